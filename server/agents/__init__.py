@@ -1,0 +1,1 @@
+"""What answers. One module per kind; the interface they share is :mod:`unbroken.server.agents.base`."""

@@ -1,0 +1,212 @@
+"""The interface between a turn and whatever answers it.
+
+An agent is given a :class:`TurnInput` and yields what it produces, in order:
+
+- ``str``: a piece of the answer. It may be empty, and of any length.
+- :class:`Working`: nothing yet, but alive (for example waiting in a queue).
+- :class:`Usage`: the bill. At most once; the last one counts.
+- :class:`Handle`: the upstream's own name for this response, for :meth:`Reattaching.reattach`.
+- :class:`Finish`: why it stopped. Optional: an agent that just ends has finished.
+
+Guarantees an agent gives:
+
+- It never blocks the event loop.
+- Closing the generator (``aclose``) or cancelling the task that iterates it
+  stops the work at once, the upstream's included. It may clean up, in well
+  under a second.
+- What goes wrong it raises as an :class:`AgentError`. Nothing it raises or
+  yields holds a secret or an upstream's internals.
+- It retries only before it has yielded a first piece of the answer.
+
+::
+
+    AgentError
+    +-- UpstreamRefusedKey        401 or 403: the operator's key is wrong
+    +-- UpstreamRateLimited       429
+    +-- UpstreamRejected          another 4xx: the request can't be served
+    +-- UpstreamUnavailable       5xx, no connection
+    +-- UpstreamCut               the stream ended before its end
+    +-- UpstreamMalformed         the stream isn't what the protocol says
+    +-- UpstreamReportedError     an error object in the stream
+    +-- UpstreamStalled           nothing came for too long
+    +-- ContextTooLong            the conversation doesn't fit, even when trimmed
+    +-- AgentBusy                 its queue is full
+    +-- AgentNotReady             it is still loading, or failed to load
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from unbroken.sessions.errors import ResponderError
+from unbroken.sessions.items import Message, Usage
+from unbroken.sessions.responder import Finish, Handle, Output, Working
+
+__all__ = [
+    "Agent",
+    "AgentBusy",
+    "AgentError",
+    "AgentNotReady",
+    "AgentOutput",
+    "ContextTooLong",
+    "Finish",
+    "Handle",
+    "Reattaching",
+    "TurnInput",
+    "UpstreamCut",
+    "UpstreamMalformed",
+    "UpstreamRateLimited",
+    "UpstreamRefusedKey",
+    "UpstreamRejected",
+    "UpstreamReportedError",
+    "UpstreamStalled",
+    "UpstreamUnavailable",
+    "Usage",
+    "Working",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnInput:
+    """Everything an agent needs to know of a turn."""
+
+    session_id: str
+    response_id: str
+    """Unique to this attempt; fit for an idempotency key."""
+    principal: str
+    """Opaque and stable for one user."""
+    model: str
+    """The name the client asked for, already checked; ``default`` has been resolved."""
+    instructions: str
+    """The system prompt. May be empty."""
+    messages: tuple[Message, ...]
+    """The conversation, oldest first. May be empty."""
+    max_output_tokens: int | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+AgentOutput: TypeAlias = Output
+
+
+class Agent(Protocol):
+    """What answers. See the module's text for what it may yield and must guarantee."""
+
+    @property
+    def model(self) -> str:
+        """The model's own name, as shown to clients."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a turn could start now. False while loading."""
+
+    async def start(self) -> None:
+        """Load whatever is needed. Returns when ready, raises AgentError when that can't be."""
+
+    async def stop(self) -> None:
+        """Release everything. No turn is running when it is called."""
+
+    def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+        """Answer *turn*. Any number of turns may run at once."""
+
+
+@runtime_checkable
+class Reattaching(Protocol):
+    """An agent whose upstream keeps a response alive on its own, so that a new owner can fetch the rest."""
+
+    def reattach(self, turn: TurnInput, handle: Handle, offset: int) -> AsyncGenerator[AgentOutput, None]:
+        """Go on with the response named *handle* after its first *offset* characters."""
+
+
+class AgentError(ResponderError):
+    """Base of what agents raise. The text is shown to clients."""
+
+    code = "agent_error"
+    message = "The agent failed."
+    type = "server_error"
+
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        cls = type(self)
+        super().__init__(cls.code, message or cls.message, type=cls.type, retry_after=retry_after)
+
+
+class UpstreamRefusedKey(AgentError):
+    """401 or 403. The client can do nothing about it; the operator can."""
+
+    code = "upstream_auth"
+    message = "The server's key for the model was refused. The operator of this server has to fix that."
+
+
+class UpstreamRateLimited(AgentError):
+    """429, after the retries."""
+
+    code = "upstream_rate_limited"
+    message = "The model is receiving too many requests. Try again later."
+    type = "rate_limit_error"
+
+
+class UpstreamRejected(AgentError):
+    """Another 4xx: this request can't be served."""
+
+    code = "upstream_rejected"
+    message = "The model refused the request."
+    type = "invalid_request_error"
+
+
+class UpstreamUnavailable(AgentError):
+    """5xx or no connection, after the retries."""
+
+    code = "upstream_unavailable"
+    message = "The model can't be reached. Try again later."
+
+
+class UpstreamCut(AgentError):
+    """The stream ended before its end."""
+
+    code = "upstream_cut"
+    message = "The connection to the model was lost in mid-answer."
+
+
+class UpstreamMalformed(AgentError):
+    """The stream isn't what the protocol says."""
+
+    code = "upstream_malformed"
+    message = "The model sent something that can't be understood."
+
+
+class UpstreamReportedError(AgentError):
+    """The stream held an error object."""
+
+    code = "upstream_error"
+    message = "The model reported an error."
+
+
+class UpstreamStalled(AgentError):
+    """Nothing came for too long."""
+
+    code = "upstream_stalled"
+    message = "The model stopped answering."
+
+
+class ContextTooLong(AgentError):
+    """The conversation doesn't fit the model's window, even when trimmed."""
+
+    code = "context_length_exceeded"
+    message = "The message is longer than the model can read. Shorten it."
+    type = "invalid_request_error"
+
+
+class AgentBusy(AgentError):
+    """Its queue is full."""
+
+    code = "agent_busy"
+    message = "The model is busy. Try again in a moment."
+    type = "rate_limit_error"
+
+
+class AgentNotReady(AgentError):
+    """It is still loading, or failed to load."""
+
+    code = "agent_not_ready"
+    message = "The model is still loading. Try again in a moment."

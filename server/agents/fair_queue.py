@@ -1,0 +1,121 @@
+"""Who runs next when more turns want a model than it can run.
+
+At most ``slots`` turns run at once. The others wait, and a free slot goes to the
+waiting principal with the fewest turns running; among equals, to the one that
+has gone longest without. So ten turns of one user delay another user's single turn by
+at most the turn that is running. Within one principal it is first come, first
+served.
+
+The queue is bounded, and no principal may fill more than half of it: whoever
+comes alone still finds a place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+
+from unbroken.server.agents.base import AgentBusy
+
+__all__ = ["FairQueue", "Ticket"]
+
+
+class Ticket:
+    """One turn's place, from :meth:`FairQueue.join` until :meth:`leave`."""
+
+    def __init__(self, queue: FairQueue, principal: str) -> None:
+        self.principal = principal
+        self._queue = queue
+        self._admitted = asyncio.Event()
+        self._has_left = False
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether it holds a slot."""
+        return self._admitted.is_set() and not self._has_left
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait up to *seconds* for a slot. Whether it has one. Cancelling is safe; leave all the same."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._admitted.wait()
+        except TimeoutError:
+            return self._admitted.is_set()
+        return True
+
+    def leave(self) -> None:
+        """Give back the slot, or the place in the queue. Harmless when repeated."""
+        if not self._has_left:
+            self._has_left = True
+            self._queue._drop(self)
+
+    def _admit(self) -> None:
+        self._admitted.set()
+
+
+class FairQueue:
+    """Hands out a fixed number of slots, fairly among principals. For one event loop.
+
+    Args:
+        slots: How many turns may run at once.
+        max_waiting: How many may wait beyond those.
+
+    """
+
+    def __init__(self, *, slots: int, max_waiting: int) -> None:
+        if slots < 1 or max_waiting < 0:
+            raise ValueError("a queue needs at least one slot, and room for no fewer than zero")
+        self._free = slots
+        self._max_waiting = max_waiting
+        self._max_waiting_each = max(1, max_waiting // 2)
+        self._waiting: dict[str, deque[Ticket]] = {}
+        """By principal, the one that has gone longest without a slot first. Holds no empty deque."""
+        self._running: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        """How many turns are waiting."""
+        return sum(map(len, self._waiting.values()))
+
+    def join(self, principal: str) -> Ticket:
+        """Ask for a slot on behalf of *principal*.
+
+        Raises:
+            AgentBusy: Too many are waiting, in all or of this principal's.
+
+        """
+        ticket = Ticket(self, principal)
+        if self._free:
+            self._admit(ticket)
+            return ticket
+        own = self._waiting.get(principal, ())
+        if len(self) >= self._max_waiting or len(own) >= self._max_waiting_each:
+            raise AgentBusy()
+        self._waiting.setdefault(principal, deque()).append(ticket)
+        return ticket
+
+    def _admit(self, ticket: Ticket) -> None:
+        self._free -= 1
+        self._running[ticket.principal] += 1
+        ticket._admit()
+
+    def _drop(self, ticket: Ticket) -> None:
+        if not ticket._admitted.is_set():
+            own = self._waiting[ticket.principal]
+            own.remove(ticket)
+            if not own:
+                del self._waiting[ticket.principal]
+            return
+        self._running -= Counter((ticket.principal,))  # drops what falls to zero
+        self._free += 1
+        self._admit_next()
+
+    def _admit_next(self) -> None:
+        if not self._waiting:
+            return
+        # A free slot and someone waiting: `join` never leaves both, so one admission settles it.
+        principal = min(self._waiting, key=self._running.__getitem__)
+        own = self._waiting.pop(principal)
+        ticket = own.popleft()
+        if own:
+            self._waiting[principal] = own  # at the end: the others come first
+        self._admit(ticket)

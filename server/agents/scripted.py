@@ -1,0 +1,284 @@
+"""A deterministic agent, for tests and demonstrations. It needs no model and no network.
+
+Plain text is echoed, in pieces of one word: ``You said: ...``. A last user
+message whose first character is a slash is a script instead, one verb to a
+line, done in order:
+
+======================================  ==============================================================
+``/tokens N [DELAY_MS]``                N numbered words (``word1 word2 ...``), each after the delay
+``/say TEXT``                           TEXT, in pieces of one word
+``/working N MS``                       N times: waits MS milliseconds and reports that work goes on
+``/empty``                              nothing
+``/fail [CODE] [after N]``              N words, then raises the AgentError of that code
+``/crash [after N]``                    N words, then raises RuntimeError, as a bug would
+``/stall [after N]``                    N words, then hangs until it is stopped
+``/slow-close MS [after N]``            N words, then hangs; being stopped takes it MS milliseconds
+``/length N``                           N words, then stops for reaching the output limit
+``/filter [after N]``                   N words, then stops for the content filter
+======================================  ==============================================================
+
+N is 0 where "after" is left out. Whatever wasn't stopped early ends with a
+:class:`~unbroken.server.agents.base.Usage` that counts a word of the
+conversation as an input token and a piece of the answer as an output token.
+The turn's ``max_output_tokens`` is heeded in the same measure. Between any two
+pieces other tasks get to run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import Final, TypeAlias
+
+from unbroken.server.agents.base import (
+    AgentBusy,
+    AgentError,
+    AgentNotReady,
+    AgentOutput,
+    ContextTooLong,
+    Finish,
+    TurnInput,
+    UpstreamCut,
+    UpstreamMalformed,
+    UpstreamRateLimited,
+    UpstreamRefusedKey,
+    UpstreamRejected,
+    UpstreamReportedError,
+    UpstreamStalled,
+    UpstreamUnavailable,
+    Usage,
+    Working,
+)
+
+__all__ = ["BadScript", "ScriptedAgent", "answer_to"]
+
+_VERBS: Final = "/tokens /say /working /empty /fail /crash /stall /slow-close /length /filter"
+_ERRORS: Final = (
+    AgentError,
+    AgentBusy,
+    AgentNotReady,
+    ContextTooLong,
+    UpstreamCut,
+    UpstreamMalformed,
+    UpstreamRateLimited,
+    UpstreamRefusedKey,
+    UpstreamRejected,
+    UpstreamReportedError,
+    UpstreamStalled,
+    UpstreamUnavailable,
+)
+
+
+class BadScript(AgentError):
+    """A verb that doesn't exist, or with arguments it doesn't take."""
+
+    code = "bad_script"
+    message = f"The scripted agent doesn't know this verb. It knows {_VERBS}."
+    type = "invalid_request_error"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Hang:
+    """Go on only by being stopped, which then takes *cleanup* seconds."""
+
+    cleanup: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Raise:
+    error: Exception
+
+
+_Step: TypeAlias = str | Working | Finish | _Pause | _Hang | _Raise
+
+
+class ScriptedAgent:
+    """Answers as the module's text says.
+
+    Args:
+        model: Its name, as shown to clients.
+        delay: Seconds before each piece of an echo, for a demonstration at a readable pace.
+
+    Attributes:
+        calls: How many turns were begun, since the object was made. Lets a test see that each ran once.
+        running: How many turns run now.
+
+    """
+
+    def __init__(self, *, model: str = "scripted", delay: float = 0.0) -> None:
+        self._model = model
+        self._delay = delay
+        self._is_ready = False
+        self.calls = 0
+        self.running = 0
+
+    @property
+    def model(self) -> str:
+        """The name it was given."""
+        return self._model
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it was started."""
+        return self._is_ready
+
+    async def start(self) -> None:
+        """Become ready. Nothing can go wrong."""
+        self._is_ready = True
+
+    async def stop(self) -> None:
+        """Be no longer ready."""
+        self._is_ready = False
+
+    def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+        """Answer *turn*.
+
+        Raises:
+            AgentNotReady: While iterating, outside start() and stop().
+            BadScript: While iterating, for a script that can't be read. It is read whole, first.
+            AgentError: While iterating, where the script says so.
+            RuntimeError: While iterating, where the script says so: the one breach of the interface.
+
+        """
+        self.calls += 1
+        return self._respond(turn)
+
+    async def _respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+        if not self._is_ready:
+            raise AgentNotReady
+        self.running += 1
+        try:
+            words = sum(len(message.text.split()) for message in turn.messages)
+            produced = 0
+            finish: Finish | None = None
+            for step in _steps(_last_user_text(turn), self._delay):
+                match step:
+                    case _Pause(seconds):
+                        await asyncio.sleep(seconds)
+                    case _Hang(cleanup):
+                        await _hang(cleanup)
+                    case _Raise(error):
+                        raise error
+                    case Finish():
+                        finish = step
+                    case Working():
+                        yield step
+                    case str() if produced == turn.max_output_tokens:
+                        finish = Finish("max_output_tokens")
+                        break
+                    case str():
+                        await asyncio.sleep(0)
+                        produced += 1
+                        yield step
+            yield Usage(input_tokens=words + len(turn.instructions.split()), output_tokens=produced)
+            if finish is not None:
+                yield finish
+        finally:
+            self.running -= 1
+
+
+def answer_to(text: str) -> str:
+    """Return the whole of what :class:`ScriptedAgent` answers to *text*, when nothing stops it early.
+
+    Raises:
+        BadScript: When *text* is a script that can't be read.
+
+    """
+    return "".join(step for step in _steps(text, 0.0) if isinstance(step, str))
+
+
+async def _hang(cleanup: float) -> None:
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        if cleanup:
+            await asyncio.sleep(cleanup)
+
+
+def _last_user_text(turn: TurnInput) -> str:
+    return next((message.text for message in reversed(turn.messages) if message.role == "user"), "")
+
+
+def _steps(text: str, delay: float) -> Iterator[_Step]:
+    """Return what to do, made piece by piece as it is asked for; *text* is checked whole, at once."""
+    if text.startswith("/"):
+        return chain.from_iterable([_perform(line) for line in text.splitlines() if line.strip()])
+    return _paced(_split(f"You said: {text}" if text.strip() else "You said nothing."), delay)
+
+
+def _perform(line: str) -> Iterator[_Step]:
+    """Return the steps of one line of a script."""
+    match line.split():
+        case ["/tokens", count]:
+            return _words(_number(count))
+        case ["/tokens", count, delay_ms]:
+            return _paced(_words(_number(count)), _number(delay_ms) / 1000)
+        case ["/say", _, *_]:
+            return _split(line.split(maxsplit=1)[1])
+        case ["/working", count, ms]:
+            return _paced(repeat(Working(), _number(count)), _number(ms) / 1000)
+        case ["/empty"]:
+            return iter(())
+        case ["/fail", *after]:
+            error, after = _error(after)
+            return chain(_words(_after(after)), [_Raise(error)])
+        case ["/crash", *after]:
+            return chain(_words(_after(after)), [_Raise(RuntimeError("the script says so"))])
+        case ["/stall", *after]:
+            return chain(_words(_after(after)), [_Hang()])
+        case ["/slow-close", ms, *after]:
+            return chain(_words(_after(after)), [_Hang(cleanup=_number(ms) / 1000)])
+        case ["/length", count]:
+            return chain(_words(_number(count)), [Finish("max_output_tokens")])
+        case ["/filter", *after]:
+            return chain(_words(_after(after)), [Finish("content_filter")])
+        case _:
+            raise BadScript
+
+
+def _paced(steps: Iterable[_Step], seconds: float) -> Iterator[_Step]:
+    for step in steps:
+        if seconds:
+            yield _Pause(seconds)
+        yield step
+
+
+def _split(text: str) -> Iterator[str]:
+    return (match.group() for match in re.finditer(r"\S+\s*", text))
+
+
+def _words(count: int) -> Iterator[str]:
+    return (f"word{number}" if number == 1 else f" word{number}" for number in range(1, count + 1))
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 7):
+        raise BadScript
+    return int(text)
+
+
+def _after(words: list[str]) -> int:
+    match words:
+        case []:
+            return 0
+        case ["after", count]:
+            return _number(count)
+        case _:
+            raise BadScript
+
+
+def _error(words: list[str]) -> tuple[AgentError, list[str]]:
+    if not words or words[0] == "after":
+        return AgentError(), words
+    for error in _ERRORS:
+        if error.code == words[0]:
+            return error(), words[1:]
+    raise BadScript

@@ -1,0 +1,160 @@
+"""The ``unbroken`` command.
+
+What can be expected to go wrong is one line on standard error, never a
+traceback: exit code 2 for a command or a setting that isn't right, 1 for a
+server that can't start.
+
+Imports are few here and in functions otherwise: ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import click
+
+from unbroken import __version__
+
+if TYPE_CHECKING:
+    from unbroken.server.config import Loaded, Settings
+    from unbroken.server.process import Application
+
+__all__ = ["main"]
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and leave the process with its exit code.
+
+    Args:
+        arguments: What stands after the command's name; that of the process by default.
+
+    """
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        code = _commands.main(arguments, prog_name="unbroken", standalone_mode=False)
+    except click.ClickException as error:
+        _complain(error.format_message())
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except _Failure as failure:
+        _complain(*failure.lines)
+        return failure.exit_code
+    return code if isinstance(code, int) else 0
+
+
+class _Failure(Exception):
+    """The command can't go on, for a reason that a person can do something about."""
+
+    def __init__(self, lines: Sequence[str], exit_code: int) -> None:
+        super().__init__(lines, exit_code)
+        self.lines = lines
+        self.exit_code = exit_code
+
+
+def _complain(*lines: str) -> None:
+    for line in lines:
+        click.echo(f"unbroken: {' '.join(line.split())}", err=True)
+
+
+def _settings_options(command: _Command) -> _Command:
+    """Add the flags that are settings. The settings themselves check the values, wherever they come from."""
+    options = (
+        click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]"),
+        click.option("--port", metavar="PORT", help="Port to listen on; 0 takes any.  [default: 8000]"),
+        click.option("--admin-port", metavar="PORT", help="Port for /metrics; 0 for none.  [default: 8001]"),
+        click.option("--agent", metavar="KIND", help="embedded, openai, python or scripted."),
+        click.option("--model", metavar="NAME", help="Model that answers, as the agent names it."),
+        click.option("--config", metavar="FILE", help="TOML file of settings.  [default: unbroken.toml]"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(invoke_without_command=True)
+@click.version_option(__version__, message="unbroken %(version)s")
+@click.pass_context
+def _commands(context: click.Context) -> None:
+    """Serve conversations with AI agents that survive their connections.
+
+    Settings come from flags, UNBROKEN_* in the environment, .env and
+    unbroken.toml, in this order; `unbroken check-config` shows them.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@_commands.command()
+@_settings_options
+def serve(**flags: str | None) -> int:
+    """Run the server until SIGTERM or Ctrl+C."""
+    from unbroken.server import process
+    from unbroken.server.config import StartupError
+    from unbroken.server.logs import configure_logs
+
+    settings = _load(flags).settings
+    configure_logs(settings)
+    try:
+        return process.run(settings, _build)
+    except StartupError as error:
+        raise _Failure(str(error).splitlines(), exit_code=1) from None
+
+
+def _build(settings: Settings) -> Application:
+    # Here, after the sockets are bound: this is what takes seconds.
+    from unbroken.server.app import build
+
+    return build(settings)
+
+
+@_commands.command("check-config")
+@_settings_options
+def check_config(**flags: str | None) -> None:
+    """Show each setting in force and where it comes from."""
+    from unbroken.server.config import shown
+
+    loaded = _load(flags)
+    rows = [(name, shown(name, loaded.settings), origin) for name, origin in loaded.origins.items()]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, value, origin in rows:
+        # An instruction may be a page long; it doesn't push the others apart.
+        click.echo(f"{name:<{widths[0]}}  {value:<{min(widths[1], 40)}}  {origin}")
+
+
+@_commands.command("new-key")
+@click.argument("name")
+def new_key(name: str) -> None:
+    """Make an API key for NAME: the key for the client, a line for UNBROKEN_API_KEYS.
+
+    The server keeps a digest only: the key can't be shown again.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+        raise click.UsageError("A key's name is 1 to 64 letters, digits, dots, dashes or underscores.")
+    key = f"ub_{secrets.token_urlsafe(32)}"
+    click.echo("Give this key to the client. It is shown this once:", err=True)
+    click.echo(key)
+    click.echo("Add this to UNBROKEN_API_KEYS (a comma between several):", err=True)
+    click.echo(f"{name}:{hashlib.sha256(key.encode()).hexdigest()}")
+
+
+def _load(flags: dict[str, str | None]) -> Loaded:
+    """Load the settings. The one place that looks at the process's environment."""
+    from unbroken.server.config import ConfigError, load_settings
+
+    try:
+        return load_settings(flags, os.environ, Path.cwd())
+    except ConfigError as error:
+        raise _Failure(error.problems, exit_code=2) from None

@@ -1,0 +1,91 @@
+"""Codes that clients see: errors with what they mean, and close codes that decide on reconnection.
+
+Every code is listed in docs/protocol.md; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+__all__ = ["CLOSE_REASONS", "ERROR_MEANINGS", "CloseCode"]
+
+
+class CloseCode(enum.IntEnum):
+    """Why the server closes a WebSocket. RFC 6455, section 7.4.1, and the registry it opens.
+
+    The official OpenAI clients reconnect after 1001, 1005, 1006, 1011, 1012,
+    1013 and 1015, and after nothing else.
+    """
+
+    POLICY = 1008
+    """An ``error`` event has said why. Reconnecting the same way won't help."""
+
+    INTERNAL = 1011
+    """The server failed. Reconnect, and resume."""
+
+    RESTART = 1012
+    """The node is draining. Reconnect, and resume."""
+
+    TRY_AGAIN = 1013
+    """Overloaded, or too far behind. Reconnect after a moment; a snapshot may follow."""
+
+
+CLOSE_REASONS: Final[dict[CloseCode, str]] = {
+    CloseCode.POLICY: "see the error event",
+    CloseCode.INTERNAL: "internal error: reconnect and resume",
+    CloseCode.RESTART: "restarting: reconnect and resume",
+    CloseCode.TRY_AGAIN: "try again in a moment",
+}
+
+ERROR_MEANINGS: Final[dict[str, str]] = {
+    # The connection can't be had.
+    "invalid_api_key": "No key, or not a valid one.",
+    "host_not_allowed": "The server has no keys, and was addressed by another name than this machine's own.",
+    "invalid_query": "The query of the address is too long, or has too many fields.",
+    "origin_not_allowed": "A browser page of another origin tried to connect.",
+    "model_not_found": "The model isn't offered here.",
+    "beta_api_shape_disabled": "The client speaks the beta version of the Realtime API.",
+    "session_not_found": "The session can't be resumed: it has ended, or it isn't yours.",
+    "server_full": "The server holds as many sessions as it may. Try again in a moment.",
+    "too_many_connections": "The session has as many connections as it may.",
+    "server_draining": "The server is restarting. Reconnect in a moment.",
+    # An event can't be taken; the connection goes on.
+    "invalid_json": "The frame isn't JSON, or not an object, or nested too deeply.",
+    "invalid_event": "The event lacks a field, or a field has the wrong type or value.",
+    "unknown_event_type": "There is no such event.",
+    "unsupported_event": "The event is of a part of the API that this server doesn't offer.",
+    "audio_input_unsupported": "Audio can't be sent to this server; send text.",
+    "unsupported_content": "The content part is of a kind that this server doesn't take.",
+    "unsupported_item": "The item is of a kind that this server doesn't take.",
+    "unsupported_session_type": "Only sessions of type `realtime` are offered.",
+    "binary_frame": "Frames must be text.",
+    "input_queue_full": "Events came faster than they could be taken. Send this one again.",
+    "message_id_reused": "The message id was used before, for other content.",
+    "item_not_found": "There is no such item in the conversation.",
+    "item_id_taken": "An item of this id exists already.",
+    "item_in_progress": "The item is still being produced.",
+    "conversation_full": "The conversation holds as much as it may.",
+    "conversation_already_has_active_response": "A response is in progress.",
+    "response_queue_full": "As many responses wait as may.",
+    "too_many_responses": "As many responses run beside the conversation as may.",
+    "response_cancel_not_active": "There is no such response in progress.",
+    # A response failed: `response.done` has status `failed` and one of these.
+    "agent_error": "The agent failed.",
+    "agent_crashed": "The agent failed unexpectedly.",
+    "agent_stalled": "The agent produced nothing for too long.",
+    "turn_timeout": "The answer took longer than the server allows.",
+    "agent_busy": "The agent's queue is full.",
+    "agent_not_ready": "The agent is still loading, or failed to load.",
+    "bad_script": "The script for the scripted agent can't be read.",
+    "context_length_exceeded": "The message is longer than the model can read.",
+    "upstream_auth": "The server's key for the model was refused.",
+    "upstream_rate_limited": "The model receives too many requests.",
+    "upstream_rejected": "The model refused the request.",
+    "upstream_unavailable": "The model can't be reached.",
+    "upstream_cut": "The connection to the model was lost in mid-answer.",
+    "upstream_malformed": "The model sent something that can't be understood.",
+    "upstream_error": "The model reported an error.",
+    "upstream_stalled": "The model stopped answering.",
+    "interrupted": "The server was restarted before the answer was complete.",
+}

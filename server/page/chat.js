@@ -1,0 +1,258 @@
+/** The page: the composer, the connection's line and the dialog around a conversation. */
+
+import { Conversation } from "./conversation.js";
+import { Log, element } from "./log.js";
+import { randomId } from "./realtime.js";
+
+const KEY = "unbroken.key";
+const NO_KEY = "invalid_api_key";
+const MAX_ROWS_HEIGHT = 200;
+
+const message = /** @type {HTMLTextAreaElement} */ (element("message"));
+const send = /** @type {HTMLButtonElement} */ (element("send"));
+const connect = /** @type {HTMLButtonElement} */ (element("connect"));
+const dialog = /** @type {HTMLDialogElement} */ (element("key"));
+const keyInput = /** @type {HTMLInputElement} */ (element("key-input"));
+const notice = element("notice");
+
+const tab = storage(() => sessionStorage);
+const browser = storage(() => localStorage);
+
+const log = new Log({
+  retry() {
+    message.focus(); // the button is about to go
+    conversation.retry();
+  },
+  withdraw(id) {
+    message.focus();
+    conversation.withdraw(id);
+  },
+  copy,
+});
+
+const conversation = new Conversation({
+  url: doorUrl(),
+  key: tab.get(KEY) ?? ownKey(),
+  storage: tab,
+  view: {
+    clear: () => log.clear(),
+    divide: () => log.divide(),
+    message: (id, text, delivery, previous) => log.message(id, text, delivery, previous),
+    begin: (id) => log.begin(id),
+    place: (id, item, previous) => log.place(id, item, previous),
+    append: (item, text) => log.append(item, text),
+    settle: (item, text) => log.settle(item, text),
+    finish: (id, outcome) => log.finish(id, outcome),
+    remove: (id) => log.remove(id),
+    notice: showNotice,
+    busy: showBusy,
+    model: showModel,
+    connection: showConnection,
+  },
+});
+
+// The composer.
+
+/** @type {"no" | "yes" | "stopping"} */
+let busy = "no";
+
+/** @param {"no" | "yes" | "stopping"} now */
+function showBusy(now) {
+  busy = now;
+  send.textContent = { no: "Send", yes: "Stop", stopping: "Stopping" }[now];
+  send.dataset.busy = now;
+  // Not disabled: it would lose the focus.
+  send.setAttribute("aria-disabled", String(now === "stopping"));
+}
+
+function say() {
+  const text = message.value;
+  if (text.trim() === "") return;
+  const refusal = conversation.say(text);
+  showNotice(refusal ?? "");
+  if (refusal !== null) return;
+  message.value = "";
+  fit();
+}
+
+function fit() {
+  message.style.height = "auto";
+  message.style.height = `${Math.min(message.scrollHeight + 2, MAX_ROWS_HEIGHT)}px`;
+}
+
+message.addEventListener("input", fit);
+message.addEventListener("keydown", (event) => {
+  // While an input method composes, Enter picks one of its suggestions.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+  event.preventDefault();
+  say();
+});
+element("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (busy === "no") say();
+  else if (busy === "yes") conversation.stop();
+  message.focus();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !event.isComposing && !dialog.open) conversation.stop();
+});
+element("restart").addEventListener("click", () => {
+  showNotice("");
+  conversation.restart();
+  log.clearAll();
+  message.focus();
+});
+
+/** @param {string} text Empty: there is nothing to say any more. */
+function showNotice(text) {
+  const [words, dismiss] = /** @type {HTMLElement[]} */ ([...notice.children]);
+  words.textContent = text;
+  dismiss.hidden = text === "";
+}
+notice.querySelector("button")?.addEventListener("click", () => {
+  showNotice("");
+  message.focus();
+});
+
+/** @param {string} text @returns {Promise<boolean>} Whether it is in the clipboard now. */
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false; // not over plain HTTP, and not without the user's leave
+  }
+}
+
+// The connection.
+
+/** @param {string} name */
+function showModel(name) {
+  const line = element("model");
+  const strong = line.querySelector("strong");
+  if (strong !== null) strong.textContent = name;
+  line.hidden = false;
+}
+
+/** @type {ReturnType<typeof setInterval> | undefined} */
+let counting;
+let wasConnected = false;
+let needsKey = false;
+
+/** @param {import("./realtime.js").State} state */
+function showConnection(state) {
+  clearInterval(counting);
+  const [text, label] = connectionWords(state);
+  element("connection").dataset.phase = state.phase;
+  // Set only when it changes: it is read out.
+  const words = element("connection-text");
+  if (words.textContent !== text) words.textContent = text;
+  element("countdown").textContent = "";
+  connect.textContent = label;
+  connect.hidden = label === "";
+  if (state.phase === "connected") wasConnected = true;
+  if (state.phase === "waiting") {
+    const count = () => {
+      const seconds = Math.max(1, Math.ceil((state.until - Date.now()) / 1_000));
+      element("countdown").textContent = ` in ${seconds} s`;
+    };
+    count();
+    counting = setInterval(count, 1_000);
+  }
+  needsKey = state.phase === "stopped" && state.code === NO_KEY;
+  if (needsKey) askKey();
+}
+
+/** @param {import("./realtime.js").State} state @returns {[string, string]} What to say, and the button's label. */
+function connectionWords(state) {
+  switch (state.phase) {
+    case "connecting":
+      return [wasConnected ? "Reconnecting" : "Connecting", ""];
+    case "connected":
+      return ["Connected", ""];
+    case "waiting":
+      return [`${state.reason} ${wasConnected ? "Reconnecting" : "Trying again"}`.trim(), "Now"];
+    default:
+      return state.code === NO_KEY
+        ? ["Not connected: a key is needed", "Enter it"]
+        : [`Not connected. ${state.reason}`, "Try again"];
+  }
+}
+
+connect.addEventListener("click", () => {
+  if (needsKey) return askKey();
+  message.focus(); // the button is about to go
+  conversation.client.connect();
+});
+window.addEventListener("online", () => conversation.client.hurry());
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible") conversation.client.hurry();
+});
+
+// The key.
+
+function askKey() {
+  if (dialog.open) return;
+  element("key-error").textContent = tab.get(KEY) === null ? "" : "The server didn't accept the last one.";
+  keyInput.value = "";
+  dialog.showModal();
+}
+
+dialog.addEventListener("submit", (event) => {
+  event.preventDefault();
+  tab.set(KEY, keyInput.value.trim());
+  dialog.close();
+  message.focus();
+  conversation.client.useKey(keyInput.value.trim());
+});
+element("key-cancel").addEventListener("click", () => dialog.close());
+
+/** @returns {string} A key of this browser's own: in development mode the server takes any, and knows it again. */
+function ownKey() {
+  const known = browser.get(KEY);
+  if (known !== null) return known;
+  const key = randomId(32);
+  browser.set(KEY, key);
+  return key;
+}
+
+function doorUrl() {
+  const url = new URL("/v1/realtime?model=default", location.href);
+  url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  return url.href;
+}
+
+/**
+ * Storage that works, if only until the next reload, where the browser offers none.
+ *
+ * @param {() => Storage} open
+ * @returns {import("./outbox.js").Storage}
+ */
+function storage(open) {
+  /** @type {Map<string, string>} */
+  const own = new Map();
+  /** @type {Storage | null} */
+  let store = null;
+  try {
+    store = open();
+  } catch {
+    // Forbidden by the user's settings.
+  }
+  return {
+    get: (name) => own.get(name) ?? store?.getItem(name) ?? null,
+    set(name, value) {
+      if (value === null) own.delete(name);
+      else own.set(name, value);
+      try {
+        if (value === null) store?.removeItem(name);
+        else store?.setItem(name, value);
+      } catch {
+        // Full. This page still has it.
+      }
+    },
+  };
+}
+
+showBusy("no");
+if (matchMedia("(pointer: fine)").matches) message.focus();
+conversation.client.connect();

@@ -1,0 +1,392 @@
+/**
+ * One tab's conversation: what was said, what waits to be sent, what is being answered.
+ *
+ * It turns the server's events into calls on a view, and what the user does into events.
+ * It knows nothing of how either is done.
+ *
+ * Every message is kept until the server is known to have it, and sent again under the same
+ * names after a reconnect or a reload: the server takes each name once. Messages go one by one,
+ * the next when the last is answered, so that each answer is to one message.
+ */
+
+import { Outbox } from "./outbox.js";
+import { LOST, outcomeOf, outcomeOfItem } from "./outcome.js";
+import { RealtimeClient, randomId } from "./realtime.js";
+
+/** @typedef {import("./outbox.js").Entry} Entry */
+
+/** @typedef {"queued" | "sending" | "sent" | "refused"} Delivery */
+
+/**
+ * What shows a conversation.
+ *
+ * @typedef {object} View
+ * @property {() => void} clear Discard what is shown of the current session, but not what waits.
+ * @property {() => void} divide The session has ended: what comes now belongs to another one.
+ * @property {(id: string, text: string, delivery: Delivery, previous?: string) => void} message
+ *   Show a user's message, or a change of it. Once sent, it stands behind the item *previous*.
+ * @property {(id: string) => void} begin A response has begun.
+ * @property {(id: string, item: string, previous?: string) => void} place The output of response *id* is
+ *   *item*, behind *previous*. An item that was whole from the start is its own response.
+ * @property {(item: string, text: string) => void} append
+ * @property {(item: string, text: string) => void} settle This is the whole text.
+ * @property {(id: string, outcome: import("./outcome.js").Outcome) => void} finish A response has ended.
+ * @property {(id: string) => void} remove
+ * @property {(text: string) => void} notice Something went wrong that isn't part of the conversation.
+ * @property {(busy: "no" | "yes" | "stopping") => void} busy
+ * @property {(name: string) => void} model
+ * @property {(state: import("./realtime.js").State) => void} connection
+ */
+
+const MAX_WAITING = 20;
+/** The server's default bound on a frame is 64 KiB. */
+const MAX_BYTES = 60_000;
+/** Refusals that are no verdict on the message: it is worth sending again, a little later. */
+const PASSING = new Set(["input_queue_full", "server_full", "server_draining", "response_queue_full"]);
+const ACTIVE = "conversation_already_has_active_response";
+const PATIENCE = 3_000;
+
+export class Conversation {
+  /**
+   * @param {object} options
+   * @param {string} options.url
+   * @param {string} options.key
+   * @param {import("./outbox.js").Storage} options.storage
+   * @param {View} options.view
+   */
+  constructor({ url, key, storage, view }) {
+    this.#view = view;
+    this.#outbox = new Outbox(storage);
+    this.client = new RealtimeClient({
+      url,
+      key,
+      storage,
+      on: {
+        state: (state) => this.#state(state),
+        session: (session, continuity) => this.#session(session, continuity),
+        event: (event) => this.#handlers[event.type]?.(event),
+        ended: (hadInput) => this.#ended(hadInput),
+        tooLarge: () => this.#tooLarge(),
+        probe: (isUrgent) => (isUrgent || this.#isBusy ? this.#question() : null),
+      },
+    });
+    for (const entry of this.#outbox) if (!entry.accepted) this.#show(entry);
+  }
+
+  #view;
+  /** Only its first entry is ever sent. */
+  #outbox;
+  /** @type {Entry | null} What was sent on this connection and isn't settled. */
+  #flying = null;
+  /** Whether everything that happened before this connection has been seen. */
+  #isCaughtUp = false;
+  /** @type {Map<string, string | null>} Responses in progress, each with its output item, once begun. */
+  #running = new Map();
+  /** @type {Set<string>} Requests whose message was refused: an answer to them would be to nothing. */
+  #void = new Set();
+  /** @type {Set<string>} Events of this connection whose answer matters. */
+  #expected = new Set();
+  #wantsStop = false;
+  /** Whether this connection has been told so. */
+  #hasSentStop = false;
+  /** The last message of a user, and the last answer's item: what a retry is about. */
+  #asked = { id: "", text: "" };
+  /** @type {string | null} */
+  #answer = null;
+  #hasAsked = false;
+
+  // What the user does.
+
+  /** @param {string} text @returns {string | null} Why it can't be taken; null: it was. */
+  say(text) {
+    if (this.#outbox.size >= MAX_WAITING) return `${MAX_WAITING} messages are waiting already.`;
+    const bytes = new TextEncoder().encode(JSON.stringify(text)).length;
+    if (bytes > MAX_BYTES) return `The message is too long: ${bytes} bytes of at most ${MAX_BYTES}.`;
+    this.#put({ id: `msg_${randomId(16)}`, text, request: randomId(12), drop: null, sent: false, accepted: false });
+    return null;
+  }
+
+  /** Have the last message answered again. */
+  retry() {
+    if (this.#isBusy || this.#outbox.size > 0) return;
+    const { id, text } = this.#asked;
+    // In another session than it was asked in, it has to be said again.
+    if (text === "") return;
+    if (!this.#hasAsked) this.say(text);
+    else this.#put({ id, text, request: randomId(12), drop: this.#answer, sent: false, accepted: true });
+  }
+
+  /** Stop the answer, also one that hasn't begun. Without a connection: as soon as there is one. */
+  stop() {
+    if (!this.#isBusy) return;
+    this.#wantsStop = true;
+    this.#hasSentStop = false;
+    this.#advance();
+  }
+
+  /** @param {string} id Take back a message that was never sent. */
+  withdraw(id) {
+    const entry = this.#outbox.find((each) => each.id === id && !each.sent);
+    if (entry === undefined) return;
+    this.#outbox.remove(entry);
+    this.#view.remove(id);
+    this.#advance();
+  }
+
+  /** Begin another conversation. */
+  restart() {
+    if (this.#isBusy) this.client.send({ type: "response.cancel" });
+    for (const entry of this.#outbox) this.#view.remove(entry.id);
+    this.#outbox.clear();
+    this.#asked = { id: "", text: "" };
+    this.#reset();
+    this.#view.clear();
+    this.client.begin();
+  }
+
+  // What the connection does.
+
+  /** @param {import("./realtime.js").State} state */
+  #state(state) {
+    if (state.phase !== "connected") this.#isCaughtUp = false;
+    this.#view.connection(state);
+    this.#refresh();
+  }
+
+  /** @param {any} session @param {import("./realtime.js").Continuity} continuity */
+  #session(session, continuity) {
+    this.#flying = null;
+    this.#hasSentStop = false;
+    this.#expected.clear();
+    this.#view.model(session.model);
+    if (continuity !== "continued") this.#reset();
+    if (continuity === "rebuilt") this.#view.clear();
+    // What is ours alone is answered only when the log has been read: so everything that the
+    // server has of us is known by then, and only the rest is sent again.
+    this.#isCaughtUp = continuity === "new" || (this.#outbox.size === 0 && !this.#wantsStop);
+    if (!this.#isCaughtUp) this.client.send(this.#question());
+    this.#advance();
+  }
+
+  /** @param {boolean} hadInput */
+  #ended(hadInput) {
+    for (const id of this.#running.keys()) this.#view.finish(id, LOST);
+    for (const entry of this.#outbox) if (entry.accepted) this.#view.remove(entry.id);
+    if (hadInput) this.#view.divide();
+    this.#reset();
+    for (const entry of this.#outbox) {
+      // Nobody has it, or will answer it: it goes to the new session, as if it hadn't been sent.
+      entry.accepted = entry.sent = false;
+      entry.drop = null;
+      this.#show(entry);
+    }
+    this.#outbox.save();
+  }
+
+  #tooLarge() {
+    const entry = this.#flying;
+    if (entry === null) return;
+    this.#outbox.remove(entry);
+    this.#view.message(entry.id, entry.text, "refused");
+    this.#view.notice("The server takes no message of this length.");
+  }
+
+  #reset() {
+    this.#running.clear();
+    this.#wantsStop = false;
+    this.#answer = null;
+    this.#hasAsked = false;
+  }
+
+  // What the server says.
+
+  /** @type {Record<string, (event: any) => void>} */
+  #handlers = {
+    "conversation.item.added": ({ item, previous_item_id: previous }) => {
+      if (item.role === "user") this.#heard(item, previous);
+      else if (item.role === "assistant") this.#view.place(item.id, item.id, previous);
+    },
+    "conversation.item.done": ({ item, previous_item_id: previous }) => {
+      if (item.role !== "assistant") return;
+      const isOwn = [...this.#running.values()].includes(item.id);
+      this.#view.settle(item.id, item.content[0]?.text ?? "");
+      this.#answer = item.id;
+      // Of a response whose end isn't told again: it is from before what the log holds.
+      if (!isOwn) this.#view.finish(item.id, outcomeOfItem(item.status));
+    },
+    "conversation.item.deleted": ({ item_id: id }) => this.#view.remove(id),
+    "conversation.item.retrieved": () => {},
+    "response.created": ({ response }) => {
+      this.#acknowledge(response);
+      if (response.conversation_id === undefined) return; // beside the conversation, or over already
+      this.#running.set(response.id, null);
+      this.#answer = null;
+      this.#view.begin(response.id);
+      this.#advance();
+    },
+    "response.output_item.added": ({ response_id: id, item }) => {
+      if (!this.#running.has(id)) return;
+      this.#running.set(id, item.id);
+      this.#view.place(id, item.id);
+    },
+    "response.output_text.delta": ({ item_id: item, delta }) => this.#view.append(item, delta),
+    "response.output_text.done": ({ item_id: item, text }) => this.#view.settle(item, text),
+    "response.done": ({ response }) => {
+      if (response.conversation_id === undefined) return;
+      if (!this.#running.delete(response.id)) this.#view.begin(response.id);
+      this.#view.finish(response.id, outcomeOf(response));
+      if (this.#running.size === 0) this.#wantsStop = false;
+      this.#advance();
+    },
+    error: ({ error }) => this.#failed(error),
+  };
+
+  /** @param {any} item @param {string | undefined} previous */
+  #heard(item, previous) {
+    const text = item.content.map((/** @type {any} */ part) => part.text ?? "").join("");
+    this.#view.message(item.id, text, "sent", previous);
+    this.#asked = { id: item.id, text };
+    this.#answer = null;
+    this.#hasAsked = true;
+    const entry = this.#outbox.find(({ id }) => id === item.id);
+    if (entry === undefined) return;
+    entry.accepted = true;
+    this.#outbox.save();
+  }
+
+  /** @param {any} response */
+  #acknowledge(response) {
+    const request = response.metadata?.request;
+    const entry = this.#outbox.find((each) => each.request === request);
+    if (entry !== undefined) this.#outbox.remove(entry);
+    if (entry === this.#flying) this.#flying = null;
+    if (this.#void.delete(request)) this.client.send({ type: "response.cancel", response_id: response.id });
+  }
+
+  /** @param {{code: string, message: string, event_id?: string}} error */
+  #failed(error) {
+    const name = error.event_id;
+    if (name === undefined) return this.#view.notice(error.message);
+    // After a reload, old refusals are told again, and a duplicated tab is told of its twin's:
+    // those of events that this page doesn't wait for are no news.
+    const [request, part] = name.split(".");
+    const entry = this.#outbox.find((each) => each.request === request);
+    if (entry !== undefined) return this.#refused(entry, part, error);
+    if (!this.#expected.delete(name)) return;
+    if (part === "question") return this.#caughtUp();
+    // A stop that came too late is none. But one that found nothing to stop means that
+    // nothing is going to answer the message, either.
+    this.#wantsStop = false;
+    if (this.#flying?.accepted && this.#running.size === 0) this.#outbox.remove(this.#flying);
+    this.#advance();
+  }
+
+  /** @param {Entry} entry @param {string} part @param {{code: string, message: string}} error */
+  #refused(entry, part, error) {
+    if (part === "drop") return; // it is gone already
+    if (part === "item" && error.code === "item_id_taken") {
+      entry.accepted = true; // by us: nobody else could know the id
+    } else if (error.code === ACTIVE) {
+      // Another tab was faster. A refusal is remembered under its name, so ask under another.
+      entry.request = randomId(12);
+      this.#outbox.save();
+      if (this.#running.size > 0) this.#flying = null;
+      else this.#sendLater();
+    } else if (PASSING.has(error.code)) {
+      this.#view.notice(error.message);
+      this.#sendLater();
+    } else {
+      this.#outbox.remove(entry);
+      if (part === "item") {
+        this.#void.add(entry.request); // it is on its way already
+        this.#view.message(entry.id, entry.text, "refused");
+      }
+      this.#view.notice(error.message);
+    }
+    this.#advance();
+  }
+
+  #caughtUp() {
+    this.#isCaughtUp = true;
+    if (this.#running.size === 0 && !this.#outbox.first?.sent) this.#wantsStop = false;
+    this.#advance();
+  }
+
+  // What follows.
+
+  get #isBusy() {
+    return this.#running.size > 0 || this.#outbox.first?.sent === true;
+  }
+
+  /** @param {Entry} entry */
+  #put(entry) {
+    this.#outbox.add(entry);
+    if (!entry.accepted) this.#show(entry);
+    this.#advance();
+  }
+
+  /** Send what can be sent now. */
+  #advance() {
+    const first = this.#outbox.first;
+    if (this.client.isConnected && this.#isCaughtUp) {
+      if (first !== undefined && this.#running.size === 0 && first !== this.#flying) this.#transmit(first);
+      if (this.#wantsStop && this.#isBusy && !this.#hasSentStop) this.#sendStop();
+    }
+    this.#refresh();
+  }
+
+  #sendLater() {
+    setTimeout(() => {
+      this.#flying = null;
+      this.#advance();
+    }, PATIENCE);
+  }
+
+  /** @param {Entry} entry */
+  #transmit(entry) {
+    this.#flying = entry;
+    entry.sent = true;
+    this.#outbox.save(); // also after a reload, it can't be taken back
+    const { id, text, request, drop } = entry;
+    if (!entry.accepted) {
+      this.#show(entry);
+      const item = { id, type: "message", role: "user", content: [{ type: "input_text", text }] };
+      this.#send({ type: "conversation.item.create", item }, request, "item");
+    }
+    if (drop !== null) this.#send({ type: "conversation.item.delete", item_id: drop }, request, "drop");
+    // The metadata comes back with the response: so it is known which one answers this.
+    this.#send({ type: "response.create", response: { metadata: { request } } }, request, "response");
+  }
+
+  /** @param {object} event @param {string} request @param {string} part */
+  #send(event, request, part) {
+    this.client.send({ ...event, event_id: `${request}.${part}`, unbroken: { message_id: request } });
+  }
+
+  #sendStop() {
+    this.#hasSentStop = true;
+    // Named where possible: another tab's next answer isn't meant.
+    const targets = this.#running.size > 0 ? [...this.#running.keys()] : [undefined];
+    for (const id of targets) {
+      const event = { type: "response.cancel", event_id: `${randomId(9)}.stop`, response_id: id };
+      this.#expected.add(event.event_id);
+      this.client.send(event);
+    }
+  }
+
+  /** @returns {object} An event that changes nothing and is answered when all before it was told. */
+  #question() {
+    const event_id = `${randomId(9)}.question`;
+    this.#expected.add(event_id);
+    return { type: "conversation.item.retrieve", item_id: `no_${event_id}`, event_id };
+  }
+
+  /** @param {Entry} entry */
+  #show(entry) {
+    this.#view.message(entry.id, entry.text, entry.sent ? "sending" : "queued");
+  }
+
+  #refresh() {
+    this.#view.busy(!this.#isBusy ? "no" : this.#wantsStop ? "stopping" : "yes");
+  }
+}

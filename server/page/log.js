@@ -1,0 +1,325 @@
+/**
+ * Shows a conversation: messages in their order, answers as they grow.
+ *
+ * Text is only ever set as text, never as markup. What a token costs doesn't depend on how
+ * much is shown: tokens are collected, and added to the end of their answer once per frame.
+ */
+
+/**
+ * @typedef {object} Shown A message or an answer.
+ * @property {HTMLLIElement} node
+ * @property {HTMLElement} body
+ * @property {HTMLElement} tools Below the text: what became of it, and what can be done.
+ * @property {string} text All of it, also what the next frame will show.
+ * @property {string} waiting What the next frame will add.
+ * @property {Text | null} tail Where it is added.
+ */
+
+/**
+ * @typedef {object} Actions
+ * @property {() => void} retry
+ * @property {(id: string) => void} withdraw
+ * @property {(text: string) => Promise<boolean>} copy
+ */
+
+/** Characters after which a new line begins another block: the browser then lays out only the last one again. */
+const BLOCK = 2_000;
+/** Pixels from the end that still count as being there. */
+const NEAR = 48;
+const ANNOUNCE_AFTER = 300;
+
+export class Log {
+  /** @param {Actions} actions */
+  constructor(actions) {
+    this.#actions = actions;
+    this.#section = this.#newSection();
+    this.#scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    this.#latest.addEventListener("click", () => this.toEnd());
+    // Whatever changes sizes: text, the composer, the keyboard of a phone, messages scrolled into view.
+    const observer = new ResizeObserver(() => this.#follow());
+    observer.observe(this.#scroller);
+    observer.observe(element("log"));
+  }
+
+  #actions;
+  #scroller = element("scroller");
+  #sections = element("sections");
+  #pending = element("pending");
+  #latest = element("latest");
+  #announcer = element("announcer");
+  /** @type {HTMLOListElement} The current session's. */
+  #section;
+  /** @type {Map<string, Shown>} By item and by response. Of the current session. */
+  #shown = new Map();
+  /** @type {Set<Shown>} What the next frame has to add to. */
+  #growing = new Set();
+  #isFrameDue = false;
+  #isAtEnd = true;
+  #lastTop = 0;
+  /** @type {HTMLButtonElement | null} Only the last answer can be had again. */
+  #retry = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #announcing;
+
+  clear() {
+    for (const [id, { node }] of this.#shown) if (this.#section.contains(node)) this.#shown.delete(id);
+    this.#growing.clear();
+    this.#section.replaceChildren();
+    this.#settleWelcome();
+  }
+
+  /** Clear everything, also what is of sessions that have ended. */
+  clearAll() {
+    this.#sections.replaceChildren();
+    this.#section = this.#newSection();
+    this.clear();
+  }
+
+  divide() {
+    for (const shown of this.#growing) this.#grow(shown);
+    const line = make("p", "ended");
+    line.textContent = "This conversation has ended on the server; it may have been restarted. A new one begins here.";
+    this.#sections.append(line);
+    this.#section = this.#newSection();
+    for (const [id, { node }] of this.#shown) if (!this.#pending.contains(node)) this.#shown.delete(id);
+    this.#settleWelcome();
+  }
+
+  /**
+   * @param {string} id
+   * @param {string} text
+   * @param {import("./conversation.js").Delivery} delivery
+   * @param {string} [previous]
+   */
+  message(id, text, delivery, previous) {
+    const isNew = !this.#shown.has(id);
+    const message = this.#shown.get(id) ?? this.#add(id, "user", "You");
+    message.node.dataset.status = delivery;
+    if (message.text !== text) this.#write(message, text);
+    message.tools.replaceChildren(...this.#marks(id, delivery));
+    if (delivery === "sent") this.#put(message, previous);
+    else if (message.node.parentElement !== this.#pending) this.#pending.append(message.node);
+    if (isNew) this.#noRetry();
+    if (isNew && delivery !== "sent") this.toEnd();
+    this.#settleWelcome();
+  }
+
+  /** @param {string} id */
+  begin(id) {
+    const answer = this.#shown.get(id) ?? this.#add(id, "answer", "Answer");
+    answer.node.dataset.status = "running";
+    answer.node.setAttribute("aria-busy", "true");
+    this.#put(answer);
+    this.#noRetry();
+    this.#announce("Answering.");
+    this.#settleWelcome();
+  }
+
+  /** @param {string} id @param {string} item @param {string} [previous] */
+  place(id, item, previous) {
+    const answer = this.#shown.get(id) ?? this.#shown.get(item) ?? this.#add(id, "answer", "Answer");
+    this.#shown.set(item, answer);
+    this.#put(answer, previous);
+    this.#settleWelcome();
+  }
+
+  /** @param {string} item @param {string} text */
+  append(item, text) {
+    const answer = this.#shown.get(item);
+    if (answer === undefined) return;
+    answer.text += text;
+    answer.waiting += text;
+    this.#growing.add(answer);
+    this.#nextFrame();
+  }
+
+  /** @param {string} item @param {string} text */
+  settle(item, text) {
+    const answer = this.#shown.get(item);
+    if (answer !== undefined && answer.text !== text) this.#write(answer, text);
+  }
+
+  /** @param {string} id @param {import("./outcome.js").Outcome} outcome */
+  finish(id, { status, text, canRetry }) {
+    const answer = this.#shown.get(id);
+    if (answer === undefined) return;
+    this.#grow(answer);
+    answer.node.dataset.status = status;
+    answer.node.removeAttribute("aria-busy");
+    /** @type {Node[]} */
+    const tools = [];
+    if (text) tools.push(make("span", "outcome", text));
+    if (answer.text) tools.push(this.#copyButton(answer));
+    if (canRetry) {
+      this.#noRetry();
+      this.#retry = button("Try again", () => this.#actions.retry());
+      tools.push(this.#retry);
+    }
+    answer.tools.replaceChildren(...tools);
+    this.#announce(`${answer.text} ${text}`);
+    this.#nextFrame();
+  }
+
+  /** @param {string} id */
+  remove(id) {
+    this.#shown.get(id)?.node.remove();
+    this.#shown.delete(id);
+    this.#settleWelcome();
+  }
+
+  /** Show the end, and stay there. */
+  toEnd() {
+    this.#isAtEnd = true;
+    this.#nextFrame();
+  }
+
+  /** @param {string} id @param {"user" | "answer"} kind @param {string} who @returns {Shown} */
+  #add(id, kind, who) {
+    const node = make("li", `message ${kind}`);
+    const body = make("div", "text");
+    const tools = make("div", "tools");
+    node.append(make("span", "unseen", `${who}: `), body, tools);
+    /** @type {Shown} */
+    const shown = { node, body, tools, text: "", waiting: "", tail: null };
+    this.#shown.set(id, shown);
+    return shown;
+  }
+
+  /**
+   * Put it where it belongs: behind *previous*, or else where it is, or at the end.
+   *
+   * @param {Shown} shown
+   * @param {string} [previous]
+   */
+  #put({ node }, previous) {
+    const before = previous === undefined ? undefined : this.#shown.get(previous)?.node;
+    if (before !== undefined && before !== node && before.parentElement === this.#section) {
+      if (before.nextSibling !== node) before.after(node);
+    } else if (node.parentElement !== this.#section) {
+      this.#section.append(node);
+    }
+  }
+
+  /** @param {string} id @param {import("./conversation.js").Delivery} delivery @returns {Node[]} */
+  #marks(id, delivery) {
+    switch (delivery) {
+      case "queued":
+        return [make("span", "mark", "Waits to be sent"), button("Remove", () => this.#actions.withdraw(id))];
+      case "sending":
+        return [make("span", "mark late", "Sending")];
+      case "refused":
+        return [make("span", "outcome", "Not sent")];
+      default:
+        return [];
+    }
+  }
+
+  /** @param {Shown} answer @returns {HTMLButtonElement} */
+  #copyButton(answer) {
+    const copy = button("Copy", async () => {
+      copy.textContent = (await this.#actions.copy(answer.text)) ? "Copied" : "Can't copy here";
+      setTimeout(() => (copy.textContent = "Copy"), 2_000);
+    });
+    return copy;
+  }
+
+  #noRetry() {
+    this.#retry?.remove();
+    this.#retry = null;
+  }
+
+  /** @param {Shown} shown @param {string} text All of it: what is there may be anything. */
+  #write(shown, text) {
+    shown.body.replaceChildren();
+    shown.tail = null;
+    shown.text = shown.waiting = text;
+    this.#grow(shown);
+  }
+
+  /** Bring what is shown up to date, once per frame: asking for sizes more often would lay out the page each time. */
+  #nextFrame() {
+    if (this.#isFrameDue) return;
+    this.#isFrameDue = true;
+    requestAnimationFrame(() => {
+      this.#isFrameDue = false;
+      for (const shown of this.#growing) this.#grow(shown);
+      this.#growing.clear();
+      this.#follow();
+    });
+  }
+
+  /** @param {Shown} shown */
+  #grow(shown) {
+    let { waiting } = shown;
+    shown.waiting = "";
+    while (waiting !== "") {
+      if (shown.tail === null) {
+        shown.tail = new Text();
+        const block = make("div", "");
+        block.append(shown.tail);
+        shown.body.append(block);
+      }
+      // A line ends a block that is long enough; the end of a block then stands for the line's.
+      const room = BLOCK - shown.tail.length;
+      const end = waiting.length > room ? waiting.indexOf("\n", Math.max(0, room)) : -1;
+      shown.tail.appendData(end < 0 ? waiting : waiting.slice(0, end));
+      if (end >= 0) shown.tail = null;
+      waiting = end < 0 ? "" : waiting.slice(end + 1);
+    }
+  }
+
+  #scrolled() {
+    const { scrollTop: top, scrollHeight, clientHeight } = this.#scroller;
+    if (scrollHeight - top - clientHeight < NEAR) this.#isAtEnd = true;
+    else if (top < this.#lastTop) this.#isAtEnd = false; // only a person scrolls up
+    this.#lastTop = top;
+    this.#latest.hidden = this.#isAtEnd;
+  }
+
+  #follow() {
+    if (this.#isAtEnd) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#latest.hidden = this.#isAtEnd;
+  }
+
+  /** @param {string} text To be read out, unless more follows soon: after a reload, only the last answer is. */
+  #announce(text) {
+    clearTimeout(this.#announcing);
+    this.#announcing = setTimeout(() => (this.#announcer.textContent = text), ANNOUNCE_AFTER);
+  }
+
+  #settleWelcome() {
+    const isEmpty = this.#sections.querySelector("li, .ended") === null && this.#pending.firstChild === null;
+    element("welcome").hidden = !isEmpty;
+  }
+
+  #newSection() {
+    const section = document.createElement("ol");
+    section.className = "section";
+    section.setAttribute("aria-label", "Messages");
+    this.#sections.append(section);
+    return section;
+  }
+}
+
+/** @param {string} id @returns {HTMLElement} */
+export function element(id) {
+  const found = document.getElementById(id);
+  if (found === null) throw new Error(`the page has no #${id}`);
+  return found;
+}
+
+/** @template {keyof HTMLElementTagNameMap} K @param {K} name @param {string} className @param {string} [text] */
+function make(name, className, text = "") {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  return made;
+}
+
+/** @param {string} label @param {() => void} act */
+function button(label, act) {
+  const made = make("button", "small", label);
+  made.type = "button";
+  made.addEventListener("click", act);
+  return made;
+}

@@ -1,0 +1,67 @@
+"""How a turn is answered. The counterpart of the sessions' *when*: it implements their responder.
+
+One straight line, no way back: a turn comes in, the agent answers, its pieces
+go out. Guards, quota and cache are stages of this line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+from unbroken.server.agents.base import Agent, AgentNotReady, TurnInput
+from unbroken.server.metrics import Metrics
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.responder import Output, Turn, Working
+
+__all__ = ["Pipeline"]
+
+_LOADING_TIMEOUT: Final = 30.0
+"""Seconds that a turn waits for a model that is still being loaded."""
+
+_LOADING_INTERVAL: Final = 0.05
+
+
+class Pipeline:
+    """A :class:`~unbroken.sessions.responder.Responder` that asks one agent."""
+
+    def __init__(self, agent: Agent, metrics: Metrics, clock: Clock) -> None:
+        self._agent = agent
+        self._metrics = metrics
+        self._clock = clock
+
+    async def respond(self, turn: Turn) -> AsyncGenerator[Output, None]:
+        """See :meth:`Responder.respond`."""
+        waited = 0.0
+        while not self._agent.is_ready:
+            if waited >= _LOADING_TIMEOUT:
+                raise AgentNotReady
+            yield Working()
+            await asyncio.sleep(_LOADING_INTERVAL)
+            waited += _LOADING_INTERVAL
+        started = self._clock.monotonic()
+        waits = True
+        async with aclosing(self._agent.respond(_turn_input(turn))) as outputs:
+            async for output in outputs:
+                if waits and type(output) is str and output:
+                    waits = False
+                    self._metrics.time_to_first_token.observe(self._clock.monotonic() - started)
+                yield output
+
+
+def _turn_input(turn: Turn) -> TurnInput:
+    request, config = turn.request, turn.config
+    return TurnInput(
+        session_id=turn.session_id,
+        response_id=turn.response_id,
+        principal=turn.principal,
+        model=config.model,
+        instructions=config.instructions if request.instructions is None else request.instructions,
+        messages=turn.messages,
+        max_output_tokens=(
+            config.max_output_tokens if request.max_output_tokens is None else request.max_output_tokens
+        ),
+        metadata=request.metadata or {},
+    )

@@ -1,0 +1,439 @@
+"""The life of the process: sockets, signals, the two listeners, the end.
+
+::
+
+    bind the sockets -> build the application -> start it -> listen, say so
+        -> SIGTERM: drain -> close the listeners -> stop the application -> exit 0
+
+Draining keeps the public listener open: readiness has to answer (404), and the
+application refuses new upgrades itself. A second signal ends at once, with the
+exit code 128 + its number. Whatever hangs, the process is gone
+``drain_timeout`` + 5 seconds after the first signal, with the exit code 0: work
+that doesn't end at its deadline is lost either way, and the drain was asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
+import uvicorn
+
+from unbroken.server.config import StartupError
+from unbroken.server.transports.protocol import HttpProtocol, WebSocketProtocol
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+    from starlette.types import ASGIApp
+
+    from unbroken.server.config import Settings
+
+__all__ = ["Application", "Listeners", "Server", "bind", "run", "tune_gc"]
+
+_BACKLOG: Final = 2048
+
+# Seconds after the drain's deadline, which is the application's to keep. The
+# first five add up to less than the watchdog's, and that to less than 5.
+_DRAIN_SLACK: Final = 0.2
+_CANCEL_TIMEOUT: Final = 0.2
+_CLOSE_TIMEOUT: Final = 2
+_CLOSE_SLACK: Final = 0.5  # for what uvicorn sleeps in between
+_STOP_TIMEOUT: Final = 1.2
+_LATEST_EXIT: Final = 4.7
+_FORCED_EXIT: Final = 1.0  # after the second signal
+_SETTLE_TIMEOUT: Final = 1.0  # for tasks and threads that are left; the watchdog may come first
+
+log = structlog.get_logger(__name__)
+
+
+class Application(Protocol):
+    """What the process runs. Entering starts it, leaving stops it; both are prompt."""
+
+    @property
+    def asgi(self) -> ASGIApp:
+        """What the public listener serves."""
+
+    @property
+    def admin_asgi(self) -> ASGIApp:
+        """What the internal listener serves."""
+
+    async def __aenter__(self) -> object:
+        """Start. Doesn't wait for a model to load.
+
+        Raises:
+            StartupError: If it can't, in a way that it can name.
+
+        """
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> object:
+        """Stop, within a second. Also called when the drain was cut short."""
+
+    async def failure(self) -> None:
+        """Wait for ever, or until the application can't go on.
+
+        Raises:
+            StartupError: What it was still starting after it was entered can't be had.
+
+        """
+
+    def begin_drain(self) -> None:
+        """Take no new work: readiness answers 404, upgrades are refused."""
+
+    async def drained(self, timeout: float) -> None:
+        """Return when the running work has ended, or has been ended after *timeout* seconds."""
+
+    def describe(self) -> str:
+        """Name the agent and its model in a few words, as ``embedded, SmolLM2``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Sockets that listen already. Connections wait in their backlog until the server runs."""
+
+    public: list[socket.socket]
+    admin: list[socket.socket] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Close all of them. Closing twice is harmless."""
+        for sock in (*self.public, *self.admin):
+            sock.close()
+
+
+def bind(settings: Settings) -> Listeners:
+    """Open the sockets that the settings name.
+
+    Raises:
+        StartupError: With one line for each listener that can't be opened.
+
+    """
+    opened: dict[str, list[socket.socket]] = {"": [], "admin-": []}
+    problems = []
+    for prefix, host, port in (
+        ("", settings.host, settings.port),
+        ("admin-", settings.admin_host, settings.admin_port),
+    ):
+        if prefix and not port:
+            continue
+        try:
+            opened[prefix] = _listen(host, port)
+        except OSError as error:
+            problems.append(_explain(error, prefix, host, port))
+    listeners = Listeners(opened[""], opened["admin-"])
+    if problems:
+        listeners.close()
+        raise StartupError("\n".join(problems))
+    return listeners
+
+
+def run(settings: Settings, build: Callable[[Settings], Application]) -> int:
+    """Run the server until a signal ends it.
+
+    Binds before it calls *build*: nobody should wait for a model to load, only
+    to learn that the port is taken.
+
+    Returns:
+        The exit code: 0 after a drain, also one that met its deadline; 128 +
+        the signal's number when a second signal cut it short.
+
+    Raises:
+        StartupError: If the server can't start here and now.
+
+    """
+    with contextlib.closing(bind(settings)) as listeners:
+        application = build(settings)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            try:
+                code = runner.run(_serve(settings, application, listeners))
+                return _closed(runner, code)
+            except* StartupError as group:
+                refused = group.exceptions[0]
+        # Outside the handler, where it would become a group again.
+        raise refused
+
+
+def _closed(runner: asyncio.Runner, code: int) -> int:
+    """Close the runner and return *code*, or end the process with it where that takes too long.
+
+    Closing waits for every task and thread, also for an agent's that swallows
+    its cancellation. All that is worth waiting for has ended before.
+    """
+    limit = threading.Timer(_SETTLE_TIMEOUT, _leave, (code,))
+    limit.daemon = True
+    limit.start()
+    try:
+        runner.close()
+    finally:
+        limit.cancel()
+    return code
+
+
+def _leave(code: int) -> None:
+    # Whatever of this blocks, the watchdog doesn't wait for it.
+    try:
+        log.warning("process ended with work that did not end", seconds=_SETTLE_TIMEOUT)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def tune_gc() -> None:
+    """Spare the collector what lives as long as the process.
+
+    With the defaults each full collection walks all connections: setting them
+    up costs 1.6 to 2 times as much at 5,000.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
+
+
+class _StopSignals:
+    """SIGINT and SIGTERM: the first asks for a drain, the second for the end."""
+
+    def __init__(self, drain_timeout: float) -> None:
+        self.requested = asyncio.Event()
+        self.forced = asyncio.Event()
+        self.number = 0
+        self.exit_code = 0
+        self._drain_timeout = drain_timeout
+        self._loop = asyncio.get_running_loop()
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[_StopSignals]:
+        """Receive the signals while inside."""
+        # Not loop.add_signal_handler: its callbacks wait for the loop, which
+        # a user's agent may block, and then nothing would start the watchdog.
+        previous = {
+            number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        is_first = not self.number
+        self.number = number
+        if is_first:
+            self._exit_after(self._drain_timeout + _LATEST_EXIT)
+            self._loop.call_soon_threadsafe(self.requested.set)
+        else:
+            self.exit_code = 128 + number
+            self._exit_after(_FORCED_EXIT)
+            self._loop.call_soon_threadsafe(self.forced.set)
+
+    def _exit_after(self, seconds: float) -> None:
+        """Make sure that the process ends, also with a blocked loop or a thread that never returns."""
+        # os._exit: nothing more orderly gets past such a thread. The code is
+        # the one of then: a second signal may come shortly before.
+        watchdog = threading.Timer(seconds, lambda: os._exit(self.exit_code))
+        watchdog.daemon = True
+        watchdog.start()
+
+
+class Server(uvicorn.Server):
+    """One listener. Its signals and its application's life belong to :func:`_serve`.
+
+    uvicorn 0.54 takes the signals itself, closes all sockets on the first and
+    re-raises it in the end, so that a clean stop looks like a death.
+    """
+
+    def __init__(self, app: ASGIApp, sockets: list[socket.socket], settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=HttpProtocol,
+                ws=WebSocketProtocol,
+                ws_max_size=settings.max_frame_bytes,
+                ws_ping_interval=settings.ping_interval,
+                ws_ping_timeout=settings.ping_timeout,
+                ws_per_message_deflate=False,
+                interface="asgi3",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=_BACKLOG,
+                timeout_graceful_shutdown=_CLOSE_TIMEOUT,
+                workers=1,  # said, or uvicorn reads WEB_CONCURRENCY
+            )
+        )
+        self._sockets = sockets
+        self.listening = asyncio.Event()
+
+    async def run_until_stopped(self) -> None:
+        """Serve until :meth:`stop`, then close every connection in bounded time."""
+        await self._serve(self._sockets)
+
+    def stop(self) -> None:
+        """Begin to close."""
+        self.should_exit = True
+
+    def cut(self) -> None:
+        """Close at once, whatever is still being sent."""
+        self.force_exit = self.should_exit = True
+        self._abort_connections()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close listeners and connections. uvicorn leaves those open that don't flush in time."""
+        await super().shutdown(sockets)
+        self._abort_connections()
+
+    def _abort_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+async def _serve(settings: Settings, application: Application, listeners: Listeners) -> int:
+    signals = _StopSignals(settings.drain_timeout)
+    servers = [Server(application.asgi, listeners.public, settings)]
+    if listeners.admin:
+        servers.append(Server(application.admin_asgi, listeners.admin, settings))
+    with signals.installed():
+        # A listener that fails ends the other and this block: the group raises.
+        async with _started(application), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(server.run_until_stopped()) for server in servers]
+            for server in servers:
+                await server.listening.wait()
+            tune_gc()
+            _announce(settings, application, listeners)
+            failure = group.create_task(application.failure())
+            await signals.requested.wait()
+            failure.cancel()
+            log.info("drain began", signal=signal.Signals(signals.number).name)
+            application.begin_drain()
+            limit = settings.drain_timeout
+            await _unless(signals.forced, application.drained(limit), limit + _DRAIN_SLACK)
+            for server in servers:
+                server.stop()
+            await _unless(signals.forced, _all(tasks), _CLOSE_TIMEOUT + _CLOSE_SLACK)
+            for server in servers:
+                server.cut()
+    log.info("server stopped", forced=bool(signals.exit_code))
+    return signals.exit_code
+
+
+async def _all(tasks: list[asyncio.Task[None]]) -> None:
+    await asyncio.wait(tasks)
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None], timeout: float) -> None:
+    """Await *work* until it ends, *event* is set, or *timeout* seconds have passed.
+
+    The end of the process goes on whatever becomes of *work*: an error of it is logged.
+    """
+    task = asyncio.ensure_future(work)
+    interruption = asyncio.ensure_future(event.wait())
+    await asyncio.wait((task, interruption), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    for unfinished in (task, interruption):
+        unfinished.cancel()
+    await asyncio.wait((task, interruption), timeout=_CANCEL_TIMEOUT)
+    if task.done() and not task.cancelled() and (error := task.exception()):
+        log.error("drain failed", exc_info=error)
+
+
+@contextlib.asynccontextmanager
+async def _started(application: Application) -> AsyncIterator[None]:
+    await application.__aenter__()
+    try:
+        yield
+    finally:
+        try:
+            async with asyncio.timeout(_STOP_TIMEOUT):
+                await application.__aexit__(*sys.exc_info())
+        except TimeoutError:
+            log.error("application did not stop in time", seconds=_STOP_TIMEOUT)
+
+
+def _announce(settings: Settings, application: Application, listeners: Listeners) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    port = listeners.public[0].getsockname()[1]
+    about = f"agent: {application.describe()}, store: {settings.store}"
+    sys.stdout.write(f"Unbroken is listening on http://{host}:{port} ({about})\n")
+    sys.stdout.flush()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # it has no wheel for every platform; asyncio's own loop is slower, not worse
+        return None
+    return uvloop.new_event_loop
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Listen on every address of *host*, as ``localhost`` has two.
+
+    Raises:
+        OSError: If none of them can be had, or one is in use.
+
+    """
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    for family, kind, protocol, _, address in addresses:
+        # Port 0 is drawn once, for all addresses.
+        chosen = port or (sockets[0].getsockname()[1] if sockets else 0)
+        sock = None
+        try:
+            sock = socket.socket(family, kind, protocol)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6 and len(addresses) > 1:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((address[0], chosen, *address[2:]))
+            # At once: two programs may bind the same port, one may listen.
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                for opened in sockets:
+                    opened.close()
+                raise
+            missing = error  # a machine without IPv6 still resolves localhost to ::1
+        else:
+            sockets.append(sock)
+    if not sockets and missing is not None:
+        raise missing
+    return sockets
+
+
+def _explain(error: OSError, prefix: str, host: str, port: int) -> str:
+    """Say in one line what is wrong with a listener and what helps."""
+    flag = f"--{prefix}port"
+    other = port + 10 if port < 65526 else port - 10
+    if error.errno == errno.EADDRINUSE:
+        fix = (
+            f"pass {flag} {other}, or 0 for none"
+            if prefix
+            else f"pass --port {other} (PORT={other} make run)"
+        )
+        return f"Port {port} on {host} is in use. Stop the other program or {fix}."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"Port {port} on {host} needs more rights, as ports below 1024 do. Pass {flag} {8000 + port}."
+    address = "UNBROKEN_ADMIN_HOST" if prefix else "--host"
+    if isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return f"{host} is not an address of this machine. Set {address} to 127.0.0.1, or to 0.0.0.0 for all."
+    return f"Can't listen on {host} port {port}: {error.strerror or error}. Set another {address} or {flag}."

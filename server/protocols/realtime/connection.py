@@ -1,0 +1,213 @@
+"""One client's end of the Realtime protocol: frames in to submissions, log records in to frames out.
+
+No I/O. The transport feeds it and writes what it returns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+import orjson
+
+from unbroken.server.protocols.realtime.decode import DecodeError, command_of, decode_event
+from unbroken.server.protocols.realtime.encode import (
+    Frame,
+    RealtimeEncoder,
+    error_frame,
+    item_frame,
+    refusal_frame,
+    session_fields,
+)
+from unbroken.server.protocols.realtime.frames import ItemCreate, ItemRetrieve
+from unbroken.sessions.backends.base import InputKey
+from unbroken.sessions.entries import Command, CreateItem, CreateResponse, Entry, Refused, Submitted
+from unbroken.sessions.event_log import Position, Record, Slice
+from unbroken.sessions.ids import ChainId
+from unbroken.sessions.items import Message
+from unbroken.sessions.response import Standing
+from unbroken.sessions.session import Session
+
+__all__ = ["RealtimeConnection", "Submission", "lone_error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An input to write, under its key; None: it has no name to be known again by."""
+
+    key: InputKey | None
+    submitted: Submitted
+
+
+class RealtimeConnection:
+    """The protocol state of one connection.
+
+    Args:
+        session: The session it is attached to, to look at.
+        start: Where its cursor stands at first.
+        chain: Whose refusals it shows.
+        max_depth: How deeply a client's event may be nested.
+        refusals_from: Refusals up to this entry aren't shown: a client that has seen nothing
+            doesn't know what was refused.
+        remaining: If not 0, the cursor stands before a record that the client has seen in
+            part: only so many of its last frames are sent.
+
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        start: Position,
+        chain: ChainId,
+        *,
+        max_depth: int,
+        remaining: int = 0,
+        refusals_from: int = 0,
+        merge_above: int = 32,
+    ) -> None:
+        self._session = session
+        self._chain = chain
+        self._refusals_from = refusals_from
+        self._max_depth = max_depth
+        self._encoder = RealtimeEncoder(session.id, start.incarnation, merge_above=merge_above)
+        # Of the last frame sent from the log.
+        self._place = self._encoder.cursor(start.seq, start.nonce, remaining)
+        self._remaining = remaining  # > 0: of the first record, only so many frames are to be sent
+        self._own = 0
+        self._mark = secrets.token_hex(4)  # tells this connection's own frames from another's
+
+    # What the server says.
+
+    def opening(self, resume: str, *, resumed: bool | None, preamble: Iterable[Standing]) -> list[bytes]:
+        """Return the first frames: the session, and what to start over from.
+
+        *resumed* is None for a new session. Only the last frame has a cursor to
+        resume from: a client that lost its connection in between must start over.
+        """
+        session = session_fields(self._session.id, self._session.config)
+        session["unbroken"]["resume"] = resume
+        if resumed is not None:
+            session["unbroken"]["resumed"] = resumed
+        frames: list[Frame] = [{"type": "session.created", "session": session}]
+        previous: str | None = None
+        for shown in preamble:
+            if isinstance(shown, Message):
+                frames.append(item_frame("conversation.item.added", shown, previous))
+                frames.append(item_frame("conversation.item.done", shown, previous))
+                previous = shown.id
+            else:
+                frames += self._encoder.ongoing(shown, previous)
+                previous = shown.item_id if shown.in_conversation else previous
+        encoded = [orjson.dumps({**frame, "event_id": _unplaced_id()}) for frame in frames[:-1]]
+        return [*encoded, self.own(frames[-1])]
+
+    def records(self, records: Iterable[Record]) -> list[bytes]:
+        """Return what log records are in this protocol, for this client."""
+        frames: list[bytes] = []
+        for record in records:
+            if isinstance(record, Slice):
+                encoded = self._encoder.encode(record)
+                self._place = self._encoder.cursor(record.last, record.nonces[-1])
+            else:
+                encoded = self._entry(record)
+                self._place = self._encoder.cursor(record.seq, record.nonce)
+            if self._remaining:
+                encoded, self._remaining = encoded[-self._remaining :], 0
+            frames += encoded
+        return frames
+
+    def _entry(self, entry: Entry) -> list[bytes]:
+        body = entry.body
+        if type(body) is not Refused:
+            return self._encoder.encode(entry)
+        if body.chain != self._chain or entry.seq <= self._refusals_from:
+            return []
+        frame = refusal_frame(body)
+        frame["event_id"] = self._encoder.cursor(entry.seq, entry.nonce)
+        return [orjson.dumps(frame)]
+
+    def own(self, frame: Frame) -> bytes:
+        """Encode a frame that isn't in the log, at the moment it is sent.
+
+        It has the cursor of the last frame that is, with a suffix of its own:
+        whichever id a client kept last, nothing is lost or repeated.
+        """
+        self._own += 1
+        return orjson.dumps({**frame, "event_id": f"{self._place}-{self._mark}{self._own:x}"})
+
+    # What the client says.
+
+    def receive(self, data: str | bytes) -> Submission | Frame:
+        """Return what a frame from the client asks for: an input to write, or the answer right away.
+
+        Raises:
+            DecodeError: It asks for nothing that can be done.
+
+        """
+        if isinstance(data, bytes):
+            raise DecodeError("binary_frame", "Send text frames: this protocol has no binary ones.")
+        event = decode_event(data.encode("utf-8", "surrogatepass"), max_depth=self._max_depth)
+        if isinstance(event, ItemRetrieve):
+            item = self._session.item(event.item_id)
+            if item is None:
+                raise DecodeError(
+                    "item_not_found",
+                    f"There is no item {event.item_id[:64]!r} in the conversation.",
+                    param="item_id",
+                    event_id=event.event_id,
+                )
+            return {"type": "conversation.item.retrieved", **_bare(item)}
+        command = command_of(event, self._session)
+        message_id = None if event.unbroken is None else event.unbroken.message_id
+        named = event.item.id if isinstance(event, ItemCreate) else None
+        key = self._key(command, message_id, named, event.event_id)
+        return Submission(key, Submitted(command, self._chain, event.event_id))
+
+    def _key(
+        self, command: Command, message_id: str | None, item_id: str | None, event_id: str | None
+    ) -> InputKey | None:
+        """Return the name that an input is known again by.
+
+        Event ids are reused by some SDKs: they count from one in each
+        connection. So one means the same only within a chain, and only together
+        with what it names.
+        """
+        digest = _digest(command)
+        if message_id is not None:
+            return InputKey(f"m:{type(command).__name__}:{message_id}", digest)
+        if item_id is not None:
+            return InputKey(f"i:{item_id}", digest)
+        if event_id is not None:
+            return InputKey(f"e:{self._chain}:{event_id}:{digest.hex()}", digest)
+        return None
+
+
+def _digest(command: Command) -> bytes:
+    """Return a digest of what a command says, the ids that were minted for it aside."""
+    if isinstance(command, CreateItem):
+        said: object = (command.item.role, command.item.content, command.previous)
+    elif isinstance(command, CreateResponse):
+        said = command.request
+    else:
+        said = command
+    kind = type(command).__name__
+    return hashlib.blake2b(msgspec.json.encode((kind, said)), digest_size=12).digest()
+
+
+def _bare(item: Message) -> Frame:
+    return {"item": item_frame("", item, None)["item"]}
+
+
+def lone_error(code: str, message: str, *, type: str = "invalid_request_error") -> bytes:
+    """Return an error for a client that has no session. Its id is no cursor."""
+    frame = error_frame(code, message, type=type)
+    frame["event_id"] = _unplaced_id()
+    return orjson.dumps(frame)
+
+
+def _unplaced_id() -> str:
+    """Return an event id that is no cursor: to resume from it is to start over."""
+    return "event_" + secrets.token_hex(12)

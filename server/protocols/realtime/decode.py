@@ -1,0 +1,320 @@
+"""From bytes to a client event, and from a client event to a command.
+
+Whatever a client sends, the outcome is an event or a :class:`DecodeError` that
+says what to do: nothing here raises anything else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, assert_never
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from unbroken.server.protocols.realtime.frames import (
+    ClientEvent,
+    ItemCreate,
+    ItemDelete,
+    ItemParam,
+    ItemRetrieve,
+    ResponseCancel,
+    ResponseCreate,
+    ResponseParam,
+    SessionUpdate,
+)
+from unbroken.sessions.entries import (
+    CancelResponse,
+    Command,
+    CreateItem,
+    CreateResponse,
+    DeleteItem,
+    UpdateConfig,
+)
+from unbroken.sessions.ids import ItemId, new_item_id, new_response_id
+from unbroken.sessions.items import Concurrency, Message, ResponseRequest, Role, Text
+from unbroken.sessions.session import Session
+
+__all__ = ["MAX_ID_LENGTH", "DecodeError", "command_of", "decode_event"]
+
+MAX_ID_LENGTH: Final = 128
+"""Characters that a client's own names may have."""
+
+_MOST_TOKENS: Final = 2**31 - 1
+"""JSON has numbers of any size; what comes in must fit what goes out again, and what agents take."""
+
+_MOST_PARTS: Final = 64
+"""Of one message."""
+
+_PARTS_OF_ROLE: Final[dict[str, tuple[str, ...]]] = {
+    "user": ("input_text",),
+    "system": ("input_text",),
+    "assistant": ("output_text", "text"),
+}
+
+_UNSUPPORTED: Final = {
+    "conversation.item.truncate": "unsupported_event",
+    "input_audio_buffer.append": "audio_input_unsupported",
+    "input_audio_buffer.commit": "audio_input_unsupported",
+    "input_audio_buffer.clear": "audio_input_unsupported",
+    "output_audio_buffer.clear": "unsupported_event",
+}
+
+_NAME: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_ID_LENGTH}}}")
+_PATH: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+# A string that never ends takes in the rest, and no step is taken back: it would cost a square.
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+class DecodeError(Exception):
+    """What the client sent can't be taken. The connection goes on.
+
+    Attributes:
+        code: One of :data:`unbroken.server.errors.ERROR_MEANINGS`.
+        message: What is wrong and what to do.
+        param: The field at fault, where there is one.
+        event_id: The client's own name for the event, where it could be read.
+
+    """
+
+    def __init__(
+        self, code: str, message: str, *, param: str | None = None, event_id: str | None = None
+    ) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.event_id = event_id
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class _Head(Struct, frozen=True):
+    """As much as can be said of any event."""
+
+    type: Any = None
+    event_id: Any = None
+
+
+_DECODER: Final = msgspec.json.Decoder(ClientEvent)
+_HEAD_DECODER: Final = msgspec.json.Decoder(_Head)
+
+
+def decode_event(data: bytes, *, max_depth: int) -> ClientEvent:
+    """Return the event that *data* holds.
+
+    Raises:
+        DecodeError: It holds none.
+
+    """
+    if data.count(b"[") + data.count(b"{") > max_depth and _depth(data) > max_depth:
+        raise DecodeError("invalid_json", f"The event is nested more than {max_depth} levels deep.")
+    try:
+        event: ClientEvent = _DECODER.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise _explain(data, exc) from None
+    if event.event_id is not None:
+        _check_name(event.event_id, "event_id", None)
+    message_id = (
+        None if isinstance(event, ItemRetrieve) or event.unbroken is None else event.unbroken.message_id
+    )
+    if message_id is not None:
+        _check_name(message_id, "unbroken.message_id", event.event_id)
+    return event
+
+
+def _explain(data: bytes, exc: Exception) -> DecodeError:
+    """Return why *data* isn't an event, in words that help."""
+    try:
+        head = _HEAD_DECODER.decode(data)
+    except msgspec.ValidationError:
+        return DecodeError("invalid_json", "The frame must hold a JSON object.")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return DecodeError("invalid_json", "The frame isn't valid JSON.")
+    event_id = head.event_id if isinstance(head.event_id, str) and _NAME.fullmatch(head.event_id) else None
+    if not isinstance(head.type, str):
+        return DecodeError(
+            "invalid_event", "The event needs a `type`, a string.", param="type", event_id=event_id
+        )
+    if (code := _UNSUPPORTED.get(head.type)) is not None:
+        message = (
+            "This server takes no audio. Send text: `conversation.item.create` with an `input_text` part."
+            if code == "audio_input_unsupported"
+            else f"This server doesn't offer `{head.type}`."
+        )
+        return DecodeError(code, message, param="type", event_id=event_id)
+    if isinstance(exc, msgspec.ValidationError) and str(exc).endswith("at `$.type`"):
+        message = f"There is no event of type {head.type[:64]!r}."
+        return DecodeError("unknown_event_type", message, param="type", event_id=event_id)
+    match = _PATH.match(str(exc))
+    what, path = (match["what"], match["path"]) if match else (str(exc), None)
+    return DecodeError("invalid_event", f"{what}.", param=path or None, event_id=event_id)
+
+
+def _depth(data: bytes) -> int:
+    """Return how deeply *data* is nested, brackets inside strings aside."""
+    depth = deepest = 0
+    for token in _STRUCTURE.findall(data):
+        if token in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token in b"]}":
+            depth -= 1
+    return deepest
+
+
+def command_of(
+    event: SessionUpdate | ItemCreate | ItemDelete | ResponseCreate | ResponseCancel, session: Session
+) -> Command:
+    """Return what *event* asks of *session*.
+
+    Raises:
+        DecodeError: It asks for what can't be.
+
+    """
+    try:
+        match event:
+            case SessionUpdate():
+                return _update(event)
+            case ItemCreate():
+                previous = event.previous_item_id
+                return CreateItem(_message(event.item, "item"), previous)
+            case ItemDelete():
+                return DeleteItem(event.item_id)
+            case ResponseCreate():
+                request = _request(event.response or ResponseParam(), session)
+                return CreateResponse(new_response_id(), request)
+            case ResponseCancel():
+                return CancelResponse(event.response_id)
+            case _:
+                assert_never(event)
+    except DecodeError as exc:
+        exc.event_id = event.event_id
+        raise
+
+
+def _update(event: SessionUpdate) -> UpdateConfig:
+    wanted = event.session
+    if wanted.type != "realtime":
+        raise DecodeError(
+            "unsupported_session_type",
+            f"Sessions of type {wanted.type[:64]!r} aren't offered. Use `realtime`.",
+            param="session.type",
+        )
+    extension = wanted.unbroken
+    return UpdateConfig(
+        instructions=wanted.instructions,
+        max_output_tokens=(
+            UNSET
+            if wanted.max_output_tokens is UNSET
+            else _tokens(wanted.max_output_tokens, "session.max_output_tokens")
+        ),
+        concurrency=(
+            UNSET
+            if extension is None or extension.concurrency is UNSET
+            else Concurrency(extension.concurrency)
+        ),
+    )
+
+
+def _request(wanted: ResponseParam, session: Session) -> ResponseRequest:
+    if wanted.conversation not in (None, "auto", "none"):
+        raise DecodeError(
+            "invalid_event",
+            "`conversation` must be `auto` or `none`.",
+            param="response.conversation",
+        )
+    metadata = wanted.metadata
+    if metadata is not None and (
+        len(metadata) > 16 or any(len(key) > 64 or len(value) > 512 for key, value in metadata.items())
+    ):
+        raise DecodeError(
+            "invalid_event",
+            "`metadata` takes up to 16 pairs, keys of up to 64 and values of up to 512 characters.",
+            param="response.metadata",
+        )
+    return ResponseRequest(
+        in_conversation=wanted.conversation != "none",
+        instructions=wanted.instructions,
+        max_output_tokens=_tokens(wanted.max_output_tokens, "response.max_output_tokens"),
+        metadata=metadata or None,
+        input=None if wanted.input is None else _input(wanted.input, session),
+    )
+
+
+def _input(items: list[ItemParam], session: Session) -> tuple[Message, ...]:
+    messages: list[Message] = []
+    for index, item in enumerate(items):
+        param = f"response.input[{index}]"
+        if item.type != "item_reference":
+            messages.append(_message(item, param))
+            continue
+        found = session.item(item.id or "")
+        if found is None:
+            raise DecodeError("item_not_found", "The item referred to doesn't exist.", param=f"{param}.id")
+        messages.append(found)
+    return tuple(messages)
+
+
+def _tokens(value: int | str | None, param: str) -> int | None:
+    if value is None or isinstance(value, str):
+        return None  # "inf"
+    if not 1 <= value <= _MOST_TOKENS:
+        message = f"`max_output_tokens` must be from 1 to {_MOST_TOKENS}, or `inf`."
+        raise DecodeError("invalid_event", message, param=param)
+    return value
+
+
+def _message(item: ItemParam, param: str) -> Message:
+    if item.type != "message":
+        raise DecodeError(
+            "unsupported_item",
+            f"Items of type {item.type[:64]!r} aren't supported. Send a `message`.",
+            param=f"{param}.type",
+        )
+    role = item.role
+    if role is None or role not in _PARTS_OF_ROLE:
+        raise DecodeError(
+            "invalid_event", "`role` must be `user`, `system` or `assistant`.", param=f"{param}.role"
+        )
+    if not item.content:
+        raise DecodeError("invalid_event", "`content` needs at least one part.", param=f"{param}.content")
+    if len(item.content) > _MOST_PARTS:
+        message = f"`content` takes up to {_MOST_PARTS} parts."
+        raise DecodeError("invalid_event", message, param=f"{param}.content")
+    parts: list[Text] = []
+    for index, part in enumerate(item.content):
+        where = f"{param}.content[{index}]"
+        if part.type == "input_audio":
+            message = "This server takes no audio. Send an `input_text` part."
+            raise DecodeError("audio_input_unsupported", message, param=f"{where}.type")
+        if part.type not in _PARTS_OF_ROLE[role]:
+            expected = _PARTS_OF_ROLE[role][0]
+            message = f"A {role} message takes `{expected}` parts, not {part.type[:64]!r}."
+            raise DecodeError("unsupported_content", message, param=f"{where}.type")
+        if part.text is None:
+            raise DecodeError("invalid_event", "The part needs a `text`.", param=f"{where}.text")
+        parts.append(Text(part.text))
+    if item.id is not None:
+        _check_name(item.id, f"{param}.id", None)
+    item_id = new_item_id() if item.id is None else ItemId(item.id)
+    return Message(item_id, _role(role), tuple(parts))
+
+
+def _role(role: str) -> Role:
+    match role:
+        case "user" | "system" | "assistant":
+            return role
+        case _:
+            raise AssertionError("can't happen: checked by the caller")
+
+
+def _check_name(name: str, param: str, event_id: str | None) -> None:
+    if _NAME.fullmatch(name) is None:
+        raise DecodeError(
+            "invalid_event",
+            f"`{param}` must be 1 to {MAX_ID_LENGTH} printable ASCII characters without spaces.",
+            param=param,
+            event_id=event_id,
+        )

@@ -1,0 +1,313 @@
+"""From log entries to the server events of OpenAI Realtime.
+
+Each body becomes a fixed number of frames, which depends on nothing but the
+body; so frames can be shared among connections, and a cursor inside an entry
+always means the same. Fields that don't apply are left out, never null: some
+clients drop an event with a null they don't expect.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+from msgspec import UNSET
+
+from unbroken.server.protocols.cursor import format_cursor
+from unbroken.sessions.entries import (
+    ConfigUpdated,
+    Entry,
+    ItemAdded,
+    ItemDeleted,
+    OutputDone,
+    OutputStarted,
+    Refused,
+    ResponseDone,
+    ResponseStarted,
+)
+from unbroken.sessions.event_log import Record, Slice
+from unbroken.sessions.ids import ItemId, SessionId
+from unbroken.sessions.items import Message, SessionConfig, Usage
+from unbroken.sessions.response import Ongoing
+
+__all__ = [
+    "Frame",
+    "RealtimeEncoder",
+    "error_frame",
+    "item_fields",
+    "item_frame",
+    "refusal_frame",
+    "session_fields",
+]
+
+Frame = dict[str, Any]
+"""A server event without its ``event_id``."""
+
+_MERGED_CHARACTERS: Final = 4096
+"""How much text one frame holds when a connection catches up."""
+
+
+class RealtimeEncoder:
+    """Encodes one session's log.
+
+    Args:
+        session_id: The session.
+        incarnation: Its log's.
+        merge_above: With more consecutive pieces than this in one go, the connection is
+            behind, and they are merged into fewer, larger deltas.
+
+    """
+
+    def __init__(self, session_id: SessionId, incarnation: str, *, merge_above: int = 32) -> None:
+        self._session_id = session_id
+        self._incarnation = incarnation
+        self._merge_above = merge_above
+
+    def cursor(self, seq: int, nonce: int, remaining: int = 0) -> str:
+        """Return the cursor of a place in this log."""
+        return format_cursor(self._incarnation, seq, nonce, remaining)
+
+    def encode(self, record: Record) -> list[bytes]:
+        """Return the frames of *record*, in order, as UTF-8."""
+        if isinstance(record, Slice):
+            return self._deltas(record)
+        frames = self.frames(record)
+        remaining = len(frames)
+        encoded: list[bytes] = []
+        for frame in frames:
+            remaining -= 1
+            frame["event_id"] = self.cursor(record.seq, record.nonce, remaining)
+            encoded.append(orjson.dumps(frame))
+        return encoded
+
+    def _deltas(self, piece: Slice) -> list[bytes]:
+        prefix = f"event_{self._incarnation}."
+        frame = {
+            "type": "response.output_text.delta",
+            "event_id": "",
+            "response_id": piece.response_id,
+            "item_id": piece.item_id,
+            "output_index": piece.output_index,
+            "content_index": piece.content_index,
+            "delta": "",
+        }
+        encoded: list[bytes] = []
+        for seq, nonce, delta in self._merged(piece):
+            frame["event_id"] = f"{prefix}{seq}.{nonce:x}.0"
+            frame["delta"] = delta
+            encoded.append(orjson.dumps(frame))
+        return encoded
+
+    def _merged(self, piece: Slice) -> list[tuple[int, int, str]]:
+        """Return the deltas to send, each with the place it leads up to."""
+        count = len(piece.parts)
+        if count <= self._merge_above:
+            return list(zip(range(piece.seq, piece.seq + count), piece.nonces, piece.parts, strict=True))
+        merged: list[tuple[int, int, str]] = []
+        held: list[str] = []
+        size = 0
+        for index, part in enumerate(piece.parts):
+            held.append(part)
+            size += len(part)
+            if size >= _MERGED_CHARACTERS or index == count - 1:
+                merged.append((piece.seq + index, piece.nonces[index], "".join(held)))
+                held.clear()
+                size = 0
+        return merged
+
+    def frames(self, entry: Entry) -> list[Frame]:
+        """Return what an entry is in this protocol; a refusal is nothing here: see :func:`error_frame`."""
+        body = entry.body
+        match body:
+            case ConfigUpdated():
+                return [{"type": "session.updated", "session": session_fields(self._session_id, body.config)}]
+            case ItemAdded():
+                return [
+                    item_frame("conversation.item.added", body.item, body.previous),
+                    item_frame("conversation.item.done", body.item, body.previous),
+                ]
+            case ItemDeleted():
+                return [{"type": "conversation.item.deleted", "item_id": body.item_id}]
+            case ResponseStarted():
+                return [self._created(body.response_id, body.request.metadata, body.request.in_conversation)]
+            case OutputStarted():
+                return self._output_started(body)
+            case OutputDone():
+                return self._output_done(body)
+            case ResponseDone():
+                return self._response_done(body)
+            case _:
+                return []
+
+    def ongoing(self, response: Ongoing, previous: str | None) -> list[Frame]:
+        """Return a response that is being said, as far as it has been said, in as few frames as it takes."""
+        request = response.request
+        frames = [self._created(response.response_id, request.metadata, request.in_conversation)]
+        item_id = response.item_id
+        if item_id is not None:
+            behind = None if previous is None else ItemId(previous)
+            begun = OutputStarted(response.response_id, item_id, response.in_conversation, behind, 0)
+            said = {"response_id": begun.response_id, "item_id": item_id, "delta": response.text}
+            place = {"output_index": begun.output_index, "content_index": 0}
+            frames += self._output_started(begun)
+            frames.append({"type": "response.output_text.delta", **said, **place})
+        return frames
+
+    def _output_started(self, body: OutputStarted) -> list[Frame]:
+        item = {
+            "id": body.item_id,
+            "object": "realtime.item",
+            "type": "message",
+            "status": "in_progress",
+            "role": "assistant",
+            "content": [],
+        }
+        added = {"response_id": body.response_id, "output_index": body.output_index}
+        frames: list[Frame] = [{"type": "response.output_item.added", **added, "item": item}]
+        if body.in_conversation:
+            frames.append({"type": "conversation.item.added", **_behind(body.previous), "item": item})
+        part = {"item_id": body.item_id, "content_index": 0, "part": {"type": "text", "text": ""}}
+        frames.append({"type": "response.content_part.added", **added, **part})
+        return frames
+
+    def _output_done(self, body: OutputDone) -> list[Frame]:
+        item, text = item_fields(body.item), body.item.text
+        done = {"response_id": body.response_id, "output_index": body.output_index}
+        content = {**done, "item_id": body.item.id, "content_index": 0}
+        frames: list[Frame] = [
+            {"type": "response.output_text.done", **content, "text": text},
+            {"type": "response.content_part.done", **content, "part": {"type": "text", "text": text}},
+            {"type": "response.output_item.done", **done, "item": item},
+        ]
+        if body.in_conversation:
+            frames.append({"type": "conversation.item.done", **_behind(body.previous), "item": item})
+        return frames
+
+    def _response_done(self, body: ResponseDone) -> list[Frame]:
+        status = "failed" if body.status == "interrupted" else body.status
+        response = self._response(body.response_id, status, body.metadata, body.in_conversation)
+        response["output"] = [item_fields(item) for item in body.output]
+        if body.usage is not None:
+            response["usage"] = _usage(body.usage)
+        match status:
+            case "cancelled":
+                response["status_details"] = {"type": "cancelled", "reason": "client_cancelled"}
+                if body.reason == "superseded":
+                    response["unbroken"] = {"reason": "superseded"}
+            case "incomplete":
+                response["status_details"] = {"type": "incomplete", "reason": body.reason}
+            case "failed" if body.failure is not None:
+                failure = body.failure
+                response["status_details"] = {
+                    "type": "failed",
+                    "error": {"type": failure.type, "code": failure.code},
+                }
+                # The protocol has no room for these, nor a word for `interrupted`.
+                response["unbroken"] = {"status": body.status, "message": failure.message}
+                if failure.retry_after is not UNSET:
+                    response["unbroken"]["retry_after"] = failure.retry_after
+            case _:
+                pass
+        done: Frame = {"type": "response.done", "response": response}
+        if body.ordinal > 0:
+            return [done]
+        # It ended while it waited for its turn: the client has not heard of it yet.
+        return [self._created(body.response_id, body.metadata, body.in_conversation), done]
+
+    def _created(self, response_id: str, metadata: dict[str, str] | None, in_conversation: bool) -> Frame:
+        response = self._response(response_id, "in_progress", metadata, in_conversation)
+        return {"type": "response.created", "response": response}
+
+    def _response(
+        self, response_id: str, status: str, metadata: dict[str, str] | None, in_conversation: bool
+    ) -> Frame:
+        response: Frame = {
+            "object": "realtime.response",
+            "id": response_id,
+            "status": status,
+            "output": [],
+            "output_modalities": ["text"],
+        }
+        if in_conversation:
+            response["conversation_id"] = self._conversation_id
+        if metadata is not None:
+            response["metadata"] = metadata
+        return response
+
+    @property
+    def _conversation_id(self) -> str:
+        return self._session_id.replace("sess_", "conv_", 1)
+
+
+def session_fields(session_id: SessionId, config: SessionConfig) -> Frame:
+    """Return a session as clients see it: what really holds, whatever was asked for."""
+    return {
+        "type": "realtime",
+        "object": "realtime.session",
+        "id": session_id,
+        "model": config.model,
+        "output_modalities": ["text"],
+        "instructions": config.instructions,
+        "max_output_tokens": "inf" if config.max_output_tokens is None else config.max_output_tokens,
+        "tools": [],
+        "tool_choice": "auto",
+        "unbroken": {"concurrency": config.concurrency.value},
+    }
+
+
+def item_fields(item: Message) -> Frame:
+    """Return an item as clients see it."""
+    kind = "output_text" if item.role == "assistant" else "input_text"
+    return {
+        "id": item.id,
+        "object": "realtime.item",
+        "type": "message",
+        "status": item.status,
+        "role": item.role,
+        "content": [{"type": kind, "text": part.text} for part in item.content],
+    }
+
+
+def item_frame(kind: str, item: Message, previous: str | None) -> Frame:
+    """Return a ``conversation.item`` event."""
+    return {"type": kind, **_behind(previous), "item": item_fields(item)}
+
+
+def error_frame(
+    code: str,
+    message: str,
+    *,
+    type: str = "invalid_request_error",
+    param: str | None = None,
+    event_id: str | None = None,
+) -> Frame:
+    """Return an ``error`` event. *event_id* is the client's own name for the event at fault."""
+    error = {"type": type, "code": code, "message": message}
+    if param is not None:
+        error["param"] = param
+    if event_id is not None:
+        error["event_id"] = event_id
+    return {"type": "error", "error": error}
+
+
+def refusal_frame(refused: Refused) -> Frame:
+    """Return a refusal as its submitter sees it."""
+    return error_frame(refused.code, refused.message, param=refused.param, event_id=refused.event_id)
+
+
+def _behind(previous: str | None) -> Frame:
+    return {} if previous is None else {"previous_item_id": previous}
+
+
+def _usage(usage: Usage) -> Frame:
+    return {
+        "total_tokens": usage.total_tokens,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "input_token_details": {
+            "text_tokens": usage.input_tokens,
+            "audio_tokens": 0,
+            "cached_tokens": usage.cached_tokens,
+        },
+        "output_token_details": {"text_tokens": usage.output_tokens, "audio_tokens": 0},
+    }

@@ -1,0 +1,128 @@
+"""What a client may send: the client events of OpenAI Realtime, as far as text goes.
+
+Only shapes; what the values may be is checked where they are used. Fields that
+aren't listed are skipped: clients send many that don't apply to text.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from msgspec import UNSET, Struct, UnsetType
+
+__all__ = [
+    "ClientEvent",
+    "Extension",
+    "ItemCreate",
+    "ItemDelete",
+    "ItemParam",
+    "ItemRetrieve",
+    "PartParam",
+    "ResponseCancel",
+    "ResponseCreate",
+    "ResponseParam",
+    "SessionExtension",
+    "SessionParam",
+    "SessionUpdate",
+]
+
+
+class Extension(Struct, frozen=True):
+    """What this server adds to an event, under its key ``unbroken``."""
+
+    message_id: str | None = None
+    """The client's own name for a message; the same one sent again, on whatever connection, runs once."""
+
+
+class SessionExtension(Struct, frozen=True):
+    """What this server adds to a session."""
+
+    concurrency: Literal["reject", "queue", "interrupt"] | UnsetType = UNSET
+
+
+class PartParam(Struct, frozen=True):
+    """A content part."""
+
+    type: str
+    text: str | None = None
+
+
+class ItemParam(Struct, frozen=True):
+    """An item, or a reference to one."""
+
+    type: str = "message"
+    id: str | None = None
+    role: str | None = None
+    content: list[PartParam] | None = None
+
+
+class SessionParam(Struct, frozen=True):
+    """What a client may want of a session."""
+
+    type: str = "realtime"
+    instructions: str | UnsetType = UNSET
+    max_output_tokens: int | Literal["inf"] | UnsetType = UNSET
+    unbroken: SessionExtension | None = None
+
+
+class ResponseParam(Struct, frozen=True):
+    """What a client may want of a response."""
+
+    conversation: str | None = None
+    instructions: str | None = None
+    max_output_tokens: int | Literal["inf"] | None = None
+    metadata: dict[str, str] | None = None
+    input: list[ItemParam] | None = None
+
+
+class SessionUpdate(Struct, frozen=True, tag="session.update"):
+    """Change the session's configuration."""
+
+    session: SessionParam
+    event_id: str | None = None
+    unbroken: Extension | None = None
+
+
+class ItemCreate(Struct, frozen=True, tag="conversation.item.create"):
+    """Add an item to the conversation."""
+
+    item: ItemParam
+    previous_item_id: str | None = None
+    event_id: str | None = None
+    unbroken: Extension | None = None
+
+
+class ItemRetrieve(Struct, frozen=True, tag="conversation.item.retrieve"):
+    """Show an item."""
+
+    item_id: str
+    event_id: str | None = None
+
+
+class ItemDelete(Struct, frozen=True, tag="conversation.item.delete"):
+    """Remove an item from the conversation."""
+
+    item_id: str
+    event_id: str | None = None
+    unbroken: Extension | None = None
+
+
+class ResponseCreate(Struct, frozen=True, tag="response.create"):
+    """Ask for a response."""
+
+    response: ResponseParam | None = None
+    event_id: str | None = None
+    unbroken: Extension | None = None
+
+
+class ResponseCancel(Struct, frozen=True, tag="response.cancel"):
+    """Stop a response."""
+
+    response_id: str | None = None
+    event_id: str | None = None
+    unbroken: Extension | None = None
+
+
+ClientEvent: TypeAlias = (
+    SessionUpdate | ItemCreate | ItemRetrieve | ItemDelete | ResponseCreate | ResponseCancel
+)

@@ -1,0 +1,111 @@
+"""What is checked before a WebSocket is accepted. It costs the same for everybody, and looks nothing up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.types import Scope
+
+from unbroken.server.auth import Credentials
+
+__all__ = ["SUBPROTOCOL", "Handshake", "is_loopback_name"]
+
+SUBPROTOCOL: Final = "realtime"
+"""What official browser clients offer, beside their key."""
+
+_KEY_PROTOCOL: Final = "openai-insecure-api-key."
+_BETA_PROTOCOL: Final = "openai-beta.realtime-v1"
+_MAX_QUERY: Final = 4096
+_MAX_FIELDS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """An upgrade request, as far as anyone here cares."""
+
+    host: str
+    origin: str | None
+    credentials: Credentials
+    subprotocol: str | None
+    """What to select; None: nothing was offered that is known here."""
+    model: str | None
+    resume: str | None
+    after: str | None
+    is_beta: bool
+    is_readable: bool
+    """False: the query is longer than anything that is meant for this server, and was not read."""
+
+    @classmethod
+    def of(cls, scope: Scope) -> Handshake:
+        """Read the request. Header values are Latin-1 (RFC 9110, section 5.5)."""
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        offered: Sequence[str] = scope.get("subprotocols", ())
+        query = scope.get("query_string", b"").decode("latin-1")
+        is_readable = len(query) <= _MAX_QUERY and query.count("&") < _MAX_FIELDS
+        fields = parse_qs(query, keep_blank_values=True) if is_readable else {}
+        origin = headers.get("origin")
+        return cls(
+            host=headers.get("host", ""),
+            origin=origin,
+            credentials=Credentials(_key(headers, offered), is_browser=origin is not None),
+            subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None,
+            model=_one(fields, "model"),
+            resume=_one(fields, "resume"),
+            after=_one(fields, "after"),
+            is_readable=is_readable,
+            is_beta="realtime=v1" in headers.get("openai-beta", "") or _BETA_PROTOCOL in offered,
+        )
+
+    @property
+    def is_browser(self) -> bool:
+        """Whether a web page made the request: it can't read an HTTP status, only frames."""
+        return self.origin is not None
+
+    def comes_from(self, allowed: Sequence[str]) -> bool:
+        """Return whether the page it comes from, if any, is the server's own or an allowed one.
+
+        CORS doesn't cover WebSockets: without this, any page that a user visits
+        could speak in their name.
+        """
+        if self.origin is None:
+            return True
+        if self.origin in allowed:
+            return True
+        try:
+            parts = urlsplit(self.origin)
+        except ValueError:
+            return False
+        return parts.scheme in ("http", "https") and bool(parts.netloc) and parts.netloc == self.host
+
+
+def is_loopback_name(host: str) -> bool:
+    """Return whether a ``Host`` header names this machine from within.
+
+    A page of another site can have its name resolve to 127.0.0.1; its requests
+    then come with that name.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return name in ("localhost", "::1") or (name.startswith("127.") and name.replace(".", "").isdigit())
+
+
+def _key(headers: dict[str, str], offered: Sequence[str]) -> str | None:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return key.strip()
+    for protocol in offered:
+        if protocol.startswith(_KEY_PROTOCOL):
+            return protocol.removeprefix(_KEY_PROTOCOL)
+    return None
+
+
+def _one(fields: dict[str, list[str]], name: str) -> str | None:
+    values = fields.get(name)
+    return values[-1] if values else None

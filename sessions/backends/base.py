@@ -1,0 +1,180 @@
+"""The interface of a session store, and what every implementation guarantees.
+
+The store is the one place where the order of a session's log is decided. It
+knows nothing of conversations: it numbers bodies, fences owners and remembers
+the keys of inputs.
+
+Guarantees:
+
+Order
+    Sequence numbers of a session are assigned here, contiguous from 1, in the
+    order in which calls take effect. Inputs and outputs interleave freely.
+Atomicity
+    A call takes effect for a session wholly or not at all. :meth:`SessionStore.append`
+    takes several sessions at once; each stands for itself.
+Fencing
+    Outputs are accepted from the current owner only: token and node must both
+    match. A token alone would not do, since a store that failed over and lost
+    its tail may issue the same number twice.
+Idempotence
+    An input whose key was seen within the last ``dedupe_window`` inputs of the
+    session is not written again.
+Durability
+    What a call has returned is in the log, as far as the store is: a store may
+    lose its tail, or everything, in a failure of its own. It is then noticed,
+    by ``min_head``, by the incarnation or by the nonce, and never papered over.
+Cancellation
+    A call that is cancelled may or may not have taken effect. Callers that go
+    on must read before they write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from unbroken.sessions.entries import Body, Entry, Submitted
+from unbroken.sessions.errors import StoreError
+from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
+
+__all__ = ["Append", "Fence", "InputKey", "Opened", "Receipt", "SessionStore", "Snapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Proof of ownership: void as soon as another node has acquired the session."""
+
+    node: NodeId
+    token: int
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class InputKey:
+    """The name that an input is known under, and a digest of what it says."""
+
+    name: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Outputs for one session. *consumed* is the last input that they answer, or that was answered before."""
+
+    session_id: SessionId
+    fence: Fence
+    min_head: int
+    """The head that the owner has seen; the store's may not be below it."""
+    consumed: int
+    bodies: Sequence[Body]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of an input. A duplicate has the sequence number of the first; nothing was written."""
+
+    seq: int
+    duplicate: bool
+    entry: Entry | None
+    """None for a duplicate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of a session after entry *seq*, encoded by whoever saved it."""
+
+    seq: int
+    nonce: Nonce
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session as its new owner finds it."""
+
+    fence: Fence
+    floor: int
+    floor_nonce: Nonce
+    head: int
+    consumed: int
+    snapshot: Snapshot | None
+    """None: the log is whole, from entry 1."""
+
+
+class SessionStore(Protocol):
+    """Keeps sessions' logs. The module's text says what is guaranteed."""
+
+    async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
+        """Begin an empty log owned by *node*.
+
+        Raises:
+            StoreError: There is a session of that id already.
+
+        """
+
+    async def acquire(self, session_id: SessionId, node: NodeId, *, seen: Fence | None = None) -> Opened:
+        """Take ownership: of a session that nobody owns, or from the owner that the caller saw.
+
+        Raises:
+            SessionGone: There is no such session.
+            Fenced: Somebody else owns it, and *seen* isn't its current fence.
+
+        """
+
+    async def release(self, session_id: SessionId, fence: Fence) -> None:
+        """Give up ownership. The session stays.
+
+        Raises:
+            Fenced: *fence* is void.
+
+        """
+
+    async def submit(
+        self, session_id: SessionId, incarnation: Incarnation, key: InputKey | None, submitted: Submitted
+    ) -> Receipt:
+        """Write an input, from any node, once per key.
+
+        Raises:
+            SessionGone: There is no such session in that incarnation.
+            MessageIdReused: The key was seen with another digest.
+
+        """
+
+    async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
+        """Write outputs, for several sessions in one call.
+
+        Returns, for each session in the order given, the entries written, or
+        why none was: Fenced, SessionGone or LostTail. All entries of one
+        session's batch share a nonce and are contiguous.
+        """
+
+    async def read(
+        self, session_id: SessionId, incarnation: Incarnation, after: int, limit: int
+    ) -> list[Entry]:
+        """Return committed entries behind *after*, in order, up to about *limit* sequence numbers.
+
+        The first returned entry follows *after* directly; several pieces that
+        were appended together may come as fewer entries or as more.
+
+        Raises:
+            SessionGone: There is no such session in that incarnation, or its floor is above *after*.
+
+        """
+
+    async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
+        """Save *snapshot* and forget the entries up to *floor*, which must not be above ``snapshot.seq``.
+
+        Raises:
+            Fenced: *fence* is void.
+            SessionGone: There is no such session.
+
+        """
+
+    async def delete(self, session_id: SessionId, fence: Fence) -> None:
+        """Forget the session altogether. Harmless if it is gone.
+
+        Raises:
+            Fenced: *fence* is void.
+
+        """

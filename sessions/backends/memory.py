@@ -1,0 +1,184 @@
+"""Sessions in this process's memory: one node, nothing survives it.
+
+It numbers, fences and remembers exactly as a shared store does, so that what
+holds on one node holds in a cluster. No call ever suspends.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from unbroken.sessions.backends.base import Append, Fence, InputKey, Opened, Receipt, Snapshot
+from unbroken.sessions.entries import Body, Deltas, Entry, ResponseDone, Submitted, width
+from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError
+from unbroken.sessions.event_log import EventLog, Slice
+from unbroken.sessions.ids import Incarnation, NodeId, SessionId, new_nonce
+
+__all__ = ["MemoryStore"]
+
+
+@dataclass(slots=True)
+class _Stored:
+    log: EventLog
+    owner: NodeId | None
+    token: int = 1
+    consumed: int = 0
+    snapshot: Snapshot | None = None
+    keys: OrderedDict[str, tuple[int, bytes]] = field(default_factory=OrderedDict)
+
+    def admits(self, fence: Fence) -> bool:
+        return (self.owner, self.token, self.log.incarnation) == (fence.node, fence.token, fence.incarnation)
+
+
+class MemoryStore:
+    """A :class:`~unbroken.sessions.backends.base.SessionStore` in memory.
+
+    Args:
+        dedupe_window: How many of a session's latest input keys are remembered.
+
+    """
+
+    def __init__(self, *, dedupe_window: int = 1024) -> None:
+        self._sessions: dict[SessionId, _Stored] = {}
+        self._dedupe_window = dedupe_window
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
+        """See :meth:`SessionStore.create`."""
+        if session_id in self._sessions:
+            raise StoreError(f"session {session_id} exists already")
+        self._sessions[session_id] = _Stored(EventLog(incarnation), node)
+        return Fence(node, 1, incarnation)
+
+    async def acquire(self, session_id: SessionId, node: NodeId, *, seen: Fence | None = None) -> Opened:
+        """See :meth:`SessionStore.acquire`."""
+        stored = self._sessions.get(session_id)
+        if stored is None:
+            raise SessionGone(session_id)
+        if stored.owner != node:
+            if stored.owner is not None and not (seen is not None and stored.admits(seen)):
+                raise Fenced(session_id)
+            stored.owner = node
+            stored.token += 1
+        log = stored.log
+        fence = Fence(node, stored.token, log.incarnation)
+        floor_nonce = log.nonce_at(log.floor)
+        return Opened(fence, log.floor, floor_nonce, log.head, stored.consumed, stored.snapshot)
+
+    async def release(self, session_id: SessionId, fence: Fence) -> None:
+        """See :meth:`SessionStore.release`."""
+        stored = self._sessions.get(session_id)
+        if stored is None or not stored.admits(fence):
+            raise Fenced(session_id)
+        stored.owner = None
+        stored.token += 1
+
+    async def submit(
+        self, session_id: SessionId, incarnation: Incarnation, key: InputKey | None, submitted: Submitted
+    ) -> Receipt:
+        """See :meth:`SessionStore.submit`."""
+        stored = self._find(session_id, incarnation)
+        if key is not None:
+            known = stored.keys.get(key.name)
+            if known is not None:
+                seq, digest = known
+                if digest != key.digest:
+                    raise MessageIdReused
+                return Receipt(seq, duplicate=True, entry=None)
+        (entry,) = _write(stored, [submitted])
+        if key is not None:
+            stored.keys[key.name] = (entry.seq, key.digest)
+            while len(stored.keys) > self._dedupe_window:
+                stored.keys.popitem(last=False)
+        return Receipt(entry.seq, duplicate=False, entry=entry)
+
+    async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
+        """See :meth:`SessionStore.append`."""
+        return [self._append(each) for each in appends]
+
+    def _append(self, append: Append) -> Sequence[Entry] | StoreError:
+        stored = self._sessions.get(append.session_id)
+        if stored is None:
+            return SessionGone(append.session_id)
+        if not stored.admits(append.fence):
+            return Fenced(append.session_id)
+        if stored.log.head < append.min_head:
+            return LostTail(append.session_id)
+        stored.consumed = max(stored.consumed, append.consumed)
+        return _write(stored, append.bodies)
+
+    async def read(
+        self, session_id: SessionId, incarnation: Incarnation, after: int, limit: int
+    ) -> list[Entry]:
+        """See :meth:`SessionStore.read`."""
+        log = self._find(session_id, incarnation).log
+        if after < log.floor:
+            raise SessionGone(session_id)
+        entries: list[Entry] = []
+        for record in log.read(after, limit):
+            if isinstance(record, Slice):
+                entries.extend(_batches(record))
+            else:
+                entries.append(record)
+        return entries
+
+    async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
+        """See :meth:`SessionStore.compact`."""
+        stored = self._find(session_id, fence.incarnation)
+        if not stored.admits(fence):
+            raise Fenced(session_id)
+        stored.snapshot = snapshot
+        stored.log.forget(min(floor, snapshot.seq))
+
+    async def delete(self, session_id: SessionId, fence: Fence) -> None:
+        """See :meth:`SessionStore.delete`."""
+        stored = self._sessions.get(session_id)
+        if stored is None:
+            return
+        if not stored.admits(fence):
+            raise Fenced(session_id)
+        del self._sessions[session_id]
+
+    def _find(self, session_id: SessionId, incarnation: Incarnation) -> _Stored:
+        stored = self._sessions.get(session_id)
+        if stored is None or stored.log.incarnation != incarnation:
+            raise SessionGone(session_id)
+        return stored
+
+
+def _write(stored: _Stored, bodies: Sequence[Body]) -> list[Entry]:
+    """Number *bodies*, with one nonce for the batch, and add them to the log."""
+    nonce = new_nonce()
+    seq = stored.log.head + 1
+    entries: list[Entry] = []
+    for body in bodies:
+        entry = Entry(seq, nonce, body)
+        stored.log.append(entry)
+        if type(body) is ResponseDone:
+            stored.log.pack(body.response_id, body.output)
+        entries.append(entry)
+        seq += width(body)
+    return entries
+
+
+def _batches(piece: Slice) -> list[Entry]:
+    """Return a slice as entries again: one for each run of pieces with the same nonce."""
+    entries: list[Entry] = []
+    start = 0
+    for index in range(1, len(piece.parts) + 1):
+        if index == len(piece.parts) or piece.nonces[index] != piece.nonces[start]:
+            body = Deltas(
+                piece.response_id,
+                piece.item_id,
+                list(piece.parts[start:index]),
+                piece.ordinal + start,
+                piece.output_index,
+                piece.content_index,
+            )
+            entries.append(Entry(piece.seq + start, piece.nonces[start], body))  # type: ignore[arg-type]
+            start = index
+    return entries

@@ -1,0 +1,117 @@
+"""Connections as places in a log, and how they learn that it grew."""
+
+from __future__ import annotations
+
+import asyncio
+
+from unbroken.sessions.errors import CursorLost, SessionError
+from unbroken.sessions.event_log import EventLog, Position, Record
+from unbroken.sessions.ids import ChainId
+
+__all__ = ["Cursor", "Feed"]
+
+
+class Feed:
+    """A log and the cursors on it."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.log = log
+        self.ended: SessionError | None = None
+        """Why nothing more will come. None: more may."""
+        self._cursors: set[Cursor] = set()
+
+    def __len__(self) -> int:
+        return len(self._cursors)
+
+    @property
+    def lowest(self) -> int | None:
+        """The lowest sequence number that a cursor is at; None: there is no cursor."""
+        return min((cursor.seq for cursor in self._cursors), default=None)
+
+    def attach(self, seq: int, chain: ChainId) -> Cursor:
+        """Return a cursor that has seen everything up to *seq*. Close it when done."""
+        cursor = Cursor(self, seq, chain)
+        self._cursors.add(cursor)
+        return cursor
+
+    def detach(self, cursor: Cursor) -> None:
+        """Forget *cursor*. Harmless when it is forgotten already."""
+        self._cursors.discard(cursor)
+
+    def publish(self) -> None:
+        """Wake every cursor: the log grew, or there is something else to look at."""
+        for cursor in self._cursors:
+            cursor.wake()
+
+    def end(self, reason: SessionError) -> None:
+        """Let every cursor raise *reason* once it has read what there is."""
+        self.ended = reason
+        self.publish()
+
+
+class Cursor:
+    """One connection's place in one log. It holds no entries: a slow connection costs no memory.
+
+    Use from one task at a time.
+    """
+
+    __slots__ = ("_feed", "_woken", "chain", "seq")
+
+    def __init__(self, feed: Feed, seq: int, chain: ChainId) -> None:
+        self._feed = feed
+        self._woken = asyncio.Event()
+        self._woken.set()
+        self.seq = seq
+        """Everything up to here has been taken."""
+        self.chain = chain
+        """Who it belongs to: refusals are shown to the chain that earned them."""
+
+    @property
+    def is_at_head(self) -> bool:
+        """Whether everything there is has been taken."""
+        return self.seq == self._feed.log.head
+
+    def take(self, limit: int) -> list[Record]:
+        """Return what comes next, up to *limit* sequence numbers, and move behind it. Empty at the head.
+
+        Raises:
+            CursorLost: What comes next has been forgotten.
+            SessionError: Everything has been taken, and the feed has ended for this reason.
+
+        """
+        log = self._feed.log
+        if self.seq < log.floor:
+            raise CursorLost
+        if self.seq == log.head:
+            if self._feed.ended is not None:
+                raise self._feed.ended
+            self._woken.clear()
+            return []
+        records = log.read(self.seq, limit)
+        last = records[-1]
+        self.seq = last.last
+        return records
+
+    async def wait(self) -> None:
+        """Wait until woken since :meth:`take` last found nothing. Cancelling it loses nothing."""
+        await self._woken.wait()
+
+    def wake(self) -> None:
+        """Let :meth:`wait` return."""
+        self._woken.set()
+
+    def position(self) -> Position:
+        """Return where the cursor is.
+
+        Raises:
+            CursorLost: The place has been forgotten.
+
+        """
+        if self.seq < self._feed.log.floor:
+            raise CursorLost
+        return self._feed.log.position(self.seq)
+
+    def close(self) -> None:
+        """Leave the feed."""
+        self._feed.detach(self)
+        self._woken.set()

@@ -1,0 +1,326 @@
+"""The entries of a session's log, and their versioned encoding.
+
+An entry is a sequence number and a nonce, both assigned by the store, around a
+body. Inputs (:class:`Submitted`) come from connections through any node;
+everything else is an output, appended by the owner alone.
+
+Format rules, which let nodes of two adjacent versions share a log:
+
+- ``FORMAT`` is written into every encoded entry; an entry of a later format is
+  refused with :class:`UnknownFormat`, never guessed at.
+- Within a format, fields are only ever added, each with a default. Fields this
+  version doesn't know are skipped.
+- A tag is never given another meaning.
+
+Final entries (:class:`OutputDone`, :class:`ResponseDone`) hold the final text,
+so that a codec needs no memory of what came before. Each body becomes a fixed
+number of frames in each protocol, so numbers derived from it never shift.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from unbroken.sessions.errors import UnknownFormat
+from unbroken.sessions.ids import ChainId, ItemId, Nonce, PrincipalId, ResponseId
+from unbroken.sessions.items import Concurrency, Message, ResponseRequest, SessionConfig, Usage
+
+__all__ = [
+    "FORMAT",
+    "Body",
+    "CancelAccepted",
+    "CancelResponse",
+    "Command",
+    "ConfigUpdated",
+    "CreateItem",
+    "CreateResponse",
+    "DeleteItem",
+    "Deltas",
+    "Entry",
+    "Failure",
+    "HandleNoted",
+    "ItemAdded",
+    "ItemDeleted",
+    "OutputDone",
+    "OutputStarted",
+    "Refused",
+    "ResponseDone",
+    "ResponseQueued",
+    "ResponseStarted",
+    "SessionOpened",
+    "Status",
+    "Submitted",
+    "UpdateConfig",
+    "decode_entry",
+    "encode_entry",
+    "width",
+]
+
+FORMAT: Final = 1
+
+Status = Literal["completed", "incomplete", "cancelled", "failed", "interrupted"]
+
+
+# Commands: what a connection asks for. Ids are minted before they are
+# submitted, so that the log alone decides what they are.
+
+
+class CreateItem(Struct, frozen=True, tag="create_item"):
+    """Add *item* behind *previous* (None: at the end; "root": at the beginning)."""
+
+    item: Message
+    previous: str | None = None
+
+
+class DeleteItem(Struct, frozen=True, tag="delete_item"):
+    """Remove an item."""
+
+    item_id: str
+
+
+class UpdateConfig(Struct, frozen=True, tag="update_config", omit_defaults=True):
+    """Change the session's configuration. What is unset stays."""
+
+    instructions: str | UnsetType = UNSET
+    max_output_tokens: int | UnsetType | None = UNSET
+    concurrency: Concurrency | UnsetType = UNSET
+
+
+class CreateResponse(Struct, frozen=True, tag="create_response"):
+    """Ask for a response."""
+
+    response_id: ResponseId
+    request: ResponseRequest
+
+
+class CancelResponse(Struct, frozen=True, tag="cancel_response"):
+    """Stop a response. None: the one in the conversation, and those that wait behind it."""
+
+    response_id: str | None = None
+
+
+Command: TypeAlias = CreateItem | DeleteItem | UpdateConfig | CreateResponse | CancelResponse
+
+
+class Submitted(Struct, frozen=True, tag="submitted", omit_defaults=True):
+    """An input: a command, who sent it, and the names it was sent under."""
+
+    command: Command
+    chain: ChainId
+    """The connection (and those that resume it) which a refusal is shown to."""
+    event_id: str | None = None
+    """The client's own name for the event, echoed in a refusal."""
+
+
+# Outputs. ``input`` is the sequence number of the input that an entry answers, 0 for none.
+
+
+class SessionOpened(Struct, frozen=True, tag="opened"):
+    """The session began. Always the first entry of a log."""
+
+    principal: PrincipalId
+    config: SessionConfig
+
+
+class ConfigUpdated(Struct, frozen=True, tag="config_updated"):
+    """The configuration was replaced."""
+
+    config: SessionConfig
+    input: int = 0
+
+
+class ItemAdded(Struct, frozen=True, tag="item_added"):
+    """A client's item joined the conversation behind *previous* (None: it is the first)."""
+
+    item: Message
+    previous: ItemId | None
+    input: int = 0
+
+
+class ItemDeleted(Struct, frozen=True, tag="item_deleted"):
+    """An item left the conversation."""
+
+    item_id: ItemId
+    input: int = 0
+
+
+class Refused(Struct, frozen=True, tag="refused", omit_defaults=True):
+    """An input was not accepted. Shown only to the chain that submitted it."""
+
+    input: int
+    chain: ChainId
+    code: str
+    message: str
+    param: str | None = None
+    event_id: str | None = None
+
+
+class ResponseQueued(Struct, frozen=True, tag="queued"):
+    """A response was accepted and waits for the one that runs."""
+
+    response_id: ResponseId
+    request: ResponseRequest
+    input: int = 0
+
+
+class ResponseStarted(Struct, frozen=True, tag="started"):
+    """A response began. *turn* is the input it answers; a second attempt has the same."""
+
+    response_id: ResponseId
+    request: ResponseRequest
+    turn: int
+    attempt: int = 1
+    ordinal: int = 0
+
+
+class HandleNoted(Struct, frozen=True, tag="handle"):
+    """The upstream's own name for the response, so that a later owner can ask for the rest."""
+
+    response_id: ResponseId
+    handle: str
+    ordinal: int
+
+
+class OutputStarted(Struct, frozen=True, tag="output_started"):
+    """The answer's item began. *previous* is its place in the conversation (None there: the first)."""
+
+    response_id: ResponseId
+    item_id: ItemId
+    in_conversation: bool
+    previous: ItemId | None
+    ordinal: int
+    output_index: int = 0
+
+
+class Deltas(Struct, frozen=True, tag="deltas"):
+    """Consecutive pieces of one output. Takes up as many sequence numbers and ordinals as it has pieces."""
+
+    response_id: ResponseId
+    item_id: ItemId
+    parts: list[str]
+    ordinal: int
+    """The first piece's."""
+    output_index: int = 0
+    content_index: int = 0
+
+
+class OutputDone(Struct, frozen=True, tag="output_done"):
+    """The answer's item is whole, or as whole as it will get."""
+
+    response_id: ResponseId
+    item: Message
+    in_conversation: bool
+    previous: ItemId | None
+    ordinal: int
+    output_index: int = 0
+
+
+class CancelAccepted(Struct, frozen=True, tag="cancel_accepted"):
+    """A response was asked to stop, and no piece of it follows."""
+
+    response_id: ResponseId
+    reason: Literal["client", "superseded"]
+    input: int = 0
+
+
+class Failure(Struct, frozen=True):
+    """Why an attempt ended without its whole answer. *message* is shown to clients."""
+
+    code: str
+    message: str
+    type: str = "server_error"
+    retry_after: float | UnsetType = UNSET
+    """Seconds after which to try again, where that is known."""
+
+
+class ResponseDone(Struct, frozen=True, tag="done", omit_defaults=True):
+    """An attempt's one terminal entry."""
+
+    response_id: ResponseId
+    status: Status
+    ordinal: int
+    output: tuple[Message, ...] = ()
+    reason: str | None = None
+    """For incomplete and cancelled: what cut it short."""
+    failure: Failure | None = None
+    usage: Usage | None = None
+    metadata: dict[str, str] | None = None
+    in_conversation: bool = True
+
+
+Body: TypeAlias = (
+    Submitted
+    | SessionOpened
+    | ConfigUpdated
+    | ItemAdded
+    | ItemDeleted
+    | Refused
+    | ResponseQueued
+    | ResponseStarted
+    | HandleNoted
+    | OutputStarted
+    | Deltas
+    | OutputDone
+    | CancelAccepted
+    | ResponseDone
+)
+
+
+class Entry(Struct, frozen=True):
+    """A committed body. *nonce* is that of its batch."""
+
+    seq: int
+    """The first sequence number it takes up; numbers start at 1."""
+    nonce: Nonce
+    body: Body
+
+    @property
+    def last(self) -> int:
+        """The last sequence number it takes up."""
+        return self.seq + width(self.body) - 1
+
+
+def width(body: Body) -> int:
+    """Return how many sequence numbers *body* takes up."""
+    return len(body.parts) if type(body) is Deltas else 1
+
+
+class _Encoded(Struct, frozen=True):
+    v: int
+    s: int
+    k: Nonce
+    b: Body
+
+
+class _Version(Struct, frozen=True):
+    v: int
+
+
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODER: Final = msgspec.json.Decoder(_Encoded)
+_VERSION_DECODER: Final = msgspec.json.Decoder(_Version)
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Return *entry* as JSON, in the current format."""
+    return _ENCODER.encode(_Encoded(FORMAT, entry.seq, entry.nonce, entry.body))
+
+
+def decode_entry(data: bytes) -> Entry:
+    """Return the entry that :func:`encode_entry` made *data* of.
+
+    Raises:
+        UnknownFormat: It was written by a later version, or isn't an entry at all.
+
+    """
+    try:
+        version = _VERSION_DECODER.decode(data).v
+        if version != FORMAT:
+            raise UnknownFormat(f"the log entry has format {version}; this version reads format {FORMAT}")
+        encoded = _DECODER.decode(data)
+    except msgspec.DecodeError as exc:
+        raise UnknownFormat(f"the log entry can't be read: {exc}") from exc
+    return Entry(encoded.s, encoded.k, encoded.b)

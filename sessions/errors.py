@@ -1,0 +1,179 @@
+"""What can go wrong in a session.
+
+::
+
+    SessionError
+    +-- SessionNotFound         no such session, or not yours: the same answer for both
+    +-- Refusal                 an input was understood and not accepted; the session goes on
+    |   +-- MessageIdReused     the same message id came with other content
+    +-- NodeFull                this node holds as many sessions or bytes as it may
+    +-- TooManyConnections      this session has as many connections as it may
+    +-- NodeDraining            this node takes no new work
+    +-- CursorLost              a connection fell below the floor of its log
+    +-- StoreError
+    |   +-- Fenced              another owner has taken the session
+    |   +-- SessionGone         the store holds no such session any more
+    |   +-- LostTail            the store forgot entries it had confirmed
+    +-- ResponderError          the responder failed in a way it can name
+    +-- IllegalTransition       a turn was told something it can't accept: a bug of ours
+    +-- OutOfOrder              an entry was applied out of sequence: a bug of ours
+    +-- UnknownFormat           a log entry of a format this version can't read
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CursorLost",
+    "Fenced",
+    "IllegalTransition",
+    "LostTail",
+    "MessageIdReused",
+    "NodeDraining",
+    "NodeFull",
+    "OutOfOrder",
+    "Refusal",
+    "ResponderError",
+    "SessionError",
+    "SessionGone",
+    "SessionNotFound",
+    "StoreError",
+    "TooManyConnections",
+    "UnknownFormat",
+]
+
+
+class SessionError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class SessionNotFound(SessionError):
+    """There is no such session for this principal. Never says whether another's exists."""
+
+    def __str__(self) -> str:
+        return "The session can't be resumed: it has ended, or it isn't yours. Start a new one."
+
+
+class Refusal(SessionError):
+    """An input was not accepted. *message* is shown to its submitter.
+
+    Attributes:
+        code: A machine-readable reason, listed in docs/protocol.md.
+        message: What is wrong and what to do.
+        param: The field at fault, where there is one.
+
+    """
+
+    def __init__(self, code: str, message: str, *, param: str | None = None) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.param = param
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class MessageIdReused(Refusal):
+    """The same message id came again with other content."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "message_id_reused",
+            "This message id was used before, for other content. Give each message an id of its own.",
+        )
+
+
+class NodeFull(SessionError):
+    """This node holds as many sessions or bytes as it may."""
+
+    def __str__(self) -> str:
+        return "The server is full. Try again in a moment."
+
+
+class TooManyConnections(SessionError):
+    """This session has as many connections as it may."""
+
+    def __str__(self) -> str:
+        return "The session has too many connections. Close one of them, or try again in a moment."
+
+
+class NodeDraining(SessionError):
+    """This node is shutting down and takes no new work."""
+
+    def __str__(self) -> str:
+        return "The server is restarting. Reconnect in a moment."
+
+
+class CursorLost(SessionError):
+    """The connection is below the floor of its log: it must start over from a snapshot."""
+
+    def __str__(self) -> str:
+        return "The connection fell too far behind. Reconnect for a snapshot."
+
+
+class StoreError(SessionError):
+    """The store could not do what was asked. Nothing was written, unless a subclass says otherwise."""
+
+
+class Fenced(StoreError):
+    """Another owner holds the session: this one may not write outputs any more."""
+
+
+class SessionGone(StoreError):
+    """The store holds no such session (any more), or holds another incarnation of it."""
+
+
+class LostTail(StoreError):
+    """The store's head is behind what it confirmed earlier, as after a failover."""
+
+
+class ResponderError(SessionError):
+    """The responder failed in a way it can name. Ends the attempt as failed.
+
+    Attributes:
+        code: A machine-readable reason, listed in docs/protocol.md.
+        message: What is shown to the client: no internals, no secrets.
+        type: The class of error in the vocabulary of the OpenAI API.
+        retry_after: Seconds after which it may work again, where that is known.
+
+    """
+
+    def __init__(
+        self, code: str, message: str, *, type: str = "server_error", retry_after: float | None = None
+    ) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.type = type
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class IllegalTransition(SessionError):
+    """A turn was told something that its state can't accept: a bug in the caller."""
+
+    def __init__(self, state: str, signal: str) -> None:
+        super().__init__(state, signal)
+        self.state = state
+        self.signal = signal
+
+    def __str__(self) -> str:
+        return f"a turn that is {self.state} can't accept {self.signal}"
+
+
+class OutOfOrder(SessionError):
+    """An entry was applied out of sequence: a bug in the caller."""
+
+    def __init__(self, expected: int, got: int) -> None:
+        super().__init__(expected, got)
+        self.expected = expected
+        self.got = got
+
+    def __str__(self) -> str:
+        return f"expected entry {self.expected}, got {self.got}"
+
+
+class UnknownFormat(SessionError):
+    """A log entry was written in a format that this version can't read."""

@@ -1,0 +1,66 @@
+"""The live sessions of one node: found by id, counted, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from unbroken.sessions.actor import Actor
+from unbroken.sessions.ids import SessionId
+
+__all__ = ["Hub"]
+
+
+class Hub:
+    """A node's actors, and how much they hold together."""
+
+    def __init__(self) -> None:
+        self._actors: dict[SessionId, Actor] = {}
+        self._sizes: dict[SessionId, int] = {}
+        self.size = 0
+        """Bytes that all sessions take together, roughly."""
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def __iter__(self) -> Iterator[Actor]:
+        """Iterate over the actors there are now."""
+        return iter(list(self._actors.values()))
+
+    def get(self, session_id: SessionId) -> Actor | None:
+        """Return the live session of that id, if it is on this node."""
+        return self._actors.get(session_id)
+
+    def add(self, actor: Actor) -> None:
+        """Take *actor* in."""
+        self._actors[actor.session.id] = actor
+        self.account(actor)
+
+    def account(self, actor: Actor) -> None:
+        """Note how much *actor* holds by now. Harmless for one that isn't here."""
+        session_id = actor.session.id
+        if self._actors.get(session_id) is actor:
+            size = actor.size
+            self.size += size - self._sizes.get(session_id, 0)
+            self._sizes[session_id] = size
+
+    def remove(self, actor: Actor) -> None:
+        """Forget *actor*. Harmless for one that isn't here."""
+        session_id = actor.session.id
+        if self._actors.get(session_id) is actor:
+            del self._actors[session_id]
+            self.size -= self._sizes.pop(session_id, 0)
+
+    @property
+    def running(self) -> int:
+        """How many sessions have a response that hasn't ended; those that were given up aside."""
+        return sum(actor.session.is_running for actor in self._actors.values() if actor.feed.ended is None)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any session has something left to say; those that were given up aside."""
+        return any(actor.session.is_busy for actor in self._actors.values() if actor.feed.ended is None)
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are on all sessions."""
+        return sum(len(actor.feed) for actor in self._actors.values())

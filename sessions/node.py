@@ -1,0 +1,447 @@
+"""One server process as seen by its connections: begin a session, attach to one, shut down.
+
+The node owns every task that its sessions start. Leaving its context cancels
+and awaits them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+
+from unbroken.sessions.actor import Actor, ActorLimits
+from unbroken.sessions.backends.base import Fence, InputKey, Receipt, SessionStore
+from unbroken.sessions.clock import Clock, Timer
+from unbroken.sessions.cursor import Cursor
+from unbroken.sessions.entries import CancelResponse, CreateResponse, DeleteItem, Status, Submitted
+from unbroken.sessions.errors import (
+    Fenced,
+    NodeDraining,
+    NodeFull,
+    Refusal,
+    SessionGone,
+    SessionNotFound,
+    TooManyConnections,
+)
+from unbroken.sessions.event_log import EventLog, Position, Verdict
+from unbroken.sessions.hub import Hub
+from unbroken.sessions.ids import (
+    ChainId,
+    NodeId,
+    PrincipalId,
+    SessionId,
+    new_incarnation,
+    new_node_id,
+    new_session_id,
+)
+from unbroken.sessions.items import SessionConfig
+from unbroken.sessions.responder import Responder
+from unbroken.sessions.response import Standing
+from unbroken.sessions.session import Session, SessionLimits
+
+__all__ = ["Attachment", "Node", "NodeLimits"]
+
+_READ_LIMIT: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLimits:
+    """What a node holds, and for how long. Times are in seconds."""
+
+    actor: ActorLimits
+    session: SessionLimits
+    sessions: int = 10_000
+    bytes: int = 1024**3
+    """All sessions together."""
+    connections_per_session: int = 8
+    idle_timeout: float = 86_400.0
+    """A session is forgotten after so long without a connection or anything to do."""
+    room_timeout: float = 600.0
+    """When the node is full, one that has been so for this long makes room for a new one."""
+    empty_grace: float = 60.0
+    """One that never had an input, after so long without a connection."""
+    sweep_interval: float = 15.0
+    """How often the node looks for sessions to forget."""
+
+
+@dataclass(slots=True)
+class _Gate:
+    """A lock, and how many tasks hold it or wait for it: it is forgotten with the last of them."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class Attachment:
+    """A connection's hold on a session. Close it when the connection ends; the session goes on.
+
+    Attributes:
+        resumed: What follows continues exactly where the client's cursor stood.
+            False for a new session, and where the cursor could not be used: the
+            client then starts over from :attr:`preamble`.
+        preamble: What to show before anything the cursor yields, in order: items,
+            and responses as far as they have been said.
+
+    """
+
+    def __init__(
+        self, node: Node, actor: Actor, cursor: Cursor, *, resumed: bool, preamble: list[Standing]
+    ) -> None:
+        self._node = node
+        self._actor = actor
+        self.cursor: Final = cursor
+        self.resumed: Final = resumed
+        self.preamble: Final = preamble
+
+    @property
+    def session(self) -> Session:
+        """The session, to look at and not to touch."""
+        return self._actor.session
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the node is shutting down and this connection has been shown all that will come."""
+        return self._node.is_draining and not self.session.is_busy and self.cursor.is_at_head
+
+    async def submit(self, key: InputKey | None, submitted: Submitted) -> Receipt:
+        """Write an input, once per key. The answer comes through the log.
+
+        Raises:
+            Refusal: It was a duplicate of an input that was refused, or can't be taken now.
+            NodeFull: The node can't hold more.
+            StoreError: It could not be written.
+
+        """
+        node = self._node
+        if node.is_draining and isinstance(submitted.command, CreateResponse):
+            raise Refusal("server_draining", str(NodeDraining()))
+        grows = not isinstance(submitted.command, CancelResponse | DeleteItem)
+        if grows and node.hub.size >= node.limits.bytes:
+            raise NodeFull
+        receipt = await self._actor.submit(key, submitted)
+        if receipt.duplicate and (refused := self.session.refusals.get(receipt.seq)) is not None:
+            raise Refusal(refused.code, refused.message, param=refused.param)
+        return receipt
+
+    async def answered(self, seq: int) -> None:
+        """Wait until input *seq* has been answered in the log, or the session is lost."""
+        await self._actor.answered(seq)
+
+    def close(self) -> None:
+        """Let go of the session. Stops nothing."""
+        self.cursor.close()
+        self._node.detached(self._actor)
+
+
+class Node:
+    """The sessions of one process. Use as an asynchronous context manager.
+
+    Args:
+        store: Where sessions are kept.
+        responder: What answers.
+        clock: Where time comes from.
+        limits: What the node holds.
+        on_response: Told the status of each attempt that ends here.
+        on_refusal: Told the code of each input that is refused in the log.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        store: SessionStore,
+        responder: Responder,
+        clock: Clock,
+        limits: NodeLimits,
+        on_response: Callable[[Status], None],
+        on_refusal: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.id: Final[NodeId] = new_node_id()
+        self.hub: Final = Hub()
+        self.limits: Final = limits
+        self._store = store
+        self._responder = responder
+        self._clock = clock
+        self._on_response = on_response
+        self._on_refusal = on_refusal
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_open = False
+        self._context = contextvars.Context()
+        self._sweeper: Timer | None = None
+        self._draining = asyncio.Event()
+        self._changed = asyncio.Event()  # something a drain waits for may have happened
+        self._gates: dict[SessionId, _Gate] = {}
+
+    async def __aenter__(self) -> Self:
+        self._is_open = True
+        self._context = contextvars.copy_context()
+        self._sweeper = self._clock.call_later(self.limits.sweep_interval, self._begin_sweep)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._is_open = False
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            _, stuck = await asyncio.wait(self._tasks, timeout=self.limits.actor.run.stop_timeout)
+            if stuck:
+                structlog.get_logger().error("tasks do not stop", node_id=self.id, count=len(stuck))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task of this node's. Unlike in a task group, its failure leaves the others alone.
+
+        Its context is the node's: what the connection that caused it bound for its logs isn't the session's.
+        """
+        if not self._is_open:
+            work.close()
+            raise NodeDraining
+        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            structlog.get_logger().error("task failed", node_id=self.id, exc_info=exc)
+
+    # Connections.
+
+    async def create(self, principal: PrincipalId, config: SessionConfig, chain: ChainId) -> Attachment:
+        """Begin a session. The store doesn't learn of it before its first input.
+
+        On a full node, sessions that have been idle for long make room for it.
+
+        Raises:
+            NodeFull: The node holds as many sessions or bytes as it may.
+            NodeDraining: The node is shutting down.
+
+        """
+        if self.is_draining:
+            raise NodeDraining
+        if self._is_full:
+            await self._make_room()
+            if self._is_full:
+                raise NodeFull
+        session = Session(new_session_id(), self.limits.session)
+        session.config = config
+        log = EventLog(new_incarnation())
+        fence = Fence(self.id, 1, log.incarnation)
+        actor = self._actor(session, log, principal, fence, opened=False)
+        self.hub.add(actor)
+        return Attachment(self, actor, actor.feed.attach(0, chain), resumed=False, preamble=[])
+
+    async def attach(
+        self,
+        session_id: SessionId,
+        principal: PrincipalId,
+        position: Position | None,
+        chain: ChainId,
+        *,
+        repeat: bool = False,
+    ) -> Attachment:
+        """Attach to a session, from *position*; None: from as far back as the log goes.
+
+        With *repeat*, the entry at *position* is read once more: the client has
+        seen only some of its frames. A position that can't be used is no error:
+        the attachment then starts over with a snapshot, and says so.
+
+        Raises:
+            SessionNotFound: There is none of that id, or it is another principal's.
+            TooManyConnections: It has as many connections as it may.
+            NodeDraining: The node is shutting down.
+
+        """
+        if self.is_draining:
+            raise NodeDraining
+        actor = self.hub.get(session_id)
+        if actor is None or actor.feed.ended is not None:
+            actor = await self._load(session_id)
+        if actor.principal != principal:
+            raise SessionNotFound
+        if len(actor.feed) >= self.limits.connections_per_session:
+            raise TooManyConnections
+        log, session = actor.log, actor.session
+        actor.last_active = self._clock.monotonic()
+        if position is None and log.floor == 0:
+            return Attachment(self, actor, actor.feed.attach(0, chain), resumed=True, preamble=[])
+        if position is not None and log.check(position) is Verdict.HELD:
+            seq = position.seq - 1 if repeat else position.seq
+            if seq >= log.floor:
+                return Attachment(self, actor, actor.feed.attach(seq, chain), resumed=True, preamble=[])
+        # Start over, from how things stand.
+        cursor = actor.feed.attach(session.applied, chain)
+        return Attachment(self, actor, cursor, resumed=position is None, preamble=session.standing())
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self.hub) >= self.limits.sessions or self.hub.size >= self.limits.bytes
+
+    def detached(self, actor: Actor) -> None:
+        """Note that a connection has left *actor*."""
+        actor.last_active = self._clock.monotonic()
+        self._changed.set()
+
+    async def _load(self, session_id: SessionId) -> Actor:
+        """Take over a session that the store holds and this node doesn't run."""
+        async with self._moving(session_id):
+            actor = self.hub.get(session_id)
+            if actor is not None and actor.feed.ended is None:
+                return actor
+            if actor is not None:
+                self.hub.remove(actor)
+            try:
+                return await self._take_over(session_id)
+            except (SessionGone, Fenced):
+                raise SessionNotFound from None
+
+    @asynccontextmanager
+    async def _moving(self, session_id: SessionId) -> AsyncIterator[None]:
+        """Let one task at a time load or forget a session."""
+        gate = self._gates.setdefault(session_id, _Gate())
+        gate.users += 1
+        try:
+            async with gate.lock:
+                yield
+        finally:
+            gate.users -= 1
+            if not gate.users:
+                del self._gates[session_id]
+
+    async def _take_over(self, session_id: SessionId) -> Actor:
+        opened = await self._store.acquire(session_id, self.id)
+        fence, snapshot = opened.fence, opened.snapshot
+        if snapshot is None:
+            session = Session(session_id, self.limits.session)
+        else:
+            session = Session.restore(session_id, self.limits.session, snapshot.data)
+        log = EventLog(fence.incarnation, floor=opened.floor, floor_nonce=opened.floor_nonce)
+        while entries := await self._store.read(session_id, fence.incarnation, log.head, _READ_LIMIT):
+            for entry in entries:
+                log.append(entry)
+                if entry.seq > session.applied:
+                    session.apply(entry)
+        session.consume(opened.consumed)
+        if session.principal is None:
+            raise SessionGone(session_id)
+        actor = self._actor(session, log, session.principal, fence, opened=True)
+        self.hub.add(actor)
+        actor.wake()
+        structlog.get_logger().info("session loaded", session_id=session_id, node_id=self.id)
+        return actor
+
+    def _actor(
+        self, session: Session, log: EventLog, principal: PrincipalId, fence: Fence, *, opened: bool
+    ) -> Actor:
+        return Actor(
+            session,
+            log,
+            principal=principal,
+            store=self._store,
+            fence=fence,
+            responder=self._responder,
+            clock=self._clock,
+            limits=self.limits.actor,
+            spawn=self._spawn,
+            on_change=self._on_change,
+            on_response=self._on_response,
+            on_refusal=self._on_refusal,
+            opened=opened,
+        )
+
+    def _on_change(self, actor: Actor) -> None:
+        self.hub.account(actor)
+        self._changed.set()
+
+    # Forgetting.
+
+    def _begin_sweep(self) -> None:
+        if self._is_open:
+            self._sweeper = self._clock.call_later(self.limits.sweep_interval, self._begin_sweep)
+            self._spawn(self.sweep())
+
+    async def sweep(self) -> None:
+        """Forget the sessions that have been idle for too long."""
+        now = self._clock.monotonic()
+        for actor in self.hub:
+            limit = self.limits.idle_timeout if actor.is_opened else self.limits.empty_grace
+            if actor.feed.ended is not None and not len(actor.feed):
+                self.hub.remove(actor)  # given up; the store has the rest
+            elif now - actor.last_active >= limit:
+                await self._forget(actor)
+
+    async def _make_room(self) -> None:
+        """Forget some of those sessions that have been idle for longest, if any has been for long enough."""
+        now = self._clock.monotonic()
+        idle = [
+            actor
+            for actor in self.hub
+            if actor.is_idle and (not actor.is_opened or now - actor.last_active >= self.limits.room_timeout)
+        ]
+        idle.sort(key=lambda actor: actor.last_active)
+        # Several at once: looking for them costs a walk through all.
+        for actor in idle[: 1 + len(self.hub) // 100]:
+            await self._forget(actor)
+
+    async def _forget(self, actor: Actor) -> None:
+        """Forget a session, unless it isn't idle (any more)."""
+        async with self._moving(actor.session.id):
+            if actor.is_idle:
+                self.hub.remove(actor)
+                if actor.is_opened:
+                    with suppress(Fenced):
+                        await self._store.delete(actor.session.id, actor.fence)
+
+    # Shutting down.
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the node takes no new sessions, connections or responses any more."""
+        return self._draining.is_set()
+
+    def begin_drain(self) -> None:
+        """Take no new work. Connections end as soon as their sessions have nothing left to say."""
+        self._draining.set()
+        for actor in self.hub:
+            actor.feed.publish()
+
+    async def drained(self, timeout: float) -> None:
+        """Wait until every response has ended and every connection is gone.
+
+        After *timeout* seconds, responses that still run are ended as
+        interrupted, and connections get a moment to be told.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._settled()
+                return
+        for actor in self.hub:
+            if actor.session.is_running:
+                actor.interrupt()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(1.0, timeout / 10)):
+                await self._settled()
+
+    async def _settled(self) -> None:
+        while self.hub.is_busy or self.hub.connections:
+            self._changed.clear()
+            for actor in self.hub:
+                actor.feed.publish()
+            await self._changed.wait()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.id} {len(self.hub)} sessions>"

@@ -1,0 +1,242 @@
+"""One responder at work on one attempt: its task, its time-outs, and what it produced last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final, assert_never
+
+import structlog
+from msgspec import UNSET
+from structlog.contextvars import bind_contextvars
+
+from unbroken.sessions.clock import Clock, Timer
+from unbroken.sessions.entries import Failure
+from unbroken.sessions.errors import ResponderError
+from unbroken.sessions.ids import ItemId, ResponseId
+from unbroken.sessions.items import Usage
+from unbroken.sessions.responder import Finish, Handle, Output, Responder, Turn, Working
+from unbroken.sessions.response import Outcome
+
+__all__ = ["CANCELLED", "INTERRUPTED", "Run", "RunLimits", "Spawn"]
+
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+"""Starts a task that its owner, the node, will wait for."""
+
+CANCELLED: Final = Outcome(status="cancelled")
+
+INTERRUPTED: Final = Outcome(
+    status="interrupted",
+    failure=Failure("interrupted", "The server was restarted before the answer was complete. Ask again."),
+)
+
+_PIECES_HELD: Final = 256
+"""Pieces after which the responder waits until they are written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLimits:
+    """What an attempt is given. Times are in seconds."""
+
+    stall_timeout: float = 60.0
+    """Without a sign of life for so long, the attempt fails."""
+    turn_timeout: float = 1800.0
+    """After so long the attempt fails, whatever it still produces: signs of life alone may go on for ever."""
+    stop_timeout: float = 2.0
+    """A responder that was stopped and doesn't end is no longer waited for after so long."""
+    output_bytes: int = 256 * 1024
+    """UTF-8 bytes after which the answer is cut off, as incomplete."""
+
+
+class Run:
+    """A responder at work. Read :attr:`pieces` and :attr:`outcome` whenever *notify* was called."""
+
+    def __init__(
+        self,
+        response_id: ResponseId,
+        item_id: ItemId,
+        limits: RunLimits,
+        clock: Clock,
+        notify: Callable[[], None],
+    ) -> None:
+        self.response_id: Final = response_id
+        self.item_id: Final = item_id
+        self.pieces: list[str] = []
+        """What has been produced since :meth:`take`."""
+        self.handle: str | None = None
+        """The upstream's name for the response, until it is written."""
+        self.outcome: Outcome | None = None
+        """How it ended. None: it hasn't, or there is something left to take first."""
+        self._limits = limits
+        self._clock = clock
+        self._notify = notify
+        self._room = asyncio.Event()
+        self._room.set()
+        self._task: asyncio.Task[None] | None = None
+        self._ending: Outcome | None = None  # how it was stopped, by us
+        self._bytes = 0
+        self._surrogate = ""  # the first half of a pair, until the second comes
+        self._usage: Usage | None = None
+        self._finish = Finish()
+        self._deadline = 0.0
+        self._last_sign = 0.0  # when there was a sign of life, by the clock
+        self._timer: Timer | None = None
+
+    def start(self, spawn: Spawn, responder: Responder, turn: Turn) -> None:
+        """Begin, in a task of its own that never raises."""
+        self._last_sign = self._clock.monotonic()
+        self._deadline = self._last_sign + self._limits.turn_timeout
+        self._watch()
+        self._task = spawn(self._work(responder, turn))
+        # A task that is cancelled before its first step never runs, not even its `finally`.
+        self._task.add_done_callback(lambda _: self._end(self._ending or INTERRUPTED))
+
+    def take(self) -> list[str]:
+        """Return the pieces produced so far, and make room for more."""
+        pieces = self.pieces
+        if pieces:
+            self.pieces = []
+            self._room.set()
+        return pieces
+
+    def stop(self, outcome: Outcome) -> None:
+        """End the attempt with *outcome*, as soon as the responder has stopped. The first stop counts."""
+        if self._ending is not None or self.outcome is not None or self._task is None:
+            return
+        self._ending = outcome
+        self._disarm()
+        self._task.cancel()
+        self._timer = self._clock.call_later(self._limits.stop_timeout, self._give_up)
+
+    async def _work(self, responder: Responder, turn: Turn) -> None:
+        outcome: Outcome | None = None
+        # In this run's task alone; what the responder logs has them too.
+        bind_contextvars(
+            session_id=turn.session_id, turn=turn.number, response_id=turn.response_id, attempt=turn.attempt
+        )
+        try:
+            async with aclosing(responder.respond(turn)) as outputs:
+                async for output in outputs:
+                    if self._ending is not None:
+                        break  # it swallowed the cancellation
+                    self._last_sign = self._clock.monotonic()
+                    if isinstance(output, str):
+                        if not output:
+                            continue
+                        if not self._add(output):
+                            self._finish = Finish("max_output_tokens")
+                            break
+                        self._notify()
+                        if len(self.pieces) >= _PIECES_HELD:
+                            self._room.clear()
+                            await self._room.wait()
+                            self._last_sign = self._clock.monotonic()
+                    else:
+                        self._note(output)
+            if self._surrogate:
+                self._surrogate = ""  # its second half never came
+                self._add("\ufffd")
+        except asyncio.CancelledError as exc:
+            if self._ending is None:
+                if self._task is not None and not self._task.cancelling():
+                    outcome = self._crashed(exc)  # the responder's own: nobody cancelled this task
+                else:  # not ours: the node itself is being cancelled
+                    self._ending = INTERRUPTED
+                    raise
+        except ResponderError as exc:
+            outcome = self._failed(exc.code, exc.message, exc.type, exc.retry_after)
+        except Exception as exc:  # noqa: BLE001 - the boundary: a responder may raise anything
+            outcome = self._crashed(exc)
+        finally:
+            self._end(self._ending or outcome or self._finished())
+
+    def _add(self, text: str) -> bool:
+        """Take in a piece; False: it reached beyond the limit, and only what fits was taken."""
+        if not text.isascii() or self._surrogate:
+            text = self._join_surrogates(text)
+        size = len(text) if text.isascii() else len(text.encode())
+        room = self._limits.output_bytes - self._bytes
+        self._bytes += size
+        if size > room:
+            text = text.encode()[:room].decode("utf-8", "ignore")
+        if text:
+            self.pieces.append(text)
+        return size <= room
+
+    def _join_surrogates(self, text: str) -> str:
+        """Return *text* with surrogate pairs joined, also across pieces, and lone ones replaced.
+
+        Some upstreams cut an emoji's two UTF-16 halves apart, each escaped in a JSON string of its own.
+        """
+        text = self._surrogate + text
+        self._surrogate = ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._surrogate = text[:-1], text[-1]
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    def _note(self, output: Output) -> None:
+        match output:
+            case Working():
+                pass
+            case Usage():
+                self._usage = output
+            case Finish():
+                self._finish = output
+            case Handle():
+                self.handle = output.value
+                self._notify()
+            case str():
+                raise AssertionError("can't happen: the caller takes strings")
+            case _:
+                assert_never(output)
+
+    def _finished(self) -> Outcome:
+        if self._finish.reason == "completed":
+            return Outcome(status="completed", usage=self._usage)
+        return Outcome(status="incomplete", reason=self._finish.reason, usage=self._usage)
+
+    def _failed(self, code: str, message: str, type_: str, retry_after: float | None = None) -> Outcome:
+        failure = Failure(code, message, type_, UNSET if retry_after is None else retry_after)
+        return Outcome(status="failed", failure=failure, usage=self._usage)
+
+    def _crashed(self, exc: BaseException) -> Outcome:
+        # No message: it may quote the conversation or a secret.
+        structlog.get_logger().error("responder crashed", error=type(exc).__qualname__)
+        return self._failed("agent_crashed", "The agent failed unexpectedly.", "server_error")
+
+    def _end(self, outcome: Outcome) -> None:
+        if self.outcome is None:
+            self._disarm()
+            self.outcome = outcome
+            self._notify()
+
+    def _watch(self) -> None:
+        """Look again when the time for a sign of life, or for the whole attempt, is over."""
+        due = min(self._last_sign + self._limits.stall_timeout, self._deadline)
+        self._timer = self._clock.call_later(due - self._clock.monotonic(), self._check_progress)
+
+    def _check_progress(self) -> None:
+        self._timer = None
+        now = self._clock.monotonic()
+        if now >= self._deadline:
+            message = f"The answer wasn't complete after {self._limits.turn_timeout:g} seconds."
+            self.stop(self._failed("turn_timeout", message, "server_error"))
+        elif now >= self._last_sign + self._limits.stall_timeout and self._room.is_set():
+            message = f"The agent produced nothing for {self._limits.stall_timeout:g} seconds."
+            self.stop(self._failed("agent_stalled", message, "server_error"))
+        else:
+            if not self._room.is_set():
+                self._last_sign = now  # it waits for the store, not we for it
+            self._watch()
+
+    def _give_up(self) -> None:
+        structlog.get_logger().warning("responder does not stop", response_id=self.response_id)
+        if self._ending is not None:
+            self._end(self._ending)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,106 @@
+"""A session's state as a store keeps it.
+
+It follows the format rules of :mod:`unbroken.sessions.entries`, and shares the
+format's number.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from unbroken.sessions.entries import FORMAT, Refused, Submitted
+from unbroken.sessions.errors import UnknownFormat
+from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId
+from unbroken.sessions.items import Message, ResponseRequest, SessionConfig
+from unbroken.sessions.response import Response
+from unbroken.sessions.turn import Attempt, AttemptState
+
+__all__ = ["RunningState", "SessionState", "decode_state", "encode_state"]
+
+
+class RunningState(Struct, frozen=True):
+    """A :class:`Response` as a snapshot holds it."""
+
+    id: ResponseId
+    state: AttemptState
+    request: ResponseRequest
+    turn: int
+    number: int
+    started_at: int
+    ordinal: int
+    item_id: ItemId | None
+    previous: ItemId | None
+    handle: str | None
+    text: str
+    cancel_reason: str | None
+
+    @classmethod
+    def of(cls, response: Response) -> RunningState:
+        """Return the state of *response*."""
+        return cls(
+            response.id,
+            response.attempt.state,
+            response.request,
+            response.turn,
+            response.number,
+            response.started_at,
+            response.ordinal,
+            response.item_id,
+            response.previous,
+            response.handle,
+            "".join(response.parts),
+            response.cancel_reason,
+        )
+
+    def response(self) -> Response:
+        """Return the response that this is the state of."""
+        return Response(
+            Attempt(self.id, self.state),
+            self.request,
+            turn=self.turn,
+            number=self.number,
+            started_at=self.started_at,
+            ordinal=self.ordinal,
+            item_id=self.item_id,
+            previous=self.previous,
+            handle=self.handle,
+            parts=[self.text] if self.text else [],
+            cancel_reason=self.cancel_reason,
+        )
+
+
+class SessionState(Struct, frozen=True, kw_only=True):
+    """Everything that a session is."""
+
+    v: int
+    applied: int
+    consumed: int
+    principal: PrincipalId | None
+    config: SessionConfig
+    items: list[tuple[Message, bool]]
+    """In order, each with whether it is still being produced."""
+    inputs: list[tuple[int, Submitted]]
+    responses: list[RunningState]
+    refusals: list[Refused]
+
+
+def encode_state(state: SessionState) -> bytes:
+    """Return *state* as JSON."""
+    return msgspec.json.encode(state)
+
+
+def decode_state(data: bytes) -> SessionState:
+    """Return the state that :func:`encode_state` made *data* of.
+
+    Raises:
+        UnknownFormat: It was written by a later version, or isn't a snapshot at all.
+
+    """
+    try:
+        state = msgspec.json.decode(data, type=SessionState)
+    except msgspec.DecodeError as exc:
+        raise UnknownFormat(f"the snapshot can't be read: {exc}") from exc
+    if state.v != FORMAT:
+        raise UnknownFormat(f"the snapshot has format {state.v}; this version reads format {FORMAT}")
+    return state

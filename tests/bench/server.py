@@ -1,0 +1,149 @@
+"""The servers under measurement: ours, as anyone would start it, and the bare peer on stock uvicorn."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from tests.bench.bare import FRAMES_VARIABLE
+from tests.bench.machine import Cores, cpu_seconds, resident_bytes
+
+__all__ = ["Kind", "Launcher", "Server"]
+
+Kind: TypeAlias = Literal["ours", "bare"]
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_START_TIMEOUT: Final = 30.0
+_STOP_TIMEOUT: Final = 10.0
+_SETTLE_TIMEOUT: Final = 5.0
+_QUIET: Final = 0.02
+"""Share of a core below which a server counts as having nothing left to do."""
+
+
+class Server:
+    """One running server process. Use as a context manager."""
+
+    def __init__(
+        self, kind: Kind, process: subprocess.Popen[bytes], port: int, cores: Cores, log: Path
+    ) -> None:
+        self.kind = kind
+        self.cores = cores
+        self.port = port
+        self.pid = process.pid
+        self._process = process
+        self._log = log
+
+    def __enter__(self) -> Server:
+        deadline = time.monotonic() + _START_TIMEOUT
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                self.settle()
+                return self
+        self.__exit__()
+        raise RuntimeError(f"the server ({self.kind}) doesn't start; its log ends: {self.last_words()}")
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def cpu(self) -> float:
+        """Return the CPU seconds it has used, all threads together."""
+        return cpu_seconds(self.pid)
+
+    def resident(self) -> int:
+        """Return the bytes it holds resident."""
+        return resident_bytes(self.pid)
+
+    def settle(self) -> None:
+        """Wait until it has nothing left to do, or for some seconds."""
+        deadline = time.monotonic() + _SETTLE_TIMEOUT
+        while time.monotonic() < deadline:
+            begun, used = time.monotonic(), self.cpu()
+            time.sleep(0.2)
+            if (self.cpu() - used) / (time.monotonic() - begun) < _QUIET:
+                return
+
+    def last_words(self) -> str:
+        """Return the end of its log."""
+        return self._log.read_text(errors="replace")[-1500:].strip()
+
+
+@dataclass
+class Launcher:
+    """Starts servers, each on the servers' core."""
+
+    cores: Cores
+    frames: Path
+    """Where the bare peer finds what to send."""
+    logs: Path
+    """Folder for what they write."""
+    _empty: tempfile.TemporaryDirectory[str] = field(default_factory=tempfile.TemporaryDirectory)
+
+    def start(self, kind: Kind) -> Server:
+        """Start a server. It is ready once its context is entered."""
+        port = _free_port()
+        arguments = _ours(port) if kind == "ours" else _bare(port)
+        log = self.logs / f"bench-{kind}.log"
+        # Nothing but the defaults: no settings from around, no files of the working directory.
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("UNBROKEN_", "OPENAI_", "UVICORN_"))
+        }
+        environment |= {
+            "PYTHONPATH": str(_ROOT),
+            "UNBROKEN_PYTHON_AGENT": "tests.bench.agents:answer",
+            FRAMES_VARIABLE: str(self.frames.resolve()),
+        }
+        # A child is born on its parent's core, with all threads it will ever have.
+        os.sched_setaffinity(0, {self.cores.server})
+        try:
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", *arguments],
+                    cwd=self._empty.name,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+        finally:
+            os.sched_setaffinity(0, {self.cores.load})
+        return Server(kind, process, port, self.cores, log)
+
+
+def _ours(port: int) -> list[str]:
+    return ["unbroken", "serve", "--agent", "python", "--port", str(port), "--admin-port", "0"]
+
+
+def _bare(port: int) -> list[str]:
+    # The stock server at its best: its faster protocol and loop, no compression, no logs.
+    return [
+        *("uvicorn", "--factory", "tests.bench.bare:create", "--port", str(port)),
+        *("--ws", "websockets-sansio", "--loop", "uvloop", "--http", "httptools"),
+        *("--ws-per-message-deflate", "false", "--no-access-log", "--log-level", "warning"),
+    ]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,16 @@
+"""The suites: each module measures one thing. A new one is a module here and a line in :data:`SUITES`."""
+
+from __future__ import annotations
+
+from tests.bench.suites import burst, connect, idle, paced
+from tests.bench.suites.base import Bench, Suite
+
+__all__ = ["SUITES", "Bench", "Suite"]
+
+SUITES: dict[str, Suite] = {
+    "burst": burst.run,
+    "paced": paced.run,
+    "idle": idle.run,
+    "connect": connect.run,
+}
+"""By name, in the order in which they run."""

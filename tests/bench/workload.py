@@ -1,0 +1,54 @@
+"""What is asked of a server under measurement, in words that the agent, the bare peer and the load share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["Order", "answer_text", "stamped", "word"]
+
+_STEMS: Final = (
+    " the", " conversation", " of", " a", " server", " that", " goes", " on", " after", " every",
+    " restart", " is", " never", " lost", " nor", " repeated",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One answer, to be produced in a certain way. Written into the user's message.
+
+    ``burst``: as fast as can be; *rate* words, and then the loop gets to run;
+    0 stands for all of them. ``paced``: *rate* words a second, each stamped
+    with the time at which the agent yields it.
+    """
+
+    kind: Literal["burst", "paced"]
+    rate: int
+    count: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.kind} {self.rate} {self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Order:
+        match text.split():
+            case [("burst" | "paced") as kind, rate, count]:
+                return cls("burst" if kind == "burst" else "paced", int(rate), int(count))
+            case _:
+                raise ValueError(f"not an order: {text!r}")
+
+
+def word(number: int) -> str:
+    """Return an answer's word of that *number*: no other has the same, so a lost or swapped one shows."""
+    return f"{_STEMS[number % len(_STEMS)]}{number}"
+
+
+def answer_text(count: int) -> bytes:
+    """Return a whole burst answer."""
+    return "".join(map(word, range(count))).encode()
+
+
+def stamped(number: int, now: int) -> str:
+    """Return a paced answer's word: its number and the time, CLOCK_MONOTONIC in nanoseconds."""
+    return f" {number}.{now:016d}"

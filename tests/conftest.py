@@ -1,0 +1,20 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, settings
+
+# Silent: crashes are planted by the hundred, and formatting their tracebacks takes longer than the tests.
+structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[lambda *_: ""])
+
+pytest.register_assert_rewrite("tests.sessions.backends.store_contract", "tests.server.agents.agent_contract")
+
+settings.register_profile(
+    "default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

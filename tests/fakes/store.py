@@ -1,0 +1,80 @@
+"""A store with a network in between: calls take a while, and fail when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+from unbroken.sessions.backends.base import Append, Fence, InputKey, Opened, Receipt, SessionStore, Snapshot
+from unbroken.sessions.entries import Entry, Submitted
+from unbroken.sessions.errors import StoreError
+from unbroken.sessions.ids import Incarnation, NodeId, SessionId
+
+__all__ = ["DistantStore"]
+
+
+class DistantStore:
+    """Wraps a store. Before and after each call, other tasks get to run, a random number of times.
+
+    Fault verb: :meth:`fail_next_append`.
+    """
+
+    def __init__(self, inner: SessionStore, seed: int = 0) -> None:
+        self.inner = inner
+        self._random = random.Random(seed)
+        self._failure: StoreError | None = None
+
+    def fail_next_append(self, failure: StoreError) -> None:
+        self._failure = failure
+
+    def heal(self) -> None:
+        """Take back a failure that hasn't happened yet."""
+        self._failure = None
+
+    async def _travel(self) -> None:
+        for _ in range(self._random.randrange(4)):
+            await asyncio.sleep(0)
+
+    async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
+        await self._travel()
+        return await self.inner.create(session_id, node, incarnation)
+
+    async def acquire(self, session_id: SessionId, node: NodeId, *, seen: Fence | None = None) -> Opened:
+        await self._travel()
+        return await self.inner.acquire(session_id, node, seen=seen)
+
+    async def release(self, session_id: SessionId, fence: Fence) -> None:
+        await self._travel()
+        await self.inner.release(session_id, fence)
+
+    async def submit(
+        self, session_id: SessionId, incarnation: Incarnation, key: InputKey | None, submitted: Submitted
+    ) -> Receipt:
+        await self._travel()
+        receipt = await self.inner.submit(session_id, incarnation, key, submitted)
+        await self._travel()
+        return receipt
+
+    async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
+        await self._travel()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            return [failure for _ in appends]
+        results = await self.inner.append(appends)
+        await self._travel()
+        return results
+
+    async def read(
+        self, session_id: SessionId, incarnation: Incarnation, after: int, limit: int
+    ) -> list[Entry]:
+        await self._travel()
+        return await self.inner.read(session_id, incarnation, after, limit)
+
+    async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
+        await self._travel()
+        await self.inner.compact(session_id, fence, floor, snapshot)
+
+    async def delete(self, session_id: SessionId, fence: Fence) -> None:
+        await self._travel()
+        await self.inner.delete(session_id, fence)

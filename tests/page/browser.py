@@ -1,0 +1,183 @@
+"""The page as a person meets it: a real server process, a real browser, and the words for what tests do."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Final
+
+from playwright.async_api import BrowserContext, ConsoleMessage, Error, Locator, Page, expect
+
+__all__ = ["CHROMIUM", "Chat", "Server", "chromium_path"]
+
+REPOSITORY: Final = Path(__file__).parents[2]
+CHROMIUM: Final = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_PATHS: Final = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+# What Chromium itself writes to the console when a WebSocket can't be had. No page can prevent it.
+_LOST: Final = re.compile(r"WebSocket connection to 'ws://.*' failed: |Failed to load resource: net::ERR_")
+
+
+def chromium_path() -> str:
+    """Return where Chromium is, or fail saying how to get it."""
+    for path in _PATHS:
+        if Path(path).exists():
+            return path
+    raise AssertionError("These tests need Chromium. Install it: apt-get install chromium")
+
+
+class Server:
+    """``unbroken serve`` with the scripted agent, in a process of its own.
+
+    Started again, it has the same ports.
+
+    Args:
+        log: Where its log goes.
+        settings: Environment variables for it.
+
+    """
+
+    def __init__(self, log: Path, **settings: str) -> None:
+        self._log = log
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output: IO[bytes] | None = None
+        self.port = 0
+        self.admin_port = 0
+
+    def start(self) -> None:
+        offset = self._log.stat().st_size if self._log.exists() else 0
+        self._output = self._log.open("ab")
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **self._settings}
+        command = [sys.executable, "-m", "unbroken", "serve", "--agent", "scripted"]
+        if not self.admin_port:
+            self.admin_port = _free_port()
+        ports = ["--port", str(self.port), "--admin-port", str(self.admin_port)]
+        self._process = subprocess.Popen(
+            [*command, *ports],
+            cwd=self._log.parent,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=self._output,
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().decode()
+        address = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        assert address, f"{line}\n{self._log.read_bytes()[offset:].decode()}"
+        self.port = int(address[1])
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+        if self._output is not None:
+            self._output.close()
+
+    def terminate(self) -> None:
+        """End it as an operator would."""
+        assert self._process is not None
+        self._process.terminate()
+        assert self._process.wait(30) == 0
+        self.kill()
+
+    @property
+    def answered(self) -> int:
+        """How many responses have ended since it was started: one for each call of the agent."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        return sum(
+            int(float(value)) for value in re.findall(r"^unbroken_responses_total\{.*\} (\S+)$", text, re.M)
+        )
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+class Chat:
+    """One tab with the page, and what it complained of."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.lost: list[str] = []
+        """Connections that the browser says it couldn't have."""
+        page.on("console", self._note)
+        page.on("pageerror", self._note_error)
+        self.box = page.get_by_role("textbox", name="Message")
+        self.send = page.locator("#send")
+        self.connection = page.locator("#connection-text")
+        self.notice = page.get_by_role("alert").first
+        self.users = page.locator("#sections .user")
+        self.pending = page.locator("#pending .user")
+        self.answers = page.locator("#sections .answer")
+        self.texts = page.locator("#sections .answer .text")
+        self.running = page.locator("#sections .answer[data-status=running]")
+
+    @classmethod
+    async def open(cls, context: BrowserContext, port: int) -> Chat:
+        chat = cls(await context.new_page())
+        await chat.page.goto(f"http://127.0.0.1:{port}/")
+        await chat.is_connected()
+        return chat
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and _LOST.match(message.text):
+            self.lost.append(message.text)
+        elif message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def _note_error(self, error: Error) -> None:
+        self.complaints.append(str(error))
+
+    async def say(self, text: str) -> None:
+        await self.box.fill(text)
+        await self.box.press("Enter")
+
+    async def is_connected(self) -> None:
+        await expect(self.connection).to_have_text("Connected", timeout=15_000)
+
+    async def is_idle(self) -> None:
+        """Nothing is being answered, and nothing waits."""
+        await expect(self.send).to_have_text("Send", timeout=15_000)
+        await expect(self.pending).to_have_count(0)
+
+    async def has_answered(self, *texts: str) -> None:
+        """Exactly these answers are shown, each whole and once, and no more come."""
+        await expect(self.answers).to_have_count(len(texts), timeout=15_000)
+        await expect(self.running).to_have_count(0, timeout=15_000)
+        await self.is_idle()
+        assert await self.texts.all_text_contents() == list(texts)
+
+    async def has_said(self, *texts: str) -> None:
+        """Exactly these messages are shown as received by the server."""
+        await expect(self.users).to_have_count(len(texts))
+        assert await self.users.locator(".text").all_text_contents() == list(texts)
+
+    async def order(self) -> Sequence[str]:
+        """Return the kinds and texts of everything shown, from top to bottom."""
+        return [
+            text.strip()
+            for text in await self.page.locator("#sections li .text, #sections .ended").all_text_contents()
+        ]
+
+    def button(self, name: str) -> Locator:
+        return self.page.get_by_role("button", name=name, exact=True)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, async_playwright
+
+from tests.fakes.proxy import Proxy
+from tests.page.browser import CHROMIUM, Chat, Server, chromium_path
+
+# One server and one browser for all, each test with a context of its own: as separate as two people.
+LOOP: Final = "package"
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that no test ends."""
+    server = Server(tmp_path_factory.mktemp("server") / "log")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """A server to end and start again."""
+    server = Server(tmp_path / "log")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope=LOOP)
+async def browser() -> AsyncIterator[Browser]:
+    path = chromium_path()
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope=LOOP)
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """A browser profile. Afterwards, no tab in it may have complained of anything."""
+    context = await browser.new_context()
+    context.set_default_timeout(15_000)
+    await context.add_init_script(
+        "document.addEventListener('securitypolicyviolation',"
+        " (event) => console.error('policy violated:', event.violatedDirective, event.blockedURI));"
+    )
+    yield context
+    await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope=LOOP)
+async def chat(context: BrowserContext, server: Server) -> AsyncIterator[Chat]:
+    """The page, connected."""
+    chat = await Chat.open(context, server.port)
+    yield chat
+    assert chat.complaints == []
+    assert chat.lost == []
+
+
+@pytest_asyncio.fixture(loop_scope=LOOP)
+async def proxy(server: Server) -> AsyncIterator[Proxy]:
+    async with Proxy(server.port) as proxy:
+        yield proxy

@@ -1,0 +1,42 @@
+"""Servers for the tests of the doors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("tests.server.realtime.client", "tests.server.realtime.serving")
+
+from tests.server.realtime.agent import ManualAgent  # noqa: E402 - asserts are rewritten at import
+from tests.server.realtime.serving import Served, serving  # noqa: E402 - as above
+from unbroken.server.agents.scripted import ScriptedAgent  # noqa: E402 - as above
+
+Serve = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Starts a server with an agent and settings. What it sent is checked at the test's end."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(agent: Any, **settings: Any) -> Any:
+            return await stack.enter_async_context(serving(agent, **settings))
+
+        yield start
+
+
+@pytest.fixture
+async def server(serve: Serve) -> Served[ScriptedAgent]:
+    """A server with the scripted agent."""
+    served: Served[ScriptedAgent] = await serve(ScriptedAgent())
+    return served
+
+
+@pytest.fixture
+async def manual(serve: Serve) -> Served[ManualAgent]:
+    """A server whose answers the test makes."""
+    served: Served[ManualAgent] = await serve(ManualAgent())
+    return served

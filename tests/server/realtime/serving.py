@@ -1,0 +1,265 @@
+"""A real server in the test's own event loop, and a look at every frame it sends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+import orjson
+import structlog
+from openai import AsyncOpenAI
+from openai.types.realtime.realtime_server_event import RealtimeServerEvent
+from pydantic import Field, TypeAdapter, ValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tests.server.realtime.client import WAIT, Client
+from unbroken.server.agents.base import Agent
+from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.app import App
+from unbroken.server.config import Settings
+from unbroken.server.process import Server, bind
+from unbroken.sessions.clock import Clock, SystemClock
+
+__all__ = ["Inspector", "Served", "eventually", "serving"]
+
+AgentT = TypeVar("AgentT", bound=Agent)
+
+_SERVER_EVENT: Final[TypeAdapter[Any]] = TypeAdapter(
+    Annotated[RealtimeServerEvent, Field(discriminator="type")]
+)
+_CURSOR: Final = re.compile(r"event_([0-9a-f]{8})\.(\d+)\.[0-9a-f]+\.(\d+)(?:-[0-9a-f]{8}([0-9a-f]+))?")
+_UNPLACED: Final = re.compile(r"event_[0-9a-f]{24}")
+_BUGS: Final = frozenset({"connection failed", "session crashed", "session lost", "task failed"})
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Return when *holds* does. For what nothing tells of: it looks again whenever other tasks have run."""
+    async with asyncio.timeout(WAIT):
+        while not holds():  # noqa: ASYNC110 - as said
+            await asyncio.sleep(0)
+
+
+class Inspector:
+    """An ASGI application around another. It checks what that sends, and closes connections on demand."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.violations: list[str] = []
+        self.frames = 0
+        """How many were sent, on all connections."""
+        self._app = app
+        self._closings: deque[tuple[int, int]] = deque()
+
+    def close_next(self, *, after: int, code: int) -> None:
+        """Close one of the next connections with *code*, *after* so many frames. One call, one connection."""
+        self._closings.append((after, code))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await self._app(scope, receive, send)
+            return
+        after, code = self._closings.popleft() if self._closings else (-1, 0)
+        check = _Check(self.violations)
+        sent = 0
+
+        async def inspect(message: Message) -> None:
+            nonlocal sent
+            if message["type"] == "websocket.send":
+                if sent == after:
+                    await send({"type": "websocket.close", "code": code})
+                    raise OSError("closed, as the test asked for")
+                check(message)
+                sent += 1
+                self.frames += 1
+            await send(message)
+
+        await self._app(scope, receive, inspect)
+
+
+class _Check:
+    """What holds for the frames of one connection."""
+
+    def __init__(self, violations: list[str]) -> None:
+        self._violations = violations
+        self._incarnation: str | None = None
+        self._last = (-1, 0, 0)
+
+    def __call__(self, message: Message) -> None:
+        text = message.get("text")
+        if not isinstance(text, str) or message.get("bytes") is not None:
+            self._violations.append(f"a binary frame: {message!r:.200}")
+            return
+        try:
+            frame = orjson.loads(text)
+            _SERVER_EVENT.validate_python(frame, strict=True)
+        except (ValidationError, ValueError) as exc:
+            self._violations.append(f"not an event of the protocol: {text:.500}: {exc}")
+            return
+        if path := next(_nulls(frame, "$"), None):
+            self._violations.append(f"null at {path}: {text:.500}")
+        self._check_place(frame["event_id"])
+
+    def _check_place(self, event_id: str) -> None:
+        """Cursors only ever grow: nothing comes twice, and nothing out of order."""
+        if _UNPLACED.fullmatch(event_id):
+            return
+        match = _CURSOR.fullmatch(event_id)
+        if match is None:
+            self._violations.append(f"not an event id: {event_id}")
+            return
+        place = (int(match[2]), -int(match[3]), int(match[4] or "0", 16))
+        if self._incarnation not in (None, match[1]) or place <= self._last:
+            self._violations.append(f"{event_id} comes after {self._last}")
+        self._incarnation, self._last = match[1], place
+
+
+def _nulls(value: object, path: str) -> Iterator[str]:
+    if value is None:
+        yield path
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield from _nulls(each, f"{path}.{name}")
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _nulls(each, f"{path}[{index}]")
+
+
+class Served(Generic[AgentT]):
+    """A server that runs, and those who speak to it."""
+
+    def __init__(self, app: App, agent: AgentT, inspector: Inspector, server: Server, port: int) -> None:
+        self.app = app
+        self.agent = agent
+        self.inspector = inspector
+        self.server = server
+        self.port = port
+        self._stack = contextlib.AsyncExitStack()
+
+    async def client(self, key: str = "alice", *, port: int | None = None, **query: str) -> Client:
+        """Return a client with a new session."""
+        client = self.stranger(key, port=port)
+        await client.connect(headers=None, **query)
+        return client
+
+    def stranger(self, key: str = "alice", *, port: int | None = None, token: str | None = None) -> Client:
+        """Return a client that hasn't connected; with *token*, one that knows of a session."""
+        client = Client(port or self.port, key, token)
+        self._stack.push_async_callback(client.close)
+        return client
+
+    async def tab(self, other: Client, **query: str) -> Client:
+        """Return another client of the same user's session, which sees it from its beginning."""
+        client = self.stranger(other.key, token=other.token)
+        await client.resume(**query)
+        return client
+
+    async def openai(self, key: str = "alice", *, port: int | None = None) -> AsyncOpenAI:
+        """Return the official client."""
+        base_url = f"http://127.0.0.1:{port or self.port}/v1"
+        return await self._stack.enter_async_context(
+            AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0)
+        )
+
+    async def asked(self, calls: int) -> None:
+        """Return when the scripted agent has been asked so often."""
+        assert isinstance(self.agent, ScriptedAgent)
+        agent = self.agent
+        await eventually(lambda: agent.calls >= calls)
+
+    async def no_connections(self) -> None:
+        """Return when the server has noticed that every connection has gone."""
+        state, hub = self.server.server_state, self.app.node.hub
+        await eventually(lambda: not (state.connections or hub.connections))
+
+    async def idle(self) -> None:
+        """Return when no connection and no response is left. The node forgets nothing meanwhile."""
+        await self.no_connections()
+        state, hub = self.server.server_state, self.app.node.hub
+        await eventually(lambda: not (state.tasks or hub.running))
+
+    async def hang_up(self) -> None:
+        """Close everything that tests left open."""
+        await self._stack.aclose()
+
+
+class _InLoopServer(Server):
+    """The real one, without uvicorn's polling."""
+
+    _stopping: asyncio.Event
+
+    async def main_loop(self) -> None:
+        self._stopping = asyncio.Event()
+        await self.on_tick(0)
+        await self._stopping.wait()
+
+    def stop(self) -> None:
+        super().stop()
+        self._stopping.set()
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        state = self.server_state
+        await eventually(lambda: not (state.connections or state.tasks))
+
+
+class _Records(logging.Handler):
+    """Keeps what uvicorn and asyncio complain of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage() == "Invalid UTF-8 sequence received from client.":
+            return  # a client's fault, that uvicorn makes much of
+        self.lines.append(f"{record.name}: {record.getMessage()} {record.exc_info or ''}")
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        loggers = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
+        for logger in loggers:
+            logger.addHandler(self)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeHandler(self)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    agent: AgentT, *, clock: Clock | None = None, **settings: Any
+) -> AsyncIterator[Served[AgentT]]:
+    """Run a server. Afterwards nothing may be left of it, and every frame must have been right."""
+    before = asyncio.all_tasks()
+    chosen = Settings(agent="scripted", port=0, admin_port=0, **settings)
+    records = _Records()
+    app = App(chosen, agent, clock or SystemClock())
+    with records.attached(), structlog.testing.capture_logs() as logs, contextlib.closing(bind(chosen)) as at:
+        inspector = Inspector(app.asgi)
+        server = _InLoopServer(inspector, at.public, chosen)
+        async with app:
+            task = asyncio.get_running_loop().create_task(server.run_until_stopped())
+            await server.listening.wait()
+            port = at.public[0].getsockname()[1]
+            served = Served(app, agent, inspector, server, port)
+            try:
+                yield served
+            finally:
+                await served.hang_up()
+                server.stop()
+                await task
+    assert inspector.violations == []
+    assert [entry for entry in logs if entry["event"] in _BUGS] == []
+    assert records.lines == []
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if left:
+        await asyncio.wait(left, timeout=WAIT)
+    assert {task for task in left if not task.done()} == set()

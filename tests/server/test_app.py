@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import orjson
+import pytest
+from starlette.types import ASGIApp, Message
+
+from tests.fakes.clock import FakeClock
+from unbroken.server import app as app_module
+from unbroken.server.agents.base import AgentError, AgentOutput, TurnInput
+from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.app import App, build, build_agent
+from unbroken.server.config import Settings, StartupError
+from unbroken.sessions.ids import PrincipalId, new_chain_id
+from unbroken.sessions.items import SessionConfig
+
+
+class Loading:
+    """An agent that is ready, or fails, when told to."""
+
+    model = "m"
+
+    def __init__(self) -> None:
+        self.is_ready = False
+        self.is_stopped = False
+        self.told = asyncio.Event()
+        self.failure: AgentError | None = None
+
+    async def start(self) -> None:
+        await self.told.wait()
+        if self.failure is not None:
+            raise self.failure
+        self.is_ready = True
+
+    async def stop(self) -> None:
+        self.is_stopped = True
+
+    async def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+        yield "hi"
+
+
+def settings(**values: Any) -> Settings:
+    return Settings(**{"agent": "scripted", "admin_port": 0, **values})
+
+
+async def get(asgi: ASGIApp, path: str) -> tuple[int, bytes]:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [],
+        "root_path": "",
+        "scheme": "http",
+        "http_version": "1.1",
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 8000),
+    }
+    await asgi(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+async def refusal_of(asgi: ASGIApp, **headers: str) -> str:
+    """Return the code of the error that an upgrade is answered with; empty: it is accepted."""
+    sent: list[Message] = []
+    steps: list[Message] = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
+
+    async def receive() -> Message:
+        return steps.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "websocket",
+        "path": "/v1/realtime",
+        "raw_path": b"/v1/realtime",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "subprotocols": [],
+        "root_path": "",
+        "scheme": "ws",
+        "extensions": {"websocket.http.response": {}},
+    }
+    await asgi(scope, receive, send)
+    for message in sent:
+        if message["type"] == "websocket.http.response.body":
+            return str(orjson.loads(message["body"])["error"]["code"])
+    return ""
+
+
+# Routes.
+
+
+async def test_readiness_and_liveness_are_told_on_both_listeners() -> None:
+    async with build(settings()) as app:
+        for asgi in (app.asgi, app.admin_asgi):
+            assert (await get(asgi, "/healthz"))[0] == 200
+            assert await get(asgi, "/readyz") == (200, b'{"status":"ready"}')
+        app.begin_drain()
+        for asgi in (app.asgi, app.admin_asgi):
+            assert (await get(asgi, "/healthz"))[0] == 200
+            assert await get(asgi, "/readyz") == (404, b'{"status":"draining"}')
+
+
+async def test_metrics_are_on_the_internal_listener_alone() -> None:
+    async with build(settings()) as app:
+        assert (await get(app.asgi, "/metrics"))[0] == 404
+        status, body = await get(app.admin_asgi, "/metrics")
+        assert status == 200
+        assert b"unbroken_sessions 0.0" in body
+        await app.node.create(PrincipalId("p"), SessionConfig("m"), new_chain_id())
+        _, body = await get(app.admin_asgi, "/metrics")
+        assert b"unbroken_sessions 1.0" in body
+        assert (await get(app.admin_asgi, "/"))[0] == 404
+
+
+async def test_the_page_is_on_the_public_listener() -> None:
+    async with build(settings()) as app:
+        status, body = await get(app.asgi, "/")
+        assert status == 200
+        assert b"<html" in body.lower()
+
+
+# Who may speak.
+
+
+async def test_in_development_any_key_is_taken_but_only_by_a_name_of_this_machine() -> None:
+    async with build(settings()) as app:
+        local = {"host": "localhost:8000"}
+        assert await refusal_of(app.asgi, **local) == "invalid_api_key"
+        assert await refusal_of(app.asgi, **local, authorization="Bearer x") == ""
+        assert await refusal_of(app.asgi, host="evil.example", authorization="Bearer x") == (
+            "host_not_allowed"
+        )
+
+
+async def test_with_keys_only_those_are_taken_by_any_name() -> None:
+    digest = hashlib.sha256(b"sk-1").hexdigest()
+    async with build(settings(api_keys=f"ann:{digest}", host="0.0.0.0")) as app:
+        there = {"host": "a.example"}
+        assert await refusal_of(app.asgi, **there, authorization="Bearer x") == "invalid_api_key"
+        assert await refusal_of(app.asgi, **there, authorization="Bearer sk-1") == ""
+
+
+async def test_it_is_never_open_beyond_this_machine() -> None:
+    """The settings refuse it with a message; the root of the program doesn't rely on that."""
+    open_settings = settings().model_copy(update={"host": "0.0.0.0"})
+
+    with pytest.raises(AssertionError, match="can't happen"):
+        App(open_settings, ScriptedAgent(), FakeClock())
+
+
+# Agents.
+
+
+async def test_the_built_in_model_loads_while_the_server_already_answers() -> None:
+    agent = Loading()
+    async with App(settings(agent="embedded"), agent, FakeClock()) as app:
+        assert await get(app.asgi, "/readyz") == (503, b'{"status":"loading"}')
+        assert (await get(app.asgi, "/healthz"))[0] == 200
+        agent.told.set()
+        while not agent.is_ready:  # noqa: ASYNC110 - a few turns of the loop, no time
+            await asyncio.sleep(0)
+        assert (await get(app.asgi, "/readyz"))[0] == 200
+    assert agent.is_stopped
+
+
+async def test_leaving_while_a_model_loads_stops_that() -> None:
+    agent = Loading()
+    before = asyncio.all_tasks()
+    async with App(settings(agent="embedded"), agent, FakeClock()):
+        pass
+
+    assert asyncio.all_tasks() == before
+    assert agent.is_stopped
+
+
+async def test_another_agent_that_can_not_start_keeps_the_server_from_starting() -> None:
+    agent = Loading()
+    agent.failure = AgentError("Install the thing.")
+    agent.told.set()
+    before = asyncio.all_tasks()
+
+    with pytest.raises(StartupError, match="Install the thing"):
+        async with App(settings(), agent, FakeClock()):
+            raise AssertionError("it must not start")
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "model"),
+    [
+        ({}, "ScriptedAgent", "scripted"),
+        ({"model": "mine"}, "ScriptedAgent", "mine"),
+        ({"agent": "openai", "openai_api_key": "sk-1"}, "OpenAIAgent", "gpt-5-mini"),
+        ({"agent": "openai", "openai_base_url": "http://127.0.0.1:9/v1", "model": "q"}, "OpenAIAgent", "q"),
+    ],
+)
+async def test_settings_name_the_agent(values: dict[str, Any], kind: str, model: str) -> None:
+    agent = build_agent(settings(**values))
+    try:
+        assert (type(agent).__name__, agent.model) == (kind, model)
+    finally:
+        await agent.stop()
+
+
+async def test_an_app_says_what_answers() -> None:
+    assert build(settings(model="mine")).describe() == "scripted, model: mine"
+
+
+def test_limits_are_those_that_were_set() -> None:
+    limits = app_module._node_limits(
+        settings(
+            stall_timeout=7,
+            turn_timeout=70,
+            max_output_bytes=2048,
+            log_retain_bytes=11,
+            log_max_bytes=5000,
+            max_session_bytes=6000,
+            max_sessions=3,
+            max_node_bytes=2 << 20,
+            connections_per_session=4,
+            session_idle_timeout=100,
+            empty_session_grace=9,
+        )
+    )
+    run = limits.actor.run
+
+    assert (run.stall_timeout, run.turn_timeout, run.output_bytes) == (7, 70, 2048)
+    assert (limits.actor.retain_bytes, limits.actor.log_bytes) == (11, 5000)
+    assert (limits.session.conversation_bytes, limits.sessions, limits.bytes) == (6000, 3, 2 << 20)
+    assert (limits.connections_per_session, limits.idle_timeout, limits.empty_grace) == (4, 100, 9)

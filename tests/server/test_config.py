@@ -1,0 +1,286 @@
+"""Settings: where they come from, and how a person hears what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from unbroken.server.config import ConfigError, Settings, is_loopback, load_settings, shown
+
+DIGEST = "0123456789abcdef" * 4
+NOTHING: Mapping[str, str] = {}
+
+
+def problems(cwd: Path, environ: Mapping[str, str] = NOTHING, **flags: object) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        load_settings(flags, environ, cwd)
+    return raised.value.problems
+
+
+def test_without_any_source_there_are_defaults(tmp_path: Path) -> None:
+    loaded = load_settings({}, {}, tmp_path)
+
+    assert loaded.settings == Settings()
+    assert set(loaded.origins) == set(Settings.model_fields)
+    assert set(loaded.origins.values()) == {"default"}
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+def test_building_settings_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNBROKEN_PORT", "1")
+
+    assert Settings().port == 8000
+
+
+def test_sources_have_an_order(tmp_path: Path) -> None:
+    """Flag, environment, .env, file, default; and each value knows its source."""
+    (tmp_path / "unbroken.toml").write_text(
+        'port = 1\nmodel = "file"\nlog_level = "error"\ninstructions = "f"\n'
+    )
+    (tmp_path / ".env").write_text(
+        "UNBROKEN_PORT=2\nUNBROKEN_MODEL=dotenv\nexport UNBROKEN_LOG_LEVEL='debug'\n"
+    )
+    environ = {"UNBROKEN_PORT": "3", "UNBROKEN_MODEL": "environment"}
+
+    loaded = load_settings({"port": "4", "model": None}, environ, tmp_path)
+
+    settings, origins = loaded.settings, loaded.origins
+    assert (settings.port, origins["port"]) == (4, "flag")
+    assert (settings.model, origins["model"]) == ("environment", "environment")
+    assert (settings.log_level, origins["log_level"]) == ("debug", ".env")
+    assert (settings.instructions, origins["instructions"]) == ("f", "file unbroken.toml")
+    assert (settings.host, origins["host"]) == ("127.0.0.1", "default")
+
+
+@pytest.mark.parametrize("source", ["flag", "environment", ".env"])
+def test_another_file_can_be_named(source: str, tmp_path: Path) -> None:
+    """It takes the place of unbroken.toml."""
+    (tmp_path / "unbroken.toml").write_text('model = "wrong"')
+    (tmp_path / "my.toml").write_text("port = 7")
+    if source == ".env":
+        (tmp_path / ".env").write_text("UNBROKEN_CONFIG=my.toml")
+    environ = {"UNBROKEN_CONFIG": "my.toml"} if source == "environment" else {}
+
+    loaded = load_settings({"config": "my.toml" if source == "flag" else None}, environ, tmp_path)
+
+    assert (loaded.settings.port, loaded.origins["port"]) == (7, "file my.toml")
+    assert loaded.settings.model is None
+
+
+def test_the_names_of_the_openai_sdk_are_known(tmp_path: Path) -> None:
+    """Ours go first, for a machine whose OPENAI_* are meant for something else."""
+    environ = {"OPENAI_API_KEY": "sk-theirs", "OPENAI_BASE_URL": "http://theirs/v1"}
+    theirs = load_settings({}, environ, tmp_path).settings
+    ours = load_settings({}, {**environ, "UNBROKEN_OPENAI_API_KEY": "sk-ours"}, tmp_path).settings
+
+    assert theirs.openai_base_url == "http://theirs/v1"
+    assert theirs.openai_api_key is not None
+    assert theirs.openai_api_key.get_secret_value() == "sk-theirs"
+    assert ours.openai_api_key is not None
+    assert ours.openai_api_key.get_secret_value() == "sk-ours"
+
+
+def test_empty_variables_are_not_set(tmp_path: Path) -> None:
+    """Compose files pass on variables that nobody has set."""
+    loaded = load_settings({}, {"UNBROKEN_PORT": "", "OPENAI_API_KEY": ""}, tmp_path)
+
+    assert loaded.settings == Settings()
+    assert loaded.origins["port"] == "default"
+
+
+def test_dotenv_expands_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/root")
+    (tmp_path / ".env").write_text("UNBROKEN_INSTRUCTIONS='costs ${HOME}'\nOTHER=1\n")
+
+    assert load_settings({}, {}, tmp_path).settings.instructions == "costs ${HOME}"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4096", 4096), ("64KiB", 65536), ("1 MiB", 1 << 20), ("2mib", 2 << 20), ("5000b", 5000)],
+)
+def test_sizes_have_units(text: str, size: int, tmp_path: Path) -> None:
+    assert load_settings({}, {"UNBROKEN_MAX_FRAME_BYTES": text}, tmp_path).settings.max_frame_bytes == size
+
+
+@pytest.mark.parametrize("text", ["64KB", "-1", "1.5MiB", "many", ""])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="a size such as 64KiB"):
+        Settings(max_frame_bytes=text)  # type: ignore[arg-type]
+
+
+def test_lists_are_separated_by_commas(tmp_path: Path) -> None:
+    (tmp_path / "unbroken.toml").write_text('allowed_origins = ["https://a", "https://b"]')
+    settings = load_settings(
+        {}, {"UNBROKEN_AGENT": "scripted", "UNBROKEN_MODELS": "one, two,"}, tmp_path
+    ).settings
+
+    assert settings.models == ("one", "two")
+    assert settings.allowed_origins == ("https://a", "https://b")
+
+
+def test_api_keys_are_names_and_digests() -> None:
+    settings = Settings(api_keys=f"alice:{DIGEST.upper()}, bob:{DIGEST}")  # type: ignore[arg-type]
+
+    assert settings.api_keys == (f"alice:{DIGEST}", f"bob:{DIGEST}")
+
+
+def test_all_problems_come_at_once(tmp_path: Path) -> None:
+    """Of every source, of single settings and of settings that don't go together: a line each."""
+    (tmp_path / ".env").write_text("UNBROKEN_MODLES=x\n=nothing\nUNBROKEN_MAX_SESSIONS=0\n")
+    (tmp_path / "unbroken.toml").write_text('prot = 1\nlog_content = "perhaps"\n')
+    found = problems(
+        tmp_path,
+        {"UNBROKEN_PRT": "1", "UNBROKEN_STALL_TIMEOUT": "nan", "UNBROKEN_HOST": "0.0.0.0"},
+        port="70000",
+        agent="python",
+    )
+
+    assert found == [
+        ".env line 2 can't be understood. Write NAME=value.",
+        "UNBROKEN_PRT is not a setting. Did you mean UNBROKEN_PORT?",
+        "UNBROKEN_MODLES in .env is not a setting. Did you mean UNBROKEN_MODELS?",
+        "prot in unbroken.toml is not a setting. Did you mean port?",
+        "--port should be less than or equal to 65535 (it is '70000').",
+        "UNBROKEN_STALL_TIMEOUT should be a finite number (it is 'nan').",
+        "UNBROKEN_MAX_SESSIONS in .env should be greater than or equal to 1 (it is '0').",
+        "log_content in unbroken.toml should be a valid boolean (it is 'perhaps').",
+        "UNBROKEN_HOST is 0.0.0.0, which others can reach, without authentication. Make a key with "
+        "`unbroken new-key NAME` and set UNBROKEN_API_KEYS, or listen on 127.0.0.1.",
+        "The python agent needs your function. Set UNBROKEN_PYTHON_AGENT to module:function.",
+    ]
+
+
+def test_a_name_like_no_other_is_told_where_to_look(tmp_path: Path) -> None:
+    assert problems(tmp_path, {"UNBROKEN_XYZZY": "1"}) == [
+        "UNBROKEN_XYZZY is not a setting. Remove it; `unbroken check-config` lists all settings."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "fix"),
+    [
+        ({"UNBROKEN_AGENT": "openai"}, "Set OPENAI_API_KEY"),
+        ({"UNBROKEN_AGENT": "python"}, "Set UNBROKEN_PYTHON_AGENT to module:function"),
+        ({"UNBROKEN_AGENT": "python", "UNBROKEN_PYTHON_AGENT": "a.b"}, "should be module:function"),
+        ({"UNBROKEN_AGENT": "magic"}, "should be 'embedded', 'openai', 'python' or 'scripted'"),
+        ({"UNBROKEN_STORE": "redis://:hunter2@host"}, "should be memory: this version has no other store"),
+        ({"UNBROKEN_API_KEYS": "alice:hunter2"}, "entry 1 should be name:sha256"),
+        ({"UNBROKEN_SECRET": "hunter2"}, "should have at least 32 characters"),
+        ({"UNBROKEN_HOST": "192.168.0.1"}, "unbroken new-key NAME"),
+        ({"UNBROKEN_PORT": "8001"}, "another port, or 0 for none"),
+        ({"UNBROKEN_LOG_RETAIN_BYTES": "2MiB"}, "is above UNBROKEN_LOG_MAX_BYTES"),
+        ({"UNBROKEN_MAX_FRAME_BYTES": "x" * 1000}, "a size such as 64KiB"),
+    ],
+)
+def test_each_problem_is_one_line_with_its_fix(values: dict[str, str], fix: str, tmp_path: Path) -> None:
+    """And repeats no secret."""
+    (line,) = problems(tmp_path, values)
+
+    assert fix in line
+    assert "\n" not in line
+    assert "hunter2" not in line
+    assert len(line) < 250
+
+
+def test_listening_for_others_is_fine_with_keys(tmp_path: Path) -> None:
+    environ = {"UNBROKEN_HOST": "0.0.0.0", "UNBROKEN_API_KEYS": f"a:{DIGEST}"}
+
+    assert load_settings({}, environ, tmp_path).settings.host == "0.0.0.0"
+
+
+def test_an_upstream_without_a_key_is_fine(tmp_path: Path) -> None:
+    """Local servers take none."""
+    load_settings({"agent": "openai"}, {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, tmp_path)
+
+
+def test_service_links_are_no_settings(tmp_path: Path) -> None:
+    """Kubernetes puts these beside a service that is called unbroken. They must not stop the server."""
+    environ = {
+        "UNBROKEN_SERVICE_HOST": "10.0.0.1",
+        "UNBROKEN_SERVICE_PORT": "80",
+        "UNBROKEN_SERVICE_PORT_HTTP": "80",
+        "UNBROKEN_PORT": "tcp://10.0.0.1:80",
+        "UNBROKEN_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "UNBROKEN_PORT_80_TCP_ADDR": "10.0.0.1",
+        "UNBROKEN_REDIS_PORT": "tcp://10.0.0.2:6379",
+        "UNBROKEN_REDIS_PORT_6379_TCP_PROTO": "tcp",
+    }
+
+    assert load_settings({}, environ, tmp_path).settings == Settings()
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"UNBROKEN_PORT=\xff")
+    (tmp_path / "unbroken.toml").write_text("port = ")
+    dotenv, toml = problems(tmp_path)
+
+    assert dotenv.startswith(".env can't be read: ")
+    assert toml.startswith("unbroken.toml is not valid TOML: ")
+    assert problems(tmp_path, config="gone.toml")[1:] == [
+        f"There is no configuration file {tmp_path}/gone.toml. Correct --config or UNBROKEN_CONFIG."
+    ]
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()  # some call their virtual environment so
+    (tmp_path / "d.toml").mkdir()
+
+    (line,) = problems(tmp_path, config="d.toml")
+
+    assert "d.toml" in line
+
+
+def test_secrets_are_never_shown() -> None:
+    settings = Settings(
+        secret="s3cret" * 6,  # type: ignore[arg-type]
+        openai_api_key="s3cret",  # type: ignore[arg-type]
+        openai_base_url="https://me:s3cret@host/v1?key=s3cret",
+        api_keys=(f"alice:{DIGEST}",),
+    )
+    text = [shown(name, settings) for name in Settings.model_fields]
+
+    assert "s3cret" not in f"{text} {settings!r} {settings}"
+    assert DIGEST not in f"{text} {settings!r}"
+    assert shown("openai_base_url", settings) == "https://********@host/v1?********"
+    assert shown("api_keys", settings) == "alice:********"
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "text"),
+    [
+        ({}, "model", "not set"),
+        ({}, "models", "not set"),
+        ({}, "max_frame_bytes", "64KiB"),
+        ({"max_frame_bytes": 5000}, "max_frame_bytes", "5000"),
+        ({"stall_timeout": 1.5}, "stall_timeout", "1.5"),
+        ({}, "log_content", "false"),
+        ({"models": ("a", "b")}, "models", "a, b"),
+        ({"instructions": "two\nlines"}, "instructions", "two lines"),
+        ({}, "port", "8000"),
+    ],
+)
+def test_values_are_shown_as_a_person_writes_them(values: dict[str, Any], name: str, text: str) -> None:
+    assert shown(name, Settings(**values)) == text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_is_known(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "localhost.example", "myhost"])
+def test_whatever_else_may_be_reached(host: str) -> None:
+    assert not is_loopback(host)

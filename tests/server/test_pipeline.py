@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+import pytest
+
+from tests.fakes.clock import FakeClock
+from unbroken.server import pipeline
+from unbroken.server.agents.base import AgentNotReady, AgentOutput, TurnInput, UpstreamCut
+from unbroken.server.metrics import Metrics
+from unbroken.server.pipeline import Pipeline
+from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
+from unbroken.sessions.items import Message, ResponseRequest, SessionConfig, Text, Usage
+from unbroken.sessions.responder import Finish, Handle, Output, Turn, Working
+
+MESSAGES: Final = (Message(ItemId("u1"), "user", (Text("hi"),)),)
+
+
+def turn(config: SessionConfig | None = None, request: ResponseRequest | None = None) -> Turn:
+    return Turn(
+        session_id=SessionId("sess_1"),
+        response_id=ResponseId("resp_1"),
+        principal=PrincipalId("alice"),
+        attempt=1,
+        config=config or SessionConfig("m"),
+        request=request or ResponseRequest(),
+        messages=MESSAGES,
+    )
+
+
+class Scripted:
+    """An agent that says a list, taking a second of the clock for each."""
+
+    model = "m"
+
+    def __init__(self, *outputs: AgentOutput | Exception) -> None:
+        self.is_ready = True
+        self.clock = FakeClock()
+        self.metrics = Metrics()
+        self.given: TurnInput | None = None
+        self.is_closed = False
+        self._outputs = outputs
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+        self.given = turn
+        try:
+            for output in self._outputs:
+                self.clock.advance(1)
+                if isinstance(output, Exception):
+                    raise output
+                yield output
+        finally:
+            self.is_closed = True
+
+    def answers(self, given: Turn | None = None) -> AsyncGenerator[Output, None]:
+        return Pipeline(self, self.metrics, self.clock).respond(given or turn())
+
+    def times(self) -> tuple[float, float]:
+        """Return how many first pieces were timed, and their sum."""
+        name = "unbroken_time_to_first_token_seconds"
+        values = [self.metrics.registry.get_sample_value(f"{name}_{kind}") for kind in ("count", "sum")]
+        return values[0] or 0.0, values[1] or 0.0
+
+
+async def test_what_the_agent_says_goes_through_as_it_is() -> None:
+    said: list[Output] = [Working(), Handle("h"), "", "a", Usage(1, 2), "b", Finish("content_filter")]
+
+    assert [output async for output in Scripted(*said).answers()] == said
+
+
+async def test_the_first_piece_is_timed_once_and_not_what_comes_before() -> None:
+    agent = Scripted(Working(), "", "a", "b")
+    async for _ in agent.answers():
+        pass
+
+    assert agent.times() == (1, 3)
+
+
+async def test_an_answer_of_nothing_is_not_timed() -> None:
+    agent = Scripted(Working(), Usage(1, 0))
+    async for _ in agent.answers():
+        pass
+
+    assert agent.times() == (0, 0)
+
+
+async def test_the_agent_is_given_what_the_session_says() -> None:
+    agent = Scripted()
+    config = SessionConfig("m", "be kind", 7)
+    async for _ in agent.answers(turn(config)):
+        pass
+
+    given = agent.given
+    assert given is not None
+    assert (given.session_id, given.response_id, given.principal) == ("sess_1", "resp_1", "alice")
+    assert (given.model, given.instructions, given.max_output_tokens) == ("m", "be kind", 7)
+    assert (given.messages, given.metadata) == (MESSAGES, {})
+
+
+@pytest.mark.parametrize("instructions", ["be brief", ""])
+async def test_what_one_response_asks_for_goes_first(instructions: str) -> None:
+    agent = Scripted()
+    request = ResponseRequest(instructions=instructions, max_output_tokens=3, metadata={"k": "v"})
+    async for _ in agent.answers(turn(SessionConfig("m", "be kind", 7), request)):
+        pass
+
+    given = agent.given
+    assert given is not None
+    assert (given.instructions, given.max_output_tokens, given.metadata) == (instructions, 3, {"k": "v"})
+
+
+async def test_a_failure_goes_through_and_the_agent_is_closed() -> None:
+    agent = Scripted("a", UpstreamCut())
+    with pytest.raises(UpstreamCut):
+        async for _ in agent.answers():
+            pass
+    assert agent.is_closed
+
+
+async def test_closing_the_answer_closes_the_agent_at_once() -> None:
+    agent = Scripted("a", "b")
+    async with aclosing(agent.answers()) as outputs:
+        async for _ in outputs:
+            break
+    assert agent.is_closed
+
+
+async def test_a_turn_waits_for_a_model_that_is_being_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_LOADING_INTERVAL", 0.0)
+    agent = Scripted("a")
+    agent.is_ready = False
+    outputs: list[Output] = []
+    async for output in agent.answers():
+        outputs.append(output)
+        agent.is_ready = len(outputs) >= 3
+
+    assert outputs == [Working()] * 3 + ["a"], "with signs of life, so that it isn't taken for stalled"
+    assert agent.times() == (1, 1), "loading is no part of the model's time"
+
+
+async def test_a_model_that_is_never_loaded_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_LOADING_INTERVAL", 0.0)
+    monkeypatch.setattr(pipeline, "_LOADING_TIMEOUT", 0.0)
+    agent = Scripted("a")
+    agent.is_ready = False
+
+    with pytest.raises(AgentNotReady):
+        async for _ in agent.answers():
+            pass
+    assert agent.given is None

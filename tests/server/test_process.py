@@ -1,0 +1,319 @@
+"""The process as its supervisor sees it: real processes, real signals."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from unbroken.server.config import Settings, StartupError
+from unbroken.server.process import bind, tune_gc
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class ServerProcess:
+    """A server with the fake application, in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        assert process.stdout is not None
+        self.line = process.stdout.readline()
+        address = re.search(r"http://127\.0\.0\.1:(\d+) ", self.line)
+        self.port = int(address[1]) if address else 0
+
+    def get(self, path: str, port: int | None = None) -> tuple[int, bytes]:
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=10)
+        ) as client:
+            client.request("GET", path)
+            response = client.getresponse()
+            return response.status, response.read()
+
+    @contextlib.contextmanager
+    def request(self, path: str) -> Iterator[socket.socket]:
+        """Send a request and leave its answer to the caller."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            yield client
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self, seconds: float) -> int:
+        return self.process.wait(seconds)
+
+
+@contextlib.contextmanager
+def server(*faults: str, **settings: object) -> Iterator[ServerProcess]:
+    chosen = {"port": 0, "admin_port": 0, "agent": "scripted", "drain_timeout": 20, **settings}
+    program = "from tests.fakes.application import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, json.dumps(chosen), *faults],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield ServerProcess(process)
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def test_one_line_says_where_it_listens() -> None:
+    """It is printed once the address answers, and nothing else is."""
+    with server() as running:
+        assert re.fullmatch(
+            r"Unbroken is listening on http://127\.0\.0\.1:\d+ \(agent: fake, store: memory\)\n", running.line
+        )
+        assert running.get("/readyz") == (200, b"done")
+
+        running.terminate()
+        out, _ = running.process.communicate(timeout=10)
+
+        assert out == "stopped\n"
+        assert running.process.returncode == 0
+
+
+def test_the_admin_listener_has_a_port_of_its_own() -> None:
+    port = free_port()
+    with server(admin_port=port) as running:
+        assert running.get("/metrics", port) == (200, b"admin")
+        assert running.get("/metrics") == (200, b"done")
+
+
+def test_sigterm_lets_a_running_request_finish() -> None:
+    """The listener stays open meanwhile: readiness answers 404 on new connections."""
+    with server() as running, running.request("/slow") as slow:
+        running.get("/busy")
+        running.terminate()
+        running.get("/draining")
+
+        assert running.get("/readyz")[0] == 404
+        running.get("/release")
+        assert slow.recv(4096).startswith(b"HTTP/1.1 200")
+        assert running.wait(5) == 0
+
+
+def test_an_idle_server_stops_at_once() -> None:
+    with server() as running:
+        begun = time.monotonic()
+        running.terminate()
+
+        assert running.wait(5) == 0
+        assert time.monotonic() - begun < 2
+
+
+def test_ctrl_c_is_a_clean_stop() -> None:
+    with server() as running:
+        running.process.send_signal(signal.SIGINT)
+
+        assert running.wait(5) == 0
+
+
+def test_a_websocket_is_closed_with_1012() -> None:
+    """1012 tells clients to come back."""
+    with server() as running, connect(f"ws://127.0.0.1:{running.port}/") as client:
+        running.terminate()
+
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(timeout=10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        assert running.wait(5) == 0
+
+
+def test_a_second_sigterm_ends_at_once() -> None:
+    """What ran is lost, and the exit code tells so."""
+    with server() as running, running.request("/slow") as slow:
+        running.get("/busy")
+        running.terminate()
+        running.get("/draining")
+        begun = time.monotonic()
+        running.terminate()
+
+        assert running.wait(5) == 128 + signal.SIGTERM
+        assert time.monotonic() - begun < 2
+        assert slow.recv(4096) == b""
+
+
+def test_a_second_sigterm_gets_past_a_blocked_loop() -> None:
+    with server() as running, running.request("/slow"), running.request("/block"):
+        running.process.send_signal(signal.SIGTERM)
+        begun = time.monotonic()
+        while running.process.poll() is None and time.monotonic() - begun < 10:
+            # Two signals sent back to back may be delivered as one.
+            running.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.wait(0.1)
+
+        assert running.wait(5) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("fault", ["hang_in_drain", "fail_in_drain", "hang_in_exit"])
+def test_an_application_that_does_not_stop_is_stopped(fault: str) -> None:
+    """The deadline is the drain's and 5 seconds; a request that never ends is cut."""
+    with server(fault, drain_timeout=0.1) as running, running.request("/slow") as slow:
+        running.get("/busy")
+        begun = time.monotonic()
+        running.terminate()
+
+        assert running.wait(10) == 0
+        assert time.monotonic() - begun < 5.1
+        assert not slow.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_a_task_that_never_ends_does_not_keep_the_process() -> None:
+    """Closing the loop would wait for it for ever. The end was orderly, and says so."""
+    with server("never_end", drain_timeout=20) as running:
+        assert running.get("/readyz") == (200, b"done")
+        running.terminate()
+        out, err = running.process.communicate(timeout=15)  # long before the watchdog
+
+        assert running.process.returncode == 0
+        assert out == "stopped\n"
+        assert "server stopped" in err
+        assert "process ended with work that did not end" in err
+
+
+def test_a_stop_that_never_ends_is_a_drain_that_met_its_deadline() -> None:
+    with server("never_end_exit", drain_timeout=0.1) as running:
+        running.terminate()
+
+        assert running.wait(5.1) == 0
+
+
+def test_a_blocked_loop_is_a_drain_that_met_its_deadline() -> None:
+    with server(drain_timeout=0.1) as running, running.request("/block"):
+        running.terminate()
+
+        assert running.wait(5.1) == 0
+
+
+def test_a_second_sigterm_gets_past_a_task_that_never_ends() -> None:
+    with server("never_end") as running, running.request("/slow"):
+        running.get("/busy")
+        running.terminate()
+        running.get("/draining")
+        running.terminate()
+
+        assert running.wait(10) == 128 + signal.SIGTERM
+
+
+def test_a_refused_start_is_one_line() -> None:
+    with server("refuse_start") as running:
+        assert running.line == ""
+        _, err = running.process.communicate(timeout=10)
+
+        assert err == "unbroken: The fake refuses to start. Ask it for something else.\n"
+        assert running.process.returncode == 1
+
+
+def test_what_fails_while_it_still_starts_ends_the_server() -> None:
+    """A model loads after the server listens; without one there is nothing to go on with."""
+    with server("fail_later") as running:
+        running.get("/release")
+        _, err = running.process.communicate(timeout=10)
+
+        assert err == "unbroken: The fake can't go on. Ask it for something else.\n"
+        assert running.process.returncode == 1
+
+
+def test_ports_in_use_are_named_with_the_fix() -> None:
+    """Both listeners are tried: one start finds both problems."""
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        port, admin = first.getsockname()[1], second.getsockname()[1]
+
+        with pytest.raises(StartupError) as raised:
+            bind(Settings(port=port, admin_port=admin))
+
+    public_line, admin_line = str(raised.value).splitlines()
+    assert f"Port {port} on 127.0.0.1 is in use. Stop the other program or pass --port " in public_line
+    assert public_line.endswith("make run).")
+    assert f"Port {admin} on 127.0.0.1 is in use." in admin_line
+    assert "--admin-port" in admin_line
+
+
+def test_a_socket_is_released_when_the_other_fails() -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StartupError):
+        bind(Settings(port=port, admin_port=taken.getsockname()[1]))
+
+    with contextlib.closing(bind(Settings(port=port, admin_port=0))) as listeners:
+        assert port == listeners.public[0].getsockname()[1]
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(StartupError, match=r"^192\.0\.2\.1 is not an address of this machine\. Set --host"):
+        bind(Settings(host="192.0.2.1", port=0, admin_port=0))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(13, "no"), r"needs more rights, as ports below 1024 do\. Pass --port 8080\.$"),
+        (OSError(99, "no"), "is not an address of this machine"),
+        (OSError(24, "Too many open files"), "Too many open files"),
+    ],
+)
+def test_other_failures_to_listen_are_explained(
+    error: OSError, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+
+    with pytest.raises(StartupError, match=message):
+        bind(Settings(port=80, admin_port=0))
+
+
+def test_a_name_that_does_not_resolve_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+
+    with pytest.raises(StartupError, match=r"^nowhere is not an address of this machine"):
+        bind(Settings(host="nowhere", port=0, admin_port=0))
+
+
+def test_every_address_of_a_name_listens_on_one_port() -> None:
+    with contextlib.closing(bind(Settings(host="localhost", port=0, admin_port=0))) as listeners:
+        ports = {sock.getsockname()[1] for sock in listeners.public}
+
+        assert len(ports) == 1
+        assert 0 not in ports
+
+
+def test_gc_is_tuned_for_long_lived_connections() -> None:
+    before = gc.get_threshold()
+    try:
+        tune_gc()
+
+        assert gc.get_threshold() == (100_000, 50, 1000)
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

@@ -1,0 +1,224 @@
+"""Stands in for a connection's transport: a node, and clients that speak Realtime to it, without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+import orjson
+from openai.types.realtime.realtime_server_event import RealtimeServerEvent
+from pydantic import Field, TypeAdapter
+
+from tests.fakes.clock import FakeClock
+from tests.fakes.responder import ManualResponder
+from unbroken.server.protocols.cursor import parse_cursor
+from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission
+from unbroken.server.protocols.realtime.encode import error_frame
+from unbroken.sessions.actor import ActorLimits
+from unbroken.sessions.backends.base import SessionStore
+from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.errors import Refusal
+from unbroken.sessions.ids import ChainId, PrincipalId, new_chain_id
+from unbroken.sessions.items import SessionConfig
+from unbroken.sessions.node import Attachment, Node, NodeLimits
+from unbroken.sessions.run import RunLimits
+from unbroken.sessions.session import SessionLimits
+
+__all__ = ["ALICE", "Client", "World", "limits_of", "open_world", "settle"]
+
+ALICE: Final = PrincipalId("alice")
+
+_SERVER_EVENT: Final[TypeAdapter[Any]] = TypeAdapter(
+    Annotated[RealtimeServerEvent, Field(discriminator="type")]
+)
+
+Frame = dict[str, Any]
+
+
+def limits_of(**node: Any) -> NodeLimits:
+    actor = node.pop("actor", None) or ActorLimits(run=RunLimits())
+    return NodeLimits(actor=actor, session=node.pop("session", SessionLimits()), **node)
+
+
+async def settle(rounds: int = 500) -> None:
+    """Let every task run until all of them wait for something: nothing here waits for time to pass."""
+    loop = asyncio.get_running_loop()
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+        if not loop._ready:  # type: ignore[attr-defined]
+            return
+    raise AssertionError("the tasks never come to rest")
+
+
+def validated(data: bytes) -> Frame:
+    """Return a frame, once the official SDK's own model has taken it without a change."""
+    frame: Frame = orjson.loads(data)
+    _SERVER_EVENT.validate_python(frame, strict=True)
+    return frame
+
+
+class Client:
+    """One speaker, over one connection after another: a chain of them.
+
+    It keeps what a real client keeps: the frames it was shown and the id that came last.
+    """
+
+    def __init__(self, world: World, session_id: str | None = None) -> None:
+        self.world = world
+        self.chain: ChainId = new_chain_id()
+        self.frames: list[Frame] = []
+        self.last_id: str | None = None
+        self.session_id = session_id
+        self.attachment: Attachment | None = None
+        self.connection: RealtimeConnection | None = None
+        self.resumed: bool | None = None
+        self._pending: list[bytes] = []  # on the wire: sent by the server, not seen by the client
+        self._own: list[Frame] = []
+
+    async def connect(self, *, after: str | None = None, principal: PrincipalId = ALICE) -> None:
+        """Begin a session, or resume the one there is, from *after*."""
+        node = self.world.node
+        if self.session_id is None:
+            self.attachment = await node.create(principal, SessionConfig("m"), self.chain)
+            self.session_id = self.attachment.session.id
+            self.resumed = None
+            start, remaining = self.attachment.cursor.position(), 0
+        else:
+            cursor = None if after is None else parse_cursor(after)
+            assert after is None or cursor is not None
+            position, remaining = (None, 0) if cursor is None else cursor
+            self.attachment = await node.attach(
+                self.session_id,  # type: ignore[arg-type]
+                principal,
+                position,
+                self.chain,
+                repeat=remaining > 0,
+            )
+            self.resumed = self.attachment.resumed
+            if position is None or not self.resumed:
+                self.frames.clear()
+                start, remaining = self.attachment.cursor.position(), 0
+            else:
+                start = position
+        self.connection = RealtimeConnection(
+            self.attachment.session,
+            start,
+            self.chain,
+            max_depth=32,
+            remaining=remaining,
+            refusals_from=self.attachment.session.applied if after is None else 0,
+            merge_above=4,
+        )
+        self._pending = self.connection.opening("rt", resumed=self.resumed, preamble=self.attachment.preamble)
+
+    def disconnect(self) -> None:
+        """Lose the connection, and what was on the wire with it."""
+        assert self.attachment is not None
+        self.attachment.close()
+        self.attachment = self.connection = None
+        self._pending.clear()
+        self._own.clear()
+
+    async def resume(self) -> None:
+        """Connect again, from the last id seen."""
+        after = self.last_id if self.last_id and parse_cursor(self.last_id) else None
+        await self.connect(after=after)
+
+    def read(self, count: int | None = None) -> list[Frame]:
+        """See the next *count* frames, or all there are."""
+        seen: list[Frame] = []
+        while count is None or len(seen) < count:
+            if not self._pending:
+                self._pending = self._next()
+                if not self._pending:
+                    break
+            frame = validated(self._pending.pop(0))
+            self.last_id = frame["event_id"]
+            self.frames.append(frame)
+            seen.append(frame)
+        return seen
+
+    def _next(self) -> list[bytes]:
+        assert self.attachment is not None
+        assert self.connection is not None
+        while records := self.attachment.cursor.take(7):
+            if frames := self.connection.records(records):
+                return frames
+        if self._own:
+            return [self.connection.own(self._own.pop(0))]
+        return []
+
+    async def send(self, event: Frame) -> None:
+        """Say something, and let the server take it."""
+        assert self.attachment is not None
+        assert self.connection is not None
+        try:
+            answer = self.connection.receive(orjson.dumps(event).decode())
+            if isinstance(answer, Submission):
+                await self.attachment.submit(answer.key, answer.submitted)
+            else:
+                self._own.append(answer)
+        except Refusal as exc:
+            self._own.append(error_frame(exc.code, exc.message))
+        await settle()
+
+    async def say(self, text: str, **extra: Any) -> None:
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+        if "id" in extra:
+            item["id"] = extra.pop("id")
+        await self.send({"type": "conversation.item.create", "item": item, **extra})
+
+    async def ask(self, text: str = "hello") -> None:
+        """Say something and ask for a response."""
+        await self.say(text)
+        await self.send({"type": "response.create"})
+
+    def types(self) -> list[str]:
+        return [frame["type"] for frame in self.frames]
+
+    def of_type(self, kind: str) -> list[Frame]:
+        return [frame for frame in self.frames if frame["type"] == kind]
+
+    def text(self) -> str:
+        """All deltas seen, joined."""
+        return "".join(frame["delta"] for frame in self.of_type("response.output_text.delta"))
+
+    def errors(self) -> list[str]:
+        return [frame["error"]["code"] for frame in self.of_type("error")]
+
+    def statuses(self) -> list[str]:
+        return [frame["response"]["status"] for frame in self.of_type("response.done")]
+
+
+class World:
+    """A node with a manual responder and a clock that stands still."""
+
+    def __init__(self, store: SessionStore, limits: NodeLimits) -> None:
+        self.clock = FakeClock()
+        self.responder = ManualResponder()
+        self.store = store
+        self.ended: list[str] = []
+        self.node = Node(
+            store=store,
+            responder=self.responder,
+            clock=self.clock,
+            limits=limits,
+            on_response=self.ended.append,
+        )
+
+    async def client(self) -> Client:
+        client = Client(self)
+        await client.connect()
+        client.read()
+        return client
+
+
+@contextlib.asynccontextmanager
+async def open_world(
+    limits: NodeLimits | None = None, store: SessionStore | None = None
+) -> AsyncIterator[World]:
+    world = World(MemoryStore() if store is None else store, limits or limits_of())
+    async with world.node:
+        yield world

@@ -1,0 +1,503 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from typing import Any, Final
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from tests.fakes.clock import FakeClock
+from tests.fakes.responder import ManualResponder, ManualTurn
+from tests.sessions.conversation import settle
+from unbroken.sessions.errors import ResponderError
+from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
+from unbroken.sessions.items import ResponseRequest, SessionConfig, Usage
+from unbroken.sessions.responder import Finish, Handle, Output, Responder, Turn, Working
+from unbroken.sessions.response import Outcome
+from unbroken.sessions.run import CANCELLED, INTERRUPTED, Run, RunLimits
+
+TURN: Final = Turn(
+    session_id=SessionId("sess_1"),
+    response_id=ResponseId("r1"),
+    principal=PrincipalId("alice"),
+    attempt=1,
+    config=SessionConfig("m"),
+    request=ResponseRequest(),
+    messages=(),
+)
+
+
+class Bench:
+    """One run, its responder and its clock, without an actor."""
+
+    def __init__(self, limits: RunLimits | None = None) -> None:
+        self.clock = FakeClock()
+        self.responder = ManualResponder()
+        self.notified = 0
+        self.tasks: list[asyncio.Task[None]] = []
+        limits = limits or RunLimits()
+        self.run = Run(ResponseId("r1"), ItemId("i1"), limits, self.clock, self.notify)
+
+    def notify(self) -> None:
+        self.notified += 1
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.append(task)
+        return task
+
+    async def start(self, responder: Responder | None = None) -> None:
+        self.run.start(self.spawn, responder or self.responder, TURN)
+        await settle()
+
+    @property
+    def turn(self) -> ManualTurn:
+        return self.responder.last
+
+    async def say(self, *pieces: Output) -> None:
+        self.turn.say(*pieces)
+        await settle()
+
+    async def end(self) -> Outcome:
+        self.turn.end()
+        await settle()
+        return self.outcome
+
+    @property
+    def outcome(self) -> Outcome:
+        assert self.run.outcome is not None
+        return self.run.outcome
+
+    def text(self) -> str:
+        return "".join(self.run.take())
+
+    async def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    await bench.close()
+
+
+def code_of(outcome: Outcome) -> str | None:
+    return None if outcome.failure is None else outcome.failure.code
+
+
+# What is produced.
+
+
+async def test_pieces_are_kept_until_they_are_taken(bench: Bench) -> None:
+    await bench.start()
+    await bench.say("a", "", "bc")
+    assert bench.run.take() == ["a", "bc"]
+    assert bench.run.take() == []
+
+    await bench.say("d")
+    assert bench.run.take() == ["d"]
+
+
+async def test_every_piece_is_told_of(bench: Bench) -> None:
+    await bench.start()
+    before = bench.notified
+    await bench.say("a")
+
+    assert bench.notified == before + 1
+
+
+async def test_an_answer_that_just_ends_has_completed(bench: Bench) -> None:
+    await bench.start()
+    await bench.say("a")
+
+    assert await bench.end() == Outcome(status="completed")
+    assert bench.run.take() == ["a"], "what was said before the end is still there to be taken"
+    assert bench.clock.pending == 0
+
+
+async def test_an_answer_of_nothing_completes(bench: Bench) -> None:
+    await bench.start()
+
+    assert await bench.end() == Outcome(status="completed")
+
+
+async def test_the_last_bill_and_the_reason_to_stop_are_passed_on(bench: Bench) -> None:
+    await bench.start()
+    await bench.say(Usage(1, 1), "a", Finish("content_filter"), Usage(5, 6, 2))
+
+    assert await bench.end() == Outcome(status="incomplete", reason="content_filter", usage=Usage(5, 6, 2))
+
+
+async def test_a_handle_is_told_of_at_once(bench: Bench) -> None:
+    await bench.start()
+    before = bench.notified
+    await bench.say(Handle("upstream_1"))
+
+    assert bench.run.handle == "upstream_1"
+    assert bench.notified == before + 1
+
+
+async def test_the_responder_waits_when_nobody_takes(bench: Bench) -> None:
+    """A store that is slow must not let an answer pile up in memory."""
+    await bench.start()
+    await bench.say(*map(str, range(600)))
+    assert len(bench.run.pieces) == 256
+
+    taken = bench.run.take()
+    await settle()
+    assert len(bench.run.pieces) == 256
+    taken += bench.run.take()
+    await settle()
+    taken += bench.run.take()
+    assert taken == [str(n) for n in range(600)]
+
+
+async def test_a_responder_that_waits_to_be_taken_from_can_be_stopped(bench: Bench) -> None:
+    await bench.start()
+    await bench.say(*["x"] * 300)
+    bench.run.stop(CANCELLED)
+    await settle()
+
+    assert bench.run.outcome == CANCELLED
+    assert bench.turn.is_closed
+
+
+# The limit of an answer.
+
+
+@pytest.mark.parametrize(
+    ("pieces", "limit", "expected"),
+    [
+        (["abc", "def"], 6, "abcdef"),
+        (["abc", "def"], 5, "abcde"),
+        (["abc", "def"], 3, "abc"),
+        (["éé"], 3, "é"),
+        (["a😀"], 4, "a"),
+        (["a😀"], 5, "a😀"),
+        (["\ud83d", "\ude00"], 3, ""),
+    ],
+)
+async def test_an_answer_is_cut_at_its_limit_between_characters(
+    pieces: list[str], limit: int, expected: str
+) -> None:
+    bench = Bench(RunLimits(output_bytes=limit))
+    await bench.start()
+    await bench.say(*pieces)
+    if bench.run.outcome is None:
+        await bench.end()
+
+    is_cut = expected != "".join(pieces)
+    assert bench.text() == expected
+    assert bench.outcome == (
+        Outcome(status="incomplete", reason="max_output_tokens") if is_cut else Outcome(status="completed")
+    )
+    assert bench.turn.is_closed
+
+
+async def test_what_comes_behind_the_cut_is_not_waited_for() -> None:
+    bench = Bench(RunLimits(output_bytes=2))
+    await bench.start()
+    await bench.say("abc", "def", Usage(9, 9))
+
+    assert bench.text() == "ab"
+    assert bench.outcome.status == "incomplete"
+
+
+# Broken characters.
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (["\ud83d", "\ude00"], "😀"),
+        (["a\ud83d", "\ude00b"], "a😀b"),
+        (["\ud83d", "x"], "\ufffdx"),
+        (["\ude00x"], "\ufffdx"),
+        (["\ud83d", "\ud83d", "\ude00"], "\ufffd😀"),
+        (["é\ud83d", "", "\ude00"], "é😀"),
+    ],
+)
+async def test_halves_of_a_character_are_joined_across_pieces(
+    bench: Bench, pieces: list[str], expected: str
+) -> None:
+    await bench.start()
+    await bench.say(*pieces)
+
+    assert bench.text() == expected
+
+
+@given(st.lists(st.text(st.characters(codec=None), max_size=5), max_size=12))
+def test_whatever_is_said_can_be_written(pieces: list[str]) -> None:
+    """A lone half of a surrogate pair can't be encoded: it would break the log for everybody."""
+
+    async def produce() -> str:
+        bench = Bench()
+        await bench.start()
+        await bench.say(*pieces)
+        await bench.end()
+        return bench.text()
+
+    text = asyncio.run(produce())
+
+    text.encode()
+    whole = "".join(pieces).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert text == whole
+
+
+# Time.
+
+
+@pytest.mark.parametrize("sign", ["a", "", Working(), Usage(1, 1), Handle("h"), Finish()])
+async def test_every_sign_of_life_puts_the_stall_off(sign: Output) -> None:
+    bench = Bench(RunLimits(stall_timeout=10))
+    await bench.start()
+    for _ in range(5):
+        bench.clock.advance(9.9)
+        await bench.say(sign)
+        assert bench.run.outcome is None
+    bench.clock.advance(20)
+    await settle()
+
+    assert code_of(bench.outcome) == "agent_stalled"
+
+
+async def test_a_responder_that_shows_no_life_fails() -> None:
+    bench = Bench(RunLimits(stall_timeout=10))
+    await bench.start()
+    bench.clock.advance(9.9)
+    await settle()
+    assert bench.run.outcome is None
+    bench.clock.advance(0.2)
+    await settle()
+
+    assert bench.outcome.status == "failed"
+    assert code_of(bench.outcome) == "agent_stalled"
+    assert bench.outcome.failure is not None
+    assert "10 seconds" in bench.outcome.failure.message
+    assert bench.turn.is_closed
+    assert bench.clock.pending == 0
+
+
+async def test_what_was_billed_before_a_stall_is_still_billed() -> None:
+    bench = Bench(RunLimits(stall_timeout=10))
+    await bench.start()
+    await bench.say(Usage(7, 8))
+    bench.clock.advance(21)
+    await settle()
+
+    assert bench.outcome.usage == Usage(7, 8)
+
+
+async def test_signs_of_life_alone_do_not_go_on_for_ever() -> None:
+    bench = Bench(RunLimits(stall_timeout=10, turn_timeout=35))
+    await bench.start()
+    for _ in range(4):
+        assert bench.run.outcome is None
+        await bench.say("a")
+        bench.clock.advance(9)
+    await settle()
+
+    assert code_of(bench.outcome) == "turn_timeout"
+    assert bench.turn.is_closed
+
+
+# Being stopped.
+
+
+async def test_a_stop_closes_the_responder_first(bench: Bench) -> None:
+    await bench.start()
+    await bench.say("a")
+    bench.run.stop(CANCELLED)
+    assert bench.run.outcome is None
+    await settle()
+
+    assert bench.run.outcome == CANCELLED
+    assert bench.turn.is_closed
+    assert bench.clock.pending == 0
+
+
+async def test_the_first_stop_counts(bench: Bench) -> None:
+    await bench.start()
+    bench.run.stop(CANCELLED)
+    bench.run.stop(INTERRUPTED)
+    await settle()
+    bench.run.stop(INTERRUPTED)
+
+    assert bench.run.outcome == CANCELLED
+
+
+async def test_a_stop_after_the_end_changes_nothing(bench: Bench) -> None:
+    await bench.start()
+    await bench.end()
+    bench.run.stop(CANCELLED)
+
+    assert bench.outcome.status == "completed"
+    assert bench.clock.pending == 0
+
+
+async def test_a_stop_before_the_responder_was_called_ends_at_once(bench: Bench) -> None:
+    """A client may send a request and its cancel in one go; a task cancelled before it ran never runs."""
+    bench.run.start(bench.spawn, bench.responder, TURN)
+    bench.run.stop(CANCELLED)
+    await settle()
+
+    assert bench.run.outcome == CANCELLED
+    assert bench.responder.turns == []
+    assert bench.clock.pending == 0
+
+
+async def test_a_responder_that_swallows_the_cancel_is_left_at_its_next_piece(bench: Bench) -> None:
+    await bench.start()
+    bench.turn.ignores_cancel = True
+    bench.run.stop(CANCELLED)
+    await settle()
+    assert bench.run.outcome is None
+    await bench.say("late")
+
+    assert bench.run.outcome == CANCELLED
+    assert bench.run.take() == []
+    assert bench.turn.is_closed
+
+
+@pytest.mark.parametrize("how", ["ignores", "hangs"])
+async def test_a_responder_that_does_not_stop_is_not_waited_for(how: str) -> None:
+    bench = Bench(RunLimits(stop_timeout=2))
+    await bench.start()
+    held = asyncio.Event()
+    if how == "ignores":
+        bench.turn.ignores_cancel = True
+    else:
+        bench.turn.hangs_on_close = held
+    bench.run.stop(CANCELLED)
+    bench.clock.advance(1.9)
+    await settle()
+    assert bench.run.outcome is None
+
+    with capture_logs() as logs:
+        bench.clock.advance(0.2)
+    assert bench.run.outcome == CANCELLED
+    assert [entry["event"] for entry in logs] == ["responder does not stop"]
+    before = bench.notified
+
+    held.set()
+    await bench.say("late")
+    assert bench.run.outcome == CANCELLED
+    assert bench.run.take() == [], "nothing is taken from it any more"
+    assert bench.notified == before
+    assert all(task.done() for task in bench.tasks)
+
+
+async def test_a_responder_that_fails_while_it_is_stopped_was_stopped(bench: Bench) -> None:
+    class Clumsy:
+        async def respond(self, turn: Turn) -> AsyncGenerator[Output, None]:
+            try:
+                yield "a"
+                await asyncio.Event().wait()
+            finally:
+                raise ResponderError("agent_error", "The clean-up failed.")
+
+    await bench.start(Clumsy())
+    bench.run.stop(CANCELLED)
+    await settle()
+
+    assert bench.run.outcome == CANCELLED
+
+
+async def test_a_node_that_leaves_interrupts(bench: Bench) -> None:
+    await bench.start()
+    await bench.say("a")
+    for task in bench.tasks:
+        task.cancel()
+    await settle()
+
+    assert bench.run.outcome == INTERRUPTED
+    assert bench.tasks[0].cancelled(), "the node's own cancellation isn't swallowed"
+    assert bench.turn.is_closed
+    assert bench.clock.pending == 0
+
+
+# Failures.
+
+
+async def test_a_failure_with_a_name_is_shown_by_it(bench: Bench) -> None:
+    await bench.start()
+    await bench.say(Usage(3, 0))
+    bench.turn.fail(ResponderError("upstream_cut", "The line broke.", type="rate_limit_error"))
+    await settle()
+
+    assert bench.outcome.status == "failed"
+    assert bench.outcome.failure is not None
+    failure = bench.outcome.failure
+    assert (failure.code, failure.message, failure.type) == (
+        "upstream_cut",
+        "The line broke.",
+        "rate_limit_error",
+    )
+    assert bench.outcome.usage == Usage(3, 0)
+
+
+async def test_a_crash_shows_nothing_of_its_message(bench: Bench) -> None:
+    """It may quote the conversation or a key."""
+    await bench.start()
+    with capture_logs() as logs:
+        bench.turn.fail(RuntimeError("sk-secret"))
+        await settle()
+
+    assert code_of(bench.outcome) == "agent_crashed"
+    assert "sk-secret" not in repr(bench.outcome)
+    (entry,) = logs
+    assert (entry["event"], entry["error"]) == ("responder crashed", "RuntimeError")
+    assert "sk-secret" not in repr(logs)
+
+
+@pytest.mark.parametrize("output", [1, b"bytes", object()])
+async def test_what_is_no_output_is_a_crash(bench: Bench, output: object) -> None:
+    await bench.start()
+    await bench.say(output)  # type: ignore[arg-type]
+
+    assert code_of(bench.outcome) == "agent_crashed"
+
+
+async def test_a_responder_that_cancels_itself_has_crashed(bench: Bench) -> None:
+    """Some libraries let a CancelledError of their own escape: nobody asked for a stop."""
+    await bench.start()
+    bench.turn.fail(asyncio.CancelledError("its own"))
+    await settle()
+
+    assert code_of(bench.outcome) == "agent_crashed"
+    assert bench.tasks[0].done()
+    assert not bench.tasks[0].cancelled()
+
+
+async def test_a_responder_that_can_not_even_be_called_has_crashed(bench: Bench) -> None:
+    class Broken:
+        def respond(self, turn: Turn) -> AsyncGenerator[Output, None]:
+            raise ValueError("no")
+
+    await bench.start(Broken())
+
+    assert code_of(bench.outcome) == "agent_crashed"
+
+
+def test_logs_are_configured_for_tests() -> None:
+    """The tests above capture logs; a configuration that drops them would make them pass for nothing."""
+    with capture_logs() as logs:
+        structlog.get_logger().info("seen")
+    assert logs
+
+
+async def test_when_to_try_again_is_passed_on(bench: Bench) -> None:
+    await bench.start()
+    bench.turn.fail(ResponderError("upstream_rate_limited", "Too many.", retry_after=7.5))
+    await settle()
+
+    assert bench.outcome.failure is not None
+    assert bench.outcome.failure.retry_after == 7.5

@@ -1,0 +1,147 @@
+"""What is said in the docs is so: every setting, metric, error and close code, and the code in the README."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from unbroken import __version__
+from unbroken.server.agents import base
+from unbroken.server.config import Settings, shown
+from unbroken.server.errors import CLOSE_REASONS, ERROR_MEANINGS, CloseCode
+from unbroken.server.metrics import Metrics
+
+ROOT: Final = Path(__file__).parents[1]
+OPERATIONS: Final = (ROOT / "docs" / "operations.md").read_text()
+PROTOCOL: Final = (ROOT / "docs" / "protocol.md").read_text()
+DOCUMENTS: Final = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+SOURCES: Final = [*(ROOT / "server").rglob("*.py"), *(ROOT / "sessions").rglob("*.py")]
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Return all table rows whose first cell is code, by that code."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+        if line.startswith("| `") and len(cells) > 1:
+            found[cells[0].strip("`")] = cells[1:]
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_is_documented_with_its_default(name: str) -> None:
+    field = Settings.model_fields[name]
+
+    assert rows(OPERATIONS)[f"UNBROKEN_{name.upper()}"] == [shown(name, Settings()), field.description]
+
+
+def test_no_setting_is_documented_that_does_not_exist() -> None:
+    known = {f"UNBROKEN_{name.upper()}" for name in Settings.model_fields} | {"UNBROKEN_CONFIG"}
+    for document in DOCUMENTS:
+        assert set(re.findall(r"UNBROKEN_[A-Z_]+[A-Z]", document.read_text())) <= known, document.name
+
+
+def test_every_metric_is_documented() -> None:
+    metrics = Metrics()
+    names = {
+        family.name + ("_total" if family.type == "counter" else ""): family.documentation
+        for family in metrics.registry.collect()
+    }
+    documented = {name: cells for name, cells in rows(OPERATIONS).items() if name.startswith("unbroken_")}
+
+    assert {name: cells[-1] for name, cells in documented.items()} == names
+
+
+def test_every_error_code_is_documented_with_its_meaning() -> None:
+    documented = rows(PROTOCOL)
+
+    assert {code: documented[code][0] for code in ERROR_MEANINGS} == ERROR_MEANINGS
+
+
+def test_every_error_code_that_is_raised_has_a_meaning() -> None:
+    """Codes are the literal first arguments of what refuses, fails or answers."""
+    makers = {
+        "Refusal",
+        "DecodeError",
+        "ResponderError",
+        "Failure",
+        "_Refused",
+        "error_frame",
+        "_failed",
+        "lone_error",
+    }
+    used: set[str] = set()
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
+                if name in makers:
+                    used |= {
+                        arg.value
+                        for arg in node.args[:2]
+                        if isinstance(arg, ast.Constant)
+                        and isinstance(arg.value, str)
+                        and re.fullmatch(r"[a-z]+(_[a-z]+)+", arg.value)
+                    }
+    used -= {"server_error", "invalid_request_error"}  # types, not codes
+    agents = {
+        cls.code for cls in vars(base).values() if isinstance(cls, type) and issubclass(cls, base.AgentError)
+    }
+
+    assert len(used) > 20
+    assert used | agents <= set(ERROR_MEANINGS)
+
+
+def test_every_close_code_is_documented() -> None:
+    table = {cells[0] for line in PROTOCOL.splitlines() if (cells := line.strip("| ").split(" | "))}
+
+    assert {str(int(code)) for code in CloseCode} <= table
+    assert set(CLOSE_REASONS) == set(CloseCode)
+    assert all(len(reason.encode()) <= 123 for reason in CLOSE_REASONS.values())  # RFC 6455, section 5.5
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} -> {target}"
+
+
+def test_paths_that_documents_name_exist() -> None:
+    for document in DOCUMENTS:
+        for path in re.findall(r"`((?:server|sessions|tests|docs)/[\w./-]*)`", document.read_text()):
+            assert (ROOT / path).exists(), f"{document.name} names {path}"
+
+
+def test_the_code_in_the_readme_is_python() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+    assert len(blocks) == 3
+    for block in blocks:
+        compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_decisions_are_numbered_and_fit_a_page() -> None:
+    decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+    assert [int(path.name[:4]) for path in decisions] == list(range(1, len(decisions) + 1))
+    for path in decisions:
+        assert len(path.read_text().splitlines()) <= 60, path.name
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert versions[0] == __version__
+
+
+def test_nothing_names_a_machine_or_a_registry() -> None:
+    """The repository speaks of the product only."""
+    pattern = re.compile(
+        r"(?<![\w/.])/(?:work|tmp|root|home)/\w|pypi\.org|pythonhosted|registry\.npmjs|deb\.debian"
+    )
+    for path in [*DOCUMENTS, *SOURCES, ROOT / "Makefile", *(ROOT / "requirements").iterdir()]:
+        assert not pattern.search(path.read_text()), path.name
