@@ -40,7 +40,7 @@ MODEL := $(VENV)/.embedded
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint bench cover lock chromium
+.PHONY: help setup run test check lint bench cover lock chromium links
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,7 +80,13 @@ $(VENV)/.run: requirements/build.txt requirements/run.txt | $(BIN)/python
 	@$(call install,$(VENV)) --require-hashes -r requirements/build.txt -r requirements/run.txt
 	@touch $@
 
-$(VENV)/.project: pyproject.toml unbroken/__init__.py $(VENV)/.run
+# Some ways of copying a tree turn symbolic links into small text files.
+links:
+	@for half in server sessions; do \
+		[ -L unbroken/$$half ] || { rm -f unbroken/$$half && ln -s ../$$half unbroken/$$half; }; \
+	done
+
+$(VENV)/.project: pyproject.toml unbroken/__init__.py $(VENV)/.run | links
 	@$(call install,$(VENV)) --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -777,14 +777,16 @@ progress: Final = st.one_of(
         st.sampled_from(["completed", "failed", "cancelled", "interrupted"]),
     ),
 )
-steps: Final = st.lists(st.one_of(commands, asks, progress, progress, st.just(("answer",))), max_size=40)
+steps: Final = st.lists(
+    st.one_of(commands, asks, progress, progress, st.just(("answer",))), min_size=8, max_size=40
+)
 
 
 class Driven(Told):
     """A session that random steps are tried on; a step that can't be made now is skipped."""
 
     def __init__(self, policy: Concurrency) -> None:
-        super().__init__(policy, SessionLimits(conversation_bytes=12, items=4, beside=2, queued=1))
+        super().__init__(policy, SessionLimits(conversation_bytes=1_000, items=4, beside=2, queued=1))
         self.asked = 0
 
     def step(self, step: object) -> object:
@@ -863,7 +865,8 @@ def test_bounds_and_accounts_hold_whatever_happens(policy: Concurrency, taken: l
         beside = len(session.responses) - len(conversation)
         assert beside <= limits.beside
         assert sum(each.ordinal > 0 for each in active) <= 1, "two answers at once in the conversation"
-        assert session.conversation_bytes == sum(len(item.text.encode()) for item in session.items())
+        begun = [Message(each.item_id, "assistant", ()) for each in conversation if each.item_id]
+        assert session.conversation_bytes == sum(item.size for item in [*session.items(), *begun])
         assert len({item.id for item in session.items()}) == len(session.items())
 
 
