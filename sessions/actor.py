@@ -1,11 +1,12 @@
 """Runs one session: takes inputs in, lets responses run, and writes what comes of it.
 
 The actor decides nothing itself. It feeds committed entries to the session,
-asks it what follows, has the store write that, and starts and stops responders
-until they match the session's state. It is the only writer of its session's
-outputs, with one write in flight.
+asks it what follows, has the committer write that, and starts and stops
+responders until they match the session's state. It is the only writer of its
+session's outputs, with one write in flight.
 
-It has a task only while there is something to do; an idle session has none.
+It is called when there may be something to do, and has no task of its own,
+except while it reads or compacts in the store.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import structlog
 
 from unbroken.sessions.backends.base import Append, Fence, InputKey, Receipt, SessionStore, Snapshot
 from unbroken.sessions.clock import Clock
+from unbroken.sessions.committer import Committer
 from unbroken.sessions.cursor import Feed
 from unbroken.sessions.entries import (
     Body,
@@ -45,6 +47,12 @@ __all__ = ["Actor", "ActorLimits"]
 
 _READ_LIMIT: Final = 4096
 
+_EDGE: Final = 0.004
+"""Seconds: a piece that comes so long after the last write is written at once; others can wait a moment."""
+
+_ACCOUNT_STEP: Final = 8192
+"""Bytes by which a session may grow before its node is told, while nothing else happens in it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorLimits:
@@ -67,6 +75,7 @@ class Actor:
         *,
         principal: PrincipalId,
         store: SessionStore,
+        committer: Committer,
         fence: Fence,
         responder: Responder,
         clock: Clock,
@@ -84,7 +93,10 @@ class Actor:
         """When something last happened here, by the clock."""
         self.is_opened = opened
         """Whether the store knows the session. An empty session costs it nothing."""
+        self.is_scheduled = False
+        """The committer's note."""
         self._store = store
+        self._committer = committer
         self._fence = fence
         self._responder = responder
         self._clock = clock
@@ -101,12 +113,17 @@ class Actor:
             for response in session.responses.values()
             if response.attempt.state is not AttemptState.QUEUED
         }
-        self._work = asyncio.Event()
-        self._is_awake = False  # whether the task runs
-        self._behind = False  # whether the store is known to hold entries not applied yet
+        self._is_stirred = False  # whether anything but new pieces may call for a write
+        self._consuming = 0  # the last input that the write in flight answers
+        self._is_writing = False
+        self._wrote_at = -_EDGE  # when pieces were last written, by the clock
+        self._is_behind = False  # whether the store is known to hold entries not applied yet
+        self._reading: asyncio.Task[None] | None = None  # catches up with the store
+        self._compacting: asyncio.Task[None] | None = None
+        self._compacted = log.floor  # how far the store has forgotten
+        self._accounted = 0  # the log's size when the node was last told
         self._interrupting = False
         self._opening: asyncio.Task[None] | None = None
-        self._compacted = log.floor  # how far the store has forgotten
 
     @property
     def log(self) -> EventLog:
@@ -121,7 +138,15 @@ class Actor:
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do and nobody is connected."""
-        return not self._is_awake and not self.session.is_busy and not len(self.feed)
+        return not (
+            self.is_scheduled
+            or self._is_writing
+            or self._reading
+            or self._compacting
+            or self._runs
+            or self.session.is_busy
+            or len(self.feed)
+        )
 
     @property
     def fence(self) -> Fence:
@@ -151,7 +176,7 @@ class Actor:
         if receipt.entry is not None:
             self._ingest([receipt.entry])
         elif receipt.seq > self.session.applied:
-            self._behind = True  # written, and its sender was cut off before this node was told
+            self._is_behind = True  # written, and its sender was cut off before this node was told
         self.wake()
         return receipt
 
@@ -176,14 +201,13 @@ class Actor:
 
     def wake(self) -> None:
         """Have a look at what there is to do."""
-        self._work.set()
-        if not self._is_awake and self.feed.ended is None:
-            self._spawn(self._live())
-            self._is_awake = True
+        self._is_stirred = True
+        if self.feed.ended is None:
+            self._committer.schedule(self)
 
     def look(self) -> None:
         """Read what other nodes have written: there is said to be something."""
-        self._behind = True
+        self._is_behind = True
         self.wake()
 
     def interrupt(self) -> None:
@@ -203,62 +227,122 @@ class Actor:
         fence = self._fence
         try:
             await self._store.create(self.session.id, fence.node, fence.incarnation)
-            await self._commit([SessionOpened(self.principal, self.session.config)])
+            opened = [SessionOpened(self.principal, self.session.config)]
+            (result,) = await self._store.append([Append(self.session.id, fence, 0, 0, opened)])
+            if isinstance(result, StoreError):
+                raise result
         except StoreError as exc:
             self._abandon(exc)
             raise
+        self._ingest(result)
         self.is_opened = True
-
-    # The task.
-
-    async def _live(self) -> None:
-        """Work until nothing is left to do. A failure ends the session on this node, not the node."""
-        log = structlog.get_logger()
-        try:
-            await self._loop()
-        except StoreError as exc:
-            log.error("session lost", session_id=self.session.id, reason=type(exc).__name__)
-            self._abandon(exc)
-        except Exception as exc:  # the boundary: a bug in one session must not reach another
-            log.exception("session crashed", session_id=self.session.id)
-            self._abandon(SessionError(f"{type(exc).__name__} in the session's owner"))
-        finally:
-            self._is_awake = False
-            self.last_active = self._clock.monotonic()
-            self._on_change(self)
 
     def _abandon(self, reason: SessionError) -> None:
         """Give the session up: whoever reconnects finds what the store holds."""
         for run in self._runs.values():
             run.stop(INTERRUPTED)
+        self._runs.clear()
         self.feed.end(reason)
         self._tell_waiters()
+        self._rest()
 
-    async def _loop(self) -> None:
-        while True:
-            self._work.clear()
-            if self._behind:
-                await self._catch_up()
-            if bodies := self._produced():
-                await self._commit(bodies)
-            elif self.session.has_inputs:
-                consumed, bodies = self.session.decide()
-                await self._commit(bodies, consumed=consumed)
-            elif bodies := self._ended() or self.session.promote():
-                await self._commit(bodies)
-            elif self._floor_moved():
-                await self._compact()
-            elif not self._work.is_set():
-                if not self._runs:
-                    return  # nothing is awaited since the check, so no wake-up can be missed
-                await self._work.wait()
-            if not self._behind:  # otherwise what was written last may not be applied yet
-                self._reconcile()
+    def _fail(self, exc: Exception) -> None:
+        """Give the session up because of *exc*. A failure ends the session on this node, not the node."""
+        log = structlog.get_logger()
+        if isinstance(exc, StoreError):
+            log.error("session lost", session_id=self.session.id, reason=type(exc).__name__)
+            self._abandon(exc)
+        else:  # the boundary: a bug in one session must not reach another
+            log.error("session crashed", session_id=self.session.id, exc_info=exc)
+            self._abandon(SessionError(f"{type(exc).__name__} in the session's owner"))
+
+    def _rest(self) -> None:
+        """Note that nothing is left to do."""
+        self.last_active = self._clock.monotonic()
+        self._account()
+
+    def _account(self) -> None:
+        self._accounted = self.log.size
+        self._on_change(self)
+
+    # What is written.
+
+    def next_append(self) -> Append | None:
+        """See :meth:`Writer.next_append`."""
+        if self.feed.ended is not None or self._is_writing or self._reading:
+            return None
+        try:
+            if self._is_behind:
+                self._read_on()
+                return None
+            answered, bodies = self._next()
+        except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
+            self._fail(exc)
+            return None
+        if bodies is None:
+            return None
+        self._is_writing = True
+        self._consuming = answered
+        return Append(self.session.id, self._fence, self.session.applied, answered, bodies)
+
+    def _next(self) -> tuple[int, Sequence[Body] | None]:
+        """Return the last input that is answered, and what is to be written; None: there is nothing."""
+        session = self.session
+        consumed = session.consumed
+        if bodies := self._produced():
+            return consumed, bodies
+        if self._is_stirred:
+            if session.has_inputs:
+                return session.decide()
+            if bodies := self._ended() or session.promote():
+                return consumed, bodies
+            self._is_stirred = False
+            if self.log.floor > self._compacted and self._compacting is None:
+                self._compacting = self._spawn(self._compact())
+            if not self._runs:
+                self._rest()
+        return consumed, None
+
+    def committed(self, result: Sequence[Entry] | StoreError) -> bool:
+        """See :meth:`Writer.committed`."""
+        self._is_writing = False
+        try:
+            if isinstance(result, StoreError):
+                raise result
+            self._ingest(result)
+            if self._is_stirred:  # else it was but pieces
+                self.session.consume(self._consuming)
+                self._tell_waiters()
+                if not self._is_behind:  # otherwise what was written last may not be applied yet
+                    self._reconcile()
+        except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
+            self._fail(exc)
+        return self._is_stirred or self._is_behind
+
+    def _heard(self) -> None:
+        """Write what a run has produced: at once, unless that was done a moment ago."""
+        if self.feed.ended is not None:
+            return
+        now = self._clock.monotonic()
+        try:
+            if now - self._wrote_at >= _EDGE:
+                self._wrote_at = now
+                self._committer.write(self)
+            elif any(run.outcome is not None for run in self._runs.values()):
+                self._committer.schedule(self)
+            else:
+                self._committer.hold(self)
+        except NodeDraining:
+            pass  # nobody will miss it
 
     def _produced(self) -> list[Body]:
         """Return what the runs have produced since the last time."""
         bodies: list[Body] = []
         for run in self._runs.values():
+            if run.outcome is not None:
+                self._is_stirred = True
+            if not run.pieces and run.handle is None:
+                continue
             response = self.session.responses[run.response_id]
             ordinal = response.ordinal
             if run.handle is not None:
@@ -301,7 +385,7 @@ class Actor:
             if run is None:
                 is_ours = response.id not in self._orphans and not self._interrupting
                 if state is AttemptState.STARTING and is_ours:
-                    run = Run(response.id, new_item_id(), self._limits.run, self._clock, self._work.set)
+                    run = Run(response.id, new_item_id(), self._limits.run, self._clock, self._heard)
                     self._runs[response.id] = run
                     run.start(self._spawn, self._responder, self._turn(response))
             elif state is AttemptState.CANCELLING:
@@ -309,26 +393,26 @@ class Actor:
 
     # The store.
 
-    async def _commit(self, bodies: Sequence[Body], *, consumed: int | None = None) -> None:
-        consumed = self.session.consumed if consumed is None else consumed
-        append = Append(self.session.id, self._fence, self.session.applied, consumed, bodies)
-        (result,) = await self._store.append([append])
-        if isinstance(result, StoreError):
-            raise result
-        self._ingest(result)
-        self.session.consume(consumed)
-        self._tell_waiters()
+    def _read_on(self) -> None:
+        """Catch up with what the store holds and this node has not seen: nothing is written meanwhile."""
+        self._reading = self._spawn(self._catch_up())
 
     async def _catch_up(self) -> None:
-        """Apply what the store holds and this node has not seen: inputs that other nodes submitted."""
-        self._behind = False
-        while True:
-            entries = await self._store.read(
-                self.session.id, self._fence.incarnation, self.session.applied, _READ_LIMIT
-            )
-            if not entries:
-                return
-            self._ingest(entries)
+        session = self.session
+        try:
+            while self._is_behind:
+                self._is_behind = False
+                while entries := await self._store.read(
+                    session.id, self._fence.incarnation, session.applied, _READ_LIMIT
+                ):
+                    self._ingest(entries)
+            self._reconcile()
+        except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
+            self._fail(exc)
+        finally:
+            self._reading = None
+        with suppress(NodeDraining):
+            self.wake()
 
     def _ingest(self, entries: Sequence[Entry]) -> None:
         """Apply committed entries in order. What leaves a gap waits until it is closed from the store."""
@@ -338,26 +422,32 @@ class Actor:
             if entry.seq <= session.applied:
                 continue
             if entry.seq != session.applied + 1:
-                self._behind = True
-                self._work.set()
+                self._is_behind = True
                 break
             session.apply(entry)
             log.append(entry)
-            if type(entry.body) is Refused:
-                self._on_refusal(entry.body.code)
-            if type(entry.body) is ResponseDone:
-                log.pack(entry.body.response_id, entry.body.output)
-                self._on_response(entry.body.status)
-                structlog.get_logger().info(
-                    "response ended",
-                    session_id=session.id,
-                    response_id=entry.body.response_id,
-                    status=entry.body.status,
-                    code=None if entry.body.failure is None else entry.body.failure.code,
-                )
+            if type(entry.body) is not Deltas:
+                self._is_stirred = True
+                self._observe(entry.body)
         self._trim(before)
-        self._on_change(self)
+        if abs(log.size - self._accounted) > _ACCOUNT_STEP:
+            self._account()
         self.feed.publish()
+
+    def _observe(self, body: Body) -> None:
+        """See to what an entry means beside the session's state."""
+        if type(body) is Refused:
+            self._on_refusal(body.code)
+        elif type(body) is ResponseDone:
+            self.log.pack(body.response_id, body.output)
+            self._on_response(body.status)
+            structlog.get_logger().info(
+                "response ended",
+                session_id=self.session.id,
+                response_id=body.response_id,
+                status=body.status,
+                code=None if body.failure is None else body.failure.code,
+            )
 
     def _trim(self, latest: int) -> None:
         """Forget what is over the bounds: not until it is somewhat over, and then enough for a while."""
@@ -371,9 +461,6 @@ class Actor:
                 latest=latest,
             )
 
-    def _floor_moved(self) -> bool:
-        return self.log.floor > self._compacted
-
     async def _compact(self) -> None:
         """Let the store forget what this node has forgotten."""
         log = self.log
@@ -381,7 +468,14 @@ class Actor:
         applied = self.session.applied
         snapshot = Snapshot(applied, log.nonce_at(applied), self.session.snapshot())
         self._kept_elsewhere = len(snapshot.data)
-        await self._store.compact(self.session.id, self._fence, log.floor, snapshot)
+        try:
+            await self._store.compact(self.session.id, self._fence, log.floor, snapshot)
+        except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
+            self._fail(exc)
+        finally:
+            self._compacting = None
+        with suppress(NodeDraining):
+            self.wake()
 
     def _turn(self, response: Response) -> Turn:
         return Turn(

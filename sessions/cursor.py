@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from unbroken.sessions.errors import CursorLost, SessionError
 from unbroken.sessions.event_log import EventLog, Position, Record
@@ -40,7 +41,7 @@ class Feed:
 
     def publish(self) -> None:
         """Wake every cursor: the log grew, or there is something else to look at."""
-        for cursor in self._cursors:
+        for cursor in tuple(self._cursors):  # whoever is woken may leave
             cursor.wake()
 
     def end(self, reason: SessionError) -> None:
@@ -55,12 +56,13 @@ class Cursor:
     Use from one task at a time.
     """
 
-    __slots__ = ("_feed", "_woken", "chain", "seq")
+    __slots__ = ("_feed", "_listener", "_woken", "chain", "seq")
 
     def __init__(self, feed: Feed, seq: int, chain: ChainId) -> None:
         self._feed = feed
         self._woken = asyncio.Event()
         self._woken.set()
+        self._listener: Callable[[], None] | None = None
         self.seq = seq
         """Everything up to here has been taken."""
         self.chain = chain
@@ -96,9 +98,16 @@ class Cursor:
         """Wait until woken since :meth:`take` last found nothing. Cancelling it loses nothing."""
         await self._woken.wait()
 
+    def listen(self, callback: Callable[[], None] | None) -> None:
+        """Call *callback*, which must not raise, when there is something to look at: no task has to wait."""
+        self._listener = callback
+
     def wake(self) -> None:
-        """Let :meth:`wait` return."""
-        self._woken.set()
+        """Let :meth:`wait` return, or call who listens."""
+        if self._listener is not None:
+            self._listener()
+        else:
+            self._woken.set()
 
     def position(self) -> Position:
         """Return where the cursor is.

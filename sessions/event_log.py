@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from unbroken.sessions.entries import (
     Deltas,
@@ -73,7 +74,7 @@ class Verdict(enum.Enum):
     """It is beyond the head."""
 
 
-class Slice(NamedTuple):
+class Slice(Struct, frozen=True):
     """Consecutive pieces of one output, as read from a log. ``nonces[i]`` belongs to ``parts[i]``."""
 
     seq: int
@@ -113,17 +114,16 @@ class Run:
     def last(self) -> int:
         return self.seq + len(self._nonces) - 1
 
-    def takes(self, seq: int, body: Deltas) -> bool:
-        """Return whether *body*, at *seq*, goes on where this run stops."""
+    def takes(self, body: Deltas) -> bool:
+        """Return whether *body*, which comes next in the log, goes on where this run stops."""
         own = self.body
         return (
             self._ends is None
             and self.size < _RUN_LIMIT
-            and seq == self.last + 1
-            and body.response_id == own.response_id
             and body.item_id == own.item_id
-            and body.output_index == own.output_index
             and body.content_index == own.content_index
+            and body.output_index == own.output_index
+            and body.response_id == own.response_id
         )
 
     def extend(self, parts: list[str], nonce: Nonce) -> int:
@@ -214,7 +214,7 @@ class EventLog:
             if not body.parts:
                 raise ValueError("a Deltas entry must hold at least one piece")
             tail = self._segments[-1] if self._segments else None
-            if not (type(tail) is Run and tail.takes(entry.seq, body)):
+            if not (type(tail) is Run and tail.takes(body)):
                 tail = Run(entry.seq, body)
                 self._add(tail, entry.seq)
             self.size += tail.extend(body.parts, entry.nonce)
@@ -254,6 +254,9 @@ class EventLog:
 
         *after* must not be below the floor: check first.
         """
+        tail = self._segments[-1] if self._segments else None
+        if type(tail) is Run and after >= tail.seq - 1:
+            return [tail.slice(after, limit)] if after < self.head else []
         records: list[Record] = []
         index = max(0, bisect_right(self._firsts, after + 1) - 1)
         while limit > 0 and index < len(self._segments):

@@ -23,7 +23,6 @@ __all__ = [
     "new_incarnation",
     "new_item_id",
     "new_node_id",
-    "new_nonce",
     "new_response_id",
     "new_session_id",
 ]
@@ -81,8 +80,3 @@ def new_chain_id() -> ChainId:
 def new_incarnation() -> Incarnation:
     """Return a fresh incarnation."""
     return Incarnation(secrets.token_hex(4))
-
-
-def new_nonce() -> Nonce:
-    """Return a fresh nonce, below 2**32."""
-    return Nonce(secrets.randbits(32))

@@ -19,6 +19,7 @@ import structlog
 from unbroken.sessions.actor import Actor, ActorLimits
 from unbroken.sessions.backends.base import Fence, InputKey, Receipt, SessionStore
 from unbroken.sessions.clock import Clock, Timer
+from unbroken.sessions.committer import Committer
 from unbroken.sessions.cursor import Cursor
 from unbroken.sessions.entries import CancelResponse, CreateResponse, DeleteItem, Status, Submitted
 from unbroken.sessions.errors import (
@@ -67,6 +68,8 @@ class NodeLimits:
     """When the node is full, one that has been so for this long makes room for a new one."""
     empty_grace: float = 60.0
     """One that never had an input, after so long without a connection."""
+    patience: float = 0.0
+    """Pieces of an answer that come faster than this are written together, but for the first."""
     sweep_interval: float = 15.0
     """How often the node looks for sessions to forget."""
 
@@ -98,12 +101,17 @@ class Attachment:
         self._actor = actor
         self.cursor: Final = cursor
         self.resumed: Final = resumed
-        self.preamble: Final = preamble
+        self.preamble = preamble
 
     @property
     def session(self) -> Session:
         """The session, to look at and not to touch."""
         return self._actor.session
+
+    def take_preamble(self) -> list[Standing]:
+        """Return the preamble, and keep none of it: a connection may live for days."""
+        preamble, self.preamble = self.preamble, []
+        return preamble
 
     @property
     def is_finished(self) -> bool:
@@ -167,6 +175,7 @@ class Node:
         self.hub: Final = Hub()
         self.limits: Final = limits
         self._store = store
+        self._committer = Committer(store, self._spawn, clock, patience=limits.patience)
         self._responder = responder
         self._clock = clock
         self._on_response = on_response
@@ -192,6 +201,7 @@ class Node:
         traceback: TracebackType | None,
     ) -> None:
         self._is_open = False
+        self._committer.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
         for task in self._tasks:
@@ -352,6 +362,7 @@ class Node:
             log,
             principal=principal,
             store=self._store,
+            committer=self._committer,
             fence=fence,
             responder=self._responder,
             clock=self._clock,

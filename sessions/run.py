@@ -121,19 +121,23 @@ class Run:
                 async for output in outputs:
                     if self._ending is not None:
                         break  # it swallowed the cancellation
-                    self._last_sign = self._clock.monotonic()
                     if isinstance(output, str):
                         if not output:
+                            self._last_sign = self._clock.monotonic()
                             continue
                         if not self._add(output):
                             self._finish = Finish("max_output_tokens")
                             break
-                        self._notify()
-                        if len(self.pieces) >= _PIECES_HELD:
+                        count = len(self.pieces)
+                        if count == 1:  # of the others it has been told
+                            self._last_sign = self._clock.monotonic()
+                            self._notify()
+                        elif count >= _PIECES_HELD:
                             self._room.clear()
                             await self._room.wait()
                             self._last_sign = self._clock.monotonic()
                     else:
+                        self._last_sign = self._clock.monotonic()
                         self._note(output)
             if self._surrogate:
                 self._surrogate = ""  # its second half never came
@@ -154,9 +158,11 @@ class Run:
 
     def _add(self, text: str) -> bool:
         """Take in a piece; False: it reached beyond the limit, and only what fits was taken."""
-        if not text.isascii() or self._surrogate:
+        if text.isascii() and not self._surrogate:
+            size = len(text)
+        else:
             text = self._join_surrogates(text)
-        size = len(text) if text.isascii() else len(text.encode())
+            size = len(text.encode())
         room = self._limits.output_bytes - self._bytes
         self._bytes += size
         if size > room:
@@ -223,11 +229,11 @@ class Run:
         if now >= self._deadline:
             message = f"The answer wasn't complete after {self._limits.turn_timeout:g} seconds."
             self.stop(self._failed("turn_timeout", message, "server_error"))
-        elif now >= self._last_sign + self._limits.stall_timeout and self._room.is_set():
+        elif now >= self._last_sign + self._limits.stall_timeout and not self.pieces:
             message = f"The agent produced nothing for {self._limits.stall_timeout:g} seconds."
             self.stop(self._failed("agent_stalled", message, "server_error"))
         else:
-            if not self._room.is_set():
+            if self.pieces:
                 self._last_sign = now  # it waits for the store, not we for it
             self._watch()
 

@@ -112,7 +112,8 @@ class Session:
         match body:
             case Deltas():
                 response = self.responses[body.response_id]
-                response.attempt.tell(Signal.PRODUCED)
+                if response.attempt.state is not AttemptState.STREAMING:  # else the table says: as it is
+                    response.attempt.tell(Signal.PRODUCED)
                 response.parts.extend(body.parts)
                 response.ordinal += len(body.parts)
             case Submitted():

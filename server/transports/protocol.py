@@ -11,25 +11,34 @@ document; ``tests/server/test_protocol.py`` fails when one of them goes.
 from __future__ import annotations
 
 from asyncio import BaseTransport, TimerHandle, Transport
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from unbroken.server.transports.outlet import EXTENSION
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
     from uvicorn.config import Config
     from uvicorn.server import ServerState
     from websockets.frames import Frame
+    from websockets.http11 import Request
 
 __all__ = ["HttpProtocol", "WebSocketProtocol"]
+
+_SHORT_HEADERS: Final = tuple(bytes((0x81, size)) for size in range(126))
+"""Of final, unmasked text frames (RFC 6455, 5.2)."""
 
 _PONG_START: Final = b"\x8a"  # a server's pong begins so: final, and never compressed
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """One WebSocket. It begins soon or never; however it ends, it is gone soon after."""
+    """One WebSocket. It begins soon or never; however it ends, it is gone soon after.
+
+    It is the :class:`~unbroken.server.transports.outlet.Outlet` of its own connection.
+    """
 
     handshake_timeout: ClassVar[float] = 10.0
     """Seconds from the hand-over by ``HttpProtocol`` to the answer to the handshake."""
@@ -47,6 +56,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._abort_timer: TimerHandle | None = None  # runs while the connection is ending
         self._handshake_timer: TimerHandle | None = None
         self._late_pong = b""  # the answer to the latest ping, while there is no room for it
+        self._on_writable: Callable[[], None] | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Note the hand-over. uvicorn: waits without limit for a handshake to be complete."""
@@ -63,6 +73,45 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.conn.handshake_exc is not None and not self.transport.is_closing():
             self._refuse()
         self._bound_flush()
+
+    def handle_connect(self, event: Request) -> None:
+        """Begin the handshake, and offer the outlet to the application."""
+        super().handle_connect(event)
+        if self.handshake_initiated and not self.handshake_complete and not self.conn.extensions:
+            extensions: dict[Any, Any] = self.scope["extensions"]
+            extensions[EXTENSION] = self
+
+    @property
+    def is_writable(self) -> bool:
+        """See :attr:`Outlet.is_writable`."""
+        return self.writable.is_set()
+
+    def write(self, messages: Sequence[bytes]) -> None:
+        """See :meth:`Outlet.write`. All of *messages* leave in one write.
+
+        uvicorn: a frame object, a walk through the state machine and a write
+        for each message, which cost several times what the message does.
+        """
+        if self.close_sent or self.disconnected:
+            return
+        parts: list[bytes] = []
+        for message in messages:
+            size = len(message)
+            if size < 126:
+                parts.append(_SHORT_HEADERS[size])
+            elif size < 65536:
+                parts.append(b"\x81\x7e" + size.to_bytes(2))
+            else:
+                parts.append(b"\x81\x7f" + size.to_bytes(8))
+            parts.append(message)
+        self.transport.write(b"".join(parts))
+
+    def listen(self, callback: Callable[[], None] | None) -> None:
+        """See :meth:`Outlet.listen`."""
+        self._on_writable = callback
+
+    async def flushed(self) -> None:
+        """See :meth:`Outlet.flushed`. There is nothing to wait for: a write is a write."""
 
     def handle_cont(self, event: Frame) -> None:
         """Add a fragment. uvicorn: collects empty ones without limit, as only bytes are counted."""
@@ -114,6 +163,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         pong, self._late_pong = self._late_pong, b""
         if not self.close_sent and not self.transport.is_closing():
             self.transport.write(pong)
+            if self._on_writable is not None:
+                self._on_writable()
 
     def handle_parser_exception(self) -> None:
         """Close. uvicorn: raises when a broken frame comes before the handshake is complete."""

@@ -1,9 +1,10 @@
 """The door ``WS /v1/realtime``: one client's socket, pumped into and out of its session.
 
-Three things go on at once, and none waits for another: the reader takes frames
-off the socket and never works, so that pings are always answered; the worker
-takes them one by one to the session; the writer sends what the cursor yields.
-A slow client only holds up its own writer, which has no queue.
+Three things go on, and none waits for another: the reader takes frames off the
+socket and never works, so that pings are always answered; the worker, a task
+while there is something to work on, takes them one by one to the session; and
+whenever the cursor has something new, or the client takes more, what there is
+is sent, from a callback. A slow client holds up nobody, and has no queue.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-import anyio
 import orjson
 import structlog
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
+from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.auth import Authenticator, Unauthenticated
 from unbroken.server.errors import CLOSE_REASONS, CloseCode
@@ -32,6 +34,7 @@ from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import Frame, error_frame
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
+from unbroken.server.transports.outlet import AsgiOutlet, Outlet, outlet_of
 from unbroken.sessions.errors import (
     CursorLost,
     NodeDraining,
@@ -51,6 +54,9 @@ __all__ = ["RealtimeDoor"]
 _RETRY_AFTER: Final = "2"
 _READ_LIMIT: Final = 512
 """Sequence numbers that the writer takes at a time."""
+
+_BATCH_BYTES: Final = 16_384
+"""What is sent in one write, with the last frame that still begins within it."""
 
 _TURNS_TO_WORKER: Final = 16
 """Turns of the loop that the reader leaves to the worker after each frame: more than it takes in memory."""
@@ -106,7 +112,8 @@ class RealtimeDoor:
         try:
             await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
             with self._metrics.connections.track_inprogress():
-                pump = _Pump(admitted, self._limits, self._metrics, receive, send)
+                outlet = outlet_of(scope, send)
+                pump = _Pump(admitted, self._limits, self._metrics, receive, send, outlet)
                 await pump.run()
         finally:
             admitted.attachment.close()
@@ -227,6 +234,7 @@ class _Pump:
         metrics: Metrics,
         receive: Receive,
         send: Send,
+        outlet: Outlet,
     ) -> None:
         self._admitted = admitted
         self._attachment = admitted.attachment
@@ -236,43 +244,78 @@ class _Pump:
         self._metrics = metrics
         self._receive = receive
         self._send = send
+        self._outlet = outlet
+        self._pending: Iterator[bytes] | None = None  # frames of what was taken, encoded as they are sent
         self._inbox: deque[str | bytes] = deque()
-        self._arrived = asyncio.Event()
-        self._own: deque[Frame] = deque()  # frames for this client alone, until the writer takes them
-        self._taken = asyncio.Event()  # the writer has taken one of them
+        self._own: deque[Frame] = deque()  # frames for this client alone, until they are sent
+        self._taken = asyncio.Event()  # one of them was
         self._submitted = 0  # the last input that was written
+        self._worker: asyncio.Task[None] | None = None  # there is one while there is something to work on
+        self._cut = asyncio.timeout(None)  # ends the reading early
+        self._is_over = False
         self._close: CloseCode | None = None
-        self._log = structlog.get_logger()
+        self._log: FilteringBoundLogger = structlog.get_logger()
 
     async def run(self) -> None:
         """Return when the connection has ended, by whichever side."""
-        # In this connection's task alone; whatever it calls logs them too.
-        bind_contextvars(session_id=self._attachment.session.id, connection_id=secrets.token_hex(6))
+        # In this connection's task and the worker alone; whatever they call logs them too.
+        connection_id = secrets.token_hex(6)
+        bind_contextvars(session_id=self._attachment.session.id, connection_id=connection_id)
+        self._log = self._log.bind(session_id=self._attachment.session.id, connection_id=connection_id)
         self._log.debug("connection opened", resumed=self._admitted.resumed)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._ends, self._work, tasks.cancel_scope)
-            tasks.start_soon(self._ends, self._write, tasks.cancel_scope)
-            await self._read()
-            tasks.cancel_scope.cancel()
-        if self._close is not None:
-            await self._hang_up(self._close)
+        async with self._sender():
+            try:
+                async with self._cut:
+                    self._open()
+                    await self._read()
+            except TimeoutError:
+                if not self._cut.expired():
+                    raise
+            finally:
+                self._is_over = True
+                self._cursor.listen(None)
+                self._outlet.listen(None)
+                await self._stop(self._worker)
+            if self._close is not None:
+                await self._hang_up(self._close)
         self._log.debug("connection closed", close_code=self._close)
 
-    async def _ends(self, part: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
-        """Run a part, and end the connection with it."""
+    @asynccontextmanager
+    async def _sender(self) -> AsyncIterator[None]:
+        """Run the outlet's task meanwhile, where it needs one."""
+        outlet = self._outlet
+        task = asyncio.create_task(outlet.run()) if isinstance(outlet, AsgiOutlet) else None
         try:
-            await part()
-        except (CursorLost, NodeDraining):
-            self._close = CloseCode.TRY_AGAIN
-        except SessionError as exc:
-            self._log.warning("connection lost its session", reason=type(exc).__name__)
-            self._close = CloseCode.INTERNAL
-        except OSError:
-            pass  # the client is gone: uvicorn raises ClientDisconnected from send
-        except Exception:  # noqa: BLE001 - the boundary: a bug ends one connection
-            self._log.exception("connection failed")
-            self._close = CloseCode.INTERNAL
-        scope.cancel()
+            yield
+        finally:
+            await self._stop(task)
+
+    @staticmethod
+    async def _stop(task: asyncio.Task[None] | None) -> None:
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    def _end(self, code: CloseCode) -> None:
+        """End the connection, because of something on this side."""
+        if not self._is_over:
+            self._is_over = True
+            self._close = code
+            self._cut.reschedule(asyncio.get_running_loop().time())
+
+    def _fail(self, exc: Exception) -> None:
+        """End the connection because of *exc*: a bug ends one connection, never more."""
+        match exc:
+            case CursorLost() | NodeDraining():
+                self._end(CloseCode.TRY_AGAIN)
+            case SessionError():
+                self._log.warning("connection lost its session", reason=type(exc).__name__)
+                self._end(CloseCode.INTERNAL)
+            case _:
+                self._log.error("connection failed", exc_info=exc)
+                self._end(CloseCode.INTERNAL)
+
+    # From the client.
 
     async def _read(self) -> None:
         while True:
@@ -284,7 +327,8 @@ class _Pump:
                 data = message.get("bytes") or b""
             if len(self._inbox) < self._limits.input_queue:
                 self._inbox.append(data)
-                self._arrived.set()
+                if self._worker is None:
+                    self._worker = asyncio.create_task(self._work())
             elif len(self._own) < self._limits.input_queue:
                 error = "Events come too fast. Send this one again, later."
                 self._say(error_frame("input_queue_full", error))
@@ -299,17 +343,18 @@ class _Pump:
                     break
 
     async def _work(self) -> None:
-        while True:
-            if not self._inbox:
-                self._arrived.clear()
-                await self._arrived.wait()
-            while len(self._own) >= self._limits.input_queue:
-                # It doesn't read its answers: they must not pile up.
-                self._taken.clear()
-                await self._taken.wait()
-            data = self._inbox[0]
-            await self._take(data)
-            self._inbox.popleft()
+        try:
+            while self._inbox:
+                while len(self._own) >= self._limits.input_queue:
+                    # It doesn't read its answers: they must not pile up.
+                    self._taken.clear()
+                    await self._taken.wait()
+                await self._take(self._inbox[0])
+                self._inbox.popleft()
+        except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
+            self._fail(exc)
+        finally:
+            self._worker = None
 
     async def _take(self, data: str | bytes) -> None:
         answer = self._understand(data)
@@ -320,13 +365,6 @@ class _Pump:
         own = await self._submit(answer) if isinstance(answer, Submission) else answer
         if own is not None:
             self._say(own)
-
-    def _say(self, frame: Frame) -> None:
-        """Let the writer send what is for this client alone."""
-        if frame["type"] == "error":
-            self._metrics.input_errors.labels(frame["error"]["code"]).inc()
-        self._own.append(frame)
-        self._cursor.wake()
 
     def _understand(self, data: str | bytes) -> Submission | Frame:
         try:
@@ -346,39 +384,70 @@ class _Pump:
         self._submitted = max(self._submitted, receipt.seq)  # a duplicate's is an old one
         return None
 
-    async def _write(self) -> None:
-        attachment, cursor, connection = self._attachment, self._cursor, self._connection
-        opening = connection.opening(
-            self._admitted.token, resumed=self._admitted.resumed, preamble=attachment.preamble
-        )
-        attachment.preamble.clear()  # a connection may live for days
-        await self._send_frames(opening)
-        while True:
-            records = cursor.take(_READ_LIMIT)
-            if records:
-                await self._send_frames(connection.records(records))
-            elif self._own:
-                frame = connection.own(self._own.popleft())
-                self._taken.set()
-                await self._send_frames([frame])
-            elif attachment.is_finished:
-                self._close = CloseCode.RESTART
-                return
-            else:
-                await cursor.wait()
+    # To the client.
 
-    async def _send_frames(self, frames: list[bytes]) -> None:
-        for frame in frames:
-            await self._send({"type": "websocket.send", "text": frame.decode()})
+    def _open(self) -> None:
+        attachment = self._attachment
+        self._pending = self._connection.opening(
+            self._admitted.token, resumed=self._admitted.resumed, preamble=attachment.take_preamble()
+        )
+        self._cursor.listen(self._flush)
+        self._outlet.listen(self._flush)
+        self._flush()
+
+    def _say(self, frame: Frame) -> None:
+        """Send what is for this client alone, behind what it is sent already."""
+        if frame["type"] == "error":
+            self._metrics.input_errors.labels(frame["error"]["code"]).inc()
+        self._own.append(frame)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what there is, as long as the client keeps up. Called whenever either may have changed."""
+        outlet = self._outlet
+        try:
+            while outlet.is_writable and not self._is_over and self._fetch():
+                if batch := self._batch():  # not every record is something to this client
+                    outlet.write(batch)
+        except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
+            self._fail(exc)
+
+    def _fetch(self) -> bool:
+        """Return whether there is something to send now."""
+        if self._pending is None:
+            records = self._cursor.take(_READ_LIMIT)
+            if records:
+                self._pending = self._connection.records(records)
+            elif self._own:
+                self._taken.set()
+                self._pending = iter([self._connection.own(self._own.popleft())])
+            elif self._attachment.is_finished:
+                self._end(CloseCode.RESTART)
+        return self._pending is not None
+
+    def _batch(self) -> list[bytes]:
+        """Take some of what is pending: as many frames as are worth a write."""
+        assert self._pending is not None
+        frames: list[bytes] = []
+        size = 0
+        for frame in self._pending:
+            frames.append(frame)
+            size += len(frame)
+            if size >= _BATCH_BYTES:
+                return frames
+        self._pending = None
+        return frames
 
     async def _hang_up(self, code: CloseCode) -> None:
         """Close, unless the client doesn't take even that in time."""
         self._metrics.closed.labels(str(int(code))).inc()
         try:
             async with asyncio.timeout(self._limits.close_timeout):
+                await self._outlet.flushed()
                 if code is CloseCode.POLICY:
                     error = error_frame("input_queue_full", "Events come faster than answers are read.")
-                    await self._send_frames([self._connection.own(error)])
+                    frame = self._connection.own(error).decode()
+                    await self._send({"type": "websocket.send", "text": frame})
                 await self._send({"type": "websocket.close", "code": code, "reason": CLOSE_REASONS[code]})
         except (TimeoutError, OSError):
             pass

@@ -32,13 +32,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from unbroken.sessions.entries import Body, Entry, Submitted
 from unbroken.sessions.errors import StoreError
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
-__all__ = ["Append", "Fence", "InputKey", "Opened", "Receipt", "SessionStore", "Snapshot"]
+__all__ = ["Append", "Fence", "Immediate", "InputKey", "Opened", "Receipt", "SessionStore", "Snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,7 @@ class InputKey:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(Struct, frozen=True):
     """Outputs for one session. *consumed* is the last input that they answer, or that was answered before."""
 
     session_id: SessionId
@@ -178,3 +179,11 @@ class SessionStore(Protocol):
             Fenced: *fence* is void.
 
         """
+
+
+@runtime_checkable
+class Immediate(Protocol):
+    """A store that need not be waited for, as one in this process's memory. One behind a network is none."""
+
+    def append_now(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
+        """Do what :meth:`SessionStore.append` does, at once."""

@@ -6,15 +6,16 @@ holds on one node holds in a cluster. No call ever suspends.
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from unbroken.sessions.backends.base import Append, Fence, InputKey, Opened, Receipt, Snapshot
-from unbroken.sessions.entries import Body, Deltas, Entry, ResponseDone, Submitted, width
+from unbroken.sessions.entries import Body, Deltas, Entry, ResponseDone, Submitted
 from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError
 from unbroken.sessions.event_log import EventLog, Slice
-from unbroken.sessions.ids import Incarnation, NodeId, SessionId, new_nonce
+from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
 __all__ = ["MemoryStore"]
 
@@ -29,7 +30,11 @@ class _Stored:
     keys: OrderedDict[str, tuple[int, bytes]] = field(default_factory=OrderedDict)
 
     def admits(self, fence: Fence) -> bool:
-        return (self.owner, self.token, self.log.incarnation) == (fence.node, fence.token, fence.incarnation)
+        return (
+            self.owner == fence.node
+            and self.token == fence.token
+            and self.log.incarnation == fence.incarnation
+        )
 
 
 class MemoryStore:
@@ -43,6 +48,8 @@ class MemoryStore:
     def __init__(self, *, dedupe_window: int = 1024) -> None:
         self._sessions: dict[SessionId, _Stored] = {}
         self._dedupe_window = dedupe_window
+        # Nonces prove nothing to anyone: they need not be unguessable, and one is drawn for each write.
+        self._draw = random.Random().getrandbits  # noqa: S311 - as said
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -89,7 +96,7 @@ class MemoryStore:
                 if digest != key.digest:
                     raise MessageIdReused
                 return Receipt(seq, duplicate=True, entry=None)
-        (entry,) = _write(stored, [submitted])
+        (entry,) = self._write(stored, [submitted])
         if key is not None:
             stored.keys[key.name] = (entry.seq, key.digest)
             while len(stored.keys) > self._dedupe_window:
@@ -98,6 +105,10 @@ class MemoryStore:
 
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """See :meth:`SessionStore.append`."""
+        return self.append_now(appends)
+
+    def append_now(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
+        """See :meth:`Immediate.append_now`."""
         return [self._append(each) for each in appends]
 
     def _append(self, append: Append) -> Sequence[Entry] | StoreError:
@@ -108,8 +119,9 @@ class MemoryStore:
             return Fenced(append.session_id)
         if stored.log.head < append.min_head:
             return LostTail(append.session_id)
-        stored.consumed = max(stored.consumed, append.consumed)
-        return _write(stored, append.bodies)
+        if append.consumed > stored.consumed:
+            stored.consumed = append.consumed
+        return self._write(stored, append.bodies)
 
     async def read(
         self, session_id: SessionId, incarnation: Incarnation, after: int, limit: int
@@ -143,26 +155,25 @@ class MemoryStore:
             raise Fenced(session_id)
         del self._sessions[session_id]
 
+    def _write(self, stored: _Stored, bodies: Sequence[Body]) -> list[Entry]:
+        """Number *bodies*, with one nonce for the batch, and add them to the log."""
+        nonce = Nonce(self._draw(32))
+        seq = stored.log.head + 1
+        entries: list[Entry] = []
+        for body in bodies:
+            entry = Entry(seq, nonce, body)
+            stored.log.append(entry)
+            if type(body) is ResponseDone:
+                stored.log.pack(body.response_id, body.output)
+            entries.append(entry)
+            seq = stored.log.head + 1
+        return entries
+
     def _find(self, session_id: SessionId, incarnation: Incarnation) -> _Stored:
         stored = self._sessions.get(session_id)
         if stored is None or stored.log.incarnation != incarnation:
             raise SessionGone(session_id)
         return stored
-
-
-def _write(stored: _Stored, bodies: Sequence[Body]) -> list[Entry]:
-    """Number *bodies*, with one nonce for the batch, and add them to the log."""
-    nonce = new_nonce()
-    seq = stored.log.head + 1
-    entries: list[Entry] = []
-    for body in bodies:
-        entry = Entry(seq, nonce, body)
-        stored.log.append(entry)
-        if type(body) is ResponseDone:
-            stored.log.pack(body.response_id, body.output)
-        entries.append(entry)
-        seq += width(body)
-    return entries
 
 
 def _batches(piece: Slice) -> list[Entry]:

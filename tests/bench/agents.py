@@ -22,6 +22,11 @@ async def answer(turn: TurnInput) -> AsyncGenerator[str, None]:
             due += 1 / order.rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         return
+    if order.kind == "spread":
+        for number in range(order.count):
+            yield word(number)
+            await asyncio.sleep(1 / order.rate)
+        return
     left = rate = order.rate or order.count
     for number in range(order.count):
         yield word(number)

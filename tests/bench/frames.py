@@ -57,7 +57,7 @@ def record(port: int, count: int) -> Frames:
     with connect(url, additional_headers=headers, compression=None, proxy=None) as socket:
         opening = _next(socket, "session.created")
         # Slowly, so that no two words share a frame.
-        socket.send(create_item(Order("burst", 1, count)))
+        socket.send(create_item(Order("spread", 150, count)))
         item_done = _next(socket, "conversation.item.done")
         socket.send(create_response())
         deltas: list[str] = []

@@ -18,11 +18,12 @@ class Order:
     """One answer, to be produced in a certain way. Written into the user's message.
 
     ``burst``: as fast as can be; *rate* words, and then the loop gets to run;
-    0 stands for all of them. ``paced``: *rate* words a second, each stamped
-    with the time at which the agent yields it.
+    0 stands for all of them. ``spread``: the same words, *rate* of them a
+    second. ``paced``: *rate* words a second, each stamped with the time at
+    which the agent yields it.
     """
 
-    kind: Literal["burst", "paced"]
+    kind: Literal["burst", "spread", "paced"]
     rate: int
     count: int
 
@@ -33,8 +34,8 @@ class Order:
     @classmethod
     def parse(cls, text: str) -> Order:
         match text.split():
-            case [("burst" | "paced") as kind, rate, count]:
-                return cls("burst" if kind == "burst" else "paced", int(rate), int(count))
+            case [("burst" | "spread" | "paced") as kind, rate, count]:
+                return cls(kind, int(rate), int(count))
             case _:
                 raise ValueError(f"not an order: {text!r}")
 

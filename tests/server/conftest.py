@@ -17,13 +17,17 @@ from unbroken.server.agents.scripted import ScriptedAgent  # noqa: E402 - as abo
 Serve = Callable[..., Awaitable[Any]]
 
 
-@pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
-    """Starts a server with an agent and settings. What it sent is checked at the test's end."""
+@pytest.fixture(params=["outlet", "asgi"])
+async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
+    """Starts a server with an agent and settings. What it sent is checked at the test's end.
+
+    Each test runs over the transport's own outlet, and by nothing but what every ASGI server has.
+    """
+    has_outlet = request.param == "outlet"
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(agent: Any, **settings: Any) -> Any:
-            return await stack.enter_async_context(serving(agent, **settings))
+            return await stack.enter_async_context(serving(agent, has_outlet=has_outlet, **settings))
 
         yield start
 

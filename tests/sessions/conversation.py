@@ -111,7 +111,8 @@ class Client:
             refusals_from=self.attachment.session.applied if after is None else 0,
             merge_above=4,
         )
-        self._pending = self.connection.opening("rt", resumed=self.resumed, preamble=self.attachment.preamble)
+        preamble = self.attachment.preamble
+        self._pending = list(self.connection.opening("rt", resumed=self.resumed, preamble=preamble))
 
     def disconnect(self) -> None:
         """Lose the connection, and what was on the wire with it."""
@@ -144,7 +145,7 @@ class Client:
         assert self.attachment is not None
         assert self.connection is not None
         while records := self.attachment.cursor.take(7):
-            if frames := self.connection.records(records):
+            if frames := list(self.connection.records(records)):
                 return frames
         if self._own:
             return [self.connection.own(self._own.pop(0))]

@@ -123,9 +123,9 @@ async def test_an_idle_session_has_no_task() -> None:
 async def test_no_write_is_made_without_need() -> None:
     """Each is a round trip in a cluster."""
 
-    class Counting(MemoryStore):
+    class Counting(DistantStore):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__(MemoryStore())
             self.appends: list[Sequence[Body]] = []
 
         async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:

@@ -25,10 +25,3 @@ def test_an_id_has_its_form_and_comes_once(mint: Callable[[], str], form: str) -
 
     assert len(minted) == 64
     assert all(re.fullmatch(form, each) for each in minted)
-
-
-def test_a_nonce_fits_the_log() -> None:
-    nonces = {ids.new_nonce() for _ in range(64)}
-
-    assert len(nonces) > 60
-    assert all(0 <= nonce < 2**32 for nonce in nonces)

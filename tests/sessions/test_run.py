@@ -262,6 +262,7 @@ async def test_every_sign_of_life_puts_the_stall_off(sign: Output) -> None:
     for _ in range(5):
         bench.clock.advance(9.9)
         await bench.say(sign)
+        bench.run.take()
         assert bench.run.outcome is None
     bench.clock.advance(20)
     await settle()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -73,19 +73,20 @@ class RealtimeConnection:
         self._refusals_from = refusals_from
         self._max_depth = max_depth
         self._encoder = RealtimeEncoder(session.id, start.incarnation, merge_above=merge_above)
-        # Of the last frame sent from the log.
-        self._place = self._encoder.cursor(start.seq, start.nonce, remaining)
+        # Of the last frame sent from the log: sequence, nonce, and how many frames are still to come there.
+        self._place: tuple[int, int, int] = (start.seq, start.nonce, remaining)
         self._remaining = remaining  # > 0: of the first record, only so many frames are to be sent
         self._own = 0
         self._mark = secrets.token_hex(4)  # tells this connection's own frames from another's
 
     # What the server says.
 
-    def opening(self, resume: str, *, resumed: bool | None, preamble: Iterable[Standing]) -> list[bytes]:
-        """Return the first frames: the session, and what to start over from.
+    def opening(self, resume: str, *, resumed: bool | None, preamble: Iterable[Standing]) -> Iterator[bytes]:
+        """Yield the first frames: the session, and what to start over from.
 
-        *resumed* is None for a new session. Only the last frame has a cursor to
-        resume from: a client that lost its connection in between must start over.
+        They are encoded one by one, as the client takes them. *resumed* is None
+        for a new session. Only the last frame has a cursor to resume from: a
+        client that lost its connection in between must start over.
         """
         session = session_fields(self._session.id, self._session.config)
         session["unbroken"]["resume"] = resume
@@ -101,23 +102,22 @@ class RealtimeConnection:
             else:
                 frames += self._encoder.ongoing(shown, previous)
                 previous = shown.item_id if shown.in_conversation else previous
-        encoded = [orjson.dumps({**frame, "event_id": _unplaced_id()}) for frame in frames[:-1]]
-        return [*encoded, self.own(frames[-1])]
+        for frame in frames[:-1]:
+            yield orjson.dumps({**frame, "event_id": _unplaced_id()})
+        yield self.own(frames[-1])
 
-    def records(self, records: Iterable[Record]) -> list[bytes]:
-        """Return what log records are in this protocol, for this client."""
-        frames: list[bytes] = []
+    def records(self, records: Iterable[Record]) -> Iterator[bytes]:
+        """Yield what log records are in this protocol, for this client, each record when it is asked for."""
         for record in records:
             if isinstance(record, Slice):
-                encoded = self._encoder.encode(record)
-                self._place = self._encoder.cursor(record.last, record.nonces[-1])
+                encoded = self._encoder.deltas(record)
+                self._place = (record.last, record.nonces[-1], 0)
             else:
                 encoded = self._entry(record)
-                self._place = self._encoder.cursor(record.seq, record.nonce)
+                self._place = (record.seq, record.nonce, 0)
             if self._remaining:
                 encoded, self._remaining = encoded[-self._remaining :], 0
-            frames += encoded
-        return frames
+            yield from encoded
 
     def _entry(self, entry: Entry) -> list[bytes]:
         body = entry.body
@@ -136,7 +136,8 @@ class RealtimeConnection:
         whichever id a client kept last, nothing is lost or repeated.
         """
         self._own += 1
-        return orjson.dumps({**frame, "event_id": f"{self._place}-{self._mark}{self._own:x}"})
+        place = self._encoder.cursor(*self._place)
+        return orjson.dumps({**frame, "event_id": f"{place}-{self._mark}{self._own:x}"})
 
     # What the client says.
 

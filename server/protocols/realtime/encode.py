@@ -70,7 +70,7 @@ class RealtimeEncoder:
     def encode(self, record: Record) -> list[bytes]:
         """Return the frames of *record*, in order, as UTF-8."""
         if isinstance(record, Slice):
-            return self._deltas(record)
+            return self.deltas(record)
         frames = self.frames(record)
         remaining = len(frames)
         encoded: list[bytes] = []
@@ -80,7 +80,8 @@ class RealtimeEncoder:
             encoded.append(orjson.dumps(frame))
         return encoded
 
-    def _deltas(self, piece: Slice) -> list[bytes]:
+    def deltas(self, piece: Slice) -> list[bytes]:
+        """Return the frames of *piece*: one for each part, or fewer where there are many."""
         prefix = f"event_{self._incarnation}."
         frame = {
             "type": "response.output_text.delta",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
 import orjson
@@ -80,7 +81,7 @@ class Table:
         return loaded(connection.records(self.log.read(after, 10**6)))
 
 
-def loaded(frames: list[bytes]) -> list[Frame]:
+def loaded(frames: Iterable[bytes]) -> list[Frame]:
     out: list[Frame] = [orjson.loads(frame) for frame in frames]
     for frame in out:
         SERVER_EVENT.validate_python(frame, strict=True)
@@ -256,7 +257,7 @@ def test_an_own_frame_stands_where_the_connection_is() -> None:
     connection = table.connect()
     error = {"type": "error", "error": {"type": "x", "code": "y", "message": "z"}}
     for seq in range(1, table.log.head + 1):
-        connection.records(table.log.read(seq - 1, 1))
+        list(connection.records(table.log.read(seq - 1, 1)))
         (frame,) = loaded([connection.own(error)])
         assert place_of(frame) == (table.log.position(seq), 0)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import orjson
@@ -23,6 +24,7 @@ from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.app import App
 from unbroken.server.config import Settings
 from unbroken.server.process import Server, bind
+from unbroken.server.transports.outlet import EXTENSION, Outlet
 from unbroken.sessions.clock import Clock, SystemClock
 
 __all__ = ["Inspector", "Served", "eventually", "serving"]
@@ -45,13 +47,17 @@ async def eventually(holds: Callable[[], bool]) -> None:
 
 
 class Inspector:
-    """An ASGI application around another. It checks what that sends, and closes connections on demand."""
+    """An ASGI application around another. It checks what that sends, and closes connections on demand.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Without *has_outlet* it hides the transport's own, so that everything goes by ASGI's ``send``.
+    """
+
+    def __init__(self, app: ASGIApp, *, has_outlet: bool) -> None:
         self.violations: list[str] = []
         self.frames = 0
         """How many were sent, on all connections."""
         self._app = app
+        self._has_outlet = has_outlet
         self._closings: deque[tuple[int, int]] = deque()
 
     def close_next(self, *, after: int, code: int) -> None:
@@ -66,18 +72,57 @@ class Inspector:
         check = _Check(self.violations)
         sent = 0
 
-        async def inspect(message: Message) -> None:
+        def admits(text: object) -> bool:
             nonlocal sent
-            if message["type"] == "websocket.send":
-                if sent == after:
-                    await send({"type": "websocket.close", "code": code})
-                    raise OSError("closed, as the test asked for")
-                check(message)
-                sent += 1
-                self.frames += 1
+            if sent == after:
+                return False
+            check(text)
+            sent += 1
+            self.frames += 1
+            return True
+
+        async def close() -> None:
+            await send({"type": "websocket.close", "code": code})
+
+        async def inspect(message: Message) -> None:
+            if message["type"] == "websocket.send" and not admits(message.get("text")):
+                await close()
+                raise OSError("closed, as the test asked for")
             await send(message)
 
+        own: Outlet | None = scope.get("extensions", {}).pop(EXTENSION, None)
+        if own is not None and self._has_outlet:
+            scope["extensions"][EXTENSION] = _InspectedOutlet(own, admits, close)
         await self._app(scope, receive, inspect)
+
+
+class _InspectedOutlet:
+    """A transport's own outlet, up to the message that isn't admitted: then the connection is closed."""
+
+    def __init__(
+        self, own: Outlet, admits: Callable[[object], bool], close: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        self._own = own
+        self._admits = admits
+        self._close = close
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def is_writable(self) -> bool:
+        return self._own.is_writable
+
+    def listen(self, callback: Callable[[], None] | None) -> None:
+        self._own.listen(callback)
+
+    async def flushed(self) -> None:
+        await self._own.flushed()
+
+    def write(self, messages: Sequence[bytes]) -> None:
+        if self._closing is None:
+            admitted = list(itertools.takewhile(lambda message: self._admits(message.decode()), messages))
+            self._own.write(admitted)
+            if len(admitted) < len(messages):
+                self._closing = asyncio.create_task(self._close())
 
 
 class _Check:
@@ -88,10 +133,9 @@ class _Check:
         self._incarnation: str | None = None
         self._last = (-1, 0, 0)
 
-    def __call__(self, message: Message) -> None:
-        text = message.get("text")
-        if not isinstance(text, str) or message.get("bytes") is not None:
-            self._violations.append(f"a binary frame: {message!r:.200}")
+    def __call__(self, text: object) -> None:
+        if not isinstance(text, str):
+            self._violations.append("a binary frame")
             return
         try:
             frame = orjson.loads(text)
@@ -235,15 +279,20 @@ class _Records(logging.Handler):
 
 @contextlib.asynccontextmanager
 async def serving(
-    agent: AgentT, *, clock: Clock | None = None, **settings: Any
+    agent: AgentT,
+    *,
+    clock: Clock | None = None,
+    has_outlet: bool = True,
+    patience: float = 0.004,
+    **settings: Any,
 ) -> AsyncIterator[Served[AgentT]]:
     """Run a server. Afterwards nothing may be left of it, and every frame must have been right."""
     before = asyncio.all_tasks()
     chosen = Settings(agent="scripted", port=0, admin_port=0, **settings)
     records = _Records()
-    app = App(chosen, agent, clock or SystemClock())
+    app = App(chosen, agent, clock or SystemClock(), patience=patience)
     with records.attached(), structlog.testing.capture_logs() as logs, contextlib.closing(bind(chosen)) as at:
-        inspector = Inspector(app.asgi)
+        inspector = Inspector(app.asgi, has_outlet=has_outlet)
         server = _InLoopServer(inspector, at.public, chosen)
         async with app:
             task = asyncio.get_running_loop().create_task(server.run_until_stopped())

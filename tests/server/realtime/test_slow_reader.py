@@ -19,8 +19,8 @@ from unbroken.server.transports.protocol import WebSocketProtocol
 HIGH_WATER = 64 * 1024
 """What asyncio buffers of a socket before it holds the writer up."""
 
-FRAME = 5_000
-"""More than a frame of these tests has."""
+BATCH = 20_000
+"""More than what these tests have written at once."""
 
 ROOMY = {"log_retain_bytes": 8 << 20, "log_max_bytes": 8 << 20, "max_output_bytes": 4 << 20}
 LINE = 1000 * "x" + "\n"
@@ -64,7 +64,7 @@ async def frames_of(raw: RawClient, *, end: str = "response.done") -> list[Frame
 @pytest.mark.slow
 async def test_d1_a_client_that_stops_reading_costs_a_buffer_and_no_more(serve: Serve) -> None:
     """20,000 pieces are produced meanwhile. Whoever watches the same session has them all, at once (D5)."""
-    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), **ROOMY)
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), patience=0, **ROOMY)
     watcher = await server.client()
     async with RawClient(server.port, resume=watcher.token or "") as raw:
         await raw.response()
@@ -74,7 +74,7 @@ async def test_d1_a_client_that_stops_reading_costs_a_buffer_and_no_more(serve: 
         await watcher.done()
 
         assert not connection.writable.is_set()
-        assert connection.transport.get_write_buffer_size() < HIGH_WATER + FRAME
+        assert connection.transport.get_write_buffer_size() < HIGH_WATER + BATCH
         assert connection.queue.qsize() == 0
         assert watcher.answers() == [("completed", answer_to("/tokens 20000"))]
 
@@ -124,6 +124,9 @@ async def test_c10_the_reader_goes_on_while_the_writer_is_held_up(serve: Serve) 
         await raw.response()
         await raw.send({"type": "response.create"})
         connection, lines = await held_up(manual, raw)
+        manual.agent.turns[0].say(LINE)
+        lines += 1
+        await taken(manual.agent.turns[0], lines)
         await raw.ping(b"alive?")
         await raw.send({"type": "response.cancel"})
         async with asyncio.timeout(10):
@@ -172,7 +175,7 @@ async def test_c11_a_client_that_goes_while_it_is_sent_to(serve: Serve, how: str
 @pytest.mark.parametrize("number", range(8))
 async def test_c11_a_close_crosses_what_is_being_sent(serve: Serve, number: int) -> None:
     """The client closes after that many frames, in the midst of a burst."""
-    server: Served[ScriptedAgent] = await serve(ScriptedAgent())
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), patience=0)
     client = await server.client()
     await client.ask("/tokens 2000")
     await client.see(5 + number * 31)

@@ -31,7 +31,7 @@ async def violations(*messages: Message) -> list[str]:
 
     async def nothing(*_: Any) -> Any: ...
 
-    inspector = Inspector(application)
+    inspector = Inspector(application, has_outlet=False)
     await inspector({"type": "websocket"}, nothing, nothing)
     return inspector.violations
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from tests.fakes.store import DistantStore
 from tests.sessions.backends.store_contract import LIFE, A, StoreContract, asked
-from unbroken.sessions.backends.base import InputKey, SessionStore
+from unbroken.sessions.backends.base import Append, Fence, Immediate, InputKey, SessionStore
 from unbroken.sessions.backends.memory import MemoryStore
-from unbroken.sessions.ids import new_session_id
+from unbroken.sessions.entries import Body, Entry
+from unbroken.sessions.errors import StoreError
+from unbroken.sessions.ids import SessionId, new_session_id
 
 
 class TestMemoryStore(StoreContract):
@@ -23,6 +27,23 @@ class TestMemoryStore(StoreContract):
 
         assert (await store.submit(session_id, LIFE, InputKey("c", b""), asked())).duplicate
         assert not (await store.submit(session_id, LIFE, InputKey("a", b""), asked())).duplicate
+
+
+class TestMemoryStoreAtOnce(StoreContract):
+    """What it writes without being waited for is written by the same rules."""
+
+    @pytest.fixture
+    def store(self) -> SessionStore:
+        return MemoryStore()
+
+    async def write(
+        self, store: SessionStore, session_id: SessionId, fence: Fence, *bodies: Body, min_head: int = 0
+    ) -> Sequence[Entry]:
+        assert isinstance(store, Immediate)
+        (result,) = store.append_now([Append(session_id, fence, min_head, 0, bodies)])
+        if isinstance(result, StoreError):
+            raise result
+        return result
 
 
 class TestDistantStore(StoreContract):

@@ -1,0 +1,91 @@
+"""Where a connection's messages go: the one thing that a door needs of a transport to send.
+
+A door sends from a callback, in the very step in which there is something to
+send. So an outlet never waits: it says whether the client keeps up, and tells
+when it does again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from starlette.types import Scope, Send
+
+__all__ = ["EXTENSION", "AsgiOutlet", "Outlet", "outlet_of"]
+
+EXTENSION: Final = "unbroken.outlet"
+"""The ASGI extension under which ``WebSocketProtocol`` offers its outlet."""
+
+
+class Outlet(Protocol):
+    """Takes text messages, in order. Use it between the handshake and the close."""
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the client keeps up. What is written all the same is kept in memory until it does."""
+
+    def write(self, messages: Sequence[bytes]) -> None:
+        """Send *messages*, at least one, each UTF-8. Does nothing once the connection has ended."""
+
+    def listen(self, callback: Callable[[], None] | None) -> None:
+        """Call *callback* whenever :attr:`is_writable` has become true again."""
+
+    async def flushed(self) -> None:
+        """Wait until what was written is on its way: a close sent next stays behind it."""
+
+
+class AsgiOutlet:
+    """An outlet on top of ASGI's ``send``, for any server. Its task, :meth:`run`, is the door's."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._messages: deque[bytes] = deque()
+        self._arrived = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._callback: Callable[[], None] | None = None
+
+    @property
+    def is_writable(self) -> bool:
+        """See :attr:`Outlet.is_writable`."""
+        return not self._messages
+
+    def write(self, messages: Sequence[bytes]) -> None:
+        """See :meth:`Outlet.write`."""
+        self._messages += messages
+        self._empty.clear()
+        self._arrived.set()
+
+    def listen(self, callback: Callable[[], None] | None) -> None:
+        """See :meth:`Outlet.listen`."""
+        self._callback = callback
+
+    async def flushed(self) -> None:
+        """See :meth:`Outlet.flushed`."""
+        await self._empty.wait()
+
+    async def run(self) -> None:
+        """Send what is written, until cancelled, or until the client is gone."""
+        try:
+            while True:
+                while self._messages:
+                    await self._send({"type": "websocket.send", "text": self._messages[0].decode()})
+                    self._messages.popleft()
+                self._empty.set()
+                if self._callback is not None:
+                    self._callback()
+                if not self._messages:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except OSError:
+            self._messages.clear()  # the client is gone; whoever reads from it is told, too
+            self._empty.set()
+
+
+def outlet_of(scope: Scope, send: Send) -> Outlet:
+    """Return the transport's own outlet, where it has one."""
+    own: Outlet | None = scope.get("extensions", {}).get(EXTENSION)
+    return AsgiOutlet(send) if own is None else own

@@ -1,0 +1,165 @@
+"""Group commit: what many sessions have to write goes to the store together.
+
+A store that is asked over a network is asked for all sessions that have
+something, one call at a time; what arrives meanwhile forms the next call. No
+timer holds anything back. A store that answers without waiting is asked for
+each session by itself, without a task: for the first piece of a burst in the
+very step in which the responder produced it, for the rest a few times in a
+hundredth of a second, since most of what a write costs it costs once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from unbroken.sessions.backends.base import Append, Immediate, SessionStore
+from unbroken.sessions.clock import Clock, Timer
+from unbroken.sessions.entries import Entry
+from unbroken.sessions.errors import NodeDraining, StoreError
+
+__all__ = ["Committer", "Writer"]
+
+
+class Writer(Protocol):
+    """Who has something to write. Neither method raises."""
+
+    is_scheduled: bool
+    """The committer's own note."""
+
+    def next_append(self) -> Append | None:
+        """Return what to write next; None: there is nothing now."""
+
+    def committed(self, result: Sequence[Entry] | StoreError) -> bool:
+        """Take in what became of the last append, and return whether there may be another now."""
+
+
+class Committer:
+    """Writes for its writers. Each has at most one write in flight.
+
+    Args:
+        store: Where to.
+        spawn: Starts a task that its owner, the node, will wait for.
+        clock: Where time comes from.
+        patience: Seconds that a write which isn't urgent waits for others, where the store
+            answers without waiting. A distant store makes them wait anyway.
+
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        clock: Clock,
+        *,
+        patience: float = 0.0,
+    ) -> None:
+        self._store = store
+        self._append_now = store.append_now if isinstance(store, Immediate) else None
+        self._spawn = spawn
+        self._clock = clock
+        self._patience = patience
+        self._scheduled: list[Writer] = []
+        self._is_due = False  # whether what is scheduled will be looked at without further ado
+        self._held: list[Writer] = []  # those that can wait for a moment; may be scheduled, too
+        self._timer: Timer | None = None
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Write nothing more. What has been asked of the store may still take effect."""
+        self._is_closed = True
+        self._scheduled.clear()
+        self._held.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def schedule(self, writer: Writer) -> None:
+        """Ask *writer* soon what there is to write, once however often it is scheduled until then.
+
+        Raises:
+            NodeDraining: The node has been left: nothing is written any more.
+
+        """
+        if writer.is_scheduled:
+            return
+        if self._is_closed:
+            raise NodeDraining
+        if not self._is_due:
+            if self._append_now is None:
+                self._spawn(self._write_on())
+            else:
+                asyncio.get_running_loop().call_soon(self._write_now)
+            self._is_due = True
+        writer.is_scheduled = True
+        self._scheduled.append(writer)
+
+    def hold(self, writer: Writer) -> None:
+        """Ask *writer* what there is to write when others may have something, too.
+
+        Raises:
+            NodeDraining: The node has been left: nothing is written any more.
+
+        """
+        if self._append_now is None or not self._patience or self._is_closed:
+            self.schedule(writer)
+            return
+        self._held.append(writer)
+        if self._timer is None:
+            self._timer = self._clock.call_later(self._patience, self._write_held)
+
+    def _write_held(self) -> None:
+        self._timer = None
+        held, self._held = self._held, []
+        for writer in held:
+            self.write(writer)
+
+    def write(self, writer: Writer) -> None:
+        """Ask *writer* at once, where the store answers without waiting; else soon.
+
+        Raises:
+            NodeDraining: The node has been left: nothing is written any more.
+
+        """
+        append_now = None if self._is_closed else self._append_now
+        if append_now is None or writer.is_scheduled:
+            self.schedule(writer)
+            return
+        while (append := writer.next_append()) is not None:
+            if not writer.committed(append_now([append])[0]):
+                break
+
+    def _write_now(self) -> None:
+        scheduled, self._scheduled = self._scheduled, []
+        self._is_due = False
+        for writer in scheduled:
+            writer.is_scheduled = False
+            self.write(writer)
+
+    async def _write_on(self) -> None:
+        try:
+            while self._scheduled:
+                scheduled, self._scheduled = self._scheduled, []
+                asked: list[tuple[Writer, Append]] = []
+                for writer in scheduled:
+                    writer.is_scheduled = False
+                    if (append := writer.next_append()) is not None:
+                        asked.append((writer, append))
+                if asked:
+                    results = await self._append([append for _, append in asked])
+                    for (writer, _), result in zip(asked, results, strict=True):
+                        if writer.committed(result):
+                            self.schedule(writer)
+        finally:
+            self._is_due = False
+
+    async def _append(self, appends: list[Append]) -> Sequence[Sequence[Entry] | StoreError]:
+        try:
+            return await self._store.append(appends)
+        except StoreError as exc:
+            return [exc] * len(appends)
+        except Exception as exc:  # noqa: BLE001 - the boundary: its sessions must not be left waiting
+            structlog.get_logger().error("store failed", exc_info=exc)
+            return [StoreError(type(exc).__name__)] * len(appends)
