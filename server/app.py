@@ -56,11 +56,11 @@ class App:
         agent: What answers.
         clock: Where time comes from.
         patience: Seconds for which the pieces of a fast answer are gathered, after the first.
-            No reader sees it, and an answer of more than 250 pieces a second costs a fraction.
+            No reader sees it, and an answer of more than 125 pieces a second costs a fraction.
 
     """
 
-    def __init__(self, settings: Settings, agent: Agent, clock: Clock, *, patience: float = 0.004) -> None:
+    def __init__(self, settings: Settings, agent: Agent, clock: Clock, *, patience: float = 0.008) -> None:
         self.metrics = Metrics()
         self._settings = settings
         self._agent = agent

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -61,7 +61,7 @@ class Committer:
         self._append_now = store.append_now if isinstance(store, Immediate) else None
         self._spawn = spawn
         self._clock = clock
-        self._patience = patience
+        self.patience: Final = patience
         self._scheduled: list[Writer] = []
         self._is_due = False  # whether what is scheduled will be looked at without further ado
         self._held: list[Writer] = []  # those that can wait for a moment; may be scheduled, too
@@ -103,12 +103,12 @@ class Committer:
             NodeDraining: The node has been left: nothing is written any more.
 
         """
-        if self._append_now is None or not self._patience or self._is_closed:
+        if self._append_now is None or not self.patience or self._is_closed:
             self.schedule(writer)
             return
         self._held.append(writer)
         if self._timer is None:
-            self._timer = self._clock.call_later(self._patience, self._write_held)
+            self._timer = self._clock.call_later(self.patience, self._write_held)
 
     def _write_held(self) -> None:
         self._timer = None

@@ -15,6 +15,7 @@ import enum
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -141,11 +142,7 @@ class Run:
         """
         if self._ends is not None:
             return 0
-        ends = array("I")
-        end = 0
-        for part in self._parts:
-            end += len(part)
-            ends.append(end)
+        ends = array("I", accumulate(map(len, self._parts)))
         joined = "".join(self._parts)
         self._text = whole if whole == joined else joined
         self._ends = ends
@@ -186,7 +183,7 @@ class Run:
 class EventLog:
     """One session's log, as far as it is remembered."""
 
-    __slots__ = ("_firsts", "_floor_nonce", "_segments", "floor", "head", "incarnation", "size")
+    __slots__ = ("_firsts", "_floor_nonce", "_segments", "_weights", "floor", "head", "incarnation", "size")
 
     def __init__(self, incarnation: Incarnation, *, floor: int = 0, floor_nonce: Nonce | None = None) -> None:
         self.incarnation: Final = incarnation
@@ -199,6 +196,7 @@ class EventLog:
         self._floor_nonce = floor_nonce if floor_nonce is not None else Nonce(0)
         self._segments: list[Entry | Run] = []
         self._firsts: list[int] = []  # each segment's first sequence number, for bisection
+        self._weights: list[int] = []  # each entry's bytes, which are dear to count; a run knows its own
 
     def append(self, entry: Entry) -> None:
         """Add the next entry.
@@ -216,17 +214,24 @@ class EventLog:
             tail = self._segments[-1] if self._segments else None
             if not (type(tail) is Run and tail.takes(body)):
                 tail = Run(entry.seq, body)
-                self._add(tail, entry.seq)
+                self._add(tail, entry.seq, 0)
             self.size += tail.extend(body.parts, entry.nonce)
             self.head = tail.last
         else:
-            self._add(entry, entry.seq)
-            self.size += _weight(entry)
+            weight = _ENTRY_COST + len(encode_entry(entry))
+            self._add(entry, entry.seq, weight)
+            self.size += weight
             self.head = entry.seq
 
-    def _add(self, segment: Entry | Run, first: int) -> None:
+    def _add(self, segment: Entry | Run, first: int, weight: int) -> None:
         self._segments.append(segment)
         self._firsts.append(first)
+        self._weights.append(weight)
+
+    def _weight(self, index: int) -> int:
+        """Return how many bytes a segment takes, roughly: its text and the objects around it."""
+        segment = self._segments[index]
+        return segment.size if isinstance(segment, Run) else self._weights[index]
 
     def nonce_at(self, seq: int) -> Nonce:
         """Return the nonce of entry *seq*, which must be from the floor to the head. 0 has nonce 0."""
@@ -303,7 +308,7 @@ class EventLog:
         """
         size = self.size
         through = self.floor
-        for segment in self._segments:
+        for index, segment in enumerate(self._segments):
             if segment.last > latest:
                 break
             needed = (attached is not None and segment.last > attached) or (
@@ -311,7 +316,7 @@ class EventLog:
             )
             if size <= (maximum if needed else retain):
                 break
-            size -= _weight(segment)
+            size -= self._weight(index)
             through = segment.last
         self.forget(through)
         return self.floor
@@ -322,7 +327,7 @@ class EventLog:
         for segment in self._segments:
             if segment.last > through:
                 break
-            self.size -= _weight(segment)
+            self.size -= self._weight(drop)
             drop += 1
         if drop:
             last = self._segments[drop - 1].last
@@ -330,13 +335,7 @@ class EventLog:
             self.floor = last
             del self._segments[:drop]
             del self._firsts[:drop]
+            del self._weights[:drop]
 
     def __repr__(self) -> str:
         return f"<EventLog {self.incarnation} {self.floor}..{self.head} {self.size} bytes>"
-
-
-def _weight(segment: Entry | Run) -> int:
-    """Return how many bytes a segment takes, roughly: an entry's text and the objects around it."""
-    if isinstance(segment, Run):
-        return segment.size
-    return _ENTRY_COST + len(encode_entry(segment))

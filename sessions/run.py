@@ -76,7 +76,7 @@ class Run:
         self._room.set()
         self._task: asyncio.Task[None] | None = None
         self._ending: Outcome | None = None  # how it was stopped, by us
-        self._bytes = 0
+        self._room_bytes = limits.output_bytes
         self._surrogate = ""  # the first half of a pair, until the second comes
         self._usage: Usage | None = None
         self._finish = Finish()
@@ -160,11 +160,15 @@ class Run:
         """Take in a piece; False: it reached beyond the limit, and only what fits was taken."""
         if text.isascii() and not self._surrogate:
             size = len(text)
+            if size <= self._room_bytes:  # the usual case
+                self._room_bytes -= size
+                self.pieces.append(text)
+                return True
         else:
             text = self._join_surrogates(text)
             size = len(text.encode())
-        room = self._limits.output_bytes - self._bytes
-        self._bytes += size
+        room = self._room_bytes
+        self._room_bytes -= size
         if size > room:
             text = text.encode()[:room].decode("utf-8", "ignore")
         if text:

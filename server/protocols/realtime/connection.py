@@ -176,12 +176,12 @@ class RealtimeConnection:
         connection. So one means the same only within a chain, and only together
         with what it names.
         """
-        digest = _digest(command)
         if message_id is not None:
-            return InputKey(f"m:{type(command).__name__}:{message_id}", digest)
+            return InputKey(f"m:{type(command).__name__}:{message_id}", _digest(command))
         if item_id is not None:
-            return InputKey(f"i:{item_id}", digest)
+            return InputKey(f"i:{item_id}", _digest(command))
         if event_id is not None:
+            digest = _digest(command)
             return InputKey(f"e:{self._chain}:{event_id}:{digest.hex()}", digest)
         return None
 

@@ -104,6 +104,8 @@ class RealtimeEncoder:
         count = len(piece.parts)
         if count <= self._merge_above:
             return list(zip(range(piece.seq, piece.seq + count), piece.nonces, piece.parts, strict=True))
+        if sum(map(len, piece.parts)) <= _MERGED_CHARACTERS:
+            return [(piece.last, piece.nonces[-1], "".join(piece.parts))]
         merged: list[tuple[int, int, str]] = []
         held: list[str] = []
         size = 0

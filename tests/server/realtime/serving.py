@@ -283,7 +283,7 @@ async def serving(
     *,
     clock: Clock | None = None,
     has_outlet: bool = True,
-    patience: float = 0.004,
+    patience: float = 0.008,
     **settings: Any,
 ) -> AsyncIterator[Served[AgentT]]:
     """Run a server. Afterwards nothing may be left of it, and every frame must have been right."""
