@@ -110,6 +110,7 @@ class Actor:
             for response in session.responses.values()
             if response.attempt.state is not AttemptState.QUEUED
         }
+        self._trim_above = limits.retain_bytes * 5 // 4
         self._is_stirred = False  # whether anything but new pieces may call for a write
         self._consuming = 0  # the last input that the write in flight answers
         self._is_writing = False
@@ -426,7 +427,8 @@ class Actor:
             if type(entry.body) is not Deltas:
                 self._is_stirred = True
                 self._observe(entry.body)
-        self._trim(before)
+        if log.size > self._trim_above:
+            self._trim(before)
         if abs(log.size - self._accounted) > _ACCOUNT_STEP:
             self._account()
         self.feed.publish()
@@ -451,14 +453,13 @@ class Actor:
     def _trim(self, latest: int) -> None:
         """Forget what is over the bounds: not until it is somewhat over, and then enough for a while."""
         log, limits = self.log, self._limits
-        if log.size > limits.retain_bytes * 5 // 4:
-            log.trim(
-                retain=limits.retain_bytes,
-                maximum=limits.log_bytes if log.size <= limits.log_bytes else limits.log_bytes * 3 // 4,
-                attached=self.feed.lowest,
-                running=self.session.running_from,
-                latest=latest,
-            )
+        log.trim(
+            retain=limits.retain_bytes,
+            maximum=limits.log_bytes if log.size <= limits.log_bytes else limits.log_bytes * 3 // 4,
+            attached=self.feed.lowest,
+            running=self.session.running_from,
+            latest=latest,
+        )
 
     async def _compact(self) -> None:
         """Let the store forget what this node has forgotten."""

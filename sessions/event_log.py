@@ -129,9 +129,13 @@ class Run:
 
     def extend(self, parts: list[str], nonce: Nonce) -> int:
         """Add pieces, and return by how many bytes the run grew."""
-        grown = sum(map(len, parts)) + _PIECE_COST * len(parts)
-        self._parts.extend(parts)
-        self._nonces.extend([nonce] * len(parts))
+        if len(parts) == 1:
+            grown = len(parts[0]) + _PIECE_COST
+            self._nonces.append(nonce)
+        else:
+            grown = sum(map(len, parts)) + _PIECE_COST * len(parts)
+            self._nonces.extend([nonce] * len(parts))
+        self._parts += parts
         self.size += grown
         return grown
 
@@ -216,7 +220,7 @@ class EventLog:
                 tail = Run(entry.seq, body)
                 self._add(tail, entry.seq, 0)
             self.size += tail.extend(body.parts, entry.nonce)
-            self.head = tail.last
+            self.head += len(body.parts)
         else:
             weight = _ENTRY_COST + len(encode_entry(entry))
             self._add(entry, entry.seq, weight)

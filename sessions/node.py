@@ -114,6 +114,11 @@ class Attachment:
         return preamble
 
     @property
+    def is_ending(self) -> bool:
+        """Whether the node is shutting down: then look at :attr:`is_finished`."""
+        return self._node.is_draining
+
+    @property
     def is_finished(self) -> bool:
         """Whether the node is shutting down and this connection has been shown all that will come."""
         return self._node.is_draining and not self.session.is_busy and self.cursor.is_at_head
@@ -184,7 +189,8 @@ class Node:
         self._is_open = False
         self._context = contextvars.Context()
         self._sweeper: Timer | None = None
-        self._draining = asyncio.Event()
+        self.is_draining = False
+        """Whether the node takes no new sessions, connections or responses any more."""
         self._changed = asyncio.Event()  # something a drain waits for may have happened
         self._gates: dict[SessionId, _Gate] = {}
 
@@ -419,14 +425,9 @@ class Node:
 
     # Shutting down.
 
-    @property
-    def is_draining(self) -> bool:
-        """Whether the node takes no new sessions, connections or responses any more."""
-        return self._draining.is_set()
-
     def begin_drain(self) -> None:
         """Take no new work. Connections end as soon as their sessions have nothing left to say."""
-        self._draining.set()
+        self.is_draining = True
         for actor in self.hub:
             actor.feed.publish()
 

@@ -98,7 +98,8 @@ class Run:
         pieces = self.pieces
         if pieces:
             self.pieces = []
-            self._room.set()
+            if len(pieces) >= _PIECES_HELD:
+                self._room.set()
         return pieces
 
     def stop(self, outcome: Outcome) -> None:

@@ -114,7 +114,7 @@ class Session:
                 response = self.responses[body.response_id]
                 if response.attempt.state is not AttemptState.STREAMING:  # else the table says: as it is
                     response.attempt.tell(Signal.PRODUCED)
-                response.parts.extend(body.parts)
+                response.parts += body.parts
                 response.ordinal += len(body.parts)
             case Submitted():
                 self._inputs.append((entry.seq, body))

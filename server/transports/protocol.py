@@ -57,6 +57,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._handshake_timer: TimerHandle | None = None
         self._late_pong = b""  # the answer to the latest ping, while there is no room for it
         self._on_writable: Callable[[], None] | None = None
+        self.is_writable = True
+        """See :attr:`Outlet.is_writable`."""
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Note the hand-over. uvicorn: waits without limit for a handshake to be complete."""
@@ -80,11 +82,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.handshake_initiated and not self.handshake_complete and not self.conn.extensions:
             extensions: dict[Any, Any] = self.scope["extensions"]
             extensions[EXTENSION] = self
-
-    @property
-    def is_writable(self) -> bool:
-        """See :attr:`Outlet.is_writable`."""
-        return self.writable.is_set()
 
     def write(self, messages: Sequence[bytes]) -> None:
         """See :meth:`Outlet.write`. All of *messages* leave in one write.
@@ -157,9 +154,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 rest.append(frame)
         self.transport.write(b"".join(rest))
 
+    def pause_writing(self) -> None:
+        """Note that there is no room."""
+        super().pause_writing()
+        self.is_writable = False
+
     def resume_writing(self) -> None:
-        """Note that there is room, and send the pong that waited for it."""
+        """Note that there is room, send the pong that waited for it, and tell who writes."""
         super().resume_writing()
+        self.is_writable = True
         pong, self._late_pong = self._late_pong, b""
         if not self.close_sent and not self.transport.is_closing():
             self.transport.write(pong)

@@ -409,6 +409,9 @@ class _Pump:
             while outlet.is_writable and not self._is_over and self._fetch():
                 if batch := self._batch():  # not every record is something to this client
                     outlet.write(batch)
+                is_done = self._cursor.is_at_head and self._pending is None and not self._own
+                if is_done and not self._attachment.is_ending:
+                    break  # the usual case
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import msgspec
 import orjson
@@ -106,18 +107,22 @@ class RealtimeConnection:
             yield orjson.dumps({**frame, "event_id": _unplaced_id()})
         yield self.own(frames[-1])
 
-    def records(self, records: Iterable[Record]) -> Iterator[bytes]:
-        """Yield what log records are in this protocol, for this client, each record when it is asked for."""
-        for record in records:
-            if isinstance(record, Slice):
-                encoded = self._encoder.deltas(record)
-                self._place = (record.last, record.nonces[-1], 0)
-            else:
-                encoded = self._entry(record)
-                self._place = (record.seq, record.nonce, 0)
-            if self._remaining:
-                encoded, self._remaining = encoded[-self._remaining :], 0
-            yield from encoded
+    def records(self, records: Sequence[Record]) -> Iterator[bytes]:
+        """Return what log records are in this protocol, for this client, each record when it is asked for."""
+        if len(records) == 1:  # the usual case, without a generator
+            return iter(self._record(records[0]))
+        return chain.from_iterable(map(self._record, records))
+
+    def _record(self, record: Record) -> list[bytes]:
+        if isinstance(record, Slice):
+            encoded = self._encoder.deltas(record)
+            self._place = (record.last, record.nonces[-1], 0)
+        else:
+            encoded = self._entry(record)
+            self._place = (record.seq, record.nonce, 0)
+        if self._remaining:
+            encoded, self._remaining = encoded[-self._remaining :], 0
+        return encoded
 
     def _entry(self, entry: Entry) -> list[bytes]:
         body = entry.body

@@ -92,6 +92,10 @@ class RealtimeEncoder:
             "content_index": piece.content_index,
             "delta": "",
         }
+        if len(piece.parts) == 1:
+            frame["event_id"] = f"{prefix}{piece.seq}.{piece.nonces[0]:x}.0"
+            frame["delta"] = piece.parts[0]
+            return [orjson.dumps(frame)]
         encoded: list[bytes] = []
         for seq, nonce, delta in self._merged(piece):
             frame["event_id"] = f"{prefix}{seq}.{nonce:x}.0"
