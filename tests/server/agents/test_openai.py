@@ -293,7 +293,7 @@ async def test_body_that_stays_open_after_done_is_left(agent: OpenAIAgent, upstr
 async def test_usage_that_never_comes_is_not_waited_for(
     agent: OpenAIAgent, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unbroken.server.agents.openai._TAIL_SECONDS", 0.01)
+    monkeypatch.setattr("unbroken.server.agents.upstream._TAIL_SECONDS", 0.01)
 
     async def script(wire: Wire) -> None:
         wire.head()
@@ -632,4 +632,32 @@ async def test_output_limit_goes_by_the_name_that_the_address_knows(base_url: st
     await agent.start()
 
     assert agent._request(turn("hi", max_output_tokens=5))[field] == 5
+    await agent.stop()
+
+
+@pytest.mark.parametrize(
+    ("base_url", "has_key"),
+    [
+        (None, True),
+        ("https://eu.api.openai.com/v1", True),
+        ("https://x.openai.azure.com/openai/v1", False),
+        ("https://notopenai.com/v1", False),
+        ("http://127.0.0.1:11434/v1", False),
+    ],
+)
+async def test_prompt_cache_is_used_where_the_address_knows_it(base_url: str | None, has_key: bool) -> None:
+    """Another server may refuse a field it doesn't know, and with it every turn."""
+    agent = OpenAIAgent(model="m", base_url=base_url, api_key=KEY)
+    await agent.start()
+    first, again, other = (
+        agent._request(turn("hi", session_id=session_id, response_id=response_id)).get("prompt_cache_key")
+        for session_id, response_id in (("sess_1", "r1"), ("sess_1", "r2"), ("sess_2", "r3"))
+    )
+
+    assert (first is not None) == has_key
+    assert first == again
+    if first is not None:
+        assert first != other
+        assert "sess_1" not in first
+        assert len(first) <= 64
     await agent.stop()
