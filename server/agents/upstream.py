@@ -247,13 +247,15 @@ class Upstream:
         raise failure
 
 
-def headers_for(response_id: str) -> dict[str, str]:
-    """Return what to send along with a request for a stream."""
-    return {
+def headers_for(response_id: str | None = None) -> dict[str, str]:
+    """Return what to send along with a request for a stream; with an id, if it is one for a new answer."""
+    headers = {
         "Accept": "text/event-stream",
         "Accept-Encoding": "identity",  # a compressor holds tokens back
-        "Idempotency-Key": response_id,
     }
+    if response_id is not None:
+        headers["Idempotency-Key"] = response_id
+    return headers
 
 
 def user_of(principal: str) -> str:

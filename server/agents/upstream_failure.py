@@ -53,6 +53,10 @@ _TOO_LONG_CODES: Final = frozenset(
     {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
 )
 _TOO_LONG_PHRASES: Final = ("context length", "context size", "context window", "prompt is too long")
+# Of the Responses API, for what is wrong with the input; it says so within the stream.
+_REJECTED_CODES: Final = frozenset(
+    {"invalid_prompt", "bio_policy", "misalignment_policy_violation", "data_residency_mismatch"}
+)
 
 
 def check_content_type(headers: Mapping[str, str]) -> None:
@@ -94,7 +98,7 @@ def failure_of_request(error: openai.OpenAIError) -> AgentError:
 
 def _failure_of_status(error: openai.APIStatusError) -> AgentError:
     retry_after = seconds_to_wait(error.response.headers)
-    if error.status_code == 413 or _is_too_long(error.code, error.type, error.message):
+    if error.status_code == 413 or _is_too_long(_code(error.code), _code(error.type), error.message):
         return ContextTooLong()
     match error.status_code:
         case 401 | 403:
@@ -128,16 +132,25 @@ def reported(error: object) -> AgentError:
     fields: dict[Any, Any] = error if isinstance(error, dict) else {}
     if isinstance(nested := fields.get("error"), dict):
         fields = nested
-    code, kind = fields.get("code"), fields.get("type")
+    code, kind = (_code(fields.get(name)) for name in ("code", "type"))
     _log.warning("upstream reported an error", error_code=_identifier(code), error_type=_identifier(kind))
     if _is_too_long(code, kind, fields.get("message")):
         return ContextTooLong()
-    if str(code) in {"429", "rate_limit_exceeded"}:
+    if code in {"429", "rate_limit_exceeded"}:
         return UpstreamRateLimited()
+    if code in _REJECTED_CODES:
+        return UpstreamRejected()
+    if code == "insufficient_quota":
+        return UpstreamRefusedKey(_NO_CREDIT)
     return UpstreamReportedError()
 
 
-def _is_too_long(code: object, kind: object, message: object) -> bool:
+def _code(value: object) -> str | None:
+    """Return a code as text; some servers send numbers, and nothing keeps them from sending lists."""
+    return str(value) if isinstance(value, str | int) else None
+
+
+def _is_too_long(code: str | None, kind: str | None, message: object) -> bool:
     if code in _TOO_LONG_CODES or kind in _TOO_LONG_CODES:
         return True
     prose = message.lower() if isinstance(message, str) else ""
