@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
@@ -223,7 +223,7 @@ class Upstream:
         try:
             async with (
                 request(client) as response,
-                aclosing(response.http_response.aiter_bytes()) as body,
+                aclosing(_body_of(response.http_response)) as body,
             ):
                 check_content_type(response.headers)
                 async for data in body:
@@ -277,6 +277,18 @@ async def _shorten_retries(response: httpx2.Response) -> None:
     """Keep the package from sleeping through a long Retry-After, which it would for up to two minutes."""
     if (seconds_to_wait(response.headers) or 0.0) > _LONGEST_RETRY_WAIT:
         response.headers["x-should-retry"] = "false"
+
+
+def _body_of(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    """Return the body's bytes as they come.
+
+    The response's own iterators pass each piece through two generators and a
+    decoder more. They are needed only where a server compresses unasked.
+    """
+    body = aiter(response.stream) if isinstance(response.stream, AsyncIterable) else None
+    if isinstance(body, AsyncGenerator) and "content-encoding" not in response.headers:
+        return body
+    return response.aiter_bytes()
 
 
 async def _read_tail(body: AsyncIterator[bytes], answer: Answer) -> None:

@@ -11,16 +11,13 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 
 import openai
+import uvloop
 
 from tests.bench.workload import answer_text
 from unbroken.server.agents.base import TurnInput
 from unbroken.server.agents.openai import OpenAIAgent
-
-Read = Callable[[], AsyncGenerator[str, None]]
 
 _TURN = TurnInput(
     session_id="sess_1",
@@ -38,29 +35,24 @@ async def _measure(kind: str, base_url: str, streams: int, events: int, rounds: 
     client = openai.AsyncOpenAI(base_url=base_url, api_key="none")
     await agent.start()
 
-    async def ours() -> AsyncGenerator[str, None]:
-        async with aclosing(agent.respond(_TURN)) as outputs:
-            async for output in outputs:
-                if type(output) is str:
-                    yield output
+    async def ours() -> list[str]:
+        return [output async for output in agent.respond(_TURN) if type(output) is str]
 
-    async def sdk() -> AsyncGenerator[str, None]:
+    async def sdk() -> list[str]:
         stream = await client.chat.completions.create(
             model="m", messages=[{"role": "system", "content": "Go on."}], stream=True
         )
-        async for chunk in stream:
-            if chunk.choices and chunk.choices[0].delta.content:
-                yield chunk.choices[0].delta.content
+        return [chunk.choices[0].delta.content or "" async for chunk in stream]
 
-    async def read(pieces: Read) -> None:
-        text = "".join([piece async for piece in pieces()])
+    async def read() -> None:
+        text = "".join(await (ours() if kind == "ours" else sdk()))
         if text != expected:
             raise RuntimeError(f"{kind} read {len(text)} characters that aren't the text")
 
     seconds: list[float] = []
     for _ in range(rounds + 1):
         begun = time.process_time()
-        await asyncio.gather(*(read(ours if kind == "ours" else sdk) for _ in range(streams)))
+        await asyncio.gather(*(read() for _ in range(streams)))
         seconds.append(time.process_time() - begun)
     await agent.stop()
     await client.close()
@@ -70,5 +62,7 @@ async def _measure(kind: str, base_url: str, streams: int, events: int, rounds: 
 if __name__ == "__main__":
     kind, port, *numbers = sys.argv[1:]
     streams, events, rounds = map(int, numbers)
-    found = asyncio.run(_measure(kind, f"http://127.0.0.1:{port}/v1", streams, events, rounds))
+    # The loop that the server runs on.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        found = runner.run(_measure(kind, f"http://127.0.0.1:{port}/v1", streams, events, rounds))
     sys.stdout.write(json.dumps(found))

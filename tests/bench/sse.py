@@ -1,7 +1,8 @@
 """The upstream for measuring how streams are read: ``python -m tests.bench.sse EVENTS``.
 
 It answers whatever is asked with the same Chat Completions stream: so many
-events, each in an HTTP chunk of its own, all in one go. It prints its port.
+events as OpenAI words them, each in an HTTP chunk of its own, all in one go. It
+prints its port.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def _chunk(delta: dict[str, str], finish_reason: str | None) -> str:
             "system_fingerprint": None,
             "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}],
             "usage": None,
+            "obfuscation": "bench",  # OpenAI sends it unless asked not to
         }
     )
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import gzip
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -175,6 +177,20 @@ class UpstreamContract(AgentContract, abc.ABC):
         assert Working() == await anext(outputs)
         beats.set()
         assert text_of([output async for output in outputs]) == "a"
+
+    async def test_body_that_is_compressed_unasked_is_read(
+        self, agent: Agent, upstream: FakeUpstream
+    ) -> None:
+        async def script(wire: Wire) -> None:
+            wire.head(200, {"Content-Encoding": "gzip"})
+            payloads = [wire.dialect.text("a"), *wire.dialect.ending("stop", {})]
+            lines = [f"data: {json.dumps(payload)}\n\n" for payload in payloads]
+            await wire.write(gzip.compress("".join(lines).encode()))
+            wire.end()
+
+        upstream.script(script)
+
+        assert text_of(await collect(agent, turn("hi"))) == "a"
 
     async def test_connection_is_used_again(self, agent: Agent, upstream: FakeUpstream) -> None:
         for _ in range(3):
