@@ -17,7 +17,10 @@ from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
 from unbroken.server.agents.base import Agent, AgentError
+from unbroken.server.agents.breaker import BreakerLimits, BreakerState
+from unbroken.server.agents.fallback import FallbackAgent, Member, Observer
 from unbroken.server.auth import Authenticator, DevelopmentAuthenticator, KeyAuthenticator
+from unbroken.server.chain import ChainEntry, UpstreamApi
 from unbroken.server.config import Settings, StartupError, is_loopback
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.metrics import Metrics
@@ -45,7 +48,8 @@ def build(settings: Settings) -> App:
         StartupError: It can't be had here and now.
 
     """
-    return App(settings, build_agent(settings), SystemClock())
+    clock, metrics = SystemClock(), Metrics()
+    return App(settings, build_agent(settings, clock, metrics), clock, metrics)
 
 
 class App:
@@ -55,13 +59,22 @@ class App:
         settings: What the operator wants.
         agent: What answers.
         clock: Where time comes from.
+        metrics: Where figures go. None: to some of its own.
         patience: Seconds for which the pieces of a fast answer are gathered, after the first.
             No reader sees it, and an answer of more than 125 pieces a second costs a fraction.
 
     """
 
-    def __init__(self, settings: Settings, agent: Agent, clock: Clock, *, patience: float = 0.008) -> None:
-        self.metrics = Metrics()
+    def __init__(
+        self,
+        settings: Settings,
+        agent: Agent,
+        clock: Clock,
+        metrics: Metrics | None = None,
+        *,
+        patience: float = 0.008,
+    ) -> None:
+        self.metrics = metrics or Metrics()
         self._settings = settings
         self._agent = agent
         self._loading: asyncio.Task[None] | None = None
@@ -102,7 +115,7 @@ class App:
 
     async def __aenter__(self) -> Self:
         await self.node.__aenter__()
-        if self._settings.agent == "embedded":
+        if self._settings.agent == "embedded" or any(e.is_embedded for e in self._settings.fallbacks):
             # Loading takes seconds; liveness answers meanwhile, readiness when it is done.
             self._loading = asyncio.create_task(self._load())
             return self
@@ -154,7 +167,8 @@ class App:
 
     def describe(self) -> str:
         """Name the agent and its model."""
-        return f"{self._settings.agent}, model: {self._agent.model}"
+        chain = [self._settings.agent, *(entry.name for entry in self._settings.fallbacks)]
+        return f"{', else '.join(chain)}, model: {self._agent.model}"
 
     def _readiness(self) -> tuple[int, str]:
         if self.node.is_draining:
@@ -162,31 +176,53 @@ class App:
         return (200, "ready") if self._agent.is_ready else (503, "loading")
 
 
-def build_agent(settings: Settings) -> Agent:
-    """Return the agent that *settings* name. Its libraries are imported only now."""
+def build_agent(settings: Settings, clock: Clock, metrics: Metrics) -> Agent:
+    """Return the agent that *settings* describe: one, or a chain of them."""
+    if not settings.fallbacks:
+        return _agent(settings)
+    members = [Member(name=settings.agent, agent=_agent(settings))]
+    for entry in settings.fallbacks:
+        agent = _embedded(settings, None) if entry.is_embedded else _fallback(settings, entry)
+        members.append(Member(name=entry.name, agent=agent, model=agent.model))
+    limits = BreakerLimits(
+        failures=settings.breaker_failures,
+        window=settings.breaker_window,
+        cooldown=settings.breaker_cooldown,
+    )
+    return FallbackAgent(
+        members, clock, limits=limits, patience=settings.fallback_patience, observer=_ChainMetrics(metrics)
+    )
+
+
+class _ChainMetrics(Observer):
+    """Counts what happens in a chain."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def called(self, name: str, outcome: str) -> None:
+        self._metrics.agent_calls.labels(name, outcome).inc()
+
+    def breaker_changed(self, name: str, state: BreakerState) -> None:
+        self._metrics.agent_passed_over.labels(name).set(state is not BreakerState.CLOSED)
+
+
+# Agents. The libraries of each are imported only when it is wanted.
+
+
+def _agent(settings: Settings) -> Agent:
     match settings.agent:
         case "embedded":
-            from unbroken.server.agents.embedded import EmbeddedAgent
-
-            return EmbeddedAgent(
-                model=settings.model,
-                model_path=settings.model_path,
-                slots=settings.embedded_slots,
-                context=settings.embedded_context,
-                max_queue=settings.embedded_queue,
-                threads=settings.embedded_threads,
-            )
+            return _embedded(settings, settings.model)
         case "openai":
-            from unbroken.server.agents.openai import OpenAIAgent
-
             key = settings.openai_api_key
-            # Upstreams of one's own often take none; the SDK insists on one.
-            keyless = "none" if settings.openai_base_url else None
-            return OpenAIAgent(
+            return _upstream(
+                settings,
+                api=settings.openai_api,
                 model=settings.model or "gpt-5-mini",
                 base_url=settings.openai_base_url,
-                api_key=key.get_secret_value() if key else keyless,
-                timeout=settings.stall_timeout,
+                # Upstreams of one's own often take none; the SDK insists on one.
+                api_key=key.get_secret_value() if key else ("none" if settings.openai_base_url else None),
             )
         case "python":
             from unbroken.server.agents.python import PythonAgent
@@ -196,6 +232,58 @@ def build_agent(settings: Settings) -> Agent:
             from unbroken.server.agents.scripted import ScriptedAgent
 
             return ScriptedAgent(model=settings.model or "scripted")
+
+
+def _embedded(settings: Settings, model: str | None) -> Agent:
+    from unbroken.server.agents.embedded import EmbeddedAgent
+
+    return EmbeddedAgent(
+        model=model,
+        model_path=settings.model_path,
+        slots=settings.embedded_slots,
+        context=settings.embedded_context,
+        max_queue=settings.embedded_queue,
+        threads=settings.embedded_threads,
+    )
+
+
+def _fallback(settings: Settings, entry: ChainEntry) -> Agent:
+    return _upstream(
+        settings,
+        api=entry.api,
+        model=entry.model,
+        base_url=entry.base_url,
+        api_key=entry.api_key.get_secret_value() if entry.api_key else "none",
+    )
+
+
+def _upstream(
+    settings: Settings, *, api: UpstreamApi, model: str, base_url: str | None, api_key: str | None
+) -> Agent:
+    # Where there is another one to ask, a client isn't kept waiting for the same one twice.
+    retries = 1 if settings.fallbacks else 2
+    if api == "responses":
+        from unbroken.server.agents.responses import ResponsesAgent
+
+        return ResponsesAgent(
+            model=model,
+            base_url=base_url,
+            api_key=api_key,
+            timeout=settings.stall_timeout,
+            max_retries=retries,
+            max_connections=settings.openai_connections,
+            background=settings.openai_background,
+        )
+    from unbroken.server.agents.openai import OpenAIAgent
+
+    return OpenAIAgent(
+        model=model,
+        base_url=base_url,
+        api_key=api_key,
+        timeout=settings.stall_timeout,
+        max_retries=retries,
+        max_connections=settings.openai_connections,
+    )
 
 
 def _authenticator(settings: Settings) -> Authenticator:

@@ -37,6 +37,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from unbroken.server.chain import ChainEntry, UpstreamApi, masked_url, read_entries, with_keys
+
 __all__ = ["ConfigError", "Loaded", "Settings", "StartupError", "is_loopback", "load_settings", "shown"]
 
 MASK: Final = "********"
@@ -56,7 +58,9 @@ _UNITS: Final = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _UNIT_NAMES: Final = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
 # Fields whose value no message repeats: keys, and addresses that may hold a password.
-_NEVER_REPEATED: Final = frozenset({"api_keys", "openai_api_key", "openai_base_url", "secret", "store"})
+_NEVER_REPEATED: Final = frozenset(
+    {"api_keys", "fallbacks", "openai_api_key", "openai_base_url", "secret", "store"}
+)
 
 
 class ConfigError(Exception):
@@ -190,6 +194,31 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(
         default=None, description="Key for the upstream. Also OPENAI_API_KEY."
     )
+    openai_api: UpstreamApi = Field(
+        default="chat", description="The upstream's API: chat (Chat Completions) or responses."
+    )
+    openai_background: bool = Field(
+        default=False,
+        description="Have the upstream keep each response, so that a cut stream goes on. Needs responses.",
+    )
+    openai_connections: int = Field(
+        default=1000, ge=1, description="Connections to one upstream, and so turns it works on at once."
+    )
+    fallbacks: Annotated[tuple[ChainEntry, ...], NoDecode, BeforeValidator(read_entries)] = Field(
+        default=(),
+        repr=False,
+        description="What is asked when the agent fails, in order; comma-separated. See Falling back.",
+    )
+    fallback_patience: _Seconds = Field(
+        default=20, description="Seconds of silence after which the next of the fallbacks is asked."
+    )
+    breaker_failures: int = Field(
+        default=5, ge=1, description="Failures after which an agent with fallbacks is passed over."
+    )
+    breaker_window: _Seconds = Field(default=60, description="Seconds within which these failures count.")
+    breaker_cooldown: Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)] = Field(
+        default=30, description="Seconds for which it is passed over, or as long as it asks, 300 at most."
+    )
     python_agent: Annotated[str | None, AfterValidator(_agent_name)] = Field(
         default=None, description="Your own agent, as module:function."
     )
@@ -322,6 +351,7 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], cwd: 
         origins |= dict.fromkeys(layer, origin)
 
     settings, failed = _validated(values, origins, problems)
+    settings = _with_keys(settings, [environ, dotenv], origins, problems)
     problems += _conflicts(settings, failed, origins)
     if problems:
         raise ConfigError(problems)
@@ -338,9 +368,9 @@ def shown(name: str, settings: Settings) -> str:
     if name == "api_keys":
         return ", ".join(f"{entry.partition(':')[0]}:{MASK}" for entry in value)
     if name == "openai_base_url":
-        return re.sub(r"//[^/@]*@", f"//{MASK}@", re.sub(r"\?.*", f"?{MASK}", value))
+        return masked_url(value)
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(map(str, value))
     if name.endswith("_bytes"):
         whole = (f"{value // n}{unit}" for unit, n in _UNIT_NAMES if value and value % n == 0)
         return next(whole, str(value))
@@ -451,6 +481,25 @@ def _validated(
     return Settings(**{name: value for name, value in values.items() if name not in failed}), failed
 
 
+def _with_keys(
+    settings: Settings,
+    sources: list[Mapping[str, str]],
+    origins: Mapping[str, str],
+    problems: list[str],
+) -> Settings:
+    """Take the fallbacks' keys from the variables that they name, in the first of *sources* that has them."""
+    variables = {name: value for source in reversed(sources) for name, value in source.items() if value}
+    entries: list[ChainEntry] = []
+    for entry, missing in with_keys(settings.fallbacks, variables):
+        entries.append(entry)
+        if missing is not None:
+            problems.append(
+                f"{_label('fallbacks', origins)}: the key of {entry.name} should be in {missing}, "
+                "which is not set. Set it, or leave it out for an upstream that takes none."
+            )
+    return settings.model_copy(update={"fallbacks": tuple(entries)})
+
+
 def _clipped(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -493,6 +542,22 @@ def _conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str,
         )
     if sound("agent", "models") and settings.agent == "embedded" and settings.models:
         yield f"The embedded agent has one model. Unset {_PREFIX}MODELS, or choose another agent."
+    is_chat = settings.openai_api == "chat"
+    if sound("openai_background", "openai_api") and settings.openai_background and is_chat:
+        yield f"{_label('openai_background', origins)} needs {_PREFIX}OPENAI_API to be responses. Set it so."
+    if sound("fallbacks", "agent", "fallback_patience", "stall_timeout") and settings.fallbacks:
+        yield from _chain_conflicts(settings, origins)
     for small, large in (("log_retain_bytes", "log_max_bytes"), ("max_session_bytes", "max_node_bytes")):
         if sound(small, large) and getattr(settings, small) > getattr(settings, large):
             yield f"{_label(small, origins)} is above {_label(large, origins)}. Lower it, or raise the other."
+
+
+def _chain_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    label = _label("fallbacks", origins)
+    if any(entry.name == settings.agent for entry in settings.fallbacks):
+        yield f"{label} has an entry named {settings.agent}, as the agent is. Rename it, or take it out."
+    if settings.fallback_patience >= settings.stall_timeout:
+        yield (
+            f"{_label('fallback_patience', origins)} is not below {_label('stall_timeout', origins)}: "
+            "a silent turn would fail before the next agent is asked. Lower it, or raise the other."
+        )

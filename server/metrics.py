@@ -58,6 +58,18 @@ class Metrics:
             buckets=_LATENCY_BUCKETS,
             registry=self.registry,
         )
+        self.agent_calls = Counter(
+            "unbroken_agent_calls",
+            "Turns that an agent of several was asked to answer, by how that ended.",
+            ["agent", "outcome"],
+            registry=self.registry,
+        )
+        self.agent_passed_over = Gauge(
+            "unbroken_agent_passed_over",
+            "1 while an agent of several is passed over because it fails, else 0.",
+            ["agent"],
+            registry=self.registry,
+        )
         self._sessions = Gauge("unbroken_sessions", "Sessions held by this node.", registry=self.registry)
         self._running = Gauge(
             "unbroken_sessions_running", "Sessions with a response in progress.", registry=self.registry

@@ -11,7 +11,11 @@ from hypothesis import HealthCheck, settings
 # Silent: crashes are planted by the hundred, and formatting their tracebacks takes longer than the tests.
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[lambda *_: ""])
 
-pytest.register_assert_rewrite("tests.sessions.backends.store_contract", "tests.server.agents.agent_contract")
+pytest.register_assert_rewrite(
+    "tests.sessions.backends.store_contract",
+    "tests.server.agents.agent_contract",
+    "tests.server.agents.upstream_contract",
+)
 
 settings.register_profile(
     "default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]

@@ -1,9 +1,5 @@
 """An agent behind the Chat Completions API: OpenAI's, or any server that speaks it.
 
-The `openai` package makes the request: addresses, keys, retries. What comes
-back is read here, from the raw body: the package's own typed iterator was
-measured at 155 us of CPU a chunk, the raw body with a parser of our own at 14.
-
 The API in short: data-only events, each a ``chat.completion.chunk``; the last
 with a ``finish_reason``; then, asked for by ``stream_options``, one with
 ``usage`` and no choices; then ``[DONE]``. Seen in other servers and allowed
@@ -14,12 +10,8 @@ open after ``[DONE]``.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, suppress
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any, Final, Literal
 
 import msgspec
 import structlog
@@ -27,29 +19,17 @@ from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.agents import window
 from unbroken.server.agents.base import (
-    AgentBusy,
-    AgentError,
-    AgentNotReady,
     AgentOutput,
-    ContextTooLong,
     Finish,
     TurnInput,
-    UpstreamCut,
     UpstreamMalformed,
-    UpstreamRateLimited,
-    UpstreamRefusedKey,
-    UpstreamRejected,
     UpstreamReportedError,
-    UpstreamStalled,
-    UpstreamUnavailable,
     Usage,
     Working,
 )
 from unbroken.server.agents.sse import Event, EventStreamParser, EventTooLong
-
-if TYPE_CHECKING:
-    import httpx2
-    import openai
+from unbroken.server.agents.upstream import Upstream, cache_key_of, headers_for, user_of
+from unbroken.server.agents.upstream_failure import reported
 
 __all__ = ["OpenAIAgent", "OutputLimitField"]
 
@@ -57,29 +37,8 @@ OutputLimitField = Literal["max_tokens", "max_completion_tokens"]
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
-_CONNECT_SECONDS: Final = 5.0
-# A turn doesn't sit silent through a longer Retry-After: its client is told.
-_LONGEST_RETRY_WAIT: Final = 5.0
-_LONGEST_RETRY_AFTER: Final = 3600.0
-# For usage and [DONE] to follow the answer, and for the body to end after them
-# so that its connection can be used again.
-_TAIL_SECONDS: Final = 5.0
-_DRAIN_SECONDS: Final = 0.5
 # Room for an answer whose length nobody limited.
 _ANSWER_TOKENS: Final = 1024
-
-_NO_CREDIT: Final = (
-    "The server's account with the model's provider is out of credit. "
-    "The operator of this server has to fix that."
-)
-_MISSING_KEY: Final = (
-    "There is no key for the model: set OPENAI_API_KEY. For a server that needs none, set it to any word."
-)
-# OpenAI's and llama.cpp's codes; the prose of vLLM and of others, which give none.
-_TOO_LONG_CODES: Final = frozenset(
-    {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
-)
-_TOO_LONG_PHRASES: Final = ("context length", "context size", "context window", "prompt is too long")
 
 
 class OpenAIAgent:
@@ -118,14 +77,15 @@ class OpenAIAgent:
         max_connections: int = 1000,
     ) -> None:
         self._model = model
-        self._base_url = base_url
-        self._api_key = api_key
-        self._timeout = timeout
-        self._max_retries = max_retries
+        self._upstream = Upstream(
+            base_url=base_url,
+            api_key=api_key,
+            timeout=timeout,
+            max_retries=max_retries,
+            max_connections=max_connections,
+        )
         self._context_tokens = context_tokens
         self._output_limit_field = output_limit_field
-        self._max_connections = max_connections
-        self._client: openai.AsyncOpenAI | None = None  # from start() to stop()
 
     @property
     def model(self) -> str:
@@ -135,67 +95,19 @@ class OpenAIAgent:
     @property
     def is_ready(self) -> bool:
         """Whether it has been started. The upstream is not asked."""
-        return self._client is not None
+        return self._upstream.is_started
 
     async def start(self) -> None:
-        """Make the client. Takes about a second, for importing `openai`; nothing is sent.
-
-        Raises:
-            AgentNotReady: When the configuration can't work. The text, for
-                the operator, says what to set.
-
-        """
-        if self._client is not None:
-            return
-        import httpx2
-        import openai
-
-        try:
-            client = openai.AsyncOpenAI(
-                api_key=self._api_key,
-                base_url=self._base_url,
-                max_retries=self._max_retries,
-                http_client=openai.DefaultAsyncHttpxClient(
-                    limits=httpx2.Limits(
-                        max_connections=self._max_connections,
-                        max_keepalive_connections=min(self._max_connections, 100),
-                    ),
-                    timeout=httpx2.Timeout(
-                        self._timeout,
-                        connect=min(self._timeout, _CONNECT_SECONDS),
-                        pool=min(self._timeout, _CONNECT_SECONDS),
-                    ),
-                    # A conversation goes to the address it was meant for, nowhere else.
-                    follow_redirects=False,
-                    event_hooks={"response": [_shorten_retries]},
-                ),
-            )
-        except openai.OpenAIError:
-            # Its text speaks of credentials that this server has no settings for.
-            raise AgentNotReady(_MISSING_KEY) from None
-        except (ValueError, ImportError, OSError, httpx2.InvalidURL) as error:
-            # From the variables that httpx2 reads: a proxy's address, certificates.
-            raise AgentNotReady(
-                f"The HTTP client can't be set up ({type(error).__name__}: {error}). "
-                "Check the variables *_PROXY and SSL_CERT_FILE, and the base URL."
-            ) from None
-        problem = _problem_with(client)
-        if problem is not None:
-            await client.close()
-            raise AgentNotReady(problem)
-        if self._output_limit_field is None:
-            self._output_limit_field = _output_limit_field(client.base_url.host)
+        """See :meth:`Upstream.start`."""
+        await self._upstream.start()
         # The package imports its parts at first use: here rather than in the first turn.
-        _ = client.chat.completions.with_streaming_response
-        self._client = client
+        _ = self._upstream.client.chat.completions.with_streaming_response
 
     async def stop(self) -> None:
         """Close all connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        await self._upstream.stop()
 
-    async def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+    def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
         """Answer *turn*.
 
         Closing the generator or cancelling its task closes the upstream's
@@ -208,39 +120,10 @@ class OpenAIAgent:
                 ours; what the upstream said is neither in it nor in the log.
 
         """
-        if self._client is None:
-            raise AgentNotReady
-        import httpx2
-        import openai
-
-        request = self._request(turn)
-        answer = _Answer()
-        failure: AgentError
-        try:
-            async with (
-                self._client.chat.completions.with_streaming_response.create(**request) as response,
-                aclosing(response.http_response.aiter_bytes()) as body,
-            ):
-                _check_content_type(response.headers)
-                async for data in body:
-                    for output in answer.feed(data):
-                        yield output
-                    if answer.is_complete:
-                        break
-                else:
-                    raise UpstreamCut
-                await _read_tail(body, answer)
-            # The connection is back in the pool by now, however slow the consumer.
-            if answer.usage is not None:
-                yield answer.usage
-            yield answer.finish
-            return
-        except openai.OpenAIError as error:
-            failure = _failure_of_request(error)
-        except httpx2.HTTPError as error:
-            failure = _failure_of_stream(error)
-        # Outside the handlers, so that it carries no exception along that quotes the upstream.
-        raise failure
+        return self._upstream.read(
+            lambda client: client.chat.completions.with_streaming_response.create(**self._request(turn)),
+            _Answer(),
+        )
 
     def _request(self, turn: TurnInput) -> dict[str, Any]:
         messages = turn.messages
@@ -262,18 +145,18 @@ class OpenAIAgent:
             "messages": wire_messages,
             "stream": True,
             "stream_options": {"include_usage": True},
-            # 64 characters, which is as many as OpenAI takes.
-            "user": hashlib.sha256(turn.principal.encode()).hexdigest(),
-            "extra_headers": {
-                "Accept": "text/event-stream",
-                "Accept-Encoding": "identity",  # a compressor holds tokens back
-                "Idempotency-Key": turn.response_id,
-            },
+            "user": user_of(turn.principal),
+            "extra_headers": headers_for(turn.response_id),
         }
+        if self._upstream.is_openai:
+            request["prompt_cache_key"] = cache_key_of(turn.session_id)
         if output_limit is not None:
-            assert self._output_limit_field is not None  # start() settles it
-            request[self._output_limit_field] = output_limit
+            request[self._output_limit_field or self._default_limit_field()] = output_limit
         return request
+
+    def _default_limit_field(self) -> OutputLimitField:
+        is_openai = self._upstream.is_openai or self._upstream.is_azure
+        return "max_completion_tokens" if is_openai else "max_tokens"
 
 
 # What the stream is made of: only what is read, everything optional.
@@ -357,10 +240,10 @@ class _Answer:
 
     def _read(self, event: Event) -> Iterator[str]:
         if event.type == "error":
-            raise _reported(msgspec.json.decode(event.data))
+            raise reported(msgspec.json.decode(event.data))
         chunk = self._decode(event.data)
         if chunk.error is not None:
-            raise _reported(chunk.error)
+            raise reported(chunk.error)
         if chunk.usage is not None:
             self.usage = _usage(chunk.usage)
         if not chunk.choices:
@@ -377,19 +260,6 @@ class _Answer:
             self._finish_reason = choice.finish_reason
 
 
-async def _read_tail(body: AsyncIterator[bytes], answer: _Answer) -> None:
-    """Read what follows a complete answer. Whatever goes wrong here, the answer is whole."""
-    import httpx2
-
-    with suppress(TimeoutError, httpx2.HTTPError, AgentError):
-        async with asyncio.timeout(_DRAIN_SECONDS if answer.is_done else _TAIL_SECONDS) as limit:
-            async for data in body:
-                for _ in answer.feed(data):
-                    pass
-                if answer.is_done:
-                    limit.reschedule(asyncio.get_running_loop().time() + _DRAIN_SECONDS)
-
-
 def _usage(counts: object) -> Usage | None:
     try:
         usage = msgspec.convert(counts, _TokenCounts)
@@ -402,135 +272,3 @@ def _usage(counts: object) -> Usage | None:
         output_tokens=usage.completion_tokens or 0,
         cached_tokens=(details.cached_tokens or 0) if details else 0,
     )
-
-
-# Configuration.
-
-
-def _problem_with(client: openai.AsyncOpenAI) -> str | None:
-    if not client.api_key:  # an administrator's key alone satisfies the package, not this API
-        return _MISSING_KEY
-    if not (client.api_key.isascii() and client.api_key.isprintable() and " " not in client.api_key):
-        return "OPENAI_API_KEY holds a character that no key has, such as a space, a quote or a line break."
-    if client.base_url.scheme not in {"http", "https"} or not client.base_url.host:
-        return "The model's base URL must begin with http:// or https://, as in http://127.0.0.1:11434/v1."
-    return None
-
-
-def _output_limit_field(host: str) -> OutputLimitField:
-    is_openai = host == "api.openai.com" or host.endswith((".openai.com", ".openai.azure.com"))
-    return "max_completion_tokens" if is_openai else "max_tokens"
-
-
-# What goes wrong. The upstream's prose may quote the key or the conversation:
-# it is looked at here, and neither shown nor logged.
-
-
-async def _shorten_retries(response: httpx2.Response) -> None:
-    """Keep the package from sleeping through a long Retry-After, which it would for up to two minutes."""
-    if (_retry_after(response.headers) or 0.0) > _LONGEST_RETRY_WAIT:
-        response.headers["x-should-retry"] = "false"
-
-
-def _check_content_type(headers: Mapping[str, str]) -> None:
-    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type in {"text/html", "application/json"}:
-        # As of a web page, or of a server that doesn't stream: not worth reading.
-        _log.warning("upstream sent no event stream; is its base URL right?", content_type=content_type)
-        raise UpstreamMalformed
-
-
-def _failure_of_request(error: openai.OpenAIError) -> AgentError:
-    import httpx2
-    import openai
-
-    if isinstance(error, openai.APIStatusError):
-        _log.warning(
-            "upstream refused the request",
-            status=error.status_code,
-            error_code=_identifier(error.code),
-            error_type=_identifier(error.type),
-            request_id=_identifier(error.request_id),
-        )
-        return _failure_of_status(error)
-    cause = error.__cause__
-    _log.warning("upstream request failed", error=type(error).__name__, cause=type(cause).__name__)
-    if isinstance(cause, httpx2.ReadTimeout):
-        return UpstreamStalled()
-    if isinstance(cause, httpx2.PoolTimeout):
-        return AgentBusy()
-    return UpstreamUnavailable()
-
-
-def _failure_of_status(error: openai.APIStatusError) -> AgentError:
-    retry_after = _retry_after(error.response.headers)
-    if error.status_code == 413 or _is_too_long(error.code, error.type, error.message):
-        return ContextTooLong()
-    match error.status_code:
-        case 401 | 403:
-            return UpstreamRefusedKey()
-        case 402:
-            return UpstreamRefusedKey(_NO_CREDIT)
-        case 429 if error.code == "insufficient_quota":
-            return UpstreamRefusedKey(_NO_CREDIT)
-        case 429:
-            return UpstreamRateLimited(retry_after=retry_after)
-        case status if 400 <= status < 500 and status != 408:
-            return UpstreamRejected()
-        case _:
-            return UpstreamUnavailable(retry_after=retry_after)
-
-
-def _failure_of_stream(error: httpx2.HTTPError) -> AgentError:
-    import httpx2
-
-    _log.warning("upstream stream broke", error=type(error).__name__)
-    if isinstance(error, httpx2.TimeoutException):
-        return UpstreamStalled()
-    if isinstance(error, httpx2.DecodingError):
-        return UpstreamMalformed()
-    return UpstreamCut()
-
-
-def _reported(error: object) -> AgentError:
-    """Return the failure for an error that came in place of a chunk."""
-    fields: dict[Any, Any] = error if isinstance(error, dict) else {}
-    if isinstance(nested := fields.get("error"), dict):
-        fields = nested
-    code, kind = fields.get("code"), fields.get("type")
-    _log.warning("upstream reported an error", error_code=_identifier(code), error_type=_identifier(kind))
-    if _is_too_long(code, kind, fields.get("message")):
-        return ContextTooLong()
-    if str(code) in {"429", "rate_limit_exceeded"}:
-        return UpstreamRateLimited()
-    return UpstreamReportedError()
-
-
-def _is_too_long(code: object, kind: object, message: object) -> bool:
-    if code in _TOO_LONG_CODES or kind in _TOO_LONG_CODES:
-        return True
-    prose = message.lower() if isinstance(message, str) else ""
-    return any(phrase in prose for phrase in _TOO_LONG_PHRASES)
-
-
-def _identifier(value: object) -> str | None:
-    """Return *value* where it looks like a code, which is safe to log, and not like prose."""
-    text = str(value)
-    return text if value is not None and len(text) <= 64 and text.replace("-", "_").isidentifier() else None
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the upstream asks to wait, an hour at most; None when it doesn't."""
-    seconds: float | None = None
-    with suppress(KeyError, ValueError, TypeError, OverflowError):
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        elif headers["retry-after"].strip()[:1].isdigit():
-            seconds = float(headers["retry-after"])
-        else:
-            # By the upstream's own clock, so that ours doesn't matter.
-            until, now = (parsedate_to_datetime(headers[name]) for name in ("retry-after", "date"))
-            seconds = (until - now).total_seconds()
-    if seconds is None or not 0 <= seconds < float("inf"):
-        return None
-    return min(seconds, _LONGEST_RETRY_AFTER)

@@ -1,4 +1,4 @@
-"""A fake upstream that speaks the Chat Completions API, badly where a test asks for it.
+"""A fake upstream that speaks the Chat Completions and the Responses API, badly where a test asks for it.
 
 It listens on loopback, on a port of its own. Each verb queues what the next
 request gets; when nothing is queued, a request gets ``Hello world``::
@@ -9,6 +9,9 @@ request gets; when nothing is queued, a request gets ``Hello world``::
         [request] = upstream.requests
         await request.disconnected.wait()
 
+The path of a request says which of the APIs it gets. A response that was kept
+(:meth:`FakeUpstream.keep`) can be read again by its id; responses can be cancelled.
+
 Nothing here sleeps unless a delay was asked for: a test waits for the events
 of a :class:`RecordedRequest`, and lets the upstream go on by those it gives.
 """
@@ -18,19 +21,30 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["FakeUpstream", "Framing", "RecordedRequest", "Wire"]
+from tests.fakes.dialects import (
+    RESPONSE_ID,
+    ChatDialect,
+    Dialect,
+    Payload,
+    ResponsesDialect,
+    chunk,
+)
+
+__all__ = ["RESPONSE_ID", "FakeUpstream", "Framing", "Kept", "RecordedRequest", "Wire", "chunk", "tokens"]
 
 _REASONS = {
     200: "OK",
     301: "Moved Permanently",
     400: "Bad Request",
     401: "Unauthorized",
+    404: "Not Found",
     429: "Too Many Requests",
 }
 
@@ -48,6 +62,7 @@ class Framing:
 class RecordedRequest:
     """A request as it came, and what became of it."""
 
+    method: str
     path: str
     headers: Mapping[str, str]
     """Names in lower case."""
@@ -64,6 +79,32 @@ class RecordedRequest:
         return json.loads(self.body)
 
 
+@dataclass(slots=True, eq=False)
+class Kept:
+    """A response that the upstream holds: complete, while its streams may be cut."""
+
+    payloads: list[Payload]
+    cuts: deque[int]
+    """After how many events each of its next streams is cut. None left: they aren't."""
+    how: Literal["reset", "end"]
+
+    async def stream(self, wire: Wire, after: int | None = None) -> None:
+        """Send the events that follow the one with that number, or all."""
+        left = self.cuts.popleft() if self.cuts else None
+        wire.head()
+        for payload in self.payloads:
+            if after is not None and payload["sequence_number"] <= after:
+                continue
+            if left == 0:
+                break
+            await wire.event(payload)
+            left = None if left is None else left - 1
+        if left == 0 and self.how == "reset":
+            wire.reset()
+        else:
+            wire.end()
+
+
 class _Disconnected(Exception):
     """The client has gone."""
 
@@ -76,6 +117,9 @@ class Wire:
     ) -> None:
         self.request = request
         self.framing = Framing()
+        self.dialect: Dialect = (
+            ResponsesDialect() if request.path.startswith("/v1/responses") else ChatDialect()
+        )
         self._transport = transport
         self._may_write = may_write
 
@@ -103,12 +147,34 @@ class Wire:
         """Write an event with *payload* as JSON, or as it is if it is a string."""
         data = payload if isinstance(payload, str) else json.dumps(payload)
         newline = self.framing.newline
-        await self.write(b"data: " + data.encode() + newline + newline)
+        # As OpenAI does: the type is in the event's head too, where the payload has one.
+        kind = payload.get("type") if isinstance(payload, dict) else None
+        head = b"event: " + kind.encode() + newline if isinstance(kind, str) else b""
+        await self.write(head + b"data: " + data.encode() + newline + newline)
+
+    async def begin(self) -> None:
+        """Write the head, and what precedes the text."""
+        self.head()
+        for payload in self.dialect.opening():
+            await self.event(payload)
 
     async def text(self, token: str) -> None:
         """Write a piece of the answer."""
-        await self.event(chunk({"content": token}))
+        await self.event(self.dialect.text(token))
         self.request.sent += 1
+
+    async def finish(self) -> None:
+        """Write what ends the answer, and end the body."""
+        for payload in self.dialect.ending("stop", _counts(self.request.sent)):
+            await self.event(payload)
+        self.end()
+
+    def json(self, status: int, payload: object, headers: Mapping[str, str] | None = None) -> None:
+        """Write a whole response, of one JSON object."""
+        body = json.dumps(payload).encode()
+        fields = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        self.head(status, {**fields, **(headers or {})})
+        self._transport.write(body)
 
     def end(self) -> None:
         """End the body."""
@@ -127,25 +193,13 @@ class Wire:
 Script = Callable[[Wire], Awaitable[None]]
 
 
-def chunk(
-    delta: Mapping[str, object], *, finish_reason: str | None = None, **fields: object
-) -> dict[str, object]:
-    """Return a chat.completion.chunk."""
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-    return {
-        "id": "chatcmpl-1",
-        "object": "chat.completion.chunk",
-        "created": 1,
-        "model": "fake",
-        "choices": [choice],
-        "usage": None,
-        **fields,
-    }
-
-
 def tokens(number: int) -> list[str]:
     """Return *number* different tokens."""
     return [f"t{index} " for index in range(number)]
+
+
+def _counts(number: int) -> dict[str, object]:
+    return {"prompt_tokens": 7, "completion_tokens": number, "total_tokens": 7 + number}
 
 
 class FakeUpstream:
@@ -155,6 +209,10 @@ class FakeUpstream:
         self.requests: list[RecordedRequest] = []
         self.connections = 0
         """How many were ever made."""
+        self.cancelled: list[str] = []
+        """The responses that somebody asked to cancel."""
+        self._kept: dict[str, Kept] = {}
+        self._answers_cancels = True
         self._scripts: deque[Script] = deque()
         self._arrived = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -205,17 +263,14 @@ class FakeUpstream:
             wire.framing = framing or Framing()
             if gate is not None:
                 await gate.wait()
-            wire.head()
-            await wire.event(chunk({"role": "assistant", "content": ""}))
+            await wire.begin()
             for piece in pieces:
                 if delay:
                     await asyncio.sleep(delay)
                 await wire.text(piece)
-            if finish_reason is not None:
-                await wire.event(chunk({}, finish_reason=finish_reason))
-            counts = {"prompt_tokens": 7, "completion_tokens": len(pieces), "total_tokens": 7 + len(pieces)}
-            await wire.event({**chunk({}), "choices": [], "usage": {**counts, **(usage or {})}})
-            if is_done_sent:
+            for payload in wire.dialect.ending(finish_reason, {**_counts(len(pieces)), **(usage or {})}):
+                await wire.event(payload)
+            if is_done_sent and isinstance(wire.dialect, ChatDialect):
                 await wire.event("[DONE]")
             wire.end()
 
@@ -229,12 +284,10 @@ class FakeUpstream:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Refuse, with an error as OpenAI words them."""
-        body = json.dumps({"error": {"message": "no", "type": None, "code": None, **(error or {})}}).encode()
+        body = {"error": {"message": "no", "type": None, "code": None, **(error or {})}}
 
         async def script(wire: Wire) -> None:
-            length = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-            wire.head(code, {**length, **(headers or {})})
-            wire._transport.write(body)
+            wire.json(code, body, headers)
 
         self._scripts.append(script)
 
@@ -267,7 +320,7 @@ class FakeUpstream:
         """Send tokens for as long as the client stays."""
 
         async def script(wire: Wire) -> None:
-            wire.head()
+            await wire.begin()
             for number in count():
                 await wire.text(f"t{number} ")
 
@@ -275,11 +328,34 @@ class FakeUpstream:
 
     def malformed(self, payload: str = "{not json", *, after: int = 1) -> None:
         """Send *after* tokens, then an event of which nothing can be made."""
-        self.events(*[chunk({"content": token}) for token in tokens(after)], payload)
+        self._in_place_of_text(after, lambda _: payload)
 
     def error_object(self, error: object, *, after: int = 1) -> None:
         """Send *after* tokens, then an error in place of a chunk."""
-        self.events(*[chunk({"content": token}) for token in tokens(after)], {"error": error})
+        self._in_place_of_text(after, lambda dialect: dialect.error(error))
+
+    def keep(
+        self,
+        *pieces: str,
+        response_id: str = RESPONSE_ID,
+        cuts: Sequence[int] = (),
+        how: Literal["reset", "end"] = "reset",
+        finish_reason: str | None = "stop",
+    ) -> Kept:
+        """Answer with *pieces*, and hold the response: it can be read by its id, from any place.
+
+        Its streams, the first one included, are cut after so many events each.
+        """
+        dialect = ResponsesDialect(response_id)
+        payloads = [*dialect.opening(), *map(dialect.text, pieces)]
+        payloads += dialect.ending(finish_reason, _counts(len(pieces)))
+        kept = self._kept[response_id] = Kept(payloads, deque(cuts), how)
+        self._scripts.append(kept.stream)
+        return kept
+
+    def stall_cancels(self) -> None:
+        """From now on, take requests to cancel and answer none."""
+        self._answers_cancels = False
 
     def events(self, *payloads: object) -> None:
         """Send these payloads, as JSON or as they are, and end the body."""
@@ -297,9 +373,41 @@ class FakeUpstream:
         self._scripts.append(script)
 
     async def _begin(self, wire: Wire, number: int) -> None:
-        wire.head()
+        await wire.begin()
         for token in tokens(number):
             await wire.text(token)
+
+    def _in_place_of_text(self, after: int, payload: Callable[[Dialect], object]) -> None:
+        async def script(wire: Wire) -> None:
+            await self._begin(wire, after)
+            await wire.event(payload(wire.dialect))
+            wire.end()
+
+        self._scripts.append(script)
+
+    def _script_for(self, request: RecordedRequest) -> Script:
+        url = urlsplit(request.path)
+        match request.method, url.path.split("/")[1:]:
+            case "POST", ["v1", "responses", response_id, "cancel"]:
+                return lambda wire: self._cancel(wire, response_id)
+            case "GET", ["v1", "responses", response_id]:
+                after = parse_qs(url.query).get("starting_after")
+                return lambda wire: self._read_again(wire, response_id, int(after[0]) if after else None)
+            case _:
+                return self._next_script()
+
+    async def _cancel(self, wire: Wire, response_id: str) -> None:
+        self.cancelled.append(response_id)
+        if not self._answers_cancels:
+            await wire.hold()
+        wire.json(200, ResponsesDialect(response_id).response("cancelled"))
+
+    async def _read_again(self, wire: Wire, response_id: str, after: int | None) -> None:
+        kept = self._kept.get(response_id)
+        if kept is None:
+            wire.json(404, {"error": {"message": "no", "type": "invalid_request_error", "code": None}})
+        else:
+            await kept.stream(wire, after)
 
     def _next_script(self) -> Script:
         if not self._scripts:
@@ -350,7 +458,8 @@ class _Connection(asyncio.Protocol):
         if len(rest) < length:
             return
         del self._received[: len(head) + len(separator) + length]
-        self._request = RecordedRequest(request_line.split(" ")[1], headers, rest[:length])
+        method, path, _ = request_line.split(" ")
+        self._request = RecordedRequest(method, path, headers, rest[:length])
         self._upstream.requests.append(self._request)
         self._upstream._arrived.set()
         self._task = asyncio.get_running_loop().create_task(self._run(self._request))
@@ -358,7 +467,7 @@ class _Connection(asyncio.Protocol):
     async def _run(self, request: RecordedRequest) -> None:
         assert self._transport is not None
         try:
-            await self._upstream._next_script()(Wire(self._transport, request, self._may_write))
+            await self._upstream._script_for(request)(Wire(self._transport, request, self._may_write))
         except _Disconnected:
             await self._lost.wait()
         finally:

@@ -10,11 +10,15 @@ import pytest
 from starlette.types import ASGIApp, Message
 
 from tests.fakes.clock import FakeClock
+from tests.fakes.upstream import FakeUpstream
+from tests.server.agents.agent_contract import collect, text_of, turn
 from unbroken.server import app as app_module
 from unbroken.server.agents.base import AgentError, AgentOutput, TurnInput
+from unbroken.server.agents.responses import ResponsesAgent
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.app import App, build, build_agent
 from unbroken.server.config import Settings, StartupError
+from unbroken.server.metrics import Metrics
 from unbroken.sessions.ids import PrincipalId, new_chain_id
 from unbroken.sessions.items import SessionConfig
 
@@ -208,10 +212,16 @@ async def test_another_agent_that_can_not_start_keeps_the_server_from_starting()
         ({"model": "mine"}, "ScriptedAgent", "mine"),
         ({"agent": "openai", "openai_api_key": "sk-1"}, "OpenAIAgent", "gpt-5-mini"),
         ({"agent": "openai", "openai_base_url": "http://127.0.0.1:9/v1", "model": "q"}, "OpenAIAgent", "q"),
+        (
+            {"agent": "openai", "openai_api_key": "k", "openai_api": "responses"},
+            "ResponsesAgent",
+            "gpt-5-mini",
+        ),
+        ({"fallbacks": "b=http://127.0.0.1:9/v1|q, embedded"}, "FallbackAgent", "scripted"),
     ],
 )
 async def test_settings_name_the_agent(values: dict[str, Any], kind: str, model: str) -> None:
-    agent = build_agent(settings(**values))
+    agent = build_agent(settings(**values), FakeClock(), Metrics())
     try:
         assert (type(agent).__name__, agent.model) == (kind, model)
     finally:
@@ -246,3 +256,63 @@ def test_limits_are_those_that_were_set() -> None:
     assert (limits.session.conversation_bytes, limits.sessions, limits.bytes) == (6000, 3, 2 << 20)
     assert (limits.connections_per_session, limits.idle_timeout, limits.empty_grace) == (4, 100, 9)
     assert limits.patience == 0.5
+
+
+# Several agents.
+
+
+async def test_agent_that_fails_is_counted_and_the_next_one_answers() -> None:
+    """Whole, from settings: one upstream refuses its key, the other speaks Responses."""
+    async with FakeUpstream() as first, FakeUpstream() as second:
+        first.status(401)
+        metrics = Metrics()
+        agent = build_agent(
+            settings(
+                agent="openai",
+                openai_api_key="sk-1",
+                openai_base_url=first.base_url,
+                fallbacks=f"backup={second.base_url}|m-2||responses",
+            ),
+            FakeClock(),
+            metrics,
+        )
+        await agent.start()
+        for _ in range(2):
+            second.answer("two")
+            assert text_of(await collect(agent, turn("hi"))) == "two"
+        await agent.stop()
+
+    assert [request.path for request in second.requests] == ["/v1/responses"] * 2
+    assert {request.json["model"] for request in second.requests} == {"m-2"}
+    assert len(first.requests) == 1, "it is passed over"
+    exposed = metrics.exposition().decode().splitlines()
+    assert 'unbroken_agent_calls_total{agent="openai",outcome="upstream_auth"} 1.0' in exposed
+    assert 'unbroken_agent_calls_total{agent="backup",outcome="completed"} 2.0' in exposed
+    assert 'unbroken_agent_passed_over{agent="openai"} 1.0' in exposed
+
+
+async def test_background_and_connections_are_those_that_were_set() -> None:
+    agent = build_agent(
+        settings(
+            agent="openai",
+            openai_api_key="sk-1",
+            openai_api="responses",
+            openai_background=True,
+            openai_connections=7,
+        ),
+        FakeClock(),
+        Metrics(),
+    )
+
+    assert isinstance(agent, ResponsesAgent)
+    assert agent._is_background
+    assert agent._upstream._max_connections == 7
+
+
+async def test_chain_with_the_model_inside_is_loaded_while_the_server_is_up() -> None:
+    agent = Loading()
+    async with App(settings(fallbacks="embedded"), agent, FakeClock()) as app:
+        status, _ = await get(app.asgi, "/healthz")
+        assert status == 200
+        assert (await get(app.asgi, "/readyz"))[0] == 503
+        assert app.describe() == "scripted, else embedded, model: m"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench.suites import burst, connect, idle, paced
+from tests.bench.suites import burst, connect, idle, paced, upstream
 from tests.bench.suites.base import Bench, Suite
 
 __all__ = ["SUITES", "Bench", "Suite"]
@@ -12,5 +12,6 @@ SUITES: dict[str, Suite] = {
     "paced": paced.run,
     "idle": idle.run,
     "connect": connect.run,
+    "upstream": upstream.run,
 }
 """By name, in the order in which they run."""

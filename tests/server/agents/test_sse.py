@@ -160,3 +160,36 @@ def test_what_passes_the_bound_is_an_error(stream: bytes) -> None:
 
 def test_bound_is_for_an_event_and_not_for_a_chunk() -> None:
     assert len(EventStreamParser(max_event_bytes=64).feed(b"data: x\n\n" * 100)) == 100
+
+
+def test_events_that_come_one_by_one_are_those_that_come_together() -> None:
+    """One event to a chunk, as models send them, goes a shorter way, unless that would be wrong."""
+    pieces = [
+        b"data: one\n\n",
+        b"data: \n\n",
+        b"id: 7\ndata: two\n\n",
+        b"data: three\n\n",
+        b"event: error\n",
+        b"data: four\n\n",
+        b"data: five\n",
+        b"data: six\n\n",
+        b"data: sev",
+        b"data: en\n\n",
+        b"data: eight\n\ndata: nine\n\n",
+        b"data: ten\r\n\n",
+        b"data: a\rb\n\n",
+        b"data: eleven\r\n\r",
+        b"data: twelve\n\n",
+    ]
+    one_by_one, together = EventStreamParser(), EventStreamParser()
+
+    assert [e for piece in pieces for e in one_by_one.feed(piece)] == together.feed(b"".join(pieces))
+
+
+def test_bound_holds_for_events_that_come_one_by_one() -> None:
+    parser = EventStreamParser(max_event_bytes=12)
+    for _ in range(2):
+        assert parser.feed(b"data: 123456\n\n")
+
+    with pytest.raises(EventTooLong):
+        parser.feed(b"data: 1234567\n\n")

@@ -1,0 +1,211 @@
+"""One stream of the Responses API, without I/O: bytes in, outputs out.
+
+The API in short: events with a ``type`` and a ``sequence_number``. First
+``response.created``, with the response's id; text in
+``response.output_text.delta``; the last is ``response.completed``,
+``response.incomplete`` or ``response.failed``, with the whole response and the
+bill in it, or a flat ``error``. Whatever else comes is a sign of life. Seen in
+other servers and allowed for: ``[DONE]`` at the end, an ``error`` object as in
+Chat Completions, no numbers, comments as heartbeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from unbroken.server.agents.base import (
+    AgentError,
+    AgentOutput,
+    Finish,
+    Handle,
+    UpstreamCut,
+    UpstreamMalformed,
+    UpstreamReportedError,
+    Usage,
+    Working,
+)
+from unbroken.server.agents.sse import Event, EventStreamParser, EventTooLong
+from unbroken.server.agents.upstream_failure import reported
+
+__all__ = ["ResponseAnswer"]
+
+_log: FilteringBoundLogger = structlog.get_logger(__name__)
+
+# The last events repeat the whole answer, each by itself.
+_MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
+
+
+# What the stream is made of: only what is read, everything optional.
+
+
+class _Incomplete(msgspec.Struct):
+    reason: str | None = None
+
+
+class _Response(msgspec.Struct):
+    id: str | None = None
+    status: str | None = None
+    incomplete_details: _Incomplete | None = None
+    # Rare, and of many shapes: looked into when they come.
+    usage: Any = None
+    error: Any = None
+
+
+class _Event(msgspec.Struct):
+    type: str = ""
+    delta: Any = None
+    response: _Response | None = None
+    error: Any = None
+
+
+class _TokenDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _TokenCounts(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: _TokenDetails | None = None
+
+
+class ResponseAnswer:
+    """One answer, without I/O: a stream's bytes in, outputs out.
+
+    Args:
+        response_id: The upstream's name for it, where it is known.
+        offset: How many characters of it are known, and not to be said again.
+        tells_handle: Yield a Handle once the name is known.
+
+    """
+
+    def __init__(
+        self, *, response_id: str | None = None, offset: int = 0, tells_handle: bool = False
+    ) -> None:
+        self.response_id = response_id
+        self.is_resumed = False
+        """Whether it is the continuation of another stream."""
+        self.is_over = False
+        """Whether the upstream has ended the response, however."""
+        self.is_done = False
+        self.usage: Usage | None = None
+        self._events = EventStreamParser(max_event_bytes=_MAX_EVENT_BYTES)
+        self._decode = msgspec.json.Decoder(_Event).decode
+        self._offset = offset
+        self._characters = 0  # that were read, from the response's start
+        self._tells_handle = tells_handle
+        self._reason: str | None = None  # why it is incomplete
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of the text is there."""
+        return self.is_done
+
+    @property
+    def position(self) -> int:
+        """How many characters have been passed on, from the response's start."""
+        return max(self._offset, self._characters)
+
+    @property
+    def finish(self) -> Finish:
+        """Why it stopped, in our words."""
+        match self._reason:
+            case "max_output_tokens":
+                return Finish("max_output_tokens")
+            case "content_filter":
+                return Finish("content_filter")
+            case _:
+                return Finish("completed")
+
+    def resumed(self) -> ResponseAnswer:
+        """Return what reads the same answer again, and passes on what this one hasn't."""
+        answer = ResponseAnswer(response_id=self.response_id, offset=self.position)
+        answer.is_resumed = True
+        return answer
+
+    def feed(self, data: bytes) -> Iterator[AgentOutput]:
+        """Yield what is in *data*; one :class:`Working` if there is nothing to show.
+
+        Raises:
+            UpstreamMalformed: When it isn't what the API says.
+            UpstreamCut: When it says that it ends, and the response hasn't.
+            AgentError: When it holds an error, by its kind.
+
+        """
+        is_silent = True
+        try:
+            for event in self._events.feed(data):
+                for output in self._read(event):
+                    is_silent = False
+                    yield output
+                if self.is_done:
+                    return
+        except (msgspec.MsgspecError, UnicodeDecodeError, EventTooLong) as error:
+            _log.warning("upstream sent a malformed stream", error=type(error).__name__)
+            raise UpstreamMalformed from None
+        if is_silent:  # a heartbeat, reasoning, the beginning of an item
+            yield Working()
+
+    def _read(self, event: Event) -> Iterator[AgentOutput]:
+        """Yield what one event says. What kinds there are is known here and nowhere else."""
+        if event.data == b"[DONE]":
+            raise UpstreamCut
+        said = self._decode(event.data)
+        match said.type:
+            case "response.output_text.delta" | "response.refusal.delta":
+                if text := self._new_text(said.delta):
+                    yield text
+            case "response.completed" | "response.incomplete":
+                self._end(said.response or _Response())
+            case "response.failed" | "response.cancelled":
+                self.is_over = True
+                raise _failure_of(said.response or _Response())
+            case "error":
+                raise reported(msgspec.json.decode(event.data))
+            case _:
+                if said.error is not None or event.type == "error":
+                    raise reported(msgspec.json.decode(event.data))
+                if said.response is not None and self.response_id is None and said.response.id:
+                    self.response_id = said.response.id
+                    if self._tells_handle:
+                        yield Handle(said.response.id)
+
+    def _new_text(self, delta: object) -> str:
+        """Return what of *delta* hasn't been passed on."""
+        if not isinstance(delta, str):
+            raise msgspec.ValidationError
+        known = self._offset - self._characters
+        self._characters += len(delta)
+        return delta if known <= 0 else delta[known:]
+
+    def _end(self, response: _Response) -> None:
+        self.is_over = self.is_done = True
+        if self._characters < self._offset:
+            _log.warning("upstream's response is shorter than it was")
+            raise UpstreamMalformed
+        if response.incomplete_details is not None:
+            self._reason = response.incomplete_details.reason
+        if response.usage is not None:
+            self.usage = _usage(response.usage)
+
+
+def _failure_of(response: _Response) -> AgentError:
+    return UpstreamReportedError() if response.error is None else reported(response.error)
+
+
+def _usage(counts: object) -> Usage | None:
+    try:
+        usage = msgspec.convert(counts, _TokenCounts)
+    except msgspec.MsgspecError:
+        _log.warning("upstream sent a malformed usage")
+        return None
+    details = usage.input_tokens_details
+    return Usage(
+        input_tokens=usage.input_tokens or 0,
+        output_tokens=usage.output_tokens or 0,
+        cached_tokens=(details.cached_tokens or 0) if details else 0,
+    )

@@ -1,0 +1,227 @@
+"""An agent behind the Responses API: OpenAI's, or any server that speaks it.
+
+How its streams are read is in :mod:`~unbroken.server.agents.response_stream`.
+
+In **background mode** the upstream keeps the response, and works on it whether
+anybody reads it or not. That has three consequences:
+
+- A stream that is cut is no failure: the response is read again by its id. So
+  that nothing is lost or said twice, whatever the servers in between make of
+  sequence numbers, it is read from its start, and the characters that were
+  already passed on are dropped.
+- Another process can do the same: see :meth:`ResponsesAgent.reattach`.
+- Closing the connection stops nothing. A turn that isn't wanted any more is
+  cancelled by a request of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from unbroken.server.agents.base import (
+    AgentError,
+    AgentOutput,
+    Handle,
+    TurnInput,
+    UpstreamCut,
+    UpstreamRejected,
+)
+from unbroken.server.agents.response_stream import ResponseAnswer
+from unbroken.server.agents.upstream import Request, Upstream, cache_key_of, headers_for, user_of
+
+if TYPE_CHECKING:
+    import openai
+
+__all__ = ["ResponsesAgent"]
+
+_log: FilteringBoundLogger = structlog.get_logger(__name__)
+
+# Streams cut one after the other, none of which brought any text.
+_VAIN_STREAMS: Final = 3
+# Whoever stops a turn waits for this; below the two seconds that a run waits.
+_CANCEL_SECONDS: Final = 1.0
+
+
+class ResponsesAgent:
+    """Answers through an upstream's Responses API.
+
+    Args:
+        model: The upstream's name for the model that turns use by default.
+            A turn that names another, allowed one is sent under that name.
+        base_url: See :class:`~unbroken.server.agents.upstream.Upstream`, as for what follows.
+        api_key: None: ``OPENAI_API_KEY``.
+        timeout: Seconds that the upstream may be silent.
+        max_retries: How often a request is sent again that failed before its answer began.
+        max_connections: Bound on open connections, and so on turns at once.
+        background: Have the upstream keep each response (``store``) and work on it on its own.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        max_retries: int = 2,
+        max_connections: int = 1000,
+        background: bool = False,
+    ) -> None:
+        self._model = model
+        self._upstream = Upstream(
+            base_url=base_url,
+            api_key=api_key,
+            timeout=timeout,
+            max_retries=max_retries,
+            max_connections=max_connections,
+        )
+        self._is_background = background
+        self._cancelling: set[asyncio.Task[None]] = set()
+
+    @property
+    def model(self) -> str:
+        """The upstream's name for the model."""
+        return self._model
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has been started. The upstream is not asked."""
+        return self._upstream.is_started
+
+    async def start(self) -> None:
+        """See :meth:`Upstream.start`."""
+        await self._upstream.start()
+        # The package imports its parts at first use: here rather than in the first turn.
+        _ = self._upstream.client.responses.with_streaming_response
+
+    async def stop(self) -> None:
+        """Close all connections, once what was stopped just before has been cancelled upstream."""
+        await asyncio.gather(*self._cancelling)
+        await self._upstream.stop()
+
+    def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+        """Answer *turn*.
+
+        Closing the generator or cancelling its task closes the upstream's
+        connection at once. It yields text, Working for whatever else shows
+        that the upstream is alive, and at the end Usage, where the upstream
+        gave one, and Finish. In background mode a Handle comes before the
+        text, and stopping takes until the upstream has confirmed it, a second
+        at most. A turn that is stopped before the response's id has come can't
+        be cancelled upstream.
+
+        Raises:
+            AgentError: One of the kinds that the interface lists. The text is
+                ours; what the upstream said is neither in it nor in the log.
+
+        """
+
+        def create(client: openai.AsyncOpenAI) -> AbstractAsyncContextManager[openai.AsyncAPIResponse[Any]]:
+            return client.responses.with_streaming_response.create(**self._request(turn))
+
+        if self._is_background:
+            return self._follow(create, ResponseAnswer(tells_handle=True))
+        return self._upstream.read(create, ResponseAnswer())
+
+    def reattach(
+        self,
+        turn: TurnInput,  # noqa: ARG002 - the signature is the interface's
+        handle: Handle,
+        offset: int,
+    ) -> AsyncGenerator[AgentOutput, None]:
+        """Go on with the response named *handle* after its first *offset* characters.
+
+        Otherwise as :meth:`respond` in background mode.
+
+        Raises:
+            UpstreamRejected: The upstream has no such response (any more). Nothing has been yielded.
+            UpstreamMalformed: The response has ended, and is shorter than *offset*.
+            AgentError: As for :meth:`respond`.
+
+        """
+        answer = ResponseAnswer(response_id=handle.value, offset=offset)
+        return self._follow(_retrieval(handle.value), answer)
+
+    def _request(self, turn: TurnInput) -> dict[str, Any]:
+        wire_messages = [{"role": "system", "content": turn.instructions}] if turn.instructions else []
+        # As in Chat: an answer that was stopped before its first word says nothing.
+        wire_messages += [
+            {"role": m.role, "content": m.text} for m in turn.messages if m.text or m.role == "user"
+        ]
+        request: dict[str, Any] = {
+            "model": turn.model,
+            "input": wire_messages,
+            "stream": True,
+            "store": self._is_background,
+            "user": user_of(turn.principal),
+            "extra_headers": headers_for(turn.response_id),
+        }
+        if self._is_background:
+            request["background"] = True
+        if self._upstream.is_openai:
+            request["prompt_cache_key"] = cache_key_of(turn.session_id)
+        if turn.max_output_tokens is not None:
+            request["max_output_tokens"] = turn.max_output_tokens
+        return request
+
+    async def _follow(self, request: Request, answer: ResponseAnswer) -> AsyncGenerator[AgentOutput, None]:
+        """Read a response that the upstream keeps, by as many streams as it takes."""
+        vain = 0
+        try:
+            while True:
+                position = answer.position
+                try:
+                    async with aclosing(self._upstream.read(request, answer)) as outputs:
+                        async for output in outputs:
+                            yield output
+                    return
+                except UpstreamCut:
+                    vain = vain + 1 if answer.position == position else 0
+                    if answer.response_id is None or vain == _VAIN_STREAMS:
+                        raise
+                except UpstreamRejected:
+                    if not answer.is_resumed:
+                        raise
+                    # The failure is that the stream was cut; that the rest can't be had is its consequence.
+                    raise UpstreamCut from None
+                _log.info("upstream stream resumed", position=answer.position)
+                request = _retrieval(answer.response_id)
+                answer = answer.resumed()
+        finally:
+            if answer.response_id is not None and not answer.is_over:
+                await self._cancel(answer.response_id)
+
+    async def _cancel(self, response_id: str) -> None:
+        """Have the upstream stop. A turn that is stopped twice doesn't stop this."""
+        task = asyncio.create_task(self._request_cancel(response_id))
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
+        await asyncio.shield(task)
+
+    async def _request_cancel(self, response_id: str) -> None:
+        import openai
+
+        problem: str | None = None
+        with suppress(AgentError):  # it has been stopped in the meantime
+            client = self._upstream.client.with_options(max_retries=0)
+            try:
+                async with asyncio.timeout(_CANCEL_SECONDS):
+                    await client.responses.with_raw_response.cancel(response_id)
+            except (openai.OpenAIError, TimeoutError) as error:
+                problem = type(error).__name__
+        if problem is not None:
+            _log.warning("upstream did not confirm a cancel", error=problem)
+
+
+def _retrieval(response_id: str) -> Request:
+    """Return the request for the stream of a response that exists, from its start."""
+    return lambda client: client.responses.with_streaming_response.retrieve(
+        response_id, stream=True, extra_headers=headers_for()
+    )

@@ -1,0 +1,421 @@
+"""The agent behind the Responses API, with and without background mode."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.fakes.dialects import RESPONSE_ID, ResponsesDialect
+from tests.fakes.upstream import FakeUpstream, Wire
+from tests.server.agents.agent_contract import collect, message, text_of, turn
+from tests.server.agents.upstream_contract import KEY, SECRET, UpstreamContract, fails
+from unbroken.server.agents.base import (
+    AgentOutput,
+    Finish,
+    Handle,
+    Reattaching,
+    UpstreamCut,
+    UpstreamMalformed,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamReportedError,
+    Usage,
+    Working,
+)
+from unbroken.server.agents.responses import ResponsesAgent
+
+PIECES = ("Grüße, ", "世界", " ", "🎉", " und mehr")
+WHOLE = "".join(PIECES)
+
+
+class TestResponsesAgentContract(UpstreamContract):
+    def make(self, **settings: Any) -> ResponsesAgent:
+        return ResponsesAgent(**settings)
+
+
+class TestResponsesAgentInBackgroundContract(UpstreamContract):
+    def make(self, **settings: Any) -> ResponsesAgent:
+        return ResponsesAgent(**settings, background=True)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FakeUpstream]:
+    async with FakeUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def agent(upstream: FakeUpstream) -> AsyncIterator[ResponsesAgent]:
+    agent = ResponsesAgent(model="m-1", base_url=upstream.base_url, api_key=KEY, max_retries=0)
+    await agent.start()
+    yield agent
+    await agent.stop()
+
+
+@pytest.fixture
+async def background(upstream: FakeUpstream) -> AsyncIterator[ResponsesAgent]:
+    agent = ResponsesAgent(
+        model="m-1", base_url=upstream.base_url, api_key=KEY, max_retries=0, background=True
+    )
+    await agent.start()
+    yield agent
+    await agent.stop()
+
+
+# What is sent.
+
+
+async def test_request_says_what_the_turn_says(agent: ResponsesAgent, upstream: FakeUpstream) -> None:
+    conversation = (message("hi"), message("", "assistant"), message("hello", "assistant"), message("and?"))
+
+    await collect(
+        agent,
+        turn(*conversation, model="m-2", instructions="Be kind.", response_id="resp_7", max_output_tokens=9),
+    )
+
+    [request] = upstream.requests
+    assert {
+        "model": "m-2",
+        "input": [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "content": "hello"},
+            {"role": "user", "content": "and?"},
+        ],
+        "stream": True,
+        "store": False,
+        "max_output_tokens": 9,
+        "user": request.json["user"],
+    } == request.json
+    assert request.path == "/v1/responses"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["idempotency-key"] == "resp_7"
+
+
+async def test_background_is_asked_for_and_kept(background: ResponsesAgent, upstream: FakeUpstream) -> None:
+    await collect(background, turn("hi"))
+
+    [request] = upstream.requests
+    assert (request.json["background"], request.json["store"]) == (True, True)
+
+
+# What is read.
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("stop", "completed"), ("length", "max_output_tokens"), ("content_filter", "content_filter")],
+)
+async def test_reason_for_stopping_is_translated(
+    agent: ResponsesAgent, upstream: FakeUpstream, theirs: str, ours: Any
+) -> None:
+    upstream.answer("a", finish_reason=theirs)
+
+    assert (await collect(agent, turn("hi")))[-2:] == [Usage(input_tokens=7, output_tokens=1), Finish(ours)]
+
+
+async def test_refusal_is_text_and_reasoning_is_work(agent: ResponsesAgent, upstream: FakeUpstream) -> None:
+    dialect = ResponsesDialect()
+    upstream.events(
+        *dialect.opening(), dialect.reasoning("hm"), dialect.refusal("I won't."), *dialect.ending("stop", {})
+    )
+
+    outputs = await collect(agent, turn("hi"))
+
+    assert text_of(outputs) == "I won't."
+    assert outputs[0] == Working()
+
+
+async def test_without_background_there_is_no_handle(agent: ResponsesAgent, upstream: FakeUpstream) -> None:
+    assert not [o for o in await collect(agent, turn("hi")) if isinstance(o, Handle)]
+
+
+@pytest.mark.parametrize(
+    "usage", [None, {"input_tokens": "many"}, [], 7], ids=["none", "words", "list", "number"]
+)
+async def test_answer_is_whole_without_a_usable_bill(
+    agent: ResponsesAgent, upstream: FakeUpstream, usage: object
+) -> None:
+    dialect = ResponsesDialect()
+    whole = dialect.response("completed", usage=usage)
+    upstream.events(dialect.text("a"), dialect.event("response.completed", response=whole), "[DONE]")
+
+    assert await collect(agent, turn("hi")) == ["a", Finish("completed")]
+
+
+async def test_last_event_may_be_as_long_as_the_answer(agent: ResponsesAgent, upstream: FakeUpstream) -> None:
+    """It repeats the text, and three bytes of UTF-8 become six of JSON: a megabyte isn't enough."""
+    upstream.answer(*["世" * 50_000] * 6)
+
+    assert text_of(await collect(agent, turn("hi"))) == "世" * 300_000
+
+
+async def test_body_that_stays_open_after_the_end_is_left(
+    agent: ResponsesAgent, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unbroken.server.agents.upstream._DRAIN_SECONDS", 0.01)
+
+    async def script(wire: Wire) -> None:
+        await wire.begin()
+        for payload in wire.dialect.ending("stop", {}):
+            await wire.event(payload)
+        await wire.hold()
+
+    upstream.script(script)
+
+    assert (await collect(agent, turn("hi")))[-1] == Finish("completed")
+    await upstream.requests[0].disconnected.wait()
+
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [
+        ("failed", {"code": "server_error", "message": SECRET}, UpstreamReportedError),
+        ("failed", {"code": "rate_limit_exceeded", "message": SECRET}, UpstreamRateLimited),
+        ("failed", {"code": "invalid_prompt", "message": SECRET}, UpstreamRejected),
+        ("failed", None, UpstreamReportedError),
+        ("cancelled", None, UpstreamReportedError),
+    ],
+)
+async def test_response_that_fails_is_a_failure_by_its_kind(
+    background: ResponsesAgent, upstream: FakeUpstream, status: str, error: object, kind: Any
+) -> None:
+    dialect = ResponsesDialect()
+    upstream.events(
+        *dialect.opening(),
+        dialect.text("a"),
+        dialect.event(f"response.{status}", response=dialect.response(status, error=error)),
+    )
+
+    _, outputs = await fails(background, kind)
+
+    assert text_of(outputs) == "a"
+    assert upstream.cancelled == [], "it has ended by itself"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "{not json",
+        "[]",
+        "null",
+        '{"type": 1}',
+        '{"type": "response.output_text.delta"}',
+        '{"type": "response.output_text.delta", "delta": 1}',
+        '{"type": "response.completed", "response": []}',
+        "x" * 20_000_000,
+    ],
+    ids=["json", "list", "null", "type", "no text", "text", "response", "size"],
+)
+async def test_malformed_stream_fails(agent: ResponsesAgent, upstream: FakeUpstream, payload: str) -> None:
+    upstream.malformed(payload)
+
+    _, outputs = await fails(agent, UpstreamMalformed)
+
+    assert text_of(outputs) == "t0 "
+
+
+async def test_done_is_no_end(agent: ResponsesAgent, upstream: FakeUpstream) -> None:
+    upstream.events(ResponsesDialect().text("a"), "[DONE]")
+
+    await fails(agent, UpstreamCut)
+
+
+async def test_error_in_the_words_of_chat_is_understood(
+    agent: ResponsesAgent, upstream: FakeUpstream
+) -> None:
+    upstream.events({"error": {"message": SECRET, "code": 429}})
+
+    await fails(agent, UpstreamRateLimited)
+
+
+# Background mode.
+
+
+async def test_handle_comes_before_the_text(background: ResponsesAgent, upstream: FakeUpstream) -> None:
+    upstream.keep(*PIECES)
+
+    outputs = [o for o in await collect(background, turn("hi")) if not isinstance(o, Working)]
+
+    assert isinstance(background, Reattaching)
+    assert outputs == [Handle(RESPONSE_ID), *PIECES, Usage(7, len(PIECES)), Finish("completed")]
+
+
+@pytest.mark.parametrize("how", ["reset", "end"])
+@pytest.mark.parametrize("place", range(1, 4 + len(PIECES) + 4))
+async def test_stream_that_is_cut_anywhere_goes_on(
+    background: ResponsesAgent, upstream: FakeUpstream, place: int, how: Any
+) -> None:
+    upstream.keep(*PIECES, cuts=[place], how=how)
+
+    outputs = await collect(background, turn("hi"))
+
+    assert text_of(outputs) == WHOLE
+    assert [o for o in outputs if isinstance(o, Handle)] == [Handle(RESPONSE_ID)]
+    assert outputs[-2:] == [Usage(7, len(PIECES)), Finish("completed")]
+    assert upstream.cancelled == []
+    posted = [request for request in upstream.requests if request.method == "POST"]
+    assert len(posted) == 1, "nothing is asked twice"
+
+
+async def test_stream_that_is_cut_again_and_again_goes_on(
+    background: ResponsesAgent, upstream: FakeUpstream
+) -> None:
+    """As long as each stream gets further; also when the cuts go back and forth."""
+    upstream.keep(*PIECES, cuts=[5, 2, 6, 3, 7, 1, 1, 8])
+
+    assert text_of(await collect(background, turn("hi"))) == WHOLE
+
+
+async def test_stream_that_gets_no_further_is_given_up(
+    background: ResponsesAgent, upstream: FakeUpstream
+) -> None:
+    upstream.keep(*PIECES, cuts=[5] * 100)
+
+    _, outputs = await fails(background, UpstreamCut)
+
+    assert text_of(outputs) == PIECES[0]
+    assert len(upstream.requests) < 10
+    assert upstream.cancelled == [RESPONSE_ID]
+
+
+async def test_response_that_is_not_kept_is_cut(background: ResponsesAgent, upstream: FakeUpstream) -> None:
+    """The failure that is told is the first one, and not that the upstream knows no such response."""
+    upstream.cut_after(1)
+
+    await fails(background, UpstreamCut)
+
+
+@pytest.mark.parametrize("offset", range(len(WHOLE) + 1))
+async def test_reattaching_goes_on_after_any_character(
+    background: ResponsesAgent, upstream: FakeUpstream, offset: int
+) -> None:
+    """Also when its stream is cut in its turn, at a place before the offset or behind it."""
+    for place in (None, 1, 5, 6, 8):
+        upstream.keep(*PIECES, cuts=[] if place is None else [place])
+
+        outputs = [o async for o in background.reattach(turn("hi"), Handle(RESPONSE_ID), offset)]
+
+        assert text_of(outputs) == WHOLE[offset:]
+        assert outputs[-2:] == [Usage(7, len(PIECES)), Finish("completed")]
+
+
+async def test_reattaching_to_what_is_unknown_is_refused(background: ResponsesAgent) -> None:
+    with pytest.raises(UpstreamRejected):
+        [o async for o in background.reattach(turn("hi"), Handle("resp_other"), 0)]
+
+
+async def test_reattaching_behind_the_end_fails(background: ResponsesAgent, upstream: FakeUpstream) -> None:
+    """What the session holds isn't the beginning of this response."""
+    upstream.keep("short")
+
+    with pytest.raises(UpstreamMalformed):
+        [o async for o in background.reattach(turn("hi"), Handle(RESPONSE_ID), 6)]
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+async def test_stopping_cancels_upstream_once(
+    background: ResponsesAgent, upstream: FakeUpstream, is_closed: bool
+) -> None:
+    upstream.never_ending()
+    has_text = asyncio.Event()
+
+    async def consume() -> None:
+        async with aclosing(background.respond(turn("hi"))) as outputs:
+            async for output in outputs:
+                if isinstance(output, str):
+                    has_text.set()
+                    if is_closed:
+                        return
+
+    task = asyncio.create_task(consume())
+    await has_text.wait()
+    if not is_closed:
+        task.cancel()
+    await asyncio.wait([task])
+
+    await upstream.requests[0].disconnected.wait()
+    assert upstream.cancelled == [RESPONSE_ID]
+
+
+async def test_stopping_a_reattached_response_cancels_it(
+    background: ResponsesAgent, upstream: FakeUpstream
+) -> None:
+    upstream.keep(*PIECES)
+    async with aclosing(background.reattach(turn("hi"), Handle(RESPONSE_ID), 0)) as outputs:
+        async for output in outputs:
+            if isinstance(output, str):
+                break
+
+    assert upstream.cancelled == [RESPONSE_ID]
+
+
+async def test_answer_that_is_complete_is_not_cancelled(
+    background: ResponsesAgent, upstream: FakeUpstream
+) -> None:
+    await collect(background, turn("hi"))
+
+    assert upstream.cancelled == []
+
+
+async def test_without_background_nothing_is_cancelled(agent: ResponsesAgent, upstream: FakeUpstream) -> None:
+    upstream.never_ending()
+    async with aclosing(agent.respond(turn("hi"))) as outputs:
+        await anext(outputs)
+
+    await upstream.requests[0].disconnected.wait()
+    assert upstream.cancelled == []
+
+
+async def test_cancel_that_is_not_answered_is_not_waited_for(
+    background: ResponsesAgent, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unbroken.server.agents.responses._CANCEL_SECONDS", 0.05)
+    upstream.never_ending()
+    upstream.stall_cancels()
+    with capture_logs() as logs:
+        async with aclosing(background.respond(turn("hi"))) as outputs:
+            async for output in outputs:
+                if isinstance(output, str):
+                    break
+
+    assert upstream.cancelled == [RESPONSE_ID]
+    assert [log["event"] for log in logs] == ["upstream did not confirm a cancel"]
+
+
+async def test_cancel_outlives_who_asked_for_it(
+    background: ResponsesAgent, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second cancellation ends the waiting, not the request; stopping the agent waits for it."""
+    monkeypatch.setattr("unbroken.server.agents.responses._CANCEL_SECONDS", 0.05)
+    upstream.never_ending()
+    upstream.stall_cancels()
+    has_text = asyncio.Event()
+    outputs: list[AgentOutput] = []
+
+    async def consume() -> None:
+        async for output in background.respond(turn("hi")):
+            outputs.append(output)
+            if isinstance(output, str):
+                has_text.set()
+
+    task = asyncio.create_task(consume())
+    await has_text.wait()
+    task.cancel()
+    request = await upstream.request(1)
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert upstream.cancelled == [RESPONSE_ID]
+    assert not request.disconnected.is_set()
+    await background.stop()
+    await request.disconnected.wait()
