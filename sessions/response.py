@@ -37,6 +37,8 @@ class Response:
     """The sequence number of its first entry."""
     ordinal: int = 0
     """Of its next entry."""
+    anchor: ItemId | None = None
+    """The last item that it answers, and behind which its own belongs. None: there was none."""
     item_id: ItemId | None = None
     """Of its output, once begun."""
     previous: ItemId | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import operator
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -31,6 +33,13 @@ INTERRUPTED: Final = Outcome(
     status="interrupted",
     failure=Failure("interrupted", "The server was restarted before the answer was complete. Ask again."),
 )
+
+_REASONS: Final = ("completed", "max_output_tokens", "content_filter")
+
+_LONGEST_HANDLE: Final = 4096
+
+_MOST_TOKENS: Final = 2**53 - 1
+"""What every JSON reader takes without rounding."""
 
 _PIECES_HELD: Final = 256
 """Pieces after which the responder waits until they are written."""
@@ -185,18 +194,23 @@ class Run:
         self._surrogate = ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._surrogate = text[:-1], text[-1]
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return _clean(text)
 
     def _note(self, output: Output) -> None:
         match output:
             case Working():
                 pass
             case Usage():
-                self._usage = output
+                self._usage = _bill(output)
             case Finish():
+                if output.reason not in _REASONS:
+                    raise ValueError(f"a responder can't finish for the reason {output.reason!r}")
                 self._finish = output
             case Handle():
-                self.handle = output.value
+                value: Any = output.value  # whatever its type says, an agent may yield anything
+                if not isinstance(value, str) or len(value) > _LONGEST_HANDLE:
+                    raise ValueError("a handle is a short string")
+                self.handle = _clean(value)
                 self._notify()
             case str():
                 raise AssertionError("can't happen: the caller takes strings")
@@ -209,7 +223,8 @@ class Run:
         return Outcome(status="incomplete", reason=self._finish.reason, usage=self._usage)
 
     def _failed(self, code: str, message: str, type_: str, retry_after: float | None = None) -> Outcome:
-        failure = Failure(code, message, type_, UNSET if retry_after is None else retry_after)
+        wait = UNSET if retry_after is None or not math.isfinite(retry_after) else float(retry_after)
+        failure = Failure(_clean(str(code)), _clean(str(message)), _clean(str(type_)), wait)
         return Outcome(status="failed", failure=failure, usage=self._usage)
 
     def _crashed(self, exc: BaseException) -> Outcome:
@@ -251,3 +266,19 @@ class Run:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _clean(text: str) -> str:
+    """Return *text* with surrogate pairs joined and lone ones replaced: it can be written anywhere."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _bill(usage: Usage) -> Usage:
+    """Return *usage* in plain integers; what an upstream left out counts as 0.
+
+    Raises:
+        TypeError: It holds something that is no number of tokens.
+
+    """
+    counts: list[Any] = [usage.input_tokens, usage.output_tokens, usage.cached_tokens]
+    return Usage(*(min(max(operator.index(count or 0), 0), _MOST_TOKENS) for count in counts))

@@ -128,6 +128,9 @@ class Session:
                 self._conversation.insert(body.item, body.previous)
                 self.consume(body.input)
             case ItemDeleted():
+                for response in self.responses.values():
+                    if response.anchor == body.item_id:
+                        response.anchor = self._conversation.before(body.item_id)
                 self._conversation.delete(body.item_id)
                 self.consume(body.input)
             case Refused():
@@ -162,7 +165,11 @@ class Session:
             case ResponseQueued():
                 attempt = Attempt(body.response_id, AttemptState.QUEUED)
                 self.responses[body.response_id] = Response(
-                    attempt, body.request, turn=body.input, started_at=seq
+                    attempt,
+                    body.request,
+                    turn=body.input,
+                    started_at=seq,
+                    anchor=self._conversation.last,
                 )
                 self.consume(body.input)
             case ResponseStarted():
@@ -178,6 +185,7 @@ class Session:
                         number=body.attempt,
                         started_at=seq,
                         ordinal=1,
+                        anchor=self._conversation.last,
                     )
                     self.consume(body.turn)
             case HandleNoted():
@@ -191,9 +199,12 @@ class Session:
                 response.previous = body.previous
                 response.ordinal += 1
                 if body.in_conversation:
-                    # Its place is taken now: what a client adds meanwhile comes behind it.
                     begun = Message(body.item_id, "assistant", (), "in_progress")
                     self._conversation.insert(begun, body.previous, is_open=True)
+                    for waiting in self._in_conversation():
+                        # It was asked for behind the same item, and comes behind this answer.
+                        if waiting is not response and waiting.anchor == body.previous:
+                            waiting.anchor = body.item_id
             case OutputDone():
                 self.responses[body.response_id].ordinal += 1
                 if body.in_conversation:
@@ -233,9 +244,13 @@ class Session:
         return self._conversation.standing([Ongoing.of(each) for each in begun])
 
     def prompt(self, response_id: ResponseId) -> tuple[Message, ...]:
-        """Return the items that a response that is about to start has to answer."""
-        given = self.responses[response_id].request.input
-        return tuple(self.items()) if given is None else given
+        """Return the items that a response that is about to start has to answer.
+
+        Those that were there when it was asked for, and the answers to what was asked before.
+        """
+        response = self.responses[response_id]
+        given = response.request.input
+        return tuple(self._conversation.through(response.anchor)) if given is None else given
 
     @property
     def is_running(self) -> bool:
@@ -383,7 +398,7 @@ class Session:
         """Return what begins a response's output, as its entry *ordinal*."""
         response = self.responses[response_id]
         in_conversation = response.request.in_conversation
-        previous = self._conversation.last if in_conversation else None
+        previous = response.anchor if in_conversation else None
         return OutputStarted(response_id, item_id, in_conversation, previous, ordinal)
 
     def finish(self, response_id: ResponseId, outcome: Outcome) -> Iterator[Body]:
@@ -450,7 +465,7 @@ class Session:
         session._inputs.extend(state.inputs)
         session._conversation = Conversation.restore(state.items)
         for running in state.responses:
-            session.responses[running.id] = running.response()
+            session.responses[running.id] = running.response(session._conversation.last)
         return session
 
     def __repr__(self) -> str:

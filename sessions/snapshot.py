@@ -7,7 +7,7 @@ format's number.
 from __future__ import annotations
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from unbroken.sessions.entries import FORMAT, Refused, Submitted
 from unbroken.sessions.errors import UnknownFormat
@@ -34,6 +34,7 @@ class RunningState(Struct, frozen=True):
     handle: str | None
     text: str
     cancel_reason: str | None
+    anchor: ItemId | UnsetType | None = UNSET
 
     @classmethod
     def of(cls, response: Response) -> RunningState:
@@ -51,10 +52,11 @@ class RunningState(Struct, frozen=True):
             response.handle,
             "".join(response.parts),
             response.cancel_reason,
+            response.anchor,
         )
 
-    def response(self) -> Response:
-        """Return the response that this is the state of."""
+    def response(self, last: ItemId | None) -> Response:
+        """Return the response that this is the state of; *last* is the conversation's last item."""
         return Response(
             Attempt(self.id, self.state),
             self.request,
@@ -67,6 +69,7 @@ class RunningState(Struct, frozen=True):
             handle=self.handle,
             parts=[self.text] if self.text else [],
             cancel_reason=self.cancel_reason,
+            anchor=last if self.anchor is UNSET else self.anchor,
         )
 
 

@@ -601,7 +601,7 @@ async def test_a_queued_response_runs_when_the_first_has_ended() -> None:
         await settle()
 
         texts = [message.text for message in world.responder.last.turn.messages]
-        assert texts == ["one", "two", "answer"]
+        assert texts == ["one", "answer", "two"]
         assert actor_of(world, client).session.config.concurrency is Concurrency.QUEUE
 
 
