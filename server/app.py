@@ -80,7 +80,7 @@ class App:
         self._loading: asyncio.Task[None] | None = None
         self.node = Node(
             store=MemoryStore(),
-            responder=Pipeline(agent, self.metrics, clock),
+            responder=Pipeline(agent, self.metrics, clock, max_output_tokens=settings.max_output_tokens),
             clock=clock,
             limits=_node_limits(settings, patience),
             on_response=lambda status: self.metrics.responses.labels(status).inc(),
@@ -257,6 +257,11 @@ def _fallback(settings: Settings, entry: ChainEntry) -> Agent:
     )
 
 
+def _silence(settings: Settings) -> float:
+    """Return how long an upstream may be silent: a little less than a turn, so that it is told apart."""
+    return settings.stall_timeout * 0.9
+
+
 def _upstream(
     settings: Settings, *, api: UpstreamApi, model: str, base_url: str | None, api_key: str | None
 ) -> Agent:
@@ -269,7 +274,7 @@ def _upstream(
             model=model,
             base_url=base_url,
             api_key=api_key,
-            timeout=settings.stall_timeout,
+            timeout=_silence(settings),
             max_retries=retries,
             max_connections=settings.openai_connections,
             background=settings.openai_background,
@@ -280,7 +285,7 @@ def _upstream(
         model=model,
         base_url=base_url,
         api_key=api_key,
-        timeout=settings.stall_timeout,
+        timeout=_silence(settings),
         max_retries=retries,
         max_connections=settings.openai_connections,
     )

@@ -25,9 +25,20 @@ _LOADING_INTERVAL: Final = 0.05
 
 
 class Pipeline:
-    """A :class:`~unbroken.sessions.responder.Responder` that asks one agent."""
+    """A :class:`~unbroken.sessions.responder.Responder` that asks one agent.
 
-    def __init__(self, agent: Agent, metrics: Metrics, clock: Clock) -> None:
+    Args:
+        agent: What answers.
+        metrics: Where figures go.
+        clock: Where time comes from.
+        max_output_tokens: The operator's bound on one answer, whatever its client asks for. None: none.
+
+    """
+
+    def __init__(
+        self, agent: Agent, metrics: Metrics, clock: Clock, *, max_output_tokens: int | None = None
+    ) -> None:
+        self._max_output_tokens = max_output_tokens
         self._agent = agent
         self._metrics = metrics
         self._clock = clock
@@ -43,7 +54,7 @@ class Pipeline:
             waited += _LOADING_INTERVAL
         started = self._clock.monotonic()
         waits = True
-        async with aclosing(self._agent.respond(_turn_input(turn))) as outputs:
+        async with aclosing(self._agent.respond(_turn_input(turn, self._max_output_tokens))) as outputs:
             async for output in outputs:
                 if waits and type(output) is str and output:
                     waits = False
@@ -51,8 +62,10 @@ class Pipeline:
                 yield output
 
 
-def _turn_input(turn: Turn) -> TurnInput:
+def _turn_input(turn: Turn, most_tokens: int | None) -> TurnInput:
     request, config = turn.request, turn.config
+    wanted = config.max_output_tokens if request.max_output_tokens is None else request.max_output_tokens
+    bounds = [bound for bound in (wanted, most_tokens) if bound is not None]
     return TurnInput(
         session_id=turn.session_id,
         response_id=turn.response_id,
@@ -60,8 +73,6 @@ def _turn_input(turn: Turn) -> TurnInput:
         model=config.model,
         instructions=config.instructions if request.instructions is None else request.instructions,
         messages=turn.messages,
-        max_output_tokens=(
-            config.max_output_tokens if request.max_output_tokens is None else request.max_output_tokens
-        ),
+        max_output_tokens=min(bounds, default=None),
         metadata=request.metadata or {},
     )
