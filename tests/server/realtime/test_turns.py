@@ -17,6 +17,7 @@ from tests.server.realtime.serving import Served, eventually
 from unbroken.server import app as app_module
 from unbroken.server.agents.base import AgentError, UpstreamCut, Usage, Working
 from unbroken.server.agents.scripted import ScriptedAgent, answer_to
+from unbroken.sessions.backends.base import Receipt
 from unbroken.sessions.backends.memory import MemoryStore
 
 
@@ -189,7 +190,14 @@ async def test_c1_a_stop_is_taken_although_its_connection_is_closed_at_once(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So is everything that was sent before it, also where the store takes its time."""
-    monkeypatch.setattr(app_module, "MemoryStore", lambda: DistantStore(MemoryStore(), 3))
+
+    class Slow(DistantStore):
+        async def submit(self, *args: Any) -> Receipt:
+            for _ in range(50):
+                await asyncio.sleep(0)
+            return await super().submit(*args)
+
+    monkeypatch.setattr(app_module, "MemoryStore", lambda: Slow(MemoryStore(), 3))
     manual: Served[ManualAgent] = await serve(ManualAgent())
     client, turn = await ask(manual, "one ")
     said = [
