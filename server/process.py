@@ -46,11 +46,11 @@ _BACKLOG: Final = 2048
 
 # Seconds after the drain's deadline, which is the application's to keep. The
 # first five add up to less than the watchdog's, and that to less than 5.
-_DRAIN_SLACK: Final = 0.2
-_CANCEL_TIMEOUT: Final = 0.2
-_CLOSE_TIMEOUT: Final = 2
-_CLOSE_SLACK: Final = 0.5  # for what uvicorn sleeps in between
-_STOP_TIMEOUT: Final = 1.2
+_DRAIN_SLACK: Final = 2.6  # agents have two seconds to clean up, then clients are told
+_CANCEL_TIMEOUT: Final = 0.1
+_CLOSE_TIMEOUT: Final = 1
+_CLOSE_SLACK: Final = 0.3  # for what uvicorn sleeps in between
+_STOP_TIMEOUT: Final = 0.5
 _LATEST_EXIT: Final = 4.7
 _FORCED_EXIT: Final = 1.0  # after the second signal
 _SETTLE_TIMEOUT: Final = 1.0  # for tasks and threads that are left; the watchdog may come first
