@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
-PORT ?= 8000
+PORT ?=
 PYTEST_ARGS ?=
 
 # The first Python that is new enough and really runs: a version manager's shim may
@@ -48,7 +48,7 @@ help:  ## Show this list
 setup: $(VENV)/.project $(VENV)/.dev $(VENV)/.embedded $(AGENTS_VENV)/.installed  ## Install all that developing needs
 
 run: $(VENV)/.project $(MODEL)  ## Start the server with the built-in model, on PORT (8000)
-	@exec $(BIN)/unbroken serve --port $(PORT)
+	@exec $(BIN)/unbroken serve $(if $(PORT),--port $(PORT))
 
 test: setup chromium lint  ## Run everything: format, lint, types and all tests
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
@@ -125,6 +125,9 @@ define create
 	@python='$(PYTHON)'; \
 	if [ -z "$$python" ]; then \
 		echo 'Python 3.11 or newer is needed: sudo apt-get install python3 python3-venv' >&2; exit 1; \
+	fi; \
+	if ! "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+		echo "$$python is $$("$$python" --version 2>&1); Python 3.11 or newer is needed." >&2; exit 1; \
 	fi; \
 	echo "Making $(1) with $$("$$python" --version)"; \
 	rm -rf $(1); \

@@ -177,7 +177,12 @@ class App:
 
 
 def build_agent(settings: Settings, clock: Clock, metrics: Metrics) -> Agent:
-    """Return the agent that *settings* describe: one, or a chain of them."""
+    """Return the agent that *settings* describe: one, or a chain of them.
+
+    Raises:
+        StartupError: What it needs isn't installed.
+
+    """
     if not settings.fallbacks:
         return _agent(settings)
     members = [Member(name=settings.agent, agent=_agent(settings))]
@@ -237,7 +242,7 @@ def _agent(settings: Settings) -> Agent:
 def _embedded(settings: Settings, model: str | None) -> Agent:
     from unbroken.server.agents.embedded import EmbeddedAgent
 
-    return EmbeddedAgent(
+    agent = EmbeddedAgent(
         model=model,
         model_path=settings.model_path,
         slots=settings.embedded_slots,
@@ -245,6 +250,11 @@ def _embedded(settings: Settings, model: str | None) -> Agent:
         max_queue=settings.embedded_queue,
         threads=settings.embedded_threads,
     )
+    try:
+        agent.check()  # what is missing is said before anything else is
+    except AgentError as exc:
+        raise StartupError(str(exc)) from None
+    return agent
 
 
 def _fallback(settings: Settings, entry: ChainEntry) -> Agent:

@@ -178,7 +178,9 @@ class Settings(BaseSettings):
     )
     instructions: str = Field(default="", description="System prompt of a new session.")
     max_output_tokens: int | None = Field(
-        default=None, ge=1, description="Most tokens of one answer. Unset: the agent's own bound."
+        default=None,
+        ge=1,
+        description="Most tokens of one answer, whatever a client asks for. Unset: the agent's own bound.",
     )
     stall_timeout: _Seconds = Field(
         default=60, description="Seconds without progress after which a turn fails."
@@ -296,7 +298,8 @@ class Settings(BaseSettings):
         default="auto", description="auto: console on a terminal, JSON lines elsewhere."
     )
     log_content: bool = Field(
-        default=False, description="Log what users and models write. Secrets never are."
+        default=False,
+        description="Show the texts of exceptions and of libraries in logs: they may quote conversations.",
     )
 
     @classmethod

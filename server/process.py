@@ -368,9 +368,12 @@ async def _started(application: Application) -> AsyncIterator[None]:
 
 
 def _announce(settings: Settings, application: Application, listeners: Listeners) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    is_all = settings.host in ("0.0.0.0", "::")  # noqa: S104 - which are no addresses to open
+    name = "127.0.0.1" if is_all else settings.host
+    host = f"[{name}]" if ":" in name else name
     port = listeners.public[0].getsockname()[1]
-    about = f"agent: {application.describe()}, store: {settings.store}"
+    where = "on all addresses, " if is_all else ""
+    about = f"{where}agent: {application.describe()}, store: {settings.store}"
     sys.stdout.write(f"Unbroken is listening on http://{host}:{port} ({about})\n")
     sys.stdout.flush()
 
@@ -426,7 +429,7 @@ def _explain(error: OSError, prefix: str, host: str, port: int) -> str:
     other = port + 10 if port < 65526 else port - 10
     if error.errno == errno.EADDRINUSE:
         fix = (
-            f"pass {flag} {other}, or 0 for none"
+            f"pass {flag} {other}, or 0 for none (UNBROKEN_ADMIN_PORT={other} make run)"
             if prefix
             else f"pass --port {other} (PORT={other} make run)"
         )

@@ -45,6 +45,8 @@ _SAMPLING: Final = {"temperature": 0.0, "dry_multiplier": 0.8}
 """Measured on SmolLM2-135M: like this it finds that 2+2 is 4 and Paris the capital of France, and neither
 at a temperature of 0.2 with a repeat penalty of 1.1. DRY stops loops, but not the question's words."""
 
+_NO_RUNTIME: Final = "The embedded model needs xllamacpp: pip install xllamacpp"
+
 _DEFAULT_OUTPUT_TOKENS: Final = 1024
 _HEARTBEAT_SECONDS: Final = 2.0
 _FIT_ATTEMPTS: Final = 6
@@ -97,6 +99,21 @@ class EmbeddedAgent:
     def is_ready(self) -> bool:
         """Whether a turn could start now."""
         return self._pool is not None
+
+    def check(self) -> None:
+        """Look whether everything is there that loading needs, which costs next to nothing.
+
+        Raises:
+            AgentNotReady: With all that is missing, and the commands that fix it.
+
+        """
+        missing = [_NO_RUNTIME] if importlib.util.find_spec("xllamacpp") is None else []
+        try:
+            find_weights(self._model_path)
+        except AgentNotReady as exc:
+            missing.append(str(exc))
+        if missing:
+            raise AgentNotReady("\n".join(missing))
 
     async def start(self) -> None:
         """Load the model, in a thread.
@@ -163,9 +180,7 @@ class EmbeddedAgent:
         try:
             return llama.load(weights, slots=self._slots, context=self._context, threads=self._threads)
         except ImportError:
-            raise AgentNotReady(
-                "The embedded model needs xllamacpp: pip install 'unbroken[embedded]'"
-            ) from None
+            raise AgentNotReady(_NO_RUNTIME) from None
         except RuntimeError:
             raise AgentNotReady(
                 f"llama.cpp can't load {weights}. Set UNBROKEN_MODEL_PATH to a complete GGUF file "

@@ -90,6 +90,28 @@ async def test_stop_before_the_server_has_answered_at_all(chat: Chat) -> None:
     await stopped(chat)
 
 
+async def test_answers_without_a_word_stand_under_their_questions(chat: Chat) -> None:
+    """They have no item, which others could stand behind: so they keep their place themselves."""
+    for count, script in enumerate(("/fail", "/empty", "/fail"), 1):
+        await chat.say(script)
+        await expect(chat.answers).to_have_count(count, timeout=15_000)
+        await chat.is_idle()
+    await chat.say("/stall")
+    await expect(chat.running).to_have_count(1)
+    await chat.button("Stop").click()
+    await expect(chat.running).to_have_count(0, timeout=15_000)
+    await chat.say("and now")
+    await expect(chat.texts.last).to_have_text(answer_to("and now"), timeout=15_000)
+    await chat.is_idle()
+
+    expected = ["/fail", "", "/empty", "", "/fail", "", "/stall", "", "and now", answer_to("and now")]
+    assert await chat.order() == expected
+    await chat.page.reload()
+    await chat.is_connected()
+    await expect(chat.answers).to_have_count(5)
+    assert await chat.order() == expected
+
+
 async def test_a_message_typed_during_an_answer_waits_for_its_end(chat: Chat) -> None:
     await chat.say("/tokens 40 20")
     await expect(chat.running).to_have_count(1)

@@ -253,6 +253,7 @@ def test_ports_in_use_are_named_with_the_fix() -> None:
     assert public_line.endswith("make run).")
     assert f"Port {admin} on 127.0.0.1 is in use." in admin_line
     assert "--admin-port" in admin_line
+    assert f"UNBROKEN_ADMIN_PORT={admin + 10}" in admin_line or f"={admin - 10}" in admin_line
 
 
 def test_a_socket_is_released_when_the_other_fails() -> None:
