@@ -13,7 +13,6 @@ from typing import Self
 
 import structlog
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
 from unbroken.server.agents.base import Agent, AgentError
@@ -27,6 +26,7 @@ from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
 from unbroken.server.pipeline import Pipeline
 from unbroken.server.resume import ResumeTokens
+from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.health import health_routes, metrics_route
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.websocket import RealtimeDoor
@@ -89,8 +89,8 @@ class App:
         hub = self.node.hub
         self.metrics.observe_node(lambda: len(hub), lambda: hub.running, lambda: hub.size)
         health = health_routes(self._readiness)
-        door = WebSocketRoute("/v1/realtime", self._door())
-        self.asgi: ASGIApp = Starlette(routes=[*health, *page_routes(), door])
+        pages = Starlette(routes=[*health, *page_routes()])
+        self.asgi: ASGIApp = Doors({"/v1/realtime": self._door()}, pages)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics)])
 
     def _door(self) -> RealtimeDoor:

@@ -25,7 +25,7 @@ from unbroken.sessions.errors import NodeDraining, StoreError
 
 __all__ = ["Committer", "Writer"]
 
-AppendNow: TypeAlias = Callable[[Sequence[Append]], list[Sequence[Entry] | StoreError]]
+_AppendNow: TypeAlias = Callable[[Sequence[Append]], list[Sequence[Entry] | StoreError]]
 
 
 class Writer(Protocol):
@@ -137,7 +137,7 @@ class Committer:
             if not writer.committed(self._answer(append_now, append)):
                 break
 
-    def _answer(self, append_now: AppendNow, append: Append) -> Sequence[Entry] | StoreError:
+    def _answer(self, append_now: _AppendNow, append: Append) -> Sequence[Entry] | StoreError:
         try:
             return append_now([append])[0]
         except Exception as exc:  # noqa: BLE001 - as in _append
