@@ -17,7 +17,8 @@ from typing import Final
 
 from kosoku import FailureError, run_fuzzingclient
 
-from tests.conformance.echo import echoing
+from tests.conformance.echo import echo
+from tests.conformance.listening import listening
 
 __all__ = ["ALL", "DIFFERENCES", "QUICK", "WITHOUT_COMPRESSION", "groups_of", "judged", "unexpected"]
 
@@ -59,7 +60,7 @@ async def judged(cases: Sequence[str]) -> Verdicts:
 
 
 async def _judged(cases: Sequence[str]) -> Verdicts:
-    async with echoing({"max_frame_bytes": _LARGEST_MESSAGE}) as port:
+    async with listening(echo, max_frame_bytes=_LARGEST_MESSAGE) as port:
         address = f"ws://127.0.0.1:{port}"
         try:
             results = await run_fuzzingclient(address, cases, concurrency=_AT_A_TIME)
