@@ -29,8 +29,8 @@ ALL: Final = (*QUICK, "9.*", "12.*", "13.*")
 """Those, large messages, and compression."""
 
 _TOO_MANY_FRAGMENTS: Final = (
-    "The message comes in more frames than `WebSocketProtocol.max_fragments`, and is closed with 1009: "
-    "each frame costs a small allocation, however little it carries."
+    "The message comes in more frames than one message may, and is closed with 1009: each frame costs "
+    "something, however little it carries."
 )
 
 DIFFERENCES: Final[Mapping[str, str]] = {

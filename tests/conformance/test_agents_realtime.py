@@ -62,7 +62,7 @@ async def test_an_answer_that_fails_fits_its_schema(place: Place) -> None:
     ]
 
 
-@pytest.mark.client("agents-node", "resume")
+@pytest.mark.client("agents-node", "address")
 @pytest.mark.parametrize("code", [1011, 1012, 1013])
 async def test_a_connection_closed_in_mid_answer_is_resumed_by_its_address(place: Place, code: int) -> None:
     """It has no hook of its own: the application connects again, to where it was."""

@@ -38,6 +38,20 @@ async def test_an_answer_is_cancelled_and_the_next_one_is_whole(place: Place) ->
     assert seen.errors == []
 
 
+@pytest.mark.client("openai-node", "failure")
+async def test_answers_that_fail_or_are_cut_short_are_told(place: Place) -> None:
+    seen = await place.run(
+        SCRIPT, "converse", "/fail after 2", "/length 3", "/filter after 1", "/empty", "hi"
+    )
+
+    assert [status for status, _ in seen.answers()] == [
+        "failed",
+        *("incomplete", "incomplete"),
+        *("completed", "completed"),
+    ]
+    assert seen.errors == []
+
+
 @pytest.mark.client("openai-node", "beside")
 async def test_an_answer_beside_the_conversation_has_no_items(place: Place) -> None:
     seen = await place.run(SCRIPT, "beside", "hi")
