@@ -26,6 +26,10 @@ class Program(Server):
         (line,) = [line for line in status.splitlines() if line.startswith(f"{name}:")]
         return int(line.split()[1]) * 1024
 
+    def open_files(self) -> int:
+        """Return how many files and sockets it has open."""
+        return len(list(Path(f"/proc/{self.process_id}/fd").iterdir()))
+
     @contextmanager
     def taking_at_most(self, growth: int) -> Iterator[None]:
         """Check that it never holds *growth* bytes more than at the beginning."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from itertools import repeat
 
 import pytest
@@ -18,16 +18,6 @@ pytestmark = pytest.mark.slow
 MB = 1 << 20
 LITTLE = 6 * MB
 """What a connection's buffers and the collector's pace may add up to."""
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    program = Program(tmp_path_factory.mktemp("program") / "log")
-    program.start()
-    yield program
-    program.terminate()
-    assert '"error"' not in program.log()
-    assert "Traceback" not in program.log()
 
 
 @pytest.fixture
