@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.conformance.clients import CLIENTS, FEATURES, ROOT, marked, rendered
 
 DOCUMENT = ROOT / "docs" / "clients.md"
@@ -23,3 +25,14 @@ def test_a_test_that_failed_is_told() -> None:
 
     assert rendered(failed).count("**failed**") == 1
     assert "**failed**" not in DOCUMENT.read_text()
+
+
+def test_packages_for_javascript_are_locked_by_hash_and_by_no_address() -> None:
+    folder = ROOT / "tests" / "conformance" / "node"
+    wanted = json.loads((folder / "package.json").read_text())["dependencies"]
+    locked = json.loads((folder / "package-lock.json").read_text())["packages"]
+    del locked[""]
+
+    assert {name: locked[f"node_modules/{name}"]["version"] for name in wanted} == wanted
+    assert [name for name, package in locked.items() if "integrity" not in package] == []
+    assert [name for name, package in locked.items() if "resolved" in package] == []
