@@ -40,17 +40,17 @@ MODEL := $(VENV)/.embedded
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint bench cover lock chromium links
+.PHONY: help setup run test check lint bench cover conformance fuzz lock node chromium links
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.project $(VENV)/.dev $(VENV)/.embedded $(AGENTS_VENV)/.installed  ## Install all that developing needs
 
 run: $(VENV)/.project $(MODEL)  ## Start the server with the built-in model, on PORT (8000)
 	@exec $(BIN)/unbroken serve $(if $(PORT),--port $(PORT))
 
-test: setup chromium lint  ## Run everything: format, lint, types and all tests
+test: setup chromium node lint  ## Run everything: format, lint, types and all tests
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
@@ -69,6 +69,15 @@ cover: $(VENV)/.project $(VENV)/.dev  ## Show which lines the quick tests leave 
 	$(BIN)/python -m pytest -n 2 -q -m "not slow" \
 		--cov=unbroken --cov=server --cov=sessions --cov-report=term:skip-covered --cov-report=html:build/coverage \
 		$(PYTEST_ARGS)
+
+conformance: setup chromium node  ## Run real clients and all Autobahn cases: writes docs/clients.md
+	$(BIN)/python -m tests.conformance.autobahn
+	$(BIN)/python -m pytest -q -m client -p tests.conformance.record --clients-table=docs/clients.md $(PYTEST_ARGS)
+
+FUZZ_SECONDS ?= 600
+
+fuzz: $(VENV)/.project $(VENV)/.dev  ## Feed the codec anything, for FUZZ_SECONDS (600)
+	nice -n 19 $(BIN)/python -m tests.conformance.fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
 
 # Environments. The runtime and the tools share one venv; locks agree on versions.
 
@@ -107,6 +116,19 @@ $(AGENTS_VENV)/bin/python:
 $(AGENTS_VENV)/.installed: requirements/agents.txt | $(AGENTS_VENV)/bin/python
 	$(call say,Installing the OpenAI Agents SDK to test with)
 	@$(call install,$(AGENTS_VENV)) --require-hashes -r requirements/agents.txt
+	@touch $@
+
+# The clients for JavaScript, beside the scripts that use them: Node.js looks for packages there alone.
+NODE_CLIENTS := tests/conformance/node
+
+node: $(NODE_CLIENTS)/node_modules/.installed
+
+$(NODE_CLIENTS)/node_modules/.installed: $(NODE_CLIENTS)/package-lock.json $(NODE_CLIENTS)/package.json
+	@{ node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && npm --version; } >/dev/null 2>&1 || { \
+		echo "Clients for JavaScript are tested on Node.js 20 or newer, with npm: sudo apt-get install nodejs npm" >&2; \
+		exit 1; }
+	$(call say,Installing clients for JavaScript to test with)
+	@cd $(NODE_CLIENTS) && npm ci --loglevel=error </dev/null
 	@touch $@
 
 chromium:

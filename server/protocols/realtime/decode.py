@@ -46,6 +46,9 @@ _MOST_TOKENS: Final = 2**31 - 1
 _MOST_PARTS: Final = 64
 """Of one message."""
 
+_MOST_WORDS: Final = 200
+"""Characters of what is said to be wrong with an event."""
+
 _PARTS_OF_ROLE: Final[dict[str, tuple[str, ...]]] = {
     "user": ("input_text",),
     "system": ("input_text",),
@@ -149,6 +152,8 @@ def _explain(data: bytes, exc: Exception) -> DecodeError:
         return DecodeError("unknown_event_type", message, param="type", event_id=event_id)
     match = _PATH.match(str(exc))
     what, path = (match["what"], match["path"]) if match else (str(exc), None)
+    if len(what) > _MOST_WORDS:  # it quotes a value, which may be as long as a frame
+        what = f"{what[:_MOST_WORDS]}.."
     return DecodeError("invalid_event", f"{what}.", param=path or None, event_id=event_id)
 
 

@@ -303,6 +303,21 @@ def test_a_number_of_any_size_is_refused_in_words() -> None:
         assert refused(data).param == "session.max_output_tokens"
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "response.create", "response": {"max_output_tokens": "y" * 60_000}},
+        {"type": "session.update", "session": {"unbroken": {"concurrency": "y" * 60_000}}},
+        {"type": "y" * 60_000},
+        create({"type": "y" * 60_000}),
+        create(user(id="y" * 60_000)),
+    ],
+)
+def test_a_value_of_any_size_is_refused_in_few_words(event: Event) -> None:
+    """What was sent isn't sent back whole."""
+    assert len(refused(event).message) < 300
+
+
 # Depth.
 
 
