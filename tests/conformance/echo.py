@@ -1,12 +1,14 @@
-"""An application that sends back what it is sent."""
+"""Applications that send back what they are sent."""
 
 from __future__ import annotations
 
 import contextlib
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-__all__ = ["echo"]
+from unbroken.server.transports.outlet import EXTENSION, Outlet
+
+__all__ = ["echo", "echo_by_outlet"]
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -18,3 +20,16 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         same = {"text": message["text"]} if message.get("text") is not None else {"bytes": message["bytes"]}
         with contextlib.suppress(OSError):  # the client has gone meanwhile
             await send({"type": "websocket.send", **same})
+
+
+async def echo_by_outlet(scope: Scope, receive: Receive, send: Send) -> None:
+    """Do the same, with text sent by the transport's own outlet, as a conversation's frames are."""
+    outlet: Outlet = scope["extensions"][EXTENSION]
+
+    async def send_text_by_outlet(message: Message) -> None:
+        if message.get("text") is None:
+            await send(message)
+        else:
+            outlet.write([message["text"].encode()])
+
+    await echo(scope, receive, send_text_by_outlet)
