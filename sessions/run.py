@@ -161,7 +161,10 @@ class Run:
                     raise
         except ResponderError as exc:
             outcome = self._failed(exc.code, exc.message, exc.type, exc.retry_after)
-        except Exception as exc:  # noqa: BLE001 - the boundary: a responder may raise anything
+        except GeneratorExit as exc:
+            outcome = self._crashed(exc)  # of somebody else's making, or this very coroutine's end
+            raise
+        except BaseException as exc:  # noqa: BLE001 - the boundary: it may raise anything, SystemExit too
             outcome = self._crashed(exc)
         finally:
             self._end(self._ending or outcome or self._finished())

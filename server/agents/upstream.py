@@ -295,12 +295,14 @@ async def _read_tail(body: AsyncIterator[bytes], answer: Answer) -> None:
     """Read what follows a complete answer. Whatever goes wrong here, the answer is whole."""
     import httpx2
 
+    is_drained = answer.is_done
     with suppress(TimeoutError, httpx2.HTTPError, AgentError):
         async with asyncio.timeout(_DRAIN_SECONDS if answer.is_done else _TAIL_SECONDS) as limit:
             async for data in body:
                 for _ in answer.feed(data):
                     pass
-                if answer.is_done:
+                if answer.is_done and not is_drained:
+                    is_drained = True  # once: heartbeats may go on for ever
                     limit.reschedule(asyncio.get_running_loop().time() + _DRAIN_SECONDS)
 
 

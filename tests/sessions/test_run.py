@@ -559,3 +559,25 @@ async def test_a_failure_is_told_in_words_that_can_be_written(bench: Bench) -> N
     assert failure is not None
     assert failure.message == "half \ufffd of a pair"
     assert failure.retry_after is UNSET
+
+
+class Odd(BaseException):
+    """What only a bug would make of it."""
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, Odd])
+async def test_whatever_a_responder_raises_ends_its_own_answer_alone(
+    bench: Bench, kind: type[BaseException]
+) -> None:
+    """Raised out of a task, the first two would end the process with all its sessions."""
+    await bench.start()
+    await bench.say("a")
+    bench.turn.fail(kind())
+    await settle()
+
+    assert code_of(bench.outcome) == "agent_crashed"
+    await asyncio.wait(bench.tasks)
+    if kind is GeneratorExit:
+        assert isinstance(bench.tasks[0].exception(), GeneratorExit)
+    else:
+        assert bench.tasks[0].exception() is None

@@ -43,6 +43,12 @@ MAX_ID_LENGTH: Final = 128
 _MOST_TOKENS: Final = 2**31 - 1
 """JSON has numbers of any size; what comes in must fit what goes out again, and what agents take."""
 
+_MOST_INPUT: Final = 256
+"""Items that one response may be given to answer."""
+
+_MOST_REFERRED: Final = 512 * 1024
+"""Bytes of items that one response may refer to: a reference is short, what it stands for is written out."""
+
 _MOST_PARTS: Final = 64
 """Of one message."""
 
@@ -249,7 +255,11 @@ def _request(wanted: ResponseParam, session: Session) -> ResponseRequest:
 
 
 def _input(items: list[ItemParam], session: Session) -> tuple[Message, ...]:
+    if len(items) > _MOST_INPUT:
+        message = f"`input` takes up to {_MOST_INPUT} items."
+        raise DecodeError("invalid_event", message, param="response.input")
     messages: list[Message] = []
+    referred = 0
     for index, item in enumerate(items):
         param = f"response.input[{index}]"
         if item.type != "item_reference":
@@ -258,6 +268,10 @@ def _input(items: list[ItemParam], session: Session) -> tuple[Message, ...]:
         found = session.item(item.id or "")
         if found is None:
             raise DecodeError("item_not_found", "The item referred to doesn't exist.", param=f"{param}.id")
+        referred += found.size
+        if referred > _MOST_REFERRED:
+            message = f"The items referred to hold more than {_MOST_REFERRED} bytes. Refer to fewer."
+            raise DecodeError("invalid_event", message, param=param)
         messages.append(found)
     return tuple(messages)
 
@@ -303,6 +317,9 @@ def _message(item: ItemParam, param: str) -> Message:
         parts.append(Text(part.text))
     if item.id is not None:
         _check_name(item.id, f"{param}.id", None)
+        if item.id == "root":
+            message = "`root` is what the beginning of the conversation is called. Give the item another id."
+            raise DecodeError("invalid_event", message, param=f"{param}.id")
     item_id = new_item_id() if item.id is None else ItemId(item.id)
     return Message(item_id, _role(role), tuple(parts))
 
