@@ -335,6 +335,17 @@ def test_a_refused_start_is_one_line() -> None:
         assert running.process.returncode == 1
 
 
+def test_a_model_that_can_not_be_loaded_is_said_before_it_listens(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with real_server(tmp_path, UNBROKEN_MODEL_PATH="model.gguf") as running:
+        assert running.line == ""
+        _, err = running.process.communicate(timeout=HANG)
+
+        assert err.startswith("unbroken: The model at model.gguf is cut off.")
+        assert err.count("\n") == 1
+        assert running.process.returncode == 1
+
+
 def test_what_fails_while_it_still_starts_ends_the_server() -> None:
     """A model loads after the server listens; without one there is nothing to go on with."""
     with server("fail_later") as running:
