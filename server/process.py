@@ -45,7 +45,7 @@ __all__ = ["Application", "Listeners", "Server", "bind", "run", "tune_gc"]
 _BACKLOG: Final = 2048
 
 # Seconds after the drain's deadline, which is the application's to keep. The
-# first five add up to less than the watchdog's, and that to less than 5.
+# first five, and the second once more, add up to less than the watchdog's, and that to less than 5.
 _DRAIN_SLACK: Final = 2.6  # agents have two seconds to clean up, then clients are told
 _CANCEL_TIMEOUT: Final = 0.1
 _CLOSE_TIMEOUT: Final = 1
@@ -80,7 +80,7 @@ class Application(Protocol):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> object:
-        """Stop, within a second. Also called when the drain was cut short."""
+        """Stop, within half a second: then it is cancelled. Also called when the drain was cut short."""
 
     async def failure(self) -> None:
         """Wait for ever, or until the application can't go on.

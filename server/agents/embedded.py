@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from unbroken.server.agents import llama
+from unbroken.server.agents import gguf, llama
 from unbroken.server.agents.base import (
     AgentError,
     AgentNotReady,
@@ -109,7 +109,12 @@ class EmbeddedAgent:
         """
         missing = [_NO_RUNTIME] if importlib.util.find_spec("xllamacpp") is None else []
         try:
-            find_weights(self._model_path)
+            weights = find_weights(self._model_path)
+            if gguf.is_cut_off(weights):
+                raise AgentNotReady(
+                    f"The model at {weights} is cut off. Download it again, "
+                    "or set UNBROKEN_MODEL_PATH to a complete GGUF file."
+                )
         except AgentNotReady as exc:
             missing.append(str(exc))
         if missing:
@@ -219,8 +224,7 @@ def find_weights(model_path: Path | None) -> Path:
     """
     if model_path is not None:
         try:
-            with model_path.open("rb") as file:
-                is_gguf = file.read(4) == b"GGUF"
+            is_gguf = gguf.is_gguf(model_path)
         except OSError as exc:
             raise AgentNotReady(
                 f"Can't read the model at {model_path}: {exc.strerror}. "

