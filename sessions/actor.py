@@ -12,7 +12,7 @@ except while it reads or compacts in the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -272,7 +272,7 @@ class Actor:
             return None
         try:
             if self._is_behind:
-                self._read_on()
+                self._reading = self._spawn(self._beside(self._catch_up))
                 return None
             answered, bodies = self._next()
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
@@ -301,7 +301,7 @@ class Actor:
                 return consumed, bodies
             self._is_stirred = False
             if self.log.floor > self._compacted and self._compacting is None:
-                self._compacting = self._spawn(self._compact())
+                self._compacting = self._spawn(self._beside(self._compact))
             if not self._runs:
                 self._rest()
         return consumed, None
@@ -396,11 +396,17 @@ class Actor:
 
     # The store.
 
-    def _read_on(self) -> None:
-        """Catch up with what the store holds and this node has not seen: nothing is written meanwhile."""
-        self._reading = self._spawn(self._catch_up())
+    async def _beside(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do *work* in the store in a task of its own, and then look again at what there is to do."""
+        try:
+            await work()
+        except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
+            self._fail(exc)
+        with suppress(NodeDraining):
+            self.wake()
 
     async def _catch_up(self) -> None:
+        """Read what the store holds and this node has not seen: nothing is written meanwhile."""
         session = self.session
         try:
             while self._is_behind:
@@ -410,12 +416,8 @@ class Actor:
                 ):
                     self._ingest(entries)
             self._reconcile()
-        except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
-            self._fail(exc)
         finally:
             self._reading = None
-        with suppress(NodeDraining):
-            self.wake()
 
     def _ingest(self, entries: Sequence[Entry]) -> None:
         """Apply committed entries in order. What leaves a gap waits until it is closed from the store."""
@@ -469,18 +471,14 @@ class Actor:
     async def _compact(self) -> None:
         """Let the store forget what this node has forgotten."""
         log = self.log
-        self._compacted = log.floor
-        applied = self.session.applied
-        snapshot = Snapshot(applied, log.nonce_at(applied), self.session.snapshot())
-        self._kept_elsewhere = len(snapshot.data)
         try:
+            self._compacted = log.floor
+            applied = self.session.applied
+            snapshot = Snapshot(applied, log.nonce_at(applied), self.session.snapshot())
+            self._kept_elsewhere = len(snapshot.data)
             await self._store.compact(self.session.id, self._fence, log.floor, snapshot)
-        except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
-            self._fail(exc)
         finally:
             self._compacting = None
-        with suppress(NodeDraining):
-            self.wake()
 
     def _turn(self, response: Response) -> Turn:
         return Turn(
