@@ -218,8 +218,9 @@ def default_threads() -> int:
 def _read_through(weights: Path) -> None:
     """Bring the file into the page cache.
 
-    llama.cpp's constructor holds the interpreter's lock while it loads, and so
-    stops the event loop. The slow part, the disk, is therefore done ahead of it.
+    llama.cpp's constructor holds the interpreter's lock until its listener runs,
+    and so stops the event loop: for a second with the packaged model, more than half of
+    which it sleeps. The import doesn't. The slow part, the disk, is done ahead of it.
     """
     buffer = bytearray(1 << 20)
     with weights.open("rb", buffering=0) as file:

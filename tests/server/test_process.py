@@ -154,6 +154,13 @@ def test_one_line_says_where_it_listens() -> None:
         assert running.process.returncode == 0
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_all_addresses_are_told_as_one_that_can_be_opened(host: str) -> None:
+    with server(host=host) as running:
+        assert "(on all addresses, agent: fake, " in running.line
+        assert running.get("/readyz") == (200, b"done")
+
+
 def test_the_admin_listener_has_a_port_of_its_own() -> None:
     port = free_port()
     with server(admin_port=port) as running:

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from tests.server.agents.agent_contract import AgentContract, Subject, collect, message, text_of, turn
+from tests.server.realtime.serving import eventually
 from unbroken.server.agents import embedded, llama
 from unbroken.server.agents.base import (
     AgentBusy,
@@ -26,6 +27,9 @@ from unbroken.server.agents.base import (
     Working,
 )
 from unbroken.server.agents.embedded import EmbeddedAgent
+
+HANG = 20
+"""Seconds after which what is waited for will never come."""
 
 
 class ScriptedLlama:
@@ -109,10 +113,10 @@ class EmbeddedSubject(Subject):
         return turn("fail")
 
     async def begun(self) -> None:
-        assert await asyncio.to_thread(self._model.begun.acquire, timeout=5)
+        assert await asyncio.to_thread(self._model.begun.acquire, timeout=HANG)
 
     async def stopped(self) -> None:
-        assert await asyncio.to_thread(self._model.stopped.acquire, timeout=5)
+        assert await asyncio.to_thread(self._model.stopped.acquire, timeout=HANG)
 
 
 @pytest.fixture
@@ -206,7 +210,7 @@ async def test_more_turns_than_slots_wait_and_say_that_they_do(
     agent = await scripted(model := ScriptedLlama(), slots=1, max_queue=2)
     model.gate.clear()
     first = asyncio.create_task(collect(agent, turn("one")))
-    await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(model.begun.acquire, timeout=HANG)
     second = agent.respond(turn("two", principal="ben"))
     third = agent.respond(turn("three", principal="cat"))
     assert [await anext(second), await anext(second), await anext(third)] == [Working()] * 3
@@ -229,15 +233,15 @@ async def test_a_stopped_turn_gives_back_its_slot(scripted: Callable[..., Any], 
         await outputs.aclose()
     else:
         task = asyncio.create_task(collect(agent, turn("one")))
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(model.begun.acquire, timeout=HANG)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     with pytest.raises(AgentBusy):  # its thread is still inside llama.cpp
         await collect(agent, turn("two"))
     model.gate.set()
-    assert await asyncio.to_thread(model.stopped.acquire, timeout=5)
-    await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(model.stopped.acquire, timeout=HANG)
+    await eventually(lambda: not agent._queue._running)  # its thread's end has been told to the loop
     assert text_of(await collect(agent, turn("three"))) == "all is well"
 
 

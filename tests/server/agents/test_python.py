@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.server.agents.agent_contract import AgentContract, Subject, collect, text_of, turn
+from tests.server.realtime.serving import serving
 from unbroken.server.agents.base import AgentError, TurnInput, UpstreamRateLimited, Usage, Working
 from unbroken.server.agents.python import InvalidTarget, PythonAgent
 
@@ -247,3 +248,38 @@ async def test_framework_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert text_of(outputs) == "Thinking about 'tea'."
     assert [Working(), Usage(input_tokens=5, output_tokens=3)] == outputs[-2:]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "event"),
+    [
+        ("raise ValueError('secret')", "agent_error", "agent function failed"),
+        ("yield 42", "agent_error", "agent function yielded what it may not"),
+        ("yield Handle(5)", "agent_crashed", "responder crashed"),
+        ("yield Finish('tired')", "agent_crashed", "responder crashed"),
+        ("raise asyncio.CancelledError", "agent_crashed", "responder crashed"),
+    ],
+)
+async def test_a_bug_in_it_shows_as_the_docs_say(body: str, code: str, event: str, directory: Path) -> None:
+    """To the client by a code and nothing of the cause, in the log by an event with its type."""
+    documented = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    assert any(f"`{code}`" in line and f"`{event}`" in line for line in documented.splitlines())
+    name = f"own_bug_{abs(hash(body))}"
+    (directory / f"{name}.py").write_text(
+        "import asyncio\n"
+        "from unbroken.server.agents.base import *\n"
+        f"async def answer(turn):\n    yield 'Well. '\n    {body}\n"
+    )
+    agent = PythonAgent(f"{name}:answer", directory=directory)
+
+    async with serving(agent) as served:
+        client = await served.client()
+        with capture_logs() as logs:
+            await client.ask("hi")
+            done = await client.done()
+
+    error = done["status_details"]["error"]
+    assert (done["status"], error["code"]) == ("failed", code)
+    assert not any(cause in repr(error) for cause in ("secret", "int", "42", "5", "tired", "Value"))
+    (line,) = [each for each in logs if each["log_level"] == "error"]
+    assert line["event"] == event
