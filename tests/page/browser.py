@@ -160,20 +160,27 @@ class Chat:
         await expect(self.send).to_have_text("Send", timeout=15_000)
         await expect(self.pending).to_have_count(0)
 
+    async def is_drawn(self) -> None:
+        """The page has brought up to date what it had put off to its next frame."""
+        await self.page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+
     async def has_answered(self, *texts: str) -> None:
         """Exactly these answers are shown, each whole and once, and no more come."""
         await expect(self.answers).to_have_count(len(texts), timeout=15_000)
         await expect(self.running).to_have_count(0, timeout=15_000)
         await self.is_idle()
+        await self.is_drawn()
         assert await self.texts.all_text_contents() == list(texts)
 
     async def has_said(self, *texts: str) -> None:
         """Exactly these messages are shown as received by the server."""
         await expect(self.users).to_have_count(len(texts))
+        await self.is_drawn()
         assert await self.users.locator(".text").all_text_contents() == list(texts)
 
     async def order(self) -> Sequence[str]:
         """Return the kinds and texts of everything shown, from top to bottom."""
+        await self.is_drawn()
         return [
             text.strip()
             for text in await self.page.locator("#sections li .text, #sections .ended").all_text_contents()
