@@ -35,6 +35,7 @@ from unbroken.server.agents.base import (
     AgentNotReady,
     AgentOutput,
     Finish,
+    FunctionCallPiece,
     Handle,
     TurnInput,
     Usage,
@@ -46,7 +47,7 @@ __all__ = ["AgentFunction", "InvalidTarget", "PythonAgent"]
 AgentFunction: TypeAlias = Callable[[TurnInput], AsyncGenerator[AgentOutput, None]]
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
-_OUTPUT_TYPES: Final = (str, Working, Usage, Handle, Finish)
+_OUTPUT_TYPES: Final = (str, FunctionCallPiece, Working, Usage, Handle, Finish)
 
 
 class InvalidTarget(AgentError):
@@ -154,7 +155,7 @@ class PythonAgent:
 def _wrong_output(output: object) -> AgentError:
     return AgentError(
         f"The agent yielded a value of type {type(output).__name__}. "
-        "It may yield str, Working, Usage, Handle and Finish."
+        "It may yield str, FunctionCallPiece, Working, Usage, Handle and Finish."
     )
 
 

@@ -27,7 +27,7 @@ TURN: Final = Turn(
     attempt=1,
     config=SessionConfig("m"),
     request=ResponseRequest(),
-    messages=(),
+    items=(),
 )
 
 

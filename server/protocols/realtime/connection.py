@@ -27,9 +27,9 @@ from unbroken.server.protocols.realtime.frames import ItemCreate, ItemRetrieve
 from unbroken.sessions.backends.base import InputKey
 from unbroken.sessions.entries import Command, CreateItem, CreateResponse, Entry, Refused, Submitted
 from unbroken.sessions.event_log import Position, Record, Slice
-from unbroken.sessions.ids import ChainId
-from unbroken.sessions.items import Message
-from unbroken.sessions.response import Standing
+from unbroken.sessions.ids import ChainId, ItemId
+from unbroken.sessions.items import Item
+from unbroken.sessions.response import Ongoing, Standing
 from unbroken.sessions.session import Session
 
 __all__ = ["RealtimeConnection", "Submission", "lone_error"]
@@ -96,7 +96,7 @@ class RealtimeConnection:
         frames: list[Frame] = [{"type": "session.created", "session": session}]
         previous: str | None = None
         for shown in preamble:
-            if isinstance(shown, Message):
+            if not isinstance(shown, Ongoing):
                 frames.append(item_frame("conversation.item.added", shown, previous))
                 frames.append(item_frame("conversation.item.done", shown, previous))
                 previous = shown.id
@@ -194,7 +194,8 @@ class RealtimeConnection:
 def _digest(command: Command) -> bytes:
     """Return a digest of what a command says, the ids that were minted for it aside."""
     if isinstance(command, CreateItem):
-        said: object = (command.item.role, command.item.content, command.previous)
+        item = msgspec.structs.replace(command.item, id=ItemId(""))
+        said: object = (item, command.previous)
     elif isinstance(command, CreateResponse):
         said = command.request
     else:
@@ -203,7 +204,7 @@ def _digest(command: Command) -> bytes:
     return hashlib.blake2b(msgspec.json.encode((kind, said)), digest_size=12).digest()
 
 
-def _bare(item: Message) -> Frame:
+def _bare(item: Item) -> Frame:
     return {"item": item_frame("", item, None)["item"]}
 
 

@@ -123,7 +123,9 @@ async def test_every_kind_of_output_is_passed_on(directory: Path) -> None:
 async def test_other_kinds_of_output_are_refused(directory: Path) -> None:
     (directory / "own_bytes.py").write_text("async def answer(turn):\n    yield b'a'\n")
 
-    with pytest.raises(AgentError, match=r"a value of type bytes\. It may yield str, Working,"):
+    with pytest.raises(
+        AgentError, match=r"a value of type bytes\. It may yield str, FunctionCallPiece, Working,"
+    ):
         await answers("own_bytes:answer", "hi")
 
 
