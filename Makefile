@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
-PORT ?= 8000
+PORT ?=
 PYTEST_ARGS ?=
 
 # The first Python that is new enough and really runs: a version manager's shim may
@@ -32,25 +32,27 @@ install = { $(1)/bin/python -m pip --version >/dev/null 2>&1 || $(1)/bin/python 
 	&& $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 endif
 
-# Whoever brings an agent of their own needs no model: not 130 MB to download.
-ifneq ($(filter-out embedded,$(UNBROKEN_AGENT)),)
-MODEL :=
-else
-MODEL := $(VENV)/.embedded
-endif
+# An environment whose Python is too old, or gone, is none. It goes before make looks at its stamps.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+$(foreach venv,$(VENV) $(AGENTS_VENV),$(shell [ ! -f $(venv)/pyvenv.cfg ] \
+	|| $(venv)/bin/python -c '$(NEW_ENOUGH)' 2>/dev/null || rm -rf $(venv)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint bench cover lock chromium links
+.PHONY: help setup run test check lint bench cover conformance fuzz lock node chromium links
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.project $(VENV)/.dev $(VENV)/.embedded $(AGENTS_VENV)/.installed  ## Install all that developing needs
 
-run: $(VENV)/.project $(MODEL)  ## Start the server with the built-in model, on PORT (8000)
-	@exec $(BIN)/unbroken serve --port $(PORT)
+# Whoever brings an agent of their own needs no model: not 130 MB to download. Where that
+# is said, in the environment, in .env or in unbroken.toml, the server's own command knows.
+run: $(VENV)/.project  ## Start the server with the built-in model, on PORT (8000)
+	@agents=$$($(BIN)/unbroken check-config agent fallbacks 2>/dev/null || true); \
+	[[ "$$agents" != *embedded* ]] || $(MAKE) $(VENV)/.embedded
+	@exec $(BIN)/unbroken serve $(if $(PORT),--port $(PORT))
 
-test: setup chromium lint  ## Run everything: format, lint, types and all tests
+test: setup chromium node lint  ## Run everything: format, lint, types and all tests
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
@@ -69,6 +71,15 @@ cover: $(VENV)/.project $(VENV)/.dev  ## Show which lines the quick tests leave 
 	$(BIN)/python -m pytest -n 2 -q -m "not slow" \
 		--cov=unbroken --cov=server --cov=sessions --cov-report=term:skip-covered --cov-report=html:build/coverage \
 		$(PYTEST_ARGS)
+
+conformance: setup chromium node  ## Run real clients and all Autobahn cases: writes docs/clients.md
+	$(BIN)/python -m tests.conformance.autobahn
+	$(BIN)/python -m pytest -q -m client -p tests.conformance.record --clients-table=docs/clients.md $(PYTEST_ARGS)
+
+FUZZ_SECONDS ?= 600
+
+fuzz: $(VENV)/.project $(VENV)/.dev  ## Feed the codec anything, for FUZZ_SECONDS (600)
+	nice -n 19 $(BIN)/python -m tests.conformance.fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
 
 # Environments. The runtime and the tools share one venv; locks agree on versions.
 
@@ -109,6 +120,19 @@ $(AGENTS_VENV)/.installed: requirements/agents.txt | $(AGENTS_VENV)/bin/python
 	@$(call install,$(AGENTS_VENV)) --require-hashes -r requirements/agents.txt
 	@touch $@
 
+# The clients for JavaScript, beside the scripts that use them: Node.js looks for packages there alone.
+NODE_CLIENTS := tests/conformance/node
+
+node: $(NODE_CLIENTS)/node_modules/.installed
+
+$(NODE_CLIENTS)/node_modules/.installed: $(NODE_CLIENTS)/package-lock.json $(NODE_CLIENTS)/package.json
+	@{ node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && npm --version; } >/dev/null 2>&1 || { \
+		echo "Clients for JavaScript are tested on Node.js 20 or newer, with npm: sudo apt-get install nodejs npm" >&2; \
+		exit 1; }
+	$(call say,Installing clients for JavaScript to test with)
+	@cd $(NODE_CLIENTS) && npm ci --loglevel=error </dev/null
+	@touch $@
+
 chromium:
 	@command -v chromium >/dev/null || { \
 		command='apt-get install --yes --no-install-recommends chromium'; \
@@ -125,6 +149,9 @@ define create
 	@python='$(PYTHON)'; \
 	if [ -z "$$python" ]; then \
 		echo 'Python 3.11 or newer is needed: sudo apt-get install python3 python3-venv' >&2; exit 1; \
+	fi; \
+	if ! "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null; then \
+		echo "$$python doesn't run as Python 3.11 or newer, which is needed. Set PYTHON to another, or leave it out." >&2; exit 1; \
 	fi; \
 	echo "Making $(1) with $$("$$python" --version)"; \
 	rm -rf $(1); \

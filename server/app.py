@@ -13,7 +13,6 @@ from typing import Self
 
 import structlog
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
 from unbroken.server.agents.base import Agent, AgentError
@@ -27,6 +26,7 @@ from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
 from unbroken.server.pipeline import Pipeline
 from unbroken.server.resume import ResumeTokens
+from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.health import health_routes, metrics_route
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.websocket import RealtimeDoor
@@ -80,7 +80,7 @@ class App:
         self._loading: asyncio.Task[None] | None = None
         self.node = Node(
             store=MemoryStore(),
-            responder=Pipeline(agent, self.metrics, clock),
+            responder=Pipeline(agent, self.metrics, clock, max_output_tokens=settings.max_output_tokens),
             clock=clock,
             limits=_node_limits(settings, patience),
             on_response=lambda status: self.metrics.responses.labels(status).inc(),
@@ -89,8 +89,8 @@ class App:
         hub = self.node.hub
         self.metrics.observe_node(lambda: len(hub), lambda: hub.running, lambda: hub.size)
         health = health_routes(self._readiness)
-        door = WebSocketRoute("/v1/realtime", self._door())
-        self.asgi: ASGIApp = Starlette(routes=[*health, *page_routes(), door])
+        pages = Starlette(routes=[*health, *page_routes()])
+        self.asgi: ASGIApp = Doors({"/v1/realtime": self._door()}, pages)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics)])
 
     def _door(self) -> RealtimeDoor:
@@ -177,7 +177,12 @@ class App:
 
 
 def build_agent(settings: Settings, clock: Clock, metrics: Metrics) -> Agent:
-    """Return the agent that *settings* describe: one, or a chain of them."""
+    """Return the agent that *settings* describe: one, or a chain of them.
+
+    Raises:
+        StartupError: What it needs isn't installed.
+
+    """
     if not settings.fallbacks:
         return _agent(settings)
     members = [Member(name=settings.agent, agent=_agent(settings))]
@@ -237,7 +242,7 @@ def _agent(settings: Settings) -> Agent:
 def _embedded(settings: Settings, model: str | None) -> Agent:
     from unbroken.server.agents.embedded import EmbeddedAgent
 
-    return EmbeddedAgent(
+    agent = EmbeddedAgent(
         model=model,
         model_path=settings.model_path,
         slots=settings.embedded_slots,
@@ -245,6 +250,11 @@ def _embedded(settings: Settings, model: str | None) -> Agent:
         max_queue=settings.embedded_queue,
         threads=settings.embedded_threads,
     )
+    try:
+        agent.check()  # what is missing is said before anything else is
+    except AgentError as exc:
+        raise StartupError(str(exc)) from None
+    return agent
 
 
 def _fallback(settings: Settings, entry: ChainEntry) -> Agent:
@@ -255,6 +265,11 @@ def _fallback(settings: Settings, entry: ChainEntry) -> Agent:
         base_url=entry.base_url,
         api_key=entry.api_key.get_secret_value() if entry.api_key else "none",
     )
+
+
+def _silence(settings: Settings) -> float:
+    """Return how long an upstream may be silent: a little less than a turn, so that it is told apart."""
+    return settings.stall_timeout * 0.9
 
 
 def _upstream(
@@ -269,7 +284,7 @@ def _upstream(
             model=model,
             base_url=base_url,
             api_key=api_key,
-            timeout=settings.stall_timeout,
+            timeout=_silence(settings),
             max_retries=retries,
             max_connections=settings.openai_connections,
             background=settings.openai_background,
@@ -280,7 +295,7 @@ def _upstream(
         model=model,
         base_url=base_url,
         api_key=api_key,
-        timeout=settings.stall_timeout,
+        timeout=_silence(settings),
         max_retries=retries,
         max_connections=settings.openai_connections,
     )

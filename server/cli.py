@@ -101,12 +101,17 @@ def _commands(context: click.Context) -> None:
 @_settings_options
 def serve(**flags: str | None) -> int:
     """Run the server until SIGTERM or Ctrl+C."""
+    import structlog
+
     from unbroken.server import process
     from unbroken.server.config import StartupError
     from unbroken.server.logs import configure_logs
 
-    settings = _load(flags).settings
+    loaded = _load(flags)
+    settings = loaded.settings
     configure_logs(settings)
+    for hint in loaded.hints():
+        structlog.get_logger(__name__).warning("a setting does nothing", hint=hint)
     try:
         return process.run(settings, _build)
     except StartupError as error:
@@ -121,17 +126,31 @@ def _build(settings: Settings) -> Application:
 
 
 @_commands.command("check-config")
+@click.argument("names", nargs=-1, metavar="[SETTING]...")
 @_settings_options
-def check_config(**flags: str | None) -> None:
-    """Show each setting in force and where it comes from."""
-    from unbroken.server.config import shown
+def check_config(names: tuple[str, ...], **flags: str | None) -> None:
+    """Show each setting in force and where it comes from, or the values of those that are named."""
+    from unbroken.server.config import ConfigError, shown
 
-    loaded = _load(flags)
+    try:
+        loaded, problems = _load(flags), None
+    except _Failure as failure:
+        if not isinstance(failure.__cause__, ConfigError) or failure.__cause__.loaded is None:
+            raise
+        loaded, problems = failure.__cause__.loaded, failure
+    if unknown := [name for name in names if name not in loaded.origins]:
+        raise click.UsageError(f"{unknown[0]} is not a setting. Leave it out to see all.")
     rows = [(name, shown(name, loaded.settings), origin) for name, origin in loaded.origins.items()]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, value, origin in rows:
-        # An instruction may be a page long; it doesn't push the others apart.
-        click.echo(f"{name:<{widths[0]}}  {value:<{min(widths[1], 40)}}  {origin}")
+        if name in names:
+            click.echo(value)
+        elif not names:
+            # An instruction may be a page long; it doesn't push the others apart.
+            click.echo(f"{name:<{widths[0]}}  {value:<{min(widths[1], 40)}}  {origin}")
+    if problems is not None:
+        raise problems
+    _complain(*loaded.hints())
 
 
 @_commands.command("new-key")
@@ -157,4 +176,4 @@ def _load(flags: dict[str, str | None]) -> Loaded:
     try:
         return load_settings(flags, os.environ, Path.cwd())
     except ConfigError as error:
-        raise _Failure(error.problems, exit_code=2) from None
+        raise _Failure(error.problems, exit_code=2) from error

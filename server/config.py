@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -45,8 +46,7 @@ MASK: Final = "********"
 _PREFIX: Final = "UNBROKEN_"
 _FILE: Final = "unbroken.toml"
 
-# Names of the openai SDK. The same settings under UNBROKEN_ go first, for a
-# machine whose OPENAI_* are meant for something else.
+# Names of the openai SDK. Those of ours go first: a machine's OPENAI_* may be meant for something else.
 _SDK_VARIABLES: Final = {"OPENAI_BASE_URL": "openai_base_url", "OPENAI_API_KEY": "openai_api_key"}
 
 # Kubernetes and Docker describe a service called "unbroken" (or
@@ -68,12 +68,14 @@ class ConfigError(Exception):
 
     Attributes:
         problems: One line each: the setting, what is wrong, the fix. No secrets.
+        loaded: The settings as they would be without those that are wrong.
 
     """
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], loaded: Loaded | None = None) -> None:
         super().__init__(problems)
         self.problems = problems
+        self.loaded = loaded
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
@@ -123,6 +125,17 @@ def _only_memory(value: object) -> object:
 def _long_secret(value: SecretStr | None) -> SecretStr | None:
     if value is not None and len(value.get_secret_value()) < 32:
         raise ValueError("should have at least 32 characters; `openssl rand -hex 32` prints some")
+    return value
+
+
+def _address(value: str | None) -> str | None:
+    try:
+        parts = urlsplit(value or "http://unset")
+        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets or a port that make no sense
+        is_sound = False
+    if not is_sound:
+        raise ValueError("should begin with http:// or https://, as in http://127.0.0.1:11434/v1")
     return value
 
 
@@ -178,7 +191,9 @@ class Settings(BaseSettings):
     )
     instructions: str = Field(default="", description="System prompt of a new session.")
     max_output_tokens: int | None = Field(
-        default=None, ge=1, description="Most tokens of one answer. Unset: the agent's own bound."
+        default=None,
+        ge=1,
+        description="Most tokens of one answer, whatever a client asks for. Unset: the agent's own bound.",
     )
     stall_timeout: _Seconds = Field(
         default=60, description="Seconds without progress after which a turn fails."
@@ -186,7 +201,7 @@ class Settings(BaseSettings):
     turn_timeout: _Seconds = Field(
         default=1800, description="Seconds after which a turn fails, whatever it still produces."
     )
-    openai_base_url: str | None = Field(
+    openai_base_url: Annotated[str | None, AfterValidator(_address)] = Field(
         default=None,
         repr=False,
         description="Address of an OpenAI-compatible upstream. Also OPENAI_BASE_URL.",
@@ -296,7 +311,8 @@ class Settings(BaseSettings):
         default="auto", description="auto: console on a terminal, JSON lines elsewhere."
     )
     log_content: bool = Field(
-        default=False, description="Log what users and models write. Secrets never are."
+        default=False,
+        description="Show the texts of exceptions and of libraries in logs: they may quote conversations.",
     )
 
     @classmethod
@@ -317,7 +333,17 @@ class Loaded:
 
     settings: Settings
     origins: Mapping[str, str]
-    """For each field: ``flag``, ``environment``, ``.env``, ``file NAME`` or ``default``."""
+    """For each field: ``flag``, ``environment``, ``environment OPENAI_API_KEY`` where the variable
+    isn't the setting's own, ``.env`` likewise, ``file NAME`` or ``default``."""
+
+    def hints(self) -> Iterator[str]:
+        """Find what is set in vain: a line each. The server works all the same."""
+        settings = self.settings
+        if settings.python_agent is not None and settings.agent != "python":
+            yield (
+                f"{_label('python_agent', self.origins)} does nothing, as the agent is {settings.agent}. "
+                f"Set {_PREFIX}AGENT to python, or unset it."
+            )
 
 
 def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], cwd: Path) -> Loaded:
@@ -344,17 +370,18 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], cwd: 
         (f"file {config or _FILE}", _read_toml(path, bool(config), problems)),
     ]
 
+    variables = {"environment": environ, ".env": dotenv}
     values: dict[str, Any] = {}
     origins = dict.fromkeys(Settings.model_fields, "default")
     for origin, layer in reversed(layers):
         values |= layer
-        origins |= dict.fromkeys(layer, origin)
+        origins |= {name: _origin(origin, name, variables.get(origin, {})) for name in layer}
 
     settings, failed = _validated(values, origins, problems)
     settings = _with_keys(settings, [environ, dotenv], origins, problems)
     problems += _conflicts(settings, failed, origins)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(problems, Loaded(settings, origins | dict.fromkeys(failed, "default")))
     return Loaded(settings, origins)
 
 
@@ -410,6 +437,14 @@ def _read_variables(environ: Mapping[str, str], where: str, problems: list[str])
         elif value:
             found[name] = value
     return _Variables({name: value for name, value in found.items() if value})()
+
+
+def _origin(source: str, name: str, variables: Mapping[str, str]) -> str:
+    """Say where *name* came from, with the variable where that isn't the setting's own."""
+    for variable, field in _SDK_VARIABLES.items():
+        if name == field and variables.get(variable) and not variables.get(_PREFIX + field.upper()):
+            return f"{source} {variable}"
+    return source
 
 
 def _is_service_link(name: str, value: str) -> bool:
@@ -512,7 +547,8 @@ def _label(name: str, origins: Mapping[str, str]) -> str:
         return "--" + name.replace("_", "-")
     if origin.startswith("file "):
         return f"{name} in {Path(origin.removeprefix('file ')).name}"
-    return _PREFIX + name.upper() + (" in .env" if origin == ".env" else "")
+    source, _, variable = origin.partition(" ")
+    return (variable or _PREFIX + name.upper()) + (" in .env" if source == ".env" else "")
 
 
 def _conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str, str]) -> Iterator[str]:

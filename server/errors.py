@@ -48,7 +48,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "beta_api_shape_disabled": "The client speaks the beta version of the Realtime API.",
     "session_not_found": "The session can't be resumed: it has ended, or it isn't yours.",
     "server_full": "The server holds as many sessions as it may. Try again in a moment.",
-    "too_many_connections": "The session has as many connections as it may.",
+    "too_many_connections": "The session has too many connections: a newer one took this one's place.",
     "server_draining": "The server is restarting. Reconnect in a moment.",
     # An event can't be taken; the connection goes on.
     "invalid_json": "The frame isn't JSON, or not an object, or nested too deeply.",

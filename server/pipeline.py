@@ -26,9 +26,20 @@ _LOADING_INTERVAL: Final = 0.05
 
 
 class Pipeline:
-    """A :class:`~unbroken.sessions.responder.Responder` that asks one agent."""
+    """A :class:`~unbroken.sessions.responder.Responder` that asks one agent.
 
-    def __init__(self, agent: Agent, metrics: Metrics, clock: Clock) -> None:
+    Args:
+        agent: What answers.
+        metrics: Where figures go.
+        clock: Where time comes from.
+        max_output_tokens: The operator's bound on one answer, whatever its client asks for. None: none.
+
+    """
+
+    def __init__(
+        self, agent: Agent, metrics: Metrics, clock: Clock, *, max_output_tokens: int | None = None
+    ) -> None:
+        self._max_output_tokens = max_output_tokens
         self._agent = agent
         self._metrics = metrics
         self._clock = clock
@@ -44,7 +55,7 @@ class Pipeline:
             waited += _LOADING_INTERVAL
         started = self._clock.monotonic()
         waits = True
-        async with aclosing(self._agent.respond(_turn_input(turn))) as outputs:
+        async with aclosing(self._agent.respond(_turn_input(turn, self._max_output_tokens))) as outputs:
             async for output in outputs:
                 if waits and output and type(output) in (str, FunctionCallPiece):
                     waits = False
@@ -52,8 +63,10 @@ class Pipeline:
                 yield output
 
 
-def _turn_input(turn: Turn) -> TurnInput:
+def _turn_input(turn: Turn, most_tokens: int | None) -> TurnInput:
     request, config = turn.request, turn.config
+    wanted = config.max_output_tokens if request.max_output_tokens is None else request.max_output_tokens
+    bounds = [bound for bound in (wanted, most_tokens) if bound is not None]
     return TurnInput(
         session_id=turn.session_id,
         response_id=turn.response_id,
@@ -64,8 +77,6 @@ def _turn_input(turn: Turn) -> TurnInput:
         items=turn.items,
         tools=request.tools_with(config),
         tool_choice=request.tool_choice_with(config),
-        max_output_tokens=(
-            config.max_output_tokens if request.max_output_tokens is None else request.max_output_tokens
-        ),
+        max_output_tokens=min(bounds, default=None),
         metadata=request.metadata or {},
     )

@@ -45,12 +45,12 @@ __all__ = ["Application", "Listeners", "Server", "bind", "run", "tune_gc"]
 _BACKLOG: Final = 2048
 
 # Seconds after the drain's deadline, which is the application's to keep. The
-# first five add up to less than the watchdog's, and that to less than 5.
-_DRAIN_SLACK: Final = 0.2
-_CANCEL_TIMEOUT: Final = 0.2
-_CLOSE_TIMEOUT: Final = 2
-_CLOSE_SLACK: Final = 0.5  # for what uvicorn sleeps in between
-_STOP_TIMEOUT: Final = 1.2
+# first five, and the second once more, add up to less than the watchdog's, and that to less than 5.
+_DRAIN_SLACK: Final = 2.6  # agents have two seconds to clean up, then clients are told
+_CANCEL_TIMEOUT: Final = 0.1
+_CLOSE_TIMEOUT: Final = 1
+_CLOSE_SLACK: Final = 0.3  # for what uvicorn sleeps in between
+_STOP_TIMEOUT: Final = 0.5
 _LATEST_EXIT: Final = 4.7
 _FORCED_EXIT: Final = 1.0  # after the second signal
 _SETTLE_TIMEOUT: Final = 1.0  # for tasks and threads that are left; the watchdog may come first
@@ -80,7 +80,7 @@ class Application(Protocol):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> object:
-        """Stop, within a second. Also called when the drain was cut short."""
+        """Stop, within half a second: then it is cancelled. Also called when the drain was cut short."""
 
     async def failure(self) -> None:
         """Wait for ever, or until the application can't go on.
@@ -368,9 +368,12 @@ async def _started(application: Application) -> AsyncIterator[None]:
 
 
 def _announce(settings: Settings, application: Application, listeners: Listeners) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    is_all = settings.host in ("0.0.0.0", "::")  # noqa: S104 - which are no addresses to open
+    name = "127.0.0.1" if is_all else settings.host
+    host = f"[{name}]" if ":" in name else name
     port = listeners.public[0].getsockname()[1]
-    about = f"agent: {application.describe()}, store: {settings.store}"
+    where = "on all addresses, " if is_all else ""
+    about = f"{where}agent: {application.describe()}, store: {settings.store}"
     sys.stdout.write(f"Unbroken is listening on http://{host}:{port} ({about})\n")
     sys.stdout.flush()
 
@@ -426,7 +429,7 @@ def _explain(error: OSError, prefix: str, host: str, port: int) -> str:
     other = port + 10 if port < 65526 else port - 10
     if error.errno == errno.EADDRINUSE:
         fix = (
-            f"pass {flag} {other}, or 0 for none"
+            f"pass {flag} {other}, or 0 for none (UNBROKEN_ADMIN_PORT={other} make run)"
             if prefix
             else f"pass --port {other} (PORT={other} make run)"
         )

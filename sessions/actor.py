@@ -113,6 +113,7 @@ class Actor:
         }
         self._trim_above = limits.retain_bytes * 5 // 4
         self._is_stirred = False  # whether anything but new pieces may call for a write
+        self._is_input_next = True
         self._consuming = 0  # the last input that the write in flight answers
         self._is_writing = False
         self._wrote_at = float("-inf")  # when pieces were last written, by the clock
@@ -288,6 +289,10 @@ class Actor:
         """Return the last input that is answered, and what is to be written; None: there is nothing."""
         session = self.session
         consumed = session.consumed
+        if self._is_stirred and self._is_input_next and session.has_inputs:
+            self._is_input_next = False
+            return session.decide()
+        self._is_input_next = True  # taking turns: neither a flood of pieces nor one of inputs has it all
         if bodies := self._produced():
             return consumed, bodies
         if self._is_stirred:

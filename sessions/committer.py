@@ -11,8 +11,10 @@ hundredth of a second, since most of what a write costs it costs once.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias
 
 import structlog
 
@@ -22,6 +24,8 @@ from unbroken.sessions.entries import Entry
 from unbroken.sessions.errors import NodeDraining, StoreError
 
 __all__ = ["Committer", "Writer"]
+
+_AppendNow: TypeAlias = Callable[[Sequence[Append]], list[Sequence[Entry] | StoreError]]
 
 
 class Writer(Protocol):
@@ -67,6 +71,8 @@ class Committer:
         self._held: list[Writer] = []  # those that can wait for a moment; may be scheduled, too
         self._timer: Timer | None = None
         self._is_closed = False
+        # What is logged on the way of many sessions must not bear the ids of the one that came first.
+        self._context = contextvars.Context()
 
     def close(self) -> None:
         """Write nothing more. What has been asked of the store may still take effect."""
@@ -91,7 +97,7 @@ class Committer:
             if self._append_now is None:
                 self._spawn(self._write_on())
             else:
-                asyncio.get_running_loop().call_soon(self._write_now)
+                asyncio.get_running_loop().call_soon(self._write_now, context=self._context)
             self._is_due = True
         writer.is_scheduled = True
         self._scheduled.append(writer)
@@ -108,7 +114,7 @@ class Committer:
             return
         self._held.append(writer)
         if self._timer is None:
-            self._timer = self._clock.call_later(self.patience, self._write_held)
+            self._timer = self._clock.call_later(self.patience, partial(self._context.run, self._write_held))
 
     def _write_held(self) -> None:
         self._timer = None
@@ -128,8 +134,18 @@ class Committer:
             self.schedule(writer)
             return
         while (append := writer.next_append()) is not None:
-            if not writer.committed(append_now([append])[0]):
+            if not writer.committed(self._answer(append_now, append)):
                 break
+
+    def _answer(self, append_now: _AppendNow, append: Append) -> Sequence[Entry] | StoreError:
+        try:
+            return append_now([append])[0]
+        except Exception as exc:  # noqa: BLE001 - as in _append
+            return self._failed(exc)
+
+    def _failed(self, exc: Exception) -> StoreError:
+        structlog.get_logger().error("store failed", exc_info=exc)
+        return StoreError(type(exc).__name__)
 
     def _write_now(self) -> None:
         scheduled, self._scheduled = self._scheduled, []
@@ -161,5 +177,4 @@ class Committer:
         except StoreError as exc:
             return [exc] * len(appends)
         except Exception as exc:  # noqa: BLE001 - the boundary: its sessions must not be left waiting
-            structlog.get_logger().error("store failed", exc_info=exc)
-            return [StoreError(type(exc).__name__)] * len(appends)
+            return [self._failed(exc)] * len(appends)

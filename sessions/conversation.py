@@ -40,6 +40,18 @@ class Conversation:
         """Return the items that are whole, in order."""
         return [self._items[item_id] for item_id in self._order if item_id not in self._open]
 
+    def through(self, anchor: ItemId | None) -> list[Item]:
+        """Return the whole items up to *anchor*, which must be there; None: there is none."""
+        if anchor is None:
+            return []
+        end = len(self._order) if anchor == self.last else self._order.index(anchor) + 1
+        return [self._items[item_id] for item_id in self._order[:end] if item_id not in self._open]
+
+    def before(self, item_id: ItemId) -> ItemId | None:
+        """Return the item before that one, which must be there; None: it is the first."""
+        index = self._order.index(item_id)
+        return self._order[index - 1] if index else None
+
     def find(self, item_id: str) -> Item | None:
         """Return one item; None where there is none of that id. One being produced has no text yet."""
         return self._items.get(ItemId(item_id))

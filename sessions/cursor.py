@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from unbroken.sessions.errors import CursorLost, SessionError
+from unbroken.sessions.errors import CursorLost, Displaced, SessionError
 from unbroken.sessions.event_log import EventLog, Position, Record
 from unbroken.sessions.ids import ChainId
 
@@ -19,7 +19,7 @@ class Feed:
         self.log = log
         self.ended: SessionError | None = None
         """Why nothing more will come. None: more may."""
-        self._cursors: set[Cursor] = set()
+        self._cursors: dict[Cursor, None] = {}  # the oldest first
 
     def __len__(self) -> int:
         return len(self._cursors)
@@ -32,12 +32,21 @@ class Feed:
     def attach(self, seq: int, chain: ChainId) -> Cursor:
         """Return a cursor that has seen everything up to *seq*. Close it when done."""
         cursor = Cursor(self, seq, chain)
-        self._cursors.add(cursor)
+        self._cursors[cursor] = None
         return cursor
+
+    def displace(self, chain: ChainId) -> bool:
+        """End the oldest cursor of *chain*, and return whether there was one."""
+        for cursor in self._cursors:
+            if cursor.chain == chain:
+                self.detach(cursor)
+                cursor.end(Displaced())
+                return True
+        return False
 
     def detach(self, cursor: Cursor) -> None:
         """Forget *cursor*. Harmless when it is forgotten already."""
-        self._cursors.discard(cursor)
+        self._cursors.pop(cursor, None)
 
     def publish(self) -> None:
         """Wake every cursor: the log grew, or there is something else to look at."""
@@ -56,13 +65,14 @@ class Cursor:
     Use from one task at a time.
     """
 
-    __slots__ = ("_feed", "_listener", "_woken", "chain", "seq")
+    __slots__ = ("_ended", "_feed", "_listener", "_woken", "chain", "seq")
 
     def __init__(self, feed: Feed, seq: int, chain: ChainId) -> None:
         self._feed = feed
         self._woken = asyncio.Event()
         self._woken.set()
         self._listener: Callable[[], None] | None = None
+        self._ended: SessionError | None = None
         self.seq = seq
         """Everything up to here has been taken."""
         self.chain = chain
@@ -78,10 +88,13 @@ class Cursor:
 
         Raises:
             CursorLost: What comes next has been forgotten.
+            Displaced: A newer connection has taken its place.
             SessionError: Everything has been taken, and the feed has ended for this reason.
 
         """
         log = self._feed.log
+        if self._ended is not None:
+            raise self._ended
         if self.seq < log.floor:
             raise CursorLost
         if self.seq == log.head:
@@ -93,6 +106,11 @@ class Cursor:
         last = records[-1]
         self.seq = last.last
         return records
+
+    def end(self, reason: SessionError) -> None:
+        """Let :meth:`take` raise *reason*, at once."""
+        self._ended = reason
+        self.wake()
 
     async def wait(self) -> None:
         """Wait until woken since :meth:`take` last found nothing. Cancelling it loses nothing."""

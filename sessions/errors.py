@@ -8,6 +8,7 @@
     |   +-- MessageIdReused     the same message id came with other content
     +-- NodeFull                this node holds as many sessions or bytes as it may
     +-- TooManyConnections      this session has as many connections as it may
+    |   +-- Displaced           a connection gave its place to a newer one of the same client
     +-- NodeDraining            this node takes no new work
     +-- CursorLost              a connection fell below the floor of its log
     +-- StoreError
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 __all__ = [
     "CursorLost",
+    "Displaced",
     "Fenced",
     "IllegalTransition",
     "LostTail",
@@ -95,6 +97,13 @@ class TooManyConnections(SessionError):
 
     def __str__(self) -> str:
         return "The session has too many connections. Close one of them, or try again in a moment."
+
+
+class Displaced(TooManyConnections):
+    """This connection gave its place to a newer one of the same client."""
+
+    def __str__(self) -> str:
+        return "This connection was replaced by a newer one of yours: the session has too many."
 
 
 class NodeDraining(SessionError):

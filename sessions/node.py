@@ -51,6 +51,9 @@ __all__ = ["Attachment", "Node", "NodeLimits"]
 
 _READ_LIMIT: Final = 4096
 
+_TELLING_TIMEOUT: Final = 0.3
+"""Seconds that connections get to be told of what was interrupted."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLimits:
@@ -278,7 +281,8 @@ class Node:
 
         Raises:
             SessionNotFound: There is none of that id, or it is another principal's.
-            TooManyConnections: It has as many connections as it may.
+            TooManyConnections: It has as many connections as it may, and none of the same chain, whose
+                oldest would make room: it may be long dead, without anybody having noticed.
             NodeDraining: The node is shutting down.
 
         """
@@ -289,7 +293,7 @@ class Node:
             actor = await self._load(session_id)
         if actor.principal != principal:
             raise SessionNotFound
-        if len(actor.feed) >= self.limits.connections_per_session:
+        if len(actor.feed) >= self.limits.connections_per_session and not actor.feed.displace(chain):
             raise TooManyConnections
         log, session = actor.log, actor.session
         actor.last_active = self._clock.monotonic()
@@ -435,7 +439,7 @@ class Node:
         """Wait until every response has ended and every connection is gone.
 
         After *timeout* seconds, responses that still run are ended as
-        interrupted, and connections get a moment to be told.
+        interrupted: they get their stop timeout, and connections a moment to be told.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
@@ -445,7 +449,7 @@ class Node:
             if actor.session.is_running:
                 actor.interrupt()
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(1.0, timeout / 10)):
+            async with asyncio.timeout(self.limits.actor.run.stop_timeout + _TELLING_TIMEOUT):
                 await self._settled()
 
     async def _settled(self) -> None:

@@ -51,7 +51,7 @@ class ResponseOutput:
     def item(self, status: ItemStatus) -> Produced:
         """Return the item, as far as it has come."""
         if self.call is None:
-            return Message(self.item_id, "assistant", (Text(self.text),), status)
+            return Message(self.item_id, "assistant", (Text(self.text),) if self.parts else (), status)
         return FunctionCall(self.item_id, self.call.call_id, self.call.name, self.text, status)
 
 
@@ -69,6 +69,8 @@ class Response:
     """The sequence number of its first entry."""
     ordinal: int = 0
     """Of its next entry."""
+    anchor: ItemId | None = None
+    """The last item that it answers, and behind which its own belong. None: there was none."""
     handle: str | None = None
     outputs: list[ResponseOutput] = field(default_factory=list)
     """In the order in which they began."""

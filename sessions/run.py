@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import operator
 import re
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import aclosing
@@ -32,6 +34,13 @@ INTERRUPTED: Final = Outcome(
     status="interrupted",
     failure=Failure("interrupted", "The server was restarted before the answer was complete. Ask again."),
 )
+
+_REASONS: Final = ("completed", "max_output_tokens", "content_filter")
+
+_LONGEST_HANDLE: Final = 4096
+
+_MOST_TOKENS: Final = 2**53 - 1
+"""What every JSON reader takes without rounding."""
 
 _PIECES_HELD: Final = 256
 """Pieces after which the responder waits until they are written."""
@@ -209,7 +218,10 @@ class Run:
                     raise
         except ResponderError as exc:
             outcome = self._failed(exc.code, exc.message, exc.type, exc.retry_after)
-        except Exception as exc:  # noqa: BLE001 - the boundary: a responder may raise anything
+        except GeneratorExit as exc:
+            outcome = self._crashed(exc)  # of somebody else's making, or this very coroutine's end
+            raise
+        except BaseException as exc:  # noqa: BLE001 - the boundary: it may raise anything, SystemExit too
             outcome = self._crashed(exc)
         finally:
             self._end(self._ending or outcome or self._finished())
@@ -288,11 +300,16 @@ class Run:
             case Working():
                 pass
             case Usage():
-                self._usage = output
+                self._usage = _bill(output)
             case Finish():
+                if output.reason not in _REASONS:
+                    raise ValueError(f"a responder can't finish for the reason {output.reason!r}")
                 self._finish = output
             case Handle():
-                self.handle = output.value
+                value: Any = output.value  # whatever its type says, an agent may yield anything
+                if not isinstance(value, str) or len(value) > _LONGEST_HANDLE:
+                    raise ValueError("a handle is a short string")
+                self.handle = _clean(value)
                 self._notify()
             case str() | FunctionCallPiece():
                 raise AssertionError("can't happen: the caller takes pieces")
@@ -305,7 +322,8 @@ class Run:
         return Outcome(status="incomplete", reason=self._finish.reason, usage=self._usage)
 
     def _failed(self, code: str, message: str, type_: str, retry_after: float | None = None) -> Outcome:
-        failure = Failure(code, message, type_, UNSET if retry_after is None else retry_after)
+        wait = UNSET if retry_after is None or not math.isfinite(retry_after) else float(retry_after)
+        failure = Failure(_clean(str(code)), _clean(str(message)), _clean(str(type_)), wait)
         return Outcome(status="failed", failure=failure, usage=self._usage)
 
     def _crashed(self, exc: BaseException) -> Outcome:
@@ -357,4 +375,20 @@ def _join_surrogates(text: str) -> tuple[str, str]:
     rest = ""
     if text and "\ud800" <= text[-1] <= "\udbff":
         text, rest = text[:-1], text[-1]
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), rest
+    return _clean(text), rest
+
+
+def _clean(text: str) -> str:
+    """Return *text* with surrogate pairs joined and lone ones replaced: it can be written anywhere."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _bill(usage: Usage) -> Usage:
+    """Return *usage* in plain integers; what an upstream left out counts as 0.
+
+    Raises:
+        TypeError: It holds something that is no number of tokens.
+
+    """
+    counts: list[Any] = [usage.input_tokens, usage.output_tokens, usage.cached_tokens]
+    return Usage(*(min(max(operator.index(count or 0), 0), _MOST_TOKENS) for count in counts))

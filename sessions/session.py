@@ -52,7 +52,6 @@ from unbroken.sessions.items import (
     FunctionOutput,
     FunctionTool,
     Item,
-    Message,
     NamedTool,
     Produced,
     SessionConfig,
@@ -140,6 +139,9 @@ class Session:
                 self._conversation.insert(body.item, body.previous)
                 self.consume(body.input)
             case ItemDeleted():
+                for response in self.responses.values():
+                    if response.anchor == body.item_id:
+                        response.anchor = self._conversation.before(body.item_id)
                 self._conversation.delete(body.item_id)
                 self.consume(body.input)
             case Refused():
@@ -174,7 +176,11 @@ class Session:
             case ResponseQueued():
                 attempt = Attempt(body.response_id, AttemptState.QUEUED)
                 self.responses[body.response_id] = Response(
-                    attempt, body.request, turn=body.input, started_at=seq
+                    attempt,
+                    body.request,
+                    turn=body.input,
+                    started_at=seq,
+                    anchor=self._conversation.last,
                 )
                 self.consume(body.input)
             case ResponseStarted():
@@ -190,6 +196,7 @@ class Session:
                         number=body.attempt,
                         started_at=seq,
                         ordinal=1,
+                        anchor=self._conversation.last,
                     )
                     self.consume(body.turn)
             case HandleNoted():
@@ -203,8 +210,12 @@ class Session:
                 response.outputs.append(ResponseOutput(body.item_id, body.previous, call))
                 response.ordinal += 1
                 if body.in_conversation:
-                    # Its place is taken now: what a client adds meanwhile comes behind it.
-                    self._conversation.insert(_begun(body.item_id, call), body.previous, is_open=True)
+                    begun = response.outputs[-1].item("in_progress")
+                    self._conversation.insert(begun, body.previous, is_open=True)
+                    for waiting in self._in_conversation():
+                        # It was asked for behind the same item, and comes behind this answer.
+                        if waiting is not response and waiting.anchor == body.previous:
+                            waiting.anchor = body.item_id
             case OutputDone():
                 self.responses[body.response_id].ordinal += 1
                 if body.in_conversation:
@@ -244,9 +255,13 @@ class Session:
         return self._conversation.standing([part for each in begun for part in Ongoing.of(each)])
 
     def prompt(self, response_id: ResponseId) -> tuple[Item, ...]:
-        """Return the items that a response that is about to start has to answer."""
-        given = self.responses[response_id].request.input
-        return tuple(self.items()) if given is None else given
+        """Return the items that a response that is about to start has to answer.
+
+        Those that were there when it was asked for, and the answers to what was asked before.
+        """
+        response = self.responses[response_id]
+        given = response.request.input
+        return tuple(self._conversation.through(response.anchor)) if given is None else given
 
     def call_ids(self, response_id: ResponseId) -> set[str]:
         """Return the names that the calls of a response that is about to start must not have."""
@@ -446,8 +461,9 @@ class Session:
 
         *behind* is the response's output before it, directly behind which it belongs.
         """
-        in_conversation = self.responses[response_id].request.in_conversation
-        previous = (behind or self._conversation.last) if in_conversation else None
+        response = self.responses[response_id]
+        in_conversation = response.request.in_conversation
+        previous = (behind or response.anchor) if in_conversation else None
         return OutputStarted(
             response_id, item_id, in_conversation, previous, ordinal, index, UNSET if call is None else call
         )
@@ -517,7 +533,7 @@ class Session:
         session._inputs.extend(state.inputs)
         session._conversation = Conversation.restore(state.items)
         for running in state.responses:
-            session.responses[running.id] = running.response()
+            session.responses[running.id] = running.response(session._conversation.last)
         return session
 
     def __repr__(self) -> str:
@@ -530,13 +546,6 @@ def _full(limits: SessionLimits) -> Refusal:
         f"The conversation holds its {limits.conversation_bytes} bytes or {limits.items} items. "
         "Delete items, or start a new session.",
     )
-
-
-def _begun(item_id: ItemId, call: CallHead | None) -> Produced:
-    """Return an item of which there is nothing yet."""
-    if call is None:
-        return Message(item_id, "assistant", (), "in_progress")
-    return FunctionCall(item_id, call.call_id, call.name, "", "in_progress")
 
 
 def _check_choice(choice: ToolChoice | UnsetType, tools: tuple[FunctionTool, ...], param: str) -> None:

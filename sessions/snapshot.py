@@ -7,7 +7,7 @@ format's number.
 from __future__ import annotations
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from unbroken.sessions.entries import FORMAT, Refused, Submitted
 from unbroken.sessions.errors import UnknownFormat
@@ -16,7 +16,7 @@ from unbroken.sessions.items import CallHead, Item, ResponseRequest, SessionConf
 from unbroken.sessions.response import Response, ResponseOutput
 from unbroken.sessions.turn import Attempt, AttemptState
 
-__all__ = ["RunningState", "SessionState", "decode_state", "encode_state"]
+__all__ = ["OutputState", "RunningState", "SessionState", "decode_state", "encode_state"]
 
 
 class OutputState(Struct, frozen=True):
@@ -55,6 +55,7 @@ class RunningState(Struct, frozen=True):
     cancel_reason: str | None
     call: CallHead | None = None
     further: list[OutputState] = []
+    anchor: ItemId | UnsetType | None = UNSET
 
     @classmethod
     def of(cls, response: Response) -> RunningState:
@@ -76,10 +77,11 @@ class RunningState(Struct, frozen=True):
             response.cancel_reason,
             None if first is None else first.call,
             outputs[1:],
+            response.anchor,
         )
 
-    def response(self) -> Response:
-        """Return the response that this is the state of."""
+    def response(self, last: ItemId | None) -> Response:
+        """Return the response that this is the state of; *last* is the conversation's last item."""
         outputs = [each.output() for each in self.further]
         if self.item_id is not None:
             outputs.insert(0, OutputState(self.item_id, self.previous, self.call, self.text).output())
@@ -93,6 +95,7 @@ class RunningState(Struct, frozen=True):
             handle=self.handle,
             outputs=outputs,
             cancel_reason=self.cancel_reason,
+            anchor=last if self.anchor is UNSET else self.anchor,
         )
 
 

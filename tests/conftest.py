@@ -15,6 +15,8 @@ pytest.register_assert_rewrite(
     "tests.sessions.backends.store_contract",
     "tests.server.agents.agent_contract",
     "tests.server.agents.upstream_contract",
+    "tests.server.realtime.client",
+    "tests.server.realtime.serving",
 )
 
 settings.register_profile(

@@ -143,5 +143,8 @@ def test_nothing_names_a_machine_or_a_registry() -> None:
     pattern = re.compile(
         r"(?<![\w/.])/(?:work|tmp|root|home)/\w|pypi\.org|pythonhosted|registry\.npmjs|deb\.debian"
     )
-    for path in [*DOCUMENTS, *SOURCES, ROOT / "Makefile", *(ROOT / "requirements").iterdir()]:
+    packages = [
+        ROOT / "tests" / "conformance" / "node" / name for name in ("package.json", "package-lock.json")
+    ]
+    for path in [*DOCUMENTS, *SOURCES, ROOT / "Makefile", *(ROOT / "requirements").iterdir(), *packages]:
         assert not pattern.search(path.read_text()), path.name

@@ -21,7 +21,7 @@ import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from unbroken.server.agents import llama
+from unbroken.server.agents import gguf, llama
 from unbroken.server.agents.base import (
     AgentError,
     AgentNotReady,
@@ -49,6 +49,8 @@ _DEFAULT_INSTRUCTIONS: Final = "You are a helpful AI assistant. Answer briefly."
 _SAMPLING: Final = {"temperature": 0.0, "dry_multiplier": 0.8}
 """Measured on SmolLM2-135M: like this it finds that 2+2 is 4 and Paris the capital of France, and neither
 at a temperature of 0.2 with a repeat penalty of 1.1. DRY stops loops, but not the question's words."""
+
+_NO_RUNTIME: Final = "The embedded model needs xllamacpp: pip install xllamacpp"
 
 _DEFAULT_OUTPUT_TOKENS: Final = 1024
 _HEARTBEAT_SECONDS: Final = 2.0
@@ -102,6 +104,26 @@ class EmbeddedAgent:
     def is_ready(self) -> bool:
         """Whether a turn could start now."""
         return self._pool is not None
+
+    def check(self) -> None:
+        """Look whether everything is there that loading needs, which costs next to nothing.
+
+        Raises:
+            AgentNotReady: With all that is missing, and the commands that fix it.
+
+        """
+        missing = [_NO_RUNTIME] if importlib.util.find_spec("xllamacpp") is None else []
+        try:
+            weights = find_weights(self._model_path)
+            if gguf.is_cut_off(weights):
+                raise AgentNotReady(
+                    f"The model at {weights} is cut off. Download it again, "
+                    "or set UNBROKEN_MODEL_PATH to a complete GGUF file."
+                )
+        except AgentNotReady as exc:
+            missing.append(str(exc))
+        if missing:
+            raise AgentNotReady("\n".join(missing))
 
     async def start(self) -> None:
         """Load the model, in a thread.
@@ -170,9 +192,7 @@ class EmbeddedAgent:
         try:
             return llama.load(weights, slots=self._slots, context=self._context, threads=self._threads)
         except ImportError:
-            raise AgentNotReady(
-                "The embedded model needs xllamacpp: pip install 'unbroken[embedded]'"
-            ) from None
+            raise AgentNotReady(_NO_RUNTIME) from None
         except RuntimeError:
             raise AgentNotReady(
                 f"llama.cpp can't load {weights}. Set UNBROKEN_MODEL_PATH to a complete GGUF file "
@@ -213,8 +233,7 @@ def find_weights(model_path: Path | None) -> Path:
     """
     if model_path is not None:
         try:
-            with model_path.open("rb") as file:
-                is_gguf = file.read(4) == b"GGUF"
+            is_gguf = gguf.is_gguf(model_path)
         except OSError as exc:
             raise AgentNotReady(
                 f"Can't read the model at {model_path}: {exc.strerror}. "

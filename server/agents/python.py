@@ -129,7 +129,13 @@ class PythonAgent:
         try:
             async for output in answer:
                 if not isinstance(output, _OUTPUT_TYPES):
-                    raise _wrong_output(output)
+                    _log.error(
+                        "agent function yielded what it may not",
+                        agent=self._target,
+                        yielded=type(output).__name__,
+                        allowed="str, FunctionCallPiece, Working, Usage, Handle, Finish",
+                    )
+                    raise AgentError
                 yield output
         except AgentError:
             raise
@@ -150,13 +156,6 @@ class PythonAgent:
             _log.exception(
                 "agent function failed to clean up", agent=self._target, error=type(error).__name__
             )
-
-
-def _wrong_output(output: object) -> AgentError:
-    return AgentError(
-        f"The agent yielded a value of type {type(output).__name__}. "
-        "It may yield str, FunctionCallPiece, Working, Usage, Handle and Finish."
-    )
 
 
 def _load(target: str, directory: str) -> AgentFunction:

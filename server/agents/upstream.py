@@ -240,9 +240,9 @@ class Upstream:
             yield answer.finish
             return
         except openai.OpenAIError as error:
-            failure = failure_of_request(error)
+            failure = failure_of_request(error, _host_of(client))
         except httpx2.HTTPError as error:
-            failure = failure_of_stream(error)
+            failure = failure_of_stream(error, _host_of(client))
         # Outside the handlers, so that it carries no exception along that quotes the upstream.
         raise failure
 
@@ -279,6 +279,11 @@ async def _shorten_retries(response: httpx2.Response) -> None:
         response.headers["x-should-retry"] = "false"
 
 
+def _host_of(client: openai.AsyncOpenAI) -> str:
+    """Return the host, with its port where that is said: what may be logged of an address."""
+    return client.base_url.netloc.decode()
+
+
 def _body_of(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
     """Return the body's bytes as they come.
 
@@ -295,12 +300,14 @@ async def _read_tail(body: AsyncIterator[bytes], answer: Answer) -> None:
     """Read what follows a complete answer. Whatever goes wrong here, the answer is whole."""
     import httpx2
 
+    is_drained = answer.is_done
     with suppress(TimeoutError, httpx2.HTTPError, AgentError):
         async with asyncio.timeout(_DRAIN_SECONDS if answer.is_done else _TAIL_SECONDS) as limit:
             async for data in body:
                 for _ in answer.feed(data):
                     pass
-                if answer.is_done:
+                if answer.is_done and not is_drained:
+                    is_drained = True  # once: heartbeats may go on for ever
                     limit.reschedule(asyncio.get_running_loop().time() + _DRAIN_SECONDS)
 
 

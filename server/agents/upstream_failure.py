@@ -73,14 +73,15 @@ def check_content_type(headers: Mapping[str, str]) -> None:
         raise UpstreamMalformed
 
 
-def failure_of_request(error: openai.OpenAIError) -> AgentError:
-    """Return the failure of a request whose answer never began."""
+def failure_of_request(error: openai.OpenAIError, host: str) -> AgentError:
+    """Return the failure of a request to *host* whose answer never began."""
     import httpx2
     import openai
 
     if isinstance(error, openai.APIStatusError):
         _log.warning(
             "upstream refused the request",
+            host=host,
             status=error.status_code,
             error_code=_identifier(error.code),
             error_type=_identifier(error.type),
@@ -88,7 +89,7 @@ def failure_of_request(error: openai.OpenAIError) -> AgentError:
         )
         return _failure_of_status(error)
     cause = error.__cause__
-    _log.warning("upstream request failed", error=type(error).__name__, cause=type(cause).__name__)
+    _log.warning("upstream request failed", host=host, error=type(error).__name__, cause=type(cause).__name__)
     if isinstance(cause, httpx2.ReadTimeout):
         return UpstreamStalled()
     if isinstance(cause, httpx2.PoolTimeout):
@@ -115,11 +116,11 @@ def _failure_of_status(error: openai.APIStatusError) -> AgentError:
             return UpstreamUnavailable(retry_after=retry_after)
 
 
-def failure_of_stream(error: httpx2.HTTPError) -> AgentError:
-    """Return the failure of an answer that broke off."""
+def failure_of_stream(error: httpx2.HTTPError, host: str) -> AgentError:
+    """Return the failure of an answer of *host* that broke off."""
     import httpx2
 
-    _log.warning("upstream stream broke", error=type(error).__name__)
+    _log.warning("upstream stream broke", host=host, error=type(error).__name__)
     if isinstance(error, httpx2.TimeoutException):
         return UpstreamStalled()
     if isinstance(error, httpx2.DecodingError):

@@ -1,8 +1,8 @@
 """Fits a conversation into a model's window.
 
 What doesn't fit leaves from the front, in whole turns: a question never loses
-its answer, nor an answer its question, nor a function call its output. Only the prompt is shortened; the
-session keeps everything.
+its answer, nor an answer its question, nor a function call its output. Only the
+prompt is shortened; the session keeps everything.
 
 This module is pure: the same conversation and budget give the same prompt, on
 any node.
@@ -18,9 +18,10 @@ from typing import Final, Generic, TypeVar
 from unbroken.server.agents.base import ContextTooLong
 from unbroken.sessions.items import FunctionCall, Item, Message
 
-__all__ = ["MESSAGE_OVERHEAD_TOKENS", "CountTokens", "Window", "estimate_tokens", "fit"]
+__all__ = ["MESSAGE_OVERHEAD_TOKENS", "CountTokens", "ItemT", "Window", "estimate_tokens", "fit"]
 
 ItemT = TypeVar("ItemT", bound=Item)
+"""What a conversation is made of: messages alone, or any items."""
 
 CountTokens = Callable[[str], int]
 """How many tokens a text has, in the model's own vocabulary or by estimate."""

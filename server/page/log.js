@@ -107,6 +107,7 @@ export class Log {
   /** @param {string} id */
   begin(id) {
     const answer = this.#shown.get(id) ?? this.#add(id, "answer", "Answer");
+    if (answer.node.parentElement === null) answer.node.dataset.loose = "";
     answer.node.dataset.status = "running";
     answer.node.setAttribute("aria-busy", "true");
     this.#put(answer);
@@ -119,6 +120,7 @@ export class Log {
   place(id, item, previous) {
     const answer = this.#shown.get(id) ?? this.#shown.get(item) ?? this.#add(id, "answer", "Answer");
     this.#shown.set(item, answer);
+    delete answer.node.dataset.loose;
     this.#put(answer, previous);
     this.#settleWelcome();
   }
@@ -188,13 +190,23 @@ export class Log {
   /**
    * Put it where it belongs: behind *previous*, or else where it is, or at the end.
    *
+   * What stands behind *previous* without being an item, such as an answer that failed before its
+   * first word, stays there.
+   *
    * @param {Shown} shown
    * @param {string} [previous]
    */
   #put({ node }, previous) {
     const before = previous === undefined ? undefined : this.#shown.get(previous)?.node;
     if (before !== undefined && before !== node && before.parentElement === this.#section) {
-      if (before.nextSibling !== node) before.after(node);
+      /** @type {Element} */
+      let last = before;
+      for (let next = last.nextElementSibling; next instanceof HTMLElement && next !== node; ) {
+        if (next.dataset.loose === undefined) break;
+        last = next;
+        next = last.nextElementSibling;
+      }
+      if (last.nextElementSibling !== node) last.after(node);
     } else if (node.parentElement !== this.#section) {
       this.#section.append(node);
     }

@@ -37,6 +37,7 @@ from unbroken.server.transports.handshake import Handshake, is_loopback_name
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet, outlet_of
 from unbroken.sessions.errors import (
     CursorLost,
+    Displaced,
     NodeDraining,
     NodeFull,
     Refusal,
@@ -254,6 +255,7 @@ class _Pump:
         self._cut = asyncio.timeout(None)  # ends the reading early
         self._is_over = False
         self._close: CloseCode | None = None
+        self._farewell: Frame | None = None  # for a close with POLICY: what it is about
         self._log: FilteringBoundLogger = structlog.get_logger()
 
     async def run(self) -> None:
@@ -265,20 +267,27 @@ class _Pump:
         self._log.debug("connection opened", resumed=self._admitted.resumed)
         async with self._sender():
             try:
-                async with self._cut:
-                    self._open()
-                    await self._read()
-            except TimeoutError:
-                if not self._cut.expired():
-                    raise
+                await self._converse()
+                await self._work_off()
             finally:
-                self._is_over = True
-                self._cursor.listen(None)
-                self._outlet.listen(None)
                 await self._stop(self._worker)
             if self._close is not None:
                 await self._hang_up(self._close)
         self._log.debug("connection closed", close_code=self._close)
+
+    async def _converse(self) -> None:
+        """Return when the client has left, or something on this side has ended the connection."""
+        try:
+            async with self._cut:
+                self._open()
+                await self._read()
+        except TimeoutError:
+            if not self._cut.expired():
+                raise
+        finally:
+            self._is_over = True
+            self._cursor.listen(None)
+            self._outlet.listen(None)
 
     @asynccontextmanager
     async def _sender(self) -> AsyncIterator[None]:
@@ -289,6 +298,13 @@ class _Pump:
             yield
         finally:
             await self._stop(task)
+
+    async def _work_off(self) -> None:
+        """Let the worker take what was received before the end: it may be a cancel."""
+        if self._worker is not None and self._close is None:
+            self._own.clear()  # nobody will read them
+            self._taken.set()
+            await asyncio.wait((self._worker,), timeout=self._limits.close_timeout)
 
     @staticmethod
     async def _stop(task: asyncio.Task[None] | None) -> None:
@@ -308,6 +324,10 @@ class _Pump:
         match exc:
             case CursorLost() | NodeDraining():
                 self._end(CloseCode.TRY_AGAIN)
+            case Displaced():
+                # Were it to come back by itself, and find its place taken again, it would never end.
+                self._farewell = error_frame("too_many_connections", str(exc))
+                self._end(CloseCode.POLICY)
             case SessionError():
                 self._log.warning("connection lost its session", reason=type(exc).__name__)
                 self._end(CloseCode.INTERNAL)
@@ -334,6 +354,7 @@ class _Pump:
                 self._say(error_frame("input_queue_full", error))
             else:
                 # It neither waits nor listens.
+                self._farewell = error_frame("input_queue_full", "Events come faster than answers are read.")
                 self._close = CloseCode.POLICY
                 return
             # What came in one read is handed out without a pause: let the worker have its share.
@@ -345,7 +366,7 @@ class _Pump:
     async def _work(self) -> None:
         try:
             while self._inbox:
-                while len(self._own) >= self._limits.input_queue:
+                while len(self._own) >= self._limits.input_queue and not self._is_over:
                     # It doesn't read its answers: they must not pile up.
                     self._taken.clear()
                     await self._taken.wait()
@@ -397,6 +418,8 @@ class _Pump:
 
     def _say(self, frame: Frame) -> None:
         """Send what is for this client alone, behind what it is sent already."""
+        if self._is_over:
+            return
         if frame["type"] == "error":
             self._metrics.input_errors.labels(frame["error"]["code"]).inc()
         self._own.append(frame)
@@ -447,9 +470,8 @@ class _Pump:
         try:
             async with asyncio.timeout(self._limits.close_timeout):
                 await self._outlet.flushed()
-                if code is CloseCode.POLICY:
-                    error = error_frame("input_queue_full", "Events come faster than answers are read.")
-                    frame = self._connection.own(error).decode()
+                if self._farewell is not None:
+                    frame = self._connection.own(self._farewell).decode()
                     await self._send({"type": "websocket.send", "text": frame})
                 await self._send({"type": "websocket.close", "code": code, "reason": CLOSE_REASONS[code]})
         except (TimeoutError, OSError):

@@ -42,6 +42,7 @@ async def twin_of(chat: Chat, context: BrowserContext, port: int) -> Chat:
 # Talking.
 
 
+@pytest.mark.client("page", "conversation")
 async def test_an_answer_streams_in(chat: Chat) -> None:
     await chat.say("/tokens 60 20")
 
@@ -55,6 +56,7 @@ async def test_it_says_which_model_answers(chat: Chat) -> None:
     await expect(chat.page.locator("#model")).to_have_text("Answers come from scripted.")
 
 
+@pytest.mark.client("page", "cancel")
 async def test_stop_in_mid_answer_keeps_what_was_said(chat: Chat) -> None:
     await chat.say("/tokens 5000 10")
     await expect(chat.running).to_contain_text("word5 ")
@@ -90,6 +92,28 @@ async def test_stop_before_the_server_has_answered_at_all(chat: Chat) -> None:
     await stopped(chat)
 
 
+async def test_answers_without_a_word_stand_under_their_questions(chat: Chat) -> None:
+    """They have no item, which others could stand behind: so they keep their place themselves."""
+    for count, script in enumerate(("/fail", "/empty", "/fail"), 1):
+        await chat.say(script)
+        await expect(chat.answers).to_have_count(count, timeout=15_000)
+        await chat.is_idle()
+    await chat.say("/stall")
+    await expect(chat.running).to_have_count(1)
+    await chat.button("Stop").click()
+    await expect(chat.running).to_have_count(0, timeout=15_000)
+    await chat.say("and now")
+    await expect(chat.texts.last).to_have_text(answer_to("and now"), timeout=15_000)
+    await chat.is_idle()
+
+    expected = ["/fail", "", "/empty", "", "/fail", "", "/stall", "", "and now", answer_to("and now")]
+    assert await chat.order() == expected
+    await chat.page.reload()
+    await chat.is_connected()
+    await expect(chat.answers).to_have_count(5)
+    assert await chat.order() == expected
+
+
 async def test_a_message_typed_during_an_answer_waits_for_its_end(chat: Chat) -> None:
     await chat.say("/tokens 40 20")
     await expect(chat.running).to_have_count(1)
@@ -108,6 +132,7 @@ async def test_a_message_typed_during_an_answer_waits_for_its_end(chat: Chat) ->
     ]
 
 
+@pytest.mark.client("page", "failure")
 async def test_a_failure_is_shown_and_can_be_tried_again(chat: Chat, server: Server) -> None:
     before = server.answered
     await chat.say("/fail upstream_unavailable after 3")
@@ -285,6 +310,7 @@ async def test_old_refusals_are_no_news(chat: Chat) -> None:
     await expect(chat.page.locator("#notice span")).to_have_text("")
 
 
+@pytest.mark.client("page", "network")
 async def test_a_connection_cut_in_mid_answer(context: BrowserContext, server: Server, proxy: Proxy) -> None:
     chat = await Chat.open(context, proxy.port)
     before = server.answered
@@ -355,6 +381,7 @@ async def test_an_answer_goes_on_without_a_connection(
     assert chat.complaints == []
 
 
+@pytest.mark.client("page", "outbox")
 async def test_what_is_typed_while_offline_is_sent_once(
     context: BrowserContext, server: Server, proxy: Proxy
 ) -> None:
@@ -605,6 +632,7 @@ async def test_an_idle_page_says_nothing_of_a_restart(context: BrowserContext, o
     await expect(chat.page.locator("#welcome")).to_be_visible()
 
 
+@pytest.mark.client("page", "key")
 async def test_a_server_with_keys_is_asked_for_one(context: BrowserContext, tmp_path: Path) -> None:
     digest = hashlib.sha256(b"right").hexdigest()
     server = Server(tmp_path / "log", UNBROKEN_API_KEYS=f"someone:{digest}")

@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.server.realtime.client", "tests.server.realtime.serving")
-
-from tests.server.realtime.agent import ManualAgent  # noqa: E402 - asserts are rewritten at import
-from tests.server.realtime.serving import Served, serving  # noqa: E402 - as above
-from unbroken.server.agents.scripted import ScriptedAgent  # noqa: E402 - as above
+from tests.server.realtime.agent import ManualAgent
+from tests.server.realtime.serving import Served, serving
+from unbroken.server.agents.scripted import ScriptedAgent
 
 Serve = Callable[..., Awaitable[Any]]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from unbroken import __version__
 from unbroken.server import cli, logs, process
@@ -89,12 +90,65 @@ def test_settings_that_are_wrong_are_a_line_each(
     assert run(command, "--port", "http", "--agent", "magic") == 2
 
     captured = capsys.readouterr()
-    assert captured.out == ""
+    assert (captured.out == "") is (command == "serve")
     assert captured.err.splitlines() == [
         "unbroken: UNBROKEN_PRT is not a setting. Did you mean UNBROKEN_PORT?",
         "unbroken: --port should be a valid integer (it is 'http').",
         "unbroken: --agent should be 'embedded', 'openai', 'python' or 'scripted' (it is 'magic').",
     ]
+
+
+def test_check_config_lists_all_settings_also_when_one_is_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the message about an unknown name says."""
+    monkeypatch.setenv("UNBROKEN_WHATEVER", "1")
+
+    assert run("check-config", "--port", "http", "--model", "mine") == 2
+
+    captured = capsys.readouterr()
+    assert "`unbroken check-config` lists all settings" in captured.err
+    rows = {row[0]: row[1:] for row in (re.split(r"\s{2,}", line) for line in captured.out.splitlines())}
+    assert set(rows) == set(Settings.model_fields)
+    assert rows["model"] == ["mine", "flag"]
+    assert rows["port"] == ["8000", "default"]
+
+
+def test_check_config_prints_the_values_of_the_settings_that_are_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "unbroken.toml").write_text('agent = "scripted"')
+
+    assert run("check-config", "agent", "fallbacks") == 0
+    assert capsys.readouterr() == ("scripted\nnot set\n", "")
+    assert run("check-config", "agnt") == 2
+
+
+def test_a_function_of_ones_own_that_is_not_asked_is_hinted_at(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNBROKEN_PYTHON_AGENT", "mine:answer")
+    hint = "UNBROKEN_PYTHON_AGENT does nothing, as the agent is scripted. Set UNBROKEN_AGENT to python"
+
+    assert run("check-config", "--agent", "scripted") == 0
+    assert hint in capsys.readouterr().err
+
+    monkeypatch.setattr(process, "run", lambda *_: 0)
+    with capture_logs() as lines:
+        assert run("serve", "--agent", "scripted") == 0
+        assert run("serve", "--agent", "python") == 0
+    assert [(line["log_level"], line["hint"].startswith(hint)) for line in lines] == [("warning", True)]
+
+
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "UNBROKEN_OPENAI_BASE_URL"])
+@pytest.mark.parametrize("value", ["nonsense", "http://", "ftp://a/v1", "http://[x/v1", "http://a:b/v1"])
+def test_an_address_that_is_none_is_named_by_its_variable(
+    name: str, value: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    assert run("serve", "--agent", "openai") == 2
+    assert capsys.readouterr().err.startswith(f"unbroken: {name} should begin with http:// or https://")
 
 
 def test_new_key_prints_a_key_and_its_setting(capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,3 +154,30 @@ async def test_a_model_that_is_never_loaded_is_given_up(monkeypatch: pytest.Monk
         async for _ in agent.answers():
             pass
     assert agent.given is None
+
+
+@pytest.mark.parametrize(
+    ("most", "session", "request_", "given"),
+    [
+        (None, None, None, None),
+        (None, 5, None, 5),
+        (None, 5, 9, 9),
+        (3, None, None, 3),
+        (3, 5, None, 3),
+        (3, None, 1000, 3),
+        (3, 5, 2, 2),
+    ],
+)
+async def test_nobody_gets_more_tokens_than_the_operator_allows(
+    most: int | None, session: int | None, request_: int | None, given: int | None
+) -> None:
+    agent = Scripted("a")
+    pipeline = Pipeline(agent, agent.metrics, agent.clock, max_output_tokens=most)
+    config = SessionConfig("m", max_output_tokens=session)
+    async with aclosing(
+        pipeline.respond(turn(config, ResponseRequest(max_output_tokens=request_)))
+    ) as outputs:
+        assert [output async for output in outputs] == ["a"]
+
+    assert agent.given is not None
+    assert agent.given.max_output_tokens == given

@@ -559,6 +559,33 @@ async def test_no_piece_follows_a_cancel() -> None:
             assert "".join(item.text for item in done.output) == shown
 
 
+async def test_a_cancel_is_taken_although_pieces_never_end() -> None:
+    """With a store slower than the responder there is always something to write."""
+
+    class Slow(DistantStore):
+        async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            return await super().append(appends)
+
+    async with open_world(store=Slow(MemoryStore())) as world:
+        client = await world.client()
+        await client.ask()
+        turn = world.responder.last
+        turn.say("first")
+        await settle()
+        sending = asyncio.create_task(post(client, {"type": "response.cancel"}))
+        for n in range(100):
+            turn.say(f"{n} ")
+            await asyncio.sleep(0)
+        await sending
+
+        assert turn.is_closed
+        await settle()
+        client.read()
+        assert client.statuses() == ["cancelled"]
+
+
 async def test_the_upstream_s_name_is_in_the_log() -> None:
     async with open_world() as world:
         client = await world.client()
@@ -601,7 +628,7 @@ async def test_a_queued_response_runs_when_the_first_has_ended() -> None:
         await settle()
 
         texts = [message.text for message in world.responder.last.turn.items]
-        assert texts == ["one", "two", "answer"]
+        assert texts == ["one", "answer", "two"]
         assert actor_of(world, client).session.config.concurrency is Concurrency.QUEUE
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
@@ -175,3 +176,45 @@ async def test_nothing_is_written_after_the_end(gated: Office) -> None:
         for ask in (office.committer.schedule, office.committer.write):
             with pytest.raises(NodeDraining):
                 ask(clerk)
+
+
+async def test_a_store_in_memory_that_fails_fails_the_session_it_was_for_and_no_other() -> None:
+    class Broken(MemoryStore):
+        def append_now(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
+            if appends[0].session_id == "bad":
+                raise TypeError("a bug")
+            return super().append_now(appends)
+
+    office = Office(Broken())
+    clerks = [await office.clerk(name) for name in ("good", "bad", "late")]
+    for clerk in clerks:
+        office.hand(clerk, "1")
+    await settle()
+
+    assert [isinstance(clerk.results[0], StoreError) for clerk in clerks] == [False, True, False]
+    assert not any(clerk.is_scheduled for clerk in clerks)
+    office.hand(clerks[2], "2")
+    await settle()
+    assert len(clerks[2].results) == 2
+
+
+@pytest.mark.parametrize("patience", [0.0, 1.0])
+async def test_what_is_written_for_many_bears_the_ids_of_none(patience: float) -> None:
+    """Log lines take the ids that their context has: it must not be that of who came first."""
+    ident: contextvars.ContextVar[str] = contextvars.ContextVar("ident", default="nobody's")
+    seen: list[str] = []
+
+    class Watched(Clerk):
+        def next_append(self) -> Append | None:
+            seen.append(ident.get())
+            return super().next_append()
+
+    clock = FakeClock()
+    office = Office(MemoryStore())
+    office.committer = Committer(office.store, office.spawn, clock, patience=patience)
+    ident.set("mine")
+    office.committer.hold(Watched("a"))
+    await settle()
+    clock.advance(2)
+
+    assert set(seen) == {"nobody's"}

@@ -13,6 +13,7 @@ from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.entries import CancelResponse, CreateItem, Submitted
 from unbroken.sessions.errors import (
     CursorLost,
+    Displaced,
     LostTail,
     NodeDraining,
     NodeFull,
@@ -44,7 +45,8 @@ async def attach(
 ) -> Attachment:
     assert client.session_id is not None
     principal = options.pop("principal", ALICE)
-    return await world.node.attach(SessionId(client.session_id), principal, position, CHAIN, **options)
+    chain = options.pop("chain", CHAIN)
+    return await world.node.attach(SessionId(client.session_id), principal, position, chain, **options)
 
 
 def place_of(client: Client) -> Position:
@@ -262,10 +264,29 @@ async def test_a_session_has_only_so_many_connections() -> None:
         client = await world.client()
         second = await attach(world, client)
         with pytest.raises(TooManyConnections):
-            await attach(world, client)
+            await attach(world, client, chain=ChainId("third"))
         second.close()
         second.close()
         await attach(world, client)
+
+
+async def test_a_client_whose_old_connections_nobody_missed_yet_is_not_locked_out() -> None:
+    """They may be half open: the oldest of its own makes room, and no other client's."""
+    async with open_world(limits_of(connections_per_session=2)) as world:
+        client = await world.client()
+        assert client.attachment is not None
+        first = client.attachment
+        stranger = await attach(world, client)
+        client.attachment = None
+        await client.resume()
+
+        with pytest.raises(Displaced):
+            first.cursor.take(1)
+        first.close()
+        assert stranger.cursor.take(1) == []
+        await client.ask()
+        client.read()
+        assert "response.created" in client.types()
 
 
 # Forgetting.

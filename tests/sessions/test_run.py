@@ -8,6 +8,7 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 from structlog.testing import capture_logs
 
 from tests.fakes.clock import FakeClock
@@ -502,3 +503,81 @@ async def test_when_to_try_again_is_passed_on(bench: Bench) -> None:
 
     assert bench.outcome.failure is not None
     assert bench.outcome.failure.retry_after == 7.5
+
+
+class Int64:
+    """An integer of somebody else's, as numpy has them."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("said", "billed"),
+    [
+        (Usage(None, None, None), Usage(0, 0, 0)),  # type: ignore[arg-type]
+        (Usage(Int64(7), 2**70, -1), Usage(7, 2**53 - 1, 0)),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_bill_is_in_plain_integers(bench: Bench, said: Usage, billed: Usage) -> None:
+    await bench.start()
+    await bench.say(said, "a")
+
+    outcome = await bench.end()
+    assert outcome == Outcome(status="completed", usage=billed)
+    assert outcome.usage is not None
+    assert type(outcome.usage.input_tokens) is int
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        Usage("many"),  # type: ignore[arg-type]
+        Usage(1.5),  # type: ignore[arg-type]
+        Finish("stop"),  # type: ignore[arg-type]
+        Handle(object()),  # type: ignore[arg-type]
+        Handle("x" * 5000),
+    ],
+)
+async def test_an_output_of_the_wrong_value_is_a_crash(bench: Bench, output: Output) -> None:
+    """Written as it is, it would make the session unreadable, for good."""
+    await bench.start()
+    await bench.say("a", output)
+
+    assert code_of(bench.outcome) == "agent_crashed"
+
+
+async def test_a_failure_is_told_in_words_that_can_be_written(bench: Bench) -> None:
+    await bench.start()
+    bench.turn.fail(ResponderError("odd", "half \ud83d of a pair", retry_after=float("inf")))
+    await settle()
+
+    failure = bench.outcome.failure
+    assert failure is not None
+    assert failure.message == "half \ufffd of a pair"
+    assert failure.retry_after is UNSET
+
+
+class Odd(BaseException):
+    """What only a bug would make of it."""
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, Odd])
+async def test_whatever_a_responder_raises_ends_its_own_answer_alone(
+    bench: Bench, kind: type[BaseException]
+) -> None:
+    """Raised out of a task, the first two would end the process with all its sessions."""
+    await bench.start()
+    await bench.say("a")
+    bench.turn.fail(kind())
+    await settle()
+
+    assert code_of(bench.outcome) == "agent_crashed"
+    await asyncio.wait(bench.tasks)
+    if kind is GeneratorExit:
+        assert isinstance(bench.tasks[0].exception(), GeneratorExit)
+    else:
+        assert bench.tasks[0].exception() is None

@@ -440,17 +440,76 @@ def test_queued_responses_start_one_by_one_in_order() -> None:
     assert told.states() == {"r3": "starting"}
 
 
-def test_a_queued_response_answers_what_stands_when_it_starts() -> None:
+def test_a_queued_response_answers_what_had_been_said_when_it_was_asked_for() -> None:
+    """And what was asked before it has been answered by then."""
     told = Told(Concurrency.QUEUE)
+    for number in (1, 2, 3):
+        told.do(say(f"u{number}"))
+        told.do(ask(f"r{number}"))
+    prompts: list[list[str]] = []
+    for number in (1, 2, 3):
+        prompts.append([item.id for item in told.session.prompt(ResponseId(f"r{number}"))])
+        told.produce(f"r{number}", "answer")
+        told.end(f"r{number}")
+        told.promote()
+
+    assert prompts == [
+        ["u1"],
+        ["u1", "answer_r1", "u2"],
+        ["u1", "answer_r1", "u2", "answer_r2", "u3"],
+    ]
+    assert told.order() == ["u1", "answer_r1", "u2", "answer_r2", "u3", "answer_r3"]
+
+
+def test_an_answer_stands_behind_what_it_answers_whatever_was_said_before_its_first_word() -> None:
+    told = Told()
     told.do(say("u1"))
     told.do(ask("r1"))
-    told.do(ask("r2"))
-    told.produce("r1", "first")
     told.do(say("u2"))
+    told.produce("r1", "late")
     told.end("r1")
-    told.promote()
 
-    assert [item.id for item in told.session.prompt(ResponseId("r2"))] == ["u1", "answer_r1", "u2"]
+    assert told.order() == ["u1", "answer_r1", "u2"]
+
+
+def test_two_answers_to_the_same_message_stand_in_the_order_they_were_asked_for() -> None:
+    for has_begun in (False, True):
+        told = Told(Concurrency.QUEUE)
+        told.do(say("u1"))
+        told.do(ask("r1"))
+        if has_begun:
+            told.produce("r1", "first")
+        told.do(ask("r2"))
+        told.do(say("u2"))
+        told.produce("r1", "first")
+        told.end("r1")
+        told.promote()
+        assert [item.id for item in told.session.prompt(ResponseId("r2"))] == ["u1", "answer_r1"]
+        told.produce("r2", "second")
+        told.end("r2")
+
+        assert told.order() == ["u1", "answer_r1", "answer_r2", "u2"]
+
+
+def test_what_an_answer_was_to_stand_behind_may_be_deleted() -> None:
+    told = Told(Concurrency.QUEUE)
+    told.do(say("u1"))
+    told.do(say("u2"))
+    told.do(ask("r1"))
+    told.do(say("u3"))
+    told.do(DeleteItem("u2"))
+    told.produce("r1", "answer")
+    told.end("r1")
+
+    assert told.order() == ["u1", "answer_r1", "u3"]
+    told.do(ask("r2"))
+    for name in told.order():
+        told.do(DeleteItem(name))
+    told.do(say("u4"))
+    assert told.session.prompt(ResponseId("r2")) == ()
+    told.produce("r2", "to nothing")
+    assert told.end("r2")
+    assert told.order() == ["answer_r2", "u4"]
 
 
 def test_an_answer_reads_the_items_it_was_given_instead() -> None:

@@ -23,7 +23,12 @@ from unbroken.server.protocols.realtime.encode import (
     refusal_frame,
     session_fields,
 )
-from unbroken.server.protocols.realtime.frames import ItemCreate, ItemRetrieve
+from unbroken.server.protocols.realtime.frames import (
+    ItemCreate,
+    ItemRetrieve,
+    ResponseCreate,
+    ResponseParam,
+)
 from unbroken.sessions.backends.base import InputKey
 from unbroken.sessions.entries import Command, CreateItem, CreateResponse, Entry, Refused, Submitted
 from unbroken.sessions.event_log import Position, Record, Slice
@@ -169,11 +174,17 @@ class RealtimeConnection:
         command = command_of(event, self._session)
         message_id = None if event.unbroken is None else event.unbroken.message_id
         named = event.item.id if isinstance(event, ItemCreate) else None
-        key = self._key(command, message_id, named, event.event_id)
+        said = event.response if isinstance(event, ResponseCreate) else None
+        key = self._key(command, said, message_id, named, event.event_id)
         return Submission(key, Submitted(command, self._chain, event.event_id))
 
     def _key(
-        self, command: Command, message_id: str | None, item_id: str | None, event_id: str | None
+        self,
+        command: Command,
+        said: ResponseParam | None,
+        message_id: str | None,
+        item_id: str | None,
+        event_id: str | None,
     ) -> InputKey | None:
         """Return the name that an input is known again by.
 
@@ -182,24 +193,22 @@ class RealtimeConnection:
         with what it names.
         """
         if message_id is not None:
-            return InputKey(f"m:{type(command).__name__}:{message_id}", _digest(command))
+            return InputKey(f"m:{type(command).__name__}:{message_id}", _digest(command, said))
         if item_id is not None:
-            return InputKey(f"i:{item_id}", _digest(command))
+            return InputKey(f"i:{item_id}", _digest(command, said))
         if event_id is not None:
-            digest = _digest(command)
+            digest = _digest(command, said)
             return InputKey(f"e:{self._chain}:{event_id}:{digest.hex()}", digest)
         return None
 
 
-def _digest(command: Command) -> bytes:
-    """Return a digest of what a command says, the ids that were minted for it aside."""
+def _digest(command: Command, response: ResponseParam | None) -> bytes:
+    """Return a digest of what a client said: without the ids that were minted, or what it referred to."""
+    said: object = command
     if isinstance(command, CreateItem):
-        item = msgspec.structs.replace(command.item, id=ItemId(""))
-        said: object = (item, command.previous)
+        said = (msgspec.structs.replace(command.item, id=ItemId("")), command.previous)
     elif isinstance(command, CreateResponse):
-        said = command.request
-    else:
-        said = command
+        said = response
     kind = type(command).__name__
     return hashlib.blake2b(msgspec.json.encode((kind, said)), digest_size=12).digest()
 

@@ -58,6 +58,12 @@ MAX_ID_LENGTH: Final = 128
 _MOST_TOKENS: Final = 2**31 - 1
 """JSON has numbers of any size; what comes in must fit what goes out again, and what agents take."""
 
+_MOST_INPUT: Final = 256
+"""Items that one response may be given to answer."""
+
+_MOST_REFERRED: Final = 512 * 1024
+"""Bytes of items that one response may refer to: a reference is short, what it stands for is written out."""
+
 _MOST_PARTS: Final = 64
 """Of one message."""
 
@@ -65,6 +71,9 @@ _MOST_TOOLS: Final = 128
 
 _MOST_TOOL_BYTES: Final = 128 * 1024
 """That all tools together may have, as JSON."""
+
+_MOST_WORDS: Final = 200
+"""Characters of what is said to be wrong with an event."""
 
 _PARTS_OF_ROLE: Final[dict[str, tuple[str, ...]]] = {
     "user": ("input_text",),
@@ -170,6 +179,8 @@ def _explain(data: bytes, exc: Exception) -> DecodeError:
         return DecodeError("unknown_event_type", message, param="type", event_id=event_id)
     match = _PATH.match(str(exc))
     what, path = (match["what"], match["path"]) if match else (str(exc), None)
+    if len(what) > _MOST_WORDS:  # it quotes a value, which may be as long as a frame
+        what = f"{what[:_MOST_WORDS]}.."
     return DecodeError("invalid_event", f"{what}.", param=path or None, event_id=event_id)
 
 
@@ -275,33 +286,41 @@ def _request(wanted: ResponseParam, session: Session) -> ResponseRequest:
 
 
 def _input(items: list[ItemParam], session: Session) -> tuple[Item, ...]:
-    found: list[Item] = []
-    called: set[str] = set()  # the calls that have no output yet
+    if len(items) > _MOST_INPUT:
+        message = f"`input` takes up to {_MOST_INPUT} items."
+        raise DecodeError("invalid_event", message, param="response.input")
+    given: list[Item] = []
+    referred = 0
     for index, item in enumerate(items):
         param = f"response.input[{index}]"
         if item.type != "item_reference":
-            given: Item | None = _item(item, param)
-        else:
-            given = session.item(item.id or "")
-        match given:
-            case None:
-                message = "The item referred to doesn't exist."
-                raise DecodeError("item_not_found", message, param=f"{param}.id")
-            case FunctionCall(call_id=call_id):
-                called.add(call_id)
-            case FunctionOutput(call_id=call_id):
-                if call_id not in called:
-                    message = (
-                        f"No function call {call_id[:64]!r} without an output is ahead of it in `input`."
-                    )
-                    raise DecodeError("item_not_found", message, param=f"{param}.call_id")
-                called.remove(call_id)
-            case Message():
-                pass
-            case _:
-                assert_never(given)
-        found.append(given)
-    return tuple(found)
+            given.append(_item(item, param))
+            continue
+        found = session.item(item.id or "")
+        if found is None:
+            raise DecodeError("item_not_found", "The item referred to doesn't exist.", param=f"{param}.id")
+        referred += found.size
+        if referred > _MOST_REFERRED:
+            message = f"The items referred to hold more than {_MOST_REFERRED} bytes. Refer to fewer."
+            raise DecodeError("invalid_event", message, param=param)
+        given.append(found)
+    _check_pairs(given)
+    return tuple(given)
+
+
+def _check_pairs(items: list[Item]) -> None:
+    """Refuse outputs in `input` that belong to no call ahead of them, or to one that has its output."""
+    called: set[str] = set()  # the calls that have no output yet
+    for index, item in enumerate(items):
+        if isinstance(item, FunctionCall):
+            called.add(item.call_id)
+        elif isinstance(item, FunctionOutput):
+            if item.call_id not in called:
+                message = (
+                    f"No function call {item.call_id[:64]!r} without an output is ahead of it in `input`."
+                )
+                raise DecodeError("item_not_found", message, param=f"response.input[{index}].call_id")
+            called.remove(item.call_id)
 
 
 def _tools(wanted: list[ToolParam], param: str) -> tuple[FunctionTool, ...]:
@@ -363,6 +382,9 @@ def _tokens(value: int | str | None, param: str) -> int | None:
 def _item(item: ItemParam, param: str) -> Item:
     if item.id is not None:
         _check_name(item.id, f"{param}.id", None)
+        if item.id == "root":
+            message = "`root` is what the beginning of the conversation is called. Give the item another id."
+            raise DecodeError("invalid_event", message, param=f"{param}.id")
     item_id = new_item_id() if item.id is None else ItemId(item.id)
     match item.type:
         case "message":

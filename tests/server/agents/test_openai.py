@@ -178,6 +178,25 @@ async def test_body_that_stays_open_after_done_is_left(agent: OpenAIAgent, upstr
     await upstream.requests[0].disconnected.wait()
 
 
+async def test_heartbeats_behind_the_end_are_not_listened_to_for_ever(
+    agent: OpenAIAgent, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is whole: were they, it would fail in the end as stalled."""
+    monkeypatch.setattr("unbroken.server.agents.upstream._DRAIN_SECONDS", 0.01)
+
+    async def script(wire: Wire) -> None:
+        wire.head()
+        await wire.text("a")
+        await wire.event("[DONE]")
+        while True:  # until the client goes
+            await wire.write(b": alive\n")
+
+    upstream.script(script)
+
+    assert text_of(await collect(agent, turn("hi"))) == "a"
+    await upstream.requests[0].disconnected.wait()
+
+
 async def test_usage_that_never_comes_is_not_waited_for(
     agent: OpenAIAgent, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

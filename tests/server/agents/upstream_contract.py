@@ -379,6 +379,23 @@ class UpstreamContract(AgentContract, abc.ABC):
 
             await agent.stop()
 
+    async def test_the_host_that_can_not_be_reached_is_logged(self) -> None:
+        """And nothing more of its address, which may hold a password."""
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            host = f"127.0.0.1:{unused.getsockname()[1]}"
+            base_url = f"http://user:secret@{host}/v1"
+            agent = self.make(model="m", base_url=base_url, api_key=KEY, max_retries=0)
+            await agent.start()
+
+            with capture_logs() as logs, pytest.raises(UpstreamUnavailable):
+                await collect(agent, turn("hi"))
+
+            await agent.stop()
+        (line,) = logs
+        assert (line["event"], line["host"]) == ("upstream request failed", host)
+        assert "secret" not in repr(line)
+
     async def test_full_pool_is_busy(self, upstream: FakeUpstream) -> None:
         agent = self.agent_for(upstream, max_connections=1, timeout=0.05)
         await agent.start()

@@ -334,6 +334,14 @@ def test_what_has_no_name_has_no_key() -> None:
         ask(unbroken={"message_id": "m1"}),
         ask(event_id="e1"),
         ask(event_id="e1", response={"metadata": {"k": "v"}}),
+        ask(
+            event_id="e1",
+            response={
+                "input": [
+                    {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x"}]}
+                ]
+            },
+        ),
         {"type": "response.cancel", "event_id": "e1"},
         {"type": "conversation.item.delete", "item_id": "x", "unbroken": {"message_id": "m1"}},
         {"type": "session.update", "session": {"instructions": "x"}, "event_id": "e1"},

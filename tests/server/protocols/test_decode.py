@@ -304,6 +304,44 @@ def test_a_number_of_any_size_is_refused_in_words() -> None:
         assert refused(data).param == "session.max_output_tokens"
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "response.create", "response": {"max_output_tokens": "y" * 60_000}},
+        {"type": "session.update", "session": {"unbroken": {"concurrency": "y" * 60_000}}},
+        {"type": "y" * 60_000},
+        create({"type": "y" * 60_000}),
+        create(user(id="y" * 60_000)),
+    ],
+)
+def test_a_value_of_any_size_is_refused_in_few_words(event: Event) -> None:
+    """What was sent isn't sent back whole."""
+    assert len(refused(event).message) < 300
+
+
+def test_what_a_response_refers_to_is_bounded() -> None:
+    """A reference is short; what it stands for is written out, for each of them."""
+    items = [Message(ItemId(f"i{number}"), "user", (Text("x" * 60_000),)) for number in range(2)]
+    session = session_with(*items)
+
+    def asked(count: int) -> Command:
+        given = [{"type": "item_reference", "id": f"i{number % 2}"} for number in range(count)]
+        parsed = decode_event(orjson.dumps(respond(input=given)), max_depth=32)
+        assert not isinstance(parsed, ItemRetrieve)
+        return command_of(parsed, session)
+
+    assert isinstance(asked(8), CreateResponse)
+    for count in (9, 300):
+        with pytest.raises(DecodeError) as caught:
+            asked(count)
+        assert caught.value.code == "invalid_event"
+        assert (caught.value.param or "").startswith("response.input")
+
+
+def test_no_item_is_called_as_the_beginning_is() -> None:
+    assert refused(create(user(id="root"))).param == "item.id"
+
+
 # Depth.
 
 

@@ -27,7 +27,7 @@ from unbroken.server.process import Server, bind
 from unbroken.server.transports.outlet import EXTENSION, Outlet
 from unbroken.sessions.clock import Clock, SystemClock
 
-__all__ = ["Inspector", "Served", "eventually", "serving"]
+__all__ = ["FrameCheck", "Inspector", "Served", "eventually", "serving"]
 
 AgentT = TypeVar("AgentT", bound=Agent)
 
@@ -69,7 +69,7 @@ class Inspector:
             await self._app(scope, receive, send)
             return
         after, code = self._closings.popleft() if self._closings else (-1, 0)
-        check = _Check(self.violations)
+        check = FrameCheck(self.violations)
         sent = 0
 
         def admits(text: object) -> bool:
@@ -125,7 +125,7 @@ class _InspectedOutlet:
                 self._closing = asyncio.create_task(self._close())
 
 
-class _Check:
+class FrameCheck:
     """What holds for the frames of one connection."""
 
     def __init__(self, violations: list[str]) -> None:

@@ -19,6 +19,7 @@ def text_of(item: dict[str, Any]) -> str:
     return "".join(part["text"] for part in item["content"])
 
 
+@pytest.mark.client("openai-python", "conversation")
 async def test_a_conversation_of_several_turns(server: Served[ScriptedAgent]) -> None:
     """Frames in the order that every client was seen to take."""
     async with speaking(await server.openai()) as official:
@@ -84,6 +85,7 @@ async def test_usage_and_an_answer_cut_at_its_limit(server: Served[ScriptedAgent
     assert official.answers() == [("incomplete", "word1 word2 word3"), ("incomplete", "word1 word2")]
 
 
+@pytest.mark.client("openai-python", "cancel", "failure")
 async def test_every_status(manual: Served[ManualAgent]) -> None:
     async with speaking(await manual.openai()) as official:
         await official.ask("one")
@@ -102,6 +104,7 @@ async def test_every_status(manual: Served[ManualAgent]) -> None:
     assert "secret" not in str(official.frames)
 
 
+@pytest.mark.client("openai-python", "beside")
 async def test_responses_beside_the_conversation(manual: Served[ManualAgent]) -> None:
     """They run at once, read what they are given, and leave nothing behind. Four at most."""
     async with speaking(await manual.openai()) as official:
@@ -138,6 +141,7 @@ async def test_responses_beside_the_conversation(manual: Served[ManualAgent]) ->
     official.answers()
 
 
+@pytest.mark.client("openai-python", "items")
 async def test_items_have_a_place(server: Served[ScriptedAgent]) -> None:
     async with speaking(await server.openai()) as official:
         items = official.connection.conversation.item
@@ -241,6 +245,7 @@ async def test_a_session_for_voice_is_answered_as_text(server: Served[ScriptedAg
     assert official.answers() == [("completed", "You said: hi")]
 
 
+@pytest.mark.client("openai-python", "errors")
 async def test_audio_is_refused_with_words_that_help(server: Served[ScriptedAgent]) -> None:
     async with speaking(await server.openai()) as official:
         await official.connection.input_audio_buffer.append(audio="AAAA", event_id="a1")

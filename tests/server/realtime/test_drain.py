@@ -168,13 +168,14 @@ async def test_sigterm(client: Client) -> None:
 
 
 @pytest.mark.slow
-async def test_sigterm_with_a_turn_that_does_not_end(client: Client) -> None:
-    """At the deadline its client is told, and then sent away."""
+@pytest.mark.parametrize("script", ["/stall after 2", "/slow-close 900 after 2", "/slow-close 60000 after 2"])
+async def test_sigterm_with_a_turn_that_does_not_end(client: Client, script: str) -> None:
+    """At the deadline its client is told, and then sent away, however long its agent takes to stop."""
     running = await Process.start(UNBROKEN_DRAIN_TIMEOUT="0.3")
     try:
         client.port = running.port
         await client.connect()
-        await client.ask("/stall after 2")
+        await client.ask(script)
         await client.said("word2")
         running.process.send_signal(signal.SIGTERM)
         assert await client.closed() == 1012

@@ -35,6 +35,7 @@ FRAMES = [
 
 
 @pytest.mark.parametrize("code", [1001, 1011, 1012, 1013])
+@pytest.mark.client("openai-python", "resume")
 async def test_the_official_client_resumes_in_mid_answer(server: Served[ScriptedAgent], code: int) -> None:
     server.inspector.close_next(after=9, code=code)
     async with speaking(await server.openai()) as official:
@@ -47,6 +48,7 @@ async def test_the_official_client_resumes_in_mid_answer(server: Served[Scripted
     assert server.agent.calls == 1
 
 
+@pytest.mark.client("openai-python", "network")
 async def test_the_official_client_resumes_through_a_broken_network(manual: Served[ManualAgent]) -> None:
     async with Proxy(manual.port) as proxy, speaking(await manual.openai(port=proxy.port)) as official:
         await official.ask("hi")
@@ -63,6 +65,7 @@ async def test_the_official_client_resumes_through_a_broken_network(manual: Serv
     assert len(manual.agent.turns) == 1
 
 
+@pytest.mark.client("openai-python", "stop")
 async def test_b8_the_official_client_stops_at_1008(server: Served[ScriptedAgent]) -> None:
     server.inspector.close_next(after=9, code=1008)
     async with speaking(await server.openai()) as official:

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from tests.fakes.clock import FakeClock
+from tests.fakes.store import DistantStore
 from tests.server.conftest import Serve
 from tests.server.realtime.agent import HeldTurn, ManualAgent
-from tests.server.realtime.client import Client, user_item
+from tests.server.realtime.client import WAIT, Client, user_item
 from tests.server.realtime.serving import Served, eventually
+from unbroken.server import app as app_module
 from unbroken.server.agents.base import AgentError, UpstreamCut, Usage, Working
 from unbroken.server.agents.scripted import ScriptedAgent, answer_to
+from unbroken.sessions.backends.base import Receipt
+from unbroken.sessions.backends.memory import MemoryStore
 
 
 async def ask(manual: Served[ManualAgent], *pieces: str) -> tuple[Client, HeldTurn]:
@@ -182,6 +186,36 @@ async def test_c1_to_cancel_stops_the_agent_at_once(manual: Served[ManualAgent])
     assert client.answers() == [("cancelled", "one ")]
 
 
+async def test_c1_a_stop_is_taken_although_its_connection_is_closed_at_once(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is everything that was sent before it, also where the store takes its time."""
+
+    class Slow(DistantStore):
+        async def submit(self, *args: Any) -> Receipt:
+            for _ in range(50):
+                await asyncio.sleep(0)
+            return await super().submit(*args)
+
+    monkeypatch.setattr(app_module, "MemoryStore", lambda: Slow(MemoryStore(), 3))
+    manual: Served[ManualAgent] = await serve(ManualAgent())
+    client, turn = await ask(manual, "one ")
+    said = [
+        {"type": "conversation.item.create", "item": user_item("more", f"m{number}")} for number in range(5)
+    ]
+    await client.send(*said, {"type": "response.cancel"})
+    await client.close()
+    await manual.no_connections()
+    async with asyncio.timeout(WAIT):
+        await turn.closed.wait()
+    await client.resume()
+    await client.done()
+
+    assert client.answers() == [("cancelled", "one ")]
+    done = [frame["item"]["id"] for frame in client.of("conversation.item.done")]
+    assert done[-6:-1] == [f"m{number}" for number in range(5)]
+
+
 async def test_c3_stop_before_the_response_has_an_id(manual: Served[ManualAgent]) -> None:
     """It is sent in one breath with the message."""
     client = await manual.client()
@@ -304,7 +338,11 @@ async def test_one_answer_for_all_that_watch(server: Served[ScriptedAgent]) -> N
     expected = [("completed", answer_to(f"from {number}")) for number in range(8)]
     assert [client.answers() for client in clients] == 8 * [expected]
     assert server.agent.calls == 8
-    ninth = server.stranger(token=clients[0].token)
-    await ninth.open(resume=clients[0].token or "")
-    assert (await ninth.error())["code"] == "too_many_connections"
-    assert await ninth.closed() == 1013
+    ninth = await server.tab(clients[0])
+    assert (await clients[0].error())["code"] == "too_many_connections"
+    assert await clients[0].closed() == 1008, "it doesn't come back by itself"
+    await clients[7].ask("from 8")
+    await clients[7].done()
+    while len(ninth.answers()) < 9:
+        await ninth.done()
+    assert ninth.answers() == clients[7].answers()

@@ -1,0 +1,120 @@
+/**
+ * npm's @openai/agents-realtime, for `test_agents_realtime`.
+ *
+ * Usage: node agents.mjs SCENARIO URL [MESSAGE...]. Prints what was seen, as JSON.
+ *
+ * The SDK parses each frame by a strict schema, and silently takes one that doesn't fit for a
+ * "generic" one: here each is parsed once more by its own parser, and those are counted.
+ */
+
+import { OpenAIRealtimeWebSocket, RealtimeAgent, RealtimeSession } from "@openai/agents-realtime";
+
+// The parser isn't exported.
+const parser = "./node_modules/@openai/agents-realtime/dist/openaiRealtimeEvents.mjs";
+const { parseRealtimeEvent } = await import(parser);
+
+/** Seconds after which what is waited for will never come. */
+const WAIT = 20;
+
+const [scenario, url, ...messages] = process.argv.slice(2);
+const frames = [];
+const generic = [];
+const errors = [];
+const deltas = [];
+const codes = [];
+let history = [];
+let wake = () => {};
+
+function note(message) {
+  const { data, raw, isGeneric } = parseRealtimeEvent(message);
+  if (isGeneric || data === null) generic.push(String(message.data));
+  frames.push(raw ?? JSON.parse(message.data));
+  wake();
+}
+
+/** Connect to *address*, and return the session and its transport. */
+async function open(address) {
+  const transport = new OpenAIRealtimeWebSocket({ url: address });
+  transport.on("connection_change", (status) => {
+    if (status !== "connecting") return;
+    const { websocket } = transport.connectionState;
+    websocket.addEventListener("message", note);
+    websocket.addEventListener("close", ({ code }) => {
+      codes.push(code);
+      wake();
+    });
+  });
+  const session = new RealtimeSession(new RealtimeAgent({ name: "Assistant", instructions: "Be brief." }), {
+    transport,
+    model: "default",
+    tracingDisabled: true,
+  });
+  session.on("error", ({ error }) => errors.push(error.error?.error?.code ?? String(error)));
+  session.on("history_updated", (updated) => (history = updated));
+  transport.on("output_text_delta", ({ delta }) => {
+    deltas.push(delta);
+    wake();
+  });
+  await session.connect({ apiKey: "key", url: address });
+  return { session, transport };
+}
+
+async function when(holds) {
+  const deadline = Date.now() + WAIT * 1000;
+  while (!holds()) {
+    await new Promise((resolve, reject) => {
+      const late = () => reject(new Error(`It never came, after ${JSON.stringify(frames.at(-1))}`));
+      const timer = setTimeout(late, deadline - Date.now());
+      wake = () => {
+        clearTimeout(timer);
+        resolve(undefined);
+      };
+    });
+  }
+}
+
+const ended = () => frames.filter(({ type }) => type === "response.done").length;
+
+async function ask(session, message) {
+  const before = ended();
+  session.sendMessage(message);
+  await when(() => ended() > before);
+}
+
+const scenarios = {
+  /** One message after another. */
+  async converse() {
+    const { session } = await open(url);
+    for (const message of messages) await ask(session, message);
+    session.close();
+  },
+
+  /** Interrupts the first answer, and asks the second message. */
+  async cancel() {
+    const { session, transport } = await open(url);
+    session.sendMessage(messages[0]);
+    await when(() => deltas.join("").endsWith("word3"));
+    transport.sendEvent({ type: "response.cancel" });
+    await when(() => ended() === 1);
+    await ask(session, messages[1]);
+    session.close();
+  },
+
+  /** Has its connection closed in mid-answer, and connects again from there. It has no hook of its own. */
+  async resume() {
+    const { session } = await open(url);
+    session.sendMessage(messages[0]);
+    await when(() => codes.length === 1);
+    const again = new URL(url);
+    const { session: description } = frames.find(({ type }) => type === "session.created");
+    again.searchParams.set("resume", description.unbroken.resume);
+    again.searchParams.set("after", frames.at(-1).event_id);
+    const second = await open(String(again));
+    await when(() => ended() === 1);
+    second.session.close();
+  },
+};
+
+await scenarios[scenario]();
+const told = history.map(({ role, content }) => [role, content.map(({ text }) => text ?? "").join("")]);
+process.stdout.write(JSON.stringify({ frames, generic, errors, deltas: deltas.join(""), codes, history: told }));

@@ -1,0 +1,75 @@
+"""npm's `@openai/agents-realtime` on Node.js. It drops what doesn't fit its schema: nothing may be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.conformance.node import node
+from tests.conformance.served import Place
+from tests.server.realtime.client import whole
+from unbroken.server.agents.scripted import answer_to
+
+pytestmark = pytest.mark.slow
+
+
+async def run(place: Place, scenario: str, *messages: str) -> dict[str, Any]:
+    """Have it hold a conversation in the clear. No frame may be strange to it, and nothing an error."""
+    url = f"{place.clear_url}/realtime?model=default"
+    seen: dict[str, Any] = await node("agents.mjs", scenario, url, *messages)
+    assert seen["generic"] == []
+    assert seen["errors"] == []
+    assert [frame for frame in seen["frames"] if frame["type"] == "error"] == []
+    return seen
+
+
+@pytest.mark.client("agents-node", "conversation", "strict")
+async def test_every_frame_of_a_conversation_fits_its_schema(place: Place) -> None:
+    messages = ["hi", "/tokens 50", "and again"]
+    seen = await run(place, "converse", *messages)
+    answers = [answer_to(each) for each in messages]
+
+    assert whole(seen["frames"]) == [("completed", each) for each in answers]
+    assert seen["deltas"] == "".join(answers)
+    assert seen["history"] == [
+        [role, text]
+        for message, answer in zip(messages, answers, strict=True)
+        for role, text in (("user", message), ("assistant", answer))
+    ]
+    assert place.server.agent.calls == 3
+
+
+@pytest.mark.client("agents-node", "cancel")
+async def test_an_answer_is_cancelled_and_the_next_one_is_whole(place: Place) -> None:
+    seen = await run(place, "cancel", "/stall after 3", "hi")
+
+    assert whole(seen["frames"]) == [("cancelled", "word1 word2 word3"), ("completed", answer_to("hi"))]
+    assert seen["history"][1] == ["assistant", "word1 word2 word3"]
+
+
+@pytest.mark.client("agents-node", "failure", "strict")
+async def test_an_answer_that_fails_fits_its_schema(place: Place) -> None:
+    messages = ["/fail after 2", "/length 3", "/filter after 1", "/empty", "hi"]
+    seen = await run(place, "converse", *messages)
+
+    assert [status for status, _ in whole(seen["frames"])] == [
+        "failed",
+        "incomplete",
+        "incomplete",
+        "completed",
+        "completed",
+    ]
+
+
+@pytest.mark.client("agents-node", "address")
+@pytest.mark.parametrize("code", [1011, 1012, 1013])
+async def test_a_connection_closed_in_mid_answer_is_resumed_by_its_address(place: Place, code: int) -> None:
+    """It has no hook of its own: the application connects again, to where it was."""
+    place.server.inspector.close_next(after=12, code=code)
+    seen = await run(place, "resume", "/tokens 4 5")
+
+    assert seen["codes"][0] == code
+    assert whole(seen["frames"]) == [("completed", answer_to("/tokens 4"))]
+    assert seen["deltas"] == answer_to("/tokens 4")
+    assert place.server.agent.calls == 1
