@@ -276,6 +276,23 @@ class FakeUpstream:
 
         self._scripts.append(script)
 
+    def call(self, *calls: tuple[str, str], text: str = "") -> None:
+        """Say *text*, and call functions: pairs of a name and arguments. Their ids are call_0, call_1 ..."""
+
+        async def script(wire: Wire) -> None:
+            await wire.begin()
+            if text:
+                await wire.text(text)
+            for index, (name, arguments) in enumerate(calls):
+                await wire.event(wire.dialect.call(index, name, f"call_{index}"))
+                for start in range(0, len(arguments), 4):
+                    await wire.event(wire.dialect.arguments(index, arguments[start : start + 4]))
+            for payload in wire.dialect.ending("tool_calls", _counts(1)):
+                await wire.event(payload)
+            wire.end()
+
+        self._scripts.append(script)
+
     def status(
         self,
         code: int,
