@@ -16,7 +16,7 @@ from unbroken.sessions.items import CallHead, Item, ResponseRequest, SessionConf
 from unbroken.sessions.response import Response, ResponseOutput
 from unbroken.sessions.turn import Attempt, AttemptState
 
-__all__ = ["RunningState", "SessionState", "decode_state", "encode_state"]
+__all__ = ["OutputState", "RunningState", "SessionState", "decode_state", "encode_state"]
 
 
 class OutputState(Struct, frozen=True):

@@ -20,7 +20,7 @@ from unbroken.sessions.items import FunctionCall, Item, Message
 
 __all__ = ["MESSAGE_OVERHEAD_TOKENS", "CountTokens", "Window", "estimate_tokens", "fit"]
 
-ItemT = TypeVar("ItemT", bound=Item)
+_ItemT = TypeVar("_ItemT", bound=Item)
 
 CountTokens = Callable[[str], int]
 """How many tokens a text has, in the model's own vocabulary or by estimate."""
@@ -37,10 +37,10 @@ _NOT_ASCII: Final = bytes(range(0x80, 0x100))
 
 
 @dataclass(frozen=True, slots=True)
-class Window(Generic[ItemT]):
+class Window(Generic[_ItemT]):
     """The part of a conversation that fits."""
 
-    messages: tuple[ItemT, ...]
+    messages: tuple[_ItemT, ...]
     """Oldest first."""
     tokens: int
     """What *messages* and the instructions come to, by the counter that was used."""
@@ -63,12 +63,12 @@ def estimate_tokens(text: str) -> int:
 
 
 def fit(
-    messages: Sequence[ItemT],
+    messages: Sequence[_ItemT],
     *,
     instructions: str = "",
     budget_tokens: int,
     count: CountTokens = estimate_tokens,
-) -> Window[ItemT]:
+) -> Window[_ItemT]:
     """Return the newest turns of *messages* that fit into *budget_tokens*.
 
     *messages* may hold function calls too, each with its output behind it, as
