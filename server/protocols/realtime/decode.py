@@ -69,7 +69,7 @@ _MOST_PARTS: Final = 64
 
 _MOST_TOOLS: Final = 128
 
-_MOST_TOOL_BYTES: Final = 128 * 1024
+_MOST_TOOL_BYTES: Final = 48 * 1024
 """That all tools together may have, as JSON."""
 
 _MOST_WORDS: Final = 200

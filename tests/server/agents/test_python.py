@@ -10,8 +10,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.server.agents.agent_contract import AgentContract, Subject, collect, text_of, turn
-from unbroken.server.agents.base import AgentError, TurnInput, UpstreamRateLimited, Usage, Working
+from unbroken.server.agents.base import (
+    AgentError,
+    FunctionCall,
+    FunctionCallPiece,
+    FunctionOutput,
+    FunctionTool,
+    TurnInput,
+    UpstreamRateLimited,
+    Usage,
+    Working,
+)
 from unbroken.server.agents.python import InvalidTarget, PythonAgent
+from unbroken.sessions.ids import ItemId
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 
@@ -247,3 +258,17 @@ async def test_framework_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert text_of(outputs) == "Thinking about 'tea'."
     assert [Working(), Usage(input_tokens=5, output_tokens=3)] == outputs[-2:]
+
+
+@pytest.mark.usefixtures("directory")
+async def test_example_with_tools_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(EXAMPLES)
+    call = FunctionCall(ItemId("a"), "k", "f", "{}")
+    items = (call, FunctionOutput(ItemId("b"), "k", "rain"))
+
+    assert await answers("agent_tools:answer", "hi", tools=(FunctionTool("f"),)) == [
+        FunctionCallPiece(0, name="f"),
+        FunctionCallPiece(0, '{"text": "hi"}'),
+    ]
+    assert await answers("agent_tools:answer", "hi", items=items) == ["The function says: rain"]
+    assert await answers("agent_tools:answer", "hi") == ["There is nothing to call."]
