@@ -14,7 +14,8 @@ from typing import Final
 from unbroken.server.agents.base import Agent, AgentNotReady, TurnInput
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.responder import Output, Turn, Working
+from unbroken.sessions.items import Message
+from unbroken.sessions.responder import FunctionCallPiece, Output, Turn, Working
 
 __all__ = ["Pipeline"]
 
@@ -56,7 +57,7 @@ class Pipeline:
         waits = True
         async with aclosing(self._agent.respond(_turn_input(turn, self._max_output_tokens))) as outputs:
             async for output in outputs:
-                if waits and type(output) is str and output:
+                if waits and output and type(output) in (str, FunctionCallPiece):
                     waits = False
                     self._metrics.time_to_first_token.observe(self._clock.monotonic() - started)
                 yield output
@@ -72,7 +73,10 @@ def _turn_input(turn: Turn, most_tokens: int | None) -> TurnInput:
         principal=turn.principal,
         model=config.model,
         instructions=config.instructions if request.instructions is None else request.instructions,
-        messages=turn.messages,
+        messages=tuple(item for item in turn.items if isinstance(item, Message)),
+        items=turn.items,
+        tools=request.tools_with(config),
+        tool_choice=request.tool_choice_with(config),
         max_output_tokens=min(bounds, default=None),
         metadata=request.metadata or {},
     )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from msgspec import UNSET
 
 from unbroken.sessions.backends.base import Append, Fence, InputKey, Receipt, SessionStore, Snapshot
 from unbroken.sessions.clock import Clock
@@ -344,7 +345,7 @@ class Actor:
         for run in self._runs.values():
             if run.outcome is not None:
                 self._is_stirred = True
-            if not run.pieces and run.handle is None:
+            if not run.has_news:
                 continue
             response = self.session.responses[run.response_id]
             ordinal = response.ordinal
@@ -352,14 +353,22 @@ class Actor:
                 bodies.append(HandleNoted(run.response_id, run.handle, ordinal))
                 run.handle = None
                 ordinal += 1
-            if not run.pieces or response.attempt.state is AttemptState.CANCELLING:
-                run.take()  # what comes after a cancel is dropped
+            if response.attempt.state is AttemptState.CANCELLING:
+                run.take_all()  # what comes after a cancel is dropped
                 continue
-            if response.item_id is None:
-                begun = self.session.begin_output(run.response_id, run.item_id, ordinal)
-                bodies.append(begun)
-                ordinal = begun.ordinal + 1
-            bodies.append(Deltas(run.response_id, run.item_id, run.take(), ordinal))
+            behind = None
+            for index, (item_id, call, pieces) in enumerate(run.take_all()):
+                if index >= len(response.outputs):
+                    begun = self.session.begin_output(
+                        run.response_id, item_id, ordinal, call=call, index=index, behind=behind
+                    )
+                    bodies.append(begun)
+                    ordinal += 1
+                if pieces:
+                    call_id = UNSET if call is None else call.call_id
+                    bodies.append(Deltas(run.response_id, item_id, pieces, ordinal, index, call_id=call_id))
+                    ordinal += len(pieces)
+                behind = item_id
         return bodies
 
     def _ended(self) -> list[Body]:
@@ -390,7 +399,12 @@ class Actor:
                 if state is AttemptState.STARTING and is_ours:
                     run = Run(response.id, new_item_id(), self._limits.run, self._clock, self._heard)
                     self._runs[response.id] = run
-                    run.start(self._spawn, self._responder, self._turn(response))
+                    run.start(
+                        self._spawn,
+                        self._responder,
+                        self._turn(response),
+                        self.session.call_ids(response.id),
+                    )
             elif state is AttemptState.CANCELLING:
                 run.stop(CANCELLED)
 
@@ -489,5 +503,5 @@ class Actor:
             number=response.turn,
             config=self.session.config,
             request=response.request,
-            messages=self.session.prompt(response.id),
+            items=self.session.prompt(response.id),
         )

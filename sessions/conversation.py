@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import ItemId
-from unbroken.sessions.items import Message
+from unbroken.sessions.items import FunctionCall, FunctionOutput, Item
 from unbroken.sessions.response import Ongoing, Standing
 
 __all__ = ["Conversation", "no_item"]
@@ -15,14 +15,18 @@ class Conversation:
 
     An item that is being produced has its place and no text: the text is its
     response's until it is whole.
+
+    Each function call has its own call id, and one output at most.
     """
 
     def __init__(self) -> None:
         self.size = 0
         """Bytes that all items take, roughly."""
-        self._items: dict[ItemId, Message] = {}
+        self._items: dict[ItemId, Item] = {}
         self._order: list[ItemId] = []
         self._open: set[ItemId] = set()  # those that are being produced
+        self._calls: dict[str, ItemId] = {}  # by call id
+        self._outputs: dict[str, ItemId] = {}  # by call id
 
     def __len__(self) -> int:
         return len(self._order)
@@ -32,11 +36,11 @@ class Conversation:
         """The last item; None: there is none."""
         return self._order[-1] if self._order else None
 
-    def whole(self) -> list[Message]:
+    def whole(self) -> list[Item]:
         """Return the items that are whole, in order."""
         return [self._items[item_id] for item_id in self._order if item_id not in self._open]
 
-    def through(self, anchor: ItemId | None) -> list[Message]:
+    def through(self, anchor: ItemId | None) -> list[Item]:
         """Return the whole items up to *anchor*, which must be there; None: there is none."""
         if anchor is None:
             return []
@@ -48,16 +52,29 @@ class Conversation:
         index = self._order.index(item_id)
         return self._order[index - 1] if index else None
 
-    def find(self, item_id: str) -> Message | None:
+    def find(self, item_id: str) -> Item | None:
         """Return one item; None where there is none of that id. One being produced has no text yet."""
         return self._items.get(ItemId(item_id))
+
+    def call(self, call_id: str) -> ItemId | None:
+        """Return the function call of that name; None: there is none."""
+        return self._calls.get(call_id)
+
+    @property
+    def call_ids(self) -> set[str]:
+        """The names of all function calls."""
+        return set(self._calls)
+
+    def output_of(self, call_id: str) -> ItemId | None:
+        """Return the output of the function call of that name; None: there is none."""
+        return self._outputs.get(call_id)
 
     def is_open(self, item_id: str) -> bool:
         """Return whether an item is being produced."""
         return item_id in self._open
 
     def standing(self, ongoing: list[Ongoing]) -> list[Standing]:
-        """Return the items in order, one that is being produced as its response; then the other responses."""
+        """Return the items in order, those being produced as parts of their response; then the rest."""
         by_item = {each.item_id: each for each in ongoing if each.in_conversation and each.item_id}
         shown: list[Standing] = [
             by_item[item_id] if item_id in self._open else self._items[item_id] for item_id in self._order
@@ -79,9 +96,13 @@ class Conversation:
             raise no_item(previous, "previous_item_id")
         return ItemId(previous)
 
-    def insert(self, item: Message, previous: ItemId | None, *, is_open: bool = False) -> None:
+    def insert(self, item: Item, previous: ItemId | None, *, is_open: bool = False) -> None:
         """Put *item* behind *previous*, which must be there; None: at the beginning."""
         self._items[item.id] = item
+        if isinstance(item, FunctionCall):
+            self._calls[item.call_id] = item.id
+        elif isinstance(item, FunctionOutput):
+            self._outputs[item.call_id] = item.id
         if is_open:
             self._open.add(item.id)
         if previous is None:
@@ -92,7 +113,7 @@ class Conversation:
             self._order.insert(self._order.index(previous) + 1, item.id)
         self.size += item.size
 
-    def close(self, item: Message) -> None:
+    def close(self, item: Item) -> None:
         """Make an item that was being produced whole."""
         self._open.remove(item.id)
         self.size += item.size - self._items[item.id].size
@@ -100,15 +121,20 @@ class Conversation:
 
     def delete(self, item_id: ItemId) -> None:
         """Remove an item, which must be there."""
-        self.size -= self._items.pop(item_id).size
+        item = self._items.pop(item_id)
+        self.size -= item.size
         self._order.remove(item_id)
+        if isinstance(item, FunctionCall):
+            self._calls.pop(item.call_id, None)
+        elif isinstance(item, FunctionOutput):
+            self._outputs.pop(item.call_id, None)
 
-    def state(self) -> list[tuple[Message, bool]]:
+    def state(self) -> list[tuple[Item, bool]]:
         """Return the items in order, each with whether it is being produced."""
         return [(self._items[item_id], item_id in self._open) for item_id in self._order]
 
     @classmethod
-    def restore(cls, state: list[tuple[Message, bool]]) -> Conversation:
+    def restore(cls, state: list[tuple[Item, bool]]) -> Conversation:
         """Return the conversation whose :meth:`state` this is."""
         conversation = cls()
         for item, is_open in state:

@@ -26,7 +26,17 @@ from msgspec import UNSET, Struct, UnsetType
 
 from unbroken.sessions.errors import UnknownFormat
 from unbroken.sessions.ids import ChainId, ItemId, Nonce, PrincipalId, ResponseId
-from unbroken.sessions.items import Concurrency, Message, ResponseRequest, SessionConfig, Usage
+from unbroken.sessions.items import (
+    CallHead,
+    Concurrency,
+    FunctionTool,
+    Item,
+    Produced,
+    ResponseRequest,
+    SessionConfig,
+    ToolChoice,
+    Usage,
+)
 
 __all__ = [
     "FORMAT",
@@ -71,7 +81,7 @@ Status = Literal["completed", "incomplete", "cancelled", "failed", "interrupted"
 class CreateItem(Struct, frozen=True, tag="create_item"):
     """Add *item* behind *previous* (None: at the end; "root": at the beginning)."""
 
-    item: Message
+    item: Item
     previous: str | None = None
 
 
@@ -87,6 +97,8 @@ class UpdateConfig(Struct, frozen=True, tag="update_config", omit_defaults=True)
     instructions: str | UnsetType = UNSET
     max_output_tokens: int | UnsetType | None = UNSET
     concurrency: Concurrency | UnsetType = UNSET
+    tools: tuple[FunctionTool, ...] | UnsetType = UNSET
+    tool_choice: ToolChoice | UnsetType = UNSET
 
 
 class CreateResponse(Struct, frozen=True, tag="create_response"):
@@ -135,7 +147,7 @@ class ConfigUpdated(Struct, frozen=True, tag="config_updated"):
 class ItemAdded(Struct, frozen=True, tag="item_added"):
     """A client's item joined the conversation behind *previous* (None: it is the first)."""
 
-    item: Message
+    item: Item
     previous: ItemId | None
     input: int = 0
 
@@ -185,7 +197,7 @@ class HandleNoted(Struct, frozen=True, tag="handle"):
 
 
 class OutputStarted(Struct, frozen=True, tag="output_started"):
-    """The answer's item began. *previous* is its place in the conversation (None there: the first)."""
+    """An item of the answer began. *previous* is its place in the conversation (None there: the first)."""
 
     response_id: ResponseId
     item_id: ItemId
@@ -193,6 +205,8 @@ class OutputStarted(Struct, frozen=True, tag="output_started"):
     previous: ItemId | None
     ordinal: int
     output_index: int = 0
+    call: CallHead | UnsetType = UNSET
+    """Set: the item is a function call. Otherwise a message."""
 
 
 class Deltas(Struct, frozen=True, tag="deltas"):
@@ -205,13 +219,15 @@ class Deltas(Struct, frozen=True, tag="deltas"):
     """The first piece's."""
     output_index: int = 0
     content_index: int = 0
+    call_id: str | UnsetType = UNSET
+    """Set: they are the arguments of that function call. Otherwise text."""
 
 
 class OutputDone(Struct, frozen=True, tag="output_done"):
-    """The answer's item is whole, or as whole as it will get."""
+    """An item of the answer is whole, or as whole as it will get."""
 
     response_id: ResponseId
-    item: Message
+    item: Produced
     in_conversation: bool
     previous: ItemId | None
     ordinal: int
@@ -242,7 +258,7 @@ class ResponseDone(Struct, frozen=True, tag="done", omit_defaults=True):
     response_id: ResponseId
     status: Status
     ordinal: int
-    output: tuple[Message, ...] = ()
+    output: tuple[Produced, ...] = ()
     reason: str | None = None
     """For incomplete and cancelled: what cut it short."""
     failure: Failure | None = None

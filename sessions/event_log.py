@@ -19,7 +19,7 @@ from itertools import accumulate
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from unbroken.sessions.entries import (
     Deltas,
@@ -29,7 +29,7 @@ from unbroken.sessions.entries import (
 )
 from unbroken.sessions.errors import OutOfOrder
 from unbroken.sessions.ids import Incarnation, ItemId, Nonce, ResponseId
-from unbroken.sessions.items import Message
+from unbroken.sessions.items import Produced
 
 __all__ = ["EventLog", "Position", "Record", "Slice", "Verdict"]
 
@@ -86,6 +86,8 @@ class Slice(Struct, frozen=True):
     ordinal: int
     parts: Sequence[str]
     nonces: Sequence[int]
+    call_id: str | UnsetType = UNSET
+    """As in :class:`Deltas`."""
 
     @property
     def last(self) -> int:
@@ -181,6 +183,7 @@ class Run:
             own.ordinal + start,
             parts,
             self._nonces[start:stop],
+            own.call_id,
         )
 
 
@@ -282,7 +285,7 @@ class EventLog:
                 limit -= 1
         return records
 
-    def pack(self, response_id: ResponseId, output: Sequence[Message] = ()) -> None:
+    def pack(self, response_id: ResponseId, output: Sequence[Produced] = ()) -> None:
         """Pack the pieces of a response that has ended. Changes no sequence number, nonce or text.
 
         Pieces that make up the text of an item in *output* share its memory.

@@ -19,6 +19,7 @@ __all__ = [
     "PrincipalId",
     "ResponseId",
     "SessionId",
+    "new_call_id",
     "new_chain_id",
     "new_incarnation",
     "new_item_id",
@@ -34,7 +35,7 @@ ResponseId = NewType("ResponseId", str)
 """One attempt at answering."""
 
 ItemId = NewType("ItemId", str)
-"""One message of the conversation; unique within its session. A client may choose it."""
+"""One item of the conversation; unique within its session. A client may choose it."""
 
 NodeId = NewType("NodeId", str)
 """One start of one server process. A restarted process has another."""
@@ -65,6 +66,11 @@ def new_response_id() -> ResponseId:
 def new_item_id() -> ItemId:
     """Return a fresh item id, for items the client left unnamed and for answers."""
     return ItemId("item_" + secrets.token_hex(12))
+
+
+def new_call_id() -> str:
+    """Return a fresh name for a function call, for those that were left unnamed."""
+    return "call_" + secrets.token_hex(12)
 
 
 def new_node_id() -> NodeId:

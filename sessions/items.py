@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import enum
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from unbroken.sessions.ids import ItemId
 
 __all__ = [
+    "CallHead",
     "Concurrency",
+    "FunctionCall",
+    "FunctionOutput",
+    "FunctionTool",
+    "Item",
+    "ItemStatus",
     "Message",
+    "NamedTool",
+    "Produced",
     "ResponseRequest",
     "Role",
     "SessionConfig",
     "Text",
+    "ToolChoice",
     "Usage",
 ]
 
@@ -23,6 +32,8 @@ _MESSAGE_COST: Final = 256
 _PART_COST: Final = 64
 
 Role = Literal["system", "user", "assistant"]
+
+ItemStatus = Literal["completed", "incomplete", "in_progress"]
 
 
 class Text(Struct, frozen=True, tag="text"):
@@ -37,7 +48,7 @@ class Message(Struct, frozen=True, tag="message"):
     id: ItemId
     role: Role
     content: tuple[Text, ...]
-    status: Literal["completed", "incomplete", "in_progress"] = "completed"
+    status: ItemStatus = "completed"
 
     @property
     def text(self) -> str:
@@ -48,6 +59,78 @@ class Message(Struct, frozen=True, tag="message"):
     def size(self) -> int:
         """Bytes it takes, roughly: the text in UTF-8, and the objects around it."""
         return _MESSAGE_COST + sum(_PART_COST + len(part.text.encode()) for part in self.content)
+
+
+class CallHead(Struct, frozen=True):
+    """Which function is called, and by what name its output says so."""
+
+    call_id: str
+    name: str
+
+
+class FunctionCall(Struct, frozen=True, tag="function_call"):
+    """A call of a client's function. An incomplete one was cut short: nobody is to act on it."""
+
+    id: ItemId
+    call_id: str
+    name: str
+    arguments: str
+    """JSON, by the account of whoever produced it."""
+    status: ItemStatus = "completed"
+
+    @property
+    def text(self) -> str:
+        """What was produced of it piece by piece: the arguments."""
+        return self.arguments
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes, roughly."""
+        return _MESSAGE_COST + len(self.call_id) + len(self.name) + len(self.arguments.encode())
+
+
+class FunctionOutput(Struct, frozen=True, tag="function_output"):
+    """What a called function returned."""
+
+    id: ItemId
+    call_id: str
+    output: str
+    status: ItemStatus = "completed"
+
+    @property
+    def text(self) -> str:
+        """What it says: the output."""
+        return self.output
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes, roughly."""
+        return _MESSAGE_COST + len(self.call_id) + len(self.output.encode())
+
+
+Item: TypeAlias = Message | FunctionCall | FunctionOutput
+"""What a conversation is made of."""
+
+Produced: TypeAlias = Message | FunctionCall
+"""What a response is made of."""
+
+
+class FunctionTool(Struct, frozen=True, omit_defaults=True):
+    """A function that the client runs when it is called."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    """A JSON schema."""
+
+
+class NamedTool(Struct, frozen=True):
+    """The choice of one function, which must be called."""
+
+    name: str
+
+
+ToolChoice: TypeAlias = Literal["auto", "none", "required"] | NamedTool
 
 
 class Concurrency(enum.Enum):
@@ -71,6 +154,10 @@ class SessionConfig(Struct, frozen=True):
     max_output_tokens: int | None = None
     """None: as many as the agent gives."""
     concurrency: Concurrency = Concurrency.REJECT
+    tools: tuple[FunctionTool, ...] | UnsetType = UNSET
+    """Unset: none. What is unset isn't written, as it was before there were tools."""
+    tool_choice: ToolChoice | UnsetType = UNSET
+    """Unset: ``auto``."""
 
 
 class ResponseRequest(Struct, frozen=True, omit_defaults=True):
@@ -81,8 +168,22 @@ class ResponseRequest(Struct, frozen=True, omit_defaults=True):
     instructions: str | None = None
     max_output_tokens: int | None = None
     metadata: dict[str, str] | None = None
-    input: tuple[Message, ...] | None = None
+    input: tuple[Item, ...] | None = None
     """The items to answer, in place of the conversation's."""
+    tools: tuple[FunctionTool, ...] | None = None
+    tool_choice: ToolChoice | None = None
+
+    def tools_with(self, config: SessionConfig) -> tuple[FunctionTool, ...]:
+        """Return the tools that the response has in a session of that *config*."""
+        if self.tools is not None:
+            return self.tools
+        return () if config.tools is UNSET else config.tools
+
+    def tool_choice_with(self, config: SessionConfig) -> ToolChoice:
+        """Return how the response chooses among its tools in a session of that *config*."""
+        if self.tool_choice is not None:
+            return self.tool_choice
+        return "auto" if config.tool_choice is UNSET else config.tool_choice
 
 
 class Usage(Struct, frozen=True):

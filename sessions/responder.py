@@ -7,14 +7,29 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId
-from unbroken.sessions.items import Message, ResponseRequest, SessionConfig, Usage
+from unbroken.sessions.items import Item, ResponseRequest, SessionConfig, Usage
 
-__all__ = ["Finish", "Handle", "Output", "Responder", "Turn", "Working"]
+__all__ = ["Finish", "FunctionCallPiece", "Handle", "Output", "Responder", "Turn", "Working"]
 
 
 @dataclass(frozen=True, slots=True)
 class Working:
     """Nothing to show yet, but work goes on: restarts the no-progress timer."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCallPiece:
+    """A piece of a call of one of the client's functions. The response's calls are numbered from 0, in order.
+
+    The first piece of a call names the function. A ``call_id`` that is left out, or can't be used
+    because another call has it, is made up.
+    """
+
+    index: int
+    arguments: str = ""
+    """The next piece of the arguments, which together are JSON. May be empty."""
+    call_id: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +46,7 @@ class Finish:
     reason: Literal["completed", "max_output_tokens", "content_filter"] = "completed"
 
 
-Output: TypeAlias = str | Working | Usage | Handle | Finish
+Output: TypeAlias = str | FunctionCallPiece | Working | Usage | Handle | Finish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +61,7 @@ class Turn:
     """The input that it answers, by its place in the log; the same for each attempt."""
     config: SessionConfig
     request: ResponseRequest
-    messages: tuple[Message, ...]
+    items: tuple[Item, ...]
     """What to answer, oldest first."""
 
 

@@ -7,10 +7,20 @@ from typing import TypeAlias
 
 from unbroken.sessions.entries import Failure, Status
 from unbroken.sessions.ids import ItemId, ResponseId
-from unbroken.sessions.items import Message, ResponseRequest, Usage
+from unbroken.sessions.items import (
+    CallHead,
+    FunctionCall,
+    Item,
+    ItemStatus,
+    Message,
+    Produced,
+    ResponseRequest,
+    Text,
+    Usage,
+)
 from unbroken.sessions.turn import Attempt
 
-__all__ = ["Ongoing", "Outcome", "Response", "Standing"]
+__all__ = ["Ongoing", "Outcome", "Response", "ResponseOutput", "Standing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +31,28 @@ class Outcome:
     reason: str | None = None
     failure: Failure | None = None
     usage: Usage | None = None
+
+
+@dataclass(slots=True)
+class ResponseOutput:
+    """An item that a response has begun to produce."""
+
+    item_id: ItemId
+    previous: ItemId | None
+    call: CallHead | None = None
+    """None: it is a message."""
+    parts: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """What there is of it: text, or arguments."""
+        return "".join(self.parts)
+
+    def item(self, status: ItemStatus) -> Produced:
+        """Return the item, as far as it has come."""
+        if self.call is None:
+            return Message(self.item_id, "assistant", (Text(self.text),) if self.parts else (), status)
+        return FunctionCall(self.item_id, self.call.call_id, self.call.name, self.text, status)
 
 
 @dataclass(slots=True)
@@ -38,12 +70,10 @@ class Response:
     ordinal: int = 0
     """Of its next entry."""
     anchor: ItemId | None = None
-    """The last item that it answers, and behind which its own belongs. None: there was none."""
-    item_id: ItemId | None = None
-    """Of its output, once begun."""
-    previous: ItemId | None = None
+    """The last item that it answers, and behind which its own belong. None: there was none."""
     handle: str | None = None
-    parts: list[str] = field(default_factory=list)
+    outputs: list[ResponseOutput] = field(default_factory=list)
+    """In the order in which they began."""
     cancel_reason: str | None = None
 
     @property
@@ -54,13 +84,17 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Ongoing:
-    """A response that is being said, as far as it has been said."""
+    """An output of a response that is being said, as far as it has been said."""
 
     response_id: ResponseId
     request: ResponseRequest
     item_id: ItemId | None
-    """None: it has said nothing yet."""
+    """None: the response has said nothing yet."""
     text: str
+    output_index: int = 0
+    """0: nothing of the response has been shown before."""
+    call: CallHead | None = None
+    """None: it is a message."""
 
     @property
     def in_conversation(self) -> bool:
@@ -68,10 +102,13 @@ class Ongoing:
         return self.request.in_conversation
 
     @classmethod
-    def of(cls, response: Response) -> Ongoing:
-        """Return what *response* has come to by now."""
-        return cls(response.id, response.request, response.item_id, "".join(response.parts))
+    def of(cls, response: Response) -> list[Ongoing]:
+        """Return what *response* has come to by now: each of its outputs, in order, or that there is none."""
+        return [
+            cls(response.id, response.request, output.item_id, output.text, index, output.call)
+            for index, output in enumerate(response.outputs)
+        ] or [cls(response.id, response.request, None, "")]
 
 
-Standing: TypeAlias = Message | Ongoing
+Standing: TypeAlias = Item | Ongoing
 """What there is to show to somebody who has seen nothing."""

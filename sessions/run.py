@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import operator
-from collections.abc import Callable, Coroutine
+import re
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
 import structlog
@@ -17,9 +18,9 @@ from structlog.contextvars import bind_contextvars
 from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.entries import Failure
 from unbroken.sessions.errors import ResponderError
-from unbroken.sessions.ids import ItemId, ResponseId
-from unbroken.sessions.items import Usage
-from unbroken.sessions.responder import Finish, Handle, Output, Responder, Turn, Working
+from unbroken.sessions.ids import ItemId, ResponseId, new_call_id, new_item_id
+from unbroken.sessions.items import CallHead, Usage
+from unbroken.sessions.responder import Finish, FunctionCallPiece, Handle, Output, Responder, Turn, Working
 from unbroken.sessions.response import Outcome
 
 __all__ = ["CANCELLED", "INTERRUPTED", "Run", "RunLimits", "Spawn"]
@@ -45,6 +46,13 @@ _PIECES_HELD: Final = 256
 """Pieces after which the responder waits until they are written."""
 
 
+_CALL_COST: Final = 512
+"""Bytes of the answer that a function call counts for beside its arguments: a bound on how many there are."""
+
+_FUNCTION_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CALL_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLimits:
     """What an attempt is given. Times are in seconds."""
@@ -57,6 +65,17 @@ class RunLimits:
     """A responder that was stopped and doesn't end is no longer waited for after so long."""
     output_bytes: int = 256 * 1024
     """UTF-8 bytes after which the answer is cut off, as incomplete."""
+
+
+@dataclass(slots=True)
+class _Call:
+    """A function call that is being produced."""
+
+    item_id: ItemId
+    head: CallHead
+    pieces: list[str] = field(default_factory=list)
+    """Of its arguments, since they were taken."""
+    surrogate: str = ""  # see Run
 
 
 class Run:
@@ -73,7 +92,7 @@ class Run:
         self.response_id: Final = response_id
         self.item_id: Final = item_id
         self.pieces: list[str] = []
-        """What has been produced since :meth:`take`."""
+        """What text has been produced since :meth:`take`."""
         self.handle: str | None = None
         """The upstream's name for the response, until it is written."""
         self.outcome: Outcome | None = None
@@ -87,17 +106,23 @@ class Run:
         self._ending: Outcome | None = None  # how it was stopped, by us
         self._room_bytes = limits.output_bytes
         self._surrogate = ""  # the first half of a pair, until the second comes
+        self._outputs: list[_Call | None] = []  # in the order in which they began; None: the message
+        self._has_text = False  # whether the message has begun
+        self._calls: dict[int, _Call] = {}  # by their number
+        self._call_ids: set[str] = set()  # those that can't be given to another call
+        self._call_pieces = 0  # that have come since they were taken, a call's beginning counted as one
         self._usage: Usage | None = None
         self._finish = Finish()
         self._deadline = 0.0
         self._last_sign = 0.0  # when there was a sign of life, by the clock
         self._timer: Timer | None = None
 
-    def start(self, spawn: Spawn, responder: Responder, turn: Turn) -> None:
-        """Begin, in a task of its own that never raises."""
+    def start(self, spawn: Spawn, responder: Responder, turn: Turn, call_ids: Iterable[str] = ()) -> None:
+        """Begin, in a task of its own that never raises. No new function call gets one of *call_ids*."""
         self._last_sign = self._clock.monotonic()
         self._deadline = self._last_sign + self._limits.turn_timeout
         self._watch()
+        self._call_ids.update(call_ids)
         self._task = spawn(self._work(responder, turn))
         # A task that is cancelled before its first step never runs, not even its `finally`.
         self._task.add_done_callback(lambda _: self._end(self._ending or INTERRUPTED))
@@ -110,6 +135,32 @@ class Run:
             if len(pieces) >= _PIECES_HELD:
                 self._room.set()
         return pieces
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is anything to take, or a handle."""
+        return self.handle is not None or self._holds_pieces
+
+    @property
+    def _holds_pieces(self) -> bool:
+        return bool(self.pieces or self._call_pieces)
+
+    def take_all(self) -> list[tuple[ItemId, CallHead | None, list[str]]]:
+        """Return all outputs, in the order in which they began, with their new pieces; make room for more."""
+        text = self.take()
+        if not self._calls:  # the usual case
+            return [(self.item_id, None, text)] if text else []
+        if self._call_pieces >= _PIECES_HELD:
+            self._room.set()
+        self._call_pieces = 0
+        taken: list[tuple[ItemId, CallHead | None, list[str]]] = []
+        for call in self._outputs:
+            if call is None:
+                taken.append((self.item_id, None, text))
+            else:
+                taken.append((call.item_id, call.head, call.pieces))
+                call.pieces = []
+        return taken
 
     def stop(self, outcome: Outcome) -> None:
         """End the attempt with *outcome*, as soon as the responder has stopped. The first stop counts."""
@@ -143,15 +194,21 @@ class Run:
                             self._last_sign = self._clock.monotonic()
                             self._notify()
                         elif count >= _PIECES_HELD:
-                            self._room.clear()
-                            await self._room.wait()
-                            self._last_sign = self._clock.monotonic()
+                            await self._wait_for_room()
+                    elif isinstance(output, FunctionCallPiece):
+                        self._last_sign = self._clock.monotonic()
+                        had = self._call_pieces
+                        if not self._add_to_call(output):
+                            self._finish = Finish("max_output_tokens")
+                            break
+                        if not had:
+                            self._notify()
+                        elif self._call_pieces >= _PIECES_HELD:
+                            await self._wait_for_room()
                     else:
                         self._last_sign = self._clock.monotonic()
                         self._note(output)
-            if self._surrogate:
-                self._surrogate = ""  # its second half never came
-                self._add("\ufffd")
+            self._complete_surrogates()
         except asyncio.CancelledError as exc:
             if self._ending is None:
                 if self._task is not None and not self._task.cancelling():
@@ -169,35 +226,74 @@ class Run:
         finally:
             self._end(self._ending or outcome or self._finished())
 
+    async def _wait_for_room(self) -> None:
+        self._room.clear()
+        await self._room.wait()
+        self._last_sign = self._clock.monotonic()
+
     def _add(self, text: str) -> bool:
         """Take in a piece; False: it reached beyond the limit, and only what fits was taken."""
         if text.isascii() and not self._surrogate:
             size = len(text)
-            if size <= self._room_bytes:  # the usual case
+            if size <= self._room_bytes and self._has_text:  # the usual case
                 self._room_bytes -= size
                 self.pieces.append(text)
                 return True
         else:
-            text = self._join_surrogates(text)
-            size = len(text.encode())
+            text, self._surrogate = _join_surrogates(self._surrogate + text)
+        return self._append(text, None)
+
+    def _add_to_call(self, piece: FunctionCallPiece) -> bool:
+        """Take in a piece of a function call; as for :meth:`_add`."""
+        call = self._calls.get(piece.index)
+        if call is None:
+            if self._room_bytes < _CALL_COST:
+                return False
+            self._room_bytes -= _CALL_COST
+            call = self._calls[piece.index] = _Call(new_item_id(), self._head_of(piece))
+            self._outputs.append(call)
+            self._call_pieces += 1
+        text, call.surrogate = _join_surrogates(call.surrogate + piece.arguments)
+        return self._append(text, call)
+
+    def _head_of(self, piece: FunctionCallPiece) -> CallHead:
+        if _FUNCTION_NAME.fullmatch(piece.name) is None:
+            message = "The agent called a function without a name, or by one that no function can have."
+            raise ResponderError("agent_error", message)
+        call_id = piece.call_id
+        if _CALL_ID.fullmatch(call_id) is None or call_id in self._call_ids:
+            call_id = new_call_id()  # some upstreams number their calls anew in each answer
+        self._call_ids.add(call_id)
+        return CallHead(call_id, piece.name)
+
+    def _append(self, text: str, call: _Call | None) -> bool:
+        """Add *text* to an output, as far as there is room; False: it was too much."""
+        if not text:
+            return True
+        encoded = text.encode()
         room = self._room_bytes
-        self._room_bytes -= size
-        if size > room:
-            text = text.encode()[:room].decode("utf-8", "ignore")
-        if text:
+        self._room_bytes -= len(encoded)
+        if len(encoded) > room:
+            text = encoded[: max(room, 0)].decode("utf-8", "ignore")
+        if text and call is not None:
+            call.pieces.append(text)
+            self._call_pieces += 1
+        elif text:
+            if not self._has_text:
+                self._has_text = True
+                self._outputs.append(None)
             self.pieces.append(text)
-        return size <= room
+        return len(encoded) <= room
 
-    def _join_surrogates(self, text: str) -> str:
-        """Return *text* with surrogate pairs joined, also across pieces, and lone ones replaced.
-
-        Some upstreams cut an emoji's two UTF-16 halves apart, each escaped in a JSON string of its own.
-        """
-        text = self._surrogate + text
-        self._surrogate = ""
-        if text and "\ud800" <= text[-1] <= "\udbff":
-            text, self._surrogate = text[:-1], text[-1]
-        return _clean(text)
+    def _complete_surrogates(self) -> None:
+        """Put a replacement where the second half of a pair never came."""
+        if self._surrogate:
+            self._surrogate = ""
+            self._append("\ufffd", None)
+        for call in self._calls.values():
+            if call.surrogate:
+                call.surrogate = ""
+                self._append("\ufffd", call)
 
     def _note(self, output: Output) -> None:
         match output:
@@ -215,8 +311,8 @@ class Run:
                     raise ValueError("a handle is a short string")
                 self.handle = _clean(value)
                 self._notify()
-            case str():
-                raise AssertionError("can't happen: the caller takes strings")
+            case str() | FunctionCallPiece():
+                raise AssertionError("can't happen: the caller takes pieces")
             case _:
                 assert_never(output)
 
@@ -252,11 +348,11 @@ class Run:
         if now >= self._deadline:
             message = f"The answer wasn't complete after {self._limits.turn_timeout:g} seconds."
             self.stop(self._failed("turn_timeout", message, "server_error"))
-        elif now >= self._last_sign + self._limits.stall_timeout and not self.pieces:
+        elif now >= self._last_sign + self._limits.stall_timeout and not self._holds_pieces:
             message = f"The agent produced nothing for {self._limits.stall_timeout:g} seconds."
             self.stop(self._failed("agent_stalled", message, "server_error"))
         else:
-            if self.pieces:
+            if self._holds_pieces:
                 self._last_sign = now  # it waits for the store, not we for it
             self._watch()
 
@@ -269,6 +365,17 @@ class Run:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _join_surrogates(text: str) -> tuple[str, str]:
+    """Return *text* with surrogate pairs joined and lone ones replaced, and a first half at its end apart.
+
+    Some upstreams cut an emoji's two UTF-16 halves apart, each escaped in a JSON string of its own.
+    """
+    rest = ""
+    if text and "\ud800" <= text[-1] <= "\udbff":
+        text, rest = text[:-1], text[-1]
+    return _clean(text), rest
 
 
 def _clean(text: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from unbroken.sessions.conversation import Conversation, no_item
 from unbroken.sessions.entries import (
@@ -45,8 +45,19 @@ from unbroken.sessions.entries import (
 )
 from unbroken.sessions.errors import OutOfOrder, Refusal
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
-from unbroken.sessions.items import Concurrency, Message, SessionConfig, Text
-from unbroken.sessions.response import Ongoing, Outcome, Response, Standing
+from unbroken.sessions.items import (
+    CallHead,
+    Concurrency,
+    FunctionCall,
+    FunctionOutput,
+    FunctionTool,
+    Item,
+    NamedTool,
+    Produced,
+    SessionConfig,
+    ToolChoice,
+)
+from unbroken.sessions.response import Ongoing, Outcome, Response, ResponseOutput, Standing
 from unbroken.sessions.snapshot import RunningState, SessionState, decode_state, encode_state
 from unbroken.sessions.turn import Attempt, AttemptState, Signal
 
@@ -114,7 +125,7 @@ class Session:
                 response = self.responses[body.response_id]
                 if response.attempt.state is not AttemptState.STREAMING:  # else the table says: as it is
                     response.attempt.tell(Signal.PRODUCED)
-                response.parts += body.parts
+                response.outputs[body.output_index].parts += body.parts
                 response.ordinal += len(body.parts)
             case Submitted():
                 self._inputs.append((entry.seq, body))
@@ -195,11 +206,11 @@ class Session:
             case OutputStarted():
                 response = self.responses[body.response_id]
                 response.attempt.tell(Signal.PRODUCED)
-                response.item_id = body.item_id
-                response.previous = body.previous
+                call = None if body.call is UNSET else body.call
+                response.outputs.append(ResponseOutput(body.item_id, body.previous, call))
                 response.ordinal += 1
                 if body.in_conversation:
-                    begun = Message(body.item_id, "assistant", (), "in_progress")
+                    begun = response.outputs[-1].item("in_progress")
                     self._conversation.insert(begun, body.previous, is_open=True)
                     for waiting in self._in_conversation():
                         # It was asked for behind the same item, and comes behind this answer.
@@ -227,23 +238,23 @@ class Session:
         """Bytes that all items take, roughly."""
         return self._conversation.size
 
-    def items(self) -> list[Message]:
+    def items(self) -> list[Item]:
         """Return the conversation's whole items, in order."""
         return self._conversation.whole()
 
-    def item(self, item_id: str) -> Message | None:
+    def item(self, item_id: str) -> Item | None:
         """Return one item; None where there is none of that id. One being produced has no text yet."""
         return self._conversation.find(item_id)
 
     def standing(self) -> list[Standing]:
         """Return what to show to somebody who has seen nothing: items in order, and what is being said.
 
-        An item that is being produced appears in its place, as its response.
+        An item that is being produced appears in its place, as a part of its response.
         """
         begun = (each for each in self.responses.values() if each.ordinal)
-        return self._conversation.standing([Ongoing.of(each) for each in begun])
+        return self._conversation.standing([part for each in begun for part in Ongoing.of(each)])
 
-    def prompt(self, response_id: ResponseId) -> tuple[Message, ...]:
+    def prompt(self, response_id: ResponseId) -> tuple[Item, ...]:
         """Return the items that a response that is about to start has to answer.
 
         Those that were there when it was asked for, and the answers to what was asked before.
@@ -251,6 +262,13 @@ class Session:
         response = self.responses[response_id]
         given = response.request.input
         return tuple(self._conversation.through(response.anchor)) if given is None else given
+
+    def call_ids(self, response_id: ResponseId) -> set[str]:
+        """Return the names that the calls of a response that is about to start must not have."""
+        given = self.responses[response_id].request.input or ()
+        return self._conversation.call_ids | {
+            each.call_id for each in given if isinstance(each, FunctionCall)
+        }
 
     @property
     def is_running(self) -> bool:
@@ -308,9 +326,12 @@ class Session:
                         "The item is still being produced. Cancel its response first.",
                         param="item_id",
                     )
-                return [ItemDeleted(item.id, seq)]
+                return self._delete(item, seq)
             case UpdateConfig():
-                return [ConfigUpdated(_changed(self.config, command), seq)]
+                config = _changed(self.config, command)
+                tools = () if config.tools is UNSET else config.tools
+                _check_choice(config.tool_choice, tools, "session.tool_choice")
+                return [ConfigUpdated(config, seq)]
             case CreateResponse():
                 return self._begin(seq, command)
             case CancelResponse():
@@ -327,10 +348,42 @@ class Session:
             or len(conversation) >= self.limits.items
         ):
             raise _full(self.limits)
+        if isinstance(item, FunctionCall) and conversation.call(item.call_id) is not None:
+            raise Refusal(
+                "item_id_taken", f"A function call {item.call_id!r} exists already.", param="item.call_id"
+            )
+        if isinstance(item, FunctionOutput):
+            self._check_output(item)
         return conversation.place(command.previous)
+
+    def _check_output(self, output: FunctionOutput) -> None:
+        """Refuse an output that belongs to no function call, or to one that has its output."""
+        call_id, conversation = output.call_id, self._conversation
+        call = conversation.call(call_id)
+        if call is None:
+            message = f"There is no function call {call_id!r} in the conversation."
+            raise Refusal("item_not_found", message, param="item.call_id")
+        if conversation.is_open(call):
+            message = "The function call is still being produced. Wait for its `response.output_item.done`."
+            raise Refusal("item_in_progress", message, param="item.call_id")
+        if (known := conversation.output_of(call_id)) is not None:
+            message = f"The function call {call_id!r} has its output already: {known}."
+            raise Refusal("function_call_answered", message, param="item.call_id")
+
+    def _delete(self, item: Item, seq: int) -> list[Body]:
+        """Return what deletes an item; with a function call its output goes, which means nothing alone."""
+        deleted: list[Body] = [ItemDeleted(item.id, seq)]
+        if isinstance(item, FunctionCall) and self._conversation.call(item.call_id) == item.id:
+            output = self._conversation.output_of(item.call_id)
+            if output is not None:
+                deleted.insert(0, ItemDeleted(output, seq))
+        return deleted
 
     def _begin(self, seq: int, command: CreateResponse) -> list[Body]:
         response_id, request = command.response_id, command.request
+        _check_choice(
+            request.tool_choice_with(self.config), request.tools_with(self.config), "response.tool_choice"
+        )
         if not request.in_conversation:
             beside = len(self.responses) - len(self._in_conversation())
             if beside >= self.limits.beside:
@@ -394,12 +447,26 @@ class Session:
             return [ResponseStarted(first.id, first.request, turn=first.turn)]
         return []
 
-    def begin_output(self, response_id: ResponseId, item_id: ItemId, ordinal: int) -> OutputStarted:
-        """Return what begins a response's output, as its entry *ordinal*."""
+    def begin_output(
+        self,
+        response_id: ResponseId,
+        item_id: ItemId,
+        ordinal: int,
+        *,
+        call: CallHead | None = None,
+        index: int = 0,
+        behind: ItemId | None = None,
+    ) -> OutputStarted:
+        """Return what begins an output of a response, as its entry *ordinal*.
+
+        *behind* is the response's output before it, directly behind which it belongs.
+        """
         response = self.responses[response_id]
         in_conversation = response.request.in_conversation
-        previous = response.anchor if in_conversation else None
-        return OutputStarted(response_id, item_id, in_conversation, previous, ordinal)
+        previous = (behind or response.anchor) if in_conversation else None
+        return OutputStarted(
+            response_id, item_id, in_conversation, previous, ordinal, index, UNSET if call is None else call
+        )
 
     def finish(self, response_id: ResponseId, outcome: Outcome) -> Iterator[Body]:
         """Yield what ends a response. Everything it produced must have been applied."""
@@ -408,25 +475,26 @@ class Session:
         if response.attempt.state is AttemptState.CANCELLING and status != "interrupted":
             # However the responder ended meanwhile: the client was told that it is cancelled.
             status, reason = "cancelled", response.cancel_reason
-        output: tuple[Message, ...] = ()
+        items: list[Produced] = []
+        in_conversation = response.request.in_conversation
         ordinal = response.ordinal
-        if response.item_id is not None:
-            whole: Literal["completed", "incomplete"] = "completed" if status == "completed" else "incomplete"
-            text = "".join(response.parts)
-            item = Message(response.item_id, "assistant", (Text(text),), whole)
-            output = (item,)
-            yield OutputDone(response_id, item, response.request.in_conversation, response.previous, ordinal)
+        # All outputs end with the response: a call of one that was cut short is not for anybody to act on.
+        whole: Literal["completed", "incomplete"] = "completed" if status == "completed" else "incomplete"
+        for index, output in enumerate(response.outputs):
+            item = output.item(whole)
+            items.append(item)
+            yield OutputDone(response_id, item, in_conversation, output.previous, ordinal, index)
             ordinal += 1
         yield ResponseDone(
             response_id,
             status,
             ordinal,
-            output,
+            tuple(items),
             reason,
             outcome.failure if status in ("failed", "interrupted") else None,
             outcome.usage,
             response.request.metadata,
-            response.request.in_conversation,
+            in_conversation,
         )
 
     # Being moved.
@@ -480,6 +548,13 @@ def _full(limits: SessionLimits) -> Refusal:
     )
 
 
+def _check_choice(choice: ToolChoice | UnsetType, tools: tuple[FunctionTool, ...], param: str) -> None:
+    """Refuse the choice of a function that isn't there."""
+    if isinstance(choice, NamedTool) and all(tool.name != choice.name for tool in tools):
+        message = f"`tool_choice` names {choice.name!r}, which isn't among the tools."
+        raise Refusal("invalid_event", message, param=param)
+
+
 def _changed(config: SessionConfig, change: UpdateConfig) -> SessionConfig:
     return SessionConfig(
         model=config.model,
@@ -488,4 +563,6 @@ def _changed(config: SessionConfig, change: UpdateConfig) -> SessionConfig:
             config.max_output_tokens if change.max_output_tokens is UNSET else change.max_output_tokens
         ),
         concurrency=config.concurrency if change.concurrency is UNSET else change.concurrency,
+        tools=config.tools if change.tools is UNSET else change.tools,
+        tool_choice=config.tool_choice if change.tool_choice is UNSET else change.tool_choice,
     )

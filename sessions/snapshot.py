@@ -12,11 +12,29 @@ from msgspec import UNSET, Struct, UnsetType
 from unbroken.sessions.entries import FORMAT, Refused, Submitted
 from unbroken.sessions.errors import UnknownFormat
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId
-from unbroken.sessions.items import Message, ResponseRequest, SessionConfig
-from unbroken.sessions.response import Response
+from unbroken.sessions.items import CallHead, Item, ResponseRequest, SessionConfig
+from unbroken.sessions.response import Response, ResponseOutput
 from unbroken.sessions.turn import Attempt, AttemptState
 
-__all__ = ["RunningState", "SessionState", "decode_state", "encode_state"]
+__all__ = ["OutputState", "RunningState", "SessionState", "decode_state", "encode_state"]
+
+
+class OutputState(Struct, frozen=True):
+    """A :class:`ResponseOutput` as a snapshot holds it."""
+
+    item_id: ItemId
+    previous: ItemId | None
+    call: CallHead | None
+    text: str
+
+    @classmethod
+    def of(cls, output: ResponseOutput) -> OutputState:
+        """Return the state of *output*."""
+        return cls(output.item_id, output.previous, output.call, output.text)
+
+    def output(self) -> ResponseOutput:
+        """Return the output that this is the state of."""
+        return ResponseOutput(self.item_id, self.previous, self.call, [self.text] if self.text else [])
 
 
 class RunningState(Struct, frozen=True):
@@ -30,15 +48,20 @@ class RunningState(Struct, frozen=True):
     started_at: int
     ordinal: int
     item_id: ItemId | None
+    """Of its first output, as for what follows; None: it has none."""
     previous: ItemId | None
     handle: str | None
     text: str
     cancel_reason: str | None
+    call: CallHead | None = None
+    further: list[OutputState] = []
     anchor: ItemId | UnsetType | None = UNSET
 
     @classmethod
     def of(cls, response: Response) -> RunningState:
         """Return the state of *response*."""
+        outputs = [OutputState.of(each) for each in response.outputs]
+        first = outputs[0] if outputs else None
         return cls(
             response.id,
             response.attempt.state,
@@ -47,16 +70,21 @@ class RunningState(Struct, frozen=True):
             response.number,
             response.started_at,
             response.ordinal,
-            response.item_id,
-            response.previous,
+            None if first is None else first.item_id,
+            None if first is None else first.previous,
             response.handle,
-            "".join(response.parts),
+            "" if first is None else first.text,
             response.cancel_reason,
+            None if first is None else first.call,
+            outputs[1:],
             response.anchor,
         )
 
     def response(self, last: ItemId | None) -> Response:
         """Return the response that this is the state of; *last* is the conversation's last item."""
+        outputs = [each.output() for each in self.further]
+        if self.item_id is not None:
+            outputs.insert(0, OutputState(self.item_id, self.previous, self.call, self.text).output())
         return Response(
             Attempt(self.id, self.state),
             self.request,
@@ -64,10 +92,8 @@ class RunningState(Struct, frozen=True):
             number=self.number,
             started_at=self.started_at,
             ordinal=self.ordinal,
-            item_id=self.item_id,
-            previous=self.previous,
             handle=self.handle,
-            parts=[self.text] if self.text else [],
+            outputs=outputs,
             cancel_reason=self.cancel_reason,
             anchor=last if self.anchor is UNSET else self.anchor,
         )
@@ -81,7 +107,7 @@ class SessionState(Struct, frozen=True, kw_only=True):
     consumed: int
     principal: PrincipalId | None
     config: SessionConfig
-    items: list[tuple[Message, bool]]
+    items: list[tuple[Item, bool]]
     """In order, each with whether it is still being produced."""
     inputs: list[tuple[int, Submitted]]
     responses: list[RunningState]

@@ -3,6 +3,8 @@
 An agent is given a :class:`TurnInput` and yields what it produces, in order:
 
 - ``str``: a piece of the answer. It may be empty, and of any length.
+- :class:`FunctionCallPiece`: a piece of a call of one of the turn's tools, which the client runs.
+  Calls may be produced after or beside text, and several at once.
 - :class:`Working`: nothing yet, but alive (for example waiting in a queue).
 - :class:`Usage`: the bill. At most once; the last one counts.
 - :class:`Handle`: the upstream's own name for this response, for :meth:`Reattaching.reattach`.
@@ -16,7 +18,7 @@ Guarantees an agent gives:
   under a second.
 - What goes wrong it raises as an :class:`AgentError`. Nothing it raises or
   yields holds a secret or an upstream's internals.
-- It retries only before it has yielded a first piece of the answer.
+- It retries only before it has yielded a first piece of the answer, text or call.
 
 ::
 
@@ -41,8 +43,17 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from unbroken.sessions.errors import ResponderError
-from unbroken.sessions.items import Message, Usage
-from unbroken.sessions.responder import Finish, Handle, Output, Working
+from unbroken.sessions.items import (
+    FunctionCall,
+    FunctionOutput,
+    FunctionTool,
+    Item,
+    Message,
+    NamedTool,
+    ToolChoice,
+    Usage,
+)
+from unbroken.sessions.responder import Finish, FunctionCallPiece, Handle, Output, Working
 
 __all__ = [
     "Agent",
@@ -52,8 +63,16 @@ __all__ = [
     "AgentOutput",
     "ContextTooLong",
     "Finish",
+    "FunctionCall",
+    "FunctionCallPiece",
+    "FunctionOutput",
+    "FunctionTool",
     "Handle",
+    "Item",
+    "Message",
+    "NamedTool",
     "Reattaching",
+    "ToolChoice",
     "TurnInput",
     "UpstreamCut",
     "UpstreamMalformed",
@@ -82,7 +101,13 @@ class TurnInput:
     instructions: str
     """The system prompt. May be empty."""
     messages: tuple[Message, ...]
-    """The conversation, oldest first. May be empty."""
+    """The conversation's messages, oldest first. May be empty."""
+    items: tuple[Item, ...] = ()
+    """The same with the function calls, and what they returned, among them. An incomplete
+    call was cut short. Empty: there are only messages."""
+    tools: tuple[FunctionTool, ...] = ()
+    """The functions that the client can run."""
+    tool_choice: ToolChoice = "auto"
     max_output_tokens: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
 

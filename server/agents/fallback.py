@@ -1,4 +1,4 @@
-"""A chain of agents: the next one is asked when one fails before its first piece of text.
+"""A chain of agents: the next one is asked when one fails before its first piece, text or call.
 
 What a failure leads to is one table, in :mod:`~unbroken.server.agents.consequence`. After the first
 piece nothing leads on: an answer has one author, or it is cut short and says so.
@@ -218,7 +218,7 @@ class _Attempt:
         self._is_first = is_first
 
     async def outputs(self, patience: float | None) -> AsyncGenerator[AgentOutput, None]:
-        """Yield what the agent says; nothing but Working and Handle before its first piece of text."""
+        """Yield what the agent says; nothing but Working and Handle before its first piece."""
         outcome = "stopped"
         try:
             async with aclosing(self._member.agent.respond(self._own_turn())) as outputs:

@@ -11,7 +11,7 @@ open after ``[DONE]``.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, assert_never
 
 import msgspec
 import structlog
@@ -21,12 +21,21 @@ from unbroken.server.agents import window
 from unbroken.server.agents.base import (
     AgentOutput,
     Finish,
+    FunctionCall,
+    FunctionCallPiece,
+    FunctionOutput,
+    FunctionTool,
+    Item,
+    Message,
+    NamedTool,
+    ToolChoice,
     TurnInput,
     UpstreamMalformed,
     UpstreamReportedError,
     Usage,
     Working,
 )
+from unbroken.server.agents.calls import answered
 from unbroken.server.agents.sse import Event, EventStreamParser, EventTooLong
 from unbroken.server.agents.upstream import Upstream, cache_key_of, headers_for, user_of
 from unbroken.server.agents.upstream_failure import reported
@@ -126,23 +135,27 @@ class OpenAIAgent:
         )
 
     def _request(self, turn: TurnInput) -> dict[str, Any]:
-        messages = turn.messages
+        items = answered(turn.items or turn.messages)
+        tools = [_wire_tool(tool) for tool in turn.tools]
         output_limit = turn.max_output_tokens
         if self._context_tokens is not None:
             room = min(output_limit or _ANSWER_TOKENS, self._context_tokens // 2)
+            tool_tokens = window.estimate_tokens(msgspec.json.encode(tools).decode()) if tools else 0
             prompt = window.fit(
-                messages, instructions=turn.instructions, budget_tokens=self._context_tokens - room
+                items,
+                instructions=turn.instructions,
+                budget_tokens=self._context_tokens - room - tool_tokens,
             )
-            messages = prompt.messages
+            items = prompt.messages
             if output_limit is not None:
                 # Some servers refuse a limit that can't be reached within the window.
-                output_limit = min(output_limit, max(room, self._context_tokens - prompt.tokens))
+                output_limit = min(
+                    output_limit, max(room, self._context_tokens - prompt.tokens - tool_tokens)
+                )
         wire_messages = [{"role": "system", "content": turn.instructions}] if turn.instructions else []
-        # An answer that was stopped before its first word says nothing, and several servers refuse it.
-        wire_messages += [{"role": m.role, "content": m.text} for m in messages if m.text or m.role == "user"]
         request: dict[str, Any] = {
             "model": turn.model,
-            "messages": wire_messages,
+            "messages": [*wire_messages, *_wire_messages(items)],
             "stream": True,
             "stream_options": {"include_usage": True},
             "user": user_of(turn.principal),
@@ -150,6 +163,10 @@ class OpenAIAgent:
         }
         if self._upstream.is_openai:
             request["prompt_cache_key"] = cache_key_of(turn.session_id)
+        if tools:
+            request["tools"] = tools
+            if turn.tool_choice != "auto":
+                request["tool_choice"] = _wire_choice(turn.tool_choice)
         if output_limit is not None:
             request[self._output_limit_field or self._default_limit_field()] = output_limit
         return request
@@ -159,12 +176,57 @@ class OpenAIAgent:
         return "max_completion_tokens" if is_openai else "max_tokens"
 
 
+def _wire_messages(items: tuple[Item, ...]) -> list[dict[str, Any]]:
+    wire: list[dict[str, Any]] = []
+    for item in items:
+        match item:
+            case Message():
+                # An answer stopped before its first word says nothing, and several servers refuse it.
+                if item.text or item.role == "user":
+                    wire.append({"role": item.role, "content": item.text})
+            case FunctionCall():
+                # Some servers read the arguments; of a function without any, some models say nothing.
+                function = {"name": item.name, "arguments": item.arguments or "{}"}
+                call = {"id": item.call_id, "type": "function", "function": function}
+                # What was said and called in one answer is one message.
+                if not (wire and wire[-1]["role"] == "assistant"):
+                    wire.append({"role": "assistant", "content": None})
+                wire[-1].setdefault("tool_calls", []).append(call)
+            case FunctionOutput():
+                wire.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
+            case _:
+                assert_never(item)
+    return wire
+
+
+def _wire_tool(tool: FunctionTool) -> dict[str, Any]:
+    return {"type": "function", "function": msgspec.to_builtins(tool)}
+
+
+def _wire_choice(choice: ToolChoice) -> str | dict[str, Any]:
+    if isinstance(choice, NamedTool):
+        return {"type": "function", "function": {"name": choice.name}}
+    return choice
+
+
 # What the stream is made of: only what is read, everything optional.
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
 
 
 class _Delta(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -196,12 +258,13 @@ class _Answer:
         self._events = EventStreamParser()
         self._decode = msgspec.json.Decoder(_Chunk).decode
         self._finish_reason: str | None = None
+        self._calls: list[tuple[int | None, str | None]] = []  # by our number: the upstream's, and its id
         self.is_done = False  # [DONE] was seen
         self.usage: Usage | None = None
 
     @property
     def is_complete(self) -> bool:
-        """Whether all of the text is there."""
+        """Whether all of the text, and of the calls, is there."""
         return self.is_done or self._finish_reason is not None
 
     @property
@@ -215,8 +278,8 @@ class _Answer:
             case _:
                 return Finish("completed")
 
-    def feed(self, data: bytes) -> Iterator[str | Working]:
-        """Yield the pieces of text in *data*; one :class:`Working` if there are none.
+    def feed(self, data: bytes) -> Iterator[AgentOutput]:
+        """Yield the pieces of text and of calls in *data*; one :class:`Working` if there are none.
 
         Raises:
             UpstreamMalformed: When it isn't what the API says.
@@ -238,7 +301,7 @@ class _Answer:
         if is_silent:  # a heartbeat, reasoning, the role
             yield Working()
 
-    def _read(self, event: Event) -> Iterator[str]:
+    def _read(self, event: Event) -> Iterator[AgentOutput]:
         if event.type == "error":
             raise reported(msgspec.json.decode(event.data))
         chunk = self._decode(event.data)
@@ -254,10 +317,31 @@ class _Answer:
                 yield choice.delta.content
             if choice.delta.refusal:
                 yield choice.delta.refusal
+            for call in choice.delta.tool_calls or ():
+                yield self._piece(call)
         if choice.finish_reason in {"error", "abort"}:
             raise UpstreamReportedError
         if choice.finish_reason:
             self._finish_reason = choice.finish_reason
+
+    def _piece(self, call: _ToolCall) -> FunctionCallPiece:
+        """Return what the upstream says of a call.
+
+        Seen and allowed for: no index, the same index for each of several
+        calls, the id and the name repeated in every piece.
+        """
+        function = call.function or _Function()
+        for number in reversed(range(len(self._calls))):
+            index, call_id = self._calls[number]
+            is_other = bool(call.id and call.id != call_id and function.name)
+            if call.index in (index, None) and not is_other:
+                return FunctionCallPiece(number, function.arguments or "")
+        if not function.name:
+            raise msgspec.ValidationError
+        self._calls.append((call.index, call.id))
+        return FunctionCallPiece(
+            len(self._calls) - 1, function.arguments or "", call_id=call.id or "", name=function.name
+        )
 
 
 def _usage(counts: object) -> Usage | None:

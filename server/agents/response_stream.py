@@ -2,7 +2,8 @@
 
 The API in short: events with a ``type`` and a ``sequence_number``. First
 ``response.created``, with the response's id; text in
-``response.output_text.delta``; the last is ``response.completed``,
+``response.output_text.delta``; a function call in ``response.output_item.added``
+and ``response.function_call_arguments.delta``; the last is ``response.completed``,
 ``response.incomplete`` or ``response.failed``, with the whole response and the
 bill in it, or a flat ``error``. Whatever else comes is a sign of life. Seen in
 other servers and allowed for: ``[DONE]`` at the end, an ``error`` object as in
@@ -12,6 +13,7 @@ Chat Completions, no numbers, comments as heartbeats.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +24,7 @@ from unbroken.server.agents.base import (
     AgentError,
     AgentOutput,
     Finish,
+    FunctionCallPiece,
     Handle,
     UpstreamCut,
     UpstreamMalformed,
@@ -56,10 +59,18 @@ class _Response(msgspec.Struct):
     error: Any = None
 
 
+class _Item(msgspec.Struct):
+    type: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+
+
 class _Event(msgspec.Struct):
     type: str = ""
     delta: Any = None
     response: _Response | None = None
+    output_index: int = 0
+    item: _Item | None = None
     error: Any = None
 
 
@@ -71,6 +82,20 @@ class _TokenCounts(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
     input_tokens_details: _TokenDetails | None = None
+
+
+@dataclass(slots=True)
+class _Call:
+    """A function call of the answer."""
+
+    number: int
+    known: int
+    """Characters of its arguments that another stream has passed on; -1: not even its name."""
+    characters: int = 0  # that were read
+
+    @property
+    def position(self) -> int:
+        return max(self.known, self.characters)
 
 
 class ResponseAnswer:
@@ -96,7 +121,9 @@ class ResponseAnswer:
         self._events = EventStreamParser(max_event_bytes=_MAX_EVENT_BYTES)
         self._decode = msgspec.json.Decoder(_Event).decode
         self._offset = offset
-        self._characters = 0  # that were read, from the response's start
+        self._characters = 0  # of text that were read, from the response's start
+        self._calls: dict[int, _Call] = {}  # by their place among the response's items
+        self._known_calls: dict[int, int] = {}  # from another stream: each one's position
         self._tells_handle = tells_handle
         self._reason: str | None = None  # why it is incomplete
 
@@ -107,8 +134,16 @@ class ResponseAnswer:
 
     @property
     def position(self) -> int:
-        """How many characters have been passed on, from the response's start."""
+        """How much has been passed on, from the response's start. Grows with each output."""
+        calls = self._call_positions()
+        return self._text_position + sum(calls.values()) + len(calls)
+
+    @property
+    def _text_position(self) -> int:
         return max(self._offset, self._characters)
+
+    def _call_positions(self) -> dict[int, int]:
+        return self._known_calls | {place: call.position for place, call in self._calls.items()}
 
     @property
     def finish(self) -> Finish:
@@ -123,7 +158,8 @@ class ResponseAnswer:
 
     def resumed(self) -> ResponseAnswer:
         """Return what reads the same answer again, and passes on what this one hasn't."""
-        answer = ResponseAnswer(response_id=self.response_id, offset=self.position)
+        answer = ResponseAnswer(response_id=self.response_id, offset=self._text_position)
+        answer._known_calls = self._call_positions()
         answer.is_resumed = True
         return answer
 
@@ -159,6 +195,12 @@ class ResponseAnswer:
             case "response.output_text.delta" | "response.refusal.delta":
                 if text := self._new_text(said.delta):
                     yield text
+            case "response.output_item.added" if said.item is not None and said.item.type == "function_call":
+                if (begun := self._begin_call(said.output_index, said.item)) is not None:
+                    yield begun
+            case "response.function_call_arguments.delta":
+                if (piece := self._new_arguments(said.output_index, said.delta)) is not None:
+                    yield piece
             case "response.completed" | "response.incomplete":
                 self._end(said.response or _Response())
             case "response.failed" | "response.cancelled":
@@ -181,6 +223,25 @@ class ResponseAnswer:
         known = self._offset - self._characters
         self._characters += len(delta)
         return delta if known <= 0 else delta[known:]
+
+    def _begin_call(self, place: int, item: _Item) -> FunctionCallPiece | None:
+        """Return what begins a call; None: that has been passed on."""
+        if not item.name:
+            raise msgspec.ValidationError
+        call = self._calls[place] = _Call(len(self._calls), self._known_calls.get(place, -1))
+        if call.known >= 0:
+            return None
+        return FunctionCallPiece(call.number, call_id=item.call_id or "", name=item.name)
+
+    def _new_arguments(self, place: int, delta: object) -> FunctionCallPiece | None:
+        """Return what of *delta* hasn't been passed on; None: all of it has."""
+        call = self._calls.get(place)
+        if call is None or not isinstance(delta, str):
+            raise msgspec.ValidationError
+        known = call.known - call.characters
+        call.characters += len(delta)
+        new = delta if known <= 0 else delta[known:]
+        return FunctionCallPiece(call.number, new) if new else None
 
     def _end(self, response: _Response) -> None:
         self.is_over = self.is_done = True

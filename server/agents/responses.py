@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -27,11 +27,19 @@ from structlog.typing import FilteringBoundLogger
 from unbroken.server.agents.base import (
     AgentError,
     AgentOutput,
+    FunctionCall,
+    FunctionOutput,
+    FunctionTool,
     Handle,
+    Item,
+    Message,
+    NamedTool,
+    ToolChoice,
     TurnInput,
     UpstreamCut,
     UpstreamRejected,
 )
+from unbroken.server.agents.calls import answered
 from unbroken.server.agents.response_stream import ResponseAnswer
 from unbroken.server.agents.upstream import Request, Upstream, cache_key_of, headers_for, user_of
 
@@ -151,13 +159,9 @@ class ResponsesAgent:
 
     def _request(self, turn: TurnInput) -> dict[str, Any]:
         wire_messages = [{"role": "system", "content": turn.instructions}] if turn.instructions else []
-        # As in Chat: an answer that was stopped before its first word says nothing.
-        wire_messages += [
-            {"role": m.role, "content": m.text} for m in turn.messages if m.text or m.role == "user"
-        ]
         request: dict[str, Any] = {
             "model": turn.model,
-            "input": wire_messages,
+            "input": [*wire_messages, *_wire_items(answered(turn.items or turn.messages))],
             "stream": True,
             "store": self._is_background,
             "user": user_of(turn.principal),
@@ -167,6 +171,10 @@ class ResponsesAgent:
             request["background"] = True
         if self._upstream.is_openai:
             request["prompt_cache_key"] = cache_key_of(turn.session_id)
+        if turn.tools:
+            request["tools"] = [_wire_tool(tool) for tool in turn.tools]
+            if turn.tool_choice != "auto":
+                request["tool_choice"] = _wire_choice(turn.tool_choice)
         if turn.max_output_tokens is not None:
             request["max_output_tokens"] = turn.max_output_tokens
         return request
@@ -218,6 +226,34 @@ class ResponsesAgent:
                 problem = type(error).__name__
         if problem is not None:
             _log.warning("upstream did not confirm a cancel", error=problem)
+
+
+def _wire_items(items: tuple[Item, ...]) -> list[dict[str, Any]]:
+    wire: list[dict[str, Any]] = []
+    for item in items:
+        match item:
+            case Message():
+                # As in Chat: an answer that was stopped before its first word says nothing.
+                if item.text or item.role == "user":
+                    wire.append({"role": item.role, "content": item.text})
+            case FunctionCall():
+                head = {"type": "function_call", "call_id": item.call_id, "name": item.name}
+                wire.append({**head, "arguments": item.arguments or "{}"})
+            case FunctionOutput():
+                wire.append({"type": "function_call_output", "call_id": item.call_id, "output": item.output})
+            case _:
+                assert_never(item)
+    return wire
+
+
+def _wire_tool(tool: FunctionTool) -> dict[str, Any]:
+    # Left out, `strict` would be on, and refuse most schemas that weren't written for it.
+    fields = {"type": "function", "name": tool.name, "parameters": tool.parameters, "strict": False}
+    return fields if tool.description is None else {**fields, "description": tool.description}
+
+
+def _wire_choice(choice: ToolChoice) -> str | dict[str, Any]:
+    return {"type": "function", "name": choice.name} if isinstance(choice, NamedTool) else choice
 
 
 def _retrieval(response_id: str) -> Request:

@@ -2,11 +2,14 @@
 
 Plain text is echoed, in pieces of one word: ``You said: ...``. A last user
 message whose first character is a slash is a script instead, one verb to a
-line, done in order:
+line, done in order. When functions have returned something since the last
+message, that is what is answered: ``Returned: ...``
 
 ======================================  ==============================================================
 ``/tokens N [DELAY_MS]``                N numbered words (``word1 word2 ...``), each after the delay
 ``/say TEXT``                           TEXT, in pieces of one word
+``/call NAME [ARGUMENTS]``                a call of the function NAME with the rest of the line as arguments,
+                                        or ``{}``; a line more of it is a call beside it
 ``/working N MS``                       N times: waits MS milliseconds and reports that work goes on
 ``/empty``                              nothing
 ``/fail [CODE] [after N]``              N words, then raises the AgentError of that code
@@ -30,7 +33,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from typing import Final, TypeAlias
 
 from unbroken.server.agents.base import (
@@ -40,6 +43,10 @@ from unbroken.server.agents.base import (
     AgentOutput,
     ContextTooLong,
     Finish,
+    FunctionCall,
+    FunctionCallPiece,
+    FunctionOutput,
+    Message,
     TurnInput,
     UpstreamCut,
     UpstreamMalformed,
@@ -55,7 +62,9 @@ from unbroken.server.agents.base import (
 
 __all__ = ["BadScript", "ScriptedAgent", "answer_to"]
 
-_VERBS: Final = "/tokens /say /working /empty /fail /crash /stall /slow-close /length /filter"
+_VERBS: Final = "/tokens /say /call /working /empty /fail /crash /stall /slow-close /length /filter"
+_CALL_PIECE: Final = 8
+"""Characters."""
 _ERRORS: Final = (
     AgentError,
     AgentBusy,
@@ -97,7 +106,7 @@ class _Raise:
     error: Exception
 
 
-_Step: TypeAlias = str | Working | Finish | _Pause | _Hang | _Raise
+_Step: TypeAlias = str | FunctionCallPiece | Working | Finish | _Pause | _Hang | _Raise
 
 
 class ScriptedAgent:
@@ -159,7 +168,7 @@ class ScriptedAgent:
             words = sum(len(message.text.split()) for message in turn.messages)
             produced = 0
             finish: Finish | None = None
-            for step in _steps(_last_user_text(turn), self._delay):
+            for step in self._steps_of(turn):
                 match step:
                     case _Pause(seconds):
                         await asyncio.sleep(seconds)
@@ -171,10 +180,10 @@ class ScriptedAgent:
                         finish = step
                     case Working():
                         yield step
-                    case str() if produced == turn.max_output_tokens:
+                    case str() | FunctionCallPiece() if produced == turn.max_output_tokens:
                         finish = Finish("max_output_tokens")
                         break
-                    case str():
+                    case str() | FunctionCallPiece():
                         await asyncio.sleep(0)
                         produced += 1
                         yield step
@@ -183,6 +192,12 @@ class ScriptedAgent:
                 yield finish
         finally:
             self.running -= 1
+
+    def _steps_of(self, turn: TurnInput) -> Iterator[_Step]:
+        returned = [item.output for item in _since_last_message(turn) if isinstance(item, FunctionOutput)]
+        if returned:
+            return _paced(_split(f"Returned: {', '.join(returned)}"), self._delay)
+        return _steps(_last_user_text(turn), self._delay)
 
 
 def answer_to(text: str) -> str:
@@ -203,6 +218,15 @@ async def _hang(cleanup: float) -> None:
             await asyncio.sleep(cleanup)
 
 
+def _since_last_message(turn: TurnInput) -> list[FunctionCall | FunctionOutput]:
+    since: list[FunctionCall | FunctionOutput] = []
+    for item in reversed(turn.items):
+        if isinstance(item, Message):
+            break
+        since.insert(0, item)
+    return since
+
+
 def _last_user_text(turn: TurnInput) -> str:
     return next((message.text for message in reversed(turn.messages) if message.role == "user"), "")
 
@@ -210,21 +234,25 @@ def _last_user_text(turn: TurnInput) -> str:
 def _steps(text: str, delay: float) -> Iterator[_Step]:
     """Return what to do, made piece by piece as it is asked for; *text* is checked whole, at once."""
     if text.startswith("/"):
-        return chain.from_iterable([_perform(line) for line in text.splitlines() if line.strip()])
+        calls = count()
+        return chain.from_iterable([_perform(line, calls) for line in text.splitlines() if line.strip()])
     return _paced(_split(f"You said: {text}" if text.strip() else "You said nothing."), delay)
 
 
-def _perform(line: str) -> Iterator[_Step]:
-    """Return the steps of one line of a script."""
+def _perform(line: str, calls: Iterator[int]) -> Iterator[_Step]:
+    """Return the steps of one line of a script; *calls* numbers the function calls."""
     match line.split():
-        case ["/tokens", count]:
-            return _words(_number(count))
-        case ["/tokens", count, delay_ms]:
-            return _paced(_words(_number(count)), _number(delay_ms) / 1000)
+        case ["/tokens", number]:
+            return _words(_number(number))
+        case ["/tokens", number, delay_ms]:
+            return _paced(_words(_number(number)), _number(delay_ms) / 1000)
         case ["/say", _, *_]:
             return _split(line.split(maxsplit=1)[1])
-        case ["/working", count, ms]:
-            return _paced(repeat(Working(), _number(count)), _number(ms) / 1000)
+        case ["/call", name, *_]:
+            rest = line.split(maxsplit=2)[2:]
+            return _call(next(calls), name, rest[0] if rest else "{}")
+        case ["/working", number, ms]:
+            return _paced(repeat(Working(), _number(number)), _number(ms) / 1000)
         case ["/empty"]:
             return iter(())
         case ["/fail", *after]:
@@ -236,8 +264,8 @@ def _perform(line: str) -> Iterator[_Step]:
             return chain(_words(_after(after)), [_Hang()])
         case ["/slow-close", ms, *after]:
             return chain(_words(_after(after)), [_Hang(cleanup=_number(ms) / 1000)])
-        case ["/length", count]:
-            return chain(_words(_number(count)), [Finish("max_output_tokens")])
+        case ["/length", number]:
+            return chain(_words(_number(number)), [Finish("max_output_tokens")])
         case ["/filter", *after]:
             return chain(_words(_after(after)), [Finish("content_filter")])
         case _:
@@ -255,8 +283,14 @@ def _split(text: str) -> Iterator[str]:
     return (match.group() for match in re.finditer(r"\S+\s*", text))
 
 
-def _words(count: int) -> Iterator[str]:
-    return (f"word{number}" if number == 1 else f" word{number}" for number in range(1, count + 1))
+def _call(index: int, name: str, arguments: str) -> Iterator[FunctionCallPiece]:
+    yield FunctionCallPiece(index, name=name)
+    for start in range(0, len(arguments), _CALL_PIECE):
+        yield FunctionCallPiece(index, arguments[start : start + _CALL_PIECE])
+
+
+def _words(number_of: int) -> Iterator[str]:
+    return (f"word{number}" if number == 1 else f" word{number}" for number in range(1, number_of + 1))
 
 
 def _number(text: str) -> int:
@@ -269,8 +303,8 @@ def _after(words: list[str]) -> int:
     match words:
         case []:
             return 0
-        case ["after", count]:
-            return _number(count)
+        case ["after", number]:
+            return _number(number)
         case _:
             raise BadScript
 

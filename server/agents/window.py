@@ -1,8 +1,8 @@
 """Fits a conversation into a model's window.
 
 What doesn't fit leaves from the front, in whole turns: a question never loses
-its answer, nor an answer its question. Only the prompt is shortened; the
-session keeps everything.
+its answer, nor an answer its question, nor a function call its output. Only the
+prompt is shortened; the session keeps everything.
 
 This module is pure: the same conversation and budget give the same prompt, on
 any node.
@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_letters, whitespace
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from unbroken.server.agents.base import ContextTooLong
-from unbroken.sessions.items import Message
+from unbroken.sessions.items import FunctionCall, Item, Message
 
-__all__ = ["MESSAGE_OVERHEAD_TOKENS", "CountTokens", "Window", "estimate_tokens", "fit"]
+__all__ = ["MESSAGE_OVERHEAD_TOKENS", "CountTokens", "ItemT", "Window", "estimate_tokens", "fit"]
+
+ItemT = TypeVar("ItemT", bound=Item)
+"""What a conversation is made of: messages alone, or any items."""
 
 CountTokens = Callable[[str], int]
 """How many tokens a text has, in the model's own vocabulary or by estimate."""
@@ -35,10 +38,10 @@ _NOT_ASCII: Final = bytes(range(0x80, 0x100))
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Window(Generic[ItemT]):
     """The part of a conversation that fits."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[ItemT, ...]
     """Oldest first."""
     tokens: int
     """What *messages* and the instructions come to, by the counter that was used."""
@@ -61,13 +64,16 @@ def estimate_tokens(text: str) -> int:
 
 
 def fit(
-    messages: Sequence[Message],
+    messages: Sequence[ItemT],
     *,
     instructions: str = "",
     budget_tokens: int,
     count: CountTokens = estimate_tokens,
-) -> Window:
+) -> Window[ItemT]:
     """Return the newest turns of *messages* that fit into *budget_tokens*.
+
+    *messages* may hold function calls too, each with its output behind it, as
+    :func:`~unbroken.server.agents.calls.answered` arranges them.
 
     A turn is a user message and what follows it until the next one. The last
     turn always stays, and so do system messages ahead of the first user
@@ -90,7 +96,7 @@ def fit(
 
     """
     leading = 0
-    while leading < len(messages) and messages[leading].role == "system":
+    while leading < len(messages) and _role_of(messages[leading]) == "system":
         leading += 1
     tokens = sum(_tokens_of(message, count) for message in messages[:leading])
     if instructions:
@@ -115,13 +121,18 @@ def fit(
     )
 
 
-def _tokens_of(message: Message, count: CountTokens) -> int:
-    return count(message.text) + MESSAGE_OVERHEAD_TOKENS
+def _tokens_of(item: Item, count: CountTokens) -> int:
+    text = item.name + item.arguments if isinstance(item, FunctionCall) else item.text
+    return count(text) + MESSAGE_OVERHEAD_TOKENS
 
 
-def _turns_newest_first(messages: Sequence[Message], leading: int) -> list[tuple[int, int]]:
+def _role_of(item: Item) -> str | None:
+    return item.role if isinstance(item, Message) else None
+
+
+def _turns_newest_first(messages: Sequence[Item], leading: int) -> list[tuple[int, int]]:
     """Return the half-open ranges of the turns after the *leading* system messages, newest first."""
-    starts = [index for index in range(leading, len(messages)) if messages[index].role == "user"]
+    starts = [index for index in range(leading, len(messages)) if _role_of(messages[index]) == "user"]
     if leading < len(messages) and (not starts or starts[0] != leading):
         starts.insert(0, leading)  # what comes ahead of the first user message
     ends = [*starts[1:], len(messages)]

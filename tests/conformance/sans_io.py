@@ -108,14 +108,13 @@ class Room:
         if is_cancelled or self._chance.random() < 0.3:
             self._end(response)
             return
-        if response.item_id is None:
+        if not response.outputs:
             self._items += 1
             name = ItemId(f"item_{self.mark[-8:]}_{self._items}")
             self.write(self.session.begin_output(response.id, name, response.ordinal))
-        assert response.item_id is not None
         count = self._chance.choice((1, 1, 3, 70))
         parts = [*self._chance.choices(_PIECES, k=count), f"{self.mark} "]
-        self.write(Deltas(response.id, response.item_id, parts, response.ordinal))
+        self.write(Deltas(response.id, response.outputs[0].item_id, parts, response.ordinal))
 
     def _end(self, response: Response) -> None:
         self.write(*self.session.finish(response.id, self._chance.choice(_OUTCOMES)))

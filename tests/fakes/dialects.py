@@ -25,6 +25,11 @@ class Dialect(Protocol):
 
     def refusal(self, token: str) -> Payload: ...
 
+    def call(self, index: int, name: str, call_id: str) -> Payload:
+        """Return what begins a function call, the response's *index*-th."""
+
+    def arguments(self, index: int, piece: str) -> Payload: ...
+
     def reasoning(self, token: str) -> Payload: ...
 
     def ending(self, finish_reason: str | None, usage: Mapping[str, object]) -> list[Payload]:
@@ -61,6 +66,14 @@ class ChatDialect:
     def refusal(self, token: str) -> Payload:
         return chunk({"refusal": token})
 
+    def call(self, index: int, name: str, call_id: str) -> Payload:
+        function = {"name": name, "arguments": ""}
+        head = {"index": index, "id": call_id, "type": "function", "function": function}
+        return chunk({"tool_calls": [head]})
+
+    def arguments(self, index: int, piece: str) -> Payload:
+        return chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+
     def reasoning(self, token: str) -> Payload:
         return chunk({"reasoning_content": token})
 
@@ -95,6 +108,15 @@ class ResponsesDialect:
 
     def refusal(self, token: str) -> Payload:
         return self._of_part("response.refusal.delta", delta=token)
+
+    def call(self, index: int, name: str, call_id: str) -> Payload:
+        item = {"id": f"fc_{index}", "type": "function_call", "status": "in_progress", "arguments": ""}
+        item |= {"call_id": call_id, "name": name}
+        return self.event("response.output_item.added", output_index=index + 1, item=item)
+
+    def arguments(self, index: int, piece: str) -> Payload:
+        place = {"item_id": f"fc_{index}", "output_index": index + 1}
+        return self.event("response.function_call_arguments.delta", **place, delta=piece)
 
     def reasoning(self, token: str) -> Payload:
         return self.event(

@@ -276,6 +276,23 @@ class FakeUpstream:
 
         self._scripts.append(script)
 
+    def call(self, *calls: tuple[str, str], text: str = "") -> None:
+        """Say *text*, and call functions: pairs of a name and arguments. Their ids are call_0, call_1 ..."""
+
+        async def script(wire: Wire) -> None:
+            await wire.begin()
+            if text:
+                await wire.text(text)
+            for index, (name, arguments) in enumerate(calls):
+                await wire.event(wire.dialect.call(index, name, f"call_{index}"))
+                for start in range(0, len(arguments), 4):
+                    await wire.event(wire.dialect.arguments(index, arguments[start : start + 4]))
+            for payload in wire.dialect.ending("tool_calls", _counts(1)):
+                await wire.event(payload)
+            wire.end()
+
+        self._scripts.append(script)
+
     def status(
         self,
         code: int,
@@ -341,13 +358,17 @@ class FakeUpstream:
         cuts: Sequence[int] = (),
         how: Literal["reset", "end"] = "reset",
         finish_reason: str | None = "stop",
+        calls: Sequence[tuple[str, Sequence[str]]] = (),
     ) -> Kept:
-        """Answer with *pieces*, and hold the response: it can be read by its id, from any place.
+        """Answer with *pieces* and *calls*, and hold the response: it can be read by its id, from any place.
 
         Its streams, the first one included, are cut after so many events each.
         """
         dialect = ResponsesDialect(response_id)
         payloads = [*dialect.opening(), *map(dialect.text, pieces)]
+        for index, (name, arguments) in enumerate(calls):
+            payloads.append(dialect.call(index, name, f"call_{index}"))
+            payloads += [dialect.arguments(index, piece) for piece in arguments]
         payloads += dialect.ending(finish_reason, _counts(len(pieces)))
         kept = self._kept[response_id] = Kept(payloads, deque(cuts), how)
         self._scripts.append(kept.stream)

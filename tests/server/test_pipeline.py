@@ -26,7 +26,7 @@ def turn(config: SessionConfig | None = None, request: ResponseRequest | None = 
         attempt=1,
         config=config or SessionConfig("m"),
         request=request or ResponseRequest(),
-        messages=MESSAGES,
+        items=MESSAGES,
     )
 
 

@@ -613,7 +613,7 @@ async def test_a_responder_is_given_the_turn() -> None:
         assert (turn.session_id, turn.principal, turn.attempt) == (client.session_id, "alice", 1)
         assert turn.config.instructions == "be brief"
         assert turn.request.metadata == {"k": "v"}
-        assert [message.text for message in turn.messages] == ["one"]
+        assert [message.text for message in turn.items] == ["one"]
 
 
 async def test_a_queued_response_runs_when_the_first_has_ended() -> None:
@@ -627,7 +627,7 @@ async def test_a_queued_response_runs_when_the_first_has_ended() -> None:
         world.responder.last.end()
         await settle()
 
-        texts = [message.text for message in world.responder.last.turn.messages]
+        texts = [message.text for message in world.responder.last.turn.items]
         assert texts == ["one", "answer", "two"]
         assert actor_of(world, client).session.config.concurrency is Concurrency.QUEUE
 
@@ -643,7 +643,7 @@ async def test_an_interrupting_request_stops_the_other_first() -> None:
         await client.ask("two")
 
         assert first.is_closed
-        assert [message.text for message in world.responder.last.turn.messages] == ["one", "half", "two"]
+        assert [message.text for message in world.responder.last.turn.items] == ["one", "half", "two"]
         client.read()
         (done,) = client.of_type("response.done")
         assert done["response"]["unbroken"] == {"reason": "superseded"}

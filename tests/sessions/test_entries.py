@@ -5,32 +5,77 @@ from typing import Final, get_args
 
 import orjson
 import pytest
+from msgspec import UNSET
 
 from unbroken.sessions.entries import (
     FORMAT,
     Body,
     Command,
+    ConfigUpdated,
     Deltas,
     Entry,
+    ItemAdded,
+    OutputDone,
+    OutputStarted,
     Submitted,
     decode_entry,
     encode_entry,
     width,
 )
 from unbroken.sessions.errors import UnknownFormat
-from unbroken.sessions.ids import ItemId, Nonce, ResponseId
+from unbroken.sessions.ids import ItemId, Nonce, ResponseId, SessionId
+from unbroken.sessions.items import CallHead, FunctionTool, Item, NamedTool
+from unbroken.sessions.session import Session, SessionLimits
 
 RECORDED: Final = Path(__file__).parent / "data" / "log_v1.jsonl"
 """Every kind of entry as version 1 wrote it. Never changed: later versions must read it."""
+
+
+RECORDED_CALLS: Final = RECORDED.with_name("log_v1_calls.jsonl")
+"""What version 1 wrote once there were function calls. Never changed either."""
 
 
 def recorded() -> list[bytes]:
     return RECORDED.read_bytes().splitlines()
 
 
+def recorded_calls() -> list[bytes]:
+    return RECORDED_CALLS.read_bytes().splitlines()
+
+
 def test_what_format_1_wrote_is_read_and_written_the_same() -> None:
-    for line in recorded():
+    for line in recorded() + recorded_calls():
         assert encode_entry(decode_entry(line)) == line
+
+
+def test_the_second_record_holds_every_kind_of_item() -> None:
+    bodies = [decode_entry(line).body for line in recorded_calls()]
+    items = [body.item for body in bodies if isinstance(body, ItemAdded | OutputDone)]
+    (config,) = [body.config for body in bodies if isinstance(body, ConfigUpdated)]
+
+    assert {type(item) for item in items} == set(get_args(Item))
+    assert config.tools == (FunctionTool("f", "A function.", {"type": "object"}), FunctionTool("g"))
+    assert config.tool_choice == NamedTool("f")
+    (started,) = [body for body in bodies if isinstance(body, OutputStarted) and body.output_index == 1]
+    assert started.call == CallHead("call_1", "f")
+    assert [body.call_id for body in bodies if isinstance(body, Deltas)] == [UNSET, "call_1"]
+
+
+def test_the_second_record_makes_a_session_wherever_it_is_cut() -> None:
+    """A snapshot at any entry, also in the middle of the arguments, goes on as the session would."""
+    limits = SessionLimits()
+    entries = [decode_entry(line) for line in recorded_calls()]
+    for place in range(len(entries)):
+        session = Session(SessionId("s"), limits)
+        for entry in entries[:place]:
+            session.apply(entry)
+        standing = session.standing()
+        session = Session.restore(session.id, limits, session.snapshot())
+        assert session.standing() == standing
+        for entry in entries[place:]:
+            session.apply(entry)
+
+        assert [item.text for item in session.items()] == ["hi", "Well", '{"a": 1}', "one"]
 
 
 def test_the_record_holds_every_kind_of_entry_and_command() -> None:

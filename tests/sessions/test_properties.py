@@ -32,7 +32,8 @@ from unbroken.sessions.entries import CreateItem, Deltas, Entry, OutputDone, Res
 from unbroken.sessions.errors import CursorLost, LostTail, ResponderError, SessionError
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.ids import ChainId, SessionId, new_item_id
-from unbroken.sessions.items import Message, Text
+from unbroken.sessions.items import FunctionCall, FunctionOutput, Message, Text
+from unbroken.sessions.responder import FunctionCallPiece
 from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import Session, SessionLimits
 
@@ -147,6 +148,38 @@ class Conversation(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.world.responder.open)
+    @rule(
+        data=st.data(),
+        pieces=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(PIECES)), min_size=1, max_size=9),
+    )
+    def call(self, data: st.DataObject, pieces: list[tuple[int, str]]) -> None:
+        """Functions are called, perhaps several at once, under names that are sometimes taken."""
+        turn = data.draw(st.sampled_from(self.world.responder.open))
+        turn.say(*(FunctionCallPiece(index, piece, f"call_{index}", "f") for index, piece in pieces))
+        self.settle()
+
+    @precondition(lambda self: self.connected())
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        """A client says what a function has returned: perhaps twice, too early, or of a call that is gone."""
+        client = data.draw(st.sampled_from(self.connected()))
+        called = sorted({item["call_id"] for item in items_of(client.frames, "function_call")})
+        if called:
+            call_id = data.draw(st.sampled_from(called))
+            item = {"type": "function_call_output", "call_id": call_id, "output": f"of {call_id}"}
+            self.send(client, {"type": "conversation.item.create", "item": item})
+
+    @precondition(lambda self: self.connected())
+    @rule(data=st.data())
+    def delete_a_call(self, data: st.DataObject) -> None:
+        client = data.draw(st.sampled_from(self.connected()))
+        kinds = ("function_call", "function_call_output")
+        names = sorted({item["id"] for kind in kinds for item in items_of(client.frames, kind)})
+        if names:
+            name = data.draw(st.sampled_from(names))
+            self.send(client, {"type": "conversation.item.delete", "item_id": name})
+
+    @precondition(lambda self: self.world.responder.open)
     @rule(data=st.data(), how=st.sampled_from(["end", "fail", "crash"]))
     def end(self, data: st.DataObject, how: str) -> None:
         turn = data.draw(st.sampled_from(self.world.responder.open))
@@ -237,10 +270,10 @@ class Conversation(RuleBasedStateMachine):
             body = entry.body
             if isinstance(body, Deltas):
                 assert body.response_id not in ended, "a piece after the end"
-                said[body.response_id] = said.get(body.response_id, "") + "".join(body.parts)
+                said[body.item_id] = said.get(body.item_id, "") + "".join(body.parts)
             elif isinstance(body, OutputDone):
                 if not partial:
-                    assert body.item.text == said.get(body.response_id, "")
+                    assert body.item.text == said.get(body.item.id, "")
             elif isinstance(body, ResponseDone):
                 assert body.response_id not in ended, "ended twice"
                 ended.add(body.response_id)
@@ -269,7 +302,13 @@ class Conversation(RuleBasedStateMachine):
         actor = self.world.node.hub.get(self.session_id)
         assert actor is not None
         assert not actor.session.is_running
-        expected = [(item.id, item.text) for item in actor.session.items()]
+        items = actor.session.items()
+        expected = [(item.id, item.text) for item in items]
+        calls = [item.call_id for item in items if isinstance(item, FunctionCall)]
+        returned = [item.call_id for item in items if isinstance(item, FunctionOutput)]
+        assert len(set(calls)) == len(calls)
+        assert len(set(returned)) == len(returned)
+        assert set(returned) <= set(calls)
         for client in self.clients:
             assert view_of(client.frames) == expected
         self.check_rebuilt(actor.session)
@@ -290,6 +329,20 @@ class Conversation(RuleBasedStateMachine):
             assert rebuilt.snapshot() == live.snapshot()
 
 
+def items_of(frames: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Return the items of that type that were added to the conversation."""
+    added = [frame["item"] for frame in frames if frame["type"] == "conversation.item.added"]
+    return [item for item in added if item["type"] == kind]
+
+
+def text_of(item: dict[str, Any]) -> str:
+    match item:
+        case {"arguments": text} | {"output": text}:
+            return str(text)
+        case _:
+            return "".join(part["text"] for part in item["content"])
+
+
 def view_of(frames: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Return the conversation as a client pieces it together, checking the protocol on the way."""
     order: list[str] = []
@@ -307,12 +360,12 @@ def view_of(frames: list[dict[str, Any]]) -> list[tuple[str, str]]:
                 assert item["id"] not in texts
                 previous = frame.get("previous_item_id")
                 order.insert(0 if previous is None else order.index(previous) + 1, item["id"])
-                texts[item["id"]] = "".join(part["text"] for part in item["content"])
+                texts[item["id"]] = text_of(item)
                 if item["status"] == "in_progress":
                     open_items.add(item["id"])
             case "conversation.item.done":
                 item = frame["item"]
-                text = "".join(part["text"] for part in item["content"])
+                text = text_of(item)
                 assert texts[item["id"]] == text, "the deltas don't make the final text"
                 open_items.discard(item["id"])
             case "conversation.item.deleted":
@@ -321,7 +374,7 @@ def view_of(frames: list[dict[str, Any]]) -> list[tuple[str, str]]:
             case "response.created":
                 assert frame["response"]["id"] not in created
                 created.add(frame["response"]["id"])
-            case "response.output_text.delta":
+            case "response.output_text.delta" | "response.function_call_arguments.delta":
                 assert frame["response_id"] in created - done
                 if frame["item_id"] in texts:
                     texts[frame["item_id"]] += frame["delta"]

@@ -16,8 +16,8 @@ from tests.fakes.responder import ManualResponder, ManualTurn
 from tests.sessions.conversation import settle
 from unbroken.sessions.errors import ResponderError
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
-from unbroken.sessions.items import ResponseRequest, SessionConfig, Usage
-from unbroken.sessions.responder import Finish, Handle, Output, Responder, Turn, Working
+from unbroken.sessions.items import CallHead, ResponseRequest, SessionConfig, Usage
+from unbroken.sessions.responder import Finish, FunctionCallPiece, Handle, Output, Responder, Turn, Working
 from unbroken.sessions.response import Outcome
 from unbroken.sessions.run import CANCELLED, INTERRUPTED, Run, RunLimits
 
@@ -28,7 +28,7 @@ TURN: Final = Turn(
     attempt=1,
     config=SessionConfig("m"),
     request=ResponseRequest(),
-    messages=(),
+    items=(),
 )
 
 
@@ -581,3 +581,90 @@ async def test_whatever_a_responder_raises_ends_its_own_answer_alone(
         assert isinstance(bench.tasks[0].exception(), GeneratorExit)
     else:
         assert bench.tasks[0].exception() is None
+
+
+# Function calls.
+
+
+async def test_outputs_are_taken_in_the_order_in_which_they_began() -> None:
+    bench = Bench()
+    await bench.start()
+    await bench.say(FunctionCallPiece(3, "{", "k", "f"), "text", FunctionCallPiece(1, "", "", "g"))
+    (_, f, begun), (item_id, none, text), (_, g, silent) = bench.run.take_all()
+    await bench.say(FunctionCallPiece(3, "}"))
+    again = bench.run.take_all()
+
+    assert (f, begun) == (CallHead("k", "f"), ["{"])
+    assert (item_id, none, text) == ("i1", None, ["text"])
+    assert g is not None
+    assert (g.name, silent) == ("g", [])
+    assert g.call_id.startswith("call_")
+    assert [pieces for _, _, pieces in again] == [["}"], [], []]
+    assert not bench.run.has_news
+    assert (await bench.end()).status == "completed"
+
+
+async def test_no_two_calls_have_one_name() -> None:
+    bench = Bench()
+    bench.run.start(bench.spawn, bench.responder, TURN, {"taken"})
+    await settle()
+    await bench.say(
+        *(FunctionCallPiece(n, "", name, "f") for n, name in enumerate(["taken", "k", "k", "\n"]))
+    )
+    ids = [head.call_id for _, head, _ in bench.run.take_all() if head is not None]
+
+    assert ids[1] == "k"
+    assert len({"taken", *ids}) == 5
+    await bench.end()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 65])
+async def test_a_call_of_no_function_fails(name: str) -> None:
+    bench = Bench()
+    await bench.start()
+    await bench.say(FunctionCallPiece(0, "{}", "k", name))
+
+    assert bench.outcome.failure is not None
+    assert bench.outcome.failure.code == "agent_error"
+
+
+async def test_calls_and_text_share_the_bound() -> None:
+    bench = Bench(RunLimits(output_bytes=600))
+    await bench.start()
+    await bench.say("x" * 80, FunctionCallPiece(0, "{" + 9 * "y", "k", "f"))
+
+    assert (bench.outcome.status, bench.outcome.reason) == ("incomplete", "max_output_tokens")
+    assert [pieces for _, _, pieces in bench.run.take_all()] == [["x" * 80], ["{" + 7 * "y"]]
+
+
+async def test_more_calls_than_there_is_room_for_are_not_begun() -> None:
+    bench = Bench(RunLimits(output_bytes=1200))
+    await bench.start()
+    await bench.say(*(FunctionCallPiece(n, "", "", "f") for n in range(9)))
+
+    assert bench.outcome.status == "incomplete"
+    assert len(bench.run.take_all()) == 2
+
+
+async def test_pieces_of_calls_wait_for_the_store_too() -> None:
+    bench = Bench(RunLimits(stall_timeout=10))
+    await bench.start()
+    await bench.say(*(FunctionCallPiece(0, "x", "k", "f") for _ in range(600)))
+    taken = 0
+    while pieces := [piece for _, _, each in bench.run.take_all() for piece in each]:
+        assert len(pieces) <= 256
+        taken += len(pieces)
+        await settle()
+
+    assert taken == 600
+    await bench.end()
+
+
+async def test_surrogates_are_joined_within_each_output() -> None:
+    bench = Bench()
+    await bench.start()
+    call = FunctionCallPiece(0, "\ud83d", "k", "f")
+    await bench.say("\ud83d", call, "\ude00", FunctionCallPiece(0, "\ude00"), FunctionCallPiece(0, "\ud83d"))
+    await bench.end()
+
+    assert sorted("".join(pieces) for _, _, pieces in bench.run.take_all()) == ["😀", "😀\ufffd"]

@@ -81,7 +81,7 @@ class Told:
     def produce(self, name: str, *parts: str) -> None:
         response = self.session.responses[ResponseId(name)]
         item_id = ItemId(f"answer_{name}")
-        if response.item_id is None:
+        if not response.outputs:
             self.write(self.session.begin_output(response.id, item_id, response.ordinal))
         if parts:
             self.write(Deltas(response.id, item_id, list(parts), response.ordinal))
@@ -395,7 +395,7 @@ def test_an_item_is_found_by_its_id() -> None:
 def test_an_item_that_is_being_said_is_not_shown_as_whole() -> None:
     found = told_in("streaming").session.item("answer_r1")
 
-    assert found is not None
+    assert isinstance(found, Message)
     assert found.status == "in_progress"
     assert found.content == ()
 
@@ -924,7 +924,7 @@ def test_bounds_and_accounts_hold_whatever_happens(policy: Concurrency, taken: l
         beside = len(session.responses) - len(conversation)
         assert beside <= limits.beside
         assert sum(each.ordinal > 0 for each in active) <= 1, "two answers at once in the conversation"
-        begun = [Message(each.item_id, "assistant", ()) for each in conversation if each.item_id]
+        begun = [Message(said.item_id, "assistant", ()) for each in conversation for said in each.outputs]
         assert session.conversation_bytes == sum(item.size for item in [*session.items(), *begun])
         assert len({item.id for item in session.items()}) == len(session.items())
 

@@ -32,9 +32,9 @@ from unbroken.server.protocols.realtime.frames import (
 from unbroken.sessions.backends.base import InputKey
 from unbroken.sessions.entries import Command, CreateItem, CreateResponse, Entry, Refused, Submitted
 from unbroken.sessions.event_log import Position, Record, Slice
-from unbroken.sessions.ids import ChainId
-from unbroken.sessions.items import Message
-from unbroken.sessions.response import Standing
+from unbroken.sessions.ids import ChainId, ItemId
+from unbroken.sessions.items import Item
+from unbroken.sessions.response import Ongoing, Standing
 from unbroken.sessions.session import Session
 
 __all__ = ["RealtimeConnection", "Submission", "lone_error"]
@@ -101,7 +101,7 @@ class RealtimeConnection:
         frames: list[Frame] = [{"type": "session.created", "session": session}]
         previous: str | None = None
         for shown in preamble:
-            if isinstance(shown, Message):
+            if not isinstance(shown, Ongoing):
                 frames.append(item_frame("conversation.item.added", shown, previous))
                 frames.append(item_frame("conversation.item.done", shown, previous))
                 previous = shown.id
@@ -206,14 +206,14 @@ def _digest(command: Command, response: ResponseParam | None) -> bytes:
     """Return a digest of what a client said: without the ids that were minted, or what it referred to."""
     said: object = command
     if isinstance(command, CreateItem):
-        said = (command.item.role, command.item.content, command.previous)
+        said = (msgspec.structs.replace(command.item, id=ItemId("")), command.previous)
     elif isinstance(command, CreateResponse):
         said = response
     kind = type(command).__name__
     return hashlib.blake2b(msgspec.json.encode((kind, said)), digest_size=12).digest()
 
 
-def _bare(item: Message) -> Frame:
+def _bare(item: Item) -> Frame:
     return {"item": item_frame("", item, None)["item"]}
 
 

@@ -10,6 +10,7 @@ import re
 from typing import Any, Final, assert_never
 
 import msgspec
+import orjson
 from msgspec import UNSET, Struct
 
 from unbroken.server.protocols.realtime.frames import (
@@ -22,6 +23,8 @@ from unbroken.server.protocols.realtime.frames import (
     ResponseCreate,
     ResponseParam,
     SessionUpdate,
+    ToolChoiceParam,
+    ToolParam,
 )
 from unbroken.sessions.entries import (
     CancelResponse,
@@ -32,7 +35,19 @@ from unbroken.sessions.entries import (
     UpdateConfig,
 )
 from unbroken.sessions.ids import ItemId, new_item_id, new_response_id
-from unbroken.sessions.items import Concurrency, Message, ResponseRequest, Role, Text
+from unbroken.sessions.items import (
+    Concurrency,
+    FunctionCall,
+    FunctionOutput,
+    FunctionTool,
+    Item,
+    Message,
+    NamedTool,
+    ResponseRequest,
+    Role,
+    Text,
+    ToolChoice,
+)
 from unbroken.sessions.session import Session
 
 __all__ = ["MAX_ID_LENGTH", "DecodeError", "command_of", "decode_event"]
@@ -52,6 +67,11 @@ _MOST_REFERRED: Final = 512 * 1024
 _MOST_PARTS: Final = 64
 """Of one message."""
 
+_MOST_TOOLS: Final = 128
+
+_MOST_TOOL_BYTES: Final = 48 * 1024
+"""That all tools together may have, as JSON."""
+
 _MOST_WORDS: Final = 200
 """Characters of what is said to be wrong with an event."""
 
@@ -70,6 +90,7 @@ _UNSUPPORTED: Final = {
 }
 
 _NAME: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_ID_LENGTH}}}")
+_FUNCTION_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PATH: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 # A string that never ends takes in the rest, and no step is taken back: it would cost a square.
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
@@ -190,7 +211,7 @@ def command_of(
                 return _update(event)
             case ItemCreate():
                 previous = event.previous_item_id
-                return CreateItem(_message(event.item, "item"), previous)
+                return CreateItem(_item(event.item, "item"), previous)
             case ItemDelete():
                 return DeleteItem(event.item_id)
             case ResponseCreate():
@@ -226,6 +247,12 @@ def _update(event: SessionUpdate) -> UpdateConfig:
             if extension is None or extension.concurrency is UNSET
             else Concurrency(extension.concurrency)
         ),
+        tools=UNSET if wanted.tools is UNSET else _tools(wanted.tools or [], "session.tools"),
+        tool_choice=(
+            UNSET
+            if wanted.tool_choice is UNSET
+            else _tool_choice(wanted.tool_choice or "auto", "session.tool_choice")
+        ),
     )
 
 
@@ -251,19 +278,23 @@ def _request(wanted: ResponseParam, session: Session) -> ResponseRequest:
         max_output_tokens=_tokens(wanted.max_output_tokens, "response.max_output_tokens"),
         metadata=metadata or None,
         input=None if wanted.input is None else _input(wanted.input, session),
+        tools=None if wanted.tools is None else _tools(wanted.tools, "response.tools"),
+        tool_choice=(
+            None if wanted.tool_choice is None else _tool_choice(wanted.tool_choice, "response.tool_choice")
+        ),
     )
 
 
-def _input(items: list[ItemParam], session: Session) -> tuple[Message, ...]:
+def _input(items: list[ItemParam], session: Session) -> tuple[Item, ...]:
     if len(items) > _MOST_INPUT:
         message = f"`input` takes up to {_MOST_INPUT} items."
         raise DecodeError("invalid_event", message, param="response.input")
-    messages: list[Message] = []
+    given: list[Item] = []
     referred = 0
     for index, item in enumerate(items):
         param = f"response.input[{index}]"
         if item.type != "item_reference":
-            messages.append(_message(item, param))
+            given.append(_item(item, param))
             continue
         found = session.item(item.id or "")
         if found is None:
@@ -272,8 +303,71 @@ def _input(items: list[ItemParam], session: Session) -> tuple[Message, ...]:
         if referred > _MOST_REFERRED:
             message = f"The items referred to hold more than {_MOST_REFERRED} bytes. Refer to fewer."
             raise DecodeError("invalid_event", message, param=param)
-        messages.append(found)
-    return tuple(messages)
+        given.append(found)
+    _check_pairs(given)
+    return tuple(given)
+
+
+def _check_pairs(items: list[Item]) -> None:
+    """Refuse outputs in `input` that belong to no call ahead of them, or to one that has its output."""
+    called: set[str] = set()  # the calls that have no output yet
+    for index, item in enumerate(items):
+        if isinstance(item, FunctionCall):
+            called.add(item.call_id)
+        elif isinstance(item, FunctionOutput):
+            if item.call_id not in called:
+                message = (
+                    f"No function call {item.call_id[:64]!r} without an output is ahead of it in `input`."
+                )
+                raise DecodeError("item_not_found", message, param=f"response.input[{index}].call_id")
+            called.remove(item.call_id)
+
+
+def _tools(wanted: list[ToolParam], param: str) -> tuple[FunctionTool, ...]:
+    if len(wanted) > _MOST_TOOLS:
+        raise DecodeError("invalid_event", f"There may be up to {_MOST_TOOLS} tools.", param=param)
+    tools: list[FunctionTool] = []
+    size = 0
+    for index, tool in enumerate(wanted):
+        where = f"{param}[{index}]"
+        if tool.type not in (None, "function"):
+            message = f"Tools of type {tool.type[:64]!r} aren't supported. Only `function` is."
+            raise DecodeError("unsupported_tool", message, param=f"{where}.type")
+        name = _function_name(tool.name, f"{where}.name")
+        if any(name == other.name for other in tools):
+            message = f"There are two tools of the name {name!r}."
+            raise DecodeError("invalid_event", message, param=f"{where}.name")
+        try:
+            size += len(orjson.dumps([name, tool.description, tool.parameters]))
+        except (TypeError, ValueError):  # such as numbers that nobody could read again
+            message = "`parameters` can't be written as JSON again."
+            raise DecodeError("invalid_event", message, param=f"{where}.parameters") from None
+        tools.append(FunctionTool(name, tool.description, tool.parameters))
+    if size > _MOST_TOOL_BYTES:
+        message = f"All tools together may have up to {_MOST_TOOL_BYTES} bytes."
+        raise DecodeError("invalid_event", message, param=param)
+    return tuple(tools)
+
+
+def _tool_choice(wanted: str | ToolChoiceParam, param: str) -> ToolChoice:
+    match wanted:
+        case "auto" | "none" | "required":
+            return wanted
+        case ToolChoiceParam(type="function", name=name):
+            return NamedTool(_function_name(name, f"{param}.name"))
+        case ToolChoiceParam(type=kind):
+            message = f"Tools of type {kind[:64]!r} aren't supported. Only `function` is."
+            raise DecodeError("unsupported_tool", message, param=f"{param}.type")
+        case _:
+            message = "`tool_choice` must be `auto`, `none`, `required`, or a function by its name."
+            raise DecodeError("invalid_event", message, param=param)
+
+
+def _function_name(name: str | None, param: str) -> str:
+    if name is None or _FUNCTION_NAME.fullmatch(name) is None:
+        message = "A function's `name` must be 1 to 64 letters, digits, underscores and dashes."
+        raise DecodeError("invalid_event", message, param=param)
+    return name
 
 
 def _tokens(value: int | str | None, param: str) -> int | None:
@@ -285,13 +379,45 @@ def _tokens(value: int | str | None, param: str) -> int | None:
     return value
 
 
-def _message(item: ItemParam, param: str) -> Message:
-    if item.type != "message":
-        raise DecodeError(
-            "unsupported_item",
-            f"Items of type {item.type[:64]!r} aren't supported. Send a `message`.",
-            param=f"{param}.type",
-        )
+def _item(item: ItemParam, param: str) -> Item:
+    if item.id is not None:
+        _check_name(item.id, f"{param}.id", None)
+        if item.id == "root":
+            message = "`root` is what the beginning of the conversation is called. Give the item another id."
+            raise DecodeError("invalid_event", message, param=f"{param}.id")
+    item_id = new_item_id() if item.id is None else ItemId(item.id)
+    match item.type:
+        case "message":
+            return _message(item, item_id, param)
+        case "function_call":
+            name = _function_name(item.name, f"{param}.name")
+            arguments = _required(item.arguments, f"{param}.arguments")
+            return FunctionCall(item_id, _call_id(item, param), name, arguments)
+        case "function_call_output":
+            return FunctionOutput(item_id, _call_id(item, param), _required(item.output, f"{param}.output"))
+        case _:
+            raise DecodeError(
+                "unsupported_item",
+                f"Items of type {item.type[:64]!r} aren't supported. "
+                "Send a `message`, `function_call` or `function_call_output`.",
+                param=f"{param}.type",
+            )
+
+
+def _call_id(item: ItemParam, param: str) -> str:
+    call_id = _required(item.call_id, f"{param}.call_id")
+    _check_name(call_id, f"{param}.call_id", None)
+    return call_id
+
+
+def _required(text: str | None, param: str) -> str:
+    if text is None:
+        name = param.rpartition(".")[2]
+        raise DecodeError("invalid_event", f"The item needs a `{name}`, a string.", param=param)
+    return text
+
+
+def _message(item: ItemParam, item_id: ItemId, param: str) -> Message:
     role = item.role
     if role is None or role not in _PARTS_OF_ROLE:
         raise DecodeError(
@@ -315,12 +441,6 @@ def _message(item: ItemParam, param: str) -> Message:
         if part.text is None:
             raise DecodeError("invalid_event", "The part needs a `text`.", param=f"{where}.text")
         parts.append(Text(part.text))
-    if item.id is not None:
-        _check_name(item.id, f"{param}.id", None)
-        if item.id == "root":
-            message = "`root` is what the beginning of the conversation is called. Give the item another id."
-            raise DecodeError("invalid_event", message, param=f"{param}.id")
-    item_id = new_item_id() if item.id is None else ItemId(item.id)
     return Message(item_id, _role(role), tuple(parts))
 
 

@@ -8,7 +8,7 @@ clients drop an event with a null they don't expect.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import orjson
 from msgspec import UNSET
@@ -27,7 +27,18 @@ from unbroken.sessions.entries import (
 )
 from unbroken.sessions.event_log import Record, Slice
 from unbroken.sessions.ids import ItemId, SessionId
-from unbroken.sessions.items import Message, SessionConfig, Usage
+from unbroken.sessions.items import (
+    CallHead,
+    FunctionCall,
+    FunctionOutput,
+    FunctionTool,
+    Item,
+    ItemStatus,
+    Message,
+    NamedTool,
+    SessionConfig,
+    Usage,
+)
 from unbroken.sessions.response import Ongoing
 
 __all__ = [
@@ -92,6 +103,8 @@ class RealtimeEncoder:
             "content_index": piece.content_index,
             "delta": "",
         }
+        if piece.call_id is not UNSET:
+            _turn_to_arguments(frame, piece.call_id)
         if len(piece.parts) == 1:
             frame["event_id"] = f"{prefix}{piece.seq}.{piece.nonces[0]:x}.0"
             frame["delta"] = piece.parts[0]
@@ -147,45 +160,61 @@ class RealtimeEncoder:
                 return []
 
     def ongoing(self, response: Ongoing, previous: str | None) -> list[Frame]:
-        """Return a response that is being said, as far as it has been said, in as few frames as it takes."""
+        """Return an output that is being said, as far as it has been said, in as few frames as it takes."""
         request = response.request
-        frames = [self._created(response.response_id, request.metadata, request.in_conversation)]
+        frames: list[Frame] = []
+        if response.output_index == 0:
+            frames.append(self._created(response.response_id, request.metadata, request.in_conversation))
         item_id = response.item_id
         if item_id is not None:
             behind = None if previous is None else ItemId(previous)
-            begun = OutputStarted(response.response_id, item_id, response.in_conversation, behind, 0)
-            said = {"response_id": begun.response_id, "item_id": item_id, "delta": response.text}
-            place = {"output_index": begun.output_index, "content_index": 0}
+            call, index = response.call, response.output_index
+            begun = OutputStarted(
+                response.response_id,
+                item_id,
+                response.in_conversation,
+                behind,
+                0,
+                index,
+                UNSET if call is None else call,
+            )
             frames += self._output_started(begun)
-            frames.append({"type": "response.output_text.delta", **said, **place})
+            said = {"response_id": begun.response_id, "item_id": item_id, "delta": response.text}
+            delta = {"type": "response.output_text.delta", **said, "output_index": index, "content_index": 0}
+            if call is not None:
+                _turn_to_arguments(delta, call.call_id)
+            frames.append(delta)
         return frames
 
     def _output_started(self, body: OutputStarted) -> list[Frame]:
-        item = {
-            "id": body.item_id,
-            "object": "realtime.item",
-            "type": "message",
-            "status": "in_progress",
-            "role": "assistant",
-            "content": [],
-        }
+        if body.call is UNSET:
+            item = item_fields(Message(body.item_id, "assistant", (), "in_progress"))
+        else:
+            item = _call_fields(body.item_id, body.call, "", "in_progress")
         added = {"response_id": body.response_id, "output_index": body.output_index}
         frames: list[Frame] = [{"type": "response.output_item.added", **added, "item": item}]
         if body.in_conversation:
             frames.append({"type": "conversation.item.added", **_behind(body.previous), "item": item})
-        part = {"item_id": body.item_id, "content_index": 0, "part": {"type": "text", "text": ""}}
-        frames.append({"type": "response.content_part.added", **added, **part})
+        if body.call is UNSET:
+            part = {"item_id": body.item_id, "content_index": 0, "part": {"type": "text", "text": ""}}
+            frames.append({"type": "response.content_part.added", **added, **part})
         return frames
 
     def _output_done(self, body: OutputDone) -> list[Frame]:
-        item, text = item_fields(body.item), body.item.text
+        item = item_fields(body.item)
         done = {"response_id": body.response_id, "output_index": body.output_index}
-        content = {**done, "item_id": body.item.id, "content_index": 0}
-        frames: list[Frame] = [
-            {"type": "response.output_text.done", **content, "text": text},
-            {"type": "response.content_part.done", **content, "part": {"type": "text", "text": text}},
-            {"type": "response.output_item.done", **done, "item": item},
-        ]
+        content = {**done, "item_id": body.item.id}
+        frames: list[Frame] = []
+        if isinstance(body.item, FunctionCall):
+            call = {"call_id": body.item.call_id, "name": body.item.name, "arguments": body.item.arguments}
+            frames.append({"type": "response.function_call_arguments.done", **content, **call})
+        else:
+            text = body.item.text
+            content["content_index"] = 0
+            part = {"type": "text", "text": text}
+            frames.append({"type": "response.output_text.done", **content, "text": text})
+            frames.append({"type": "response.content_part.done", **content, "part": part})
+        frames.append({"type": "response.output_item.done", **done, "item": item})
         if body.in_conversation:
             frames.append({"type": "conversation.item.done", **_behind(body.previous), "item": item})
         return frames
@@ -256,14 +285,50 @@ def session_fields(session_id: SessionId, config: SessionConfig) -> Frame:
         "output_modalities": ["text"],
         "instructions": config.instructions,
         "max_output_tokens": "inf" if config.max_output_tokens is None else config.max_output_tokens,
-        "tools": [],
-        "tool_choice": "auto",
+        "tools": [] if config.tools is UNSET else [_tool_fields(tool) for tool in config.tools],
+        "tool_choice": _choice_fields(config),
         "unbroken": {"concurrency": config.concurrency.value},
     }
 
 
-def item_fields(item: Message) -> Frame:
+def _tool_fields(tool: FunctionTool) -> Frame:
+    fields: Frame = {"type": "function", "name": tool.name}
+    if tool.description is not None:
+        fields["description"] = tool.description
+    if tool.parameters is not None:
+        fields["parameters"] = tool.parameters
+    return fields
+
+
+def _choice_fields(config: SessionConfig) -> str | Frame:
+    match config.tool_choice:
+        case NamedTool(name=name):
+            return {"type": "function", "name": name}
+        case str() as choice:
+            return choice
+        case _:
+            return "auto"
+
+
+def item_fields(item: Item) -> Frame:
     """Return an item as clients see it."""
+    match item:
+        case FunctionCall():
+            head = CallHead(item.call_id, item.name)
+            return _call_fields(item.id, head, item.arguments, item.status)
+        case FunctionOutput():
+            return {
+                "id": item.id,
+                "object": "realtime.item",
+                "type": "function_call_output",
+                "status": item.status,
+                "call_id": item.call_id,
+                "output": item.output,
+            }
+        case Message():
+            pass
+        case _:
+            assert_never(item)
     kind = "output_text" if item.role == "assistant" else "input_text"
     return {
         "id": item.id,
@@ -275,7 +340,26 @@ def item_fields(item: Message) -> Frame:
     }
 
 
-def item_frame(kind: str, item: Message, previous: str | None) -> Frame:
+def _call_fields(item_id: ItemId, call: CallHead, arguments: str, status: ItemStatus) -> Frame:
+    return {
+        "id": item_id,
+        "object": "realtime.item",
+        "type": "function_call",
+        "status": status,
+        "call_id": call.call_id,
+        "name": call.name,
+        "arguments": arguments,
+    }
+
+
+def _turn_to_arguments(frame: Frame, call_id: str) -> None:
+    """Make a delta of text one of a function call's arguments."""
+    frame["type"] = "response.function_call_arguments.delta"
+    del frame["content_index"]
+    frame["call_id"] = call_id
+
+
+def item_frame(kind: str, item: Item, previous: str | None) -> Frame:
     """Return a ``conversation.item`` event."""
     return {"type": kind, **_behind(previous), "item": item_fields(item)}
 

@@ -6,7 +6,7 @@ aren't listed are skipped: clients send many that don't apply to text.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -24,6 +24,8 @@ __all__ = [
     "SessionExtension",
     "SessionParam",
     "SessionUpdate",
+    "ToolChoiceParam",
+    "ToolParam",
 ]
 
 
@@ -54,6 +56,26 @@ class ItemParam(Struct, frozen=True):
     id: str | None = None
     role: str | None = None
     content: list[PartParam] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | None = None
+
+
+class ToolParam(Struct, frozen=True):
+    """A tool."""
+
+    type: str | None = "function"
+    name: str | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class ToolChoiceParam(Struct, frozen=True):
+    """The choice of one tool."""
+
+    type: str = "function"
+    name: str | None = None
 
 
 class SessionParam(Struct, frozen=True):
@@ -62,6 +84,8 @@ class SessionParam(Struct, frozen=True):
     type: str = "realtime"
     instructions: str | UnsetType = UNSET
     max_output_tokens: int | Literal["inf"] | UnsetType = UNSET
+    tools: list[ToolParam] | UnsetType | None = UNSET
+    tool_choice: str | ToolChoiceParam | UnsetType | None = UNSET
     unbroken: SessionExtension | None = None
 
 
@@ -72,6 +96,8 @@ class ResponseParam(Struct, frozen=True):
     instructions: str | None = None
     max_output_tokens: int | Literal["inf"] | None = None
     metadata: dict[str, str] | None = None
+    tools: list[ToolParam] | None = None
+    tool_choice: str | ToolChoiceParam | None = None
     input: list[ItemParam] | None = None
 
 

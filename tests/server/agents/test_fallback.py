@@ -23,6 +23,7 @@ from unbroken.server.agents.base import (
     AgentOutput,
     ContextTooLong,
     Finish,
+    FunctionCallPiece,
     Handle,
     TurnInput,
     UpstreamCut,
@@ -183,6 +184,19 @@ async def test_nothing_leads_on_after_the_first_piece(kind: type[AgentError]) ->
 
     assert outputs == ["one"]
     assert chain.asked == [1, 0]
+
+
+async def test_nothing_leads_on_after_a_call_has_begun() -> None:
+    call = FunctionCallPiece(0, name="f")
+    chain = Chain(FakeAgent([Working(), call, UpstreamCut()]), FakeAgent(["two"]))
+    outputs: list[AgentOutput] = []
+    with pytest.raises(UpstreamCut):
+        async with aclosing(chain.agent.respond(turn("hi"))) as answer:
+            async for output in answer:
+                outputs.append(output)  # noqa: PERF401 - what came before the error counts
+
+    assert outputs == [Working(), call]
+    assert chain.told.answers == [("a", "default")]
 
 
 async def test_bug_in_an_agent_ends_the_turn() -> None:

@@ -12,6 +12,9 @@ from tests.server.agents.upstream_contract import KEY, SECRET, UpstreamContract,
 from unbroken.server.agents.base import (
     ContextTooLong,
     Finish,
+    FunctionCallPiece,
+    FunctionTool,
+    NamedTool,
     UpstreamMalformed,
     UpstreamReportedError,
     Usage,
@@ -274,3 +277,66 @@ async def test_output_limit_goes_by_the_name_that_the_address_knows(base_url: st
 
     assert agent._request(turn("hi", max_output_tokens=5))[field] == 5
     await agent.stop()
+
+
+def call_piece(arguments: str | None, name: str | None = None, **fields: Any) -> dict[str, object]:
+    return chunk({"tool_calls": [{"function": {"name": name, "arguments": arguments}, **fields}]})
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [
+            call_piece("", "f", index=0, id="k", type="function"),
+            call_piece("{", index=0),
+            call_piece("[]", "g", index=1, id="l"),
+            call_piece("}", index=0),
+        ],
+        [call_piece("{", "f", id="k"), call_piece("}"), call_piece("[]", "g", id="l")],
+        [call_piece("{}", "f", index=0, id="k"), call_piece("[]", "g", index=0, id="l")],
+        [
+            call_piece("{", "f", index=0, id="k"),
+            call_piece("}", "f", index=0, id="k"),
+            call_piece("[]", "g", index=7, id="l"),
+            call_piece(None, index=7, id=""),
+        ],
+    ],
+    ids=["as OpenAI", "without an index", "all with one index", "everything each time"],
+)
+async def test_calls_are_read_as_servers_write_them(
+    agent: OpenAIAgent, upstream: FakeUpstream, pieces: list[object]
+) -> None:
+    upstream.events(*pieces, chunk({}, finish_reason="tool_calls"), "[DONE]")
+    outputs = await collect(agent, turn("hi"))
+
+    calls = [output for output in outputs if isinstance(output, FunctionCallPiece)]
+    assert "".join(call.arguments for call in calls if call.index == 0) == "{}"
+    assert "".join(call.arguments for call in calls if call.index == 1) == "[]"
+    assert [(call.index, call.name, call.call_id) for call in calls if call.name] == [
+        (0, "f", "k"),
+        (1, "g", "l"),
+    ]
+    assert outputs[-1] == Finish("completed")
+
+
+async def test_call_without_a_name_is_malformed(agent: OpenAIAgent, upstream: FakeUpstream) -> None:
+    upstream.events(call_piece("{}", index=0))
+
+    await fails(agent, UpstreamMalformed)
+
+
+async def test_tools_take_up_room_in_the_window(upstream: FakeUpstream) -> None:
+    tool = FunctionTool("f", "A function. " * 20, {"type": "object"})
+    agent = agent_for(upstream, context_tokens=300)
+    await agent.start()
+    await collect(agent, turn("a" * 240, "last", max_output_tokens=100))
+    await collect(
+        agent, turn("a" * 240, "last", max_output_tokens=100, tools=(tool,), tool_choice=NamedTool("f"))
+    )
+    await agent.stop()
+
+    plain, with_tools = (request.json for request in upstream.requests)
+    assert [len(plain["messages"]), len(with_tools["messages"])] == [2, 1]
+    assert "tools" not in plain
+    assert with_tools["tools"][0]["function"]["name"] == "f"
+    assert with_tools["tool_choice"] == {"type": "function", "function": {"name": "f"}}

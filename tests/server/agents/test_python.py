@@ -11,8 +11,19 @@ from structlog.testing import capture_logs
 
 from tests.server.agents.agent_contract import AgentContract, Subject, collect, text_of, turn
 from tests.server.realtime.serving import serving
-from unbroken.server.agents.base import AgentError, TurnInput, UpstreamRateLimited, Usage, Working
+from unbroken.server.agents.base import (
+    AgentError,
+    FunctionCall,
+    FunctionCallPiece,
+    FunctionOutput,
+    FunctionTool,
+    TurnInput,
+    UpstreamRateLimited,
+    Usage,
+    Working,
+)
 from unbroken.server.agents.python import InvalidTarget, PythonAgent
+from unbroken.sessions.ids import ItemId
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 
@@ -283,3 +294,17 @@ async def test_a_bug_in_it_shows_as_the_docs_say(body: str, code: str, event: st
     assert not any(cause in repr(error) for cause in ("secret", "int", "42", "5", "tired", "Value"))
     (line,) = [each for each in logs if each["log_level"] == "error"]
     assert line["event"] == event
+
+
+@pytest.mark.usefixtures("directory")
+async def test_example_with_tools_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(EXAMPLES)
+    call = FunctionCall(ItemId("a"), "k", "f", "{}")
+    items = (call, FunctionOutput(ItemId("b"), "k", "rain"))
+
+    assert await answers("agent_tools:answer", "hi", tools=(FunctionTool("f"),)) == [
+        FunctionCallPiece(0, name="f"),
+        FunctionCallPiece(0, '{"text": "hi"}'),
+    ]
+    assert await answers("agent_tools:answer", "hi", items=items) == ["The function says: rain"]
+    assert await answers("agent_tools:answer", "hi") == ["There is nothing to call."]

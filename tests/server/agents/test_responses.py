@@ -17,6 +17,7 @@ from tests.server.agents.upstream_contract import KEY, SECRET, UpstreamContract,
 from unbroken.server.agents.base import (
     AgentOutput,
     Finish,
+    FunctionCallPiece,
     Handle,
     Reattaching,
     UpstreamCut,
@@ -419,3 +420,23 @@ async def test_cancel_outlives_who_asked_for_it(
     assert not request.disconnected.is_set()
     await background.stop()
     await request.disconnected.wait()
+
+
+@pytest.mark.parametrize("place", range(1, 13))
+async def test_calls_survive_a_cut_stream(
+    background: ResponsesAgent, upstream: FakeUpstream, place: int
+) -> None:
+    upstream.keep(
+        "a", "b", calls=[("f", ["{", "}"]), ("g", []), ("h", ["[", "1", "]"])], cuts=[place, place + 1]
+    )
+    outputs = await collect(background, turn("hi"))
+
+    calls = [output for output in outputs if isinstance(output, FunctionCallPiece)]
+    arguments = ["".join(call.arguments for call in calls if call.index == index) for index in range(3)]
+    assert text_of(outputs) == "ab"
+    assert [(call.name, call.call_id) for call in calls if call.name] == [
+        ("f", "call_0"),
+        ("g", "call_1"),
+        ("h", "call_2"),
+    ]
+    assert arguments == ["{}", "", "[1]"]

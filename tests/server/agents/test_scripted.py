@@ -6,8 +6,19 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.server.agents.agent_contract import AgentContract, Subject, collect, message, text_of, turn
-from unbroken.server.agents.base import AgentError, Finish, TurnInput, UpstreamRateLimited, Usage, Working
+from unbroken.server.agents.base import (
+    AgentError,
+    Finish,
+    FunctionCall,
+    FunctionCallPiece,
+    FunctionOutput,
+    TurnInput,
+    UpstreamRateLimited,
+    Usage,
+    Working,
+)
 from unbroken.server.agents.scripted import BadScript, ScriptedAgent, answer_to
+from unbroken.sessions.ids import ItemId
 
 
 class ScriptedSubject(Subject):
@@ -118,6 +129,19 @@ async def test_slow_close_takes_its_time(agent: ScriptedAgent) -> None:
     assert agent.running == 0
 
 
+async def test_functions_are_called_and_their_output_answered(agent: ScriptedAgent) -> None:
+    script = '/call f {"a": "b c"}\n/call g'
+    pieces = [each for each in await collect(agent, turn(script)) if isinstance(each, FunctionCallPiece)]
+    asked = message(script)
+    call, output = FunctionCall(ItemId("a"), "k", "f", "{}"), FunctionOutput(ItemId("b"), "k", "/tokens 9")
+    answer = await collect(agent, turn(asked, items=(asked, call, output)))
+
+    assert [(piece.index, piece.name) for piece in pieces if piece.name] == [(0, "f"), (1, "g")]
+    assert "".join(piece.arguments for piece in pieces if piece.index == 0) == '{"a": "b c"}'
+    assert "".join(piece.arguments for piece in pieces if piece.index == 1) == "{}"
+    assert text_of(answer) == "Returned: /tokens 9"
+
+
 @pytest.mark.parametrize(
     "script",
     [
@@ -129,6 +153,7 @@ async def test_slow_close_takes_its_time(agent: ScriptedAgent) -> None:
         "/fail nothing",
         "/stall after",
         "/say",
+        "/call",
         "/say a\n/no",
     ],
 )

@@ -106,6 +106,7 @@ def test_every_role_has_its_kind_of_part(role: str, kind: str) -> None:
     command = decoded(create({"type": "message", "role": role, "content": parts}))
 
     assert isinstance(command, CreateItem)
+    assert isinstance(command.item, Message)
     assert (command.item.role, command.item.content) == (role, (Text("a"), Text("")))
 
 
@@ -141,7 +142,7 @@ def test_a_response_is_asked_for_with_what_it_should_be() -> None:
         {"type": "response.create", "response": None},
         respond(),
         respond(conversation="auto", max_output_tokens="inf", metadata={}, output_modalities=["audio"]),
-        respond(tools=[], tool_choice="auto", audio={"output": {"voice": "marin"}}, temperature=0.8),
+        respond(audio={"output": {"voice": "marin"}}, temperature=0.8),
     ],
 )
 def test_a_response_is_as_the_session_says_unless_asked_otherwise(event: Event) -> None:
@@ -198,7 +199,7 @@ REFUSALS: Final[list[tuple[Event, str, str | None]]] = [
         "invalid_event",
         "unbroken.message_id",
     ),
-    (create({"type": "function_call", "name": "f"}), "unsupported_item", "item.type"),
+    (create({"type": "mcp_call", "name": "f"}), "unsupported_item", "item.type"),
     (create({"type": "mcp_call" * 1_000}), "unsupported_item", "item.type"),
     (create({"role": "user"}), "invalid_event", "item.content"),
     (create({"role": "user", "content": []}), "invalid_event", "item.content"),

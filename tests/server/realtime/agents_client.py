@@ -3,7 +3,7 @@
 Usage: agents_client.py URL MESSAGE...
 
 Asks the messages one after another and prints, as JSON, the session's history, the deltas of each
-answer and every error event there was.
+answer, what its function was called with, and every error event there was.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import sys
 from typing import Any
 
+from agents import function_tool  # type: ignore[import-not-found]  # only there
 from agents.realtime import (  # type: ignore[import-not-found]  # only there
     RealtimeAgent,
     RealtimeRunner,
@@ -22,7 +23,15 @@ ALL_OF_IT = 60.0
 
 
 async def converse(url: str, messages: list[str]) -> dict[str, Any]:
-    runner = RealtimeRunner(RealtimeAgent(name="Assistant", instructions="Be brief."))
+    cities: list[str] = []
+
+    @function_tool  # type: ignore[untyped-decorator]
+    def get_weather(city: str) -> str:
+        """The weather of a city."""
+        cities.append(city)
+        return f"rain in {city}"
+
+    runner = RealtimeRunner(RealtimeAgent(name="Assistant", instructions="Be brief.", tools=[get_weather]))
     # The SDK names a model in `session.update`, whatever the address says; unset, one of OpenAI's.
     session = await runner.run(model_config={"url": url, "api_key": "key"})
     errors: list[str] = []
@@ -39,7 +48,7 @@ async def converse(url: str, messages: list[str]) -> dict[str, Any]:
                 frame = event.data.data
                 if frame["type"] == "response.output_text.delta":
                     deltas.append(frame["delta"])
-                elif frame["type"] == "response.done":
+                elif frame["type"] == "response.done" and not calls_in(frame["response"]):
                     answers.append("".join(deltas))
                     deltas.clear()
                     if len(answers) == len(messages):
@@ -50,7 +59,18 @@ async def converse(url: str, messages: list[str]) -> dict[str, Any]:
         for item in session._history
         if item.type == "message"
     ]
-    return {"history": history, "answers": answers, "errors": errors, "kinds": sorted(set(kinds))}
+    return {
+        "history": history,
+        "answers": answers,
+        "errors": errors,
+        "kinds": sorted(set(kinds)),
+        "cities": cities,
+    }
+
+
+def calls_in(response: dict[str, Any]) -> bool:
+    """Return whether another response follows by itself: the SDK gives back what the function returned."""
+    return any(item["type"] == "function_call" for item in response["output"])
 
 
 async def main() -> None:

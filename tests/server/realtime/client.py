@@ -211,6 +211,7 @@ def whole(frames: Iterable[Frame]) -> list[tuple[str, str]]:
     make its final text, and items begin and end once.
     """
     said: dict[str, str] = {}
+    arguments: dict[str, str] = {}  # of function calls, by their item
     finals: dict[str, str] = {}
     answers: list[tuple[str, str]] = []
     running: set[str] = set()
@@ -230,13 +231,22 @@ def whole(frames: Iterable[Frame]) -> list[tuple[str, str]]:
             assert name in running, f"ended twice or never begun: {frame}"
             running.remove(name)
             ended.add(name)
-            output = [part["text"] for item in frame["response"]["output"] for part in item["content"]]
+            items_said = frame["response"]["output"]
+            output = [part["text"] for item in items_said for part in item.get("content", [])]
+            calls = {item["id"]: item["arguments"] for item in items_said if "arguments" in item}
+            assert calls.items() <= arguments.items(), frame
             assert "".join(output) == said.get(name, "") == finals.get(name, ""), frame
             answers.append((frame["response"]["status"], "".join(output)))
         elif kind.startswith("response."):
             assert frame["response_id"] in running, f"outside its response: {frame}"
             if kind == "response.output_text.delta":
                 said[frame["response_id"]] = said.get(frame["response_id"], "") + frame["delta"]
+            elif kind == "response.output_item.added" and "arguments" in frame["item"]:
+                arguments[frame["item"]["id"]] = frame["item"]["arguments"]
+            elif kind == "response.function_call_arguments.delta":
+                arguments[frame["item_id"]] += frame["delta"]
+            elif kind == "response.function_call_arguments.done":
+                assert arguments[frame["item_id"]] == frame["arguments"], frame
             elif kind == "response.output_text.done":
                 finals[frame["response_id"]] = frame["text"]
         elif kind in ("conversation.item.added", "conversation.item.done"):

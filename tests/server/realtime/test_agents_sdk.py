@@ -28,7 +28,7 @@ def interpreter() -> str:
 @pytest.mark.client("agents-python", "conversation", "strict")
 async def test_a_conversation_without_one_error_event(server: Served[ScriptedAgent]) -> None:
     url = f"ws://127.0.0.1:{server.port}/v1/realtime?model=default"
-    messages = ["hi", "/tokens 50", "and again"]
+    messages = ["hi", "/tokens 50", '/call get_weather {"city": "Ulm"}', "and again"]
     process = await asyncio.create_subprocess_exec(
         interpreter(),
         str(CLIENT),
@@ -47,11 +47,13 @@ async def test_a_conversation_without_one_error_event(server: Served[ScriptedAge
             await process.wait()
     assert process.returncode == 0, err.decode()
     result = json.loads(out)
-    answers = ["You said: hi", " ".join(f"word{n}" for n in range(1, 51)), "You said: and again"]
+    answers = ["You said: hi", " ".join(f"word{n}" for n in range(1, 51))]
+    answers += ["Returned: rain in Ulm", "You said: and again"]
 
     assert result["errors"] == []
     assert result["answers"] == answers
-    assert server.agent.calls == 3
+    assert result["cities"] == ["Ulm"]
+    assert server.agent.calls == 5
     told = [text for role, text in result["history"] if role == "user"]
     assert told == messages
     assert "history_added" in result["kinds"]

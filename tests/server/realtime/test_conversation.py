@@ -241,7 +241,7 @@ async def test_a_session_for_voice_is_answered_as_text(server: Served[ScriptedAg
         response = await official.done()
 
     assert updated["output_modalities"] == response["output_modalities"] == ["text"]
-    assert updated["tools"] == []
+    assert updated["tools"] == session["tools"]
     assert official.answers() == [("completed", "You said: hi")]
 
 
