@@ -225,7 +225,8 @@ export class Conversation {
       this.#advance();
     },
     "response.output_item.added": ({ response_id: id, item }) => {
-      if (!this.#running.has(id)) return;
+      // A function call is for whoever runs the function: another connection, or the server itself.
+      if (item.type !== "message" || !this.#running.has(id)) return;
       this.#running.set(id, item.id);
       this.#view.place(id, item.id);
     },

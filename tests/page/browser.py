@@ -162,7 +162,9 @@ class Chat:
 
     async def is_drawn(self) -> None:
         """The page has brought up to date what it had put off to its next frame."""
-        await self.page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+        await self.page.evaluate(
+            "() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+        )
 
     async def has_answered(self, *texts: str) -> None:
         """Exactly these answers are shown, each whole and once, and no more come."""
