@@ -59,6 +59,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "unsupported_content": "The content part is of a kind that this server doesn't take.",
     "unsupported_item": "The item is of a kind that this server doesn't take.",
     "unsupported_tool": "The tool is of a kind that this server doesn't take.",
+    "unsupported_prompt": "Prompt templates aren't kept here; send instructions.",
     "unsupported_session_type": "Only sessions of type `realtime` are offered.",
     "binary_frame": "Frames must be text.",
     "input_queue_full": "Events came faster than they could be taken. Send this one again.",

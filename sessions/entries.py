@@ -99,6 +99,7 @@ class UpdateConfig(Struct, frozen=True, tag="update_config", omit_defaults=True)
     concurrency: Concurrency | UnsetType = UNSET
     tools: tuple[FunctionTool, ...] | UnsetType = UNSET
     tool_choice: ToolChoice | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
 
 
 class CreateResponse(Struct, frozen=True, tag="create_response"):

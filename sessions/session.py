@@ -568,4 +568,7 @@ def _changed(config: SessionConfig, change: UpdateConfig) -> SessionConfig:
         concurrency=config.concurrency if change.concurrency is UNSET else change.concurrency,
         tools=config.tools if change.tools is UNSET else change.tools,
         tool_choice=config.tool_choice if change.tool_choice is UNSET else change.tool_choice,
+        parallel_tool_calls=(
+            config.parallel_tool_calls if change.parallel_tool_calls is UNSET else change.parallel_tool_calls
+        ),
     )

@@ -277,7 +277,7 @@ class RealtimeEncoder:
 
 def session_fields(session_id: SessionId, config: SessionConfig) -> Frame:
     """Return a session as clients see it: what really holds, whatever was asked for."""
-    return {
+    fields: Frame = {
         "type": "realtime",
         "object": "realtime.session",
         "id": session_id,
@@ -289,6 +289,9 @@ def session_fields(session_id: SessionId, config: SessionConfig) -> Frame:
         "tool_choice": _choice_fields(config),
         "unbroken": {"concurrency": config.concurrency.value},
     }
+    if config.parallel_tool_calls is not UNSET:
+        fields["parallel_tool_calls"] = config.parallel_tool_calls
+    return fields
 
 
 def _tool_fields(tool: FunctionTool) -> Frame:

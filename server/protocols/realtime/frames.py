@@ -86,6 +86,8 @@ class SessionParam(Struct, frozen=True):
     max_output_tokens: int | Literal["inf"] | UnsetType = UNSET
     tools: list[ToolParam] | UnsetType | None = UNSET
     tool_choice: str | ToolChoiceParam | UnsetType | None = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
+    prompt: Any = None
     unbroken: SessionExtension | None = None
 
 
@@ -98,6 +100,8 @@ class ResponseParam(Struct, frozen=True):
     metadata: dict[str, str] | None = None
     tools: list[ToolParam] | None = None
     tool_choice: str | ToolChoiceParam | None = None
+    parallel_tool_calls: bool | None = None
+    prompt: Any = None
     input: list[ItemParam] | None = None
 
 
