@@ -145,6 +145,9 @@ class Concurrency(enum.Enum):
     INTERRUPT = "interrupt"
     """The running response is cancelled first."""
 
+    MERGE = "merge"
+    """It waits together with others like it: one response answers all that is said until it starts."""
+
 
 class SessionConfig(Struct, frozen=True):
     """What holds for all of a session's responses, unless one asks for something else."""

@@ -19,6 +19,7 @@ from unbroken.server.protocols.realtime.frames import (
     ItemDelete,
     ItemParam,
     ItemRetrieve,
+    ItemTruncate,
     ResponseCancel,
     ResponseCreate,
     ResponseParam,
@@ -32,6 +33,7 @@ from unbroken.sessions.entries import (
     CreateItem,
     CreateResponse,
     DeleteItem,
+    TruncateItem,
     UpdateConfig,
 )
 from unbroken.sessions.ids import ItemId, new_item_id, new_response_id
@@ -82,7 +84,6 @@ _PARTS_OF_ROLE: Final[dict[str, tuple[str, ...]]] = {
 }
 
 _UNSUPPORTED: Final = {
-    "conversation.item.truncate": "unsupported_event",
     "input_audio_buffer.append": "audio_input_unsupported",
     "input_audio_buffer.commit": "audio_input_unsupported",
     "input_audio_buffer.clear": "audio_input_unsupported",
@@ -197,7 +198,7 @@ def _depth(data: bytes) -> int:
 
 
 def command_of(
-    event: SessionUpdate | ItemCreate | ItemDelete | ResponseCreate | ResponseCancel,
+    event: SessionUpdate | ItemCreate | ItemDelete | ItemTruncate | ResponseCreate | ResponseCancel,
     session: Session,
     *,
     most_tokens: int | None = None,
@@ -217,6 +218,8 @@ def command_of(
                 return CreateItem(_item(event.item, "item"), previous)
             case ItemDelete():
                 return DeleteItem(event.item_id)
+            case ItemTruncate():
+                return TruncateItem(event.item_id, event.content_index, event.audio_end_ms)
             case ResponseCreate():
                 request = _request(event.response or ResponseParam(), session)
                 return CreateResponse(new_response_id(), request)
