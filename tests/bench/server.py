@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -96,8 +97,8 @@ class Launcher:
     """Folder for what they write."""
     _empty: tempfile.TemporaryDirectory[str] = field(default_factory=tempfile.TemporaryDirectory)
 
-    def start(self, kind: Kind) -> Server:
-        """Start a server. It is ready once its context is entered."""
+    def start(self, kind: Kind, settings: Mapping[str, str] = {}) -> Server:
+        """Start a server, with *settings* for its environment. It is ready once its context is entered."""
         port = _free_port()
         arguments = _ours(port) if kind == "ours" else _bare(port)
         log = self.logs / f"bench-{kind}.log"
@@ -111,6 +112,7 @@ class Launcher:
             "PYTHONPATH": str(_ROOT),
             "UNBROKEN_PYTHON_AGENT": "tests.bench.agents:answer",
             FRAMES_VARIABLE: str(self.frames.resolve()),
+            **settings,
         }
         # A child is born on its parent's core, with all threads it will ever have.
         os.sched_setaffinity(0, {self.cores.server})
