@@ -9,7 +9,7 @@ from tests.bench.load import Client, Load
 from tests.bench.report import percentile
 from tests.bench.server import Server
 from tests.bench.suites.base import Bench, Watch
-from tests.bench.wire import RESPONSE_DONE, create_item, create_response, request_of
+from tests.bench.wire import RESPONSE_DONE, answer_request
 from tests.bench.workload import Order
 
 __all__ = ["pace"]
@@ -28,7 +28,7 @@ def pace(
     ``agent_late_p99`` in microseconds.
     """
     order = Order("paced", rate, rate * seconds)
-    request = request_of([create_item(order), create_response()])
+    request = answer_request(order)
     clients = load.clients
     answers: list[PacedAnswer] = []
     begun = time.monotonic()
