@@ -15,12 +15,12 @@ import msgspec
 
 __all__ = ["Halves", "decode_halves"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _ESCAPED_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def decode_halves(data: bytes, kind: type[T]) -> T:
+def decode_halves(data: bytes, kind: type[_T]) -> _T:
     """Decode JSON that the usual decoder has refused, with lone surrogates in its strings.
 
     Raises:
