@@ -26,7 +26,7 @@ _TURN = TurnInput(
     principal="someone",
     model="m",
     instructions="Go on.",
-    messages=(),
+    items=(),
 )
 
 
