@@ -17,12 +17,12 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    ProcessCollector,
     generate_latest,
 )
 
 from unbroken.server.errors import ERROR_MEANINGS
 from unbroken.server.overload import Overload
+from unbroken.server.process_figures import ProcessFigures
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.run import Run
 
@@ -75,7 +75,7 @@ class Metrics:
         self._add_responses()
         self._add_agents()
         self._add_node()
-        ProcessCollector(registry=self.registry)
+        self.registry.register(ProcessFigures())
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(f"unbroken_{name}", what, labels, registry=self.registry)
