@@ -49,6 +49,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "session_not_found": "The session can't be resumed: it has ended, or it isn't yours.",
     "server_full": "The server holds as many sessions as it may. Try again in a moment.",
     "too_many_connections": "The session has too many connections: a newer one took this one's place.",
+    "server_overloaded": "The server gets less done than it has to do. Try again in a moment.",
     "server_draining": "The server is restarting. Reconnect in a moment.",
     # An event can't be taken; the connection goes on.
     "invalid_json": "The frame isn't JSON, or not an object, or nested too deeply.",

@@ -211,7 +211,7 @@ class World:
             responder=self.responder,
             clock=self.clock,
             limits=limits,
-            on_response=self.ended.append,
+            on_response=lambda done: self.ended.append(done.status),
         )
 
     async def client(self) -> Client:

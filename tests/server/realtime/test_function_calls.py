@@ -16,6 +16,7 @@ from unbroken.server.agents.base import FunctionCall, FunctionCallPiece, Functio
 from unbroken.server.agents.openai import OpenAIAgent
 from unbroken.server.agents.responses import ResponsesAgent
 from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.agents.upstream import Upstream
 
 WEATHER: dict[str, Any] = {
     "type": "function",
@@ -245,7 +246,7 @@ async def test_the_official_client_and_an_upstream(kind: type[OpenAIAgent | Resp
     async with FakeUpstream() as upstream:
         upstream.call(("get_weather", '{"city": "Ulm"}'), ("get_time", ""), text="One moment.")
         upstream.answer("It ", "rains.")
-        agent = kind(model="m", base_url=upstream.base_url, api_key="k", max_retries=0)
+        agent = kind(Upstream(base_url=upstream.base_url, api_key="k", max_retries=0), model="m")
         async with serving(agent) as served, speaking(await served.openai()) as official:
             session: Any = {"type": "realtime", "tools": [WEATHER, TIME], "tool_choice": "required"}
             await official.connection.session.update(session=session)
