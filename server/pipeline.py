@@ -12,9 +12,10 @@ from contextlib import aclosing
 from typing import Final
 
 from unbroken.server.agents.base import Agent, AgentNotReady, TurnInput
+from unbroken.server.agents.calls import in_pairs
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.responder import FunctionCallPiece, Output, Turn, Working
+from unbroken.sessions.responder import FunctionCallPiece, Output, ReasoningPiece, Turn, Working
 
 __all__ = ["Pipeline"]
 
@@ -54,9 +55,14 @@ class Pipeline:
             waited += _LOADING_INTERVAL
         started = self._clock.monotonic()
         waits = True
+        shown = (
+            (str, FunctionCallPiece, ReasoningPiece)
+            if turn.config.reasoning is True
+            else (str, FunctionCallPiece)
+        )
         async with aclosing(self._agent.respond(_turn_input(turn, self._max_output_tokens))) as outputs:
             async for output in outputs:
-                if waits and output and type(output) in (str, FunctionCallPiece):
+                if waits and output and type(output) in shown:
                     waits = False
                     self._metrics.time_to_first_token.observe(self._clock.monotonic() - started)
                 yield output
@@ -72,10 +78,11 @@ def _turn_input(turn: Turn, most_tokens: int | None) -> TurnInput:
         principal=turn.principal,
         model=config.model,
         instructions=config.instructions if request.instructions is None else request.instructions,
-        items=turn.items,
+        items=in_pairs(turn.items),
         tools=request.tools_with(config),
         tool_choice=request.tool_choice_with(config),
         parallel_tool_calls=request.parallel_tool_calls_with(config),
         max_output_tokens=min(bounds, default=None),
         metadata=request.metadata or {},
+        shows_reasoning=config.reasoning is True,
     )

@@ -70,7 +70,7 @@ class Scripted:
 
 
 async def test_what_the_agent_says_goes_through_as_it_is() -> None:
-    said: list[Output] = [Working(), Handle("h"), "", "a", Usage(1, 2), "b", Finish("content_filter")]
+    said: list[AgentOutput] = [Working(), Handle("h"), "", "a", Usage(1, 2), "b", Finish("content_filter")]
 
     assert [output async for output in Scripted(*said).answers()] == said
 

@@ -765,7 +765,7 @@ def test_what_stands_shows_a_response_that_has_said_nothing_and_none_that_waits(
     (shown,) = told.session.standing()
 
     assert isinstance(shown, Ongoing)
-    assert (shown.response_id, shown.item_id, shown.in_conversation) == ("r1", None, True)
+    assert (shown.response_id, shown.output, shown.request.in_conversation) == ("r1", None, True)
 
 
 def test_the_oldest_running_response_marks_what_the_log_must_keep() -> None:
