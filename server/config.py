@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     store: Annotated[Literal["memory"], BeforeValidator(check_store)] = Field(
         default="memory", description="Where sessions live. This version knows memory only."
     )
-    concurrency: Literal["reject", "queue", "interrupt"] = Field(
+    concurrency: Literal["reject", "queue", "interrupt", "merge"] = Field(
         default="reject",
         description="What response.create does while a response runs; a session can override it.",
     )

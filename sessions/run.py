@@ -76,6 +76,7 @@ class _Call:
     pieces: list[str] = field(default_factory=list)
     """Of its arguments, since they were taken."""
     surrogate: str = ""  # see Run
+    is_empty: bool = True  # whether it has had no arguments yet
 
 
 class Run:
@@ -221,6 +222,7 @@ class Run:
                         self._last_sign = self._clock.monotonic()
                         self._note(output)
             self._complete_surrogates()
+            self._complete_arguments()
         except asyncio.CancelledError as exc:
             if self._ending is None:
                 if self._task is not None and not self._task.cancelling():
@@ -289,6 +291,7 @@ class Run:
             text = encoded[: max(room, 0)].decode("utf-8", "ignore")
         if text and call is not None:
             call.pieces.append(text)
+            call.is_empty = False
             self._call_pieces += 1
         elif text:
             if not self._has_text:
@@ -306,6 +309,13 @@ class Run:
             if call.surrogate:
                 call.surrogate = ""
                 self._append("\ufffd", call)
+
+    def _complete_arguments(self) -> None:
+        """Give calls without arguments empty ones: clients read them as JSON, and some models say nothing."""
+        if self._finish.reason == "completed":
+            for call in self._calls.values():
+                if call.is_empty:
+                    self._append("{}", call)
 
     def _note(self, output: Output) -> None:
         match output:

@@ -150,6 +150,8 @@ class OpenAIAgent:
             request["tools"] = tools
             if turn.tool_choice != "auto":
                 request["tool_choice"] = _wire_choice(turn.tool_choice)
+            if turn.parallel_tool_calls is not None:
+                request["parallel_tool_calls"] = turn.parallel_tool_calls
         if output_limit is not None:
             request[self._output_limit_field or self._default_limit_field()] = output_limit
         return request

@@ -162,6 +162,8 @@ class ResponsesAgent:
             request["tools"] = [_wire_tool(tool) for tool in turn.tools]
             if turn.tool_choice != "auto":
                 request["tool_choice"] = _wire_choice(turn.tool_choice)
+            if turn.parallel_tool_calls is not None:
+                request["parallel_tool_calls"] = turn.parallel_tool_calls
         if turn.max_output_tokens is not None:
             request["max_output_tokens"] = turn.max_output_tokens
         return request

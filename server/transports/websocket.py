@@ -246,6 +246,7 @@ class RealtimeDoor:
             max_depth=self._limits.frame_depth,
             remaining=remaining,
             refusals_from=attachment.session.applied if position is None else 0,
+            most_tokens=self._defaults.max_output_tokens,
         )
         token = self._tokens.mint(attachment.session.id, chain, principal)
         return _Admitted(attachment, connection, token, resumed)

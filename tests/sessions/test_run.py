@@ -684,6 +684,27 @@ async def test_pieces_of_calls_wait_for_the_store_too() -> None:
     await bench.end()
 
 
+@pytest.mark.parametrize("silence", [(), ("",), ("", "")])
+async def test_a_call_without_arguments_has_empty_ones(silence: tuple[str, ...]) -> None:
+    """Clients read them as JSON, which nothing isn't; and nothing is what some models say for none."""
+    bench = Bench()
+    await bench.start()
+    await bench.say("text", FunctionCallPiece(0, "", "k", "f"), FunctionCallPiece(1, "[1]", "l", "g"))
+    await bench.say(*(FunctionCallPiece(0, piece) for piece in silence))
+    await bench.end()
+
+    assert [pieces for _, _, pieces in bench.run.take_all()] == [["text"], ["{}"], ["[1]"]]
+
+
+async def test_a_call_that_was_cut_short_is_given_no_arguments() -> None:
+    bench = Bench()
+    await bench.start()
+    await bench.say(FunctionCallPiece(0, "", "k", "f"), Finish("max_output_tokens"))
+    await bench.end()
+
+    assert [pieces for _, _, pieces in bench.run.take_all()] == [[]]
+
+
 async def test_surrogates_are_joined_within_each_output() -> None:
     bench = Bench()
     await bench.start()

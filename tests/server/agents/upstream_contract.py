@@ -28,6 +28,7 @@ from unbroken.server.agents.base import (
     ContextTooLong,
     Finish,
     FunctionCallPiece,
+    FunctionTool,
     Handle,
     TurnInput,
     UpstreamCut,
@@ -210,6 +211,18 @@ class UpstreamContract(AgentContract, abc.ABC):
         calls = [output for output in outputs if isinstance(output, FunctionCallPiece)]
         assert joined(text_of(outputs)) == "a😀b😀😁!"
         assert joined("".join(call.arguments for call in calls)) == '"😀"'
+
+    @pytest.mark.parametrize("is_parallel", [True, False, None])
+    async def test_several_calls_at_once_are_asked_for_where_there_are_tools(
+        self, agent: Agent, upstream: FakeUpstream, is_parallel: bool | None
+    ) -> None:
+        """Servers refuse the field where there are none."""
+        await collect(agent, turn("hi", tools=(FunctionTool("f"),), parallel_tool_calls=is_parallel))
+        await collect(agent, turn("hi", parallel_tool_calls=is_parallel))
+
+        with_tools, without = (request.json for request in upstream.requests)
+        assert with_tools.get("parallel_tool_calls") == is_parallel
+        assert "parallel_tool_calls" not in without
 
     async def test_malformed_half_is_malformed(self, agent: Agent, upstream: FakeUpstream) -> None:
         """What the usual decoder refuses for a better reason stays refused."""

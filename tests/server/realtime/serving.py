@@ -166,7 +166,8 @@ def _nulls(value: object, path: str) -> Iterator[str]:
         yield path
     elif isinstance(value, dict):
         for name, each in value.items():
-            yield from _nulls(each, f"{path}.{name}")
+            if name != "parameters":  # a function's schema is its client's own, nulls and all
+                yield from _nulls(each, f"{path}.{name}")
     elif isinstance(value, list):
         for index, each in enumerate(value):
             yield from _nulls(each, f"{path}[{index}]")
