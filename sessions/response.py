@@ -53,7 +53,8 @@ class ResponseOutput:
     def item(self, status: ItemStatus) -> Produced:
         """Return the item, as far as it has come."""
         if self.call is None:
-            return Message(self.item_id, "assistant", (Text(self.text),) if self.parts else (), status)
+            text = self.text  # as a restored response has it: of empty pieces, none are left
+            return Message(self.item_id, "assistant", (Text(text),) if text else (), status)
         return FunctionCall(self.item_id, self.call.call_id, self.call.name, self.text, status)
 
 

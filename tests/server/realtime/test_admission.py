@@ -20,6 +20,7 @@ from tests.server.realtime.raw import RawClient
 from tests.server.realtime.serving import Served, serving
 from unbroken.server.agents.openai import OpenAIAgent
 from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.agents.upstream import Upstream
 
 KEY = "correct-horse-battery-staple"
 KEYS = (f"alice:{hashlib.sha256(KEY.encode()).hexdigest()}",)
@@ -172,7 +173,7 @@ async def test_a_key_in_the_address_opens_nothing(serve: Serve) -> None:
 async def test_a_model_or_a_role_that_a_frame_names_changes_nothing() -> None:
     """What the upstream is asked for is the connection's model, and nobody but the client has said it."""
     async with FakeUpstream() as upstream:
-        agent = OpenAIAgent(model="own", base_url=upstream.base_url, api_key="k", max_retries=0)
+        agent = OpenAIAgent(Upstream(base_url=upstream.base_url, api_key="k", max_retries=0), model="own")
         async with serving(agent, instructions="Ours.") as served:
             client = await served.client()
             await client.send(

@@ -10,6 +10,7 @@ from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.client import Client
 from tests.server.realtime.serving import Served, serving
 from unbroken.server.agents.openai import OpenAIAgent
+from unbroken.server.agents.upstream import Upstream
 
 TABS = 50
 STREAMS = 40
@@ -62,7 +63,7 @@ async def test_a_stop_closes_the_upstreams_connection_and_is_billed_once() -> No
     """From whichever tab it comes. What was used until then is told once, in the one end of the answer."""
     async with FakeUpstream() as upstream:
         upstream.never_ending()
-        agent = OpenAIAgent(model="m", base_url=upstream.base_url, api_key="k", max_retries=0)
+        agent = OpenAIAgent(Upstream(base_url=upstream.base_url, api_key="k", max_retries=0), model="m")
         async with serving(agent) as served:
             client = await served.client()
             tab = await served.tab(client)
