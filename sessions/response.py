@@ -74,7 +74,8 @@ class ResponseOutput:
         head, item_id = self.head, self.item_id
         match head:
             case None:
-                return Message(item_id, "assistant", (Text(self.text),) if self.parts else (), status)
+                text = self.text  # as a restored response has it: of empty pieces, none are left
+                return Message(item_id, "assistant", (Text(text),) if text else (), status)
             case CallHead():
                 return FunctionCall(item_id, head.call_id, head.name, self.text, status)
             case ReasoningHead():

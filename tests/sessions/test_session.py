@@ -904,6 +904,14 @@ def test_a_session_restored_at_any_moment_goes_on_as_the_first_would(
     assert second.session.standing() == first.session.standing()
 
 
+def test_an_answer_of_nothing_but_an_empty_piece_ends_alike_after_a_restore() -> None:
+    first, second = told_in("starting"), Told()
+    first.produce("r1", "")
+    second.session = Session.restore(ID, first.session.limits, first.session.snapshot())
+
+    assert first.end("r1") == second.end("r1")
+
+
 @given(st.sampled_from(Concurrency), steps)
 def test_a_session_is_what_its_log_makes_of_it(policy: Concurrency, taken: list[object]) -> None:
     live = Driven(policy)
