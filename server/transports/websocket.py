@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 import orjson
 import structlog
@@ -31,7 +32,7 @@ from unbroken.server.models import Models
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission, lone_error
 from unbroken.server.protocols.realtime.decode import DecodeError
-from unbroken.server.protocols.realtime.encode import Frame, error_frame
+from unbroken.server.protocols.realtime.encode import Frame, RealtimeEncoder, error_frame
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.throttle import Throttle
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
@@ -49,7 +50,7 @@ from unbroken.sessions.errors import (
     TooManyConnections,
 )
 from unbroken.sessions.event_log import Position
-from unbroken.sessions.ids import ChainId, Incarnation, Nonce, PrincipalId, new_chain_id
+from unbroken.sessions.ids import ChainId, Incarnation, Nonce, PrincipalId, SessionId, new_chain_id
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Attachment, Node
 
@@ -112,6 +113,9 @@ class RealtimeDoor:
         self._defaults = defaults
         self._limits = limits
         self._allowed_origins = allowed_origins
+        self._encoders: WeakValueDictionary[tuple[SessionId, Incarnation], RealtimeEncoder] = (
+            WeakValueDictionary()
+        )
         self._loopback_only = loopback_only
         self._metrics = metrics
         self._throttle = Throttle(clock, lines=_REFUSALS_LOGGED)
@@ -239,17 +243,26 @@ class RealtimeDoor:
         position: Position | None = None,
         remaining: int = 0,
     ) -> _Admitted:
+        start = position or attachment.cursor.position()
         connection = RealtimeConnection(
             attachment.session,
-            position or attachment.cursor.position(),
+            start,
             chain,
             max_depth=self._limits.frame_depth,
             remaining=remaining,
+            encoder=self._encoder_of(attachment.session.id, start.incarnation),
             refusals_from=attachment.session.applied if position is None else 0,
             most_tokens=self._defaults.max_output_tokens,
         )
         token = self._tokens.mint(attachment.session.id, chain, principal)
         return _Admitted(attachment, connection, token, resumed)
+
+    def _encoder_of(self, session_id: SessionId, incarnation: Incarnation) -> RealtimeEncoder:
+        """Return the encoder that all connections of a session share, as long as there is one."""
+        encoder = self._encoders.get((session_id, incarnation))
+        if encoder is None:
+            encoder = self._encoders[session_id, incarnation] = RealtimeEncoder(session_id, incarnation)
+        return encoder
 
 
 @dataclass(frozen=True, slots=True)

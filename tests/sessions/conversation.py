@@ -16,12 +16,12 @@ from tests.fakes.responder import ManualResponder
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission
 from unbroken.server.protocols.realtime.decode import DecodeError
-from unbroken.server.protocols.realtime.encode import error_frame
+from unbroken.server.protocols.realtime.encode import RealtimeEncoder, error_frame
 from unbroken.sessions.actor import ActorLimits
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.errors import Refusal
-from unbroken.sessions.ids import ChainId, PrincipalId, new_chain_id
+from unbroken.sessions.ids import ChainId, Incarnation, PrincipalId, SessionId, new_chain_id
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Attachment, Node, NodeLimits
 from unbroken.sessions.run import RunLimits
@@ -111,7 +111,7 @@ class Client:
             max_depth=32,
             remaining=remaining,
             refusals_from=self.attachment.session.applied if after is None else 0,
-            merge_above=4,
+            encoder=self.world.encoder(self.attachment.session.id, start.incarnation),
             most_tokens=self.world.most_tokens,
         )
         preamble = self.attachment.preamble
@@ -207,6 +207,7 @@ class World:
         self.responder = ManualResponder()
         self.store = store
         self.ended: list[str] = []
+        self._encoders: dict[tuple[SessionId, Incarnation], RealtimeEncoder] = {}
         self.node = Node(
             store=store,
             responder=self.responder,
@@ -214,6 +215,13 @@ class World:
             limits=limits,
             on_response=lambda done: self.ended.append(done.status),
         )
+
+    def encoder(self, session_id: SessionId, incarnation: Incarnation) -> RealtimeEncoder:
+        """Return the encoder that all connections of a session share."""
+        key = session_id, incarnation
+        if key not in self._encoders:
+            self._encoders[key] = RealtimeEncoder(session_id, incarnation, merge_above=4)
+        return self._encoders[key]
 
     async def client(self) -> Client:
         client = Client(self)

@@ -8,19 +8,19 @@ clients drop an event with a null they don't expect.
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from typing import assert_never
 
 import orjson
 from msgspec import UNSET, UnsetType
 
 from unbroken.server.protocols.cursor import format_cursor
+from unbroken.server.protocols.realtime.deltas import DeltaEncoder, delta_frame
 from unbroken.server.protocols.realtime.tools import (
     Frame,
     begun_fields,
     tool_ended,
     tool_fields,
     tool_started,
-    turn_delta,
 )
 from unbroken.sessions.entries import (
     ConfigUpdated,
@@ -68,12 +68,9 @@ __all__ = [
     "session_fields",
 ]
 
-_MERGED_CHARACTERS: Final = 4096
-"""How much text one frame holds when a connection catches up."""
-
 
 class RealtimeEncoder:
-    """Encodes one session's log.
+    """Encodes one session's log, for all connections that see it.
 
     Args:
         session_id: The session.
@@ -83,10 +80,12 @@ class RealtimeEncoder:
 
     """
 
+    __slots__ = ("__weakref__", "_deltas", "_incarnation", "_session_id")
+
     def __init__(self, session_id: SessionId, incarnation: str, *, merge_above: int = 32) -> None:
         self._session_id = session_id
         self._incarnation = incarnation
-        self._merge_above = merge_above
+        self._deltas = DeltaEncoder(incarnation, merge_above=merge_above)
 
     def cursor(self, seq: int, nonce: int, remaining: int = 0) -> str:
         """Return the cursor of a place in this log."""
@@ -95,7 +94,7 @@ class RealtimeEncoder:
     def encode(self, record: Record) -> list[bytes]:
         """Return the frames of *record*, in order, as UTF-8."""
         if isinstance(record, Slice):
-            return self.deltas(record)
+            return self._deltas.encode(record)
         frames = self.frames(record)
         remaining = len(frames)
         encoded: list[bytes] = []
@@ -104,52 +103,6 @@ class RealtimeEncoder:
             frame["event_id"] = self.cursor(record.seq, record.nonce, remaining)
             encoded.append(orjson.dumps(frame))
         return encoded
-
-    def deltas(self, piece: Slice) -> list[bytes]:
-        """Return the frames of *piece*: one for each part, or fewer where there are many."""
-        prefix = f"event_{self._incarnation}."
-        frame = {
-            "type": "response.output_text.delta",
-            "event_id": "",
-            "response_id": piece.response_id,
-            "item_id": piece.item_id,
-            "output_index": piece.output_index,
-            "content_index": piece.content_index,
-            "delta": "",
-        }
-        if piece.call_id is not UNSET:
-            _turn_to_arguments(frame, piece.call_id)
-        elif piece.kind is not UNSET:
-            turn_delta(frame, piece.kind)
-        if len(piece.parts) == 1:
-            frame["event_id"] = f"{prefix}{piece.seq}.{piece.nonces[0]:x}.0"
-            frame["delta"] = piece.parts[0]
-            return [orjson.dumps(frame)]
-        encoded: list[bytes] = []
-        for seq, nonce, delta in self._merged(piece):
-            frame["event_id"] = f"{prefix}{seq}.{nonce:x}.0"
-            frame["delta"] = delta
-            encoded.append(orjson.dumps(frame))
-        return encoded
-
-    def _merged(self, piece: Slice) -> list[tuple[int, int, str]]:
-        """Return the deltas to send, each with the place it leads up to."""
-        count = len(piece.parts)
-        if count <= self._merge_above:
-            return list(zip(range(piece.seq, piece.seq + count), piece.nonces, piece.parts, strict=True))
-        if sum(map(len, piece.parts)) <= _MERGED_CHARACTERS:
-            return [(piece.last, piece.nonces[-1], "".join(piece.parts))]
-        merged: list[tuple[int, int, str]] = []
-        held: list[str] = []
-        size = 0
-        for index, part in enumerate(piece.parts):
-            held.append(part)
-            size += len(part)
-            if size >= _MERGED_CHARACTERS or index == count - 1:
-                merged.append((piece.seq + index, piece.nonces[index], "".join(held)))
-                held.clear()
-                size = 0
-        return merged
 
     def frames(self, entry: Entry) -> list[Frame]:
         """Return what an entry is in this protocol; a refusal is nothing here: see :func:`error_frame`."""
@@ -192,7 +145,7 @@ class RealtimeEncoder:
         bodies = standing_entries(part.response_id, output, part.index, behind)
         for body in bodies:
             if isinstance(body, Deltas):
-                frames.append(_delta(body))
+                frames.append({**delta_frame(body), "delta": "".join(body.parts)})
             else:
                 frames += self.frames(Entry(0, Nonce(0), body))
         return frames
@@ -389,30 +342,6 @@ def _call_fields(item_id: ItemId, call: CallHead, arguments: str, status: ItemSt
         "name": call.name,
         "arguments": arguments,
     }
-
-
-def _delta(body: Deltas) -> Frame:
-    """Return all pieces of *body* as one frame."""
-    frame: Frame = {
-        "type": "response.output_text.delta",
-        "response_id": body.response_id,
-        "item_id": body.item_id,
-        "output_index": body.output_index,
-        "content_index": body.content_index,
-        "delta": "".join(body.parts),
-    }
-    if body.call_id is not UNSET:
-        _turn_to_arguments(frame, body.call_id)
-    elif body.kind is not UNSET:
-        turn_delta(frame, body.kind)
-    return frame
-
-
-def _turn_to_arguments(frame: Frame, call_id: str) -> None:
-    """Make a delta of text one of a function call's arguments."""
-    frame["type"] = "response.function_call_arguments.delta"
-    del frame["content_index"]
-    frame["call_id"] = call_id
 
 
 def item_frame(kind: str, item: Item, previous: str | None) -> Frame:

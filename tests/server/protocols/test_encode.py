@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, get_args
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given
@@ -407,6 +408,33 @@ def test_merged_deltas_are_the_same_text_up_to_the_same_place(parts: list[list[s
     assert len(one) == (len(many) if len(many) <= above else 1)
     position = parse_cursor(one[-1]["event_id"])
     assert position == ((LIFE, piece.last, piece.nonces[-1]), 0)
+
+
+OUTPUTS: Final[list[Deltas]] = [
+    Deltas(R, I, [], 2),
+    Deltas(R, ItemId("item_2"), [], 3, 1, call_id="call_1"),
+    Deltas(R, ItemId("item_3"), [], 4, 2, kind="reasoning"),
+    Deltas(R, ItemId("item_4"), [], 5, 3, kind="tool_call"),
+    Deltas(ResponseId("resp_2"), ItemId("item_5"), [], 6),
+]
+"""One of each kind, and one of another response."""
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(OUTPUTS), st.lists(st.text(max_size=3), min_size=1, max_size=3))),
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 12))),
+)
+def test_connections_that_share_an_encoder_get_what_they_would_alone(
+    written: list[tuple[Deltas, list[str]]], reads: list[tuple[int, int]]
+) -> None:
+    """Whatever the others are at, and how far each reads at once."""
+    log = EventLog(LIFE)
+    for index, (output, parts) in enumerate(written):
+        log.append(Entry(log.head + 1, Nonce(100 + index), msgspec.structs.replace(output, parts=parts)))
+    shared = RealtimeEncoder(ID, LIFE, merge_above=4)
+    for after, limit in reads:
+        for record in log.read(after, limit):
+            assert shared.encode(record) == RealtimeEncoder(ID, LIFE, merge_above=4).encode(record)
 
 
 def test_merged_frames_have_a_size() -> None:
