@@ -21,11 +21,13 @@ from unbroken.server.agents.fallback import FallbackAgent, Member, Observer
 from unbroken.server.auth import Authenticator, DevelopmentAuthenticator, KeyAuthenticator
 from unbroken.server.chain import ChainEntry, UpstreamApi
 from unbroken.server.config import Settings, StartupError, is_loopback
-from unbroken.server.limits import ConnectionLimits
+from unbroken.server.limits import ConnectionLimits, Rate
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
 from unbroken.server.pipeline import Pipeline
 from unbroken.server.resume import ResumeTokens
+from unbroken.server.transports.address import Proxies
+from unbroken.server.transports.admission import Admission, AdmissionLimits
 from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.health import health_routes, metrics_route
 from unbroken.server.transports.page import page_routes
@@ -86,14 +88,15 @@ class App:
             on_response=lambda status: self.metrics.responses.labels(status).inc(),
             on_refusal=lambda code: self.metrics.input_errors.labels(code).inc(),
         )
+        self.admission = Admission(_admission_limits(settings), clock, Proxies(settings.trusted_proxies))
         hub = self.node.hub
         self.metrics.observe_node(lambda: len(hub), lambda: hub.running, lambda: hub.size)
         health = health_routes(self._readiness)
         pages = Starlette(routes=[*health, *page_routes()])
-        self.asgi: ASGIApp = Doors({"/v1/realtime": self._door()}, pages)
+        self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, pages)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics)])
 
-    def _door(self) -> RealtimeDoor:
+    def _door(self, clock: Clock) -> RealtimeDoor:
         settings = self._settings
         secret = settings.secret.get_secret_value().encode() if settings.secret else secrets.token_bytes(32)
         return RealtimeDoor(
@@ -107,10 +110,16 @@ class App:
                 max_output_tokens=settings.max_output_tokens,
                 concurrency=Concurrency(settings.concurrency),
             ),
-            limits=ConnectionLimits(frame_depth=settings.max_frame_depth, input_queue=settings.input_queue),
+            limits=ConnectionLimits(
+                frame_depth=settings.max_frame_depth,
+                input_queue=settings.input_queue,
+                idle_timeout=settings.connection_idle_timeout,
+            ),
+            admission=self.admission,
             allowed_origins=settings.allowed_origins,
             loopback_only=not settings.api_keys,
             metrics=self.metrics,
+            clock=clock,
         )
 
     async def __aenter__(self) -> Self:
@@ -304,10 +313,21 @@ def _upstream(
 def _authenticator(settings: Settings) -> Authenticator:
     if settings.api_keys:
         pairs = [entry.partition(":") for entry in settings.api_keys]
-        return KeyAuthenticator([(name, digest) for name, _, digest in pairs])
+        return KeyAuthenticator(
+            [(name, digest) for name, _, digest in pairs], in_browsers=settings.api_keys_in_browsers
+        )
     if not is_loopback(settings.host):
         raise AssertionError("can't happen: the settings are refused without keys beyond loopback")
     return DevelopmentAuthenticator()
+
+
+def _admission_limits(settings: Settings) -> AdmissionLimits:
+    return AdmissionLimits(
+        node=settings.max_connections,
+        address=settings.connections_per_address,
+        principal=settings.connections_per_principal,
+        failures=Rate(settings.auth_failures / 60, settings.auth_failures),
+    )
 
 
 def _node_limits(settings: Settings, patience: float) -> NodeLimits:

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 from structlog.typing import FilteringBoundLogger
 
-from unbroken.server.auth import Authenticator, Unauthenticated
+from unbroken.server.auth import Authenticator, LongLivedKey, Unauthenticated
 from unbroken.server.errors import CLOSE_REASONS, CloseCode
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.metrics import Metrics
@@ -33,8 +33,11 @@ from unbroken.server.protocols.realtime.connection import RealtimeConnection, Su
 from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import Frame, error_frame
 from unbroken.server.resume import ResumeTokens
+from unbroken.server.transports.admission import Admission, Guest, Refused
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
+from unbroken.server.transports.idle import IdleWatch
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet, outlet_of
+from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import (
     CursorLost,
     Displaced,
@@ -52,7 +55,6 @@ from unbroken.sessions.node import Attachment, Node
 
 __all__ = ["RealtimeDoor"]
 
-_RETRY_AFTER: Final = "2"
 _READ_LIMIT: Final = 512
 """Sequence numbers that the writer takes at a time."""
 
@@ -61,17 +63,6 @@ _BATCH_BYTES: Final = 16_384
 
 _TURNS_TO_WORKER: Final = 16
 """Turns of the loop that the reader leaves to the worker after each frame: more than it takes in memory."""
-
-
-class _Refused(Exception):
-    """The connection can't be had."""
-
-    def __init__(self, status: int, code: str, message: str, close: CloseCode = CloseCode.POLICY) -> None:
-        super().__init__(code)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.close = close
 
 
 class RealtimeDoor:
@@ -86,9 +77,11 @@ class RealtimeDoor:
         models: Models,
         defaults: SessionConfig,
         limits: ConnectionLimits,
+        admission: Admission,
         allowed_origins: tuple[str, ...],
         loopback_only: bool,
         metrics: Metrics,
+        clock: Clock,
     ) -> None:
         self._node = node
         self._authenticator = authenticator
@@ -96,6 +89,8 @@ class RealtimeDoor:
         self._models = models
         self._defaults = defaults
         self._limits = limits
+        self._admission = admission
+        self._clock = clock
         self._allowed_origins = allowed_origins
         self._loopback_only = loopback_only
         self._metrics = metrics
@@ -104,64 +99,81 @@ class RealtimeDoor:
         """Serve one connection from its handshake to its end."""
         await receive()  # websocket.connect
         handshake = Handshake.of(scope)
+        client = scope.get("client")
+        guest = self._admission.guest(client[0] if client else None, handshake.forwarded)
         try:
-            admitted = await self._admit(handshake)
-        except _Refused as refused:
+            admitted = await self._let_in(handshake, guest, send)
+            if admitted is None:
+                return
+            subprotocol = handshake.subprotocol
+            del handshake, client  # a connection may live for days
+            try:
+                await send({"type": "websocket.accept", "subprotocol": subprotocol})
+                with self._metrics.connections.track_inprogress():
+                    outlet = outlet_of(scope, send)
+                    pump = _Pump(admitted, self._limits, self._metrics, self._clock, receive, send, outlet)
+                    await pump.run()
+            finally:
+                admitted.attachment.close()
+        finally:
+            guest.leave()
+
+    async def _let_in(self, handshake: Handshake, guest: Guest, send: Send) -> _Admitted | None:
+        """Return what there is to connect to; None: the client was told why there is nothing."""
+        try:
+            return await self._admit(handshake, guest)
+        except Refused as refused:
             self._metrics.refused.labels(refused.code).inc()
             await _refuse(refused, handshake, send)
-            return
-        try:
-            await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
-            with self._metrics.connections.track_inprogress():
-                outlet = outlet_of(scope, send)
-                pump = _Pump(admitted, self._limits, self._metrics, receive, send, outlet)
-                await pump.run()
-        finally:
-            admitted.attachment.close()
+            return None
 
-    async def _admit(self, handshake: Handshake) -> _Admitted:
+    async def _admit(self, handshake: Handshake, guest: Guest) -> _Admitted:
         if self._node.is_draining:
-            raise _Refused(503, "server_draining", str(NodeDraining()), CloseCode.RESTART)
+            raise Refused(503, "server_draining", str(NodeDraining()), CloseCode.RESTART)
+        guest.enter()
         if self._loopback_only and not is_loopback_name(handshake.host):
             message = (
                 "Without keys this server is for this machine only: address it as 127.0.0.1 or localhost. "
                 "The operator can set UNBROKEN_API_KEYS to serve other names."
             )
-            raise _Refused(403, "host_not_allowed", message)
+            raise Refused(403, "host_not_allowed", message)
         if not handshake.is_readable:
-            raise _Refused(
+            raise Refused(
                 400, "invalid_query", "The query of the address is too long, or has too many fields."
             )
         if not handshake.comes_from(self._allowed_origins):
             message = (
                 "Pages of this origin may not connect. The operator can list it in UNBROKEN_ALLOWED_ORIGINS."
             )
-            raise _Refused(403, "origin_not_allowed", message)
+            raise Refused(403, "origin_not_allowed", message)
         if handshake.is_beta:
             message = (
                 "The beta version of the Realtime API isn't offered. Leave out `OpenAI-Beta: realtime=v1`."
             )
-            raise _Refused(400, "beta_api_shape_disabled", message)
+            raise Refused(400, "beta_api_shape_disabled", message)
         try:
             principal = await self._authenticator.authenticate(handshake.credentials)
         except Unauthenticated as exc:
-            raise _Refused(401, "invalid_api_key", str(exc)) from None
+            guest.failed()
+            code = "api_key_in_browser" if isinstance(exc, LongLivedKey) else "invalid_api_key"
+            raise Refused(401, code, str(exc)) from None
+        guest.admit(principal.id)
         model = self._models.resolve(handshake.model)
         if model is None:
             message = f"The model isn't offered here. Use one of: {', '.join(self._models.names)}."
-            raise _Refused(404, "model_not_found", message)
+            raise Refused(404, "model_not_found", message)
         try:
             if handshake.resume is not None:
                 return await self._resume(handshake.resume, handshake.after, principal.id)
             return await self._begin(principal.id, model)
         except SessionNotFound as exc:
-            raise _Refused(101, "session_not_found", str(exc)) from None
+            raise Refused(101, "session_not_found", str(exc)) from None
         except NodeDraining as exc:
-            raise _Refused(503, "server_draining", str(exc), CloseCode.RESTART) from None
+            raise Refused(503, "server_draining", str(exc), CloseCode.RESTART) from None
         except NodeFull as exc:
-            raise _Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
+            raise Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:
-            raise _Refused(101, "too_many_connections", str(exc), CloseCode.TRY_AGAIN) from None
+            raise Refused(101, "too_many_connections", str(exc), CloseCode.TRY_AGAIN) from None
 
     async def _begin(self, principal: PrincipalId, model: str) -> _Admitted:
         config = SessionConfig(
@@ -233,6 +245,7 @@ class _Pump:
         admitted: _Admitted,
         limits: ConnectionLimits,
         metrics: Metrics,
+        clock: Clock,
         receive: Receive,
         send: Send,
         outlet: Outlet,
@@ -243,6 +256,7 @@ class _Pump:
         self._connection = admitted.connection
         self._limits = limits
         self._metrics = metrics
+        self._clock = clock
         self._receive = receive
         self._send = send
         self._outlet = outlet
@@ -250,6 +264,7 @@ class _Pump:
         self._inbox: deque[str | bytes] = deque()
         self._own: deque[Frame] = deque()  # frames for this client alone, until they are sent
         self._taken = asyncio.Event()  # one of them was
+        self._heard = 0  # how many messages have come
         self._submitted = 0  # the last input that was written
         self._worker: asyncio.Task[None] | None = None  # there is one while there is something to work on
         self._cut = asyncio.timeout(None)  # ends the reading early
@@ -277,6 +292,8 @@ class _Pump:
 
     async def _converse(self) -> None:
         """Return when the client has left, or something on this side has ended the connection."""
+        timeout = self._limits.idle_timeout
+        watch = IdleWatch(self._clock, timeout, self._place, self._end_idle) if timeout else None
         try:
             async with self._cut:
                 self._open()
@@ -288,6 +305,8 @@ class _Pump:
             self._is_over = True
             self._cursor.listen(None)
             self._outlet.listen(None)
+            if watch is not None:
+                watch.close()
 
     @asynccontextmanager
     async def _sender(self) -> AsyncIterator[None]:
@@ -311,6 +330,13 @@ class _Pump:
         if task is not None:
             task.cancel()
             await asyncio.wait((task,))
+
+    def _place(self) -> object | None:
+        """Return how far both sides have come; None: a response runs."""
+        return None if self._attachment.session.is_running else (self._cursor.seq, self._heard)
+
+    def _end_idle(self) -> None:
+        self._end(CloseCode.IDLE)
 
     def _end(self, code: CloseCode) -> None:
         """End the connection, because of something on this side."""
@@ -342,6 +368,7 @@ class _Pump:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
                 return
+            self._heard += 1
             data = message.get("text")
             if data is None:
                 data = message.get("bytes") or b""
@@ -478,7 +505,7 @@ class _Pump:
             pass
 
 
-async def _refuse(refused: _Refused, handshake: Handshake, send: Send) -> None:
+async def _refuse(refused: Refused, handshake: Handshake, send: Send) -> None:
     """Say why there is no connection, in the way that the client can read."""
     if handshake.is_browser or refused.status == 101:
         await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
@@ -487,11 +514,12 @@ async def _refuse(refused: _Refused, handshake: Handshake, send: Send) -> None:
         await send({"type": "websocket.close", "code": refused.close, "reason": CLOSE_REASONS[refused.close]})
         return
     headers = [(b"content-type", b"application/json")]
-    if refused.status == 503:
-        headers.append((b"retry-after", _RETRY_AFTER.encode()))
+    if refused.status in (429, 503):
+        headers.append((b"retry-after", str(refused.retry_after).encode()))
     if refused.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    error = {"message": refused.message, "type": "invalid_request_error", "code": refused.code}
+    kind = "rate_limit_error" if refused.status == 429 else "invalid_request_error"
+    error = {"message": refused.message, "type": kind, "code": refused.code}
     await send({"type": "websocket.http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": orjson.dumps({"error": error})})
 

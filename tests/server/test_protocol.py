@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from unbroken.server.transports.http_protocol import HttpProtocol
 from unbroken.server.transports.outlet import Outlet
-from unbroken.server.transports.protocol import HttpProtocol, WebSocketProtocol
+from unbroken.server.transports.protocol import WebSocketProtocol
 
 SOON = 0.05
 UPGRADE = (
