@@ -52,6 +52,11 @@ class Proxies:
             return None
         return address.packed if isinstance(address, ipaddress.IPv4Address) else address.packed[:8]
 
+    def are_believed(self, peer: str | None) -> bool:
+        """Return whether what *peer* says of whom it speaks for counts."""
+        address = _parsed(peer or "")
+        return address is not None and self._trusts(address)
+
     def _trusts(self, address: _Ip) -> bool:
         return any(address in network for network in self._networks)
 

@@ -17,6 +17,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
+import structlog
+
 from unbroken.server.errors import CloseCode
 from unbroken.server.limits import Rate
 from unbroken.server.transports.address import Address, Proxies
@@ -80,11 +82,20 @@ class Admission:
         self._addresses: dict[Address, int] = {}
         self._principals: dict[PrincipalId, int] = {}
         self._failures: OrderedDict[Address, float] = OrderedDict()  # accounts, the latest to fail last
+        self._has_warned = False
         self.connections = 0
         """How many there are."""
 
     def guest(self, peer: str | None, forwarded: str) -> Guest:
         """Return somebody who asks for a connection; see :meth:`Proxies.client`. Have them leave again."""
+        if forwarded and not self._has_warned and not self._proxies.are_believed(peer):
+            self._has_warned = True  # once: anybody can send the header
+            structlog.get_logger().warning(
+                "X-Forwarded-For not believed",
+                peer=peer,
+                hint="If this is a proxy, list it in UNBROKEN_TRUSTED_PROXIES: "
+                "else its clients count as one address.",
+            )
         return Guest(self, self._proxies.client(peer, forwarded))
 
     def __repr__(self) -> str:

@@ -108,9 +108,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """
         if self._to_discard is not None:
             self._discard(len(data))
-        elif self._backlog is not None:
-            # Reading was resumed for a close that is answered: there is more before that.
-            self._backlog = memoryview(bytes(self._backlog) + data)
+        elif (
+            self._next is not None or self._backlog is not None
+        ):  # it was read after all, and has to wait its turn
+            self._backlog = memoryview(bytes(self._backlog or b"") + data)
             self.transport.pause_reading()
         elif self.handshake_initiated and len(data) > self.portion:
             self._backlog = memoryview(data)
@@ -279,10 +280,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             # slow reader can't be closed at all; and when the peer doesn't
             # answer the close frame in time, an unbounded flush follows.
             self._abort_after(self.close_timeout)
+            return self._send_close(message)
         elif message["type"] == "websocket.http.response.body":
             # uvicorn: takes a refusal for a handshake left unfinished, and logs an error for each.
             self.handshake_complete = True
         return super().send(message)
+
+    async def _send_close(self, message: ASGISendEvent) -> None:
+        """Send a close frame. uvicorn: then reads on, whatever there is to take before the answer."""
+        await super().send(message)
+        if self._next is not None and not self._is_over:
+            self.transport.pause_reading()
+        else:
+            self._read_on()
 
     async def run_asgi(self) -> None:
         """Run the application. uvicorn: unbounded flush when it returns without closing."""
@@ -398,6 +408,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.close_timer = self.loop.call_later(self.flush_timeout, self.transport.close)
         self.close_sent = self.disconnected = True
         self.read_paused = False
+        if self.transport.is_closing():
+            return
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.transport.resume_reading()

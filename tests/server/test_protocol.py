@@ -576,9 +576,11 @@ async def test_uvicorn_has_what_the_overrides_rely_on() -> None:
         ]
     for name in ("transport", "loop", "disconnected", "close_timeout", "close_timer", "writable", "queue"):
         assert hasattr(socket_protocol, name)
+    for name in ("read_paused", "pending_ping_payload", "pong_timer", "stop_keepalive", "schedule_ping"):
+        assert hasattr(socket_protocol, name)
     for name in ("conn", "frames", "curr_msg_data_type", "handshake_complete", "close_sent"):
         assert hasattr(socket_protocol, name)
-    for name in ("handshake_exc", "close_sent", "data_to_send", "reject", "fail"):
+    for name in ("handshake_exc", "parser_exc", "close_sent", "events", "data_to_send", "reject", "fail"):
         assert hasattr(socket_protocol.conn, name)
     assert "response_complete" in inspect.getsource(HttpToolsProtocol.on_body)
     for name in ("transport", "loop", "parser", "cycle", "timeout_keep_alive_task"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import structlog
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -105,6 +106,20 @@ def test_this_machine_fails_as_often_as_it_likes() -> None:
         guest = entered(counted, "127.0.0.1")
         guest.failed()
         guest.leave()
+
+
+def test_a_proxy_that_is_not_listed_is_warned_of_once() -> None:
+    counted = Admission(LIMITS, FakeClock(), Proxies(["10.0.0.1"]))
+    with structlog.testing.capture_logs() as logs:
+        counted.guest("10.0.0.1", "203.0.113.1")
+        counted.guest("10.0.0.2", "")
+        assert logs == []
+        for peer in ("10.0.0.2", "10.0.0.3"):
+            counted.guest(peer, "203.0.113.1")
+
+    assert [(entry["event"], entry["peer"]) for entry in logs] == [
+        ("X-Forwarded-For not believed", "10.0.0.2")
+    ]
 
 
 class Counting(RuleBasedStateMachine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -39,6 +40,7 @@ class Connection:
         self.received: list[Any] = []
         self.ended: dict[str, Any] | None = None
         self._takes = takes
+        self._released = asyncio.Event()
         config = uvicorn.Config(
             self._application,
             interface="asgi3",
@@ -56,7 +58,9 @@ class Connection:
     async def _application(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        while self._takes:
+        if not self._takes:
+            await self._released.wait()
+        while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
                 self.ended = dict(message)
@@ -83,9 +87,8 @@ class Connection:
 
     async def gone(self) -> None:
         self.protocol.connection_lost(None)
-        await self.application_ended() if self._takes else None
-        for task in self._state.tasks:
-            task.cancel()
+        self._released.set()
+        await self.application_ended()
 
 
 @contextlib.asynccontextmanager
@@ -215,6 +218,33 @@ async def test_a_peer_that_has_to_wait_is_not_taken_for_dead() -> None:
         assert not connection.transport.is_closed
         connection.loop.advance(60)
         assert connection.transport.is_closed, "by now it is dead"
+
+
+async def test_a_peer_that_has_to_wait_is_closed_and_still_waits() -> None:
+    """uvicorn reads on for the answer to a close frame: that must not be a way past the rates."""
+    async with connected(limits(frames=Rate(1, 10))) as connection:
+        connection.protocol.data_received(100 * frame(Opcode.TEXT))
+        await connection.settled(100)
+        protocol: Any = connection.protocol
+        await protocol.send({"type": "websocket.close", "code": 1013, "reason": ""})
+        assert not connection.transport.is_reading()
+        connection.protocol.data_received(frame(Opcode.PING) + frame(Opcode.CLOSE))
+        assert connection.transport.written == b"\x88\x02\x03\xf5"
+        connection.loop.advance(9)
+        assert not connection.transport.is_closed
+        connection.loop.advance(2)
+        assert connection.transport.is_closed
+
+
+async def test_the_answer_to_a_close_frame_is_found_behind_what_was_not_taken_yet() -> None:
+    async with connected(takes=False) as connection:
+        connection.protocol.data_received(1000 * frame(Opcode.TEXT) + frame(Opcode.CLOSE))
+        protocol: Any = connection.protocol
+        await protocol.send({"type": "websocket.close", "code": 1013, "reason": ""})
+        assert not connection.transport.is_closed
+        while connection.loop.turn():
+            pass
+        assert connection.transport.is_closed
 
 
 async def test_a_connection_that_ends_while_it_waits_leaves_no_timer() -> None:
