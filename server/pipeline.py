@@ -14,7 +14,6 @@ from typing import Final
 from unbroken.server.agents.base import Agent, AgentNotReady, TurnInput
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.items import Message
 from unbroken.sessions.responder import FunctionCallPiece, Output, Turn, Working
 
 __all__ = ["Pipeline"]
@@ -73,7 +72,6 @@ def _turn_input(turn: Turn, most_tokens: int | None) -> TurnInput:
         principal=turn.principal,
         model=config.model,
         instructions=config.instructions if request.instructions is None else request.instructions,
-        messages=tuple(item for item in turn.items if isinstance(item, Message)),
         items=turn.items,
         tools=request.tools_with(config),
         tool_choice=request.tool_choice_with(config),

@@ -38,7 +38,7 @@ Guarantees an agent gives:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -100,16 +100,19 @@ class TurnInput:
     """The name the client asked for, already checked; ``default`` has been resolved."""
     instructions: str
     """The system prompt. May be empty."""
-    messages: tuple[Message, ...]
-    """The conversation's messages, oldest first. May be empty."""
-    items: tuple[Item, ...] = ()
-    """The same with the function calls, and what they returned, among them. An incomplete
-    call was cut short. Empty: there are only messages."""
+    items: tuple[Item, ...]
+    """The conversation, oldest first: messages, function calls, and what they returned. An
+    incomplete call was cut short. May be empty."""
     tools: tuple[FunctionTool, ...] = ()
     """The functions that the client can run."""
     tool_choice: ToolChoice = "auto"
     max_output_tokens: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The messages among the items, which are picked out anew each time."""
+        return tuple(item for item in self.items if isinstance(item, Message))
 
 
 AgentOutput: TypeAlias = Output
@@ -140,8 +143,14 @@ class Agent(Protocol):
 class Reattaching(Protocol):
     """An agent whose upstream keeps a response alive on its own, so that a new owner can fetch the rest."""
 
-    def reattach(self, turn: TurnInput, handle: Handle, offset: int) -> AsyncGenerator[AgentOutput, None]:
-        """Go on with the response named *handle* after its first *offset* characters."""
+    def reattach(
+        self, turn: TurnInput, handle: Handle, offset: int, calls: Sequence[int] = ()
+    ) -> AsyncGenerator[AgentOutput, None]:
+        """Go on with the response named *handle* after its first *offset* characters of text.
+
+        *calls* says how many characters are known of the arguments of each function call that has
+        begun, in order: none of these calls is begun again, and no further one is left out.
+        """
 
 
 class AgentError(ResponderError):
