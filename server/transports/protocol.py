@@ -52,7 +52,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     flush_timeout: ClassVar[float] = 2.0
     """Seconds that the last bytes get to leave once the connection is being closed."""
 
-    portion: ClassVar[int] = 4096
+    portion: ClassVar[int] = 2048
     """Bytes of input that are taken in one turn of the loop: some hundreds of the smallest frames."""
 
     max_discarded: ClassVar[int] = 16 << 20
