@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings
 
-from unbroken.server.units import Bytes, Names, Seconds
+from unbroken.server.setting_values import Bytes, Names, Seconds
 
 __all__ = ["ConnectionSettings"]
 
@@ -86,6 +86,13 @@ class ConnectionSettings(BaseSettings):
     ping_interval: Seconds = Field(default=20, description="Seconds between keepalive pings.")
     ping_timeout: Seconds = Field(
         default=20, description="Seconds to wait for a pong before the connection is cut."
+    )
+    overload_lag: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = Field(
+        default=0.2,
+        description="Seconds that the event loop is late when new sessions are refused; 0: none ever is.",
+    )
+    overload_lag_responses: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = Field(
+        default=1, description="The same for new responses; 0: none ever is refused."
     )
     drain_timeout: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = Field(
         default=25, description="Seconds that running turns get after SIGTERM."

@@ -57,6 +57,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "too_many_connections_of_key": "The key has as many connections as it may.",
     "too_many_failed_attempts": "Wrong keys came too often from this address. Try again later.",
     "too_many_connections": "The session has too many connections: a newer one took this one's place.",
+    "server_overloaded": "The server gets less done than it has to do. Try again in a moment.",
     "server_draining": "The server is restarting. Reconnect in a moment.",
     # An event can't be taken; the connection goes on.
     "invalid_json": "The frame isn't JSON, or not an object, or nested too deeply.",
@@ -65,8 +66,10 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "unsupported_event": "The event is of a part of the API that this server doesn't offer.",
     "audio_input_unsupported": "Audio can't be sent to this server; send text.",
     "unsupported_content": "The content part is of a kind that this server doesn't take.",
+    "unsupported_content_type": "Only answers that are audio can be truncated.",
     "unsupported_item": "The item is of a kind that this server doesn't take.",
     "unsupported_tool": "The tool is of a kind that this server doesn't take.",
+    "unsupported_prompt": "Prompt templates aren't kept here; send instructions.",
     "unsupported_session_type": "Only sessions of type `realtime` are offered.",
     "binary_frame": "Frames must be text.",
     "input_queue_full": "Events came faster than they could be taken. Send this one again.",

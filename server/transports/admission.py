@@ -3,11 +3,6 @@
 It costs the same for everybody, and what it keeps is bounded: a number for each
 address and principal that has a connection, and one for each of the
 addresses that have lately failed to authenticate.
-
-::
-
-    Exception
-    +-- Refused     the connection can't be had: status, error code and close code say so to the client
 """
 
 from __future__ import annotations
@@ -22,43 +17,14 @@ import structlog
 from unbroken.server.errors import CloseCode
 from unbroken.server.limits import Rate
 from unbroken.server.transports.address import Address, Proxies
+from unbroken.server.transports.refusal import Refused
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import PrincipalId
 
-__all__ = ["Admission", "AdmissionLimits", "Guest", "Refused"]
+__all__ = ["Admission", "AdmissionLimits", "Guest"]
 
-_RETRY_AFTER: Final = 2
 _REMEMBERED: Final = 4096
 """Addresses that have failed; the one that has not for longest is forgotten for a new one."""
-
-
-class Refused(Exception):
-    """The connection can't be had.
-
-    Args:
-        status: HTTP's; 101 where everybody is told in frames.
-        code: The error's.
-        message: What to do.
-        close: For those who are told in frames.
-        retry_after: Seconds; sent with 429 and 503.
-
-    """
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        close: CloseCode = CloseCode.POLICY,
-        *,
-        retry_after: int = _RETRY_AFTER,
-    ) -> None:
-        super().__init__(code)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.close = close
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

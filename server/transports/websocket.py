@@ -17,7 +17,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-import orjson
 import structlog
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
@@ -29,20 +28,22 @@ from unbroken.server.limits import ConnectionLimits
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
 from unbroken.server.protocols.cursor import parse_cursor
-from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission, lone_error
+from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission
 from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import Frame, error_frame
 from unbroken.server.resume import ResumeTokens
-from unbroken.server.transports.admission import Admission, Guest, Refused
+from unbroken.server.transports.admission import Admission, Guest
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
 from unbroken.server.transports.idle import IdleWatch
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet, outlet_of
+from unbroken.server.transports.refusal import RefusalLog, Refused, overloaded, refuse
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import (
     CursorLost,
     Displaced,
     NodeDraining,
     NodeFull,
+    NodeOverloaded,
     Refusal,
     SessionError,
     SessionNotFound,
@@ -54,6 +55,9 @@ from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Attachment, Node
 
 __all__ = ["RealtimeDoor"]
+
+_ABNORMAL: Final = 1006
+"""The close code of a connection that ended without one (RFC 6455, section 7.1.5)."""
 
 _READ_LIMIT: Final = 512
 """Sequence numbers that the writer takes at a time."""
@@ -94,21 +98,24 @@ class RealtimeDoor:
         self._allowed_origins = allowed_origins
         self._loopback_only = loopback_only
         self._metrics = metrics
+        self._refusals = RefusalLog(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection from its handshake to its end."""
         await receive()  # websocket.connect
         handshake = Handshake.of(scope)
         client = scope.get("client")
-        guest = self._admission.guest(client[0] if client else None, handshake.forwarded)
+        peer = client[0] if client else None
+        guest = self._admission.guest(peer, handshake.forwarded)
         try:
-            admitted = await self._let_in(handshake, guest, send)
+            admitted = await self._let_in(handshake, guest, peer, send)
             if admitted is None:
                 return
             subprotocol = handshake.subprotocol
-            del handshake, client  # a connection may live for days
+            del handshake  # a connection may live for days
             try:
                 await send({"type": "websocket.accept", "subprotocol": subprotocol})
+                self._metrics.opened.inc()
                 with self._metrics.connections.track_inprogress():
                     outlet = outlet_of(scope, send)
                     pump = _Pump(admitted, self._limits, self._metrics, self._clock, receive, send, outlet)
@@ -118,18 +125,24 @@ class RealtimeDoor:
         finally:
             guest.leave()
 
-    async def _let_in(self, handshake: Handshake, guest: Guest, send: Send) -> _Admitted | None:
+    async def _let_in(
+        self, handshake: Handshake, guest: Guest, peer: str | None, send: Send
+    ) -> _Admitted | None:
         """Return what there is to connect to; None: the client was told why there is nothing."""
         try:
             return await self._admit(handshake, guest)
         except Refused as refused:
             self._metrics.refused.labels(refused.code).inc()
-            await _refuse(refused, handshake, send)
+            self._refusals.note(refused, peer)
+            await refuse(refused, handshake, send)
             return None
 
     async def _admit(self, handshake: Handshake, guest: Guest) -> _Admitted:
         if self._node.is_draining:
             raise Refused(503, "server_draining", str(NodeDraining()), CloseCode.RESTART)
+        if handshake.resume is None and not self._node.takes_sessions:
+            # First of all: an overloaded server has no time for more than this.
+            raise overloaded()
         guest.enter()
         if self._loopback_only and not is_loopback_name(handshake.host):
             message = (
@@ -170,6 +183,8 @@ class RealtimeDoor:
             raise Refused(101, "session_not_found", str(exc)) from None
         except NodeDraining as exc:
             raise Refused(503, "server_draining", str(exc), CloseCode.RESTART) from None
+        except NodeOverloaded:
+            raise overloaded() from None
         except NodeFull as exc:
             raise Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:
@@ -223,6 +238,7 @@ class RealtimeDoor:
             max_depth=self._limits.frame_depth,
             remaining=remaining,
             refusals_from=attachment.session.applied if position is None else 0,
+            most_tokens=self._defaults.max_output_tokens,
         )
         token = self._tokens.mint(attachment.session.id, chain, principal)
         return _Admitted(attachment, connection, token, resumed)
@@ -270,6 +286,8 @@ class _Pump:
         self._cut = asyncio.timeout(None)  # ends the reading early
         self._is_over = False
         self._close: CloseCode | None = None
+        self._left: int | None = None  # the close code that the client, or the transport, ended with
+        self._is_slow = False  # whether there is more to send than the client takes
         self._farewell: Frame | None = None  # for a close with POLICY: what it is about
         self._log: FilteringBoundLogger = structlog.get_logger()
 
@@ -284,10 +302,13 @@ class _Pump:
             try:
                 await self._converse()
                 await self._work_off()
+                await self._stop(self._worker)
+                if self._close is not None:
+                    await self._hang_up(self._close)
             finally:
                 await self._stop(self._worker)
-            if self._close is not None:
-                await self._hang_up(self._close)
+                self._metrics.inputs_waiting -= len(self._inbox)
+                self._metrics.closed(self._close or self._left or _ABNORMAL)
         self._log.debug("connection closed", close_code=self._close)
 
     async def _converse(self) -> None:
@@ -307,6 +328,7 @@ class _Pump:
             self._outlet.listen(None)
             if watch is not None:
                 watch.close()
+            self._note_slow(False)
 
     @asynccontextmanager
     async def _sender(self) -> AsyncIterator[None]:
@@ -348,7 +370,10 @@ class _Pump:
     def _fail(self, exc: Exception) -> None:
         """End the connection because of *exc*: a bug ends one connection, never more."""
         match exc:
-            case CursorLost() | NodeDraining():
+            case CursorLost():
+                self._metrics.fell_behind.inc()
+                self._end(CloseCode.TRY_AGAIN)
+            case NodeDraining():
                 self._end(CloseCode.TRY_AGAIN)
             case Displaced():
                 # Were it to come back by itself, and find its place taken again, it would never end.
@@ -367,6 +392,7 @@ class _Pump:
         while True:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
+                self._left = message.get("code")
                 return
             self._heard += 1
             data = message.get("text")
@@ -374,6 +400,7 @@ class _Pump:
                 data = message.get("bytes") or b""
             if len(self._inbox) < self._limits.input_queue:
                 self._inbox.append(data)
+                self._metrics.inputs_waiting += 1
                 if self._worker is None:
                     self._worker = asyncio.create_task(self._work())
             elif len(self._own) < self._limits.input_queue:
@@ -399,6 +426,7 @@ class _Pump:
                     await self._taken.wait()
                 await self._take(self._inbox[0])
                 self._inbox.popleft()
+                self._metrics.inputs_waiting -= 1
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
         finally:
@@ -461,9 +489,21 @@ class _Pump:
                     outlet.write(batch)
                 is_done = self._cursor.is_at_head and self._pending is None and not self._own
                 if is_done and not self._attachment.is_ending:
+                    if self._is_slow:
+                        self._note_slow(False)
                     break  # the usual case
+            else:
+                self._note_slow(not (outlet.is_writable or self._is_over))
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
+
+    def _note_slow(self, is_slow: bool) -> None:
+        if is_slow and not self._is_slow:
+            self._metrics.slow.inc()
+            self._metrics.slowed.inc()
+        elif self._is_slow and not is_slow:
+            self._metrics.slow.dec()
+        self._is_slow = is_slow
 
     def _fetch(self) -> bool:
         """Return whether there is something to send now."""
@@ -493,7 +533,6 @@ class _Pump:
 
     async def _hang_up(self, code: CloseCode) -> None:
         """Close, unless the client doesn't take even that in time."""
-        self._metrics.closed.labels(str(int(code))).inc()
         try:
             async with asyncio.timeout(self._limits.close_timeout):
                 await self._outlet.flushed()
@@ -503,25 +542,6 @@ class _Pump:
                 await self._send({"type": "websocket.close", "code": code, "reason": CLOSE_REASONS[code]})
         except (TimeoutError, OSError):
             pass
-
-
-async def _refuse(refused: Refused, handshake: Handshake, send: Send) -> None:
-    """Say why there is no connection, in the way that the client can read."""
-    if handshake.is_browser or refused.status == 101:
-        await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
-        frame = lone_error(refused.code, refused.message)
-        await send({"type": "websocket.send", "text": frame.decode()})
-        await send({"type": "websocket.close", "code": refused.close, "reason": CLOSE_REASONS[refused.close]})
-        return
-    headers = [(b"content-type", b"application/json")]
-    if refused.status in (429, 503):
-        headers.append((b"retry-after", str(refused.retry_after).encode()))
-    if refused.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    kind = "rate_limit_error" if refused.status == 429 else "invalid_request_error"
-    error = {"message": refused.message, "type": kind, "code": refused.code}
-    await send({"type": "websocket.http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": orjson.dumps({"error": error})})
 
 
 def _error(error: DecodeError | Refusal, event_id: str | None) -> Frame:

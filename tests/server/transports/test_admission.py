@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.fakes.clock import FakeClock
 from unbroken.server.limits import Rate
 from unbroken.server.transports.address import Proxies
-from unbroken.server.transports.admission import Admission, AdmissionLimits, Guest, Refused
+from unbroken.server.transports.admission import Admission, AdmissionLimits, Guest
+from unbroken.server.transports.refusal import Refused
 from unbroken.sessions.ids import PrincipalId
 
 ADDRESSES = ["203.0.113.1", "203.0.113.2", "2001:db8::1", "127.0.0.1"]

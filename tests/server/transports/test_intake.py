@@ -170,11 +170,11 @@ async def test_fragments_count_as_messages() -> None:
 async def test_a_peer_that_sends_too_many_bytes_waits() -> None:
     async with connected(limits(bytes=Rate(1000, 10_000))) as connection:
         message = frame(Opcode.TEXT, b"x" * 3000)
-        for _ in range(4):
-            connection.protocol.data_received(message)
-        await connection.settled(4)
+        connection.protocol.data_received(4 * message)
+        await connection.settled(3)
         assert not connection.transport.is_reading()
         connection.loop.advance(3)
+        await connection.settled(4)
         assert connection.transport.is_reading()
 
 
