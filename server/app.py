@@ -19,13 +19,15 @@ from unbroken.server.agents.base import Agent, AgentError
 from unbroken.server.agents.selection import build_agent
 from unbroken.server.auth import Authenticator, DevelopmentAuthenticator, KeyAuthenticator
 from unbroken.server.config import Settings, StartupError, is_loopback
-from unbroken.server.limits import ConnectionLimits
+from unbroken.server.limits import ConnectionLimits, Rate
 from unbroken.server.metrics import Metrics, NodeFigures
 from unbroken.server.models import Models
 from unbroken.server.overload import Level, Overload, OverloadLimits
 from unbroken.server.pipeline import Pipeline
 from unbroken.server.pulse import Pulse
 from unbroken.server.resume import ResumeTokens
+from unbroken.server.transports.address import Proxies
+from unbroken.server.transports.admission import Admission, AdmissionLimits
 from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.health import health_routes, metrics_route
 from unbroken.server.transports.page import page_routes
@@ -87,6 +89,7 @@ class App:
             on_refusal=lambda code: self.metrics.input_errors.labels(code).inc(),
             on_run=self.metrics.run_ended,
         )
+        self.admission = Admission(_admission_limits(settings), clock, Proxies(settings.trusted_proxies))
         self._observe_node()
         self._overload = Overload(
             OverloadLimits(busy_lag=settings.overload_lag, swamped_lag=settings.overload_lag_responses)
@@ -138,7 +141,12 @@ class App:
                 max_output_tokens=settings.max_output_tokens,
                 concurrency=Concurrency(settings.concurrency),
             ),
-            limits=ConnectionLimits(frame_depth=settings.max_frame_depth, input_queue=settings.input_queue),
+            limits=ConnectionLimits(
+                frame_depth=settings.max_frame_depth,
+                input_queue=settings.input_queue,
+                idle_timeout=settings.connection_idle_timeout,
+            ),
+            admission=self.admission,
             allowed_origins=settings.allowed_origins,
             loopback_only=not settings.api_keys,
             metrics=self.metrics,
@@ -218,10 +226,21 @@ class App:
 def _authenticator(settings: Settings) -> Authenticator:
     if settings.api_keys:
         pairs = [entry.partition(":") for entry in settings.api_keys]
-        return KeyAuthenticator([(name, digest) for name, _, digest in pairs])
+        return KeyAuthenticator(
+            [(name, digest) for name, _, digest in pairs], in_browsers=settings.api_keys_in_browsers
+        )
     if not is_loopback(settings.host):
         raise AssertionError("can't happen: the settings are refused without keys beyond loopback")
     return DevelopmentAuthenticator()
+
+
+def _admission_limits(settings: Settings) -> AdmissionLimits:
+    return AdmissionLimits(
+        node=settings.max_connections,
+        address=settings.connections_per_address,
+        principal=settings.connections_per_principal,
+        failures=Rate(settings.auth_failures / 60, settings.auth_failures),
+    )
 
 
 def _node_limits(settings: Settings, patience: float) -> NodeLimits:

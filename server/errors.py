@@ -18,8 +18,11 @@ class CloseCode(enum.IntEnum):
     1013 and 1015, and after nothing else.
     """
 
+    IDLE = 1000
+    """Nothing was said for long. Reconnect, and resume, when there is something to say."""
+
     POLICY = 1008
-    """An ``error`` event has said why. Reconnecting the same way won't help."""
+    """An ``error`` event, or the close's reason, has said why. Reconnecting the same way won't help."""
 
     INTERNAL = 1011
     """The server failed. Reconnect, and resume."""
@@ -32,6 +35,7 @@ class CloseCode(enum.IntEnum):
 
 
 CLOSE_REASONS: Final[dict[CloseCode, str]] = {
+    CloseCode.IDLE: "idle: reconnect and resume when there is something to say",
     CloseCode.POLICY: "see the error event",
     CloseCode.INTERNAL: "internal error: reconnect and resume",
     CloseCode.RESTART: "restarting: reconnect and resume",
@@ -41,13 +45,17 @@ CLOSE_REASONS: Final[dict[CloseCode, str]] = {
 ERROR_MEANINGS: Final[dict[str, str]] = {
     # The connection can't be had.
     "invalid_api_key": "No key, or not a valid one.",
+    "api_key_in_browser": "An API key was offered as a subprotocol; only short-lived keys may be.",
     "host_not_allowed": "The server has no keys, and was addressed by another name than this machine's own.",
     "invalid_query": "The query of the address is too long, or has too many fields.",
     "origin_not_allowed": "A browser page of another origin tried to connect.",
     "model_not_found": "The model isn't offered here.",
     "beta_api_shape_disabled": "The client speaks the beta version of the Realtime API.",
     "session_not_found": "The session can't be resumed: it has ended, or it isn't yours.",
-    "server_full": "The server holds as many sessions as it may. Try again in a moment.",
+    "server_full": "The server holds as many sessions or connections as it may. Try again in a moment.",
+    "too_many_connections_from_address": "There are as many connections from this address as may be.",
+    "too_many_connections_of_key": "The key has as many connections as it may.",
+    "too_many_failed_attempts": "Wrong keys came too often from this address. Try again later.",
     "too_many_connections": "The session has too many connections: a newer one took this one's place.",
     "server_overloaded": "The server gets less done than it has to do. Try again in a moment.",
     "server_draining": "The server is restarting. Reconnect in a moment.",

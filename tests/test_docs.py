@@ -78,7 +78,7 @@ def test_every_error_code_that_is_raised_has_a_meaning() -> None:
         "DecodeError",
         "ResponderError",
         "Failure",
-        "_Refused",
+        "Refused",
         "error_frame",
         "_failed",
         "lone_error",

@@ -6,6 +6,7 @@ import { randomId } from "./realtime.js";
 
 const KEY = "unbroken.key";
 const NO_KEY = "invalid_api_key";
+const NOT_THIS_KIND = "api_key_in_browser"; // a key for backends, where only short-lived ones are taken
 const MAX_ROWS_HEIGHT = 200;
 
 const message = /** @type {HTMLTextAreaElement} */ (element("message"));
@@ -138,10 +139,13 @@ function showModel(name) {
 let counting;
 let wasConnected = false;
 let needsKey = false;
+let needsShortLived = false;
 
 /** @param {import("./realtime.js").State} state */
 function showConnection(state) {
   clearInterval(counting);
+  needsKey = state.phase === "stopped" && (state.code === NO_KEY || state.code === NOT_THIS_KIND);
+  needsShortLived = state.code === NOT_THIS_KIND;
   const [text, label] = connectionWords(state);
   element("connection").dataset.phase = state.phase;
   // Set only when it changes: it is read out.
@@ -159,7 +163,6 @@ function showConnection(state) {
     count();
     counting = setInterval(count, 1_000);
   }
-  needsKey = state.phase === "stopped" && state.code === NO_KEY;
   if (needsKey) askKey();
 }
 
@@ -173,7 +176,7 @@ function connectionWords(state) {
     case "waiting":
       return [`${state.reason} ${wasConnected ? "Reconnecting" : "Trying again"}`.trim(), "Now"];
     default:
-      return state.code === NO_KEY
+      return needsKey
         ? ["Not connected: a key is needed", "Enter it"]
         : [`Not connected. ${state.reason}`, "Try again"];
   }
@@ -193,7 +196,10 @@ document.addEventListener("visibilitychange", () => {
 
 function askKey() {
   if (dialog.open) return;
-  element("key-error").textContent = tab.get(KEY) === null ? "" : "The server didn't accept the last one.";
+  const complaint = tab.get(KEY) === null ? "" : "The server didn't accept the last one.";
+  element("key-error").textContent = needsShortLived
+    ? "It takes short-lived keys only, which begin with ek_."
+    : complaint;
   keyInput.value = "";
   dialog.showModal();
 }
