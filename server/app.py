@@ -9,10 +9,11 @@ import asyncio
 import secrets
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import structlog
 from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from unbroken.server.agents.base import Agent, AgentError
@@ -21,12 +22,18 @@ from unbroken.server.agents.fallback import FallbackAgent, Member, Observer
 from unbroken.server.auth import Authenticator, DevelopmentAuthenticator, KeyAuthenticator
 from unbroken.server.chain import ChainEntry, UpstreamApi
 from unbroken.server.config import Settings, StartupError, is_loopback
+from unbroken.server.files.base import FileLimits, FileStore, FilesUnavailable
+from unbroken.server.files.disk import DiskFiles
+from unbroken.server.files.memory import MemoryFiles
+from unbroken.server.files.reading import FileReading
+from unbroken.server.files.transfers import TransferLimits, Transfers
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
 from unbroken.server.pipeline import Pipeline
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.doors import Doors
+from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.health import health_routes, metrics_route
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.websocket import RealtimeDoor
@@ -39,6 +46,9 @@ from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import SessionLimits
 
 __all__ = ["App", "build"]
+
+_TURNS_WITH_FILES: Final = 32
+"""Turns that may hold as much as one may read, at once. More that hold less."""
 
 
 def build(settings: Settings) -> App:
@@ -78,9 +88,22 @@ class App:
         self._settings = settings
         self._agent = agent
         self._loading: asyncio.Task[None] | None = None
+        self.files = _file_store(settings, clock)
+        self.transfers = Transfers(TransferLimits(at_once=settings.max_uploads))
+        self.reading = FileReading(
+            self.files,
+            turn_bytes=settings.max_turn_file_bytes,
+            node_bytes=_TURNS_WITH_FILES * settings.max_turn_file_bytes,
+        )
         self.node = Node(
             store=MemoryStore(),
-            responder=Pipeline(agent, self.metrics, clock, max_output_tokens=settings.max_output_tokens),
+            responder=Pipeline(
+                agent,
+                self.metrics,
+                clock,
+                files=self.reading,
+                max_output_tokens=settings.max_output_tokens,
+            ),
             clock=clock,
             limits=_node_limits(settings, patience),
             on_response=lambda status: self.metrics.responses.labels(status).inc(),
@@ -89,9 +112,26 @@ class App:
         hub = self.node.hub
         self.metrics.observe_node(lambda: len(hub), lambda: hub.running, lambda: hub.size)
         health = health_routes(self._readiness)
-        pages = Starlette(routes=[*health, *page_routes()])
+        pages = Starlette(routes=[*health, *page_routes(), *self._file_routes()])
         self.asgi: ASGIApp = Doors({"/v1/realtime": self._door()}, pages)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics)])
+
+    def _file_routes(self) -> list[Route]:
+        files, settings = self.files, self._settings
+        if files is None:
+            return []
+        self.metrics.observe_files(lambda: files.count, lambda: files.size)
+        door = FilesDoor(
+            store=files,
+            transfers=self.transfers,
+            lifetime=settings.file_lifetime,
+            authenticator=_authenticator(settings),
+            allowed_origins=settings.allowed_origins,
+            loopback_only=not settings.api_keys,
+            is_draining=lambda: self.node.is_draining,
+            metrics=self.metrics,
+        )
+        return door.routes()
 
     def _door(self) -> RealtimeDoor:
         settings = self._settings
@@ -111,9 +151,16 @@ class App:
             allowed_origins=settings.allowed_origins,
             loopback_only=not settings.api_keys,
             metrics=self.metrics,
+            files=self.files,
+            file_lifetime=settings.file_lifetime,
         )
 
     async def __aenter__(self) -> Self:
+        try:
+            if self.files is not None:
+                await self.files.__aenter__()
+        except FilesUnavailable as exc:
+            raise StartupError(str(exc)) from None
         await self.node.__aenter__()
         if self._settings.agent == "embedded" or any(e.is_embedded for e in self._settings.fallbacks):
             # Loading takes seconds; liveness answers meanwhile, readiness when it is done.
@@ -123,6 +170,7 @@ class App:
             await self._agent.start()
         except AgentError as exc:
             await self.node.__aexit__(None, None, None)
+            await self._close_files()
             raise StartupError(str(exc)) from None
         return self
 
@@ -156,6 +204,11 @@ class App:
                 await self._loading
         await self.node.__aexit__(exc_type, exc, traceback)
         await self._agent.stop()
+        await self._close_files()
+
+    async def _close_files(self) -> None:
+        if self.files is not None:
+            await self.files.__aexit__(None, None, None)
 
     def begin_drain(self) -> None:
         """Take no new work: readiness answers 404, upgrades are refused."""
@@ -174,6 +227,22 @@ class App:
         if self.node.is_draining:
             return 404, "draining"
         return (200, "ready") if self._agent.is_ready else (503, "loading")
+
+
+def _file_store(settings: Settings, clock: Clock) -> FileStore | None:
+    limits = FileLimits(
+        file_bytes=settings.max_file_bytes,
+        principal_bytes=settings.max_principal_file_bytes,
+        node_bytes=settings.max_node_file_bytes,
+        principal_files=settings.max_principal_files,
+    )
+    match settings.files:
+        case "disk":
+            return DiskFiles(limits, clock, settings.files_dir, is_kept=settings.files_keep)
+        case "memory":
+            return MemoryFiles(limits, clock)
+        case "off":
+            return None
 
 
 def build_agent(settings: Settings, clock: Clock, metrics: Metrics) -> Agent:

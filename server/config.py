@@ -39,6 +39,8 @@ from pydantic_settings import (
 )
 
 from unbroken.server.chain import ChainEntry, UpstreamApi, masked_url, read_entries, with_keys
+from unbroken.server.file_settings import FileSettings
+from unbroken.server.units import UNIT_NAMES, Bytes, Names, Seconds
 
 __all__ = ["ConfigError", "Loaded", "Settings", "StartupError", "is_loopback", "load_settings", "shown"]
 
@@ -53,9 +55,6 @@ _SDK_VARIABLES: Final = {"OPENAI_BASE_URL": "openai_base_url", "OPENAI_API_KEY":
 # "unbroken-anything") to every container beside it in variables of this shape.
 _SERVICE_LINK: Final = re.compile(r"_SERVICE_(HOST|PORT\w*)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")
 _SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
-
-_UNITS: Final = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
-_UNIT_NAMES: Final = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
 # Fields whose value no message repeats: keys, and addresses that may hold a password.
 _NEVER_REPEATED: Final = frozenset(
@@ -86,24 +85,6 @@ class StartupError(Exception):
 
     The text is what a person sees: one line (or one per problem) with the fix.
     """
-
-
-def _size(value: object) -> object:
-    """Turn ``"64KiB"`` into 65536; leave numbers to the field's own type."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(\d+)\s*([a-zA-Z]*)", value.strip())
-    unit = _UNITS.get(match[2].lower()) if match else None
-    if match is None or unit is None:
-        raise ValueError("should be a number of bytes, or a size such as 64KiB, 1MiB or 2GiB")
-    return int(match[1]) * unit
-
-
-def _list(value: object) -> object:
-    """Split ``"a, b"`` at its commas; an environment variable has no lists."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
 
 
 def _api_keys(entries: tuple[str, ...]) -> tuple[str, ...]:
@@ -145,13 +126,10 @@ def _agent_name(value: str | None) -> str | None:
     return value
 
 
-_Bytes = Annotated[int, BeforeValidator(_size)]
-_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_list)]
 _Port = Annotated[int, Field(ge=0, le=65535)]
-_Seconds = Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)]
 
 
-class Settings(BaseSettings):
+class Settings(FileSettings, BaseSettings):
     """Everything that can be set. Durations are in seconds, sizes in bytes.
 
     Built from keywords it reads no environment and no file.
@@ -166,12 +144,12 @@ class Settings(BaseSettings):
         default="127.0.0.1", min_length=1, description="Address of the listener for /metrics."
     )
     admin_port: _Port = Field(default=8001, description="Port of the listener for /metrics; 0 turns it off.")
-    allowed_origins: _Names = Field(
+    allowed_origins: Names = Field(
         default=(), description="Origins whose pages may connect, besides the server's own; comma-separated."
     )
 
     # Who may speak
-    api_keys: Annotated[_Names, AfterValidator(_api_keys)] = Field(
+    api_keys: Annotated[Names, AfterValidator(_api_keys)] = Field(
         default=(), repr=False, description="name:sha256 of each accepted key; comma-separated. See new-key."
     )
     secret: Annotated[SecretStr | None, AfterValidator(_long_secret)] = Field(
@@ -186,7 +164,7 @@ class Settings(BaseSettings):
     model: str | None = Field(
         default=None, description="Name of the model. Unset: the agent's own; gpt-5-mini for openai."
     )
-    models: _Names = Field(
+    models: Names = Field(
         default=(), description="Further model names that clients may ask for; comma-separated."
     )
     instructions: str = Field(default="", description="System prompt of a new session.")
@@ -195,10 +173,10 @@ class Settings(BaseSettings):
         ge=1,
         description="Most tokens of one answer, whatever a client asks for. Unset: the agent's own bound.",
     )
-    stall_timeout: _Seconds = Field(
+    stall_timeout: Seconds = Field(
         default=60, description="Seconds without progress after which a turn fails."
     )
-    turn_timeout: _Seconds = Field(
+    turn_timeout: Seconds = Field(
         default=1800, description="Seconds after which a turn fails, whatever it still produces."
     )
     openai_base_url: Annotated[str | None, AfterValidator(_address)] = Field(
@@ -224,13 +202,13 @@ class Settings(BaseSettings):
         repr=False,
         description="What is asked when the agent fails, in order; comma-separated. See Falling back.",
     )
-    fallback_patience: _Seconds = Field(
+    fallback_patience: Seconds = Field(
         default=20, description="Seconds of silence after which the next of the fallbacks is asked."
     )
     breaker_failures: int = Field(
         default=5, ge=1, description="Failures after which an agent with fallbacks is passed over."
     )
-    breaker_window: _Seconds = Field(default=60, description="Seconds within which these failures count.")
+    breaker_window: Seconds = Field(default=60, description="Seconds within which these failures count.")
     breaker_cooldown: Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)] = Field(
         default=30, description="Seconds for which it is passed over, or as long as it asks, 300 at most."
     )
@@ -264,28 +242,28 @@ class Settings(BaseSettings):
     session_idle_timeout: Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)] = Field(
         default=86400, description="Seconds without a turn or a connection after which a session ends."
     )
-    empty_session_grace: _Seconds = Field(
+    empty_session_grace: Seconds = Field(
         default=60, description="Seconds that a session without input outlives its last connection."
     )
     max_sessions: int = Field(default=10_000, ge=1, description="Sessions this node holds.")
-    max_node_bytes: _Bytes = Field(
+    max_node_bytes: Bytes = Field(
         default=1 << 30, ge=1 << 20, description="Bytes of all sessions of this node."
     )
-    max_session_bytes: _Bytes = Field(default=2 << 20, ge=4096, description="Bytes of one conversation.")
-    log_retain_bytes: _Bytes = Field(
+    max_session_bytes: Bytes = Field(default=2 << 20, ge=4096, description="Bytes of one conversation.")
+    log_retain_bytes: Bytes = Field(
         default=256 << 10,
         ge=0,
         description="Bytes of a session's event log that compaction keeps for resuming.",
     )
-    log_max_bytes: _Bytes = Field(
+    log_max_bytes: Bytes = Field(
         default=1 << 20,
         ge=4096,
         description="Bytes of a session's event log, whatever its connections still need.",
     )
-    max_output_bytes: _Bytes = Field(default=256 << 10, ge=1024, description="Bytes of one response.")
+    max_output_bytes: Bytes = Field(default=256 << 10, ge=1024, description="Bytes of one response.")
 
     # Connections
-    max_frame_bytes: _Bytes = Field(
+    max_frame_bytes: Bytes = Field(
         default=65536, ge=1024, le=64 << 20, description="Bytes of one incoming message."
     )
     max_frame_depth: int = Field(default=32, ge=4, le=500, description="Nesting of one incoming message.")
@@ -295,8 +273,8 @@ class Settings(BaseSettings):
     connections_per_session: int = Field(
         default=8, ge=1, description="Connections that may watch one session."
     )
-    ping_interval: _Seconds = Field(default=20, description="Seconds between keepalive pings.")
-    ping_timeout: _Seconds = Field(
+    ping_interval: Seconds = Field(default=20, description="Seconds between keepalive pings.")
+    ping_timeout: Seconds = Field(
         default=20, description="Seconds to wait for a pong before the connection is cut."
     )
     drain_timeout: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = Field(
@@ -399,7 +377,7 @@ def shown(name: str, settings: Settings) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     if name.endswith("_bytes"):
-        whole = (f"{value // n}{unit}" for unit, n in _UNIT_NAMES if value and value % n == 0)
+        whole = (f"{value // n}{unit}" for unit, n in UNIT_NAMES if value and value % n == 0)
         return next(whole, str(value))
     if isinstance(value, bool):
         return str(value).lower()
@@ -581,9 +559,17 @@ def _conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str,
     is_chat = settings.openai_api == "chat"
     if sound("openai_background", "openai_api") and settings.openai_background and is_chat:
         yield f"{_label('openai_background', origins)} needs {_PREFIX}OPENAI_API to be responses. Set it so."
+    if sound("files_keep", "files_dir") and settings.files_keep and settings.files_dir is None:
+        yield f"{_label('files_keep', origins)} needs a folder. Set {_PREFIX}FILES_DIR."
     if sound("fallbacks", "agent", "fallback_patience", "stall_timeout") and settings.fallbacks:
         yield from _chain_conflicts(settings, origins)
-    for small, large in (("log_retain_bytes", "log_max_bytes"), ("max_session_bytes", "max_node_bytes")):
+    for small, large in (
+        ("log_retain_bytes", "log_max_bytes"),
+        ("max_session_bytes", "max_node_bytes"),
+        ("max_file_bytes", "max_turn_file_bytes"),
+        ("max_file_bytes", "max_principal_file_bytes"),
+        ("max_principal_file_bytes", "max_node_file_bytes"),
+    ):
         if sound(small, large) and getattr(settings, small) > getattr(settings, large):
             yield f"{_label(small, origins)} is above {_label(large, origins)}. Lower it, or raise the other."
 

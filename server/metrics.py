@@ -70,6 +70,18 @@ class Metrics:
             ["agent"],
             registry=self.registry,
         )
+        self.uploads = Counter(
+            "unbroken_uploads",
+            "Files that clients uploaded, by outcome: stored, failed, or the error code of the refusal.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._files = Gauge("unbroken_files", "Files held by this node.", registry=self.registry)
+        self._file_bytes = Gauge(
+            "unbroken_files_bytes",
+            "Bytes that files take, with 4 KiB for each on top.",
+            registry=self.registry,
+        )
         self._sessions = Gauge("unbroken_sessions", "Sessions held by this node.", registry=self.registry)
         self._running = Gauge(
             "unbroken_sessions_running", "Sessions with a response in progress.", registry=self.registry
@@ -85,6 +97,11 @@ class Metrics:
         self._sessions.set_function(sessions)
         self._running.set_function(running)
         self._bytes.set_function(size)
+
+    def observe_files(self, count: Callable[[], float], size: Callable[[], float]) -> None:
+        """Take a file store's own figures whenever somebody asks."""
+        self._files.set_function(count)
+        self._file_bytes.set_function(size)
 
     def exposition(self) -> bytes:
         """Return everything in the Prometheus text format."""

@@ -32,6 +32,7 @@ Guarantees an agent gives:
     +-- UpstreamReportedError     an error object in the stream
     +-- UpstreamStalled           nothing came for too long
     +-- ContextTooLong            the conversation doesn't fit, even when trimmed
+    +-- ContentUnsupported        it can't see what the message refers to
     +-- AgentBusy                 its queue is full
     +-- AgentNotReady             it is still loading, or failed to load
 """
@@ -42,14 +43,18 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from unbroken.server.files.reading import FileReader, NoFiles
 from unbroken.sessions.errors import ResponderError
 from unbroken.sessions.items import (
+    File,
     FunctionCall,
     FunctionOutput,
     FunctionTool,
+    Image,
     Item,
     Message,
     NamedTool,
+    Text,
     ToolChoice,
     Usage,
 )
@@ -61,17 +66,22 @@ __all__ = [
     "AgentError",
     "AgentNotReady",
     "AgentOutput",
+    "ContentUnsupported",
     "ContextTooLong",
+    "File",
+    "FileReader",
     "Finish",
     "FunctionCall",
     "FunctionCallPiece",
     "FunctionOutput",
     "FunctionTool",
     "Handle",
+    "Image",
     "Item",
     "Message",
     "NamedTool",
     "Reattaching",
+    "Text",
     "ToolChoice",
     "TurnInput",
     "UpstreamCut",
@@ -110,6 +120,8 @@ class TurnInput:
     tool_choice: ToolChoice = "auto"
     max_output_tokens: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    files: FileReader = field(default_factory=NoFiles, repr=False)
+    """Reads what the messages' references stand for, until the turn's end."""
 
 
 AgentOutput: TypeAlias = Output
@@ -219,6 +231,14 @@ class ContextTooLong(AgentError):
 
     code = "context_length_exceeded"
     message = "The message is longer than the model can read. Shorten it."
+    type = "invalid_request_error"
+
+
+class ContentUnsupported(AgentError):
+    """The newest message refers to what the model can't see, and another might."""
+
+    code = "unsupported_content"
+    message = "This model can't see images and documents. Send text."
     type = "invalid_request_error"
 
 

@@ -12,19 +12,22 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import orjson
 import structlog
+from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.auth import Authenticator, Unauthenticated
 from unbroken.server.errors import CLOSE_REASONS, CloseCode
+from unbroken.server.files.base import FileStore
+from unbroken.server.files.references import Referring, needs_files, referring
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
@@ -35,6 +38,8 @@ from unbroken.server.protocols.realtime.encode import Frame, error_frame
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet, outlet_of
+from unbroken.sessions.backends.base import Receipt
+from unbroken.sessions.entries import Command
 from unbroken.sessions.errors import (
     CursorLost,
     Displaced,
@@ -63,6 +68,10 @@ _TURNS_TO_WORKER: Final = 16
 """Turns of the loop that the reader leaves to the worker after each frame: more than it takes in memory."""
 
 
+_Refer: TypeAlias = Callable[[Command, PrincipalId], AbstractAsyncContextManager[Referring]]
+"""Has an input's references stand for files."""
+
+
 class _Refused(Exception):
     """The connection can't be had."""
 
@@ -89,8 +98,12 @@ class RealtimeDoor:
         allowed_origins: tuple[str, ...],
         loopback_only: bool,
         metrics: Metrics,
+        files: FileStore | None = None,
+        file_lifetime: float = 86400.0,
     ) -> None:
         self._node = node
+        self._files = files
+        self._file_lifetime = file_lifetime
         self._authenticator = authenticator
         self._tokens = tokens
         self._models = models
@@ -114,10 +127,13 @@ class RealtimeDoor:
             await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
             with self._metrics.connections.track_inprogress():
                 outlet = outlet_of(scope, send)
-                pump = _Pump(admitted, self._limits, self._metrics, receive, send, outlet)
+                pump = _Pump(admitted, self._limits, self._metrics, receive, send, outlet, self._refer)
                 await pump.run()
         finally:
             admitted.attachment.close()
+
+    def _refer(self, command: Command, principal: PrincipalId) -> AbstractAsyncContextManager[Referring]:
+        return referring(command, principal, self._files, lifetime=self._file_lifetime)
 
     async def _admit(self, handshake: Handshake) -> _Admitted:
         if self._node.is_draining:
@@ -213,7 +229,7 @@ class RealtimeDoor:
             refusals_from=attachment.session.applied if position is None else 0,
         )
         token = self._tokens.mint(attachment.session.id, chain, principal)
-        return _Admitted(attachment, connection, token, resumed)
+        return _Admitted(attachment, connection, token, resumed, principal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +239,7 @@ class _Admitted:
     token: str
     resumed: bool | None
     """None: it is a new session."""
+    principal: PrincipalId
 
 
 class _Pump:
@@ -236,7 +253,9 @@ class _Pump:
         receive: Receive,
         send: Send,
         outlet: Outlet,
+        refer: _Refer,
     ) -> None:
+        self._refer = refer
         self._admitted = admitted
         self._attachment = admitted.attachment
         self._cursor = admitted.attachment.cursor
@@ -396,14 +415,27 @@ class _Pump:
     async def _submit(self, submission: Submission) -> Frame | None:
         """Write an input. Its answer comes through the log, unless it can't be taken."""
         name = submission.submitted.event_id
+        submitted = submission.submitted
         try:
-            receipt = await self._attachment.submit(submission.key, submission.submitted)
+            if needs_files(submitted.command):
+                receipt = await self._submit_with_files(submission)
+            else:
+                receipt = await self._attachment.submit(submission.key, submitted)
         except Refusal as refusal:
             return _error(refusal, name)
         except NodeFull as full:
             return _error(Refusal("server_full", str(full)), name)
         self._submitted = max(self._submitted, receipt.seq)  # a duplicate's is an old one
         return None
+
+    async def _submit_with_files(self, submission: Submission) -> Receipt:
+        """Write an input that refers to files, once these are there."""
+        submitted = submission.submitted
+        async with self._refer(submitted.command, self._admitted.principal) as referring:
+            whole = replace(submitted, command=referring.command)
+            receipt = await self._attachment.submit(submission.key, whole)
+            referring.is_wanted = not receipt.duplicate
+        return receipt
 
     # To the client.
 

@@ -24,7 +24,16 @@ from unbroken.sessions.entries import (
 )
 from unbroken.sessions.errors import UnknownFormat
 from unbroken.sessions.ids import ItemId, Nonce, ResponseId, SessionId
-from unbroken.sessions.items import CallHead, FunctionTool, Item, NamedTool
+from unbroken.sessions.items import (
+    CallHead,
+    File,
+    FunctionTool,
+    Image,
+    Item,
+    Message,
+    NamedTool,
+    Part,
+)
 from unbroken.sessions.session import Session, SessionLimits
 
 RECORDED: Final = Path(__file__).parent / "data" / "log_v1.jsonl"
@@ -35,6 +44,10 @@ RECORDED_CALLS: Final = RECORDED.with_name("log_v1_calls.jsonl")
 """What version 1 wrote once there were function calls. Never changed either."""
 
 
+RECORDED_FILES: Final = RECORDED.with_name("log_v1_files.jsonl")
+"""What version 1 wrote once messages referred to images and files. Never changed either."""
+
+
 def recorded() -> list[bytes]:
     return RECORDED.read_bytes().splitlines()
 
@@ -43,9 +56,41 @@ def recorded_calls() -> list[bytes]:
     return RECORDED_CALLS.read_bytes().splitlines()
 
 
+def recorded_files() -> list[bytes]:
+    return RECORDED_FILES.read_bytes().splitlines()
+
+
 def test_what_format_1_wrote_is_read_and_written_the_same() -> None:
-    for line in recorded() + recorded_calls():
+    for line in recorded() + recorded_calls() + recorded_files():
         assert encode_entry(decode_entry(line)) == line
+
+
+def test_the_third_record_holds_every_kind_of_part() -> None:
+    bodies = [decode_entry(line).body for line in recorded_files()]
+    (message,) = [body.item for body in bodies if isinstance(body, ItemAdded)]
+    assert isinstance(message, Message)
+
+    assert {type(part) for part in message.content} == set(get_args(Part))
+    assert message.references == (
+        Image("file-00", "image/png", 70, "a.png", "low"),
+        Image("file-01", "image/jpeg", 9, "b.jpg"),
+        File("file-02", "application/pdf", 1000, "c.pdf"),
+    )
+    assert message.text == "look here"
+
+
+def test_the_third_record_makes_a_session_and_a_snapshot() -> None:
+    limits = SessionLimits()
+    session = Session(SessionId("s"), limits)
+    for line in recorded_files():
+        session.apply(decode_entry(line))
+    restored = Session.restore(session.id, limits, session.snapshot())
+
+    assert restored.items() == session.items()
+    (message,) = restored.items()
+    assert isinstance(message, Message)
+    assert len(message.references) == 3
+    assert 256 < message.size < 1024
 
 
 def test_the_second_record_holds_every_kind_of_item() -> None:

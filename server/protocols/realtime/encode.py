@@ -14,6 +14,7 @@ import orjson
 from msgspec import UNSET
 
 from unbroken.server.protocols.cursor import format_cursor
+from unbroken.server.protocols.realtime.references import reference_fields
 from unbroken.sessions.entries import (
     ConfigUpdated,
     Entry,
@@ -37,6 +38,7 @@ from unbroken.sessions.items import (
     Message,
     NamedTool,
     SessionConfig,
+    Text,
     Usage,
 )
 from unbroken.sessions.response import Ongoing
@@ -336,7 +338,10 @@ def item_fields(item: Item) -> Frame:
         "type": "message",
         "status": item.status,
         "role": item.role,
-        "content": [{"type": kind, "text": part.text} for part in item.content],
+        "content": [
+            {"type": kind, "text": part.text} if isinstance(part, Text) else reference_fields(part)
+            for part in item.content
+        ],
     }
 
 

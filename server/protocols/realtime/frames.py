@@ -17,6 +17,7 @@ __all__ = [
     "ItemDelete",
     "ItemParam",
     "ItemRetrieve",
+    "PartExtension",
     "PartParam",
     "ResponseCancel",
     "ResponseCreate",
@@ -42,11 +43,25 @@ class SessionExtension(Struct, frozen=True):
     concurrency: Literal["reject", "queue", "interrupt"] | UnsetType = UNSET
 
 
+class PartExtension(Struct, frozen=True):
+    """What this server adds to a content part."""
+
+    file_id: str | None = None
+    """The part is that file, whatever else it says: so what was shown can be sent again."""
+
+
 class PartParam(Struct, frozen=True):
     """A content part."""
 
     type: str
     text: str | None = None
+    image_url: str | None = None
+    detail: str | None = None
+    file_id: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
+    unbroken: PartExtension | None = None
 
 
 class ItemParam(Struct, frozen=True):
