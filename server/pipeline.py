@@ -15,7 +15,6 @@ from unbroken.server.agents.base import Agent, AgentNotReady, TurnInput
 from unbroken.server.files.reading import FileReader, FileReading
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.items import Message
 from unbroken.sessions.responder import FunctionCallPiece, Output, Turn, Working
 
 __all__ = ["Pipeline"]
@@ -85,7 +84,6 @@ def _turn_input(turn: Turn, most_tokens: int | None, files: FileReader) -> TurnI
         principal=turn.principal,
         model=config.model,
         instructions=config.instructions if request.instructions is None else request.instructions,
-        messages=tuple(item for item in turn.items if isinstance(item, Message)),
         items=turn.items,
         tools=request.tools_with(config),
         tool_choice=request.tool_choice_with(config),

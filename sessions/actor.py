@@ -364,6 +364,9 @@ class Actor:
                     )
                     bodies.append(begun)
                     ordinal += 1
+                    call = None if begun.call is UNSET else begun.call  # as it is in the log
+                else:
+                    call = response.outputs[index].call
                 if pieces:
                     call_id = UNSET if call is None else call.call_id
                     bodies.append(Deltas(run.response_id, item_id, pieces, ordinal, index, call_id=call_id))

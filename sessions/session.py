@@ -459,10 +459,13 @@ class Session:
     ) -> OutputStarted:
         """Return what begins an output of a response, as its entry *ordinal*.
 
-        *behind* is the response's output before it, directly behind which it belongs.
+        *behind* is the response's output before it, directly behind which it belongs. A *call* whose
+        id was given to another one meanwhile, by a client perhaps, gets an id of its own.
         """
         response = self.responses[response_id]
         in_conversation = response.request.in_conversation
+        if call is not None and in_conversation and self._conversation.call(call.call_id) is not None:
+            call = CallHead(f"call_of_{item_id}", call.name)
         previous = (behind or response.anchor) if in_conversation else None
         return OutputStarted(
             response_id, item_id, in_conversation, previous, ordinal, index, UNSET if call is None else call

@@ -117,14 +117,14 @@ async def as_text(turn: TurnInput) -> TurnInput:
         AgentError: As :func:`contents_of`.
 
     """
-    contents = await contents_of(turn.messages, turn.files, sees=False)
-    messages = tuple(
-        replace_fields(message, content=(Text("\n\n".join(_texts(pieces_of(message, contents)))),))
-        if message.references
-        else message
-        for message in turn.messages
+    contents = await contents_of(turn.items, turn.files, sees=False)
+    items = tuple(
+        replace_fields(item, content=(Text("\n\n".join(_texts(pieces_of(item, contents)))),))
+        if isinstance(item, Message) and item.references
+        else item
+        for item in turn.items
     )
-    return replace(turn, messages=messages)
+    return replace(turn, items=items)
 
 
 def _texts(pieces: Sequence[str | Data]) -> list[str]:

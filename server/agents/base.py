@@ -39,7 +39,7 @@ Guarantees an agent gives:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -110,11 +110,9 @@ class TurnInput:
     """The name the client asked for, already checked; ``default`` has been resolved."""
     instructions: str
     """The system prompt. May be empty."""
-    messages: tuple[Message, ...]
-    """The conversation's messages, oldest first. May be empty."""
-    items: tuple[Item, ...] = ()
-    """The same with the function calls, and what they returned, among them. An incomplete
-    call was cut short. Empty: there are only messages."""
+    items: tuple[Item, ...]
+    """The conversation, oldest first: messages, function calls, and what they returned. An
+    incomplete call was cut short. May be empty."""
     tools: tuple[FunctionTool, ...] = ()
     """The functions that the client can run."""
     tool_choice: ToolChoice = "auto"
@@ -122,6 +120,11 @@ class TurnInput:
     metadata: dict[str, str] = field(default_factory=dict)
     files: FileReader = field(default_factory=NoFiles, repr=False)
     """Reads what the messages' references stand for, until the turn's end."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The messages among the items, which are picked out anew each time."""
+        return tuple(item for item in self.items if isinstance(item, Message))
 
 
 AgentOutput: TypeAlias = Output
@@ -152,8 +155,14 @@ class Agent(Protocol):
 class Reattaching(Protocol):
     """An agent whose upstream keeps a response alive on its own, so that a new owner can fetch the rest."""
 
-    def reattach(self, turn: TurnInput, handle: Handle, offset: int) -> AsyncGenerator[AgentOutput, None]:
-        """Go on with the response named *handle* after its first *offset* characters."""
+    def reattach(
+        self, turn: TurnInput, handle: Handle, offset: int, calls: Sequence[int] = ()
+    ) -> AsyncGenerator[AgentOutput, None]:
+        """Go on with the response named *handle* after its first *offset* characters of text.
+
+        *calls* says how many characters are known of the arguments of each function call that has
+        begun, in order: none of these calls is begun again, and no further one is left out.
+        """
 
 
 class AgentError(ResponderError):

@@ -149,7 +149,7 @@ class EmbeddedAgent:
             raise AgentNotReady
         if turn.tools:
             _log.info("tools ignored: the model inside calls no functions", tools=len(turn.tools))
-        if has_references(turn.messages):
+        if has_references(turn.items):
             turn = await as_text(turn)
         ticket = self._queue.join(turn.principal)
         generation = None

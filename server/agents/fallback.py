@@ -176,7 +176,7 @@ class FallbackAgent:
         raise UpstreamUnavailable(retry_after=seconds or None)
 
     async def reattach(
-        self, turn: TurnInput, handle: Handle, offset: int
+        self, turn: TurnInput, handle: Handle, offset: int, calls: Sequence[int] = ()
     ) -> AsyncGenerator[AgentOutput, None]:
         """Go on with a response, through the agent that it came from.
 
@@ -189,7 +189,7 @@ class FallbackAgent:
         for link in self._links:
             agent = link.member.agent
             if link.member.name == name and isinstance(agent, Reattaching):
-                async with aclosing(agent.reattach(turn, Handle(value), offset)) as outputs:
+                async with aclosing(agent.reattach(turn, Handle(value), offset, calls)) as outputs:
                     async for output in outputs:
                         yield output
                 return

@@ -46,6 +46,7 @@ from unbroken.server.agents.base import (
     Working,
 )
 from unbroken.server.agents.calls import answered
+from unbroken.server.agents.halves import decode_halves
 from unbroken.server.agents.sse import Event, EventStreamParser, EventTooLong
 from unbroken.server.agents.upstream import Upstream, cache_key_of, headers_for, user_of
 from unbroken.server.agents.upstream_failure import reported
@@ -139,12 +140,12 @@ class OpenAIAgent:
                 ours; what the upstream said is neither in it nor in the log.
 
         """
-        if has_references(turn.messages):
+        if has_references(turn.items):
             return self._respond_with_files(turn)
         return self._read(turn, NOTHING)
 
     async def _respond_with_files(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
-        contents = await contents_of(turn.messages, turn.files)
+        contents = await contents_of(turn.items, turn.files)
         async with aclosing(self._read(turn, contents)) as outputs:
             async for output in outputs:
                 yield output
@@ -158,7 +159,7 @@ class OpenAIAgent:
         )
 
     def _request(self, turn: TurnInput, contents: Contents = NOTHING) -> dict[str, Any]:
-        items = answered(turn.items or turn.messages)
+        items = answered(turn.items)
         tools = [_wire_tool(tool) for tool in turn.tools]
         output_limit = turn.max_output_tokens
         if self._context_tokens is not None:
@@ -339,7 +340,10 @@ class _Answer:
     def _read(self, event: Event) -> Iterator[AgentOutput]:
         if event.type == "error":
             raise reported(msgspec.json.decode(event.data))
-        chunk = self._decode(event.data)
+        try:
+            chunk = self._decode(event.data)
+        except msgspec.DecodeError:
+            chunk = decode_halves(event.data, _Chunk)  # the run joins them
         if chunk.error is not None:
             raise reported(chunk.error)
         if chunk.usage is not None:

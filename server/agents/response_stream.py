@@ -12,7 +12,7 @@ Chat Completions, no numbers, comments as heartbeats.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from unbroken.server.agents.base import (
     Usage,
     Working,
 )
+from unbroken.server.agents.halves import Halves, decode_halves
 from unbroken.server.agents.sse import Event, EventStreamParser, EventTooLong
 from unbroken.server.agents.upstream_failure import reported
 
@@ -103,13 +104,19 @@ class ResponseAnswer:
 
     Args:
         response_id: The upstream's name for it, where it is known.
-        offset: How many characters of it are known, and not to be said again.
+        offset: How many characters of its text are known, and not to be said again.
+        calls: The same of each function call's arguments that is known, in order.
         tells_handle: Yield a Handle once the name is known.
 
     """
 
     def __init__(
-        self, *, response_id: str | None = None, offset: int = 0, tells_handle: bool = False
+        self,
+        *,
+        response_id: str | None = None,
+        offset: int = 0,
+        calls: Sequence[int] = (),
+        tells_handle: bool = False,
     ) -> None:
         self.response_id = response_id
         self.is_resumed = False
@@ -122,8 +129,10 @@ class ResponseAnswer:
         self._decode = msgspec.json.Decoder(_Event).decode
         self._offset = offset
         self._characters = 0  # of text that were read, from the response's start
-        self._calls: dict[int, _Call] = {}  # by their place among the response's items
-        self._known_calls: dict[int, int] = {}  # from another stream: each one's position
+        self._halves = Halves()
+        self._calls: list[_Call] = []  # in the order in which they began
+        self._call_at: dict[int, _Call] = {}  # the latest, by its place among the response's items
+        self._known_calls = list(calls)  # from another stream: each one's position
         self._tells_handle = tells_handle
         self._reason: str | None = None  # why it is incomplete
 
@@ -136,14 +145,14 @@ class ResponseAnswer:
     def position(self) -> int:
         """How much has been passed on, from the response's start. Grows with each output."""
         calls = self._call_positions()
-        return self._text_position + sum(calls.values()) + len(calls)
+        return self._text_position + sum(calls) + len(calls)
 
     @property
     def _text_position(self) -> int:
         return max(self._offset, self._characters)
 
-    def _call_positions(self) -> dict[int, int]:
-        return self._known_calls | {place: call.position for place, call in self._calls.items()}
+    def _call_positions(self) -> list[int]:
+        return [call.position for call in self._calls] + self._known_calls[len(self._calls) :]
 
     @property
     def finish(self) -> Finish:
@@ -158,8 +167,9 @@ class ResponseAnswer:
 
     def resumed(self) -> ResponseAnswer:
         """Return what reads the same answer again, and passes on what this one hasn't."""
-        answer = ResponseAnswer(response_id=self.response_id, offset=self._text_position)
-        answer._known_calls = self._call_positions()
+        answer = ResponseAnswer(
+            response_id=self.response_id, offset=self._text_position, calls=self._call_positions()
+        )
         answer.is_resumed = True
         return answer
 
@@ -190,7 +200,10 @@ class ResponseAnswer:
         """Yield what one event says. What kinds there are is known here and nowhere else."""
         if event.data == b"[DONE]":
             raise UpstreamCut
-        said = self._decode(event.data)
+        try:
+            said = self._decode(event.data)
+        except msgspec.DecodeError:
+            said = decode_halves(event.data, _Event)
         match said.type:
             case "response.output_text.delta" | "response.refusal.delta":
                 if text := self._new_text(said.delta):
@@ -220,6 +233,7 @@ class ResponseAnswer:
         """Return what of *delta* hasn't been passed on."""
         if not isinstance(delta, str):
             raise msgspec.ValidationError
+        delta = self._halves.join(None, delta)
         known = self._offset - self._characters
         self._characters += len(delta)
         return delta if known <= 0 else delta[known:]
@@ -228,16 +242,20 @@ class ResponseAnswer:
         """Return what begins a call; None: that has been passed on."""
         if not item.name:
             raise msgspec.ValidationError
-        call = self._calls[place] = _Call(len(self._calls), self._known_calls.get(place, -1))
+        number = len(self._calls)
+        known = self._known_calls[number] if number < len(self._known_calls) else -1
+        call = self._call_at[place] = _Call(number, known)
+        self._calls.append(call)
         if call.known >= 0:
             return None
         return FunctionCallPiece(call.number, call_id=item.call_id or "", name=item.name)
 
     def _new_arguments(self, place: int, delta: object) -> FunctionCallPiece | None:
         """Return what of *delta* hasn't been passed on; None: all of it has."""
-        call = self._calls.get(place)
+        call = self._call_at.get(place)
         if call is None or not isinstance(delta, str):
             raise msgspec.ValidationError
+        delta = self._halves.join(call.number, delta)
         known = call.known - call.characters
         call.characters += len(delta)
         new = delta if known <= 0 else delta[known:]
@@ -245,7 +263,8 @@ class ResponseAnswer:
 
     def _end(self, response: _Response) -> None:
         self.is_over = self.is_done = True
-        if self._characters < self._offset:
+        read = [call.characters for call in self._calls]
+        if self._characters < self._offset or self._call_positions() != read:
             _log.warning("upstream's response is shorter than it was")
             raise UpstreamMalformed
         if response.incomplete_details is not None:

@@ -17,7 +17,7 @@ anybody reads it or not. That has three consequences:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
@@ -139,12 +139,12 @@ class ResponsesAgent:
                 ours; what the upstream said is neither in it nor in the log.
 
         """
-        if has_references(turn.messages):
+        if has_references(turn.items):
             return self._respond_with_files(turn)
         return self._read(turn, NOTHING)
 
     async def _respond_with_files(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
-        contents = await contents_of(turn.messages, turn.files)
+        contents = await contents_of(turn.items, turn.files)
         async with aclosing(self._read(turn, contents)) as outputs:
             async for output in outputs:
                 yield output
@@ -162,25 +162,26 @@ class ResponsesAgent:
         turn: TurnInput,  # noqa: ARG002 - the signature is the interface's
         handle: Handle,
         offset: int,
+        calls: Sequence[int] = (),
     ) -> AsyncGenerator[AgentOutput, None]:
-        """Go on with the response named *handle* after its first *offset* characters.
+        """See :meth:`Reattaching.reattach`.
 
         Otherwise as :meth:`respond` in background mode.
 
         Raises:
             UpstreamRejected: The upstream has no such response (any more). Nothing has been yielded.
-            UpstreamMalformed: The response has ended, and is shorter than *offset*.
+            UpstreamMalformed: The response has ended, and is shorter than *offset* and *calls* say.
             AgentError: As for :meth:`respond`.
 
         """
-        answer = ResponseAnswer(response_id=handle.value, offset=offset)
+        answer = ResponseAnswer(response_id=handle.value, offset=offset, calls=calls)
         return self._follow(_retrieval(handle.value), answer)
 
     def _request(self, turn: TurnInput, contents: Contents = NOTHING) -> dict[str, Any]:
         wire_messages = [{"role": "system", "content": turn.instructions}] if turn.instructions else []
         request: dict[str, Any] = {
             "model": turn.model,
-            "input": [*wire_messages, *_wire_items(answered(turn.items or turn.messages), contents)],
+            "input": [*wire_messages, *_wire_items(answered(turn.items), contents)],
             "stream": True,
             "store": self._is_background,
             "user": user_of(turn.principal),

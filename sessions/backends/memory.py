@@ -189,6 +189,7 @@ def _batches(piece: Slice) -> list[Entry]:
                 piece.ordinal + start,
                 piece.output_index,
                 piece.content_index,
+                piece.call_id,
             )
             entries.append(Entry(piece.seq + start, piece.nonces[start], body))  # type: ignore[arg-type]
             start = index

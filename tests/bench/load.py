@@ -21,7 +21,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final, Protocol
 
-from tests.bench.wire import ACCEPT, API_KEY, CREATED, DOOR, KEY, frame
+from tests.bench.wire import ACCEPT, API_KEY, CREATED, KEY, REALTIME, Dialect, frame
 
 __all__ = ["Answer", "Client", "Load", "LoadError"]
 
@@ -79,8 +79,9 @@ class Client:
 class Load:
     """All clients of one server. Use as a context manager."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, dialect: Dialect = REALTIME) -> None:
         self._address = ("127.0.0.1", port)
+        self._dialect = dialect
         self._epoll = select.epoll()
         self._clients: dict[int, Client] = {}
         self._buffer = bytearray(_RECEIVE)
@@ -216,7 +217,7 @@ class Load:
             raise LoadError(f"can't connect: error {error}")
         host, port = self._address
         lines = (
-            f"GET {DOOR} HTTP/1.1",
+            f"GET {self._dialect.target} HTTP/1.1",
             f"Host: {host}:{port}",
             "Upgrade: websocket",
             "Connection: Upgrade",
@@ -245,6 +246,8 @@ class Load:
             if not head.startswith(b"HTTP/1.1 101 ") or ACCEPT not in head:
                 raise LoadError(f"upgrade refused: {data[:300]!r}")
             client.state = _State.OPEN
+            if self._dialect.greeting:
+                self._send(client, self._dialect.greeting)
         begin, end = position, len(data)
         messages = 0
         while end - position >= 2:

@@ -25,7 +25,7 @@ _TURN = TurnInput(
     principal="someone",
     model="m",
     instructions="Go on.",
-    messages=(),
+    items=(),
 )
 
 

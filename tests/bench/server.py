@@ -1,4 +1,4 @@
-"""The servers under measurement: ours, as anyone would start it, and the bare peer on stock uvicorn."""
+"""The servers under measurement: ours, as anyone would start it, and its peers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -17,7 +18,7 @@ from tests.bench.machine import Cores, cpu_seconds, resident_bytes
 
 __all__ = ["Kind", "Launcher", "Server"]
 
-Kind: TypeAlias = Literal["ours", "bare"]
+Kind: TypeAlias = Literal["ours", "bare", "ws", "socketio"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _START_TIMEOUT: Final = 30.0
@@ -96,10 +97,9 @@ class Launcher:
     """Folder for what they write."""
     _empty: tempfile.TemporaryDirectory[str] = field(default_factory=tempfile.TemporaryDirectory)
 
-    def start(self, kind: Kind) -> Server:
-        """Start a server. It is ready once its context is entered."""
+    def start(self, kind: Kind, settings: Mapping[str, str] = {}) -> Server:
+        """Start a server, with *settings* for its environment. It is ready once its context is entered."""
         port = _free_port()
-        arguments = _ours(port) if kind == "ours" else _bare(port)
         log = self.logs / f"bench-{kind}.log"
         # Nothing but the defaults: no settings from around, no files of the working directory.
         environment = {
@@ -111,13 +111,14 @@ class Launcher:
             "PYTHONPATH": str(_ROOT),
             "UNBROKEN_PYTHON_AGENT": "tests.bench.agents:answer",
             FRAMES_VARIABLE: str(self.frames.resolve()),
+            **settings,
         }
         # A child is born on its parent's core, with all threads it will ever have.
         os.sched_setaffinity(0, {self.cores.server})
         try:
             with log.open("wb") as output:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", *arguments],
+                    _command(kind, port),
                     cwd=self._empty.name,
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -129,14 +130,23 @@ class Launcher:
         return Server(kind, process, port, self.cores, log)
 
 
-def _ours(port: int) -> list[str]:
-    return ["unbroken", "serve", "--agent", "python", "--port", str(port), "--admin-port", "0"]
+def _command(kind: Kind, port: int) -> list[str]:
+    match kind:
+        case "ours":
+            options = ["--agent", "python", "--port", str(port), "--admin-port", "0"]
+            return [sys.executable, "-m", "unbroken", "serve", *options]
+        case "bare":
+            return _uvicorn("tests.bench.bare:create", port)
+        case "socketio":
+            return _uvicorn("tests.bench.peer_socketio:create", port)
+        case "ws":
+            return ["node", str(_ROOT / "tests" / "bench" / "peer_ws.mjs"), str(port)]
 
 
-def _bare(port: int) -> list[str]:
+def _uvicorn(factory: str, port: int) -> list[str]:
     # The stock server at its best: its faster protocol and loop, no compression, no logs.
     return [
-        *("uvicorn", "--factory", "tests.bench.bare:create", "--port", str(port)),
+        *(sys.executable, "-m", "uvicorn", "--factory", factory, "--port", str(port)),
         *("--ws", "websockets-sansio", "--loop", "uvloop", "--http", "httptools"),
         *("--ws-per-message-deflate", "false", "--no-access-log", "--log-level", "warning"),
     ]

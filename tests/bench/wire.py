@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from tests.bench.workload import Order
@@ -16,7 +17,11 @@ __all__ = [
     "DOOR",
     "ITEM_DONE",
     "KEY",
+    "REALTIME",
     "RESPONSE_DONE",
+    "SOCKET_IO",
+    "Dialect",
+    "answer_request",
     "create_item",
     "create_response",
     "frame",
@@ -64,3 +69,25 @@ def create_response() -> str:
 def request_of(events: Iterable[str]) -> bytes:
     """Return *events* as frames."""
     return b"".join(frame(event.encode()) for event in events)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a client of one kind of server comes in and asks. What it is told has the same words in each."""
+
+    target: str
+    greeting: bytes = b""
+    """Sent once the connection stands."""
+    is_socket_io: bool = False
+
+
+REALTIME: Final = Dialect(DOOR)
+SOCKET_IO: Final = Dialect("/socket.io/?EIO=4&transport=websocket", frame(b"40"), is_socket_io=True)
+"""Socket.IO 5 on Engine.IO 4, without its first round by long polling."""
+
+
+def answer_request(order: Order, dialect: Dialect = REALTIME) -> bytes:
+    """Return the frames that ask for an answer."""
+    if dialect.is_socket_io:
+        return frame(b"42" + json.dumps(["ask", order.text]).encode())
+    return request_of([create_item(order), create_response()])

@@ -24,7 +24,7 @@ class FakeAgent:
         self.failure_at_start: AgentError | None = None
         self.turns: list[TurnInput] = []
         """What it was asked."""
-        self.reattached: list[tuple[str, int]] = []
+        self.reattached: list[tuple[str, int, list[int]]] = []
         self.running = 0
         self.hanging = asyncio.Event()
         """Set when it begins to hang."""
@@ -57,7 +57,7 @@ class FakeAgent:
             self.running -= 1
 
     async def reattach(
-        self, turn: TurnInput, handle: Handle, offset: int
+        self, turn: TurnInput, handle: Handle, offset: int, calls: Sequence[int] = ()
     ) -> AsyncGenerator[AgentOutput, None]:
-        self.reattached.append((handle.value, offset))
+        self.reattached.append((handle.value, offset, list(calls)))
         yield "rest"

@@ -37,7 +37,7 @@ from unbroken.sessions.errors import (
 from unbroken.sessions.event_log import Slice
 from unbroken.sessions.ids import ChainId, Incarnation, ItemId, NodeId, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import Concurrency, Message, ResponseRequest, Text
-from unbroken.sessions.responder import Handle
+from unbroken.sessions.responder import FunctionCallPiece, Handle
 from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import Session, SessionLimits
 
@@ -905,3 +905,29 @@ async def test_an_actor_knows_whose_session_it_is() -> None:
         actor = actor_of(world, client)
 
         assert actor.principal == actor.session.principal == "bob"
+
+
+async def test_a_call_gets_another_id_if_a_client_took_its_own_meanwhile() -> None:
+    """Outputs belong to calls by their ids, so no two calls of a conversation may have the same."""
+    async with open_world() as world:
+        client = await world.client()
+        await client.ask()
+        item = {"type": "function_call", "call_id": "call_1", "name": "mine", "arguments": "[]"}
+        await client.send({"type": "conversation.item.create", "item": item})
+        world.responder.last.say(FunctionCallPiece(0, '{"a"', "call_1", "f"))
+        await settle()
+        world.responder.last.say(FunctionCallPiece(0, ": 1}"))
+        world.responder.last.end()
+        await settle()
+        client.read()
+
+        (call,) = client.of_type("response.done")[0]["response"]["output"]
+        deltas = client.of_type("response.function_call_arguments.delta")
+        assert (call["name"], call["arguments"]) == ("f", '{"a": 1}')
+        assert call["call_id"] != "call_1"
+        assert {delta["call_id"] for delta in deltas} == {call["call_id"]}
+        for call_id in ("call_1", call["call_id"]):
+            output = {"type": "function_call_output", "call_id": call_id, "output": "1"}
+            await client.send({"type": "conversation.item.create", "item": output})
+        client.read()
+        assert client.errors() == []

@@ -159,6 +159,14 @@ class Conversation(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.connected())
+    @rule(data=st.data(), index=st.integers(0, 2))
+    def call_of_before(self, data: st.DataObject, index: int) -> None:
+        """A client adds a call, perhaps under the name that an agent is about to give to one of its own."""
+        client = data.draw(st.sampled_from(self.connected()))
+        item = {"type": "function_call", "call_id": f"call_{index}", "name": "g", "arguments": "[]"}
+        self.send(client, {"type": "conversation.item.create", "item": item})
+
+    @precondition(lambda self: self.connected())
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
         """A client says what a function has returned: perhaps twice, too early, or of a call that is gone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench.suites import burst, connect, idle, paced, upstream
+from tests.bench.suites import burst, capacity, connect, hold, idle, paced, peers, upstream
 from tests.bench.suites.base import Bench, Suite
 
 __all__ = ["SUITES", "Bench", "Suite"]
@@ -10,8 +10,11 @@ __all__ = ["SUITES", "Bench", "Suite"]
 SUITES: dict[str, Suite] = {
     "burst": burst.run,
     "paced": paced.run,
+    "capacity": capacity.run,
     "idle": idle.run,
+    "hold": hold.run,
     "connect": connect.run,
     "upstream": upstream.run,
+    "peers": peers.run,
 }
 """By name, in the order in which they run."""

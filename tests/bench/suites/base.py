@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -30,9 +30,9 @@ class Bench:
     notes: list[str] = field(default_factory=list)
     """What a reader has to know to judge the results."""
 
-    def start(self, kind: Kind) -> Server:
+    def start(self, kind: Kind, settings: Mapping[str, str] = {}) -> Server:
         """Start a server: see :meth:`Launcher.start`."""
-        return self.launcher.start(kind)
+        return self.launcher.start(kind, settings)
 
     @contextmanager
     def measured(self, server: Server) -> Iterator[Watch]:

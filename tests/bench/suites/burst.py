@@ -11,20 +11,18 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from tests.bench.answers import BurstAnswer
-from tests.bench.load import Client, Load
+from tests.bench.bursts import answers
+from tests.bench.load import Load
 from tests.bench.report import Goal, Result, compared, median_of
 from tests.bench.server import Kind, Server
 from tests.bench.suites.base import KINDS, Bench
-from tests.bench.wire import RESPONSE_DONE, create_item, create_response, request_of
-from tests.bench.workload import Order, answer_text
+from tests.bench.workload import Order
 
 __all__ = ["run"]
 
 WORDS = 200
 _QUICK_WORDS = 60
 _CONNECTIONS = 200
-_TIMEOUT = 90.0
 _ANSWERS: dict[Kind, int] = {"ours": 1, "bare": 4}
 """Of each connection in a round: about as long for one as for the other."""
 _PATTERNS = {
@@ -52,12 +50,12 @@ def run(bench: Bench) -> list[Result]:
                 for kind, load in loads.items():
                     load.companions = [other for other in loads.values() if other is not load]
                     load.open(_CONNECTIONS)
-                    _answers(load, order, 1)  # the first one warms up
+                    answers(load, order, 1)  # the first one warms up
                     servers[kind].settle()
                 for number in range(rounds):
                     for kind, load in loads.items():
                         with bench.measured(servers[kind]) as watch:
-                            frames = _answers(load, order, _ANSWERS[kind])
+                            frames = answers(load, order, _ANSWERS[kind])
                         count = words * _CONNECTIONS * _ANSWERS[kind]
                         rates[pattern][kind].append(count / watch.cpu)
                         if kind == "ours":
@@ -74,23 +72,3 @@ def run(bench: Bench) -> list[Result]:
     strict = [a / b for a, b in zip(rates["each"]["ours"], rates["all"]["bare"], strict=True)]
     results.append(median_of("burst.each_to_all.ratio", "x bare", strict))
     return results
-
-
-def _answers(load: Load, order: Order, count: int) -> int:
-    """Have every connection answered *count* times, and return in how many frames the text came."""
-    expected = answer_text(order.count)
-    request = request_of([create_item(order), create_response()])
-    left = dict.fromkeys(load.clients, count)
-    given: list[BurstAnswer] = []
-
-    def ask(client: Client) -> None:
-        if left[client]:
-            left[client] -= 1
-            answer = BurstAnswer(expected)
-            given.append(answer)
-            load.ask(client, request, RESPONSE_DONE, answer)
-
-    for client in load.clients:
-        ask(client)
-    load.drive(timeout=_TIMEOUT, tick=True, on_done=ask)
-    return sum(answer.frames for answer in given)

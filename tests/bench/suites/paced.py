@@ -17,21 +17,16 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 
-from tests.bench.answers import PacedAnswer
-from tests.bench.load import Client, Load
-from tests.bench.report import Goal, Result, compared, median_of, percentile
+from tests.bench.load import Load
+from tests.bench.pacing import pace
+from tests.bench.report import Goal, Result, compared, median_of
 from tests.bench.server import Kind, Server
-from tests.bench.suites.base import KINDS, Bench, Watch
-from tests.bench.wire import RESPONSE_DONE, create_item, create_response, request_of
-from tests.bench.workload import Order
+from tests.bench.suites.base import KINDS, Bench
 
 __all__ = ["run"]
 
 _STREAMS = 500
 _RATE = 20
-_SPREAD = 1.0
-"""Seconds over which the streams begin."""
-_PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 _DISTURBED = 10.0
 """Per cent of a core that others may use in a round, of the server's and the load's together."""
 _PATIENCE = 35.0
@@ -64,7 +59,7 @@ def run(bench: Bench) -> list[Result]:
                 with Load(server.port) as load:
                     load.open(_STREAMS)
                     server.settle()
-                    pair[kind] = _round(bench, server, load, seconds)
+                    pair[kind] = pace(bench, server, load, rate=_RATE, seconds=seconds)
             pairs.append(pair)
             is_calm = max(side["others"] for side in pair.values()) <= _DISTURBED
             if is_calm:
@@ -84,61 +79,3 @@ def run(bench: Bench) -> list[Result]:
         else:
             results += compared(f"paced.{name}", unit, ours, bare, goals.get(name))
     return results
-
-
-def _round(bench: Bench, server: Server, load: Load, seconds: int) -> dict[str, float]:
-    order = Order("paced", _RATE, _RATE * seconds)
-    request = request_of([create_item(order), create_response()])
-    clients = load.clients
-    answers: list[PacedAnswer] = []
-    begun = time.monotonic()
-    watch: Watch | None = None
-    first: list[int] = []  # how many words of each answer had come when all of them ran
-    last: list[int] = []  # and when the first of them ended
-
-    def start() -> float | None:
-        nonlocal watch
-        passed = time.monotonic() - begun
-        due = min(len(clients), int(passed / _SPREAD * len(clients)) + 1)
-        while len(answers) < due:
-            answer = PacedAnswer(order.count)
-            load.ask(clients[len(answers)], request, RESPONSE_DONE, answer)
-            answers.append(answer)
-        if len(answers) < len(clients):
-            return 0.001
-        if watch is None:
-            watch = Watch(server)
-            first.extend(len(answer.ages) for answer in answers)
-        return None
-
-    def end(_: Client) -> None:
-        if watch is not None and not last:
-            watch.stop()
-            last.extend(len(answer.ages) for answer in answers)
-
-    load.drive(timeout=3 * seconds + 30, on_done=end, starter=start)
-    assert watch is not None
-    bench.load_shares.append(watch.load_cpu / watch.seconds)
-    ages: list[int] = []
-    lateness: list[int] = []
-    for answer, begin, stop in zip(answers, first, last, strict=True):
-        ages += answer.ages[begin:stop]
-        lateness += _lateness(answer)[begin:stop]
-    ages.sort()
-    lateness.sort()
-    pace = _STREAMS * _RATE
-    figures = {
-        "cpu": 100 * watch.cpu / len(ages) * pace,
-        "pace": 100 * len(ages) / watch.seconds / pace,
-        "others": 100 * watch.others / watch.seconds,
-    }
-    figures |= {name: percentile(ages, share) / 1000 for name, share in _PERCENTILES.items()}
-    # How late the agent itself got to run: a loop that is busy elsewhere shows here, not in the ages.
-    figures["agent_late_p99"] = percentile(lateness, 0.99) / 1000
-    return figures
-
-
-def _lateness(answer: PacedAnswer) -> list[int]:
-    step = 1_000_000_000 // _RATE
-    first = answer.yielded[0]
-    return [at - first - number * step for number, at in enumerate(answer.yielded)]

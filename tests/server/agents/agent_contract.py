@@ -33,7 +33,7 @@ def message(text: str, role: Role = "user") -> Message:
 
 
 def turn(*messages: Message | str, **fields: Any) -> TurnInput:
-    """Return a turn whose messages, where they are strings, are the user's."""
+    """Return a turn of these messages; those that are strings are the user's."""
     return TurnInput(
         **{
             "session_id": "sess_1",
@@ -41,7 +41,7 @@ def turn(*messages: Message | str, **fields: Any) -> TurnInput:
             "principal": "someone",
             "model": "default",
             "instructions": "",
-            "messages": tuple(message(m) if isinstance(m, str) else m for m in messages),
+            "items": tuple(message(m) if isinstance(m, str) else m for m in messages),
             **fields,
         }
     )

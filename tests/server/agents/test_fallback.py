@@ -355,9 +355,9 @@ async def test_handle_leads_back_to_the_agent_it_came_from() -> None:
     outputs = await collect(chain.agent, turn("hi"))
 
     assert outputs == [Working(), Handle("b:resp:1"), "two", Handle("b:x")]
-    rest = [o async for o in chain.agent.reattach(turn("hi"), Handle("b:resp:1"), 3)]
+    rest = [o async for o in chain.agent.reattach(turn("hi"), Handle("b:resp:1"), 3, [2])]
     assert rest == ["rest"]
-    assert [agent.reattached for agent in chain.agents] == [[], [("resp:1", 3)]]
+    assert [agent.reattached for agent in chain.agents] == [[], [("resp:1", 3, [2])]]
     with pytest.raises(UpstreamRejected):
         [o async for o in chain.agent.reattach(turn("hi"), Handle("gone:resp:1"), 3)]
 

@@ -440,3 +440,51 @@ async def test_calls_survive_a_cut_stream(
         ("h", "call_2"),
     ]
     assert arguments == ["{}", "", "[1]"]
+
+
+CALLS = [("f", ["{", '"é', "\ud83d", '\ude00"', "}"]), ("g", []), ("h", ["[1", "]"])]
+
+
+@pytest.mark.parametrize("known", [[], [0], [1], [4], [6], [6, 0], [6, 0, 0], [6, 0, 2], [6, 0, 3]], ids=str)
+async def test_reattaching_begins_no_call_again(
+    background: ResponsesAgent, upstream: FakeUpstream, known: list[int]
+) -> None:
+    """Whatever the session holds of calls and text, and wherever the stream is cut once more."""
+    whole = ['{"é😀"}', "", "[1]"]
+    for place in (None, 6, 9, 12):
+        upstream.keep("a", "b", calls=CALLS, cuts=[] if place is None else [place])
+
+        pieces = background.reattach(turn("hi"), Handle(RESPONSE_ID), 1, known)
+        outputs = [output async for output in pieces]
+
+        calls = [output for output in outputs if isinstance(output, FunctionCallPiece)]
+        rest = ["".join(call.arguments for call in calls if call.index == index) for index in range(3)]
+        assert text_of(outputs) == "b"
+        assert [call.name for call in calls if call.name] == ["f", "g", "h"][len(known) :]
+        assert rest == [text[length:] for text, length in zip(whole, [*known, 0, 0, 0], strict=False)]
+
+
+@pytest.mark.parametrize("known", [[8], [6, 1], [6, 0, 3, 0]], ids=str)
+async def test_reattaching_to_fewer_calls_than_are_known_fails(
+    background: ResponsesAgent, upstream: FakeUpstream, known: list[int]
+) -> None:
+    upstream.keep("a", calls=CALLS)
+
+    with pytest.raises(UpstreamMalformed):
+        [output async for output in background.reattach(turn("hi"), Handle(RESPONSE_ID), 0, known)]
+
+
+async def test_calls_without_a_place_stay_apart(agent: ResponsesAgent, upstream: FakeUpstream) -> None:
+    """Servers that don't number the items say each call whole before they begin the next."""
+    pieces: list[object] = []
+    for name in ("f", "g", "h"):
+        item = {"type": "function_call", "call_id": f"call_{name}", "name": name}
+        pieces.append({"type": "response.output_item.added", "item": item})
+        pieces.append({"type": "response.function_call_arguments.delta", "delta": f'"{name}"'})
+    upstream.events(*pieces, {"type": "response.completed", "response": {"status": "completed"}})
+    outputs = await collect(agent, turn("hi"))
+
+    calls = [output for output in outputs if isinstance(output, FunctionCallPiece)]
+    said = {call.index: call.arguments for call in calls if call.arguments}
+    assert [(call.index, call.name) for call in calls if call.name] == [(0, "f"), (1, "g"), (2, "h")]
+    assert said == {0: '"f"', 1: '"g"', 2: '"h"'}

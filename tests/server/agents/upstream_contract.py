@@ -27,6 +27,7 @@ from unbroken.server.agents.base import (
     AgentOutput,
     ContextTooLong,
     Finish,
+    FunctionCallPiece,
     Handle,
     TurnInput,
     UpstreamCut,
@@ -43,6 +44,11 @@ from unbroken.server.agents.base import (
 
 KEY = "sk-test-key"
 SECRET = "sk-...secret, and what the user wrote"
+
+
+def joined(text: str) -> str:
+    """Return *text* with the halves of surrogate pairs joined, as a run does."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
 async def fails(agent: Agent, kind: type[AgentError]) -> tuple[AgentError, list[AgentOutput]]:
@@ -160,6 +166,35 @@ class UpstreamContract(AgentContract, abc.ABC):
         said = [output for output in outputs if not isinstance(output, Working | Handle)]
         usage = Usage(input_tokens=7, output_tokens=3, cached_tokens=3)
         assert ["Grüße, ", "世界 ", "🎉", usage, Finish("completed")] == said
+
+    async def test_emoji_that_comes_in_halves_is_whole(self, agent: Agent, upstream: FakeUpstream) -> None:
+        """Each half is an escape in a chunk of its own; the run, or the agent, joins them."""
+
+        async def script(wire: Wire) -> None:
+            await wire.begin()
+            for piece in ("a\ud83d", "\ude00", "b", "\ud83d", "\ude00\ud83d", "\ude01!"):
+                await wire.text(piece)
+            await wire.event(wire.dialect.call(0, "f", "call_0"))
+            for piece in ('"\ud83d', '\ude00"'):
+                await wire.event(wire.dialect.arguments(0, piece))
+            await wire.finish()
+
+        upstream.script(script)
+        outputs = await collect(agent, turn("hi"))
+
+        calls = [output for output in outputs if isinstance(output, FunctionCallPiece)]
+        assert joined(text_of(outputs)) == "a😀b😀😁!"
+        assert joined("".join(call.arguments for call in calls)) == '"😀"'
+
+    async def test_malformed_half_is_malformed(self, agent: Agent, upstream: FakeUpstream) -> None:
+        """What the usual decoder refuses for a better reason stays refused."""
+        for payload in (
+            '{"choices": [{"delta": {"content": "\\ud83d"}',
+            '{"type": ["\\ud83d"], "choices": 1}',
+        ):
+            upstream.malformed(payload)
+
+            await fails(agent, UpstreamMalformed)
 
     async def test_heartbeats_are_work(self, agent: Agent, upstream: FakeUpstream) -> None:
         beats = asyncio.Event()

@@ -101,6 +101,18 @@ class StoreContract:
                 for seq in range(entry.seq, entry.last + 1):
                     assert entry.nonce == written[seq]
 
+    async def test_what_is_read_is_what_was_written(self, store: SessionStore) -> None:
+        """Also whose pieces they are: arguments of a call must not come back as text."""
+        session_id, fence = await self.begin(store)
+        text = words("a", "b")
+        call = Deltas(ResponseId("r"), ItemId("k"), ["{", "}"], 5, output_index=1, call_id="call_1")
+        written = await self.write(store, session_id, fence, text, mark("m"), call)
+
+        read = await store.read(session_id, LIFE, 0, 100)
+
+        assert [entry.body for entry in read] == [text, mark("m"), call]
+        assert read == list(written)
+
     async def test_a_read_is_bounded_and_can_be_gone_on_with(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
         await self.write(store, session_id, fence, *[mark(str(n)) for n in range(50)])
