@@ -17,6 +17,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -53,6 +54,9 @@ _THREADS: Final = 4
 _OWN: Final = re.compile(r"file-[0-9a-f]{32}(\.part|\.json)?")
 """What this module calls its files. Nothing else in the folder is ever touched."""
 _LOCK: Final = "lock"
+_PREFIX: Final = "unbroken-files-"
+_ABANDONED_AFTER: Final = 60.0
+"""Seconds. A folder is made a moment before it is locked."""
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -255,19 +259,15 @@ class DiskFiles:
 
     def _open_folder(self) -> list[StoredFile]:
         if self._wanted is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="unbroken-files-"))
+            _remove_abandoned(Path(tempfile.gettempdir()), self._clock.time() - _ABANDONED_AFTER)
+            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         else:
             self._folder = self._wanted.absolute()
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder.chmod(0o700)
-        self._lock = FileIO(
-            os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+"
-        )
-        try:
-            fcntl.flock(self._lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise OSError("another server uses the folder; give each its own") from None
+        self._lock = _locked(self._folder)
+        if self._lock is None:
+            raise OSError("another server uses the folder; give each its own")
         return list(self._found())
 
     def _found(self) -> Iterator[StoredFile]:
@@ -304,6 +304,30 @@ class DiskFiles:
                         path.unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()
+
+
+def _locked(folder: Path) -> FileIO | None:
+    """Take the folder's lock, which is held by the open file. None: another process has it."""
+    lock = FileIO(os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+")
+    try:
+        fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    return lock
+
+
+def _remove_abandoned(place: Path, before: float) -> None:
+    """Remove the temporary folders of servers that were killed, if they were made *before* that time."""
+    for folder in place.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # it has gone meanwhile, or isn't ours after all
+            status = folder.lstat()
+            if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode) or status.st_mtime > before:
+                continue
+            lock = _locked(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.close()
 
 
 class _DiskUpload:

@@ -85,6 +85,38 @@ async def test_without_a_folder_of_ones_own_nothing_is_left(
     assert names(tmp_path) == []
 
 
+async def test_the_temporary_folder_of_a_server_that_was_killed_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that of one that runs, nor one that was made just now, nor what only has such a name."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    clock = FakeClock()
+    async with DiskFiles(LIMITS, clock) as running:
+        file = await put(running)
+        (own,) = names(tmp_path)
+        dead = abandoned(tmp_path / "unbroken-files-dead", clock.time() - 61)
+        new = abandoned(tmp_path / "unbroken-files-new", clock.time() - 59)
+        set_age(tmp_path / own, clock.time() - 61)
+        (tmp_path / "unbroken-files-link").symlink_to(new)
+        (tmp_path / "unbroken-files-file").write_text("")
+        async with DiskFiles(LIMITS, clock):
+            assert dead.name not in names(tmp_path)
+            assert {own, new.name, "unbroken-files-link", "unbroken-files-file"} < set(names(tmp_path))
+        assert await content_of(running, file.id) == b"hello"
+
+
+def abandoned(folder: Path, made_at: float) -> Path:
+    folder.mkdir(0o700)
+    (folder / "lock").touch()
+    (folder / f"file-{0:032x}").write_bytes(b"old")
+    set_age(folder, made_at)
+    return folder
+
+
+def set_age(path: Path, made_at: float) -> None:
+    os.utime(path, (made_at, made_at))
+
+
 async def test_expired_and_deleted_ones_are_removed_from_the_disk(tmp_path: Path) -> None:
     clock = FakeClock()
     async with DiskFiles(LIMITS, clock, tmp_path, is_kept=True) as store:
