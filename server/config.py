@@ -25,7 +25,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -40,7 +39,18 @@ from pydantic_settings import (
 
 from unbroken.server.chain import ChainEntry, UpstreamApi, masked_url, read_entries, with_keys
 from unbroken.server.file_settings import FileSettings
-from unbroken.server.units import UNIT_NAMES, Bytes, Names, Seconds
+from unbroken.server.setting_values import (
+    UNIT_NAMES,
+    Bytes,
+    Names,
+    Port,
+    Seconds,
+    check_address,
+    check_agent_name,
+    check_api_keys,
+    check_secret,
+    check_store,
+)
 
 __all__ = ["ConfigError", "Loaded", "Settings", "StartupError", "is_loopback", "load_settings", "shown"]
 
@@ -87,48 +97,6 @@ class StartupError(Exception):
     """
 
 
-def _api_keys(entries: tuple[str, ...]) -> tuple[str, ...]:
-    for number, entry in enumerate(entries, 1):
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}:[0-9a-fA-F]{64}", entry):
-            raise ValueError(
-                f"entry {number} should be name:sha256, 64 hexadecimal digits after the colon; "
-                "`unbroken new-key NAME` prints one"
-            )
-    return tuple(name + ":" + digest.lower() for name, _, digest in (e.partition(":") for e in entries))
-
-
-def _only_memory(value: object) -> object:
-    if value != "memory":
-        raise ValueError("should be memory: this version has no other store")
-    return value
-
-
-def _long_secret(value: SecretStr | None) -> SecretStr | None:
-    if value is not None and len(value.get_secret_value()) < 32:
-        raise ValueError("should have at least 32 characters; `openssl rand -hex 32` prints some")
-    return value
-
-
-def _address(value: str | None) -> str | None:
-    try:
-        parts = urlsplit(value or "http://unset")
-        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets or a port that make no sense
-        is_sound = False
-    if not is_sound:
-        raise ValueError("should begin with http:// or https://, as in http://127.0.0.1:11434/v1")
-    return value
-
-
-def _agent_name(value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
-        raise ValueError("should be module:function, such as my_agent:answer")
-    return value
-
-
-_Port = Annotated[int, Field(ge=0, le=65535)]
-
-
 class Settings(FileSettings, BaseSettings):
     """Everything that can be set. Durations are in seconds, sizes in bytes.
 
@@ -139,20 +107,20 @@ class Settings(FileSettings, BaseSettings):
 
     # Listeners
     host: str = Field(default="127.0.0.1", min_length=1, description="Address of the public listener.")
-    port: _Port = Field(default=8000, description="Port of the public listener; 0 takes any free one.")
+    port: Port = Field(default=8000, description="Port of the public listener; 0 takes any free one.")
     admin_host: str = Field(
         default="127.0.0.1", min_length=1, description="Address of the listener for /metrics."
     )
-    admin_port: _Port = Field(default=8001, description="Port of the listener for /metrics; 0 turns it off.")
+    admin_port: Port = Field(default=8001, description="Port of the listener for /metrics; 0 turns it off.")
     allowed_origins: Names = Field(
         default=(), description="Origins whose pages may connect, besides the server's own; comma-separated."
     )
 
     # Who may speak
-    api_keys: Annotated[Names, AfterValidator(_api_keys)] = Field(
+    api_keys: Annotated[Names, AfterValidator(check_api_keys)] = Field(
         default=(), repr=False, description="name:sha256 of each accepted key; comma-separated. See new-key."
     )
-    secret: Annotated[SecretStr | None, AfterValidator(_long_secret)] = Field(
+    secret: Annotated[SecretStr | None, AfterValidator(check_secret)] = Field(
         default=None, description="Signs resume tokens, 32 characters or more. Unset: random at each start."
     )
 
@@ -179,7 +147,7 @@ class Settings(FileSettings, BaseSettings):
     turn_timeout: Seconds = Field(
         default=1800, description="Seconds after which a turn fails, whatever it still produces."
     )
-    openai_base_url: Annotated[str | None, AfterValidator(_address)] = Field(
+    openai_base_url: Annotated[str | None, AfterValidator(check_address)] = Field(
         default=None,
         repr=False,
         description="Address of an OpenAI-compatible upstream. Also OPENAI_BASE_URL.",
@@ -212,7 +180,7 @@ class Settings(FileSettings, BaseSettings):
     breaker_cooldown: Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)] = Field(
         default=30, description="Seconds for which it is passed over, or as long as it asks, 300 at most."
     )
-    python_agent: Annotated[str | None, AfterValidator(_agent_name)] = Field(
+    python_agent: Annotated[str | None, AfterValidator(check_agent_name)] = Field(
         default=None, description="Your own agent, as module:function."
     )
     model_path: Path | None = Field(
@@ -232,10 +200,10 @@ class Settings(FileSettings, BaseSettings):
     )
 
     # Sessions
-    store: Annotated[Literal["memory"], BeforeValidator(_only_memory)] = Field(
+    store: Annotated[Literal["memory"], BeforeValidator(check_store)] = Field(
         default="memory", description="Where sessions live. This version knows memory only."
     )
-    concurrency: Literal["reject", "queue", "interrupt"] = Field(
+    concurrency: Literal["reject", "queue", "interrupt", "merge"] = Field(
         default="reject",
         description="What response.create does while a response runs; a session can override it.",
     )
@@ -276,6 +244,13 @@ class Settings(FileSettings, BaseSettings):
     ping_interval: Seconds = Field(default=20, description="Seconds between keepalive pings.")
     ping_timeout: Seconds = Field(
         default=20, description="Seconds to wait for a pong before the connection is cut."
+    )
+    overload_lag: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = Field(
+        default=0.2,
+        description="Seconds that the event loop is late when new sessions are refused; 0: none ever is.",
+    )
+    overload_lag_responses: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = Field(
+        default=1, description="The same for new responses; 0: none ever is refused."
     )
     drain_timeout: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = Field(
         default=25, description="Seconds that running turns get after SIGTERM."
@@ -563,6 +538,8 @@ def _conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str,
         yield f"{_label('files_keep', origins)} needs a folder. Set {_PREFIX}FILES_DIR."
     if sound("fallbacks", "agent", "fallback_patience", "stall_timeout") and settings.fallbacks:
         yield from _chain_conflicts(settings, origins)
+    if sound("overload_lag", "overload_lag_responses"):
+        yield from _overload_conflicts(settings, origins)
     for small, large in (
         ("log_retain_bytes", "log_max_bytes"),
         ("max_session_bytes", "max_node_bytes"),
@@ -572,6 +549,15 @@ def _conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str,
     ):
         if sound(small, large) and getattr(settings, small) > getattr(settings, large):
             yield f"{_label(small, origins)} is above {_label(large, origins)}. Lower it, or raise the other."
+
+
+def _overload_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    sessions, responses = settings.overload_lag, settings.overload_lag_responses
+    if 0 < responses < sessions:
+        yield (
+            f"{_label('overload_lag_responses', origins)} is below {_label('overload_lag', origins)}: those "
+            "who are in go before new ones. Raise it, or lower the other."
+        )
 
 
 def _chain_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:

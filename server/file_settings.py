@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from unbroken.server.units import Bytes
+from unbroken.server.setting_values import Bytes
 
 __all__ = ["FileSettings"]
 

@@ -87,6 +87,7 @@ def _turn_input(turn: Turn, most_tokens: int | None, files: FileReader) -> TurnI
         items=turn.items,
         tools=request.tools_with(config),
         tool_choice=request.tool_choice_with(config),
+        parallel_tool_calls=request.parallel_tool_calls_with(config),
         max_output_tokens=min(bounds, default=None),
         metadata=request.metadata or {},
         files=files,

@@ -31,8 +31,9 @@ from unbroken.sessions.entries import (
     HandleNoted,
     Refused,
     ResponseDone,
+    ResponseQueued,
+    ResponseStarted,
     SessionOpened,
-    Status,
     Submitted,
 )
 from unbroken.sessions.errors import NodeDraining, SessionError, StoreError
@@ -80,8 +81,9 @@ class Actor:
         limits: ActorLimits,
         spawn: Spawn,
         on_change: Callable[[Actor], None],
-        on_response: Callable[[Status], None],
+        on_response: Callable[[ResponseDone], None],
         on_refusal: Callable[[str], None],
+        on_run: Callable[[Run], None],
         opened: bool,
     ) -> None:
         self.session: Final = session
@@ -103,6 +105,7 @@ class Actor:
         self._on_change = on_change
         self._on_response = on_response
         self._on_refusal = on_refusal
+        self._on_run = on_run
         self._runs: dict[ResponseId, Run] = {}
         self._kept_elsewhere = 0  # bytes of what the store keeps beside the log
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -388,7 +391,9 @@ class Actor:
             else:
                 outcome = None
             if outcome is not None:
-                self._runs.pop(response.id, None)
+                if run is not None:
+                    del self._runs[response.id]
+                    self._on_run(run)
                 return list(self.session.finish(response.id, outcome))
         return []
 
@@ -461,9 +466,12 @@ class Actor:
         """See to what an entry means beside the session's state."""
         if type(body) is Refused:
             self._on_refusal(body.code)
+        elif type(body) is ResponseStarted or type(body) is ResponseQueued:
+            self._account()
         elif type(body) is ResponseDone:
             self.log.pack(body.response_id, body.output)
-            self._on_response(body.status)
+            self._account()  # the node counts those that run
+            self._on_response(body)
             log = structlog.get_logger()
             # What is as it should be is counted, not logged by default: a line costs a third of an answer.
             (log.debug if body.status == "completed" else log.info)(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from msgspec import UNSET, UnsetType
+
 from unbroken.sessions.entries import Failure, Status
 from unbroken.sessions.ids import ItemId, ResponseId
 from unbroken.sessions.items import (
@@ -75,11 +77,18 @@ class Response:
     outputs: list[ResponseOutput] = field(default_factory=list)
     """In the order in which they began."""
     cancel_reason: str | None = None
+    requests: tuple[str, ...] | UnsetType = UNSET
+    """Set: it answers what has been said when it starts. The event ids of the requests it answers."""
 
     @property
     def id(self) -> ResponseId:
         """The attempt's id."""
         return self.attempt.id
+
+    @property
+    def merged(self) -> tuple[str, ...] | UnsetType:
+        """The event ids of the requests it answers, if they are several."""
+        return UNSET if self.requests is UNSET or len(self.requests) < 2 else self.requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,8 @@ class Ongoing:
     """0: nothing of the response has been shown before."""
     call: CallHead | None = None
     """None: it is a message."""
+    requests: tuple[str, ...] | UnsetType = UNSET
+    """As of :class:`~unbroken.sessions.entries.ResponseStarted`."""
 
     @property
     def in_conversation(self) -> bool:
@@ -105,9 +116,17 @@ class Ongoing:
     def of(cls, response: Response) -> list[Ongoing]:
         """Return what *response* has come to by now: each of its outputs, in order, or that there is none."""
         return [
-            cls(response.id, response.request, output.item_id, output.text, index, output.call)
+            cls(
+                response.id,
+                response.request,
+                output.item_id,
+                output.text,
+                index,
+                output.call,
+                response.merged,
+            )
             for index, output in enumerate(response.outputs)
-        ] or [cls(response.id, response.request, None, "")]
+        ] or [cls(response.id, response.request, None, "", requests=response.merged)]
 
 
 Standing: TypeAlias = Item | Ongoing

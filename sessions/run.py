@@ -76,6 +76,7 @@ class _Call:
     pieces: list[str] = field(default_factory=list)
     """Of its arguments, since they were taken."""
     surrogate: str = ""  # see Run
+    is_empty: bool = True  # whether it has had no arguments yet
 
 
 class Run:
@@ -114,6 +115,13 @@ class Run:
         self._usage: Usage | None = None
         self._finish = Finish()
         self._deadline = 0.0
+        self.longest_gap: float | None = None
+        """Seconds between two pieces that were the furthest apart; None: there were no two.
+
+        Of pieces that are taken together, the last is known by the first: it may be too long by as much
+        as their writer gathers them for.
+        """
+        self._last_piece: float | None = None  # when the pieces that were taken last began to come
         self._last_sign = 0.0  # when there was a sign of life, by the clock
         self._timer: Timer | None = None
 
@@ -191,7 +199,12 @@ class Run:
                             break
                         count = len(self.pieces)
                         if count == 1:  # of the others it has been told
-                            self._last_sign = self._clock.monotonic()
+                            self._last_sign = now = self._clock.monotonic()
+                            if self._last_piece is not None:
+                                gap = now - self._last_piece
+                                if self.longest_gap is None or gap > self.longest_gap:
+                                    self.longest_gap = gap
+                            self._last_piece = now
                             self._notify()
                         elif count >= _PIECES_HELD:
                             await self._wait_for_room()
@@ -209,6 +222,7 @@ class Run:
                         self._last_sign = self._clock.monotonic()
                         self._note(output)
             self._complete_surrogates()
+            self._complete_arguments()
         except asyncio.CancelledError as exc:
             if self._ending is None:
                 if self._task is not None and not self._task.cancelling():
@@ -277,6 +291,7 @@ class Run:
             text = encoded[: max(room, 0)].decode("utf-8", "ignore")
         if text and call is not None:
             call.pieces.append(text)
+            call.is_empty = False
             self._call_pieces += 1
         elif text:
             if not self._has_text:
@@ -294,6 +309,13 @@ class Run:
             if call.surrogate:
                 call.surrogate = ""
                 self._append("\ufffd", call)
+
+    def _complete_arguments(self) -> None:
+        """Give calls without arguments empty ones: clients read them as JSON, and some models say nothing."""
+        if self._finish.reason == "completed":
+            for call in self._calls.values():
+                if call.is_empty:
+                    self._append("{}", call)
 
     def _note(self, output: Output) -> None:
         match output:

@@ -17,6 +17,7 @@ from typing import Final, Literal, assert_never
 
 from msgspec import UNSET, UnsetType
 
+from unbroken.sessions.concurrency import while_active
 from unbroken.sessions.conversation import Conversation, no_item
 from unbroken.sessions.entries import (
     FORMAT,
@@ -36,18 +37,19 @@ from unbroken.sessions.entries import (
     OutputStarted,
     Refused,
     ResponseDone,
+    ResponseMerged,
     ResponseQueued,
     ResponseStarted,
     SessionOpened,
     Status,
     Submitted,
+    TruncateItem,
     UpdateConfig,
 )
 from unbroken.sessions.errors import OutOfOrder, Refusal
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import (
     CallHead,
-    Concurrency,
     FunctionCall,
     FunctionOutput,
     FunctionTool,
@@ -156,6 +158,7 @@ class Session:
                 self.consume(body.input)
             case (
                 ResponseQueued()
+                | ResponseMerged()
                 | ResponseStarted()
                 | HandleNoted()
                 | OutputStarted()
@@ -169,7 +172,13 @@ class Session:
 
     def _apply_response(
         self,
-        body: ResponseQueued | ResponseStarted | HandleNoted | OutputStarted | OutputDone | ResponseDone,
+        body: ResponseQueued
+        | ResponseMerged
+        | ResponseStarted
+        | HandleNoted
+        | OutputStarted
+        | OutputDone
+        | ResponseDone,
         seq: int,
     ) -> None:
         match body:
@@ -181,13 +190,21 @@ class Session:
                     turn=body.input,
                     started_at=seq,
                     anchor=self._conversation.last,
+                    requests=body.requests,
                 )
+                self.consume(body.input)
+            case ResponseMerged():
+                response = self.responses[body.response_id]
+                known = () if response.requests is UNSET else response.requests
+                response.requests = (*known, body.event_id)
                 self.consume(body.input)
             case ResponseStarted():
                 queued = self.responses.get(body.response_id)
                 if queued is not None:
                     queued.attempt.tell(Signal.STARTED)
                     queued.ordinal = 1
+                    if queued.requests is not UNSET:
+                        queued.anchor = self._conversation.last
                 else:
                     self.responses[body.response_id] = Response(
                         Attempt(body.response_id),
@@ -327,13 +344,15 @@ class Session:
                         param="item_id",
                     )
                 return self._delete(item, seq)
+            case TruncateItem():
+                raise self._conversation.no_audio(command.item_id)
             case UpdateConfig():
                 config = _changed(self.config, command)
                 tools = () if config.tools is UNSET else config.tools
                 _check_choice(config.tool_choice, tools, "session.tool_choice")
                 return [ConfigUpdated(config, seq)]
             case CreateResponse():
-                return self._begin(seq, command)
+                return self._begin(seq, command, submitted.event_id)
             case CancelResponse():
                 return self._cancel(seq, command)
             case _:
@@ -379,7 +398,7 @@ class Session:
                 deleted.insert(0, ItemDeleted(output, seq))
         return deleted
 
-    def _begin(self, seq: int, command: CreateResponse) -> list[Body]:
+    def _begin(self, seq: int, command: CreateResponse, event_id: str | None) -> list[Body]:
         response_id, request = command.response_id, command.request
         _check_choice(
             request.tool_choice_with(self.config), request.tools_with(self.config), "response.tool_choice"
@@ -397,28 +416,14 @@ class Session:
         active = self._in_conversation()
         if not active:
             return [ResponseStarted(response_id, request, turn=seq)]
-        match self.config.concurrency:
-            case Concurrency.REJECT:
-                raise Refusal(
-                    "conversation_already_has_active_response",
-                    f"Response {active[0].id} is in progress. Wait until it is done, or cancel it.",
-                )
-            case Concurrency.QUEUE:
-                if len(active) > self.limits.queued:
-                    raise Refusal(
-                        "response_queue_full",
-                        f"{len(active) - 1} responses wait already. Wait until one is done, or cancel.",
-                    )
-                return [ResponseQueued(response_id, request, seq)]
-            case Concurrency.INTERRUPT:
-                stops: list[Body] = [
-                    CancelAccepted(each.id, "superseded")
-                    for each in active
-                    if each.attempt.accepts(Signal.CANCEL_ACCEPTED)
-                ]
-                return [*stops, ResponseQueued(response_id, request, seq)]
-            case other:
-                assert_never(other)
+        return while_active(
+            self.config.concurrency,
+            command,
+            seq,
+            event_id,
+            active=active,
+            most_waiting=self.limits.queued,
+        )
 
     def _cancel(self, seq: int, command: CancelResponse) -> list[Body]:
         if command.response_id is None:
@@ -444,7 +449,9 @@ class Session:
         active = self._in_conversation()
         if active and active[0].attempt.state is AttemptState.QUEUED:
             first = active[0]
-            return [ResponseStarted(first.id, first.request, turn=first.turn)]
+            return [
+                ResponseStarted(first.id, first.request, turn=first.turn, requests=first.merged),
+            ]
         return []
 
     def begin_output(
@@ -498,6 +505,7 @@ class Session:
             outcome.usage,
             response.request.metadata,
             in_conversation,
+            response.merged,
         )
 
     # Being moved.
@@ -568,4 +576,7 @@ def _changed(config: SessionConfig, change: UpdateConfig) -> SessionConfig:
         concurrency=config.concurrency if change.concurrency is UNSET else change.concurrency,
         tools=config.tools if change.tools is UNSET else change.tools,
         tool_choice=config.tool_choice if change.tool_choice is UNSET else change.tool_choice,
+        parallel_tool_calls=(
+            config.parallel_tool_calls if change.parallel_tool_calls is UNSET else change.parallel_tool_calls
+        ),
     )

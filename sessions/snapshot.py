@@ -56,6 +56,7 @@ class RunningState(Struct, frozen=True):
     call: CallHead | None = None
     further: list[OutputState] = []
     anchor: ItemId | UnsetType | None = UNSET
+    requests: tuple[str, ...] | UnsetType = UNSET
 
     @classmethod
     def of(cls, response: Response) -> RunningState:
@@ -78,6 +79,7 @@ class RunningState(Struct, frozen=True):
             None if first is None else first.call,
             outputs[1:],
             response.anchor,
+            response.requests,
         )
 
     def response(self, last: ItemId | None) -> Response:
@@ -96,6 +98,7 @@ class RunningState(Struct, frozen=True):
             outputs=outputs,
             cancel_reason=self.cancel_reason,
             anchor=last if self.anchor is UNSET else self.anchor,
+            requests=self.requests,
         )
 
 

@@ -36,15 +36,18 @@ from unbroken.server.protocols.realtime.connection import RealtimeConnection, Su
 from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import Frame, error_frame
 from unbroken.server.resume import ResumeTokens
+from unbroken.server.throttle import Throttle
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet, outlet_of
 from unbroken.sessions.backends.base import Receipt
+from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Command
 from unbroken.sessions.errors import (
     CursorLost,
     Displaced,
     NodeDraining,
     NodeFull,
+    NodeOverloaded,
     Refusal,
     SessionError,
     SessionNotFound,
@@ -57,7 +60,18 @@ from unbroken.sessions.node import Attachment, Node
 
 __all__ = ["RealtimeDoor"]
 
-_RETRY_AFTER: Final = "2"
+_RETRY_AFTER: Final = 2
+"""Seconds after which to come back, at the earliest."""
+
+_ABNORMAL: Final = 1006
+"""The close code of a connection that ended without one (RFC 6455, section 7.1.5)."""
+
+_RETRY_SPREAD: Final = 8
+"""Seconds over which those are spread whom an overloaded node sends away: else they come back at once."""
+
+_REFUSALS_LOGGED: Final = 10
+"""Refused connections that are logged in a minute, of each error code."""
+
 _READ_LIMIT: Final = 512
 """Sequence numbers that the writer takes at a time."""
 
@@ -100,6 +114,7 @@ class RealtimeDoor:
         metrics: Metrics,
         files: FileStore | None = None,
         file_lifetime: float = 86400.0,
+        clock: Clock,
     ) -> None:
         self._node = node
         self._files = files
@@ -112,6 +127,7 @@ class RealtimeDoor:
         self._allowed_origins = allowed_origins
         self._loopback_only = loopback_only
         self._metrics = metrics
+        self._throttle = Throttle(clock, lines=_REFUSALS_LOGGED)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection from its handshake to its end."""
@@ -120,11 +136,12 @@ class RealtimeDoor:
         try:
             admitted = await self._admit(handshake)
         except _Refused as refused:
-            self._metrics.refused.labels(refused.code).inc()
+            self._note_refusal(refused, scope)
             await _refuse(refused, handshake, send)
             return
         try:
             await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
+            self._metrics.opened.inc()
             with self._metrics.connections.track_inprogress():
                 outlet = outlet_of(scope, send)
                 pump = _Pump(admitted, self._limits, self._metrics, receive, send, outlet, self._refer)
@@ -135,9 +152,25 @@ class RealtimeDoor:
     def _refer(self, command: Command, principal: PrincipalId) -> AbstractAsyncContextManager[Referring]:
         return referring(command, principal, self._files, lifetime=self._file_lifetime)
 
+    def _note_refusal(self, refused: _Refused, scope: Scope) -> None:
+        self._metrics.refused.labels(refused.code).inc()
+        unsaid = self._throttle.admit(refused.code)
+        if unsaid is not None:
+            client = scope.get("client")
+            structlog.get_logger().info(
+                "connection refused",
+                code=refused.code,
+                status=refused.status,
+                address=client[0] if client else None,
+                unsaid=unsaid,
+            )
+
     async def _admit(self, handshake: Handshake) -> _Admitted:
         if self._node.is_draining:
             raise _Refused(503, "server_draining", str(NodeDraining()), CloseCode.RESTART)
+        if handshake.resume is None and not self._node.takes_sessions:
+            # First of all: an overloaded server has no time for more than this.
+            raise _Refused(503, "server_overloaded", str(NodeOverloaded()), CloseCode.TRY_AGAIN)
         if self._loopback_only and not is_loopback_name(handshake.host):
             message = (
                 "Without keys this server is for this machine only: address it as 127.0.0.1 or localhost. "
@@ -174,6 +207,8 @@ class RealtimeDoor:
             raise _Refused(101, "session_not_found", str(exc)) from None
         except NodeDraining as exc:
             raise _Refused(503, "server_draining", str(exc), CloseCode.RESTART) from None
+        except NodeOverloaded as exc:
+            raise _Refused(503, "server_overloaded", str(exc), CloseCode.TRY_AGAIN) from None
         except NodeFull as exc:
             raise _Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:
@@ -227,6 +262,7 @@ class RealtimeDoor:
             max_depth=self._limits.frame_depth,
             remaining=remaining,
             refusals_from=attachment.session.applied if position is None else 0,
+            most_tokens=self._defaults.max_output_tokens,
         )
         token = self._tokens.mint(attachment.session.id, chain, principal)
         return _Admitted(attachment, connection, token, resumed, principal)
@@ -274,6 +310,8 @@ class _Pump:
         self._cut = asyncio.timeout(None)  # ends the reading early
         self._is_over = False
         self._close: CloseCode | None = None
+        self._left: int | None = None  # the close code that the client, or the transport, ended with
+        self._is_slow = False  # whether there is more to send than the client takes
         self._farewell: Frame | None = None  # for a close with POLICY: what it is about
         self._log: FilteringBoundLogger = structlog.get_logger()
 
@@ -288,10 +326,13 @@ class _Pump:
             try:
                 await self._converse()
                 await self._work_off()
+                await self._stop(self._worker)
+                if self._close is not None:
+                    await self._hang_up(self._close)
             finally:
                 await self._stop(self._worker)
-            if self._close is not None:
-                await self._hang_up(self._close)
+                self._metrics.inputs_waiting -= len(self._inbox)
+                self._metrics.closed(self._close or self._left or _ABNORMAL)
         self._log.debug("connection closed", close_code=self._close)
 
     async def _converse(self) -> None:
@@ -307,6 +348,7 @@ class _Pump:
             self._is_over = True
             self._cursor.listen(None)
             self._outlet.listen(None)
+            self._note_slow(False)
 
     @asynccontextmanager
     async def _sender(self) -> AsyncIterator[None]:
@@ -341,7 +383,10 @@ class _Pump:
     def _fail(self, exc: Exception) -> None:
         """End the connection because of *exc*: a bug ends one connection, never more."""
         match exc:
-            case CursorLost() | NodeDraining():
+            case CursorLost():
+                self._metrics.fell_behind.inc()
+                self._end(CloseCode.TRY_AGAIN)
+            case NodeDraining():
                 self._end(CloseCode.TRY_AGAIN)
             case Displaced():
                 # Were it to come back by itself, and find its place taken again, it would never end.
@@ -360,12 +405,14 @@ class _Pump:
         while True:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
+                self._left = message.get("code")
                 return
             data = message.get("text")
             if data is None:
                 data = message.get("bytes") or b""
             if len(self._inbox) < self._limits.input_queue:
                 self._inbox.append(data)
+                self._metrics.inputs_waiting += 1
                 if self._worker is None:
                     self._worker = asyncio.create_task(self._work())
             elif len(self._own) < self._limits.input_queue:
@@ -391,6 +438,7 @@ class _Pump:
                     await self._taken.wait()
                 await self._take(self._inbox[0])
                 self._inbox.popleft()
+                self._metrics.inputs_waiting -= 1
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
         finally:
@@ -466,9 +514,21 @@ class _Pump:
                     outlet.write(batch)
                 is_done = self._cursor.is_at_head and self._pending is None and not self._own
                 if is_done and not self._attachment.is_ending:
+                    if self._is_slow:
+                        self._note_slow(False)
                     break  # the usual case
+            else:
+                self._note_slow(not (outlet.is_writable or self._is_over))
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
+
+    def _note_slow(self, is_slow: bool) -> None:
+        if is_slow and not self._is_slow:
+            self._metrics.slow.inc()
+            self._metrics.slowed.inc()
+        elif self._is_slow and not is_slow:
+            self._metrics.slow.dec()
+        self._is_slow = is_slow
 
     def _fetch(self) -> bool:
         """Return whether there is something to send now."""
@@ -498,7 +558,6 @@ class _Pump:
 
     async def _hang_up(self, code: CloseCode) -> None:
         """Close, unless the client doesn't take even that in time."""
-        self._metrics.closed.labels(str(int(code))).inc()
         try:
             async with asyncio.timeout(self._limits.close_timeout):
                 await self._outlet.flushed()
@@ -520,7 +579,8 @@ async def _refuse(refused: _Refused, handshake: Handshake, send: Send) -> None:
         return
     headers = [(b"content-type", b"application/json")]
     if refused.status == 503:
-        headers.append((b"retry-after", _RETRY_AFTER.encode()))
+        spread = secrets.randbelow(_RETRY_SPREAD) if refused.code == "server_overloaded" else 0
+        headers.append((b"retry-after", str(_RETRY_AFTER + spread).encode()))
     if refused.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     error = {"message": refused.message, "type": "invalid_request_error", "code": refused.code}

@@ -16,7 +16,8 @@ from unbroken.server import app as app_module
 from unbroken.server.agents.base import AgentError, AgentOutput, TurnInput
 from unbroken.server.agents.responses import ResponsesAgent
 from unbroken.server.agents.scripted import ScriptedAgent
-from unbroken.server.app import App, build, build_agent
+from unbroken.server.agents.selection import build_agent
+from unbroken.server.app import App, build
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.ids import PrincipalId, new_chain_id

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from typing import Final
 
 import pytest
+from msgspec import UNSET, UnsetType
 
 from tests.fakes.clock import FakeClock
 from unbroken.server import pipeline
@@ -101,6 +102,22 @@ async def test_the_agent_is_given_what_the_session_says() -> None:
     assert (given.session_id, given.response_id, given.principal) == ("sess_1", "resp_1", "alice")
     assert (given.model, given.instructions, given.max_output_tokens) == ("m", "be kind", 7)
     assert (given.messages, given.metadata) == (MESSAGES, {})
+
+
+@pytest.mark.parametrize(
+    ("session", "response", "given"),
+    [(UNSET, None, None), (False, None, False), (False, True, True), (True, False, False)],
+)
+async def test_several_calls_at_once_are_as_the_response_says_or_else_the_session(
+    session: bool | UnsetType, response: bool | None, given: bool | None
+) -> None:
+    agent = Scripted()
+    config = SessionConfig("m", parallel_tool_calls=session)
+    async for _ in agent.answers(turn(config, ResponseRequest(parallel_tool_calls=response))):
+        pass
+
+    assert agent.given is not None
+    assert agent.given.parallel_tool_calls == given
 
 
 @pytest.mark.parametrize("instructions", ["be brief", ""])

@@ -15,6 +15,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.responder import ManualResponder
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission
+from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import error_frame
 from unbroken.sessions.actor import ActorLimits
 from unbroken.sessions.backends.base import SessionStore
@@ -110,6 +111,7 @@ class Client:
             remaining=remaining,
             refusals_from=self.attachment.session.applied if after is None else 0,
             merge_above=4,
+            most_tokens=self.world.most_tokens,
         )
         preamble = self.attachment.preamble
         self._pending = list(self.connection.opening("rt", resumed=self.resumed, preamble=preamble))
@@ -161,6 +163,8 @@ class Client:
                 await self.attachment.submit(answer.key, answer.submitted)
             else:
                 self._own.append(answer)
+        except DecodeError as exc:
+            self._own.append(error_frame(exc.code, exc.message, param=exc.param, event_id=exc.event_id))
         except Refusal as exc:
             self._own.append(error_frame(exc.code, exc.message))
         await settle()
@@ -196,7 +200,8 @@ class Client:
 class World:
     """A node with a manual responder and a clock that stands still."""
 
-    def __init__(self, store: SessionStore, limits: NodeLimits) -> None:
+    def __init__(self, store: SessionStore, limits: NodeLimits, most_tokens: int | None = None) -> None:
+        self.most_tokens = most_tokens
         self.clock = FakeClock()
         self.responder = ManualResponder()
         self.store = store
@@ -206,7 +211,7 @@ class World:
             responder=self.responder,
             clock=self.clock,
             limits=limits,
-            on_response=self.ended.append,
+            on_response=lambda done: self.ended.append(done.status),
         )
 
     async def client(self) -> Client:
@@ -218,8 +223,8 @@ class World:
 
 @contextlib.asynccontextmanager
 async def open_world(
-    limits: NodeLimits | None = None, store: SessionStore | None = None
+    limits: NodeLimits | None = None, store: SessionStore | None = None, most_tokens: int | None = None
 ) -> AsyncIterator[World]:
-    world = World(MemoryStore() if store is None else store, limits or limits_of())
+    world = World(MemoryStore() if store is None else store, limits or limits_of(), most_tokens)
     async with world.node:
         yield world

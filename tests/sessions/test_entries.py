@@ -17,6 +17,7 @@ from unbroken.sessions.entries import (
     ItemAdded,
     OutputDone,
     OutputStarted,
+    ResponseStarted,
     Submitted,
     decode_entry,
     encode_entry,
@@ -44,6 +45,10 @@ RECORDED_CALLS: Final = RECORDED.with_name("log_v1_calls.jsonl")
 """What version 1 wrote once there were function calls. Never changed either."""
 
 
+RECORDED_MERGED: Final = RECORDED.with_name("log_v1_merged.jsonl")
+"""What version 1 wrote once requests could be merged, and answers truncated. Never changed either."""
+
+
 RECORDED_FILES: Final = RECORDED.with_name("log_v1_files.jsonl")
 """What version 1 wrote once messages referred to images and files. Never changed either."""
 
@@ -56,12 +61,16 @@ def recorded_calls() -> list[bytes]:
     return RECORDED_CALLS.read_bytes().splitlines()
 
 
+def recorded_merged() -> list[bytes]:
+    return RECORDED_MERGED.read_bytes().splitlines()
+
+
 def recorded_files() -> list[bytes]:
     return RECORDED_FILES.read_bytes().splitlines()
 
 
 def test_what_format_1_wrote_is_read_and_written_the_same() -> None:
-    for line in recorded() + recorded_calls() + recorded_files():
+    for line in recorded() + recorded_calls() + recorded_merged() + recorded_files():
         assert encode_entry(decode_entry(line)) == line
 
 
@@ -123,8 +132,27 @@ def test_the_second_record_makes_a_session_wherever_it_is_cut() -> None:
         assert [item.text for item in session.items()] == ["hi", "Well", '{"a": 1}', "one"]
 
 
-def test_the_record_holds_every_kind_of_entry_and_command() -> None:
-    bodies = [decode_entry(line).body for line in recorded()]
+def test_the_third_record_makes_a_session_wherever_it_is_cut() -> None:
+    """What waits still answers all that was said until it started, whoever takes it over on the way."""
+    entries = [decode_entry(line) for line in recorded_merged()]
+    (started,) = [
+        each for each in entries if isinstance(each.body, ResponseStarted) and each.body.ordinal == 0
+    ][1:]
+    for place in range(len(entries)):
+        session = Session(SessionId("s"), SessionLimits())
+        for entry in entries[:place]:
+            session.apply(entry)
+        session = Session.restore(session.id, session.limits, session.snapshot())
+        for entry in entries[place:]:
+            session.apply(entry)
+            if entry is started:
+                assert [item.text for item in session.prompt(ResponseId("r2"))] == ["hi", "Well", "and"]
+
+        assert [item.text for item in session.items()] == ["hi", "Well", "and", "So"]
+
+
+def test_the_records_hold_every_kind_of_entry_and_command() -> None:
+    bodies = [decode_entry(line).body for line in recorded() + recorded_merged()]
 
     assert {type(body) for body in bodies} == set(get_args(Body))
     assert {type(body.command) for body in bodies if isinstance(body, Submitted)} == set(get_args(Command))

@@ -47,7 +47,7 @@ class Conversation(RuleBasedStateMachine):
         seed=st.integers(0, 2**16),
         retain=st.sampled_from([500, 2_000, 50_000]),
         distant=st.booleans(),
-        policy=st.sampled_from(["reject", "queue", "interrupt"]),
+        policy=st.sampled_from(["reject", "queue", "interrupt", "merge"]),
     )
     def begin(self, seed: int, retain: int, distant: bool, policy: str) -> None:
         self.loop = asyncio.new_event_loop()
@@ -59,7 +59,7 @@ class Conversation(RuleBasedStateMachine):
         )
         self.world = World(self.distant if distant else memory, limits)
         self.is_distant = distant
-        self.named = 0
+        self.named = self.asked = 0
         self.sent: dict[str, str] = {}
         self.run(self.world.node.__aenter__())
         first = Client(self.world)
@@ -123,7 +123,9 @@ class Conversation(RuleBasedStateMachine):
     def ask(self, data: st.DataObject, beside: bool) -> None:
         client = data.draw(st.sampled_from(self.connected()))
         response = {"conversation": "none", "metadata": {"k": "v"}} if beside else {}
-        self.send(client, {"type": "response.create", "response": response})
+        self.asked += 1
+        event = {"type": "response.create", "event_id": f"ask{self.asked}", "response": response}
+        self.send(client, event)
 
     @precondition(lambda self: self.connected())
     @rule(data=st.data(), by_id=st.booleans())
@@ -358,6 +360,7 @@ def view_of(frames: list[dict[str, Any]]) -> list[tuple[str, str]]:
     open_items: set[str] = set()
     created: set[str] = set()
     done: set[str] = set()
+    answered: set[str] = set()  # the merged requests
     seen: set[str] = set()
     for frame in frames:
         assert frame["event_id"] not in seen, "the same frame twice"
@@ -388,6 +391,9 @@ def view_of(frames: list[dict[str, Any]]) -> list[tuple[str, str]]:
                     texts[frame["item_id"]] += frame["delta"]
             case "response.done":
                 response = frame["response"]
+                merged = [each["event_id"] for each in response.get("unbroken", {}).get("requests", ())]
+                assert not answered.intersection(merged), "a request was answered twice"
+                answered.update(merged)
                 assert response["id"] not in done, "ended twice"
                 done.add(response["id"])
     assert not open_items

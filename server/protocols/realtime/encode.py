@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Final, assert_never
 
 import orjson
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from unbroken.server.protocols.cursor import format_cursor
 from unbroken.server.protocols.realtime.references import reference_fields
@@ -37,6 +37,7 @@ from unbroken.sessions.items import (
     ItemStatus,
     Message,
     NamedTool,
+    ResponseRequest,
     SessionConfig,
     Text,
     Usage,
@@ -151,7 +152,7 @@ class RealtimeEncoder:
             case ItemDeleted():
                 return [{"type": "conversation.item.deleted", "item_id": body.item_id}]
             case ResponseStarted():
-                return [self._created(body.response_id, body.request.metadata, body.request.in_conversation)]
+                return [self._created(body.response_id, body.request, body.requests)]
             case OutputStarted():
                 return self._output_started(body)
             case OutputDone():
@@ -166,7 +167,7 @@ class RealtimeEncoder:
         request = response.request
         frames: list[Frame] = []
         if response.output_index == 0:
-            frames.append(self._created(response.response_id, request.metadata, request.in_conversation))
+            frames.append(self._created(response.response_id, request, response.requests))
         item_id = response.item_id
         if item_id is not None:
             behind = None if previous is None else ItemId(previous)
@@ -223,7 +224,8 @@ class RealtimeEncoder:
 
     def _response_done(self, body: ResponseDone) -> list[Frame]:
         status = "failed" if body.status == "interrupted" else body.status
-        response = self._response(body.response_id, status, body.metadata, body.in_conversation)
+        asked = ResponseRequest(in_conversation=body.in_conversation, metadata=body.metadata)
+        response = self._response(body.response_id, status, asked, body.requests)
         response["output"] = [item_fields(item) for item in body.output]
         if body.usage is not None:
             response["usage"] = _usage(body.usage)
@@ -231,7 +233,7 @@ class RealtimeEncoder:
             case "cancelled":
                 response["status_details"] = {"type": "cancelled", "reason": "client_cancelled"}
                 if body.reason == "superseded":
-                    response["unbroken"] = {"reason": "superseded"}
+                    response.setdefault("unbroken", {})["reason"] = "superseded"
             case "incomplete":
                 response["status_details"] = {"type": "incomplete", "reason": body.reason}
             case "failed" if body.failure is not None:
@@ -241,23 +243,30 @@ class RealtimeEncoder:
                     "error": {"type": failure.type, "code": failure.code},
                 }
                 # The protocol has no room for these, nor a word for `interrupted`.
-                response["unbroken"] = {"status": body.status, "message": failure.message}
+                added = response.setdefault("unbroken", {})
+                added |= {"status": body.status, "message": failure.message}
                 if failure.retry_after is not UNSET:
-                    response["unbroken"]["retry_after"] = failure.retry_after
+                    added["retry_after"] = failure.retry_after
             case _:
                 pass
         done: Frame = {"type": "response.done", "response": response}
         if body.ordinal > 0:
             return [done]
         # It ended while it waited for its turn: the client has not heard of it yet.
-        return [self._created(body.response_id, body.metadata, body.in_conversation), done]
+        return [self._created(body.response_id, asked, body.requests), done]
 
-    def _created(self, response_id: str, metadata: dict[str, str] | None, in_conversation: bool) -> Frame:
-        response = self._response(response_id, "in_progress", metadata, in_conversation)
+    def _created(
+        self, response_id: str, asked: ResponseRequest, requests: tuple[str, ...] | UnsetType
+    ) -> Frame:
+        response = self._response(response_id, "in_progress", asked, requests)
         return {"type": "response.created", "response": response}
 
     def _response(
-        self, response_id: str, status: str, metadata: dict[str, str] | None, in_conversation: bool
+        self,
+        response_id: str,
+        status: str,
+        asked: ResponseRequest,
+        requests: tuple[str, ...] | UnsetType,
     ) -> Frame:
         response: Frame = {
             "object": "realtime.response",
@@ -266,10 +275,13 @@ class RealtimeEncoder:
             "output": [],
             "output_modalities": ["text"],
         }
-        if in_conversation:
+        if asked.in_conversation:
             response["conversation_id"] = self._conversation_id
-        if metadata is not None:
-            response["metadata"] = metadata
+        if asked.metadata is not None:
+            response["metadata"] = asked.metadata
+        if requests is not UNSET:
+            named = [{"event_id": event_id} if event_id else {} for event_id in requests]
+            response["unbroken"] = {"requests": named}
         return response
 
     @property
@@ -279,7 +291,7 @@ class RealtimeEncoder:
 
 def session_fields(session_id: SessionId, config: SessionConfig) -> Frame:
     """Return a session as clients see it: what really holds, whatever was asked for."""
-    return {
+    fields: Frame = {
         "type": "realtime",
         "object": "realtime.session",
         "id": session_id,
@@ -291,6 +303,9 @@ def session_fields(session_id: SessionId, config: SessionConfig) -> Frame:
         "tool_choice": _choice_fields(config),
         "unbroken": {"concurrency": config.concurrency.value},
     }
+    if config.parallel_tool_calls is not UNSET:
+        fields["parallel_tool_calls"] = config.parallel_tool_calls
+    return fields
 
 
 def _tool_fields(tool: FunctionTool) -> Frame:

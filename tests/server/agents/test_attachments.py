@@ -10,6 +10,7 @@ import pytest
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import FakeUpstream
 from tests.server.agents.agent_contract import collect, message, text_of, turn
+from tests.server.agents.upstream_contract import made
 from tests.server.files.contents import PDF, PNG
 from tests.server.files.file_store_contract import ALICE, put
 from unbroken.server.agents.attachments import as_text, contents_of, pieces_of
@@ -193,7 +194,7 @@ async def test_chat_gets_them_in_its_words(files: Files) -> None:
         files=files.reader(),
     )
     async with FakeUpstream() as upstream:
-        agent = OpenAIAgent(model="m", base_url=upstream.base_url, api_key="k", max_retries=0)
+        agent = made(OpenAIAgent, model="m", base_url=upstream.base_url, api_key="k", max_retries=0)
         request = await request_for(agent, upstream, asked)
 
     assert request["messages"] == [
@@ -225,8 +226,13 @@ async def test_chat_gets_them_in_its_words(files: Files) -> None:
 async def test_responses_gets_them_in_its_words(files: Files, background: bool) -> None:
     asked = turn(user("look", await files.image(), await files.pdf()), files=files.reader())
     async with FakeUpstream() as upstream:
-        agent = ResponsesAgent(
-            model="m", base_url=upstream.base_url, api_key="k", max_retries=0, background=background
+        agent = made(
+            ResponsesAgent,
+            model="m",
+            base_url=upstream.base_url,
+            api_key="k",
+            max_retries=0,
+            background=background,
         )
         request = await request_for(agent, upstream, asked)
 
@@ -253,7 +259,7 @@ async def test_responses_gets_them_in_its_words(files: Files, background: bool) 
 async def test_an_upstream_is_not_asked_when_they_cannot_be_read(files: Files) -> None:
     asked = turn(user(await files.image()), files=files.reader(turn_bytes=1))
     async with FakeUpstream() as upstream:
-        agent = OpenAIAgent(model="m", base_url=upstream.base_url, api_key="k", max_retries=0)
+        agent = made(OpenAIAgent, model="m", base_url=upstream.base_url, api_key="k", max_retries=0)
         await agent.start()
         with pytest.raises(ContextTooLong):
             await collect(agent, asked)
@@ -267,8 +273,13 @@ async def test_a_window_counts_them(files: Files) -> None:
     old = user(await files.image())
     asked = [old, message("nice", "assistant"), user("and now?")]
     async with FakeUpstream() as upstream:
-        agent = OpenAIAgent(
-            model="m", base_url=upstream.base_url, api_key="k", max_retries=0, context_tokens=2048
+        agent = made(
+            OpenAIAgent,
+            model="m",
+            base_url=upstream.base_url,
+            api_key="k",
+            max_retries=0,
+            context_tokens=2048,
         )
         request = await request_for(agent, upstream, turn(*asked, files=files.reader()))
 

@@ -32,6 +32,7 @@ from unbroken.sessions.entries import (
     OutputStarted,
     Refused,
     ResponseDone,
+    ResponseMerged,
     ResponseQueued,
     ResponseStarted,
     SessionOpened,
@@ -78,6 +79,8 @@ FRAMES: Final[list[tuple[Body, list[str]]]] = [
     (ResponseQueued(R, ResponseRequest()), []),
     (ResponseStarted(R, ResponseRequest(), 1), ["response.created"]),
     (ResponseStarted(R, ResponseRequest(False, metadata=META), 1), ["response.created"]),
+    (ResponseMerged(R, "e", 1), []),
+    (ResponseStarted(R, ResponseRequest(), 1, requests=("e", "")), ["response.created"]),
     (HandleNoted(R, "upstream", 1), []),
     (CancelAccepted(R, "client"), []),
     (
@@ -107,11 +110,29 @@ FRAMES: Final[list[tuple[Body, list[str]]]] = [
     (done("failed", failure=Failure("agent_error", "It failed.", "rate_limit_error")), ["response.done"]),
     (done("interrupted", failure=Failure("interrupted", "Restarted.")), ["response.done"]),
     (done("cancelled", reason="client", ordinal=0, metadata=META), ["response.created", "response.done"]),
+    (
+        done("cancelled", reason="superseded", ordinal=0, requests=("e", "f")),
+        ["response.created", "response.done"],
+    ),
+    (done("failed", failure=Failure("agent_error", "It failed."), requests=("e", "f")), ["response.done"]),
 ]
 
 
 def encoded(body: Body, seq: int = 9, nonce: int = 255) -> list[dict[str, Any]]:
     return [orjson.loads(data) for data in RealtimeEncoder(ID, LIFE).encode(Entry(seq, Nonce(nonce), body))]
+
+
+def test_a_response_names_the_requests_it_answers() -> None:
+    """Beside whatever else is said of it."""
+    requests = ("e", "")
+    (created,) = encoded(ResponseStarted(R, ResponseRequest(), 1, requests=requests))
+    (superseded,) = encoded(done("cancelled", reason="superseded", requests=requests))
+    (failed,) = encoded(done("failed", failure=Failure("agent_error", "No."), requests=requests))
+
+    named = {"requests": [{"event_id": "e"}, {}]}
+    assert created["response"]["unbroken"] == named
+    assert superseded["response"]["unbroken"] == {**named, "reason": "superseded"}
+    assert failed["response"]["unbroken"] == {**named, "status": "failed", "message": "No."}
 
 
 def has_null(value: object) -> bool:

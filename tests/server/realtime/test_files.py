@@ -10,6 +10,7 @@ import pytest
 
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import FakeUpstream
+from tests.server.agents.upstream_contract import made
 from tests.server.conftest import Serve
 from tests.server.files.contents import PDF, PNG, TEXT
 from tests.server.realtime.agent import ManualAgent
@@ -253,7 +254,7 @@ def images_in(request: Any) -> list[str]:
 async def test_an_upstream_sees_the_image_and_later_that_it_has_gone(kind: Any, serve: Serve) -> None:
     clock = FakeClock()
     async with FakeUpstream() as upstream:
-        agent = kind(model="m", base_url=upstream.base_url, api_key="k")
+        agent = made(kind, model="m", base_url=upstream.base_url, api_key="k")
         server = await serve(agent, clock=clock, file_lifetime=60)
         client = await server.client()
         await client.send(message("look", image(await uploaded(server))), {"type": "response.create"})
@@ -273,7 +274,7 @@ async def test_an_upstream_sees_the_image_and_later_that_it_has_gone(kind: Any, 
 @pytest.mark.parametrize("kind", UPSTREAMS)
 async def test_the_input_of_one_response_is_seen_too(kind: Any, serve: Serve) -> None:
     async with FakeUpstream() as upstream:
-        server = await serve(kind(model="m", base_url=upstream.base_url, api_key="k"))
+        server = await serve(made(kind, model="m", base_url=upstream.base_url, api_key="k"))
         client = await server.client()
         asked = {"conversation": "none", "input": [message("look", image(URI))["item"]]}
         await client.send({"type": "response.create", "response": asked})
@@ -285,7 +286,7 @@ async def test_the_input_of_one_response_is_seen_too(kind: Any, serve: Serve) ->
 async def test_a_cancelled_turn_lets_go_of_what_it_read(serve: Serve) -> None:
     async with FakeUpstream() as upstream:
         upstream.never_ending()
-        server = await serve(OpenAIAgent(model="m", base_url=upstream.base_url, api_key="k"))
+        server = await serve(made(OpenAIAgent, model="m", base_url=upstream.base_url, api_key="k"))
         client = await server.client()
         await client.send(message("look", image(URI)), {"type": "response.create"})
         await client.until("response.output_text.delta")
@@ -299,7 +300,8 @@ async def test_a_fallback_sees_the_image_too(serve: Serve) -> None:
     async with FakeUpstream() as upstream:
         upstream.status(500)
         agents = [
-            OpenAIAgent(model="m", base_url=upstream.base_url, api_key="k", max_retries=0) for _ in range(2)
+            made(OpenAIAgent, model="m", base_url=upstream.base_url, api_key="k", max_retries=0)
+            for _ in range(2)
         ]
         members = [Member(name=f"agent{number}", agent=agent) for number, agent in enumerate(agents)]
         server = await serve(FallbackAgent(members, FakeClock()))

@@ -1,0 +1,99 @@
+"""Values of settings: how each kind is read from text, and what is wrong with one.
+
+Every function raises ValueError with the end of a sentence that begins with the setting's name.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+__all__ = [
+    "UNIT_NAMES",
+    "Bytes",
+    "Names",
+    "Port",
+    "Seconds",
+    "check_address",
+    "check_agent_name",
+    "check_api_keys",
+    "check_secret",
+    "check_store",
+    "read_list",
+    "read_size",
+]
+
+_UNITS: Final = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+UNIT_NAMES: Final = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
+
+
+def read_size(value: object) -> object:
+    """Turn ``"64KiB"`` into 65536; leave numbers to the field's own type."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+)\s*([a-zA-Z]*)", value.strip())
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise ValueError("should be a number of bytes, or a size such as 64KiB, 1MiB or 2GiB")
+    return int(match[1]) * unit
+
+
+def read_list(value: object) -> object:
+    """Split ``"a, b"`` at its commas; an environment variable has no lists."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def check_api_keys(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the entries with their digests in lower case, or say which isn't ``name:sha256``."""
+    for number, entry in enumerate(entries, 1):
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}:[0-9a-fA-F]{64}", entry):
+            raise ValueError(
+                f"entry {number} should be name:sha256, 64 hexadecimal digits after the colon; "
+                "`unbroken new-key NAME` prints one"
+            )
+    return tuple(name + ":" + digest.lower() for name, _, digest in (e.partition(":") for e in entries))
+
+
+def check_store(value: object) -> object:
+    """Refuse a store that this version doesn't have."""
+    if value != "memory":
+        raise ValueError("should be memory: this version has no other store")
+    return value
+
+
+def check_secret(value: SecretStr | None) -> SecretStr | None:
+    """Refuse a secret that is too short to sign with."""
+    if value is not None and len(value.get_secret_value()) < 32:
+        raise ValueError("should have at least 32 characters; `openssl rand -hex 32` prints some")
+    return value
+
+
+def check_address(value: str | None) -> str | None:
+    """Refuse what is no HTTP address."""
+    try:
+        parts = urlsplit(value or "http://unset")
+        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets or a port that make no sense
+        is_sound = False
+    if not is_sound:
+        raise ValueError("should begin with http:// or https://, as in http://127.0.0.1:11434/v1")
+    return value
+
+
+def check_agent_name(value: str | None) -> str | None:
+    """Refuse what isn't ``module:function``."""
+    if value is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+        raise ValueError("should be module:function, such as my_agent:answer")
+    return value
+
+
+Bytes = Annotated[int, BeforeValidator(read_size)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_list)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)]
