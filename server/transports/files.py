@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from unbroken.server.auth import Authenticator, Unauthenticated
-from unbroken.server.files.base import FileError, FileStore, StoredFile
+from unbroken.server.files.base import FileError, FileNotFound, FileStore, StoredFile
 from unbroken.server.files.kinds import UnsupportedKind
 from unbroken.server.files.names import disposition
 from unbroken.server.files.references import refusal_of
@@ -190,7 +190,9 @@ class FilesDoor:
         transfer = self._transfers.begin(principal)
         pieces = self._store.read(file.id, principal)
         try:
-            first = await anext(pieces)
+            first = await anext(pieces, b"")
+            if not first:  # emptied by somebody else: no file of ours is
+                raise FileNotFound
         except BaseException:
             transfer.end()
             raise
