@@ -17,12 +17,12 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    ProcessCollector,
     generate_latest,
 )
 
 from unbroken.server.errors import ERROR_MEANINGS
 from unbroken.server.overload import Overload
+from unbroken.server.process_figures import ProcessFigures
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.run import Run
 
@@ -76,7 +76,7 @@ class Metrics:
         self._add_agents()
         self._add_files()
         self._add_node()
-        ProcessCollector(registry=self.registry)
+        self.registry.register(ProcessFigures())
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(f"unbroken_{name}", what, labels, registry=self.registry)
@@ -122,11 +122,10 @@ class Metrics:
             "Attempts that failed or were interrupted, by error code; other: one of an agent's own.",
             "code",
         )
-        self._tokens = self._counter(
-            "tokens",
-            "Tokens as the agent reported them; cached are among those of the input.",
-            "kind",
+        tokens = self._counter(
+            "tokens", "Tokens as the agent reported them; cached are among those of the input.", "kind"
         )
+        self._tokens = [tokens.labels(kind) for kind in ("input", "output", "cached")]
         self.time_to_first_token = self._histogram(
             "time_to_first_token_seconds",
             "From the start of a response to its first piece, as the agent gave it.",
@@ -207,9 +206,10 @@ class Metrics:
             code = done.failure.code
             self._failures.labels(code if code in ERROR_MEANINGS else "other").inc()
         if done.usage is not None:
-            self._tokens.labels("input").inc(done.usage.input_tokens)
-            self._tokens.labels("output").inc(done.usage.output_tokens)
-            self._tokens.labels("cached").inc(done.usage.cached_tokens)
+            usage = done.usage
+            counts = (usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+            for counter, count in zip(self._tokens, counts, strict=True):
+                counter.inc(count)
 
     def run_ended(self, run: Run) -> None:
         """Note how evenly a response's pieces came."""

@@ -20,7 +20,16 @@ from typing import Final
 import structlog
 from msgspec import UNSET
 
-from unbroken.sessions.backends.base import Append, Fence, InputKey, Receipt, SessionStore, Snapshot
+from unbroken.sessions.account import REFUSAL_COST, SESSION_COST, Account, config_bytes
+from unbroken.sessions.backends.base import (
+    Append,
+    Fence,
+    InputKey,
+    Receipt,
+    Resident,
+    SessionStore,
+    Snapshot,
+)
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.committer import Committer
 from unbroken.sessions.cursor import Feed
@@ -39,6 +48,7 @@ from unbroken.sessions.entries import (
 from unbroken.sessions.errors import NodeDraining, SessionError, StoreError
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.ids import PrincipalId, ResponseId, new_item_id
+from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.responder import Responder, Turn
 from unbroken.sessions.response import Response
 from unbroken.sessions.run import CANCELLED, INTERRUPTED, Run, RunLimits, Spawn
@@ -108,6 +118,10 @@ class Actor:
         self._on_run = on_run
         self._runs: dict[ResponseId, Run] = {}
         self._kept_elsewhere = 0  # bytes of what the store keeps beside the log
+        self._keys_bytes = store.keys_bytes if isinstance(store, Resident) else None
+        self._account_of_log = Account()
+        self._config: SessionConfig | None = None  # whose bytes are known
+        self._config_bytes = 0
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._orphans = {  # what ran under an owner that is gone
             response.id
@@ -136,7 +150,18 @@ class Actor:
     @property
     def size(self) -> int:
         """Bytes this session takes, roughly."""
-        return self.log.size + self.session.conversation_bytes + self._kept_elsewhere
+        session = self.session
+        if session.config is not self._config:
+            self._config, self._config_bytes = session.config, config_bytes(session.config)
+        return (
+            SESSION_COST
+            + max(self.log.size - self._account_of_log.repeated, 0)
+            + session.conversation_bytes
+            + self._config_bytes
+            + REFUSAL_COST * len(session.refusals)
+            + self._kept_elsewhere
+            + (self._keys_bytes(session.id) if self._keys_bytes is not None else 0)
+        )
 
     @property
     def is_idle(self) -> bool:
@@ -451,10 +476,13 @@ class Actor:
             if entry.seq != session.applied + 1:
                 self._is_behind = True
                 break
+            is_pieces = type(entry.body) is Deltas
+            held = 0 if is_pieces else session.conversation_bytes
             session.apply(entry)
             log.append(entry)
-            if type(entry.body) is not Deltas:
+            if not is_pieces:
                 self._is_stirred = True
+                self._account_of_log.note(entry, held - session.conversation_bytes)
                 self._observe(entry.body)
         if log.size > self._trim_above:
             self._trim(before)
@@ -492,6 +520,7 @@ class Actor:
             running=self.session.running_from,
             latest=latest,
         )
+        self._account_of_log.forget(log.floor)
 
     async def _compact(self) -> None:
         """Let the store forget what this node has forgotten."""

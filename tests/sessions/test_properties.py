@@ -119,10 +119,12 @@ class Conversation(RuleBasedStateMachine):
         self.send(client, {"type": "conversation.item.create", "item": item})
 
     @precondition(lambda self: self.connected())
-    @rule(data=st.data(), beside=st.booleans())
-    def ask(self, data: st.DataObject, beside: bool) -> None:
+    @rule(data=st.data(), beside=st.booleans(), marked=st.booleans())
+    def ask(self, data: st.DataObject, beside: bool, marked: bool) -> None:
         client = data.draw(st.sampled_from(self.connected()))
-        response = {"conversation": "none", "metadata": {"k": "v"}} if beside else {}
+        response: dict[str, Any] = {"metadata": {"k": "v"}} if marked else {}
+        if beside:
+            response["conversation"] = "none"
         self.asked += 1
         event = {"type": "response.create", "event_id": f"ask{self.asked}", "response": response}
         self.send(client, event)

@@ -357,6 +357,18 @@ def test_no_item_is_called_as_the_beginning_is() -> None:
 # Depth.
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "unit", ['"', "\\", '\\"', '"\\', "[", "{", "]", '{"a":', '"a":', ",", "\ud800", "é", "-", "1e", " "]
+)
+def test_hostile_frames_cost_no_more_than_their_length(unit: str) -> None:
+    """They are read on the loop that all connections share. A square of a megabyte is minutes."""
+    hostile = unit * ((1 << 20) // len(unit))
+    for frame in (hostile, f'{{"type":"response.cancel","event_id":"{hostile}', f'{{"type":"{hostile}"}}'):
+        with pytest.raises(DecodeError):
+            decode_event(frame.encode("utf-8", "surrogatepass"), max_depth=8)
+
+
 def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
     return b'{"type":"response.cancel","x":' + opening * (depth - 1) + b"1" + closing * (depth - 1) + b"}"
 

@@ -245,6 +245,20 @@ async def test_a_session_for_voice_is_answered_as_text(server: Served[ScriptedAg
     assert official.answers() == [("completed", "You said: hi")]
 
 
+async def test_a_session_shows_no_more_tokens_than_the_operator_allows(serve: Serve) -> None:
+    """Whatever is asked for, when it begins and later; also of a session that is resumed."""
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), max_output_tokens=1000)
+    client = await server.client()
+    shown = [client.frames[0]["session"]["max_output_tokens"]]
+    for wanted in (5000, 7, "inf"):
+        await client.send({"type": "session.update", "session": {"max_output_tokens": wanted}})
+        shown.append((await client.until("session.updated"))["session"]["max_output_tokens"])
+        await client.drop()
+        shown.append((await client.resume())["session"]["max_output_tokens"])
+
+    assert shown == [1000, 1000, 1000, 7, 7, 1000, 1000]
+
+
 @pytest.mark.client("openai-python", "errors")
 async def test_an_answer_in_text_is_not_truncated(manual: Served[ManualAgent]) -> None:
     """As the API does it: only audio is heard up to some moment. The model goes on knowing all of it."""
