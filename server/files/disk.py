@@ -1,9 +1,4 @@
-"""Files in a folder of their own, which nobody else may read.
-
-A file's name there is its id; what the client called it is never part of a path. While it is being
-written it has the suffix ``.part``. Where files are meant to stay, a description of each lies beside it,
-under its id with the suffix ``.json``, and is written first: a file without one is none. Whatever else
-has such a name is removed at the start: it is what a crash has left.
+"""Files on a disk, in a folder of their own (:mod:`unbroken.server.files.folder`).
 
 All disk work is done by a few threads of its own: a slow disk holds up uploads, not the event loop,
 nor what else the process does in threads. Nothing is forced onto the medium: a machine that loses its
@@ -13,14 +8,9 @@ power may lose files.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import re
-import shutil
-import stat
-import tempfile
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from io import BufferedWriter, FileIO
@@ -28,13 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.files.base import (
     FileDetails,
-    FileId,
     FileLimits,
     FileNotFound,
     FilesUnavailable,
@@ -43,6 +31,7 @@ from unbroken.server.files.base import (
     new_file_id,
 )
 from unbroken.server.files.expiry import Expiry
+from unbroken.server.files.folder import Folder
 from unbroken.server.files.ledger import Ledger, Reservation
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import PrincipalId
@@ -51,12 +40,6 @@ __all__ = ["DiskFiles"]
 
 _PIECE: Final = 65536
 _THREADS: Final = 4
-_OWN: Final = re.compile(r"file-[0-9a-f]{32}(\.part|\.json)?")
-"""What this module calls its files. Nothing else in the folder is ever touched."""
-_LOCK: Final = "lock"
-_PREFIX: Final = "unbroken-files-"
-_ABANDONED_AFTER: Final = 60.0
-"""Seconds. A folder is made a moment before it is locked."""
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -80,12 +63,9 @@ class DiskFiles:
     ) -> None:
         self.limits = limits
         self._clock = clock
-        self._wanted = folder
-        self._is_kept = is_kept and folder is not None
+        self._folder = Folder(folder, is_kept=is_kept)
         self._ledger = Ledger(limits)
         self._expiry = Expiry(self._ledger, clock, self._remove_expired)
-        self._folder: Path = Path()  # from entering on
-        self._lock: FileIO | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._clearing: set[asyncio.Task[None]] = set()
 
@@ -101,20 +81,17 @@ class DiskFiles:
 
     async def __aenter__(self) -> Self:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="files")
-        kept: list[StoredFile] = []
-        failure: FilesUnavailable | None = None
+        now = self._clock.time()
         try:
-            kept = await self._in_thread(self._open_folder)
-        except OSError as error:
+            kept = await self._in_thread(lambda: self._folder.open(now))
+        except BaseException as error:
             await self._stop_threads()
-            where = "among the temporary files" if self._wanted is None else f"in {self._wanted}"
-            reason = error.strerror or str(error)
-            failure = FilesUnavailable(
-                f"Files can't be kept {where}: {reason}. "
+            if not isinstance(error, OSError):
+                raise
+            raise FilesUnavailable(
+                f"Files can't be kept {self._folder.place}: {error.strerror or error}. "
                 "Set UNBROKEN_FILES_DIR to a folder that can be written."
-            )
-        if failure is not None:
-            raise failure
+            ) from None
         for file in kept:
             self._ledger.restore(file)
             self._expiry.note(file.expires_at)
@@ -126,8 +103,7 @@ class DiskFiles:
         self._expiry.stop()
         if self._clearing:
             await asyncio.wait(self._clearing)
-        with suppress(FilesUnavailable):
-            await self._in_thread(self._close_folder)
+        await asyncio.shield(self._clear(self._folder.close))
         await self._stop_threads()
 
     @asynccontextmanager
@@ -151,7 +127,7 @@ class DiskFiles:
     async def read(self, file_id: str, principal: PrincipalId) -> AsyncGenerator[bytes, None]:
         """See :meth:`FileStore.read`."""
         file = self._ledger.find(file_id, principal, self._clock.time())
-        reader = _DiskReader(self._folder / file.id)
+        reader = _DiskReader(self._folder.path(file.id))
         try:
             while piece := await self._attempt(reader.read):
                 yield piece
@@ -166,7 +142,7 @@ class DiskFiles:
         """See :meth:`FileStore.delete`."""
         file = self._ledger.find(file_id, principal, self._clock.time())
         self._ledger.remove(file)
-        await asyncio.shield(self._clear(lambda: self._unlink(file.id)))
+        await asyncio.shield(self._clear(lambda: self._folder.remove([file.id])))
 
     # What uploads need.
 
@@ -175,26 +151,9 @@ class DiskFiles:
         self._ledger.add(file, reservation)
         self._expiry.note(file.expires_at)
 
-    def describe(self, details: FileDetails, reservation: Reservation, file_id: FileId) -> StoredFile:
-        """Return what is to be known of an upload from now on."""
-        now = self._clock.time()
-        return StoredFile(
-            id=file_id,
-            principal=reservation.principal,
-            name=details.name,
-            media_type=details.media_type,
-            bytes=reservation.bytes,
-            purpose=details.purpose,
-            created_at=now,
-            expires_at=now + details.lifetime,
-        )
-
-    def settle(self, part: Path, file: StoredFile) -> None:
-        """Give a whole file its name. In a thread."""
-        path = self._folder / file.id
-        if self._is_kept:
-            path.with_suffix(".json").write_bytes(msgspec.json.encode(file))
-        part.rename(path)
+    def now(self) -> float:
+        """Return the time, in seconds since the epoch."""
+        return self._clock.time()
 
     async def _attempt(self, work: Callable[[], _T]) -> _T:
         """Do *work* in a thread.
@@ -239,106 +198,23 @@ class DiskFiles:
         for file in files:
             self._ledger.remove(file)
         if files:
-            self._clear(lambda: self._unlink_all(files))
+            self._clear(lambda: self._folder.remove([file.id for file in files]))
 
     async def _stop_threads(self) -> None:
         threads, self._threads = self._threads, None
         if threads is not None:
             await asyncio.to_thread(threads.shutdown)
 
-    # In a thread.
-
-    def _unlink(self, file_id: FileId) -> None:
-        path = self._folder / file_id
-        path.with_suffix(".json").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-
-    def _unlink_all(self, files: list[StoredFile]) -> None:
-        for file in files:
-            self._unlink(file.id)
-
-    def _open_folder(self) -> list[StoredFile]:
-        if self._wanted is None:
-            _remove_abandoned(Path(tempfile.gettempdir()), self._clock.time() - _ABANDONED_AFTER)
-            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        else:
-            self._folder = self._wanted.absolute()
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
-        self._lock = _locked(self._folder)
-        if self._lock is None:
-            raise OSError("another server uses the folder; give each its own")
-        return list(self._found())
-
-    def _found(self) -> Iterator[StoredFile]:
-        """Yield the files that are there from before, and remove what is left of others."""
-        names = {path.name for path in self._folder.iterdir() if _OWN.fullmatch(path.name)}
-        for name in sorted(names):
-            if Path(name).suffix or (file := self._described(FileId(name))) is None:
-                is_description = name.endswith(".json") and name.removesuffix(".json") in names
-                if not (is_description and self._is_kept):
-                    (self._folder / name).unlink(missing_ok=True)
-                if not Path(name).suffix:
-                    self._unlink(FileId(name))
-            else:
-                yield file
-
-    def _described(self, file_id: FileId) -> StoredFile | None:
-        if not self._is_kept:
-            return None
-        path = self._folder / file_id
-        try:
-            file = msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=StoredFile)
-            is_whole = file.id == file_id and file.bytes == path.stat().st_size
-        except (OSError, msgspec.DecodeError):
-            return None
-        return file if is_whole else None
-
-    def _close_folder(self) -> None:
-        if not self._is_kept:
-            if self._wanted is None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-            else:
-                for path in self._folder.iterdir():
-                    if _OWN.fullmatch(path.name):
-                        path.unlink(missing_ok=True)
-        if self._lock is not None:
-            self._lock.close()
-
-
-def _locked(folder: Path) -> FileIO | None:
-    """Take the folder's lock, which is held by the open file. None: another process has it."""
-    lock = FileIO(os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+")
-    try:
-        fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        return None
-    return lock
-
-
-def _remove_abandoned(place: Path, before: float) -> None:
-    """Remove the temporary folders of servers that were killed, if they were made *before* that time."""
-    for folder in place.glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # it has gone meanwhile, or isn't ours after all
-            status = folder.lstat()
-            if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode) or status.st_mtime > before:
-                continue
-            lock = _locked(folder)
-            if lock is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-                lock.close()
-
 
 class _DiskUpload:
     """One file while it is being written. One call at a time."""
 
-    def __init__(self, files: DiskFiles, reservation: Reservation, folder: Path) -> None:
+    def __init__(self, files: DiskFiles, reservation: Reservation, folder: Folder) -> None:
         self.is_committed = False
         self._files = files
         self._reservation = reservation
         self._id = new_file_id()
-        self._path = folder / f"{self._id}.part"
+        self._folder = folder
         self._is_over = False
         self._guard = threading.Lock()  # a write that nobody waits for any more may still be going on
         self._file: BufferedWriter | None = None  # from the first write on
@@ -356,7 +232,7 @@ class _DiskUpload:
         if self._is_over:
             raise FilesUnavailable
         self._is_over = True
-        file = self._files.describe(details, self._reservation, self._id)
+        file = self._reservation.file(details, self._id, self._files.now())
         await self._files._attempt(lambda: self._finish(file))
         self._files.keep(file, self._reservation)
         self.is_committed = True
@@ -371,14 +247,14 @@ class _DiskUpload:
     def _finish(self, file: StoredFile) -> None:
         with self._guard:
             self._opened().close()
-            self._files.settle(self._path, file)
+            self._folder.settle(file)
 
     def _opened(self) -> BufferedWriter:
         if self._is_discarded:
             raise OSError("can't happen to anybody who waits for it")
         if self._file is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-            self._file = BufferedWriter(FileIO(os.open(self._path, flags, 0o600), "w"))
+            self._file = BufferedWriter(FileIO(os.open(self._folder.part(self._id), flags, 0o600), "w"))
         return self._file
 
     def discard(self) -> None:
@@ -388,8 +264,7 @@ class _DiskUpload:
             if self._file is not None:
                 with suppress(OSError):  # what is in its buffer may not fit onto the disk
                     self._file.close()
-            self._path.unlink(missing_ok=True)
-            self._files._unlink(self._id)
+            self._folder.remove([self._id])
 
 
 class _DiskReader:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from unbroken.server.files.base import (
+    FileDetails,
     FileId,
     FileLimits,
     FileNotFound,
@@ -48,6 +49,19 @@ class Reservation:
 
         """
         self._ledger._grow(self, size)
+
+    def file(self, details: FileDetails, file_id: FileId, now: float) -> StoredFile:
+        """Return what is known of it as a file that is whole at *now*."""
+        return StoredFile(
+            id=file_id,
+            principal=self.principal,
+            name=details.name,
+            media_type=details.media_type,
+            bytes=self.bytes,
+            purpose=details.purpose,
+            created_at=now,
+            expires_at=now + details.lifetime,
+        )
 
     def release(self) -> None:
         """Give back what was taken: the upload has come to nothing. Harmless after :meth:`Ledger.add`."""

@@ -85,17 +85,7 @@ class MemoryFiles:
         self._forget(self._ledger.find(file_id, principal, self._clock.time()))
 
     def _keep(self, reservation: Reservation, content: bytes, details: FileDetails) -> StoredFile:
-        now = self._clock.time()
-        file = StoredFile(
-            id=new_file_id(),
-            principal=reservation.principal,
-            name=details.name,
-            media_type=details.media_type,
-            bytes=len(content),
-            purpose=details.purpose,
-            created_at=now,
-            expires_at=now + details.lifetime,
-        )
+        file = reservation.file(details, new_file_id(), self._clock.time())
         self._contents[file.id] = content
         self._ledger.add(file, reservation)
         self._expiry.note(file.expires_at)
