@@ -22,8 +22,8 @@ from unbroken.server.agents.base import (
     ContextTooLong,
     FileReader,
     Image,
-    Item,
     Message,
+    Prompted,
     Text,
     TurnInput,
 )
@@ -53,12 +53,12 @@ Contents: TypeAlias = Mapping[str, str | Data]
 NOTHING: Final[Contents] = {}
 
 
-def has_references(items: Sequence[Item]) -> bool:
+def has_references(items: Sequence[Prompted]) -> bool:
     """Return whether any message refers to a file."""
     return any(isinstance(item, Message) and item.references for item in items)
 
 
-async def contents_of(items: Sequence[Item], files: FileReader, *, sees: bool = True) -> Contents:
+async def contents_of(items: Sequence[Prompted], files: FileReader, *, sees: bool = True) -> Contents:
     """Return what *items* refer to. *sees*: whether the model takes images and documents.
 
     Raises:

@@ -40,9 +40,9 @@ from unbroken.server.agents.base import (
     FunctionTool,
     Handle,
     Image,
-    Item,
     Message,
     NamedTool,
+    Prompted,
     ToolChoice,
     TurnInput,
     UpstreamCut,
@@ -236,7 +236,7 @@ class ResponsesAgent:
             _log.warning("upstream did not confirm a cancel", error=problem)
 
 
-def _wire_items(items: tuple[Item, ...], contents: Contents) -> list[dict[str, Any]]:
+def _wire_items(items: tuple[Prompted, ...], contents: Contents) -> list[dict[str, Any]]:
     wire: list[dict[str, Any]] = []
     for item in items:
         match item:

@@ -29,11 +29,14 @@ from unbroken.sessions.items import (
     CallHead,
     File,
     FunctionTool,
+    Head,
     Image,
     Item,
     Message,
     NamedTool,
     Part,
+    Produced,
+    ToolCall,
 )
 from unbroken.sessions.session import Session, SessionLimits
 
@@ -47,6 +50,8 @@ RECORDED_CALLS: Final = RECORDED.with_name("log_v1_calls.jsonl")
 
 RECORDED_MERGED: Final = RECORDED.with_name("log_v1_merged.jsonl")
 """What version 1 wrote once requests could be merged, and answers truncated. Never changed either."""
+RECORDED_TOOLS: Final = RECORDED.with_name("log_v1_tools.jsonl")
+"""What version 1 wrote once there were reasoning, the server's tools, and approvals. Never changed either."""
 
 
 RECORDED_FILES: Final = RECORDED.with_name("log_v1_files.jsonl")
@@ -69,12 +74,34 @@ def recorded_files() -> list[bytes]:
     return RECORDED_FILES.read_bytes().splitlines()
 
 
+def recorded_tools() -> list[bytes]:
+    return RECORDED_TOOLS.read_bytes().splitlines()
+
+
+def all_recorded() -> list[bytes]:
+    return recorded() + recorded_calls() + recorded_merged() + recorded_tools() + recorded_files()
+
+
+def everything() -> list[Body]:
+    return [decode_entry(line).body for line in all_recorded()]
+
+
 def test_what_format_1_wrote_is_read_and_written_the_same() -> None:
-    for line in recorded() + recorded_calls() + recorded_merged() + recorded_files():
+    for line in all_recorded():
         assert encode_entry(decode_entry(line)) == line
 
 
-def test_the_third_record_holds_every_kind_of_part() -> None:
+def test_the_records_hold_every_kind_of_item_and_output() -> None:
+    added = [body.item for body in everything() if isinstance(body, ItemAdded)]
+    produced = [body.item for body in everything() if isinstance(body, OutputDone)]
+    heads = [body.head for body in everything() if isinstance(body, OutputStarted)]
+
+    assert {type(item) for item in (*added, *produced)} == {*get_args(Item), *get_args(Produced)}
+    assert {type(item) for item in produced} == set(get_args(Produced))
+    assert {type(head) for head in heads if head is not UNSET} == {*get_args(Head)} - {CallHead}
+
+
+def test_the_record_of_files_holds_every_kind_of_part() -> None:
     bodies = [decode_entry(line).body for line in recorded_files()]
     (message,) = [body.item for body in bodies if isinstance(body, ItemAdded)]
     assert isinstance(message, Message)
@@ -88,7 +115,7 @@ def test_the_third_record_holds_every_kind_of_part() -> None:
     assert message.text == "look here"
 
 
-def test_the_third_record_makes_a_session_and_a_snapshot() -> None:
+def test_the_record_of_files_makes_a_session_and_a_snapshot() -> None:
     limits = SessionLimits()
     session = Session(SessionId("s"), limits)
     for line in recorded_files():
@@ -102,12 +129,10 @@ def test_the_third_record_makes_a_session_and_a_snapshot() -> None:
     assert 256 < message.size < 1024
 
 
-def test_the_second_record_holds_every_kind_of_item() -> None:
+def test_the_second_record_holds_calls_and_tools() -> None:
     bodies = [decode_entry(line).body for line in recorded_calls()]
-    items = [body.item for body in bodies if isinstance(body, ItemAdded | OutputDone)]
     (config,) = [body.config for body in bodies if isinstance(body, ConfigUpdated)]
 
-    assert {type(item) for item in items} == set(get_args(Item))
     assert config.tools == (FunctionTool("f", "A function.", {"type": "object"}), FunctionTool("g"))
     assert config.tool_choice == NamedTool("f")
     (started,) = [body for body in bodies if isinstance(body, OutputStarted) and body.output_index == 1]
@@ -151,8 +176,28 @@ def test_the_third_record_makes_a_session_wherever_it_is_cut() -> None:
         assert [item.text for item in session.items()] == ["hi", "Well", "and", "So"]
 
 
+def test_the_fourth_record_makes_a_session_wherever_it_is_cut() -> None:
+    limits = SessionLimits()
+    entries = [decode_entry(line) for line in recorded_tools()]
+    for place in range(len(entries)):
+        session = Session(SessionId("s"), limits)
+        for entry in entries[:place]:
+            session.apply(entry)
+        standing = session.standing()
+        session = Session.restore(session.id, limits, session.snapshot())
+        assert session.standing() == standing
+        for entry in entries[place:]:
+            session.apply(entry)
+
+        calls = [item for item in session.items() if isinstance(item, ToolCall)]
+        assert [call.output for call in calls] == ["rain", None, None, "sent"]
+        assert [call.error is None for call in calls] == [True, False, False, True]
+        assert calls[-1].approval is not None
+        assert not session.is_running
+
+
 def test_the_records_hold_every_kind_of_entry_and_command() -> None:
-    bodies = [decode_entry(line).body for line in recorded() + recorded_merged()]
+    bodies = everything()
 
     assert {type(body) for body in bodies} == set(get_args(Body))
     assert {type(body.command) for body in bodies if isinstance(body, Submitted)} == set(get_args(Command))
