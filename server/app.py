@@ -9,16 +9,21 @@ import asyncio
 import secrets
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import structlog
 from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from unbroken.server.agents.base import Agent, AgentError
 from unbroken.server.agents.selection import build_agent
 from unbroken.server.auth import Authenticator, DevelopmentAuthenticator, KeyAuthenticator
 from unbroken.server.config import Settings, StartupError, is_loopback
+from unbroken.server.files.base import FilesUnavailable
+from unbroken.server.files.reading import FileReading
+from unbroken.server.files.selection import build_files
+from unbroken.server.files.transfers import TransferLimits, Transfers
 from unbroken.server.limits import ConnectionLimits, Rate
 from unbroken.server.metrics import Metrics, NodeFigures
 from unbroken.server.models import Models
@@ -29,6 +34,7 @@ from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.admission import Admission, AdmissionLimits
 from unbroken.server.transports.doors import Doors
+from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.health import health_routes, metrics_route
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.websocket import RealtimeDoor
@@ -41,6 +47,9 @@ from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import SessionLimits
 
 __all__ = ["App", "build"]
+
+_TURNS_WITH_FILES: Final = 32
+"""Turns that may hold as much as one may read, at once. More that hold less."""
 
 
 def build(settings: Settings) -> App:
@@ -80,9 +89,22 @@ class App:
         self._settings = settings
         self._agent = agent
         self._loading: asyncio.Task[None] | None = None
+        self.files = build_files(settings, clock)
+        self.transfers = Transfers(TransferLimits(at_once=settings.max_uploads))
+        self.reading = FileReading(
+            self.files,
+            turn_bytes=settings.max_turn_file_bytes,
+            node_bytes=_TURNS_WITH_FILES * settings.max_turn_file_bytes,
+        )
         self.node = Node(
             store=MemoryStore(),
-            responder=Pipeline(agent, self.metrics, clock, max_output_tokens=settings.max_output_tokens),
+            responder=Pipeline(
+                agent,
+                self.metrics,
+                clock,
+                files=self.reading,
+                max_output_tokens=settings.max_output_tokens,
+            ),
             clock=clock,
             limits=_node_limits(settings, patience),
             on_response=self.metrics.response_ended,
@@ -104,9 +126,26 @@ class App:
         )
         self.metrics.observe_overload(self._overload)
         health = health_routes(self._readiness)
-        pages = Starlette(routes=[*health, *page_routes()])
+        pages = Starlette(routes=[*health, *page_routes(), *self._file_routes()])
         self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, pages)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics)])
+
+    def _file_routes(self) -> list[Route]:
+        files, settings = self.files, self._settings
+        if files is None:
+            return []
+        self.metrics.observe_files(lambda: files.count, lambda: files.size)
+        door = FilesDoor(
+            store=files,
+            transfers=self.transfers,
+            lifetime=settings.file_lifetime,
+            authenticator=_authenticator(settings),
+            allowed_origins=settings.allowed_origins,
+            loopback_only=not settings.api_keys,
+            is_draining=lambda: self.node.is_draining,
+            metrics=self.metrics,
+        )
+        return door.routes()
 
     def _observe_node(self) -> None:
         node, hub, metrics = self.node, self.node.hub, self.metrics
@@ -151,9 +190,16 @@ class App:
             loopback_only=not settings.api_keys,
             metrics=self.metrics,
             clock=clock,
+            files=self.files,
+            file_lifetime=settings.file_lifetime,
         )
 
     async def __aenter__(self) -> Self:
+        try:
+            if self.files is not None:
+                await self.files.__aenter__()
+        except FilesUnavailable as exc:
+            raise StartupError(str(exc)) from None
         await self.node.__aenter__()
         self._pulse.start()
         if self._settings.agent == "embedded" or any(e.is_embedded for e in self._settings.fallbacks):
@@ -165,6 +211,7 @@ class App:
         except AgentError as exc:
             self._pulse.stop()
             await self.node.__aexit__(None, None, None)
+            await self._close_files()
             raise StartupError(str(exc)) from None
         return self
 
@@ -199,6 +246,11 @@ class App:
                 await self._loading
         await self.node.__aexit__(exc_type, exc, traceback)
         await self._agent.stop()
+        await self._close_files()
+
+    async def _close_files(self) -> None:
+        if self.files is not None:
+            await self.files.__aexit__(None, None, None)
 
     def begin_drain(self) -> None:
         """Take no new work: readiness answers 404, upgrades are refused."""

@@ -39,6 +39,7 @@ from pydantic_settings import (
 
 from unbroken.server.chain import ChainEntry, UpstreamApi, masked_url, read_entries, with_keys
 from unbroken.server.connection_settings import ConnectionSettings
+from unbroken.server.file_settings import FileSettings
 from unbroken.server.setting_values import (
     UNIT_NAMES,
     Bytes,
@@ -97,7 +98,7 @@ class StartupError(Exception):
     """
 
 
-class Settings(ConnectionSettings):
+class Settings(ConnectionSettings, FileSettings):
     """Everything that can be set. Durations are in seconds, sizes in bytes.
 
     Built from keywords it reads no environment and no file.
@@ -517,11 +518,19 @@ def _conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str,
     is_chat = settings.openai_api == "chat"
     if sound("openai_background", "openai_api") and settings.openai_background and is_chat:
         yield f"{_label('openai_background', origins)} needs {_PREFIX}OPENAI_API to be responses. Set it so."
+    if sound("files_keep", "files_dir") and settings.files_keep and settings.files_dir is None:
+        yield f"{_label('files_keep', origins)} needs a folder. Set {_PREFIX}FILES_DIR."
     if sound("fallbacks", "agent", "fallback_patience", "stall_timeout") and settings.fallbacks:
         yield from _chain_conflicts(settings, origins)
     if sound("overload_lag", "overload_lag_responses"):
         yield from _overload_conflicts(settings, origins)
-    for small, large in (("log_retain_bytes", "log_max_bytes"), ("max_session_bytes", "max_node_bytes")):
+    for small, large in (
+        ("log_retain_bytes", "log_max_bytes"),
+        ("max_session_bytes", "max_node_bytes"),
+        ("max_file_bytes", "max_turn_file_bytes"),
+        ("max_file_bytes", "max_principal_file_bytes"),
+        ("max_principal_file_bytes", "max_node_file_bytes"),
+    ):
         if sound(small, large) and getattr(settings, small) > getattr(settings, large):
             yield f"{_label(small, origins)} is above {_label(large, origins)}. Lower it, or raise the other."
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import Final
 
 from unbroken.server.agents.base import Agent, AgentNotReady, TurnInput
 from unbroken.server.agents.calls import in_pairs
+from unbroken.server.files.reading import FileReader, FileReading
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.items import NamedTool
@@ -33,13 +34,21 @@ class Pipeline:
         agent: What answers.
         metrics: Where figures go.
         clock: Where time comes from.
+        files: Where agents read what messages refer to.
         max_output_tokens: The operator's bound on one answer, whatever its client asks for. None: none.
 
     """
 
     def __init__(
-        self, agent: Agent, metrics: Metrics, clock: Clock, *, max_output_tokens: int | None = None
+        self,
+        agent: Agent,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        files: FileReading | None = None,
+        max_output_tokens: int | None = None,
     ) -> None:
+        self._files = files or FileReading(None, turn_bytes=0, node_bytes=0)
         self._max_output_tokens = max_output_tokens
         self._agent = agent
         self._metrics = metrics
@@ -61,15 +70,18 @@ class Pipeline:
             if turn.config.reasoning is True
             else (str, FunctionCallPiece)
         )
-        async with aclosing(self._agent.respond(_turn_input(turn, self._max_output_tokens))) as outputs:
-            async for output in outputs:
-                if waits and output and type(output) in shown:
-                    waits = False
-                    self._metrics.time_to_first_token.observe(self._clock.monotonic() - started)
-                yield output
+        files = self._files.for_turn(turn.principal)
+        given = _turn_input(turn, self._max_output_tokens, files)
+        with closing(files):
+            async with aclosing(self._agent.respond(given)) as outputs:
+                async for output in outputs:
+                    if waits and output and type(output) in shown:
+                        waits = False
+                        self._metrics.time_to_first_token.observe(self._clock.monotonic() - started)
+                    yield output
 
 
-def _turn_input(turn: Turn, most_tokens: int | None) -> TurnInput:
+def _turn_input(turn: Turn, most_tokens: int | None, files: FileReader) -> TurnInput:
     request, config = turn.request, turn.config
     wanted = config.max_output_tokens if request.max_output_tokens is None else request.max_output_tokens
     bounds = [bound for bound in (wanted, most_tokens) if bound is not None]
@@ -88,5 +100,6 @@ def _turn_input(turn: Turn, most_tokens: int | None) -> TurnInput:
         parallel_tool_calls=request.parallel_tool_calls_with(config),
         max_output_tokens=min(bounds, default=None),
         metadata=request.metadata or {},
+        files=files,
         shows_reasoning=config.reasoning is True,
     )

@@ -79,6 +79,8 @@ def test_every_error_code_that_is_raised_has_a_meaning() -> None:
         "ResponderError",
         "Failure",
         "Refused",
+        "BadReference",
+        "HttpRefusal",
         "error_frame",
         "_failed",
         "lone_error",

@@ -1,5 +1,6 @@
 /** The page: the composer, the connection's line and the dialog around a conversation. */
 
+import { Attachments, thumbnail } from "./attachments.js";
 import { Conversation } from "./conversation.js";
 import { Log, element } from "./log.js";
 import { randomId } from "./realtime.js";
@@ -19,6 +20,10 @@ const notice = element("notice");
 const tab = storage(() => sessionStorage);
 const browser = storage(() => localStorage);
 
+let key = tab.get(KEY) ?? ownKey();
+
+const attachments = new Attachments({ key: () => key, notice: showNotice });
+
 const log = new Log({
   retry() {
     message.focus(); // the button is about to go
@@ -29,16 +34,20 @@ const log = new Log({
     conversation.withdraw(id);
   },
   copy,
+  async picture(file, place) {
+    const url = await attachments.picture(file.id);
+    if (url !== null) place.replaceChildren(thumbnail(url, file.name));
+  },
 });
 
 const conversation = new Conversation({
   url: doorUrl(),
-  key: tab.get(KEY) ?? ownKey(),
+  key,
   storage: tab,
   view: {
     clear: () => log.clear(),
     divide: () => log.divide(),
-    message: (id, text, delivery, previous) => log.message(id, text, delivery, previous),
+    message: (id, text, delivery, previous, files) => log.message(id, text, delivery, previous, files),
     begin: (id) => log.begin(id),
     place: (id, item, previous) => log.place(id, item, previous),
     append: (item, text) => log.append(item, text),
@@ -68,8 +77,10 @@ function showBusy(now) {
 
 function say() {
   const text = message.value;
-  if (text.trim() === "") return;
-  const refusal = conversation.say(text);
+  if (text.trim() === "" && attachments.size === 0) return;
+  if (attachments.isUploading) return showNotice("A file is still being uploaded. Send again in a moment.");
+  const files = attachments.take();
+  const refusal = conversation.say(text.trim() === "" ? "" : text, files);
   showNotice(refusal ?? "");
   if (refusal !== null) return;
   message.value = "";
@@ -99,9 +110,35 @@ document.addEventListener("keydown", (event) => {
 });
 element("restart").addEventListener("click", () => {
   showNotice("");
+  attachments.clear();
   conversation.restart();
   log.clearAll();
   message.focus();
+});
+
+// Files: chosen, pasted, or dropped anywhere.
+
+const chooser = /** @type {HTMLInputElement} */ (element("file"));
+element("attach").addEventListener("click", () => chooser.click());
+chooser.addEventListener("change", () => {
+  attachments.add(chooser.files ?? []);
+  chooser.value = ""; // so that the same one can be chosen again
+  message.focus();
+});
+message.addEventListener("paste", (event) => {
+  const files = event.clipboardData?.files ?? [];
+  // What is copied from a document is text, and a picture of it.
+  if (files.length === 0 || event.clipboardData?.types.includes("text/plain")) return;
+  event.preventDefault();
+  attachments.add(files);
+});
+document.addEventListener("dragover", (event) => {
+  if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
+});
+document.addEventListener("drop", (event) => {
+  if (!event.dataTransfer?.types.includes("Files")) return;
+  event.preventDefault();
+  attachments.add(event.dataTransfer.files);
 });
 
 /** @param {string} text Empty: there is nothing to say any more. */
@@ -206,10 +243,11 @@ function askKey() {
 
 dialog.addEventListener("submit", (event) => {
   event.preventDefault();
-  tab.set(KEY, keyInput.value.trim());
+  key = keyInput.value.trim();
+  tab.set(KEY, key);
   dialog.close();
   message.focus();
-  conversation.client.useKey(keyInput.value.trim());
+  conversation.client.useKey(key);
 });
 element("key-cancel").addEventListener("click", () => dialog.close());
 

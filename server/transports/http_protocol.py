@@ -35,6 +35,9 @@ class HttpProtocol(HttpToolsProtocol):
     max_header_bytes: ClassVar[int] = 65536
     """Bytes of input that may come while a header is incomplete."""
 
+    unread_timeout: ClassVar[float] = 30.0
+    """Seconds that a full buffer may stay full: a client which doesn't read its answer is cut."""
+
     rest_timeout: ClassVar[float] = 10.0
     """Seconds for what still comes of a request once it was answered, and until the next one begins."""
 
@@ -49,6 +52,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._header_timer: TimerHandle | None = None  # None while no header is awaited
         self._header_bytes = 0
+        self._unread_timer: TimerHandle | None = None  # runs while the buffer is full
         self._rest_timer: TimerHandle | None = None  # runs from input after an answer to the next request
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -87,8 +91,19 @@ class HttpProtocol(HttpToolsProtocol):
         self._forget_header()
         super().on_headers_complete()
 
+    def pause_writing(self) -> None:
+        """Note that the client doesn't read. uvicorn: waits for it as long as it likes."""
+        super().pause_writing()
+        self._unread_timer = self.loop.call_later(self.unread_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Note that it does again."""
+        super().resume_writing()
+        self._forget_unread()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end."""
+        self._forget_unread()
         self._forget_header()
         self._forget_rest()
         super().connection_lost(exc)
@@ -101,6 +116,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+
+    def _forget_unread(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def _forget_rest(self) -> None:
         if self._rest_timer is not None:

@@ -12,19 +12,22 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 from weakref import WeakValueDictionary
 
 import structlog
+from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.auth import Authenticator, LongLivedKey, Unauthenticated
 from unbroken.server.errors import CLOSE_REASONS, CloseCode
+from unbroken.server.files.base import FileStore
+from unbroken.server.files.references import Referring, needs_files, referring
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
@@ -38,7 +41,9 @@ from unbroken.server.transports.handshake import Handshake, is_loopback_name
 from unbroken.server.transports.idle import IdleWatch
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet, outlet_of
 from unbroken.server.transports.refusal import RefusalLog, Refused, overloaded, refuse
+from unbroken.sessions.backends.base import Receipt
 from unbroken.sessions.clock import Clock
+from unbroken.sessions.entries import Command
 from unbroken.sessions.errors import (
     CursorLost,
     Displaced,
@@ -70,6 +75,10 @@ _TURNS_TO_WORKER: Final = 16
 """Turns of the loop that the reader leaves to the worker after each frame: more than it takes in memory."""
 
 
+_Refer: TypeAlias = Callable[[Command, PrincipalId], AbstractAsyncContextManager[Referring]]
+"""Has an input's references stand for files."""
+
+
 class RealtimeDoor:
     """An ASGI application for WebSocket scopes."""
 
@@ -86,9 +95,13 @@ class RealtimeDoor:
         allowed_origins: tuple[str, ...],
         loopback_only: bool,
         metrics: Metrics,
+        files: FileStore | None = None,
+        file_lifetime: float = 86400.0,
         clock: Clock,
     ) -> None:
         self._node = node
+        self._files = files
+        self._file_lifetime = file_lifetime
         self._authenticator = authenticator
         self._tokens = tokens
         self._models = models
@@ -122,7 +135,9 @@ class RealtimeDoor:
                 self._metrics.opened.inc()
                 with self._metrics.connections.track_inprogress():
                     outlet = outlet_of(scope, send)
-                    pump = _Pump(admitted, self._limits, self._metrics, self._clock, receive, send, outlet)
+                    pump = _Pump(
+                        admitted, self._limits, self._metrics, self._clock, receive, send, outlet, self._refer
+                    )
                     await pump.run()
             finally:
                 admitted.attachment.close()
@@ -140,6 +155,9 @@ class RealtimeDoor:
             self._refusals.note(refused, peer)
             await refuse(refused, handshake, send)
             return None
+
+    def _refer(self, command: Command, principal: PrincipalId) -> AbstractAsyncContextManager[Referring]:
+        return referring(command, principal, self._files, lifetime=self._file_lifetime)
 
     async def _admit(self, handshake: Handshake, guest: Guest) -> _Admitted:
         if self._node.is_draining:
@@ -247,7 +265,7 @@ class RealtimeDoor:
             most_tokens=self._defaults.max_output_tokens,
         )
         token = self._tokens.mint(attachment.session.id, chain, principal)
-        return _Admitted(attachment, connection, token, resumed)
+        return _Admitted(attachment, connection, token, resumed, principal)
 
     def _encoder_of(self, session_id: SessionId, incarnation: Incarnation) -> RealtimeEncoder:
         """Return the encoder that all connections of a session share, as long as there is one."""
@@ -264,6 +282,7 @@ class _Admitted:
     token: str
     resumed: bool | None
     """None: it is a new session."""
+    principal: PrincipalId
 
 
 class _Pump:
@@ -278,7 +297,9 @@ class _Pump:
         receive: Receive,
         send: Send,
         outlet: Outlet,
+        refer: _Refer,
     ) -> None:
+        self._refer = refer
         self._admitted = admitted
         self._attachment = admitted.attachment
         self._cursor = admitted.attachment.cursor
@@ -464,14 +485,27 @@ class _Pump:
     async def _submit(self, submission: Submission) -> Frame | None:
         """Write an input. Its answer comes through the log, unless it can't be taken."""
         name = submission.submitted.event_id
+        submitted = submission.submitted
         try:
-            receipt = await self._attachment.submit(submission.key, submission.submitted)
+            if needs_files(submitted.command):
+                receipt = await self._submit_with_files(submission)
+            else:
+                receipt = await self._attachment.submit(submission.key, submitted)
         except Refusal as refusal:
             return _error(refusal, name)
         except NodeFull as full:
             return _error(Refusal("server_full", str(full)), name)
         self._submitted = max(self._submitted, receipt.seq)  # a duplicate's is an old one
         return None
+
+    async def _submit_with_files(self, submission: Submission) -> Receipt:
+        """Write an input that refers to files, once these are there."""
+        submitted = submission.submitted
+        async with self._refer(submitted.command, self._admitted.principal) as referring:
+            whole = replace(submitted, command=referring.command)
+            receipt = await self._attachment.submit(submission.key, whole)
+            referring.is_wanted = not receipt.duplicate
+        return receipt
 
     # To the client.
 

@@ -879,6 +879,7 @@ async def test_the_keyboard_is_enough(chat: Chat) -> None:
     assert [name for name in seen if name not in inside] == [
         "New conversation",
         "Conversation",
+        "Attach images or files",
         "Message",
         "Send",
     ]
