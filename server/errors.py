@@ -77,6 +77,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "item_not_found": "There is no such item in the conversation.",
     "item_id_taken": "An item of this id exists already.",
     "item_in_progress": "The item is still being produced.",
+    "approval_answered": "The request for approval has its response already; a call is approved of once.",
     "function_call_answered": "The function call has its output already.",
     "conversation_full": "The conversation holds as much as it may.",
     "conversation_already_has_active_response": "A response is in progress.",

@@ -12,9 +12,11 @@ from contextlib import aclosing
 from typing import Final
 
 from unbroken.server.agents.base import Agent, AgentNotReady, TurnInput
+from unbroken.server.agents.calls import in_pairs
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.responder import FunctionCallPiece, Output, Turn, Working
+from unbroken.sessions.items import NamedTool
+from unbroken.sessions.responder import FunctionCallPiece, Output, ReasoningPiece, Turn, Working
 
 __all__ = ["Pipeline"]
 
@@ -54,9 +56,14 @@ class Pipeline:
             waited += _LOADING_INTERVAL
         started = self._clock.monotonic()
         waits = True
+        shown = (
+            (str, FunctionCallPiece, ReasoningPiece)
+            if turn.config.reasoning is True
+            else (str, FunctionCallPiece)
+        )
         async with aclosing(self._agent.respond(_turn_input(turn, self._max_output_tokens))) as outputs:
             async for output in outputs:
-                if waits and output and type(output) in (str, FunctionCallPiece):
+                if waits and output and type(output) in shown:
                     waits = False
                     self._metrics.time_to_first_token.observe(self._clock.monotonic() - started)
                 yield output
@@ -66,16 +73,20 @@ def _turn_input(turn: Turn, most_tokens: int | None) -> TurnInput:
     request, config = turn.request, turn.config
     wanted = config.max_output_tokens if request.max_output_tokens is None else request.max_output_tokens
     bounds = [bound for bound in (wanted, most_tokens) if bound is not None]
+    tools, choice = request.tools_with(config), request.tool_choice_with(config)
+    # The session's tools may have changed while the response waited; no upstream takes the choice of another.
+    is_there = not isinstance(choice, NamedTool) or any(tool.name == choice.name for tool in tools)
     return TurnInput(
         session_id=turn.session_id,
         response_id=turn.response_id,
         principal=turn.principal,
         model=config.model,
         instructions=config.instructions if request.instructions is None else request.instructions,
-        items=turn.items,
-        tools=request.tools_with(config),
-        tool_choice=request.tool_choice_with(config),
+        items=in_pairs(turn.items),
+        tools=tools,
+        tool_choice=choice if is_there else "auto",
         parallel_tool_calls=request.parallel_tool_calls_with(config),
         max_output_tokens=min(bounds, default=None),
         metadata=request.metadata or {},
+        shows_reasoning=config.reasoning is True,
     )

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET
 
 from unbroken.sessions.entries import Entry, ItemAdded, ResponseDone, ResponseQueued, ResponseStarted
-from unbroken.sessions.items import Item, SessionConfig
+from unbroken.sessions.items import Item, Produced, SessionConfig
 
 __all__ = ["KEY_COST", "REFUSAL_COST", "SESSION_COST", "Account", "config_bytes"]
 
@@ -83,5 +83,5 @@ def config_bytes(config: SessionConfig) -> int:
     return len(config.instructions.encode()) + 2 * tools
 
 
-def _text_bytes(item: Item) -> int:
+def _text_bytes(item: Item | Produced) -> int:
     return max(item.size - _ITEM_COST, 0)

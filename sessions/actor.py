@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from msgspec import UNSET
 
 from unbroken.sessions.account import REFUSAL_COST, SESSION_COST, Account, config_bytes
 from unbroken.sessions.backends.base import (
@@ -44,10 +43,11 @@ from unbroken.sessions.entries import (
     ResponseStarted,
     SessionOpened,
     Submitted,
+    ToolStarted,
 )
 from unbroken.sessions.errors import NodeDraining, SessionError, StoreError
 from unbroken.sessions.event_log import EventLog
-from unbroken.sessions.ids import PrincipalId, ResponseId, new_item_id
+from unbroken.sessions.ids import PrincipalId, ResponseId
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.responder import Responder, Turn
 from unbroken.sessions.response import Response
@@ -381,25 +381,9 @@ class Actor:
                 bodies.append(HandleNoted(run.response_id, run.handle, ordinal))
                 run.handle = None
                 ordinal += 1
-            if response.attempt.state is AttemptState.CANCELLING:
-                run.take_all()  # what comes after a cancel is dropped
-                continue
-            behind = None
-            for index, (item_id, call, pieces) in enumerate(run.take_all()):
-                if index >= len(response.outputs):
-                    begun = self.session.begin_output(
-                        run.response_id, item_id, ordinal, call=call, index=index, behind=behind
-                    )
-                    bodies.append(begun)
-                    ordinal += 1
-                    call = None if begun.call is UNSET else begun.call  # as it is in the log
-                else:
-                    call = response.outputs[index].call
-                if pieces:
-                    call_id = UNSET if call is None else call.call_id
-                    bodies.append(Deltas(run.response_id, item_id, pieces, ordinal, index, call_id=call_id))
-                    ordinal += len(pieces)
-                behind = item_id
+            news = run.take()
+            if response.attempt.state is not AttemptState.CANCELLING:  # what comes after a cancel is dropped
+                bodies += self.session.write(run.response_id, news, ordinal)
         return bodies
 
     def _ended(self) -> list[Body]:
@@ -430,7 +414,7 @@ class Actor:
             if run is None:
                 is_ours = response.id not in self._orphans and not self._interrupting
                 if state is AttemptState.STARTING and is_ours:
-                    run = Run(response.id, new_item_id(), self._limits.run, self._clock, self._heard)
+                    run = Run(response.id, self._limits.run, self._clock, self._heard)
                     self._runs[response.id] = run
                     run.start(
                         self._spawn,
@@ -496,6 +480,9 @@ class Actor:
             self._on_refusal(body.code)
         elif type(body) is ResponseStarted or type(body) is ResponseQueued:
             self._account()
+        elif type(body) is ToolStarted:
+            if (run := self._runs.get(body.response_id)) is not None:
+                run.note_started(body.item_id)
         elif type(body) is ResponseDone:
             self.log.pack(body.response_id, body.output)
             self._account()  # the node counts those that run
@@ -544,4 +531,5 @@ class Actor:
             config=self.session.config,
             request=response.request,
             items=self.session.prompt(response.id),
+            approved=self.session.approved(response.id),
         )

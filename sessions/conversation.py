@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from unbroken.sessions.approvals import Approvals
 from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import ItemId
-from unbroken.sessions.items import FunctionCall, FunctionOutput, Item
+from unbroken.sessions.items import (
+    ApprovalRequest,
+    ApprovalResponse,
+    FunctionCall,
+    FunctionOutput,
+    Item,
+)
 from unbroken.sessions.response import Ongoing, Standing
 
 __all__ = ["Conversation", "no_item"]
@@ -16,7 +23,8 @@ class Conversation:
     An item that is being produced has its place and no text: the text is its
     response's until it is whole.
 
-    Each function call has its own call id, and one output at most.
+    Each function call has its own call id, and one output at most. Each request
+    for approval has one response and one call at most.
     """
 
     def __init__(self) -> None:
@@ -27,6 +35,7 @@ class Conversation:
         self._open: set[ItemId] = set()  # those that are being produced
         self._calls: dict[str, ItemId] = {}  # by call id
         self._outputs: dict[str, ItemId] = {}  # by call id
+        self._approvals = Approvals()
 
     def __len__(self) -> int:
         return len(self._order)
@@ -69,17 +78,43 @@ class Conversation:
         """Return the output of the function call of that name; None: there is none."""
         return self._outputs.get(call_id)
 
+    def related(self, item: Item) -> list[ItemId]:
+        """Return the items that mean nothing, or something else, without *item*."""
+        if isinstance(item, FunctionCall):
+            output = self._outputs.get(item.call_id)
+            return [] if output is None or self._calls.get(item.call_id) != item.id else [output]
+        return self._approvals.related(item)
+
+    def response_to(self, request_id: str) -> ItemId | None:
+        """Return the user's response to a request for approval; None: there is none."""
+        return self._approvals.responses.get(request_id)
+
+    def approved(self) -> list[ApprovalRequest]:
+        """Return the requests that the user has approved of, and whose calls were never begun, in order."""
+        return [
+            item
+            for item in self.whole()
+            if isinstance(item, ApprovalRequest)
+            and item.id not in self._approvals.calls
+            and (response := self._approvals.responses.get(item.id)) is not None
+            and _approves(self._items[response])
+        ]
+
     def is_open(self, item_id: str) -> bool:
         """Return whether an item is being produced."""
         return item_id in self._open
 
     def standing(self, ongoing: list[Ongoing]) -> list[Standing]:
         """Return the items in order, those being produced as parts of their response; then the rest."""
-        by_item = {each.item_id: each for each in ongoing if each.in_conversation and each.item_id}
-        shown: list[Standing] = [
-            by_item[item_id] if item_id in self._open else self._items[item_id] for item_id in self._order
+        by_item = {each.item_id: each for each in ongoing if each.item_id is not None}
+        shown: list[Standing] = [by_item.get(item_id) or self._items[item_id] for item_id in self._order]
+        # Of what a response thought, only what it thinks now.
+        return shown + [
+            each
+            for each in ongoing
+            if each.item_id is None
+            and (each.output is None or each.output.done is None or not each.request.in_conversation)
         ]
-        return shown + [each for each in ongoing if each.item_id not in by_item]
 
     def no_audio(self, item_id: str) -> Refusal:
         """Return why what was heard of an item can't be kept alone: no answer is audio yet."""
@@ -115,6 +150,8 @@ class Conversation:
             self._calls[item.call_id] = item.id
         elif isinstance(item, FunctionOutput):
             self._outputs[item.call_id] = item.id
+        else:
+            self._approvals.note(item)
         if is_open:
             self._open.add(item.id)
         if previous is None:
@@ -140,6 +177,8 @@ class Conversation:
             self._calls.pop(item.call_id, None)
         elif isinstance(item, FunctionOutput):
             self._outputs.pop(item.call_id, None)
+        else:
+            self._approvals.forget(item)
 
     def state(self) -> list[tuple[Item, bool]]:
         """Return the items in order, each with whether it is being produced."""
@@ -152,6 +191,10 @@ class Conversation:
         for item, is_open in state:
             conversation.insert(item, conversation.last, is_open=is_open)
         return conversation
+
+
+def _approves(item: Item) -> bool:
+    return isinstance(item, ApprovalResponse) and item.approve
 
 
 def no_item(item_id: str, param: str) -> Refusal:

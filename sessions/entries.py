@@ -27,14 +27,17 @@ from msgspec import UNSET, Struct, UnsetType
 from unbroken.sessions.errors import UnknownFormat
 from unbroken.sessions.ids import ChainId, ItemId, Nonce, PrincipalId, ResponseId
 from unbroken.sessions.items import (
+    ApprovalHead,
     CallHead,
     Concurrency,
     FunctionTool,
     Item,
     Produced,
+    ReasoningHead,
     ResponseRequest,
     SessionConfig,
     ToolChoice,
+    ToolHead,
     Usage,
 )
 
@@ -48,6 +51,7 @@ __all__ = [
     "CreateItem",
     "CreateResponse",
     "DeleteItem",
+    "DeltaKind",
     "Deltas",
     "Entry",
     "Failure",
@@ -64,6 +68,7 @@ __all__ = [
     "SessionOpened",
     "Status",
     "Submitted",
+    "ToolStarted",
     "TruncateItem",
     "UpdateConfig",
     "decode_entry",
@@ -110,6 +115,7 @@ class UpdateConfig(Struct, frozen=True, tag="update_config", omit_defaults=True)
     tools: tuple[FunctionTool, ...] | UnsetType = UNSET
     tool_choice: ToolChoice | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
+    reasoning: bool | UnsetType = UNSET
 
 
 class CreateResponse(Struct, frozen=True, tag="create_response"):
@@ -221,6 +227,9 @@ class HandleNoted(Struct, frozen=True, tag="handle"):
     ordinal: int
 
 
+DeltaKind = Literal["reasoning", "tool_call"]
+
+
 class OutputStarted(Struct, frozen=True, tag="output_started"):
     """An item of the answer began. *previous* is its place in the conversation (None there: the first)."""
 
@@ -231,7 +240,9 @@ class OutputStarted(Struct, frozen=True, tag="output_started"):
     ordinal: int
     output_index: int = 0
     call: CallHead | UnsetType = UNSET
-    """Set: the item is a function call. Otherwise a message."""
+    """Set: the item is a function call."""
+    head: ReasoningHead | ToolHead | ApprovalHead | UnsetType = UNSET
+    """Set: the item is of that kind. Neither: it is a message."""
 
 
 class Deltas(Struct, frozen=True, tag="deltas"):
@@ -245,7 +256,19 @@ class Deltas(Struct, frozen=True, tag="deltas"):
     output_index: int = 0
     content_index: int = 0
     call_id: str | UnsetType = UNSET
-    """Set: they are the arguments of that function call. Otherwise text."""
+    """Set: they are the arguments of that function call."""
+    kind: DeltaKind | UnsetType = UNSET
+    """Set: they are reasoning, or the arguments of a tool's call. Neither: they are text."""
+
+
+class ToolStarted(Struct, frozen=True, tag="tool_started"):
+    """A tool of the server's is about to be run, with *arguments*. Nobody runs it again."""
+
+    response_id: ResponseId
+    item_id: ItemId
+    arguments: str
+    ordinal: int
+    output_index: int
 
 
 class OutputDone(Struct, frozen=True, tag="output_done"):
@@ -307,6 +330,7 @@ Body: TypeAlias = (
     | HandleNoted
     | OutputStarted
     | Deltas
+    | ToolStarted
     | OutputDone
     | CancelAccepted
     | ResponseDone

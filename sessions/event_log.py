@@ -22,6 +22,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from unbroken.sessions.entries import (
+    DeltaKind,
     Deltas,
     Entry,
     ResponseStarted,
@@ -87,7 +88,8 @@ class Slice(Struct, frozen=True):
     parts: Sequence[str]
     nonces: Sequence[int]
     call_id: str | UnsetType = UNSET
-    """As in :class:`Deltas`."""
+    kind: DeltaKind | UnsetType = UNSET
+    """As in :class:`Deltas`, both."""
 
     @property
     def last(self) -> int:
@@ -184,6 +186,7 @@ class Run:
             parts,
             self._nonces[start:stop],
             own.call_id,
+            own.kind,
         )
 
 

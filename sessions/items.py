@@ -10,21 +10,30 @@ from msgspec import UNSET, Struct, UnsetType
 from unbroken.sessions.ids import ItemId
 
 __all__ = [
+    "ApprovalHead",
+    "ApprovalRequest",
+    "ApprovalResponse",
     "CallHead",
     "Concurrency",
     "FunctionCall",
     "FunctionOutput",
     "FunctionTool",
+    "Head",
     "Item",
     "ItemStatus",
     "Message",
     "NamedTool",
     "Produced",
+    "Reasoning",
+    "ReasoningHead",
     "ResponseRequest",
     "Role",
     "SessionConfig",
     "Text",
+    "ToolCall",
     "ToolChoice",
+    "ToolError",
+    "ToolHead",
     "Usage",
 ]
 
@@ -108,11 +117,125 @@ class FunctionOutput(Struct, frozen=True, tag="function_output"):
         return _MESSAGE_COST + len(self.call_id) + len(self.output.encode())
 
 
-Item: TypeAlias = Message | FunctionCall | FunctionOutput
+class ReasoningHead(Struct, frozen=True, tag="reasoning"):
+    """Says that an output is reasoning."""
+
+
+class Reasoning(Struct, frozen=True, tag="reasoning"):
+    """What a model thought on its way to an answer. Part of a response, never of a conversation."""
+
+    id: ItemId
+    text: str
+    status: ItemStatus = "completed"
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes, roughly."""
+        return _MESSAGE_COST + len(self.text.encode())
+
+
+class ToolHead(Struct, frozen=True, omit_defaults=True, tag="tool_call"):
+    """Which of the server's tools is called."""
+
+    name: str
+    label: str
+    """Of the toolset that has it."""
+    approval: ItemId | None = None
+    """The request that was approved; None: the tool asks for none."""
+
+
+class ToolError(Struct, frozen=True, omit_defaults=True):
+    """Why a tool's call has no result. *message* is shown to clients and to the model."""
+
+    message: str
+    code: int | None = None
+    """The MCP server's, where it was its protocol that failed."""
+
+
+class ToolCall(Struct, frozen=True, omit_defaults=True, tag="tool_call"):
+    """A call of one of the server's tools. Its id is the key under which the tool is run, once at most.
+
+    A whole one has an output or an error. An incomplete one was cut short: whether the
+    tool did its work isn't known, unless the error says that it was not run.
+    """
+
+    id: ItemId
+    name: str
+    label: str
+    arguments: str
+    output: str | None = None
+    error: ToolError | None = None
+    approval: ItemId | None = None
+    status: ItemStatus = "completed"
+
+    @property
+    def text(self) -> str:
+        """What was produced of it piece by piece: the arguments."""
+        return self.arguments
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes, roughly."""
+        said = self.output or ("" if self.error is None else self.error.message)
+        return _MESSAGE_COST + len(self.name) + len(self.arguments.encode()) + len(said.encode())
+
+
+class ApprovalHead(Struct, frozen=True, tag="approval_request"):
+    """Which call of a server's tool waits for its user's approval. *arguments* are whole."""
+
+    name: str
+    label: str
+    arguments: str
+
+
+class ApprovalRequest(Struct, frozen=True, tag="approval_request"):
+    """Asks the user whether a tool may be called, with exactly these arguments."""
+
+    id: ItemId
+    name: str
+    label: str
+    arguments: str
+    status: ItemStatus = "completed"
+
+    @property
+    def text(self) -> str:
+        """What was produced of it piece by piece: nothing."""
+        return ""
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes, roughly."""
+        return _MESSAGE_COST + len(self.name) + len(self.arguments.encode())
+
+
+class ApprovalResponse(Struct, frozen=True, omit_defaults=True, tag="approval_response"):
+    """The user's answer to an :class:`ApprovalRequest`."""
+
+    id: ItemId
+    request_id: ItemId
+    approve: bool
+    reason: str | None = None
+    status: ItemStatus = "completed"
+
+    @property
+    def text(self) -> str:
+        """What it says: the reason."""
+        return self.reason or ""
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes, roughly."""
+        return _MESSAGE_COST + len(self.text.encode())
+
+
+Item: TypeAlias = Message | FunctionCall | FunctionOutput | ToolCall | ApprovalRequest | ApprovalResponse
 """What a conversation is made of."""
 
-Produced: TypeAlias = Message | FunctionCall
+Produced: TypeAlias = Message | FunctionCall | Reasoning | ToolCall | ApprovalRequest
 """What a response is made of."""
+
+Head: TypeAlias = CallHead | ReasoningHead | ToolHead | ApprovalHead
+"""What is known of an output from its beginning, unless it is a message."""
 
 
 class FunctionTool(Struct, frozen=True, omit_defaults=True):
@@ -163,6 +286,8 @@ class SessionConfig(Struct, frozen=True):
     """Unset: ``auto``."""
     parallel_tool_calls: bool | UnsetType = UNSET
     """Unset: as the agent does by itself."""
+    reasoning: bool | UnsetType = UNSET
+    """Whether what models think is shown. Unset: no."""
 
 
 class ResponseRequest(Struct, frozen=True, omit_defaults=True):
@@ -178,6 +303,11 @@ class ResponseRequest(Struct, frozen=True, omit_defaults=True):
     tools: tuple[FunctionTool, ...] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+
+    @property
+    def answers_conversation(self) -> bool:
+        """Whether it is the conversation that is answered, in the conversation."""
+        return self.in_conversation and self.input is None
 
     def tools_with(self, config: SessionConfig) -> tuple[FunctionTool, ...]:
         """Return the tools that the response has in a session of that *config*."""

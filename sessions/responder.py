@@ -6,10 +6,32 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId
-from unbroken.sessions.items import Item, ResponseRequest, SessionConfig, Usage
+from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
+from unbroken.sessions.items import (
+    ApprovalHead,
+    ApprovalRequest,
+    Item,
+    ResponseRequest,
+    SessionConfig,
+    ToolError,
+    ToolHead,
+    Usage,
+)
 
-__all__ = ["Finish", "FunctionCallPiece", "Handle", "Output", "Responder", "Turn", "Working"]
+__all__ = [
+    "AsksApproval",
+    "Finish",
+    "FunctionCallPiece",
+    "Handle",
+    "Output",
+    "ReasoningPiece",
+    "Responder",
+    "RunsTools",
+    "ToolCallPiece",
+    "ToolEnded",
+    "Turn",
+    "Working",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +55,51 @@ class FunctionCallPiece:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningPiece:
+    """A piece of what the model thinks. Dropped, unless the session wants to see it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallPiece:
+    """A piece of a call of one of the server's tools. The first piece of a call has its *head*."""
+
+    item_id: ItemId
+    """Of the call, made up by the responder: the key under which the tool is run."""
+    arguments: str = ""
+    head: ToolHead | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunsTools:
+    """Says that the responder is about to run these calls, whose arguments are whole.
+
+    It is not asked for more until that is in the log: whoever reads the log
+    later knows that they may have been run. When it is never asked again, it must not run them.
+    """
+
+    item_ids: tuple[ItemId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolEnded:
+    """What came of a call: an output, or why there is none. Ends the call."""
+
+    item_id: ItemId
+    output: str | None = None
+    error: ToolError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AsksApproval:
+    """A call that its user has to approve of first."""
+
+    item_id: ItemId
+    head: ApprovalHead
+
+
+@dataclass(frozen=True, slots=True)
 class Handle:
     """The upstream's own name for the response that is being produced."""
 
@@ -46,7 +113,19 @@ class Finish:
     reason: Literal["completed", "max_output_tokens", "content_filter"] = "completed"
 
 
-Output: TypeAlias = str | FunctionCallPiece | Working | Usage | Handle | Finish
+Output: TypeAlias = (
+    str
+    | FunctionCallPiece
+    | ReasoningPiece
+    | ToolCallPiece
+    | RunsTools
+    | ToolEnded
+    | AsksApproval
+    | Working
+    | Usage
+    | Handle
+    | Finish
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +142,8 @@ class Turn:
     request: ResponseRequest
     items: tuple[Item, ...]
     """What to answer, oldest first."""
+    approved: tuple[ApprovalRequest, ...] = ()
+    """The calls of tools that the user has approved of, and that were never begun: to be run first."""
 
 
 class Responder(Protocol):

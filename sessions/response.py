@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias, assert_never
 
 from msgspec import UNSET, UnsetType
 
 from unbroken.sessions.entries import Failure, Status
 from unbroken.sessions.ids import ItemId, ResponseId
 from unbroken.sessions.items import (
+    ApprovalHead,
+    ApprovalRequest,
     CallHead,
     FunctionCall,
+    Head,
     Item,
     ItemStatus,
     Message,
     Produced,
+    Reasoning,
+    ReasoningHead,
     ResponseRequest,
     Text,
+    ToolCall,
+    ToolError,
+    ToolHead,
     Usage,
 )
 from unbroken.sessions.turn import Attempt
 
 __all__ = ["Ongoing", "Outcome", "Response", "ResponseOutput", "Standing"]
+
+
+_NOT_RUN: Final = ToolError("The tool was not run: the response ended first.")
+_UNKNOWN: Final = ToolError(
+    "The result isn't known: the tool was stopped while it ran. It may have done its work."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +55,45 @@ class ResponseOutput:
 
     item_id: ItemId
     previous: ItemId | None
-    call: CallHead | None = None
+    head: Head | None = None
     """None: it is a message."""
     parts: list[str] = field(default_factory=list)
+    in_conversation: bool = True
+    is_run: bool = False
+    """Whether it is a tool's call that may have been run."""
+    done: Produced | None = None
+    """The item, once it is whole. None: it is being produced."""
 
     @property
     def text(self) -> str:
         """What there is of it: text, or arguments."""
         return "".join(self.parts)
 
-    def item(self, status: ItemStatus) -> Produced:
-        """Return the item, as far as it has come."""
-        if self.call is None:
-            return Message(self.item_id, "assistant", (Text(self.text),) if self.parts else (), status)
-        return FunctionCall(self.item_id, self.call.call_id, self.call.name, self.text, status)
+    def item(self, status: ItemStatus, output: str | None = None, error: ToolError | None = None) -> Produced:
+        """Return the item, as far as it has come. *output* or *error* are what came of a tool's call."""
+        head, item_id = self.head, self.item_id
+        match head:
+            case None:
+                text = self.text  # as a restored response has it: of empty pieces, none are left
+                return Message(item_id, "assistant", (Text(text),) if text else (), status)
+            case CallHead():
+                return FunctionCall(item_id, head.call_id, head.name, self.text, status)
+            case ReasoningHead():
+                return Reasoning(item_id, self.text, status)
+            case ToolHead():
+                return ToolCall(
+                    item_id, head.name, head.label, self.text, output, error, head.approval, status
+                )
+            case ApprovalHead():
+                return ApprovalRequest(item_id, head.name, head.label, head.arguments, status)
+            case _:
+                assert_never(head)
+
+    def cut(self, status: ItemStatus) -> Produced:
+        """Return the item as it is when its response ends with *status*."""
+        if isinstance(self.head, ToolHead):
+            return self.item("incomplete", error=_UNKNOWN if self.is_run else _NOT_RUN)
+        return self.item(status)
 
 
 @dataclass(slots=True)
@@ -93,40 +132,37 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Ongoing:
-    """An output of a response that is being said, as far as it has been said."""
+    """An output of a response that hasn't ended, as far as it has been said."""
 
     response_id: ResponseId
     request: ResponseRequest
-    item_id: ItemId | None
-    """None: the response has said nothing yet."""
-    text: str
-    output_index: int = 0
-    """0: nothing of the response has been shown before."""
-    call: CallHead | None = None
-    """None: it is a message."""
+    output: ResponseOutput | None
+    """None: the response has nothing to show yet."""
+    index: int = 0
     requests: tuple[str, ...] | UnsetType = UNSET
     """As of :class:`~unbroken.sessions.entries.ResponseStarted`."""
 
     @property
-    def in_conversation(self) -> bool:
-        """Whether its item is part of the conversation."""
-        return self.request.in_conversation
+    def item_id(self) -> ItemId | None:
+        """Of the item in the conversation; None: there is none."""
+        output = self.output
+        return output.item_id if output is not None and output.in_conversation else None
+
+    @property
+    def text(self) -> str:
+        """What has been said."""
+        return "" if self.output is None else self.output.text
 
     @classmethod
     def of(cls, response: Response) -> list[Ongoing]:
-        """Return what *response* has come to by now: each of its outputs, in order, or that there is none."""
+        """Return what *response* has come to by now: each of its outputs, in order, or that there is none.
+
+        They no longer change.
+        """
         return [
-            cls(
-                response.id,
-                response.request,
-                output.item_id,
-                output.text,
-                index,
-                output.call,
-                response.merged,
-            )
+            cls(response.id, response.request, replace(output, parts=[output.text]), index, response.merged)
             for index, output in enumerate(response.outputs)
-        ] or [cls(response.id, response.request, None, "", requests=response.merged)]
+        ] or [cls(response.id, response.request, None, requests=response.merged)]
 
 
 Standing: TypeAlias = Item | Ongoing

@@ -11,12 +11,13 @@ No I/O, no clock, no wire format.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, Literal, assert_never
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Final, assert_never
 
 from msgspec import UNSET, UnsetType
 
+from unbroken.sessions.admission import SessionLimits, admit, full
 from unbroken.sessions.concurrency import while_active
 from unbroken.sessions.conversation import Conversation, no_item
 from unbroken.sessions.entries import (
@@ -43,22 +44,26 @@ from unbroken.sessions.entries import (
     SessionOpened,
     Status,
     Submitted,
+    ToolStarted,
     TruncateItem,
     UpdateConfig,
 )
 from unbroken.sessions.errors import OutOfOrder, Refusal
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import (
+    ApprovalRequest,
     CallHead,
     FunctionCall,
-    FunctionOutput,
     FunctionTool,
+    Head,
     Item,
     NamedTool,
-    Produced,
+    Reasoning,
     SessionConfig,
     ToolChoice,
 )
+from unbroken.sessions.outputs import Taken
+from unbroken.sessions.production import begun, finished, written
 from unbroken.sessions.response import Ongoing, Outcome, Response, ResponseOutput, Standing
 from unbroken.sessions.snapshot import RunningState, SessionState, decode_state, encode_state
 from unbroken.sessions.turn import Attempt, AttemptState, Signal
@@ -74,19 +79,6 @@ _SIGNAL_OF_STATUS: Final[dict[Status, Signal]] = {
 }
 
 _REFUSALS_KEPT: Final = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionLimits:
-    """What one session may hold."""
-
-    conversation_bytes: int = 2 * 1024 * 1024
-    """All items together; answers are let finish, so one may go beyond."""
-    items: int = 10_000
-    beside: int = 4
-    """Responses that run outside the conversation at the same time."""
-    queued: int = 8
-    """Responses that wait behind the running one."""
 
 
 class Session:
@@ -162,6 +154,7 @@ class Session:
                 | ResponseStarted()
                 | HandleNoted()
                 | OutputStarted()
+                | ToolStarted()
                 | OutputDone()
                 | ResponseDone()
             ):
@@ -177,6 +170,7 @@ class Session:
         | ResponseStarted
         | HandleNoted
         | OutputStarted
+        | ToolStarted
         | OutputDone
         | ResponseDone,
         seq: int,
@@ -223,19 +217,33 @@ class Session:
             case OutputStarted():
                 response = self.responses[body.response_id]
                 response.attempt.tell(Signal.PRODUCED)
-                call = None if body.call is UNSET else body.call
-                response.outputs.append(ResponseOutput(body.item_id, body.previous, call))
+                head = None if body.call is UNSET else body.call
+                output = ResponseOutput(
+                    body.item_id,
+                    body.previous,
+                    head if body.head is UNSET else body.head,
+                    in_conversation=body.in_conversation,
+                )
+                response.outputs.append(output)
                 response.ordinal += 1
                 if body.in_conversation:
-                    begun = response.outputs[-1].item("in_progress")
-                    self._conversation.insert(begun, body.previous, is_open=True)
+                    item = output.item("in_progress")
+                    if isinstance(item, Reasoning):
+                        raise AssertionError("can't happen: it is in no conversation")
+                    self._conversation.insert(item, body.previous, is_open=True)
                     for waiting in self._in_conversation():
                         # It was asked for behind the same item, and comes behind this answer.
                         if waiting is not response and waiting.anchor == body.previous:
                             waiting.anchor = body.item_id
+            case ToolStarted():
+                response = self.responses[body.response_id]
+                response.outputs[body.output_index].is_run = True
+                response.ordinal += 1
             case OutputDone():
-                self.responses[body.response_id].ordinal += 1
-                if body.in_conversation:
+                response = self.responses[body.response_id]
+                response.outputs[body.output_index].done = body.item
+                response.ordinal += 1
+                if body.in_conversation and not isinstance(body.item, Reasoning):
                     self._conversation.close(body.item)
             case ResponseDone():
                 self.responses.pop(body.response_id).attempt.tell(_SIGNAL_OF_STATUS[body.status])
@@ -287,6 +295,14 @@ class Session:
             each.call_id for each in given if isinstance(each, FunctionCall)
         }
 
+    def approved(self, response_id: ResponseId) -> tuple[ApprovalRequest, ...]:
+        """Return the tools' calls that a response that is about to start has to run first.
+
+        Only one that answers the conversation runs any, and of those there is one at a time.
+        """
+        request = self.responses[response_id].request
+        return tuple(self._conversation.approved()) if request.answers_conversation else ()
+
     @property
     def is_running(self) -> bool:
         """Whether any response hasn't ended."""
@@ -332,7 +348,8 @@ class Session:
         command = submitted.command
         match command:
             case CreateItem():
-                return [ItemAdded(command.item, self._place(command), seq)]
+                place = admit(command, self._conversation, self.limits)
+                return [ItemAdded(command.item, place, seq)]
             case DeleteItem():
                 item = self._conversation.find(command.item_id)
                 if item is None:
@@ -358,45 +375,16 @@ class Session:
             case _:
                 assert_never(command)
 
-    def _place(self, command: CreateItem) -> ItemId | None:
-        item, conversation = command.item, self._conversation
-        if conversation.find(item.id) is not None:
-            raise Refusal("item_id_taken", f"An item {item.id!r} exists already.", param="item.id")
-        if (
-            conversation.size + item.size > self.limits.conversation_bytes
-            or len(conversation) >= self.limits.items
-        ):
-            raise _full(self.limits)
-        if isinstance(item, FunctionCall) and conversation.call(item.call_id) is not None:
-            raise Refusal(
-                "item_id_taken", f"A function call {item.call_id!r} exists already.", param="item.call_id"
-            )
-        if isinstance(item, FunctionOutput):
-            self._check_output(item)
-        return conversation.place(command.previous)
-
-    def _check_output(self, output: FunctionOutput) -> None:
-        """Refuse an output that belongs to no function call, or to one that has its output."""
-        call_id, conversation = output.call_id, self._conversation
-        call = conversation.call(call_id)
-        if call is None:
-            message = f"There is no function call {call_id!r} in the conversation."
-            raise Refusal("item_not_found", message, param="item.call_id")
-        if conversation.is_open(call):
-            message = "The function call is still being produced. Wait for its `response.output_item.done`."
-            raise Refusal("item_in_progress", message, param="item.call_id")
-        if (known := conversation.output_of(call_id)) is not None:
-            message = f"The function call {call_id!r} has its output already: {known}."
-            raise Refusal("function_call_answered", message, param="item.call_id")
-
     def _delete(self, item: Item, seq: int) -> list[Body]:
-        """Return what deletes an item; with a function call its output goes, which means nothing alone."""
-        deleted: list[Body] = [ItemDeleted(item.id, seq)]
-        if isinstance(item, FunctionCall) and self._conversation.call(item.call_id) == item.id:
-            output = self._conversation.output_of(item.call_id)
-            if output is not None:
-                deleted.insert(0, ItemDeleted(output, seq))
-        return deleted
+        """Return what deletes an item, and with it what means nothing alone."""
+        related = self._conversation.related(item)
+        if any(self._conversation.is_open(each) for each in related):
+            raise Refusal(
+                "item_in_progress",
+                "The call that belongs to the item is still running. Cancel its response first.",
+                param="item_id",
+            )
+        return [ItemDeleted(each, seq) for each in (*related, item.id)]
 
     def _begin(self, seq: int, command: CreateResponse, event_id: str | None) -> list[Body]:
         response_id, request = command.response_id, command.request
@@ -412,7 +400,7 @@ class Session:
                 )
             return [ResponseStarted(response_id, request, turn=seq)]
         if self._conversation.size >= self.limits.conversation_bytes:
-            raise _full(self.limits)
+            raise full(self.limits)
         active = self._in_conversation()
         if not active:
             return [ResponseStarted(response_id, request, turn=seq)]
@@ -460,53 +448,44 @@ class Session:
         item_id: ItemId,
         ordinal: int,
         *,
-        call: CallHead | None = None,
+        head: Head | None = None,
         index: int = 0,
         behind: ItemId | None = None,
     ) -> OutputStarted:
         """Return what begins an output of a response, as its entry *ordinal*.
 
-        *behind* is the response's output before it, directly behind which it belongs. A *call* whose
-        id was given to another one meanwhile, by a client perhaps, gets an id of its own.
+        *behind* is the output before it that isn't applied yet, directly behind which it belongs.
         """
         response = self.responses[response_id]
-        in_conversation = response.request.in_conversation
-        if call is not None and in_conversation and self._conversation.call(call.call_id) is not None:
-            call = CallHead(f"call_of_{item_id}", call.name)
-        previous = (behind or response.anchor) if in_conversation else None
-        return OutputStarted(
-            response_id, item_id, in_conversation, previous, ordinal, index, UNSET if call is None else call
-        )
+        return begun(response, behind or self._end_of(response), item_id, ordinal, head, index)
+
+    def _end_of(self, response: Response) -> ItemId | None:
+        """Return the last item of a response, or else that which it answers; None: there is none."""
+        for output in reversed(response.outputs):
+            if output.in_conversation and self._conversation.find(output.item_id) is not None:
+                return output.item_id  # others have been deleted since they ended
+        return response.anchor
+
+    def write(self, response_id: ResponseId, news: Iterable[Taken], ordinal: int) -> list[Body]:
+        """Return what a response's run has produced, as entries from *ordinal* on.
+
+        A function call whose id was given to another one meanwhile, by a client perhaps, gets its own.
+        """
+        response = self.responses[response_id]
+        if response.request.in_conversation:
+            known = len(response.outputs)
+            news = [taken if taken.index < known else self._renamed(taken) for taken in news]
+        return list(written(response, news, ordinal, self._end_of(response)))
+
+    def _renamed(self, taken: Taken) -> Taken:
+        head = taken.head
+        if isinstance(head, CallHead) and self._conversation.call(head.call_id) is not None:
+            return replace(taken, head=CallHead(f"call_of_{taken.item_id}", head.name))
+        return taken
 
     def finish(self, response_id: ResponseId, outcome: Outcome) -> Iterator[Body]:
         """Yield what ends a response. Everything it produced must have been applied."""
-        response = self.responses[response_id]
-        status, reason = outcome.status, outcome.reason
-        if response.attempt.state is AttemptState.CANCELLING and status != "interrupted":
-            # However the responder ended meanwhile: the client was told that it is cancelled.
-            status, reason = "cancelled", response.cancel_reason
-        items: list[Produced] = []
-        in_conversation = response.request.in_conversation
-        ordinal = response.ordinal
-        # All outputs end with the response: a call of one that was cut short is not for anybody to act on.
-        whole: Literal["completed", "incomplete"] = "completed" if status == "completed" else "incomplete"
-        for index, output in enumerate(response.outputs):
-            item = output.item(whole)
-            items.append(item)
-            yield OutputDone(response_id, item, in_conversation, output.previous, ordinal, index)
-            ordinal += 1
-        yield ResponseDone(
-            response_id,
-            status,
-            ordinal,
-            tuple(items),
-            reason,
-            outcome.failure if status in ("failed", "interrupted") else None,
-            outcome.usage,
-            response.request.metadata,
-            in_conversation,
-            response.merged,
-        )
+        return finished(self.responses[response_id], outcome)
 
     # Being moved.
 
@@ -551,14 +530,6 @@ class Session:
         return f"<Session {self.id} applied {self.applied}, {len(self.responses)} running>"
 
 
-def _full(limits: SessionLimits) -> Refusal:
-    return Refusal(
-        "conversation_full",
-        f"The conversation holds its {limits.conversation_bytes} bytes or {limits.items} items. "
-        "Delete items, or start a new session.",
-    )
-
-
 def _check_choice(choice: ToolChoice | UnsetType, tools: tuple[FunctionTool, ...], param: str) -> None:
     """Refuse the choice of a function that isn't there."""
     if isinstance(choice, NamedTool) and all(tool.name != choice.name for tool in tools):
@@ -579,4 +550,5 @@ def _changed(config: SessionConfig, change: UpdateConfig) -> SessionConfig:
         parallel_tool_calls=(
             config.parallel_tool_calls if change.parallel_tool_calls is UNSET else change.parallel_tool_calls
         ),
+        reasoning=config.reasoning if change.reasoning is UNSET else change.reasoning,
     )

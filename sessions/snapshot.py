@@ -12,7 +12,16 @@ from msgspec import UNSET, Struct, UnsetType
 from unbroken.sessions.entries import FORMAT, Refused, Submitted
 from unbroken.sessions.errors import UnknownFormat
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId
-from unbroken.sessions.items import CallHead, Item, ResponseRequest, SessionConfig
+from unbroken.sessions.items import (
+    ApprovalHead,
+    CallHead,
+    Item,
+    Produced,
+    ReasoningHead,
+    ResponseRequest,
+    SessionConfig,
+    ToolHead,
+)
 from unbroken.sessions.response import Response, ResponseOutput
 from unbroken.sessions.turn import Attempt, AttemptState
 
@@ -26,15 +35,39 @@ class OutputState(Struct, frozen=True):
     previous: ItemId | None
     call: CallHead | None
     text: str
+    head: ReasoningHead | ToolHead | ApprovalHead | UnsetType = UNSET
+    in_conversation: bool | UnsetType = UNSET
+    """Unset: as its response."""
+    is_run: bool | UnsetType = UNSET
+    done: Produced | UnsetType = UNSET
 
     @classmethod
     def of(cls, output: ResponseOutput) -> OutputState:
         """Return the state of *output*."""
-        return cls(output.item_id, output.previous, output.call, output.text)
+        head = output.head
+        call = head if isinstance(head, CallHead) else None
+        return cls(
+            output.item_id,
+            output.previous,
+            call,
+            output.text,
+            UNSET if head is None or isinstance(head, CallHead) else head,
+            output.in_conversation,
+            output.is_run or UNSET,
+            UNSET if output.done is None else output.done,
+        )
 
-    def output(self) -> ResponseOutput:
-        """Return the output that this is the state of."""
-        return ResponseOutput(self.item_id, self.previous, self.call, [self.text] if self.text else [])
+    def output(self, request: ResponseRequest) -> ResponseOutput:
+        """Return the output that this is the state of, in a response to *request*."""
+        return ResponseOutput(
+            self.item_id,
+            self.previous,
+            self.call if self.head is UNSET else self.head,
+            [self.text] if self.text else [],
+            request.in_conversation if self.in_conversation is UNSET else self.in_conversation,
+            self.is_run is True,
+            None if self.done is UNSET else self.done,
+        )
 
 
 class RunningState(Struct, frozen=True):
@@ -57,6 +90,8 @@ class RunningState(Struct, frozen=True):
     further: list[OutputState] = []
     anchor: ItemId | UnsetType | None = UNSET
     requests: tuple[str, ...] | UnsetType = UNSET
+    outputs: list[OutputState] | UnsetType = UNSET
+    """Of all outputs. Unset: they are the first and the further ones."""
 
     @classmethod
     def of(cls, response: Response) -> RunningState:
@@ -77,16 +112,17 @@ class RunningState(Struct, frozen=True):
             "" if first is None else first.text,
             response.cancel_reason,
             None if first is None else first.call,
-            outputs[1:],
+            [],
             response.anchor,
             response.requests,
+            outputs,
         )
 
     def response(self, last: ItemId | None) -> Response:
         """Return the response that this is the state of; *last* is the conversation's last item."""
-        outputs = [each.output() for each in self.further]
-        if self.item_id is not None:
-            outputs.insert(0, OutputState(self.item_id, self.previous, self.call, self.text).output())
+        states = list(self.further) if self.outputs is UNSET else self.outputs
+        if self.outputs is UNSET and self.item_id is not None:
+            states.insert(0, OutputState(self.item_id, self.previous, self.call, self.text))
         return Response(
             Attempt(self.id, self.state),
             self.request,
@@ -95,7 +131,7 @@ class RunningState(Struct, frozen=True):
             started_at=self.started_at,
             ordinal=self.ordinal,
             handle=self.handle,
-            outputs=outputs,
+            outputs=[each.output(self.request) for each in states],
             cancel_reason=self.cancel_reason,
             anchor=last if self.anchor is UNSET else self.anchor,
             requests=self.requests,

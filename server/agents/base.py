@@ -5,6 +5,8 @@ An agent is given a :class:`TurnInput` and yields what it produces, in order:
 - ``str``: a piece of the answer. It may be empty, and of any length.
 - :class:`FunctionCallPiece`: a piece of a call of one of the turn's tools, which the client runs.
   Calls may be produced after or beside text, and several at once.
+- :class:`ReasoningPiece`: a piece of what the model thinks. Shown to sessions that asked for it; counts as
+  a piece of the answer.
 - :class:`Working`: nothing yet, but alive (for example waiting in a queue).
 - :class:`Usage`: the bill. At most once; the last one counts.
 - :class:`Handle`: the upstream's own name for this response, for :meth:`Reattaching.reattach`.
@@ -47,13 +49,12 @@ from unbroken.sessions.items import (
     FunctionCall,
     FunctionOutput,
     FunctionTool,
-    Item,
     Message,
     NamedTool,
     ToolChoice,
     Usage,
 )
-from unbroken.sessions.responder import Finish, FunctionCallPiece, Handle, Output, Working
+from unbroken.sessions.responder import Finish, FunctionCallPiece, Handle, ReasoningPiece, Working
 
 __all__ = [
     "Agent",
@@ -68,9 +69,10 @@ __all__ = [
     "FunctionOutput",
     "FunctionTool",
     "Handle",
-    "Item",
     "Message",
     "NamedTool",
+    "Prompted",
+    "ReasoningPiece",
     "Reattaching",
     "ToolChoice",
     "TurnInput",
@@ -87,6 +89,10 @@ __all__ = [
 ]
 
 
+Prompted: TypeAlias = Message | FunctionCall | FunctionOutput
+"""What a model is shown of a conversation. Calls of the server's tools are function calls with outputs."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnInput:
     """Everything an agent needs to know of a turn."""
@@ -100,7 +106,7 @@ class TurnInput:
     """The name the client asked for, already checked; ``default`` has been resolved."""
     instructions: str
     """The system prompt. May be empty."""
-    items: tuple[Item, ...]
+    items: tuple[Prompted, ...]
     """The conversation, oldest first: messages, function calls, and what they returned. An
     incomplete call was cut short. May be empty."""
     tools: tuple[FunctionTool, ...] = ()
@@ -110,6 +116,8 @@ class TurnInput:
     """Whether several may be called at once. None: nobody has said."""
     max_output_tokens: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    shows_reasoning: bool = False
+    """Whether the client sees reasoning: then an answer begins with it."""
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -117,7 +125,7 @@ class TurnInput:
         return tuple(item for item in self.items if isinstance(item, Message))
 
 
-AgentOutput: TypeAlias = Output
+AgentOutput: TypeAlias = str | FunctionCallPiece | ReasoningPiece | Working | Usage | Handle | Finish
 
 
 class Agent(Protocol):

@@ -24,6 +24,7 @@ from unbroken.server.agents.base import (
     AgentOutput,
     Finish,
     Handle,
+    ReasoningPiece,
     Reattaching,
     TurnInput,
     UpstreamRejected,
@@ -231,6 +232,8 @@ class _Attempt:
                             held.append(output)
                         case "":
                             pass
+                        case ReasoningPiece() if not self._turn.shows_reasoning:
+                            yield Working()
                         case _:
                             self._begin()
                             held.append(output)

@@ -25,9 +25,10 @@ from unbroken.server.agents.base import (
     FunctionCallPiece,
     FunctionOutput,
     FunctionTool,
-    Item,
     Message,
     NamedTool,
+    Prompted,
+    ReasoningPiece,
     ToolChoice,
     TurnInput,
     UpstreamMalformed,
@@ -161,7 +162,7 @@ class OpenAIAgent:
         return "max_completion_tokens" if is_openai else "max_tokens"
 
 
-def _wire_messages(items: tuple[Item, ...]) -> list[dict[str, Any]]:
+def _wire_messages(items: tuple[Prompted, ...]) -> list[dict[str, Any]]:
     wire: list[dict[str, Any]] = []
     for item in items:
         match item:
@@ -210,6 +211,10 @@ class _ToolCall(msgspec.Struct):
 
 class _Delta(msgspec.Struct):
     content: str | None = None
+    # The first in DeepSeek, SGLang, llama.cpp and older vLLM, the second in OpenRouter, Groq and newer vLLM.
+    reasoning_content: str | None = None
+    # In some servers an object, by the same name.
+    reasoning: Any = None
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
 
@@ -283,7 +288,7 @@ class _Answer:
         except (msgspec.MsgspecError, UnicodeDecodeError, EventTooLong) as error:
             _log.warning("upstream sent a malformed stream", error=type(error).__name__)
             raise UpstreamMalformed from None
-        if is_silent:  # a heartbeat, reasoning, the role
+        if is_silent:  # a heartbeat, the role
             yield Working()
 
     def _read(self, event: Event) -> Iterator[AgentOutput]:
@@ -301,6 +306,9 @@ class _Answer:
             return
         choice = chunk.choices[0]  # only one was asked for
         if choice.delta is not None:
+            thought = choice.delta.reasoning_content or choice.delta.reasoning
+            if thought and isinstance(thought, str):
+                yield ReasoningPiece(thought)
             if choice.delta.content:
                 yield choice.delta.content
             if choice.delta.refusal:

@@ -37,6 +37,7 @@ from unbroken.server.agents.base import (
     Finish,
     FunctionCallPiece,
     Handle,
+    ReasoningPiece,
     TurnInput,
     Usage,
     Working,
@@ -47,7 +48,7 @@ __all__ = ["AgentFunction", "InvalidTarget", "PythonAgent"]
 AgentFunction: TypeAlias = Callable[[TurnInput], AsyncGenerator[AgentOutput, None]]
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
-_OUTPUT_TYPES: Final = (str, FunctionCallPiece, Working, Usage, Handle, Finish)
+_OUTPUT_TYPES: Final = (str, FunctionCallPiece, ReasoningPiece, Working, Usage, Handle, Finish)
 
 
 class InvalidTarget(AgentError):
@@ -133,7 +134,7 @@ class PythonAgent:
                         "agent function yielded what it may not",
                         agent=self._target,
                         yielded=type(output).__name__,
-                        allowed="str, FunctionCallPiece, Working, Usage, Handle, Finish",
+                        allowed="str, FunctionCallPiece, ReasoningPiece, Working, Usage, Handle, Finish",
                     )
                     raise AgentError
                 yield output

@@ -2,8 +2,10 @@
 
 The API in short: events with a ``type`` and a ``sequence_number``. First
 ``response.created``, with the response's id; text in
-``response.output_text.delta``; a function call in ``response.output_item.added``
-and ``response.function_call_arguments.delta``; the last is ``response.completed``,
+``response.output_text.delta``; reasoning, or a summary of it, in
+``response.reasoning_text.delta`` or ``response.reasoning_summary_text.delta``;
+a function call in ``response.output_item.added`` and
+``response.function_call_arguments.delta``; the last is ``response.completed``,
 ``response.incomplete`` or ``response.failed``, with the whole response and the
 bill in it, or a flat ``error``. Whatever else comes is a sign of life. Seen in
 other servers and allowed for: ``[DONE]`` at the end, an ``error`` object as in
@@ -26,6 +28,7 @@ from unbroken.server.agents.base import (
     Finish,
     FunctionCallPiece,
     Handle,
+    ReasoningPiece,
     UpstreamCut,
     UpstreamMalformed,
     UpstreamReportedError,
@@ -129,6 +132,8 @@ class ResponseAnswer:
         self._decode = msgspec.json.Decoder(_Event).decode
         self._offset = offset
         self._characters = 0  # of text that were read, from the response's start
+        self._thoughts = 0  # characters of reasoning that were read
+        self._known_thoughts = 0  # that another stream has passed on
         self._halves = Halves()
         self._calls: list[_Call] = []  # in the order in which they began
         self._call_at: dict[int, _Call] = {}  # the latest, by its place among the response's items
@@ -145,7 +150,11 @@ class ResponseAnswer:
     def position(self) -> int:
         """How much has been passed on, from the response's start. Grows with each output."""
         calls = self._call_positions()
-        return self._text_position + sum(calls) + len(calls)
+        return self._text_position + self._thought_position + sum(calls) + len(calls)
+
+    @property
+    def _thought_position(self) -> int:
+        return max(self._known_thoughts, self._thoughts)
 
     @property
     def _text_position(self) -> int:
@@ -170,6 +179,7 @@ class ResponseAnswer:
         answer = ResponseAnswer(
             response_id=self.response_id, offset=self._text_position, calls=self._call_positions()
         )
+        answer._known_thoughts = self._thought_position
         answer.is_resumed = True
         return answer
 
@@ -193,7 +203,7 @@ class ResponseAnswer:
         except (msgspec.MsgspecError, UnicodeDecodeError, EventTooLong) as error:
             _log.warning("upstream sent a malformed stream", error=type(error).__name__)
             raise UpstreamMalformed from None
-        if is_silent:  # a heartbeat, reasoning, the beginning of an item
+        if is_silent:  # a heartbeat, the beginning of an item
             yield Working()
 
     def _read(self, event: Event) -> Iterator[AgentOutput]:
@@ -208,6 +218,9 @@ class ResponseAnswer:
             case "response.output_text.delta" | "response.refusal.delta":
                 if text := self._new_text(said.delta):
                     yield text
+            case "response.reasoning_text.delta" | "response.reasoning_summary_text.delta":
+                if thought := self._new_thought(said.delta):
+                    yield ReasoningPiece(thought)
             case "response.output_item.added" if said.item is not None and said.item.type == "function_call":
                 if (begun := self._begin_call(said.output_index, said.item)) is not None:
                     yield begun
@@ -236,6 +249,15 @@ class ResponseAnswer:
         delta = self._halves.join(None, delta)
         known = self._offset - self._characters
         self._characters += len(delta)
+        return delta if known <= 0 else delta[known:]
+
+    def _new_thought(self, delta: object) -> str:
+        """Return what of a piece of reasoning hasn't been passed on."""
+        if not isinstance(delta, str):
+            raise msgspec.ValidationError
+        delta = self._halves.join("thought", delta)
+        known = self._known_thoughts - self._thoughts
+        self._thoughts += len(delta)
         return delta if known <= 0 else delta[known:]
 
     def _begin_call(self, place: int, item: _Item) -> FunctionCallPiece | None:

@@ -31,9 +31,9 @@ from unbroken.server.agents.base import (
     FunctionOutput,
     FunctionTool,
     Handle,
-    Item,
     Message,
     NamedTool,
+    Prompted,
     ToolChoice,
     TurnInput,
     UpstreamCut,
@@ -217,7 +217,7 @@ class ResponsesAgent:
             _log.warning("upstream did not confirm a cancel", error=problem)
 
 
-def _wire_items(items: tuple[Item, ...]) -> list[dict[str, Any]]:
+def _wire_items(items: tuple[Prompted, ...]) -> list[dict[str, Any]]:
     wire: list[dict[str, Any]] = []
     for item in items:
         match item:

@@ -8,6 +8,7 @@ message, that is what is answered: ``Returned: ...``
 ======================================  ==============================================================
 ``/tokens N [DELAY_MS]``                N numbered words (``word1 word2 ...``), each after the delay
 ``/say TEXT``                           TEXT, in pieces of one word
+``/think TEXT``                         TEXT, in pieces of one word, as reasoning
 ``/call NAME [ARGUMENTS]``                a call of the function NAME with the rest of the line as arguments,
                                         or ``{}``; a line more of it is a call beside it
 ``/working N MS``                       N times: waits MS milliseconds and reports that work goes on
@@ -47,6 +48,7 @@ from unbroken.server.agents.base import (
     FunctionCallPiece,
     FunctionOutput,
     Message,
+    ReasoningPiece,
     TurnInput,
     UpstreamCut,
     UpstreamMalformed,
@@ -62,7 +64,7 @@ from unbroken.server.agents.base import (
 
 __all__ = ["BadScript", "ScriptedAgent", "answer_to"]
 
-_VERBS: Final = "/tokens /say /call /working /empty /fail /crash /stall /slow-close /length /filter"
+_VERBS: Final = "/tokens /say /think /call /working /empty /fail /crash /stall /slow-close /length /filter"
 _CALL_PIECE: Final = 8
 """Characters."""
 _ERRORS: Final = (
@@ -106,7 +108,7 @@ class _Raise:
     error: Exception
 
 
-_Step: TypeAlias = str | FunctionCallPiece | Working | Finish | _Pause | _Hang | _Raise
+_Step: TypeAlias = str | FunctionCallPiece | ReasoningPiece | Working | Finish | _Pause | _Hang | _Raise
 
 
 class ScriptedAgent:
@@ -180,10 +182,10 @@ class ScriptedAgent:
                         finish = step
                     case Working():
                         yield step
-                    case str() | FunctionCallPiece() if produced == turn.max_output_tokens:
+                    case str() | FunctionCallPiece() | ReasoningPiece() if produced == turn.max_output_tokens:
                         finish = Finish("max_output_tokens")
                         break
-                    case str() | FunctionCallPiece():
+                    case str() | FunctionCallPiece() | ReasoningPiece():
                         await asyncio.sleep(0)
                         produced += 1
                         yield step
@@ -248,6 +250,8 @@ def _perform(line: str, calls: Iterator[int]) -> Iterator[_Step]:
             return _paced(_words(_number(number)), _number(delay_ms) / 1000)
         case ["/say", _, *_]:
             return _split(line.split(maxsplit=1)[1])
+        case ["/think", _, *_]:
+            return map(ReasoningPiece, _split(line.split(maxsplit=1)[1]))
         case ["/call", name, *_]:
             rest = line.split(maxsplit=2)[2:]
             return _call(next(calls), name, rest[0] if rest else "{}")

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from string import ascii_letters, whitespace
 from typing import Final, Generic, TypeVar
 
-from unbroken.server.agents.base import ContextTooLong
-from unbroken.sessions.items import FunctionCall, Item, Message
+from unbroken.server.agents.base import ContextTooLong, Prompted
+from unbroken.sessions.items import FunctionCall, Message
 
 __all__ = ["MESSAGE_OVERHEAD_TOKENS", "CountTokens", "ItemT", "Window", "estimate_tokens", "fit"]
 
-ItemT = TypeVar("ItemT", bound=Item)
+ItemT = TypeVar("ItemT", bound=Prompted)
 """What a conversation is made of: messages alone, or any items."""
 
 CountTokens = Callable[[str], int]
@@ -121,16 +121,16 @@ def fit(
     )
 
 
-def _tokens_of(item: Item, count: CountTokens) -> int:
+def _tokens_of(item: Prompted, count: CountTokens) -> int:
     text = item.name + item.arguments if isinstance(item, FunctionCall) else item.text
     return count(text) + MESSAGE_OVERHEAD_TOKENS
 
 
-def _role_of(item: Item) -> str | None:
+def _role_of(item: Prompted) -> str | None:
     return item.role if isinstance(item, Message) else None
 
 
-def _turns_newest_first(messages: Sequence[Item], leading: int) -> list[tuple[int, int]]:
+def _turns_newest_first(messages: Sequence[Prompted], leading: int) -> list[tuple[int, int]]:
     """Return the half-open ranges of the turns after the *leading* system messages, newest first."""
     starts = [index for index in range(leading, len(messages)) if _role_of(messages[index]) == "user"]
     if leading < len(messages) and (not starts or starts[0] != leading):

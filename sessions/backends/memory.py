@@ -199,6 +199,7 @@ def _batches(piece: Slice) -> list[Entry]:
                 piece.output_index,
                 piece.content_index,
                 piece.call_id,
+                piece.kind,
             )
             entries.append(Entry(piece.seq + start, piece.nonces[start], body))  # type: ignore[arg-type]
             start = index

@@ -256,14 +256,17 @@ class FakeUpstream:
         is_done_sent: bool = True,
         framing: Framing | None = None,
         gate: asyncio.Event | None = None,
+        thoughts: Sequence[str] = (),
     ) -> None:
-        """Answer with *pieces*, *delay* seconds before each, after *gate* was set."""
+        """Answer with *pieces*, *delay* seconds before each, after *gate* was set; *thoughts* come first."""
 
         async def script(wire: Wire) -> None:
             wire.framing = framing or Framing()
             if gate is not None:
                 await gate.wait()
             await wire.begin()
+            for thought in thoughts:
+                await wire.event(wire.dialect.reasoning(thought))
             for piece in pieces:
                 if delay:
                     await asyncio.sleep(delay)
@@ -359,13 +362,14 @@ class FakeUpstream:
         how: Literal["reset", "end"] = "reset",
         finish_reason: str | None = "stop",
         calls: Sequence[tuple[str, Sequence[str]]] = (),
+        thoughts: Sequence[str] = (),
     ) -> Kept:
-        """Answer with *pieces* and *calls*, and hold the response: it can be read by its id, from any place.
+        """Answer with *thoughts*, *pieces* and *calls*, and hold the response.
 
-        Its streams, the first one included, are cut after so many events each.
+        It can be read by its id, from any place. Its streams are cut after so many events each.
         """
         dialect = ResponsesDialect(response_id)
-        payloads = [*dialect.opening(), *map(dialect.text, pieces)]
+        payloads = [*dialect.opening(), *map(dialect.reasoning, thoughts), *map(dialect.text, pieces)]
         for index, (name, arguments) in enumerate(calls):
             payloads.append(dialect.call(index, name, f"call_{index}"))
             payloads += [dialect.arguments(index, piece) for piece in arguments]

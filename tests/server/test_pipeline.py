@@ -13,7 +13,15 @@ from unbroken.server.agents.base import AgentNotReady, AgentOutput, TurnInput, U
 from unbroken.server.metrics import Metrics
 from unbroken.server.pipeline import Pipeline
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
-from unbroken.sessions.items import Message, ResponseRequest, SessionConfig, Text, Usage
+from unbroken.sessions.items import (
+    FunctionTool,
+    Message,
+    NamedTool,
+    ResponseRequest,
+    SessionConfig,
+    Text,
+    Usage,
+)
 from unbroken.sessions.responder import Finish, Handle, Output, Turn, Working
 
 MESSAGES: Final = (Message(ItemId("u1"), "user", (Text("hi"),)),)
@@ -70,7 +78,7 @@ class Scripted:
 
 
 async def test_what_the_agent_says_goes_through_as_it_is() -> None:
-    said: list[Output] = [Working(), Handle("h"), "", "a", Usage(1, 2), "b", Finish("content_filter")]
+    said: list[AgentOutput] = [Working(), Handle("h"), "", "a", Usage(1, 2), "b", Finish("content_filter")]
 
     assert [output async for output in Scripted(*said).answers()] == said
 
@@ -118,6 +126,18 @@ async def test_several_calls_at_once_are_as_the_response_says_or_else_the_sessio
 
     assert agent.given is not None
     assert agent.given.parallel_tool_calls == given
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_choice_of_a_tool_that_is_gone_by_now_is_none(is_there: bool) -> None:
+    """A response that waits was asked for when the session had other tools."""
+    agent = Scripted()
+    config = SessionConfig("m", tools=(FunctionTool("f" if is_there else "g"),))
+    async for _ in agent.answers(turn(config, ResponseRequest(tool_choice=NamedTool("f")))):
+        pass
+
+    assert agent.given is not None
+    assert agent.given.tool_choice == (NamedTool("f") if is_there else "auto")
 
 
 @pytest.mark.parametrize("instructions", ["be brief", ""])

@@ -25,7 +25,7 @@ from unbroken.sessions.entries import (
 )
 from unbroken.sessions.errors import UnknownFormat
 from unbroken.sessions.ids import ItemId, Nonce, ResponseId, SessionId
-from unbroken.sessions.items import CallHead, FunctionTool, Item, NamedTool
+from unbroken.sessions.items import CallHead, FunctionTool, Head, Item, NamedTool, Produced, ToolCall
 from unbroken.sessions.session import Session, SessionLimits
 
 RECORDED: Final = Path(__file__).parent / "data" / "log_v1.jsonl"
@@ -38,6 +38,8 @@ RECORDED_CALLS: Final = RECORDED.with_name("log_v1_calls.jsonl")
 
 RECORDED_MERGED: Final = RECORDED.with_name("log_v1_merged.jsonl")
 """What version 1 wrote once requests could be merged, and answers truncated. Never changed either."""
+RECORDED_TOOLS: Final = RECORDED.with_name("log_v1_tools.jsonl")
+"""What version 1 wrote once there were reasoning, the server's tools, and approvals. Never changed either."""
 
 
 def recorded() -> list[bytes]:
@@ -52,17 +54,37 @@ def recorded_merged() -> list[bytes]:
     return RECORDED_MERGED.read_bytes().splitlines()
 
 
+def recorded_tools() -> list[bytes]:
+    return RECORDED_TOOLS.read_bytes().splitlines()
+
+
+def all_recorded() -> list[bytes]:
+    return recorded() + recorded_calls() + recorded_merged() + recorded_tools()
+
+
+def everything() -> list[Body]:
+    return [decode_entry(line).body for line in all_recorded()]
+
+
 def test_what_format_1_wrote_is_read_and_written_the_same() -> None:
-    for line in recorded() + recorded_calls() + recorded_merged():
+    for line in all_recorded():
         assert encode_entry(decode_entry(line)) == line
 
 
-def test_the_second_record_holds_every_kind_of_item() -> None:
+def test_the_records_hold_every_kind_of_item_and_output() -> None:
+    added = [body.item for body in everything() if isinstance(body, ItemAdded)]
+    produced = [body.item for body in everything() if isinstance(body, OutputDone)]
+    heads = [body.head for body in everything() if isinstance(body, OutputStarted)]
+
+    assert {type(item) for item in (*added, *produced)} == {*get_args(Item), *get_args(Produced)}
+    assert {type(item) for item in produced} == set(get_args(Produced))
+    assert {type(head) for head in heads if head is not UNSET} == {*get_args(Head)} - {CallHead}
+
+
+def test_the_second_record_holds_calls_and_tools() -> None:
     bodies = [decode_entry(line).body for line in recorded_calls()]
-    items = [body.item for body in bodies if isinstance(body, ItemAdded | OutputDone)]
     (config,) = [body.config for body in bodies if isinstance(body, ConfigUpdated)]
 
-    assert {type(item) for item in items} == set(get_args(Item))
     assert config.tools == (FunctionTool("f", "A function.", {"type": "object"}), FunctionTool("g"))
     assert config.tool_choice == NamedTool("f")
     (started,) = [body for body in bodies if isinstance(body, OutputStarted) and body.output_index == 1]
@@ -106,8 +128,28 @@ def test_the_third_record_makes_a_session_wherever_it_is_cut() -> None:
         assert [item.text for item in session.items()] == ["hi", "Well", "and", "So"]
 
 
+def test_the_fourth_record_makes_a_session_wherever_it_is_cut() -> None:
+    limits = SessionLimits()
+    entries = [decode_entry(line) for line in recorded_tools()]
+    for place in range(len(entries)):
+        session = Session(SessionId("s"), limits)
+        for entry in entries[:place]:
+            session.apply(entry)
+        standing = session.standing()
+        session = Session.restore(session.id, limits, session.snapshot())
+        assert session.standing() == standing
+        for entry in entries[place:]:
+            session.apply(entry)
+
+        calls = [item for item in session.items() if isinstance(item, ToolCall)]
+        assert [call.output for call in calls] == ["rain", None, None, "sent"]
+        assert [call.error is None for call in calls] == [True, False, False, True]
+        assert calls[-1].approval is not None
+        assert not session.is_running
+
+
 def test_the_records_hold_every_kind_of_entry_and_command() -> None:
-    bodies = [decode_entry(line).body for line in recorded() + recorded_merged()]
+    bodies = everything()
 
     assert {type(body) for body in bodies} == set(get_args(Body))
     assert {type(body.command) for body in bodies if isinstance(body, Submitted)} == set(get_args(Command))

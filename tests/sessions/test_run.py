@@ -15,7 +15,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.responder import ManualResponder, ManualTurn
 from tests.sessions.conversation import settle
 from unbroken.sessions.errors import ResponderError
-from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
+from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import CallHead, ResponseRequest, SessionConfig, Usage
 from unbroken.sessions.responder import Finish, FunctionCallPiece, Handle, Output, Responder, Turn, Working
 from unbroken.sessions.response import Outcome
@@ -41,7 +41,7 @@ class Bench:
         self.notified = 0
         self.tasks: list[asyncio.Task[None]] = []
         limits = limits or RunLimits()
-        self.run = Run(ResponseId("r1"), ItemId("i1"), limits, self.clock, self.notify)
+        self.run = Run(ResponseId("r1"), limits, self.clock, self.notify)
 
     def notify(self) -> None:
         self.notified += 1
@@ -74,7 +74,11 @@ class Bench:
         return self.run.outcome
 
     def text(self) -> str:
-        return "".join(self.run.take())
+        return "".join(self.take())
+
+    def take(self) -> list[str]:
+        """Return the new pieces of all outputs."""
+        return [piece for taken in self.run.take() for piece in taken.pieces]
 
     async def close(self) -> None:
         for task in self.tasks:
@@ -100,11 +104,11 @@ def code_of(outcome: Outcome) -> str | None:
 async def test_pieces_are_kept_until_they_are_taken(bench: Bench) -> None:
     await bench.start()
     await bench.say("a", "", "bc")
-    assert bench.run.take() == ["a", "bc"]
-    assert bench.run.take() == []
+    assert bench.take() == ["a", "bc"]
+    assert bench.take() == []
 
     await bench.say("d")
-    assert bench.run.take() == ["d"]
+    assert bench.take() == ["d"]
 
 
 async def test_every_piece_is_told_of(bench: Bench) -> None:
@@ -144,7 +148,7 @@ async def test_an_answer_that_just_ends_has_completed(bench: Bench) -> None:
     await bench.say("a")
 
     assert await bench.end() == Outcome(status="completed")
-    assert bench.run.take() == ["a"], "what was said before the end is still there to be taken"
+    assert bench.take() == ["a"], "what was said before the end is still there to be taken"
     assert bench.clock.pending == 0
 
 
@@ -174,14 +178,12 @@ async def test_the_responder_waits_when_nobody_takes(bench: Bench) -> None:
     """A store that is slow must not let an answer pile up in memory."""
     await bench.start()
     await bench.say(*map(str, range(600)))
-    assert len(bench.run.pieces) == 256
-
-    taken = bench.run.take()
-    await settle()
-    assert len(bench.run.pieces) == 256
-    taken += bench.run.take()
-    await settle()
-    taken += bench.run.take()
+    taken: list[str] = []
+    for held in (256, 256, 88):
+        pieces = bench.take()
+        assert len(pieces) == held
+        taken += pieces
+        await settle()
     assert taken == [str(n) for n in range(600)]
 
 
@@ -389,7 +391,7 @@ async def test_a_responder_that_swallows_the_cancel_is_left_at_its_next_piece(be
     await bench.say("late")
 
     assert bench.run.outcome == CANCELLED
-    assert bench.run.take() == []
+    assert bench.take() == []
     assert bench.turn.is_closed
 
 
@@ -416,7 +418,7 @@ async def test_a_responder_that_does_not_stop_is_not_waited_for(how: str) -> Non
     held.set()
     await bench.say("late")
     assert bench.run.outcome == CANCELLED
-    assert bench.run.take() == [], "nothing is taken from it any more"
+    assert bench.take() == [], "nothing is taken from it any more"
     assert bench.notified == before
     assert all(task.done() for task in bench.tasks)
 
@@ -614,16 +616,16 @@ async def test_outputs_are_taken_in_the_order_in_which_they_began() -> None:
     bench = Bench()
     await bench.start()
     await bench.say(FunctionCallPiece(3, "{", "k", "f"), "text", FunctionCallPiece(1, "", "", "g"))
-    (_, f, begun), (item_id, none, text), (_, g, silent) = bench.run.take_all()
+    f, text, g = bench.run.take()
     await bench.say(FunctionCallPiece(3, "}"))
-    again = bench.run.take_all()
+    (again,) = bench.run.take()
 
-    assert (f, begun) == (CallHead("k", "f"), ["{"])
-    assert (item_id, none, text) == ("i1", None, ["text"])
-    assert g is not None
-    assert (g.name, silent) == ("g", [])
-    assert g.call_id.startswith("call_")
-    assert [pieces for _, _, pieces in again] == [["}"], [], []]
+    assert (f.index, f.head, f.pieces, f.is_ended) == (0, CallHead("k", "f"), ["{"], False)
+    assert (text.index, text.head, text.pieces, text.is_ended) == (1, None, ["text"], True)
+    assert isinstance(g.head, CallHead)
+    assert (g.index, g.head.name, g.pieces) == (2, "g", [])
+    assert g.head.call_id.startswith("call_")
+    assert (again.index, again.item_id, again.pieces) == (0, f.item_id, ["}"])
     assert not bench.run.has_news
     assert (await bench.end()).status == "completed"
 
@@ -635,7 +637,7 @@ async def test_no_two_calls_have_one_name() -> None:
     await bench.say(
         *(FunctionCallPiece(n, "", name, "f") for n, name in enumerate(["taken", "k", "k", "\n"]))
     )
-    ids = [head.call_id for _, head, _ in bench.run.take_all() if head is not None]
+    ids = [taken.head.call_id for taken in bench.run.take() if isinstance(taken.head, CallHead)]
 
     assert ids[1] == "k"
     assert len({"taken", *ids}) == 5
@@ -658,7 +660,7 @@ async def test_calls_and_text_share_the_bound() -> None:
     await bench.say("x" * 80, FunctionCallPiece(0, "{" + 9 * "y", "k", "f"))
 
     assert (bench.outcome.status, bench.outcome.reason) == ("incomplete", "max_output_tokens")
-    assert [pieces for _, _, pieces in bench.run.take_all()] == [["x" * 80], ["{" + 7 * "y"]]
+    assert [taken.pieces for taken in bench.run.take()] == [["x" * 80], ["{" + 7 * "y"]]
 
 
 async def test_more_calls_than_there_is_room_for_are_not_begun() -> None:
@@ -667,7 +669,7 @@ async def test_more_calls_than_there_is_room_for_are_not_begun() -> None:
     await bench.say(*(FunctionCallPiece(n, "", "", "f") for n in range(9)))
 
     assert bench.outcome.status == "incomplete"
-    assert len(bench.run.take_all()) == 2
+    assert len(bench.run.take()) == 2
 
 
 async def test_pieces_of_calls_wait_for_the_store_too() -> None:
@@ -675,7 +677,7 @@ async def test_pieces_of_calls_wait_for_the_store_too() -> None:
     await bench.start()
     await bench.say(*(FunctionCallPiece(0, "x", "k", "f") for _ in range(600)))
     taken = 0
-    while pieces := [piece for _, _, each in bench.run.take_all() for piece in each]:
+    while pieces := bench.take():
         assert len(pieces) <= 256
         taken += len(pieces)
         await settle()
@@ -693,7 +695,7 @@ async def test_a_call_without_arguments_has_empty_ones(silence: tuple[str, ...])
     await bench.say(*(FunctionCallPiece(0, piece) for piece in silence))
     await bench.end()
 
-    assert [pieces for _, _, pieces in bench.run.take_all()] == [["text"], ["{}"], ["[1]"]]
+    assert [taken.pieces for taken in bench.run.take()] == [["text"], ["{}"], ["[1]"]]
 
 
 async def test_a_call_that_was_cut_short_is_given_no_arguments() -> None:
@@ -702,7 +704,7 @@ async def test_a_call_that_was_cut_short_is_given_no_arguments() -> None:
     await bench.say(FunctionCallPiece(0, "", "k", "f"), Finish("max_output_tokens"))
     await bench.end()
 
-    assert [pieces for _, _, pieces in bench.run.take_all()] == [[]]
+    assert [taken.pieces for taken in bench.run.take()] == [[]]
 
 
 async def test_surrogates_are_joined_within_each_output() -> None:
@@ -712,4 +714,4 @@ async def test_surrogates_are_joined_within_each_output() -> None:
     await bench.say("\ud83d", call, "\ude00", FunctionCallPiece(0, "\ude00"), FunctionCallPiece(0, "\ud83d"))
     await bench.end()
 
-    assert sorted("".join(pieces) for _, _, pieces in bench.run.take_all()) == ["😀", "😀\ufffd"]
+    assert ["".join(taken.pieces) for taken in bench.run.take()] == ["\ufffd", "😀\ufffd", "\ufffd"]

@@ -765,7 +765,7 @@ def test_what_stands_shows_a_response_that_has_said_nothing_and_none_that_waits(
     (shown,) = told.session.standing()
 
     assert isinstance(shown, Ongoing)
-    assert (shown.response_id, shown.item_id, shown.in_conversation) == ("r1", None, True)
+    assert (shown.response_id, shown.output, shown.request.in_conversation) == ("r1", None, True)
 
 
 def test_the_oldest_running_response_marks_what_the_log_must_keep() -> None:
@@ -902,6 +902,14 @@ def test_a_session_restored_at_any_moment_goes_on_as_the_first_would(
         assert first.step(step) == second.step(step)
     assert second.session.snapshot() == first.session.snapshot()
     assert second.session.standing() == first.session.standing()
+
+
+def test_an_answer_of_nothing_but_an_empty_piece_ends_alike_after_a_restore() -> None:
+    first, second = told_in("starting"), Told()
+    first.produce("r1", "")
+    second.session = Session.restore(ID, first.session.limits, first.session.snapshot())
+
+    assert first.end("r1") == second.end("r1")
 
 
 @given(st.sampled_from(Concurrency), steps)

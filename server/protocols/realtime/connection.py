@@ -103,14 +103,17 @@ class RealtimeConnection:
             session["unbroken"]["resumed"] = resumed
         frames: list[Frame] = [{"type": "session.created", "session": session}]
         previous: str | None = None
+        begun: set[str] = set()  # the responses of which something has been shown
         for shown in preamble:
             if not isinstance(shown, Ongoing):
                 frames.append(item_frame("conversation.item.added", shown, previous))
                 frames.append(item_frame("conversation.item.done", shown, previous))
                 previous = shown.id
             else:
-                frames += self._encoder.ongoing(shown, previous)
-                previous = shown.item_id if shown.in_conversation else previous
+                is_first = shown.response_id not in begun
+                frames += self._encoder.ongoing(shown, previous, is_first=is_first)
+                begun.add(shown.response_id)
+                previous = shown.item_id or previous
         for frame in frames[:-1]:
             yield orjson.dumps({**frame, "event_id": _unplaced_id()})
         yield self.own(frames[-1])

@@ -38,6 +38,7 @@ from unbroken.sessions.entries import (
 )
 from unbroken.sessions.ids import ItemId, new_item_id, new_response_id
 from unbroken.sessions.items import (
+    ApprovalResponse,
     Concurrency,
     FunctionCall,
     FunctionOutput,
@@ -73,6 +74,9 @@ _MOST_TOOLS: Final = 128
 
 _MOST_TOOL_BYTES: Final = 48 * 1024
 """That all tools together may have, as JSON."""
+
+_MOST_REASON: Final = 2048
+"""Characters of why a call was approved of, or not."""
 
 _MOST_WORDS: Final = 200
 """Characters of what is said to be wrong with an event."""
@@ -215,6 +219,8 @@ def command_of(
                 return _update(event, most_tokens)
             case ItemCreate():
                 previous = event.previous_item_id
+                if event.item.type == "mcp_approval_response":
+                    return CreateItem(_approval(event.item, "item"), previous)
                 return CreateItem(_item(event.item, "item"), previous)
             case ItemDelete():
                 return DeleteItem(event.item_id)
@@ -261,6 +267,7 @@ def _update(event: SessionUpdate, most_tokens: int | None) -> UpdateConfig:
             else _tool_choice(wanted.tool_choice or "auto", "session.tool_choice")
         ),
         parallel_tool_calls=wanted.parallel_tool_calls,
+        reasoning=UNSET if extension is None else extension.reasoning,
     )
 
 
@@ -409,12 +416,7 @@ def _capped(tokens: int | None, most: int | None) -> int | None:
 
 
 def _item(item: ItemParam, param: str) -> Item:
-    if item.id is not None:
-        _check_name(item.id, f"{param}.id", None)
-        if item.id == "root":
-            message = "`root` is what the beginning of the conversation is called. Give the item another id."
-            raise DecodeError("invalid_event", message, param=f"{param}.id")
-    item_id = new_item_id() if item.id is None else ItemId(item.id)
+    item_id = _item_id(item, param)
     match item.type:
         case "message":
             return _message(item, item_id, param)
@@ -428,9 +430,30 @@ def _item(item: ItemParam, param: str) -> Item:
             raise DecodeError(
                 "unsupported_item",
                 f"Items of type {item.type[:64]!r} aren't supported. "
-                "Send a `message`, `function_call` or `function_call_output`.",
+                "Send a `message`, `function_call`, `function_call_output` or `mcp_approval_response`.",
                 param=f"{param}.type",
             )
+
+
+def _item_id(item: ItemParam, param: str) -> ItemId:
+    if item.id is not None:
+        _check_name(item.id, f"{param}.id", None)
+        if item.id == "root":
+            message = "`root` is what the beginning of the conversation is called. Give the item another id."
+            raise DecodeError("invalid_event", message, param=f"{param}.id")
+    return new_item_id() if item.id is None else ItemId(item.id)
+
+
+def _approval(item: ItemParam, param: str) -> ApprovalResponse:
+    request_id = _required(item.approval_request_id, f"{param}.approval_request_id")
+    _check_name(request_id, f"{param}.approval_request_id", None)
+    if item.approve is None:
+        message = "The item needs an `approve`, `true` or `false`."
+        raise DecodeError("invalid_event", message, param=f"{param}.approve")
+    if item.reason is not None and len(item.reason) > _MOST_REASON:
+        message = f"`reason` takes up to {_MOST_REASON} characters."
+        raise DecodeError("invalid_event", message, param=f"{param}.reason")
+    return ApprovalResponse(_item_id(item, param), ItemId(request_id), item.approve, item.reason or None)
 
 
 def _call_id(item: ItemParam, param: str) -> str:

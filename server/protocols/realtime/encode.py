@@ -8,14 +8,23 @@ clients drop an event with a null they don't expect.
 
 from __future__ import annotations
 
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 
 import orjson
 from msgspec import UNSET, UnsetType
 
 from unbroken.server.protocols.cursor import format_cursor
+from unbroken.server.protocols.realtime.tools import (
+    Frame,
+    begun_fields,
+    tool_ended,
+    tool_fields,
+    tool_started,
+    turn_delta,
+)
 from unbroken.sessions.entries import (
     ConfigUpdated,
+    Deltas,
     Entry,
     ItemAdded,
     ItemDeleted,
@@ -24,10 +33,13 @@ from unbroken.sessions.entries import (
     Refused,
     ResponseDone,
     ResponseStarted,
+    ToolStarted,
 )
 from unbroken.sessions.event_log import Record, Slice
-from unbroken.sessions.ids import ItemId, SessionId
+from unbroken.sessions.ids import ItemId, Nonce, SessionId
 from unbroken.sessions.items import (
+    ApprovalRequest,
+    ApprovalResponse,
     CallHead,
     FunctionCall,
     FunctionOutput,
@@ -36,10 +48,14 @@ from unbroken.sessions.items import (
     ItemStatus,
     Message,
     NamedTool,
+    Reasoning,
+    ReasoningHead,
     ResponseRequest,
     SessionConfig,
+    ToolCall,
     Usage,
 )
+from unbroken.sessions.production import standing_entries
 from unbroken.sessions.response import Ongoing
 
 __all__ = [
@@ -51,9 +67,6 @@ __all__ = [
     "refusal_frame",
     "session_fields",
 ]
-
-Frame = dict[str, Any]
-"""A server event without its ``event_id``."""
 
 _MERGED_CHARACTERS: Final = 4096
 """How much text one frame holds when a connection catches up."""
@@ -106,6 +119,8 @@ class RealtimeEncoder:
         }
         if piece.call_id is not UNSET:
             _turn_to_arguments(frame, piece.call_id)
+        elif piece.kind is not UNSET:
+            turn_delta(frame, piece.kind)
         if len(piece.parts) == 1:
             frame["event_id"] = f"{prefix}{piece.seq}.{piece.nonces[0]:x}.0"
             frame["delta"] = piece.parts[0]
@@ -153,6 +168,8 @@ class RealtimeEncoder:
                 return [self._created(body.response_id, body.request, body.requests)]
             case OutputStarted():
                 return self._output_started(body)
+            case ToolStarted():
+                return tool_started(body)
             case OutputDone():
                 return self._output_done(body)
             case ResponseDone():
@@ -160,61 +177,65 @@ class RealtimeEncoder:
             case _:
                 return []
 
-    def ongoing(self, response: Ongoing, previous: str | None) -> list[Frame]:
-        """Return an output that is being said, as far as it has been said, in as few frames as it takes."""
-        request = response.request
+    def ongoing(self, part: Ongoing, previous: str | None, *, is_first: bool) -> list[Frame]:
+        """Return an output of a response that hasn't ended, as far as it has been said, in few frames.
+
+        *is_first*: nothing of the response has been shown before.
+        """
+        request, output = part.request, part.output
         frames: list[Frame] = []
-        if response.output_index == 0:
-            frames.append(self._created(response.response_id, request, response.requests))
-        item_id = response.item_id
-        if item_id is not None:
-            behind = None if previous is None else ItemId(previous)
-            call, index = response.call, response.output_index
-            begun = OutputStarted(
-                response.response_id,
-                item_id,
-                response.in_conversation,
-                behind,
-                0,
-                index,
-                UNSET if call is None else call,
-            )
-            frames += self._output_started(begun)
-            said = {"response_id": begun.response_id, "item_id": item_id, "delta": response.text}
-            delta = {"type": "response.output_text.delta", **said, "output_index": index, "content_index": 0}
-            if call is not None:
-                _turn_to_arguments(delta, call.call_id)
-            frames.append(delta)
+        if is_first:
+            frames.append(self._created(part.response_id, request, part.requests))
+        if output is None:
+            return frames
+        behind = None if previous is None else ItemId(previous)
+        bodies = standing_entries(part.response_id, output, part.index, behind)
+        for body in bodies:
+            if isinstance(body, Deltas):
+                frames.append(_delta(body))
+            else:
+                frames += self.frames(Entry(0, Nonce(0), body))
         return frames
 
     def _output_started(self, body: OutputStarted) -> list[Frame]:
-        if body.call is UNSET:
+        added = {"response_id": body.response_id, "output_index": body.output_index}
+        if isinstance(body.head, ReasoningHead):
+            return [{"type": "unbroken.reasoning.added", **added, "item_id": body.item_id}]
+        if body.head is not UNSET:
+            item = begun_fields(body.item_id, body.head)
+        elif body.call is UNSET:
             item = item_fields(Message(body.item_id, "assistant", (), "in_progress"))
         else:
             item = _call_fields(body.item_id, body.call, "", "in_progress")
-        added = {"response_id": body.response_id, "output_index": body.output_index}
         frames: list[Frame] = [{"type": "response.output_item.added", **added, "item": item}]
         if body.in_conversation:
             frames.append({"type": "conversation.item.added", **_behind(body.previous), "item": item})
-        if body.call is UNSET:
+        if body.call is UNSET and body.head is UNSET:
             part = {"item_id": body.item_id, "content_index": 0, "part": {"type": "text", "text": ""}}
             frames.append({"type": "response.content_part.added", **added, **part})
         return frames
 
     def _output_done(self, body: OutputDone) -> list[Frame]:
-        item = item_fields(body.item)
         done = {"response_id": body.response_id, "output_index": body.output_index}
         content = {**done, "item_id": body.item.id}
+        if isinstance(body.item, Reasoning):
+            said = {"text": body.item.text, "status": body.item.status}
+            return [{"type": "unbroken.reasoning.done", **content, **said}]
+        item = item_fields(body.item)
         frames: list[Frame] = []
-        if isinstance(body.item, FunctionCall):
-            call = {"call_id": body.item.call_id, "name": body.item.name, "arguments": body.item.arguments}
-            frames.append({"type": "response.function_call_arguments.done", **content, **call})
-        else:
-            text = body.item.text
-            content["content_index"] = 0
-            part = {"type": "text", "text": text}
-            frames.append({"type": "response.output_text.done", **content, "text": text})
-            frames.append({"type": "response.content_part.done", **content, "part": part})
+        match body.item:
+            case FunctionCall(call_id=call_id, name=name, arguments=arguments):
+                call = {"call_id": call_id, "name": name, "arguments": arguments}
+                frames.append({"type": "response.function_call_arguments.done", **content, **call})
+            case ToolCall():
+                frames.append(tool_ended(body.item, body.output_index))
+            case ApprovalRequest():
+                pass
+            case Message(text=text):
+                content["content_index"] = 0
+                part = {"type": "text", "text": text}
+                frames.append({"type": "response.output_text.done", **content, "text": text})
+                frames.append({"type": "response.content_part.done", **content, "part": part})
         frames.append({"type": "response.output_item.done", **done, "item": item})
         if body.in_conversation:
             frames.append({"type": "conversation.item.done", **_behind(body.previous), "item": item})
@@ -224,7 +245,8 @@ class RealtimeEncoder:
         status = "failed" if body.status == "interrupted" else body.status
         asked = ResponseRequest(in_conversation=body.in_conversation, metadata=body.metadata)
         response = self._response(body.response_id, status, asked, body.requests)
-        response["output"] = [item_fields(item) for item in body.output]
+        # The protocol has no item for reasoning, which has been told in events of its own.
+        response["output"] = [item_fields(item) for item in body.output if not isinstance(item, Reasoning)]
         if body.usage is not None:
             response["usage"] = _usage(body.usage)
         match status:
@@ -299,7 +321,7 @@ def session_fields(session_id: SessionId, config: SessionConfig) -> Frame:
         "max_output_tokens": "inf" if config.max_output_tokens is None else config.max_output_tokens,
         "tools": [] if config.tools is UNSET else [_tool_fields(tool) for tool in config.tools],
         "tool_choice": _choice_fields(config),
-        "unbroken": {"concurrency": config.concurrency.value},
+        "unbroken": {"concurrency": config.concurrency.value, "reasoning": config.reasoning is True},
     }
     if config.parallel_tool_calls is not UNSET:
         fields["parallel_tool_calls"] = config.parallel_tool_calls
@@ -340,6 +362,8 @@ def item_fields(item: Item) -> Frame:
                 "call_id": item.call_id,
                 "output": item.output,
             }
+        case ToolCall() | ApprovalRequest() | ApprovalResponse():
+            return tool_fields(item)
         case Message():
             pass
         case _:
@@ -365,6 +389,23 @@ def _call_fields(item_id: ItemId, call: CallHead, arguments: str, status: ItemSt
         "name": call.name,
         "arguments": arguments,
     }
+
+
+def _delta(body: Deltas) -> Frame:
+    """Return all pieces of *body* as one frame."""
+    frame: Frame = {
+        "type": "response.output_text.delta",
+        "response_id": body.response_id,
+        "item_id": body.item_id,
+        "output_index": body.output_index,
+        "content_index": body.content_index,
+        "delta": "".join(body.parts),
+    }
+    if body.call_id is not UNSET:
+        _turn_to_arguments(frame, body.call_id)
+    elif body.kind is not UNSET:
+        turn_delta(frame, body.kind)
+    return frame
 
 
 def _turn_to_arguments(frame: Frame, call_id: str) -> None:

@@ -41,6 +41,8 @@ class SessionExtension(Struct, frozen=True):
     """What this server adds to a session."""
 
     concurrency: Literal["reject", "queue", "interrupt", "merge"] | UnsetType = UNSET
+    reasoning: bool | UnsetType = UNSET
+    """Whether what models think is shown, in events that only this server has."""
 
 
 class PartParam(Struct, frozen=True):
@@ -61,6 +63,9 @@ class ItemParam(Struct, frozen=True):
     name: str | None = None
     arguments: str | None = None
     output: str | None = None
+    approval_request_id: str | None = None
+    approve: bool | None = None
+    reason: str | None = None
 
 
 class ToolParam(Struct, frozen=True):

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.server.agents.agent_contract import message
+from unbroken.server.agents.base import Prompted
 from unbroken.server.agents.calls import answered
 from unbroken.server.agents.window import fit
 from unbroken.sessions.ids import ItemId
-from unbroken.sessions.items import FunctionCall, FunctionOutput, Item, Message
+from unbroken.sessions.items import FunctionCall, FunctionOutput, Message
 
 
 def call(name: str, status: Literal["completed", "incomplete"] = "completed") -> FunctionCall:
@@ -20,12 +21,12 @@ def output(name: str) -> FunctionOutput:
     return FunctionOutput(ItemId(f"output {name}"), name, f"of {name}")
 
 
-def names(items: tuple[Item, ...]) -> list[str]:
+def names(items: tuple[Prompted, ...]) -> list[str]:
     return [item.text if isinstance(item, Message) else item.id for item in items]
 
 
 def test_outputs_come_right_behind_the_calls_made_together() -> None:
-    items: list[Item] = [
+    items: list[Prompted] = [
         message("go"),
         call("a"),
         call("b"),
@@ -43,13 +44,13 @@ def test_outputs_come_right_behind_the_calls_made_together() -> None:
 
 
 def test_calls_made_one_after_the_other_stay_so() -> None:
-    items: list[Item] = [message("go"), call("a"), output("a"), call("b"), output("b")]
+    items: list[Prompted] = [message("go"), call("a"), output("a"), call("b"), output("b")]
 
     assert answered(items) == tuple(items)
 
 
 def test_what_no_model_takes_is_left_out() -> None:
-    items: list[Item] = [
+    items: list[Prompted] = [
         message("go"),
         call("a", "incomplete"),
         call("b"),
@@ -73,7 +74,7 @@ def test_what_no_model_takes_is_left_out() -> None:
     ),
     st.integers(20, 200),
 )
-def test_no_window_parts_a_call_from_its_output(items: list[Item], budget: int) -> None:
+def test_no_window_parts_a_call_from_its_output(items: list[Prompted], budget: int) -> None:
     arranged = answered(items)
     shown = fit([message("q"), *arranged, message("last")], budget_tokens=budget).messages
     calls = [item.call_id for item in shown if isinstance(item, FunctionCall)]

@@ -25,6 +25,7 @@ from unbroken.server.agents.base import (
     Finish,
     FunctionCallPiece,
     Handle,
+    ReasoningPiece,
     TurnInput,
     UpstreamCut,
     UpstreamRateLimited,
@@ -197,6 +198,16 @@ async def test_nothing_leads_on_after_a_call_has_begun() -> None:
 
     assert outputs == [Working(), call]
     assert chain.told.answers == [("a", "default")]
+
+
+async def test_what_nobody_was_shown_doesnt_hold_a_chain_to_an_agent() -> None:
+    thought = ReasoningPiece("Hm")
+    hidden = Chain(FakeAgent([thought, UpstreamCut()]), FakeAgent([thought, "two", thought]))
+    shown = Chain(FakeAgent([thought, UpstreamCut()]), FakeAgent(["two"]))
+
+    assert await collect(hidden.agent, turn("hi")) == [*3 * [Working()], "two", thought]
+    with pytest.raises(UpstreamCut):
+        await collect(shown.agent, turn("hi", shows_reasoning=True))
 
 
 async def test_bug_in_an_agent_ends_the_turn() -> None:

@@ -15,6 +15,7 @@ from unbroken.server.agents.base import (
     FunctionCallPiece,
     FunctionTool,
     NamedTool,
+    ReasoningPiece,
     UpstreamMalformed,
     UpstreamReportedError,
     Usage,
@@ -126,9 +127,11 @@ async def test_reason_for_stopping_is_translated(
     assert Finish(ours) == (await collect(agent, turn("hi")))[-1]
 
 
-async def test_refusal_is_text_and_reasoning_is_work(agent: OpenAIAgent, upstream: FakeUpstream) -> None:
+async def test_refusal_is_text_and_reasoning_is_not(agent: OpenAIAgent, upstream: FakeUpstream) -> None:
     upstream.events(
         chunk({"reasoning_content": "hm"}),
+        chunk({"reasoning": "no"}),
+        chunk({"reasoning": {"of": "another shape"}}),
         chunk({"refusal": "I won't."}),
         chunk({}, finish_reason="stop"),
         "[DONE]",
@@ -137,7 +140,10 @@ async def test_refusal_is_text_and_reasoning_is_work(agent: OpenAIAgent, upstrea
     outputs = await collect(agent, turn("hi"))
 
     assert text_of(outputs) == "I won't."
-    assert Working() in outputs
+    assert [output for output in outputs if isinstance(output, ReasoningPiece)] == [
+        ReasoningPiece("hm"),
+        ReasoningPiece("no"),
+    ]
 
 
 @pytest.mark.parametrize(

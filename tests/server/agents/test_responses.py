@@ -19,6 +19,7 @@ from unbroken.server.agents.base import (
     Finish,
     FunctionCallPiece,
     Handle,
+    ReasoningPiece,
     Reattaching,
     UpstreamCut,
     UpstreamMalformed,
@@ -120,16 +121,34 @@ async def test_reason_for_stopping_is_translated(
     assert (await collect(agent, turn("hi")))[-2:] == [Usage(input_tokens=7, output_tokens=1), Finish(ours)]
 
 
-async def test_refusal_is_text_and_reasoning_is_work(agent: ResponsesAgent, upstream: FakeUpstream) -> None:
+async def test_refusal_is_text_and_reasoning_is_not(agent: ResponsesAgent, upstream: FakeUpstream) -> None:
     dialect = ResponsesDialect()
     upstream.events(
-        *dialect.opening(), dialect.reasoning("hm"), dialect.refusal("I won't."), *dialect.ending("stop", {})
+        *dialect.opening(),
+        dialect.reasoning("hm"),
+        {**dialect.reasoning("no"), "type": "response.reasoning_text.delta"},
+        dialect.refusal("I won't."),
+        *dialect.ending("stop", {}),
     )
 
     outputs = await collect(agent, turn("hi"))
 
     assert text_of(outputs) == "I won't."
-    assert outputs[0] == Working()
+    assert [output for output in outputs if isinstance(output, ReasoningPiece)] == [
+        ReasoningPiece("hm"),
+        ReasoningPiece("no"),
+    ]
+
+
+@pytest.mark.parametrize("place", range(1, 9))
+async def test_reasoning_survives_a_cut_stream(
+    background: ResponsesAgent, upstream: FakeUpstream, place: int
+) -> None:
+    upstream.keep("a", "b", thoughts=["Hm", ", so"], cuts=[place, place + 1])
+    outputs = await collect(background, turn("hi"))
+
+    assert "".join(each.text for each in outputs if isinstance(each, ReasoningPiece)) == "Hm, so"
+    assert text_of(outputs) == "ab"
 
 
 async def test_without_background_there_is_no_handle(agent: ResponsesAgent, upstream: FakeUpstream) -> None:

@@ -29,7 +29,7 @@ from unbroken.sessions.entries import (
 from unbroken.sessions.event_log import EventLog, Position
 from unbroken.sessions.ids import ChainId, Incarnation, ItemId, Nonce, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import Message, ResponseRequest, SessionConfig, Text
-from unbroken.sessions.response import Ongoing, Standing
+from unbroken.sessions.response import Ongoing, ResponseOutput, Standing
 from unbroken.sessions.session import Session, SessionLimits
 
 SERVER_EVENT: Final[TypeAdapter[Any]] = TypeAdapter(
@@ -101,7 +101,7 @@ def test_a_new_session_opens_with_itself_and_its_token() -> None:
     (created,) = loaded(Table().connect().opening("rt_1", resumed=None, preamble=[]))
 
     assert created["type"] == "session.created"
-    assert created["session"]["unbroken"] == {"concurrency": "reject", "resume": "rt_1"}
+    assert created["session"]["unbroken"] == {"concurrency": "reject", "reasoning": False, "resume": "rt_1"}
     assert place_of(created) == (Position(LIFE, 0, Nonce(0)), 0)
 
 
@@ -114,10 +114,14 @@ def test_a_session_says_whether_it_was_resumed(*, resumed: bool) -> None:
 
 STANDING: Final[list[Standing]] = [
     USER,
-    Ongoing(R, ResponseRequest(), ANSWER.id, "so far"),
+    Ongoing(R, ResponseRequest(), ResponseOutput(ANSWER.id, USER.id, parts=["so far"])),
     Message(ItemId("item_2"), "user", (Text("meanwhile"),)),
-    Ongoing(ResponseId("resp_2"), ResponseRequest(in_conversation=False), ItemId("item_3"), "beside"),
-    Ongoing(ResponseId("resp_3"), ResponseRequest(), None, ""),
+    Ongoing(
+        ResponseId("resp_2"),
+        ResponseRequest(in_conversation=False),
+        ResponseOutput(ItemId("item_3"), None, parts=["beside"], in_conversation=False),
+    ),
+    Ongoing(ResponseId("resp_3"), ResponseRequest(), None),
 ]
 
 

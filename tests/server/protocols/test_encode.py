@@ -38,11 +38,28 @@ from unbroken.sessions.entries import (
     SessionOpened,
     Status,
     Submitted,
+    ToolStarted,
 )
 from unbroken.sessions.event_log import EventLog, Slice
 from unbroken.sessions.ids import ChainId, Incarnation, ItemId, Nonce, PrincipalId, ResponseId, SessionId
-from unbroken.sessions.items import Concurrency, Message, ResponseRequest, Role, SessionConfig, Text, Usage
-from unbroken.sessions.response import Ongoing
+from unbroken.sessions.items import (
+    ApprovalHead,
+    ApprovalRequest,
+    ApprovalResponse,
+    Concurrency,
+    Message,
+    Reasoning,
+    ReasoningHead,
+    ResponseRequest,
+    Role,
+    SessionConfig,
+    Text,
+    ToolCall,
+    ToolError,
+    ToolHead,
+    Usage,
+)
+from unbroken.sessions.response import Ongoing, ResponseOutput
 
 SERVER_EVENT: Final[TypeAdapter[Any]] = TypeAdapter(
     Annotated[RealtimeServerEvent, Field(discriminator="type")]
@@ -53,6 +70,7 @@ R: Final = ResponseId("resp_1")
 I: Final = ItemId("item_1")  # noqa: E741 - an item, as R is a response
 CONFIG: Final = SessionConfig("m")
 META: Final = {"k": "v"}
+A: Final = ItemId("item_a")
 
 
 def answer(status: str = "completed") -> Message:
@@ -101,6 +119,37 @@ FRAMES: Final[list[tuple[Body, list[str]]]] = [
         OutputDone(R, answer("incomplete"), False, None, 3),
         ["response.output_text.done", "response.content_part.done", "response.output_item.done"],
     ),
+    (
+        OutputStarted(R, I, True, ItemId("p"), 1, 2, head=ToolHead("f", "tools")),
+        ["response.output_item.added", "conversation.item.added"],
+    ),
+    (OutputStarted(R, I, False, None, 1, head=ToolHead("f", "tools", A)), ["response.output_item.added"]),
+    (ToolStarted(R, I, "{}", 2, 0), ["response.mcp_call_arguments.done", "response.mcp_call.in_progress"]),
+    (
+        OutputDone(R, ToolCall(I, "f", "tools", "{}", "rain", approval=A), True, None, 3),
+        ["response.mcp_call.completed", "response.output_item.done", "conversation.item.done"],
+    ),
+    (
+        OutputDone(R, ToolCall(I, "f", "tools", "{}", error=ToolError("No.")), False, None, 3),
+        ["response.mcp_call.failed", "response.output_item.done"],
+    ),
+    (
+        OutputDone(R, ToolCall(I, "f", "tools", "{}", error=ToolError("No.", -32602)), False, None, 3),
+        ["response.mcp_call.failed", "response.output_item.done"],
+    ),
+    (
+        OutputStarted(R, A, True, ItemId("p"), 1, head=ApprovalHead("f", "tools", "{}")),
+        ["response.output_item.added", "conversation.item.added"],
+    ),
+    (
+        OutputDone(R, ApprovalRequest(A, "f", "tools", "{}"), True, None, 3),
+        ["response.output_item.done", "conversation.item.done"],
+    ),
+    (
+        ItemAdded(ApprovalResponse(I, A, False, "Too dear."), A),
+        ["conversation.item.added", "conversation.item.done"],
+    ),
+    (ItemAdded(ApprovalResponse(I, A, True), A), ["conversation.item.added", "conversation.item.done"]),
     (done("completed", output=(answer(),), usage=Usage(3, 4, 1), metadata=META), ["response.done"]),
     (done("completed", in_conversation=False), ["response.done"]),
     (done("cancelled", reason="client"), ["response.done"]),
@@ -218,7 +267,7 @@ def test_a_session_is_shown_as_it_is() -> None:
 
     assert fields["max_output_tokens"] == "inf"
     assert fields["output_modalities"] == ["text"], "whatever was asked for"
-    assert fields["unbroken"] == {"concurrency": "interrupt"}
+    assert fields["unbroken"] == {"concurrency": "interrupt", "reasoning": False}
 
 
 @pytest.mark.parametrize(
@@ -256,9 +305,12 @@ def test_an_error_names_what_is_known_and_no_more() -> None:
 
 def test_a_response_in_progress_is_shown_as_far_as_it_goes() -> None:
     encoder = RealtimeEncoder(ID, LIFE)
-    silent = encoder.ongoing(Ongoing(R, ResponseRequest(metadata=META), None, ""), "p")
-    said = encoder.ongoing(Ongoing(R, ResponseRequest(), I, "so far"), "p")
-    beside = encoder.ongoing(Ongoing(R, ResponseRequest(in_conversation=False), I, "so far"), None)
+    said_so_far = ResponseOutput(I, ItemId("p"), parts=["so far"])
+    beside_so_far = ResponseOutput(I, None, parts=["so far"], in_conversation=False)
+    away = ResponseRequest(in_conversation=False)
+    silent = encoder.ongoing(Ongoing(R, ResponseRequest(metadata=META), None), "p", is_first=True)
+    said = encoder.ongoing(Ongoing(R, ResponseRequest(), said_so_far), "p", is_first=True)
+    beside = encoder.ongoing(Ongoing(R, away, beside_so_far), None, is_first=True)
 
     for frame in (*silent, *said, *beside):
         SERVER_EVENT.validate_python({**frame, "event_id": "e"}, strict=True)
@@ -273,6 +325,51 @@ def test_a_response_in_progress_is_shown_as_far_as_it_goes() -> None:
     assert said[2]["previous_item_id"] == "p"
     assert said[-1]["delta"] == "so far"
     assert "conversation.item.added" not in [frame["type"] for frame in beside]
+
+
+def test_what_was_done_before_is_shown_whole_to_who_starts_over() -> None:
+    encoder = RealtimeEncoder(ID, LIFE)
+    call = ResponseOutput(I, A, ToolHead("f", "tools"), ["{", "}"], is_run=True)
+    running = encoder.ongoing(Ongoing(R, ResponseRequest(), call), "p", is_first=True)
+    call.done = call.item("completed", "rain")
+    ended = encoder.ongoing(Ongoing(R, ResponseRequest(), call, 1), "p", is_first=False)
+
+    for frame in (*running, *ended):
+        SERVER_EVENT.validate_python({**frame, "event_id": "e"}, strict=True)
+    begun = ["response.output_item.added", "conversation.item.added", "response.mcp_call_arguments.delta"]
+    started = ["response.mcp_call_arguments.done", "response.mcp_call.in_progress"]
+    assert [frame["type"] for frame in running] == ["response.created", *begun, *started]
+    assert [frame["type"] for frame in ended] == [
+        *begun,
+        *started,
+        "response.mcp_call.completed",
+        "response.output_item.done",
+        "conversation.item.done",
+    ]
+    assert ended[2]["delta"] == "{}"
+
+
+# Reasoning: no event of the protocol's.
+
+
+def test_reasoning_is_told_in_events_of_our_own() -> None:
+    started = OutputStarted(R, I, False, None, 1, 2, head=ReasoningHead())
+    (added,) = encoded(started)
+    log = EventLog(LIFE)
+    log.append(Entry(1, Nonce(1), Deltas(R, I, ["Hm"], 2, 2, kind="reasoning")))
+    (piece,) = log.read(0, 9)
+    (delta,) = map(orjson.loads, RealtimeEncoder(ID, LIFE).encode(piece))
+    (over,) = encoded(OutputDone(R, Reasoning(I, "Hm"), False, None, 3, 2))
+
+    item = {"response_id": R, "item_id": I, "output_index": 2}
+    assert {**added, "event_id": "e"} == {"type": "unbroken.reasoning.added", **item, "event_id": "e"}
+    assert {**delta, "event_id": "e"} == {
+        "type": "unbroken.reasoning.delta",
+        **item,
+        "delta": "Hm",
+        "event_id": "e",
+    }
+    assert (over["type"], over["text"], over["status"]) == ("unbroken.reasoning.done", "Hm", "completed")
 
 
 # Deltas.

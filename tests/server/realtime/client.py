@@ -210,9 +210,9 @@ def whole(frames: Iterable[Frame]) -> list[tuple[str, str]]:
     Nothing may be missing, doubled or out of place: every response begins and ends once, its deltas
     make its final text, and items begin and end once.
     """
-    said: dict[str, str] = {}
-    arguments: dict[str, str] = {}  # of function calls, by their item
-    finals: dict[str, str] = {}
+    said: dict[str, dict[str, str]] = {}  # of each response, by item
+    arguments: dict[str, str] = {}  # of calls, by their item
+    finals: dict[str, str] = {}  # by item
     answers: list[tuple[str, str]] = []
     running: set[str] = set()
     ended: set[str] = set()
@@ -232,23 +232,30 @@ def whole(frames: Iterable[Frame]) -> list[tuple[str, str]]:
             running.remove(name)
             ended.add(name)
             items_said = frame["response"]["output"]
-            output = [part["text"] for item in items_said for part in item.get("content", [])]
+            output = [
+                part["text"] for item in items_said if item["type"] == "message" for part in item["content"]
+            ]
             calls = {item["id"]: item["arguments"] for item in items_said if "arguments" in item}
             assert calls.items() <= arguments.items(), frame
-            assert "".join(output) == said.get(name, "") == finals.get(name, ""), frame
+            texts = said.get(name, {})
+            assert output == [text for text in texts.values() if text], frame
+            assert all(finals[item_id] == text for item_id, text in texts.items()), frame
             answers.append((frame["response"]["status"], "".join(output)))
+        elif kind.startswith("response.mcp_call."):
+            assert running, f"outside any response: {frame}"
         elif kind.startswith("response."):
             assert frame["response_id"] in running, f"outside its response: {frame}"
             if kind == "response.output_text.delta":
-                said[frame["response_id"]] = said.get(frame["response_id"], "") + frame["delta"]
+                texts = said.setdefault(frame["response_id"], {})
+                texts[frame["item_id"]] = texts.get(frame["item_id"], "") + frame["delta"]
             elif kind == "response.output_item.added" and "arguments" in frame["item"]:
                 arguments[frame["item"]["id"]] = frame["item"]["arguments"]
-            elif kind == "response.function_call_arguments.delta":
+            elif kind in ("response.function_call_arguments.delta", "response.mcp_call_arguments.delta"):
                 arguments[frame["item_id"]] += frame["delta"]
-            elif kind == "response.function_call_arguments.done":
+            elif kind in ("response.function_call_arguments.done", "response.mcp_call_arguments.done"):
                 assert arguments[frame["item_id"]] == frame["arguments"], frame
             elif kind == "response.output_text.done":
-                finals[frame["response_id"]] = frame["text"]
+                finals[frame["item_id"]] = frame["text"]
         elif kind in ("conversation.item.added", "conversation.item.done"):
             items.setdefault(frame["item"]["id"], []).append(kind.rpartition(".")[2])
     assert running == set(), "not ended"

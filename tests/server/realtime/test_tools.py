@@ -73,7 +73,7 @@ async def test_a_frame_out_of_place_is_found(place: str) -> None:
 
 
 def answer(*deltas: str, final: str) -> list[Frame]:
-    item = {"id": "i", "content": [{"type": "output_text", "text": final}]}
+    item = {"id": "i", "type": "message", "content": [{"type": "output_text", "text": final}]}
     named = {"response_id": "r", "item_id": "i"}
     frames: list[Frame] = [{"type": "response.created", "response": {"id": "r"}}]
     frames += [{"type": "response.output_text.delta", **named, "delta": delta} for delta in deltas]

@@ -1,0 +1,89 @@
+"""Which of a client's items join a conversation. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unbroken.sessions.conversation import Conversation
+from unbroken.sessions.entries import CreateItem
+from unbroken.sessions.errors import Refusal
+from unbroken.sessions.ids import ItemId
+from unbroken.sessions.items import ApprovalRequest, ApprovalResponse, FunctionCall, FunctionOutput
+
+__all__ = ["SessionLimits", "admit", "full"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLimits:
+    """What one session may hold."""
+
+    conversation_bytes: int = 2 * 1024 * 1024
+    """All items together; answers are let finish, so one may go beyond."""
+    items: int = 10_000
+    beside: int = 4
+    """Responses that run outside the conversation at the same time."""
+    queued: int = 8
+    """Responses that wait behind the running one."""
+
+
+def admit(command: CreateItem, conversation: Conversation, limits: SessionLimits) -> ItemId | None:
+    """Return the item behind which the new one belongs; None: it becomes the first.
+
+    Raises:
+        Refusal: It can't join.
+
+    """
+    item = command.item
+    if conversation.find(item.id) is not None:
+        raise Refusal("item_id_taken", f"An item {item.id!r} exists already.", param="item.id")
+    if conversation.size + item.size > limits.conversation_bytes or len(conversation) >= limits.items:
+        raise full(limits)
+    match item:
+        case FunctionCall() if conversation.call(item.call_id) is not None:
+            message = f"A function call {item.call_id!r} exists already."
+            raise Refusal("item_id_taken", message, param="item.call_id")
+        case FunctionOutput():
+            _check_output(item, conversation)
+        case ApprovalResponse():
+            _check_approval(item, conversation)
+        case _:
+            pass
+    return conversation.place(command.previous)
+
+
+def _check_output(output: FunctionOutput, conversation: Conversation) -> None:
+    """Refuse an output that belongs to no function call, or to one that has its output."""
+    call_id = output.call_id
+    call = conversation.call(call_id)
+    if call is None:
+        message = f"There is no function call {call_id!r} in the conversation."
+        raise Refusal("item_not_found", message, param="item.call_id")
+    if conversation.is_open(call):
+        message = "The function call is still being produced. Wait for its `response.output_item.done`."
+        raise Refusal("item_in_progress", message, param="item.call_id")
+    if (known := conversation.output_of(call_id)) is not None:
+        message = f"The function call {call_id!r} has its output already: {known}."
+        raise Refusal("function_call_answered", message, param="item.call_id")
+
+
+def _check_approval(response: ApprovalResponse, conversation: Conversation) -> None:
+    """Refuse a response to what nobody asked, or that was answered already: a call is approved of once."""
+    request = conversation.find(response.request_id)
+    if not isinstance(request, ApprovalRequest):
+        message = f"There is no request for approval {response.request_id[:64]!r} in the conversation."
+        raise Refusal("item_not_found", message, param="item.approval_request_id")
+    if conversation.is_open(request.id):
+        message = "The request is still being produced. Wait for its `response.output_item.done`."
+        raise Refusal("item_in_progress", message, param="item.approval_request_id")
+    if (known := conversation.response_to(request.id)) is not None:
+        message = f"The request {request.id!r} has its response already: {known}."
+        raise Refusal("approval_answered", message, param="item.approval_request_id")
+
+
+def full(limits: SessionLimits) -> Refusal:
+    """Return the refusal of what doesn't fit into the conversation."""
+    return Refusal(
+        "conversation_full",
+        f"The conversation holds its {limits.conversation_bytes} bytes or {limits.items} items. "
+        "Delete items, or start a new session.",
+    )
