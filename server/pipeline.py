@@ -14,8 +14,17 @@ from typing import Final
 from unbroken.server.agents.base import Agent, AgentNotReady, TurnInput
 from unbroken.server.agents.calls import in_pairs
 from unbroken.server.metrics import Metrics
+from unbroken.server.tools.loop import ToolLoop
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.responder import FunctionCallPiece, Output, ReasoningPiece, Turn, Working
+from unbroken.sessions.responder import (
+    AsksApproval,
+    FunctionCallPiece,
+    Output,
+    ReasoningPiece,
+    ToolCallPiece,
+    Turn,
+    Working,
+)
 
 __all__ = ["Pipeline"]
 
@@ -23,6 +32,11 @@ _LOADING_TIMEOUT: Final = 30.0
 """Seconds that a turn waits for a model that is still being loaded."""
 
 _LOADING_INTERVAL: Final = 0.05
+
+_SHOWN: Final = (str, FunctionCallPiece, ToolCallPiece, AsksApproval)
+"""What clients see of an answer."""
+
+_SHOWN_ALL: Final = (*_SHOWN, ReasoningPiece)
 
 
 class Pipeline:
@@ -33,12 +47,20 @@ class Pipeline:
         metrics: Where figures go.
         clock: Where time comes from.
         max_output_tokens: The operator's bound on one answer, whatever its client asks for. None: none.
+        tools: Runs the server's own tools. None: there are none.
 
     """
 
     def __init__(
-        self, agent: Agent, metrics: Metrics, clock: Clock, *, max_output_tokens: int | None = None
+        self,
+        agent: Agent,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        max_output_tokens: int | None = None,
+        tools: ToolLoop | None = None,
     ) -> None:
+        self._tools = tools
         self._max_output_tokens = max_output_tokens
         self._agent = agent
         self._metrics = metrics
@@ -55,12 +77,14 @@ class Pipeline:
             waited += _LOADING_INTERVAL
         started = self._clock.monotonic()
         waits = True
-        shown = (
-            (str, FunctionCallPiece, ReasoningPiece)
-            if turn.config.reasoning is True
-            else (str, FunctionCallPiece)
+        shown = _SHOWN_ALL if turn.config.reasoning is True else _SHOWN
+        given = _turn_input(turn, self._max_output_tokens)
+        answer: AsyncGenerator[Output, None] = (
+            self._agent.respond(given)
+            if self._tools is None
+            else self._tools.answer(self._agent, turn, given)
         )
-        async with aclosing(self._agent.respond(_turn_input(turn, self._max_output_tokens))) as outputs:
+        async with aclosing(answer) as outputs:
             async for output in outputs:
                 if waits and output and type(output) in shown:
                     waits = False

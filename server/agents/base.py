@@ -62,6 +62,7 @@ __all__ = [
     "AgentError",
     "AgentNotReady",
     "AgentOutput",
+    "Author",
     "ContextTooLong",
     "Finish",
     "FunctionCall",
@@ -93,6 +94,14 @@ Prompted: TypeAlias = Message | FunctionCall | FunctionOutput
 """What a model is shown of a conversation. Calls of the server's tools are function calls with outputs."""
 
 
+@dataclass(slots=True)
+class Author:
+    """Which of several agents answers a turn: the first round says, the others keep to it."""
+
+    name: str | None = None
+    """None: nothing has been shown yet."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnInput:
     """Everything an agent needs to know of a turn."""
@@ -114,6 +123,8 @@ class TurnInput:
     tool_choice: ToolChoice = "auto"
     max_output_tokens: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    author: Author = field(default_factory=Author)
+    """Shared by the rounds of one response."""
     shows_reasoning: bool = False
     """Whether the client sees reasoning: then an answer begins with it."""
 
