@@ -239,6 +239,14 @@ def _toolsets(settings: Settings) -> list[Toolset]:
         from unbroken.server.tools.python import PythonTools
 
         toolsets.append(PythonTools(targets=settings.tools))
+    if settings.mcp_servers:
+        from unbroken.server.tools.mcp import McpTarget, McpTools
+
+        keys = dict(key.get_secret_value().split(":", 1) for key in settings.mcp_keys)
+        for entry in settings.mcp_servers:
+            label, _, place = entry.partition("=")
+            target = McpTarget(label, place.strip(), keys.get(label))
+            toolsets.append(McpTools(target, needs_approval=label not in settings.mcp_trusted))
     return toolsets
 
 

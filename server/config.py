@@ -25,7 +25,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -39,7 +38,7 @@ from pydantic_settings import (
 )
 
 from unbroken.server.chain import ChainEntry, UpstreamApi, masked_url, read_entries, with_keys
-from unbroken.server.values import Bytes, Names, Targets
+from unbroken.server.values import Address, Bytes, LongSecret, McpKeys, McpServers, Names, Target, Targets
 
 __all__ = ["ConfigError", "Loaded", "Settings", "StartupError", "is_loopback", "load_settings", "shown"]
 
@@ -59,7 +58,16 @@ _UNIT_NAMES: Final = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
 # Fields whose value no message repeats: keys, and addresses that may hold a password.
 _NEVER_REPEATED: Final = frozenset(
-    {"api_keys", "fallbacks", "openai_api_key", "openai_base_url", "secret", "store"}
+    {
+        "api_keys",
+        "fallbacks",
+        "mcp_keys",
+        "mcp_servers",
+        "openai_api_key",
+        "openai_base_url",
+        "secret",
+        "store",
+    }
 )
 
 
@@ -104,29 +112,6 @@ def _only_memory(value: object) -> object:
     return value
 
 
-def _long_secret(value: SecretStr | None) -> SecretStr | None:
-    if value is not None and len(value.get_secret_value()) < 32:
-        raise ValueError("should have at least 32 characters; `openssl rand -hex 32` prints some")
-    return value
-
-
-def _address(value: str | None) -> str | None:
-    try:
-        parts = urlsplit(value or "http://unset")
-        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets or a port that make no sense
-        is_sound = False
-    if not is_sound:
-        raise ValueError("should begin with http:// or https://, as in http://127.0.0.1:11434/v1")
-    return value
-
-
-def _agent_name(value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
-        raise ValueError("should be module:function, such as my_agent:answer")
-    return value
-
-
 _Port = Annotated[int, Field(ge=0, le=65535)]
 _Seconds = Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)]
 
@@ -154,7 +139,7 @@ class Settings(BaseSettings):
     api_keys: Annotated[Names, AfterValidator(_api_keys)] = Field(
         default=(), repr=False, description="name:sha256 of each accepted key; comma-separated. See new-key."
     )
-    secret: Annotated[SecretStr | None, AfterValidator(_long_secret)] = Field(
+    secret: LongSecret = Field(
         default=None, description="Signs resume tokens, 32 characters or more. Unset: random at each start."
     )
 
@@ -181,7 +166,7 @@ class Settings(BaseSettings):
     turn_timeout: _Seconds = Field(
         default=1800, description="Seconds after which a turn fails, whatever it still produces."
     )
-    openai_base_url: Annotated[str | None, AfterValidator(_address)] = Field(
+    openai_base_url: Address = Field(
         default=None,
         repr=False,
         description="Address of an OpenAI-compatible upstream. Also OPENAI_BASE_URL.",
@@ -214,12 +199,19 @@ class Settings(BaseSettings):
     breaker_cooldown: Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)] = Field(
         default=30, description="Seconds for which it is passed over, or as long as it asks, 300 at most."
     )
-    python_agent: Annotated[str | None, AfterValidator(_agent_name)] = Field(
-        default=None, description="Your own agent, as module:function."
-    )
+    python_agent: Target = Field(default=None, description="Your own agent, as module:function.")
     tools: Targets = Field(
         default=(),
         description="Your own tools, as module:object, a function or a list of them; comma-separated.",
+    )
+    mcp_servers: McpServers = Field(
+        default=(), repr=False, description="MCP servers, as label=address or label=command; comma-separated."
+    )
+    mcp_keys: McpKeys = Field(
+        default=(), description="Bearer tokens for MCP servers, as label:token; comma-separated."
+    )
+    mcp_trusted: Names = Field(
+        default=(), description="Labels of MCP servers whose tools need no approval; comma-separated."
     )
     tool_rounds: int = Field(
         default=8, ge=1, le=100, description="Times that one response runs tools before it has to answer."

@@ -17,7 +17,7 @@ from unbroken.sessions.ids import ItemId
 from unbroken.sessions.items import ToolError
 from unbroken.sessions.responder import ToolEnded
 
-__all__ = ["CallLimits", "Called", "run"]
+__all__ = ["CallLimits", "Called", "are_arguments", "run"]
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -95,6 +95,15 @@ def _arguments_of(text: str) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         raise ToolFailed("The arguments aren't a JSON object. Nothing was done.")
     return arguments
+
+
+def are_arguments(text: str) -> bool:
+    """Return whether *text* is what a tool can be called with."""
+    try:
+        _arguments_of(text)
+    except ToolFailed:
+        return False
+    return True
 
 
 def _cut(text: str, most: int) -> str:

@@ -142,6 +142,8 @@ class ToolLoop:
                 return
             if number == self._limits.rounds:
                 raise ToolRoundsExceeded
+            for piece in round_.held:
+                yield piece
             ended: list[ToolEnded] = []
             async with aclosing(self._run_all(turn, calls)) as results:
                 async for result in results:

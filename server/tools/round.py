@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from unbroken.server.agents.base import Message, Prompted
+from unbroken.server.agents.base import AgentError, Message, Prompted
 from unbroken.server.agents.calls import in_pairs
-from unbroken.server.tools.calls import Called
+from unbroken.server.tools.calls import Called, are_arguments
 from unbroken.server.tools.catalogue import Offer
 from unbroken.sessions.ids import ItemId, new_item_id
 from unbroken.sessions.items import ApprovalHead, Text, ToolCall, ToolHead
 from unbroken.sessions.responder import AsksApproval, FunctionCallPiece, ToolCallPiece, ToolEnded
 
 __all__ = ["Round", "pair_of"]
+
+
+_MOST_HELD: Final = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -27,6 +30,15 @@ class _Call:
     item_id: ItemId
     offer: Offer
     parts: list[str] = field(default_factory=list)
+
+    @property
+    def head(self) -> ToolHead:
+        return ToolHead(self.offer.name, self.offer.toolset.label)
+
+    @property
+    def asks(self) -> bool:
+        """Whether its user is asked: some clients read the arguments, so they must be JSON."""
+        return self.offer.tool.needs_approval and are_arguments("".join(self.parts))
 
     @property
     def called(self) -> Called:
@@ -53,6 +65,7 @@ class Round:
         self._first = first
         self._parts: list[_Part] = []  # in order
         self._calls: dict[int, _Call] = {}  # by the agent's number
+        self._held = 0  # characters of arguments that aren't shown yet
         self._numbers: dict[int, int] = {}  # of the client's calls: ours, by the agent's
 
     @property
@@ -63,18 +76,27 @@ class Round:
     @property
     def calls(self) -> list[Called]:
         """The calls of tools that run at once, in order."""
-        return [call.called for call in self._calls.values() if not call.offer.tool.needs_approval]
+        return [call.called for call in self._calls.values() if not call.asks]
 
     @property
     def requests(self) -> list[AsksApproval]:
         """The calls that their user has to approve of first."""
-        asking = [call for call in self._calls.values() if call.offer.tool.needs_approval]
         return [
             AsksApproval(
                 call.item_id,
                 ApprovalHead(call.offer.name, call.offer.toolset.label, call.called.arguments),
             )
-            for call in asking
+            for call in self._calls.values()
+            if call.asks
+        ]
+
+    @property
+    def held(self) -> list[ToolCallPiece]:
+        """What wasn't shown of calls that nobody is asked about, since they make no sense: they fail."""
+        return [
+            ToolCallPiece(call.item_id, call.called.arguments, call.head)
+            for call in self._calls.values()
+            if call.offer.tool.needs_approval and not call.asks
         ]
 
     def say(self, text: str) -> None:
@@ -97,13 +119,19 @@ class Round:
                 call = self._calls[number] = _Call(new_item_id(), offer)
                 self._parts.append(call)
                 call.parts.append(piece.arguments)
-                if offer.tool.needs_approval:
-                    return None
-                return ToolCallPiece(call.item_id, piece.arguments, ToolHead(offer.name, offer.toolset.label))
+                return (
+                    None
+                    if offer.tool.needs_approval
+                    else ToolCallPiece(call.item_id, piece.arguments, call.head)
+                )
         if call is None:
             ours = self._numbers[number]
             return FunctionCallPiece(ours, piece.arguments, call_id=piece.call_id, name=piece.name)
         call.parts.append(piece.arguments)
+        if call.offer.tool.needs_approval:  # nobody else counts what isn't shown
+            self._held += len(piece.arguments)
+            if self._held > _MOST_HELD:
+                raise AgentError("The model wrote arguments without an end.")
         return None if call.offer.tool.needs_approval else ToolCallPiece(call.item_id, piece.arguments)
 
     def items(self, ended: Iterable[ToolEnded]) -> list[Prompted]:

@@ -446,6 +446,33 @@ async def test_deleting_one_of_them_deletes_all_and_runs_nothing(which: int) -> 
     assert len(desk.runs) == 1
 
 
+async def test_nobody_is_asked_about_a_call_that_makes_no_sense() -> None:
+    """Clients parse the arguments that they show."""
+    async with at_desk() as (desk, served):
+        client = await served.client()
+        await client.ask("/call mail {")
+        call, answer = (await client.done())["output"]
+
+    assert (call["type"], call["arguments"]) == ("mcp_call", "{")
+    assert call["error"]["message"] == "The arguments aren't JSON. Nothing was done."
+    assert answer["content"][0]["text"] == "Returned: Error: The arguments aren't JSON. Nothing was done."
+    assert desk.runs == []
+    client.answers()
+
+
+async def test_arguments_that_nobody_is_shown_have_an_end() -> None:
+    agent = ManualAgent()
+    async with at_desk(agent) as (_, served):
+        client = await served.client()
+        await client.ask("go")
+        turn = await agent.turn()
+        turn.say(FunctionCallPiece(0, "{", "k", "mail"), *70 * [FunctionCallPiece(0, 1000 * " ")])
+        response = await client.done()
+
+    assert response["status"] == "failed"
+    assert turn.was_stopped
+
+
 async def test_an_answer_beside_the_conversation_asks_for_no_approval() -> None:
     agent = ManualAgent()
     async with at_desk(agent) as (_, served):
