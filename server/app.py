@@ -17,15 +17,15 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from unbroken.server.agents.base import Agent, AgentError
-from unbroken.server.agents.breaker import BreakerLimits, BreakerState
-from unbroken.server.agents.fallback import FallbackAgent, Member, Observer
+from unbroken.server.agents.selection import build_agent
 from unbroken.server.auth import Authenticator, DevelopmentAuthenticator, KeyAuthenticator
-from unbroken.server.chain import ChainEntry, UpstreamApi
 from unbroken.server.config import Settings, StartupError, is_loopback
 from unbroken.server.limits import ConnectionLimits
-from unbroken.server.metrics import Metrics
+from unbroken.server.metrics import Metrics, NodeFigures
 from unbroken.server.models import Models
+from unbroken.server.overload import Level, Overload, OverloadLimits
 from unbroken.server.pipeline import Pipeline
+from unbroken.server.pulse import Pulse
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.tools.base import Toolset, ToolsUnusable
 from unbroken.server.tools.calls import CallLimits
@@ -98,14 +98,26 @@ class App:
             ),
             clock=clock,
             limits=_node_limits(settings, patience),
-            on_response=lambda status: self.metrics.responses.labels(status).inc(),
+            on_response=self.metrics.response_ended,
             on_refusal=lambda code: self.metrics.input_errors.labels(code).inc(),
+            on_run=self.metrics.run_ended,
         )
-        hub = self.node.hub
-        self.metrics.observe_node(lambda: len(hub), lambda: hub.running, lambda: hub.size)
+        self._observe_node()
+        self._overload = Overload(
+            OverloadLimits(busy_lag=settings.overload_lag, swamped_lag=settings.overload_lag_responses)
+        )
+        self._pulse = Pulse(
+            self._overload,
+            clock,
+            observe=self.metrics.lag.observe,
+            on_change=self._overload_changed,
+            # Its constructor holds the interpreter, and so the loop, for a second and more.
+            is_excused=lambda: not agent.is_ready,
+        )
+        self.metrics.observe_overload(self._overload)
         health = health_routes(self._readiness)
         pages = Starlette(routes=[*health, *page_routes()])
-        self.asgi: ASGIApp = Doors({"/v1/realtime": self._door()}, pages)
+        self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, pages)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics)])
 
     def _tool_loop(self) -> ToolLoop | None:
@@ -119,7 +131,26 @@ class App:
         )
         return ToolLoop(self.catalogue, limits, lambda label, outcome: calls.labels(label, outcome).inc())
 
-    def _door(self) -> RealtimeDoor:
+    def _observe_node(self) -> None:
+        node, hub, metrics = self.node, self.node.hub, self.metrics
+        metrics.observe_node(
+            NodeFigures(
+                sessions=lambda: len(hub),
+                running=lambda: hub.running,
+                waiting=lambda: hub.waiting,
+                size=lambda: hub.size,
+                commits_waiting=lambda: node.commits_waiting,
+                is_draining=lambda: node.is_draining,
+            )
+        )
+        metrics.sessions_limit.set(node.limits.sessions)
+        metrics.bytes_limit.set(node.limits.bytes)
+
+    def _overload_changed(self, level: Level) -> None:
+        self.node.takes_sessions = level < Level.BUSY
+        self.node.takes_responses = level < Level.SWAMPED
+
+    def _door(self, clock: Clock) -> RealtimeDoor:
         settings = self._settings
         secret = settings.secret.get_secret_value().encode() if settings.secret else secrets.token_bytes(32)
         return RealtimeDoor(
@@ -137,6 +168,7 @@ class App:
             allowed_origins=settings.allowed_origins,
             loopback_only=not settings.api_keys,
             metrics=self.metrics,
+            clock=clock,
         )
 
     async def __aenter__(self) -> Self:
@@ -146,6 +178,7 @@ class App:
         except ToolsUnusable as exc:
             await self.node.__aexit__(None, None, None)
             raise StartupError(str(exc)) from None
+        self._pulse.start()
         if self._settings.agent == "embedded" or any(e.is_embedded for e in self._settings.fallbacks):
             # Loading takes seconds; liveness answers meanwhile, readiness when it is done.
             self._loading = asyncio.create_task(self._load())
@@ -153,6 +186,7 @@ class App:
         try:
             await self._agent.start()
         except AgentError as exc:
+            self._pulse.stop()
             await self.node.__aexit__(None, None, None)
             await self.catalogue.stop()
             raise StartupError(str(exc)) from None
@@ -182,6 +216,7 @@ class App:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._pulse.stop()
         if self._loading is not None:
             self._loading.cancel()
             with suppress(asyncio.CancelledError, StartupError):
@@ -206,30 +241,11 @@ class App:
     def _readiness(self) -> tuple[int, str]:
         if self.node.is_draining:
             return 404, "draining"
-        return (200, "ready") if self._agent.is_ready else (503, "loading")
-
-
-def build_agent(settings: Settings, clock: Clock, metrics: Metrics) -> Agent:
-    """Return the agent that *settings* describe: one, or a chain of them.
-
-    Raises:
-        StartupError: What it needs isn't installed.
-
-    """
-    if not settings.fallbacks:
-        return _agent(settings)
-    members = [Member(name=settings.agent, agent=_agent(settings))]
-    for entry in settings.fallbacks:
-        agent = _embedded(settings, None) if entry.is_embedded else _fallback(settings, entry)
-        members.append(Member(name=entry.name, agent=agent, model=agent.model))
-    limits = BreakerLimits(
-        failures=settings.breaker_failures,
-        window=settings.breaker_window,
-        cooldown=settings.breaker_cooldown,
-    )
-    return FallbackAgent(
-        members, clock, limits=limits, patience=settings.fallback_patience, observer=_ChainMetrics(metrics)
-    )
+        if not self._agent.is_ready:
+            return 503, "loading"
+        # Overload is told, and is no reason to be taken out: the others would get this node's share, and
+        # be next. New connections are refused one by one, with a 503 that a balancer may take elsewhere.
+        return 200, "ready" if self._overload.level is Level.CALM else "overloaded"
 
 
 def _toolsets(settings: Settings) -> list[Toolset]:
@@ -248,108 +264,6 @@ def _toolsets(settings: Settings) -> list[Toolset]:
             target = McpTarget(label, place.strip(), keys.get(label))
             toolsets.append(McpTools(target, needs_approval=label not in settings.mcp_trusted))
     return toolsets
-
-
-class _ChainMetrics(Observer):
-    """Counts what happens in a chain."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def called(self, name: str, outcome: str) -> None:
-        self._metrics.agent_calls.labels(name, outcome).inc()
-
-    def breaker_changed(self, name: str, state: BreakerState) -> None:
-        self._metrics.agent_passed_over.labels(name).set(state is not BreakerState.CLOSED)
-
-
-# Agents. The libraries of each are imported only when it is wanted.
-
-
-def _agent(settings: Settings) -> Agent:
-    match settings.agent:
-        case "embedded":
-            return _embedded(settings, settings.model)
-        case "openai":
-            key = settings.openai_api_key
-            return _upstream(
-                settings,
-                api=settings.openai_api,
-                model=settings.model or "gpt-5-mini",
-                base_url=settings.openai_base_url,
-                # Upstreams of one's own often take none; the SDK insists on one.
-                api_key=key.get_secret_value() if key else ("none" if settings.openai_base_url else None),
-            )
-        case "python":
-            from unbroken.server.agents.python import PythonAgent
-
-            return PythonAgent(settings.python_agent or "", model=settings.model)
-        case "scripted":
-            from unbroken.server.agents.scripted import ScriptedAgent
-
-            return ScriptedAgent(model=settings.model or "scripted")
-
-
-def _embedded(settings: Settings, model: str | None) -> Agent:
-    from unbroken.server.agents.embedded import EmbeddedAgent
-
-    agent = EmbeddedAgent(
-        model=model,
-        model_path=settings.model_path,
-        slots=settings.embedded_slots,
-        context=settings.embedded_context,
-        max_queue=settings.embedded_queue,
-        threads=settings.embedded_threads,
-    )
-    try:
-        agent.check()  # what is missing is said before anything else is
-    except AgentError as exc:
-        raise StartupError(str(exc)) from None
-    return agent
-
-
-def _fallback(settings: Settings, entry: ChainEntry) -> Agent:
-    return _upstream(
-        settings,
-        api=entry.api,
-        model=entry.model,
-        base_url=entry.base_url,
-        api_key=entry.api_key.get_secret_value() if entry.api_key else "none",
-    )
-
-
-def _silence(settings: Settings) -> float:
-    """Return how long an upstream may be silent: a little less than a turn, so that it is told apart."""
-    return settings.stall_timeout * 0.9
-
-
-def _upstream(
-    settings: Settings, *, api: UpstreamApi, model: str, base_url: str | None, api_key: str | None
-) -> Agent:
-    # Where there is another one to ask, a client isn't kept waiting for the same one twice.
-    retries = 1 if settings.fallbacks else 2
-    if api == "responses":
-        from unbroken.server.agents.responses import ResponsesAgent
-
-        return ResponsesAgent(
-            model=model,
-            base_url=base_url,
-            api_key=api_key,
-            timeout=_silence(settings),
-            max_retries=retries,
-            max_connections=settings.openai_connections,
-            background=settings.openai_background,
-        )
-    from unbroken.server.agents.openai import OpenAIAgent
-
-    return OpenAIAgent(
-        model=model,
-        base_url=base_url,
-        api_key=api_key,
-        timeout=_silence(settings),
-        max_retries=retries,
-        max_connections=settings.openai_connections,
-    )
 
 
 def _authenticator(settings: Settings) -> Authenticator:

@@ -38,7 +38,22 @@ from pydantic_settings import (
 )
 
 from unbroken.server.chain import ChainEntry, UpstreamApi, masked_url, read_entries, with_keys
-from unbroken.server.values import Address, Bytes, LongSecret, McpKeys, McpServers, Names, Target, Targets
+from unbroken.server.setting_values import (
+    UNIT_NAMES,
+    Bytes,
+    Names,
+    Port,
+    Seconds,
+    check_address,
+    check_agent_name,
+    check_api_keys,
+    check_mcp_keys,
+    check_mcp_servers,
+    check_secret,
+    check_store,
+    check_targets,
+    read_list,
+)
 
 __all__ = ["ConfigError", "Loaded", "Settings", "StartupError", "is_loopback", "load_settings", "shown"]
 
@@ -54,19 +69,11 @@ _SDK_VARIABLES: Final = {"OPENAI_BASE_URL": "openai_base_url", "OPENAI_API_KEY":
 _SERVICE_LINK: Final = re.compile(r"_SERVICE_(HOST|PORT\w*)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")
 _SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 
-_UNIT_NAMES: Final = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
-
 # Fields whose value no message repeats: keys, and addresses that may hold a password.
 _NEVER_REPEATED: Final = frozenset(
     {
-        "api_keys",
-        "fallbacks",
-        "mcp_keys",
-        "mcp_servers",
-        "openai_api_key",
-        "openai_base_url",
-        "secret",
-        "store",
+        *("api_keys", "fallbacks", "mcp_keys", "mcp_servers"),
+        *("openai_api_key", "openai_base_url", "secret", "store"),
     }
 )
 
@@ -96,26 +103,6 @@ class StartupError(Exception):
     """
 
 
-def _api_keys(entries: tuple[str, ...]) -> tuple[str, ...]:
-    for number, entry in enumerate(entries, 1):
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}:[0-9a-fA-F]{64}", entry):
-            raise ValueError(
-                f"entry {number} should be name:sha256, 64 hexadecimal digits after the colon; "
-                "`unbroken new-key NAME` prints one"
-            )
-    return tuple(name + ":" + digest.lower() for name, _, digest in (e.partition(":") for e in entries))
-
-
-def _only_memory(value: object) -> object:
-    if value != "memory":
-        raise ValueError("should be memory: this version has no other store")
-    return value
-
-
-_Port = Annotated[int, Field(ge=0, le=65535)]
-_Seconds = Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)]
-
-
 class Settings(BaseSettings):
     """Everything that can be set. Durations are in seconds, sizes in bytes.
 
@@ -126,20 +113,20 @@ class Settings(BaseSettings):
 
     # Listeners
     host: str = Field(default="127.0.0.1", min_length=1, description="Address of the public listener.")
-    port: _Port = Field(default=8000, description="Port of the public listener; 0 takes any free one.")
+    port: Port = Field(default=8000, description="Port of the public listener; 0 takes any free one.")
     admin_host: str = Field(
         default="127.0.0.1", min_length=1, description="Address of the listener for /metrics."
     )
-    admin_port: _Port = Field(default=8001, description="Port of the listener for /metrics; 0 turns it off.")
+    admin_port: Port = Field(default=8001, description="Port of the listener for /metrics; 0 turns it off.")
     allowed_origins: Names = Field(
         default=(), description="Origins whose pages may connect, besides the server's own; comma-separated."
     )
 
     # Who may speak
-    api_keys: Annotated[Names, AfterValidator(_api_keys)] = Field(
+    api_keys: Annotated[Names, AfterValidator(check_api_keys)] = Field(
         default=(), repr=False, description="name:sha256 of each accepted key; comma-separated. See new-key."
     )
-    secret: LongSecret = Field(
+    secret: Annotated[SecretStr | None, AfterValidator(check_secret)] = Field(
         default=None, description="Signs resume tokens, 32 characters or more. Unset: random at each start."
     )
 
@@ -160,13 +147,13 @@ class Settings(BaseSettings):
         ge=1,
         description="Most tokens of one answer, whatever a client asks for. Unset: the agent's own bound.",
     )
-    stall_timeout: _Seconds = Field(
+    stall_timeout: Seconds = Field(
         default=60, description="Seconds without progress after which a turn fails."
     )
-    turn_timeout: _Seconds = Field(
+    turn_timeout: Seconds = Field(
         default=1800, description="Seconds after which a turn fails, whatever it still produces."
     )
-    openai_base_url: Address = Field(
+    openai_base_url: Annotated[str | None, AfterValidator(check_address)] = Field(
         default=None,
         repr=False,
         description="Address of an OpenAI-compatible upstream. Also OPENAI_BASE_URL.",
@@ -189,27 +176,29 @@ class Settings(BaseSettings):
         repr=False,
         description="What is asked when the agent fails, in order; comma-separated. See Falling back.",
     )
-    fallback_patience: _Seconds = Field(
+    fallback_patience: Seconds = Field(
         default=20, description="Seconds of silence after which the next of the fallbacks is asked."
     )
     breaker_failures: int = Field(
         default=5, ge=1, description="Failures after which an agent with fallbacks is passed over."
     )
-    breaker_window: _Seconds = Field(default=60, description="Seconds within which these failures count.")
+    breaker_window: Seconds = Field(default=60, description="Seconds within which these failures count.")
     breaker_cooldown: Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)] = Field(
         default=30, description="Seconds for which it is passed over, or as long as it asks, 300 at most."
     )
-    python_agent: Target = Field(default=None, description="Your own agent, as module:function.")
-    tools: Targets = Field(
+    python_agent: Annotated[str | None, AfterValidator(check_agent_name)] = Field(
+        default=None, description="Your own agent, as module:function."
+    )
+    tools: Annotated[Names, AfterValidator(check_targets)] = Field(
         default=(),
         description="Your own tools, as module:object, a function or a list of them; comma-separated.",
     )
-    mcp_servers: McpServers = Field(
+    mcp_servers: Annotated[Names, AfterValidator(check_mcp_servers)] = Field(
         default=(), repr=False, description="MCP servers, as label=address or label=command; comma-separated."
     )
-    mcp_keys: McpKeys = Field(
-        default=(), description="Bearer tokens for MCP servers, as label:token; comma-separated."
-    )
+    mcp_keys: Annotated[
+        tuple[SecretStr, ...], NoDecode, BeforeValidator(read_list), AfterValidator(check_mcp_keys)
+    ] = Field(default=(), description="Bearer tokens for MCP servers, as label:token; comma-separated.")
     mcp_trusted: Names = Field(
         default=(), description="Labels of MCP servers whose tools need no approval; comma-separated."
     )
@@ -217,7 +206,7 @@ class Settings(BaseSettings):
         default=8, ge=1, le=100, description="Times that one response runs tools before it has to answer."
     )
     tool_calls: int = Field(default=8, ge=1, le=64, description="Tools that one response runs at once.")
-    tool_timeout: _Seconds = Field(
+    tool_timeout: Seconds = Field(
         default=60, description="Seconds that a tool gets, unless it says how many."
     )
     tool_result_bytes: Bytes = Field(
@@ -240,17 +229,17 @@ class Settings(BaseSettings):
     )
 
     # Sessions
-    store: Annotated[Literal["memory"], BeforeValidator(_only_memory)] = Field(
+    store: Annotated[Literal["memory"], BeforeValidator(check_store)] = Field(
         default="memory", description="Where sessions live. This version knows memory only."
     )
-    concurrency: Literal["reject", "queue", "interrupt"] = Field(
+    concurrency: Literal["reject", "queue", "interrupt", "merge"] = Field(
         default="reject",
         description="What response.create does while a response runs; a session can override it.",
     )
     session_idle_timeout: Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)] = Field(
         default=86400, description="Seconds without a turn or a connection after which a session ends."
     )
-    empty_session_grace: _Seconds = Field(
+    empty_session_grace: Seconds = Field(
         default=60, description="Seconds that a session without input outlives its last connection."
     )
     max_sessions: int = Field(default=10_000, ge=1, description="Sessions this node holds.")
@@ -281,9 +270,16 @@ class Settings(BaseSettings):
     connections_per_session: int = Field(
         default=8, ge=1, description="Connections that may watch one session."
     )
-    ping_interval: _Seconds = Field(default=20, description="Seconds between keepalive pings.")
-    ping_timeout: _Seconds = Field(
+    ping_interval: Seconds = Field(default=20, description="Seconds between keepalive pings.")
+    ping_timeout: Seconds = Field(
         default=20, description="Seconds to wait for a pong before the connection is cut."
+    )
+    overload_lag: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = Field(
+        default=0.2,
+        description="Seconds that the event loop is late when new sessions are refused; 0: none ever is.",
+    )
+    overload_lag_responses: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = Field(
+        default=1, description="The same for new responses; 0: none ever is refused."
     )
     drain_timeout: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = Field(
         default=25, description="Seconds that running turns get after SIGTERM."
@@ -385,7 +381,7 @@ def shown(name: str, settings: Settings) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     if name.endswith("_bytes"):
-        whole = (f"{value // n}{unit}" for unit, n in _UNIT_NAMES if value and value % n == 0)
+        whole = (f"{value // n}{unit}" for unit, n in UNIT_NAMES if value and value % n == 0)
         return next(whole, str(value))
     if isinstance(value, bool):
         return str(value).lower()
@@ -569,9 +565,20 @@ def _conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str,
         yield f"{_label('openai_background', origins)} needs {_PREFIX}OPENAI_API to be responses. Set it so."
     if sound("fallbacks", "agent", "fallback_patience", "stall_timeout") and settings.fallbacks:
         yield from _chain_conflicts(settings, origins)
+    if sound("overload_lag", "overload_lag_responses"):
+        yield from _overload_conflicts(settings, origins)
     for small, large in (("log_retain_bytes", "log_max_bytes"), ("max_session_bytes", "max_node_bytes")):
         if sound(small, large) and getattr(settings, small) > getattr(settings, large):
             yield f"{_label(small, origins)} is above {_label(large, origins)}. Lower it, or raise the other."
+
+
+def _overload_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    sessions, responses = settings.overload_lag, settings.overload_lag_responses
+    if 0 < responses < sessions:
+        yield (
+            f"{_label('overload_lag_responses', origins)} is below {_label('overload_lag', origins)}: those "
+            "who are in go before new ones. Raise it, or lower the other."
+        )
 
 
 def _chain_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:

@@ -49,6 +49,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "session_not_found": "The session can't be resumed: it has ended, or it isn't yours.",
     "server_full": "The server holds as many sessions as it may. Try again in a moment.",
     "too_many_connections": "The session has too many connections: a newer one took this one's place.",
+    "server_overloaded": "The server gets less done than it has to do. Try again in a moment.",
     "server_draining": "The server is restarting. Reconnect in a moment.",
     # An event can't be taken; the connection goes on.
     "invalid_json": "The frame isn't JSON, or not an object, or nested too deeply.",
@@ -57,8 +58,10 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "unsupported_event": "The event is of a part of the API that this server doesn't offer.",
     "audio_input_unsupported": "Audio can't be sent to this server; send text.",
     "unsupported_content": "The content part is of a kind that this server doesn't take.",
+    "unsupported_content_type": "Only answers that are audio can be truncated.",
     "unsupported_item": "The item is of a kind that this server doesn't take.",
     "unsupported_tool": "The tool is of a kind that this server doesn't take.",
+    "unsupported_prompt": "Prompt templates aren't kept here; send instructions.",
     "unsupported_session_type": "Only sessions of type `realtime` are offered.",
     "binary_frame": "Frames must be text.",
     "input_queue_full": "Events came faster than they could be taken. Send this one again.",

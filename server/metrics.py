@@ -1,17 +1,67 @@
 """Every metric, in one place. All are listed in docs/operations.md; a test holds the two together.
 
-None of them is touched once per token.
+None of them is touched once per token, and asking for them walks through
+nothing that grows with sessions or connections: a scrape costs the same with
+one session and with ten thousand. Labels are from closed lists, or from the
+settings: never an id, and nothing that a client or an upstream wrote.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 
-__all__ = ["Metrics"]
+from unbroken.server.errors import ERROR_MEANINGS
+from unbroken.server.overload import Overload
+from unbroken.server.process_figures import ProcessFigures
+from unbroken.sessions.entries import ResponseDone
+from unbroken.sessions.run import Run
 
-_LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96)
+__all__ = ["Metrics", "NodeFigures"]
+
+_LATENCY_BUCKETS: Final = (
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.08,
+    0.16,
+    0.32,
+    0.64,
+    1.28,
+    2.56,
+    5.12,
+    10.24,
+    20.48,
+    40.96,
+)
+"""Up to 41 seconds."""
+
+_LAG_BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+# RFC 6455, section 7.4.1, and the registry it opens. A client may send any number from 1000 to 4999.
+_CLOSE_CODES: Final = frozenset(range(1000, 1016))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFigures:
+    """What a node can be asked at any time, and answers without a walk: calls that return a number."""
+
+    sessions: Callable[[], float]
+    running: Callable[[], float]
+    waiting: Callable[[], float]
+    size: Callable[[], float]
+    commits_waiting: Callable[[], float]
+    is_draining: Callable[[], float]
 
 
 class Metrics:
@@ -19,78 +69,164 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.connections = Gauge(
-            "unbroken_connections", "Open WebSocket connections.", registry=self.registry
+        self.inputs_waiting = 0
+        """Client events that were received and wait to be taken. A plain number: it changes with each."""
+        self._add_connections()
+        self._add_responses()
+        self._add_agents()
+        self._add_node()
+        self.registry.register(ProcessFigures())
+
+    def _counter(self, name: str, what: str, *labels: str) -> Counter:
+        return Counter(f"unbroken_{name}", what, labels, registry=self.registry)
+
+    def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
+        return Gauge(f"unbroken_{name}", what, labels, registry=self.registry)
+
+    def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"unbroken_{name}", what, buckets=buckets, registry=self.registry)
+
+    def _add_connections(self) -> None:
+        self.connections = self._gauge("connections", "Open WebSocket connections.")
+        self.opened = self._counter("connections_opened", "Connections that were accepted.")
+        self._closed = self._counter(
+            "connections_closed",
+            "Connections that ended, by close code, whichever side closed; other: no registered code.",
+            "code",
         )
-        self.refused = Counter(
-            "unbroken_connections_refused",
-            "Connections that were not accepted, by error code.",
-            ["code"],
-            registry=self.registry,
+        self.refused = self._counter(
+            "connections_refused", "Connections that were not accepted, by error code.", "code"
         )
-        self.closed = Counter(
-            "unbroken_connections_closed",
-            "Connections that the server closed, by close code.",
-            ["code"],
-            registry=self.registry,
-        )
-        self.attached = Counter(
-            "unbroken_sessions_attached",
+        self.attached = self._counter(
+            "sessions_attached",
             "Connections attached to a session: new, resumed where they were, or reset to a snapshot.",
-            ["result"],
-            registry=self.registry,
+            "result",
         )
-        self.input_errors = Counter(
-            "unbroken_input_errors",
-            "Client events that could not be taken, by error code.",
-            ["code"],
-            registry=self.registry,
+        self.fell_behind = self._counter(
+            "connections_fell_behind",
+            "Connections that were closed because they fell below what the log holds.",
         )
-        self.responses = Counter(
-            "unbroken_responses",
-            "Attempts at a response that ended, by status.",
-            ["status"],
-            registry=self.registry,
+        self.slow = self._gauge("connections_slow", "Connections with more to send than their client takes.")
+        self.slowed = self._counter("connections_slowed", "How often a connection became slow.")
+        self.input_errors = self._counter(
+            "input_errors", "Client events that could not be taken, by error code.", "code"
         )
-        self.time_to_first_token = Histogram(
-            "unbroken_time_to_first_token_seconds",
+        inputs = self._gauge("inputs_waiting", "Client events that were received and wait to be taken.")
+        inputs.set_function(lambda: self.inputs_waiting)
+
+    def _add_responses(self) -> None:
+        self.responses = self._counter("responses", "Attempts at a response that ended, by status.", "status")
+        self._failures = self._counter(
+            "responses_failed",
+            "Attempts that failed or were interrupted, by error code; other: one of an agent's own.",
+            "code",
+        )
+        tokens = self._counter(
+            "tokens", "Tokens as the agent reported them; cached are among those of the input.", "kind"
+        )
+        self._tokens = [tokens.labels(kind) for kind in ("input", "output", "cached")]
+        self.time_to_first_token = self._histogram(
+            "time_to_first_token_seconds",
             "From the start of a response to its first piece, as the agent gave it.",
-            buckets=_LATENCY_BUCKETS,
-            registry=self.registry,
+            _LATENCY_BUCKETS,
         )
-        self.agent_calls = Counter(
-            "unbroken_agent_calls",
-            "Turns that an agent of several was asked to answer, by how that ended.",
-            ["agent", "outcome"],
-            registry=self.registry,
-        )
-        self.agent_passed_over = Gauge(
-            "unbroken_agent_passed_over",
-            "1 while an agent of several is passed over because it fails, else 0.",
-            ["agent"],
-            registry=self.registry,
-        )
-        self.tool_calls = Counter(
-            "unbroken_tool_calls",
-            "Calls of the server's own tools, by toolset and how they ended.",
-            ["toolset", "outcome"],
-            registry=self.registry,
-        )
-        self._sessions = Gauge("unbroken_sessions", "Sessions held by this node.", registry=self.registry)
-        self._running = Gauge(
-            "unbroken_sessions_running", "Sessions with a response in progress.", registry=self.registry
-        )
-        self._bytes = Gauge(
-            "unbroken_sessions_bytes", "Bytes that sessions take, roughly.", registry=self.registry
+        self._longest_gap = self._histogram(
+            "longest_gap_seconds",
+            "Longest time between two pieces of a response's text, as the agent gave them.",
+            _LATENCY_BUCKETS,
         )
 
-    def observe_node(
-        self, sessions: Callable[[], float], running: Callable[[], float], size: Callable[[], float]
-    ) -> None:
+    def _add_agents(self) -> None:
+        self.agent_calls = self._counter(
+            "agent_calls",
+            "Turns that an agent of several was asked to answer, by how that ended.",
+            "agent",
+            "outcome",
+        )
+        self.agent_passed_over = self._gauge(
+            "agent_passed_over",
+            "1 while an agent of several is passed over because it fails, else 0.",
+            "agent",
+        )
+        self.embedded_waiting = self._gauge(
+            "embedded_waiting", "Turns that wait for a slot of the embedded model."
+        )
+        self.upstream_requests = self._counter(
+            "upstream_requests", "Requests sent to an upstream: first ones, and retries.", "agent", "kind"
+        )
+        self.upstream_calls = self._counter(
+            "upstream_calls",
+            "Streams asked of an upstream, by how each ended: completed, stopped by us, or an error code.",
+            "agent",
+            "outcome",
+        )
+
+        self.tool_calls = self._counter(
+            "tool_calls",
+            "Calls of the server's own tools, by toolset and how they ended.",
+            "toolset",
+            "outcome",
+        )
+
+    def _add_node(self) -> None:
+        self._sessions = self._gauge("sessions", "Sessions held by this node.")
+        self._running = self._gauge("sessions_running", "Sessions with a response in progress.")
+        self._waiting = self._gauge(
+            "responses_waiting", "Responses that wait behind another one of their session."
+        )
+        self._bytes = self._gauge("sessions_bytes", "Bytes that sessions take, roughly.")
+        self.sessions_limit = self._gauge("sessions_limit", "Sessions that this node may hold.")
+        self.bytes_limit = self._gauge("sessions_bytes_limit", "Bytes that sessions may take.")
+        self._commits_waiting = self._gauge(
+            "commits_waiting", "Sessions whose new pieces wait to be written to the log."
+        )
+        self._draining = self._gauge("draining", "1 while the node is shutting down, else 0.")
+        self.lag = self._histogram(
+            "event_loop_lag_seconds", "How late the event loop was, ten times a second.", _LAG_BUCKETS
+        )
+        self._lag_median = self._gauge(
+            "event_loop_lag_median_seconds", "Median of the latest 20 samples: what admission goes by."
+        )
+        self._lag_worst = self._gauge("event_loop_lag_worst_seconds", "Longest of the latest 20 samples.")
+        self._overload = self._gauge(
+            "overload_level", "0: calm, 1: new sessions are refused, 2: new responses too."
+        )
+
+    def closed(self, code: int) -> None:
+        """Count a connection that ended with *code*."""
+        self._closed.labels(str(code) if code in _CLOSE_CODES else "other").inc()
+
+    def response_ended(self, done: ResponseDone) -> None:
+        """Count an attempt that ended."""
+        self.responses.labels(done.status).inc()
+        if done.failure is not None:
+            code = done.failure.code
+            self._failures.labels(code if code in ERROR_MEANINGS else "other").inc()
+        if done.usage is not None:
+            usage = done.usage
+            counts = (usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+            for counter, count in zip(self._tokens, counts, strict=True):
+                counter.inc(count)
+
+    def run_ended(self, run: Run) -> None:
+        """Note how evenly a response's pieces came."""
+        if run.longest_gap is not None:
+            self._longest_gap.observe(run.longest_gap)
+
+    def observe_node(self, figures: NodeFigures) -> None:
         """Take a node's own figures whenever somebody asks."""
-        self._sessions.set_function(sessions)
-        self._running.set_function(running)
-        self._bytes.set_function(size)
+        self._sessions.set_function(figures.sessions)
+        self._running.set_function(figures.running)
+        self._waiting.set_function(figures.waiting)
+        self._bytes.set_function(figures.size)
+        self._commits_waiting.set_function(figures.commits_waiting)
+        self._draining.set_function(figures.is_draining)
+
+    def observe_overload(self, overload: Overload) -> None:
+        """Take what is known of the load whenever somebody asks."""
+        self._lag_median.set_function(lambda: overload.median)
+        self._lag_worst.set_function(lambda: overload.worst)
+        self._overload.set_function(lambda: overload.level)
 
     def exposition(self) -> bytes:
         """Return everything in the Prometheus text format."""

@@ -16,6 +16,7 @@ from unbroken.server.agents.calls import in_pairs
 from unbroken.server.metrics import Metrics
 from unbroken.server.tools.loop import ToolLoop
 from unbroken.sessions.clock import Clock
+from unbroken.sessions.items import NamedTool
 from unbroken.sessions.responder import (
     AsksApproval,
     FunctionCallPiece,
@@ -96,6 +97,9 @@ def _turn_input(turn: Turn, most_tokens: int | None) -> TurnInput:
     request, config = turn.request, turn.config
     wanted = config.max_output_tokens if request.max_output_tokens is None else request.max_output_tokens
     bounds = [bound for bound in (wanted, most_tokens) if bound is not None]
+    tools, choice = request.tools_with(config), request.tool_choice_with(config)
+    # The session's tools may have changed while the response waited; no upstream takes the choice of another.
+    is_there = not isinstance(choice, NamedTool) or any(tool.name == choice.name for tool in tools)
     return TurnInput(
         session_id=turn.session_id,
         response_id=turn.response_id,
@@ -103,8 +107,9 @@ def _turn_input(turn: Turn, most_tokens: int | None) -> TurnInput:
         model=config.model,
         instructions=config.instructions if request.instructions is None else request.instructions,
         items=in_pairs(turn.items),
-        tools=request.tools_with(config),
-        tool_choice=request.tool_choice_with(config),
+        tools=tools,
+        tool_choice=choice if is_there else "auto",
+        parallel_tool_calls=request.parallel_tool_calls_with(config),
         max_output_tokens=min(bounds, default=None),
         metadata=request.metadata or {},
         shows_reasoning=config.reasoning is True,

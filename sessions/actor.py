@@ -19,7 +19,16 @@ from typing import Final
 
 import structlog
 
-from unbroken.sessions.backends.base import Append, Fence, InputKey, Receipt, SessionStore, Snapshot
+from unbroken.sessions.account import REFUSAL_COST, SESSION_COST, Account, config_bytes
+from unbroken.sessions.backends.base import (
+    Append,
+    Fence,
+    InputKey,
+    Receipt,
+    Resident,
+    SessionStore,
+    Snapshot,
+)
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.committer import Committer
 from unbroken.sessions.cursor import Feed
@@ -30,14 +39,16 @@ from unbroken.sessions.entries import (
     HandleNoted,
     Refused,
     ResponseDone,
+    ResponseQueued,
+    ResponseStarted,
     SessionOpened,
-    Status,
     Submitted,
     ToolStarted,
 )
 from unbroken.sessions.errors import NodeDraining, SessionError, StoreError
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.ids import PrincipalId, ResponseId
+from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.responder import Responder, Turn
 from unbroken.sessions.response import Response
 from unbroken.sessions.run import CANCELLED, INTERRUPTED, Run, RunLimits, Spawn
@@ -80,8 +91,9 @@ class Actor:
         limits: ActorLimits,
         spawn: Spawn,
         on_change: Callable[[Actor], None],
-        on_response: Callable[[Status], None],
+        on_response: Callable[[ResponseDone], None],
         on_refusal: Callable[[str], None],
+        on_run: Callable[[Run], None],
         opened: bool,
     ) -> None:
         self.session: Final = session
@@ -103,8 +115,13 @@ class Actor:
         self._on_change = on_change
         self._on_response = on_response
         self._on_refusal = on_refusal
+        self._on_run = on_run
         self._runs: dict[ResponseId, Run] = {}
         self._kept_elsewhere = 0  # bytes of what the store keeps beside the log
+        self._keys_bytes = store.keys_bytes if isinstance(store, Resident) else None
+        self._account_of_log = Account()
+        self._config: SessionConfig | None = None  # whose bytes are known
+        self._config_bytes = 0
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._orphans = {  # what ran under an owner that is gone
             response.id
@@ -133,7 +150,18 @@ class Actor:
     @property
     def size(self) -> int:
         """Bytes this session takes, roughly."""
-        return self.log.size + self.session.conversation_bytes + self._kept_elsewhere
+        session = self.session
+        if session.config is not self._config:
+            self._config, self._config_bytes = session.config, config_bytes(session.config)
+        return (
+            SESSION_COST
+            + max(self.log.size - self._account_of_log.repeated, 0)
+            + session.conversation_bytes
+            + self._config_bytes
+            + REFUSAL_COST * len(session.refusals)
+            + self._kept_elsewhere
+            + (self._keys_bytes(session.id) if self._keys_bytes is not None else 0)
+        )
 
     @property
     def is_idle(self) -> bool:
@@ -372,7 +400,9 @@ class Actor:
             else:
                 outcome = None
             if outcome is not None:
-                self._runs.pop(response.id, None)
+                if run is not None:
+                    del self._runs[response.id]
+                    self._on_run(run)
                 return list(self.session.finish(response.id, outcome))
         return []
 
@@ -430,10 +460,13 @@ class Actor:
             if entry.seq != session.applied + 1:
                 self._is_behind = True
                 break
+            is_pieces = type(entry.body) is Deltas
+            held = 0 if is_pieces else session.conversation_bytes
             session.apply(entry)
             log.append(entry)
-            if type(entry.body) is not Deltas:
+            if not is_pieces:
                 self._is_stirred = True
+                self._account_of_log.note(entry, held - session.conversation_bytes)
                 self._observe(entry.body)
         if log.size > self._trim_above:
             self._trim(before)
@@ -445,12 +478,15 @@ class Actor:
         """See to what an entry means beside the session's state."""
         if type(body) is Refused:
             self._on_refusal(body.code)
+        elif type(body) is ResponseStarted or type(body) is ResponseQueued:
+            self._account()
         elif type(body) is ToolStarted:
             if (run := self._runs.get(body.response_id)) is not None:
                 run.note_started(body.item_id)
         elif type(body) is ResponseDone:
             self.log.pack(body.response_id, body.output)
-            self._on_response(body.status)
+            self._account()  # the node counts those that run
+            self._on_response(body)
             log = structlog.get_logger()
             # What is as it should be is counted, not logged by default: a line costs a third of an answer.
             (log.debug if body.status == "completed" else log.info)(
@@ -471,6 +507,7 @@ class Actor:
             running=self.session.running_from,
             latest=latest,
         )
+        self._account_of_log.forget(log.floor)
 
     async def _compact(self) -> None:
         """Let the store forget what this node has forgotten."""

@@ -74,6 +74,10 @@ class Committer:
         # What is logged on the way of many sessions must not bear the ids of the one that came first.
         self._context = contextvars.Context()
 
+    def __len__(self) -> int:
+        """How many writers wait to be asked; one that is held and scheduled counts twice."""
+        return len(self._scheduled) + len(self._held)
+
     def close(self) -> None:
         """Write nothing more. What has been asked of the store may still take effect."""
         self._is_closed = True

@@ -116,6 +116,18 @@ class Conversation:
             and (each.output is None or each.output.done is None or not each.request.in_conversation)
         ]
 
+    def no_audio(self, item_id: str) -> Refusal:
+        """Return why what was heard of an item can't be kept alone: no answer is audio yet."""
+        item = self.find(item_id)
+        if item is None:
+            return no_item(item_id, "item_id")
+        return Refusal(
+            "unsupported_content_type",
+            "Only answers that are audio can be truncated. This item is text, and stays as it is: "
+            "what was shown of it counts as read. To stop an answer, cancel its response.",
+            param="item_id",
+        )
+
     def place(self, previous: str | None) -> ItemId | None:
         """Return the item behind which one that asks for *previous* belongs; None: it becomes the first.
 

@@ -62,12 +62,14 @@ __all__ = [
     "OutputStarted",
     "Refused",
     "ResponseDone",
+    "ResponseMerged",
     "ResponseQueued",
     "ResponseStarted",
     "SessionOpened",
     "Status",
     "Submitted",
     "ToolStarted",
+    "TruncateItem",
     "UpdateConfig",
     "decode_entry",
     "encode_entry",
@@ -96,6 +98,14 @@ class DeleteItem(Struct, frozen=True, tag="delete_item"):
     item_id: str
 
 
+class TruncateItem(Struct, frozen=True, tag="truncate_item"):
+    """Keep of an answer what was heard: *audio_end_ms* milliseconds of a part."""
+
+    item_id: str
+    content_index: int
+    audio_end_ms: int
+
+
 class UpdateConfig(Struct, frozen=True, tag="update_config", omit_defaults=True):
     """Change the session's configuration. What is unset stays."""
 
@@ -104,6 +114,7 @@ class UpdateConfig(Struct, frozen=True, tag="update_config", omit_defaults=True)
     concurrency: Concurrency | UnsetType = UNSET
     tools: tuple[FunctionTool, ...] | UnsetType = UNSET
     tool_choice: ToolChoice | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
     reasoning: bool | UnsetType = UNSET
 
 
@@ -120,7 +131,7 @@ class CancelResponse(Struct, frozen=True, tag="cancel_response"):
     response_id: str | None = None
 
 
-Command: TypeAlias = CreateItem | DeleteItem | UpdateConfig | CreateResponse | CancelResponse
+Command: TypeAlias = CreateItem | DeleteItem | TruncateItem | UpdateConfig | CreateResponse | CancelResponse
 
 
 class Submitted(Struct, frozen=True, tag="submitted", omit_defaults=True):
@@ -182,6 +193,18 @@ class ResponseQueued(Struct, frozen=True, tag="queued"):
     response_id: ResponseId
     request: ResponseRequest
     input: int = 0
+    requests: tuple[str, ...] | UnsetType = UNSET
+    """Set: it answers what has been said when it starts, and requests that come until then may join it.
+    The event id of the one it was made for; empty for none. Unset: what has been said by now."""
+
+
+class ResponseMerged(Struct, frozen=True, tag="merged", omit_defaults=True):
+    """A request will be answered by a response that waits already."""
+
+    response_id: ResponseId
+    event_id: str = ""
+    """Of the request; empty for none."""
+    input: int = 0
 
 
 class ResponseStarted(Struct, frozen=True, tag="started"):
@@ -192,6 +215,8 @@ class ResponseStarted(Struct, frozen=True, tag="started"):
     turn: int
     attempt: int = 1
     ordinal: int = 0
+    requests: tuple[str, ...] | UnsetType = UNSET
+    """Set: it answers several. The event ids of all, in order; empty for none."""
 
 
 class HandleNoted(Struct, frozen=True, tag="handle"):
@@ -288,6 +313,8 @@ class ResponseDone(Struct, frozen=True, tag="done", omit_defaults=True):
     usage: Usage | None = None
     metadata: dict[str, str] | None = None
     in_conversation: bool = True
+    requests: tuple[str, ...] | UnsetType = UNSET
+    """As of :class:`ResponseStarted`."""
 
 
 Body: TypeAlias = (
@@ -298,6 +325,7 @@ Body: TypeAlias = (
     | ItemDeleted
     | Refused
     | ResponseQueued
+    | ResponseMerged
     | ResponseStarted
     | HandleNoted
     | OutputStarted

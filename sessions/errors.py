@@ -7,6 +7,7 @@
     +-- Refusal                 an input was understood and not accepted; the session goes on
     |   +-- MessageIdReused     the same message id came with other content
     +-- NodeFull                this node holds as many sessions or bytes as it may
+    +-- NodeOverloaded          this node gets less done than it has to do
     +-- TooManyConnections      this session has as many connections as it may
     |   +-- Displaced           a connection gave its place to a newer one of the same client
     +-- NodeDraining            this node takes no new work
@@ -32,6 +33,7 @@ __all__ = [
     "MessageIdReused",
     "NodeDraining",
     "NodeFull",
+    "NodeOverloaded",
     "OutOfOrder",
     "Refusal",
     "ResponderError",
@@ -90,6 +92,13 @@ class NodeFull(SessionError):
 
     def __str__(self) -> str:
         return "The server is full. Try again in a moment."
+
+
+class NodeOverloaded(SessionError):
+    """This node gets less done than it has to do, and takes on nothing more for now."""
+
+    def __str__(self) -> str:
+        return "The server is overloaded. Try again in a moment."
 
 
 class TooManyConnections(SessionError):

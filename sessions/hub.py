@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from unbroken.sessions.actor import Actor
 from unbroken.sessions.ids import SessionId
+from unbroken.sessions.turn import AttemptState
 
 __all__ = ["Hub"]
 
@@ -18,6 +19,9 @@ class Hub:
         self._sizes: dict[SessionId, int] = {}
         self.size = 0
         """Bytes that all sessions take together, roughly."""
+        self._waiting: dict[SessionId, int] = {}  # of those with a response: how many wait behind another
+        self.waiting = 0
+        """How many responses wait behind another of their session."""
 
     def __len__(self) -> int:
         return len(self._actors)
@@ -42,6 +46,16 @@ class Hub:
             size = actor.size
             self.size += size - self._sizes.get(session_id, 0)
             self._sizes[session_id] = size
+            self._note_responses(actor)
+
+    def _note_responses(self, actor: Actor) -> None:
+        session_id = actor.session.id
+        self.waiting -= self._waiting.pop(session_id, 0)
+        if actor.session.is_running and actor.feed.ended is None:
+            states = [each.attempt.state for each in actor.session.responses.values()]
+            count = states.count(AttemptState.QUEUED)
+            self._waiting[session_id] = count
+            self.waiting += count
 
     def remove(self, actor: Actor) -> None:
         """Forget *actor*. Harmless for one that isn't here."""
@@ -49,11 +63,15 @@ class Hub:
         if self._actors.get(session_id) is actor:
             del self._actors[session_id]
             self.size -= self._sizes.pop(session_id, 0)
+            self.waiting -= self._waiting.pop(session_id, 0)
 
     @property
     def running(self) -> int:
-        """How many sessions have a response that hasn't ended; those that were given up aside."""
-        return sum(actor.session.is_running for actor in self._actors.values() if actor.feed.ended is None)
+        """How many sessions have a response that hasn't ended; those that were given up aside.
+
+        As far as :meth:`account` was told: asking costs no walk through the sessions.
+        """
+        return len(self._waiting)
 
     @property
     def is_busy(self) -> bool:

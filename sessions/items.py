@@ -268,6 +268,9 @@ class Concurrency(enum.Enum):
     INTERRUPT = "interrupt"
     """The running response is cancelled first."""
 
+    MERGE = "merge"
+    """It waits together with others like it: one response answers all that is said until it starts."""
+
 
 class SessionConfig(Struct, frozen=True):
     """What holds for all of a session's responses, unless one asks for something else."""
@@ -281,6 +284,8 @@ class SessionConfig(Struct, frozen=True):
     """Unset: none. What is unset isn't written, as it was before there were tools."""
     tool_choice: ToolChoice | UnsetType = UNSET
     """Unset: ``auto``."""
+    parallel_tool_calls: bool | UnsetType = UNSET
+    """Unset: as the agent does by itself."""
     reasoning: bool | UnsetType = UNSET
     """Whether what models think is shown. Unset: no."""
 
@@ -297,6 +302,7 @@ class ResponseRequest(Struct, frozen=True, omit_defaults=True):
     """The items to answer, in place of the conversation's."""
     tools: tuple[FunctionTool, ...] | None = None
     tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
 
     @property
     def answers_conversation(self) -> bool:
@@ -314,6 +320,12 @@ class ResponseRequest(Struct, frozen=True, omit_defaults=True):
         if self.tool_choice is not None:
             return self.tool_choice
         return "auto" if config.tool_choice is UNSET else config.tool_choice
+
+    def parallel_tool_calls_with(self, config: SessionConfig) -> bool | None:
+        """Return whether several calls at once are allowed in a session of that *config*; None: unsaid."""
+        if self.parallel_tool_calls is not None:
+            return self.parallel_tool_calls
+        return None if config.parallel_tool_calls is UNSET else config.parallel_tool_calls
 
 
 class Usage(Struct, frozen=True):

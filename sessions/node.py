@@ -21,11 +21,12 @@ from unbroken.sessions.backends.base import Fence, InputKey, Receipt, SessionSto
 from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.committer import Committer
 from unbroken.sessions.cursor import Cursor
-from unbroken.sessions.entries import CancelResponse, CreateResponse, DeleteItem, Status, Submitted
+from unbroken.sessions.entries import CancelResponse, CreateResponse, DeleteItem, ResponseDone, Submitted
 from unbroken.sessions.errors import (
     Fenced,
     NodeDraining,
     NodeFull,
+    NodeOverloaded,
     Refusal,
     SessionGone,
     SessionNotFound,
@@ -45,6 +46,7 @@ from unbroken.sessions.ids import (
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.responder import Responder
 from unbroken.sessions.response import Standing
+from unbroken.sessions.run import Run
 from unbroken.sessions.session import Session, SessionLimits
 
 __all__ = ["Attachment", "Node", "NodeLimits"]
@@ -138,6 +140,8 @@ class Attachment:
         node = self._node
         if node.is_draining and isinstance(submitted.command, CreateResponse):
             raise Refusal("server_draining", str(NodeDraining()))
+        if not node.takes_responses and isinstance(submitted.command, CreateResponse):
+            raise Refusal("server_overloaded", str(NodeOverloaded()))
         grows = not isinstance(submitted.command, CancelResponse | DeleteItem)
         if grows and node.hub.size >= node.limits.bytes:
             raise NodeFull
@@ -164,8 +168,9 @@ class Node:
         responder: What answers.
         clock: Where time comes from.
         limits: What the node holds.
-        on_response: Told the status of each attempt that ends here.
+        on_response: Told of each attempt that ends here.
         on_refusal: Told the code of each input that is refused in the log.
+        on_run: Told of each responder's work here when it has ended.
 
     """
 
@@ -176,8 +181,9 @@ class Node:
         responder: Responder,
         clock: Clock,
         limits: NodeLimits,
-        on_response: Callable[[Status], None],
+        on_response: Callable[[ResponseDone], None],
         on_refusal: Callable[[str], None] = lambda _: None,
+        on_run: Callable[[Run], None] = lambda _: None,
     ) -> None:
         self.id: Final[NodeId] = new_node_id()
         self.hub: Final = Hub()
@@ -188,12 +194,17 @@ class Node:
         self._clock = clock
         self._on_response = on_response
         self._on_refusal = on_refusal
+        self._on_run = on_run
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
         self._context = contextvars.Context()
         self._sweeper: Timer | None = None
         self.is_draining = False
         """Whether the node takes no new sessions, connections or responses any more."""
+        self.takes_sessions = True
+        """Whether new sessions are begun. For whoever watches the load: sessions that exist go on."""
+        self.takes_responses = True
+        """Whether new responses are, too. Those that run go on."""
         self._changed = asyncio.Event()  # something a drain waits for may have happened
         self._gates: dict[SessionId, _Gate] = {}
 
@@ -247,11 +258,14 @@ class Node:
 
         Raises:
             NodeFull: The node holds as many sessions or bytes as it may.
+            NodeOverloaded: :attr:`takes_sessions` is false.
             NodeDraining: The node is shutting down.
 
         """
         if self.is_draining:
             raise NodeDraining
+        if not self.takes_sessions:
+            raise NodeOverloaded
         if self._is_full:
             await self._make_room()
             if self._is_full:
@@ -381,12 +395,18 @@ class Node:
             on_change=self._on_change,
             on_response=self._on_response,
             on_refusal=self._on_refusal,
+            on_run=self._on_run,
             opened=opened,
         )
 
     def _on_change(self, actor: Actor) -> None:
         self.hub.account(actor)
         self._changed.set()
+
+    @property
+    def commits_waiting(self) -> int:
+        """How many sessions wait for the store to write what they have produced."""
+        return len(self._committer)
 
     # Forgetting.
 

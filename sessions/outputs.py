@@ -61,6 +61,7 @@ class _Output:
     head: Head | None
     pieces: list[str] = field(default_factory=list)
     surrogate: str = ""  # the first half of a pair, until the second comes
+    is_empty: bool = True  # whether it is anything but a message, and nothing has come of it yet
     is_run: bool = False
     is_ended: bool = False
     result: ToolEnded | None = None
@@ -208,11 +209,19 @@ class Outputs:
         tool.result = ended
         self._end(tool)
 
-    def complete(self) -> None:
-        """Put a replacement where the second half of a pair never came."""
+    def complete(self, *, is_whole: bool) -> None:
+        """Note the end. Where the second half of a pair never came, there is a replacement.
+
+        If the answer *is_whole*, function calls without arguments get empty ones: clients read them
+        as JSON, and some models say nothing for none.
+        """
         for output in (self._message, self._reasoning, *self._calls.values(), *self._tools.values()):
             if output is not None:
                 self._complete(output)
+        if is_whole:
+            for call in self._calls.values():
+                if call.is_empty:
+                    self._append("{}", call)
 
     # How.
 
@@ -275,6 +284,7 @@ class Outputs:
         if text:
             output.pieces.append(text)
             if output.head is not None:
+                output.is_empty = False
                 self._tell(output)
         return len(encoded) <= room
 

@@ -132,4 +132,5 @@ def finished(response: Response, outcome: Outcome) -> Iterator[Body]:
         outcome.usage,
         response.request.metadata,
         response.request.in_conversation,
+        response.merged,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias, assert_never
 
+from msgspec import UNSET, UnsetType
+
 from unbroken.sessions.entries import Failure, Status
 from unbroken.sessions.ids import ItemId, ResponseId
 from unbroken.sessions.items import (
@@ -72,7 +74,8 @@ class ResponseOutput:
         head, item_id = self.head, self.item_id
         match head:
             case None:
-                return Message(item_id, "assistant", (Text(self.text),) if self.parts else (), status)
+                text = self.text  # as a restored response has it: of empty pieces, none are left
+                return Message(item_id, "assistant", (Text(text),) if text else (), status)
             case CallHead():
                 return FunctionCall(item_id, head.call_id, head.name, self.text, status)
             case ReasoningHead():
@@ -113,11 +116,18 @@ class Response:
     outputs: list[ResponseOutput] = field(default_factory=list)
     """In the order in which they began."""
     cancel_reason: str | None = None
+    requests: tuple[str, ...] | UnsetType = UNSET
+    """Set: it answers what has been said when it starts. The event ids of the requests it answers."""
 
     @property
     def id(self) -> ResponseId:
         """The attempt's id."""
         return self.attempt.id
+
+    @property
+    def merged(self) -> tuple[str, ...] | UnsetType:
+        """The event ids of the requests it answers, if they are several."""
+        return UNSET if self.requests is UNSET or len(self.requests) < 2 else self.requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,8 @@ class Ongoing:
     output: ResponseOutput | None
     """None: the response has nothing to show yet."""
     index: int = 0
+    requests: tuple[str, ...] | UnsetType = UNSET
+    """As of :class:`~unbroken.sessions.entries.ResponseStarted`."""
 
     @property
     def item_id(self) -> ItemId | None:
@@ -148,9 +160,9 @@ class Ongoing:
         They no longer change.
         """
         return [
-            cls(response.id, response.request, replace(output, parts=[output.text]), index)
+            cls(response.id, response.request, replace(output, parts=[output.text]), index, response.merged)
             for index, output in enumerate(response.outputs)
-        ] or [cls(response.id, response.request, None)]
+        ] or [cls(response.id, response.request, None, requests=response.merged)]
 
 
 Standing: TypeAlias = Item | Ongoing

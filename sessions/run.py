@@ -105,6 +105,13 @@ class Run:
         self._usage: Usage | None = None
         self._finish = Finish()
         self._deadline = 0.0
+        self.longest_gap: float | None = None
+        """Seconds between two pieces that were the furthest apart; None: there were no two.
+
+        Of pieces that are taken together, the last is known by the first: it may be too long by as much
+        as their writer gathers them for.
+        """
+        self._last_piece: float | None = None  # when the pieces that were taken last began to come
         self._last_sign = 0.0  # when there was a sign of life, by the clock
         self._timer: Timer | None = None
 
@@ -166,7 +173,12 @@ class Run:
                             break
                         count = len(self._outputs.text)
                         if count == 1:  # of the others it has been told
-                            self._last_sign = self._clock.monotonic()
+                            self._last_sign = now = self._clock.monotonic()
+                            if self._last_piece is not None:
+                                gap = now - self._last_piece
+                                if self.longest_gap is None or gap > self.longest_gap:
+                                    self.longest_gap = gap
+                            self._last_piece = now
                             self._notify()
                             count = self._outputs.others
                         if count >= _PIECES_HELD:
@@ -174,7 +186,7 @@ class Run:
                     elif not await self._receive(output):
                         self._finish = Finish("max_output_tokens")
                         break
-            self._outputs.complete()
+            self._outputs.complete(is_whole=self._finish.reason == "completed")
         except asyncio.CancelledError as exc:
             if self._ending is None:
                 if self._task is not None and not self._task.cancelling():

@@ -18,6 +18,7 @@ from typing import Final, assert_never
 from msgspec import UNSET, UnsetType
 
 from unbroken.sessions.admission import SessionLimits, admit, full
+from unbroken.sessions.concurrency import while_active
 from unbroken.sessions.conversation import Conversation, no_item
 from unbroken.sessions.entries import (
     FORMAT,
@@ -37,12 +38,14 @@ from unbroken.sessions.entries import (
     OutputStarted,
     Refused,
     ResponseDone,
+    ResponseMerged,
     ResponseQueued,
     ResponseStarted,
     SessionOpened,
     Status,
     Submitted,
     ToolStarted,
+    TruncateItem,
     UpdateConfig,
 )
 from unbroken.sessions.errors import OutOfOrder, Refusal
@@ -50,7 +53,6 @@ from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import (
     ApprovalRequest,
     CallHead,
-    Concurrency,
     FunctionCall,
     FunctionTool,
     Head,
@@ -148,6 +150,7 @@ class Session:
                 self.consume(body.input)
             case (
                 ResponseQueued()
+                | ResponseMerged()
                 | ResponseStarted()
                 | HandleNoted()
                 | OutputStarted()
@@ -163,6 +166,7 @@ class Session:
     def _apply_response(
         self,
         body: ResponseQueued
+        | ResponseMerged
         | ResponseStarted
         | HandleNoted
         | OutputStarted
@@ -180,13 +184,21 @@ class Session:
                     turn=body.input,
                     started_at=seq,
                     anchor=self._conversation.last,
+                    requests=body.requests,
                 )
+                self.consume(body.input)
+            case ResponseMerged():
+                response = self.responses[body.response_id]
+                known = () if response.requests is UNSET else response.requests
+                response.requests = (*known, body.event_id)
                 self.consume(body.input)
             case ResponseStarted():
                 queued = self.responses.get(body.response_id)
                 if queued is not None:
                     queued.attempt.tell(Signal.STARTED)
                     queued.ordinal = 1
+                    if queued.requests is not UNSET:
+                        queued.anchor = self._conversation.last
                 else:
                     self.responses[body.response_id] = Response(
                         Attempt(body.response_id),
@@ -349,13 +361,15 @@ class Session:
                         param="item_id",
                     )
                 return self._delete(item, seq)
+            case TruncateItem():
+                raise self._conversation.no_audio(command.item_id)
             case UpdateConfig():
                 config = _changed(self.config, command)
                 tools = () if config.tools is UNSET else config.tools
                 _check_choice(config.tool_choice, tools, "session.tool_choice")
                 return [ConfigUpdated(config, seq)]
             case CreateResponse():
-                return self._begin(seq, command)
+                return self._begin(seq, command, submitted.event_id)
             case CancelResponse():
                 return self._cancel(seq, command)
             case _:
@@ -372,7 +386,7 @@ class Session:
             )
         return [ItemDeleted(each, seq) for each in (*related, item.id)]
 
-    def _begin(self, seq: int, command: CreateResponse) -> list[Body]:
+    def _begin(self, seq: int, command: CreateResponse, event_id: str | None) -> list[Body]:
         response_id, request = command.response_id, command.request
         _check_choice(
             request.tool_choice_with(self.config), request.tools_with(self.config), "response.tool_choice"
@@ -390,28 +404,14 @@ class Session:
         active = self._in_conversation()
         if not active:
             return [ResponseStarted(response_id, request, turn=seq)]
-        match self.config.concurrency:
-            case Concurrency.REJECT:
-                raise Refusal(
-                    "conversation_already_has_active_response",
-                    f"Response {active[0].id} is in progress. Wait until it is done, or cancel it.",
-                )
-            case Concurrency.QUEUE:
-                if len(active) > self.limits.queued:
-                    raise Refusal(
-                        "response_queue_full",
-                        f"{len(active) - 1} responses wait already. Wait until one is done, or cancel.",
-                    )
-                return [ResponseQueued(response_id, request, seq)]
-            case Concurrency.INTERRUPT:
-                stops: list[Body] = [
-                    CancelAccepted(each.id, "superseded")
-                    for each in active
-                    if each.attempt.accepts(Signal.CANCEL_ACCEPTED)
-                ]
-                return [*stops, ResponseQueued(response_id, request, seq)]
-            case other:
-                assert_never(other)
+        return while_active(
+            self.config.concurrency,
+            command,
+            seq,
+            event_id,
+            active=active,
+            most_waiting=self.limits.queued,
+        )
 
     def _cancel(self, seq: int, command: CancelResponse) -> list[Body]:
         if command.response_id is None:
@@ -437,7 +437,9 @@ class Session:
         active = self._in_conversation()
         if active and active[0].attempt.state is AttemptState.QUEUED:
             first = active[0]
-            return [ResponseStarted(first.id, first.request, turn=first.turn)]
+            return [
+                ResponseStarted(first.id, first.request, turn=first.turn, requests=first.merged),
+            ]
         return []
 
     def begin_output(
@@ -545,5 +547,8 @@ def _changed(config: SessionConfig, change: UpdateConfig) -> SessionConfig:
         concurrency=config.concurrency if change.concurrency is UNSET else change.concurrency,
         tools=config.tools if change.tools is UNSET else change.tools,
         tool_choice=config.tool_choice if change.tool_choice is UNSET else change.tool_choice,
+        parallel_tool_calls=(
+            config.parallel_tool_calls if change.parallel_tool_calls is UNSET else change.parallel_tool_calls
+        ),
         reasoning=config.reasoning if change.reasoning is UNSET else change.reasoning,
     )

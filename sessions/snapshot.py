@@ -89,6 +89,7 @@ class RunningState(Struct, frozen=True):
     call: CallHead | None = None
     further: list[OutputState] = []
     anchor: ItemId | UnsetType | None = UNSET
+    requests: tuple[str, ...] | UnsetType = UNSET
     outputs: list[OutputState] | UnsetType = UNSET
     """Of all outputs. Unset: they are the first and the further ones."""
 
@@ -113,6 +114,7 @@ class RunningState(Struct, frozen=True):
             None if first is None else first.call,
             [],
             response.anchor,
+            response.requests,
             outputs,
         )
 
@@ -132,6 +134,7 @@ class RunningState(Struct, frozen=True):
             outputs=[each.output(self.request) for each in states],
             cancel_reason=self.cancel_reason,
             anchor=last if self.anchor is UNSET else self.anchor,
+            requests=self.requests,
         )
 
 

@@ -133,7 +133,6 @@ INTERNAL: Final = {
     "sessions/event_log.py": {"Run"},
     "server/agents/embedded.py": {"PACKAGED_MODEL", "WEIGHTS_PACKAGE"},
     "server/agents/llama.py": {"Bill", "Choice", "Delta"},
-    "server/app.py": {"build_agent"},
     "server/cli.py": {"check_config", "new_key", "serve"},
     "server/config.py": {"MASK"},
     "server/logs.py": {"MASK"},

@@ -121,6 +121,8 @@ class TurnInput:
     tools: tuple[FunctionTool, ...] = ()
     """The functions that the client can run."""
     tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool | None = None
+    """Whether several may be called at once. None: nobody has said."""
     max_output_tokens: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     author: Author = field(default_factory=Author)

@@ -105,6 +105,11 @@ class EmbeddedAgent:
         """Whether a turn could start now."""
         return self._pool is not None
 
+    @property
+    def waiting(self) -> int:
+        """How many turns wait for a slot."""
+        return len(self._queue)
+
     def check(self) -> None:
         """Look whether everything is there that loading needs, which costs next to nothing.
 

@@ -56,45 +56,27 @@ class OpenAIAgent:
     """Answers through an upstream's Chat Completions API.
 
     Args:
+        upstream: Where to. It is the agent's: started and stopped with it.
         model: The upstream's name for the model that turns use by default.
             A turn that names another, allowed one is sent under that name.
-        base_url: Where the API is, with its version, as in
-            ``http://127.0.0.1:11434/v1``. None: ``OPENAI_BASE_URL``, else OpenAI.
-        api_key: None: ``OPENAI_API_KEY``.
-        timeout: Seconds that the upstream may be silent. Establishing a
-            connection has five at most.
-        max_retries: How often a request is sent again that failed before its
-            answer began: no connection, 408, 409, 429, 5xx.
         context_tokens: The model's window. Conversations are shortened to it.
             None: they are sent whole, and the upstream refuses what is too long.
         output_limit_field: The name of the field that limits an answer's
             length. OpenAI's newer models refuse ``max_tokens``, other servers
             may not know ``max_completion_tokens``. None: by the address.
-        max_connections: Bound on open connections, and so on turns at once.
-            One more waits five seconds, then fails with AgentBusy.
 
     """
 
     def __init__(
         self,
+        upstream: Upstream,
         *,
         model: str,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        timeout: float = 60.0,
-        max_retries: int = 2,
         context_tokens: int | None = None,
         output_limit_field: OutputLimitField | None = None,
-        max_connections: int = 1000,
     ) -> None:
         self._model = model
-        self._upstream = Upstream(
-            base_url=base_url,
-            api_key=api_key,
-            timeout=timeout,
-            max_retries=max_retries,
-            max_connections=max_connections,
-        )
+        self._upstream = upstream
         self._context_tokens = context_tokens
         self._output_limit_field = output_limit_field
 
@@ -169,6 +151,8 @@ class OpenAIAgent:
             request["tools"] = tools
             if turn.tool_choice != "auto":
                 request["tool_choice"] = _wire_choice(turn.tool_choice)
+            if turn.parallel_tool_calls is not None:
+                request["parallel_tool_calls"] = turn.parallel_tool_calls
         if output_limit is not None:
             request[self._output_limit_field or self._default_limit_field()] = output_limit
         return request

@@ -60,36 +60,22 @@ class ResponsesAgent:
     """Answers through an upstream's Responses API.
 
     Args:
+        upstream: Where to. It is the agent's: started and stopped with it.
         model: The upstream's name for the model that turns use by default.
             A turn that names another, allowed one is sent under that name.
-        base_url: See :class:`~unbroken.server.agents.upstream.Upstream`, as for what follows.
-        api_key: None: ``OPENAI_API_KEY``.
-        timeout: Seconds that the upstream may be silent.
-        max_retries: How often a request is sent again that failed before its answer began.
-        max_connections: Bound on open connections, and so on turns at once.
         background: Have the upstream keep each response (``store``) and work on it on its own.
 
     """
 
     def __init__(
         self,
+        upstream: Upstream,
         *,
         model: str,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        timeout: float = 60.0,
-        max_retries: int = 2,
-        max_connections: int = 1000,
         background: bool = False,
     ) -> None:
         self._model = model
-        self._upstream = Upstream(
-            base_url=base_url,
-            api_key=api_key,
-            timeout=timeout,
-            max_retries=max_retries,
-            max_connections=max_connections,
-        )
+        self._upstream = upstream
         self._is_background = background
         self._cancelling: set[asyncio.Task[None]] = set()
 
@@ -176,6 +162,8 @@ class ResponsesAgent:
             request["tools"] = [_wire_tool(tool) for tool in turn.tools]
             if turn.tool_choice != "auto":
                 request["tool_choice"] = _wire_choice(turn.tool_choice)
+            if turn.parallel_tool_calls is not None:
+                request["parallel_tool_calls"] = turn.parallel_tool_calls
         if turn.max_output_tokens is not None:
             request["max_output_tokens"] = turn.max_output_tokens
         return request

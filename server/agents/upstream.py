@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
-__all__ = ["Answer", "Request", "Upstream", "cache_key_of", "headers_for", "user_of"]
+__all__ = ["Answer", "Request", "Upstream", "UpstreamObserver", "cache_key_of", "headers_for", "user_of"]
 
 _CONNECT_SECONDS: Final = 5.0
 # A turn doesn't sit silent through a longer Retry-After: its client is told.
@@ -89,6 +89,16 @@ Request: TypeAlias = (
 """Opens a stream with the client it is given."""
 
 
+class UpstreamObserver:
+    """Is told what is asked of an upstream. This one does nothing; nothing may raise."""
+
+    def requested(self, *, is_retry: bool) -> None:
+        """Note an HTTP request that is sent, be it for the rest of an answer, or to stop one."""
+
+    def ended(self, outcome: str) -> None:
+        """Note how reading a stream ended: ``completed``, ``stopped`` by us, or an error's code."""
+
+
 class Upstream:
     """The upstream's address, and connections to it between :meth:`start` and :meth:`stop`.
 
@@ -102,18 +112,21 @@ class Upstream:
             answer began: no connection, 408, 409, 429, 5xx.
         max_connections: Bound on open connections, and so on turns at once.
             One more waits five seconds, then fails with AgentBusy.
+        observer: Told what is asked. None: nobody.
 
     """
 
     def __init__(
         self,
         *,
-        base_url: str | None,
-        api_key: str | None,
-        timeout: float,
-        max_retries: int,
-        max_connections: int,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        max_retries: int = 2,
+        max_connections: int = 1000,
+        observer: UpstreamObserver | None = None,
     ) -> None:
+        self._observer = observer or UpstreamObserver()
         self._base_url = base_url
         self._api_key = api_key
         self._timeout = timeout
@@ -180,7 +193,7 @@ class Upstream:
                     ),
                     # A conversation goes to the address it was meant for, nowhere else.
                     follow_redirects=False,
-                    event_hooks={"response": [_shorten_retries]},
+                    event_hooks={"request": [self._note_request], "response": [_shorten_retries]},
                 ),
             )
         except openai.OpenAIError:
@@ -197,6 +210,10 @@ class Upstream:
             await client.close()
             raise AgentNotReady(problem)
         self._client = client
+
+    async def _note_request(self, request: httpx2.Request) -> None:
+        # The package numbers the attempts at a request from 0.
+        self._observer.requested(is_retry=request.headers.get("x-stainless-retry-count", "0") != "0")
 
     async def stop(self) -> None:
         """Close all connections."""
@@ -220,6 +237,7 @@ class Upstream:
         import openai
 
         failure: AgentError
+        outcome = "agent_crashed"  # unless it is one of the others
         try:
             async with (
                 request(client) as response,
@@ -234,6 +252,7 @@ class Upstream:
                 else:
                     raise UpstreamCut
                 await _read_tail(body, answer)
+            outcome = "completed"
             # The connection is back in the pool by now, however slow the consumer.
             if answer.usage is not None:
                 yield answer.usage
@@ -241,8 +260,19 @@ class Upstream:
             return
         except openai.OpenAIError as error:
             failure = failure_of_request(error, _host_of(client))
+            outcome = failure.code
         except httpx2.HTTPError as error:
             failure = failure_of_stream(error, _host_of(client))
+            outcome = failure.code
+        except AgentError as error:
+            outcome = error.code
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            if outcome != "completed":  # and it hadn't ended anyway
+                outcome = "stopped"
+            raise
+        finally:
+            self._observer.ended(outcome)
         # Outside the handlers, so that it carries no exception along that quotes the upstream.
         raise failure
 

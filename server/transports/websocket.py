@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 import orjson
 import structlog
@@ -31,28 +32,42 @@ from unbroken.server.models import Models
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission, lone_error
 from unbroken.server.protocols.realtime.decode import DecodeError
-from unbroken.server.protocols.realtime.encode import Frame, error_frame
+from unbroken.server.protocols.realtime.encode import Frame, RealtimeEncoder, error_frame
 from unbroken.server.resume import ResumeTokens
+from unbroken.server.throttle import Throttle
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet, outlet_of
+from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import (
     CursorLost,
     Displaced,
     NodeDraining,
     NodeFull,
+    NodeOverloaded,
     Refusal,
     SessionError,
     SessionNotFound,
     TooManyConnections,
 )
 from unbroken.sessions.event_log import Position
-from unbroken.sessions.ids import ChainId, Incarnation, Nonce, PrincipalId, new_chain_id
+from unbroken.sessions.ids import ChainId, Incarnation, Nonce, PrincipalId, SessionId, new_chain_id
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Attachment, Node
 
 __all__ = ["RealtimeDoor"]
 
-_RETRY_AFTER: Final = "2"
+_RETRY_AFTER: Final = 2
+"""Seconds after which to come back, at the earliest."""
+
+_ABNORMAL: Final = 1006
+"""The close code of a connection that ended without one (RFC 6455, section 7.1.5)."""
+
+_RETRY_SPREAD: Final = 8
+"""Seconds over which those are spread whom an overloaded node sends away: else they come back at once."""
+
+_REFUSALS_LOGGED: Final = 10
+"""Refused connections that are logged in a minute, of each error code."""
+
 _READ_LIMIT: Final = 512
 """Sequence numbers that the writer takes at a time."""
 
@@ -89,6 +104,7 @@ class RealtimeDoor:
         allowed_origins: tuple[str, ...],
         loopback_only: bool,
         metrics: Metrics,
+        clock: Clock,
     ) -> None:
         self._node = node
         self._authenticator = authenticator
@@ -97,8 +113,12 @@ class RealtimeDoor:
         self._defaults = defaults
         self._limits = limits
         self._allowed_origins = allowed_origins
+        self._encoders: WeakValueDictionary[tuple[SessionId, Incarnation], RealtimeEncoder] = (
+            WeakValueDictionary()
+        )
         self._loopback_only = loopback_only
         self._metrics = metrics
+        self._throttle = Throttle(clock, lines=_REFUSALS_LOGGED)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection from its handshake to its end."""
@@ -107,11 +127,12 @@ class RealtimeDoor:
         try:
             admitted = await self._admit(handshake)
         except _Refused as refused:
-            self._metrics.refused.labels(refused.code).inc()
+            self._note_refusal(refused, scope)
             await _refuse(refused, handshake, send)
             return
         try:
             await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
+            self._metrics.opened.inc()
             with self._metrics.connections.track_inprogress():
                 outlet = outlet_of(scope, send)
                 pump = _Pump(admitted, self._limits, self._metrics, receive, send, outlet)
@@ -119,9 +140,25 @@ class RealtimeDoor:
         finally:
             admitted.attachment.close()
 
+    def _note_refusal(self, refused: _Refused, scope: Scope) -> None:
+        self._metrics.refused.labels(refused.code).inc()
+        unsaid = self._throttle.admit(refused.code)
+        if unsaid is not None:
+            client = scope.get("client")
+            structlog.get_logger().info(
+                "connection refused",
+                code=refused.code,
+                status=refused.status,
+                address=client[0] if client else None,
+                unsaid=unsaid,
+            )
+
     async def _admit(self, handshake: Handshake) -> _Admitted:
         if self._node.is_draining:
             raise _Refused(503, "server_draining", str(NodeDraining()), CloseCode.RESTART)
+        if handshake.resume is None and not self._node.takes_sessions:
+            # First of all: an overloaded server has no time for more than this.
+            raise _Refused(503, "server_overloaded", str(NodeOverloaded()), CloseCode.TRY_AGAIN)
         if self._loopback_only and not is_loopback_name(handshake.host):
             message = (
                 "Without keys this server is for this machine only: address it as 127.0.0.1 or localhost. "
@@ -158,6 +195,8 @@ class RealtimeDoor:
             raise _Refused(101, "session_not_found", str(exc)) from None
         except NodeDraining as exc:
             raise _Refused(503, "server_draining", str(exc), CloseCode.RESTART) from None
+        except NodeOverloaded as exc:
+            raise _Refused(503, "server_overloaded", str(exc), CloseCode.TRY_AGAIN) from None
         except NodeFull as exc:
             raise _Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:
@@ -204,16 +243,26 @@ class RealtimeDoor:
         position: Position | None = None,
         remaining: int = 0,
     ) -> _Admitted:
+        start = position or attachment.cursor.position()
         connection = RealtimeConnection(
             attachment.session,
-            position or attachment.cursor.position(),
+            start,
             chain,
             max_depth=self._limits.frame_depth,
             remaining=remaining,
+            encoder=self._encoder_of(attachment.session.id, start.incarnation),
             refusals_from=attachment.session.applied if position is None else 0,
+            most_tokens=self._defaults.max_output_tokens,
         )
         token = self._tokens.mint(attachment.session.id, chain, principal)
         return _Admitted(attachment, connection, token, resumed)
+
+    def _encoder_of(self, session_id: SessionId, incarnation: Incarnation) -> RealtimeEncoder:
+        """Return the encoder that all connections of a session share, as long as there is one."""
+        encoder = self._encoders.get((session_id, incarnation))
+        if encoder is None:
+            encoder = self._encoders[session_id, incarnation] = RealtimeEncoder(session_id, incarnation)
+        return encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +304,8 @@ class _Pump:
         self._cut = asyncio.timeout(None)  # ends the reading early
         self._is_over = False
         self._close: CloseCode | None = None
+        self._left: int | None = None  # the close code that the client, or the transport, ended with
+        self._is_slow = False  # whether there is more to send than the client takes
         self._farewell: Frame | None = None  # for a close with POLICY: what it is about
         self._log: FilteringBoundLogger = structlog.get_logger()
 
@@ -269,10 +320,13 @@ class _Pump:
             try:
                 await self._converse()
                 await self._work_off()
+                await self._stop(self._worker)
+                if self._close is not None:
+                    await self._hang_up(self._close)
             finally:
                 await self._stop(self._worker)
-            if self._close is not None:
-                await self._hang_up(self._close)
+                self._metrics.inputs_waiting -= len(self._inbox)
+                self._metrics.closed(self._close or self._left or _ABNORMAL)
         self._log.debug("connection closed", close_code=self._close)
 
     async def _converse(self) -> None:
@@ -288,6 +342,7 @@ class _Pump:
             self._is_over = True
             self._cursor.listen(None)
             self._outlet.listen(None)
+            self._note_slow(False)
 
     @asynccontextmanager
     async def _sender(self) -> AsyncIterator[None]:
@@ -322,7 +377,10 @@ class _Pump:
     def _fail(self, exc: Exception) -> None:
         """End the connection because of *exc*: a bug ends one connection, never more."""
         match exc:
-            case CursorLost() | NodeDraining():
+            case CursorLost():
+                self._metrics.fell_behind.inc()
+                self._end(CloseCode.TRY_AGAIN)
+            case NodeDraining():
                 self._end(CloseCode.TRY_AGAIN)
             case Displaced():
                 # Were it to come back by itself, and find its place taken again, it would never end.
@@ -341,12 +399,14 @@ class _Pump:
         while True:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
+                self._left = message.get("code")
                 return
             data = message.get("text")
             if data is None:
                 data = message.get("bytes") or b""
             if len(self._inbox) < self._limits.input_queue:
                 self._inbox.append(data)
+                self._metrics.inputs_waiting += 1
                 if self._worker is None:
                     self._worker = asyncio.create_task(self._work())
             elif len(self._own) < self._limits.input_queue:
@@ -372,6 +432,7 @@ class _Pump:
                     await self._taken.wait()
                 await self._take(self._inbox[0])
                 self._inbox.popleft()
+                self._metrics.inputs_waiting -= 1
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
         finally:
@@ -434,9 +495,21 @@ class _Pump:
                     outlet.write(batch)
                 is_done = self._cursor.is_at_head and self._pending is None and not self._own
                 if is_done and not self._attachment.is_ending:
+                    if self._is_slow:
+                        self._note_slow(False)
                     break  # the usual case
+            else:
+                self._note_slow(not (outlet.is_writable or self._is_over))
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
+
+    def _note_slow(self, is_slow: bool) -> None:
+        if is_slow and not self._is_slow:
+            self._metrics.slow.inc()
+            self._metrics.slowed.inc()
+        elif self._is_slow and not is_slow:
+            self._metrics.slow.dec()
+        self._is_slow = is_slow
 
     def _fetch(self) -> bool:
         """Return whether there is something to send now."""
@@ -466,7 +539,6 @@ class _Pump:
 
     async def _hang_up(self, code: CloseCode) -> None:
         """Close, unless the client doesn't take even that in time."""
-        self._metrics.closed.labels(str(int(code))).inc()
         try:
             async with asyncio.timeout(self._limits.close_timeout):
                 await self._outlet.flushed()
@@ -488,7 +560,8 @@ async def _refuse(refused: _Refused, handshake: Handshake, send: Send) -> None:
         return
     headers = [(b"content-type", b"application/json")]
     if refused.status == 503:
-        headers.append((b"retry-after", _RETRY_AFTER.encode()))
+        spread = secrets.randbelow(_RETRY_SPREAD) if refused.code == "server_overloaded" else 0
+        headers.append((b"retry-after", str(_RETRY_AFTER + spread).encode()))
     if refused.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     error = {"message": refused.message, "type": "invalid_request_error", "code": refused.code}

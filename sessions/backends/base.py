@@ -40,7 +40,17 @@ from unbroken.sessions.entries import Body, Entry, Submitted
 from unbroken.sessions.errors import StoreError
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
-__all__ = ["Append", "Fence", "Immediate", "InputKey", "Opened", "Receipt", "SessionStore", "Snapshot"]
+__all__ = [
+    "Append",
+    "Fence",
+    "Immediate",
+    "InputKey",
+    "Opened",
+    "Receipt",
+    "Resident",
+    "SessionStore",
+    "Snapshot",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +197,11 @@ class Immediate(Protocol):
 
     def append_now(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """Do what :meth:`SessionStore.append` does, at once."""
+
+
+@runtime_checkable
+class Resident(Protocol):
+    """A store whose memory is this process's."""
+
+    def keys_bytes(self, session_id: SessionId) -> int:
+        """Return the bytes that a session's input keys take, roughly; 0: there is no such session."""

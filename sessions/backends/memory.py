@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from unbroken.sessions.account import KEY_COST
 from unbroken.sessions.backends.base import Append, Fence, InputKey, Opened, Receipt, Snapshot
 from unbroken.sessions.entries import Body, Deltas, Entry, ResponseDone, Submitted
 from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError
@@ -28,6 +29,7 @@ class _Stored:
     consumed: int = 0
     snapshot: Snapshot | None = None
     keys: OrderedDict[str, tuple[int, bytes]] = field(default_factory=OrderedDict)
+    keys_bytes: int = 0
 
     def admits(self, fence: Fence) -> bool:
         return (
@@ -99,8 +101,10 @@ class MemoryStore:
         (entry,) = self._write(stored, [submitted])
         if key is not None:
             stored.keys[key.name] = (entry.seq, key.digest)
+            stored.keys_bytes += KEY_COST + len(key.name)
             while len(stored.keys) > self._dedupe_window:
-                stored.keys.popitem(last=False)
+                name, _ = stored.keys.popitem(last=False)
+                stored.keys_bytes -= KEY_COST + len(name)
         return Receipt(entry.seq, duplicate=False, entry=entry)
 
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
@@ -154,6 +158,11 @@ class MemoryStore:
         if not stored.admits(fence):
             raise Fenced(session_id)
         del self._sessions[session_id]
+
+    def keys_bytes(self, session_id: SessionId) -> int:
+        """See :meth:`Resident.keys_bytes`."""
+        stored = self._sessions.get(session_id)
+        return 0 if stored is None else stored.keys_bytes
 
     def _write(self, stored: _Stored, bodies: Sequence[Body]) -> list[Entry]:
         """Number *bodies*, with one nonce for the batch, and add them to the log."""

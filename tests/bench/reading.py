@@ -18,6 +18,7 @@ import uvloop
 from tests.bench.workload import answer_text
 from unbroken.server.agents.base import TurnInput
 from unbroken.server.agents.openai import OpenAIAgent
+from unbroken.server.agents.upstream import Upstream
 
 _TURN = TurnInput(
     session_id="sess_1",
@@ -31,7 +32,7 @@ _TURN = TurnInput(
 
 async def _measure(kind: str, base_url: str, streams: int, events: int, rounds: int) -> list[float]:
     expected = answer_text(events).decode()
-    agent = OpenAIAgent(model="m", base_url=base_url, api_key="none")
+    agent = OpenAIAgent(Upstream(base_url=base_url, api_key="none"), model="m")
     client = openai.AsyncOpenAI(base_url=base_url, api_key="none")
     await agent.start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 __all__ = ["Order", "answer_text", "stamped", "word"]
@@ -40,6 +41,7 @@ class Order:
                 raise ValueError(f"not an order: {text!r}")
 
 
+@lru_cache(maxsize=1024)
 def word(number: int) -> str:
     """Return an answer's word of that *number*: no other has the same, so a lost or swapped one shows."""
     return f"{_STEMS[number % len(_STEMS)]}{number}"

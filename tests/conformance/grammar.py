@@ -175,7 +175,7 @@ def _session_update(grammar: Grammar) -> Event:
     session = grammar.maybe(
         instructions=grammar.words(),
         max_output_tokens=chance.choice((1, 4096, "inf")),
-        unbroken={"concurrency": chance.choice(("reject", "queue", "interrupt"))},
+        unbroken={"concurrency": chance.choice(("reject", "queue", "interrupt", "merge"))},
         output_modalities=[chance.choice(("text", "audio"))],
         tools=[{"type": "function", "name": "f", "parameters": {"type": "object"}}],
         tool_choice="auto",

@@ -14,7 +14,7 @@ import orjson
 from tests.server.realtime.serving import FrameCheck
 from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission
 from unbroken.server.protocols.realtime.decode import DecodeError
-from unbroken.server.protocols.realtime.encode import error_frame
+from unbroken.server.protocols.realtime.encode import RealtimeEncoder, error_frame
 from unbroken.sessions.entries import (
     Body,
     Deltas,
@@ -64,6 +64,7 @@ class Room:
         self._items = 0
         self.log = EventLog(Incarnation(f"{chance.randrange(16**8):08x}"))
         self.session = Session(SessionId(f"sess_{owner}"), _LIMITS)
+        self.encoder = RealtimeEncoder(self.session.id, self.log.incarnation, merge_above=16)
         self.write(SessionOpened(PrincipalId(owner), SessionConfig("m", f"{self.mark} is the owner")))
 
     def join(self) -> Chain:
@@ -143,7 +144,11 @@ class Chain:
         self._check = FrameCheck(self._violations)
         self._sent: list[bytes] = []
         self.connection = RealtimeConnection(
-            room.session, Position(room.log.incarnation, 0, Nonce(0)), name, max_depth=32, merge_above=16
+            room.session,
+            Position(room.log.incarnation, 0, Nonce(0)),
+            name,
+            max_depth=32,
+            encoder=room.encoder,
         )
 
     def submit(self, submission: Submission) -> None:

@@ -31,7 +31,7 @@ def test_the_same_seed_feeds_the_same() -> None:
 
 
 def test_an_error_of_another_kind_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks(*_arguments: object) -> object:
+    def breaks(*_arguments: object, **_options: object) -> object:
         raise KeyError("planted")
 
     monkeypatch.setattr(connection, "command_of", breaks)

@@ -18,7 +18,7 @@ class _FakeTimer:
 
 
 class FakeClock:
-    """Implements :class:`unbroken.sessions.clock.Clock`. Fault verb: :meth:`advance`."""
+    """Implements :class:`unbroken.sessions.clock.Clock`. Fault verbs: :meth:`advance`, :meth:`block`."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -40,10 +40,16 @@ class FakeClock:
         """Move on, making the calls that come due, in order."""
         end = self.now + seconds
         while self._timers and self._timers[0][0] <= end:
-            self.now, _, timer = heapq.heappop(self._timers)
+            due, _, timer = heapq.heappop(self._timers)
+            self.now = max(self.now, due)  # it may be late
             if timer.callback is not None:
                 timer.callback()
-        self.now = end
+        self.now = max(self.now, end)
+
+    def block(self, seconds: float) -> None:
+        """Move on without making any call, as when something holds the loop; then make those due."""
+        self.now += seconds
+        self.advance(0)
 
     @property
     def pending(self) -> int:

@@ -16,7 +16,8 @@ from unbroken.server import app as app_module
 from unbroken.server.agents.base import AgentError, AgentOutput, TurnInput
 from unbroken.server.agents.responses import ResponsesAgent
 from unbroken.server.agents.scripted import ScriptedAgent
-from unbroken.server.app import App, build, build_agent
+from unbroken.server.agents.selection import build_agent
+from unbroken.server.app import App, build
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.ids import PrincipalId, new_chain_id
@@ -130,6 +131,34 @@ async def test_metrics_are_on_the_internal_listener_alone() -> None:
         _, body = await get(app.admin_asgi, "/metrics")
         assert b"unbroken_sessions 1.0" in body
         assert (await get(app.admin_asgi, "/"))[0] == 404
+
+
+class Unwalked(dict[Any, Any]):
+    """What is in it can be found and counted, and not gone through."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("it was gone through")
+
+    keys = values = items = __iter__
+
+
+async def test_a_scrape_walks_through_no_sessions() -> None:
+    """With ten thousand it would hold the loop, and so every token, each time."""
+    async with build(settings()) as app:
+        hub = app.node.hub
+        await app.node.create(PrincipalId("p"), SessionConfig("m"), new_chain_id())
+        kept = {name: value for name, value in vars(hub).items() if isinstance(value, dict)}
+        for name, value in kept.items():
+            setattr(hub, name, Unwalked(value))
+        with pytest.raises(AssertionError, match="gone through"):
+            list(hub)
+        status, body = await get(app.admin_asgi, "/metrics")
+        for name, value in kept.items():
+            setattr(hub, name, value)
+
+    assert len(kept) == 3
+    assert status == 200
+    assert b"unbroken_sessions 1.0" in body
 
 
 async def test_the_page_is_on_the_public_listener() -> None:

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from typing import Final
 
 import pytest
+from msgspec import UNSET, UnsetType
 
 from tests.fakes.clock import FakeClock
 from unbroken.server import pipeline
@@ -12,7 +13,15 @@ from unbroken.server.agents.base import AgentNotReady, AgentOutput, TurnInput, U
 from unbroken.server.metrics import Metrics
 from unbroken.server.pipeline import Pipeline
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
-from unbroken.sessions.items import Message, ResponseRequest, SessionConfig, Text, Usage
+from unbroken.sessions.items import (
+    FunctionTool,
+    Message,
+    NamedTool,
+    ResponseRequest,
+    SessionConfig,
+    Text,
+    Usage,
+)
 from unbroken.sessions.responder import Finish, Handle, Output, Turn, Working
 
 MESSAGES: Final = (Message(ItemId("u1"), "user", (Text("hi"),)),)
@@ -101,6 +110,34 @@ async def test_the_agent_is_given_what_the_session_says() -> None:
     assert (given.session_id, given.response_id, given.principal) == ("sess_1", "resp_1", "alice")
     assert (given.model, given.instructions, given.max_output_tokens) == ("m", "be kind", 7)
     assert (given.messages, given.metadata) == (MESSAGES, {})
+
+
+@pytest.mark.parametrize(
+    ("session", "response", "given"),
+    [(UNSET, None, None), (False, None, False), (False, True, True), (True, False, False)],
+)
+async def test_several_calls_at_once_are_as_the_response_says_or_else_the_session(
+    session: bool | UnsetType, response: bool | None, given: bool | None
+) -> None:
+    agent = Scripted()
+    config = SessionConfig("m", parallel_tool_calls=session)
+    async for _ in agent.answers(turn(config, ResponseRequest(parallel_tool_calls=response))):
+        pass
+
+    assert agent.given is not None
+    assert agent.given.parallel_tool_calls == given
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_choice_of_a_tool_that_is_gone_by_now_is_none(is_there: bool) -> None:
+    """A response that waits was asked for when the session had other tools."""
+    agent = Scripted()
+    config = SessionConfig("m", tools=(FunctionTool("f" if is_there else "g"),))
+    async for _ in agent.answers(turn(config, ResponseRequest(tool_choice=NamedTool("f")))):
+        pass
+
+    assert agent.given is not None
+    assert agent.given.tool_choice == (NamedTool("f") if is_there else "auto")
 
 
 @pytest.mark.parametrize("instructions", ["be brief", ""])

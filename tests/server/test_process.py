@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from unbroken.server import process
@@ -441,3 +441,40 @@ def test_gc_is_tuned_for_long_lived_connections() -> None:
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
+
+
+def test_nothing_of_an_address_is_logged(tmp_path: Path) -> None:
+    """Tokens are in addresses, which libraries like to write down; not even where all is logged."""
+    environment = {
+        "UNBROKEN_AGENT": "scripted",
+        "UNBROKEN_LOG_LEVEL": "debug",
+        "UNBROKEN_LOG_CONTENT": "true",
+    }
+    with real_server(tmp_path, **environment) as running:
+        address = f"ws://127.0.0.1:{running.port}/v1/realtime"
+        headers = {"Authorization": "Bearer hunter2-in-a-header"}
+        with connect(address, additional_headers=headers) as client:
+            created = json.loads(client.recv(timeout=HANG))
+        token = created["session"]["unbroken"]["resume"]
+        for query in (
+            f"resume={token}",
+            "resume=rt_hunter2",
+            "api_key=hunter2&model=hunter2",
+            "x=" + 9000 * "y",
+        ):
+            with (
+                contextlib.suppress(InvalidStatus),
+                connect(f"{address}?{query}", additional_headers=headers) as client,
+            ):
+                client.recv(timeout=HANG)
+            running.get(f"/healthz?{query}")
+        running.terminate()
+        assert running.wait(HANG) == 0
+        assert running.process.stderr is not None
+        logged = running.process.stderr.read()
+
+    assert "hunter2" not in logged
+    assert token not in logged
+    assert "yyy" not in logged
+    assert "connection opened" in logged, "what is logged at all was not seen"
+    assert "connection refused" in logged

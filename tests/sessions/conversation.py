@@ -15,12 +15,13 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.responder import ManualResponder
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission
-from unbroken.server.protocols.realtime.encode import error_frame
+from unbroken.server.protocols.realtime.decode import DecodeError
+from unbroken.server.protocols.realtime.encode import RealtimeEncoder, error_frame
 from unbroken.sessions.actor import ActorLimits
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.errors import Refusal
-from unbroken.sessions.ids import ChainId, PrincipalId, new_chain_id
+from unbroken.sessions.ids import ChainId, Incarnation, PrincipalId, SessionId, new_chain_id
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Attachment, Node, NodeLimits
 from unbroken.sessions.run import RunLimits
@@ -110,7 +111,8 @@ class Client:
             max_depth=32,
             remaining=remaining,
             refusals_from=self.attachment.session.applied if after is None else 0,
-            merge_above=4,
+            encoder=self.world.encoder(self.attachment.session.id, start.incarnation),
+            most_tokens=self.world.most_tokens,
         )
         preamble = self.attachment.preamble
         self._pending = list(self.connection.opening("rt", resumed=self.resumed, preamble=preamble))
@@ -162,6 +164,8 @@ class Client:
                 await self.attachment.submit(answer.key, answer.submitted)
             else:
                 self._own.append(answer)
+        except DecodeError as exc:
+            self._own.append(error_frame(exc.code, exc.message, param=exc.param, event_id=exc.event_id))
         except Refusal as exc:
             self._own.append(error_frame(exc.code, exc.message))
         await settle()
@@ -197,18 +201,27 @@ class Client:
 class World:
     """A node with a manual responder and a clock that stands still."""
 
-    def __init__(self, store: SessionStore, limits: NodeLimits) -> None:
+    def __init__(self, store: SessionStore, limits: NodeLimits, most_tokens: int | None = None) -> None:
+        self.most_tokens = most_tokens
         self.clock = FakeClock()
         self.responder = ManualResponder()
         self.store = store
         self.ended: list[str] = []
+        self._encoders: dict[tuple[SessionId, Incarnation], RealtimeEncoder] = {}
         self.node = Node(
             store=store,
             responder=self.responder,
             clock=self.clock,
             limits=limits,
-            on_response=self.ended.append,
+            on_response=lambda done: self.ended.append(done.status),
         )
+
+    def encoder(self, session_id: SessionId, incarnation: Incarnation) -> RealtimeEncoder:
+        """Return the encoder that all connections of a session share."""
+        key = session_id, incarnation
+        if key not in self._encoders:
+            self._encoders[key] = RealtimeEncoder(session_id, incarnation, merge_above=4)
+        return self._encoders[key]
 
     async def client(self) -> Client:
         client = Client(self)
@@ -219,8 +232,8 @@ class World:
 
 @contextlib.asynccontextmanager
 async def open_world(
-    limits: NodeLimits | None = None, store: SessionStore | None = None
+    limits: NodeLimits | None = None, store: SessionStore | None = None, most_tokens: int | None = None
 ) -> AsyncIterator[World]:
-    world = World(MemoryStore() if store is None else store, limits or limits_of())
+    world = World(MemoryStore() if store is None else store, limits or limits_of(), most_tokens)
     async with world.node:
         yield world

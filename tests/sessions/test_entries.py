@@ -17,6 +17,7 @@ from unbroken.sessions.entries import (
     ItemAdded,
     OutputDone,
     OutputStarted,
+    ResponseStarted,
     Submitted,
     decode_entry,
     encode_entry,
@@ -35,6 +36,8 @@ RECORDED_CALLS: Final = RECORDED.with_name("log_v1_calls.jsonl")
 """What version 1 wrote once there were function calls. Never changed either."""
 
 
+RECORDED_MERGED: Final = RECORDED.with_name("log_v1_merged.jsonl")
+"""What version 1 wrote once requests could be merged, and answers truncated. Never changed either."""
 RECORDED_TOOLS: Final = RECORDED.with_name("log_v1_tools.jsonl")
 """What version 1 wrote once there were reasoning, the server's tools, and approvals. Never changed either."""
 
@@ -47,16 +50,24 @@ def recorded_calls() -> list[bytes]:
     return RECORDED_CALLS.read_bytes().splitlines()
 
 
+def recorded_merged() -> list[bytes]:
+    return RECORDED_MERGED.read_bytes().splitlines()
+
+
 def recorded_tools() -> list[bytes]:
     return RECORDED_TOOLS.read_bytes().splitlines()
 
 
+def all_recorded() -> list[bytes]:
+    return recorded() + recorded_calls() + recorded_merged() + recorded_tools()
+
+
 def everything() -> list[Body]:
-    return [decode_entry(line).body for line in recorded() + recorded_calls() + recorded_tools()]
+    return [decode_entry(line).body for line in all_recorded()]
 
 
 def test_what_format_1_wrote_is_read_and_written_the_same() -> None:
-    for line in recorded() + recorded_calls() + recorded_tools():
+    for line in all_recorded():
         assert encode_entry(decode_entry(line)) == line
 
 
@@ -99,6 +110,25 @@ def test_the_second_record_makes_a_session_wherever_it_is_cut() -> None:
 
 
 def test_the_third_record_makes_a_session_wherever_it_is_cut() -> None:
+    """What waits still answers all that was said until it started, whoever takes it over on the way."""
+    entries = [decode_entry(line) for line in recorded_merged()]
+    (started,) = [
+        each for each in entries if isinstance(each.body, ResponseStarted) and each.body.ordinal == 0
+    ][1:]
+    for place in range(len(entries)):
+        session = Session(SessionId("s"), SessionLimits())
+        for entry in entries[:place]:
+            session.apply(entry)
+        session = Session.restore(session.id, session.limits, session.snapshot())
+        for entry in entries[place:]:
+            session.apply(entry)
+            if entry is started:
+                assert [item.text for item in session.prompt(ResponseId("r2"))] == ["hi", "Well", "and"]
+
+        assert [item.text for item in session.items()] == ["hi", "Well", "and", "So"]
+
+
+def test_the_fourth_record_makes_a_session_wherever_it_is_cut() -> None:
     limits = SessionLimits()
     entries = [decode_entry(line) for line in recorded_tools()]
     for place in range(len(entries)):

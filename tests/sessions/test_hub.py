@@ -5,6 +5,8 @@ from unbroken.sessions.errors import LostTail
 from unbroken.sessions.hub import Hub
 from unbroken.sessions.ids import SessionId
 
+QUEUE = {"type": "realtime", "unbroken": {"concurrency": "queue"}}
+
 
 async def test_sessions_are_found_counted_and_forgotten() -> None:
     async with open_world() as world:
@@ -56,6 +58,22 @@ async def test_running_sessions_and_connections_are_counted() -> None:
         assert hub.running == 0
 
 
+async def test_responses_that_wait_are_counted() -> None:
+    async with open_world() as world:
+        client = await world.client()
+        await client.send({"type": "session.update", "session": QUEUE})
+        hub = world.node.hub
+        for _ in range(3):
+            await client.ask()
+        assert (hub.running, hub.waiting) == (1, 2)
+        world.responder.last.end()
+        await settle()
+        assert (hub.running, hub.waiting) == (1, 1)
+        for actor in hub:
+            hub.remove(actor)
+        assert (hub.running, hub.waiting) == (0, 0)
+
+
 async def test_a_session_that_was_given_up_does_not_run_here() -> None:
     """A drain would wait for its end until the deadline."""
     async with open_world() as world:
@@ -63,6 +81,7 @@ async def test_a_session_that_was_given_up_does_not_run_here() -> None:
         await client.ask()
         (actor,) = world.node.hub
         actor.feed.end(LostTail("planted"))
+        world.node.hub.account(actor)
 
         assert actor.session.is_running
         assert world.node.hub.running == 0

@@ -125,7 +125,7 @@ def test_however_it_is_taken_the_outputs_are_the_same(said: list[Piece], taken_a
         if number in taken_at:
             news += bit_by_bit.take()
     for outputs in (bit_by_bit, at_once):
-        outputs.complete()
+        outputs.complete(is_whole=False)
     news += bit_by_bit.take()
     whole = at_once.take()
 

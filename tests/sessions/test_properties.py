@@ -64,7 +64,7 @@ class Conversation(RuleBasedStateMachine):
         seed=st.integers(0, 2**16),
         retain=st.sampled_from([500, 2_000, 50_000]),
         distant=st.booleans(),
-        policy=st.sampled_from(["reject", "queue", "interrupt"]),
+        policy=st.sampled_from(["reject", "queue", "interrupt", "merge"]),
     )
     def begin(self, seed: int, retain: int, distant: bool, policy: str) -> None:
         self.loop = asyncio.new_event_loop()
@@ -76,7 +76,7 @@ class Conversation(RuleBasedStateMachine):
         )
         self.world = World(self.distant if distant else memory, limits)
         self.is_distant = distant
-        self.named = 0
+        self.named = self.asked = 0
         self.sent: dict[str, str] = {}
         self.tools: dict[str, dict[ItemId, bool]] = {}  # by response: calls that go on, and whether they run
         self.approved: dict[str, set[str]] = {}  # by response: what it has begun of what was approved of
@@ -139,11 +139,15 @@ class Conversation(RuleBasedStateMachine):
         self.send(client, {"type": "conversation.item.create", "item": item})
 
     @precondition(lambda self: self.connected())
-    @rule(data=st.data(), beside=st.booleans())
-    def ask(self, data: st.DataObject, beside: bool) -> None:
+    @rule(data=st.data(), beside=st.booleans(), marked=st.booleans())
+    def ask(self, data: st.DataObject, beside: bool, marked: bool) -> None:
         client = data.draw(st.sampled_from(self.connected()))
-        response = {"conversation": "none", "metadata": {"k": "v"}} if beside else {}
-        self.send(client, {"type": "response.create", "response": response})
+        response: dict[str, Any] = {"metadata": {"k": "v"}} if marked else {}
+        if beside:
+            response["conversation"] = "none"
+        self.asked += 1
+        event = {"type": "response.create", "event_id": f"ask{self.asked}", "response": response}
+        self.send(client, event)
 
     @precondition(lambda self: self.connected())
     @rule(data=st.data(), by_id=st.booleans())
@@ -431,6 +435,7 @@ def view_of(frames: list[dict[str, Any]]) -> list[tuple[str, str]]:
     open_items: set[str] = set()
     created: set[str] = set()
     done: set[str] = set()
+    answered: set[str] = set()  # the merged requests
     seen: set[str] = set()
     for frame in frames:
         assert frame["event_id"] not in seen, "the same frame twice"
@@ -465,6 +470,9 @@ def view_of(frames: list[dict[str, Any]]) -> list[tuple[str, str]]:
                     texts[frame["item_id"]] += frame["delta"]
             case "response.done":
                 response = frame["response"]
+                merged = [each["event_id"] for each in response.get("unbroken", {}).get("requests", ())]
+                assert not answered.intersection(merged), "a request was answered twice"
+                answered.update(merged)
                 assert response["id"] not in done, "ended twice"
                 done.add(response["id"])
     assert not open_items

@@ -119,6 +119,30 @@ async def test_every_piece_is_told_of(bench: Bench) -> None:
     assert bench.notified == before + 1
 
 
+async def test_the_longest_gap_between_pieces_is_known(bench: Bench) -> None:
+    await bench.start()
+    for seconds, piece in ((9.0, "a"), (0.2, "b"), (0.7, "c"), (0.1, "d")):
+        bench.clock.advance(seconds)
+        await bench.say(piece)
+        bench.run.take()
+
+    assert bench.run.longest_gap == pytest.approx(0.7), "the wait for the first is none"
+
+
+async def test_pieces_that_are_taken_together_are_one(bench: Bench) -> None:
+    """Nothing is measured per piece."""
+    await bench.start()
+    await bench.say("a")
+    bench.clock.advance(0.004)
+    await bench.say("b")
+    assert bench.run.longest_gap is None
+    bench.run.take()
+    bench.clock.advance(0.5)
+    await bench.say("c")
+
+    assert bench.run.longest_gap == pytest.approx(0.504), "from when those before began to come"
+
+
 async def test_an_answer_that_just_ends_has_completed(bench: Bench) -> None:
     await bench.start()
     await bench.say("a")
@@ -660,6 +684,27 @@ async def test_pieces_of_calls_wait_for_the_store_too() -> None:
 
     assert taken == 600
     await bench.end()
+
+
+@pytest.mark.parametrize("silence", [(), ("",), ("", "")])
+async def test_a_call_without_arguments_has_empty_ones(silence: tuple[str, ...]) -> None:
+    """Clients read them as JSON, which nothing isn't; and nothing is what some models say for none."""
+    bench = Bench()
+    await bench.start()
+    await bench.say("text", FunctionCallPiece(0, "", "k", "f"), FunctionCallPiece(1, "[1]", "l", "g"))
+    await bench.say(*(FunctionCallPiece(0, piece) for piece in silence))
+    await bench.end()
+
+    assert [taken.pieces for taken in bench.run.take()] == [["text"], ["{}"], ["[1]"]]
+
+
+async def test_a_call_that_was_cut_short_is_given_no_arguments() -> None:
+    bench = Bench()
+    await bench.start()
+    await bench.say(FunctionCallPiece(0, "", "k", "f"), Finish("max_output_tokens"))
+    await bench.end()
+
+    assert [taken.pieces for taken in bench.run.take()] == [[]]
 
 
 async def test_surrogates_are_joined_within_each_output() -> None:

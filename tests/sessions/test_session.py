@@ -29,6 +29,7 @@ from unbroken.sessions.entries import (
     ResponseStarted,
     SessionOpened,
     Submitted,
+    TruncateItem,
     UpdateConfig,
 )
 from unbroken.sessions.errors import IllegalTransition, OutOfOrder, UnknownFormat
@@ -158,6 +159,8 @@ OUTCOMES: Final[list[tuple[Command, tuple[str, ...]]]] = [
         DeleteItem("answer_r1"),
         (*("item_not_found",) * 3, "item_in_progress", "item_in_progress", "ItemDeleted"),
     ),
+    (TruncateItem("answer_r1", 0, 500), (*("item_not_found",) * 3, *("unsupported_content_type",) * 3)),
+    (TruncateItem("u1", 0, 0), ("item_not_found", *("unsupported_content_type",) * 5)),
     (UpdateConfig(instructions="x"), ("ConfigUpdated",) * 6),
     (ask("r2"), ("ResponseStarted", "ResponseStarted", BUSY, BUSY, BUSY, "ResponseStarted")),
     (ask("r2", beside=True), ("ResponseStarted",) * 6),
@@ -221,6 +224,8 @@ def test_every_command_in_every_state(state: str, command: Command, expected: st
         (say("u2", previous="gone"), "previous_item_id"),
         (DeleteItem("gone"), "item_id"),
         (DeleteItem("answer_r1"), "item_id"),
+        (TruncateItem("gone", 0, 1), "item_id"),
+        (TruncateItem("answer_r1", 0, 1), "item_id"),
         (CancelResponse("gone"), "response_id"),
         (ask("r2"), None),
     ],
@@ -854,7 +859,7 @@ class Driven(Told):
         match step:
             case ("ask", bool(beside)):
                 self.asked += 1
-                self.submit(ask(f"r{self.asked}", beside=beside))
+                self.submit(ask(f"r{self.asked}", beside=beside), f"e{self.asked}")
             case ("answer",) if self.session.has_inputs:
                 return self.answer()
             case ("promote",):
@@ -897,6 +902,14 @@ def test_a_session_restored_at_any_moment_goes_on_as_the_first_would(
         assert first.step(step) == second.step(step)
     assert second.session.snapshot() == first.session.snapshot()
     assert second.session.standing() == first.session.standing()
+
+
+def test_an_answer_of_nothing_but_an_empty_piece_ends_alike_after_a_restore() -> None:
+    first, second = told_in("starting"), Told()
+    first.produce("r1", "")
+    second.session = Session.restore(ID, first.session.limits, first.session.snapshot())
+
+    assert first.end("r1") == second.end("r1")
 
 
 @given(st.sampled_from(Concurrency), steps)

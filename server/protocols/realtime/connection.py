@@ -58,6 +58,8 @@ class RealtimeConnection:
         max_depth: How deeply a client's event may be nested.
         refusals_from: Refusals up to this entry aren't shown: a client that has seen nothing
             doesn't know what was refused.
+        encoder: Of the session's log, which its connections share. None: one of its own.
+        most_tokens: What no answer may go beyond, whatever its client asks for. None: nothing.
         remaining: If not 0, the cursor stands before a record that the client has seen in
             part: only so many of its last frames are sent.
 
@@ -72,13 +74,15 @@ class RealtimeConnection:
         max_depth: int,
         remaining: int = 0,
         refusals_from: int = 0,
-        merge_above: int = 32,
+        encoder: RealtimeEncoder | None = None,
+        most_tokens: int | None = None,
     ) -> None:
         self._session = session
         self._chain = chain
         self._refusals_from = refusals_from
         self._max_depth = max_depth
-        self._encoder = RealtimeEncoder(session.id, start.incarnation, merge_above=merge_above)
+        self._most_tokens = most_tokens
+        self._encoder = encoder or RealtimeEncoder(session.id, start.incarnation)
         # Of the last frame sent from the log: sequence, nonce, and how many frames are still to come there.
         self._place: tuple[int, int, int] = (start.seq, start.nonce, remaining)
         self._remaining = remaining  # > 0: of the first record, only so many frames are to be sent
@@ -123,7 +127,7 @@ class RealtimeConnection:
 
     def _record(self, record: Record) -> list[bytes]:
         if isinstance(record, Slice):
-            encoded = self._encoder.deltas(record)
+            encoded = self._encoder.encode(record)
             self._place = (record.last, record.nonces[-1], 0)
         else:
             encoded = self._entry(record)
@@ -174,7 +178,7 @@ class RealtimeConnection:
                     event_id=event.event_id,
                 )
             return {"type": "conversation.item.retrieved", **_bare(item)}
-        command = command_of(event, self._session)
+        command = command_of(event, self._session, most_tokens=self._most_tokens)
         message_id = None if event.unbroken is None else event.unbroken.message_id
         named = event.item.id if isinstance(event, ItemCreate) else None
         said = event.response if isinstance(event, ResponseCreate) else None

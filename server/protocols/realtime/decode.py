@@ -19,6 +19,7 @@ from unbroken.server.protocols.realtime.frames import (
     ItemDelete,
     ItemParam,
     ItemRetrieve,
+    ItemTruncate,
     ResponseCancel,
     ResponseCreate,
     ResponseParam,
@@ -32,6 +33,7 @@ from unbroken.sessions.entries import (
     CreateItem,
     CreateResponse,
     DeleteItem,
+    TruncateItem,
     UpdateConfig,
 )
 from unbroken.sessions.ids import ItemId, new_item_id, new_response_id
@@ -86,7 +88,6 @@ _PARTS_OF_ROLE: Final[dict[str, tuple[str, ...]]] = {
 }
 
 _UNSUPPORTED: Final = {
-    "conversation.item.truncate": "unsupported_event",
     "input_audio_buffer.append": "audio_input_unsupported",
     "input_audio_buffer.commit": "audio_input_unsupported",
     "input_audio_buffer.clear": "audio_input_unsupported",
@@ -201,9 +202,12 @@ def _depth(data: bytes) -> int:
 
 
 def command_of(
-    event: SessionUpdate | ItemCreate | ItemDelete | ResponseCreate | ResponseCancel, session: Session
+    event: SessionUpdate | ItemCreate | ItemDelete | ItemTruncate | ResponseCreate | ResponseCancel,
+    session: Session,
+    *,
+    most_tokens: int | None = None,
 ) -> Command:
-    """Return what *event* asks of *session*.
+    """Return what *event* asks of *session*, in which no answer may have more than *most_tokens*.
 
     Raises:
         DecodeError: It asks for what can't be.
@@ -212,7 +216,7 @@ def command_of(
     try:
         match event:
             case SessionUpdate():
-                return _update(event)
+                return _update(event, most_tokens)
             case ItemCreate():
                 previous = event.previous_item_id
                 if event.item.type == "mcp_approval_response":
@@ -220,6 +224,8 @@ def command_of(
                 return CreateItem(_item(event.item, "item"), previous)
             case ItemDelete():
                 return DeleteItem(event.item_id)
+            case ItemTruncate():
+                return TruncateItem(event.item_id, event.content_index, event.audio_end_ms)
             case ResponseCreate():
                 request = _request(event.response or ResponseParam(), session)
                 return CreateResponse(new_response_id(), request)
@@ -232,7 +238,7 @@ def command_of(
         raise
 
 
-def _update(event: SessionUpdate) -> UpdateConfig:
+def _update(event: SessionUpdate, most_tokens: int | None) -> UpdateConfig:
     wanted = event.session
     if wanted.type != "realtime":
         raise DecodeError(
@@ -240,13 +246,14 @@ def _update(event: SessionUpdate) -> UpdateConfig:
             f"Sessions of type {wanted.type[:64]!r} aren't offered. Use `realtime`.",
             param="session.type",
         )
+    _check_prompt(wanted.prompt, "session.prompt")
     extension = wanted.unbroken
     return UpdateConfig(
         instructions=wanted.instructions,
         max_output_tokens=(
             UNSET
             if wanted.max_output_tokens is UNSET
-            else _tokens(wanted.max_output_tokens, "session.max_output_tokens")
+            else _capped(_tokens(wanted.max_output_tokens, "session.max_output_tokens"), most_tokens)
         ),
         concurrency=(
             UNSET
@@ -259,6 +266,7 @@ def _update(event: SessionUpdate) -> UpdateConfig:
             if wanted.tool_choice is UNSET
             else _tool_choice(wanted.tool_choice or "auto", "session.tool_choice")
         ),
+        parallel_tool_calls=wanted.parallel_tool_calls,
         reasoning=UNSET if extension is None else extension.reasoning,
     )
 
@@ -279,6 +287,7 @@ def _request(wanted: ResponseParam, session: Session) -> ResponseRequest:
             "`metadata` takes up to 16 pairs, keys of up to 64 and values of up to 512 characters.",
             param="response.metadata",
         )
+    _check_prompt(wanted.prompt, "response.prompt")
     return ResponseRequest(
         in_conversation=wanted.conversation != "none",
         instructions=wanted.instructions,
@@ -289,6 +298,7 @@ def _request(wanted: ResponseParam, session: Session) -> ResponseRequest:
         tool_choice=(
             None if wanted.tool_choice is None else _tool_choice(wanted.tool_choice, "response.tool_choice")
         ),
+        parallel_tool_calls=wanted.parallel_tool_calls,
     )
 
 
@@ -316,10 +326,15 @@ def _input(items: list[ItemParam], session: Session) -> tuple[Item, ...]:
 
 
 def _check_pairs(items: list[Item]) -> None:
-    """Refuse outputs in `input` that belong to no call ahead of them, or to one that has its output."""
+    """Refuse in `input` a second call of one id, and outputs that belong to no call, or an answered one."""
     called: set[str] = set()  # the calls that have no output yet
+    known: set[str] = set()
     for index, item in enumerate(items):
         if isinstance(item, FunctionCall):
+            if item.call_id in known:
+                message = f"There are two function calls {item.call_id[:64]!r} in `input`."
+                raise DecodeError("item_id_taken", message, param=f"response.input[{index}].call_id")
+            known.add(item.call_id)
             called.add(item.call_id)
         elif isinstance(item, FunctionOutput):
             if item.call_id not in called:
@@ -377,6 +392,13 @@ def _function_name(name: str | None, param: str) -> str:
     return name
 
 
+def _check_prompt(wanted: object, param: str) -> None:
+    """Refuse a prompt template: who asks for one counts on what it says."""
+    if wanted is not None:
+        message = "This server keeps no prompt templates. Send `instructions`."
+        raise DecodeError("unsupported_prompt", message, param=param)
+
+
 def _tokens(value: int | str | None, param: str) -> int | None:
     if value is None or isinstance(value, str):
         return None  # "inf"
@@ -384,6 +406,13 @@ def _tokens(value: int | str | None, param: str) -> int | None:
         message = f"`max_output_tokens` must be from 1 to {_MOST_TOKENS}, or `inf`."
         raise DecodeError("invalid_event", message, param=param)
     return value
+
+
+def _capped(tokens: int | None, most: int | None) -> int | None:
+    """Return how many *tokens* an answer may have where the operator allows *most*; None: any number."""
+    if tokens is None or most is None:
+        return most if tokens is None else tokens
+    return min(tokens, most)
 
 
 def _item(item: ItemParam, param: str) -> Item:

@@ -8,19 +8,19 @@ clients drop an event with a null they don't expect.
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from typing import assert_never
 
 import orjson
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from unbroken.server.protocols.cursor import format_cursor
+from unbroken.server.protocols.realtime.deltas import DeltaEncoder, delta_frame
 from unbroken.server.protocols.realtime.tools import (
     Frame,
     begun_fields,
     tool_ended,
     tool_fields,
     tool_started,
-    turn_delta,
 )
 from unbroken.sessions.entries import (
     ConfigUpdated,
@@ -50,6 +50,7 @@ from unbroken.sessions.items import (
     NamedTool,
     Reasoning,
     ReasoningHead,
+    ResponseRequest,
     SessionConfig,
     ToolCall,
     Usage,
@@ -67,12 +68,9 @@ __all__ = [
     "session_fields",
 ]
 
-_MERGED_CHARACTERS: Final = 4096
-"""How much text one frame holds when a connection catches up."""
-
 
 class RealtimeEncoder:
-    """Encodes one session's log.
+    """Encodes one session's log, for all connections that see it.
 
     Args:
         session_id: The session.
@@ -82,10 +80,12 @@ class RealtimeEncoder:
 
     """
 
+    __slots__ = ("__weakref__", "_deltas", "_incarnation", "_session_id")
+
     def __init__(self, session_id: SessionId, incarnation: str, *, merge_above: int = 32) -> None:
         self._session_id = session_id
         self._incarnation = incarnation
-        self._merge_above = merge_above
+        self._deltas = DeltaEncoder(incarnation, merge_above=merge_above)
 
     def cursor(self, seq: int, nonce: int, remaining: int = 0) -> str:
         """Return the cursor of a place in this log."""
@@ -94,7 +94,7 @@ class RealtimeEncoder:
     def encode(self, record: Record) -> list[bytes]:
         """Return the frames of *record*, in order, as UTF-8."""
         if isinstance(record, Slice):
-            return self.deltas(record)
+            return self._deltas.encode(record)
         frames = self.frames(record)
         remaining = len(frames)
         encoded: list[bytes] = []
@@ -103,52 +103,6 @@ class RealtimeEncoder:
             frame["event_id"] = self.cursor(record.seq, record.nonce, remaining)
             encoded.append(orjson.dumps(frame))
         return encoded
-
-    def deltas(self, piece: Slice) -> list[bytes]:
-        """Return the frames of *piece*: one for each part, or fewer where there are many."""
-        prefix = f"event_{self._incarnation}."
-        frame = {
-            "type": "response.output_text.delta",
-            "event_id": "",
-            "response_id": piece.response_id,
-            "item_id": piece.item_id,
-            "output_index": piece.output_index,
-            "content_index": piece.content_index,
-            "delta": "",
-        }
-        if piece.call_id is not UNSET:
-            _turn_to_arguments(frame, piece.call_id)
-        elif piece.kind is not UNSET:
-            turn_delta(frame, piece.kind)
-        if len(piece.parts) == 1:
-            frame["event_id"] = f"{prefix}{piece.seq}.{piece.nonces[0]:x}.0"
-            frame["delta"] = piece.parts[0]
-            return [orjson.dumps(frame)]
-        encoded: list[bytes] = []
-        for seq, nonce, delta in self._merged(piece):
-            frame["event_id"] = f"{prefix}{seq}.{nonce:x}.0"
-            frame["delta"] = delta
-            encoded.append(orjson.dumps(frame))
-        return encoded
-
-    def _merged(self, piece: Slice) -> list[tuple[int, int, str]]:
-        """Return the deltas to send, each with the place it leads up to."""
-        count = len(piece.parts)
-        if count <= self._merge_above:
-            return list(zip(range(piece.seq, piece.seq + count), piece.nonces, piece.parts, strict=True))
-        if sum(map(len, piece.parts)) <= _MERGED_CHARACTERS:
-            return [(piece.last, piece.nonces[-1], "".join(piece.parts))]
-        merged: list[tuple[int, int, str]] = []
-        held: list[str] = []
-        size = 0
-        for index, part in enumerate(piece.parts):
-            held.append(part)
-            size += len(part)
-            if size >= _MERGED_CHARACTERS or index == count - 1:
-                merged.append((piece.seq + index, piece.nonces[index], "".join(held)))
-                held.clear()
-                size = 0
-        return merged
 
     def frames(self, entry: Entry) -> list[Frame]:
         """Return what an entry is in this protocol; a refusal is nothing here: see :func:`error_frame`."""
@@ -164,7 +118,7 @@ class RealtimeEncoder:
             case ItemDeleted():
                 return [{"type": "conversation.item.deleted", "item_id": body.item_id}]
             case ResponseStarted():
-                return [self._created(body.response_id, body.request.metadata, body.request.in_conversation)]
+                return [self._created(body.response_id, body.request, body.requests)]
             case OutputStarted():
                 return self._output_started(body)
             case ToolStarted():
@@ -184,14 +138,14 @@ class RealtimeEncoder:
         request, output = part.request, part.output
         frames: list[Frame] = []
         if is_first:
-            frames.append(self._created(part.response_id, request.metadata, request.in_conversation))
+            frames.append(self._created(part.response_id, request, part.requests))
         if output is None:
             return frames
         behind = None if previous is None else ItemId(previous)
         bodies = standing_entries(part.response_id, output, part.index, behind)
         for body in bodies:
             if isinstance(body, Deltas):
-                frames.append(_delta(body))
+                frames.append({**delta_frame(body), "delta": "".join(body.parts)})
             else:
                 frames += self.frames(Entry(0, Nonce(0), body))
         return frames
@@ -242,7 +196,8 @@ class RealtimeEncoder:
 
     def _response_done(self, body: ResponseDone) -> list[Frame]:
         status = "failed" if body.status == "interrupted" else body.status
-        response = self._response(body.response_id, status, body.metadata, body.in_conversation)
+        asked = ResponseRequest(in_conversation=body.in_conversation, metadata=body.metadata)
+        response = self._response(body.response_id, status, asked, body.requests)
         # The protocol has no item for reasoning, which has been told in events of its own.
         response["output"] = [item_fields(item) for item in body.output if not isinstance(item, Reasoning)]
         if body.usage is not None:
@@ -251,7 +206,7 @@ class RealtimeEncoder:
             case "cancelled":
                 response["status_details"] = {"type": "cancelled", "reason": "client_cancelled"}
                 if body.reason == "superseded":
-                    response["unbroken"] = {"reason": "superseded"}
+                    response.setdefault("unbroken", {})["reason"] = "superseded"
             case "incomplete":
                 response["status_details"] = {"type": "incomplete", "reason": body.reason}
             case "failed" if body.failure is not None:
@@ -261,23 +216,30 @@ class RealtimeEncoder:
                     "error": {"type": failure.type, "code": failure.code},
                 }
                 # The protocol has no room for these, nor a word for `interrupted`.
-                response["unbroken"] = {"status": body.status, "message": failure.message}
+                added = response.setdefault("unbroken", {})
+                added |= {"status": body.status, "message": failure.message}
                 if failure.retry_after is not UNSET:
-                    response["unbroken"]["retry_after"] = failure.retry_after
+                    added["retry_after"] = failure.retry_after
             case _:
                 pass
         done: Frame = {"type": "response.done", "response": response}
         if body.ordinal > 0:
             return [done]
         # It ended while it waited for its turn: the client has not heard of it yet.
-        return [self._created(body.response_id, body.metadata, body.in_conversation), done]
+        return [self._created(body.response_id, asked, body.requests), done]
 
-    def _created(self, response_id: str, metadata: dict[str, str] | None, in_conversation: bool) -> Frame:
-        response = self._response(response_id, "in_progress", metadata, in_conversation)
+    def _created(
+        self, response_id: str, asked: ResponseRequest, requests: tuple[str, ...] | UnsetType
+    ) -> Frame:
+        response = self._response(response_id, "in_progress", asked, requests)
         return {"type": "response.created", "response": response}
 
     def _response(
-        self, response_id: str, status: str, metadata: dict[str, str] | None, in_conversation: bool
+        self,
+        response_id: str,
+        status: str,
+        asked: ResponseRequest,
+        requests: tuple[str, ...] | UnsetType,
     ) -> Frame:
         response: Frame = {
             "object": "realtime.response",
@@ -286,10 +248,13 @@ class RealtimeEncoder:
             "output": [],
             "output_modalities": ["text"],
         }
-        if in_conversation:
+        if asked.in_conversation:
             response["conversation_id"] = self._conversation_id
-        if metadata is not None:
-            response["metadata"] = metadata
+        if asked.metadata is not None:
+            response["metadata"] = asked.metadata
+        if requests is not UNSET:
+            named = [{"event_id": event_id} if event_id else {} for event_id in requests]
+            response["unbroken"] = {"requests": named}
         return response
 
     @property
@@ -299,7 +264,7 @@ class RealtimeEncoder:
 
 def session_fields(session_id: SessionId, config: SessionConfig) -> Frame:
     """Return a session as clients see it: what really holds, whatever was asked for."""
-    return {
+    fields: Frame = {
         "type": "realtime",
         "object": "realtime.session",
         "id": session_id,
@@ -311,6 +276,9 @@ def session_fields(session_id: SessionId, config: SessionConfig) -> Frame:
         "tool_choice": _choice_fields(config),
         "unbroken": {"concurrency": config.concurrency.value, "reasoning": config.reasoning is True},
     }
+    if config.parallel_tool_calls is not UNSET:
+        fields["parallel_tool_calls"] = config.parallel_tool_calls
+    return fields
 
 
 def _tool_fields(tool: FunctionTool) -> Frame:
@@ -374,30 +342,6 @@ def _call_fields(item_id: ItemId, call: CallHead, arguments: str, status: ItemSt
         "name": call.name,
         "arguments": arguments,
     }
-
-
-def _delta(body: Deltas) -> Frame:
-    """Return all pieces of *body* as one frame."""
-    frame: Frame = {
-        "type": "response.output_text.delta",
-        "response_id": body.response_id,
-        "item_id": body.item_id,
-        "output_index": body.output_index,
-        "content_index": body.content_index,
-        "delta": "".join(body.parts),
-    }
-    if body.call_id is not UNSET:
-        _turn_to_arguments(frame, body.call_id)
-    elif body.kind is not UNSET:
-        turn_delta(frame, body.kind)
-    return frame
-
-
-def _turn_to_arguments(frame: Frame, call_id: str) -> None:
-    """Make a delta of text one of a function call's arguments."""
-    frame["type"] = "response.function_call_arguments.delta"
-    del frame["content_index"]
-    frame["call_id"] = call_id
 
 
 def item_frame(kind: str, item: Item, previous: str | None) -> Frame:

@@ -6,9 +6,9 @@ aren't listed are skipped: clients send many that don't apply to text.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 __all__ = [
     "ClientEvent",
@@ -17,6 +17,7 @@ __all__ = [
     "ItemDelete",
     "ItemParam",
     "ItemRetrieve",
+    "ItemTruncate",
     "PartParam",
     "ResponseCancel",
     "ResponseCreate",
@@ -39,7 +40,7 @@ class Extension(Struct, frozen=True):
 class SessionExtension(Struct, frozen=True):
     """What this server adds to a session."""
 
-    concurrency: Literal["reject", "queue", "interrupt"] | UnsetType = UNSET
+    concurrency: Literal["reject", "queue", "interrupt", "merge"] | UnsetType = UNSET
     reasoning: bool | UnsetType = UNSET
     """Whether what models think is shown, in events that only this server has."""
 
@@ -91,6 +92,8 @@ class SessionParam(Struct, frozen=True):
     max_output_tokens: int | Literal["inf"] | UnsetType = UNSET
     tools: list[ToolParam] | UnsetType | None = UNSET
     tool_choice: str | ToolChoiceParam | UnsetType | None = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
+    prompt: Any = None
     unbroken: SessionExtension | None = None
 
 
@@ -103,6 +106,8 @@ class ResponseParam(Struct, frozen=True):
     metadata: dict[str, str] | None = None
     tools: list[ToolParam] | None = None
     tool_choice: str | ToolChoiceParam | None = None
+    parallel_tool_calls: bool | None = None
+    prompt: Any = None
     input: list[ItemParam] | None = None
 
 
@@ -138,6 +143,16 @@ class ItemDelete(Struct, frozen=True, tag="conversation.item.delete"):
     unbroken: Extension | None = None
 
 
+class ItemTruncate(Struct, frozen=True, tag="conversation.item.truncate"):
+    """Say how much of an answer was heard before it was interrupted."""
+
+    item_id: str
+    content_index: Annotated[int, Meta(ge=0, le=2**31 - 1)]
+    audio_end_ms: Annotated[int, Meta(ge=0, le=2**31 - 1)]
+    event_id: str | None = None
+    unbroken: Extension | None = None
+
+
 class ResponseCreate(Struct, frozen=True, tag="response.create"):
     """Ask for a response."""
 
@@ -155,5 +170,5 @@ class ResponseCancel(Struct, frozen=True, tag="response.cancel"):
 
 
 ClientEvent: TypeAlias = (
-    SessionUpdate | ItemCreate | ItemRetrieve | ItemDelete | ResponseCreate | ResponseCancel
+    SessionUpdate | ItemCreate | ItemRetrieve | ItemDelete | ItemTruncate | ResponseCreate | ResponseCancel
 )

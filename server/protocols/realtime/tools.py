@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unbroken.sessions.entries import DeltaKind, ToolStarted
+from unbroken.sessions.entries import ToolStarted
 from unbroken.sessions.ids import ItemId
 from unbroken.sessions.items import (
     ApprovalHead,
@@ -20,7 +20,7 @@ from unbroken.sessions.items import (
     ToolHead,
 )
 
-__all__ = ["Frame", "begun_fields", "tool_ended", "tool_fields", "tool_started", "turn_delta"]
+__all__ = ["Frame", "begun_fields", "tool_ended", "tool_fields", "tool_started"]
 
 Frame = dict[str, Any]
 """A server event without its ``event_id``."""
@@ -81,9 +81,3 @@ def tool_ended(item: ToolCall, output_index: int) -> Frame:
     """Return the event that says whether a call brought anything."""
     kind = "completed" if item.output is not None else "failed"
     return {"type": f"response.mcp_call.{kind}", "item_id": item.id, "output_index": output_index}
-
-
-def turn_delta(frame: Frame, kind: DeltaKind) -> None:
-    """Make a delta of text one of that *kind*."""
-    frame["type"] = "unbroken.reasoning.delta" if kind == "reasoning" else "response.mcp_call_arguments.delta"
-    del frame["content_index"]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.upstream import FakeUpstream, Wire, chunk
 from tests.server.agents.agent_contract import collect, message, text_of, turn
-from tests.server.agents.upstream_contract import KEY, SECRET, UpstreamContract, fails
+from tests.server.agents.upstream_contract import KEY, SECRET, UpstreamContract, fails, made
 from unbroken.server.agents.base import (
     ContextTooLong,
     Finish,
@@ -26,7 +26,7 @@ from unbroken.server.agents.openai import OpenAIAgent
 
 class TestOpenAIAgentContract(UpstreamContract):
     def make(self, **settings: Any) -> OpenAIAgent:
-        return OpenAIAgent(**settings)
+        return made(OpenAIAgent, **settings)
 
 
 @pytest.fixture
@@ -36,8 +36,9 @@ async def upstream() -> AsyncIterator[FakeUpstream]:
 
 
 def agent_for(upstream: FakeUpstream, **settings: Any) -> OpenAIAgent:
-    return OpenAIAgent(
-        **{"model": "m-1", "base_url": upstream.base_url, "api_key": KEY, "max_retries": 0, **settings}
+    return made(
+        OpenAIAgent,
+        **{"model": "m-1", "base_url": upstream.base_url, "api_key": KEY, "max_retries": 0, **settings},
     )
 
 
@@ -278,7 +279,7 @@ async def test_error_as_a_finish_reason_fails(agent: OpenAIAgent, upstream: Fake
     ],
 )
 async def test_output_limit_goes_by_the_name_that_the_address_knows(base_url: str | None, field: str) -> None:
-    agent = OpenAIAgent(model="m", base_url=base_url, api_key=KEY)
+    agent = made(OpenAIAgent, model="m", base_url=base_url, api_key=KEY)
     await agent.start()
 
     assert agent._request(turn("hi", max_output_tokens=5))[field] == 5

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from tests.fakes.dialects import RESPONSE_ID, ResponsesDialect
 from tests.fakes.upstream import FakeUpstream, Wire
 from tests.server.agents.agent_contract import collect, message, text_of, turn
-from tests.server.agents.upstream_contract import KEY, SECRET, UpstreamContract, fails
+from tests.server.agents.upstream_contract import KEY, SECRET, UpstreamContract, fails, made
 from unbroken.server.agents.base import (
     AgentOutput,
     Finish,
@@ -37,12 +37,12 @@ WHOLE = "".join(PIECES)
 
 class TestResponsesAgentContract(UpstreamContract):
     def make(self, **settings: Any) -> ResponsesAgent:
-        return ResponsesAgent(**settings)
+        return made(ResponsesAgent, **settings)
 
 
 class TestResponsesAgentInBackgroundContract(UpstreamContract):
     def make(self, **settings: Any) -> ResponsesAgent:
-        return ResponsesAgent(**settings, background=True)
+        return made(ResponsesAgent, **settings, background=True)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def upstream() -> AsyncIterator[FakeUpstream]:
 
 @pytest.fixture
 async def agent(upstream: FakeUpstream) -> AsyncIterator[ResponsesAgent]:
-    agent = ResponsesAgent(model="m-1", base_url=upstream.base_url, api_key=KEY, max_retries=0)
+    agent = made(ResponsesAgent, model="m-1", base_url=upstream.base_url, api_key=KEY, max_retries=0)
     await agent.start()
     yield agent
     await agent.stop()
@@ -61,8 +61,8 @@ async def agent(upstream: FakeUpstream) -> AsyncIterator[ResponsesAgent]:
 
 @pytest.fixture
 async def background(upstream: FakeUpstream) -> AsyncIterator[ResponsesAgent]:
-    agent = ResponsesAgent(
-        model="m-1", base_url=upstream.base_url, api_key=KEY, max_retries=0, background=True
+    agent = made(
+        ResponsesAgent, model="m-1", base_url=upstream.base_url, api_key=KEY, max_retries=0, background=True
     )
     await agent.start()
     yield agent

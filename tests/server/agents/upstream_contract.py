@@ -10,9 +10,9 @@ import asyncio
 import gzip
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from structlog.testing import capture_logs
@@ -28,6 +28,7 @@ from unbroken.server.agents.base import (
     ContextTooLong,
     Finish,
     FunctionCallPiece,
+    FunctionTool,
     Handle,
     TurnInput,
     UpstreamCut,
@@ -41,6 +42,7 @@ from unbroken.server.agents.base import (
     Usage,
     Working,
 )
+from unbroken.server.agents.upstream import Upstream, UpstreamObserver
 
 KEY = "sk-test-key"
 SECRET = "sk-...secret, and what the user wrote"
@@ -64,6 +66,30 @@ async def fails(agent: Agent, kind: type[AgentError]) -> tuple[AgentError, list[
     said = repr((failure.value, failure.value.__context__, logs))
     assert not any(word in said for word in ("secret", "wrote", KEY))
     return failure.value, outputs
+
+
+AgentT = TypeVar("AgentT", bound=Agent)
+
+
+def made(kind: Callable[..., AgentT], **settings: Any) -> AgentT:
+    """Return an agent of *kind*: what an upstream takes goes to one, the rest to the agent."""
+    names = ("base_url", "api_key", "timeout", "max_retries", "max_connections", "observer")
+    own = {name: settings.pop(name) for name in names if name in settings}
+    return kind(Upstream(**own), **settings)
+
+
+class Observed(UpstreamObserver):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.outcomes: list[str] = []
+
+    def requested(self, *, is_retry: bool) -> None:
+        self.requests.append("retry" if is_retry else "first")
+
+    def ended(self, outcome: str) -> None:
+        self.outcomes.append(outcome)
 
 
 class UpstreamSubject(Subject):
@@ -185,6 +211,18 @@ class UpstreamContract(AgentContract, abc.ABC):
         calls = [output for output in outputs if isinstance(output, FunctionCallPiece)]
         assert joined(text_of(outputs)) == "a😀b😀😁!"
         assert joined("".join(call.arguments for call in calls)) == '"😀"'
+
+    @pytest.mark.parametrize("is_parallel", [True, False, None])
+    async def test_several_calls_at_once_are_asked_for_where_there_are_tools(
+        self, agent: Agent, upstream: FakeUpstream, is_parallel: bool | None
+    ) -> None:
+        """Servers refuse the field where there are none."""
+        await collect(agent, turn("hi", tools=(FunctionTool("f"),), parallel_tool_calls=is_parallel))
+        await collect(agent, turn("hi", parallel_tool_calls=is_parallel))
+
+        with_tools, without = (request.json for request in upstream.requests)
+        assert with_tools.get("parallel_tool_calls") == is_parallel
+        assert "parallel_tool_calls" not in without
 
     async def test_malformed_half_is_malformed(self, agent: Agent, upstream: FakeUpstream) -> None:
         """What the usual decoder refuses for a better reason stays refused."""
@@ -524,4 +562,32 @@ class UpstreamContract(AgentContract, abc.ABC):
             assert first != other
             assert "sess_1" not in first
             assert len(first) <= 64
+        await agent.stop()
+
+    # What is told of it.
+
+    async def test_what_is_asked_is_told_with_retries_and_outcomes(self, upstream: FakeUpstream) -> None:
+        observed = Observed()
+        agent = self.agent_for(upstream, max_retries=2, observer=observed)
+        await agent.start()
+        upstream.status(503)
+        upstream.answer("at last")
+        assert text_of(await collect(agent, turn("hi"))) == "at last"
+        assert (observed.requests, observed.outcomes) == (["first", "retry"], ["completed"])
+
+        upstream.status(401)
+        await fails(agent, UpstreamRefusedKey)
+        upstream.malformed()
+        await fails(agent, UpstreamMalformed)
+        assert observed.outcomes == ["completed", "upstream_auth", "upstream_malformed"]
+        await agent.stop()
+
+    async def test_an_answer_that_is_stopped_is_told_as_that(self, upstream: FakeUpstream) -> None:
+        observed = Observed()
+        agent = self.agent_for(upstream, observer=observed)
+        await agent.start()
+        upstream.never_ending()
+        async with aclosing(agent.respond(turn("hi"))) as outputs:
+            await anext(outputs)
+        assert observed.outcomes == ["stopped"]
         await agent.stop()

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission, lone_error
 from unbroken.server.protocols.realtime.decode import DecodeError
+from unbroken.server.protocols.realtime.encode import RealtimeEncoder
 from unbroken.sessions.entries import (
     Body,
     ConfigUpdated,
@@ -74,7 +75,12 @@ class Table:
     ) -> RealtimeConnection:
         start = Position(LIFE, 0, Nonce(0)) if start is None else start
         return RealtimeConnection(
-            self.session, start, chain, max_depth=8, remaining=remaining, merge_above=10**6
+            self.session,
+            start,
+            chain,
+            max_depth=8,
+            remaining=remaining,
+            encoder=RealtimeEncoder(self.session.id, start.incarnation, merge_above=10**6),
         )
 
     def frames(self, after: int, connection: RealtimeConnection) -> list[Frame]:

@@ -25,6 +25,7 @@ from unbroken.sessions.entries import (
     Entry,
     ItemAdded,
     SessionOpened,
+    TruncateItem,
     UpdateConfig,
 )
 from unbroken.sessions.ids import ItemId, Nonce, PrincipalId, SessionId
@@ -112,6 +113,7 @@ def test_every_role_has_its_kind_of_part(role: str, kind: str) -> None:
 
 def test_other_events_are_what_they_say() -> None:
     assert decoded({"type": "conversation.item.delete", "item_id": "x"}) == DeleteItem("x")
+    assert decoded(TRUNCATE) == TruncateItem("x", 0, 7)
     assert decoded({"type": "response.cancel"}) == CancelResponse(None)
     assert decoded({"type": "response.cancel", "response_id": "r"}) == CancelResponse("r")
     retrieve = {"type": "conversation.item.retrieve", "item_id": "x", "event_id": "e"}
@@ -177,8 +179,18 @@ def test_fields_nobody_knows_are_skipped() -> None:
 
 TOO_LONG: Final = "x" * 129
 
+TRUNCATE: Final = {
+    "type": "conversation.item.truncate",
+    "item_id": "x",
+    "content_index": 0,
+    "audio_end_ms": 7,
+}
+
 REFUSALS: Final[list[tuple[Event, str, str | None]]] = [
-    ({"type": "conversation.item.truncate", "item_id": "x"}, "unsupported_event", "type"),
+    ({"type": "conversation.item.truncate", "item_id": "x"}, "invalid_event", None),
+    ({**TRUNCATE, "audio_end_ms": -1}, "invalid_event", "audio_end_ms"),
+    ({**TRUNCATE, "content_index": 1.5}, "invalid_event", "content_index"),
+    ({**TRUNCATE, "audio_end_ms": 2**31}, "invalid_event", "audio_end_ms"),
     ({"type": "input_audio_buffer.append", "audio": ""}, "audio_input_unsupported", "type"),
     ({"type": "input_audio_buffer.commit"}, "audio_input_unsupported", "type"),
     ({"type": "input_audio_buffer.clear"}, "audio_input_unsupported", "type"),
@@ -345,6 +357,18 @@ def test_no_item_is_called_as_the_beginning_is() -> None:
 # Depth.
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "unit", ['"', "\\", '\\"', '"\\', "[", "{", "]", '{"a":', '"a":', ",", "\ud800", "é", "-", "1e", " "]
+)
+def test_hostile_frames_cost_no_more_than_their_length(unit: str) -> None:
+    """They are read on the loop that all connections share. A square of a megabyte is minutes."""
+    hostile = unit * ((1 << 20) // len(unit))
+    for frame in (hostile, f'{{"type":"response.cancel","event_id":"{hostile}', f'{{"type":"{hostile}"}}'):
+        with pytest.raises(DecodeError):
+            decode_event(frame.encode("utf-8", "surrogatepass"), max_depth=8)
+
+
 def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
     return b'{"type":"response.cancel","x":' + opening * (depth - 1) + b"1" + closing * (depth - 1) + b"}"
 
@@ -472,4 +496,4 @@ def test_every_kind_of_event_is_tried_here() -> None:
     told: Iterable[str] = (event["type"] for event, _, _ in REFUSALS if isinstance(event.get("type"), str))
 
     assert {"session.update", "conversation.item.create", "response.create"} <= set(told) & tried
-    assert len(TYPES) == len(get_args(ClientEvent)) == 6
+    assert len(TYPES) == len(get_args(ClientEvent)) == 7

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, get_args
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given
@@ -32,6 +33,7 @@ from unbroken.sessions.entries import (
     OutputStarted,
     Refused,
     ResponseDone,
+    ResponseMerged,
     ResponseQueued,
     ResponseStarted,
     SessionOpened,
@@ -96,6 +98,8 @@ FRAMES: Final[list[tuple[Body, list[str]]]] = [
     (ResponseQueued(R, ResponseRequest()), []),
     (ResponseStarted(R, ResponseRequest(), 1), ["response.created"]),
     (ResponseStarted(R, ResponseRequest(False, metadata=META), 1), ["response.created"]),
+    (ResponseMerged(R, "e", 1), []),
+    (ResponseStarted(R, ResponseRequest(), 1, requests=("e", "")), ["response.created"]),
     (HandleNoted(R, "upstream", 1), []),
     (CancelAccepted(R, "client"), []),
     (
@@ -156,11 +160,29 @@ FRAMES: Final[list[tuple[Body, list[str]]]] = [
     (done("failed", failure=Failure("agent_error", "It failed.", "rate_limit_error")), ["response.done"]),
     (done("interrupted", failure=Failure("interrupted", "Restarted.")), ["response.done"]),
     (done("cancelled", reason="client", ordinal=0, metadata=META), ["response.created", "response.done"]),
+    (
+        done("cancelled", reason="superseded", ordinal=0, requests=("e", "f")),
+        ["response.created", "response.done"],
+    ),
+    (done("failed", failure=Failure("agent_error", "It failed."), requests=("e", "f")), ["response.done"]),
 ]
 
 
 def encoded(body: Body, seq: int = 9, nonce: int = 255) -> list[dict[str, Any]]:
     return [orjson.loads(data) for data in RealtimeEncoder(ID, LIFE).encode(Entry(seq, Nonce(nonce), body))]
+
+
+def test_a_response_names_the_requests_it_answers() -> None:
+    """Beside whatever else is said of it."""
+    requests = ("e", "")
+    (created,) = encoded(ResponseStarted(R, ResponseRequest(), 1, requests=requests))
+    (superseded,) = encoded(done("cancelled", reason="superseded", requests=requests))
+    (failed,) = encoded(done("failed", failure=Failure("agent_error", "No."), requests=requests))
+
+    named = {"requests": [{"event_id": "e"}, {}]}
+    assert created["response"]["unbroken"] == named
+    assert superseded["response"]["unbroken"] == {**named, "reason": "superseded"}
+    assert failed["response"]["unbroken"] == {**named, "status": "failed", "message": "No."}
 
 
 def has_null(value: object) -> bool:
@@ -386,6 +408,33 @@ def test_merged_deltas_are_the_same_text_up_to_the_same_place(parts: list[list[s
     assert len(one) == (len(many) if len(many) <= above else 1)
     position = parse_cursor(one[-1]["event_id"])
     assert position == ((LIFE, piece.last, piece.nonces[-1]), 0)
+
+
+OUTPUTS: Final[list[Deltas]] = [
+    Deltas(R, I, [], 2),
+    Deltas(R, ItemId("item_2"), [], 3, 1, call_id="call_1"),
+    Deltas(R, ItemId("item_3"), [], 4, 2, kind="reasoning"),
+    Deltas(R, ItemId("item_4"), [], 5, 3, kind="tool_call"),
+    Deltas(ResponseId("resp_2"), ItemId("item_5"), [], 6),
+]
+"""One of each kind, and one of another response."""
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(OUTPUTS), st.lists(st.text(max_size=3), min_size=1, max_size=3))),
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 12))),
+)
+def test_connections_that_share_an_encoder_get_what_they_would_alone(
+    written: list[tuple[Deltas, list[str]]], reads: list[tuple[int, int]]
+) -> None:
+    """Whatever the others are at, and how far each reads at once."""
+    log = EventLog(LIFE)
+    for index, (output, parts) in enumerate(written):
+        log.append(Entry(log.head + 1, Nonce(100 + index), msgspec.structs.replace(output, parts=parts)))
+    shared = RealtimeEncoder(ID, LIFE, merge_above=4)
+    for after, limit in reads:
+        for record in log.read(after, limit):
+            assert shared.encode(record) == RealtimeEncoder(ID, LIFE, merge_above=4).encode(record)
 
 
 def test_merged_frames_have_a_size() -> None:

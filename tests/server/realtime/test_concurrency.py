@@ -112,3 +112,72 @@ async def test_c9_a_storm_of_interrupts_leaves_one_winner(manual: Served[ManualA
     assert answers[-1] == ("completed", "last")
     assert {status for status, _ in answers[:-1]} == {"cancelled"}
     assert len(answers) == 22
+
+
+async def test_c9_requests_are_merged(manual: Served[ManualAgent]) -> None:
+    """Each of their senders is told by the same response, which names them; a resend is no further one."""
+    client = await manual.client()
+    other = await manual.tab(client)
+    session = {"type": "realtime", "unbroken": {"concurrency": "merge"}}
+    await client.send({"type": "session.update", "session": session})
+    await client.ask("one")
+    first = await manual.agent.turn()
+    await client.say("two")
+    asked = {"type": "response.create", "event_id": "a", "unbroken": {"message_id": "m"}}
+    await client.send(asked)
+    await client.sync()
+    await other.say("three")
+    await other.send({**asked, "event_id": "again"}, {"type": "response.create", "event_id": "b"})
+    await other.sync()
+    await client.drop()
+    await client.resume()
+    await client.send(asked, {"type": "response.create"})
+    await client.sync()
+    await client.say("four")
+    await client.sync()
+    first.say("first")
+    first.end()
+    second = await manual.agent.turn(1)
+    second.say("second")
+    second.end()
+    for each in (client, other):
+        await each.done()
+        response = await each.done()
+
+        assert each.answers() == [("completed", "first"), ("completed", "second")]
+        assert set(each.errors()) == {"item_not_found"}, "those that `sync` asked for"
+        for told in (response, each.of("response.created")[-1]["response"]):
+            assert told["unbroken"]["requests"] == [{"event_id": "a"}, {"event_id": "b"}, {}]
+    assert [each.text for each in second.given.messages] == ["one", "first", "two", "three", "four"]
+    assert len(manual.agent.turns) == 2
+
+
+async def test_c9_merged_requests_are_cancelled_together(manual: Served[ManualAgent]) -> None:
+    client, _ = await with_policy(manual, "merge")
+    await client.send({"type": "response.create", "response": {"metadata": {"turn": "2"}}})
+    await client.sync()
+    await client.cancel()
+    responses = [await client.done(), await client.done()]
+
+    assert {response["status"] for response in responses} == {"cancelled"}
+    assert [len(response.get("unbroken", {}).get("requests", ())) for response in responses].count(2) == 1
+    assert len(manual.agent.turns) == 1
+
+
+async def test_c9_who_starts_over_is_told_what_a_merged_response_answers(manual: Served[ManualAgent]) -> None:
+    client, first = await with_policy(manual, "merge")
+    await client.send({"type": "response.create", "event_id": "b", "response": {"metadata": {"turn": "2"}}})
+    await client.sync()
+    first.end()
+    second = await manual.agent.turn(1)
+    second.say("so far")
+    await client.said("so far")
+    await client.drop()
+    await client.resume(after="event_of_another_log")
+    created = await client.until("response.created")
+    second.end()
+    await client.done()
+
+    assert client.resumed is False
+    assert created["response"]["unbroken"]["requests"] == [{}, {"event_id": "b"}]
+    assert client.answers() == [("completed", "so far")]

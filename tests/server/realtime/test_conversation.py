@@ -232,7 +232,7 @@ async def test_a_session_for_voice_is_answered_as_text(server: Served[ScriptedAg
             "tool_choice": "auto",
             "tracing": "auto",
             "truncation": "auto",
-            "prompt": {"id": "p"},
+            "prompt": None,
             "include": ["item.input_audio_transcription.logprobs"],
         }
         await official.connection.session.update(session=session)
@@ -243,6 +243,43 @@ async def test_a_session_for_voice_is_answered_as_text(server: Served[ScriptedAg
     assert updated["output_modalities"] == response["output_modalities"] == ["text"]
     assert updated["tools"] == session["tools"]
     assert official.answers() == [("completed", "You said: hi")]
+
+
+async def test_a_session_shows_no_more_tokens_than_the_operator_allows(serve: Serve) -> None:
+    """Whatever is asked for, when it begins and later; also of a session that is resumed."""
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), max_output_tokens=1000)
+    client = await server.client()
+    shown = [client.frames[0]["session"]["max_output_tokens"]]
+    for wanted in (5000, 7, "inf"):
+        await client.send({"type": "session.update", "session": {"max_output_tokens": wanted}})
+        shown.append((await client.until("session.updated"))["session"]["max_output_tokens"])
+        await client.drop()
+        shown.append((await client.resume())["session"]["max_output_tokens"])
+
+    assert shown == [1000, 1000, 1000, 7, 7, 1000, 1000]
+
+
+@pytest.mark.client("openai-python", "errors")
+async def test_an_answer_in_text_is_not_truncated(manual: Served[ManualAgent]) -> None:
+    """As the API does it: only audio is heard up to some moment. The model goes on knowing all of it."""
+    async with speaking(await manual.openai()) as official:
+        await official.ask("one")
+        (turn := await manual.agent.turn()).say("all of it")
+        begun = await official.until("response.output_item.added")
+        place: Any = {"item_id": begun["item"]["id"], "content_index": 0, "audio_end_ms": 0}
+        await official.connection.conversation.item.truncate(**place, event_id="t1")
+        during = await official.error()
+        turn.end()
+        await official.done()
+        await official.connection.conversation.item.truncate(**{**place, "audio_end_ms": 9}, event_id="t2")
+        after = await official.error()
+        await official.ask("two")
+        (second := await manual.agent.turn(1)).end()
+        await official.done()
+
+    for error, event_id in ((during, "t1"), (after, "t2")):
+        assert (error["code"], error["event_id"]) == ("unsupported_content_type", event_id)
+    assert [each.text for each in second.given.messages] == ["one", "all of it", "two"]
 
 
 @pytest.mark.client("openai-python", "errors")
@@ -280,7 +317,7 @@ async def test_what_a_session_cannot_become(
     assert official.answers() == [("completed", "You said: hi")]
 
 
-@pytest.mark.parametrize("policy", ["reject", "queue", "interrupt"])
+@pytest.mark.parametrize("policy", ["reject", "queue", "interrupt", "merge"])
 async def test_the_operators_policy_for_a_second_response(serve: Serve, policy: str) -> None:
     manual: Served[ManualAgent] = await serve(ManualAgent(), concurrency=policy)
     async with speaking(await manual.openai()) as official:
@@ -297,13 +334,18 @@ async def test_the_operators_policy_for_a_second_response(serve: Serve, policy: 
             await official.done()
             assert first.was_stopped
         first.end()
-        if policy == "queue":
+        if policy in ("queue", "merge"):
             await official.done()
         if policy != "reject":
             (await manual.agent.turn(1)).end()
         await official.done()
 
-    statuses = {"reject": ["completed"], "queue": 2 * ["completed"], "interrupt": ["cancelled", "completed"]}
+    statuses = {
+        "reject": ["completed"],
+        "queue": 2 * ["completed"],
+        "merge": 2 * ["completed"],
+        "interrupt": ["cancelled", "completed"],
+    }
     assert [status for status, _ in official.answers()] == statuses[policy]
 
 

@@ -16,6 +16,7 @@ from unbroken.server.agents.base import FunctionCall, FunctionCallPiece, Functio
 from unbroken.server.agents.openai import OpenAIAgent
 from unbroken.server.agents.responses import ResponsesAgent
 from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.agents.upstream import Upstream
 
 WEATHER: dict[str, Any] = {
     "type": "function",
@@ -100,6 +101,7 @@ async def test_tools_hold_until_a_response_has_its_own(manual: Served[ManualAgen
 
 TOO_MANY = [{"type": "function", "name": f"f{n}"} for n in range(129)]
 TOO_LARGE = {**TIME, "parameters": {"maximum": 10**40}}
+CALL = {"type": "function_call", "call_id": "k", "name": "f", "arguments": "{}"}
 GONE = {"type": "function", "name": "gone"}
 
 
@@ -125,6 +127,14 @@ GONE = {"type": "function", "name": "gone"}
             {"type": "response.create", "response": {"input": [output("call_gone", "x")["item"]]}},
             "item_not_found",
             "response.input[0].call_id",
+        ),
+        (
+            {
+                "type": "response.create",
+                "response": {"input": [{**CALL, "id": "i"}, output("k", "x")["item"], CALL]},
+            },
+            "item_id_taken",
+            "response.input[2].call_id",
         ),
         (
             {"type": "conversation.item.create", "item": {"type": "function_call_output", "output": "x"}},
@@ -236,7 +246,7 @@ async def test_the_official_client_and_an_upstream(kind: type[OpenAIAgent | Resp
     async with FakeUpstream() as upstream:
         upstream.call(("get_weather", '{"city": "Ulm"}'), ("get_time", ""), text="One moment.")
         upstream.answer("It ", "rains.")
-        agent = kind(model="m", base_url=upstream.base_url, api_key="k", max_retries=0)
+        agent = kind(Upstream(base_url=upstream.base_url, api_key="k", max_retries=0), model="m")
         async with serving(agent) as served, speaking(await served.openai()) as official:
             session: Any = {"type": "realtime", "tools": [WEATHER, TIME], "tool_choice": "required"}
             await official.connection.session.update(session=session)
@@ -251,7 +261,7 @@ async def test_the_official_client_and_an_upstream(kind: type[OpenAIAgent | Resp
             await official.done()
 
     first, second = (request.json for request in upstream.requests)
-    assert [call["arguments"] for call in calls] == ['{"city": "Ulm"}', ""]
+    assert [call["arguments"] for call in calls] == ['{"city": "Ulm"}', "{}"]
     assert official.answers() == [("completed", "One moment."), ("completed", "It rains.")]
     assert (first["tool_choice"], second["tool_choice"]) == ("required", "none")
     assert "get_time" in json.dumps(first["tools"])

@@ -159,7 +159,7 @@ def test_no_frame_ends_a_session(texts: list[str]) -> None:
         ('{"type":"response.creat"}', "unknown_event_type", "type"),
         ('{"type":"session.created"}', "unknown_event_type", "type"),
         ('{"type":"input_audio_buffer.append","audio":"AAAA"}', "audio_input_unsupported", "type"),
-        ('{"type":"conversation.item.truncate"}', "unsupported_event", "type"),
+        ('{"type":"conversation.item.truncate"}', "invalid_event", None),
         ('{"type":"response.cancel","event_id":""}', "invalid_event", "event_id"),
         ('{"type":"response.cancel","event_id":7}', "invalid_event", "event_id"),
         ('{"type":"conversation.item.create"}', "invalid_event", None),

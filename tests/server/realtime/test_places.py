@@ -73,6 +73,21 @@ async def compare(refused: list[Client], *, code: str = "session_not_found") -> 
     assert frames[0]["error"]["code"] == code
 
 
+async def test_the_name_of_a_session_opens_nothing(server: Served[ScriptedAgent]) -> None:
+    """It is in every `session.created`, and may be shown: only the token that goes with it resumes."""
+    client = await server.client()
+    await client.ask("secret")
+    await client.done()
+    assert client.session_id is not None
+    refused: list[Client] = []
+    for token in (client.session_id, f"rt_{client.session_id}", client.session_id.replace("sess_", "rt_")):
+        again = server.stranger(client.key)
+        await again.open(resume=token)
+        refused.append(again)
+
+    await compare(refused)
+
+
 async def test_a12_another_users_token_is_as_unknown_as_any(server: Served[ScriptedAgent]) -> None:
     """Nothing tells whether a session exists: not the frame, not the close code, not the headers."""
     alice = await server.client("alice")

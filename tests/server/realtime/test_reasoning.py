@@ -12,6 +12,7 @@ from unbroken.server.agents.base import ReasoningPiece
 from unbroken.server.agents.openai import OpenAIAgent
 from unbroken.server.agents.responses import ResponsesAgent
 from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.agents.upstream import Upstream
 
 THINK = "/think Hm, so\n/say It rains."
 
@@ -92,7 +93,7 @@ async def test_upstreams_think_and_arent_told_again(kind: type[OpenAIAgent | Res
     async with FakeUpstream() as upstream:
         upstream.answer("It ", "rains.", thoughts=["Hm", ", so"])
         upstream.answer("Yes.")
-        agent = kind(model="m", base_url=upstream.base_url, api_key="k", max_retries=0)
+        agent = kind(Upstream(base_url=upstream.base_url, api_key="k", max_retries=0), model="m")
         async with serving(agent) as served:
             client = await served.client()
             await client.send(wants(value=True))

@@ -116,7 +116,7 @@ async def test_a_retry_while_the_first_is_running(manual: Served[ManualAgent]) -
     client = await manual.client()
     other = await manual.tab(client)
     named = {"unbroken": {"message_id": "a-1"}}
-    for policy in ("reject", "queue", "interrupt"):
+    for policy in ("reject", "queue", "merge", "interrupt"):
         session = {"type": "realtime", "unbroken": {"concurrency": policy}}
         await client.send({"type": "session.update", "session": session})
         await asyncio.gather(client.send({**ASK, **named}), other.send({**ASK, **named}))

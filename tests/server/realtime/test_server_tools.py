@@ -30,6 +30,7 @@ from unbroken.server.agents.fallback import FallbackAgent, Member
 from unbroken.server.agents.openai import OpenAIAgent
 from unbroken.server.agents.responses import ResponsesAgent
 from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.agents.upstream import Upstream
 from unbroken.server.app import build
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.tools.base import ToolContext, ToolFailed
@@ -495,7 +496,7 @@ async def test_the_official_client_and_an_upstream(kind: type[OpenAIAgent | Resp
         upstream.call(("weather", '{"city": "Ulm"}'), ("weather", "{}"), text="One moment.")
         upstream.call(("mail", '{"to": "Ada"}'))
         upstream.answer("Sent.")
-        agent = kind(model="m", base_url=upstream.base_url, api_key="k", max_retries=0)
+        agent = kind(Upstream(base_url=upstream.base_url, api_key="k", max_retries=0), model="m")
         async with at_desk(agent) as (desk, served), speaking(await served.openai()) as official:
             await official.ask("How is it?")
             first = await official.done()

@@ -119,7 +119,7 @@ async def test_d1_one_that_falls_below_the_floor_is_reset(serve: Serve) -> None:
 
 async def test_c10_the_reader_goes_on_while_the_writer_is_held_up(serve: Serve) -> None:
     """A ping is answered and a cancel taken, although what was sent before hasn't been read."""
-    manual: Served[ManualAgent] = await serve(ManualAgent(), **ROOMY)
+    manual: Served[ManualAgent] = await serve(ManualAgent(), patience=0, **ROOMY)
     async with RawClient(manual.port) as raw:
         await raw.response()
         await raw.send({"type": "response.create"})

@@ -1,4 +1,7 @@
-"""How values of settings are written: sizes, lists, names of Python objects."""
+"""Values of settings: how each kind is read from text, and what is wrong with one.
+
+Every function raises ValueError with the end of a sentence that begins with the setting's name.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,32 @@ import shlex
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-__all__ = ["Address", "Bytes", "LongSecret", "McpKeys", "McpServers", "Names", "Target", "Targets"]
+__all__ = [
+    "UNIT_NAMES",
+    "Bytes",
+    "Names",
+    "Port",
+    "Seconds",
+    "check_address",
+    "check_agent_name",
+    "check_api_keys",
+    "check_mcp_keys",
+    "check_mcp_servers",
+    "check_secret",
+    "check_store",
+    "check_targets",
+    "read_list",
+    "read_size",
+]
 
 _UNITS: Final = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+UNIT_NAMES: Final = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
 
-def _size(value: object) -> object:
+def read_size(value: object) -> object:
     """Turn ``"64KiB"`` into 65536; leave numbers to the field's own type."""
     if not isinstance(value, str):
         return value
@@ -26,20 +46,40 @@ def _size(value: object) -> object:
     return int(match[1]) * unit
 
 
-def _split(value: object) -> object:
+def read_list(value: object) -> object:
     """Split ``"a, b"`` at its commas; an environment variable has no lists."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 
 
-def _long_secret(value: SecretStr | None) -> SecretStr | None:
+def check_api_keys(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the entries with their digests in lower case, or say which isn't ``name:sha256``."""
+    for number, entry in enumerate(entries, 1):
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}:[0-9a-fA-F]{64}", entry):
+            raise ValueError(
+                f"entry {number} should be name:sha256, 64 hexadecimal digits after the colon; "
+                "`unbroken new-key NAME` prints one"
+            )
+    return tuple(name + ":" + digest.lower() for name, _, digest in (e.partition(":") for e in entries))
+
+
+def check_store(value: object) -> object:
+    """Refuse a store that this version doesn't have."""
+    if value != "memory":
+        raise ValueError("should be memory: this version has no other store")
+    return value
+
+
+def check_secret(value: SecretStr | None) -> SecretStr | None:
+    """Refuse a secret that is too short to sign with."""
     if value is not None and len(value.get_secret_value()) < 32:
         raise ValueError("should have at least 32 characters; `openssl rand -hex 32` prints some")
     return value
 
 
-def _address(value: str | None) -> str | None:
+def check_address(value: str | None) -> str | None:
+    """Refuse what is no HTTP address."""
     try:
         parts = urlsplit(value or "http://unset")
         is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -50,20 +90,23 @@ def _address(value: str | None) -> str | None:
     return value
 
 
-def _target(value: str | None) -> str | None:
+def check_agent_name(value: str | None) -> str | None:
+    """Refuse what isn't ``module:function``."""
     if value is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
         raise ValueError("should be module:function, such as my_agent:answer")
     return value
 
 
-def _targets(values: tuple[str, ...]) -> tuple[str, ...]:
+def check_targets(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what isn't ``module:object``."""
     for value in values:
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
             raise ValueError("should be module:object each, such as my_tools:get_weather or my_tools:ALL")
     return values
 
 
-def _mcp_servers(values: tuple[str, ...]) -> tuple[str, ...]:
+def check_mcp_servers(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what isn't ``label=address`` or ``label=command``, and labels that aren't unique."""
     labels = [value.partition("=")[0] for value in values]
     for number, value in enumerate(values, 1):
         label, _, place = value.partition("=")
@@ -81,33 +124,15 @@ def _mcp_servers(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-def _mcp_keys(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+def check_mcp_keys(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Refuse what isn't ``label:token``."""
     for number, value in enumerate(values, 1):
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}:[\x21-\x7e]+", value.get_secret_value()):
             raise ValueError(f"entry {number} should be label:token")
     return values
 
 
-Bytes = Annotated[int, BeforeValidator(_size)]
-"""A number of bytes, or a size such as ``64KiB``."""
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-"""Words, separated by commas."""
-
-Address = Annotated[str | None, AfterValidator(_address)]
-"""Of an HTTP server."""
-
-LongSecret = Annotated[SecretStr | None, AfterValidator(_long_secret)]
-"""What nobody guesses."""
-
-Target = Annotated[str | None, AfterValidator(_target)]
-"""A Python function, as ``module:function``."""
-
-Targets = Annotated[Names, AfterValidator(_targets)]
-"""Python objects, each as ``module:object``, separated by commas."""
-
-McpServers = Annotated[Names, AfterValidator(_mcp_servers)]
-"""MCP servers, each as ``label=address`` or ``label=command``, separated by commas."""
-
-McpKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), AfterValidator(_mcp_keys)]
-"""Tokens for MCP servers, each as ``label:token``, separated by commas."""
+Bytes = Annotated[int, BeforeValidator(read_size)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_list)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)]
