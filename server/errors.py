@@ -97,6 +97,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     # A response failed: `response.done` has status `failed` and one of these.
     "agent_error": "The agent failed.",
     "agent_crashed": "The agent failed unexpectedly.",
+    "too_many_tool_rounds": "The model called tools again and again without coming to an answer.",
     "agent_stalled": "The agent produced nothing for too long.",
     "turn_timeout": "The answer took longer than the server allows.",
     "agent_busy": "The agent's queue is full.",

@@ -162,6 +162,13 @@ class Metrics:
             "outcome",
         )
 
+        self.tool_calls = self._counter(
+            "tool_calls",
+            "Calls of the server's own tools, by toolset and how they ended.",
+            "toolset",
+            "outcome",
+        )
+
     def _add_files(self) -> None:
         self.uploads = self._counter(
             "uploads",

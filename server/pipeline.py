@@ -15,9 +15,18 @@ from unbroken.server.agents.base import Agent, AgentNotReady, TurnInput
 from unbroken.server.agents.calls import in_pairs
 from unbroken.server.files.reading import FileReader, FileReading
 from unbroken.server.metrics import Metrics
+from unbroken.server.tools.loop import ToolLoop
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.items import NamedTool
-from unbroken.sessions.responder import FunctionCallPiece, Output, ReasoningPiece, Turn, Working
+from unbroken.sessions.responder import (
+    AsksApproval,
+    FunctionCallPiece,
+    Output,
+    ReasoningPiece,
+    ToolCallPiece,
+    Turn,
+    Working,
+)
 
 __all__ = ["Pipeline"]
 
@@ -25,6 +34,11 @@ _LOADING_TIMEOUT: Final = 30.0
 """Seconds that a turn waits for a model that is still being loaded."""
 
 _LOADING_INTERVAL: Final = 0.05
+
+_SHOWN: Final = (str, FunctionCallPiece, ToolCallPiece, AsksApproval)
+"""What clients see of an answer."""
+
+_SHOWN_ALL: Final = (*_SHOWN, ReasoningPiece)
 
 
 class Pipeline:
@@ -36,6 +50,7 @@ class Pipeline:
         clock: Where time comes from.
         files: Where agents read what messages refer to.
         max_output_tokens: The operator's bound on one answer, whatever its client asks for. None: none.
+        tools: Runs the server's own tools. None: there are none.
 
     """
 
@@ -47,8 +62,10 @@ class Pipeline:
         *,
         files: FileReading | None = None,
         max_output_tokens: int | None = None,
+        tools: ToolLoop | None = None,
     ) -> None:
         self._files = files or FileReading(None, turn_bytes=0, node_bytes=0)
+        self._tools = tools
         self._max_output_tokens = max_output_tokens
         self._agent = agent
         self._metrics = metrics
@@ -65,15 +82,15 @@ class Pipeline:
             waited += _LOADING_INTERVAL
         started = self._clock.monotonic()
         waits = True
-        shown = (
-            (str, FunctionCallPiece, ReasoningPiece)
-            if turn.config.reasoning is True
-            else (str, FunctionCallPiece)
-        )
-        files = self._files.for_turn(turn.principal)
-        given = _turn_input(turn, self._max_output_tokens, files)
-        with closing(files):
-            async with aclosing(self._agent.respond(given)) as outputs:
+        shown = _SHOWN_ALL if turn.config.reasoning is True else _SHOWN
+        with closing(self._files.for_turn(turn.principal)) as files:
+            given = _turn_input(turn, self._max_output_tokens, files)
+            answer: AsyncGenerator[Output, None] = (
+                self._agent.respond(given)
+                if self._tools is None
+                else self._tools.answer(self._agent, turn, given)
+            )
+            async with aclosing(answer) as outputs:
                 async for output in outputs:
                     if waits and output and type(output) in shown:
                         waits = False

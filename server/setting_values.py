@@ -6,6 +6,7 @@ Every function raises ValueError with the end of a sentence that begins with the
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -21,8 +22,11 @@ __all__ = [
     "check_address",
     "check_agent_name",
     "check_api_keys",
+    "check_mcp_keys",
+    "check_mcp_servers",
     "check_secret",
     "check_store",
+    "check_targets",
     "read_list",
     "read_size",
 ]
@@ -91,6 +95,41 @@ def check_agent_name(value: str | None) -> str | None:
     if value is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
         raise ValueError("should be module:function, such as my_agent:answer")
     return value
+
+
+def check_targets(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what isn't ``module:object``."""
+    for value in values:
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+            raise ValueError("should be module:object each, such as my_tools:get_weather or my_tools:ALL")
+    return values
+
+
+def check_mcp_servers(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what isn't ``label=address`` or ``label=command``, and labels that aren't unique."""
+    labels = [value.partition("=")[0] for value in values]
+    for number, value in enumerate(values, 1):
+        label, _, place = value.partition("=")
+        if not (re.fullmatch(r"[A-Za-z0-9_-]{1,32}", label) and place.strip()) or label == "tools":
+            raise ValueError(
+                f"entry {number} should be label=address or label=command, such as docs=https://host/mcp; "
+                "the label `tools` is taken"
+            )
+        try:
+            shlex.split(place)
+        except ValueError:
+            raise ValueError(f"entry {number} has a quote that isn't closed") from None
+    if len(set(labels)) < len(labels):
+        raise ValueError("should have another label for each server")
+    return values
+
+
+def check_mcp_keys(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Refuse what isn't ``label:token``."""
+    for number, value in enumerate(values, 1):
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}:[\x21-\x7e]+", value.get_secret_value()):
+            raise ValueError(f"entry {number} should be label:token")
+    return values
 
 
 Bytes = Annotated[int, BeforeValidator(read_size)]

@@ -67,6 +67,7 @@ __all__ = [
     "AgentError",
     "AgentNotReady",
     "AgentOutput",
+    "Author",
     "ContentUnsupported",
     "ContextTooLong",
     "File",
@@ -103,6 +104,14 @@ Prompted: TypeAlias = Message | FunctionCall | FunctionOutput
 """What a model is shown of a conversation. Calls of the server's tools are function calls with outputs."""
 
 
+@dataclass(slots=True)
+class Author:
+    """Which of several agents answers a turn: the first round says, the others keep to it."""
+
+    name: str | None = None
+    """None: nothing has been shown yet."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnInput:
     """Everything an agent needs to know of a turn."""
@@ -128,6 +137,8 @@ class TurnInput:
     metadata: dict[str, str] = field(default_factory=dict)
     files: FileReader = field(default_factory=NoFiles, repr=False)
     """Reads what the messages' references stand for, until the turn's end."""
+    author: Author = field(default_factory=Author)
+    """Shared by the rounds of one response."""
     shows_reasoning: bool = False
     """Whether the client sees reasoning: then an answer begins with it."""
 

@@ -153,6 +153,8 @@ class FallbackAgent:
         failure: AgentError | None = None
         last = len(self._links) - 1
         for number, link in enumerate(self._links):
+            if turn.author.name not in (None, link.member.name):
+                continue  # another one has begun this response
             admission = link.breaker.admit()
             if admission is None:
                 continue
@@ -160,13 +162,14 @@ class FallbackAgent:
                 yield Working()
             attempt = _Attempt(link, admission, turn, self._observer, is_first=not number)
             try:
-                outputs = attempt.outputs(self._patience if number < last else None)
+                has_others = number < last and turn.author.name is None
+                outputs = attempt.outputs(self._patience if has_others else None)
                 async with aclosing(outputs):
                     async for output in outputs:
                         yield output
                 return
             except AgentError as error:
-                if attempt.has_begun or consequence_of(error) is Consequence.END:
+                if turn.author.name is not None or consequence_of(error) is Consequence.END:
                     raise
                 failure = error
                 _log.warning("agent failed, the next one is asked", agent=link.member.name, code=error.code)
@@ -264,6 +267,7 @@ class _Attempt:
 
     def _begin(self) -> None:
         self.has_begun = True
+        self._turn.author.name = self._member.name
         self._admission.succeed()
         model = self._own_turn().model
         if not self._is_first:

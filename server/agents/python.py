@@ -43,7 +43,7 @@ from unbroken.server.agents.base import (
     Working,
 )
 
-__all__ = ["AgentFunction", "InvalidTarget", "PythonAgent"]
+__all__ = ["AgentFunction", "InvalidTarget", "PythonAgent", "import_module"]
 
 AgentFunction: TypeAlias = Callable[[TurnInput], AsyncGenerator[AgentOutput, None]]
 
@@ -167,7 +167,7 @@ def _load(target: str, directory: str) -> AgentFunction:
         )
     if module_name.endswith(".py"):
         raise InvalidTarget(f"{target!r} names a file: write the module's name, without '.py'.")
-    module = _import(module_name, directory)
+    module = import_module(module_name, directory)
     function: Any = getattr(module, function_name, None)
     if function is None:
         raise InvalidTarget(f"{_place(module, directory)} has no {function_name!r}.")
@@ -184,7 +184,13 @@ def _load(target: str, directory: str) -> AgentFunction:
     return loaded
 
 
-def _import(name: str, directory: str) -> ModuleType:
+def import_module(name: str, directory: str) -> ModuleType:
+    """Import a module that Python knows, or that is in *directory*, which is on its path.
+
+    Raises:
+        InvalidTarget: In one line, with what to do.
+
+    """
     importlib.invalidate_caches()  # the file may be younger than the last look into its directory
     try:
         return importlib.import_module(name)

@@ -11,6 +11,8 @@ message, that is what is answered: ``Returned: ...``
 ``/think TEXT``                         TEXT, in pieces of one word, as reasoning
 ``/call NAME [ARGUMENTS]``                a call of the function NAME with the rest of the line as arguments,
                                         or ``{}``; a line more of it is a call beside it
+``/insist NAME [ARGUMENTS]``            as ``/call``, whatever has been returned, and for ever
+``/then``                               nothing; the lines below are done when the calls above have returned
 ``/working N MS``                       N times: waits MS milliseconds and reports that work goes on
 ``/empty``                              nothing
 ``/fail [CODE] [after N]``              N words, then raises the AgentError of that code
@@ -64,7 +66,9 @@ from unbroken.server.agents.base import (
 
 __all__ = ["BadScript", "ScriptedAgent", "answer_to"]
 
-_VERBS: Final = "/tokens /say /think /call /working /empty /fail /crash /stall /slow-close /length /filter"
+_VERBS: Final = (
+    "/tokens /say /think /call /insist /then /working /empty /fail /crash /stall /slow-close /length /filter"
+)
 _CALL_PIECE: Final = 8
 """Characters."""
 _ERRORS: Final = (
@@ -197,6 +201,9 @@ class ScriptedAgent:
 
     def _steps_of(self, turn: TurnInput) -> Iterator[_Step]:
         returned = [item.output for item in _since_last_message(turn) if isinstance(item, FunctionOutput)]
+        text = _last_user_text(turn)
+        if text.startswith("/") and ("/then" in text or "/insist" in text):
+            return _steps(_due(text, turn), self._delay)
         if returned:
             return _paced(_split(f"Returned: {', '.join(returned)}"), self._delay)
         return _steps(_last_user_text(turn), self._delay)
@@ -233,6 +240,27 @@ def _last_user_text(turn: TurnInput) -> str:
     return next((message.text for message in reversed(turn.messages) if message.role == "user"), "")
 
 
+def _due(text: str, turn: TurnInput) -> str:
+    """Return the part of a script whose turn it is: the calls above it have returned since it was sent."""
+    returned = 0
+    for item in reversed(turn.items):
+        if isinstance(item, Message) and item.role == "user":
+            break
+        returned += isinstance(item, FunctionOutput)
+    parts: list[list[str]] = [[]]
+    for line in text.splitlines():
+        if line.strip() == "/then":
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    for part in parts[:-1]:
+        calls = sum(line.startswith(("/call", "/insist")) for line in part)
+        if returned < calls:
+            return "\n".join(part)
+        returned -= calls
+    return "\n".join(parts[-1])
+
+
 def _steps(text: str, delay: float) -> Iterator[_Step]:
     """Return what to do, made piece by piece as it is asked for; *text* is checked whole, at once."""
     if text.startswith("/"):
@@ -252,7 +280,7 @@ def _perform(line: str, calls: Iterator[int]) -> Iterator[_Step]:
             return _split(line.split(maxsplit=1)[1])
         case ["/think", _, *_]:
             return map(ReasoningPiece, _split(line.split(maxsplit=1)[1]))
-        case ["/call", name, *_]:
+        case ["/call" | "/insist", name, *_]:
             rest = line.split(maxsplit=2)[2:]
             return _call(next(calls), name, rest[0] if rest else "{}")
         case ["/working", number, ms]:

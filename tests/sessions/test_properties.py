@@ -31,12 +31,29 @@ from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.entries import CreateItem, Deltas, Entry, OutputDone, ResponseDone, Submitted
 from unbroken.sessions.errors import CursorLost, LostTail, ResponderError, SessionError
 from unbroken.sessions.event_log import EventLog
-from unbroken.sessions.ids import ChainId, SessionId, new_item_id
-from unbroken.sessions.items import FunctionCall, FunctionOutput, Message, Text
-from unbroken.sessions.responder import FunctionCallPiece
+from unbroken.sessions.ids import ChainId, ItemId, SessionId, new_item_id
+from unbroken.sessions.items import (
+    ApprovalHead,
+    FunctionCall,
+    FunctionOutput,
+    Message,
+    Text,
+    ToolCall,
+    ToolError,
+    ToolHead,
+)
+from unbroken.sessions.responder import (
+    AsksApproval,
+    FunctionCallPiece,
+    ReasoningPiece,
+    RunsTools,
+    ToolCallPiece,
+    ToolEnded,
+)
 from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import Session, SessionLimits
 
+TOOLS = ["mcp_call", "mcp_approval_request", "mcp_approval_response"]
 PIECES = ["", "a", "bc", " def", "é", "😀", "\n", "x" * 40]
 
 
@@ -61,6 +78,9 @@ class Conversation(RuleBasedStateMachine):
         self.is_distant = distant
         self.named = self.asked = 0
         self.sent: dict[str, str] = {}
+        self.tools: dict[str, dict[ItemId, bool]] = {}  # by response: calls that go on, and whether they run
+        self.approved: dict[str, set[str]] = {}  # by response: what it has begun of what was approved of
+        self.steps = 0
         self.run(self.world.node.__aenter__())
         first = Client(self.world)
         self.run(first.connect())
@@ -142,7 +162,8 @@ class Conversation(RuleBasedStateMachine):
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
         client = data.draw(st.sampled_from(self.connected()))
-        name = data.draw(st.sampled_from(sorted(self.sent)))
+        tools = [item["id"] for kind in TOOLS for item in items_of(client.frames, kind)]
+        name = data.draw(st.sampled_from(sorted({*self.sent, *tools})))
         self.send(client, {"type": "conversation.item.delete", "item_id": name})
 
     @precondition(lambda self: self.world.responder.open)
@@ -161,6 +182,54 @@ class Conversation(RuleBasedStateMachine):
         turn = data.draw(st.sampled_from(self.world.responder.open))
         turn.say(*(FunctionCallPiece(index, piece, f"call_{index}", "f") for index, piece in pieces))
         self.settle()
+
+    @precondition(lambda self: self.world.responder.open)
+    @rule(data=st.data(), what=st.sampled_from(["think", "begin", "go on", "run", "end", "fail", "ask"]))
+    def use_tools(self, data: st.DataObject, what: str) -> None:
+        """An agent thinks, asks for an approval, and calls tools, each a piece at a time."""
+        turn = data.draw(st.sampled_from(self.world.responder.open))
+        begun = self.tools.setdefault(turn.turn.response_id, {})
+        waiting = [item_id for item_id, is_run in begun.items() if not is_run]
+        item_id = ItemId(f"tool_{len(self.tools)}_{len(begun)}_{self.steps}")
+        self.steps += 1
+        if what == "think":
+            turn.say(ReasoningPiece("hm"))
+        elif what == "ask":
+            turn.say(AsksApproval(item_id, ApprovalHead("f", "tools", "{}")))
+        elif what == "begin":
+            used = self.approved.setdefault(turn.turn.response_id, set())
+            left = [each.id for each in turn.turn.approved if each.id not in used]
+            used.update(left[:1])
+            turn.say(ToolCallPiece(item_id, "{", ToolHead("f", "tools", left[0] if left else None)))
+            begun[item_id] = False
+        elif what == "go on" and waiting:
+            turn.say(ToolCallPiece(waiting[0], "}"))
+        elif what == "run" and waiting:
+            turn.say(RunsTools(tuple(waiting)))
+            begun.update(dict.fromkeys(waiting, True))
+        elif what in ("end", "fail") and begun:
+            ended = next(iter(begun))
+            del begun[ended]
+            turn.say(ToolEnded(ended, "ok") if what == "end" else ToolEnded(ended, error=ToolError("no")))
+        self.settle()
+
+    @precondition(lambda self: self.connected())
+    @rule(data=st.data(), approve=st.booleans())
+    def approve(self, data: st.DataObject, *, approve: bool) -> None:
+        """A client answers a request: perhaps twice, too early, or one that is gone."""
+        client = data.draw(st.sampled_from(self.connected()))
+        requests = sorted(item["id"] for item in items_of(client.frames, "mcp_approval_request"))
+        if requests:
+            request = data.draw(st.sampled_from(requests))
+            item = {"type": "mcp_approval_response", "approval_request_id": request, "approve": approve}
+            self.send(client, {"type": "conversation.item.create", "item": item})
+
+    @precondition(lambda self: self.connected())
+    @rule(data=st.data(), wanted=st.booleans())
+    def want_reasoning(self, data: st.DataObject, *, wanted: bool) -> None:
+        client = data.draw(st.sampled_from(self.connected()))
+        session = {"type": "realtime", "unbroken": {"reasoning": wanted}}
+        self.send(client, {"type": "session.update", "session": session})
 
     @precondition(lambda self: self.connected())
     @rule(data=st.data(), index=st.integers(0, 2))
@@ -321,6 +390,8 @@ class Conversation(RuleBasedStateMachine):
         assert len(set(calls)) == len(calls)
         assert len(set(returned)) == len(returned)
         assert set(returned) <= set(calls)
+        run = [item.approval for item in items if isinstance(item, ToolCall) and item.approval is not None]
+        assert len(set(run)) == len(run), "approved of once, run twice"
         for client in self.clients:
             assert view_of(client.frames) == expected
         self.check_rebuilt(actor.session)
@@ -349,6 +420,8 @@ def items_of(frames: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 def text_of(item: dict[str, Any]) -> str:
     match item:
+        case {"type": "mcp_approval_request" | "mcp_approval_response"}:
+            return ""
         case {"arguments": text} | {"output": text}:
             return str(text)
         case _:
@@ -374,7 +447,7 @@ def view_of(frames: list[dict[str, Any]]) -> list[tuple[str, str]]:
                 previous = frame.get("previous_item_id")
                 order.insert(0 if previous is None else order.index(previous) + 1, item["id"])
                 texts[item["id"]] = text_of(item)
-                if item["status"] == "in_progress":
+                if item.get("status", "in_progress") == "in_progress":
                     open_items.add(item["id"])
             case "conversation.item.done":
                 item = frame["item"]
@@ -387,7 +460,11 @@ def view_of(frames: list[dict[str, Any]]) -> list[tuple[str, str]]:
             case "response.created":
                 assert frame["response"]["id"] not in created
                 created.add(frame["response"]["id"])
-            case "response.output_text.delta" | "response.function_call_arguments.delta":
+            case (
+                "response.output_text.delta"
+                | "response.function_call_arguments.delta"
+                | "response.mcp_call_arguments.delta"
+            ):
                 assert frame["response_id"] in created - done
                 if frame["item_id"] in texts:
                     texts[frame["item_id"]] += frame["delta"]

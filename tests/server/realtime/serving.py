@@ -24,6 +24,7 @@ from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.app import App
 from unbroken.server.config import Settings
 from unbroken.server.process import Server, bind
+from unbroken.server.tools.base import Toolset
 from unbroken.server.transports.outlet import EXTENSION, Outlet
 from unbroken.sessions.clock import Clock, SystemClock
 
@@ -290,6 +291,7 @@ async def serving(
     clock: Clock | None = None,
     has_outlet: bool = True,
     patience: float = 0.008,
+    toolsets: Sequence[Toolset] = (),
     **settings: Any,
 ) -> AsyncIterator[Served[AgentT]]:
     """Run a server. Afterwards nothing may be left of it, and every frame must have been right."""
@@ -298,7 +300,7 @@ async def serving(
     settings.setdefault("overload_lag", 0)
     chosen = Settings(agent="scripted", port=0, admin_port=0, **settings)
     records = _Records()
-    app = App(chosen, agent, clock or SystemClock(), patience=patience)
+    app = App(chosen, agent, clock or SystemClock(), patience=patience, toolsets=toolsets)
     with records.attached(), structlog.testing.capture_logs() as logs, contextlib.closing(bind(chosen)) as at:
         inspector = Inspector(app.asgi, has_outlet=has_outlet)
         server = _InLoopServer(inspector, at.public, chosen)

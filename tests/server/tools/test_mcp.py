@@ -1,0 +1,169 @@
+"""MCP servers, real ones in child processes, over both transports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.server.realtime.serving import serving
+from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.tools.base import ToolContext, ToolFailed
+from unbroken.server.tools.mcp import KEY, McpTarget, McpTools
+
+WAIT = 20
+PROGRAM = [sys.executable, "-m", "tests.fakes.mcp_server"]
+CALL = ToolContext(key="item_1", session_id="sess_1", principal="ada")
+NAMES = ["add", "meta", "broken", "die", "hang", "grow"]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Return when *holds* does. Processes tell nobody that they have started or ended."""
+    async with asyncio.timeout(WAIT):
+        while not holds():  # noqa: ASYNC110 - as said
+            await asyncio.sleep(0.01)
+
+
+def names(tools: McpTools) -> list[str]:
+    return [tool.name for tool in tools.tools]
+
+
+async def run(tools: McpTools, name: str, **arguments: Any) -> str:
+    (tool,) = [each for each in tools.tools if each.name == name]
+    return await tools.run(tool, arguments, CALL)
+
+
+class Server:
+    """A server's process at an address, that can be killed and started again."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        nowhere = asyncio.subprocess.DEVNULL
+        self.process = await asyncio.create_subprocess_exec(
+            *PROGRAM, str(self.port), stdout=nowhere, stderr=nowhere
+        )
+
+    async def stop(self) -> None:
+        if self.process is not None:
+            if self.process.returncode is None:
+                self.process.kill()
+            await self.process.wait()
+
+
+@asynccontextmanager
+async def started(target: McpTarget) -> AsyncIterator[McpTools]:
+    tools = McpTools(target, needs_approval=False)
+    await tools.start()
+    try:
+        yield tools
+    finally:
+        await tools.stop()
+
+
+@pytest.fixture(params=["stdio", "http"])
+async def target(request: pytest.FixtureRequest) -> AsyncIterator[McpTarget]:
+    if request.param == "stdio":
+        yield McpTarget("fake", " ".join(PROGRAM))
+        return
+    server = Server()
+    await server.start()
+    yield McpTarget("fake", f"http://127.0.0.1:{server.port}/mcp")
+    await server.stop()
+
+
+@pytest.fixture
+async def tools(target: McpTarget) -> AsyncIterator[McpTools]:
+    async with started(target) as running:
+        await until(lambda: bool(running.tools))
+        yield running
+
+
+async def test_tools_are_listed_and_run(tools: McpTools) -> None:
+    add = tools.tools[0]
+
+    assert names(tools) == NAMES
+    assert (add.description, add.parameters["required"]) == ("Add two numbers.", ["a", "b"])
+    assert await run(tools, "add", a=1, b=2) == "3"
+    assert json.loads(await run(tools, "meta"))[KEY] == "item_1"
+
+
+async def test_what_a_tool_says_of_its_failure_is_passed_on(tools: McpTools) -> None:
+    with pytest.raises(ToolFailed, match="Error executing tool broken"):
+        await run(tools, "broken")
+    with pytest.raises(ToolFailed, match="valid integer"):
+        await run(tools, "add", a="x", b=2)
+
+
+async def test_a_call_can_be_stopped_and_others_go_on(tools: McpTools) -> None:
+    hanging = asyncio.create_task(run(tools, "hang"))
+    assert await run(tools, "add", a=1, b=2) == "3"
+    hanging.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hanging
+    assert await run(tools, "add", a=2, b=2) == "4"
+
+
+async def test_a_list_that_changes_is_taken_anew(tools: McpTools) -> None:
+    assert await run(tools, "grow") == "grown"
+    await until(lambda: "late.comer" in names(tools))
+
+    assert await run(tools, "late.comer") == "here"
+
+
+async def test_a_child_that_dies_in_mid_call_is_started_again() -> None:
+    async with started(McpTarget("fake", " ".join(PROGRAM))) as tools:
+        with pytest.raises(ToolFailed, match="It may have done its work"):
+            await run(tools, "die")
+        await until(lambda: names(tools) == NAMES)
+        assert await run(tools, "add", a=1, b=2) == "3"
+
+
+async def test_a_server_that_is_killed_in_mid_call_is_found_again() -> None:
+    server = Server()
+    await server.start()
+    async with started(McpTarget("fake", f"http://127.0.0.1:{server.port}/mcp")) as tools:
+        await until(lambda: names(tools) == NAMES)
+        with pytest.raises(ToolFailed, match="It may have done its work"):
+            await run(tools, "die")
+        await until(lambda: not tools.tools)
+        await server.stop()
+        await server.start()
+        await until(lambda: names(tools) == NAMES)
+        assert await run(tools, "add", a=1, b=2) == "3"
+    await server.stop()
+
+
+async def test_a_server_that_isnt_there_keeps_nobody_from_starting() -> None:
+    server = Server()
+    async with started(McpTarget("fake", f"http://127.0.0.1:{server.port}/mcp")) as tools:
+        assert tools.tools == ()
+        await server.start()
+        await until(lambda: names(tools) == NAMES)
+    await server.stop()
+
+
+async def test_the_door_runs_them_with_the_users_approval() -> None:
+    tools = McpTools(McpTarget("fake", " ".join(PROGRAM)))
+    async with serving(ScriptedAgent(), toolsets=[tools]) as served:
+        await until(lambda: bool(tools.tools))
+        client = await served.client()
+        await client.ask('/call add {"a": 1, "b": 2}')
+        (request,) = (await client.done())["output"]
+        item = {"type": "mcp_approval_response", "approval_request_id": request["id"], "approve": True}
+        await client.send({"type": "conversation.item.create", "item": item}, {"type": "response.create"})
+        call, answer = (await client.done())["output"]
+
+    assert (request["type"], request["server_label"]) == ("mcp_approval_request", "fake")
+    assert (call["server_label"], call["output"]) == ("fake", "3")
+    assert answer["content"][0]["text"] == "Returned: 3"
