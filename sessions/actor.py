@@ -373,7 +373,8 @@ class Actor:
         for run in self._runs.values():
             if run.outcome is not None:
                 self._is_stirred = True
-            if not run.has_news:
+            news = run.take()
+            if not news and run.handle is None:
                 continue
             response = self.session.responses[run.response_id]
             ordinal = response.ordinal
@@ -381,7 +382,6 @@ class Actor:
                 bodies.append(HandleNoted(run.response_id, run.handle, ordinal))
                 run.handle = None
                 ordinal += 1
-            news = run.take()
             if response.attempt.state is not AttemptState.CANCELLING:  # what comes after a cancel is dropped
                 bodies += self.session.write(run.response_id, news, ordinal)
         return bodies

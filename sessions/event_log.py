@@ -119,27 +119,30 @@ class Run:
     def last(self) -> int:
         return self.seq + len(self._nonces) - 1
 
-    def takes(self, body: Deltas) -> bool:
-        """Return whether *body*, which comes next in the log, goes on where this run stops."""
+    def add(self, body: Deltas, nonce: Nonce) -> int:
+        """Add pieces which come next in the log, and return by how many bytes the run grew.
+
+        0: *body* doesn't go on where this run stops, or the run is long enough.
+        """
         own = self.body
-        return (
+        if not (
             self._ends is None
             and self.size < _RUN_LIMIT
             and body.item_id == own.item_id
             and body.content_index == own.content_index
             and body.output_index == own.output_index
             and body.response_id == own.response_id
-        )
-
-    def extend(self, parts: list[str], nonce: Nonce) -> int:
-        """Add pieces, and return by how many bytes the run grew."""
+        ):
+            return 0
+        parts = body.parts
         if len(parts) == 1:
             grown = len(parts[0]) + _PIECE_COST
             self._nonces.append(nonce)
+            self._parts.append(parts[0])
         else:
             grown = sum(map(len, parts)) + _PIECE_COST * len(parts)
             self._nonces.extend([nonce] * len(parts))
-        self._parts += parts
+            self._parts += parts
         self.size += grown
         return grown
 
@@ -222,10 +225,12 @@ class EventLog:
             if not body.parts:
                 raise ValueError("a Deltas entry must hold at least one piece")
             tail = self._segments[-1] if self._segments else None
-            if not (type(tail) is Run and tail.takes(body)):
+            grown = tail.add(body, entry.nonce) if type(tail) is Run else 0
+            if not grown:
                 tail = Run(entry.seq, body)
                 self._add(tail, entry.seq, 0)
-            self.size += tail.extend(body.parts, entry.nonce)
+                grown = tail.add(body, entry.nonce)
+            self.size += grown
             self.head += len(body.parts)
         else:
             weight = _ENTRY_COST + len(encode_entry(entry))

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec import Struct
+
 from unbroken.sessions.errors import ResponderError
 from unbroken.sessions.ids import ItemId, new_call_id, new_item_id
 from unbroken.sessions.items import CallHead, Head, ReasoningHead
@@ -38,8 +40,7 @@ _CALL_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _REASONING: Final = ReasoningHead()
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Struct, frozen=True):
     """What is new of one output, in this order: that it began, pieces, that it is run, that it ended."""
 
     index: int

@@ -22,7 +22,7 @@ from unbroken.sessions.outputs import Taken
 from unbroken.sessions.response import Outcome, Response, ResponseOutput
 from unbroken.sessions.turn import AttemptState
 
-__all__ = ["begun", "finished", "standing_entries", "written"]
+__all__ = ["begun", "continued", "finished", "standing_entries", "written"]
 
 
 def begun(
@@ -40,6 +40,19 @@ def begun(
         head if isinstance(head, CallHead) else UNSET,
         UNSET if head is None or isinstance(head, CallHead) else head,
     )
+
+
+def continued(response: Response, taken: Taken, ordinal: int) -> Deltas | None:
+    """Return the one entry that comes of an output that goes on; None: there is more to it.
+
+    The usual case of :func:`written`, and much cheaper.
+    """
+    index = taken.index
+    if taken.is_run or taken.is_ended or index >= len(response.outputs) or not taken.pieces:
+        return None
+    if response.outputs[index].head is not None:
+        return None
+    return Deltas(response.id, taken.item_id, taken.pieces, ordinal, index)
 
 
 def written(response: Response, news: Iterable[Taken], ordinal: int, behind: ItemId | None) -> Iterator[Body]:

@@ -126,11 +126,6 @@ class Run:
         # A task that is cancelled before its first step never runs, not even its `finally`.
         self._task.add_done_callback(lambda _: self._end(self._ending or INTERRUPTED))
 
-    @property
-    def has_news(self) -> bool:
-        """Whether there is anything to take, or a handle."""
-        return self.handle is not None or bool(self._outputs)
-
     def take(self) -> list[Taken]:
         """Return what is new of each output, in the order in which they began; make room for more."""
         taken = self._outputs.take()

@@ -11,10 +11,10 @@ No I/O, no clock, no wire format.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from typing import Final, assert_never
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from unbroken.sessions.admission import SessionLimits, admit, full
@@ -63,7 +63,7 @@ from unbroken.sessions.items import (
     ToolChoice,
 )
 from unbroken.sessions.outputs import Taken
-from unbroken.sessions.production import begun, finished, written
+from unbroken.sessions.production import begun, continued, finished, written
 from unbroken.sessions.response import Ongoing, Outcome, Response, ResponseOutput, Standing
 from unbroken.sessions.snapshot import RunningState, SessionState, decode_state, encode_state
 from unbroken.sessions.turn import Attempt, AttemptState, Signal
@@ -466,12 +466,14 @@ class Session:
                 return output.item_id  # others have been deleted since they ended
         return response.anchor
 
-    def write(self, response_id: ResponseId, news: Iterable[Taken], ordinal: int) -> list[Body]:
+    def write(self, response_id: ResponseId, news: Sequence[Taken], ordinal: int) -> list[Body]:
         """Return what a response's run has produced, as entries from *ordinal* on.
 
         A function call whose id was given to another one meanwhile, by a client perhaps, gets its own.
         """
         response = self.responses[response_id]
+        if len(news) == 1 and (more := continued(response, news[0], ordinal)) is not None:
+            return [more]
         if response.request.in_conversation:
             known = len(response.outputs)
             news = [taken if taken.index < known else self._renamed(taken) for taken in news]
@@ -480,7 +482,7 @@ class Session:
     def _renamed(self, taken: Taken) -> Taken:
         head = taken.head
         if isinstance(head, CallHead) and self._conversation.call(head.call_id) is not None:
-            return replace(taken, head=CallHead(f"call_of_{taken.item_id}", head.name))
+            return msgspec.structs.replace(taken, head=CallHead(f"call_of_{taken.item_id}", head.name))
         return taken
 
     def finish(self, response_id: ResponseId, outcome: Outcome) -> Iterator[Body]:

@@ -626,7 +626,7 @@ async def test_outputs_are_taken_in_the_order_in_which_they_began() -> None:
     assert (g.index, g.head.name, g.pieces) == (2, "g", [])
     assert g.head.call_id.startswith("call_")
     assert (again.index, again.item_id, again.pieces) == (0, f.item_id, ["}"])
-    assert not bench.run.has_news
+    assert bench.run.take() == []
     assert (await bench.end()).status == "completed"
 
 

@@ -127,7 +127,7 @@ class RealtimeConnection:
 
     def _record(self, record: Record) -> list[bytes]:
         if isinstance(record, Slice):
-            encoded = self._encoder.encode(record)
+            encoded = self._encoder.deltas.encode(record)
             self._place = (record.last, record.nonces[-1], 0)
         else:
             encoded = self._entry(record)

@@ -30,7 +30,7 @@ _SHARED_PIECES: Final = 4
 """Up to so many pieces are kept for the next connection: those of an answer as it is being said."""
 
 _SHARED_BYTES: Final = 2048
-"""What is larger isn't kept."""
+"""What is larger isn't kept, roughly."""
 
 
 class DeltaEncoder:
@@ -43,35 +43,35 @@ class DeltaEncoder:
 
     """
 
-    __slots__ = ("__weakref__", "_after", "_before", "_known", "_merge_above", "_of", "_shared")
+    __slots__ = ("_after", "_before", "_content_index", "_item_id", "_known", "_merge_above", "_shared")
 
     def __init__(self, incarnation: str, *, merge_above: int) -> None:
         self._merge_above = merge_above
         self._known = f'","event_id":"event_{incarnation}.'.encode()
-        self._of: tuple[str, int] | None = None  # the output that is being encoded
+        self._item_id = ""  # the output that is being encoded
+        self._content_index = 0
         self._before = b""  # what stands before the place in its frames,
         self._after = b""  # and between the place and the text
-        self._shared: tuple[int, int, list[bytes]] | None = None  # the latest: first and last place, frames
+        self._shared: tuple[int, int, list[bytes]] | None = None  # the latest: place, pieces, frames
 
     def encode(self, piece: Slice) -> list[bytes]:
         """Return the frames of *piece*: one for each part, or fewer where there are many."""
-        shared = self._shared
-        if shared is not None and shared[0] == piece.seq and shared[1] == piece.last:
+        shared, seq, count = self._shared, piece.seq, len(piece.parts)
+        if shared is not None and shared[0] == seq and shared[1] == count:
             return shared[2]
-        if self._of is None or self._of[0] != piece.item_id or self._of[1] != piece.content_index:
+        if self._item_id != piece.item_id or self._content_index != piece.content_index:
             self._turn_to(piece)
         before, after = self._before, self._after
-        count = len(piece.parts)
-        if count == 1:
-            place = b"%d.%x" % (piece.seq, piece.nonces[0])
+        if count == 1:  # the usual case
+            place = b"%d.%x" % (seq, piece.nonces[0])
             frames = [b"".join((before, place, after, orjson.dumps(piece.parts[0]), b"}"))]
         else:
             frames = [
                 b"".join((before, b"%d.%x" % (seq, nonce), after, orjson.dumps(text), b"}"))
                 for seq, nonce, text in self._merged(piece)
             ]
-        is_small = count <= _SHARED_PIECES and sum(map(len, frames)) <= _SHARED_BYTES
-        self._shared = (piece.seq, piece.last, frames) if is_small else None
+        is_small = count <= _SHARED_PIECES and len(frames[0]) * count <= _SHARED_BYTES
+        self._shared = (seq, count, frames) if is_small else None
         return frames
 
     def _turn_to(self, piece: Slice) -> None:
@@ -79,7 +79,7 @@ class DeltaEncoder:
         frame = delta_frame(piece)
         kind = frame.pop("type").encode()
         common = orjson.dumps(frame)
-        self._of = piece.item_id, piece.content_index
+        self._item_id, self._content_index = piece.item_id, piece.content_index
         self._before = b'{"type":"' + kind + self._known
         self._after = b'.0",' + common[1:-1] + b',"delta":'
 

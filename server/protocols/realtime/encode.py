@@ -8,7 +8,7 @@ clients drop an event with a null they don't expect.
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Final, assert_never
 
 import orjson
 from msgspec import UNSET, UnsetType
@@ -82,12 +82,13 @@ class RealtimeEncoder:
 
     """
 
-    __slots__ = ("__weakref__", "_deltas", "_incarnation", "_session_id")
+    __slots__ = ("__weakref__", "_incarnation", "_session_id", "deltas")
 
     def __init__(self, session_id: SessionId, incarnation: str, *, merge_above: int = 32) -> None:
         self._session_id = session_id
         self._incarnation = incarnation
-        self._deltas = DeltaEncoder(incarnation, merge_above=merge_above)
+        self.deltas: Final = DeltaEncoder(incarnation, merge_above=merge_above)
+        """Encodes what there is most of."""
 
     def cursor(self, seq: int, nonce: int, remaining: int = 0) -> str:
         """Return the cursor of a place in this log."""
@@ -96,7 +97,7 @@ class RealtimeEncoder:
     def encode(self, record: Record) -> list[bytes]:
         """Return the frames of *record*, in order, as UTF-8."""
         if isinstance(record, Slice):
-            return self._deltas.encode(record)
+            return self.deltas.encode(record)
         frames = self.frames(record)
         remaining = len(frames)
         encoded: list[bytes] = []
