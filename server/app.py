@@ -10,17 +10,22 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import structlog
 from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from unbroken.server.agents.base import Agent, AgentError
 from unbroken.server.agents.selection import build_agent
 from unbroken.server.auth import Authenticator, DevelopmentAuthenticator, KeyAuthenticator
 from unbroken.server.config import Settings, StartupError, is_loopback
-from unbroken.server.limits import ConnectionLimits
+from unbroken.server.files.base import FilesUnavailable
+from unbroken.server.files.reading import FileReading
+from unbroken.server.files.selection import build_files
+from unbroken.server.files.transfers import TransferLimits, Transfers
+from unbroken.server.limits import ConnectionLimits, Rate
 from unbroken.server.metrics import Metrics, NodeFigures
 from unbroken.server.models import Models
 from unbroken.server.overload import Level, Overload, OverloadLimits
@@ -31,7 +36,10 @@ from unbroken.server.tools.base import Toolset, ToolsUnusable
 from unbroken.server.tools.calls import CallLimits
 from unbroken.server.tools.catalogue import Catalogue
 from unbroken.server.tools.loop import LoopLimits, ToolLoop
+from unbroken.server.transports.address import Proxies
+from unbroken.server.transports.admission import Admission, AdmissionLimits
 from unbroken.server.transports.doors import Doors
+from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.health import health_routes, metrics_route
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.websocket import RealtimeDoor
@@ -44,6 +52,9 @@ from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import SessionLimits
 
 __all__ = ["App", "build"]
+
+_TURNS_WITH_FILES: Final = 32
+"""Turns that may hold as much as one may read, at once. More that hold less."""
 
 
 def build(settings: Settings) -> App:
@@ -87,12 +98,20 @@ class App:
         self._agent = agent
         self._loading: asyncio.Task[None] | None = None
         self.catalogue = Catalogue(toolsets)
+        self.files = build_files(settings, clock)
+        self.transfers = Transfers(TransferLimits(at_once=settings.max_uploads))
+        self.reading = FileReading(
+            self.files,
+            turn_bytes=settings.max_turn_file_bytes,
+            node_bytes=_TURNS_WITH_FILES * settings.max_turn_file_bytes,
+        )
         self.node = Node(
             store=MemoryStore(),
             responder=Pipeline(
                 agent,
                 self.metrics,
                 clock,
+                files=self.reading,
                 max_output_tokens=settings.max_output_tokens,
                 tools=self._tool_loop(),
             ),
@@ -102,6 +121,7 @@ class App:
             on_refusal=lambda code: self.metrics.input_errors.labels(code).inc(),
             on_run=self.metrics.run_ended,
         )
+        self.admission = Admission(_admission_limits(settings), clock, Proxies(settings.trusted_proxies))
         self._observe_node()
         self._overload = Overload(
             OverloadLimits(busy_lag=settings.overload_lag, swamped_lag=settings.overload_lag_responses)
@@ -116,7 +136,7 @@ class App:
         )
         self.metrics.observe_overload(self._overload)
         health = health_routes(self._readiness)
-        pages = Starlette(routes=[*health, *page_routes()])
+        pages = Starlette(routes=[*health, *page_routes(), *self._file_routes()])
         self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, pages)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics)])
 
@@ -130,6 +150,23 @@ class App:
             call=CallLimits(timeout=settings.tool_timeout, result_bytes=settings.tool_result_bytes),
         )
         return ToolLoop(self.catalogue, limits, lambda label, outcome: calls.labels(label, outcome).inc())
+
+    def _file_routes(self) -> list[Route]:
+        files, settings = self.files, self._settings
+        if files is None:
+            return []
+        self.metrics.observe_files(lambda: files.count, lambda: files.size)
+        door = FilesDoor(
+            store=files,
+            transfers=self.transfers,
+            lifetime=settings.file_lifetime,
+            authenticator=_authenticator(settings),
+            allowed_origins=settings.allowed_origins,
+            loopback_only=not settings.api_keys,
+            is_draining=lambda: self.node.is_draining,
+            metrics=self.metrics,
+        )
+        return door.routes()
 
     def _observe_node(self) -> None:
         node, hub, metrics = self.node, self.node.hub, self.metrics
@@ -164,19 +201,32 @@ class App:
                 max_output_tokens=settings.max_output_tokens,
                 concurrency=Concurrency(settings.concurrency),
             ),
-            limits=ConnectionLimits(frame_depth=settings.max_frame_depth, input_queue=settings.input_queue),
+            limits=ConnectionLimits(
+                frame_depth=settings.max_frame_depth,
+                input_queue=settings.input_queue,
+                idle_timeout=settings.connection_idle_timeout,
+            ),
+            admission=self.admission,
             allowed_origins=settings.allowed_origins,
             loopback_only=not settings.api_keys,
             metrics=self.metrics,
             clock=clock,
+            files=self.files,
+            file_lifetime=settings.file_lifetime,
         )
 
     async def __aenter__(self) -> Self:
+        try:
+            if self.files is not None:
+                await self.files.__aenter__()
+        except FilesUnavailable as exc:
+            raise StartupError(str(exc)) from None
         await self.node.__aenter__()
         try:
             await self.catalogue.start()
         except ToolsUnusable as exc:
             await self.node.__aexit__(None, None, None)
+            await self._close_files()
             raise StartupError(str(exc)) from None
         self._pulse.start()
         if self._settings.agent == "embedded" or any(e.is_embedded for e in self._settings.fallbacks):
@@ -189,6 +239,7 @@ class App:
             self._pulse.stop()
             await self.node.__aexit__(None, None, None)
             await self.catalogue.stop()
+            await self._close_files()
             raise StartupError(str(exc)) from None
         return self
 
@@ -224,6 +275,11 @@ class App:
         await self.node.__aexit__(exc_type, exc, traceback)
         await self.catalogue.stop()
         await self._agent.stop()
+        await self._close_files()
+
+    async def _close_files(self) -> None:
+        if self.files is not None:
+            await self.files.__aexit__(None, None, None)
 
     def begin_drain(self) -> None:
         """Take no new work: readiness answers 404, upgrades are refused."""
@@ -269,10 +325,21 @@ def _toolsets(settings: Settings) -> list[Toolset]:
 def _authenticator(settings: Settings) -> Authenticator:
     if settings.api_keys:
         pairs = [entry.partition(":") for entry in settings.api_keys]
-        return KeyAuthenticator([(name, digest) for name, _, digest in pairs])
+        return KeyAuthenticator(
+            [(name, digest) for name, _, digest in pairs], in_browsers=settings.api_keys_in_browsers
+        )
     if not is_loopback(settings.host):
         raise AssertionError("can't happen: the settings are refused without keys beyond loopback")
     return DevelopmentAuthenticator()
+
+
+def _admission_limits(settings: Settings) -> AdmissionLimits:
+    return AdmissionLimits(
+        node=settings.max_connections,
+        address=settings.connections_per_address,
+        principal=settings.connections_per_principal,
+        failures=Rate(settings.auth_failures / 60, settings.auth_failures),
+    )
 
 
 def _node_limits(settings: Settings, patience: float) -> NodeLimits:

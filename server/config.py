@@ -38,6 +38,8 @@ from pydantic_settings import (
 )
 
 from unbroken.server.chain import ChainEntry, UpstreamApi, masked_url, read_entries, with_keys
+from unbroken.server.connection_settings import ConnectionSettings
+from unbroken.server.file_settings import FileSettings
 from unbroken.server.setting_values import (
     UNIT_NAMES,
     Bytes,
@@ -103,7 +105,7 @@ class StartupError(Exception):
     """
 
 
-class Settings(BaseSettings):
+class Settings(ConnectionSettings, FileSettings):
     """Everything that can be set. Durations are in seconds, sizes in bytes.
 
     Built from keywords it reads no environment and no file.
@@ -125,6 +127,10 @@ class Settings(BaseSettings):
     # Who may speak
     api_keys: Annotated[Names, AfterValidator(check_api_keys)] = Field(
         default=(), repr=False, description="name:sha256 of each accepted key; comma-separated. See new-key."
+    )
+    api_keys_in_browsers: bool = Field(
+        default=False,
+        description="Take API keys as subprotocols too, to develop pages. Only on loopback.",
     )
     secret: Annotated[SecretStr | None, AfterValidator(check_secret)] = Field(
         default=None, description="Signs resume tokens, 32 characters or more. Unset: random at each start."
@@ -258,32 +264,6 @@ class Settings(BaseSettings):
         description="Bytes of a session's event log, whatever its connections still need.",
     )
     max_output_bytes: Bytes = Field(default=256 << 10, ge=1024, description="Bytes of one response.")
-
-    # Connections
-    max_frame_bytes: Bytes = Field(
-        default=65536, ge=1024, le=64 << 20, description="Bytes of one incoming message."
-    )
-    max_frame_depth: int = Field(default=32, ge=4, le=500, description="Nesting of one incoming message.")
-    input_queue: int = Field(
-        default=64, ge=1, description="Messages of a connection that may wait; more are refused."
-    )
-    connections_per_session: int = Field(
-        default=8, ge=1, description="Connections that may watch one session."
-    )
-    ping_interval: Seconds = Field(default=20, description="Seconds between keepalive pings.")
-    ping_timeout: Seconds = Field(
-        default=20, description="Seconds to wait for a pong before the connection is cut."
-    )
-    overload_lag: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = Field(
-        default=0.2,
-        description="Seconds that the event loop is late when new sessions are refused; 0: none ever is.",
-    )
-    overload_lag_responses: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = Field(
-        default=1, description="The same for new responses; 0: none ever is refused."
-    )
-    drain_timeout: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = Field(
-        default=25, description="Seconds that running turns get after SIGTERM."
-    )
 
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -544,6 +524,11 @@ def _conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str,
             f"{_label('host', origins)} is {settings.host}, which others can reach, without authentication. "
             f"Make a key with `unbroken new-key NAME` and set {_PREFIX}API_KEYS, or listen on 127.0.0.1."
         )
+    if sound("host") and settings.api_keys_in_browsers and not is_loopback(settings.host):
+        yield (
+            f"{_label('api_keys_in_browsers', origins)} is for developing on loopback, "
+            f"and {_label('host', origins)} is {settings.host}. Unset it, or listen on 127.0.0.1."
+        )
     same_host = settings.host == settings.admin_host
     if sound("port", "admin_port") and same_host and settings.port == settings.admin_port != 0:
         yield (
@@ -563,11 +548,19 @@ def _conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str,
     is_chat = settings.openai_api == "chat"
     if sound("openai_background", "openai_api") and settings.openai_background and is_chat:
         yield f"{_label('openai_background', origins)} needs {_PREFIX}OPENAI_API to be responses. Set it so."
+    if sound("files_keep", "files_dir") and settings.files_keep and settings.files_dir is None:
+        yield f"{_label('files_keep', origins)} needs a folder. Set {_PREFIX}FILES_DIR."
     if sound("fallbacks", "agent", "fallback_patience", "stall_timeout") and settings.fallbacks:
         yield from _chain_conflicts(settings, origins)
     if sound("overload_lag", "overload_lag_responses"):
         yield from _overload_conflicts(settings, origins)
-    for small, large in (("log_retain_bytes", "log_max_bytes"), ("max_session_bytes", "max_node_bytes")):
+    for small, large in (
+        ("log_retain_bytes", "log_max_bytes"),
+        ("max_session_bytes", "max_node_bytes"),
+        ("max_file_bytes", "max_turn_file_bytes"),
+        ("max_file_bytes", "max_principal_file_bytes"),
+        ("max_principal_file_bytes", "max_node_file_bytes"),
+    ):
         if sound(small, large) and getattr(settings, small) > getattr(settings, large):
             yield f"{_label(small, origins)} is above {_label(large, origins)}. Lower it, or raise the other."
 

@@ -18,8 +18,11 @@ class CloseCode(enum.IntEnum):
     1013 and 1015, and after nothing else.
     """
 
+    IDLE = 1000
+    """Nothing was said for long. Reconnect, and resume, when there is something to say."""
+
     POLICY = 1008
-    """An ``error`` event has said why. Reconnecting the same way won't help."""
+    """An ``error`` event, or the close's reason, has said why. Reconnecting the same way won't help."""
 
     INTERNAL = 1011
     """The server failed. Reconnect, and resume."""
@@ -32,6 +35,7 @@ class CloseCode(enum.IntEnum):
 
 
 CLOSE_REASONS: Final[dict[CloseCode, str]] = {
+    CloseCode.IDLE: "idle: reconnect and resume when there is something to say",
     CloseCode.POLICY: "see the error event",
     CloseCode.INTERNAL: "internal error: reconnect and resume",
     CloseCode.RESTART: "restarting: reconnect and resume",
@@ -41,13 +45,17 @@ CLOSE_REASONS: Final[dict[CloseCode, str]] = {
 ERROR_MEANINGS: Final[dict[str, str]] = {
     # The connection can't be had.
     "invalid_api_key": "No key, or not a valid one.",
+    "api_key_in_browser": "An API key was offered as a subprotocol; only short-lived keys may be.",
     "host_not_allowed": "The server has no keys, and was addressed by another name than this machine's own.",
     "invalid_query": "The query of the address is too long, or has too many fields.",
     "origin_not_allowed": "A browser page of another origin tried to connect.",
     "model_not_found": "The model isn't offered here.",
     "beta_api_shape_disabled": "The client speaks the beta version of the Realtime API.",
     "session_not_found": "The session can't be resumed: it has ended, or it isn't yours.",
-    "server_full": "The server holds as many sessions as it may. Try again in a moment.",
+    "server_full": "The server holds as many sessions or connections as it may. Try again in a moment.",
+    "too_many_connections_from_address": "There are as many connections from this address as may be.",
+    "too_many_connections_of_key": "The key has as many connections as it may.",
+    "too_many_failed_attempts": "Wrong keys came too often from this address. Try again later.",
     "too_many_connections": "The session has too many connections: a newer one took this one's place.",
     "server_overloaded": "The server gets less done than it has to do. Try again in a moment.",
     "server_draining": "The server is restarting. Reconnect in a moment.",
@@ -57,7 +65,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "unknown_event_type": "There is no such event.",
     "unsupported_event": "The event is of a part of the API that this server doesn't offer.",
     "audio_input_unsupported": "Audio can't be sent to this server; send text.",
-    "unsupported_content": "The content part is of a kind that this server doesn't take.",
+    "unsupported_content": "The content part is of a kind that this server, or the model, doesn't take.",
     "unsupported_content_type": "Only answers that are audio can be truncated.",
     "unsupported_item": "The item is of a kind that this server doesn't take.",
     "unsupported_tool": "The tool is of a kind that this server doesn't take.",
@@ -76,6 +84,16 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "response_queue_full": "As many responses wait as may.",
     "too_many_responses": "As many responses run beside the conversation as may.",
     "response_cancel_not_active": "There is no such response in progress.",
+    # A file can't be taken, or isn't there: over HTTP, or in an event that names it.
+    "file_not_found": "There is no such file: it has expired, or it isn't yours.",
+    "file_too_large": "The file is larger than a file may be.",
+    "unsupported_file_type": "The file is none of the types that are taken.",
+    "too_many_files": "You hold as many files as you may.",
+    "files_unavailable": "Files can't be kept at the moment.",
+    "too_many_transfers": "Too many files are being sent at once.",
+    "invalid_request": "A field of the request has a wrong value.",
+    "invalid_upload": "The body of the request isn't a form with one file.",
+    "upload_stalled": "The upload came too slowly.",
     # A response failed: `response.done` has status `failed` and one of these.
     "agent_error": "The agent failed.",
     "agent_crashed": "The agent failed unexpectedly.",

@@ -1,10 +1,10 @@
-"""What one connection may do."""
+"""What one connection may do, and how rates are counted. No I/O, no clock."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ConnectionLimits"]
+__all__ = ["ConnectionLimits", "Rate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,3 +17,26 @@ class ConnectionLimits:
     """Events that may wait to be taken; what comes beyond is refused."""
     close_timeout: float = 5.0
     """Seconds that a client which doesn't read is given to take the last frames."""
+    idle_timeout: float = 0.0
+    """Seconds without a message either way, and a response that runs, after which it is closed; 0: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So much per second, and so much at once: the generic cell rate algorithm (ITU-T I.371, annex A).
+
+    An account is a single number, kept by whoever has it: the time at which
+    all that was spent will have been earned. It begins as 0.0, and one that
+    lies in the past is as good as new.
+    """
+
+    per_second: float
+    burst: float
+
+    def spent(self, account: float, now: float, amount: float) -> float:
+        """Return *account* after *amount* more."""
+        return max(account, now) + amount / self.per_second
+
+    def debt(self, account: float, now: float) -> float:
+        """Return the seconds until *account* is within the rate; 0 or less: it is."""
+        return account - now - self.burst / self.per_second

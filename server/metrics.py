@@ -74,6 +74,7 @@ class Metrics:
         self._add_connections()
         self._add_responses()
         self._add_agents()
+        self._add_files()
         self._add_node()
         self.registry.register(ProcessFigures())
 
@@ -168,6 +169,15 @@ class Metrics:
             "outcome",
         )
 
+    def _add_files(self) -> None:
+        self.uploads = self._counter(
+            "uploads",
+            "Files that clients uploaded, by outcome: stored, failed, or the error code of the refusal.",
+            "outcome",
+        )
+        self._files = self._gauge("files", "Files held by this node.")
+        self._file_bytes = self._gauge("files_bytes", "Bytes that files take, with 4 KiB for each on top.")
+
     def _add_node(self) -> None:
         self._sessions = self._gauge("sessions", "Sessions held by this node.")
         self._running = self._gauge("sessions_running", "Sessions with a response in progress.")
@@ -227,6 +237,11 @@ class Metrics:
         self._lag_median.set_function(lambda: overload.median)
         self._lag_worst.set_function(lambda: overload.worst)
         self._overload.set_function(lambda: overload.level)
+
+    def observe_files(self, count: Callable[[], float], size: Callable[[], float]) -> None:
+        """Take a file store's own figures whenever somebody asks."""
+        self._files.set_function(count)
+        self._file_bytes.set_function(size)
 
     def exposition(self) -> bytes:
         """Return everything in the Prometheus text format."""

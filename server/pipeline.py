@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import Final
 
 from unbroken.server.agents.base import Agent, AgentNotReady, TurnInput
 from unbroken.server.agents.calls import in_pairs
+from unbroken.server.files.reading import FileReader, FileReading
 from unbroken.server.metrics import Metrics
 from unbroken.server.tools.loop import ToolLoop
 from unbroken.sessions.clock import Clock
@@ -47,6 +48,7 @@ class Pipeline:
         agent: What answers.
         metrics: Where figures go.
         clock: Where time comes from.
+        files: Where agents read what messages refer to.
         max_output_tokens: The operator's bound on one answer, whatever its client asks for. None: none.
         tools: Runs the server's own tools. None: there are none.
 
@@ -58,9 +60,11 @@ class Pipeline:
         metrics: Metrics,
         clock: Clock,
         *,
+        files: FileReading | None = None,
         max_output_tokens: int | None = None,
         tools: ToolLoop | None = None,
     ) -> None:
+        self._files = files or FileReading(None, turn_bytes=0, node_bytes=0)
         self._tools = tools
         self._max_output_tokens = max_output_tokens
         self._agent = agent
@@ -79,21 +83,23 @@ class Pipeline:
         started = self._clock.monotonic()
         waits = True
         shown = _SHOWN_ALL if turn.config.reasoning is True else _SHOWN
-        given = _turn_input(turn, self._max_output_tokens)
+        files = self._files.for_turn(turn.principal)
+        given = _turn_input(turn, self._max_output_tokens, files)
         answer: AsyncGenerator[Output, None] = (
             self._agent.respond(given)
             if self._tools is None
             else self._tools.answer(self._agent, turn, given)
         )
-        async with aclosing(answer) as outputs:
-            async for output in outputs:
-                if waits and output and type(output) in shown:
-                    waits = False
-                    self._metrics.time_to_first_token.observe(self._clock.monotonic() - started)
-                yield output
+        with closing(files):
+            async with aclosing(answer) as outputs:
+                async for output in outputs:
+                    if waits and output and type(output) in shown:
+                        waits = False
+                        self._metrics.time_to_first_token.observe(self._clock.monotonic() - started)
+                    yield output
 
 
-def _turn_input(turn: Turn, most_tokens: int | None) -> TurnInput:
+def _turn_input(turn: Turn, most_tokens: int | None, files: FileReader) -> TurnInput:
     request, config = turn.request, turn.config
     wanted = config.max_output_tokens if request.max_output_tokens is None else request.max_output_tokens
     bounds = [bound for bound in (wanted, most_tokens) if bound is not None]
@@ -112,5 +118,6 @@ def _turn_input(turn: Turn, most_tokens: int | None) -> TurnInput:
         parallel_tool_calls=request.parallel_tool_calls_with(config),
         max_output_tokens=min(bounds, default=None),
         metadata=request.metadata or {},
+        files=files,
         shows_reasoning=config.reasoning is True,
     )

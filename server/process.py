@@ -31,7 +31,10 @@ import structlog
 import uvicorn
 
 from unbroken.server.config import StartupError
-from unbroken.server.transports.protocol import HttpProtocol, WebSocketProtocol
+from unbroken.server.limits import Rate
+from unbroken.server.transports.http_protocol import HttpProtocol
+from unbroken.server.transports.intake import IntakeLimits
+from unbroken.server.transports.protocol import WebSocketProtocol
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["Application", "Listeners", "Server", "bind", "run", "tune_gc"]
 
 _BACKLOG: Final = 2048
+_OTHER_SOCKETS: Final = 1000
+"""Sockets beyond the connections that may be: pages, health checks, handshakes on their way."""
 
 # Seconds after the drain's deadline, which is the application's to keep. The
 # first five, and the second once more, add up to less than the watchdog's, and that to less than 5.
@@ -258,8 +263,13 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=HttpProtocol,
-                ws=WebSocketProtocol,
+                http=HttpProtocol.limited(
+                    header_timeout=settings.handshake_timeout,
+                    max_sockets=settings.max_connections + _OTHER_SOCKETS,
+                ),
+                ws=WebSocketProtocol.limited(
+                    _intake_of(settings), handshake_timeout=settings.handshake_timeout
+                ),
                 ws_max_size=settings.max_frame_bytes,
                 ws_ping_interval=settings.ping_interval,
                 ws_ping_timeout=settings.ping_timeout,
@@ -304,6 +314,15 @@ class Server(uvicorn.Server):
     def _abort_connections(self) -> None:
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+
+def _intake_of(settings: Settings) -> IntakeLimits:
+    """Return how fast a connection may send."""
+    return IntakeLimits(
+        frames=Rate(settings.rate_messages, settings.burst_messages),
+        bytes=Rate(settings.rate_bytes, settings.burst_bytes),
+        controls=Rate(settings.rate_pings, 10 * settings.rate_pings),
+    )
 
 
 async def _serve(settings: Settings, application: Application, listeners: Listeners) -> int:

@@ -15,17 +15,22 @@ __all__ = [
     "ApprovalResponse",
     "CallHead",
     "Concurrency",
+    "File",
     "FunctionCall",
     "FunctionOutput",
     "FunctionTool",
     "Head",
+    "Image",
+    "ImageDetail",
     "Item",
     "ItemStatus",
     "Message",
     "NamedTool",
+    "Part",
     "Produced",
     "Reasoning",
     "ReasoningHead",
+    "Reference",
     "ResponseRequest",
     "Role",
     "SessionConfig",
@@ -44,11 +49,57 @@ Role = Literal["system", "user", "assistant"]
 
 ItemStatus = Literal["completed", "incomplete", "in_progress"]
 
+ImageDetail = Literal["auto", "low", "high"]
+
 
 class Text(Struct, frozen=True, tag="text"):
-    """A piece of text. Other kinds of part (audio and images by reference) get tags of their own."""
+    """A piece of text. Other kinds of part (audio by reference) get tags of their own."""
 
     text: str
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes, roughly: the text in UTF-8, and the object around it."""
+        return _PART_COST + len(self.text.encode())
+
+
+class Image(Struct, frozen=True, tag="image", omit_defaults=True):
+    """A picture, by reference. The file may expire before the message does."""
+
+    file_id: str
+    media_type: str = ""
+    """Of the content as it is, not as somebody called it. Empty: nobody has looked yet."""
+    bytes: int = 0
+    name: str = ""
+    detail: ImageDetail = "auto"
+    """How closely the model should look."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that the reference takes, roughly. The file's own count where it is kept."""
+        return 2 * _PART_COST + len(self.file_id) + len(self.name.encode())
+
+
+class File(Struct, frozen=True, tag="file", omit_defaults=True):
+    """A document, by reference. The file may expire before the message does."""
+
+    file_id: str
+    media_type: str = ""
+    """As of an :class:`Image`."""
+    bytes: int = 0
+    name: str = ""
+
+    @property
+    def size(self) -> int:
+        """As of an :class:`Image`."""
+        return 2 * _PART_COST + len(self.file_id) + len(self.name.encode())
+
+
+Reference: TypeAlias = Image | File
+"""A part whose content is kept elsewhere."""
+
+Part: TypeAlias = Text | Image | File
+"""What a message is made of."""
 
 
 class Message(Struct, frozen=True, tag="message"):
@@ -56,18 +107,23 @@ class Message(Struct, frozen=True, tag="message"):
 
     id: ItemId
     role: Role
-    content: tuple[Text, ...]
+    content: tuple[Part, ...]
     status: ItemStatus = "completed"
 
     @property
     def text(self) -> str:
-        """The text of all parts, joined."""
-        return "".join(part.text for part in self.content)
+        """The text of all parts that have some, joined."""
+        return "".join(part.text for part in self.content if isinstance(part, Text))
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """The parts whose content is kept elsewhere, in order."""
+        return tuple(part for part in self.content if not isinstance(part, Text))
 
     @property
     def size(self) -> int:
         """Bytes it takes, roughly: the text in UTF-8, and the objects around it."""
-        return _MESSAGE_COST + sum(_PART_COST + len(part.text.encode()) for part in self.content)
+        return _MESSAGE_COST + sum(part.size for part in self.content)
 
 
 class CallHead(Struct, frozen=True):

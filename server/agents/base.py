@@ -34,6 +34,7 @@ Guarantees an agent gives:
     +-- UpstreamReportedError     an error object in the stream
     +-- UpstreamStalled           nothing came for too long
     +-- ContextTooLong            the conversation doesn't fit, even when trimmed
+    +-- ContentUnsupported        it can't see what the message refers to
     +-- AgentBusy                 its queue is full
     +-- AgentNotReady             it is still loading, or failed to load
 """
@@ -44,13 +45,17 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from unbroken.server.files.reading import FileReader, NoFiles
 from unbroken.sessions.errors import ResponderError
 from unbroken.sessions.items import (
+    File,
     FunctionCall,
     FunctionOutput,
     FunctionTool,
+    Image,
     Message,
     NamedTool,
+    Text,
     ToolChoice,
     Usage,
 )
@@ -63,18 +68,23 @@ __all__ = [
     "AgentNotReady",
     "AgentOutput",
     "Author",
+    "ContentUnsupported",
     "ContextTooLong",
+    "File",
+    "FileReader",
     "Finish",
     "FunctionCall",
     "FunctionCallPiece",
     "FunctionOutput",
     "FunctionTool",
     "Handle",
+    "Image",
     "Message",
     "NamedTool",
     "Prompted",
     "ReasoningPiece",
     "Reattaching",
+    "Text",
     "ToolChoice",
     "TurnInput",
     "UpstreamCut",
@@ -127,6 +137,8 @@ class TurnInput:
     metadata: dict[str, str] = field(default_factory=dict)
     author: Author = field(default_factory=Author)
     """Shared by the rounds of one response."""
+    files: FileReader = field(default_factory=NoFiles, repr=False)
+    """Reads what the messages' references stand for, until the turn's end."""
     shows_reasoning: bool = False
     """Whether the client sees reasoning: then an answer begins with it."""
 
@@ -249,6 +261,14 @@ class ContextTooLong(AgentError):
 
     code = "context_length_exceeded"
     message = "The message is longer than the model can read. Shorten it."
+    type = "invalid_request_error"
+
+
+class ContentUnsupported(AgentError):
+    """The newest message refers to what the model can't see, and another might."""
+
+    code = "unsupported_content"
+    message = "This model can't see images and documents. Send text."
     type = "invalid_request_error"
 
 

@@ -11,6 +11,7 @@ from unbroken.server.agents.base import (
     AgentBusy,
     AgentError,
     AgentNotReady,
+    ContentUnsupported,
     ContextTooLong,
     UpstreamCut,
     UpstreamMalformed,
@@ -42,6 +43,7 @@ CONSEQUENCES: Final[Mapping[type[AgentError], Consequence]] = MappingProxyType(
     {
         ContextTooLong: Consequence.END,
         UpstreamRejected: Consequence.END,
+        ContentUnsupported: Consequence.NEXT,
         AgentBusy: Consequence.NEXT,
         AgentNotReady: Consequence.NEXT,
         UpstreamUnavailable: Consequence.COUNT,

@@ -22,6 +22,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.agents import gguf, llama
+from unbroken.server.agents.attachments import as_text, has_references
 from unbroken.server.agents.base import (
     AgentError,
     AgentNotReady,
@@ -153,6 +154,8 @@ class EmbeddedAgent:
             raise AgentNotReady
         if turn.tools:
             _log.info("tools ignored: the model inside calls no functions", tools=len(turn.tools))
+        if has_references(turn.items):
+            turn = await as_text(turn)
         ticket = self._queue.join(turn.principal)
         generation = None
         try:

@@ -11,6 +11,7 @@ open after ``[DONE]``.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from typing import Any, Final, Literal, assert_never
 
 import msgspec
@@ -18,6 +19,14 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.agents import window
+from unbroken.server.agents.attachments import (
+    NOTHING,
+    Contents,
+    Data,
+    contents_of,
+    has_references,
+    pieces_of,
+)
 from unbroken.server.agents.base import (
     AgentOutput,
     Finish,
@@ -25,6 +34,7 @@ from unbroken.server.agents.base import (
     FunctionCallPiece,
     FunctionOutput,
     FunctionTool,
+    Image,
     Message,
     NamedTool,
     Prompted,
@@ -113,12 +123,25 @@ class OpenAIAgent:
                 ours; what the upstream said is neither in it nor in the log.
 
         """
+        if has_references(turn.items):
+            return self._respond_with_files(turn)
+        return self._read(turn, NOTHING)
+
+    async def _respond_with_files(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+        contents = await contents_of(turn.items, turn.files)
+        async with aclosing(self._read(turn, contents)) as outputs:
+            async for output in outputs:
+                yield output
+
+    def _read(self, turn: TurnInput, contents: Contents) -> AsyncGenerator[AgentOutput, None]:
         return self._upstream.read(
-            lambda client: client.chat.completions.with_streaming_response.create(**self._request(turn)),
+            lambda client: client.chat.completions.with_streaming_response.create(
+                **self._request(turn, contents)
+            ),
             _Answer(),
         )
 
-    def _request(self, turn: TurnInput) -> dict[str, Any]:
+    def _request(self, turn: TurnInput, contents: Contents = NOTHING) -> dict[str, Any]:
         items = answered(turn.items)
         tools = [_wire_tool(tool) for tool in turn.tools]
         output_limit = turn.max_output_tokens
@@ -139,7 +162,7 @@ class OpenAIAgent:
         wire_messages = [{"role": "system", "content": turn.instructions}] if turn.instructions else []
         request: dict[str, Any] = {
             "model": turn.model,
-            "messages": [*wire_messages, *_wire_messages(items)],
+            "messages": [*wire_messages, *_wire_messages(items, contents)],
             "stream": True,
             "stream_options": {"include_usage": True},
             "user": user_of(turn.principal),
@@ -162,13 +185,16 @@ class OpenAIAgent:
         return "max_completion_tokens" if is_openai else "max_tokens"
 
 
-def _wire_messages(items: tuple[Prompted, ...]) -> list[dict[str, Any]]:
+def _wire_messages(items: tuple[Prompted, ...], contents: Contents) -> list[dict[str, Any]]:
     wire: list[dict[str, Any]] = []
     for item in items:
         match item:
             case Message():
                 # An answer stopped before its first word says nothing, and several servers refuse it.
-                if item.text or item.role == "user":
+                if item.references:
+                    pieces = pieces_of(item, contents)
+                    wire.append({"role": item.role, "content": [_wire_piece(piece) for piece in pieces]})
+                elif item.text or item.role == "user":
                     wire.append({"role": item.role, "content": item.text})
             case FunctionCall():
                 # Some servers read the arguments; of a function without any, some models say nothing.
@@ -183,6 +209,15 @@ def _wire_messages(items: tuple[Prompted, ...]) -> list[dict[str, Any]]:
             case _:
                 assert_never(item)
     return wire
+
+
+def _wire_piece(piece: str | Data) -> dict[str, Any]:
+    if isinstance(piece, str):
+        return {"type": "text", "text": piece}
+    part = piece.part
+    if isinstance(part, Image):
+        return {"type": "image_url", "image_url": {"url": piece.uri, "detail": part.detail}}
+    return {"type": "file", "file": {"filename": part.name, "file_data": piece.uri}}
 
 
 def _wire_tool(tool: FunctionTool) -> dict[str, Any]:

@@ -24,6 +24,14 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from unbroken.server.agents.attachments import (
+    NOTHING,
+    Contents,
+    Data,
+    contents_of,
+    has_references,
+    pieces_of,
+)
 from unbroken.server.agents.base import (
     AgentError,
     AgentOutput,
@@ -31,6 +39,7 @@ from unbroken.server.agents.base import (
     FunctionOutput,
     FunctionTool,
     Handle,
+    Image,
     Message,
     NamedTool,
     Prompted,
@@ -116,9 +125,19 @@ class ResponsesAgent:
                 ours; what the upstream said is neither in it nor in the log.
 
         """
+        if has_references(turn.items):
+            return self._respond_with_files(turn)
+        return self._read(turn, NOTHING)
 
+    async def _respond_with_files(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+        contents = await contents_of(turn.items, turn.files)
+        async with aclosing(self._read(turn, contents)) as outputs:
+            async for output in outputs:
+                yield output
+
+    def _read(self, turn: TurnInput, contents: Contents) -> AsyncGenerator[AgentOutput, None]:
         def create(client: openai.AsyncOpenAI) -> AbstractAsyncContextManager[openai.AsyncAPIResponse[Any]]:
-            return client.responses.with_streaming_response.create(**self._request(turn))
+            return client.responses.with_streaming_response.create(**self._request(turn, contents))
 
         if self._is_background:
             return self._follow(create, ResponseAnswer(tells_handle=True))
@@ -144,11 +163,11 @@ class ResponsesAgent:
         answer = ResponseAnswer(response_id=handle.value, offset=offset, calls=calls)
         return self._follow(_retrieval(handle.value), answer)
 
-    def _request(self, turn: TurnInput) -> dict[str, Any]:
+    def _request(self, turn: TurnInput, contents: Contents = NOTHING) -> dict[str, Any]:
         wire_messages = [{"role": "system", "content": turn.instructions}] if turn.instructions else []
         request: dict[str, Any] = {
             "model": turn.model,
-            "input": [*wire_messages, *_wire_items(answered(turn.items))],
+            "input": [*wire_messages, *_wire_items(answered(turn.items), contents)],
             "stream": True,
             "store": self._is_background,
             "user": user_of(turn.principal),
@@ -217,13 +236,16 @@ class ResponsesAgent:
             _log.warning("upstream did not confirm a cancel", error=problem)
 
 
-def _wire_items(items: tuple[Prompted, ...]) -> list[dict[str, Any]]:
+def _wire_items(items: tuple[Prompted, ...], contents: Contents) -> list[dict[str, Any]]:
     wire: list[dict[str, Any]] = []
     for item in items:
         match item:
             case Message():
                 # As in Chat: an answer that was stopped before its first word says nothing.
-                if item.text or item.role == "user":
+                if item.references:
+                    pieces = pieces_of(item, contents)
+                    wire.append({"role": item.role, "content": [_wire_piece(piece) for piece in pieces]})
+                elif item.text or item.role == "user":
                     wire.append({"role": item.role, "content": item.text})
             case FunctionCall():
                 head = {"type": "function_call", "call_id": item.call_id, "name": item.name}
@@ -233,6 +255,15 @@ def _wire_items(items: tuple[Prompted, ...]) -> list[dict[str, Any]]:
             case _:
                 assert_never(item)
     return wire
+
+
+def _wire_piece(piece: str | Data) -> dict[str, Any]:
+    if isinstance(piece, str):
+        return {"type": "input_text", "text": piece}
+    part = piece.part
+    if isinstance(part, Image):
+        return {"type": "input_image", "image_url": piece.uri, "detail": part.detail}
+    return {"type": "input_file", "filename": part.name, "file_data": piece.uri}
 
 
 def _wire_tool(tool: FunctionTool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from string import ascii_letters, whitespace
 from typing import Final, Generic, TypeVar
 
 from unbroken.server.agents.base import ContextTooLong, Prompted
-from unbroken.sessions.items import FunctionCall, Message
+from unbroken.sessions.items import FunctionCall, Image, Message, Reference
 
 __all__ = ["MESSAGE_OVERHEAD_TOKENS", "CountTokens", "ItemT", "Window", "estimate_tokens", "fit"]
 
@@ -33,6 +33,11 @@ MESSAGE_OVERHEAD_TOKENS: Final = 8
 # splits every number into digits: prose 4.4 bytes to a token, German 2.5, Python 3.8,
 # JSON 1.5, Chinese 1.5, Russian 2.2. Larger vocabularies need fewer tokens.
 _LETTER_BYTES_PER_TOKEN: Final = 3
+# Of OpenAI's models, by their documents: 85 for an image in low detail, up to 1,536 patches in high.
+_LOW_IMAGE_TOKENS: Final = 100
+_IMAGE_TOKENS: Final = 1600
+# A page of PDF is given as its text and as an image: some 2,000 tokens to 40 KB and more.
+_DOCUMENT_BYTES_PER_TOKEN: Final = 20
 _LETTERS: Final = (ascii_letters + whitespace).encode()
 _NOT_ASCII: Final = bytes(range(0x80, 0x100))
 
@@ -123,7 +128,17 @@ def fit(
 
 def _tokens_of(item: Prompted, count: CountTokens) -> int:
     text = item.name + item.arguments if isinstance(item, FunctionCall) else item.text
-    return count(text) + MESSAGE_OVERHEAD_TOKENS
+    references = item.references if isinstance(item, Message) else ()
+    return count(text) + sum(map(_tokens_of_reference, references)) + MESSAGE_OVERHEAD_TOKENS
+
+
+def _tokens_of_reference(part: Reference) -> int:
+    """Return about how many tokens an image or a file comes to: nobody looks into it here."""
+    if isinstance(part, Image):
+        return _LOW_IMAGE_TOKENS if part.detail == "low" else _IMAGE_TOKENS
+    if part.media_type.startswith("text/"):
+        return part.bytes // _LETTER_BYTES_PER_TOKEN
+    return max(_IMAGE_TOKENS, part.bytes // _DOCUMENT_BYTES_PER_TOKEN)
 
 
 def _role_of(item: Prompted) -> str | None:

@@ -1,11 +1,13 @@
 /** The page: the composer, the connection's line and the dialog around a conversation. */
 
+import { Attachments, thumbnail } from "./attachments.js";
 import { Conversation } from "./conversation.js";
 import { Log, element } from "./log.js";
 import { randomId } from "./realtime.js";
 
 const KEY = "unbroken.key";
 const NO_KEY = "invalid_api_key";
+const NOT_THIS_KIND = "api_key_in_browser"; // a key for backends, where only short-lived ones are taken
 const MAX_ROWS_HEIGHT = 200;
 
 const message = /** @type {HTMLTextAreaElement} */ (element("message"));
@@ -18,6 +20,10 @@ const notice = element("notice");
 const tab = storage(() => sessionStorage);
 const browser = storage(() => localStorage);
 
+let key = tab.get(KEY) ?? ownKey();
+
+const attachments = new Attachments({ key: () => key, notice: showNotice });
+
 const log = new Log({
   retry() {
     message.focus(); // the button is about to go
@@ -28,16 +34,20 @@ const log = new Log({
     conversation.withdraw(id);
   },
   copy,
+  async picture(file, place) {
+    const url = await attachments.picture(file.id);
+    if (url !== null) place.replaceChildren(thumbnail(url, file.name));
+  },
 });
 
 const conversation = new Conversation({
   url: doorUrl(),
-  key: tab.get(KEY) ?? ownKey(),
+  key,
   storage: tab,
   view: {
     clear: () => log.clear(),
     divide: () => log.divide(),
-    message: (id, text, delivery, previous) => log.message(id, text, delivery, previous),
+    message: (id, text, delivery, previous, files) => log.message(id, text, delivery, previous, files),
     begin: (id) => log.begin(id),
     place: (id, item, previous) => log.place(id, item, previous),
     append: (item, text) => log.append(item, text),
@@ -67,8 +77,10 @@ function showBusy(now) {
 
 function say() {
   const text = message.value;
-  if (text.trim() === "") return;
-  const refusal = conversation.say(text);
+  if (text.trim() === "" && attachments.size === 0) return;
+  if (attachments.isUploading) return showNotice("A file is still being uploaded. Send again in a moment.");
+  const files = attachments.take();
+  const refusal = conversation.say(text.trim() === "" ? "" : text, files);
   showNotice(refusal ?? "");
   if (refusal !== null) return;
   message.value = "";
@@ -98,9 +110,35 @@ document.addEventListener("keydown", (event) => {
 });
 element("restart").addEventListener("click", () => {
   showNotice("");
+  attachments.clear();
   conversation.restart();
   log.clearAll();
   message.focus();
+});
+
+// Files: chosen, pasted, or dropped anywhere.
+
+const chooser = /** @type {HTMLInputElement} */ (element("file"));
+element("attach").addEventListener("click", () => chooser.click());
+chooser.addEventListener("change", () => {
+  attachments.add(chooser.files ?? []);
+  chooser.value = ""; // so that the same one can be chosen again
+  message.focus();
+});
+message.addEventListener("paste", (event) => {
+  const files = event.clipboardData?.files ?? [];
+  // What is copied from a document is text, and a picture of it.
+  if (files.length === 0 || event.clipboardData?.types.includes("text/plain")) return;
+  event.preventDefault();
+  attachments.add(files);
+});
+document.addEventListener("dragover", (event) => {
+  if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
+});
+document.addEventListener("drop", (event) => {
+  if (!event.dataTransfer?.types.includes("Files")) return;
+  event.preventDefault();
+  attachments.add(event.dataTransfer.files);
 });
 
 /** @param {string} text Empty: there is nothing to say any more. */
@@ -138,10 +176,13 @@ function showModel(name) {
 let counting;
 let wasConnected = false;
 let needsKey = false;
+let needsShortLived = false;
 
 /** @param {import("./realtime.js").State} state */
 function showConnection(state) {
   clearInterval(counting);
+  needsKey = state.phase === "stopped" && (state.code === NO_KEY || state.code === NOT_THIS_KIND);
+  needsShortLived = state.code === NOT_THIS_KIND;
   const [text, label] = connectionWords(state);
   element("connection").dataset.phase = state.phase;
   // Set only when it changes: it is read out.
@@ -159,7 +200,6 @@ function showConnection(state) {
     count();
     counting = setInterval(count, 1_000);
   }
-  needsKey = state.phase === "stopped" && state.code === NO_KEY;
   if (needsKey) askKey();
 }
 
@@ -173,7 +213,7 @@ function connectionWords(state) {
     case "waiting":
       return [`${state.reason} ${wasConnected ? "Reconnecting" : "Trying again"}`.trim(), "Now"];
     default:
-      return state.code === NO_KEY
+      return needsKey
         ? ["Not connected: a key is needed", "Enter it"]
         : [`Not connected. ${state.reason}`, "Try again"];
   }
@@ -193,17 +233,21 @@ document.addEventListener("visibilitychange", () => {
 
 function askKey() {
   if (dialog.open) return;
-  element("key-error").textContent = tab.get(KEY) === null ? "" : "The server didn't accept the last one.";
+  const complaint = tab.get(KEY) === null ? "" : "The server didn't accept the last one.";
+  element("key-error").textContent = needsShortLived
+    ? "It takes short-lived keys only, which begin with ek_."
+    : complaint;
   keyInput.value = "";
   dialog.showModal();
 }
 
 dialog.addEventListener("submit", (event) => {
   event.preventDefault();
-  tab.set(KEY, keyInput.value.trim());
+  key = keyInput.value.trim();
+  tab.set(KEY, key);
   dialog.close();
   message.focus();
-  conversation.client.useKey(keyInput.value.trim());
+  conversation.client.useKey(key);
 });
 element("key-cancel").addEventListener("click", () => dialog.close());
 

@@ -23,8 +23,10 @@ import { RealtimeClient, randomId } from "./realtime.js";
  * @typedef {object} View
  * @property {() => void} clear Discard what is shown of the current session, but not what waits.
  * @property {() => void} divide The session has ended: what comes now belongs to another one.
- * @property {(id: string, text: string, delivery: Delivery, previous?: string) => void} message
+ * @property {(id: string, text: string, delivery: Delivery, previous?: string,
+ *   files?: import("./attachments.js").Attached[]) => void} message
  *   Show a user's message, or a change of it. Once sent, it stands behind the item *previous*.
+ *   Its files may be left out when they were shown before.
  * @property {(id: string) => void} begin A response has begun.
  * @property {(id: string, item: string, previous?: string) => void} place The output of response *id* is
  *   *item*, behind *previous*. An item that was whole from the start is its own response.
@@ -45,6 +47,8 @@ const MAX_BYTES = 60_000;
 const PASSING = new Set(["input_queue_full", "server_full", "server_draining", "response_queue_full"]);
 const ACTIVE = "conversation_already_has_active_response";
 const PATIENCE = 3_000;
+/** @type {{id: string, text: string, files: import("./attachments.js").Attached[]}} */
+const NOTHING = { id: "", text: "", files: [] };
 
 export class Conversation {
   /**
@@ -90,30 +94,35 @@ export class Conversation {
   /** Whether this connection has been told so. */
   #hasSentStop = false;
   /** The last message of a user, and the last answer's item: what a retry is about. */
-  #asked = { id: "", text: "" };
+  #asked = NOTHING;
   /** @type {string | null} */
   #answer = null;
   #hasAsked = false;
 
   // What the user does.
 
-  /** @param {string} text @returns {string | null} Why it can't be taken; null: it was. */
-  say(text) {
+  /**
+   * @param {string} text
+   * @param {import("./attachments.js").Attached[]} [files]
+   * @returns {string | null} Why it can't be taken; null: it was.
+   */
+  say(text, files = []) {
     if (this.#outbox.size >= MAX_WAITING) return `${MAX_WAITING} messages are waiting already.`;
     const bytes = new TextEncoder().encode(JSON.stringify(text)).length;
     if (bytes > MAX_BYTES) return `The message is too long: ${bytes} bytes of at most ${MAX_BYTES}.`;
-    this.#put({ id: `msg_${randomId(16)}`, text, request: randomId(12), drop: null, sent: false, accepted: false });
+    const id = `msg_${randomId(16)}`;
+    this.#put({ id, text, files, request: randomId(12), drop: null, sent: false, accepted: false });
     return null;
   }
 
   /** Have the last message answered again. */
   retry() {
     if (this.#isBusy || this.#outbox.size > 0) return;
-    const { id, text } = this.#asked;
+    const { id, text, files } = this.#asked;
     // In another session than it was asked in, it has to be said again.
-    if (text === "") return;
-    if (!this.#hasAsked) this.say(text);
-    else this.#put({ id, text, request: randomId(12), drop: this.#answer, sent: false, accepted: true });
+    if (id === "") return;
+    if (!this.#hasAsked) this.say(text, files);
+    else this.#put({ id, text, files, request: randomId(12), drop: this.#answer, sent: false, accepted: true });
   }
 
   /** Stop the answer, also one that hasn't begun. Without a connection: as soon as there is one. */
@@ -138,7 +147,7 @@ export class Conversation {
     if (this.#isBusy) this.client.send({ type: "response.cancel" });
     for (const entry of this.#outbox) this.#view.remove(entry.id);
     this.#outbox.clear();
-    this.#asked = { id: "", text: "" };
+    this.#asked = NOTHING;
     this.#reset();
     this.#view.clear();
     this.client.begin();
@@ -244,9 +253,9 @@ export class Conversation {
 
   /** @param {any} item @param {string | undefined} previous */
   #heard(item, previous) {
-    const text = item.content.map((/** @type {any} */ part) => part.text ?? "").join("");
-    this.#view.message(item.id, text, "sent", previous);
-    this.#asked = { id: item.id, text };
+    const { text, files } = read(item.content);
+    this.#view.message(item.id, text, "sent", previous, files);
+    this.#asked = { id: item.id, text, files };
     this.#answer = null;
     this.#hasAsked = true;
     const entry = this.#outbox.find(({ id }) => id === item.id);
@@ -351,7 +360,7 @@ export class Conversation {
     const { id, text, request, drop } = entry;
     if (!entry.accepted) {
       this.#show(entry);
-      const item = { id, type: "message", role: "user", content: [{ type: "input_text", text }] };
+      const item = { id, type: "message", role: "user", content: written(text, entry.files ?? []) };
       this.#send({ type: "conversation.item.create", item }, request, "item");
     }
     if (drop !== null) this.#send({ type: "conversation.item.delete", item_id: drop }, request, "drop");
@@ -384,10 +393,25 @@ export class Conversation {
 
   /** @param {Entry} entry */
   #show(entry) {
-    this.#view.message(entry.id, entry.text, entry.sent ? "sending" : "queued");
+    this.#view.message(entry.id, entry.text, entry.sent ? "sending" : "queued", undefined, entry.files ?? []);
   }
 
   #refresh() {
     this.#view.busy(!this.#isBusy ? "no" : this.#wantsStop ? "stopping" : "yes");
   }
+}
+
+/** @param {any[]} content Of a user's message, as the server shows it. */
+function read(content) {
+  const files = content.flatMap(({ type, unbroken: file }) =>
+    file === undefined ? [] : [{ id: file.file_id, name: file.filename, isImage: type === "input_image" }],
+  );
+  const texts = content.filter((part) => part.unbroken === undefined).map((part) => part.text ?? "");
+  return { text: texts.join(""), files };
+}
+
+/** @param {string} text @param {import("./attachments.js").Attached[]} files @returns {object[]} */
+function written(text, files) {
+  const parts = files.map(({ id, isImage }) => ({ type: isImage ? "input_image" : "input_file", file_id: id }));
+  return text === "" && parts.length > 0 ? parts : [{ type: "input_text", text }, ...parts];
 }

@@ -20,6 +20,7 @@
  * @property {() => void} retry
  * @property {(id: string) => void} withdraw
  * @property {(text: string) => Promise<boolean>} copy
+ * @property {(file: import("./attachments.js").Attached, place: HTMLElement) => void} picture Show an image there.
  */
 
 /** Characters after which a new line begins another block: the browser then lays out only the last one again. */
@@ -90,18 +91,36 @@ export class Log {
    * @param {string} text
    * @param {import("./conversation.js").Delivery} delivery
    * @param {string} [previous]
+   * @param {import("./attachments.js").Attached[]} [files] Left out: they are shown already.
    */
-  message(id, text, delivery, previous) {
+  message(id, text, delivery, previous, files) {
     const isNew = !this.#shown.has(id);
     const message = this.#shown.get(id) ?? this.#add(id, "user", "You");
     message.node.dataset.status = delivery;
     if (message.text !== text) this.#write(message, text);
+    if (files !== undefined) this.#attach(message, files);
     message.tools.replaceChildren(...this.#marks(id, delivery));
     if (delivery === "sent") this.#put(message, previous);
     else if (message.node.parentElement !== this.#pending) this.#pending.append(message.node);
     if (isNew) this.#noRetry();
     if (isNew && delivery !== "sent") this.toEnd();
     this.#settleWelcome();
+  }
+
+  /** @param {Shown} message @param {import("./attachments.js").Attached[]} files */
+  #attach({ node, tools }, files) {
+    const ids = files.map(({ id }) => id).join(" ");
+    if ((node.dataset.files ?? "") === ids) return;
+    node.dataset.files = ids;
+    node.querySelector(".files")?.remove();
+    const list = make("ul", "files");
+    list.setAttribute("aria-label", "Attached");
+    for (const file of files) {
+      const place = make("li", "file", file.name);
+      if (file.isImage) this.#actions.picture(file, place);
+      list.append(place);
+    }
+    tools.before(list);
   }
 
   /** @param {string} id */
@@ -321,7 +340,7 @@ export function element(id) {
 }
 
 /** @template {keyof HTMLElementTagNameMap} K @param {K} name @param {string} className @param {string} [text] */
-function make(name, className, text = "") {
+export function make(name, className, text = "") {
   const made = document.createElement(name);
   if (className) made.className = className;
   if (text) made.textContent = text;
@@ -329,7 +348,7 @@ function make(name, className, text = "") {
 }
 
 /** @param {string} label @param {() => void} act */
-function button(label, act) {
+export function button(label, act) {
   const made = make("button", "small", label);
   made.type = "button";
   made.addEventListener("click", act);

@@ -8,6 +8,7 @@
  * @typedef {object} Entry
  * @property {string} id Of the item.
  * @property {string} text
+ * @property {import("./attachments.js").Attached[]} [files]
  * @property {string} request Names the wish for an answer.
  * @property {string | null} drop An answer to remove first.
  * @property {boolean} sent Whether the server may have it.

@@ -31,6 +31,8 @@ class Handshake:
     credentials: Credentials
     subprotocol: str | None
     """What to select; None: nothing was offered that is known here."""
+    forwarded: str
+    """Whom proxies say that it came from: the values of ``X-Forwarded-For``, in order, joined by commas."""
     model: str | None
     resume: str | None
     after: str | None
@@ -42,8 +44,12 @@ class Handshake:
     def of(cls, scope: Scope) -> Handshake:
         """Read the request. Header values are Latin-1 (RFC 9110, section 5.5)."""
         headers: dict[str, str] = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        forwarded: list[str] = []
+        for raw_name, raw_value in scope["headers"]:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            headers.setdefault(name, value)
+            if name == "x-forwarded-for":
+                forwarded.append(value)
         offered: Sequence[str] = scope.get("subprotocols", ())
         query = scope.get("query_string", b"").decode("latin-1")
         is_readable = len(query) <= _MAX_QUERY and query.count("&") < _MAX_FIELDS
@@ -52,7 +58,8 @@ class Handshake:
         return cls(
             host=headers.get("host", ""),
             origin=origin,
-            credentials=Credentials(_key(headers, offered), is_browser=origin is not None),
+            credentials=_credentials(headers, offered, is_browser=origin is not None),
+            forwarded=",".join(forwarded),
             subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None,
             model=_one(fields, "model"),
             resume=_one(fields, "resume"),
@@ -96,14 +103,16 @@ def is_loopback_name(host: str) -> bool:
     return name in ("localhost", "::1") or (name.startswith("127.") and name.replace(".", "").isdigit())
 
 
-def _key(headers: dict[str, str], offered: Sequence[str]) -> str | None:
+def _credentials(headers: dict[str, str], offered: Sequence[str], *, is_browser: bool) -> Credentials:
     scheme, _, key = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and key.strip():
-        return key.strip()
+        return Credentials(key.strip(), is_browser=is_browser)
     for protocol in offered:
         if protocol.startswith(_KEY_PROTOCOL):
-            return protocol.removeprefix(_KEY_PROTOCOL)
-    return None
+            return Credentials(
+                protocol.removeprefix(_KEY_PROTOCOL), is_browser=is_browser, is_subprotocol=True
+            )
+    return Credentials(None, is_browser=is_browser)
 
 
 def _one(fields: dict[str, list[str]], name: str) -> str | None:

@@ -18,7 +18,7 @@ _FILES: Final = {
     "/page/chat.css": ("chat.css", "text/css; charset=utf-8"),
     **{
         f"/page/{name}.js": (f"{name}.js", _SCRIPT)
-        for name in ("chat", "conversation", "log", "outbox", "outcome", "realtime")
+        for name in ("attachments", "chat", "conversation", "log", "outbox", "outcome", "realtime")
     },
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
     "/favicon.ico": ("icon.svg", "image/svg+xml"),
@@ -27,7 +27,8 @@ _FILES: Final = {
 _HEADERS: Final = {
     # Nothing from elsewhere, nothing inline, nowhere to be framed or sent.
     "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        # Images that the page itself has made addresses for: thumbnails of what is attached.
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
         # Where the browser knows these, text can't become markup even by mistake.
         "require-trusted-types-for 'script'; trusted-types 'none'"

@@ -1,32 +1,35 @@
-"""The connection classes given to uvicorn: its own, with an end to everything.
+"""The WebSocket connection class given to uvicorn: its own, with an end to everything.
 
 uvicorn 0.54 ends connections with ``transport.close()``, which first flushes
 what is buffered. A peer that reads nothing while its kernel goes on
 acknowledging keeps such a socket, its buffer and its task alive for as long as
-it likes. The classes here put a bound on each way that a connection can end,
-and on its beginning. They rely on attributes of uvicorn that it doesn't
-document; ``tests/server/test_protocol.py`` fails when one of them goes.
+it likes. The class here puts a bound on each way that a connection can end,
+on its beginning, and on what one peer can make the event loop do at a time: what
+a read brings is taken portion by portion, with a turn of the loop in between,
+and no more is read before it has been taken and the peer's rates allow it. It
+relies on attributes of uvicorn that it doesn't document;
+``tests/server/test_protocol.py`` fails when one of them goes.
 """
 
 from __future__ import annotations
 
-from asyncio import BaseTransport, TimerHandle, Transport
+from asyncio import BaseTransport, Handle, TimerHandle
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from unbroken.server.transports.intake import Intake, IntakeLimits
 from unbroken.server.transports.outlet import EXTENSION
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGISendEvent
+    from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
     from uvicorn.config import Config
     from uvicorn.server import ServerState
     from websockets.frames import Frame
     from websockets.http11 import Request
 
-__all__ = ["HttpProtocol", "WebSocketProtocol"]
+__all__ = ["WebSocketProtocol"]
 
 _SHORT_HEADERS: Final = tuple(bytes((0x81, size)) for size in range(126))
 """Of final, unmasked text frames (RFC 6455, 5.2)."""
@@ -49,6 +52,28 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     flush_timeout: ClassVar[float] = 2.0
     """Seconds that the last bytes get to leave once the connection is being closed."""
 
+    portion: ClassVar[int] = 2048
+    """Bytes of input that are taken in one turn of the loop: some hundreds of the smallest frames."""
+
+    max_discarded: ClassVar[int] = 16 << 20
+    """Bytes that are read from a peer that was told to go, so that it can read that it was."""
+
+    intake_limits: ClassVar[IntakeLimits | None] = None
+    """How fast a peer may send. None: as fast as it is taken."""
+
+    # Not in the instance's dictionary: uvicorn's attributes fill that to where it would double.
+    __slots__ = (
+        "_abort_timer",
+        "_backlog",
+        "_handshake_timer",
+        "_intake",
+        "_late_pong",
+        "_next",
+        "_on_writable",
+        "_to_discard",
+        "is_writable",
+    )
+
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
     ) -> None:
@@ -57,8 +82,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._handshake_timer: TimerHandle | None = None
         self._late_pong = b""  # the answer to the latest ping, while there is no room for it
         self._on_writable: Callable[[], None] | None = None
+        self._backlog: memoryview | None = None  # what was read and is still to be taken
+        self._next: Handle | None = None  # the call that goes on with it, or with reading
+        self._intake: Intake | None = None  # from the first input on
+        self._to_discard: int | None = None  # once the peer was told to go: what may still come
         self.is_writable = True
         """See :attr:`Outlet.is_writable`."""
+
+    @classmethod
+    def limited(cls, limits: IntakeLimits, *, handshake_timeout: float) -> type[WebSocketProtocol]:
+        """Return this class with these limits: uvicorn makes the instances."""
+        namespace = {"intake_limits": limits, "handshake_timeout": handshake_timeout, "__slots__": ()}
+        return type(cls.__name__, (cls,), namespace)
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Note the hand-over. uvicorn: waits without limit for a handshake to be complete."""
@@ -68,13 +103,29 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         """Handle input.
 
-        uvicorn: a close frame or a broken one ends in an unbounded flush; and
-        a header that httptools takes but websockets refuses is never answered.
+        uvicorn: takes all that a read brings in one turn of the loop, which for a
+        read full of small frames is a third of a second, and queues it.
         """
-        super().data_received(data)
-        if self.conn.handshake_exc is not None and not self.transport.is_closing():
-            self._refuse()
-        self._bound_flush()
+        if self._to_discard is not None:
+            self._discard(len(data))
+        elif (
+            self._next is not None or self._backlog is not None
+        ):  # it was read after all, and has to wait its turn
+            self._backlog = memoryview(bytes(self._backlog or b"") + data)
+            self.transport.pause_reading()
+        elif self.handshake_initiated and len(data) > self.portion:
+            self._backlog = memoryview(data)
+            self._take_portion()
+        else:
+            self._take(data)
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """Return the next ASGI event. uvicorn: then reads on, whatever else speaks against it."""
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            self._read_on()
+        return message
 
     def handle_connect(self, event: Request) -> None:
         """Begin the handshake, and offer the outlet to the application."""
@@ -142,6 +193,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         read. RFC 6455, 5.5.3, lets us answer only the latest ping: that a slow
         reader gets, or it would take us for dead.
         """
+        if self._to_discard is not None or not self._admits_control():
+            return
         if self.writable.is_set():
             super().handle_ping()
             return
@@ -153,6 +206,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             else:
                 rest.append(frame)
         self.transport.write(b"".join(rest))
+
+    def handle_pong(self, event: Frame) -> None:
+        """Note a pong. One that nobody asked for is allowed (RFC 6455, 5.5.3), and counted like a ping."""
+        awaited = self.pending_ping_payload
+        super().handle_pong(event)
+        if self._to_discard is None and (awaited is None or self.pending_ping_payload is not None):
+            self._admits_control()
 
     def pause_writing(self) -> None:
         """Note that there is no room."""
@@ -170,11 +230,24 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self._on_writable()
 
     def handle_parser_exception(self) -> None:
-        """Close. uvicorn: raises when a broken frame comes before the handshake is complete."""
-        if self.conn.close_sent is None:
+        """Close.
+
+        uvicorn: raises when a broken frame comes before the handshake is
+        complete; and closes a socket in which there is unread input, which
+        resets it, so that a peer that still sends seldom reads the close frame.
+        """
+        close = self.conn.close_sent
+        if close is None:
             self._refuse()
-        else:
-            super().handle_parser_exception()
+        elif self._to_discard is None:
+            ended: ASGIReceiveEvent = {
+                "type": "websocket.disconnect",
+                "code": close.code,
+                "reason": close.reason,
+            }
+            self.queue.put_nowait(ended)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self._part()
 
     def eof_received(self) -> None:
         """Close: the peer will send nothing more. asyncio: unbounded flush, and no pings meanwhile."""
@@ -186,6 +259,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
         uvicorn: the flush waits for the very peer that was just found dead.
         """
+        if self._next is not None:
+            # Its answer may be behind what it isn't allowed to have said yet.
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
+            return
         super().keepalive_timeout()
         self._bound_flush()
 
@@ -202,10 +280,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             # slow reader can't be closed at all; and when the peer doesn't
             # answer the close frame in time, an unbounded flush follows.
             self._abort_after(self.close_timeout)
+            return self._send_close(message)
         elif message["type"] == "websocket.http.response.body":
             # uvicorn: takes a refusal for a handshake left unfinished, and logs an error for each.
             self.handshake_complete = True
         return super().send(message)
+
+    async def _send_close(self, message: ASGISendEvent) -> None:
+        """Send a close frame. uvicorn: then reads on, whatever there is to take before the answer."""
+        await super().send(message)
+        if self._next is not None and not self._is_over:
+            self.transport.pause_reading()
+        else:
+            self._read_on()
 
     async def run_asgi(self) -> None:
         """Run the application. uvicorn: unbounded flush when it returns without closing."""
@@ -214,9 +301,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end."""
-        for timer in (self._abort_timer, self._handshake_timer):
+        for timer in (self._abort_timer, self._handshake_timer, self._next):
             if timer is not None:
                 timer.cancel()
+        self._backlog = self._next = None
         super().connection_lost(exc)
 
     def _abort_handshake(self) -> None:
@@ -230,9 +318,107 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             output = self.conn.reject(400, "Not a WebSocket handshake.\n").serialize()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
         self.handshake_complete = True
-        self.close_sent = True
         self.transport.write(output)
-        self.transport.close()
+        self._part()
+
+    # What comes.
+
+    def _take(self, data: bytes) -> None:
+        """Parse *data* and act on it.
+
+        uvicorn: a close frame or a broken one ends in an unbounded flush; and
+        a header that httptools takes but websockets refuses is never answered.
+        """
+        is_handshake = not self.handshake_initiated
+        self.conn.receive_data(data)
+        frames = len(self.conn.events)
+        if self.conn.parser_exc is not None:
+            self.handle_parser_exception()
+        else:
+            self.handle_events()
+        if (
+            self.conn.handshake_exc is not None
+            and self._to_discard is None
+            and not self.transport.is_closing()
+        ):
+            self._refuse()
+        self._bound_flush()
+        if self.intake_limits is None or is_handshake or self._is_over:
+            return
+        wait = self._account().charge(self.loop.time(), frames, len(data))
+        if wait > 0 and self._next is None:
+            self.transport.pause_reading()
+            self._next = self.loop.call_later(wait, self._take_portion)
+
+    def _take_portion(self) -> None:
+        """Take some of what waits, and see to it that the rest is, or else that more is read."""
+        self._next = None
+        if (backlog := self._backlog) is not None:
+            rest = backlog[self.portion :]
+            self._backlog = rest if rest else None
+            self._take(bytes(backlog[: self.portion]))
+        if not self.read_paused:  # else it goes on once the application has taken what there is
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Have the next portion taken, or more read, unless the peer has to wait."""
+        if self._next is not None or self._is_over:
+            return
+        if self._backlog is not None:
+            self.transport.pause_reading()
+            self._next = self.loop.call_soon(self._take_portion)
+        else:
+            self.transport.resume_reading()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._to_discard is not None or self.transport.is_closing()
+
+    def _account(self) -> Intake:
+        if self._intake is None:
+            assert self.intake_limits is not None
+            self._intake = Intake(self.intake_limits)
+        return self._intake
+
+    def _admits_control(self) -> bool:
+        """Count a ping or a pong, and return whether the connection goes on."""
+        if self.intake_limits is None or self._account().admits_control(self.loop.time()):
+            return True
+        self._fail(1008, f"too many pings: at most {self.intake_limits.controls.per_second:g} a second")
+        return False
+
+    # How it ends.
+
+    def _part(self) -> None:
+        """Close because of what the peer did, so that it can read why (RFC 6455, 7.1.1).
+
+        A socket that is closed while there is unread input is reset, and a peer
+        that is sending then sees the reset, not what was sent before. So only
+        our half is closed; what comes is read and dropped until the peer closes
+        its own, for a limited time and amount. TLS has no half to close: there
+        the peer learns from the close frame alone that it should.
+        """
+        self._to_discard = self.max_discarded
+        if self._next is not None:
+            self._next.cancel()
+        self._backlog = self._next = None
+        self.stop_keepalive()
+        self._abort_after(self.flush_timeout)
+        if self.close_timer is None:  # else uvicorn closes as soon as the application has ended
+            self.close_timer = self.loop.call_later(self.flush_timeout, self.transport.close)
+        self.close_sent = self.disconnected = True
+        self.read_paused = False
+        if self.transport.is_closing():
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.transport.resume_reading()
+
+    def _discard(self, size: int) -> None:
+        assert self._to_discard is not None
+        self._to_discard -= size
+        if self._to_discard < 0:
+            self.transport.pause_reading()  # TCP holds it back until it is cut
 
     def _fail(self, code: int, reason: str) -> None:
         """Close because of what the peer sent, whatever the state of the connection."""
@@ -258,83 +444,3 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 return
             self._abort_timer.cancel()
         self._abort_timer = self.loop.call_at(due, self.transport.abort)
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """One HTTP connection, until it becomes a WebSocket. A request's header comes soon or never.
-
-    uvicorn waits for the end of a header without limit in time or size, be it
-    of an upgrade, so that half-sent handshakes pile up; and what comes of a
-    body after the answer stops its keep-alive timer for good.
-    """
-
-    header_timeout: ClassVar[float] = 10.0
-    """Seconds from the connection, or a request's first byte, to the end of its header."""
-
-    max_header_bytes: ClassVar[int] = 65536
-    """Bytes of input that may come while a header is incomplete."""
-
-    rest_timeout: ClassVar[float] = 10.0
-    """Seconds for what still comes of a request once it was answered, and until the next one begins."""
-
-    def __init__(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._header_timer: TimerHandle | None = None  # None while no header is awaited
-        self._header_bytes = 0
-        self._rest_timer: TimerHandle | None = None  # runs from input after an answer to the next request
-
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Note the beginning."""
-        super().connection_made(transport)
-        self._expect_header()
-
-    def data_received(self, data: bytes) -> None:
-        """Handle input. uvicorn: any input stops the keep-alive timer, be it no new request."""
-        self._header_bytes += len(data)
-        super().data_received(data)
-        cycle: Any = self.cycle  # None before the first request, against its annotation
-        if self._header_timer is not None:
-            if self._header_bytes > self.max_header_bytes:
-                self.transport.abort()
-        elif (
-            self._rest_timer is None
-            and self.timeout_keep_alive_task is None
-            and cycle is not None
-            and cycle.response_complete
-            and self.transport.get_protocol() is self  # else it is a WebSocket by now
-        ):
-            self._rest_timer = self.loop.call_later(self.rest_timeout, self.transport.abort)
-
-    def on_message_begin(self) -> None:
-        """Note a request's first byte: a later request on the connection has a limit of its own."""
-        super().on_message_begin()
-        self._forget_rest()
-        if self._header_timer is None:
-            self._expect_header()
-
-    def on_headers_complete(self) -> None:
-        """Note the end of the header."""
-        self._forget_header()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Note the end."""
-        self._forget_header()
-        self._forget_rest()
-        super().connection_lost(exc)
-
-    def _expect_header(self) -> None:
-        self._header_bytes = 0
-        self._header_timer = self.loop.call_later(self.header_timeout, self.transport.abort)
-
-    def _forget_header(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
-
-    def _forget_rest(self) -> None:
-        if self._rest_timer is not None:
-            self._rest_timer.cancel()
-            self._rest_timer = None

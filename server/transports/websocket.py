@@ -12,32 +12,38 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 from weakref import WeakValueDictionary
 
-import orjson
 import structlog
+from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 from structlog.typing import FilteringBoundLogger
 
-from unbroken.server.auth import Authenticator, Unauthenticated
+from unbroken.server.auth import Authenticator, LongLivedKey, Unauthenticated
 from unbroken.server.errors import CLOSE_REASONS, CloseCode
+from unbroken.server.files.base import FileStore
+from unbroken.server.files.references import Referring, needs_files, referring
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
 from unbroken.server.protocols.cursor import parse_cursor
-from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission, lone_error
+from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission
 from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import Frame, RealtimeEncoder, error_frame
 from unbroken.server.resume import ResumeTokens
-from unbroken.server.throttle import Throttle
+from unbroken.server.transports.admission import Admission, Guest
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
+from unbroken.server.transports.idle import IdleWatch
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet, outlet_of
+from unbroken.server.transports.refusal import RefusalLog, Refused, overloaded, refuse
+from unbroken.sessions.backends.base import Receipt
 from unbroken.sessions.clock import Clock
+from unbroken.sessions.entries import Command
 from unbroken.sessions.errors import (
     CursorLost,
     Displaced,
@@ -56,17 +62,8 @@ from unbroken.sessions.node import Attachment, Node
 
 __all__ = ["RealtimeDoor"]
 
-_RETRY_AFTER: Final = 2
-"""Seconds after which to come back, at the earliest."""
-
 _ABNORMAL: Final = 1006
 """The close code of a connection that ended without one (RFC 6455, section 7.1.5)."""
-
-_RETRY_SPREAD: Final = 8
-"""Seconds over which those are spread whom an overloaded node sends away: else they come back at once."""
-
-_REFUSALS_LOGGED: Final = 10
-"""Refused connections that are logged in a minute, of each error code."""
 
 _READ_LIMIT: Final = 512
 """Sequence numbers that the writer takes at a time."""
@@ -78,15 +75,8 @@ _TURNS_TO_WORKER: Final = 16
 """Turns of the loop that the reader leaves to the worker after each frame: more than it takes in memory."""
 
 
-class _Refused(Exception):
-    """The connection can't be had."""
-
-    def __init__(self, status: int, code: str, message: str, close: CloseCode = CloseCode.POLICY) -> None:
-        super().__init__(code)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.close = close
+_Refer: TypeAlias = Callable[[Command, PrincipalId], AbstractAsyncContextManager[Referring]]
+"""Has an input's references stand for files."""
 
 
 class RealtimeDoor:
@@ -101,106 +91,126 @@ class RealtimeDoor:
         models: Models,
         defaults: SessionConfig,
         limits: ConnectionLimits,
+        admission: Admission,
         allowed_origins: tuple[str, ...],
         loopback_only: bool,
         metrics: Metrics,
+        files: FileStore | None = None,
+        file_lifetime: float = 86400.0,
         clock: Clock,
     ) -> None:
         self._node = node
+        self._files = files
+        self._file_lifetime = file_lifetime
         self._authenticator = authenticator
         self._tokens = tokens
         self._models = models
         self._defaults = defaults
         self._limits = limits
+        self._admission = admission
+        self._clock = clock
         self._allowed_origins = allowed_origins
         self._encoders: WeakValueDictionary[tuple[SessionId, Incarnation], RealtimeEncoder] = (
             WeakValueDictionary()
         )
         self._loopback_only = loopback_only
         self._metrics = metrics
-        self._throttle = Throttle(clock, lines=_REFUSALS_LOGGED)
+        self._refusals = RefusalLog(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection from its handshake to its end."""
         await receive()  # websocket.connect
         handshake = Handshake.of(scope)
+        client = scope.get("client")
+        peer = client[0] if client else None
+        guest = self._admission.guest(peer, handshake.forwarded)
         try:
-            admitted = await self._admit(handshake)
-        except _Refused as refused:
-            self._note_refusal(refused, scope)
-            await _refuse(refused, handshake, send)
-            return
-        try:
-            await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
-            self._metrics.opened.inc()
-            with self._metrics.connections.track_inprogress():
-                outlet = outlet_of(scope, send)
-                pump = _Pump(admitted, self._limits, self._metrics, receive, send, outlet)
-                await pump.run()
+            admitted = await self._let_in(handshake, guest, peer, send)
+            if admitted is None:
+                return
+            subprotocol = handshake.subprotocol
+            del handshake  # a connection may live for days
+            try:
+                await send({"type": "websocket.accept", "subprotocol": subprotocol})
+                self._metrics.opened.inc()
+                with self._metrics.connections.track_inprogress():
+                    outlet = outlet_of(scope, send)
+                    pump = _Pump(
+                        admitted, self._limits, self._metrics, self._clock, receive, send, outlet, self._refer
+                    )
+                    await pump.run()
+            finally:
+                admitted.attachment.close()
         finally:
-            admitted.attachment.close()
+            guest.leave()
 
-    def _note_refusal(self, refused: _Refused, scope: Scope) -> None:
-        self._metrics.refused.labels(refused.code).inc()
-        unsaid = self._throttle.admit(refused.code)
-        if unsaid is not None:
-            client = scope.get("client")
-            structlog.get_logger().info(
-                "connection refused",
-                code=refused.code,
-                status=refused.status,
-                address=client[0] if client else None,
-                unsaid=unsaid,
-            )
+    async def _let_in(
+        self, handshake: Handshake, guest: Guest, peer: str | None, send: Send
+    ) -> _Admitted | None:
+        """Return what there is to connect to; None: the client was told why there is nothing."""
+        try:
+            return await self._admit(handshake, guest)
+        except Refused as refused:
+            self._metrics.refused.labels(refused.code).inc()
+            self._refusals.note(refused, peer)
+            await refuse(refused, handshake, send)
+            return None
 
-    async def _admit(self, handshake: Handshake) -> _Admitted:
+    def _refer(self, command: Command, principal: PrincipalId) -> AbstractAsyncContextManager[Referring]:
+        return referring(command, principal, self._files, lifetime=self._file_lifetime)
+
+    async def _admit(self, handshake: Handshake, guest: Guest) -> _Admitted:
         if self._node.is_draining:
-            raise _Refused(503, "server_draining", str(NodeDraining()), CloseCode.RESTART)
+            raise Refused(503, "server_draining", str(NodeDraining()), CloseCode.RESTART)
         if handshake.resume is None and not self._node.takes_sessions:
             # First of all: an overloaded server has no time for more than this.
-            raise _Refused(503, "server_overloaded", str(NodeOverloaded()), CloseCode.TRY_AGAIN)
+            raise overloaded()
+        guest.enter()
         if self._loopback_only and not is_loopback_name(handshake.host):
             message = (
                 "Without keys this server is for this machine only: address it as 127.0.0.1 or localhost. "
                 "The operator can set UNBROKEN_API_KEYS to serve other names."
             )
-            raise _Refused(403, "host_not_allowed", message)
+            raise Refused(403, "host_not_allowed", message)
         if not handshake.is_readable:
-            raise _Refused(
+            raise Refused(
                 400, "invalid_query", "The query of the address is too long, or has too many fields."
             )
         if not handshake.comes_from(self._allowed_origins):
             message = (
                 "Pages of this origin may not connect. The operator can list it in UNBROKEN_ALLOWED_ORIGINS."
             )
-            raise _Refused(403, "origin_not_allowed", message)
+            raise Refused(403, "origin_not_allowed", message)
         if handshake.is_beta:
             message = (
                 "The beta version of the Realtime API isn't offered. Leave out `OpenAI-Beta: realtime=v1`."
             )
-            raise _Refused(400, "beta_api_shape_disabled", message)
+            raise Refused(400, "beta_api_shape_disabled", message)
         try:
             principal = await self._authenticator.authenticate(handshake.credentials)
         except Unauthenticated as exc:
-            raise _Refused(401, "invalid_api_key", str(exc)) from None
+            guest.failed()
+            code = "api_key_in_browser" if isinstance(exc, LongLivedKey) else "invalid_api_key"
+            raise Refused(401, code, str(exc)) from None
+        guest.admit(principal.id)
         model = self._models.resolve(handshake.model)
         if model is None:
             message = f"The model isn't offered here. Use one of: {', '.join(self._models.names)}."
-            raise _Refused(404, "model_not_found", message)
+            raise Refused(404, "model_not_found", message)
         try:
             if handshake.resume is not None:
                 return await self._resume(handshake.resume, handshake.after, principal.id)
             return await self._begin(principal.id, model)
         except SessionNotFound as exc:
-            raise _Refused(101, "session_not_found", str(exc)) from None
+            raise Refused(101, "session_not_found", str(exc)) from None
         except NodeDraining as exc:
-            raise _Refused(503, "server_draining", str(exc), CloseCode.RESTART) from None
-        except NodeOverloaded as exc:
-            raise _Refused(503, "server_overloaded", str(exc), CloseCode.TRY_AGAIN) from None
+            raise Refused(503, "server_draining", str(exc), CloseCode.RESTART) from None
+        except NodeOverloaded:
+            raise overloaded() from None
         except NodeFull as exc:
-            raise _Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
+            raise Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:
-            raise _Refused(101, "too_many_connections", str(exc), CloseCode.TRY_AGAIN) from None
+            raise Refused(101, "too_many_connections", str(exc), CloseCode.TRY_AGAIN) from None
 
     async def _begin(self, principal: PrincipalId, model: str) -> _Admitted:
         config = SessionConfig(
@@ -255,7 +265,7 @@ class RealtimeDoor:
             most_tokens=self._defaults.max_output_tokens,
         )
         token = self._tokens.mint(attachment.session.id, chain, principal)
-        return _Admitted(attachment, connection, token, resumed)
+        return _Admitted(attachment, connection, token, resumed, principal)
 
     def _encoder_of(self, session_id: SessionId, incarnation: Incarnation) -> RealtimeEncoder:
         """Return the encoder that all connections of a session share, as long as there is one."""
@@ -272,6 +282,7 @@ class _Admitted:
     token: str
     resumed: bool | None
     """None: it is a new session."""
+    principal: PrincipalId
 
 
 class _Pump:
@@ -282,16 +293,20 @@ class _Pump:
         admitted: _Admitted,
         limits: ConnectionLimits,
         metrics: Metrics,
+        clock: Clock,
         receive: Receive,
         send: Send,
         outlet: Outlet,
+        refer: _Refer,
     ) -> None:
+        self._refer = refer
         self._admitted = admitted
         self._attachment = admitted.attachment
         self._cursor = admitted.attachment.cursor
         self._connection = admitted.connection
         self._limits = limits
         self._metrics = metrics
+        self._clock = clock
         self._receive = receive
         self._send = send
         self._outlet = outlet
@@ -299,6 +314,7 @@ class _Pump:
         self._inbox: deque[str | bytes] = deque()
         self._own: deque[Frame] = deque()  # frames for this client alone, until they are sent
         self._taken = asyncio.Event()  # one of them was
+        self._heard = 0  # how many messages have come
         self._submitted = 0  # the last input that was written
         self._worker: asyncio.Task[None] | None = None  # there is one while there is something to work on
         self._cut = asyncio.timeout(None)  # ends the reading early
@@ -331,6 +347,8 @@ class _Pump:
 
     async def _converse(self) -> None:
         """Return when the client has left, or something on this side has ended the connection."""
+        timeout = self._limits.idle_timeout
+        watch = IdleWatch(self._clock, timeout, self._place, self._end_idle) if timeout else None
         try:
             async with self._cut:
                 self._open()
@@ -342,6 +360,8 @@ class _Pump:
             self._is_over = True
             self._cursor.listen(None)
             self._outlet.listen(None)
+            if watch is not None:
+                watch.close()
             self._note_slow(False)
 
     @asynccontextmanager
@@ -366,6 +386,13 @@ class _Pump:
         if task is not None:
             task.cancel()
             await asyncio.wait((task,))
+
+    def _place(self) -> object | None:
+        """Return how far both sides have come; None: a response runs."""
+        return None if self._attachment.session.is_running else (self._cursor.seq, self._heard)
+
+    def _end_idle(self) -> None:
+        self._end(CloseCode.IDLE)
 
     def _end(self, code: CloseCode) -> None:
         """End the connection, because of something on this side."""
@@ -401,6 +428,7 @@ class _Pump:
             if message["type"] == "websocket.disconnect":
                 self._left = message.get("code")
                 return
+            self._heard += 1
             data = message.get("text")
             if data is None:
                 data = message.get("bytes") or b""
@@ -457,14 +485,27 @@ class _Pump:
     async def _submit(self, submission: Submission) -> Frame | None:
         """Write an input. Its answer comes through the log, unless it can't be taken."""
         name = submission.submitted.event_id
+        submitted = submission.submitted
         try:
-            receipt = await self._attachment.submit(submission.key, submission.submitted)
+            if needs_files(submitted.command):
+                receipt = await self._submit_with_files(submission)
+            else:
+                receipt = await self._attachment.submit(submission.key, submitted)
         except Refusal as refusal:
             return _error(refusal, name)
         except NodeFull as full:
             return _error(Refusal("server_full", str(full)), name)
         self._submitted = max(self._submitted, receipt.seq)  # a duplicate's is an old one
         return None
+
+    async def _submit_with_files(self, submission: Submission) -> Receipt:
+        """Write an input that refers to files, once these are there."""
+        submitted = submission.submitted
+        async with self._refer(submitted.command, self._admitted.principal) as referring:
+            whole = replace(submitted, command=referring.command)
+            receipt = await self._attachment.submit(submission.key, whole)
+            referring.is_wanted = not receipt.duplicate
+        return receipt
 
     # To the client.
 
@@ -548,25 +589,6 @@ class _Pump:
                 await self._send({"type": "websocket.close", "code": code, "reason": CLOSE_REASONS[code]})
         except (TimeoutError, OSError):
             pass
-
-
-async def _refuse(refused: _Refused, handshake: Handshake, send: Send) -> None:
-    """Say why there is no connection, in the way that the client can read."""
-    if handshake.is_browser or refused.status == 101:
-        await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
-        frame = lone_error(refused.code, refused.message)
-        await send({"type": "websocket.send", "text": frame.decode()})
-        await send({"type": "websocket.close", "code": refused.close, "reason": CLOSE_REASONS[refused.close]})
-        return
-    headers = [(b"content-type", b"application/json")]
-    if refused.status == 503:
-        spread = secrets.randbelow(_RETRY_SPREAD) if refused.code == "server_overloaded" else 0
-        headers.append((b"retry-after", str(_RETRY_AFTER + spread).encode()))
-    if refused.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    error = {"message": refused.message, "type": "invalid_request_error", "code": refused.code}
-    await send({"type": "websocket.http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": orjson.dumps({"error": error})})
 
 
 def _error(error: DecodeError | Refusal, event_id: str | None) -> Frame:

@@ -207,6 +207,12 @@ def _other_item(grammar: Grammar) -> Event:
             {"type": "item_reference", "id": name},
             {"type": "message", "role": "user", "content": [{"type": "input_audio", "audio": "AAAA"}]},
             {"type": "message", "role": "user", "content": [{"type": "input_image", "image_url": "data:,"}]},
+            {"type": "message", "role": "user", "content": [{"type": "input_file", "file_id": name}]},
+            {
+                "type": "message",
+                "role": "user",
+                "content": [{"type": "input_image", "image_url": f"file-{name}"}],
+            },
         )
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from itertools import cycle
 
 import pytest
 
@@ -161,11 +162,11 @@ async def test_a_reason_that_is_not_utf8_is_closed_with_1007(peer: Peer) -> None
 
 
 def in_bytes(message: bytes) -> bytes:
-    """Return a message of one frame for each byte, with a ping and a pong between any two."""
+    """Return a message of one frame for each byte, with a ping or a pong between any two."""
     first, *rest = [message[index : index + 1] for index in range(len(message))]
     parts = [frame(Opcode.TEXT, first, is_final=False)]
-    for part in rest:
-        parts += [frame(Opcode.PING), frame(Opcode.PONG), frame(Opcode.CONTINUATION, part, is_final=False)]
+    for part, control in zip(rest, cycle((Opcode.PING, Opcode.PONG)), strict=False):
+        parts += [frame(control), frame(Opcode.CONTINUATION, part, is_final=False)]
     return b"".join([*parts, frame(Opcode.CONTINUATION)])
 
 

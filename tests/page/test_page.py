@@ -633,9 +633,16 @@ async def test_an_idle_page_says_nothing_of_a_restart(context: BrowserContext, o
 
 
 @pytest.mark.client("page", "key")
-async def test_a_server_with_keys_is_asked_for_one(context: BrowserContext, tmp_path: Path) -> None:
-    digest = hashlib.sha256(b"right").hexdigest()
-    server = Server(tmp_path / "log", UNBROKEN_API_KEYS=f"someone:{digest}")
+@pytest.mark.parametrize(
+    ("right", "settings"),
+    [("ek_right", {}), ("right", {"UNBROKEN_API_KEYS_IN_BROWSERS": "true"})],
+    ids=["short-lived", "an API key, where it is allowed"],
+)
+async def test_a_server_with_keys_is_asked_for_one(
+    context: BrowserContext, tmp_path: Path, right: str, settings: dict[str, str]
+) -> None:
+    digest = hashlib.sha256(right.encode()).hexdigest()
+    server = Server(tmp_path / "log", UNBROKEN_API_KEYS=f"someone:{digest}", **settings)
     server.start()
     try:
         chat = Chat(await context.new_page())
@@ -650,7 +657,11 @@ async def test_a_server_with_keys_is_asked_for_one(context: BrowserContext, tmp_
         await key.press("Escape")
         await expect(dialog).to_be_hidden()
         await chat.button("Enter it").click()
-        await key.fill("right")
+        if not settings:
+            await key.fill("an-api-key")
+            await key.press("Enter")
+            await expect(dialog).to_contain_text("It takes short-lived keys only, which begin with ek_.")
+        await key.fill(right)
         await dialog.get_by_role("button", name="Connect").click()
 
         await chat.is_connected()
@@ -868,6 +879,7 @@ async def test_the_keyboard_is_enough(chat: Chat) -> None:
     assert [name for name in seen if name not in inside] == [
         "New conversation",
         "Conversation",
+        "Attach images or files",
         "Message",
         "Send",
     ]

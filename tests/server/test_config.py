@@ -182,6 +182,9 @@ def test_a_name_like_no_other_is_told_where_to_look(tmp_path: Path) -> None:
         ({"UNBROKEN_HOST": "192.168.0.1"}, "unbroken new-key NAME"),
         ({"UNBROKEN_PORT": "8001"}, "another port, or 0 for none"),
         ({"UNBROKEN_LOG_RETAIN_BYTES": "2MiB"}, "is above UNBROKEN_LOG_MAX_BYTES"),
+        ({"UNBROKEN_MAX_FILE_BYTES": "9MiB"}, "is above UNBROKEN_MAX_TURN_FILE_BYTES"),
+        ({"UNBROKEN_MAX_PRINCIPAL_FILE_BYTES": "4MiB"}, "is above UNBROKEN_MAX_PRINCIPAL_FILE_BYTES"),
+        ({"UNBROKEN_FILES_KEEP": "true"}, "Set UNBROKEN_FILES_DIR"),
         ({"UNBROKEN_MAX_FRAME_BYTES": "x" * 1000}, "a size such as 64KiB"),
     ],
 )

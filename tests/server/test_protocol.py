@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from unbroken.server.transports.http_protocol import HttpProtocol
 from unbroken.server.transports.outlet import Outlet
-from unbroken.server.transports.protocol import HttpProtocol, WebSocketProtocol
+from unbroken.server.transports.protocol import WebSocketProtocol
 
 SOON = 0.05
 UPGRADE = (
@@ -575,9 +576,11 @@ async def test_uvicorn_has_what_the_overrides_rely_on() -> None:
         ]
     for name in ("transport", "loop", "disconnected", "close_timeout", "close_timer", "writable", "queue"):
         assert hasattr(socket_protocol, name)
+    for name in ("read_paused", "pending_ping_payload", "pong_timer", "stop_keepalive", "schedule_ping"):
+        assert hasattr(socket_protocol, name)
     for name in ("conn", "frames", "curr_msg_data_type", "handshake_complete", "close_sent"):
         assert hasattr(socket_protocol, name)
-    for name in ("handshake_exc", "close_sent", "data_to_send", "reject", "fail"):
+    for name in ("handshake_exc", "parser_exc", "close_sent", "events", "data_to_send", "reject", "fail"):
         assert hasattr(socket_protocol.conn, name)
     assert "response_complete" in inspect.getsource(HttpToolsProtocol.on_body)
     for name in ("transport", "loop", "parser", "cycle", "timeout_keep_alive_task"):

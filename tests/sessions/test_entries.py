@@ -25,7 +25,19 @@ from unbroken.sessions.entries import (
 )
 from unbroken.sessions.errors import UnknownFormat
 from unbroken.sessions.ids import ItemId, Nonce, ResponseId, SessionId
-from unbroken.sessions.items import CallHead, FunctionTool, Head, Item, NamedTool, Produced, ToolCall
+from unbroken.sessions.items import (
+    CallHead,
+    File,
+    FunctionTool,
+    Head,
+    Image,
+    Item,
+    Message,
+    NamedTool,
+    Part,
+    Produced,
+    ToolCall,
+)
 from unbroken.sessions.session import Session, SessionLimits
 
 RECORDED: Final = Path(__file__).parent / "data" / "log_v1.jsonl"
@@ -42,6 +54,10 @@ RECORDED_TOOLS: Final = RECORDED.with_name("log_v1_tools.jsonl")
 """What version 1 wrote once there were reasoning, the server's tools, and approvals. Never changed either."""
 
 
+RECORDED_FILES: Final = RECORDED.with_name("log_v1_files.jsonl")
+"""What version 1 wrote once messages referred to images and files. Never changed either."""
+
+
 def recorded() -> list[bytes]:
     return RECORDED.read_bytes().splitlines()
 
@@ -54,12 +70,16 @@ def recorded_merged() -> list[bytes]:
     return RECORDED_MERGED.read_bytes().splitlines()
 
 
+def recorded_files() -> list[bytes]:
+    return RECORDED_FILES.read_bytes().splitlines()
+
+
 def recorded_tools() -> list[bytes]:
     return RECORDED_TOOLS.read_bytes().splitlines()
 
 
 def all_recorded() -> list[bytes]:
-    return recorded() + recorded_calls() + recorded_merged() + recorded_tools()
+    return recorded() + recorded_calls() + recorded_merged() + recorded_tools() + recorded_files()
 
 
 def everything() -> list[Body]:
@@ -79,6 +99,34 @@ def test_the_records_hold_every_kind_of_item_and_output() -> None:
     assert {type(item) for item in (*added, *produced)} == {*get_args(Item), *get_args(Produced)}
     assert {type(item) for item in produced} == set(get_args(Produced))
     assert {type(head) for head in heads if head is not UNSET} == {*get_args(Head)} - {CallHead}
+
+
+def test_the_record_of_files_holds_every_kind_of_part() -> None:
+    bodies = [decode_entry(line).body for line in recorded_files()]
+    (message,) = [body.item for body in bodies if isinstance(body, ItemAdded)]
+    assert isinstance(message, Message)
+
+    assert {type(part) for part in message.content} == set(get_args(Part))
+    assert message.references == (
+        Image("file-00", "image/png", 70, "a.png", "low"),
+        Image("file-01", "image/jpeg", 9, "b.jpg"),
+        File("file-02", "application/pdf", 1000, "c.pdf"),
+    )
+    assert message.text == "look here"
+
+
+def test_the_record_of_files_makes_a_session_and_a_snapshot() -> None:
+    limits = SessionLimits()
+    session = Session(SessionId("s"), limits)
+    for line in recorded_files():
+        session.apply(decode_entry(line))
+    restored = Session.restore(session.id, limits, session.snapshot())
+
+    assert restored.items() == session.items()
+    (message,) = restored.items()
+    assert isinstance(message, Message)
+    assert len(message.references) == 3
+    assert 256 < message.size < 1024
 
 
 def test_the_second_record_holds_calls_and_tools() -> None:

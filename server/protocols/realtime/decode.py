@@ -27,6 +27,7 @@ from unbroken.server.protocols.realtime.frames import (
     ToolChoiceParam,
     ToolParam,
 )
+from unbroken.server.protocols.realtime.references import BadReference, reference_of, refers
 from unbroken.sessions.entries import (
     CancelResponse,
     Command,
@@ -46,6 +47,7 @@ from unbroken.sessions.items import (
     Item,
     Message,
     NamedTool,
+    Part,
     ResponseRequest,
     Role,
     Text,
@@ -82,7 +84,7 @@ _MOST_WORDS: Final = 200
 """Characters of what is said to be wrong with an event."""
 
 _PARTS_OF_ROLE: Final[dict[str, tuple[str, ...]]] = {
-    "user": ("input_text",),
+    "user": ("input_text", "input_image", "input_file"),
     "system": ("input_text",),
     "assistant": ("output_text", "text"),
 }
@@ -480,7 +482,7 @@ def _message(item: ItemParam, item_id: ItemId, param: str) -> Message:
     if len(item.content) > _MOST_PARTS:
         message = f"`content` takes up to {_MOST_PARTS} parts."
         raise DecodeError("invalid_event", message, param=f"{param}.content")
-    parts: list[Text] = []
+    parts: list[Part] = []
     for index, part in enumerate(item.content):
         where = f"{param}.content[{index}]"
         if part.type == "input_audio":
@@ -490,6 +492,12 @@ def _message(item: ItemParam, item_id: ItemId, param: str) -> Message:
             expected = _PARTS_OF_ROLE[role][0]
             message = f"A {role} message takes `{expected}` parts, not {part.type[:64]!r}."
             raise DecodeError("unsupported_content", message, param=f"{where}.type")
+        if role == "user" and refers(part):
+            try:
+                parts.append(reference_of(part))
+            except BadReference as exc:
+                raise DecodeError(exc.code, exc.message, param=f"{where}.{exc.field}") from None
+            continue
         if part.text is None:
             raise DecodeError("invalid_event", "The part needs a `text`.", param=f"{where}.text")
         parts.append(Text(part.text))

@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from unbroken.server.protocols.cursor import format_cursor
 from unbroken.server.protocols.realtime.deltas import DeltaEncoder, delta_frame
+from unbroken.server.protocols.realtime.references import reference_fields
 from unbroken.server.protocols.realtime.tools import (
     Frame,
     begun_fields,
@@ -52,6 +53,7 @@ from unbroken.sessions.items import (
     ReasoningHead,
     ResponseRequest,
     SessionConfig,
+    Text,
     ToolCall,
     Usage,
 )
@@ -328,7 +330,10 @@ def item_fields(item: Item) -> Frame:
         "type": "message",
         "status": item.status,
         "role": item.role,
-        "content": [{"type": kind, "text": part.text} for part in item.content],
+        "content": [
+            {"type": kind, "text": part.text} if isinstance(part, Text) else reference_fields(part)
+            for part in item.content
+        ],
     }
 
 

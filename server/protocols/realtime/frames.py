@@ -18,6 +18,7 @@ __all__ = [
     "ItemParam",
     "ItemRetrieve",
     "ItemTruncate",
+    "PartExtension",
     "PartParam",
     "ResponseCancel",
     "ResponseCreate",
@@ -45,11 +46,25 @@ class SessionExtension(Struct, frozen=True):
     """Whether what models think is shown, in events that only this server has."""
 
 
+class PartExtension(Struct, frozen=True):
+    """What this server adds to a content part."""
+
+    file_id: str | None = None
+    """The part is that file, whatever else it says: so what was shown can be sent again."""
+
+
 class PartParam(Struct, frozen=True):
     """A content part."""
 
     type: str
     text: str | None = None
+    image_url: str | None = None
+    detail: str | None = None
+    file_id: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
+    unbroken: PartExtension | None = None
 
 
 class ItemParam(Struct, frozen=True):

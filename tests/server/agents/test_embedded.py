@@ -13,20 +13,31 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.fakes.clock import FakeClock
 from tests.server.agents.agent_contract import AgentContract, Subject, collect, message, text_of, turn
+from tests.server.files.file_store_contract import ALICE, put
 from tests.server.realtime.serving import eventually
 from unbroken.server.agents import embedded, llama
 from unbroken.server.agents.base import (
     AgentBusy,
     AgentError,
     AgentNotReady,
+    ContentUnsupported,
     ContextTooLong,
+    File,
     Finish,
+    Image,
+    Message,
+    Text,
     TurnInput,
     Usage,
     Working,
 )
 from unbroken.server.agents.embedded import EmbeddedAgent
+from unbroken.server.files.base import FileLimits
+from unbroken.server.files.memory import MemoryFiles
+from unbroken.server.files.reading import FileReading
+from unbroken.sessions.ids import ItemId
 
 HANG = 20
 """Seconds after which what is waited for will never come."""
@@ -327,3 +338,24 @@ def test_a_model_that_can_not_be_loaded_is_known_beforehand(kind: str, tmp_path:
     with pytest.raises(AgentNotReady, match=r"^[^\n]*model\.gguf[^\n]* UNBROKEN_MODEL_PATH to [^\n]+$"):
         EmbeddedAgent(model_path=path).check()
     EmbeddedAgent(model_path=whole).check()
+
+
+async def test_it_reads_text_files_and_does_not_answer_what_it_cannot_see(
+    scripted: Callable[..., Any],
+) -> None:
+    model, store = ScriptedLlama(), MemoryFiles(FileLimits(), FakeClock())
+    agent = await scripted(model)
+    poem = await put(store, b"roses are red", name="poem.txt")
+    files = FileReading(store, turn_bytes=100, node_bytes=100).for_turn(ALICE)
+
+    def asked(part: File | Image) -> TurnInput:
+        return turn(Message(ItemId("i"), "user", (Text("read"), part)), files=files)
+
+    outputs = await collect(agent, asked(File(poem.id, "text/plain", poem.bytes, poem.name)))
+    assert text_of(outputs) == "all is well"
+    assert model.requests[0]["messages"][-1]["content"] == (
+        "read\n\n[File poem.txt]\nroses are red\n[End of poem.txt]"
+    )
+    with pytest.raises(ContentUnsupported, match="can't see images"):
+        await collect(agent, asked(Image("file-1", "image/png", 70, "a.png")))
+    assert len(model.requests) == 1

@@ -21,6 +21,7 @@ from unbroken.server.agents.base import (
     AgentError,
     AgentNotReady,
     AgentOutput,
+    ContentUnsupported,
     ContextTooLong,
     Finish,
     FunctionCallPiece,
@@ -167,7 +168,9 @@ def test_table_says_what_was_decided() -> None:
 
     assert ends == {ContextTooLong, UpstreamRejected}
     assert CONSEQUENCES[UpstreamRefusedKey] is Consequence.OPEN
-    assert {CONSEQUENCES[AgentBusy], CONSEQUENCES[AgentNotReady]} == {Consequence.NEXT}
+    assert {CONSEQUENCES[kind] for kind in (AgentBusy, AgentNotReady, ContentUnsupported)} == {
+        Consequence.NEXT
+    }
 
 
 def test_kind_that_is_not_in_the_table_follows_its_base() -> None:

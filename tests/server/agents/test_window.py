@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tests.server.agents.agent_contract import message
 from unbroken.server.agents.base import ContextTooLong
 from unbroken.server.agents.window import MESSAGE_OVERHEAD_TOKENS, estimate_tokens, fit
-from unbroken.sessions.items import Message, Role
+from unbroken.sessions.ids import ItemId
+from unbroken.sessions.items import File, Image, Message, Role, Text
 
 ROLES: st.SearchStrategy[Role] = st.sampled_from(["system", "user", "user", "assistant", "assistant"])
 CONVERSATIONS = st.lists(
@@ -112,3 +113,19 @@ def test_estimate_grows_with_the_text(one: str, other: str) -> None:
 
 def test_estimate_takes_any_text() -> None:
     assert estimate_tokens("\ud800") > 0
+
+
+@pytest.mark.parametrize(
+    ("part", "tokens"),
+    [
+        (Image("file-1", "image/png", 10**6), 1600),
+        (Image("file-1", "image/png", 10**6, detail="low"), 100),
+        (File("file-1", "text/plain", 3000), 1000),
+        (File("file-1", "application/pdf", 100), 1600),
+        (File("file-1", "application/pdf", 200_000), 10_000),
+    ],
+)
+def test_images_and_files_count_by_estimate(part: Image | File, tokens: int) -> None:
+    asked = Message(ItemId("i"), "user", (Text("look"), part))
+
+    assert fit([asked], budget_tokens=20_000).tokens == estimate_tokens("look") + 8 + tokens

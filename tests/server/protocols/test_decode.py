@@ -228,7 +228,7 @@ REFUSALS: Final[list[tuple[Event, str, str | None]]] = [
         "item.content[0].type",
     ),
     (
-        create({"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_image"}]}),
+        create({"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_video"}]}),
         "unsupported_content",
         "item.content[1].type",
     ),

@@ -317,6 +317,7 @@ async def serving(
                 await served.hang_up()
                 server.stop()
                 await task
+    assert app.admission.is_empty, app.admission
     assert inspector.violations == []
     assert [entry for entry in logs if entry["event"] in _BUGS] == []
     assert records.lines == []

@@ -24,6 +24,8 @@ from unbroken.server.agents.upstream import Upstream
 
 KEY = "correct-horse-battery-staple"
 KEYS = (f"alice:{hashlib.sha256(KEY.encode()).hexdigest()}",)
+UNHURRIED: dict[str, Any] = {"rate_messages": 1e9, "rate_bytes": 10**9}
+SHORT_LIVED = "ek_correct-horse-battery-staple"
 SUBPROTOCOL = "openai-insecure-api-key."
 
 
@@ -73,16 +75,17 @@ async def test_a_browser_is_told_in_a_frame(serve: Serve) -> None:
     """It can't see the status of a refused upgrade. 1008 keeps it from trying again."""
     server: Served[ScriptedAgent] = await serve(ScriptedAgent(), api_keys=KEYS)
     headers = {"Origin": f"http://127.0.0.1:{server.port}"}
-    offered = ["realtime", f"{SUBPROTOCOL}wrong"]
+    offered = ["realtime", f"{SUBPROTOCOL}ek_wrong"]
     async with RawClient(server.port, None, headers=headers, subprotocols=offered) as raw:
         assert await told(raw) == ("invalid_api_key", 1008)
 
 
 async def test_a_browser_presents_its_key_as_a_subprotocol(serve: Serve) -> None:
     """The server selects ``realtime`` alone: the key is not sent back."""
-    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), api_keys=KEYS)
+    keys = (f"alice:{hashlib.sha256(SHORT_LIVED.encode()).hexdigest()}",)
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), api_keys=keys)
     headers = {"Origin": f"http://127.0.0.1:{server.port}"}
-    offered = [f"{SUBPROTOCOL}{KEY}", "realtime"]
+    offered = [f"{SUBPROTOCOL}{SHORT_LIVED}", "realtime"]
     async with RawClient(server.port, None, headers=headers, subprotocols=offered) as raw:
         response = await raw.response()
         frame = await raw.next()
@@ -90,6 +93,30 @@ async def test_a_browser_presents_its_key_as_a_subprotocol(serve: Serve) -> None
     assert response.headers["Sec-WebSocket-Protocol"] == "realtime"
     assert isinstance(frame, dict)
     assert frame["type"] == "session.created"
+
+
+@pytest.mark.parametrize("key", [KEY, "wrong"])
+async def test_an_api_key_does_not_belong_in_a_page(serve: Serve, key: str) -> None:
+    """Whoever has the page has it too. Right ones and wrong ones are told the same."""
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), api_keys=KEYS)
+    offered = ["realtime", f"{SUBPROTOCOL}{key}"]
+    headers = {"Origin": f"http://127.0.0.1:{server.port}"}
+    async with RawClient(server.port, None, headers=headers, subprotocols=offered) as raw:
+        assert await told(raw) == ("api_key_in_browser", 1008)
+    async with RawClient(server.port, None, subprotocols=offered) as raw:
+        assert (await raw.response()).status_code == 401
+
+
+async def test_an_api_key_in_a_page_can_be_allowed_to_develop(serve: Serve) -> None:
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), api_keys=KEYS, api_keys_in_browsers=True)
+    headers = {"Origin": f"http://127.0.0.1:{server.port}"}
+    for key, kind in ((KEY, "session.created"), ("wrong", "error")):
+        offered = ["realtime", f"{SUBPROTOCOL}{key}"]
+        async with RawClient(server.port, None, headers=headers, subprotocols=offered) as raw:
+            await raw.response()
+            frame = await raw.next()
+        assert isinstance(frame, dict)
+        assert frame["type"] == kind
 
 
 @pytest.mark.parametrize(
@@ -259,10 +286,9 @@ async def flood(raw: RawClient, event: str, count: int) -> None:
 @pytest.mark.parametrize(
     "event", ["nonsense", json.dumps({"type": "conversation.item.retrieve", "item_id": "big"})]
 )
-async def test_a_client_that_floods_and_does_not_read_is_closed(
-    server: Served[ScriptedAgent], event: str
-) -> None:
+async def test_a_client_that_floods_and_does_not_read_is_closed(serve: Serve, event: str) -> None:
     """What it is owed doesn't pile up: no more than its queues hold is waiting when it is cut."""
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), **UNHURRIED)
     async with RawClient(server.port) as raw:
         with contextlib.suppress(ConnectionError):
             await flood(raw, event, 30_000)
@@ -275,8 +301,9 @@ async def test_a_client_that_floods_and_does_not_read_is_closed(
 
 
 @pytest.mark.slow
-async def test_a_flood_that_goes_through_the_log_keeps_to_its_bounds(server: Served[ScriptedAgent]) -> None:
+async def test_a_flood_that_goes_through_the_log_keeps_to_its_bounds(serve: Serve) -> None:
     """Each refusal is an entry: old ones are forgotten, although their client has not read them."""
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), **UNHURRIED)
     async with RawClient(server.port) as raw:
         await flood(raw, json.dumps({"type": "response.cancel"}), 10_000)
         victim = await server.client()

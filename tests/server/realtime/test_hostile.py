@@ -20,6 +20,20 @@ from unbroken.server.protocols.realtime.decode import DecodeError, decode_event
 ITEM = {"type": "conversation.item.create", "event_id": "e", "item": user_item("hi", "i")}
 EVENTS: list[dict[str, Any]] = [
     {**ITEM, "previous_item_id": "root", "unbroken": {"message_id": "m"}},
+    {
+        "type": "conversation.item.create",
+        "event_id": "e",
+        "item": {
+            "type": "message",
+            "role": "user",
+            "content": [
+                {"type": "input_image", "image_url": "data:image/png;base64,aGk=", "detail": "low"},
+                {"type": "input_image", "file_id": "file-" + "0" * 32},
+                {"type": "input_file", "file_data": "data:text/plain;base64,aGk=", "filename": "a"},
+                {"type": "input_text", "text": "[a]", "unbroken": {"file_id": "file-" + "0" * 32}},
+            ],
+        },
+    },
     {"type": "conversation.item.retrieve", "event_id": "e", "item_id": "i"},
     {"type": "conversation.item.delete", "event_id": "e", "item_id": "i", "unbroken": {"message_id": "d"}},
     {"type": "response.cancel", "event_id": "e", "response_id": "r"},

@@ -1,0 +1,137 @@
+/** What is about to be sent along with a message: uploaded as soon as it is chosen, shown until it is sent. */
+
+import { button, element, make } from "./log.js";
+
+/**
+ * A file that the server has.
+ *
+ * @typedef {object} Attached
+ * @property {string} id
+ * @property {string} name
+ * @property {boolean} isImage
+ */
+
+const MOST = 10;
+
+export class Attachments {
+  /**
+   * @param {object} options
+   * @param {() => string} options.key What to present as an API key.
+   * @param {(text: string) => void} options.notice
+   */
+  constructor({ key, notice }) {
+    this.#key = key;
+    this.#notice = notice;
+  }
+
+  #key;
+  #notice;
+  #list = element("attachments");
+  /** @type {Map<HTMLElement, {attached: Attached | null, abort: AbortController}>} By what shows it; null: on its way. */
+  #chips = new Map();
+
+  /** @type {Promise<string | null>} The picture that was asked for last. */
+  #loading = Promise.resolve(null);
+
+  get size() {
+    return this.#chips.size;
+  }
+
+  get isUploading() {
+    return [...this.#chips.values()].some(({ attached }) => attached === null);
+  }
+
+  /** @param {Iterable<File>} files */
+  add(files) {
+    for (const file of files) {
+      if (this.size >= MOST) return this.#notice(`A message takes up to ${MOST} files here.`);
+      this.#upload(file);
+    }
+  }
+
+  /** @returns {Attached[]} All that is there; it is forgotten here. */
+  take() {
+    const taken = [...this.#chips.values()].flatMap(({ attached }) => attached ?? []);
+    this.clear();
+    return taken;
+  }
+
+  clear() {
+    for (const chip of this.#chips.keys()) this.#remove(chip);
+  }
+
+  /** @param {string} id @returns {Promise<string | null>} An address for `img`, of this page alone; null: it is gone. */
+  picture(id) {
+    // One by one: the server takes only so many at once from one user.
+    this.#loading = this.#loading.then(() => this.#load(id));
+    return this.#loading;
+  }
+
+  /** @param {string} id @returns {Promise<string | null>} */
+  async #load(id) {
+    try {
+      const answer = await this.#fetch(`/v1/files/${encodeURIComponent(id)}/content`);
+      return answer.ok ? URL.createObjectURL(await answer.blob()) : null;
+    } catch {
+      return null;
+    }
+  }
+
+  /** @param {File} file */
+  async #upload(file) {
+    const chip = make("li", "chip");
+    const abort = new AbortController();
+    chip.append(make("span", "name", file.name), button("Remove", () => this.#remove(chip)));
+    chip.dataset.status = "uploading";
+    this.#chips.set(chip, { attached: null, abort });
+    this.#list.append(chip);
+    try {
+      const made = await this.#send(file, abort.signal);
+      if (!this.#chips.has(chip)) return;
+      const isImage = made.unbroken.media_type.startsWith("image/");
+      this.#chips.set(chip, { attached: { id: made.id, name: made.filename, isImage }, abort });
+      chip.dataset.status = "ready";
+      if (isImage) chip.prepend(thumbnail(URL.createObjectURL(file), ""));
+    } catch (error) {
+      if (!this.#chips.has(chip)) return; // it was taken back
+      this.#remove(chip);
+      this.#notice(`${file.name}: ${error instanceof Refused ? error.message : "It couldn't be uploaded. Try again."}`);
+    }
+  }
+
+  /** @param {File} file @param {AbortSignal} signal @returns {Promise<any>} */
+  async #send(file, signal) {
+    const body = new FormData();
+    body.append("purpose", "user_data");
+    body.append("file", file, file.name);
+    const answer = await this.#fetch("/v1/files", { method: "POST", body, signal });
+    const said = await answer.json();
+    if (!answer.ok) throw new Refused(said.error.message);
+    return said;
+  }
+
+  /** @param {string} path @param {RequestInit} [options] */
+  #fetch(path, options = {}) {
+    return fetch(path, { ...options, headers: { authorization: `Bearer ${this.#key()}` } });
+  }
+
+  /** @param {HTMLElement} chip */
+  #remove(chip) {
+    this.#chips.get(chip)?.abort.abort();
+    this.#chips.delete(chip);
+    chip.remove();
+  }
+}
+
+class Refused extends Error {}
+
+/** @param {string} url Of this page alone. @param {string} name @returns {HTMLImageElement} */
+export function thumbnail(url, name) {
+  const image = make("img", "thumbnail");
+  const forget = () => URL.revokeObjectURL(url);
+  image.addEventListener("load", forget);
+  image.addEventListener("error", forget);
+  image.alt = name;
+  image.src = url;
+  return image;
+}

@@ -1,0 +1,128 @@
+"""The HTTP connection class given to uvicorn: its own, with an end to everything.
+
+See :mod:`unbroken.server.transports.protocol`, into which a connection turns
+that becomes a WebSocket.
+"""
+
+from __future__ import annotations
+
+from asyncio import TimerHandle, Transport
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+__all__ = ["HttpProtocol"]
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One HTTP connection, until it becomes a WebSocket. A request's header comes soon or never.
+
+    uvicorn waits for the end of a header without limit in time or size, be it
+    of an upgrade, so that half-sent handshakes pile up; and what comes of a
+    body after the answer stops its keep-alive timer for good.
+    """
+
+    header_timeout: ClassVar[float] = 10.0
+    """Seconds from the connection, or a request's first byte, to the end of its header."""
+
+    max_sockets: ClassVar[int] = 21_000
+    """Sockets of one listener, whatever is on them. One beyond is closed: an answer would cost as much."""
+
+    max_header_bytes: ClassVar[int] = 65536
+    """Bytes of input that may come while a header is incomplete."""
+
+    unread_timeout: ClassVar[float] = 30.0
+    """Seconds that a full buffer may stay full: a client which doesn't read its answer is cut."""
+
+    rest_timeout: ClassVar[float] = 10.0
+    """Seconds for what still comes of a request once it was answered, and until the next one begins."""
+
+    @classmethod
+    def limited(cls, *, header_timeout: float, max_sockets: int) -> type[HttpProtocol]:
+        """Return this class with these limits: uvicorn makes the instances."""
+        return type(cls.__name__, (cls,), {"header_timeout": header_timeout, "max_sockets": max_sockets})
+
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._header_timer: TimerHandle | None = None  # None while no header is awaited
+        self._header_bytes = 0
+        self._unread_timer: TimerHandle | None = None  # runs while the buffer is full
+        self._rest_timer: TimerHandle | None = None  # runs from input after an answer to the next request
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Note the beginning. uvicorn: takes sockets without limit."""
+        super().connection_made(transport)
+        if len(self.connections) > self.max_sockets:
+            transport.abort()
+        self._expect_header()
+
+    def data_received(self, data: bytes) -> None:
+        """Handle input. uvicorn: any input stops the keep-alive timer, be it no new request."""
+        self._header_bytes += len(data)
+        super().data_received(data)
+        cycle: Any = self.cycle  # None before the first request, against its annotation
+        if self._header_timer is not None:
+            if self._header_bytes > self.max_header_bytes:
+                self.transport.abort()
+        elif (
+            self._rest_timer is None
+            and self.timeout_keep_alive_task is None
+            and cycle is not None
+            and cycle.response_complete
+            and self.transport.get_protocol() is self  # else it is a WebSocket by now
+        ):
+            self._rest_timer = self.loop.call_later(self.rest_timeout, self.transport.abort)
+
+    def on_message_begin(self) -> None:
+        """Note a request's first byte: a later request on the connection has a limit of its own."""
+        super().on_message_begin()
+        self._forget_rest()
+        if self._header_timer is None:
+            self._expect_header()
+
+    def on_headers_complete(self) -> None:
+        """Note the end of the header."""
+        self._forget_header()
+        super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        """Note that the client doesn't read. uvicorn: waits for it as long as it likes."""
+        super().pause_writing()
+        self._unread_timer = self.loop.call_later(self.unread_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Note that it does again."""
+        super().resume_writing()
+        self._forget_unread()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end."""
+        self._forget_unread()
+        self._forget_header()
+        self._forget_rest()
+        super().connection_lost(exc)
+
+    def _expect_header(self) -> None:
+        self._header_bytes = 0
+        self._header_timer = self.loop.call_later(self.header_timeout, self.transport.abort)
+
+    def _forget_header(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _forget_unread(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def _forget_rest(self) -> None:
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None

@@ -1,0 +1,112 @@
+"""How a connection that can't be had is refused: to the client, in the way that it can read, and in the log.
+
+::
+
+    Exception
+    +-- Refused     the connection can't be had: status, error code and close code say so to the client
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+import orjson
+import structlog
+from starlette.types import Send
+
+from unbroken.server.errors import CLOSE_REASONS, CloseCode
+from unbroken.server.protocols.realtime.connection import lone_error
+from unbroken.server.throttle import Throttle
+from unbroken.server.transports.handshake import Handshake
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.errors import NodeOverloaded
+
+__all__ = ["RefusalLog", "Refused", "overloaded", "refuse"]
+
+_RETRY_AFTER: Final = 2
+"""Seconds after which to come back, at the earliest."""
+
+_RETRY_SPREAD: Final = 8
+"""Seconds over which those are spread whom an overloaded node sends away: else they come back at once."""
+
+_REFUSALS_LOGGED: Final = 10
+"""Refused connections that are logged in a minute, of each error code."""
+
+
+class Refused(Exception):
+    """The connection can't be had.
+
+    Args:
+        status: HTTP's; 101 where everybody is told in frames.
+        code: The error's.
+        message: What to do.
+        close: For those who are told in frames.
+        retry_after: Seconds; sent with 429 and 503.
+
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        close: CloseCode = CloseCode.POLICY,
+        *,
+        retry_after: int = _RETRY_AFTER,
+    ) -> None:
+        super().__init__(code)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.close = close
+        self.retry_after = retry_after
+
+
+def overloaded() -> Refused:
+    """Return the refusal of a node that has too much to do."""
+    return Refused(
+        503,
+        "server_overloaded",
+        str(NodeOverloaded()),
+        CloseCode.TRY_AGAIN,
+        retry_after=_RETRY_AFTER + secrets.randbelow(_RETRY_SPREAD),
+    )
+
+
+class RefusalLog:
+    """Tells the operator who was refused: so many lines in a minute, however many there are."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._throttle = Throttle(clock, lines=_REFUSALS_LOGGED)
+
+    def note(self, refused: Refused, peer: str | None) -> None:
+        """Log that *peer* was refused, unless that is said too often."""
+        unsaid = self._throttle.admit(refused.code)
+        if unsaid is not None:
+            structlog.get_logger().info(
+                "connection refused",
+                code=refused.code,
+                status=refused.status,
+                address=peer,
+                unsaid=unsaid,
+            )
+
+
+async def refuse(refused: Refused, handshake: Handshake, send: Send) -> None:
+    """Say why there is no connection, in the way that the client can read."""
+    if handshake.is_browser or refused.status == 101:
+        await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
+        frame = lone_error(refused.code, refused.message)
+        await send({"type": "websocket.send", "text": frame.decode()})
+        await send({"type": "websocket.close", "code": refused.close, "reason": CLOSE_REASONS[refused.close]})
+        return
+    headers = [(b"content-type", b"application/json")]
+    if refused.status in (429, 503):
+        headers.append((b"retry-after", str(refused.retry_after).encode()))
+    if refused.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    kind = "rate_limit_error" if refused.status == 429 else "invalid_request_error"
+    error = {"message": refused.message, "type": kind, "code": refused.code}
+    await send({"type": "websocket.http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": orjson.dumps({"error": error})})

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from unbroken.server.files.base import FileError, FileLimits, FileNotFound, StoredFile, new_file_id
+from unbroken.server.files.ledger import OVERHEAD, Ledger, Reservation
+from unbroken.sessions.ids import PrincipalId
+
+NAMES: Final = st.sampled_from([PrincipalId("a"), PrincipalId("b"), PrincipalId("c")])
+LIMITS: Final = FileLimits(
+    file_bytes=50,
+    principal_bytes=3 * OVERHEAD + 100,
+    node_bytes=6 * OVERHEAD + 160,
+    principal_files=3,
+)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Whatever is reserved, grown, kept, given back and expires: the sums are right, and the bounds hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger(LIMITS)
+        self.open: list[Reservation] = []
+        self.files: list[StoredFile] = []
+        self.now = 0.0
+
+    @rule(name=NAMES)
+    def reserve(self, name: PrincipalId) -> None:
+        with suppress(FileError):
+            self.open.append(self.ledger.reserve(name))
+
+    @precondition(lambda self: self.open)
+    @rule(index=st.integers(0, 9), size=st.integers(0, 60))
+    def grow(self, index: int, size: int) -> None:
+        reservation = self.open[index % len(self.open)]
+        before = self.ledger.size
+        try:
+            reservation.grow(size)
+        except FileError:
+            assert self.ledger.size == before
+
+    @precondition(lambda self: self.open)
+    @rule(index=st.integers(0, 9), lifetime=st.integers(1, 5))
+    def add(self, index: int, lifetime: int) -> None:
+        reservation = self.open.pop(index % len(self.open))
+        file = StoredFile(
+            id=new_file_id(),
+            principal=reservation.principal,
+            name="",
+            media_type="",
+            bytes=reservation.bytes,
+            purpose="",
+            created_at=self.now,
+            expires_at=self.now + lifetime,
+        )
+        self.ledger.add(file, reservation)
+        reservation.release()  # harmless
+        self.files.append(file)
+
+    @precondition(lambda self: self.open)
+    @rule(index=st.integers(0, 9), again=st.booleans())
+    def release(self, index: int, again: bool) -> None:
+        reservation = self.open.pop(index % len(self.open))
+        reservation.release()
+        if again:
+            reservation.release()
+
+    @rule()
+    def expire(self) -> None:
+        self.now += 1
+        for file in self.ledger.expired(self.now):
+            self.ledger.remove(file)
+            self.ledger.remove(file)  # harmless
+        self.files = [file for file in self.files if file.expires_at > self.now]
+
+    @invariant()
+    def sums_are_right_and_bounds_hold(self) -> None:
+        by_name: dict[PrincipalId, list[int]] = {}
+        held = [(each.principal, each.bytes) for each in self.files]
+        for name, size in held + [(each.principal, each.bytes) for each in self.open]:
+            by_name.setdefault(name, []).append(size + OVERHEAD)
+
+        assert self.ledger.size == sum(map(sum, by_name.values())) <= LIMITS.node_bytes
+        assert len(self.ledger) == len(self.files)
+        assert all(sum(sizes) <= LIMITS.principal_bytes for sizes in by_name.values())
+        assert all(len(sizes) <= LIMITS.principal_files for sizes in by_name.values())
+        for file in self.files:
+            assert self.ledger.find(file.id, file.principal, self.now) is file
+            for other in {"a", "b", "c"} - {file.principal}:
+                with pytest.raises(FileNotFound):
+                    self.ledger.find(file.id, PrincipalId(other), self.now)
+        assert self.ledger.next_expiry == min((file.expires_at for file in self.files), default=None)
+
+
+TestLedger = LedgerMachine.TestCase

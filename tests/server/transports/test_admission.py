@@ -1,0 +1,186 @@
+"""Who is counted, and that nobody is counted for ever."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.fakes.clock import FakeClock
+from unbroken.server.limits import Rate
+from unbroken.server.transports.address import Proxies
+from unbroken.server.transports.admission import Admission, AdmissionLimits, Guest
+from unbroken.server.transports.refusal import Refused
+from unbroken.sessions.ids import PrincipalId
+
+ADDRESSES = ["203.0.113.1", "203.0.113.2", "2001:db8::1", "127.0.0.1"]
+PRINCIPALS = [PrincipalId(name) for name in ("ann", "ben", "eve")]
+LIMITS = AdmissionLimits(node=6, address=3, principal=2, failures=Rate(0.5, 4))
+
+
+def admission(limits: AdmissionLimits = LIMITS, clock: FakeClock | None = None) -> Admission:
+    return Admission(limits, clock or FakeClock(), Proxies())
+
+
+def entered(counted: Admission, address: str = "203.0.113.1") -> Guest:
+    guest = counted.guest(address, "")
+    guest.enter()
+    return guest
+
+
+def refused(guest: Guest) -> Refused:
+    with pytest.raises(Refused) as caught:
+        guest.enter()
+    return caught.value
+
+
+def test_an_address_has_a_limit_and_gets_its_place_back() -> None:
+    counted = admission()
+    first, *_ = [entered(counted) for _ in range(3)]
+    late = counted.guest("203.0.113.1", "")
+
+    assert (refused(late).status, refused(late).code) == (429, "too_many_connections_from_address")
+    entered(counted, "203.0.113.2")
+    late.leave()
+    first.leave()
+    first.leave()
+    late.enter()
+    assert refused(counted.guest("203.0.113.1", "")).status == 429
+
+
+def test_this_machine_has_no_limit_but_the_node_s() -> None:
+    counted = admission()
+    for _ in range(6):
+        entered(counted, "127.0.0.1")
+    full = refused(counted.guest("127.0.0.1", ""))
+
+    assert (full.status, full.code, full.close) == (503, "server_full", 1013)
+
+
+def test_a_principal_has_a_limit() -> None:
+    counted = admission()
+    guests = [entered(counted, address) for address in ADDRESSES]
+    for guest in guests[:2]:
+        guest.admit(PRINCIPALS[0])
+    with pytest.raises(Refused) as caught:
+        guests[2].admit(PRINCIPALS[0])
+    assert (caught.value.status, caught.value.code) == (429, "too_many_connections_of_key")
+    guests[2].admit(PRINCIPALS[1])
+    guests[0].leave()
+    guests[3].admit(PRINCIPALS[0])
+
+
+def test_whoever_fails_too_often_has_to_wait_and_others_have_not() -> None:
+    clock = FakeClock()
+    counted = admission(clock=clock)
+    for _ in range(4):
+        guest = entered(counted)
+        guest.failed()
+        guest.leave()
+    waits = refused(counted.guest("203.0.113.1", ""))
+    assert (waits.status, waits.code, waits.retry_after) == (429, "too_many_failed_attempts", 2)
+    entered(counted, "203.0.113.2").leave()
+    clock.advance(waits.retry_after)
+    guest = entered(counted)
+    guest.failed()
+    guest.leave()
+    assert refused(counted.guest("203.0.113.1", "")).code == "too_many_failed_attempts"
+    clock.advance(60)
+    entered(counted).leave()
+
+
+def test_failures_are_remembered_of_so_many_addresses_and_no_longer_than_they_count() -> None:
+    clock = FakeClock()
+    counted = admission(clock=clock)
+    for number in range(10_000):
+        counted.guest(f"203.{number >> 8}.{number & 255}.1", "").failed()
+    assert "4096 failures" in repr(counted)
+    clock.advance(3600)
+    counted.guest("203.0.113.1", "").failed()
+    assert "1 failures" in repr(counted)
+
+
+def test_this_machine_fails_as_often_as_it_likes() -> None:
+    counted = admission()
+    for _ in range(100):
+        guest = entered(counted, "127.0.0.1")
+        guest.failed()
+        guest.leave()
+
+
+def test_a_proxy_that_is_not_listed_is_warned_of_once() -> None:
+    counted = Admission(LIMITS, FakeClock(), Proxies(["10.0.0.1"]))
+    with structlog.testing.capture_logs() as logs:
+        counted.guest("10.0.0.1", "203.0.113.1")
+        counted.guest("10.0.0.2", "")
+        assert logs == []
+        for peer in ("10.0.0.2", "10.0.0.3"):
+            counted.guest(peer, "203.0.113.1")
+
+    assert [(entry["event"], entry["peer"]) for entry in logs] == [
+        ("X-Forwarded-For not believed", "10.0.0.2")
+    ]
+
+
+class Counting(RuleBasedStateMachine):
+    """Guests come, are refused at any step, and leave at any time: the numbers are those of who is there."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.clock = FakeClock()
+        self.admission = admission(clock=self.clock)
+        self.present: list[tuple[Guest, str, PrincipalId | None]] = []
+
+    @rule(
+        address=st.sampled_from(ADDRESSES),
+        principal=st.sampled_from([None, *PRINCIPALS]),
+        stays=st.booleans(),
+        fails=st.booleans(),
+    )
+    def come(self, address: str, principal: PrincipalId | None, stays: bool, fails: bool) -> None:
+        guest = self.admission.guest(address, "")
+        admitted = None
+        try:
+            guest.enter()
+            if fails:
+                guest.failed()
+            elif principal is not None:
+                guest.admit(principal)
+                admitted = principal
+        except Refused:
+            stays = False
+        if stays:
+            self.present.append((guest, address, admitted))
+        else:
+            guest.leave()
+
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        if self.present:
+            guest, *_ = self.present.pop(data.draw(st.integers(0, len(self.present) - 1)))
+            guest.leave()
+            guest.leave()
+
+    @rule(seconds=st.floats(0, 20))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @invariant()
+    def numbers_are_right(self) -> None:
+        addresses = [address for _, address, _ in self.present if address != "127.0.0.1"]
+        principals = [principal for _, _, principal in self.present if principal is not None]
+        assert self.admission.connections == len(self.present) <= LIMITS.node
+        assert sorted(self.admission._addresses.values()) == sorted(map(addresses.count, set(addresses)))
+        assert {name: principals.count(name) for name in principals} == self.admission._principals
+        assert all(addresses.count(address) <= LIMITS.address for address in addresses)
+        assert all(principals.count(principal) <= LIMITS.principal for principal in principals)
+
+    def teardown(self) -> None:
+        if hasattr(self, "admission"):
+            for guest, *_ in self.present:
+                guest.leave()
+            assert self.admission.is_empty
+
+
+TestCounting = Counting.TestCase
