@@ -11,6 +11,8 @@ __all__ = ["Approvals"]
 class Approvals:
     """The responses and the calls of a conversation that belong to requests, each by the request's id."""
 
+    __slots__ = ("calls", "responses")
+
     def __init__(self) -> None:
         self.responses: dict[str, ItemId] = {}
         self.calls: dict[str, ItemId] = {}

@@ -60,6 +60,7 @@ CLIENTS: Final[Mapping[str, Client]] = {
 FEATURES: Final[Mapping[str, str]] = {
     "conversation": "Converses, with answers streamed",
     "cancel": "Stops an answer in its midst",
+    "approval": "Approves of a call of one of the server's tools",
     "beside": "Asks for an answer beside the conversation",
     "items": "Changes items: retrieves, places or deletes them",
     "errors": "Is told of a mistake, and goes on",

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from tests.conformance.node import node
-from tests.conformance.served import Place
+from tests.conformance.served import Place, placed
+from tests.fakes.tls import Certificate
 from tests.server.realtime.client import whole
-from unbroken.server.agents.scripted import answer_to
+from unbroken.server.agents.scripted import ScriptedAgent, answer_to
+from unbroken.server.tools.python import PythonTools, tool
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +48,22 @@ async def test_an_answer_is_cancelled_and_the_next_one_is_whole(place: Place) ->
 
     assert whole(seen["frames"]) == [("cancelled", "word1 word2 word3"), ("completed", answer_to("hi"))]
     assert seen["history"][1] == ["assistant", "word1 word2 word3"]
+
+
+@tool(needs_approval=True)
+async def send_mail(to: str) -> str:
+    return f"Sent to {to}."
+
+
+@pytest.mark.client("agents-node", "approval", "strict")
+async def test_a_tool_of_the_servers_is_approved_of_and_run(certificate: Certificate) -> None:
+    async with placed(ScriptedAgent(), certificate, toolsets=[PythonTools([send_mail])]) as place:
+        seen = await run(place, "approve", '/call send_mail {"to": "Ada"}')
+    first, second = [frame["response"] for frame in seen["frames"] if frame["type"] == "response.done"]
+
+    assert [item["type"] for item in first["output"]] == ["mcp_approval_request"]
+    assert second["output"][0]["output"] == "Sent to Ada."
+    assert seen["history"][-1] == ["assistant", "Returned: Sent to Ada."]
 
 
 @pytest.mark.client("agents-node", "failure", "strict")

@@ -116,6 +116,8 @@ def delta_frame(piece: Slice | Deltas) -> Frame:
         frame["call_id"] = piece.call_id
     elif piece.kind is not UNSET:
         frame["type"] = _KINDS[piece.kind]
+        if piece.kind == "tool_call":
+            frame["obfuscation"] = ""  # optional, but @openai/agents-realtime takes no such event without it
     else:
         frame["content_index"] = piece.content_index
     return frame

@@ -47,11 +47,10 @@ def tool_fields(item: ToolCall | ApprovalRequest | ApprovalResponse) -> Frame:
         case ApprovalRequest():
             return {"id": item.id, "type": "mcp_approval_request", **_call_of(item)}
         case ToolCall():
-            fields = {"id": item.id, "type": "mcp_call", **_call_of(item)}
+            # The one null on the wire: @openai/agents-realtime throws where it is left out.
+            fields = {"id": item.id, "type": "mcp_call", **_call_of(item), "output": item.output}
             if item.approval is not None:
                 fields["approval_request_id"] = item.approval
-            if item.output is not None:
-                fields["output"] = item.output
             if item.error is not None:
                 fields["error"] = _error_fields(item.error)
             return fields

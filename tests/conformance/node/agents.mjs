@@ -100,6 +100,19 @@ const scenarios = {
     session.close();
   },
 
+  /** Has a tool of the server's called, and approves of that. The SDK asks for no response then. */
+  async approve() {
+    const { session, transport } = await open(url);
+    let request = null;
+    session.on("tool_approval_requested", (_context, _agent, { approvalItem }) => (request = approvalItem));
+    await ask(session, messages[0]);
+    await when(() => request !== null);
+    await session.approve(request);
+    transport.requestResponse();
+    await when(() => ended() === 2);
+    session.close();
+  },
+
   /** Has its connection closed in mid-answer, and connects again from there. It has no hook of its own. */
   async resume() {
     const { session } = await open(url);
@@ -116,5 +129,5 @@ const scenarios = {
 };
 
 await scenarios[scenario]();
-const told = history.map(({ role, content }) => [role, content.map(({ text }) => text ?? "").join("")]);
+const told = history.filter(({ type }) => type === "message").map(({ role, content }) => [role, content.map(({ text }) => text ?? "").join("")]);
 process.stdout.write(JSON.stringify({ frames, generic, errors, deltas: deltas.join(""), codes, history: told }));

@@ -172,6 +172,8 @@ def _nulls(value: object, path: str) -> Iterator[str]:
         yield path
     elif isinstance(value, dict):
         for name, each in value.items():
+            if name == "output" and value.get("type") == "mcp_call":
+                continue  # where a client needs it
             if name != "parameters":  # a function's schema is its client's own, nulls and all
                 yield from _nulls(each, f"{path}.{name}")
     elif isinstance(value, list):

@@ -176,7 +176,7 @@ async def test_an_error_is_something_to_go_on_with(call: str) -> None:
         await client.done()
 
     assert failed["error"] == {"type": "tool_execution_error", "message": ERRORS[call]}
-    assert "output" not in failed
+    assert failed["output"] is None
     assert answer["content"][0]["text"] == f"Returned: Error: {ERRORS[call]}"
     assert len(client.of("response.mcp_call.failed")) == 1
     assert [status for status, _ in client.answers()] == ["completed", "completed"]
@@ -239,7 +239,7 @@ async def test_more_calls_than_may_run_at_once_are_not_run() -> None:
         calls = outputs_of(await client.done(), "mcp_call")
 
     assert len(desk.runs) == 2
-    assert [("output" in call) for call in calls] == [True, True, False, False]
+    assert [call["output"] is not None for call in calls] == [True, True, False, False]
     assert calls[3]["error"]["message"] == "Not run: no more than 2 tools run at once."
 
 
