@@ -83,14 +83,13 @@ class Pipeline:
         started = self._clock.monotonic()
         waits = True
         shown = _SHOWN_ALL if turn.config.reasoning is True else _SHOWN
-        files = self._files.for_turn(turn.principal)
-        given = _turn_input(turn, self._max_output_tokens, files)
-        answer: AsyncGenerator[Output, None] = (
-            self._agent.respond(given)
-            if self._tools is None
-            else self._tools.answer(self._agent, turn, given)
-        )
-        with closing(files):
+        with closing(self._files.for_turn(turn.principal)) as files:
+            given = _turn_input(turn, self._max_output_tokens, files)
+            answer: AsyncGenerator[Output, None] = (
+                self._agent.respond(given)
+                if self._tools is None
+                else self._tools.answer(self._agent, turn, given)
+            )
             async with aclosing(answer) as outputs:
                 async for output in outputs:
                     if waits and output and type(output) in shown:
