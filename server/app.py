@@ -97,7 +97,6 @@ class App:
         self._settings = settings
         self._agent = agent
         self._loading: asyncio.Task[None] | None = None
-        self.catalogue = Catalogue(toolsets)
         self.files = build_files(settings, clock)
         self.transfers = Transfers(TransferLimits(at_once=settings.max_uploads))
         self.reading = FileReading(
@@ -105,6 +104,7 @@ class App:
             turn_bytes=settings.max_turn_file_bytes,
             node_bytes=_TURNS_WITH_FILES * settings.max_turn_file_bytes,
         )
+        self.catalogue = Catalogue(toolsets)
         self.node = Node(
             store=MemoryStore(),
             responder=Pipeline(
@@ -140,17 +140,6 @@ class App:
         self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, pages)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics)])
 
-    def _tool_loop(self) -> ToolLoop | None:
-        settings, calls = self._settings, self.metrics.tool_calls
-        if not self.catalogue:
-            return None
-        limits = LoopLimits(
-            rounds=settings.tool_rounds,
-            calls=settings.tool_calls,
-            call=CallLimits(timeout=settings.tool_timeout, result_bytes=settings.tool_result_bytes),
-        )
-        return ToolLoop(self.catalogue, limits, lambda label, outcome: calls.labels(label, outcome).inc())
-
     def _file_routes(self) -> list[Route]:
         files, settings = self.files, self._settings
         if files is None:
@@ -167,6 +156,17 @@ class App:
             metrics=self.metrics,
         )
         return door.routes()
+
+    def _tool_loop(self) -> ToolLoop | None:
+        settings, calls = self._settings, self.metrics.tool_calls
+        if not self.catalogue:
+            return None
+        limits = LoopLimits(
+            rounds=settings.tool_rounds,
+            calls=settings.tool_calls,
+            call=CallLimits(timeout=settings.tool_timeout, result_bytes=settings.tool_result_bytes),
+        )
+        return ToolLoop(self.catalogue, limits, lambda label, outcome: calls.labels(label, outcome).inc())
 
     def _observe_node(self) -> None:
         node, hub, metrics = self.node, self.node.hub, self.metrics

@@ -135,10 +135,10 @@ class TurnInput:
     """Whether several may be called at once. None: nobody has said."""
     max_output_tokens: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
-    author: Author = field(default_factory=Author)
-    """Shared by the rounds of one response."""
     files: FileReader = field(default_factory=NoFiles, repr=False)
     """Reads what the messages' references stand for, until the turn's end."""
+    author: Author = field(default_factory=Author)
+    """Shared by the rounds of one response."""
     shows_reasoning: bool = False
     """Whether the client sees reasoning: then an answer begins with it."""
 

@@ -35,7 +35,7 @@ class Catalogue:
     """The toolsets. Their tools may change at any time; a response keeps those that it began with."""
 
     def __init__(self, toolsets: Sequence[Toolset] = ()) -> None:
-        self._toolsets = tuple(toolsets)
+        self.toolsets: Final = tuple(toolsets)
 
     async def start(self) -> None:
         """Start all toolsets, in order.
@@ -46,7 +46,7 @@ class Catalogue:
         """
         started: list[Toolset] = []
         try:
-            for toolset in self._toolsets:
+            for toolset in self.toolsets:
                 await toolset.start()
                 started.append(toolset)
         except BaseException:
@@ -56,7 +56,7 @@ class Catalogue:
 
     async def stop(self) -> None:
         """Stop all toolsets, the last one first."""
-        for toolset in reversed(self._toolsets):
+        for toolset in reversed(self.toolsets):
             await toolset.stop()
 
     def offers(self, taken: Collection[str], *, may_ask: bool) -> Mapping[str, Offer]:
@@ -68,7 +68,7 @@ class Catalogue:
         """
         tools = [
             (toolset, tool)
-            for toolset in self._toolsets
+            for toolset in self.toolsets
             for tool in toolset.tools
             if may_ask or not tool.needs_approval
         ]
@@ -83,7 +83,7 @@ class Catalogue:
 
     def find(self, label: str, name: str) -> Offer | None:
         """Return the tool that a model once knew by *name*; None: it is gone."""
-        for toolset in self._toolsets:
+        for toolset in self.toolsets:
             if toolset.label == label:
                 for tool in toolset.tools:
                     if name in (_fit(tool.name), _fit(f"{label}__{tool.name}")):
@@ -91,7 +91,7 @@ class Catalogue:
         return None
 
     def __bool__(self) -> bool:
-        return bool(self._toolsets)
+        return bool(self.toolsets)
 
 
 def _fit(name: str) -> str:

@@ -16,7 +16,7 @@ import random
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -54,7 +54,7 @@ class McpTarget:
 
     label: str
     place: str
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     """Sent as a bearer token to an address."""
 
     @property
