@@ -163,7 +163,7 @@ class Conversation(RuleBasedStateMachine):
     def delete(self, data: st.DataObject) -> None:
         client = data.draw(st.sampled_from(self.connected()))
         tools = [item["id"] for kind in TOOLS for item in items_of(client.frames, kind)]
-        name = data.draw(st.sampled_from(sorted({*self.sent, *tools})))
+        name = data.draw(st.sampled_from(list(dict.fromkeys([*sorted(self.sent), *tools]))))
         self.send(client, {"type": "conversation.item.delete", "item_id": name})
 
     @precondition(lambda self: self.world.responder.open)
@@ -218,7 +218,7 @@ class Conversation(RuleBasedStateMachine):
     def approve(self, data: st.DataObject, *, approve: bool) -> None:
         """A client answers a request: perhaps twice, too early, or one that is gone."""
         client = data.draw(st.sampled_from(self.connected()))
-        requests = sorted(item["id"] for item in items_of(client.frames, "mcp_approval_request"))
+        requests = list(dict.fromkeys(item["id"] for item in items_of(client.frames, "mcp_approval_request")))
         if requests:
             request = data.draw(st.sampled_from(requests))
             item = {"type": "mcp_approval_response", "approval_request_id": request, "approve": approve}
@@ -244,7 +244,7 @@ class Conversation(RuleBasedStateMachine):
     def give_back(self, data: st.DataObject) -> None:
         """A client says what a function has returned: perhaps twice, too early, or of a call that is gone."""
         client = data.draw(st.sampled_from(self.connected()))
-        called = sorted({item["call_id"] for item in items_of(client.frames, "function_call")})
+        called = list(dict.fromkeys(item["call_id"] for item in items_of(client.frames, "function_call")))
         if called:
             call_id = data.draw(st.sampled_from(called))
             item = {"type": "function_call_output", "call_id": call_id, "output": f"of {call_id}"}
@@ -255,7 +255,7 @@ class Conversation(RuleBasedStateMachine):
     def delete_a_call(self, data: st.DataObject) -> None:
         client = data.draw(st.sampled_from(self.connected()))
         kinds = ("function_call", "function_call_output")
-        names = sorted({item["id"] for kind in kinds for item in items_of(client.frames, kind)})
+        names = list(dict.fromkeys(item["id"] for kind in kinds for item in items_of(client.frames, kind)))
         if names:
             name = data.draw(st.sampled_from(names))
             self.send(client, {"type": "conversation.item.delete", "item_id": name})
