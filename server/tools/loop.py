@@ -171,12 +171,14 @@ class ToolLoop:
                 items += pair_of(item_id, request.name, request.arguments, gone)
                 yield gone
         by_id = {call.item_id: call for call in calls}
-        async with aclosing(self._run_all(turn, calls)) as results:
-            async for result in results:
-                if isinstance(result, ToolEnded):
-                    call = by_id[result.item_id]
-                    items += pair_of(call.item_id, call.offer.name, call.arguments, result)
-                yield result
+        most = self._limits.calls
+        for start in range(0, len(calls), most):
+            async with aclosing(self._run_all(turn, calls[start : start + most])) as results:
+                async for result in results:
+                    if isinstance(result, ToolEnded):
+                        call = by_id[result.item_id]
+                        items += pair_of(call.item_id, call.offer.name, call.arguments, result)
+                    yield result
 
     async def _run_all(
         self, turn: Turn, calls: Sequence[Called]
