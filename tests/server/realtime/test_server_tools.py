@@ -236,6 +236,23 @@ async def test_the_last_round_is_told_to_answer() -> None:
     assert usage["input_token_details"]["cached_tokens"] == 1
 
 
+async def test_a_round_that_fails_behind_its_bill_is_paid_for() -> None:
+    agent = ManualAgent()
+    async with at_desk(agent) as (_, served):
+        client = await served.client()
+        await client.ask("go")
+        (first := await agent.turn()).say(
+            FunctionCallPiece(0, '{"city": "Ulm"}', "k", "weather"), Usage(3, 4)
+        )
+        first.end()
+        (second := await agent.turn(1)).say("Well.", Usage(5, 6))
+        second.fail(UpstreamUnavailable())
+        response = await client.done()
+
+    assert response["status"] == "failed"
+    assert (response["usage"]["input_tokens"], response["usage"]["output_tokens"]) == (8, 10)
+
+
 async def test_more_calls_than_may_run_at_once_are_not_run() -> None:
     async with at_desk(tool_calls=2) as (desk, served):
         client = await served.client()
@@ -497,6 +514,25 @@ async def test_all_that_is_approved_of_is_run_however_much_at_once() -> None:
 
     assert [call["output"] for call in calls] == ["Sent to 0.", "Sent to 1.", "Sent to 2."]
     assert len(desk.runs) == 3
+
+
+async def test_a_call_that_was_approved_of_is_no_first_token() -> None:
+    agent = ManualAgent()
+    async with at_desk(agent) as (_, served):
+        client = await served.client()
+        await client.ask("go")
+        (turn := await agent.turn()).say(FunctionCallPiece(0, '{"to": "Ada"}', "k", "mail"))
+        turn.end()
+        (request,) = (await client.done())["output"]
+        await client.send(approval(request), {"type": "response.create"})
+        await client.until("response.mcp_call.completed")
+        turn = await agent.turn(1)
+        waits = "unbroken_time_to_first_token_seconds_count 1.0"
+        assert waits in served.app.metrics.exposition().decode()
+        turn.say("Sent.")
+        turn.end()
+        await client.done()
+        assert waits not in served.app.metrics.exposition().decode()
 
 
 @pytest.mark.parametrize("which", [0, 1, 2], ids=["the request", "the response", "the call"])
