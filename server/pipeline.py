@@ -92,10 +92,15 @@ class Pipeline:
             )
             async with aclosing(answer) as outputs:
                 async for output in outputs:
-                    if waits and output and type(output) in shown:
+                    if waits and output and type(output) in shown and not _was_approved(output):
                         waits = False
                         self._metrics.time_to_first_token.observe(self._clock.monotonic() - started)
                     yield output
+
+
+def _was_approved(output: Output) -> bool:
+    """Return whether it is a call of an earlier response's, run now that its user has approved of it."""
+    return isinstance(output, ToolCallPiece) and output.head is not None and output.head.approval is not None
 
 
 def _turn_input(turn: Turn, most_tokens: int | None, files: FileReader) -> TurnInput:

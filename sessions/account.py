@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET
 
 from unbroken.sessions.entries import Entry, ItemAdded, ResponseDone, ResponseQueued, ResponseStarted
-from unbroken.sessions.items import Item, Produced, SessionConfig
+from unbroken.sessions.items import Item, Produced, Reasoning, SessionConfig, ToolCall
 
 __all__ = ["KEY_COST", "REFUSAL_COST", "SESSION_COST", "Account", "config_bytes"]
 
@@ -56,10 +56,7 @@ class Account:
             case ItemAdded():
                 repeated = 2 * _text_bytes(body.item)  # here and in the input: the conversation counts it
             case ResponseDone():
-                # In the entries that end each output and the whole; in the pieces, which are counted
-                # where the conversation doesn't.
-                times = 3 if body.in_conversation else 2
-                repeated = times * sum(map(_text_bytes, body.output))
+                repeated = sum(_repeated(item, in_conversation=body.in_conversation) for item in body.output)
             case ResponseQueued() | ResponseStarted():
                 repeated = sum(map(_text_bytes, body.request.input or ()))  # the input counts it
             case _:
@@ -81,6 +78,16 @@ def config_bytes(config: SessionConfig) -> int:
     """Return the bytes that a session's configuration takes."""
     tools = 0 if config.tools is UNSET else len(msgspec.json.encode(config.tools))
     return len(config.instructions.encode()) + 2 * tools
+
+
+def _repeated(item: Produced, *, in_conversation: bool) -> int:
+    """Return what is counted too often of an output whose response has ended."""
+    # In the entries that end the output and the whole; in the pieces, which are counted where
+    # the conversation doesn't.
+    times = 3 if in_conversation and not isinstance(item, Reasoning) else 2
+    repeated = times * _text_bytes(item)
+    # What came of a tool's call was in no piece.
+    return repeated - len(item.result.encode()) if isinstance(item, ToolCall) else repeated
 
 
 def _text_bytes(item: Item | Produced) -> int:

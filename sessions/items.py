@@ -230,10 +230,14 @@ class ToolCall(Struct, frozen=True, omit_defaults=True, tag="tool_call"):
         return self.arguments
 
     @property
+    def result(self) -> str:
+        """What came of it, or why nothing did."""
+        return self.output or ("" if self.error is None else self.error.message)
+
+    @property
     def size(self) -> int:
         """Bytes it takes, roughly."""
-        said = self.output or ("" if self.error is None else self.error.message)
-        return _MESSAGE_COST + len(self.name) + len(self.arguments.encode()) + len(said.encode())
+        return _MESSAGE_COST + len(self.name) + len(self.arguments.encode()) + len(self.result.encode())
 
 
 class ApprovalHead(Struct, frozen=True, tag="approval_request"):

@@ -195,7 +195,7 @@ class Outputs:
         """
         for item_id in runs.item_ids:
             tool = self._tools[item_id]
-            self._complete(tool)
+            self._complete_call(tool)
             tool.is_run = True
             self._tell(tool)
 
@@ -207,22 +207,22 @@ class Outputs:
 
         """
         tool = self._tools.pop(ended.item_id)
+        self._complete_call(tool)
         tool.result = ended
         self._end(tool)
 
     def complete(self, *, is_whole: bool) -> None:
         """Note the end. Where the second half of a pair never came, there is a replacement.
 
-        If the answer *is_whole*, function calls without arguments get empty ones: clients read them
-        as JSON, and some models say nothing for none.
+        If the answer *is_whole*, function calls without arguments get empty ones, as tools' calls did
+        before they ran: clients read them as JSON, and some models say nothing for none.
         """
         for output in (self._message, self._reasoning, *self._calls.values(), *self._tools.values()):
             if output is not None:
                 self._complete(output)
         if is_whole:
             for call in self._calls.values():
-                if call.is_empty:
-                    self._append("{}", call)
+                self._complete_call(call)
 
     # How.
 
@@ -268,6 +268,11 @@ class Outputs:
         if output.surrogate:
             output.surrogate = ""
             self._append("\ufffd", output)
+
+    def _complete_call(self, call: _Output) -> None:
+        self._complete(call)
+        if call.is_empty:
+            self._append("{}", call)
 
     def _add(self, text: str, output: _Output) -> bool:
         text, output.surrogate = _join_surrogates(output.surrogate + text)

@@ -231,6 +231,7 @@ class Run:
             self._notify()
             await self._written.wait()
             self._written = None
+            self._last_piece = None  # what the tools take is no gap in what the agent says
             self._last_sign = self._clock.monotonic()
 
     async def _wait_for_room(self) -> None:

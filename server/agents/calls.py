@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import orjson
+
 from unbroken.server.agents.base import Prompted
 from unbroken.sessions.items import (
     ApprovalRequest,
@@ -35,7 +37,7 @@ def in_pairs(items: Sequence[Item]) -> tuple[Prompted, ...]:
     for item in items:
         match item:
             case ToolCall():
-                shown.append(FunctionCall(item.id, item.id, item.name, item.arguments))
+                shown.append(FunctionCall(item.id, item.id, item.name, _arguments_of(item)))
                 shown.append(FunctionOutput(item.id, item.id, _result_of(item)))
             case ApprovalRequest():
                 if (response := refused.get(item.id)) is not None:
@@ -48,6 +50,15 @@ def in_pairs(items: Sequence[Item]) -> tuple[Prompted, ...]:
             case _:
                 shown.append(item)
     return tuple(shown)
+
+
+def _arguments_of(call: ToolCall) -> str:
+    """Return the arguments; those that are none are left out: some upstreams read them, and refuse all."""
+    try:
+        is_object = isinstance(orjson.loads(call.arguments), dict)
+    except orjson.JSONDecodeError:
+        is_object = False
+    return call.arguments if is_object else "{}"
 
 
 def _result_of(call: ToolCall) -> str:

@@ -24,7 +24,7 @@ class FileReader(Protocol):
     """Reads the files of one turn."""
 
     async def read(self, part: Reference) -> bytes:
-        """Return the content that *part* refers to, whole. It counts until the turn's end.
+        """Return the content that *part* refers to, whole. It counts until the turn's end, and only once.
 
         Raises:
             FileNotFound: It has expired, or was deleted.
@@ -88,6 +88,7 @@ class TurnFiles:
         self._store = store
         self._principal = principal
         self._held = 0
+        self._counted: set[str] = set()  # files: each round of a turn reads them anew
         self._is_closed = False
 
     async def read(self, part: Reference) -> bytes:
@@ -95,10 +96,12 @@ class TurnFiles:
         if self._store is None or self._is_closed:
             raise FileNotFound
         file = await self._store.stat(part.file_id, self._principal)
-        if self._held + file.bytes > self._reading.turn_bytes:
-            raise TooMuchToRead
-        self._reading.take(file.bytes)
-        self._held += file.bytes
+        if file.id not in self._counted:
+            if self._held + file.bytes > self._reading.turn_bytes:
+                raise TooMuchToRead
+            self._reading.take(file.bytes)
+            self._held += file.bytes
+            self._counted.add(file.id)
         async with aclosing(self._store.read(file.id, self._principal)) as pieces:
             return b"".join([piece async for piece in pieces])
 

@@ -62,7 +62,9 @@ async def run(
             output = _cut(await toolset.run(tool, arguments, context), limits.result_bytes)
         outcome = "completed"
     except ToolFailed as exc:
-        error = ToolError(_cut(exc.message, limits.result_bytes), exc.code)
+        # It is code that isn't ours: whatever the types say, it may have given anything.
+        code = exc.code if isinstance(exc.code, int) else None
+        error = ToolError(_cut(str(exc.message), limits.result_bytes), code)
     except TimeoutError as exc:
         if limit.expired():
             outcome = "timeout"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -73,21 +74,26 @@ class Catalogue:
             if may_ask or not tool.needs_approval
         ]
         names = [_fit(tool.name) for _, tool in tools]
+        times = Counter(names)
         offers: dict[str, Offer] = {}
         for (toolset, tool), name in zip(tools, names, strict=True):
-            if name in taken or names.count(name) > 1:
+            if name in taken or times[name] > 1:
                 name = _fit(f"{toolset.label}__{name}")
+                if name in times:
+                    continue  # it is another tool's own
             if name not in offers and name not in taken:
                 offers[name] = Offer(name, toolset, tool)
         return offers
 
     def find(self, label: str, name: str) -> Offer | None:
         """Return the tool that a model once knew by *name*; None: it is gone."""
-        for toolset in self.toolsets:
-            if toolset.label == label:
-                for tool in toolset.tools:
-                    if name in (_fit(tool.name), _fit(f"{label}__{tool.name}")):
-                        return Offer(name, toolset, tool)
+        tools = [
+            (toolset, tool) for toolset in self.toolsets if toolset.label == label for tool in toolset.tools
+        ]
+        for prefix in ("", f"{label}__"):  # its own name first, as when it was offered
+            for toolset, tool in tools:
+                if _fit(prefix + tool.name) == name:
+                    return Offer(name, toolset, tool)
         return None
 
     def __bool__(self) -> bool:

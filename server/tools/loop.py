@@ -118,7 +118,7 @@ class ToolLoop:
                 tool_choice=_choice(given.tool_choice, number, self._limits.rounds),
                 max_output_tokens=left,
             )
-            round_, finish, usage = Round(by_name, first), Finish(), Usage()
+            round_, finish, paid = Round(by_name, first), Finish(), bill
             async with aclosing(agent.respond(asked)) as said:
                 async for output in said:
                     match output:
@@ -128,14 +128,13 @@ class ToolLoop:
                             yield output
                         case FunctionCallPiece():
                             yield round_.call(output) or Working()
-                        case Usage():
-                            usage = output
+                        case Usage():  # at once: the round may fail yet
+                            bill = _sum(paid, output)
+                            yield bill
                         case Finish():
                             finish = output
                         case _:
                             yield output
-            bill = _sum(bill, usage)
-            yield bill
             calls, requests = round_.calls, round_.requests
             if finish.reason != "completed" or not (calls or requests):
                 yield finish
@@ -171,12 +170,14 @@ class ToolLoop:
                 items += pair_of(item_id, request.name, request.arguments, gone)
                 yield gone
         by_id = {call.item_id: call for call in calls}
-        async with aclosing(self._run_all(turn, calls)) as results:
-            async for result in results:
-                if isinstance(result, ToolEnded):
-                    call = by_id[result.item_id]
-                    items += pair_of(call.item_id, call.offer.name, call.arguments, result)
-                yield result
+        most = self._limits.calls
+        for start in range(0, len(calls), most):
+            async with aclosing(self._run_all(turn, calls[start : start + most])) as results:
+                async for result in results:
+                    if isinstance(result, ToolEnded):
+                        call = by_id[result.item_id]
+                        items += pair_of(call.item_id, call.offer.name, call.arguments, result)
+                    yield result
 
     async def _run_all(
         self, turn: Turn, calls: Sequence[Called]

@@ -104,7 +104,11 @@ class McpTools:
         except ImportError:
             raise ToolsUnusable("MCP servers need a package more: pip install 'unbroken[mcp]'.") from None
         self._task = asyncio.create_task(self._stay_connected())
-        await self._tried.wait()
+        try:
+            await self._tried.wait()
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         """Close the connection, and end the child if there is one."""
@@ -163,8 +167,8 @@ class McpTools:
             except asyncio.CancelledError:
                 raise
             except BaseException as exc:
-                if self._task is not None and self._task.cancelling():
-                    raise
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise asyncio.CancelledError from exc  # it broke because it was told to end
                 # No message: it may hold an address with a password.
                 _log.warning("mcp server unreachable", server=self.label, error=_name_of(exc))
             finally:
@@ -238,8 +242,12 @@ class McpTools:
         cursor: str | None = None
         while True:
             page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
-            for each in page.tools:
-                size += len(json.dumps(each.input_schema)) + len(each.description or "")
+            # An upstream refuses a request that has another one, and so all of them.
+            usable = [each for each in page.tools if each.name and each.input_schema.get("type") == "object"]
+            if len(usable) < len(page.tools):
+                _log.warning("mcp server has unusable tools", server=self.label)
+            for each in usable:
+                size += len(each.name) + len(json.dumps(each.input_schema)) + len(each.description or "")
                 if len(tools) == _MOST_TOOLS or size > _MOST_SCHEMA_BYTES:
                     _log.warning("mcp server has too many tools", server=self.label, taken=len(tools))
                     return tuple(tools)

@@ -15,6 +15,7 @@ from unbroken.server.tools.calls import Called, are_arguments
 from unbroken.server.tools.catalogue import Offer
 from unbroken.sessions.ids import ItemId, new_item_id
 from unbroken.sessions.items import ApprovalHead, Text, ToolCall, ToolHead
+from unbroken.sessions.outputs import cleaned
 from unbroken.sessions.responder import AsksApproval, FunctionCallPiece, ToolCallPiece, ToolEnded
 
 __all__ = ["Round", "pair_of"]
@@ -36,13 +37,19 @@ class _Call:
         return ToolHead(self.offer.name, self.offer.toolset.label)
 
     @property
+    def arguments(self) -> str:
+        """What there is of them, as the log has it. Some models say nothing for none."""
+        text = cleaned("".join(self.parts))
+        return text if text.strip() else "{}"
+
+    @property
     def asks(self) -> bool:
         """Whether its user is asked: some clients read the arguments, so they must be JSON."""
-        return self.offer.tool.needs_approval and are_arguments("".join(self.parts))
+        return self.offer.tool.needs_approval and are_arguments(self.arguments)
 
     @property
     def called(self) -> Called:
-        return Called(self.item_id, self.offer, "".join(self.parts))
+        return Called(self.item_id, self.offer, self.arguments)
 
 
 _Part: TypeAlias = list[str] | _Call
@@ -84,7 +91,7 @@ class Round:
         return [
             AsksApproval(
                 call.item_id,
-                ApprovalHead(call.offer.name, call.offer.toolset.label, call.called.arguments),
+                ApprovalHead(call.offer.name, call.offer.toolset.label, call.arguments),
             )
             for call in self._calls.values()
             if call.asks
@@ -94,7 +101,7 @@ class Round:
     def held(self) -> list[ToolCallPiece]:
         """What wasn't shown of calls that nobody is asked about, since they make no sense: they fail."""
         return [
-            ToolCallPiece(call.item_id, call.called.arguments, call.head)
+            ToolCallPiece(call.item_id, call.arguments, call.head)
             for call in self._calls.values()
             if call.offer.tool.needs_approval and not call.asks
         ]
@@ -140,10 +147,9 @@ class Round:
         shown: list[Prompted] = []
         for part in self._parts:
             if isinstance(part, list):
-                shown.append(Message(new_item_id(), "assistant", (Text("".join(part)),)))
+                shown.append(Message(new_item_id(), "assistant", (Text(cleaned("".join(part))),)))
             else:
-                called = part.called
-                shown += pair_of(part.item_id, part.offer.name, called.arguments, results[part.item_id])
+                shown += pair_of(part.item_id, part.offer.name, part.arguments, results[part.item_id])
         return shown
 
 

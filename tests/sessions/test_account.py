@@ -25,9 +25,18 @@ from unbroken.sessions.entries import (
     UpdateConfig,
 )
 from unbroken.sessions.ids import ItemId, Nonce, PrincipalId, new_chain_id, new_item_id, new_response_id
-from unbroken.sessions.items import Message, ResponseRequest, SessionConfig, Text
+from unbroken.sessions.items import ApprovalHead, Message, ResponseRequest, SessionConfig, Text, ToolHead
 from unbroken.sessions.node import Attachment, Node
-from unbroken.sessions.responder import Output, Turn
+from unbroken.sessions.responder import (
+    AsksApproval,
+    Output,
+    ReasoningPiece,
+    Responder,
+    RunsTools,
+    ToolCallPiece,
+    ToolEnded,
+    Turn,
+)
 
 SESSIONS: Final = 20
 
@@ -44,19 +53,48 @@ class Verbose:
             yield f"{self.calls} word {number} of many, "
 
 
+class Busy:
+    """Thinks at length, and has tools run that return much; what it says itself is short."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def respond(self, turn: Turn) -> AsyncGenerator[Output, None]:
+        self.calls += 1
+        text = turn.config.instructions  # says what to do
+        for number in range(10):
+            if text == "think":
+                yield ReasoningPiece("".join((3_000 * "t", str(self.calls), str(number))))
+                yield "so"
+                continue
+            item_id = new_item_id()
+            arguments = "".join(('{"a": "', 3_000 * "a", str(self.calls), str(number), '"}'))
+            if text == "ask":
+                yield AsksApproval(item_id, ApprovalHead("f", "tools", arguments))
+                continue
+            yield ToolCallPiece(item_id, arguments if text == "arguments" else "{}", ToolHead("f", "tools"))
+            yield RunsTools((item_id,))
+            result = "short" if text == "arguments" else "".join((8_000 * "r", str(self.calls), str(number)))
+            yield ToolEnded(item_id, result)
+
+
 class World:
     def __init__(self) -> None:
+        self.responder: Responder = Verbose()
         self.node = Node(
             store=MemoryStore(),
-            responder=Verbose(),
+            responder=self,
             clock=FakeClock(),
             limits=limits_of(),
             on_response=lambda _: None,
         )
         self._sent = 0
 
+    def respond(self, turn: Turn) -> AsyncGenerator[Output, None]:
+        return self.responder.respond(turn)
+
     async def begin(self, instructions: str = "") -> Attachment:
-        config = SessionConfig("m", instructions=instructions)
+        config = SessionConfig("m", instructions=instructions, reasoning=True)
         return await self.node.create(PrincipalId("alice"), config, new_chain_id())
 
     async def send(self, session: Attachment, command: object) -> None:
@@ -161,6 +199,21 @@ async def answers_beside(world: World) -> Attachment:
     return session
 
 
+def busy(what: str, *, in_conversation: bool) -> Use:
+    async def use(world: World) -> Attachment:
+        if not isinstance(world.responder, Busy):
+            world.responder = Busy()
+        session = await world.begin(what)
+        await world.say(session, "hello")
+        request = ResponseRequest(in_conversation=in_conversation)
+        await world.send(session, CreateResponse(new_response_id(), request))
+        await settle(100)
+        return session
+
+    use.__name__ = what if in_conversation else f"{what}_beside"
+    return use
+
+
 USES: Final[list[Use]] = [
     nothing,
     one_message,
@@ -174,6 +227,8 @@ USES: Final[list[Use]] = [
     new_instructions,
     answers,
     answers_beside,
+    *(busy(what, in_conversation=True) for what in ("think", "results", "arguments", "ask")),
+    *(busy(what, in_conversation=False) for what in ("think", "results", "arguments")),
 ]
 
 

@@ -15,9 +15,20 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.responder import ManualResponder, ManualTurn
 from tests.sessions.conversation import settle
 from unbroken.sessions.errors import ResponderError
-from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId
-from unbroken.sessions.items import CallHead, ResponseRequest, SessionConfig, Usage
-from unbroken.sessions.responder import Finish, FunctionCallPiece, Handle, Output, Responder, Turn, Working
+from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
+from unbroken.sessions.items import CallHead, ResponseRequest, SessionConfig, ToolHead, Usage
+from unbroken.sessions.responder import (
+    Finish,
+    FunctionCallPiece,
+    Handle,
+    Output,
+    Responder,
+    RunsTools,
+    ToolCallPiece,
+    ToolEnded,
+    Turn,
+    Working,
+)
 from unbroken.sessions.response import Outcome
 from unbroken.sessions.run import CANCELLED, INTERRUPTED, Run, RunLimits
 
@@ -127,6 +138,18 @@ async def test_the_longest_gap_between_pieces_is_known(bench: Bench) -> None:
         bench.run.take()
 
     assert bench.run.longest_gap == pytest.approx(0.7), "the wait for the first is none"
+
+
+async def test_the_time_that_tools_take_is_no_gap(bench: Bench) -> None:
+    await bench.start()
+    await bench.say("a", ToolCallPiece(ItemId("i"), "{}", ToolHead("f", "tools")), RunsTools((ItemId("i"),)))
+    bench.run.take()
+    bench.run.note_started(ItemId("i"))
+    bench.clock.advance(9.0)
+    await bench.say(ToolEnded(ItemId("i"), "done"), "b")
+    bench.run.take()
+
+    assert bench.run.longest_gap is None, "the agent isn't to blame"
 
 
 async def test_pieces_that_are_taken_together_are_one(bench: Bench) -> None:

@@ -34,12 +34,22 @@ async def test_a_turn_reads_its_principals_files(store: FileStore) -> None:
 
 async def test_a_turn_reads_so_much_and_no_more(store: FileStore) -> None:
     reading = FileReading(store, turn_bytes=9, node_bytes=100)
-    file = part(await put(store))
+    file, another = part(await put(store)), part(await put(store))
     with closing(reading.for_turn(ALICE)) as files:
         await files.read(file)
         with pytest.raises(TooMuchToRead):
-            await files.read(file)
+            await files.read(another)
         assert reading.held == 5
+
+
+async def test_a_file_counts_once_however_many_rounds_of_a_turn_read_it(store: FileStore) -> None:
+    reading = FileReading(store, turn_bytes=9, node_bytes=9)
+    file = part(await put(store))
+    with closing(reading.for_turn(ALICE)) as files:
+        for _ in range(3):
+            assert await files.read(file) == b"hello"
+        assert reading.held == 5
+    assert reading.held == 0
 
 
 async def test_all_turns_together_hold_so_much_and_no_more(store: FileStore) -> None:

@@ -63,6 +63,9 @@ class Desk:
             self.runs.append(("failing", call.key))
             raise ToolFailed("No such city.")
 
+        async def careless() -> None:
+            raise ToolFailed(ValueError("No city."), "E1")  # type: ignore[arg-type]
+
         async def large(call: ToolContext) -> dict[str, str]:
             self.runs.append(("large", call.key))
             return {"text": "é" * 1000}
@@ -84,7 +87,7 @@ class Desk:
             self.runs.append(("mail", call.key))
             return f"Sent to {to}."
 
-        return PythonTools([weather, broken, failing, large, slow, hanging, send_mail])
+        return PythonTools([weather, broken, failing, careless, large, slow, hanging, send_mail])
 
 
 @asynccontextmanager
@@ -155,6 +158,7 @@ async def test_several_rounds_make_one_response_and_one_bill() -> None:
 ERRORS = {
     "broken": "The tool failed unexpectedly.",
     "failing": "No such city.",
+    "careless": "No city.",
     "slow": "The tool didn't end within 0.01 seconds. It may have done its work.",
     'weather {"city": 5}': "The arguments don't fit, nothing was done. city: Input should be a valid string",
     'weather {"town": "x"}': (
@@ -230,6 +234,23 @@ async def test_the_last_round_is_told_to_answer() -> None:
     usage = response["usage"]
     assert (usage["input_tokens"], usage["output_tokens"]) == (8, 10)
     assert usage["input_token_details"]["cached_tokens"] == 1
+
+
+async def test_a_round_that_fails_behind_its_bill_is_paid_for() -> None:
+    agent = ManualAgent()
+    async with at_desk(agent) as (_, served):
+        client = await served.client()
+        await client.ask("go")
+        (first := await agent.turn()).say(
+            FunctionCallPiece(0, '{"city": "Ulm"}', "k", "weather"), Usage(3, 4)
+        )
+        first.end()
+        (second := await agent.turn(1)).say("Well.", Usage(5, 6))
+        second.fail(UpstreamUnavailable())
+        response = await client.done()
+
+    assert response["status"] == "failed"
+    assert (response["usage"]["input_tokens"], response["usage"]["output_tokens"]) == (8, 10)
 
 
 async def test_more_calls_than_may_run_at_once_are_not_run() -> None:
@@ -356,6 +377,62 @@ async def test_resuming_from_any_frame_and_from_none() -> None:
     assert len(late.of("response.mcp_call.in_progress")) == 2
 
 
+async def test_halves_of_an_emoji_are_joined_for_the_tool_and_the_next_round() -> None:
+    """Some upstreams cut them apart; what can't be written as UTF-8 no upstream could be sent."""
+    agent = ManualAgent()
+    async with at_desk(agent) as (_, served):
+        client = await served.client()
+        await client.ask("go")
+        turn = await agent.turn()
+        turn.say("One \ud83d", "\ude00.", FunctionCallPiece(0, '{"city": "\ud83d', "k", "weather"))
+        turn.say(FunctionCallPiece(0, '\ude00"}'))
+        turn.end()
+        (later := await agent.turn(1)).end()
+        _, call = (await client.done())["output"]
+
+    assert call["output"] == "Rain in \U0001f600."
+    _, said, called, _ = later.given.items
+    assert isinstance(said, Message)
+    assert isinstance(called, FunctionCall)
+    assert (said.text, called.arguments) == ("One \U0001f600.", '{"city": "\U0001f600"}')
+
+
+async def test_no_arguments_are_shown_as_none() -> None:
+    """Clients and upstreams read them as JSON."""
+    agent = ManualAgent()
+    async with at_desk(agent) as (_, served):
+        client = await served.client()
+        await client.ask("go")
+        turn = await agent.turn()
+        turn.say(FunctionCallPiece(0, "", "k", "failing"), FunctionCallPiece(1, "", "l", "mail"))
+        turn.end()
+        call, request = (await client.done())["output"]
+
+    assert (call["arguments"], request["arguments"]) == ("{}", "{}")
+    client.answers()
+
+
+async def test_models_are_never_shown_half_of_their_arguments() -> None:
+    """Some upstreams read those of earlier calls, and would refuse the conversation for ever."""
+    agent = ManualAgent()
+    async with at_desk(agent) as (_, served):
+        client = await served.client()
+        await client.ask("go")
+        (await agent.turn()).say(FunctionCallPiece(0, '{"ci', "k", "weather"))
+        await client.until("response.mcp_call_arguments.delta")
+        await client.cancel()
+        await client.done()
+        await client.ask("And now?")
+        (later := await agent.turn(1)).end()
+        await client.done()
+
+    _, call, output, _ = later.given.items
+    assert isinstance(call, FunctionCall)
+    assert isinstance(output, FunctionOutput)
+    assert call.arguments == "{}"
+    assert "was not run" in output.output
+
+
 # Approvals.
 
 
@@ -424,6 +501,38 @@ async def test_an_approval_of_nothing_is_refused(fields: Frame, code: str, param
 
     assert (error["code"], error["param"]) == (code, param)
     assert desk.runs == []
+
+
+async def test_all_that_is_approved_of_is_run_however_much_at_once() -> None:
+    async with at_desk(tool_calls=2) as (desk, served):
+        client = await served.client()
+        await client.ask("\n".join(f'/call mail {{"to": "{n}"}}' for n in range(3)))
+        for request in (await client.done())["output"]:
+            await client.send(approval(request))
+        await client.send({"type": "response.create"})
+        calls = outputs_of(await client.done(), "mcp_call")
+
+    assert [call["output"] for call in calls] == ["Sent to 0.", "Sent to 1.", "Sent to 2."]
+    assert len(desk.runs) == 3
+
+
+async def test_a_call_that_was_approved_of_is_no_first_token() -> None:
+    agent = ManualAgent()
+    async with at_desk(agent) as (_, served):
+        client = await served.client()
+        await client.ask("go")
+        (turn := await agent.turn()).say(FunctionCallPiece(0, '{"to": "Ada"}', "k", "mail"))
+        turn.end()
+        (request,) = (await client.done())["output"]
+        await client.send(approval(request), {"type": "response.create"})
+        await client.until("response.mcp_call.completed")
+        turn = await agent.turn(1)
+        waits = "unbroken_time_to_first_token_seconds_count 1.0"
+        assert waits in served.app.metrics.exposition().decode()
+        turn.say("Sent.")
+        turn.end()
+        await client.done()
+        assert waits not in served.app.metrics.exposition().decode()
 
 
 @pytest.mark.parametrize("which", [0, 1, 2], ids=["the request", "the response", "the call"])

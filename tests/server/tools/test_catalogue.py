@@ -54,6 +54,16 @@ def test_a_tool_is_found_by_any_name_that_it_had(name: str) -> None:
     assert catalogue.find(label, "gone") is None
 
 
+def test_no_name_stands_for_two_tools() -> None:
+    """What was approved of is found by its name: it must be the very tool that was offered by it."""
+    catalogue = Catalogue([Shelf("a", "f", "a__f")])
+    for taken in ((), ("f",)):
+        for name, offer in catalogue.offers(taken, may_ask=True).items():
+            found = catalogue.find("a", name)
+            assert found is not None
+            assert found.tool is offer.tool
+
+
 def test_who_may_not_ask_isnt_offered_what_asks() -> None:
     catalogue = Catalogue([Shelf("a", "f"), Shelf("b", "g", asks=True)])
 

@@ -8,9 +8,12 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from mcp import ClientSession
+from mcp.types import ListToolsResult
+from mcp.types import Tool as ListedTool
 
 from tests.server.realtime.serving import serving
 from unbroken.server.agents.scripted import ScriptedAgent
@@ -151,6 +154,60 @@ async def test_a_server_that_isnt_there_keeps_nobody_from_starting() -> None:
         await server.start()
         await until(lambda: names(tools) == NAMES)
     await server.stop()
+
+
+class Restless(McpTools):
+    """Its connection, when it is told to end, breaks instead, as the package's task groups may."""
+
+    async def _connected(self) -> None:
+        self._tried.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise RuntimeError("while closing") from None
+
+
+async def test_stopping_ends_it_also_if_the_connection_breaks_on_the_way() -> None:
+    tools = Restless(McpTarget("fake", "nothing"))
+    await tools.start()
+    async with asyncio.timeout(WAIT):
+        await tools.stop()
+
+
+async def test_who_stops_waiting_for_the_start_leaves_nothing_behind() -> None:
+    before = asyncio.all_tasks()
+    tools = McpTools(McpTarget("fake", " ".join(PROGRAM)))
+    starting = asyncio.create_task(tools.start())
+    await asyncio.sleep(0.05)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+    assert asyncio.all_tasks() == before
+
+
+class Lister:
+    """A session with a server that lists what no model could be told of."""
+
+    async def list_tools(self, *, params: object) -> ListToolsResult:
+        del params
+        schema = {"type": "object"}
+        tools = [
+            ListedTool(name="", input_schema=schema),
+            ListedTool(name="list", input_schema={"type": "array"}),
+            ListedTool(name="none", input_schema={}),
+            ListedTool(name="good", input_schema=schema),
+            ListedTool(name="x" * 300_000, input_schema=schema),
+        ]
+        return ListToolsResult(tools=tools, next_cursor="more")
+
+
+async def test_tools_that_no_upstream_takes_are_left_out() -> None:
+    """One of them would have every request of every session refused."""
+    tools = McpTools(McpTarget("fake", "nothing"))
+    listed = await tools._listed(cast("ClientSession", Lister()))
+
+    assert [tool.name for tool in listed] == ["good"]
 
 
 async def test_the_door_runs_them_with_the_users_approval() -> None:
