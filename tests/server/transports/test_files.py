@@ -372,6 +372,13 @@ async def test_what_says_it_is_too_large_is_refused_before_it_comes(server: Serv
     assert (answer.status, answer.code) == (413, "file_too_large")
 
 
+async def test_a_length_with_zeros_in_front_is_a_length(server: Served[ScriptedAgent]) -> None:
+    """As many as fit into a header: more digits than Python reads as a number."""
+    answer = await ask(server, "POST", content_length="0" * 5000 + str(2 << 20))
+
+    assert (answer.status, answer.code) == (413, "file_too_large")
+
+
 # While it comes.
 
 
