@@ -8,11 +8,13 @@ import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from io import BytesIO
 from typing import Any
 
 import openai
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from tests.fakes.clock import FakeClock
 from tests.server.files.contents import HTML, PDF, PNG, TEXT
@@ -81,7 +83,7 @@ class Wire:
         self,
         method: str = "POST",
         path: str = "/v1/files",
-        given: Mapping[str, str | None] | None = None,
+        given: Mapping[str, str] | Mapping[str, str | None] | None = None,
         **headers: str | None,
     ) -> None:
         fields: dict[str, str | None] = {
@@ -313,6 +315,71 @@ async def test_a_server_that_drains_takes_no_uploads(server: Served[ScriptedAgen
     assert (await ask(server, "GET")).status == 200
 
 
+# Whom there is no time or place for.
+
+FILE = PURPOSE + part("file", TEXT, "a") + END
+PROXY: dict[str, Any] = {"trusted_proxies": ("127.0.0.1",)}
+
+
+def of(address: str) -> dict[str, str]:
+    return {"x-forwarded-for": address}
+
+
+async def test_wrong_keys_are_counted_as_at_the_other_door(files: str) -> None:
+    """A hundred guesses here were a hundred guesses more."""
+    keys = (f"alice:{sha256(b'right').hexdigest()}",)
+    async with serving(ScriptedAgent(), files=files, api_keys=keys, auth_failures=3, **PROXY) as server:
+        wrong = [await ask(server, "GET", **of("203.0.113.1")) for _ in range(4)]
+        right = await ask(server, "GET", authorization="Bearer right", **of("203.0.113.1"))
+        other = await ask(server, "GET", authorization="Bearer right", **of("203.0.113.2"))
+        with pytest.raises(InvalidStatus) as refused:
+            await server.stranger().open(headers={"Authorization": "Bearer right", **of("203.0.113.1")})
+
+    assert [answer.code for answer in wrong] == 3 * ["invalid_api_key"] + ["too_many_failed_attempts"]
+    assert (right.status, right.code) == (429, "too_many_failed_attempts")
+    assert 1 <= int(right.headers["retry-after"]) <= 60
+    assert other.status == 200
+    assert refused.value.response.status_code == 429
+
+
+async def test_a_request_counts_for_its_address_until_it_is_answered(files: str) -> None:
+    """With its connections, whichever came first. Nobody is counted for ever: `serving` looks."""
+    async with serving(ScriptedAgent(), files=files, connections_per_address=1, **PROXY) as server:
+        async with wire_to(server) as wire:
+            await begun(server, wire, 1000, of("203.0.113.1"))
+            second = await ask(server, "GET", **of("203.0.113.1"))
+            with pytest.raises(InvalidStatus) as refused:
+                await server.stranger().open(headers={"Authorization": "Bearer x", **of("203.0.113.1")})
+            other = await ask(server, "GET", **of("203.0.113.2"))
+        await eventually(lambda: server.app.admission.is_empty)
+        third = await ask(server, "GET", **of("203.0.113.1"))
+        counted = server.app.metrics.registry.get_sample_value(
+            "unbroken_connections_refused_total", {"code": "too_many_connections_from_address"}
+        )
+
+    assert (second.status, second.code) == (429, "too_many_connections_from_address")
+    assert second.headers["retry-after"] == "2"
+    assert refused.value.response.status_code == 429
+    assert (other.status, third.status, counted) == (200, 200, 2)
+
+
+async def test_an_overloaded_server_has_no_time_for_files(files: str) -> None:
+    """Told before anything is looked at; a page may still ask what it may send."""
+    clock = FakeClock()
+    async with serving(ScriptedAgent(), files=files, clock=clock, patience=0, overload_lag=0.2) as server:
+        for _ in range(20):
+            clock.block(0.5)
+        answers = [await ask(server, "GET", authorization="Bearer x"), await post(server, FILE)]
+        preflight = await ask(server, "OPTIONS")
+        clock.advance(10)
+        later = await post(server, FILE)
+
+    for answer in answers:
+        assert (answer.status, answer.code) == (503, "server_overloaded")
+        assert 2 <= int(answer.headers["retry-after"]) <= 9
+    assert (preflight.status, later.status) == (204, 200)
+
+
 # What is no upload.
 
 
@@ -382,9 +449,9 @@ async def test_a_length_with_zeros_in_front_is_a_length(server: Served[ScriptedA
 # While it comes.
 
 
-async def begun(server: Served[Any], wire: Wire, size: int) -> None:
+async def begun(server: Served[Any], wire: Wire, size: int, headers: Mapping[str, str] | None = None) -> None:
     """Have an upload of unknown length begin, and be here as far as it was sent."""
-    wire.head(transfer_encoding="chunked")
+    wire.head(given=headers, transfer_encoding="chunked")
     wire.chunk(PURPOSE + b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n')
     wire.chunk(b"x" * size)
     await eventually(lambda: store_of(server).size > size)
