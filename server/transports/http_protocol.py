@@ -37,7 +37,11 @@ class HttpProtocol(HttpToolsProtocol):
     """Bytes of input that may come of a header, or of what stands behind and between the pieces of a body."""
 
     unread_timeout: ClassVar[float] = 30.0
-    """Seconds that a full buffer may stay full: a client which doesn't read its answer is cut."""
+    """Seconds that the buffer may stay full, all in all: a client which doesn't read its answer is cut."""
+
+    unread_refill: ClassVar[float] = 6.0
+    """Seconds of these that are given back whenever it has emptied (three quarters of 64 KiB): a client has
+    to read 8 KiB a second in the long run."""
 
     rest_timeout: ClassVar[float] = 10.0
     """Seconds for what still comes of a request once it was answered, and until the next one begins."""
@@ -54,6 +58,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._header_timer: TimerHandle | None = None  # None while no header is awaited
         self._header_bytes = 0  # since a request began, or since the latest piece of its body
         self._unread_timer: TimerHandle | None = None  # runs while the buffer is full
+        self._unread_since = 0.0
+        self._unread_left = self.unread_timeout
         self._rest_timer: TimerHandle | None = None  # runs from input after an answer to the next request
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -101,11 +107,14 @@ class HttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Note that the client doesn't read. uvicorn: waits for it as long as it likes."""
         super().pause_writing()
-        self._unread_timer = self.loop.call_later(self.unread_timeout, self.transport.abort)
+        self._unread_since = self.loop.time()
+        self._unread_timer = self.loop.call_later(self._unread_left, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Note that it does again."""
         super().resume_writing()
+        left = self._unread_left - (self.loop.time() - self._unread_since) + self.unread_refill
+        self._unread_left = min(left, self.unread_timeout)
         self._forget_unread()
 
     def connection_lost(self, exc: Exception | None) -> None:

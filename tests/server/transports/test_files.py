@@ -246,8 +246,13 @@ async def test_a_head_is_the_same_without_the_content(server: Served[ScriptedAge
     assert head.endswith(b"\r\n\r\n")
 
 
-async def test_who_does_not_read_a_download_is_cut(files: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HttpProtocol, "unread_timeout", 0.05)
+@pytest.mark.parametrize("reads", [False, True])
+async def test_who_does_not_read_a_download_is_cut(
+    files: str, monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    """Nor may one read now and then: that would keep a place for hours."""
+    monkeypatch.setattr(HttpProtocol, "unread_timeout", 0.5 if reads else 0.05)
+    monkeypatch.setattr(HttpProtocol, "unread_refill", 0.02)
     async with serving(ScriptedAgent(), files=files, max_file_bytes=32 << 20) as server:
         content = b"x" * (16 << 20)  # more than the kernel's buffers hold
         made = await (await server.openai()).files.create(file=("a", content), purpose="user_data")
@@ -259,7 +264,17 @@ async def test_who_does_not_read_a_download_is_cut(files: str, monkeypatch: pyte
             head = f"GET /v1/files/{made.id}/content HTTP/1.1\r\nhost: localhost\r\n"
             await loop.sock_sendall(sock, f"{head}authorization: Bearer alice\r\n\r\n".encode())
             await eventually(lambda: server.app.transfers.count == 1)
+            reading = asyncio.create_task(read_slowly(sock)) if reads else None
             await eventually(lambda: server.app.transfers.count == 0)
+            if reading is not None:
+                assert not reading.done(), "it was cut, and has not been sent everything"
+                reading.cancel()
+
+
+async def read_slowly(sock: socket.socket) -> None:
+    """Read to the end, with pauses shorter than the limit."""
+    while await asyncio.get_running_loop().sock_recv(sock, 1 << 17):
+        await asyncio.sleep(0.05)
 
 
 # Who may come in.
