@@ -136,11 +136,11 @@ class App:
         )
         self.metrics.observe_overload(self._overload)
         health = health_routes(self._readiness)
-        pages = Starlette(routes=[*health, *page_routes(), *self._file_routes()])
+        pages = Starlette(routes=[*health, *page_routes(), *self._file_routes(clock)])
         self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, pages)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics)])
 
-    def _file_routes(self) -> list[Route]:
+    def _file_routes(self, clock: Clock) -> list[Route]:
         files, settings = self.files, self._settings
         if files is None:
             return []
@@ -153,7 +153,10 @@ class App:
             allowed_origins=settings.allowed_origins,
             loopback_only=not settings.api_keys,
             is_draining=lambda: self.node.is_draining,
+            is_overloaded=lambda: not self.node.takes_sessions,
+            admission=self.admission,
             metrics=self.metrics,
+            clock=clock,
         )
         return door.routes()
 

@@ -96,7 +96,9 @@ class Metrics:
             "code",
         )
         self.refused = self._counter(
-            "connections_refused", "Connections that were not accepted, by error code.", "code"
+            "connections_refused",
+            "Connections and requests for files that were refused, by error code.",
+            "code",
         )
         self.attached = self._counter(
             "sessions_attached",

@@ -67,7 +67,8 @@ class Folder:
         else:
             self._path = self._wanted.absolute()
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._path.chmod(0o700)
+            if all(path.name == _LOCK or _OWN.fullmatch(path.name) for path in self._path.iterdir()):
+                self._path.chmod(0o700)  # else it is others' too, and may well be /tmp
         self._lock = _locked(self._path)
         if self._lock is None:
             raise OSError("another server uses the folder; give each its own")
@@ -97,7 +98,9 @@ class Folder:
     def settle(self, file: StoredFile) -> None:
         """Make what was written a file."""
         if self._is_kept:
-            self._description(file.id).write_bytes(msgspec.json.encode(file))
+            description = self._description(file.id)
+            description.touch(0o600)
+            description.write_bytes(msgspec.json.encode(file))
         self.part(file.id).rename(self.path(file.id))
 
     def remove(self, file_ids: Iterable[FileId]) -> None:

@@ -1,7 +1,9 @@
 """The door ``/v1/files``: OpenAI's Files API, for what messages refer to.
 
-Who may come in is decided as at the WebSocket's door: the same keys, hosts and origins. Everything
-that it says is JSON in OpenAI's shapes, but content: that is a download, never a page.
+Who may come in is decided as at the WebSocket's door: the same keys, hosts and origins, and the same
+bounds on addresses, wrong keys and load: a request counts as a connection until its answer is sent. How
+much one principal may do at once is :class:`Transfers`' to say. Everything that the door says is JSON in
+OpenAI's shapes, but content: that is a download, never a page.
 """
 
 from __future__ import annotations
@@ -26,8 +28,11 @@ from unbroken.server.files.transfers import Transfer, Transfers, TransfersBusy
 from unbroken.server.metrics import Metrics
 from unbroken.server.protocols.file_objects import BadRequest, file_fields, page_fields
 from unbroken.server.protocols.multipart import InvalidForm
+from unbroken.server.transports.admission import Admission, Guest
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
+from unbroken.server.transports.refusal import RefusalLog, Refused, overloaded
 from unbroken.server.transports.upload import UploadStalled, receive_file
+from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import NodeDraining
 from unbroken.sessions.ids import PrincipalId
 
@@ -42,7 +47,9 @@ _STATUSES: Final = {
     "files_unavailable": 503,
 }
 
-_RETRY_AFTER: Final = "2"
+_RETRY_AFTER: Final = 2
+"""Seconds."""
+
 _METHODS: Final = ("GET", "POST", "DELETE", "OPTIONS")
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9, -]{0,2048}")
 
@@ -60,12 +67,21 @@ _Act: TypeAlias = Callable[[Request, PrincipalId], Awaitable[Response]]
 class HttpRefusal(Exception):
     """A request can't be served."""
 
-    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        *,
+        retry_after: int = _RETRY_AFTER,
+    ) -> None:
         super().__init__(code)
         self.status = status
         self.code = code
         self.message = message
         self.param = param
+        self.retry_after = retry_after
 
 
 class FilesDoor:
@@ -81,7 +97,10 @@ class FilesDoor:
         allowed_origins: tuple[str, ...],
         loopback_only: bool,
         is_draining: Callable[[], bool],
+        is_overloaded: Callable[[], bool],
+        admission: Admission,
         metrics: Metrics,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._transfers = transfers
@@ -90,7 +109,10 @@ class FilesDoor:
         self._allowed_origins = allowed_origins
         self._loopback_only = loopback_only
         self._is_draining = is_draining
+        self._is_overloaded = is_overloaded
+        self._admission = admission
         self._metrics = metrics
+        self._refusals = RefusalLog(clock)
 
     def routes(self) -> list[Route]:
         """Return its routes."""
@@ -102,47 +124,77 @@ class FilesDoor:
         ]
 
     def _route(self, path: str, acts: Mapping[str, _Act]) -> Route:
-        async def serve(request: Request) -> Response:
-            method = "GET" if request.method == "HEAD" else request.method
-            handshake = Handshake.of(request.scope)
-            try:
-                self._check_place(handshake)
-                if method == "OPTIONS":
-                    response = Response(status_code=204, headers=_preflight(request))
-                else:
-                    response = await self._act(request, handshake, acts[method])
-            except HttpRefusal as refusal:
-                response = _refused(refusal)
-            except ClientDisconnect:
-                response = Response(status_code=400)  # nobody reads it
+        return Route(path, _Endpoint(self, acts), methods=[*acts, "OPTIONS"])
+
+    async def serve(self, acts: Mapping[str, _Act], request: Request, send: Send) -> None:
+        """Answer a request."""
+        handshake = Handshake.of(request.scope)
+        peer = request.client.host if request.client else None
+        guest = self._admission.guest(peer, handshake.forwarded)
+        try:
+            response = await self._answer(request, handshake, guest, peer, acts)
             response.headers["vary"] = "origin"
             if handshake.origin is not None and handshake.comes_from(self._allowed_origins):
                 response.headers["access-control-allow-origin"] = handshake.origin
-            return response
+            await response(request.scope, request.receive, send)
+        finally:
+            guest.leave()
 
-        return Route(path, serve, methods=[*acts, "OPTIONS"])
+    async def _answer(
+        self,
+        request: Request,
+        handshake: Handshake,
+        guest: Guest,
+        peer: str | None,
+        acts: Mapping[str, _Act],
+    ) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        try:
+            if method == "OPTIONS":
+                self._check_place(handshake)
+                return Response(status_code=204, headers=_preflight(request))
+            principal = await self._admit(handshake, guest)
+            return await self._act(request, principal, acts[method])
+        except Refused as refused:
+            self._metrics.refused.labels(refused.code).inc()
+            self._refusals.note(refused, peer)
+            return _refused(
+                HttpRefusal(refused.status, refused.code, refused.message, retry_after=refused.retry_after)
+            )
+        except HttpRefusal as refusal:
+            return _refused(refusal)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+
+    async def _admit(self, handshake: Handshake, guest: Guest) -> PrincipalId:
+        if self._is_overloaded():
+            raise overloaded()
+        guest.enter()
+        self._check_place(handshake)
+        try:
+            return (await self._authenticator.authenticate(handshake.credentials)).id
+        except Unauthenticated as exc:
+            guest.failed()
+            raise Refused(401, "invalid_api_key", str(exc)) from None
 
     def _check_place(self, handshake: Handshake) -> None:
         if self._loopback_only and not is_loopback_name(handshake.host):
             message = (
                 "Without keys this server is for this machine only: address it as 127.0.0.1 or localhost."
             )
-            raise HttpRefusal(403, "host_not_allowed", message)
+            raise Refused(403, "host_not_allowed", message)
         if not handshake.is_readable:
             message = "The query of the address is too long, or has too many fields."
-            raise HttpRefusal(400, "invalid_query", message)
+            raise Refused(400, "invalid_query", message)
         if not handshake.comes_from(self._allowed_origins):
             message = (
                 "Pages of this origin may not connect. The operator can list it in UNBROKEN_ALLOWED_ORIGINS."
             )
-            raise HttpRefusal(403, "origin_not_allowed", message)
+            raise Refused(403, "origin_not_allowed", message)
 
-    async def _act(self, request: Request, handshake: Handshake, act: _Act) -> Response:
+    async def _act(self, request: Request, principal: PrincipalId, act: _Act) -> Response:
         try:
-            principal = await self._authenticator.authenticate(handshake.credentials)
-            return await act(request, principal.id)
-        except Unauthenticated as exc:
-            raise HttpRefusal(401, "invalid_api_key", str(exc)) from None
+            return await act(request, principal)
         except TransfersBusy as exc:
             raise HttpRefusal(429, "too_many_transfers", str(exc)) from None
         except BadRequest as exc:
@@ -199,6 +251,17 @@ class FilesDoor:
         return _Content(file, first, pieces, transfer)
 
 
+class _Endpoint:
+    """What answers at one path. An ASGI application, as whoever asks is counted until the answer is sent."""
+
+    def __init__(self, door: FilesDoor, acts: Mapping[str, _Act]) -> None:
+        self._door = door
+        self._acts = acts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._door.serve(self._acts, Request(scope, receive), send)
+
+
 class _Content(Response):
     """A file's content. It ends when it is sent, or when the connection has ended."""
 
@@ -246,7 +309,7 @@ def _refused(refusal: HttpRefusal) -> Response:
     }
     response = _json({"error": error}, refusal.status)
     if refusal.status in (429, 503):
-        response.headers["retry-after"] = _RETRY_AFTER
+        response.headers["retry-after"] = str(refusal.retry_after)
     if refusal.status == 401:
         response.headers["www-authenticate"] = "Bearer"
     return response

@@ -22,8 +22,9 @@ class HttpProtocol(HttpToolsProtocol):
     """One HTTP connection, until it becomes a WebSocket. A request's header comes soon or never.
 
     uvicorn waits for the end of a header without limit in time or size, be it
-    of an upgrade, so that half-sent handshakes pile up; and what comes of a
-    body after the answer stops its keep-alive timer for good.
+    of an upgrade, so that half-sent handshakes pile up; it collects the headers
+    behind a body (trailers) likewise; and what comes of a body after the answer
+    stops its keep-alive timer for good.
     """
 
     header_timeout: ClassVar[float] = 10.0
@@ -33,10 +34,14 @@ class HttpProtocol(HttpToolsProtocol):
     """Sockets of one listener, whatever is on them. One beyond is closed: an answer would cost as much."""
 
     max_header_bytes: ClassVar[int] = 65536
-    """Bytes of input that may come while a header is incomplete."""
+    """Bytes of input that may come of a header, or of what stands behind and between the pieces of a body."""
 
     unread_timeout: ClassVar[float] = 30.0
-    """Seconds that a full buffer may stay full: a client which doesn't read its answer is cut."""
+    """Seconds that the buffer may stay full, all in all: a client which doesn't read its answer is cut."""
+
+    unread_refill: ClassVar[float] = 6.0
+    """Seconds of these that are given back whenever it has emptied (three quarters of 64 KiB): a client has
+    to read 8 KiB a second in the long run."""
 
     rest_timeout: ClassVar[float] = 10.0
     """Seconds for what still comes of a request once it was answered, and until the next one begins."""
@@ -51,8 +56,10 @@ class HttpProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._header_timer: TimerHandle | None = None  # None while no header is awaited
-        self._header_bytes = 0
+        self._header_bytes = 0  # since a request began, or since the latest piece of its body
         self._unread_timer: TimerHandle | None = None  # runs while the buffer is full
+        self._unread_since = 0.0
+        self._unread_left = self.unread_timeout
         self._rest_timer: TimerHandle | None = None  # runs from input after an answer to the next request
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -66,16 +73,17 @@ class HttpProtocol(HttpToolsProtocol):
         """Handle input. uvicorn: any input stops the keep-alive timer, be it no new request."""
         self._header_bytes += len(data)
         super().data_received(data)
+        if self.transport.get_protocol() is not self:
+            return  # it is a WebSocket by now
         cycle: Any = self.cycle  # None before the first request, against its annotation
-        if self._header_timer is not None:
-            if self._header_bytes > self.max_header_bytes:
-                self.transport.abort()
+        if self._header_bytes > self.max_header_bytes:
+            self.transport.abort()
         elif (
-            self._rest_timer is None
+            self._header_timer is None
+            and self._rest_timer is None
             and self.timeout_keep_alive_task is None
             and cycle is not None
             and cycle.response_complete
-            and self.transport.get_protocol() is self  # else it is a WebSocket by now
         ):
             self._rest_timer = self.loop.call_later(self.rest_timeout, self.transport.abort)
 
@@ -91,14 +99,22 @@ class HttpProtocol(HttpToolsProtocol):
         self._forget_header()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Note a piece of a body: that may be as long as the application takes it."""
+        self._header_bytes = 0
+        super().on_body(body)
+
     def pause_writing(self) -> None:
         """Note that the client doesn't read. uvicorn: waits for it as long as it likes."""
         super().pause_writing()
-        self._unread_timer = self.loop.call_later(self.unread_timeout, self.transport.abort)
+        self._unread_since = self.loop.time()
+        self._unread_timer = self.loop.call_later(self._unread_left, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Note that it does again."""
         super().resume_writing()
+        left = self._unread_left - (self.loop.time() - self._unread_since) + self.unread_refill
+        self._unread_left = min(left, self.unread_timeout)
         self._forget_unread()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -267,6 +267,31 @@ async def test_a_header_without_end_is_not_collected() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_headers_behind_a_body_are_not_collected(is_answered: bool) -> None:
+    """As trailers of a body in chunks, they may come for as long as the application waits for its end."""
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        while not is_answered and (await receive()).get("more_body"):
+            pass
+        await done(scope, receive, send)
+
+    lines = b"".join(b"x-%d: y\r\n" % number for number in range(1000))
+    sent = 0
+    async with serving(waiting) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+        with contextlib.suppress(OSError):
+            while sent < 16 << 20:
+                writer.write(lines)
+                await writer.drain()
+                sent += len(lines)
+        await closed(reader)
+        writer.close()
+
+    assert sent < 8 << 20, "what fits into the buffers on the way, and no more"
+
+
 async def test_a_large_body_is_no_header() -> None:
     size = 4 * HttpProtocol.max_header_bytes
     async with serving(done) as served:

@@ -54,7 +54,7 @@ async def test_nobody_else_can_read_them_and_their_names_are_ours(tmp_path: Path
 
         assert names(folder) == [file.id, f"{file.id}.json"]
     assert mode_of(folder) == 0o700
-    assert {mode for name, mode in modes.items() if not name.endswith(".json")} == {0o600}
+    assert set(modes.values()) == {0o600}
     assert len(modes) == 4
 
 
@@ -63,6 +63,16 @@ async def test_a_folder_that_is_there_is_made_private(tmp_path: Path) -> None:
     folder.mkdir(0o755)
     async with DiskFiles(LIMITS, FakeClock(), folder):
         assert mode_of(folder) == 0o700
+
+
+async def test_a_folder_with_things_of_others_in_it_stays_theirs_too(tmp_path: Path) -> None:
+    """Somebody may name /tmp, or their home."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "theirs").write_text("theirs")
+    async with DiskFiles(LIMITS, FakeClock(), folder):
+        assert mode_of(folder) == 0o777
 
 
 async def test_all_are_removed_at_the_end_and_nothing_else(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from io import BytesIO
 from typing import Any
 
 import openai
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from tests.fakes.clock import FakeClock
 from tests.server.files.contents import HTML, PDF, PNG, TEXT
@@ -81,7 +83,7 @@ class Wire:
         self,
         method: str = "POST",
         path: str = "/v1/files",
-        given: Mapping[str, str | None] | None = None,
+        given: Mapping[str, str] | Mapping[str, str | None] | None = None,
         **headers: str | None,
     ) -> None:
         fields: dict[str, str | None] = {
@@ -244,8 +246,13 @@ async def test_a_head_is_the_same_without_the_content(server: Served[ScriptedAge
     assert head.endswith(b"\r\n\r\n")
 
 
-async def test_who_does_not_read_a_download_is_cut(files: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HttpProtocol, "unread_timeout", 0.05)
+@pytest.mark.parametrize("reads", [False, True])
+async def test_who_does_not_read_a_download_is_cut(
+    files: str, monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    """Nor may one read now and then: that would keep a place for hours."""
+    monkeypatch.setattr(HttpProtocol, "unread_timeout", 0.5 if reads else 0.05)
+    monkeypatch.setattr(HttpProtocol, "unread_refill", 0.02)
     async with serving(ScriptedAgent(), files=files, max_file_bytes=32 << 20) as server:
         content = b"x" * (16 << 20)  # more than the kernel's buffers hold
         made = await (await server.openai()).files.create(file=("a", content), purpose="user_data")
@@ -257,7 +264,17 @@ async def test_who_does_not_read_a_download_is_cut(files: str, monkeypatch: pyte
             head = f"GET /v1/files/{made.id}/content HTTP/1.1\r\nhost: localhost\r\n"
             await loop.sock_sendall(sock, f"{head}authorization: Bearer alice\r\n\r\n".encode())
             await eventually(lambda: server.app.transfers.count == 1)
+            reading = asyncio.create_task(read_slowly(sock)) if reads else None
             await eventually(lambda: server.app.transfers.count == 0)
+            if reading is not None:
+                assert not reading.done(), "it was cut, and has not been sent everything"
+                reading.cancel()
+
+
+async def read_slowly(sock: socket.socket) -> None:
+    """Read to the end, with pauses shorter than the limit."""
+    while await asyncio.get_running_loop().sock_recv(sock, 1 << 17):
+        await asyncio.sleep(0.05)
 
 
 # Who may come in.
@@ -311,6 +328,71 @@ async def test_a_server_that_drains_takes_no_uploads(server: Served[ScriptedAgen
 
     assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "server_draining", "2")
     assert (await ask(server, "GET")).status == 200
+
+
+# Whom there is no time or place for.
+
+FILE = PURPOSE + part("file", TEXT, "a") + END
+PROXY: dict[str, Any] = {"trusted_proxies": ("127.0.0.1",)}
+
+
+def of(address: str) -> dict[str, str]:
+    return {"x-forwarded-for": address}
+
+
+async def test_wrong_keys_are_counted_as_at_the_other_door(files: str) -> None:
+    """A hundred guesses here were a hundred guesses more."""
+    keys = (f"alice:{sha256(b'right').hexdigest()}",)
+    async with serving(ScriptedAgent(), files=files, api_keys=keys, auth_failures=3, **PROXY) as server:
+        wrong = [await ask(server, "GET", **of("203.0.113.1")) for _ in range(4)]
+        right = await ask(server, "GET", authorization="Bearer right", **of("203.0.113.1"))
+        other = await ask(server, "GET", authorization="Bearer right", **of("203.0.113.2"))
+        with pytest.raises(InvalidStatus) as refused:
+            await server.stranger().open(headers={"Authorization": "Bearer right", **of("203.0.113.1")})
+
+    assert [answer.code for answer in wrong] == 3 * ["invalid_api_key"] + ["too_many_failed_attempts"]
+    assert (right.status, right.code) == (429, "too_many_failed_attempts")
+    assert 1 <= int(right.headers["retry-after"]) <= 60
+    assert other.status == 200
+    assert refused.value.response.status_code == 429
+
+
+async def test_a_request_counts_for_its_address_until_it_is_answered(files: str) -> None:
+    """With its connections, whichever came first. Nobody is counted for ever: `serving` looks."""
+    async with serving(ScriptedAgent(), files=files, connections_per_address=1, **PROXY) as server:
+        async with wire_to(server) as wire:
+            await begun(server, wire, 1000, of("203.0.113.1"))
+            second = await ask(server, "GET", **of("203.0.113.1"))
+            with pytest.raises(InvalidStatus) as refused:
+                await server.stranger().open(headers={"Authorization": "Bearer x", **of("203.0.113.1")})
+            other = await ask(server, "GET", **of("203.0.113.2"))
+        await eventually(lambda: server.app.admission.is_empty)
+        third = await ask(server, "GET", **of("203.0.113.1"))
+        counted = server.app.metrics.registry.get_sample_value(
+            "unbroken_connections_refused_total", {"code": "too_many_connections_from_address"}
+        )
+
+    assert (second.status, second.code) == (429, "too_many_connections_from_address")
+    assert second.headers["retry-after"] == "2"
+    assert refused.value.response.status_code == 429
+    assert (other.status, third.status, counted) == (200, 200, 2)
+
+
+async def test_an_overloaded_server_has_no_time_for_files(files: str) -> None:
+    """Told before anything is looked at; a page may still ask what it may send."""
+    clock = FakeClock()
+    async with serving(ScriptedAgent(), files=files, clock=clock, patience=0, overload_lag=0.2) as server:
+        for _ in range(20):
+            clock.block(0.5)
+        answers = [await ask(server, "GET", authorization="Bearer x"), await post(server, FILE)]
+        preflight = await ask(server, "OPTIONS")
+        clock.advance(10)
+        later = await post(server, FILE)
+
+    for answer in answers:
+        assert (answer.status, answer.code) == (503, "server_overloaded")
+        assert 2 <= int(answer.headers["retry-after"]) <= 9
+    assert (preflight.status, later.status) == (204, 200)
 
 
 # What is no upload.
@@ -372,12 +454,19 @@ async def test_what_says_it_is_too_large_is_refused_before_it_comes(server: Serv
     assert (answer.status, answer.code) == (413, "file_too_large")
 
 
+async def test_a_length_with_zeros_in_front_is_a_length(server: Served[ScriptedAgent]) -> None:
+    """As many as fit into a header: more digits than Python reads as a number."""
+    answer = await ask(server, "POST", content_length="0" * 5000 + str(2 << 20))
+
+    assert (answer.status, answer.code) == (413, "file_too_large")
+
+
 # While it comes.
 
 
-async def begun(server: Served[Any], wire: Wire, size: int) -> None:
+async def begun(server: Served[Any], wire: Wire, size: int, headers: Mapping[str, str] | None = None) -> None:
     """Have an upload of unknown length begin, and be here as far as it was sent."""
-    wire.head(transfer_encoding="chunked")
+    wire.head(given=headers, transfer_encoding="chunked")
     wire.chunk(PURPOSE + b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n')
     wire.chunk(b"x" * size)
     await eventually(lambda: store_of(server).size > size)
