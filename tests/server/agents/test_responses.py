@@ -398,7 +398,7 @@ async def test_without_background_nothing_is_cancelled(agent: ResponsesAgent, up
 async def test_cancel_that_is_not_answered_is_not_waited_for(
     background: ResponsesAgent, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unbroken.server.agents.responses._CANCEL_SECONDS", 0.05)
+    monkeypatch.setattr("unbroken.server.agents.responses._CANCEL_SECONDS", 0.5)
     upstream.never_ending()
     upstream.stall_cancels()
     with capture_logs() as logs:
@@ -415,7 +415,7 @@ async def test_cancel_outlives_who_asked_for_it(
     background: ResponsesAgent, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second cancellation ends the waiting, not the request; stopping the agent waits for it."""
-    monkeypatch.setattr("unbroken.server.agents.responses._CANCEL_SECONDS", 0.05)
+    monkeypatch.setattr("unbroken.server.agents.responses._CANCEL_SECONDS", 0.5)
     upstream.never_ending()
     upstream.stall_cancels()
     has_text = asyncio.Event()
