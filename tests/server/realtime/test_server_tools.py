@@ -570,13 +570,21 @@ async def test_nobody_is_asked_about_a_call_that_makes_no_sense() -> None:
     client.answers()
 
 
-async def test_arguments_that_nobody_is_shown_have_an_end() -> None:
+ENDLESS = {
+    "arguments": [FunctionCallPiece(0, "{", "k", "mail"), *70 * [FunctionCallPiece(0, 1000 * " ")]],
+    "the first piece": [FunctionCallPiece(0, 70_000 * " ", "k", "mail")],
+    "calls": [FunctionCallPiece(number, "{}", "", "mail") for number in range(200)],
+}
+
+
+@pytest.mark.parametrize("pieces", ENDLESS.values(), ids=ENDLESS)
+async def test_calls_that_nobody_is_shown_have_an_end(pieces: list[FunctionCallPiece]) -> None:
     agent = ManualAgent()
     async with at_desk(agent) as (_, served):
         client = await served.client()
         await client.ask("go")
         turn = await agent.turn()
-        turn.say(FunctionCallPiece(0, "{", "k", "mail"), *70 * [FunctionCallPiece(0, 1000 * " ")])
+        turn.say(*pieces)
         response = await client.done()
 
     assert response["status"] == "failed"
