@@ -8,7 +8,13 @@ from unbroken.sessions.conversation import Conversation
 from unbroken.sessions.entries import CreateItem
 from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import ItemId
-from unbroken.sessions.items import ApprovalRequest, ApprovalResponse, FunctionCall, FunctionOutput
+from unbroken.sessions.items import (
+    ApprovalRequest,
+    ApprovalResponse,
+    FunctionCall,
+    FunctionOutput,
+    ToolCall,
+)
 
 __all__ = ["SessionLimits", "admit", "full"]
 
@@ -39,7 +45,7 @@ def admit(command: CreateItem, conversation: Conversation, limits: SessionLimits
     if conversation.size + item.size > limits.conversation_bytes or len(conversation) >= limits.items:
         raise full(limits)
     match item:
-        case FunctionCall() if conversation.call(item.call_id) is not None:
+        case FunctionCall() if _is_call(item.call_id, conversation):
             message = f"A function call {item.call_id!r} exists already."
             raise Refusal("item_id_taken", message, param="item.call_id")
         case FunctionOutput():
@@ -49,6 +55,12 @@ def admit(command: CreateItem, conversation: Conversation, limits: SessionLimits
         case _:
             pass
     return conversation.place(command.previous)
+
+
+def _is_call(call_id: str, conversation: Conversation) -> bool:
+    """Return whether models are shown a call of that id. Tools' calls go by their items'."""
+    tool = conversation.find(call_id)
+    return conversation.call(call_id) is not None or isinstance(tool, ToolCall | ApprovalRequest)
 
 
 def _check_output(output: FunctionOutput, conversation: Conversation) -> None:

@@ -22,6 +22,8 @@ __all__ = ["Round", "pair_of"]
 
 
 _MOST_HELD: Final = 64 * 1024
+_CALL_COST: Final = 512
+"""Characters that a call counts for beside its arguments."""
 
 
 @dataclass(slots=True)
@@ -116,30 +118,29 @@ class Round:
     def call(self, piece: FunctionCallPiece) -> FunctionCallPiece | ToolCallPiece | None:
         """Take in a piece of a call, and return what it is in the response; None: nothing to be shown."""
         number = piece.index
+        if number not in self._calls and number not in self._numbers:
+            self._begin(number, piece.name)
         call = self._calls.get(number)
-        if call is None and number not in self._numbers:
-            offer = self._offers.get(piece.name)
-            if offer is None:
-                self._numbers[number] = self.next
-                self.next += 1
-            else:
-                call = self._calls[number] = _Call(new_item_id(), offer)
-                self._parts.append(call)
-                call.parts.append(piece.arguments)
-                return (
-                    None
-                    if offer.tool.needs_approval
-                    else ToolCallPiece(call.item_id, piece.arguments, call.head)
-                )
         if call is None:
             ours = self._numbers[number]
             return FunctionCallPiece(ours, piece.arguments, call_id=piece.call_id, name=piece.name)
+        is_first = not call.parts
         call.parts.append(piece.arguments)
         if call.offer.tool.needs_approval:  # nobody else counts what isn't shown
-            self._held += len(piece.arguments)
+            self._held += len(piece.arguments) + (_CALL_COST if is_first else 0)
             if self._held > _MOST_HELD:
-                raise AgentError("The model wrote arguments without an end.")
-        return None if call.offer.tool.needs_approval else ToolCallPiece(call.item_id, piece.arguments)
+                raise AgentError("The model wrote calls without an end.")
+            return None
+        return ToolCallPiece(call.item_id, piece.arguments, call.head if is_first else None)
+
+    def _begin(self, number: int, name: str) -> None:
+        """Note what the agent's call *number* is of."""
+        if (offer := self._offers.get(name)) is None:
+            self._numbers[number] = self.next
+            self.next += 1
+        else:
+            call = self._calls[number] = _Call(new_item_id(), offer)
+            self._parts.append(call)
 
     def items(self, ended: Iterable[ToolEnded]) -> list[Prompted]:
         """Return the round as a model is shown it: what was said, and each call with what came of it."""

@@ -296,6 +296,19 @@ async def test_a_clients_function_of_the_same_name_is_the_clients() -> None:
     assert len(desk.runs) == 1
 
 
+async def test_a_clients_call_cant_have_the_id_of_a_tools_call() -> None:
+    """Models are shown both as function calls: the client's output would stand for the tool's result."""
+    async with at_desk() as (_, served):
+        client = await served.client()
+        await client.ask('/call weather {"city": "Ulm"}')
+        (call, _) = (await client.done())["output"]
+        item = {"type": "function_call", "call_id": call["id"], "name": "f", "arguments": "{}"}
+        await client.send({"type": "conversation.item.create", "item": item})
+        error = await client.error()
+
+    assert (error["code"], error["param"]) == ("item_id_taken", "item.call_id")
+
+
 async def test_no_tools_are_called_where_none_are_wanted() -> None:
     agent = ManualAgent()
     async with at_desk(agent) as (_, served):
@@ -570,13 +583,21 @@ async def test_nobody_is_asked_about_a_call_that_makes_no_sense() -> None:
     client.answers()
 
 
-async def test_arguments_that_nobody_is_shown_have_an_end() -> None:
+ENDLESS = {
+    "arguments": [FunctionCallPiece(0, "{", "k", "mail"), *70 * [FunctionCallPiece(0, 1000 * " ")]],
+    "the first piece": [FunctionCallPiece(0, 70_000 * " ", "k", "mail")],
+    "calls": [FunctionCallPiece(number, "{}", "", "mail") for number in range(200)],
+}
+
+
+@pytest.mark.parametrize("pieces", ENDLESS.values(), ids=ENDLESS)
+async def test_calls_that_nobody_is_shown_have_an_end(pieces: list[FunctionCallPiece]) -> None:
     agent = ManualAgent()
     async with at_desk(agent) as (_, served):
         client = await served.client()
         await client.ask("go")
         turn = await agent.turn()
-        turn.say(FunctionCallPiece(0, "{", "k", "mail"), *70 * [FunctionCallPiece(0, 1000 * " ")])
+        turn.say(*pieces)
         response = await client.done()
 
     assert response["status"] == "failed"

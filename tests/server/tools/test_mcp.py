@@ -117,6 +117,17 @@ async def test_a_call_can_be_stopped_and_others_go_on(tools: McpTools) -> None:
     assert await run(tools, "add", a=2, b=2) == "4"
 
 
+async def test_all_calls_end_when_the_connection_is_lost() -> None:
+    async with started(McpTarget("fake", " ".join(PROGRAM))) as tools:
+        hanging = asyncio.create_task(run(tools, "hang"))
+        await run(tools, "add", a=1, b=2)
+        with pytest.raises(ToolFailed, match="It may have done its work"):
+            await run(tools, "die")
+        async with asyncio.timeout(WAIT):
+            with pytest.raises(ToolFailed, match="It may have done its work"):
+                await hanging
+
+
 async def test_a_list_that_changes_is_taken_anew(tools: McpTools) -> None:
     assert await run(tools, "grow") == "grown"
     await until(lambda: "late.comer" in names(tools))
