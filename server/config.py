@@ -306,6 +306,11 @@ class Loaded:
                 f"{_label('python_agent', self.origins)} does nothing, as the agent is {settings.agent}. "
                 f"Set {_PREFIX}AGENT to python, or unset it."
             )
+        if settings.files_dir is not None and settings.files != "disk":
+            yield (
+                f"{_label('files_dir', self.origins)} does nothing, as files are {settings.files}. "
+                f"Set {_PREFIX}FILES to disk, or unset it."
+            )
 
 
 def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], cwd: Path) -> Loaded:
@@ -550,6 +555,11 @@ def _conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str,
         yield f"{_label('openai_background', origins)} needs {_PREFIX}OPENAI_API to be responses. Set it so."
     if sound("files_keep", "files_dir") and settings.files_keep and settings.files_dir is None:
         yield f"{_label('files_keep', origins)} needs a folder. Set {_PREFIX}FILES_DIR."
+    if sound("files_keep", "files") and settings.files_keep and settings.files == "memory":
+        yield (
+            f"{_label('files_keep', origins)} needs a disk, and {_label('files', origins)} is memory. "
+            "Unset either."
+        )
     if sound("fallbacks", "agent", "fallback_patience", "stall_timeout") and settings.fallbacks:
         yield from _chain_conflicts(settings, origins)
     if sound("overload_lag", "overload_lag_responses"):

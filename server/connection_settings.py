@@ -24,7 +24,9 @@ def _networks(entries: tuple[str, ...]) -> tuple[str, ...]:
     return entries
 
 
-_Rate = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+# Neither end of a float: what is kept of a rate are times, in seconds.
+_Rate = Annotated[float, Field(ge=0.001, le=1e9, allow_inf_nan=False)]
+_MOST_BYTES = 1 << 40
 
 
 class ConnectionSettings(BaseSettings):
@@ -42,13 +44,22 @@ class ConnectionSettings(BaseSettings):
         default=100, description="Messages a second of one connection, each fragment counted; more wait."
     )
     burst_messages: int = Field(
-        default=500, ge=1, description="Messages that may come at once before the rate holds them back."
+        default=500,
+        ge=1,
+        le=10**9,
+        description="Messages that may come at once before the rate holds them back.",
     )
     rate_bytes: Bytes = Field(
-        default=1 << 20, ge=1024, description="Bytes a second that one connection may send; more wait."
+        default=1 << 20,
+        ge=1024,
+        le=_MOST_BYTES,
+        description="Bytes a second that one connection may send; more wait.",
     )
     burst_bytes: Bytes = Field(
-        default=4 << 20, ge=1024, description="Bytes that may come at once before the rate holds them back."
+        default=4 << 20,
+        ge=1024,
+        le=_MOST_BYTES,
+        description="Bytes that may come at once before the rate holds them back.",
     )
     rate_pings: _Rate = Field(
         default=10,

@@ -32,6 +32,7 @@ import uvicorn
 
 from unbroken.server.config import StartupError
 from unbroken.server.limits import Rate
+from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.http_protocol import HttpProtocol
 from unbroken.server.transports.intake import IntakeLimits
 from unbroken.server.transports.protocol import WebSocketProtocol
@@ -260,12 +261,16 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: ASGIApp, sockets: list[socket.socket], settings: Settings) -> None:
+        proxies = Proxies(settings.trusted_proxies)
         super().__init__(
             uvicorn.Config(
                 app,
                 http=HttpProtocol.limited(
                     header_timeout=settings.handshake_timeout,
                     max_sockets=settings.max_connections + _OTHER_SOCKETS,
+                    max_address_sockets=settings.connections_per_address,
+                    # A proxy's are those of all its clients, whom nothing has told of yet.
+                    address_of=lambda peer: None if proxies.are_believed(peer) else proxies.client(peer),
                 ),
                 ws=WebSocketProtocol.limited(
                     _intake_of(settings), handshake_timeout=settings.handshake_timeout

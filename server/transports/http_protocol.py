@@ -7,9 +7,13 @@ that becomes a WebSocket.
 from __future__ import annotations
 
 from asyncio import TimerHandle, Transport
+from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from unbroken.server.transports.address import Address
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -33,6 +37,10 @@ class HttpProtocol(HttpToolsProtocol):
     max_sockets: ClassVar[int] = 21_000
     """Sockets of one listener, whatever is on them. One beyond is closed: an answer would cost as much."""
 
+    max_address_sockets: ClassVar[int] = 256
+    """Sockets of one address that have become no WebSocket, which is counted elsewhere. Else a single peer
+    could take all that there may be by saying nothing on them."""
+
     max_header_bytes: ClassVar[int] = 65536
     """Bytes of input that may come of a header, or of what stands behind and between the pieces of a body."""
 
@@ -46,15 +54,37 @@ class HttpProtocol(HttpToolsProtocol):
     rest_timeout: ClassVar[float] = 10.0
     """Seconds for what still comes of a request once it was answered, and until the next one begins."""
 
+    _sockets: ClassVar[Counter[Address]] = Counter()
+
     @classmethod
-    def limited(cls, *, header_timeout: float, max_sockets: int) -> type[HttpProtocol]:
-        """Return this class with these limits: uvicorn makes the instances."""
-        return type(cls.__name__, (cls,), {"header_timeout": header_timeout, "max_sockets": max_sockets})
+    def limited(
+        cls,
+        *,
+        header_timeout: float,
+        max_sockets: int,
+        max_address_sockets: int,
+        address_of: Callable[[str], Address | None],
+    ) -> type[HttpProtocol]:
+        """Return this class with these limits, and sockets of its own: uvicorn makes the instances."""
+        namespace = {
+            "header_timeout": header_timeout,
+            "max_sockets": max_sockets,
+            "max_address_sockets": max_address_sockets,
+            "address_of": staticmethod(address_of),
+            "_sockets": Counter(),
+        }
+        return type(cls.__name__, (cls,), namespace)
+
+    @staticmethod
+    def address_of(peer: str) -> Address | None:  # noqa: ARG004 - the signature is that of what takes its place
+        """Return which address a socket counts for, by who is at its other end. None: for none."""
+        return None
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._address: Address | None = None  # that the socket is counted for
         self._header_timer: TimerHandle | None = None  # None while no header is awaited
         self._header_bytes = 0  # since a request began, or since the latest piece of its body
         self._unread_timer: TimerHandle | None = None  # runs while the buffer is full
@@ -65,7 +95,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Note the beginning. uvicorn: takes sockets without limit."""
         super().connection_made(transport)
-        if len(self.connections) > self.max_sockets:
+        if len(self.connections) > self.max_sockets or not self._count_address():
             transport.abort()
         self._expect_header()
 
@@ -104,6 +134,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         super().on_body(body)
 
+    def handle_websocket_upgrade(self) -> None:
+        """Hand over to a WebSocket, or refuse to."""
+        super().handle_websocket_upgrade()
+        if self.transport.get_protocol() is not self:
+            self._forget_address()
+
     def pause_writing(self) -> None:
         """Note that the client doesn't read. uvicorn: waits for it as long as it likes."""
         super().pause_writing()
@@ -119,10 +155,29 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end."""
+        self._forget_address()
         self._forget_unread()
         self._forget_header()
         self._forget_rest()
         super().connection_lost(exc)
+
+    def _count_address(self) -> bool:
+        """Count the socket for its address, and return whether there is room for it."""
+        address = self.address_of(self.client[0]) if self.client else None
+        if address is None:
+            return True
+        if self._sockets[address] >= self.max_address_sockets:
+            return False
+        self._sockets[address] += 1
+        self._address = address
+        return True
+
+    def _forget_address(self) -> None:
+        address, self._address = self._address, None
+        if address is not None:
+            self._sockets[address] -= 1
+            if not self._sockets[address]:
+                del self._sockets[address]
 
     def _expect_header(self) -> None:
         self._header_bytes = 0

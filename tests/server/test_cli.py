@@ -140,6 +140,19 @@ def test_a_function_of_ones_own_that_is_not_asked_is_hinted_at(
     assert [(line["log_level"], line["hint"].startswith(hint)) for line in lines] == [("warning", True)]
 
 
+def test_a_folder_that_no_files_lie_in_is_hinted_at(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNBROKEN_FILES_DIR", "/srv/files")
+    hint = "UNBROKEN_FILES_DIR does nothing, as files are off. Set UNBROKEN_FILES to disk"
+
+    assert run("check-config") == 0
+    assert hint not in capsys.readouterr().err
+    monkeypatch.setenv("UNBROKEN_FILES", "off")
+    assert run("check-config") == 0
+    assert hint in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "UNBROKEN_OPENAI_BASE_URL"])
 @pytest.mark.parametrize("value", ["nonsense", "http://", "ftp://a/v1", "http://[x/v1", "http://a:b/v1"])
 def test_an_address_that_is_none_is_named_by_its_variable(

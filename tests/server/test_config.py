@@ -185,6 +185,12 @@ def test_a_name_like_no_other_is_told_where_to_look(tmp_path: Path) -> None:
         ({"UNBROKEN_MAX_FILE_BYTES": "9MiB"}, "is above UNBROKEN_MAX_TURN_FILE_BYTES"),
         ({"UNBROKEN_MAX_PRINCIPAL_FILE_BYTES": "4MiB"}, "is above UNBROKEN_MAX_PRINCIPAL_FILE_BYTES"),
         ({"UNBROKEN_FILES_KEEP": "true"}, "Set UNBROKEN_FILES_DIR"),
+        (
+            {"UNBROKEN_FILES_KEEP": "true", "UNBROKEN_FILES": "memory", "UNBROKEN_FILES_DIR": "/srv/files"},
+            "needs a disk, and UNBROKEN_FILES is memory",
+        ),
+        ({"UNBROKEN_RATE_MESSAGES": "1e-320"}, "should be greater than or equal to 0.001"),
+        ({"UNBROKEN_RATE_BYTES": "9" * 400}, "should be less than or equal to"),
         ({"UNBROKEN_MAX_FRAME_BYTES": "x" * 1000}, "a size such as 64KiB"),
     ],
 )

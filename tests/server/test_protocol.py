@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import logging
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -265,6 +266,29 @@ async def test_a_header_without_end_is_not_collected() -> None:
 
         assert await closed(reader) == b""
         writer.close()
+
+
+async def test_an_address_has_only_so_many_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that becomes a WebSocket isn't among them, and one that ends makes room."""
+    monkeypatch.setattr(QuickHttpProtocol, "address_of", staticmethod(str.encode))
+    monkeypatch.setattr(QuickHttpProtocol, "max_address_sockets", 2)
+    monkeypatch.setattr(QuickHttpProtocol, "header_timeout", 60.0)
+    counted: Counter[bytes] = Counter()
+    monkeypatch.setattr(QuickHttpProtocol, "_sockets", counted)
+    async with serving(echo) as served:
+        upgraded, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(UPGRADE)
+        await upgraded.readuntil(b"\r\n\r\n")
+        assert counted == {}
+        writers = [(await asyncio.open_connection("127.0.0.1", served.port))[1] for _ in range(2)]
+        reader, late = await asyncio.open_connection("127.0.0.1", served.port)
+        assert await closed(reader) == b""
+        assert counted == {b"127.0.0.1": 2}
+        for each in (late, *writers, writer):
+            each.close()
+        async with asyncio.timeout(5):
+            while counted or served.state.connections:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("is_answered", [True, False])
