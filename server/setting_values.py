@@ -111,10 +111,8 @@ def check_mcp_servers(values: tuple[str, ...]) -> tuple[str, ...]:
     for number, value in enumerate(values, 1):
         label, _, place = value.partition("=")
         if not (re.fullmatch(r"[A-Za-z0-9_-]{1,32}", label) and place.strip()) or label == "tools":
-            raise ValueError(
-                f"entry {number} should be label=address or label=command, such as docs=https://host/mcp; "
-                "the label `tools` is taken"
-            )
+            text = f"entry {number} should be label=address or label=command, such as docs=https://host/mcp"
+            raise ValueError(text + ("; the label `tools` is taken" if label == "tools" else ""))
         try:
             shlex.split(place)
         except ValueError:
