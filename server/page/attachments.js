@@ -1,6 +1,6 @@
 /** What is about to be sent along with a message: uploaded as soon as it is chosen, shown until it is sent. */
 
-import { button, element, make } from "./log.js";
+import { button, element, make } from "./elements.js";
 
 /**
  * A file that the server has.

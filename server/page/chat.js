@@ -2,7 +2,8 @@
 
 import { Attachments, thumbnail } from "./attachments.js";
 import { Conversation } from "./conversation.js";
-import { Log, element } from "./log.js";
+import { element } from "./elements.js";
+import { Log } from "./log.js";
 import { randomId } from "./realtime.js";
 
 const KEY = "unbroken.key";
@@ -34,6 +35,10 @@ const log = new Log({
     conversation.withdraw(id);
   },
   copy,
+  decide(request, approve) {
+    message.focus(); // the buttons are about to go
+    conversation.decide(request, approve);
+  },
   async picture(file, place) {
     const url = await attachments.picture(file.id);
     if (url !== null) place.replaceChildren(thumbnail(url, file.name));
@@ -50,6 +55,8 @@ const conversation = new Conversation({
     message: (id, text, delivery, previous, files) => log.message(id, text, delivery, previous, files),
     begin: (id) => log.begin(id),
     place: (id, item, previous) => log.place(id, item, previous),
+    call: (id, call, options) => log.call(id, call, options),
+    mark: (id, previous) => log.mark(id, previous),
     append: (item, text) => log.append(item, text),
     settle: (item, text) => log.settle(item, text),
     finish: (id, outcome) => log.finish(id, outcome),
@@ -182,7 +189,7 @@ let needsShortLived = false;
 function showConnection(state) {
   clearInterval(counting);
   needsKey = state.phase === "stopped" && (state.code === NO_KEY || state.code === NOT_THIS_KIND);
-  needsShortLived = state.code === NOT_THIS_KIND;
+  needsShortLived = state.phase === "stopped" && state.code === NOT_THIS_KIND;
   const [text, label] = connectionWords(state);
   element("connection").dataset.phase = state.phase;
   // Set only when it changes: it is read out.

@@ -9,6 +9,7 @@
  * the next when the last is answered, so that each answer is to one message.
  */
 
+import { Calls, isCall } from "./calls.js";
 import { Outbox } from "./outbox.js";
 import { LOST, outcomeOf, outcomeOfItem } from "./outcome.js";
 import { RealtimeClient, randomId } from "./realtime.js";
@@ -29,7 +30,12 @@ import { RealtimeClient, randomId } from "./realtime.js";
  *   Its files may be left out when they were shown before.
  * @property {(id: string) => void} begin A response has begun.
  * @property {(id: string, item: string, previous?: string) => void} place The output of response *id* is
- *   *item*, behind *previous*. An item that was whole from the start is its own response.
+ *   now *item*, behind *previous*. An item that was whole from the start is its own response.
+ * @property {(id: string, call: import("./calls.js").Call,
+ *   options?: {response?: string, previous?: string, delivery?: string}) => void} call
+ *   Show a call, or a change of it: as the next thing of *response*, behind the item *previous*. *delivery* is how
+ *   the user's decision on it is on its way.
+ * @property {(id: string, previous?: string) => void} mark There is an item that isn't shown, behind *previous*.
  * @property {(item: string, text: string) => void} append
  * @property {(item: string, text: string) => void} settle This is the whole text.
  * @property {(id: string, outcome: import("./outcome.js").Outcome) => void} finish A response has ended.
@@ -46,6 +52,7 @@ const MAX_BYTES = 60_000;
 /** Refusals that are no verdict on the message: it is worth sending again, a little later. */
 const PASSING = new Set(["input_queue_full", "server_full", "server_draining", "response_queue_full"]);
 const ACTIVE = "conversation_already_has_active_response";
+const ANSWERED = "approval_answered";
 const PATIENCE = 3_000;
 /** @type {{id: string, text: string, files: import("./attachments.js").Attached[]}} */
 const NOTHING = { id: "", text: "", files: [] };
@@ -84,8 +91,9 @@ export class Conversation {
   #flying = null;
   /** Whether everything that happened before this connection has been seen. */
   #isCaughtUp = false;
-  /** @type {Map<string, string | null>} Responses in progress, each with its output item, once begun. */
+  /** @type {Map<string, Set<string>>} Responses in progress, each with the items that are its output so far. */
   #running = new Map();
+  #calls = new Calls();
   /** @type {Set<string>} Requests whose message was refused: an answer to them would be to nothing. */
   #void = new Set();
   /** @type {Set<string>} Events of this connection whose answer matters. */
@@ -93,10 +101,10 @@ export class Conversation {
   #wantsStop = false;
   /** Whether this connection has been told so. */
   #hasSentStop = false;
-  /** The last message of a user, and the last answer's item: what a retry is about. */
+  /** The last message of a user, and what was said in answer to it: what a retry is about. */
   #asked = NOTHING;
-  /** @type {string | null} */
-  #answer = null;
+  /** @type {string[]} Messages alone: what was called has happened, and the model is to know. */
+  #answer = [];
   #hasAsked = false;
 
   // What the user does.
@@ -111,8 +119,17 @@ export class Conversation {
     const bytes = new TextEncoder().encode(JSON.stringify(text)).length;
     if (bytes > MAX_BYTES) return `The message is too long: ${bytes} bytes of at most ${MAX_BYTES}.`;
     const id = `msg_${randomId(16)}`;
-    this.#put({ id, text, files, request: randomId(12), drop: null, sent: false, accepted: false });
+    this.#put({ id, text, files, request: randomId(12), drop: [], sent: false, accepted: false });
     return null;
+  }
+
+  /** @param {string} request @param {boolean} approve Whether the call that asks for approval may be made. */
+  decide(request, approve) {
+    if (this.#calls.get(request)?.state !== "asked" || this.#decision(request) !== undefined) return;
+    if (this.#outbox.size >= MAX_WAITING) return this.#view.notice(`${MAX_WAITING} messages are waiting already.`);
+    const approval = { request, approve };
+    const id = `apr_${randomId(16)}`;
+    this.#put({ id, text: "", request: randomId(12), drop: [], sent: false, accepted: false, approval });
   }
 
   /** Have the last message answered again. */
@@ -122,7 +139,7 @@ export class Conversation {
     // In another session than it was asked in, it has to be said again.
     if (id === "") return;
     if (!this.#hasAsked) this.say(text, files);
-    else this.#put({ id, text, files, request: randomId(12), drop: this.#answer, sent: false, accepted: true });
+    else this.#put({ id, text, files, request: randomId(12), drop: [...this.#answer], sent: false, accepted: true });
   }
 
   /** Stop the answer, also one that hasn't begun. Without a connection: as soon as there is one. */
@@ -180,13 +197,16 @@ export class Conversation {
   /** @param {boolean} hadInput */
   #ended(hadInput) {
     for (const id of this.#running.keys()) this.#view.finish(id, LOST);
+    for (const { id, call } of this.#calls.lost()) this.#view.call(id, call);
+    // What was asked there can't be answered anywhere else.
+    for (const entry of this.#outbox) if (entry.approval) this.#outbox.remove(entry);
     for (const entry of this.#outbox) if (entry.accepted) this.#view.remove(entry.id);
     if (hadInput) this.#view.divide();
     this.#reset();
     for (const entry of this.#outbox) {
       // Nobody has it, or will answer it: it goes to the new session, as if it hadn't been sent.
       entry.accepted = entry.sent = false;
-      entry.drop = null;
+      entry.drop = [];
       this.#show(entry);
     }
     this.#outbox.save();
@@ -196,14 +216,15 @@ export class Conversation {
     const entry = this.#flying;
     if (entry === null) return;
     this.#outbox.remove(entry);
-    this.#view.message(entry.id, entry.text, "refused");
+    this.#showRefused(entry);
     this.#view.notice("The server takes no message of this length.");
   }
 
   #reset() {
     this.#running.clear();
+    this.#calls.clear();
     this.#wantsStop = false;
-    this.#answer = null;
+    this.#answer = [];
     this.#hasAsked = false;
   }
 
@@ -214,31 +235,44 @@ export class Conversation {
     "conversation.item.added": ({ item, previous_item_id: previous }) => {
       if (item.role === "user") this.#heard(item, previous);
       else if (item.role === "assistant") this.#view.place(item.id, item.id, previous);
+      else if (!isCall(item)) this.#view.mark(item.id, previous);
+      const change = this.#calls.note(item, false);
+      this.#called(change, change?.id === item.id ? { previous } : {}); // else it is about another item
+      if (item.type === "mcp_approval_response") this.#decided(item.id);
     },
-    "conversation.item.done": ({ item, previous_item_id: previous }) => {
+    "conversation.item.done": ({ item }) => {
+      if (isCall(item)) this.#called(this.#calls.note(item, true));
       if (item.role !== "assistant") return;
-      const isOwn = [...this.#running.values()].includes(item.id);
+      const isOwn = [...this.#running.values()].some((items) => items.has(item.id));
       this.#view.settle(item.id, item.content[0]?.text ?? "");
-      this.#answer = item.id;
+      this.#answer.push(item.id);
       // Of a response whose end isn't told again: it is from before what the log holds.
       if (!isOwn) this.#view.finish(item.id, outcomeOfItem(item.status));
     },
-    "conversation.item.deleted": ({ item_id: id }) => this.#view.remove(id),
+    "conversation.item.deleted": ({ item_id: id }) => {
+      this.#calls.forget(id);
+      this.#view.remove(id);
+    },
     "conversation.item.retrieved": () => {},
     "response.created": ({ response }) => {
       this.#acknowledge(response);
       if (response.conversation_id === undefined) return; // beside the conversation, or over already
-      this.#running.set(response.id, null);
-      this.#answer = null;
+      this.#running.set(response.id, new Set());
+      this.#answer = [];
       this.#view.begin(response.id);
       this.#advance();
     },
     "response.output_item.added": ({ response_id: id, item }) => {
-      // A function call is for whoever runs the function: another connection, or the server itself.
-      if (item.type !== "message" || !this.#running.has(id)) return;
-      this.#running.set(id, item.id);
-      this.#view.place(id, item.id);
+      const items = this.#running.get(id);
+      if (items === undefined) return;
+      items.add(item.id);
+      if (item.type === "message") this.#view.place(id, item.id);
+      else this.#called(this.#calls.note(item, false), { response: id });
     },
+    "response.mcp_call_arguments.done": ({ item_id: id, arguments: args }) => {
+      this.#called(this.#calls.change(id, { args }));
+    },
+    "response.mcp_call.in_progress": ({ item_id: id }) => this.#called(this.#calls.change(id, { state: "running" })),
     "response.output_text.delta": ({ item_id: item, delta }) => this.#view.append(item, delta),
     "response.output_text.done": ({ item_id: item, text }) => this.#view.settle(item, text),
     "response.done": ({ response }) => {
@@ -255,8 +289,9 @@ export class Conversation {
   #heard(item, previous) {
     const { text, files } = read(item.content);
     this.#view.message(item.id, text, "sent", previous, files);
+    this.#calls.goOn();
     this.#asked = { id: item.id, text, files };
-    this.#answer = null;
+    this.#answer = [];
     this.#hasAsked = true;
     const entry = this.#outbox.find(({ id }) => id === item.id);
     if (entry === undefined) return;
@@ -264,13 +299,55 @@ export class Conversation {
     this.#outbox.save();
   }
 
+  /**
+   * @param {import("./calls.js").Change | null} change
+   * @param {{response?: string, previous?: string}} [options]
+   */
+  #called(change, options) {
+    if (change === null) return;
+    const entry = change.call.state === "asked" ? this.#decision(change.id) : undefined;
+    if (entry === undefined) this.#view.call(change.id, change.call, options);
+    else this.#showDecision(entry, change.call, options);
+  }
+
+  /** @param {string} id An answer to a request for approval, by whomever. */
+  #decided(id) {
+    const entry = this.#outbox.find((each) => each.id === id);
+    if (entry === undefined) return;
+    this.#accept(entry);
+    this.#advance();
+  }
+
+  /** @param {Entry} entry Of a decision that the server has. */
+  #accept(entry) {
+    entry.accepted = true;
+    if (entry === this.#flying) this.#flying = null;
+    // Who decides last has the model go on: it gets to know all results at once.
+    if (this.#calls.isWaiting) this.#outbox.remove(entry);
+    else this.#outbox.save();
+  }
+
+  /** @param {string} request @returns {Entry | undefined} The decision on it that is on its way. */
+  #decision(request) {
+    return this.#outbox.find(({ approval }) => approval?.request === request);
+  }
+
   /** @param {any} response */
   #acknowledge(response) {
     const request = response.metadata?.request;
-    const entry = this.#outbox.find((each) => each.request === request);
+    const isTaken = response.conversation_id !== undefined;
+    // Whatever was asked for by others after a decision acts on it, too.
+    const entry =
+      this.#outbox.find((each) => each.request === request) ??
+      this.#outbox.find(({ accepted, approval }) => isTaken && accepted && this.#isKnown(approval));
     if (entry !== undefined) this.#outbox.remove(entry);
     if (entry === this.#flying) this.#flying = null;
     if (this.#void.delete(request)) this.client.send({ type: "response.cancel", response_id: response.id });
+  }
+
+  /** @param {import("./outbox.js").Approval | undefined} approval @returns {boolean} Whether the log has told of it. */
+  #isKnown(approval) {
+    return approval !== undefined && this.#calls.get(approval.request)?.state !== "asked";
   }
 
   /** @param {{code: string, message: string, event_id?: string}} error */
@@ -295,7 +372,9 @@ export class Conversation {
   #refused(entry, part, error) {
     if (part === "drop") return; // it is gone already
     if (part === "item" && error.code === "item_id_taken") {
-      entry.accepted = true; // by us: nobody else could know the id
+      // By us: nobody else could know the id.
+      if (entry.approval) this.#accept(entry);
+      else entry.accepted = true;
     } else if (error.code === ACTIVE) {
       // Another tab was faster. A refusal is remembered under its name, so ask under another.
       entry.request = randomId(12);
@@ -308,10 +387,10 @@ export class Conversation {
     } else {
       this.#outbox.remove(entry);
       if (part === "item") {
-        this.#void.add(entry.request); // it is on its way already
-        this.#view.message(entry.id, entry.text, "refused");
+        if (!entry.approval) this.#void.add(entry.request); // it is on its way already
+        this.#showRefused(entry);
       }
-      this.#view.notice(error.message);
+      if (error.code !== ANSWERED) this.#view.notice(error.message); // the line says so
     }
     this.#advance();
   }
@@ -357,20 +436,31 @@ export class Conversation {
     this.#flying = entry;
     entry.sent = true;
     this.#outbox.save(); // also after a reload, it can't be taken back
-    const { id, text, request, drop } = entry;
+    const { id, text, request, drop, approval } = entry;
     if (!entry.accepted) {
       this.#show(entry);
+      if (approval) {
+        const { request: approval_request_id, approve } = approval;
+        const item = { id, type: "mcp_approval_response", approval_request_id, approve };
+        // Whether an answer is due is known when the server has taken it.
+        return this.#send({ type: "conversation.item.create", item }, request, "item");
+      }
       const item = { id, type: "message", role: "user", content: written(text, entry.files ?? []) };
       this.#send({ type: "conversation.item.create", item }, request, "item");
     }
-    if (drop !== null) this.#send({ type: "conversation.item.delete", item_id: drop }, request, "drop");
+    for (const item_id of drop) this.#send({ type: "conversation.item.delete", item_id }, request, "drop", item_id);
     // The metadata comes back with the response: so it is known which one answers this.
     this.#send({ type: "response.create", response: { metadata: { request } } }, request, "response");
   }
 
-  /** @param {object} event @param {string} request @param {string} part */
-  #send(event, request, part) {
-    this.client.send({ ...event, event_id: `${request}.${part}`, unbroken: { message_id: request } });
+  /**
+   * @param {object} event
+   * @param {string} request
+   * @param {string} part
+   * @param {string} [name] Of the event among all of its type.
+   */
+  #send(event, request, part, name = request) {
+    this.client.send({ ...event, event_id: `${request}.${part}`, unbroken: { message_id: name } });
   }
 
   #sendStop() {
@@ -393,7 +483,35 @@ export class Conversation {
 
   /** @param {Entry} entry */
   #show(entry) {
+    if (entry.approval) {
+      const call = this.#calls.get(entry.approval.request);
+      // After a reload, the log has yet to tell what was asked.
+      if (call !== undefined) this.#showDecision(entry, call);
+      return;
+    }
     this.#view.message(entry.id, entry.text, entry.sent ? "sending" : "queued", undefined, entry.files ?? []);
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {import("./calls.js").Call} call
+   * @param {{response?: string, previous?: string}} [options]
+   */
+  #showDecision({ approval, sent }, call, options) {
+    if (approval === undefined) return;
+    const delivery = sent ? "Sending" : "Waits to be sent";
+    this.#view.call(
+      approval.request,
+      { ...call, state: approval.approve ? "allowed" : "refused" },
+      { ...options, delivery },
+    );
+  }
+
+  /** @param {Entry} entry */
+  #showRefused({ id, text, approval }) {
+    if (approval === undefined) return this.#view.message(id, text, "refused");
+    const call = this.#calls.get(approval.request);
+    if (call !== undefined) this.#view.call(approval.request, call);
   }
 
   #refresh() {

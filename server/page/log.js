@@ -5,14 +5,25 @@
  * much is shown: tokens are collected, and added to the end of their answer once per frame.
  */
 
+import { CallLine } from "./callline.js";
+import { button, element, make } from "./elements.js";
+
 /**
- * @typedef {object} Shown A message or an answer.
+ * @typedef {object} Shown A message, a part of an answer, or a call.
  * @property {HTMLLIElement} node
  * @property {HTMLElement} body
  * @property {HTMLElement} tools Below the text: what became of it, and what can be done.
  * @property {string} text All of it, also what the next frame will show.
  * @property {string} waiting What the next frame will add.
  * @property {Text | null} tail Where it is added.
+ * @property {string | null} item What it shows; null: an answer that hasn't said anything yet.
+ * @property {CallLine | null} line Of a call.
+ */
+
+/**
+ * @typedef {object} Answer A response that runs.
+ * @property {Shown} tail Where its next words will be: always behind the rest.
+ * @property {Shown[]} parts Before that.
  */
 
 /**
@@ -20,6 +31,7 @@
  * @property {() => void} retry
  * @property {(id: string) => void} withdraw
  * @property {(text: string) => Promise<boolean>} copy
+ * @property {(request: string, approve: boolean) => void} decide On a call that waits for approval.
  * @property {(file: import("./attachments.js").Attached, place: HTMLElement) => void} picture Show an image there.
  */
 
@@ -28,6 +40,8 @@ const BLOCK = 2_000;
 /** Pixels from the end that still count as being there. */
 const NEAR = 48;
 const ANNOUNCE_AFTER = 300;
+/** What calls come to that is read out at once; the rest with the answer. */
+const SAID = new Set(["running", "allowed", "refused"]);
 
 export class Log {
   /** @param {Actions} actions */
@@ -52,6 +66,8 @@ export class Log {
   #section;
   /** @type {Map<string, Shown>} By item and by response. Of the current session. */
   #shown = new Map();
+  /** @type {Map<string, Answer>} By response. */
+  #answers = new Map();
   /** @type {Set<Shown>} What the next frame has to add to. */
   #growing = new Set();
   #isFrameDue = false;
@@ -65,6 +81,7 @@ export class Log {
   clear() {
     for (const [id, { node }] of this.#shown) if (this.#section.contains(node)) this.#shown.delete(id);
     this.#growing.clear();
+    this.#answers.clear();
     this.#section.replaceChildren();
     this.#settleWelcome();
   }
@@ -78,6 +95,7 @@ export class Log {
 
   divide() {
     for (const shown of this.#growing) this.#grow(shown);
+    this.#answers.clear();
     const line = make("p", "ended");
     line.textContent = "This conversation has ended on the server; it may have been restarted. A new one begins here.";
     this.#sections.append(line);
@@ -125,11 +143,10 @@ export class Log {
 
   /** @param {string} id */
   begin(id) {
-    const answer = this.#shown.get(id) ?? this.#add(id, "answer", "Answer");
-    if (answer.node.parentElement === null) answer.node.dataset.loose = "";
-    answer.node.dataset.status = "running";
-    answer.node.setAttribute("aria-busy", "true");
-    this.#put(answer);
+    const tail = this.#shown.get(id) ?? this.#add(id, "answer", "Answer");
+    this.#answers.set(id, { tail, parts: [] });
+    this.#run(tail);
+    this.#put(tail);
     this.#noRetry();
     this.#announce("Answering.");
     this.#settleWelcome();
@@ -137,11 +154,47 @@ export class Log {
 
   /** @param {string} id @param {string} item @param {string} [previous] */
   place(id, item, previous) {
-    const answer = this.#shown.get(id) ?? this.#shown.get(item) ?? this.#add(id, "answer", "Answer");
-    this.#shown.set(item, answer);
-    delete answer.node.dataset.loose;
-    this.#put(answer, previous);
+    const answer = this.#answers.get(id);
+    if (answer !== undefined && answer.tail.item !== null && answer.tail.item !== item) this.#goOn(id, answer);
+    const shown = answer?.tail ?? this.#shown.get(item) ?? this.#add(id, "answer", "Answer");
+    shown.item = item;
+    this.#shown.set(item, shown);
+    delete shown.node.dataset.loose;
+    this.#put(shown, previous);
     this.#settleWelcome();
+  }
+
+  /**
+   * @param {string} id
+   * @param {import("./calls.js").Call} call
+   * @param {{response?: string, previous?: string, delivery?: string}} [options]
+   */
+  call(id, call, { response, previous, delivery } = {}) {
+    const isNew = !this.#shown.has(id);
+    const shown = this.#shown.get(id) ?? this.#addCall(id);
+    const { line, node } = shown;
+    if (line === null) return;
+    const before = line.words;
+    line.show(call, delivery);
+    const answer = response === undefined ? undefined : this.#answers.get(response);
+    if (answer !== undefined && isNew) {
+      if (answer.tail.item !== null) this.#goOn(response ?? "", answer);
+      answer.parts.push(shown);
+      answer.tail.node.before(node);
+    }
+    this.#put(shown, previous);
+    if (previous !== undefined) this.#follows(shown);
+    if (SAID.has(call.state) && line.words !== before) this.#announce(line.words);
+    this.#settleWelcome();
+  }
+
+  /** @param {string} id @param {string} [previous] An item that isn't shown, but that others may stand behind. */
+  mark(id, previous) {
+    if (this.#shown.has(id)) return;
+    const mark = this.#new(make("li", ""), make("div", ""), make("div", ""));
+    mark.node.hidden = true;
+    this.#shown.set(id, mark);
+    this.#put(mark, previous);
   }
 
   /** @param {string} item @param {string} text */
@@ -164,20 +217,17 @@ export class Log {
   finish(id, { status, text, canRetry }) {
     const answer = this.#shown.get(id);
     if (answer === undefined) return;
-    this.#grow(answer);
-    answer.node.dataset.status = status;
-    answer.node.removeAttribute("aria-busy");
-    /** @type {Node[]} */
-    const tools = [];
-    if (text) tools.push(make("span", "outcome", text));
-    if (answer.text) tools.push(this.#copyButton(answer));
+    const parts = this.#answers.get(id)?.parts ?? [];
+    this.#answers.delete(id);
+    if (answer.item === null && text === "" && parts.length > 0) this.remove(id); // it ended with a call
+    else this.#end(answer, status, text);
     if (canRetry) {
       this.#noRetry();
       this.#retry = button("Try again", () => this.#actions.retry());
-      tools.push(this.#retry);
+      answer.tools.append(this.#retry);
     }
-    answer.tools.replaceChildren(...tools);
-    this.#announce(`${answer.text} ${text}`);
+    const said = [...parts, answer].map(({ line, text }) => line?.words ?? text);
+    this.#announce([...said, text].join(" "));
     this.#nextFrame();
   }
 
@@ -194,16 +244,65 @@ export class Log {
     this.#nextFrame();
   }
 
+  /** @param {Shown} tail Something may be said there. */
+  #run({ node }) {
+    if (node.parentElement === null) node.dataset.loose = "";
+    node.dataset.status = "running";
+    node.setAttribute("aria-busy", "true");
+  }
+
+  /** @param {Shown} answer @param {import("./outcome.js").Status} status @param {string} text */
+  #end(answer, status, text) {
+    this.#grow(answer);
+    answer.node.dataset.status = status;
+    answer.node.removeAttribute("aria-busy");
+    /** @type {Node[]} */
+    const tools = [];
+    if (text) tools.push(make("span", "outcome", text));
+    if (answer.text) tools.push(this.#copyButton(answer));
+    answer.tools.replaceChildren(...tools);
+  }
+
+  /** @param {string} id @param {Answer} answer What it said last is whole: more comes behind it. */
+  #goOn(id, answer) {
+    const whole = answer.tail;
+    this.#end(whole, "completed", "");
+    answer.parts.push(whole);
+    answer.tail = this.#add(id, "answer", "Answer");
+    this.#run(answer.tail);
+    whole.node.after(answer.tail.node);
+  }
+
+  /** @param {Shown} part Of an answer: what will be said next stays behind it, wherever that has been put. */
+  #follows(part) {
+    for (const { tail, parts } of this.#answers.values()) {
+      const isApart = tail.item === null && part.node.nextElementSibling !== tail.node;
+      if (parts.at(-1) === part && isApart) part.node.after(tail.node);
+    }
+  }
+
+  /** @param {string} id @returns {Shown} */
+  #addCall(id) {
+    const line = new CallLine((approve) => this.#actions.decide(id, approve));
+    const shown = { ...this.#new(line.node, make("div", ""), line.tools), line };
+    this.#shown.set(id, shown);
+    return shown;
+  }
+
   /** @param {string} id @param {"user" | "answer"} kind @param {string} who @returns {Shown} */
   #add(id, kind, who) {
     const node = make("li", `message ${kind}`);
     const body = make("div", "text");
     const tools = make("div", "tools");
     node.append(make("span", "unseen", `${who}: `), body, tools);
-    /** @type {Shown} */
-    const shown = { node, body, tools, text: "", waiting: "", tail: null };
+    const shown = this.#new(node, body, tools);
     this.#shown.set(id, shown);
     return shown;
+  }
+
+  /** @param {HTMLLIElement} node @param {HTMLElement} body @param {HTMLElement} tools @returns {Shown} */
+  #new(node, body, tools) {
+    return { node, body, tools, text: "", waiting: "", tail: null, item: null, line: null };
   }
 
   /**
@@ -319,7 +418,7 @@ export class Log {
   }
 
   #settleWelcome() {
-    const isEmpty = this.#sections.querySelector("li, .ended") === null && this.#pending.firstChild === null;
+    const isEmpty = this.#sections.querySelector("li:not([hidden]), .ended") === null && this.#pending.firstChild === null;
     element("welcome").hidden = !isEmpty;
   }
 
@@ -330,27 +429,4 @@ export class Log {
     this.#sections.append(section);
     return section;
   }
-}
-
-/** @param {string} id @returns {HTMLElement} */
-export function element(id) {
-  const found = document.getElementById(id);
-  if (found === null) throw new Error(`the page has no #${id}`);
-  return found;
-}
-
-/** @template {keyof HTMLElementTagNameMap} K @param {K} name @param {string} className @param {string} [text] */
-export function make(name, className, text = "") {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text) made.textContent = text;
-  return made;
-}
-
-/** @param {string} label @param {() => void} act */
-export function button(label, act) {
-  const made = make("button", "small", label);
-  made.type = "button";
-  made.addEventListener("click", act);
-  return made;
 }

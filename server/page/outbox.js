@@ -3,17 +3,20 @@
  */
 
 /**
- * A message on its way, or a wish to have the last one answered again.
+ * A message on its way, a wish to have the last one answered again, or a decision.
  *
  * @typedef {object} Entry
  * @property {string} id Of the item.
  * @property {string} text
  * @property {import("./attachments.js").Attached[]} [files]
  * @property {string} request Names the wish for an answer.
- * @property {string | null} drop An answer to remove first.
+ * @property {string[]} drop Of an answer: what to remove first.
  * @property {boolean} sent Whether the server may have it.
  * @property {boolean} accepted Whether the server is known to have the item.
+ * @property {Approval} [approval] What it decides.
  */
+
+/** @typedef {{request: string, approve: boolean}} Approval An answer to the item *request*. */
 
 /** @typedef {{get(name: string): string | null, set(name: string, value: string | null): void}} Storage */
 
@@ -74,7 +77,10 @@ export class Outbox {
 /** @param {string | null} saved @returns {Entry[]} */
 function restore(saved) {
   try {
-    return saved === null ? [] : JSON.parse(saved);
+    /** @type {any[]} */
+    const entries = saved === null ? [] : JSON.parse(saved);
+    // Pages of before named one item to drop, or null.
+    return entries.map((entry) => ({ ...entry, drop: [entry.drop ?? []].flat() }));
   } catch {
     return [];
   }

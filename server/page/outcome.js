@@ -22,7 +22,8 @@ export const LOST = {
 export function outcomeOf({ status, status_details: details, output, unbroken }) {
   switch (status) {
     case "completed":
-      return output.length > 0
+      // Tools alone are no answer: something was to be said with what they gave.
+      return output.some((/** @type {any} */ item) => item.type !== "mcp_call")
         ? { status, text: "", canRetry: false }
         : { status, text: "The answer is empty.", canRetry: true };
     case "cancelled":

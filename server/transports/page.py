@@ -18,7 +18,18 @@ _FILES: Final = {
     "/page/chat.css": ("chat.css", "text/css; charset=utf-8"),
     **{
         f"/page/{name}.js": (f"{name}.js", _SCRIPT)
-        for name in ("attachments", "chat", "conversation", "log", "outbox", "outcome", "realtime")
+        for name in (
+            "attachments",
+            "callline",
+            "calls",
+            "chat",
+            "conversation",
+            "elements",
+            "log",
+            "outbox",
+            "outcome",
+            "realtime",
+        )
     },
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
     "/favicon.ico": ("icon.svg", "image/svg+xml"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -14,9 +15,11 @@ from typing import IO, Final
 
 from playwright.async_api import BrowserContext, ConsoleMessage, Error, Locator, Page, expect
 
-__all__ = ["CHROMIUM", "Chat", "Server", "chromium_path"]
+__all__ = ["CHROMIUM", "CONTRASTS", "TOOLS", "Chat", "Server", "chromium_path", "twin_of"]
 
 REPOSITORY: Final = Path(__file__).parents[2]
+TOOLS: Final = "tests.page.tools:TOOLS"
+"""What a server is given as its tools."""
 CHROMIUM: Final = (
     "--no-sandbox",
     "--disable-gpu",
@@ -131,6 +134,8 @@ class Chat:
         self.answers = page.locator("#sections .answer")
         self.texts = page.locator("#sections .answer .text")
         self.running = page.locator("#sections .answer[data-status=running]")
+        self.calls = page.locator("#sections .call")
+        self.states = page.locator("#sections .call .state")
 
     @classmethod
     async def open(cls, context: BrowserContext, port: int) -> Chat:
@@ -188,5 +193,63 @@ class Chat:
             for text in await self.page.locator("#sections li .text, #sections .ended").all_text_contents()
         ]
 
+    async def flow(self) -> Sequence[str]:
+        """Return everything shown, from top to bottom; calls as ``name: state``."""
+        await self.is_drawn()
+        lines: list[str] = await self.page.locator("#sections li.message").evaluate_all(
+            """(nodes) => nodes.map((node) => node.classList.contains("call")
+                ? [".name", ".state"].map((part) => node.querySelector(part).textContent).join(": ")
+                : node.querySelector(".text").textContent)"""
+        )
+        return lines
+
     def button(self, name: str) -> Locator:
         return self.page.get_by_role("button", name=name, exact=True)
+
+
+async def twin_of(chat: Chat, context: BrowserContext, port: int) -> Chat:
+    """Open another tab on the same session, by way of another port."""
+    copied = await chat.page.evaluate(
+        "[['localStorage', 'unbroken.key', localStorage['unbroken.key']],"
+        " ['sessionStorage', 'unbroken.resume', sessionStorage['unbroken.resume']]]"
+    )
+    page = await context.new_page()
+    await page.add_init_script(
+        f"for (const [store, name, value] of {json.dumps(copied)}) window[store][name] = value;"
+    )
+    twin = Chat(page)
+    await page.goto(f"http://127.0.0.1:{port}/")
+    return twin
+
+
+CONTRASTS: Final = """() => {
+    const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+    const rgba = (color) => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = color;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const behind = (node) => {
+        for (let each = node; each; each = each.parentElement) {
+            const color = rgba(getComputedStyle(each).backgroundColor);
+            if (color[3] === 255) return color;
+        }
+        return [255, 255, 255, 255];
+    };
+    const light = (color) => {
+        const [r, g, b] = color.slice(0, 3).map((value) => value / 255)
+            .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    return [...document.querySelectorAll("body *")]
+        .filter((node) => node.checkVisibility() && [...node.childNodes].some((child) =>
+            child.nodeType === Node.TEXT_NODE && child.data.trim()) || node.placeholder)
+        .map((node) => {
+            const one = light(rgba(getComputedStyle(node).color));
+            const other = light(behind(node));
+            const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+            return [node.textContent.slice(0, 30), ratio];
+        });
+}"""
+"""The contrast of each text that is seen, as WCAG counts it, with its beginning."""

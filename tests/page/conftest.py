@@ -9,7 +9,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, async_playwright
 
 from tests.fakes.proxy import Proxy
-from tests.page.browser import CHROMIUM, Chat, Server, chromium_path
+from tests.page.browser import CHROMIUM, TOOLS, Chat, Server, chromium_path
 
 # One server and one browser for all, each test with a context of its own: as separate as two people.
 LOOP: Final = "package"
@@ -19,6 +19,15 @@ LOOP: Final = "package"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that no test ends."""
     server = Server(tmp_path_factory.mktemp("server") / "log")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="package")
+def tool_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with tools, that no test ends."""
+    server = Server(tmp_path_factory.mktemp("tools") / "log", UNBROKEN_TOOLS=TOOLS)
     server.start()
     yield server
     server.kill()

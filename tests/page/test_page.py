@@ -12,7 +12,7 @@ from playwright.async_api import Browser, BrowserContext, Page, expect
 from websockets.asyncio.client import connect
 
 from tests.fakes.proxy import Proxy
-from tests.page.browser import Chat, Server
+from tests.page.browser import CONTRASTS, Chat, Server, twin_of
 from unbroken.server.agents.scripted import answer_to
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="package")]
@@ -22,21 +22,6 @@ async def stopped(chat: Chat) -> None:
     await chat.is_idle()
     await expect(chat.answers.last).to_have_attribute("data-status", "cancelled")
     await expect(chat.answers.last).to_contain_text("Stopped.")
-
-
-async def twin_of(chat: Chat, context: BrowserContext, port: int) -> Chat:
-    """Open another tab on the same session, by way of another port."""
-    copied = await chat.page.evaluate(
-        "[['localStorage', 'unbroken.key', localStorage['unbroken.key']],"
-        " ['sessionStorage', 'unbroken.resume', sessionStorage['unbroken.resume']]]"
-    )
-    page = await context.new_page()
-    await page.add_init_script(
-        f"for (const [store, name, value] of {json.dumps(copied)}) window[store][name] = value;"
-    )
-    twin = Chat(page)
-    await page.goto(f"http://127.0.0.1:{port}/")
-    return twin
 
 
 # Talking.
@@ -946,38 +931,6 @@ async def test_everything_has_a_name(chat: Chat) -> None:
     assert await page.locator("[tabindex]:not([tabindex='0'])").count() == 0
 
 
-_CONTRASTS = """() => {
-    const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-    const rgba = (color) => {
-        canvas.clearRect(0, 0, 1, 1);
-        canvas.fillStyle = color;
-        canvas.fillRect(0, 0, 1, 1);
-        return [...canvas.getImageData(0, 0, 1, 1).data];
-    };
-    const behind = (node) => {
-        for (let each = node; each; each = each.parentElement) {
-            const color = rgba(getComputedStyle(each).backgroundColor);
-            if (color[3] === 255) return color;
-        }
-        return [255, 255, 255, 255];
-    };
-    const light = (color) => {
-        const [r, g, b] = color.slice(0, 3).map((value) => value / 255)
-            .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    return [...document.querySelectorAll("body *")]
-        .filter((node) => node.checkVisibility() && [...node.childNodes].some((child) =>
-            child.nodeType === Node.TEXT_NODE && child.data.trim()) || node.placeholder)
-        .map((node) => {
-            const one = light(rgba(getComputedStyle(node).color));
-            const other = light(behind(node));
-            const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-            return [node.textContent.slice(0, 30), ratio];
-        });
-}"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_contrast(browser: Browser, server: Server, scheme: Any) -> None:
     """WCAG 2.2, 1.4.3, level AA."""
@@ -995,7 +948,7 @@ async def test_contrast(browser: Browser, server: Server, scheme: Any) -> None:
         await expect(chat.connection).to_have_text("Reconnecting")
         await chat.say("queued")
 
-        measured = await chat.page.evaluate(_CONTRASTS)
+        measured = await chat.page.evaluate(CONTRASTS)
 
         assert len(measured) > 12
         assert [each for each in measured if each[1] < 4.5] == []
