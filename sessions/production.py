@@ -22,10 +22,10 @@ from unbroken.sessions.outputs import Taken
 from unbroken.sessions.response import Outcome, Response, ResponseOutput
 from unbroken.sessions.turn import AttemptState
 
-__all__ = ["begun", "continued", "finished", "standing_entries", "written"]
+__all__ = ["continued", "finished", "standing_entries", "written"]
 
 
-def begun(
+def _begun(
     response: Response, behind: ItemId | None, item_id: ItemId, ordinal: int, head: Head | None, index: int
 ) -> OutputStarted:
     """Return what begins an output of *response*, with its place *behind* an item of the conversation."""
@@ -64,7 +64,7 @@ def written(response: Response, news: Iterable[Taken], ordinal: int, behind: Ite
             output = known[index]
             head = output.head  # as it is in the log
         else:
-            started = begun(response, behind, item_id, ordinal, head, index)
+            started = _begun(response, behind, item_id, ordinal, head, index)
             yield started
             ordinal += 1
             output = ResponseOutput(item_id, started.previous, head, [], started.in_conversation)

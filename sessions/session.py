@@ -55,7 +55,6 @@ from unbroken.sessions.items import (
     CallHead,
     FunctionCall,
     FunctionTool,
-    Head,
     Item,
     NamedTool,
     Reasoning,
@@ -63,7 +62,7 @@ from unbroken.sessions.items import (
     ToolChoice,
 )
 from unbroken.sessions.outputs import Taken
-from unbroken.sessions.production import begun, continued, finished, written
+from unbroken.sessions.production import continued, finished, written
 from unbroken.sessions.response import Ongoing, Outcome, Response, ResponseOutput, Standing
 from unbroken.sessions.snapshot import RunningState, SessionState, decode_state, encode_state
 from unbroken.sessions.turn import Attempt, AttemptState, Signal
@@ -441,23 +440,6 @@ class Session:
                 ResponseStarted(first.id, first.request, turn=first.turn, requests=first.merged),
             ]
         return []
-
-    def begin_output(
-        self,
-        response_id: ResponseId,
-        item_id: ItemId,
-        ordinal: int,
-        *,
-        head: Head | None = None,
-        index: int = 0,
-        behind: ItemId | None = None,
-    ) -> OutputStarted:
-        """Return what begins an output of a response, as its entry *ordinal*.
-
-        *behind* is the output before it that isn't applied yet, directly behind which it belongs.
-        """
-        response = self.responses[response_id]
-        return begun(response, behind or self._end_of(response), item_id, ordinal, head, index)
 
     def _end_of(self, response: Response) -> ItemId | None:
         """Return the last item of a response, or else that which it answers; None: there is none."""

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import ast
-import asyncio
-import os
 import re
-import sys
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.server.realtime.serving import serving
 from unbroken import __version__
 from unbroken.server.agents import base
-from unbroken.server.agents.python import PythonAgent
-from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.config import Settings, shown
 from unbroken.server.errors import CLOSE_REASONS, ERROR_MEANINGS, CloseCode
 from unbroken.server.metrics import Metrics
@@ -133,44 +127,6 @@ def test_the_code_in_the_readme_is_python() -> None:
     assert len(blocks) == 3
     for block in blocks:
         compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-
-
-def readme_blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-
-
-@pytest.mark.parametrize("frames", range(9))
-async def test_the_program_that_resumes_does_so_wherever_it_is_cut(frames: int) -> None:
-    """As it stands in the README: nothing that it prints is lost, and nothing comes twice."""
-    async with serving(ScriptedAgent()) as served:
-        served.inspector.close_next(after=frames, code=1012)
-        program = readme_blocks()[1].replace("127.0.0.1:8000", f"127.0.0.1:{served.port}")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", program),
-            env={"PATH": os.environ["PATH"]},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(30):
-                output, errors = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-
-    assert process.returncode == 0, errors.decode()
-    assert output.decode() == "You said: Count to ten."
-
-
-async def test_the_agent_in_the_readme_answers(tmp_path: Path) -> None:
-    (tmp_path / "readme_agent.py").write_text(readme_blocks()[2])
-    agent = PythonAgent("readme_agent:answer", directory=tmp_path)
-    async with serving(agent) as served:
-        client = await served.client()
-        await client.ask("hi")
-        await client.done()
-        assert client.answers() == [("completed", "You said 'hi', and I have no more to say.")]
 
 
 def test_decisions_are_numbered_and_fit_a_page() -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from msgspec.structs import replace as replace_fields
 
@@ -32,7 +32,16 @@ from unbroken.server.files.kinds import TEXT
 from unbroken.server.files.reading import ReadingBusy, TooMuchToRead
 from unbroken.sessions.items import Reference
 
-__all__ = ["NOTHING", "Contents", "Data", "as_text", "contents_of", "has_references", "pieces_of"]
+__all__ = [
+    "NOTHING",
+    "Contents",
+    "Data",
+    "as_text",
+    "contents_of",
+    "has_references",
+    "pieces_of",
+    "wire_message",
+]
 
 _TOO_MUCH: Final = "The images and files of this message are more than the model can be given. Send fewer."
 _UNREADABLE: Final = "The files of this message can't be read at the moment. Try again."
@@ -108,6 +117,21 @@ def pieces_of(message: Message, contents: Contents) -> list[str | Data]:
         part.text if isinstance(part, Text) else contents.get(part.file_id, f"[{part.name}]")
         for part in message.content
     ]
+
+
+def wire_message(
+    message: Message, contents: Contents, wire_piece: Callable[[str | Data], dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Return *message* as both APIs have it; *wire_piece* says how one of its pieces is written.
+
+    None: it is an answer stopped before its first word, which says nothing; several servers refuse those.
+    """
+    if message.references:
+        pieces = pieces_of(message, contents)
+        return {"role": message.role, "content": [wire_piece(piece) for piece in pieces]}
+    if message.text or message.role == "user":
+        return {"role": message.role, "content": message.text}
+    return None
 
 
 async def as_text(turn: TurnInput) -> TurnInput:

@@ -25,7 +25,7 @@ from unbroken.server.agents.attachments import (
     Data,
     contents_of,
     has_references,
-    pieces_of,
+    wire_message,
 )
 from unbroken.server.agents.base import (
     AgentOutput,
@@ -190,12 +190,8 @@ def _wire_messages(items: tuple[Prompted, ...], contents: Contents) -> list[dict
     for item in items:
         match item:
             case Message():
-                # An answer stopped before its first word says nothing, and several servers refuse it.
-                if item.references:
-                    pieces = pieces_of(item, contents)
-                    wire.append({"role": item.role, "content": [_wire_piece(piece) for piece in pieces]})
-                elif item.text or item.role == "user":
-                    wire.append({"role": item.role, "content": item.text})
+                if (message := wire_message(item, contents, _wire_piece)) is not None:
+                    wire.append(message)
             case FunctionCall():
                 # Some servers read the arguments; of a function without any, some models say nothing.
                 function = {"name": item.name, "arguments": item.arguments or "{}"}

@@ -30,7 +30,7 @@ from unbroken.server.agents.attachments import (
     Data,
     contents_of,
     has_references,
-    pieces_of,
+    wire_message,
 )
 from unbroken.server.agents.base import (
     AgentError,
@@ -241,12 +241,8 @@ def _wire_items(items: tuple[Prompted, ...], contents: Contents) -> list[dict[st
     for item in items:
         match item:
             case Message():
-                # As in Chat: an answer that was stopped before its first word says nothing.
-                if item.references:
-                    pieces = pieces_of(item, contents)
-                    wire.append({"role": item.role, "content": [_wire_piece(piece) for piece in pieces]})
-                elif item.text or item.role == "user":
-                    wire.append({"role": item.role, "content": item.text})
+                if (message := wire_message(item, contents, _wire_piece)) is not None:
+                    wire.append(message)
             case FunctionCall():
                 head = {"type": "function_call", "call_id": item.call_id, "name": item.name}
                 wire.append({**head, "arguments": item.arguments or "{}"})

@@ -28,6 +28,7 @@ from unbroken.sessions.entries import (
 from unbroken.sessions.event_log import EventLog, Position
 from unbroken.sessions.ids import ChainId, Incarnation, ItemId, Nonce, PrincipalId, SessionId
 from unbroken.sessions.items import SessionConfig, Usage
+from unbroken.sessions.outputs import Taken
 from unbroken.sessions.response import Outcome, Response
 from unbroken.sessions.session import Session, SessionLimits
 from unbroken.sessions.turn import AttemptState
@@ -112,7 +113,7 @@ class Room:
         if not response.outputs:
             self._items += 1
             name = ItemId(f"item_{self.mark[-8:]}_{self._items}")
-            self.write(self.session.begin_output(response.id, name, response.ordinal))
+            self.write(*self.session.write(response.id, [Taken(0, name, None, [])], response.ordinal))
         count = self._chance.choice((1, 1, 3, 70))
         parts = [*self._chance.choices(_PIECES, k=count), f"{self.mark} "]
         self.write(Deltas(response.id, response.outputs[0].item_id, parts, response.ordinal))

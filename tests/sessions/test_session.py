@@ -35,6 +35,7 @@ from unbroken.sessions.entries import (
 from unbroken.sessions.errors import IllegalTransition, OutOfOrder, UnknownFormat
 from unbroken.sessions.ids import ChainId, ItemId, Nonce, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import Concurrency, Message, ResponseRequest, SessionConfig, Text, Usage
+from unbroken.sessions.outputs import Taken
 from unbroken.sessions.response import Ongoing, Outcome
 from unbroken.sessions.session import Session, SessionLimits
 from unbroken.sessions.turn import AttemptState
@@ -83,7 +84,8 @@ class Told:
         response = self.session.responses[ResponseId(name)]
         item_id = ItemId(f"answer_{name}")
         if not response.outputs:
-            self.write(self.session.begin_output(response.id, item_id, response.ordinal))
+            begun = Taken(0, item_id, None, [])
+            self.write(*self.session.write(response.id, [begun], response.ordinal))
         if parts:
             self.write(Deltas(response.id, item_id, list(parts), response.ordinal))
 

@@ -10,24 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.realtime.serving import Served
+from tests.server.realtime.serving import Served, serving
+from unbroken.server.agents.python import PythonAgent
 from unbroken.server.agents.scripted import ScriptedAgent
 
 README = Path(__file__).parents[3] / "README.md"
-PROGRAMS = [
-    block
-    for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    if "asyncio.run" in block
-]
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+PROGRAMS = [block for block in BLOCKS if "asyncio.run" in block]
 
 
 def test_there_are_two_programs() -> None:
     assert len(PROGRAMS) == 2
 
 
-@pytest.mark.parametrize("number", [0, 1])
-async def test_a_program_of_the_readme_runs(server: Served[ScriptedAgent], number: int) -> None:
-    program = PROGRAMS[number].replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+async def output_of(number: int, port: int) -> str:
+    """Run a program of the README, as it stands there, against the server on *port*."""
+    program = PROGRAMS[number].replace("127.0.0.1:8000", f"127.0.0.1:{port}")
     assert program != PROGRAMS[number]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", program),
@@ -44,4 +42,27 @@ async def test_a_program_of_the_readme_runs(server: Served[ScriptedAgent], numbe
             await process.wait()
 
     assert process.returncode == 0, errors.decode()
-    assert output.decode().startswith("You said: ")
+    return output.decode()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_a_program_of_the_readme_runs(server: Served[ScriptedAgent], number: int) -> None:
+    assert (await output_of(number, server.port)).startswith("You said: ")
+
+
+@pytest.mark.parametrize("frames", range(9))
+async def test_the_program_that_resumes_does_so_wherever_it_is_cut(frames: int) -> None:
+    """Nothing that it prints is lost, and nothing comes twice."""
+    async with serving(ScriptedAgent()) as served:
+        served.inspector.close_next(after=frames, code=1012)
+        assert await output_of(1, served.port) == "You said: Count to ten."
+
+
+async def test_the_agent_in_the_readme_answers(tmp_path: Path) -> None:
+    (tmp_path / "readme_agent.py").write_text(BLOCKS[2])
+    agent = PythonAgent("readme_agent:answer", directory=tmp_path)
+    async with serving(agent) as served:
+        client = await served.client()
+        await client.ask("hi")
+        await client.done()
+        assert client.answers() == [("completed", "You said 'hi', and I have no more to say.")]
