@@ -46,8 +46,8 @@ from unbroken.sessions.entries import (
     ToolStarted,
 )
 from unbroken.sessions.errors import NodeDraining, SessionError, StoreError
-from unbroken.sessions.event_log import EventLog
-from unbroken.sessions.ids import PrincipalId, ResponseId
+from unbroken.sessions.event_log import EventLog, Position
+from unbroken.sessions.ids import Nonce, PrincipalId, ResponseId
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.responder import Responder, Turn
 from unbroken.sessions.response import Response
@@ -122,6 +122,7 @@ class Actor:
         self._account_of_log = Account()
         self._config: SessionConfig | None = None  # whose bytes are known
         self._config_bytes = 0
+        self._nonce = log.nonce_at(log.head)  # of the last entry applied
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._orphans = {  # what ran under an owner that is gone
             response.id
@@ -180,6 +181,10 @@ class Actor:
     def fence(self) -> Fence:
         """This node's proof that it owns the session."""
         return self._fence
+
+    @property
+    def _position(self) -> Position:
+        return Position(self.log.incarnation, self.session.applied, self._nonce)
 
     async def submit(self, key: InputKey | None, submitted: Submitted) -> Receipt:
         """Write an input, once per key, and see to it that it is answered.
@@ -256,7 +261,9 @@ class Actor:
         try:
             await self._store.create(self.session.id, fence.node, fence.incarnation)
             opened = [SessionOpened(self.principal, self.session.config)]
-            (result,) = await self._store.append([Append(self.session.id, fence, 0, 0, opened)])
+            (result,) = await self._store.append(
+                [Append(self.session.id, fence, 0, Nonce(0), 0, opened, is_busy=False)]
+            )
             if isinstance(result, StoreError):
                 raise result
         except StoreError as exc:
@@ -311,7 +318,9 @@ class Actor:
             return None
         self._is_writing = True
         self._consuming = answered
-        return Append(self.session.id, self._fence, self.session.applied, answered, bodies)
+        session = self.session
+        is_busy = not self._is_stirred or session.is_running_after(bodies)
+        return Append(session.id, self._fence, session.applied, self._nonce, answered, bodies, is_busy)
 
     def _next(self) -> tuple[int, Sequence[Body] | None]:
         """Return the last input that is answered, and what is to be written; None: there is nothing."""
@@ -442,9 +451,7 @@ class Actor:
         try:
             while self._is_behind:
                 self._is_behind = False
-                while entries := await self._store.read(
-                    session.id, self._fence.incarnation, session.applied, _READ_LIMIT
-                ):
+                while entries := await self._store.read(session.id, self._position, _READ_LIMIT):
                     self._ingest(entries)
             self._reconcile()
         finally:
@@ -464,6 +471,7 @@ class Actor:
             held = 0 if is_pieces else session.conversation_bytes
             session.apply(entry)
             log.append(entry)
+            self._nonce = entry.nonce
             if not is_pieces:
                 self._is_stirred = True
                 self._account_of_log.note(entry, held - session.conversation_bytes)

@@ -364,7 +364,7 @@ class Node:
         else:
             session = Session.restore(session_id, self.limits.session, snapshot.data)
         log = EventLog(fence.incarnation, floor=opened.floor, floor_nonce=opened.floor_nonce)
-        while entries := await self._store.read(session_id, fence.incarnation, log.head, _READ_LIMIT):
+        while entries := await self._store.read(session_id, log.position(log.head), _READ_LIMIT):
             for entry in entries:
                 log.append(entry)
                 if entry.seq > session.applied:

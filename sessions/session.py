@@ -322,6 +322,16 @@ class Session:
         """Whether there is something left to say: a response hasn't ended, or an input isn't answered."""
         return self.is_running or self.has_inputs
 
+    def is_running_after(self, bodies: Sequence[Body]) -> bool:
+        """Return whether a response won't have ended once *bodies* are applied."""
+        running = set(self.responses)
+        for body in bodies:
+            if type(body) is ResponseStarted or type(body) is ResponseQueued:
+                running.add(body.response_id)
+            elif type(body) is ResponseDone:
+                running.discard(body.response_id)
+        return bool(running)
+
     def _in_conversation(self) -> list[Response]:
         """Return the running response of the conversation and those that wait behind it, in order."""
         return [each for each in self.responses.values() if each.request.in_conversation]

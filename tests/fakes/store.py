@@ -6,9 +6,19 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from unbroken.sessions.backends.base import Append, Fence, InputKey, Opened, Receipt, SessionStore, Snapshot
+from unbroken.sessions.backends.base import (
+    NOBODY,
+    Append,
+    Fence,
+    InputKey,
+    Opened,
+    Receipt,
+    SessionStore,
+    Snapshot,
+)
 from unbroken.sessions.entries import Entry, Submitted
 from unbroken.sessions.errors import StoreError
+from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, NodeId, SessionId
 
 __all__ = ["DistantStore"]
@@ -44,9 +54,27 @@ class DistantStore:
         await self._travel()
         return await self.inner.acquire(session_id, node, seen=seen)
 
-    async def release(self, session_id: SessionId, fence: Fence) -> None:
+    @property
+    def is_shared(self) -> bool:
+        return self.inner.is_shared
+
+    async def inspect(self, session_id: SessionId) -> Opened:
         await self._travel()
-        await self.inner.release(session_id, fence)
+        return await self.inner.inspect(session_id)
+
+    async def follow(self, session_id: SessionId, node: NodeId) -> Opened:
+        await self._travel()
+        opened = await self.inner.follow(session_id, node)
+        await self._travel()
+        return opened
+
+    async def unfollow(self, session_id: SessionId, node: NodeId) -> None:
+        await self._travel()
+        await self.inner.unfollow(session_id, node)
+
+    async def release(self, session_id: SessionId, fence: Fence, *, to: NodeId = NOBODY) -> None:
+        await self._travel()
+        await self.inner.release(session_id, fence, to=to)
 
     async def submit(
         self, session_id: SessionId, incarnation: Incarnation, key: InputKey | None, submitted: Submitted
@@ -65,11 +93,25 @@ class DistantStore:
         await self._travel()
         return results
 
-    async def read(
-        self, session_id: SessionId, incarnation: Incarnation, after: int, limit: int
-    ) -> list[Entry]:
+    async def read(self, session_id: SessionId, after: Position, limit: int) -> list[Entry]:
         await self._travel()
-        return await self.inner.read(session_id, incarnation, after, limit)
+        return await self.inner.read(session_id, after, limit)
+
+    async def reseed(
+        self, session_id: SessionId, fence: Fence, incarnation: Incarnation, snapshot: Snapshot
+    ) -> Fence:
+        await self._travel()
+        return await self.inner.reseed(session_id, fence, incarnation, snapshot)
+
+    async def rejoin(
+        self, session_id: SessionId, fence: Fence, after: Position, consumed: int, entries: Sequence[Entry]
+    ) -> None:
+        await self._travel()
+        await self.inner.rejoin(session_id, fence, after, consumed, entries)
+
+    async def busy(self, owner: NodeId, limit: int) -> list[tuple[SessionId, Fence]]:
+        await self._travel()
+        return await self.inner.busy(owner, limit)
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         await self._travel()

@@ -34,7 +34,7 @@ from unbroken.sessions.errors import (
     SessionNotFound,
     StoreError,
 )
-from unbroken.sessions.event_log import Slice
+from unbroken.sessions.event_log import Position, Slice
 from unbroken.sessions.ids import ChainId, Incarnation, ItemId, NodeId, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import Concurrency, Message, ResponseRequest, Text
 from unbroken.sessions.responder import FunctionCallPiece, Handle
@@ -61,7 +61,7 @@ def actor_of(world: World, client: Client) -> Actor:
 
 
 async def stored(store: SessionStore, actor: Actor) -> list[Entry]:
-    return await store.read(actor.session.id, actor.log.incarnation, actor.log.floor, 10**6)
+    return await store.read(actor.session.id, actor.log.position(actor.log.floor), 10**6)
 
 
 async def bodies_in(store: SessionStore, actor: Actor) -> list[Body]:
@@ -236,13 +236,11 @@ async def test_a_wake_up_during_the_last_look_is_not_missed() -> None:
     class Slow(MemoryStore):
         between: Submitted | None = None
 
-        async def read(
-            self, session_id: SessionId, incarnation: Incarnation, after: int, limit: int
-        ) -> list[Entry]:
-            entries = await super().read(session_id, incarnation, after, limit)
+        async def read(self, session_id: SessionId, after: Position, limit: int) -> list[Entry]:
+            entries = await super().read(session_id, after, limit)
             if not entries and self.between is not None:
                 submitted, self.between = self.between, None
-                await self.submit(session_id, incarnation, None, submitted)
+                await self.submit(session_id, after.incarnation, None, submitted)
                 actor.look()
             return entries
 
@@ -841,7 +839,7 @@ async def test_what_the_store_holds_after_compaction_reads_as_what_was_shown() -
 
         assert "".join(part for _, _, part in live) == "abcdéfgh"
         for seq, nonce, part in live:
-            (entry, *_) = await store.read(actor.session.id, actor.log.incarnation, seq - 1, 1)
+            (entry, *_) = await store.read(actor.session.id, actor.log.position(seq - 1), 1)
             assert isinstance(entry.body, Deltas)
             assert (entry.seq, entry.nonce, entry.body.parts[0]) == (seq, nonce, part)
 
