@@ -451,8 +451,8 @@ class Actor:
         try:
             while self._is_behind:
                 self._is_behind = False
-                while entries := await self._store.read(session.id, self._position, _READ_LIMIT):
-                    self._ingest(entries)
+                while (page := await self._store.read(session.id, self._position, _READ_LIMIT)).entries:
+                    self._ingest(page.entries)
             self._reconcile()
         finally:
             self._reading = None

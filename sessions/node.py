@@ -364,8 +364,8 @@ class Node:
         else:
             session = Session.restore(session_id, self.limits.session, snapshot.data)
         log = EventLog(fence.incarnation, floor=opened.floor, floor_nonce=opened.floor_nonce)
-        while entries := await self._store.read(session_id, log.position(log.head), _READ_LIMIT):
-            for entry in entries:
+        while page := (await self._store.read(session_id, log.position(log.head), _READ_LIMIT)).entries:
+            for entry in page:
                 log.append(entry)
                 if entry.seq > session.applied:
                     session.apply(entry)

@@ -37,7 +37,7 @@ Cancellation
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
@@ -55,6 +55,7 @@ __all__ = [
     "Immediate",
     "InputKey",
     "Opened",
+    "Page",
     "Receipt",
     "Resident",
     "SessionStore",
@@ -132,6 +133,15 @@ class Opened:
     """None: the log is whole, from entry 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What follows a place in a log, and whose the session is."""
+
+    entries: list[Entry]
+    fence: Fence
+    """The owner's, when the entries were read."""
+
+
 class SessionStore(Protocol):
     """Keeps sessions' logs. The module's text says what is guaranteed."""
 
@@ -149,6 +159,8 @@ class SessionStore(Protocol):
 
     async def acquire(self, session_id: SessionId, node: NodeId, *, seen: Fence | None = None) -> Opened:
         """Take ownership: of a session that nobody owns, or from the owner that the caller saw.
+
+        Its owner follows a session no more: it is told of inputs only.
 
         Raises:
             SessionGone: There is no such session.
@@ -205,7 +217,7 @@ class SessionStore(Protocol):
         batch share a nonce and are contiguous.
         """
 
-    async def read(self, session_id: SessionId, after: Position, limit: int) -> list[Entry]:
+    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
         """Return committed entries behind *after*, in order, up to about *limit* sequence numbers.
 
         The first returned entry follows *after* directly; several pieces that
@@ -240,9 +252,17 @@ class SessionStore(Protocol):
         """
 
     async def rejoin(
-        self, session_id: SessionId, fence: Fence, after: Position, consumed: int, entries: Sequence[Entry]
+        self,
+        session_id: SessionId,
+        fence: Fence,
+        after: Position,
+        consumed: int,
+        entries: Sequence[Entry],
+        keys: Mapping[int, InputKey],
     ) -> None:
         """Write entries that the owner has numbered itself while the store was out of reach, as they are.
+
+        *keys* are those of the inputs among them, by their numbers.
 
         Raises:
             Fenced: *fence* is void.

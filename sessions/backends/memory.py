@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unbroken.sessions.account import KEY_COST
-from unbroken.sessions.backends.base import NOBODY, Append, Fence, InputKey, Opened, Receipt, Snapshot
+from unbroken.sessions.backends.base import NOBODY, Append, Fence, InputKey, Opened, Page, Receipt, Snapshot
 from unbroken.sessions.entries import Body, Deltas, Entry, ResponseDone, Submitted
 from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError
 from unbroken.sessions.event_log import EventLog, Position, Slice, Verdict
@@ -92,6 +92,7 @@ class MemoryStore:
             if stored.owner != NOBODY and not (seen is not None and stored.admits(seen)):
                 raise Fenced(session_id)
             former = stored.owner
+            stored.followers.discard(node)
             self._pass_on(session_id, stored, node)
             self._announce(session_id, stored, former)
         return stored.opened
@@ -147,11 +148,7 @@ class MemoryStore:
         stored.last_input = entry.seq
         self._announce(session_id, stored, stored.owner)
         if key is not None:
-            stored.keys[key.name] = (entry.seq, key.digest)
-            stored.keys_bytes += KEY_COST + len(key.name)
-            while len(stored.keys) > self._dedupe_window:
-                name, _ = stored.keys.popitem(last=False)
-                stored.keys_bytes -= KEY_COST + len(name)
+            self._remember(stored, key, entry.seq)
         return Receipt(entry.seq, duplicate=False, entry=entry)
 
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
@@ -179,9 +176,10 @@ class MemoryStore:
             self._announce(append.session_id, stored)
         return entries
 
-    async def read(self, session_id: SessionId, after: Position, limit: int) -> list[Entry]:
+    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
         """See :meth:`SessionStore.read`."""
-        log = self._find(session_id, after.incarnation).log
+        stored = self._find(session_id, after.incarnation)
+        log = stored.log
         if after.seq < log.floor:
             raise SessionGone(session_id)
         if log.check(after) is not Verdict.HELD:
@@ -192,7 +190,7 @@ class MemoryStore:
                 entries.extend(_batches(record))
             else:
                 entries.append(record)
-        return entries
+        return Page(entries, stored.fence)
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""
@@ -218,7 +216,13 @@ class MemoryStore:
         return stored.fence
 
     async def rejoin(
-        self, session_id: SessionId, fence: Fence, after: Position, consumed: int, entries: Sequence[Entry]
+        self,
+        session_id: SessionId,
+        fence: Fence,
+        after: Position,
+        consumed: int,
+        entries: Sequence[Entry],
+        keys: Mapping[int, InputKey],
     ) -> None:
         """See :meth:`SessionStore.rejoin`."""
         stored = self._known(session_id)
@@ -230,6 +234,8 @@ class MemoryStore:
             self._keep(stored.log, entry)
             if type(entry.body) is Submitted:
                 stored.last_input = entry.seq
+                if (key := keys.get(entry.seq)) is not None:
+                    self._remember(stored, key, entry.seq)
         stored.consumed = max(stored.consumed, consumed)
         self._announce(session_id, stored)
 
@@ -272,6 +278,13 @@ class MemoryStore:
         body = entry.body
         if type(body) is ResponseDone:
             log.pack(body.response_id, body.output)
+
+    def _remember(self, stored: _Stored, key: InputKey, seq: int) -> None:
+        stored.keys[key.name] = (seq, key.digest)
+        stored.keys_bytes += KEY_COST + len(key.name)
+        while len(stored.keys) > self._dedupe_window:
+            name, _ = stored.keys.popitem(last=False)
+            stored.keys_bytes -= KEY_COST + len(name)
 
     def _known(self, session_id: SessionId) -> _Stored:
         stored = self._sessions.get(session_id)

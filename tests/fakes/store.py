@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from unbroken.sessions.backends.base import (
     NOBODY,
@@ -12,6 +12,7 @@ from unbroken.sessions.backends.base import (
     Fence,
     InputKey,
     Opened,
+    Page,
     Receipt,
     SessionStore,
     Snapshot,
@@ -93,7 +94,7 @@ class DistantStore:
         await self._travel()
         return results
 
-    async def read(self, session_id: SessionId, after: Position, limit: int) -> list[Entry]:
+    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
         await self._travel()
         return await self.inner.read(session_id, after, limit)
 
@@ -104,10 +105,16 @@ class DistantStore:
         return await self.inner.reseed(session_id, fence, incarnation, snapshot)
 
     async def rejoin(
-        self, session_id: SessionId, fence: Fence, after: Position, consumed: int, entries: Sequence[Entry]
+        self,
+        session_id: SessionId,
+        fence: Fence,
+        after: Position,
+        consumed: int,
+        entries: Sequence[Entry],
+        keys: Mapping[int, InputKey],
     ) -> None:
         await self._travel()
-        await self.inner.rejoin(session_id, fence, after, consumed, entries)
+        await self.inner.rejoin(session_id, fence, after, consumed, entries, keys)
 
     async def busy(self, owner: NodeId, limit: int) -> list[tuple[SessionId, Fence]]:
         await self._travel()

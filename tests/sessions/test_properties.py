@@ -329,7 +329,7 @@ class Conversation(RuleBasedStateMachine):
         async def look() -> tuple[Opened, list[Entry]]:
             opened = await self.memory.acquire(self.session_id, self.world.node.id)
             floor = Position(opened.fence.incarnation, opened.floor, opened.floor_nonce)
-            return opened, await self.memory.read(self.session_id, floor, 10**6)
+            return opened, (await self.memory.read(self.session_id, floor, 10**6)).entries
 
         found: tuple[Opened, list[Entry]] = self.run(look())
         return found

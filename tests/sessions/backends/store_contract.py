@@ -56,6 +56,10 @@ def behind(entries: Sequence[Entry]) -> Position:
     return Position(LIFE, entries[-1].last, entries[-1].nonce)
 
 
+async def entries_in(store: SessionStore, session_id: SessionId, after: Position, limit: int) -> list[Entry]:
+    return (await store.read(session_id, after, limit)).entries
+
+
 class StoreContract:
     """Run over each implementation."""
 
@@ -87,7 +91,7 @@ class StoreContract:
         assert [entry.seq for entry in first] == [1, 2]
         assert (receipt.seq, receipt.duplicate) == (4, False)
         assert second[0].seq == 5
-        read = await store.read(session_id, START, 100)
+        read = await entries_in(store, session_id, START, 100)
         assert flat(read) == [mark("a"), "x", "y", asked(), mark("b")]
 
     async def test_a_batch_has_one_nonce_and_the_next_another(self, store: SessionStore) -> None:
@@ -111,7 +115,9 @@ class StoreContract:
                 written |= dict.fromkeys(range(entry.seq, entry.last + 1), entry.nonce)
 
         for after in range(5):
-            entries = await store.read(session_id, Position(LIFE, after, Nonce(written.get(after, 0))), 100)
+            entries = await entries_in(
+                store, session_id, Position(LIFE, after, Nonce(written.get(after, 0))), 100
+            )
             assert entries[0].seq == after + 1
             for entry in entries:
                 for seq in range(entry.seq, entry.last + 1):
@@ -124,7 +130,7 @@ class StoreContract:
         call = Deltas(ResponseId("r"), ItemId("k"), ["{", "}"], 5, output_index=1, call_id="call_1")
         written = await self.write(store, session_id, fence, text, mark("m"), call)
 
-        read = await store.read(session_id, START, 100)
+        read = await entries_in(store, session_id, START, 100)
 
         assert [entry.body for entry in read] == [text, mark("m"), call]
         assert read == list(written)
@@ -134,7 +140,7 @@ class StoreContract:
         await self.write(store, session_id, fence, *[mark(str(n)) for n in range(50)])
         seen: list[object] = []
         after = START
-        while entries := await store.read(session_id, after, 7):
+        while entries := await entries_in(store, session_id, after, 7):
             assert sum(width(entry.body) for entry in entries) <= 50
             seen += flat(entries)
             after = behind(entries)
@@ -149,7 +155,7 @@ class StoreContract:
         again = await store.submit(session_id, LIFE, key, asked("first"))
 
         assert (again.seq, again.duplicate, again.entry) == (first.seq, True, None)
-        assert flat(await store.read(session_id, START, 9)) == [asked("first")]
+        assert flat(await entries_in(store, session_id, START, 9)) == [asked("first")]
 
     async def test_the_same_key_with_another_digest_is_an_error(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)
@@ -157,14 +163,14 @@ class StoreContract:
 
         with pytest.raises(MessageIdReused):
             await store.submit(session_id, LIFE, InputKey("m:1", b"two"), asked())
-        assert len(await store.read(session_id, START, 9)) == 1
+        assert len(await entries_in(store, session_id, START, 9)) == 1
 
     async def test_inputs_without_a_key_are_all_written(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)
         for _ in range(2):
             await store.submit(session_id, LIFE, None, asked())
 
-        assert len(await store.read(session_id, START, 9)) == 2
+        assert len(await entries_in(store, session_id, START, 9)) == 2
 
     async def test_only_the_owner_appends(self, store: SessionStore) -> None:
         """Both the token and the node must match: a token alone may be issued twice after a failover."""
@@ -181,7 +187,16 @@ class StoreContract:
             other_life = Fence(B, opened.fence.token, NEXT_LIFE)
             await self.write(store, session_id, other_life, mark("zombie"))
         await self.write(store, session_id, opened.fence, mark("owner"))
-        assert flat(await store.read(session_id, START, 9)) == [mark("owner")]
+        assert flat(await entries_in(store, session_id, START, 9)) == [mark("owner")]
+
+    async def test_who_reads_learns_whose_the_session_is(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        assert (await store.read(session_id, START, 9)).fence == fence
+
+        opened = await store.acquire(session_id, B, seen=fence)
+        assert (await store.read(session_id, START, 9)).fence == opened.fence
+        await store.release(session_id, opened.fence)
+        assert (await store.read(session_id, START, 9)).fence.node == NOBODY
 
     async def test_of_two_that_steal_from_the_same_owner_one_wins(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
@@ -220,8 +235,8 @@ class StoreContract:
         with pytest.raises(LostTail):
             await self.write(store, session_id, fence, mark("b"), seen=2, nonce=entry.nonce)
         with pytest.raises(LostTail):
-            await store.read(session_id, Position(LIFE, 2, entry.nonce), 9)
-        assert len(await store.read(session_id, START, 9)) == 1
+            await entries_in(store, session_id, Position(LIFE, 2, entry.nonce), 9)
+        assert len(await entries_in(store, session_id, START, 9)) == 1
 
     async def test_another_branch_is_noticed_though_it_is_as_long(self, store: SessionStore) -> None:
         """The numbers of what was lost have been taken by other entries since."""
@@ -233,9 +248,9 @@ class StoreContract:
         with pytest.raises(LostTail):
             await self.write(store, session_id, fence, mark("b"), seen=1, nonce=other)
         with pytest.raises(LostTail):
-            await store.read(session_id, Position(LIFE, 1, other), 9)
+            await entries_in(store, session_id, Position(LIFE, 1, other), 9)
         await self.write(store, session_id, fence, mark("c"), seen=1, nonce=entry.nonce)
-        assert flat(await store.read(session_id, behind([entry]), 9)) == [asked(), mark("c")]
+        assert flat(await entries_in(store, session_id, behind([entry]), 9)) == [asked(), mark("c")]
 
     async def test_the_last_answered_input_is_kept_for_the_next_owner(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
@@ -263,7 +278,7 @@ class StoreContract:
         assert [entry.seq for entry in good] == [1]
         assert isinstance(fenced, Fenced)
         assert isinstance(gone, SessionGone)
-        assert await store.read(two, START, 9) == []
+        assert await entries_in(store, two, START, 9) == []
 
     async def test_compaction_moves_the_floor_and_keeps_the_snapshot(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
@@ -272,8 +287,8 @@ class StoreContract:
         await store.compact(session_id, fence, 2, Snapshot(3, entry.nonce, b"state"))
 
         with pytest.raises(SessionGone):
-            await store.read(session_id, behind(entries[0]), 9)
-        assert flat(await store.read(session_id, behind(entries[1]), 9)) == [mark("c")]
+            await entries_in(store, session_id, behind(entries[0]), 9)
+        assert flat(await entries_in(store, session_id, behind(entries[1]), 9)) == [mark("c")]
         opened = await store.acquire(session_id, B, seen=fence)
         assert (opened.floor, opened.head) == (2, 3)
         assert opened.snapshot is not None
@@ -288,7 +303,7 @@ class StoreContract:
             await store.compact(session_id, fence, 1, Snapshot(1, entry.nonce, b""))
         with pytest.raises(Fenced):
             await store.delete(session_id, fence)
-        assert len(await store.read(session_id, START, 9)) == 1
+        assert len(await entries_in(store, session_id, START, 9)) == 1
 
     async def test_what_is_deleted_is_gone(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
@@ -296,7 +311,7 @@ class StoreContract:
         await store.delete(session_id, fence)
 
         with pytest.raises(SessionGone):
-            await store.read(session_id, START, 9)
+            await entries_in(store, session_id, START, 9)
         with pytest.raises(SessionGone):
             await store.submit(session_id, LIFE, None, asked())
         with pytest.raises(SessionGone):
@@ -308,7 +323,7 @@ class StoreContract:
         with pytest.raises(SessionGone):
             await store.submit(session_id, NEXT_LIFE, None, asked())
         with pytest.raises(SessionGone):
-            await store.read(session_id, START._replace(incarnation=NEXT_LIFE), 9)
+            await entries_in(store, session_id, START._replace(incarnation=NEXT_LIFE), 9)
 
     async def test_looking_at_a_session_changes_nothing(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
@@ -398,7 +413,7 @@ class StoreContract:
             (entry,) = await self.write(store, session_id, fence, mark("b"), seen=7, nonce=Nonce(77))
             assert entry.seq == 8
             with pytest.raises(SessionGone):
-                await store.read(session_id, START, 9)
+                await entries_in(store, session_id, START, 9)
             with pytest.raises(StoreError):
                 await self.write(store, session_id, old, mark("zombie"), seen=7, nonce=Nonce(77))
 
@@ -412,16 +427,18 @@ class StoreContract:
     async def test_entries_from_elsewhere_are_taken_in_as_they_are(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
         written = await self.write(store, session_id, fence, mark("a"))
+        key = InputKey("m:1", b"digest")
         ring = [
             Entry(2, Nonce(5), words("x", "y")),
             Entry(4, Nonce(5), mark("b")),
             Entry(5, Nonce(6), asked()),
         ]
-        await store.rejoin(session_id, fence, behind(written), 1, ring)
+        await store.rejoin(session_id, fence, behind(written), 1, ring, {5: key})
 
-        assert await store.read(session_id, behind(written), 9) == ring
+        assert await entries_in(store, session_id, behind(written), 9) == ring
         opened = await store.inspect(session_id)
         assert (opened.head, opened.consumed) == (5, 1)
+        assert (await store.submit(session_id, LIFE, key, asked())).seq == 5
         await self.write(store, session_id, fence, mark("c"), seen=5, nonce=Nonce(6))
 
     async def test_entries_from_elsewhere_fit_exactly_or_are_refused(self, store: SessionStore) -> None:
@@ -431,16 +448,16 @@ class StoreContract:
 
         other_branch = behind(written)._replace(nonce=Nonce(written[0].nonce ^ 1))
         with pytest.raises(LostTail):
-            await store.rejoin(session_id, fence, other_branch, 0, ring)
+            await store.rejoin(session_id, fence, other_branch, 0, ring, {})
         await store.submit(session_id, LIFE, None, asked())
         with pytest.raises(LostTail):
-            await store.rejoin(session_id, fence, behind(written), 0, ring)
+            await store.rejoin(session_id, fence, behind(written), 0, ring, {})
         with pytest.raises(SessionGone):
-            await store.rejoin(new_session_id(), fence, START, 0, ring)
+            await store.rejoin(new_session_id(), fence, START, 0, ring, {})
         await store.acquire(session_id, B, seen=fence)
         with pytest.raises(Fenced):
-            await store.rejoin(session_id, fence, behind(written), 0, ring)
-        assert flat(await store.read(session_id, START, 9)) == [mark("a"), asked()]
+            await store.rejoin(session_id, fence, behind(written), 0, ring, {})
+        assert flat(await entries_in(store, session_id, START, 9)) == [mark("a"), asked()]
 
     async def test_a_session_is_created_once(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)
