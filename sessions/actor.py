@@ -1,4 +1,7 @@
-"""Runs one session: takes inputs in, lets responses run, and writes what comes of it.
+"""One session on a node: takes inputs in and applies what was committed.
+
+On the session's owner it also lets responses run and writes what comes of it;
+elsewhere it follows, and shows its connections what the owner writes.
 
 The actor decides nothing itself. It feeds committed entries to the session,
 asks it what follows, has the committer write that, and starts and stops
@@ -18,18 +21,20 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
 from unbroken.sessions.account import REFUSAL_COST, SESSION_COST, Account, config_bytes
 from unbroken.sessions.backends.base import (
     Append,
     Fence,
     InputKey,
+    Opened,
     Receipt,
     Resident,
     SessionStore,
     Snapshot,
 )
-from unbroken.sessions.clock import Clock
+from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.committer import Committer
 from unbroken.sessions.cursor import Feed
 from unbroken.sessions.entries import (
@@ -45,9 +50,18 @@ from unbroken.sessions.entries import (
     Submitted,
     ToolStarted,
 )
-from unbroken.sessions.errors import NodeDraining, SessionError, StoreError
+from unbroken.sessions.errors import (
+    CursorLost,
+    Fenced,
+    LostTail,
+    NodeDraining,
+    SessionError,
+    SessionGone,
+    StoreError,
+    StoreUnavailable,
+)
 from unbroken.sessions.event_log import EventLog, Position
-from unbroken.sessions.ids import Nonce, PrincipalId, ResponseId
+from unbroken.sessions.ids import NodeId, Nonce, PrincipalId, ResponseId
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.responder import Responder, Turn
 from unbroken.sessions.response import Response
@@ -58,6 +72,9 @@ from unbroken.sessions.turn import AttemptState
 __all__ = ["Actor", "ActorLimits"]
 
 _READ_LIMIT: Final = 4096
+
+_RETRY_DELAYS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds after which a store that couldn't be reached is asked again; the last one from then on."""
 
 _ACCOUNT_STEP: Final = 8192
 """Bytes by which a session may grow before its node is told, while nothing else happens in it."""
@@ -75,7 +92,7 @@ class ActorLimits:
 
 
 class Actor:
-    """The live session on its owner. :meth:`submit` and :meth:`wake` drive it."""
+    """The live session on a node. :meth:`submit` and :meth:`wake` drive it."""
 
     def __init__(
         self,
@@ -94,7 +111,9 @@ class Actor:
         on_response: Callable[[ResponseDone], None],
         on_refusal: Callable[[str], None],
         on_run: Callable[[Run], None],
+        on_owner: Callable[[Actor], None],
         opened: bool,
+        is_owner: bool = True,
     ) -> None:
         self.session: Final = session
         self.feed: Final = Feed(log)
@@ -103,11 +122,16 @@ class Actor:
         """When something last happened here, by the clock."""
         self.is_opened = opened
         """Whether the store knows the session. An empty session costs it nothing."""
+        self.is_owner: bool = is_owner
+        """Whether this node runs the session's responses, and alone writes their outputs."""
+        self.fence = fence
+        """The owner's, as far as it is known here: on the owner, its proof."""
+        self.wanted_by: NodeId | None = None
+        """A node that has connections of the session and would rather own it."""
         self.is_scheduled = False
         """The committer's note."""
         self._store = store
         self._committer = committer
-        self._fence = fence
         self._responder = responder
         self._clock = clock
         self._limits = limits
@@ -116,6 +140,7 @@ class Actor:
         self._on_response = on_response
         self._on_refusal = on_refusal
         self._on_run = on_run
+        self._on_owner = on_owner
         self._runs: dict[ResponseId, Run] = {}
         self._kept_elsewhere = 0  # bytes of what the store keeps beside the log
         self._keys_bytes = store.keys_bytes if isinstance(store, Resident) else None
@@ -123,17 +148,23 @@ class Actor:
         self._config: SessionConfig | None = None  # whose bytes are known
         self._config_bytes = 0
         self._nonce = log.nonce_at(log.head)  # of the last entry applied
+        self._is_written = False  # whether an output was read, since a write whose answer was lost
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._orphans = {  # what ran under an owner that is gone
-            response.id
-            for response in session.responses.values()
-            if response.attempt.state is not AttemptState.QUEUED
-        }
+        self._orphans = (
+            set(session.running_ids) if is_owner else set()
+        )  # what ran under an owner that is gone
         self._trim_above = limits.retain_bytes * 5 // 4
         self._is_stirred = False  # whether anything but new pieces may call for a write
         self._is_input_next = True
-        self._consuming = 0  # the last input that the write in flight answers
+        self._asked: Append | None = (
+            None  # what the store was last asked to write, until that is known to be done
+        )
         self._is_writing = False
+        self._is_taking = (
+            False  # whether ownership has come to this node, and the log isn't read to its end yet
+        )
+        self._failures = 0  # how often in succession the store couldn't be reached
+        self._retry: Timer | None = None
         self._wrote_at = float("-inf")  # when pieces were last written, by the clock
         self._is_behind = False  # whether the store is known to hold entries not applied yet
         self._reading: asyncio.Task[None] | None = None  # catches up with the store
@@ -142,6 +173,7 @@ class Actor:
         self._accounted = 0  # the log's size when the node was last told
         self._interrupting = False
         self._opening: asyncio.Task[None] | None = None
+        self._is_retried = False  # whether that was tried before
 
     @property
     def log(self) -> EventLog:
@@ -173,14 +205,9 @@ class Actor:
             or self._reading
             or self._compacting
             or self._runs
-            or self.session.is_busy
+            or (self.is_owner and self.session.is_busy)
             or len(self.feed)
         )
-
-    @property
-    def fence(self) -> Fence:
-        """This node's proof that it owns the session."""
-        return self._fence
 
     @property
     def _position(self) -> Position:
@@ -201,7 +228,7 @@ class Actor:
         if not self.is_opened:
             await self._open()
         try:
-            receipt = await self._store.submit(self.session.id, self._fence.incarnation, key, submitted)
+            receipt = await self._store.submit(self.session.id, self.log.incarnation, key, submitted)
         except asyncio.CancelledError:
             with suppress(NodeDraining):  # then whoever loads the session next reads it
                 self.look()  # it may have been written all the same
@@ -257,15 +284,23 @@ class Actor:
         await asyncio.shield(self._opening)
 
     async def _begin(self) -> None:
-        fence = self._fence
+        session_id, fence = self.session.id, self.fence
         try:
-            await self._store.create(self.session.id, fence.node, fence.incarnation)
-            opened = [SessionOpened(self.principal, self.session.config)]
-            (result,) = await self._store.append(
-                [Append(self.session.id, fence, 0, Nonce(0), 0, opened, is_busy=False)]
-            )
+            await self._store.create(session_id, fence.node, fence.incarnation)
+            result: Sequence[Entry] | StoreError = []
+            if self._is_retried:  # it may have been written, and only the answer lost
+                result = (await self._store.read(session_id, self._position, _READ_LIMIT)).entries
+            self._is_retried = True
+            if not result:
+                opened = [SessionOpened(self.principal, self.session.config)]
+                (result,) = await self._store.append(
+                    [Append(session_id, fence, 0, Nonce(0), 0, opened, is_busy=False)]
+                )
             if isinstance(result, StoreError):
                 raise result
+        except StoreUnavailable:
+            self._opening = None  # whoever has something to say next tries again
+            raise
         except StoreError as exc:
             self._abandon(exc)
             raise
@@ -274,9 +309,8 @@ class Actor:
 
     def _abandon(self, reason: SessionError) -> None:
         """Give the session up: whoever reconnects finds what the store holds."""
-        for run in self._runs.values():
-            run.stop(INTERRUPTED)
-        self._runs.clear()
+        self._stop_runs()
+        self._disarm()
         self.feed.end(reason)
         self._tell_waiters()
         self._rest()
@@ -284,7 +318,11 @@ class Actor:
     def _fail(self, exc: Exception) -> None:
         """Give the session up because of *exc*. A failure ends the session on this node, not the node."""
         log = structlog.get_logger()
-        if isinstance(exc, StoreError):
+        if not self.is_owner and isinstance(exc, SessionGone | LostTail):
+            self._abandon(
+                CursorLost()
+            )  # what is here is no part of the log (any more): connections start over
+        elif isinstance(exc, StoreError):
             log.error("session lost", session_id=self.session.id, reason=type(exc).__name__)
             self._abandon(exc)
         else:  # the boundary: a bug in one session must not reach another
@@ -304,12 +342,17 @@ class Actor:
 
     def next_append(self) -> Append | None:
         """See :meth:`Writer.next_append`."""
-        if self.feed.ended is not None or self._is_writing or self._reading:
+        if self.feed.ended is not None or self._is_writing or self._reading or self._retry:
             return None
         try:
             if self._is_behind:
                 self._reading = self._spawn(self._beside(self._catch_up))
                 return None
+            if not self.is_owner:
+                self._is_stirred = False
+                return None
+            if self._asked is not None:
+                return self._ask_again(self._asked)
             answered, bodies = self._next()
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
@@ -317,10 +360,20 @@ class Actor:
         if bodies is None:
             return None
         self._is_writing = True
-        self._consuming = answered
         session = self.session
         is_busy = not self._is_stirred or session.is_running_after(bodies)
-        return Append(session.id, self._fence, session.applied, self._nonce, answered, bodies, is_busy)
+        self._is_written = False
+        self._asked = append = Append(
+            session.id, self.fence, session.applied, self._nonce, answered, bodies, is_busy
+        )
+        return append
+
+    def _ask_again(self, asked: Append) -> Append:
+        """Return what was asked for and isn't in the log: inputs may have come before it."""
+        self._is_writing = True
+        self._is_written = False
+        self._asked = append = replace(asked, fence=self.fence, seen=self.session.applied, nonce=self._nonce)
+        return append
 
     def _next(self) -> tuple[int, Sequence[Body] | None]:
         """Return the last input that is answered, and what is to be written; None: there is nothing."""
@@ -347,18 +400,34 @@ class Actor:
     def committed(self, result: Sequence[Entry] | StoreError) -> bool:
         """See :meth:`Writer.committed`."""
         self._is_writing = False
+        asked = self._asked
         try:
             if isinstance(result, StoreError):
-                raise result
+                self._refused(result)
+                return self._is_behind
+            self._asked = None
+            self._failures = 0
             self._ingest(result)
-            if self._is_stirred:  # else it was but pieces
-                self.session.consume(self._consuming)
-                self._tell_waiters()
-                if not self._is_behind:  # otherwise what was written last may not be applied yet
-                    self._reconcile()
+            if self._is_stirred and asked is not None:  # else it was but pieces
+                self._answer(asked)
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
         return self._is_stirred or self._is_behind
+
+    def _answer(self, written: Append) -> None:
+        self.session.consume(written.consumed)
+        self._tell_waiters()
+        if not self._is_behind:  # otherwise what was written last may not be applied yet
+            self._reconcile()
+
+    def _refused(self, error: StoreError) -> None:
+        """See to a write that the store refused, or didn't answer."""
+        if isinstance(error, Fenced) and self._store.is_shared:
+            self.demote()
+        elif isinstance(error, StoreUnavailable):
+            self._try_later()  # it may have been written: that is read first
+        else:
+            raise error
 
     def _heard(self) -> None:
         """Write what a run has produced: at once, unless that was done a moment ago."""
@@ -440,10 +509,30 @@ class Actor:
         """Do *work* in the store in a task of its own, and then look again at what there is to do."""
         try:
             await work()
+        except StoreUnavailable:
+            self._try_later()
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
         with suppress(NodeDraining):
             self.wake()
+
+    def _try_later(self) -> None:
+        """Read again what the store holds, after a while: it can't be reached now."""
+        self._is_behind = True
+        if self._retry is None and self.feed.ended is None:
+            delay = _RETRY_DELAYS[min(self._failures, len(_RETRY_DELAYS) - 1)]
+            self._failures += 1
+            self._retry = self._clock.call_later(delay, self._try_now)
+
+    def _try_now(self) -> None:
+        self._retry = None
+        with suppress(NodeDraining):
+            self.wake()
+
+    def _disarm(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     async def _catch_up(self) -> None:
         """Read what the store holds and this node has not seen: nothing is written meanwhile."""
@@ -451,11 +540,67 @@ class Actor:
         try:
             while self._is_behind:
                 self._is_behind = False
-                while (page := await self._store.read(session.id, self._position, _READ_LIMIT)).entries:
+                while True:
+                    page = await self._store.read(session.id, self._position, _READ_LIMIT)
+                    self._failures = 0
+                    self._is_written |= any(type(entry.body) is not Submitted for entry in page.entries)
                     self._ingest(page.entries)
-            self._reconcile()
+                    if not page.entries:
+                        break
+                self._note_owner(page.fence)
+            if self.is_owner:
+                self._resume_writing()
         finally:
             self._reading = None
+
+    def _resume_writing(self) -> None:
+        """Go on as the owner, when all that is in the log has been read."""
+        if self._is_taking:
+            self._is_taking = False
+            self._orphans = set(self.session.running_ids)
+        if self._asked is not None and self._is_written:
+            # Nobody else writes outputs.
+            asked, self._asked = self._asked, None  # it was written, and only the answer was lost
+            self.session.consume(asked.consumed)
+        self._tell_waiters()
+        self._reconcile()
+
+    # Ownership.
+
+    def _note_owner(self, fence: Fence) -> None:
+        """Note whose the session was when the store was last read."""
+        if fence == self.fence:
+            return
+        if self.is_owner:
+            self.demote()
+        self.fence = fence
+        self._on_owner(self)
+
+    def promote(self, opened: Opened) -> None:
+        """Run the session from here on: this node has acquired it."""
+        self.fence = opened.fence
+        self.is_owner = self._is_taking = True
+        self.session.consume(opened.consumed)
+        self.look()
+
+    def demote(self) -> None:
+        """Write nothing any more: the session is another node's. Connections are shown what that one writes.
+
+        What was produced here and isn't in the log is dropped: no client was shown it.
+        """
+        self.is_owner = self._is_taking = False
+        self.wanted_by = None
+        self._asked = None
+        self._stop_runs()
+        self._orphans.clear()
+        self._on_owner(self)
+        with suppress(NodeDraining):
+            self.look()
+
+    def _stop_runs(self) -> None:
+        for run in self._runs.values():
+            run.stop(INTERRUPTED)
+        self._runs.clear()
 
     def _ingest(self, entries: Sequence[Entry]) -> None:
         """Apply committed entries in order. What leaves a gap waits until it is closed from the store."""
@@ -485,7 +630,8 @@ class Actor:
     def _observe(self, body: Body) -> None:
         """See to what an entry means beside the session's state."""
         if type(body) is Refused:
-            self._on_refusal(body.code)
+            if self.is_owner:
+                self._on_refusal(body.code)
         elif type(body) is ResponseStarted or type(body) is ResponseQueued:
             self._account()
         elif type(body) is ToolStarted:
@@ -494,6 +640,8 @@ class Actor:
         elif type(body) is ResponseDone:
             self.log.pack(body.response_id, body.output)
             self._account()  # the node counts those that run
+            if not self.is_owner:
+                return  # its owner tells
             self._on_response(body)
             log = structlog.get_logger()
             # What is as it should be is counted, not logged by default: a line costs a third of an answer.
@@ -525,7 +673,9 @@ class Actor:
             applied = self.session.applied
             snapshot = Snapshot(applied, log.nonce_at(applied), self.session.snapshot())
             self._kept_elsewhere = len(snapshot.data)
-            await self._store.compact(self.session.id, self._fence, log.floor, snapshot)
+            await self._store.compact(self.session.id, self.fence, log.floor, snapshot)
+        except (StoreUnavailable, Fenced):
+            pass  # there is another time, or another owner
         finally:
             self._compacting = None
 

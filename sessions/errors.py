@@ -154,6 +154,9 @@ class StoreUnavailable(StoreError):
     taken effect: whoever goes on reads first.
     """
 
+    def __str__(self) -> str:
+        return "The server can't save anything for the moment. Send it again in a moment."
+
 
 class ResponderError(SessionError):
     """The responder failed in a way it can name. Ends the attempt as failed.

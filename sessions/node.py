@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -18,18 +18,18 @@ import structlog
 
 from unbroken.sessions.actor import Actor, ActorLimits
 from unbroken.sessions.backends.base import Fence, InputKey, Receipt, SessionStore
+from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.committer import Committer
 from unbroken.sessions.cursor import Cursor
 from unbroken.sessions.entries import CancelResponse, CreateResponse, DeleteItem, ResponseDone, Submitted
 from unbroken.sessions.errors import (
-    Fenced,
     NodeDraining,
     NodeFull,
     NodeOverloaded,
     Refusal,
-    SessionGone,
     SessionNotFound,
+    StoreUnavailable,
     TooManyConnections,
 )
 from unbroken.sessions.event_log import EventLog, Position, Verdict
@@ -44,6 +44,7 @@ from unbroken.sessions.ids import (
     new_session_id,
 )
 from unbroken.sessions.items import SessionConfig
+from unbroken.sessions.ownership import Ownership
 from unbroken.sessions.responder import Responder
 from unbroken.sessions.response import Standing
 from unbroken.sessions.run import Run
@@ -69,6 +70,8 @@ class NodeLimits:
     connections_per_session: int = 8
     idle_timeout: float = 86_400.0
     """A session is forgotten after so long without a connection or anything to do."""
+    release_after: float = 60.0
+    """One that other nodes may hold too is released after so long; the store keeps it."""
     room_timeout: float = 600.0
     """When the node is full, one that has been so for this long makes room for a new one."""
     empty_grace: float = 60.0
@@ -77,14 +80,6 @@ class NodeLimits:
     """Pieces of an answer that come faster than this are written together, but for the first."""
     sweep_interval: float = 15.0
     """How often the node looks for sessions to forget."""
-
-
-@dataclass(slots=True)
-class _Gate:
-    """A lock, and how many tasks hold it or wait for it: it is forgotten with the last of them."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
 
 
 class Attachment:
@@ -145,7 +140,10 @@ class Attachment:
         grows = not isinstance(submitted.command, CancelResponse | DeleteItem)
         if grows and node.hub.size >= node.limits.bytes:
             raise NodeFull
-        receipt = await self._actor.submit(key, submitted)
+        try:
+            receipt = await self._actor.submit(key, submitted)
+        except StoreUnavailable as exc:
+            raise Refusal("store_unavailable", str(exc)) from None
         if receipt.duplicate and (refused := self.session.refusals.get(receipt.seq)) is not None:
             raise Refusal(refused.code, refused.message, param=refused.param)
         return receipt
@@ -166,6 +164,7 @@ class Node:
     Args:
         store: Where sessions are kept.
         responder: What answers.
+        cluster: The nodes that share the store; None: there are no others.
         clock: Where time comes from.
         limits: What the node holds.
         on_response: Told of each attempt that ends here.
@@ -181,6 +180,7 @@ class Node:
         responder: Responder,
         clock: Clock,
         limits: NodeLimits,
+        cluster: Cluster | None = None,
         on_response: Callable[[ResponseDone], None],
         on_refusal: Callable[[str], None] = lambda _: None,
         on_run: Callable[[Run], None] = lambda _: None,
@@ -189,6 +189,7 @@ class Node:
         self.hub: Final = Hub()
         self.limits: Final = limits
         self._store = store
+        self._cluster: Cluster = Alone() if cluster is None else cluster
         self._committer = Committer(store, self._spawn, clock, patience=limits.patience)
         self._responder = responder
         self._clock = clock
@@ -206,12 +207,22 @@ class Node:
         self.takes_responses = True
         """Whether new responses are, too. Those that run go on."""
         self._changed = asyncio.Event()  # something a drain waits for may have happened
-        self._gates: dict[SessionId, _Gate] = {}
+        self._ownership = Ownership(
+            self.id,
+            store=store,
+            cluster=self._cluster,
+            hub=self.hub,
+            clock=clock,
+            limits=limits.session,
+            make=self._actor,
+            spawn=self._spawn,
+        )
 
     async def __aenter__(self) -> Self:
         self._is_open = True
         self._context = contextvars.copy_context()
         self._sweeper = self._clock.call_later(self.limits.sweep_interval, self._begin_sweep)
+        await self._cluster.join(self.id, self._ownership)
         return self
 
     async def __aexit__(
@@ -221,6 +232,7 @@ class Node:
         traceback: TracebackType | None,
     ) -> None:
         self._is_open = False
+        await self._cluster.leave()
         self._committer.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -304,7 +316,7 @@ class Node:
             raise NodeDraining
         actor = self.hub.get(session_id)
         if actor is None or actor.feed.ended is not None:
-            actor = await self._load(session_id)
+            actor = await self._ownership.load(session_id)
         if actor.principal != principal:
             raise SessionNotFound
         if len(actor.feed) >= self.limits.connections_per_session and not actor.feed.displace(chain):
@@ -329,57 +341,17 @@ class Node:
         """Note that a connection has left *actor*."""
         actor.last_active = self._clock.monotonic()
         self._changed.set()
-
-    async def _load(self, session_id: SessionId) -> Actor:
-        """Take over a session that the store holds and this node doesn't run."""
-        async with self._moving(session_id):
-            actor = self.hub.get(session_id)
-            if actor is not None and actor.feed.ended is None:
-                return actor
-            if actor is not None:
-                self.hub.remove(actor)
-            try:
-                return await self._take_over(session_id)
-            except (SessionGone, Fenced):
-                raise SessionNotFound from None
-
-    @asynccontextmanager
-    async def _moving(self, session_id: SessionId) -> AsyncIterator[None]:
-        """Let one task at a time load or forget a session."""
-        gate = self._gates.setdefault(session_id, _Gate())
-        gate.users += 1
-        try:
-            async with gate.lock:
-                yield
-        finally:
-            gate.users -= 1
-            if not gate.users:
-                del self._gates[session_id]
-
-    async def _take_over(self, session_id: SessionId) -> Actor:
-        opened = await self._store.acquire(session_id, self.id)
-        fence, snapshot = opened.fence, opened.snapshot
-        if snapshot is None:
-            session = Session(session_id, self.limits.session)
-        else:
-            session = Session.restore(session_id, self.limits.session, snapshot.data)
-        log = EventLog(fence.incarnation, floor=opened.floor, floor_nonce=opened.floor_nonce)
-        while page := (await self._store.read(session_id, log.position(log.head), _READ_LIMIT)).entries:
-            for entry in page:
-                log.append(entry)
-                if entry.seq > session.applied:
-                    session.apply(entry)
-        session.consume(opened.consumed)
-        if session.principal is None:
-            raise SessionGone(session_id)
-        actor = self._actor(session, log, session.principal, fence, opened=True)
-        self.hub.add(actor)
-        actor.wake()
-        structlog.get_logger().info("session loaded", session_id=session_id, node_id=self.id)
-        return actor
+        self._ownership.settle(actor)
 
     def _actor(
-        self, session: Session, log: EventLog, principal: PrincipalId, fence: Fence, *, opened: bool
+        self,
+        session: Session,
+        log: EventLog,
+        principal: PrincipalId,
+        fence: Fence,
+        *,
+        opened: bool,
+        is_owner: bool = True,
     ) -> Actor:
         return Actor(
             session,
@@ -396,12 +368,15 @@ class Node:
             on_response=self._on_response,
             on_refusal=self._on_refusal,
             on_run=self._on_run,
+            on_owner=self._ownership.on_owner,
             opened=opened,
+            is_owner=is_owner,
         )
 
     def _on_change(self, actor: Actor) -> None:
         self.hub.account(actor)
         self._changed.set()
+        self._ownership.settle(actor)
 
     @property
     def commits_waiting(self) -> int:
@@ -419,11 +394,18 @@ class Node:
         """Forget the sessions that have been idle for too long."""
         now = self._clock.monotonic()
         for actor in self.hub:
-            limit = self.limits.idle_timeout if actor.is_opened else self.limits.empty_grace
+            limit = self._idle_limit if actor.is_opened else self.limits.empty_grace
             if actor.feed.ended is not None and not len(actor.feed):
                 self.hub.remove(actor)  # given up; the store has the rest
             elif now - actor.last_active >= limit:
-                await self._forget(actor)
+                await self._ownership.forget(actor)
+
+    @property
+    def _idle_limit(self) -> float:
+        limits = self.limits
+        return (
+            min(limits.idle_timeout, limits.release_after) if self._store.is_shared else limits.idle_timeout
+        )
 
     async def _make_room(self) -> None:
         """Forget some of those sessions that have been idle for longest, if any has been for long enough."""
@@ -436,16 +418,7 @@ class Node:
         idle.sort(key=lambda actor: actor.last_active)
         # Several at once: looking for them costs a walk through all.
         for actor in idle[: 1 + len(self.hub) // 100]:
-            await self._forget(actor)
-
-    async def _forget(self, actor: Actor) -> None:
-        """Forget a session, unless it isn't idle (any more)."""
-        async with self._moving(actor.session.id):
-            if actor.is_idle:
-                self.hub.remove(actor)
-                if actor.is_opened:
-                    with suppress(Fenced):
-                        await self._store.delete(actor.session.id, actor.fence)
+            await self._ownership.forget(actor)
 
     # Shutting down.
 

@@ -322,6 +322,11 @@ class Session:
         """Whether there is something left to say: a response hasn't ended, or an input isn't answered."""
         return self.is_running or self.has_inputs
 
+    @property
+    def running_ids(self) -> list[ResponseId]:
+        """Return the attempts that have begun to run and haven't ended."""
+        return [each.id for each in self.responses.values() if each.attempt.state is not AttemptState.QUEUED]
+
     def is_running_after(self, bodies: Sequence[Body]) -> bool:
         """Return whether a response won't have ended once *bodies* are applied."""
         running = set(self.responses)

@@ -150,10 +150,10 @@ class SessionStore(Protocol):
         """Whether other nodes may hold the same sessions, and they outlive this node."""
 
     async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
-        """Begin an empty log owned by *node*.
+        """Begin an empty log owned by *node*. May be repeated, as long as the node owns that incarnation.
 
         Raises:
-            StoreError: There is a session of that id already.
+            StoreError: There is another session of that id already.
 
         """
 

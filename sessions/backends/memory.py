@@ -80,10 +80,13 @@ class MemoryStore:
 
     async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
         """See :meth:`SessionStore.create`."""
-        if session_id in self._sessions:
+        fence = Fence(node, 1, incarnation)
+        stored = self._sessions.get(session_id)
+        if stored is None:
+            self._sessions[session_id] = _Stored(EventLog(incarnation), node)
+        elif stored.fence != fence:
             raise StoreError(f"session {session_id} exists already")
-        self._sessions[session_id] = _Stored(EventLog(incarnation), node)
-        return Fence(node, 1, incarnation)
+        return fence
 
     async def acquire(self, session_id: SessionId, node: NodeId, *, seen: Fence | None = None) -> Opened:
         """See :meth:`SessionStore.acquire`."""

@@ -464,3 +464,13 @@ class StoreContract:
 
         with pytest.raises(StoreError):
             await store.create(session_id, B, LIFE)
+        with pytest.raises(StoreError):
+            await store.create(session_id, A, NEXT_LIFE)
+
+    async def test_creating_a_session_may_be_repeated(self, store: SessionStore) -> None:
+        """The answer to the first call may have been lost."""
+        session_id, fence = await self.begin(store)
+        await self.write(store, session_id, fence, mark("a"))
+
+        assert await store.create(session_id, A, LIFE) == fence
+        assert flat(await entries_in(store, session_id, START, 9)) == [mark("a")]
