@@ -61,9 +61,10 @@ from unbroken.sessions.errors import (
     StoreUnavailable,
 )
 from unbroken.sessions.event_log import EventLog, Position
-from unbroken.sessions.ids import NodeId, Nonce, PrincipalId, ResponseId
+from unbroken.sessions.ids import NodeId, Nonce, PrincipalId, ResponseId, new_response_id
 from unbroken.sessions.items import SessionConfig
-from unbroken.sessions.responder import Responder, Turn
+from unbroken.sessions.recovery import another_attempt, resumption_of
+from unbroken.sessions.responder import Responder, Resuming, Resumption, Turn
 from unbroken.sessions.response import Response
 from unbroken.sessions.run import CANCELLED, INTERRUPTED, Run, RunLimits, Spawn
 from unbroken.sessions.session import Session
@@ -89,6 +90,8 @@ class ActorLimits:
     """Log to keep in any case."""
     log_bytes: int = 1024 * 1024
     """Log above which even an attached cursor is left behind."""
+    attempts: int = 1
+    """How often a turn is attempted whose owners are lost, and whose answer no upstream keeps."""
 
 
 class Actor:
@@ -153,6 +156,7 @@ class Actor:
         self._orphans = (
             set(session.running_ids) if is_owner else set()
         )  # what ran under an owner that is gone
+        self._resumed: dict[ResponseId, Resumption] = {}  # of those, what goes on here
         self._trim_above = limits.retain_bytes * 5 // 4
         self._is_stirred = False  # whether anything but new pieces may call for a write
         self._is_input_next = True
@@ -465,24 +469,46 @@ class Actor:
         return bodies
 
     def _ended(self) -> list[Body]:
-        """Return what ends the first attempt that has come to its end."""
+        """Return what ends the first attempt that has come to its end, or what lets it go on here."""
         for response in self.session.responses.values():
             run = self._runs.get(response.id)
             state = response.attempt.state
+            is_lost = False  # whether it ends because its owner is gone
             if run is not None:
                 outcome = run.outcome
-            elif self._interrupting or response.id in self._orphans:
+                if outcome is not None and outcome.status == "failed" and response.id in self._resumed:
+                    outcome, is_lost = INTERRUPTED, True  # its rest can't be had
+            elif self._interrupting:
                 outcome = INTERRUPTED
             elif state is AttemptState.CANCELLING:
-                outcome = CANCELLED  # it never began to run
+                outcome = CANCELLED  # it never began to run, or its owner is gone
+            elif response.id in self._orphans:
+                if self._resume(response):
+                    return [HandleNoted(response.id, response.handle or "", response.ordinal)]
+                outcome, is_lost = INTERRUPTED, True
             else:
                 outcome = None
             if outcome is not None:
                 if run is not None:
                     del self._runs[response.id]
                     self._on_run(run)
-                return list(self.session.finish(response.id, outcome))
+                self._resumed.pop(response.id, None)
+                bodies = list(self.session.finish(response.id, outcome))
+                if is_lost:
+                    bodies += another_attempt(response, new_response_id(), self._limits.attempts)
+                return bodies
         return []
+
+    def _resume(self, response: Response) -> bool:
+        """Let an orphan go on here, if its upstream keeps it alive; True: once that is in the log."""
+        responder, resumption = self._responder, resumption_of(response)
+        if resumption is None or not isinstance(responder, Resuming):
+            return False
+        if not responder.can_resume(self._turn(response, resumption)):
+            return False
+        self._orphans.discard(response.id)
+        self._resumed[response.id] = resumption
+        return True
 
     def _reconcile(self) -> None:
         """Start and stop runs until they match the session's state."""
@@ -490,18 +516,19 @@ class Actor:
             run = self._runs.get(response.id)
             state = response.attempt.state
             if run is None:
+                resumption = self._resumed.get(response.id)
                 is_ours = response.id not in self._orphans and not self._interrupting
-                if state is AttemptState.STARTING and is_ours:
-                    run = Run(response.id, self._limits.run, self._clock, self._heard)
-                    self._runs[response.id] = run
-                    run.start(
-                        self._spawn,
-                        self._responder,
-                        self._turn(response),
-                        self.session.call_ids(response.id),
-                    )
+                if is_ours and (state is AttemptState.STARTING or resumption is not None):
+                    self._start(response, resumption)
             elif state is AttemptState.CANCELLING:
                 run.stop(CANCELLED)
+
+    def _start(self, response: Response, resumption: Resumption | None) -> None:
+        run = Run(response.id, self._limits.run, self._clock, self._heard)
+        self._runs[response.id] = run
+        known = () if resumption is None else response.outputs
+        turn = self._turn(response, resumption)
+        run.start(self._spawn, self._responder, turn, self.session.call_ids(response.id), known)
 
     # The store.
 
@@ -591,11 +618,17 @@ class Actor:
         self.is_owner = self._is_taking = False
         self.wanted_by = None
         self._asked = None
-        self._stop_runs()
+        self._pass_runs_on()
         self._orphans.clear()
         self._on_owner(self)
         with suppress(NodeDraining):
             self.look()
+
+    def _pass_runs_on(self) -> None:
+        for run in self._runs.values():
+            run.pass_on()
+        self._runs.clear()
+        self._resumed.clear()
 
     def _stop_runs(self) -> None:
         for run in self._runs.values():
@@ -679,7 +712,7 @@ class Actor:
         finally:
             self._compacting = None
 
-    def _turn(self, response: Response) -> Turn:
+    def _turn(self, response: Response, resumption: Resumption | None) -> Turn:
         return Turn(
             session_id=self.session.id,
             response_id=response.id,
@@ -690,4 +723,5 @@ class Actor:
             request=response.request,
             items=self.session.prompt(response.id),
             approved=self.session.approved(response.id),
+            resumption=resumption,
         )

@@ -212,6 +212,7 @@ class Session:
             case HandleNoted():
                 response = self.responses[body.response_id]
                 response.handle = body.handle
+                response.handles += 1
                 response.ordinal += 1
             case OutputStarted():
                 response = self.responses[body.response_id]
