@@ -92,7 +92,8 @@ class Pipeline:
                         self._metrics.time_to_first_token.observe(self._clock.monotonic() - started)
                     yield output
 
-    def can_resume(self, turn: Turn) -> bool:
+    @property
+    def can_resume(self) -> bool:
         """See :meth:`Resuming.can_resume`. Not with the server's tools: a resumed answer might call one."""
         return self._tools is None and isinstance(self._agent, Reattaching)
 

@@ -501,14 +501,17 @@ class Actor:
 
     def _resume(self, response: Response) -> bool:
         """Let an orphan go on here, if its upstream keeps it alive; True: once that is in the log."""
-        responder, resumption = self._responder, resumption_of(response)
-        if resumption is None or not isinstance(responder, Resuming):
-            return False
-        if not responder.can_resume(self._turn(response, resumption)):
+        resumption = self._resumption(response)
+        if resumption is None:
             return False
         self._orphans.discard(response.id)
         self._resumed[response.id] = resumption
         return True
+
+    def _resumption(self, response: Response) -> Resumption | None:
+        responder = self._responder
+        can_resume = isinstance(responder, Resuming) and responder.can_resume
+        return resumption_of(response) if can_resume else None
 
     def _reconcile(self) -> None:
         """Start and stop runs until they match the session's state."""
@@ -623,6 +626,22 @@ class Actor:
         self._on_owner(self)
         with suppress(NodeDraining):
             self.look()
+
+    @property
+    def is_recoverable(self) -> bool:
+        """Whether another owner could go on with, or begin anew, all that runs here."""
+        return all(
+            response.attempt.state is AttemptState.QUEUED
+            or self._resumption(response) is not None
+            or another_attempt(response, response.id, self._limits.attempts)
+            for response in self.session.responses.values()
+        )
+
+    def let_go(self) -> None:
+        """Write nothing any more, here or elsewhere, and leave what runs to another owner."""
+        self.is_owner = False
+        self._pass_runs_on()
+        self._abandon(NodeDraining())
 
     def _pass_runs_on(self) -> None:
         for run in self._runs.values():

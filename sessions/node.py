@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from unbroken.sessions.event_log import EventLog, Position, Verdict
 from unbroken.sessions.hub import Hub
 from unbroken.sessions.ids import (
     ChainId,
+    Incarnation,
     NodeId,
     PrincipalId,
     SessionId,
@@ -53,6 +55,12 @@ from unbroken.sessions.session import Session, SessionLimits
 __all__ = ["Attachment", "Node", "NodeLimits"]
 
 _READ_LIMIT: Final = 4096
+
+_DEPARTURE_RATE: Final = 500.0
+"""Connections a second that a draining node sends elsewhere."""
+
+_DEPARTURE_WINDOW: Final = 5.0
+"""Seconds in which they have left, however many there are."""
 
 _TELLING_TIMEOUT: Final = 0.3
 """Seconds that connections get to be told of what was interrupted."""
@@ -102,6 +110,7 @@ class Attachment:
         self.cursor: Final = cursor
         self.resumed: Final = resumed
         self.preamble = preamble
+        self._leaves_at: float | None = None
 
     @property
     def session(self) -> Session:
@@ -121,7 +130,19 @@ class Attachment:
     @property
     def is_finished(self) -> bool:
         """Whether the node is shutting down and this connection has been shown all that will come."""
-        return self._node.is_draining and not self.session.is_busy and self.cursor.is_at_head
+        if not (self._node.is_draining and self.cursor.is_at_head):
+            return False
+        return self._is_dismissed() if self._node.is_handing_over else not self.session.is_busy
+
+    def _is_dismissed(self) -> bool:
+        """Whether it is this connection's turn to go to another node: all at once would be a storm there."""
+        node = self._node
+        if self._leaves_at is None:
+            wait = node.departure()
+            self._leaves_at = node.now() + wait
+            if wait:
+                node.call_later(wait, self.cursor.wake)
+        return node.now() >= self._leaves_at
 
     async def submit(self, key: InputKey | None, submitted: Submitted) -> Receipt:
         """Write an input, once per key. The answer comes through the log.
@@ -202,6 +223,10 @@ class Node:
         self._sweeper: Timer | None = None
         self.is_draining = False
         """Whether the node takes no new sessions, connections or responses any more."""
+        self.is_handing_over = False
+        """Whether its connections, and its sessions, are to go on on other nodes."""
+        self._departures = 0.0  # seconds over which they leave
+        self._draw = random.Random().random  # noqa: S311 - it only spreads them
         self.takes_sessions = True
         """Whether new sessions are begun. For whoever watches the load: sessions that exist go on."""
         self.takes_responses = True
@@ -263,10 +288,20 @@ class Node:
 
     # Connections.
 
-    async def create(self, principal: PrincipalId, config: SessionConfig, chain: ChainId) -> Attachment:
+    async def create(
+        self,
+        principal: PrincipalId,
+        config: SessionConfig,
+        chain: ChainId,
+        *,
+        session_id: SessionId | None = None,
+        incarnation: Incarnation | None = None,
+    ) -> Attachment:
         """Begin a session. The store doesn't learn of it before its first input.
 
-        On a full node, sessions that have been idle for long make room for it.
+        One that another node began, and that never had an input, goes on under the *session_id* and
+        *incarnation* that its client knows. On a full node, sessions that have been idle for long make
+        room for it.
 
         Raises:
             NodeFull: The node holds as many sessions or bytes as it may.
@@ -282,9 +317,9 @@ class Node:
             await self._make_room()
             if self._is_full:
                 raise NodeFull
-        session = Session(new_session_id(), self.limits.session)
+        session = Session(session_id or new_session_id(), self.limits.session)
         session.config = config
-        log = EventLog(new_incarnation())
+        log = EventLog(incarnation or new_incarnation())
         fence = Fence(self.id, 1, log.incarnation)
         actor = self._actor(session, log, principal, fence, opened=False)
         self.hub.add(actor)
@@ -334,6 +369,11 @@ class Node:
         return Attachment(self, actor, cursor, resumed=position is None, preamble=session.standing())
 
     @property
+    def has_others(self) -> bool:
+        """Whether there may be other nodes that hold the same sessions."""
+        return self._store.is_shared
+
+    @property
     def _is_full(self) -> bool:
         return len(self.hub) >= self.limits.sessions or self.hub.size >= self.limits.bytes
 
@@ -377,6 +417,18 @@ class Node:
         self.hub.account(actor)
         self._changed.set()
         self._ownership.settle(actor)
+
+    def now(self) -> float:
+        """Return the time by the node's clock, in seconds."""
+        return self._clock.monotonic()
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        """Call *callback* in *delay* seconds."""
+        self._clock.call_later(delay, callback)
+
+    def departure(self) -> float:
+        """Return in how many seconds one of the connections of a node that hands over is to leave."""
+        return self._draw() * self._departures
 
     @property
     def commits_waiting(self) -> int:
@@ -423,8 +475,15 @@ class Node:
     # Shutting down.
 
     def begin_drain(self) -> None:
-        """Take no new work. Connections end as soon as their sessions have nothing left to say."""
+        """Take no new work, and let connections go.
+
+        Where other nodes are there to go to, they end soon, one after another, also while a response runs:
+        it is followed from there. Otherwise as soon as their sessions have nothing left to say.
+        """
         self.is_draining = True
+        self._ownership.is_leaving = True
+        self.is_handing_over = self._store.is_shared and self._cluster.has_others
+        self._departures = min(_DEPARTURE_WINDOW, self.hub.connections / _DEPARTURE_RATE)
         for actor in self.hub:
             actor.feed.publish()
 
@@ -439,18 +498,25 @@ class Node:
                 await self._settled()
                 return
         for actor in self.hub:
-            if actor.session.is_running:
+            if not actor.session.is_running:
+                continue
+            if self.is_handing_over and actor.is_owner and actor.is_recoverable:
+                self._spawn(self._ownership.leave(actor))
+            elif actor.is_owner:
                 actor.interrupt()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.limits.actor.run.stop_timeout + _TELLING_TIMEOUT):
                 await self._settled()
 
     async def _settled(self) -> None:
-        while self.hub.is_busy or self.hub.connections:
+        while self.hub.is_busy or self.hub.connections or (self._store.is_shared and len(self.hub)):
             self._changed.clear()
             for actor in self.hub:
                 actor.feed.publish()
-            await self._changed.wait()
+                if self._store.is_shared and actor.is_idle:
+                    await self._ownership.forget(actor)
+            if not self._changed.is_set() and len(self.hub):
+                await self._changed.wait()
 
     def __repr__(self) -> str:
         return f"<Node {self.id} {len(self.hub)} sessions>"

@@ -269,6 +269,17 @@ class Ownership:
                 else:
                     await self._store.unfollow(session_id, self._node)
 
+    async def leave(self, actor: Actor) -> None:
+        """Give up a session with what runs in it, for another node to go on."""
+        session_id = actor.session.id
+        async with self._moving(session_id):
+            if self._hub.get(session_id) is not actor or not actor.is_owner:
+                return
+            actor.let_go()
+            self._hub.remove(actor)
+            with suppress(Fenced, StoreUnavailable):
+                await self._store.release(session_id, actor.fence)
+
     # What other nodes tell.
 
     def on_news(self, session_ids: Iterable[SessionId]) -> None:

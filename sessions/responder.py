@@ -188,5 +188,6 @@ class Responder(Protocol):
 class Resuming(Protocol):
     """A responder that can go on with what another process began."""
 
-    def can_resume(self, turn: Turn) -> bool:
-        """Return whether :meth:`respond` can go on as the turn's resumption says. Asks nobody."""
+    @property
+    def can_resume(self) -> bool:
+        """Whether :meth:`Responder.respond` takes turns with a resumption. It may still fail to go on."""
