@@ -61,11 +61,13 @@ from unbroken.sessions.errors import (
     StoreUnavailable,
 )
 from unbroken.sessions.event_log import EventLog, Position
-from unbroken.sessions.ids import NodeId, Nonce, PrincipalId, ResponseId, new_response_id
+from unbroken.sessions.ids import NodeId, Nonce, PrincipalId, ResponseId, new_incarnation, new_response_id
 from unbroken.sessions.items import SessionConfig
+from unbroken.sessions.outage import Outage
 from unbroken.sessions.recovery import another_attempt, resumption_of
 from unbroken.sessions.responder import Responder, Resuming, Resumption, Turn
 from unbroken.sessions.response import Response
+from unbroken.sessions.ring import Ring
 from unbroken.sessions.run import CANCELLED, INTERRUPTED, Run, RunLimits, Spawn
 from unbroken.sessions.session import Session
 from unbroken.sessions.turn import AttemptState
@@ -90,6 +92,8 @@ class ActorLimits:
     """Log to keep in any case."""
     log_bytes: int = 1024 * 1024
     """Log above which even an attached cursor is left behind."""
+    alone_bytes: int = 1024 * 1024
+    """What a session takes in while its store is out of reach."""
     attempts: int = 1
     """How often a turn is attempted whose owners are lost, and whose answer no upstream keeps."""
 
@@ -109,6 +113,7 @@ class Actor:
         responder: Responder,
         clock: Clock,
         limits: ActorLimits,
+        outage: Outage,
         spawn: Spawn,
         on_change: Callable[[Actor], None],
         on_response: Callable[[ResponseDone], None],
@@ -167,6 +172,9 @@ class Actor:
         self._is_taking = (
             False  # whether ownership has come to this node, and the log isn't read to its end yet
         )
+        self._outage = outage
+        self._ring: Ring | None = None  # what is written without the store; None: it is there
+        self._is_created = True  # whether the store knows the session, if it is opened
         self._failures = 0  # how often in succession the store couldn't be reached
         self._retry: Timer | None = None
         self._wrote_at = float("-inf")  # when pieces were last written, by the clock
@@ -232,17 +240,36 @@ class Actor:
         if not self.is_opened:
             await self._open()
         try:
-            receipt = await self._store.submit(self.session.id, self.log.incarnation, key, submitted)
+            receipt = await self._write_input(key, submitted)
         except asyncio.CancelledError:
             with suppress(NodeDraining):  # then whoever loads the session next reads it
                 self.look()  # it may have been written all the same
             raise
         if receipt.entry is not None:
+            if receipt.seq <= self.session.applied:
+                self._is_behind = True  # it has been read already, or what was read is no part of the log
             self._ingest([receipt.entry])
         elif receipt.seq > self.session.applied:
             self._is_behind = True  # written, and its sender was cut off before this node was told
         self.wake()
         return receipt
+
+    async def _write_input(self, key: InputKey | None, submitted: Submitted) -> Receipt:
+        if self._ring is None:
+            try:
+                return await self._store.submit(self.session.id, self.log.incarnation, key, submitted)
+            except StoreUnavailable:
+                self._outage.note_failure()
+                self._is_behind = True  # it may have been written all the same
+                if not (self.is_owner and self._outage.is_over_patience):
+                    raise
+            except SessionGone:
+                if not (self.is_owner and self._store.is_shared):
+                    raise
+            self._go_on_alone()
+        if self._ring is None:  # it was back at once
+            return await self._store.submit(self.session.id, self.log.incarnation, key, submitted)
+        return self._ring.submit(key, submitted)
 
     async def answered(self, seq: int) -> None:
         """Wait until input *seq* has been answered, or nothing more comes. Cancelling it loses nothing."""
@@ -303,8 +330,14 @@ class Actor:
             if isinstance(result, StoreError):
                 raise result
         except StoreUnavailable:
-            self._opening = None  # whoever has something to say next tries again
-            raise
+            self._outage.note_failure()
+            if not self._outage.is_over_patience:
+                self._opening = None  # whoever has something to say next tries again
+                raise
+            self._is_created = False
+            self._go_on_alone()
+            assert self._ring is not None
+            result = self._ring.write([SessionOpened(self.principal, self.session.config)])
         except StoreError as exc:
             self._abandon(exc)
             raise
@@ -349,11 +382,14 @@ class Actor:
         if self.feed.ended is not None or self._is_writing or self._reading or self._retry:
             return None
         try:
-            if self._is_behind:
+            if self._is_behind and self._ring is None:
                 self._reading = self._spawn(self._beside(self._catch_up))
                 return None
             if not self.is_owner:
                 self._is_stirred = False
+                return None
+            if self._ring is not None:
+                self._write_alone(self._ring)
                 return None
             if self._asked is not None:
                 return self._ask_again(self._asked)
@@ -410,7 +446,8 @@ class Actor:
                 self._refused(result)
                 return self._is_behind
             self._asked = None
-            self._failures = 0
+            if self._failures:
+                self._reached()
             self._ingest(result)
             if self._is_stirred and asked is not None:  # else it was but pieces
                 self._answer(asked)
@@ -430,6 +467,8 @@ class Actor:
             self.demote()
         elif isinstance(error, StoreUnavailable):
             self._try_later()  # it may have been written: that is read first
+        elif isinstance(error, LostTail | SessionGone) and self._store.is_shared:
+            self._go_on_alone()
         else:
             raise error
 
@@ -541,15 +580,23 @@ class Actor:
             await work()
         except StoreUnavailable:
             self._try_later()
+        except (LostTail, SessionGone) as exc:
+            if self.is_owner and self._store.is_shared:
+                self._go_on_alone()
+            else:
+                self._fail(exc)
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
         with suppress(NodeDraining):
             self.wake()
 
     def _try_later(self) -> None:
-        """Read again what the store holds, after a while: it can't be reached now."""
+        """Ask the store again after a while, first for what it holds: it can't be reached now."""
         self._is_behind = True
-        if self._retry is None and self.feed.ended is None:
+        self._outage.note_failure()
+        if self.is_owner and self.is_opened and self._ring is None and self._outage.is_over_patience:
+            self._go_on_alone()
+        elif self._ring is None and self._retry is None and self.feed.ended is None:
             delay = _RETRY_DELAYS[min(self._failures, len(_RETRY_DELAYS) - 1)]
             self._failures += 1
             self._retry = self._clock.call_later(delay, self._try_now)
@@ -564,6 +611,132 @@ class Actor:
             self._retry.cancel()
             self._retry = None
 
+    def _reached(self) -> None:
+        self._failures = 0
+        self._outage.note_success()
+
+    # Without the store.
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether all that is here is in the store, as far as that is known."""
+        return self._ring is None
+
+    def _go_on_alone(self) -> None:
+        """Write without the store until it takes that: it is out of reach, or has lost something."""
+        if self._ring is None:
+            self._ring = Ring(self._position, self._limits.alone_bytes)
+            self._disarm()
+            structlog.get_logger().warning("session not durable", session_id=self.session.id)
+            self.feed.publish()
+        self.rejoin()
+
+    def rejoin(self) -> None:
+        """Have the store take what was written without it, if it can be reached."""
+        if self._ring is not None and self._reading is None and not self._outage.is_on:
+            self._reading = self._spawn(self._beside(self._rejoin))
+        self.wake()
+
+    def _write_alone(self, ring: Ring) -> None:
+        """Number here what there is to write, until there is nothing or no room for more."""
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            self._take_in(ring, asked.consumed, asked.bodies)
+        while not ring.is_full:
+            answered, bodies = self._next()
+            if bodies is None:
+                break
+            self._take_in(ring, answered, bodies)
+
+    def _take_in(self, ring: Ring, answered: int, bodies: Sequence[Body]) -> None:
+        ring.consumed = max(ring.consumed, answered)
+        self._ingest(ring.write(bodies))
+        self.session.consume(answered)
+        self._tell_waiters()
+        self._reconcile()
+
+    async def _rejoin(self) -> None:
+        """See :meth:`rejoin`. Nothing is written meanwhile but inputs, and these follow."""
+        session, store = self.session, self._store
+        try:
+            if not self._is_created:
+                await store.create(session.id, self.fence.node, self.fence.incarnation)
+                self._is_created = True
+            while (ring := self._ring) is not None:
+                entries = list(ring.entries)
+                place = self._place_behind(entries, ring)
+                try:
+                    await store.rejoin(session.id, self.fence, ring.after, ring.consumed, entries, ring.keys)
+                except LostTail:
+                    if not await self._is_held(
+                        place
+                    ):  # else it was taken before, and only the answer was lost
+                        await self._begin_anew(ring)
+                        continue
+                except SessionGone:
+                    await self._begin_anew(ring)
+                    continue
+                rest = ring.confirm(len(entries), place)
+                self._ring = rest if rest.entries else None
+            self._is_behind = True  # others may have written since
+            structlog.get_logger().info("session durable again", session_id=session.id)
+            self.feed.publish()
+        except Fenced:
+            # Somebody took it meanwhile. What was said here isn't in the log, and nobody can go on from it.
+            self.is_owner = False
+            self._pass_runs_on()
+            self._abandon(CursorLost())
+        finally:
+            self._reading = None
+
+    def _place_behind(self, entries: Sequence[Entry], ring: Ring) -> Position:
+        if not entries:
+            return ring.after
+        return Position(self.log.incarnation, entries[-1].last, entries[-1].nonce)
+
+    async def _is_held(self, place: Position) -> bool:
+        """Return whether the store's log has this place."""
+        try:
+            await self._store.read(self.session.id, place, 1)
+        except (LostTail, SessionGone):
+            return False
+        return True
+
+    async def _foreign(self, ring: Ring) -> list[Submitted]:
+        """Return inputs that the store holds and this node doesn't: whoever sent them was told so."""
+        log = self.log
+        for place in (ring.after, log.position(log.floor)):
+            with suppress(LostTail, SessionGone):
+                entries = (await self._store.read(self.session.id, place, _READ_LIMIT)).entries
+                return [
+                    entry.body
+                    for entry in entries
+                    if isinstance(entry.body, Submitted)
+                    and not (entry.seq <= log.head and log.nonce_at(entry.seq) == entry.nonce)
+                ]
+        return []
+
+    async def _begin_anew(self, ring: Ring) -> None:
+        """Have the store hold the session as it is here: it has lost what it had confirmed, or has more."""
+        session = self.session
+        foreign = await self._foreign(ring)
+        snapshot = Snapshot(session.applied, self._nonce, session.snapshot())
+        fence = await self._store.reseed(session.id, self.fence, new_incarnation(), snapshot)
+        structlog.get_logger().warning("log begun anew", session_id=session.id, inputs=len(foreign))
+        log = EventLog(fence.incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)
+        late = [entry for entry in ring.entries if entry.seq > snapshot.seq]  # inputs that came meanwhile
+        for entry in late:
+            log.append(entry)
+        self.fence = fence
+        self._account_of_log = Account()
+        self._compacted = snapshot.seq
+        self._ring = ring = ring.confirm(
+            len(ring.entries) - len(late), Position(fence.incarnation, snapshot.seq, snapshot.nonce)
+        )
+        self.feed.restart(log)
+        for submitted in foreign:
+            self._ingest(ring.write([submitted]))
+
     async def _catch_up(self) -> None:
         """Read what the store holds and this node has not seen: nothing is written meanwhile."""
         session = self.session
@@ -572,7 +745,8 @@ class Actor:
                 self._is_behind = False
                 while True:
                     page = await self._store.read(session.id, self._position, _READ_LIMIT)
-                    self._failures = 0
+                    if self._failures:
+                        self._reached()
                     self._is_written |= any(type(entry.body) is not Submitted for entry in page.entries)
                     self._ingest(page.entries)
                     if not page.entries:

@@ -29,6 +29,7 @@ from unbroken.sessions.errors import (
     NodeFull,
     NodeOverloaded,
     Refusal,
+    SessionGone,
     SessionNotFound,
     StoreUnavailable,
     TooManyConnections,
@@ -46,6 +47,7 @@ from unbroken.sessions.ids import (
     new_session_id,
 )
 from unbroken.sessions.items import SessionConfig
+from unbroken.sessions.outage import Outage
 from unbroken.sessions.ownership import Ownership
 from unbroken.sessions.responder import Responder
 from unbroken.sessions.response import Standing
@@ -61,6 +63,11 @@ _DEPARTURE_RATE: Final = 500.0
 
 _DEPARTURE_WINDOW: Final = 5.0
 """Seconds in which they have left, however many there are."""
+
+_PROBE_INTERVAL: Final = 0.5
+"""Seconds between two questions whether the store is back."""
+
+_NO_SESSION: Final = SessionId("")
 
 _TELLING_TIMEOUT: Final = 0.3
 """Seconds that connections get to be told of what was interrupted."""
@@ -84,6 +91,10 @@ class NodeLimits:
     """When the node is full, one that has been so for this long makes room for a new one."""
     empty_grace: float = 60.0
     """One that never had an input, after so long without a connection."""
+    outage_patience: float = 1.0
+    """For so long writes wait for a store that is out of reach. Then owners go on without it."""
+    is_strict: bool = False
+    """Whether they wait for it however long it takes."""
     patience: float = 0.0
     """Pieces of an answer that come faster than this are written together, but for the first."""
     sweep_interval: float = 15.0
@@ -232,6 +243,9 @@ class Node:
         self.takes_responses = True
         """Whether new responses are, too. Those that run go on."""
         self._changed = asyncio.Event()  # something a drain waits for may have happened
+        self._outage = Outage(
+            clock, patience=limits.outage_patience, is_strict=limits.is_strict, on_begin=self._outage_began
+        )
         self._ownership = Ownership(
             self.id,
             store=store,
@@ -403,6 +417,7 @@ class Node:
             responder=self._responder,
             clock=self._clock,
             limits=self.limits.actor,
+            outage=self._outage,
             spawn=self._spawn,
             on_change=self._on_change,
             on_response=self._on_response,
@@ -412,6 +427,34 @@ class Node:
             opened=opened,
             is_owner=is_owner,
         )
+
+    # A store that is out of reach.
+
+    @property
+    def is_store_lost(self) -> bool:
+        """Whether the store failed when it was last asked."""
+        return self._outage.is_on
+
+    def _outage_began(self) -> None:
+        structlog.get_logger().error("store out of reach", node_id=self.id)
+        self._clock.call_later(_PROBE_INTERVAL, self._begin_probe)
+
+    def _begin_probe(self) -> None:
+        with suppress(NodeDraining):
+            self._spawn(self._probe())
+
+    async def _probe(self) -> None:
+        """Ask the store whether it is back. Whatever a session owes it is written then."""
+        try:
+            await self._store.inspect(_NO_SESSION)
+        except StoreUnavailable:
+            self._clock.call_later(_PROBE_INTERVAL, self._begin_probe)
+            return
+        except SessionGone:
+            pass
+        self._outage.note_success()
+        structlog.get_logger().info("store back", node_id=self.id)
+        await self._ownership.verify()
 
     def _on_change(self, actor: Actor) -> None:
         self.hub.account(actor)

@@ -47,6 +47,9 @@ _READ_LIMIT: Final = 4096
 _LOADS: Final = 5
 """How often a session is loaded anew when it changes hands, or is compacted, at that very moment."""
 
+_VERIFIED_AT_ONCE: Final = 64
+"""Sessions that are compared with the store before anything else gets its turn."""
+
 _ADOPTED_AT_ONCE: Final = 256
 """Sessions of a dead node that are looked for at a time."""
 
@@ -308,6 +311,25 @@ class Ownership:
 
     def on_gap(self) -> None:
         """See :meth:`Neighbour.on_gap`."""
+        with suppress(NodeDraining):
+            self._spawn(self.verify())
+
+    async def verify(self) -> None:
+        """Compare everything here with the store, which was out of reach, and may have lost something."""
+        for number, actor in enumerate(self._hub):
+            if actor.feed.ended is not None or not actor.is_opened:
+                continue
+            if actor.is_durable:
+                self._look(actor)
+            else:
+                with suppress(NodeDraining):
+                    actor.rejoin()
+            if number % _VERIFIED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        self.on_poll()
+
+    def on_poll(self) -> None:
+        """See :meth:`Neighbour.on_poll`."""
         for actor in self._hub:
             if not actor.is_owner and actor.feed.ended is None:
                 self._look(actor)

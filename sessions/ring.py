@@ -49,6 +49,16 @@ class Ring:
         """Whether it takes nothing more: what is said waits for the store."""
         return self._room <= 0
 
+    def confirm(self, count: int, after: Position) -> Ring:
+        """Return what is left when the store has taken the first *count* entries, up to *after*."""
+        rest = Ring(after, self._room + sum(map(_size, self.entries[:count])))
+        rest.entries = self.entries[count:]
+        rest.consumed = self.consumed
+        rest._head = self._head
+        rest.keys = {seq: key for seq, key in self.keys.items() if seq > after.seq}
+        rest._names = {key.name: seq for seq, key in rest.keys.items()}
+        return rest
+
     def write(self, bodies: Sequence[Body]) -> list[Entry]:
         """Number *bodies* as one batch. They are outputs, which the bound doesn't cut in two."""
         nonce = Nonce(self._draw(32))

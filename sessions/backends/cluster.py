@@ -31,7 +31,10 @@ class Neighbour(Protocol):
         """
 
     def on_gap(self) -> None:
-        """Note that news may have been missed: whatever is followed has to be looked at."""
+        """Note that the store was out of reach: news were missed, and it may have lost something."""
+
+    def on_poll(self) -> None:
+        """Note that it is time to look at what is followed: single news may get lost at any time."""
 
 
 class Cluster(Protocol):

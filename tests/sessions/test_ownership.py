@@ -56,6 +56,13 @@ async def asked(town: Town) -> tuple[World, World, Client]:
     return one, two, client
 
 
+def code_of(client: Client) -> str:
+    """Return the error code of the one response that has ended."""
+    (done,) = client.of_type("response.done")
+    code: str = done["response"]["status_details"]["error"]["code"]
+    return code
+
+
 # Coming to another node.
 
 

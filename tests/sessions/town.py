@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 from tests.fakes.store import DistantStore
 from tests.sessions.conversation import Client, World, limits_of, settle
-from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.cluster import Neighbour
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.ids import NodeId, SessionId
 from unbroken.sessions.node import Node, NodeLimits
 
-__all__ = ["Town", "open_town"]
+__all__ = ["Town", "distant", "open_town"]
 
 
 class House:
@@ -53,7 +54,7 @@ class Town:
 
     def __init__(self, *, seed: int | None = None, limits: NodeLimits | None = None) -> None:
         self.memory = MemoryStore(tell=self._tell)
-        self.store: SessionStore = self.memory if seed is None else DistantStore(self.memory, seed)
+        self._seed = seed
         self.neighbours: dict[NodeId, Neighbour] = {}
         self.lost: set[NodeId] = set()
         self.worlds: list[World] = []
@@ -64,13 +65,15 @@ class Town:
 
     async def node(self) -> World:
         """Start another node."""
-        world = World(self.store, self._limits, cluster=House(self))
+        seed = self._seed
+        store = self.memory if seed is None else DistantStore(self.memory, seed + 97 * len(self.worlds))
+        world = World(store, self._limits, cluster=House(self))
         self.worlds.append(world)
         await self._open.enter_async_context(world.node)
         return world
 
     def kill(self, world: World) -> None:
-        """End a node as ``kill -9`` does: it says nothing more to anybody, and the others notice at some time."""
+        """End a node as ``kill -9`` does: it says nothing more to anybody, and nobody has noticed yet."""
         world.node._committer.close()
         world.node._is_open = False
         for task in list(world.node._tasks):
@@ -84,10 +87,27 @@ class Town:
             if node != world.node.id:
                 neighbour.on_lost(world.node.id)
 
+    async def store_is_back(self) -> None:
+        """Let the store be reached again, and every node notice it."""
+        for world in self.worlds:
+            distant(world).is_out = distant(world).loses_answers = False
+        for _ in range(4):
+            for world in self.worlds:
+                world.clock.advance(2)
+            await settle()
+
+    def copy(self) -> dict[SessionId, Any]:
+        """Return what the store holds now."""
+        return dict(copy.deepcopy(self.memory._sessions))
+
+    def lose(self, since: dict[SessionId, Any] | None = None) -> None:
+        """Have the store lose everything, or all since it was copied."""
+        self.memory._sessions = {} if since is None else copy.deepcopy(since)
+
     def poll(self) -> None:
         """Let the slow poll of all nodes come."""
         for neighbour in list(self.neighbours.values()):
-            neighbour.on_gap()
+            neighbour.on_poll()
 
     def _tell(self, node: NodeId, session_id: SessionId) -> None:
         asyncio.get_running_loop().call_soon(self._deliver, node, (session_id,))
@@ -112,6 +132,12 @@ class Town:
     def _owns(world: World, client: Client) -> bool:
         actor = world.node.hub.get(SessionId(client.session_id or ""))
         return actor is not None and actor.is_owner and world.node._is_open
+
+
+def distant(world: World) -> DistantStore:
+    """Return a node's way to the store, where it is a long one."""
+    assert isinstance(world.store, DistantStore)
+    return world.store
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,55 @@
+"""Whether a node's store can be reached: noted by all who ask it, and asked for by those who decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from unbroken.sessions.clock import Clock
+
+__all__ = ["Outage"]
+
+
+class Outage:
+    """How long the store has been out of reach.
+
+    Args:
+        clock: Where time comes from.
+        patience: Seconds for which writes wait for a store that doesn't answer. Then owners go on without.
+        is_strict: They don't: what can't be saved isn't said.
+        on_begin: Called when the store has failed for the first time since it last answered.
+
+    """
+
+    def __init__(
+        self, clock: Clock, *, patience: float, is_strict: bool, on_begin: Callable[[], None]
+    ) -> None:
+        self._clock = clock
+        self._patience: Final = patience
+        self._is_strict: Final = is_strict
+        self._on_begin = on_begin
+        self._since: float | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the store failed when it was last asked."""
+        return self._since is not None
+
+    @property
+    def is_over_patience(self) -> bool:
+        """Whether owners go on without the store."""
+        return (
+            self._since is not None
+            and not self._is_strict
+            and self._clock.monotonic() - self._since >= self._patience
+        )
+
+    def note_failure(self) -> None:
+        """Note that the store didn't answer, or could take nothing."""
+        if self._since is None:
+            self._since = self._clock.monotonic()
+            self._on_begin()
+
+    def note_success(self) -> None:
+        """Note that it did what it was asked to."""
+        self._since = None
