@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from unbroken.server.config import ConfigError, Settings, is_loopback, load_settings, shown
+from unbroken.server.config import ConfigError, Settings, is_loopback, shown
+from unbroken.server.setting_sources import load_settings
 
 DIGEST = "0123456789abcdef" * 4
 NOTHING: Mapping[str, str] = {}

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from unbroken.server.app import build
-from unbroken.server.config import ConfigError, Settings, load_settings, shown
+from unbroken.server.config import ConfigError, Settings, shown
+from unbroken.server.setting_sources import load_settings
 
 
 def settings(**variables: str) -> Settings:
