@@ -42,6 +42,8 @@ def conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str, 
         )
     if sound("agent", "models") and settings.agent == "embedded" and settings.models:
         yield f"The embedded agent has one model. Unset {PREFIX}MODELS, or choose another agent."
+    if sound("mcp_servers", "mcp_keys", "mcp_trusted"):
+        yield from _mcp_conflicts(settings, origins)
     is_chat = settings.openai_api == "chat"
     if sound("openai_background", "openai_api") and settings.openai_background and is_chat:
         yield f"{label('openai_background', origins)} needs {PREFIX}OPENAI_API to be responses. Set it so."
@@ -65,6 +67,20 @@ def conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str, 
     ):
         if sound(small, large) and getattr(settings, small) > getattr(settings, large):
             yield f"{label(small, origins)} is above {label(large, origins)}. Lower it, or raise the other."
+
+
+def _mcp_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    """Find labels that name no server. Of a key's entry only the label is shown."""
+    known = [entry.partition("=")[0] for entry in settings.mcp_servers]
+    keys = [key.get_secret_value().partition(":")[0] for key in settings.mcp_keys]
+    for name, labels in (("mcp_keys", keys), ("mcp_trusted", settings.mcp_trusted)):
+        for each in dict.fromkeys(labels):
+            if each not in known:
+                there = f"{label('mcp_servers', origins)} has {', '.join(known) or 'no server'}"
+                yield (
+                    f"{label(name, origins)} has the label {each[:32]!r}, and {there}. "
+                    "Correct the label, or take it out."
+                )
 
 
 def _overload_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:

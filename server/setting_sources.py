@@ -146,9 +146,14 @@ def _reason(error: Exception) -> str:
 
 
 def _suggestion(name: str, known: set[str] | Mapping[str, object]) -> str:
-    # A cutoff above difflib's own: the shared prefix alone makes names alike.
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"Did you mean {close[0]}?" if close else "Remove it; `unbroken check-config` lists all settings."
+    # Without the prefix, which all share and which makes names alike that have nothing in common.
+    bare = {each.removeprefix(PREFIX): each for each in known}
+    close = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=0.75)
+    return (
+        f"Did you mean {bare[close[0]]}?"
+        if close
+        else "Remove it; `unbroken check-config` lists all settings."
+    )
 
 
 def _validated(
