@@ -62,6 +62,8 @@ class NodeFigures:
     size: Callable[[], float]
     commits_waiting: Callable[[], float]
     is_draining: Callable[[], float]
+    unsaved: Callable[[], float]
+    is_store_lost: Callable[[], float]
 
 
 class Metrics:
@@ -193,6 +195,8 @@ class Metrics:
             "commits_waiting", "Sessions whose new pieces wait to be written to the log."
         )
         self._draining = self._gauge("draining", "1 while the node is shutting down, else 0.")
+        self._unsaved = self._gauge("sessions_unsaved", "Sessions that go on while the store is out of reach.")
+        self._store_lost = self._gauge("store_lost", "1 while the store is out of reach, else 0.")
         self.lag = self._histogram(
             "event_loop_lag_seconds", "How late the event loop was, ten times a second.", _LAG_BUCKETS
         )

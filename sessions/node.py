@@ -435,6 +435,11 @@ class Node:
         """Whether the store failed when it was last asked."""
         return self._outage.is_on
 
+    @property
+    def unsaved(self) -> int:
+        """How many sessions go on without the store."""
+        return sum(not actor.is_durable for actor in self.hub) if self._outage.is_on else 0
+
     def _outage_began(self) -> None:
         structlog.get_logger().error("store out of reach", node_id=self.id)
         self._clock.call_later(_PROBE_INTERVAL, self._begin_probe)

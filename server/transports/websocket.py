@@ -32,6 +32,7 @@ from unbroken.sessions.errors import (
     NodeFull,
     NodeOverloaded,
     SessionNotFound,
+    StoreUnavailable,
     TooManyConnections,
 )
 from unbroken.sessions.event_log import Position
@@ -179,6 +180,8 @@ class RealtimeDoor:
             raise Refused(503, "server_draining", str(exc), CloseCode.RESTART) from None
         except NodeOverloaded:
             raise overloaded() from None
+        except StoreUnavailable as exc:
+            raise Refused(503, "store_unavailable", str(exc), CloseCode.TRY_AGAIN) from None
         except NodeFull as exc:
             raise Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:
