@@ -29,12 +29,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from unbroken.server.config import StartupError
-from unbroken.server.limits import Rate
 from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.http_protocol import HttpProtocol
-from unbroken.server.transports.intake import IntakeLimits
+from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.protocol import WebSocketProtocol
 
 if TYPE_CHECKING:
@@ -272,9 +272,7 @@ class Server(uvicorn.Server):
                     # A proxy's are those of all its clients, whom nothing has told of yet.
                     address_of=lambda peer: None if proxies.are_believed(peer) else proxies.client(peer),
                 ),
-                ws=WebSocketProtocol.limited(
-                    _intake_of(settings), handshake_timeout=settings.handshake_timeout
-                ),
+                ws=_websocket_class_of(settings),
                 ws_max_size=settings.max_frame_bytes,
                 ws_ping_interval=settings.ping_interval,
                 ws_ping_timeout=settings.ping_timeout,
@@ -321,13 +319,12 @@ class Server(uvicorn.Server):
             connection.transport.abort()
 
 
-def _intake_of(settings: Settings) -> IntakeLimits:
-    """Return how fast a connection may send."""
-    return IntakeLimits(
-        frames=Rate(settings.rate_messages, settings.burst_messages),
-        bytes=Rate(settings.rate_bytes, settings.burst_bytes),
-        controls=Rate(settings.rate_pings, 10 * settings.rate_pings),
-    )
+def _websocket_class_of(settings: Settings) -> type[asyncio.Protocol]:
+    """Return the class of WebSocket connections; what uvicorn's own can't do is in decision 2."""
+    if settings.websocket_class == "stock":
+        return WebSocketsSansIOProtocol
+    limits = intake_limits(settings)
+    return WebSocketProtocol.limited(limits, handshake_timeout=settings.handshake_timeout)
 
 
 async def _serve(settings: Settings, application: Application, listeners: Listeners) -> int:

@@ -27,6 +27,10 @@ class Outlet(Protocol):
     def is_writable(self) -> bool:
         """Whether the client keeps up. What is written all the same is kept in memory until it does."""
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether it is the client that doesn't keep up, and not a message on its way for a moment."""
+
     def write(self, messages: Sequence[bytes]) -> None:
         """Send *messages*, at least one, each UTF-8. Does nothing once the connection has ended."""
 
@@ -47,11 +51,18 @@ class AsgiOutlet:
         self._empty = asyncio.Event()
         self._empty.set()
         self._callback: Callable[[], None] | None = None
+        self._is_sending = False
+        self._is_slow = False
 
     @property
     def is_writable(self) -> bool:
         """See :attr:`Outlet.is_writable`."""
         return not self._messages
+
+    @property
+    def is_slow(self) -> bool:
+        """See :attr:`Outlet.is_slow`. From a ``send`` that has to wait until all that there was is sent."""
+        return self._is_slow
 
     def write(self, messages: Sequence[bytes]) -> None:
         """See :meth:`Outlet.write`."""
@@ -69,20 +80,34 @@ class AsgiOutlet:
 
     async def run(self) -> None:
         """Send what is written, until cancelled, or until the client is gone."""
+        loop = asyncio.get_running_loop()
         try:
             while True:
+                if self._messages and not self._is_slow:
+                    # A server that has room takes all of it in one step.
+                    loop.call_soon(self._note_left)
                 while self._messages:
+                    self._is_sending = True
                     await self._send({"type": "websocket.send", "text": self._messages[0].decode()})
+                    self._is_sending = False
                     self._messages.popleft()
                 self._empty.set()
                 if self._callback is not None:
                     self._callback()
                 if not self._messages:
+                    self._is_slow = False
                     self._arrived.clear()
                     await self._arrived.wait()
         except OSError:
             self._messages.clear()  # the client is gone; whoever reads from it is told, too
             self._empty.set()
+
+    def _note_left(self) -> None:
+        """Note that a message has to wait, and tell who may have more to send."""
+        if self._is_sending and not self._is_slow:
+            self._is_slow = True
+            if self._callback is not None:
+                self._callback()
 
 
 def outlet_of(scope: Scope, send: Send) -> Outlet:

@@ -20,7 +20,9 @@ from unbroken.server.protocols.realtime.encode import RealtimeEncoder
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.admission import Admission, Guest
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
-from unbroken.server.transports.outlet import outlet_of
+from unbroken.server.transports.intake import IntakeLimits
+from unbroken.server.transports.outlet import AsgiOutlet, outlet_of
+from unbroken.server.transports.pace import PacedReceive
 from unbroken.server.transports.pump import Admitted, Pump
 from unbroken.server.transports.refusal import RefusalLog, Refused, overloaded, refuse
 from unbroken.sessions.clock import Clock
@@ -53,6 +55,7 @@ class RealtimeDoor:
         defaults: SessionConfig,
         limits: ConnectionLimits,
         admission: Admission,
+        intake: IntakeLimits,
         allowed_origins: tuple[str, ...],
         loopback_only: bool,
         metrics: Metrics,
@@ -69,6 +72,7 @@ class RealtimeDoor:
         self._defaults = defaults
         self._limits = limits
         self._admission = admission
+        self._intake = intake
         self._clock = clock
         self._allowed_origins = allowed_origins
         self._encoders: WeakValueDictionary[tuple[SessionId, Incarnation], RealtimeEncoder] = (
@@ -96,6 +100,8 @@ class RealtimeDoor:
                 self._metrics.opened.inc()
                 with self._metrics.connections.track_inprogress():
                     outlet = outlet_of(scope, send)
+                    if isinstance(outlet, AsgiOutlet):  # its transport knows no rates, either
+                        receive = PacedReceive(receive, self._intake, self._clock)
                     pump = Pump(
                         admitted, self._limits, self._metrics, self._clock, receive, send, outlet, self._refer
                     )
@@ -126,6 +132,7 @@ class RealtimeDoor:
         if handshake.resume is None and not self._node.takes_sessions:
             # First of all: an overloaded server has no time for more than this.
             raise overloaded()
+        guest.knock()
         guest.enter()
         if self._loopback_only and not is_loopback_name(handshake.host):
             message = (
