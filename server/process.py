@@ -311,8 +311,25 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close listeners and connections. uvicorn leaves those open that don't flush in time."""
+        for server in self.servers:
+            server.close()  # nobody else comes meanwhile
+        await self._cut_closing()
         await super().shutdown(sockets)
         self._abort_connections()
+
+    async def _cut_closing(self) -> None:
+        """Cut those that their peers have closed and don't read: uvicorn's class raises if told to close."""
+        while closing := [
+            connection
+            for connection in self.server_state.connections
+            if isinstance(connection, WebSocketsSansIOProtocol)
+            and not isinstance(connection, WebSocketProtocol)
+            and connection.transport.is_closing()
+            and not connection.close_sent
+        ]:
+            for connection in closing:
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
     def _abort_connections(self) -> None:
         for connection in list(self.server_state.connections):

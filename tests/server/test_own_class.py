@@ -1,15 +1,20 @@
-"""The list of tests that need the server's own WebSocket class is about tests that exist."""
+"""The choice between the server's own WebSocket class and uvicorn's, and which tests need the first."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 from pathlib import Path
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from tests.server.own_class import NEEDS_OWN_CLASS
+from tests.server.realtime.client import WAIT
+from tests.server.realtime.serving import eventually
+from tests.server.test_protocol import CLOSE_FRAME, WebSocketApplication, deaf_peer
 from unbroken.server.config import Settings
-from unbroken.server.process import Server
+from unbroken.server.process import Server, bind
 from unbroken.server.transports.protocol import WebSocketProtocol
 
 
@@ -34,3 +39,23 @@ def test_the_setting_decides_which_class_it_is() -> None:
     assert isinstance(own, type)
     assert issubclass(own, WebSocketProtocol)
     assert stock is WebSocketsSansIOProtocol
+
+
+async def test_stock_connections_that_are_closing_do_not_break_the_end_of_the_process() -> None:
+    """uvicorn's class raises when it is told to close one that its peer has closed and that still flushes."""
+    app = WebSocketApplication()
+    settings = Settings(port=0, admin_port=0, websocket_class="stock")
+    with contextlib.closing(bind(settings)) as listeners:
+        server = Server(app, listeners.public, settings)
+        task = asyncio.create_task(server.run_until_stopped())
+        await server.listening.wait()
+        with deaf_peer(listeners.public[0].getsockname()[1]) as peer:
+            await asyncio.wait_for(app.stuck.wait(), WAIT)
+            (connection,) = server.server_state.connections
+            assert type(connection) is WebSocketsSansIOProtocol
+            peer.sendall(CLOSE_FRAME)
+            await eventually(connection.transport.is_closing)
+            server.stop()
+            await asyncio.wait_for(task, WAIT)
+
+    assert server.server_state.connections == set()
