@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from starlette.types import Scope, Send
+from starlette.types import Message, Scope, Send
+from uvicorn.protocols.utils import ClientDisconnected
 
-__all__ = ["EXTENSION", "AsgiOutlet", "Outlet", "outlet_of"]
+__all__ = ["EXTENSION", "AsgiOutlet", "Outlet", "PlainSend", "has_outlet", "outlet_of"]
 
 EXTENSION: Final = "unbroken.outlet"
 """The ASGI extension under which ``WebSocketProtocol`` offers its outlet."""
@@ -39,6 +40,29 @@ class Outlet(Protocol):
 
     async def flushed(self) -> None:
         """Wait until what was written is on its way: a close sent next stays behind it."""
+
+
+class PlainSend:
+    """ASGI's ``send``, with one way to say that the client has gone: by an OSError, as ASGI has it.
+
+    uvicorn's own class raises a RuntimeError, as for a mistake of the application, where it is the
+    one that has closed: because of what the peer sent, or as it found it dead.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        """Send *message*.
+
+        Raises:
+            ClientDisconnected: The connection has ended.
+
+        """
+        try:
+            await self._send(message)
+        except RuntimeError as exc:
+            raise ClientDisconnected from exc
 
 
 class AsgiOutlet:
@@ -108,6 +132,11 @@ class AsgiOutlet:
             self._is_slow = True
             if self._callback is not None:
                 self._callback()
+
+
+def has_outlet(scope: Scope) -> bool:
+    """Return whether the transport has an outlet of its own."""
+    return EXTENSION in scope.get("extensions", {})
 
 
 def outlet_of(scope: Scope, send: Send) -> Outlet:

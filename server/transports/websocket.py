@@ -21,7 +21,7 @@ from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.admission import Admission, Guest
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
 from unbroken.server.transports.intake import IntakeLimits
-from unbroken.server.transports.outlet import AsgiOutlet, outlet_of
+from unbroken.server.transports.outlet import PlainSend, has_outlet, outlet_of
 from unbroken.server.transports.pace import PacedReceive
 from unbroken.server.transports.pump import Admitted, Pump
 from unbroken.server.transports.refusal import RefusalLog, Refused, overloaded, refuse
@@ -85,6 +85,9 @@ class RealtimeDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection from its handshake to its end."""
         await receive()  # websocket.connect
+        if not has_outlet(scope):  # nor what else the server's own class does
+            receive = PacedReceive(receive, self._intake, self._clock)
+            send = PlainSend(send)
         handshake = Handshake.of(scope)
         client = scope.get("client")
         peer = client[0] if client else None
@@ -100,8 +103,6 @@ class RealtimeDoor:
                 self._metrics.opened.inc()
                 with self._metrics.connections.track_inprogress():
                     outlet = outlet_of(scope, send)
-                    if isinstance(outlet, AsgiOutlet):  # its transport knows no rates, either
-                        receive = PacedReceive(receive, self._intake, self._clock)
                     pump = Pump(
                         admitted, self._limits, self._metrics, self._clock, receive, send, outlet, self._refer
                     )

@@ -7,12 +7,14 @@ import contextlib
 import re
 from pathlib import Path
 
+import pytest
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from tests.server.own_class import NEEDS_OWN_CLASS
 from tests.server.realtime.client import WAIT
-from tests.server.realtime.serving import eventually
-from tests.server.test_protocol import CLOSE_FRAME, WebSocketApplication, deaf_peer
+from tests.server.realtime.serving import eventually, serving
+from tests.server.test_protocol import CLOSE_FRAME, UPGRADE, WebSocketApplication, deaf_peer
+from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.config import Settings
 from unbroken.server.process import Server, bind
 from unbroken.server.transports.protocol import WebSocketProtocol
@@ -59,3 +61,20 @@ async def test_stock_connections_that_are_closing_do_not_break_the_end_of_the_pr
             await asyncio.wait_for(task, WAIT)
 
     assert server.server_state.connections == set()
+
+
+@pytest.mark.parametrize("header", ["Content-Length: 5", "Transfer-Encoding: chunked", "X: " + 9000 * "x"])
+async def test_a_handshake_that_the_stock_class_cannot_read_is_refused(header: str) -> None:
+    """It was never answered, and its socket, which no address counted any more, was kept for ever."""
+    async with serving(ScriptedAgent(), websocket_class="stock") as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        try:
+            lines = UPGRADE.replace(b"Host: x", b"Host: x\r\n" + header.encode())
+            writer.write(lines.replace(b"GET / ", b"GET /v1/realtime "))
+            async with asyncio.timeout(WAIT):
+                answer = await reader.read()
+        finally:
+            writer.close()
+        await server.no_connections()
+
+    assert answer.startswith(b"HTTP/1.1 400 ")

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import pytest
 from starlette.types import Message
 
 from tests.server.realtime.serving import eventually
-from unbroken.server.transports.outlet import AsgiOutlet
+from unbroken.server.transports.outlet import AsgiOutlet, PlainSend
 
 
 class Server:
@@ -77,6 +78,20 @@ async def test_a_client_is_slow_until_it_has_all_that_there_was() -> None:
 
     assert server.sent == ["a", "b", "c"]
     assert told == [(False, True), (True, True), (True, True)], "it was one stretch"
+
+
+async def test_an_end_that_the_server_made_is_no_mistake_of_the_application() -> None:
+    """uvicorn's own class says so of what is sent after it has closed: the task died of it, unheard."""
+
+    async def send(message: Message) -> None:
+        raise RuntimeError(f"Unexpected ASGI message {message['type']!r}, after sending 'websocket.close'.")
+
+    outlet = AsgiOutlet(PlainSend(send))
+    outlet.write([b"a"])
+    await outlet.run()
+    await outlet.flushed()
+    with pytest.raises(OSError):
+        await PlainSend(send)({"type": "websocket.close"})
 
 
 async def test_a_client_that_goes_is_no_error() -> None:
