@@ -10,7 +10,7 @@ open after ``[DONE]``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Final, Literal, assert_never
 
@@ -299,26 +299,49 @@ class _Answer:
             case _:
                 return Finish("completed")
 
-    def feed(self, data: bytes) -> Iterator[AgentOutput]:
-        """Yield the pieces of text and of calls in *data*; one :class:`Working` if there are none.
+    def feed(self, data: bytes) -> Iterable[AgentOutput]:
+        """Return the pieces of text and of calls in *data*; one :class:`Working` if there are none.
 
-        Raises:
+        Raises, or what it returns does:
             UpstreamMalformed: When it isn't what the API says.
             AgentError: When it holds an error, by its kind.
 
         """
+        try:
+            events = self._events.feed(data)
+        except EventTooLong as error:
+            raise _malformed(error) from None
+        if len(events) == 1 and (text := self._text_of(events[0])):
+            return (text,)
+        return self._outputs(events)
+
+    def _text_of(self, event: Event) -> str | None:
+        """Return the text of an event with nothing else in it, as nearly every one is; None: look closer."""
+        try:
+            chunk = self._decode(event.data)
+        except msgspec.DecodeError:
+            return None
+        choices = chunk.choices
+        if not choices or chunk.error is not None or chunk.usage is not None or event.type != "message":
+            return None
+        choice = choices[0]
+        delta = choice.delta
+        if delta is None or choice.finish_reason or delta.tool_calls or delta.refusal:
+            return None
+        return None if delta.reasoning_content or delta.reasoning else delta.content
+
+    def _outputs(self, events: Sequence[Event]) -> Iterator[AgentOutput]:
         is_silent = True
         try:
-            for event in self._events.feed(data):
+            for event in events:
                 if event.data == b"[DONE]":
                     self.is_done = True
                     return
                 for piece in self._read(event):
                     is_silent = False
                     yield piece
-        except (msgspec.MsgspecError, UnicodeDecodeError, EventTooLong) as error:
-            _log.warning("upstream sent a malformed stream", error=type(error).__name__)
-            raise UpstreamMalformed from None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise _malformed(error) from None
         if is_silent:  # a heartbeat, the role
             yield Working()
 
@@ -369,6 +392,11 @@ class _Answer:
         return FunctionCallPiece(
             len(self._calls) - 1, function.arguments or "", call_id=call.id or "", name=function.name
         )
+
+
+def _malformed(error: Exception) -> UpstreamMalformed:
+    _log.warning("upstream sent a malformed stream", error=type(error).__name__)
+    return UpstreamMalformed()
 
 
 def _usage(counts: object) -> Usage | None:

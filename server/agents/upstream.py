@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
@@ -73,10 +73,10 @@ class Answer(Protocol):
     def finish(self) -> Finish:
         """Why it stopped, in our words."""
 
-    def feed(self, data: bytes) -> Iterator[AgentOutput]:
-        """Yield what is in *data*; one :class:`Working` if there is nothing to show.
+    def feed(self, data: bytes) -> Iterable[AgentOutput]:
+        """Return what is in *data*; one :class:`Working` if there is nothing to show.
 
-        Raises:
+        Raises, or what it returns does:
             UpstreamMalformed: When it isn't what the API says.
             AgentError: When it holds an error, by its kind.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 __all__ = ["Address", "Proxies"]
@@ -16,6 +17,9 @@ least (RFC 6177), so that whoever has one address has all of it.
 """
 
 _MAX_HOPS: Final = 16
+
+_LONGEST: Final = 100
+"""Characters of an address, with its zone and a port."""
 
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -63,6 +67,11 @@ class Proxies:
 
 def _parsed(text: str) -> _Ip | None:
     """Read an address, with a port where a proxy adds one. An IPv4 address in IPv6's form is IPv4."""
+    return _read(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(maxsize=1024)
+def _read(text: str) -> _Ip | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

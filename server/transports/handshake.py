@@ -18,6 +18,9 @@ SUBPROTOCOL: Final = "realtime"
 
 _KEY_PROTOCOL: Final = "openai-insecure-api-key."
 _BETA_PROTOCOL: Final = "openai-beta.realtime-v1"
+_READ: Final = frozenset({b"host", b"origin", b"authorization", b"openai-beta"})
+"""What is read of a request."""
+
 _MAX_QUERY: Final = 4096
 _MAX_FIELDS: Final = 32
 
@@ -43,16 +46,18 @@ class Handshake:
     @classmethod
     def of(cls, scope: Scope) -> Handshake:
         """Read the request. Header values are Latin-1 (RFC 9110, section 5.5)."""
-        headers: dict[str, str] = {}
+        headers: dict[bytes, str] = {}
         for raw_name, raw_value in scope["headers"]:
-            headers.setdefault(raw_name.decode("latin-1").lower(), raw_value.decode("latin-1"))
+            name = raw_name.lower()
+            if name in _READ:
+                headers.setdefault(name, raw_value.decode("latin-1"))
         offered: Sequence[str] = scope.get("subprotocols", ())
         query = scope.get("query_string", b"").decode("latin-1")
         is_readable = len(query) <= _MAX_QUERY and query.count("&") < _MAX_FIELDS
         fields = parse_qs(query, keep_blank_values=True) if is_readable else {}
-        origin = headers.get("origin")
+        origin = headers.get(b"origin")
         return cls(
-            host=headers.get("host", ""),
+            host=headers.get(b"host", ""),
             origin=origin,
             credentials=_credentials(headers, offered, is_browser=origin is not None),
             forwarded=forwarded_for(scope),
@@ -61,7 +66,7 @@ class Handshake:
             resume=_one(fields, "resume"),
             after=_one(fields, "after"),
             is_readable=is_readable,
-            is_beta="realtime=v1" in headers.get("openai-beta", "") or _BETA_PROTOCOL in offered,
+            is_beta="realtime=v1" in headers.get(b"openai-beta", "") or _BETA_PROTOCOL in offered,
         )
 
     @property
@@ -105,8 +110,8 @@ def is_loopback_name(host: str) -> bool:
     return name in ("localhost", "::1") or (name.startswith("127.") and name.replace(".", "").isdigit())
 
 
-def _credentials(headers: dict[str, str], offered: Sequence[str], *, is_browser: bool) -> Credentials:
-    scheme, _, key = headers.get("authorization", "").partition(" ")
+def _credentials(headers: dict[bytes, str], offered: Sequence[str], *, is_browser: bool) -> Credentials:
+    scheme, _, key = headers.get(b"authorization", "").partition(" ")
     if scheme.lower() == "bearer" and key.strip():
         return Credentials(key.strip(), is_browser=is_browser)
     for protocol in offered:

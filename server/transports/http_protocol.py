@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from unbroken.server.transports.address import Address
+from unbroken.server.transports.opening import Opening
+from unbroken.server.transports.protocol import WebSocketProtocol
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -138,13 +140,25 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand over to a WebSocket, or refuse to."""
-        super().handle_websocket_upgrade()
-        protocol = self.transport.get_protocol()
-        if protocol is self:
+        """Hand over to a WebSocket, or refuse to. uvicorn: has the request parsed a second time."""
+        made: type = self.ws_protocol_class  # type: ignore[assignment]
+        opening = (
+            Opening.of(self.parser.get_method(), self.parser.get_http_version(), self.url, self.headers)
+            if issubclass(made, WebSocketProtocol) and not self.config.ws_per_message_deflate
+            else None
+        )
+        if opening is None:
+            super().handle_websocket_upgrade()
+        else:
+            self.connections.discard(self)
+            protocol = made(self.config, self.server_state, self.app_state)
+            protocol.open(opening, self.transport, self.scope)
+            self.transport.set_protocol(protocol)
+        now: object = self.transport.get_protocol()
+        if now is self:
             return
         self._forget_address()
-        if type(protocol) is WebSocketsSansIOProtocol and not protocol.handshake_initiated:
+        if type(now) is WebSocketsSansIOProtocol and not now.handshake_initiated:
             # uvicorn: the header is whole, but websockets can't read it, and nobody ever answers.
             self.transport.write(_UNREADABLE)
             self.transport.close()

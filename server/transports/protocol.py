@@ -13,17 +13,21 @@ relies on attributes of uvicorn that it doesn't document;
 
 from __future__ import annotations
 
-from asyncio import BaseTransport, Handle, TimerHandle
+from asyncio import BaseTransport, Handle, TimerHandle, Transport
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import unquote
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import OPEN, Protocol
 
 from unbroken.server.transports.intake import Intake, IntakeLimits
+from unbroken.server.transports.opening import Opening, answer
 from unbroken.server.transports.outlet import EXTENSION
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+    from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPScope, WebSocketAcceptEvent
     from uvicorn.config import Config
     from uvicorn.server import ServerState
     from websockets.frames import Frame
@@ -64,8 +68,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     # Not in the instance's dictionary: uvicorn's attributes fill that to where it would double.
     __slots__ = (
         "_abort_timer",
+        "_accept",
         "_backlog",
         "_handshake_timer",
+        "_held",
         "_intake",
         "_late_pong",
         "_next",
@@ -78,6 +84,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._accept: bytes | None = None  # what the handshake is to be answered with
+        self._held: bytes | None = None  # the answer, until something follows it
         self._abort_timer: TimerHandle | None = None  # runs while the connection is ending
         self._handshake_timer: TimerHandle | None = None
         self._late_pong = b""  # the answer to the latest ping, while there is no room for it
@@ -99,6 +107,41 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Note the hand-over. uvicorn: waits without limit for a handshake to be complete."""
         super().connection_made(transport)
         self._handshake_timer = self.loop.call_later(self.handshake_timeout, self._abort_handshake)
+
+    def open(self, opening: Opening, transport: Transport, request: HTTPScope) -> None:
+        """Begin with a handshake that was read already. *request* is the scope that it has as a request."""
+        self.connections.add(self)
+        self.transport = transport
+        self.server, self.client = request["server"], request["client"]
+        self.scheme = "wss" if request["scheme"] == "https" else "ws"
+        self._handshake_timer = self.loop.call_later(self.handshake_timeout, self._abort_handshake)
+        self._accept = opening.accept
+        self.conn.parser = Protocol.parse(self.conn)  # what comes next are frames
+        next(self.conn.parser)
+        self.handshake_initiated = True
+        path, _, query = opening.target.partition(b"?")
+        self.scope = {
+            "type": "websocket",
+            "asgi": request["asgi"] | {"spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": self.scheme,
+            "server": self.server,
+            "client": self.client,
+            "root_path": self.root_path,
+            "path": self.root_path + unquote(path.decode("ascii")),
+            "raw_path": self.root_path.encode("ascii") + path,
+            "query_string": query,
+            "headers": opening.headers,
+            "subprotocols": opening.subprotocols,
+            "state": request["state"],
+            "extensions": {"websocket.http.response": {}},
+        }
+        extensions: dict[Any, Any] = self.scope["extensions"]
+        extensions[EXTENSION] = self
+        self.queue.put_nowait({"type": "websocket.connect"})
+        task = self.loop.create_task(self.run_asgi())
+        task.add_done_callback(self.on_task_complete)
+        self.tasks.add(task)
 
     def data_received(self, data: bytes) -> None:
         """Handle input.
@@ -148,6 +191,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.close_sent or self.disconnected:
             return
         parts: list[bytes] = []
+        if self._held is not None:
+            parts.append(self._held)
+            self._held = None
         for message in messages:
             size = len(message)
             if size < 126:
@@ -274,12 +320,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """Close with 1012. uvicorn: unbounded flush, and raises when the peer closed before."""
+        self._release()
         if not self.transport.is_closing():
             super().shutdown()
         self._bound_flush()
 
     def send(self, message: ASGISendEvent) -> Coroutine[Any, Any, None]:
         """Send an ASGI event. Not a coroutine function itself: this is the hot path."""
+        self._release()
         if message["type"] == "websocket.close":
             # uvicorn: waits for a writable socket before it closes it, so a
             # slow reader can't be closed at all; and when the peer doesn't
@@ -289,7 +337,30 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         elif message["type"] == "websocket.http.response.body":
             # uvicorn: takes a refusal for a handshake left unfinished, and logs an error for each.
             self.handshake_complete = True
+        elif message["type"] == "websocket.accept" and self._accept is not None:
+            return self._send_accept(message, self._accept)
         return super().send(message)
+
+    async def _send_accept(self, message: WebSocketAcceptEvent, accept: bytes) -> None:
+        """Answer the handshake. uvicorn: has the answer put together from objects, and its date taken out."""
+        self._accept = None
+        if self.disconnected:
+            raise ClientDisconnected
+        headers = [*self.default_headers, *message.get("headers", ())]
+        if subprotocol := message.get("subprotocol"):
+            headers.append((b"Sec-WebSocket-Protocol", subprotocol.encode("latin-1")))
+        if not self.transport.is_closing():
+            self.handshake_complete = True
+            self.conn.state = OPEN
+            self._held = answer(accept, headers)
+            self.loop.call_soon(self._release)
+            self.start_keepalive()
+
+    def _release(self) -> None:
+        """Write what was held for the first message to leave with it: a write costs as much as either."""
+        if (held := self._held) is not None:
+            self._held = None
+            self.transport.write(held)
 
     async def _send_close(self, message: ASGISendEvent) -> None:
         """Send a close frame. uvicorn: then reads on, whatever there is to take before the answer."""
@@ -334,6 +405,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         uvicorn: a close frame or a broken one ends in an unbounded flush; and
         a header that httptools takes but websockets refuses is never answered.
         """
+        self._release()
         is_handshake = not self.handshake_initiated
         self.conn.receive_data(data)
         frames = len(self.conn.events)

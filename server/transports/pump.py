@@ -92,6 +92,7 @@ class Pump:
         send: Send,
         outlet: Outlet,
         refer: Refer,
+        log: FilteringBoundLogger,
     ) -> None:
         self._refer = refer
         self._admitted = admitted
@@ -118,6 +119,7 @@ class Pump:
         self._is_slow = False  # whether there is more to send than the client takes
         self._farewell: Frame | None = None  # for a close with POLICY: what it is about
         self._id = secrets.token_hex(6)
+        self._usual_log = log  # made once for all: it takes longer than most of a connection's beginning
 
     @property
     def _log(self) -> FilteringBoundLogger:
@@ -129,7 +131,7 @@ class Pump:
         """Return when the connection has ended, by whichever side."""
         # In this connection's task and the worker alone; whatever they call logs them too.
         bind_contextvars(session_id=self._attachment.session.id, connection_id=self._id)
-        _log.debug("connection opened", resumed=self._admitted.resumed)
+        self._usual_log.debug("connection opened", resumed=self._admitted.resumed)
         async with self._sender():
             try:
                 await self._converse()
@@ -141,7 +143,7 @@ class Pump:
                 await self._stop(self._worker)
                 self._metrics.inputs_waiting -= len(self._inbox)
                 self._metrics.closed(self._close or self._left or _ABNORMAL)
-        _log.debug("connection closed", close_code=self._close)
+        self._usual_log.debug("connection closed", close_code=self._close)
 
     async def _converse(self) -> None:
         """Return when the client has left, or something on this side has ended the connection."""

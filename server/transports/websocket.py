@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from weakref import WeakValueDictionary
 
+import structlog
 from starlette.types import Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.auth import Authenticator, LongLivedKey, Unauthenticated
 from unbroken.server.errors import CloseCode
@@ -81,6 +83,7 @@ class RealtimeDoor:
         self._loopback_only = loopback_only
         self._metrics = metrics
         self._refusals = RefusalLog(clock)
+        self._log: FilteringBoundLogger = structlog.get_logger().bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection from its handshake to its end."""
@@ -104,7 +107,15 @@ class RealtimeDoor:
                 with self._metrics.connections.track_inprogress():
                     outlet = outlet_of(scope, send)
                     pump = Pump(
-                        admitted, self._limits, self._metrics, self._clock, receive, send, outlet, self._refer
+                        admitted,
+                        self._limits,
+                        self._metrics,
+                        self._clock,
+                        receive,
+                        send,
+                        outlet,
+                        self._refer,
+                        self._log,
                     )
                     await pump.run()
             finally:

@@ -44,7 +44,7 @@ class RawClient:
         *,
         headers: Mapping[str, str] | None = None,
         subprotocols: Sequence[str] | None = None,
-        receive_buffer: int = 4096,
+        receive_buffer: int = 8192,
         **query: str,
     ) -> None:
         uri = f"ws://127.0.0.1:{port}/v1/realtime?{urlencode(query)}"
