@@ -27,7 +27,7 @@ _LONGEST_LINE: Final = 8000
 _ONCE: Final = frozenset({b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version"})
 _UNUSUAL: Final = frozenset({b"transfer-encoding", b"content-length", b"expect"})
 
-Headers = list[tuple[bytes, bytes]]
+_Headers = list[tuple[bytes, bytes]]
 
 
 class Opening(Struct, frozen=True):
@@ -35,14 +35,14 @@ class Opening(Struct, frozen=True):
 
     target: bytes
     """Path and query, as sent."""
-    headers: Headers
+    headers: _Headers
     """Names in lower case, values without space around them."""
     accept: bytes
     """What proves to the client that its handshake was understood."""
     subprotocols: list[str]
 
     @classmethod
-    def of(cls, method: bytes, version: str, target: bytes, headers: Headers) -> Opening | None:
+    def of(cls, method: bytes, version: str, target: bytes, headers: _Headers) -> Opening | None:
         """Return the handshake that an HTTP parser has taken apart; None: it is unusual, or none."""
         if method != b"GET" or version != "1.1" or not target.isascii() or len(target) > _LONGEST_LINE:
             return None
