@@ -180,6 +180,7 @@ class App:
             rounds=settings.tool_rounds,
             calls=settings.tool_calls,
             call=CallLimits(timeout=settings.tool_timeout, result_bytes=settings.tool_result_bytes),
+            sign_interval=settings.stall_timeout / 3,  # one may be late, and the turn still isn't stalled
         )
         return ToolLoop(self.catalogue, limits, lambda label, outcome: calls.labels(label, outcome).inc())
 

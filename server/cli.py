@@ -171,7 +171,8 @@ def new_key(name: str) -> None:
 
 def _load(flags: dict[str, str | None]) -> Loaded:
     """Load the settings. The one place that looks at the process's environment."""
-    from unbroken.server.config import ConfigError, load_settings
+    from unbroken.server.config import ConfigError
+    from unbroken.server.setting_sources import load_settings
 
     try:
         return load_settings(flags, os.environ, Path.cwd())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from unbroken.sessions.errors import CursorLost, Displaced, SessionError
@@ -65,12 +64,10 @@ class Cursor:
     Use from one task at a time.
     """
 
-    __slots__ = ("_ended", "_feed", "_listener", "_woken", "chain", "seq")
+    __slots__ = ("_ended", "_feed", "_listener", "chain", "seq")
 
     def __init__(self, feed: Feed, seq: int, chain: ChainId) -> None:
         self._feed = feed
-        self._woken = asyncio.Event()
-        self._woken.set()
         self._listener: Callable[[], None] | None = None
         self._ended: SessionError | None = None
         self.seq = seq
@@ -100,7 +97,6 @@ class Cursor:
         if self.seq == log.head:
             if self._feed.ended is not None:
                 raise self._feed.ended
-            self._woken.clear()
             return []
         records = log.read(self.seq, limit)
         last = records[-1]
@@ -112,20 +108,14 @@ class Cursor:
         self._ended = reason
         self.wake()
 
-    async def wait(self) -> None:
-        """Wait until woken since :meth:`take` last found nothing. Cancelling it loses nothing."""
-        await self._woken.wait()
-
     def listen(self, callback: Callable[[], None] | None) -> None:
         """Call *callback*, which must not raise, when there is something to look at: no task has to wait."""
         self._listener = callback
 
     def wake(self) -> None:
-        """Let :meth:`wait` return, or call who listens."""
+        """Call who listens."""
         if self._listener is not None:
             self._listener()
-        else:
-            self._woken.set()
 
     def position(self) -> Position:
         """Return where the cursor is.
@@ -141,4 +131,3 @@ class Cursor:
     def close(self) -> None:
         """Leave the feed."""
         self._feed.detach(self)
-        self._woken.set()

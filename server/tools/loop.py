@@ -35,10 +35,6 @@ from unbroken.sessions.responder import Output, RunsTools, ToolCallPiece, ToolEn
 
 __all__ = ["LoopLimits", "ToolLoop", "ToolRoundsExceeded"]
 
-_SIGN_INTERVAL: Final = 5.0
-"""Seconds between signs of life while tools run; well below the shortest sensible stall time-out."""
-
-
 _GONE: Final = ToolError("There is no such tool any more. Nothing was done.")
 
 
@@ -58,6 +54,8 @@ class LoopLimits:
     calls: int = 8
     """Tools that run at once: further calls of the same round aren't run, and the agent is told."""
     call: CallLimits = field(default_factory=CallLimits)
+    sign_interval: float = 5.0
+    """Seconds between signs of life while tools run: well below the turn's stall time-out."""
 
 
 class ToolLoop:
@@ -196,7 +194,7 @@ class ToolLoop:
         try:
             while running:
                 done, running = await asyncio.wait(
-                    running, timeout=_SIGN_INTERVAL, return_when=asyncio.FIRST_COMPLETED
+                    running, timeout=self._limits.sign_interval, return_when=asyncio.FIRST_COMPLETED
                 )
                 if not done:
                     yield Working()

@@ -156,8 +156,10 @@ class PythonTools:
                 if loaded.tool.name in self._loaded:
                     raise ToolsUnusable(f"There are two tools of the name {loaded.tool.name!r}: rename one.")
                 self._loaded[loaded.tool.name] = loaded
-        except ToolsUnusable:
+        except ToolsUnusable as exc:
             await self.stop()
+            if self._targets:
+                raise ToolsUnusable(f"UNBROKEN_TOOLS ({', '.join(self._targets)}): {exc}") from None
             raise
 
     async def stop(self) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from unbroken.server.chain import ChainEntry, read_entries
-from unbroken.server.config import ConfigError, Settings, load_settings, shown
+from unbroken.server.config import ConfigError, Settings, shown
+from unbroken.server.setting_sources import load_settings
 
 URL = "https://api.example.com/v1"
 

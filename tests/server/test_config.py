@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from unbroken.server.config import ConfigError, Settings, is_loopback, load_settings, shown
+from unbroken.server.config import ConfigError, Settings, is_loopback, shown
+from unbroken.server.setting_sources import load_settings
 
 DIGEST = "0123456789abcdef" * 4
 NOTHING: Mapping[str, str] = {}
@@ -164,9 +165,10 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
 
 
 def test_a_name_like_no_other_is_told_where_to_look(tmp_path: Path) -> None:
-    assert problems(tmp_path, {"UNBROKEN_XYZZY": "1"}) == [
-        "UNBROKEN_XYZZY is not a setting. Remove it; `unbroken check-config` lists all settings."
-    ]
+    for name in ("UNBROKEN_XYZZY", "UNBROKEN_NONSENSE"):  # the latter is near SECRET by the prefix alone
+        assert problems(tmp_path, {name: "1"}) == [
+            f"{name} is not a setting. Remove it; `unbroken check-config` lists all settings."
+        ]
 
 
 @pytest.mark.parametrize(

@@ -24,4 +24,4 @@ def test_a_name_stands_for_a_model_that_is_offered_or_for_none(wanted: str | Non
 
 
 def test_the_names_are_told_once_each_the_configured_one_first() -> None:
-    assert MODELS.names == ("big", "small", "tiny")
+    assert MODELS.names == ("big", "default", "small", "tiny")

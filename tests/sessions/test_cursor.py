@@ -5,7 +5,6 @@ from typing import Final
 
 import pytest
 
-from tests.sessions.conversation import settle
 from unbroken.sessions.cursor import Cursor, Feed
 from unbroken.sessions.entries import Deltas, Entry, ItemDeleted
 from unbroken.sessions.errors import CursorLost, Fenced
@@ -29,6 +28,13 @@ def grow(feed: Feed) -> None:
 
 def taken(cursor: Cursor, limit: int = 10) -> list[int]:
     return [record.seq for record in cursor.take(limit)]
+
+
+def woken(cursor: Cursor) -> asyncio.Event:
+    """Return what is set when the cursor calls who listens."""
+    event = asyncio.Event()
+    cursor.listen(event.set)
+    return event
 
 
 def test_a_cursor_takes_what_follows_its_place_and_moves() -> None:
@@ -55,37 +61,39 @@ def test_a_cursor_moves_behind_the_last_piece_it_took() -> None:
     assert cursor.position() == Position(LIFE, 3, Nonce(9))
 
 
-async def test_a_cursor_waits_until_there_may_be_more() -> None:
+def test_who_listens_is_called_when_there_may_be_more() -> None:
     feed = feed_of(1)
     cursor = feed.attach(1, CHAIN)
     assert cursor.take(9) == []
-    waiting = asyncio.create_task(cursor.wait())
-    await settle()
-    assert not waiting.done()
+    more = woken(cursor)
+    assert not more.is_set()
 
     grow(feed)
     feed.publish()
-    await waiting
+    assert more.is_set()
     assert taken(cursor) == [2]
 
 
-async def test_what_came_before_the_wait_is_not_missed() -> None:
+def test_who_stops_listening_is_not_called() -> None:
     feed = feed_of(1)
     cursor = feed.attach(1, CHAIN)
-    assert cursor.take(9) == []
+    more = woken(cursor)
+    cursor.listen(None)
     feed.publish()
 
-    await cursor.wait()
+    assert not more.is_set()
 
 
-async def test_a_closed_cursor_waits_for_nothing_and_is_forgotten() -> None:
+def test_a_closed_cursor_calls_nobody_and_is_forgotten() -> None:
     feed = feed_of(1)
     cursor = feed.attach(1, CHAIN)
     cursor.take(9)
+    more = woken(cursor)
     cursor.close()
     cursor.close()
+    feed.publish()
 
-    await cursor.wait()
+    assert not more.is_set()
     assert len(feed) == 0
     assert feed.lowest is None
 
@@ -114,14 +122,15 @@ def test_a_cursor_below_the_floor_is_lost() -> None:
     assert taken(held) == [3, 4, 5]
 
 
-async def test_an_ended_feed_gives_what_it_has_and_then_the_reason() -> None:
+def test_an_ended_feed_gives_what_it_has_and_then_the_reason() -> None:
     feed = feed_of(2)
     cursor = feed.attach(0, CHAIN)
     waiting = feed.attach(2, CHAIN)
     waiting.take(1)
+    ended = woken(waiting)
     feed.end(Fenced("s"))
 
-    await waiting.wait()
+    assert ended.is_set()
     assert taken(cursor) == [1, 2]
     for each in (cursor, waiting):
         with pytest.raises(Fenced):

@@ -184,7 +184,7 @@ async def test_the_models_that_are_offered(serve: Serve) -> None:
     with pytest.raises(InvalidStatus) as refused:
         await connected(client, "gpt-realtime")
     assert refused.value.response.status_code == 404
-    assert b"Use one of: own, listed." in refused.value.response.body
+    assert b"Use one of: own, default, listed." in refused.value.response.body
 
 
 async def test_a_key_in_the_address_opens_nothing(serve: Serve) -> None:

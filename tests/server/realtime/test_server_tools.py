@@ -682,7 +682,7 @@ async def test_settings_name_the_tools(tmp_path: Path, monkeypatch: pytest.Monke
     async with app:
         names = list(app.catalogue.offers((), may_ask=True))
     bad = build(Settings(agent="scripted", port=0, admin_port=0, tools=("desk_tools:midnight",)))
-    with pytest.raises(StartupError, match="has no 'midnight'"):
+    with pytest.raises(StartupError, match=r"UNBROKEN_TOOLS \(desk_tools:midnight\): .* has no 'midnight'"):
         async with bad:
             pass
 

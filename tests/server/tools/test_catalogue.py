@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ class Shelf:
     """A toolset of tools that do nothing."""
 
     def __init__(self, label: str, *names: str, asks: bool = False, fails: bool = False) -> None:
+        self.has_started = asyncio.Event()
         self.label = label
         self.tools: Sequence[Tool] = [
             Tool(name=name, parameters={"type": "object"}, needs_approval=asks) for name in names
@@ -24,6 +26,7 @@ class Shelf:
         if self.fails:
             raise ToolsUnusable("broken")
         self.is_running = True
+        self.has_started.set()
 
     async def stop(self) -> None:
         self.is_running = False
@@ -69,6 +72,67 @@ def test_who_may_not_ask_isnt_offered_what_asks() -> None:
 
     assert list(catalogue.offers((), may_ask=False)) == ["f"]
     assert list(catalogue.offers((), may_ask=True)) == ["f", "g"]
+
+
+class Meeting(Shelf):
+    """Starts when all of its kind are being started, and not before."""
+
+    def __init__(self, label: str, all_here: asyncio.Barrier) -> None:
+        super().__init__(label)
+        self._all_here = all_here
+
+    async def start(self) -> None:
+        await self._all_here.wait()
+        await super().start()
+
+
+class Stuck(Shelf):
+    """Never starts; notes that it was told to give up."""
+
+    gave_up = False
+
+    async def start(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.gave_up = True
+
+
+async def test_they_are_started_together() -> None:
+    all_here = asyncio.Barrier(3)
+    shelves = [Meeting(label, all_here) for label in "abc"]
+    async with asyncio.timeout(5):
+        await Catalogue(shelves).start()
+
+    assert all(shelf.is_running for shelf in shelves)
+
+
+async def test_only_so_many_are_being_started_at_once() -> None:
+    running, most = 0, 0
+
+    class Counted(Shelf):
+        async def start(self) -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0)
+            running -= 1
+
+    await Catalogue([Counted(f"s{number}") for number in range(40)]).start()
+
+    assert most == 16
+
+
+async def test_who_gives_up_starting_leaves_nothing_behind() -> None:
+    first, stuck = Shelf("a"), Stuck("b")
+    starting = asyncio.create_task(Catalogue([first, stuck]).start())
+    await first.has_started.wait()
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+    assert stuck.gave_up
+    assert not first.is_running
 
 
 async def test_all_are_started_or_none() -> None:

@@ -1,0 +1,39 @@
+"""The settings of listeners, and of who may speak there. Part of :class:`Settings`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings
+
+from unbroken.server.setting_values import Names, Port, check_api_keys, check_secret
+
+__all__ = ["DoorSettings"]
+
+
+class DoorSettings(BaseSettings):
+    """Where the server listens, and whom it believes."""
+
+    # Listeners
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address of the public listener.")
+    port: Port = Field(default=8000, description="Port of the public listener; 0 takes any free one.")
+    admin_host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address of the listener for /metrics."
+    )
+    admin_port: Port = Field(default=8001, description="Port of the listener for /metrics; 0 turns it off.")
+    allowed_origins: Names = Field(
+        default=(), description="Origins whose pages may connect, besides the server's own; comma-separated."
+    )
+
+    # Who may speak
+    api_keys: Annotated[Names, AfterValidator(check_api_keys)] = Field(
+        default=(), repr=False, description="name:sha256 of each accepted key; comma-separated. See new-key."
+    )
+    api_keys_in_browsers: bool = Field(
+        default=False,
+        description="Take API keys as subprotocols too, to develop pages. Only on loopback.",
+    )
+    secret: Annotated[SecretStr | None, AfterValidator(check_secret)] = Field(
+        default=None, description="Signs resume tokens, 32 characters or more. Unset: random at each start."
+    )

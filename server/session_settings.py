@@ -1,0 +1,46 @@
+"""The settings of sessions: where they are, how long, how large. Part of :class:`Settings`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings
+
+from unbroken.server.setting_values import Bytes, Seconds, check_store
+
+__all__ = ["SessionSettings"]
+
+
+class SessionSettings(BaseSettings):
+    """Bounds on sessions and their logs, and what a session does by default."""
+
+    store: Annotated[Literal["memory"], BeforeValidator(check_store)] = Field(
+        default="memory", description="Where sessions live. This version knows memory only."
+    )
+    concurrency: Literal["reject", "queue", "interrupt", "merge"] = Field(
+        default="reject",
+        description="What response.create does while a response runs; a session can override it.",
+    )
+    session_idle_timeout: Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)] = Field(
+        default=86400, description="Seconds without a turn or a connection after which a session ends."
+    )
+    empty_session_grace: Seconds = Field(
+        default=60, description="Seconds that a session without input outlives its last connection."
+    )
+    max_sessions: int = Field(default=10_000, ge=1, description="Sessions this node holds.")
+    max_node_bytes: Bytes = Field(
+        default=1 << 30, ge=1 << 20, description="Bytes of all sessions of this node."
+    )
+    max_session_bytes: Bytes = Field(default=2 << 20, ge=4096, description="Bytes of one conversation.")
+    log_retain_bytes: Bytes = Field(
+        default=256 << 10,
+        ge=0,
+        description="Bytes of a session's event log that compaction keeps for resuming.",
+    )
+    log_max_bytes: Bytes = Field(
+        default=1 << 20,
+        ge=4096,
+        description="Bytes of a session's event log, whatever its connections still need.",
+    )
+    max_output_bytes: Bytes = Field(default=256 << 10, ge=1024, description="Bytes of one response.")

@@ -1,0 +1,103 @@
+"""Settings that are sound by themselves and don't fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from unbroken.server.config import Settings, is_loopback
+from unbroken.server.setting_origins import PREFIX, label
+
+__all__ = ["conflicts"]
+
+
+def conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str, str]) -> Iterator[str]:
+    """Find settings that don't fit each other. What has failed already stays out of it."""
+
+    def sound(*names: str) -> bool:
+        return failed.isdisjoint(names)
+
+    if sound("host", "api_keys") and not is_loopback(settings.host) and not settings.api_keys:
+        yield (
+            f"{label('host', origins)} is {settings.host}, which others can reach, without authentication. "
+            f"Make a key with `unbroken new-key NAME` and set {PREFIX}API_KEYS, or listen on 127.0.0.1."
+        )
+    if sound("host") and settings.api_keys_in_browsers and not is_loopback(settings.host):
+        yield (
+            f"{label('api_keys_in_browsers', origins)} is for developing on loopback, "
+            f"and {label('host', origins)} is {settings.host}. Unset it, or listen on 127.0.0.1."
+        )
+    same_host = settings.host == settings.admin_host
+    if sound("port", "admin_port") and same_host and settings.port == settings.admin_port != 0:
+        yield (
+            f"{label('port', origins)} and {label('admin_port', origins)} are both {settings.port}. "
+            "Give the admin listener another port, or 0 for none."
+        )
+    if sound("agent", "python_agent") and settings.agent == "python" and settings.python_agent is None:
+        yield f"The python agent needs your function. Set {PREFIX}PYTHON_AGENT to module:function."
+    upstream = settings.openai_api_key or settings.openai_base_url
+    if sound("agent", "openai_api_key", "openai_base_url") and settings.agent == "openai" and not upstream:
+        yield (
+            "The openai agent needs a key. Set OPENAI_API_KEY, "
+            "or OPENAI_BASE_URL for an upstream that takes none."
+        )
+    if sound("agent", "models") and settings.agent == "embedded" and settings.models:
+        yield f"The embedded agent has one model. Unset {PREFIX}MODELS, or choose another agent."
+    if sound("mcp_servers", "mcp_keys", "mcp_trusted"):
+        yield from _mcp_conflicts(settings, origins)
+    is_chat = settings.openai_api == "chat"
+    if sound("openai_background", "openai_api") and settings.openai_background and is_chat:
+        yield f"{label('openai_background', origins)} needs {PREFIX}OPENAI_API to be responses. Set it so."
+    if sound("files_keep", "files_dir") and settings.files_keep and settings.files_dir is None:
+        yield f"{label('files_keep', origins)} needs a folder. Set {PREFIX}FILES_DIR."
+    if sound("files_keep", "files") and settings.files_keep and settings.files == "memory":
+        yield (
+            f"{label('files_keep', origins)} needs a disk, and {label('files', origins)} is memory. "
+            "Unset either."
+        )
+    if sound("fallbacks", "agent", "fallback_patience", "stall_timeout") and settings.fallbacks:
+        yield from _chain_conflicts(settings, origins)
+    if sound("overload_lag", "overload_lag_responses"):
+        yield from _overload_conflicts(settings, origins)
+    for small, large in (
+        ("log_retain_bytes", "log_max_bytes"),
+        ("max_session_bytes", "max_node_bytes"),
+        ("max_file_bytes", "max_turn_file_bytes"),
+        ("max_file_bytes", "max_principal_file_bytes"),
+        ("max_principal_file_bytes", "max_node_file_bytes"),
+    ):
+        if sound(small, large) and getattr(settings, small) > getattr(settings, large):
+            yield f"{label(small, origins)} is above {label(large, origins)}. Lower it, or raise the other."
+
+
+def _mcp_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    """Find labels that name no server. Of a key's entry only the label is shown."""
+    known = [entry.partition("=")[0] for entry in settings.mcp_servers]
+    keys = [key.get_secret_value().partition(":")[0] for key in settings.mcp_keys]
+    for name, labels in (("mcp_keys", keys), ("mcp_trusted", settings.mcp_trusted)):
+        for each in dict.fromkeys(labels):
+            if each not in known:
+                there = f"{label('mcp_servers', origins)} has {', '.join(known) or 'no server'}"
+                yield (
+                    f"{label(name, origins)} has the label {each[:32]!r}, and {there}. "
+                    "Correct the label, or take it out."
+                )
+
+
+def _overload_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    sessions, responses = settings.overload_lag, settings.overload_lag_responses
+    if 0 < responses < sessions:
+        yield (
+            f"{label('overload_lag_responses', origins)} is below {label('overload_lag', origins)}: those "
+            "who are in go before new ones. Raise it, or lower the other."
+        )
+
+
+def _chain_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    chain = label("fallbacks", origins)
+    if any(entry.name == settings.agent for entry in settings.fallbacks):
+        yield f"{chain} has an entry named {settings.agent}, as the agent is. Rename it, or take it out."
+    if settings.fallback_patience >= settings.stall_timeout:
+        yield (
+            f"{label('fallback_patience', origins)} is not below {label('stall_timeout', origins)}: "
+            "a silent turn would fail before the next agent is asked. Lower it, or raise the other."
+        )
