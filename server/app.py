@@ -38,11 +38,14 @@ from unbroken.server.tools.calls import CallLimits
 from unbroken.server.tools.catalogue import Catalogue
 from unbroken.server.tools.loop import LoopLimits, ToolLoop
 from unbroken.server.transports.address import Proxies
+from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.admission import Admission, AdmissionLimits
 from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.health import health_routes, metrics_route
+from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.page import page_routes
+from unbroken.server.transports.request_rate import RequestRate
 from unbroken.server.transports.websocket import RealtimeDoor
 from unbroken.sessions.actor import ActorLimits
 from unbroken.sessions.clock import Clock, SystemClock
@@ -127,7 +130,8 @@ class App:
             on_refusal=lambda code: self.metrics.input_errors.labels(code).inc(),
             on_run=self.metrics.run_ended,
         )
-        self.admission = Admission(_admission_limits(settings), clock, Proxies(settings.trusted_proxies))
+        self._proxies = Proxies(settings.trusted_proxies)
+        self.admission = Admission(_admission_limits(settings), clock, self._proxies)
         self._observe_node()
         self._overload = Overload(
             OverloadLimits(busy_lag=settings.overload_lag, swamped_lag=settings.overload_lag_responses)
@@ -143,8 +147,16 @@ class App:
         self.metrics.observe_overload(self._overload)
         health = health_routes(self._readiness)
         pages = Starlette(routes=[*health, *page_routes(), *self._file_routes(clock)])
-        self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, pages)
+        pages.router.redirect_slashes = (
+            False  # an answer ahead of every check, with a name that anybody chose
+        )
+        self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, self._rated(pages, clock))
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics)])
+
+    def _rated(self, pages: ASGIApp, clock: Clock) -> ASGIApp:
+        rate = self._settings.rate_requests
+        accounts = AddressRate(Rate(rate, 10 * rate), clock)
+        return RequestRate(pages, accounts, self._proxies, self.metrics, clock)
 
     def _file_routes(self, clock: Clock) -> list[Route]:
         files, settings = self.files, self._settings
@@ -219,6 +231,7 @@ class App:
                 idle_timeout=settings.connection_idle_timeout,
             ),
             admission=self.admission,
+            intake=intake_limits(settings),
             allowed_origins=settings.allowed_origins,
             loopback_only=not settings.api_keys,
             metrics=self.metrics,
@@ -374,6 +387,7 @@ def _admission_limits(settings: Settings) -> AdmissionLimits:
         address=settings.connections_per_address,
         principal=settings.connections_per_principal,
         failures=Rate(settings.auth_failures / 60, settings.auth_failures),
+        handshakes=Rate(settings.rate_handshakes, 10 * settings.rate_handshakes),
     )
 
 

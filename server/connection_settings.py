@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings
@@ -13,24 +14,53 @@ from unbroken.server.setting_values import Bytes, Names, Seconds
 __all__ = ["ConnectionSettings"]
 
 
+_SHORTEST_PREFIX = {4: 8, 6: 7}
+"""Bits of a network of proxies: those of the largest private ones, 10.0.0.0/8 and fc00::/7."""
+
+
 def _networks(entries: tuple[str, ...]) -> tuple[str, ...]:
     for entry in entries:
         try:
-            ipaddress.ip_network(entry)
+            network = ipaddress.ip_network(entry)
         except ValueError:
             raise ValueError(
                 f"should be addresses or networks such as 10.0.0.0/8, comma-separated; {entry[:60]!r} is none"
             ) from None
+        if network.prefixlen < _SHORTEST_PREFIX[network.version]:
+            raise ValueError(
+                f"should be the proxies alone: {entry[:60]} would have clients believed too, each of which "
+                "could then name the address that limits count it for"
+            )
     return entries
+
+
+def _zero_or(least: float) -> Callable[[float], float]:
+    """Return a check of a time of which 0 means never: below *least* it would mean always."""
+
+    def check(value: float) -> float:
+        if 0 < value < least:
+            raise ValueError(f"should be 0, or at least {least:g}")
+        return value
+
+    return check
 
 
 # Neither end of a float: what is kept of a rate are times, in seconds.
 _Rate = Annotated[float, Field(ge=0.001, le=1e9, allow_inf_nan=False)]
+# Of these ten times as many may come at once, which has to be one at the least.
+_AddressRate = Annotated[float, Field(ge=0.1, le=1e9, allow_inf_nan=False)]
+# A loop that has nothing to do is a few milliseconds late, too.
+_Lag = Annotated[float, Field(ge=0, le=60, allow_inf_nan=False), AfterValidator(_zero_or(0.01))]
 _MOST_BYTES = 1 << 40
 
 
 class ConnectionSettings(BaseSettings):
     """Bounds on connections. A limit holds per door; those on numbers hold for all doors together."""
+
+    websocket_class: Literal["own", "stock"] = Field(
+        default="own",
+        description="What holds WebSockets: the server's own class, or uvicorn's as it comes. See Limits.",
+    )
 
     # Messages
     max_frame_bytes: Bytes = Field(
@@ -82,6 +112,14 @@ class ConnectionSettings(BaseSettings):
         default=(),
         description="Addresses and networks of proxies whose X-Forwarded-For is believed; comma-separated.",
     )
+    rate_requests: _AddressRate = Field(
+        default=50,
+        description="HTTP requests a second of one address, ten times as many at once; loopback aside.",
+    )
+    rate_handshakes: _AddressRate = Field(
+        default=30,
+        description="Handshakes a second of one address, ten times as many at once; loopback aside.",
+    )
     auth_failures: int = Field(
         default=30, ge=1, description="Failed authentications of one address in a minute; loopback aside."
     )
@@ -90,7 +128,9 @@ class ConnectionSettings(BaseSettings):
     handshake_timeout: Seconds = Field(
         default=10, description="Seconds for a request's header, and again for the answer to a handshake."
     )
-    connection_idle_timeout: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = Field(
+    connection_idle_timeout: Annotated[
+        float, Field(ge=0, le=7 * 86400, allow_inf_nan=False), AfterValidator(_zero_or(1))
+    ] = Field(
         default=0,
         description="Seconds without a message either way after which a connection is closed; 0: never.",
     )
@@ -98,11 +138,11 @@ class ConnectionSettings(BaseSettings):
     ping_timeout: Seconds = Field(
         default=20, description="Seconds to wait for a pong before the connection is cut."
     )
-    overload_lag: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = Field(
+    overload_lag: _Lag = Field(
         default=0.2,
         description="Seconds that the event loop is late when new sessions are refused; 0: none ever is.",
     )
-    overload_lag_responses: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = Field(
+    overload_lag_responses: _Lag = Field(
         default=1, description="The same for new responses; 0: none ever is refused."
     )
     drain_timeout: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = Field(

@@ -56,6 +56,8 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "too_many_connections_from_address": "There are as many connections from this address as may be.",
     "too_many_connections_of_key": "The key has as many connections as it may.",
     "too_many_failed_attempts": "Wrong keys came too often from this address. Try again later.",
+    "too_many_handshakes": "Connections were begun too often from this address. Try again later.",
+    "too_many_requests": "Requests came too often from this address. Try again later.",
     "too_many_connections": "The session has too many connections: a newer one took this one's place.",
     "server_overloaded": "The server gets less done than it has to do. Try again in a moment.",
     "server_draining": "The server is restarting. Reconnect in a moment.",
@@ -93,6 +95,8 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "files_unavailable": "Files can't be kept at the moment.",
     "too_many_transfers": "Too many files are being sent at once.",
     "invalid_request": "A field of the request has a wrong value.",
+    "path_not_found": "There is nothing at this path.",
+    "method_not_allowed": "The path takes other methods; `Allow` names them.",
     "invalid_upload": "The body of the request isn't a form with one file.",
     "upload_stalled": "The upload came too slowly.",
     # A response failed: `response.done` has status `failed` and one of these.

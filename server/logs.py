@@ -49,6 +49,14 @@ _QUIET: Final = (
     "websockets",
     "websockets.server",
 )
+_CAUSED_BY_CLIENTS: Final = frozenset(
+    {
+        "ASGI callable returned without completing handshake.",
+        "Invalid UTF-8 sequence received from client.",
+    }
+)
+"""Errors that uvicorn's own WebSocket class logs whenever somebody is refused, or sends what is no text."""
+
 _DEEPEST: Final = 6
 
 # Characters of one string. Of a longer one its beginning, and its end from a
@@ -131,6 +139,7 @@ def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
             ],
         )
     )
+    handler.addFilter(_is_wanted)
     root = logging.getLogger()
     for old in [found for found in root.handlers if found.get_name() == _HANDLER]:
         root.removeHandler(old)
@@ -141,6 +150,10 @@ def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
         # Said explicitly: uvicorn looks at its own logger's level, not at the effective one.
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    return not (record.name == "uvicorn.error" and record.getMessage() in _CAUSED_BY_CLIENTS)
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):

@@ -99,7 +99,7 @@ class Metrics:
         )
         self.refused = self._counter(
             "connections_refused",
-            "Connections and requests for files that were refused, by error code.",
+            "Connections and HTTP requests that were refused, by error code.",
             "code",
         )
         self.attached = self._counter(
@@ -176,7 +176,7 @@ class Metrics:
     def _add_files(self) -> None:
         self.uploads = self._counter(
             "uploads",
-            "Files that clients uploaded, by outcome: stored, failed, or the error code of the refusal.",
+            "Files that clients uploaded, by outcome: stored, an error code, or failed (a client that went).",
             "outcome",
         )
         self._files = self._gauge("files", "Files held by this node.")

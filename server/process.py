@@ -29,12 +29,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from unbroken.server.config import StartupError
-from unbroken.server.limits import Rate
 from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.http_protocol import HttpProtocol
-from unbroken.server.transports.intake import IntakeLimits
+from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.protocol import WebSocketProtocol
 
 if TYPE_CHECKING:
@@ -272,9 +272,7 @@ class Server(uvicorn.Server):
                     # A proxy's are those of all its clients, whom nothing has told of yet.
                     address_of=lambda peer: None if proxies.are_believed(peer) else proxies.client(peer),
                 ),
-                ws=WebSocketProtocol.limited(
-                    _intake_of(settings), handshake_timeout=settings.handshake_timeout
-                ),
+                ws=_websocket_class_of(settings),
                 ws_max_size=settings.max_frame_bytes,
                 ws_ping_interval=settings.ping_interval,
                 ws_ping_timeout=settings.ping_timeout,
@@ -313,21 +311,37 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close listeners and connections. uvicorn leaves those open that don't flush in time."""
+        for server in self.servers:
+            server.close()  # nobody else comes meanwhile
+        await self._cut_closing()
         await super().shutdown(sockets)
         self._abort_connections()
+
+    async def _cut_closing(self) -> None:
+        """Cut those that their peers have closed and don't read: uvicorn's class raises if told to close."""
+        while closing := [
+            connection
+            for connection in self.server_state.connections
+            if isinstance(connection, WebSocketsSansIOProtocol)
+            and not isinstance(connection, WebSocketProtocol)
+            and connection.transport.is_closing()
+            and not connection.close_sent
+        ]:
+            for connection in closing:
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
     def _abort_connections(self) -> None:
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
 
-def _intake_of(settings: Settings) -> IntakeLimits:
-    """Return how fast a connection may send."""
-    return IntakeLimits(
-        frames=Rate(settings.rate_messages, settings.burst_messages),
-        bytes=Rate(settings.rate_bytes, settings.burst_bytes),
-        controls=Rate(settings.rate_pings, 10 * settings.rate_pings),
-    )
+def _websocket_class_of(settings: Settings) -> type[asyncio.Protocol]:
+    """Return the class of WebSocket connections; what uvicorn's own can't do is in decision 2."""
+    if settings.websocket_class == "stock":
+        return WebSocketsSansIOProtocol
+    limits = intake_limits(settings)
+    return WebSocketProtocol.limited(limits, handshake_timeout=settings.handshake_timeout)
 
 
 async def _serve(settings: Settings, application: Application, listeners: Listeners) -> int:

@@ -125,4 +125,5 @@ def check_mcp_keys(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 Bytes = Annotated[int, BeforeValidator(read_size)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_list)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0.1, le=7 * 86400, allow_inf_nan=False)]
+"""A time in which something has to come: in less than a tenth of a second nothing reliably does."""

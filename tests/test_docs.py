@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
 
 from unbroken import __version__
 from unbroken.server.agents import base
@@ -57,6 +58,25 @@ def test_every_metric_is_documented() -> None:
     # Of the process, older systems don't tell everything.
     told = {name for name in documented if name in names or name.startswith("unbroken_")}
     assert {name: documented[name][2] for name in told} == names
+
+
+def test_every_metric_is_documented_with_its_labels() -> None:
+    """Those whose values are few and fixed have these in brackets, as the code writes them."""
+    metrics = Metrics()
+    labels = {
+        name: metric._labelnames
+        for metric, names in metrics.registry._collector_to_names.items()
+        if isinstance(metric, MetricWrapperBase)
+        for name in names
+    }
+    text = "".join(path.read_text() for path in SOURCES)
+
+    for name, cells in rows(OPERATIONS).items():
+        if name.startswith("unbroken_"):
+            documented = re.findall(r"(\w+)(?: \(([^)]*)\))?", cells[1])
+            assert tuple(label for label, _ in documented) == labels[name], name
+            for value in ", ".join(values for _, values in documented if values).split(", "):
+                assert not value or f'"{value}"' in text, f"{name}: {value}"
 
 
 def test_every_error_code_is_documented_with_its_meaning() -> None:

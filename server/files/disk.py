@@ -194,9 +194,7 @@ class DiskFiles:
         return task
 
     def _remove_expired(self) -> None:
-        files = self._ledger.expired(self._clock.time())
-        for file in files:
-            self._ledger.remove(file)
+        files = self._ledger.expire(self._clock.time())
         if files:
             self._clear(lambda: self._folder.remove([file.id for file in files]))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final
 
 from unbroken.server.files.base import (
@@ -21,7 +23,10 @@ __all__ = ["OVERHEAD", "Ledger", "Reservation"]
 
 OVERHEAD: Final = 4096
 """Bytes that each file counts for beside its content: a block on a disk, and what is known of it. So
-bounds on bytes bound the number of files, too."""
+bounds on bytes bound the number of files, too. They never keep out a file as large as one may be."""
+
+_STALE: Final = 64
+"""Dates of files that are gone which are kept at the least, whatever the number of files."""
 
 
 @dataclass(slots=True)
@@ -78,6 +83,13 @@ class Ledger:
         self._files: dict[FileId, StoredFile] = {}
         self._holdings: dict[PrincipalId, _Holding] = {}
         self._open: set[Reservation] = set()
+        largest = limits.file_bytes + OVERHEAD
+        self._principal_bytes = max(limits.principal_bytes, largest)
+        self._node_bytes = max(limits.node_bytes, largest)
+        # When files expire, the next one first: with those that were removed before, until they come up,
+        # or there are more of them than of others. The number is for dates that are the same.
+        self._dates: list[tuple[float, int, StoredFile]] = []
+        self._number = count()
 
     def __len__(self) -> int:
         return len(self._files)
@@ -112,9 +124,9 @@ class Ledger:
         self.size += size
 
     def _check(self, holding: _Holding, size: int) -> None:
-        if holding.bytes + size > self.limits.principal_bytes:
+        if holding.bytes + size > self._principal_bytes:
             raise TooManyFiles
-        if self.size + size > self.limits.node_bytes:
+        if self.size + size > self._node_bytes:
             raise FilesFull
 
     def _release(self, reservation: Reservation) -> None:
@@ -128,15 +140,13 @@ class Ledger:
         self._open.remove(reservation)
         holding = self._holdings[file.principal]
         holding.uploads -= 1
-        holding.files[file.id] = file
-        self._files[file.id] = file
+        self._put(file, holding)
 
     def restore(self, file: StoredFile) -> None:
         """Take in a file from before. It is there, so it counts, whatever the bounds are by now."""
         holding = self._holdings.setdefault(file.principal, _Holding())
-        holding.files[file.id] = file
+        self._put(file, holding)
         holding.bytes += OVERHEAD + file.bytes
-        self._files[file.id] = file
         self.size += OVERHEAD + file.bytes
 
     def find(self, file_id: str, principal: PrincipalId, now: float) -> StoredFile:
@@ -162,14 +172,30 @@ class Ledger:
             del self._holdings[file.principal].files[file.id]
             self._give_back(file.principal, OVERHEAD + file.bytes)
 
-    def expired(self, now: float) -> list[StoredFile]:
-        """Return the files that have expired by *now*, and are still here."""
-        return [file for file in self._files.values() if file.expires_at <= now]
+    def expire(self, now: float) -> list[StoredFile]:
+        """Forget the files that have expired by *now*, and return them. The others cost nothing."""
+        gone: list[StoredFile] = []
+        while (due := self.next_expiry) is not None and due <= now:
+            file = heapq.heappop(self._dates)[2]
+            self.remove(file)
+            gone.append(file)
+        return gone
 
     @property
     def next_expiry(self) -> float | None:
         """When the next file expires; None: there is none."""
-        return min((file.expires_at for file in self._files.values()), default=None)
+        while self._dates and self._dates[0][2].id not in self._files:
+            heapq.heappop(self._dates)
+        return self._dates[0][0] if self._dates else None
+
+    def _put(self, file: StoredFile, holding: _Holding) -> None:
+        holding.files[file.id] = file
+        self._files[file.id] = file
+        if len(self._dates) >= 2 * len(self._files) + _STALE:
+            # Who uploads and deletes again and again must not fill it.
+            self._dates = [date for date in self._dates if date[2].id in self._files]
+            heapq.heapify(self._dates)
+        heapq.heappush(self._dates, (file.expires_at, next(self._number), file))
 
     def _give_back(self, principal: PrincipalId, size: int) -> None:
         holding = self._holdings[principal]

@@ -92,8 +92,8 @@ class MemoryFiles:
         return file
 
     def _remove_expired(self) -> None:
-        for file in self._ledger.expired(self._clock.time()):
-            self._forget(file)
+        for file in self._ledger.expire(self._clock.time()):
+            del self._contents[file.id]
 
     def _forget(self, file: StoredFile) -> None:
         self._ledger.remove(file)

@@ -2,7 +2,7 @@
 
 It costs the same for everybody, and what it keeps is bounded: a number for each
 address and principal that has a connection, and one for each of the
-addresses that have lately failed to authenticate.
+addresses that have lately connected, and that have failed to authenticate.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import structlog
 from unbroken.server.errors import CloseCode
 from unbroken.server.limits import Rate
 from unbroken.server.transports.address import Address, Proxies
+from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.refusal import Refused
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import PrincipalId
@@ -36,6 +37,8 @@ class AdmissionLimits:
     principal: int = 1000
     failures: Rate = field(default=Rate(30 / 60, 30))
     """Failed authentications of one address."""
+    handshakes: Rate = field(default=Rate(30, 300))
+    """Handshakes of one address, whatever becomes of them."""
 
 
 class Admission:
@@ -48,6 +51,7 @@ class Admission:
         self._addresses: dict[Address, int] = {}
         self._principals: dict[PrincipalId, int] = {}
         self._failures: OrderedDict[Address, float] = OrderedDict()  # accounts, the latest to fail last
+        self._handshakes = AddressRate(limits.handshakes, clock)
         self._has_warned = False
         self.connections = 0
         """How many there are."""
@@ -74,6 +78,16 @@ class Admission:
     def is_empty(self) -> bool:
         """Whether nobody is counted anywhere."""
         return not (self.connections or self._addresses or self._principals)
+
+    def knock(self, address: Address | None) -> None:
+        """Count a handshake. For :class:`Guest`."""
+        wait = self._handshakes.wait(address)
+        if wait:
+            message = (
+                "Too many connections were begun from this address. Try again later. The operator can raise "
+                "UNBROKEN_RATE_HANDSHAKES, or list a proxy in UNBROKEN_TRUSTED_PROXIES."
+            )
+            raise Refused(429, "too_many_handshakes", message, CloseCode.TRY_AGAIN, retry_after=wait)
 
     def enter(self, address: Address | None) -> None:
         """Count a connection. For :class:`Guest`."""
@@ -149,6 +163,15 @@ class Guest:
         self._address = address
         self._principal: PrincipalId | None = None
         self._has_entered = False
+
+    def knock(self) -> None:
+        """Be counted as one who asks, however often that is. Before anything else is looked at.
+
+        Raises:
+            Refused: This address has asked too often of late.
+
+        """
+        self._admission.knock(self._address)
 
     def enter(self) -> None:
         """Be counted for the node and the address. Once.

@@ -75,12 +75,14 @@ class HttpRefusal(Exception):
         param: str | None = None,
         *,
         retry_after: int = _RETRY_AFTER,
+        allow: str | None = None,
     ) -> None:
         super().__init__(code)
         self.status = status
         self.code = code
         self.message = message
         self.param = param
+        self.allow = allow
         self.retry_after = retry_after
 
 
@@ -121,10 +123,11 @@ class FilesDoor:
             self._route("/v1/files", {"GET": self._list, "POST": self._create}),
             self._route("/v1/files/{file_id}", one),
             self._route("/v1/files/{file_id}/content", {"GET": self._content}),
+            self._route("/v1/files/{rest:path}", {}),
         ]
 
     def _route(self, path: str, acts: Mapping[str, _Act]) -> Route:
-        return Route(path, _Endpoint(self, acts), methods=[*acts, "OPTIONS"])
+        return Route(path, _Endpoint(self, acts))  # all methods: whom the others are told of is checked, too
 
     async def serve(self, acts: Mapping[str, _Act], request: Request, send: Send) -> None:
         """Answer a request."""
@@ -154,17 +157,20 @@ class FilesDoor:
                 self._check_place(handshake)
                 return Response(status_code=204, headers=_preflight(request))
             principal = await self._admit(handshake, guest)
-            return await self._act(request, principal, acts[method])
+            return await _found(acts, method)(request, principal)
         except Refused as refused:
             self._metrics.refused.labels(refused.code).inc()
             self._refusals.note(refused, peer)
             return _refused(
                 HttpRefusal(refused.status, refused.code, refused.message, retry_after=refused.retry_after)
             )
-        except HttpRefusal as refusal:
-            return _refused(refusal)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
+        except Exception as exc:
+            refusal = _refusal_of(exc)
+            if refusal is None:
+                raise
+            return _refused(refusal)
 
     async def _admit(self, handshake: Handshake, guest: Guest) -> PrincipalId:
         if self._is_overloaded():
@@ -192,35 +198,21 @@ class FilesDoor:
             )
             raise Refused(403, "origin_not_allowed", message)
 
-    async def _act(self, request: Request, principal: PrincipalId, act: _Act) -> Response:
-        try:
-            return await act(request, principal)
-        except TransfersBusy as exc:
-            raise HttpRefusal(429, "too_many_transfers", str(exc)) from None
-        except BadRequest as exc:
-            raise HttpRefusal(400, "invalid_request", str(exc), exc.param) from None
-        except InvalidForm as exc:
-            raise HttpRefusal(400, "invalid_upload", str(exc)) from None
-        except UploadStalled as exc:
-            raise HttpRefusal(408, "upload_stalled", str(exc)) from None
-        except (FileError, UnsupportedKind) as exc:
-            refusal = refusal_of(exc)
-            raise HttpRefusal(_STATUSES[refusal.code], refusal.code, refusal.message) from None
-
     # What can be asked for.
 
     async def _create(self, request: Request, principal: PrincipalId) -> Response:
-        if self._is_draining():
-            raise HttpRefusal(503, "server_draining", str(NodeDraining()))
         outcome = "failed"
         try:
+            if self._is_draining():
+                raise HttpRefusal(503, "server_draining", str(NodeDraining()))
             with self._transfers.one(principal):
                 file = await receive_file(
                     request, principal, self._store, self._transfers.limits, lifetime=self._lifetime
                 )
             outcome = "stored"
-        except (FileError, UnsupportedKind) as exc:
-            outcome = refusal_of(exc).code
+        except Exception as exc:
+            if (refusal := _refusal_of(exc)) is not None:
+                outcome = refusal.code
             raise
         finally:
             self._metrics.uploads.labels(outcome).inc()
@@ -300,6 +292,39 @@ def _json(fields: dict[str, Any], status: int = 200) -> Response:
     return Response(orjson.dumps(fields), status, headers=headers, media_type="application/json")
 
 
+def _found(acts: Mapping[str, _Act], method: str) -> _Act:
+    """Return what *method* does at a path where there are *acts*."""
+    if not acts:
+        message = "There is nothing at this path. Files are at /v1/files, each at /v1/files/{id}."
+        raise HttpRefusal(404, "path_not_found", message)
+    act = acts.get(method)
+    if act is None:
+        # RFC 9110, section 15.5.6. What takes GET takes HEAD, and every path OPTIONS.
+        allow = ", ".join((*acts, *(("HEAD",) if "GET" in acts else ()), "OPTIONS"))
+        raise HttpRefusal(405, "method_not_allowed", f"This path takes {allow}.", allow=allow)
+    return act
+
+
+def _refusal_of(exc: Exception) -> HttpRefusal | None:
+    """Return how a request is refused because of *exc*; None: it is none of what may happen."""
+    match exc:
+        case HttpRefusal():
+            return exc
+        case TransfersBusy():
+            return HttpRefusal(429, "too_many_transfers", str(exc))
+        case BadRequest():
+            return HttpRefusal(400, "invalid_request", str(exc), exc.param)
+        case InvalidForm():
+            return HttpRefusal(400, "invalid_upload", str(exc))
+        case UploadStalled():
+            return HttpRefusal(408, "upload_stalled", str(exc))
+        case FileError() | UnsupportedKind():
+            refusal = refusal_of(exc)
+            return HttpRefusal(_STATUSES[refusal.code], refusal.code, refusal.message)
+        case _:
+            return None
+
+
 def _refused(refusal: HttpRefusal) -> Response:
     error = {
         "message": refusal.message,
@@ -310,6 +335,8 @@ def _refused(refusal: HttpRefusal) -> Response:
     response = _json({"error": error}, refusal.status)
     if refusal.status in (429, 503):
         response.headers["retry-after"] = str(refusal.retry_after)
+    if refusal.allow is not None:
+        response.headers["allow"] = refusal.allow
     if refusal.status == 401:
         response.headers["www-authenticate"] = "Bearer"
     return response

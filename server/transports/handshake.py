@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from unbroken.server.auth import Credentials
 
-__all__ = ["SUBPROTOCOL", "Handshake", "is_loopback_name"]
+__all__ = ["SUBPROTOCOL", "Handshake", "forwarded_for", "is_loopback_name"]
 
 SUBPROTOCOL: Final = "realtime"
 """What official browser clients offer, beside their key."""
@@ -47,13 +47,10 @@ class Handshake:
     def of(cls, scope: Scope) -> Handshake:
         """Read the request. Header values are Latin-1 (RFC 9110, section 5.5)."""
         headers: dict[bytes, str] = {}
-        forwarded: list[str] = []
         for raw_name, raw_value in scope["headers"]:
             name = raw_name.lower()
             if name in _READ:
                 headers.setdefault(name, raw_value.decode("latin-1"))
-            elif name == b"x-forwarded-for":
-                forwarded.append(raw_value.decode("latin-1"))
         offered: Sequence[str] = scope.get("subprotocols", ())
         query = scope.get("query_string", b"").decode("latin-1")
         is_readable = len(query) <= _MAX_QUERY and query.count("&") < _MAX_FIELDS
@@ -63,7 +60,7 @@ class Handshake:
             host=headers.get(b"host", ""),
             origin=origin,
             credentials=_credentials(headers, offered, is_browser=origin is not None),
-            forwarded=",".join(forwarded),
+            forwarded=forwarded_for(scope),
             subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None,
             model=_one(fields, "model"),
             resume=_one(fields, "resume"),
@@ -92,6 +89,12 @@ class Handshake:
         except ValueError:
             return False
         return parts.scheme in ("http", "https") and bool(parts.netloc) and parts.netloc == self.host
+
+
+def forwarded_for(scope: Scope) -> str:
+    """Return the values of ``X-Forwarded-For``, in order, joined by commas."""
+    values = [value for name, value in scope["headers"] if name.lower() == b"x-forwarded-for"]
+    return b",".join(values).decode("latin-1")
 
 
 def is_loopback_name(host: str) -> bool:

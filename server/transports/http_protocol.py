@@ -9,9 +9,10 @@ from __future__ import annotations
 from asyncio import TimerHandle, Transport
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from unbroken.server.transports.address import Address
 from unbroken.server.transports.opening import Opening
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
 __all__ = ["HttpProtocol"]
+
+_UNREADABLE: Final = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -151,8 +154,14 @@ class HttpProtocol(HttpToolsProtocol):
             protocol = made(self.config, self.server_state, self.app_state)
             protocol.open(opening, self.transport, self.scope)
             self.transport.set_protocol(protocol)
-        if self.transport.get_protocol() is not self:
-            self._forget_address()
+        now: object = self.transport.get_protocol()
+        if now is self:
+            return
+        self._forget_address()
+        if type(now) is WebSocketsSansIOProtocol and not now.handshake_initiated:
+            # uvicorn: the header is whole, but websockets can't read it, and nobody ever answers.
+            self.transport.write(_UNREADABLE)
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """Note that the client doesn't read. uvicorn: waits for it as long as it likes."""

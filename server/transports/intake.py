@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unbroken.server.connection_settings import ConnectionSettings
 from unbroken.server.limits import Rate
 
-__all__ = ["Intake", "IntakeLimits"]
+__all__ = ["Intake", "IntakeLimits", "intake_limits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,15 @@ class IntakeLimits:
     frames: Rate
     bytes: Rate
     controls: Rate
+
+
+def intake_limits(settings: ConnectionSettings) -> IntakeLimits:
+    """Return how fast a connection may send by *settings*."""
+    return IntakeLimits(
+        frames=Rate(settings.rate_messages, settings.burst_messages),
+        bytes=Rate(settings.rate_bytes, settings.burst_bytes),
+        controls=Rate(settings.rate_pings, 10 * settings.rate_pings),
+    )
 
 
 class Intake:

@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from starlette.types import Scope, Send
+from starlette.types import Message, Scope, Send
+from uvicorn.protocols.utils import ClientDisconnected
 
-__all__ = ["EXTENSION", "AsgiOutlet", "Outlet", "outlet_of"]
+__all__ = ["EXTENSION", "AsgiOutlet", "Outlet", "PlainSend", "has_outlet", "outlet_of"]
 
 EXTENSION: Final = "unbroken.outlet"
 """The ASGI extension under which ``WebSocketProtocol`` offers its outlet."""
@@ -27,6 +28,10 @@ class Outlet(Protocol):
     def is_writable(self) -> bool:
         """Whether the client keeps up. What is written all the same is kept in memory until it does."""
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether it is the client that doesn't keep up, and not a message on its way for a moment."""
+
     def write(self, messages: Sequence[bytes]) -> None:
         """Send *messages*, at least one, each UTF-8. Does nothing once the connection has ended."""
 
@@ -35,6 +40,29 @@ class Outlet(Protocol):
 
     async def flushed(self) -> None:
         """Wait until what was written is on its way: a close sent next stays behind it."""
+
+
+class PlainSend:
+    """ASGI's ``send``, with one way to say that the client has gone: by an OSError, as ASGI has it.
+
+    uvicorn's own class raises a RuntimeError, as for a mistake of the application, where it is the
+    one that has closed: because of what the peer sent, or as it found it dead.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        """Send *message*.
+
+        Raises:
+            ClientDisconnected: The connection has ended.
+
+        """
+        try:
+            await self._send(message)
+        except RuntimeError as exc:
+            raise ClientDisconnected from exc
 
 
 class AsgiOutlet:
@@ -47,11 +75,18 @@ class AsgiOutlet:
         self._empty = asyncio.Event()
         self._empty.set()
         self._callback: Callable[[], None] | None = None
+        self._is_sending = False
+        self._is_slow = False
 
     @property
     def is_writable(self) -> bool:
         """See :attr:`Outlet.is_writable`."""
         return not self._messages
+
+    @property
+    def is_slow(self) -> bool:
+        """See :attr:`Outlet.is_slow`. From a ``send`` that has to wait until all that there was is sent."""
+        return self._is_slow
 
     def write(self, messages: Sequence[bytes]) -> None:
         """See :meth:`Outlet.write`."""
@@ -69,20 +104,39 @@ class AsgiOutlet:
 
     async def run(self) -> None:
         """Send what is written, until cancelled, or until the client is gone."""
+        loop = asyncio.get_running_loop()
         try:
             while True:
+                if self._messages and not self._is_slow:
+                    # A server that has room takes all of it in one step.
+                    loop.call_soon(self._note_left)
                 while self._messages:
+                    self._is_sending = True
                     await self._send({"type": "websocket.send", "text": self._messages[0].decode()})
+                    self._is_sending = False
                     self._messages.popleft()
                 self._empty.set()
                 if self._callback is not None:
                     self._callback()
                 if not self._messages:
+                    self._is_slow = False
                     self._arrived.clear()
                     await self._arrived.wait()
         except OSError:
             self._messages.clear()  # the client is gone; whoever reads from it is told, too
             self._empty.set()
+
+    def _note_left(self) -> None:
+        """Note that a message has to wait, and tell who may have more to send."""
+        if self._is_sending and not self._is_slow:
+            self._is_slow = True
+            if self._callback is not None:
+                self._callback()
+
+
+def has_outlet(scope: Scope) -> bool:
+    """Return whether the transport has an outlet of its own."""
+    return EXTENSION in scope.get("extensions", {})
 
 
 def outlet_of(scope: Scope, send: Send) -> Outlet:

@@ -177,6 +177,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             extensions: dict[Any, Any] = self.scope["extensions"]
             extensions[EXTENSION] = self
 
+    @property
+    def is_slow(self) -> bool:
+        """See :attr:`Outlet.is_slow`."""
+        return not self.is_writable
+
     def write(self, messages: Sequence[bytes]) -> None:
         """See :meth:`Outlet.write`. All of *messages* leave in one write.
 

@@ -340,7 +340,7 @@ class Pump:
                         self._note_slow(False)
                     break  # the usual case
             else:
-                self._note_slow(not (outlet.is_writable or self._is_over))
+                self._note_slow(outlet.is_slow and not (outlet.is_writable or self._is_over))
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
 

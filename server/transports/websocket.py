@@ -22,7 +22,9 @@ from unbroken.server.protocols.realtime.encode import RealtimeEncoder
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.admission import Admission, Guest
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
-from unbroken.server.transports.outlet import outlet_of
+from unbroken.server.transports.intake import IntakeLimits
+from unbroken.server.transports.outlet import PlainSend, has_outlet, outlet_of
+from unbroken.server.transports.pace import PacedReceive
 from unbroken.server.transports.pump import Admitted, Pump
 from unbroken.server.transports.refusal import RefusalLog, Refused, overloaded, refuse
 from unbroken.sessions.clock import Clock
@@ -56,6 +58,7 @@ class RealtimeDoor:
         defaults: SessionConfig,
         limits: ConnectionLimits,
         admission: Admission,
+        intake: IntakeLimits,
         allowed_origins: tuple[str, ...],
         loopback_only: bool,
         metrics: Metrics,
@@ -72,6 +75,7 @@ class RealtimeDoor:
         self._defaults = defaults
         self._limits = limits
         self._admission = admission
+        self._intake = intake
         self._clock = clock
         self._allowed_origins = allowed_origins
         self._encoders: WeakValueDictionary[tuple[SessionId, Incarnation], RealtimeEncoder] = (
@@ -85,6 +89,9 @@ class RealtimeDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection from its handshake to its end."""
         await receive()  # websocket.connect
+        if not has_outlet(scope):  # nor what else the server's own class does
+            receive = PacedReceive(receive, self._intake, self._clock)
+            send = PlainSend(send)
         handshake = Handshake.of(scope)
         client = scope.get("client")
         peer = client[0] if client else None
@@ -138,6 +145,7 @@ class RealtimeDoor:
         if handshake.resume is None and not self._node.takes_sessions:
             # First of all: an overloaded server has no time for more than this.
             raise overloaded()
+        guest.knock()
         guest.enter()
         if self._loopback_only and not is_loopback_name(handshake.host):
             message = (

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.server.own_class import NEEDS_OWN_CLASS
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.serving import Served, serving
 from unbroken.server.agents.scripted import ScriptedAgent
@@ -15,17 +16,28 @@ from unbroken.server.agents.scripted import ScriptedAgent
 Serve = Callable[..., Awaitable[Any]]
 
 
-@pytest.fixture(params=["outlet", "asgi"])
-async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
-    """Starts a server with an agent and settings. What it sent is checked at the test's end.
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test of a door over our WebSocket class, and over uvicorn's as it comes.
 
-    Each test runs over the transport's own outlet, and by nothing but what every ASGI server has.
+    The few that need ours run over it twice: the second time it has no outlet, so that what is sent
+    goes by ASGI's ``send`` as it does on any other server.
     """
+    if "serve" in metafunc.fixturenames:
+        other = "asgi" if metafunc.function.__name__ in NEEDS_OWN_CLASS else "stock"
+        metafunc.parametrize("serve", ["outlet", other], indirect=True)
+
+
+@pytest.fixture
+async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
+    """Starts a server with an agent and settings. What it sent is checked at the test's end."""
     has_outlet = request.param == "outlet"
+    ws = "stock" if request.param == "stock" else "own"
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(agent: Any, **settings: Any) -> Any:
-            return await stack.enter_async_context(serving(agent, has_outlet=has_outlet, **settings))
+            return await stack.enter_async_context(
+                serving(agent, has_outlet=has_outlet, websocket_class=ws, **settings)
+            )
 
         yield start
 

@@ -191,6 +191,17 @@ def test_a_name_like_no_other_is_told_where_to_look(tmp_path: Path) -> None:
             {"UNBROKEN_FILES_KEEP": "true", "UNBROKEN_FILES": "memory", "UNBROKEN_FILES_DIR": "/srv/files"},
             "needs a disk, and UNBROKEN_FILES is memory",
         ),
+        ({"UNBROKEN_TRUSTED_PROXIES": "0.0.0.0/0"}, "0.0.0.0/0 would have clients believed too"),
+        ({"UNBROKEN_TRUSTED_PROXIES": "10.0.0.1,::/0"}, "should be the proxies alone: ::/0 would have"),
+        ({"UNBROKEN_TRUSTED_PROXIES": "128.0.0.0/1"}, "name the address that limits count it for"),
+        ({"UNBROKEN_PING_INTERVAL": "1e-9"}, "should be greater than or equal to 0.1"),
+        ({"UNBROKEN_PING_TIMEOUT": "1e-9"}, "should be greater than or equal to 0.1"),
+        ({"UNBROKEN_HANDSHAKE_TIMEOUT": "0.01"}, "should be greater than or equal to 0.1"),
+        ({"UNBROKEN_STALL_TIMEOUT": "0.01"}, "should be greater than or equal to 0.1"),
+        ({"UNBROKEN_CONNECTION_IDLE_TIMEOUT": "1e-9"}, "should be 0, or at least 1"),
+        ({"UNBROKEN_OVERLOAD_LAG": "1e-9"}, "should be 0, or at least 0.01"),
+        ({"UNBROKEN_RATE_REQUESTS": "0.01"}, "should be greater than or equal to 0.1"),
+        ({"UNBROKEN_WEBSOCKET_CLASS": "wsproto"}, "should be 'own' or 'stock'"),
         ({"UNBROKEN_RATE_MESSAGES": "1e-320"}, "should be greater than or equal to 0.001"),
         ({"UNBROKEN_RATE_BYTES": "9" * 400}, "should be less than or equal to"),
         ({"UNBROKEN_MAX_FRAME_BYTES": "x" * 1000}, "a size such as 64KiB"),
@@ -204,6 +215,14 @@ def test_each_problem_is_one_line_with_its_fix(values: dict[str, str], fix: str,
     assert "\n" not in line
     assert "hunter2" not in line
     assert len(line) < 250
+
+
+def test_networks_of_proxies_may_be_as_large_as_private_ones_are(tmp_path: Path) -> None:
+    networks = "10.0.0.0/8,fc00::/7,192.0.2.1"
+
+    loaded = load_settings({}, {"UNBROKEN_TRUSTED_PROXIES": networks}, tmp_path)
+
+    assert loaded.settings.trusted_proxies == tuple(networks.split(","))
 
 
 def test_listening_for_others_is_fine_with_keys(tmp_path: Path) -> None:

@@ -433,3 +433,18 @@ def test_an_exception_that_can_not_be_shown_is_logged(log_content: bool) -> None
         assert "Broken" in show(None, "error", event)["exception"]
     assert show(None, "error", {"exc_info": True}) == {}
     assert "Broken" in str(Redactor(show_content=log_content)(None, "info", {"error": error}))
+
+
+def test_what_clients_cause_at_will_is_no_error() -> None:
+    """uvicorn's own WebSocket class says so of everybody that is refused, and of what is no text."""
+    stream = configured()
+    uvicorn, other = logging.getLogger("uvicorn.error"), logging.getLogger("other")
+    for line in (
+        "ASGI callable returned without completing handshake.",
+        "Invalid UTF-8 sequence received from client.",
+    ):
+        uvicorn.error(line)
+        other.error(line)
+    uvicorn.error("Exception in ASGI application")
+
+    assert [line["logger"] for line in lines(stream)] == ["other", "other", "uvicorn.error"]

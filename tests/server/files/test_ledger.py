@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Final
+from typing import Final, NoReturn
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from unbroken.server.files.base import FileError, FileLimits, FileNotFound, StoredFile, new_file_id
+from unbroken.server.files.base import (
+    FileDetails,
+    FileError,
+    FileId,
+    FileLimits,
+    FileNotFound,
+    FilesFull,
+    StoredFile,
+    TooManyFiles,
+    new_file_id,
+)
 from unbroken.server.files.ledger import OVERHEAD, Ledger, Reservation
 from unbroken.sessions.ids import PrincipalId
 
@@ -74,10 +84,17 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def expire(self) -> None:
         self.now += 1
-        for file in self.ledger.expired(self.now):
-            self.ledger.remove(file)
+        gone = self.ledger.expire(self.now)
+        assert {file.id for file in gone} == {file.id for file in self.files if file.expires_at <= self.now}
+        assert [file.expires_at for file in gone] == sorted(file.expires_at for file in gone)
+        for file in gone:
             self.ledger.remove(file)  # harmless
         self.files = [file for file in self.files if file.expires_at > self.now]
+
+    @precondition(lambda self: self.files)
+    @rule(index=st.integers(0, 9))
+    def remove(self, index: int) -> None:
+        self.ledger.remove(self.files.pop(index % len(self.files)))
 
     @invariant()
     def sums_are_right_and_bounds_hold(self) -> None:
@@ -99,3 +116,60 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedger = LedgerMachine.TestCase
+
+
+def stored(ledger: Ledger, size: int, *, expires_at: float) -> StoredFile:
+    reservation = ledger.reserve(PrincipalId("a"))
+    reservation.grow(size)
+    details = FileDetails(name="", media_type="", purpose="", lifetime=expires_at)
+    file = reservation.file(details, new_file_id(), 0.0)
+    ledger.add(file, reservation)
+    return file
+
+
+def test_a_bound_has_room_for_a_file_as_large_as_one_may_be() -> None:
+    """What a file counts for beside its content kept it out."""
+    ledger = Ledger(FileLimits(file_bytes=9000, principal_bytes=9000, node_bytes=9000, principal_files=9))
+
+    file = stored(ledger, 9000, expires_at=1)
+
+    with pytest.raises(TooManyFiles):
+        ledger.reserve(PrincipalId("a"))
+    with pytest.raises(FilesFull):
+        ledger.reserve(PrincipalId("b"))
+    ledger.remove(file)
+    stored(ledger, 9000, expires_at=1)
+
+
+def test_what_has_not_expired_is_not_looked_at() -> None:
+    """It runs as often as every second, and there may be hundreds of thousands."""
+    ledger = Ledger(FileLimits())
+    looks = 0
+
+    class Watched(dict[FileId, StoredFile]):
+        def __contains__(self, key: object) -> bool:
+            nonlocal looks
+            looks += 1
+            return super().__contains__(key)
+
+        def values(self) -> NoReturn:
+            raise AssertionError("walks through all files")
+
+    kept = [stored(ledger, 1, expires_at=100 + n) for n in range(900)]
+    gone = [stored(ledger, 1, expires_at=n) for n in range(10)]
+    ledger._files = Watched(ledger._files)
+
+    assert ledger.expire(50) == gone
+    assert ledger.next_expiry == kept[0].expires_at
+    assert looks < 2 * (len(gone) + 2)
+
+
+def test_files_that_come_and_go_leave_nothing() -> None:
+    ledger = Ledger(FileLimits())
+    kept = [stored(ledger, 1, expires_at=1e6 + n) for n in range(10)]
+
+    for n in range(1000):
+        ledger.remove(stored(ledger, 1, expires_at=1e5 + n))
+
+    assert len(ledger._dates) < 100
+    assert ledger.next_expiry == kept[0].expires_at

@@ -38,6 +38,13 @@ _SERVER_EVENT: Final[TypeAdapter[Any]] = TypeAdapter(
 _CURSOR: Final = re.compile(r"event_([0-9a-f]{8})\.(\d+)\.[0-9a-f]+\.(\d+)(?:-[0-9a-f]{8}([0-9a-f]+))?")
 _UNPLACED: Final = re.compile(r"event_[0-9a-f]{24}")
 _OURS: Final = {f"unbroken.reasoning.{kind}" for kind in ("added", "delta", "done")}
+# A client's fault, or a refusal, that uvicorn's own class makes much of; see `server/logs.py`.
+_STOCK_COMPLAINTS: Final = frozenset(
+    {
+        "ASGI callable returned without completing handshake.",
+        "Invalid UTF-8 sequence received from client.",
+    }
+)
 _BUGS: Final = frozenset({"connection failed", "session crashed", "session lost", "task failed"})
 
 
@@ -112,6 +119,10 @@ class _InspectedOutlet:
     @property
     def is_writable(self) -> bool:
         return self._own.is_writable
+
+    @property
+    def is_slow(self) -> bool:
+        return self._own.is_slow
 
     def listen(self, callback: Callable[[], None] | None) -> None:
         self._own.listen(callback)
@@ -265,13 +276,14 @@ class _InLoopServer(Server):
 class _Records(logging.Handler):
     """Keeps what uvicorn and asyncio complain of."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_stock: bool) -> None:
         super().__init__(logging.ERROR)
+        self._expected = _STOCK_COMPLAINTS if is_stock else frozenset()
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage() == "Invalid UTF-8 sequence received from client.":
-            return  # a client's fault, that uvicorn makes much of
+        if record.getMessage() in self._expected:
+            return
         self.lines.append(f"{record.name}: {record.getMessage()} {record.exc_info or ''}")
 
     @contextlib.contextmanager
@@ -301,7 +313,7 @@ async def serving(
     # The clients run in the same loop, and the machine may be busy: it isn't the server that is late.
     settings.setdefault("overload_lag", 0)
     chosen = Settings(agent="scripted", port=0, admin_port=0, **settings)
-    records = _Records()
+    records = _Records(is_stock=chosen.websocket_class == "stock")
     app = App(chosen, agent, clock or SystemClock(), patience=patience, toolsets=toolsets)
     with records.attached(), structlog.testing.capture_logs() as logs, contextlib.closing(bind(chosen)) as at:
         inspector = Inspector(app.asgi, has_outlet=has_outlet)

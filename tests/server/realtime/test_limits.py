@@ -146,6 +146,46 @@ async def test_whoever_tries_too_many_keys_has_to_wait(serve: Serve) -> None:
     assert await status(KEY, one) == (101, 0)
 
 
+async def test_whoever_connects_too_often_has_to_wait(serve: Serve) -> None:
+    """Whatever became of the earlier attempts, and before a key is looked at. Others don't have to."""
+    clock = FakeClock()
+    server: Served[ScriptedAgent] = await serve(
+        ScriptedAgent(), api_keys=KEYS, rate_handshakes=0.4, clock=clock, **PROXY
+    )
+    one, other = through("203.0.113.1"), through("203.0.113.2")
+
+    async def answer(key: str, headers: dict[str, str]) -> tuple[int, str | None]:
+        async with RawClient(server.port, key, headers=headers) as raw:
+            response = await raw.response()
+            return response.status_code, response.headers.get("Retry-After")
+
+    assert [await answer(key, one) for key in (KEY, "wrong", KEY, "wrong")] == 2 * [(101, None), (401, None)]
+    assert [await answer(key, one) for key in (KEY, "wrong")] == 2 * [(429, "3")]
+    assert await answer(KEY, other) == (101, None)
+    origin = {"Origin": f"http://127.0.0.1:{server.port}"}
+    async with RawClient(server.port, KEY, headers={**one, **origin}) as page:
+        assert (await page.response()).status_code == 101
+        event, *others = await page.rest()
+    assert isinstance(event, dict)
+    assert event["error"]["code"] == "too_many_handshakes"
+    assert (others, page.close_code) == ([], 1013)
+    clock.advance(3)
+    assert [await answer(KEY, one) for _ in range(2)] == [(101, None), (429, "2")]
+
+
+async def test_who_sends_too_fast_is_held_back_and_nothing_is_lost(serve: Serve) -> None:
+    """Over any transport: what comes beyond the rate is taken later."""
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), rate_messages=200, burst_messages=10)
+    async with RawClient(server.port) as raw:
+        await raw.response()
+        assert isinstance(await raw.next(), dict)
+        await raw.send(*[{"type": "nonsense", "event_id": str(number)} for number in range(60)])
+        errors = [await raw.next() for _ in range(60)]
+
+    told = [event["error"]["event_id"] for event in errors if isinstance(event, dict)]
+    assert told == [str(number) for number in range(60)]
+
+
 async def test_every_way_to_come_and_go_gives_the_place_back(serve: Serve) -> None:
     server: Served[ScriptedAgent] = await serve(
         ScriptedAgent(), api_keys=KEYS, connections_per_address=4, auth_failures=1000, **PROXY

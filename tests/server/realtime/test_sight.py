@@ -18,7 +18,7 @@ from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.client import Frame
 from tests.server.realtime.raw import RawClient
 from tests.server.realtime.serving import Served, eventually
-from tests.server.realtime.test_slow_reader import ROOMY, held_up
+from tests.server.realtime.test_slow_reader import LINE, ROOMY, held_up
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.overload import Level
 from unbroken.sessions.clock import SystemClock
@@ -197,6 +197,35 @@ async def test_slow_readers_are_seen_and_seen_to_catch_up(serve: Serve) -> None:
             assert isinstance(event, dict)
             frames.append(event)
         await eventually(lambda: value(manual, "connections_slow") == 0)
+
+
+async def test_a_reader_that_keeps_up_is_never_slow(serve: Serve) -> None:
+    """Where messages wait for a task to send them, they did it for a moment each, and each was counted."""
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), patience=0)
+    client = await server.client()
+    await client.ask("/tokens 60")
+    await client.done()
+
+    assert value(server, "connections_slowed_total") == 0
+
+
+async def test_a_slow_reader_that_has_caught_up_is_slow_no_more(serve: Serve) -> None:
+    """Also while its answer goes on, and nothing else is there to be sent."""
+    manual: Served[ManualAgent] = await serve(ManualAgent(), **ROOMY)
+    async with RawClient(manual.port) as raw:
+        await raw.response()
+        await raw.send({"type": "response.create"})
+        _, lines = await held_up(manual, raw)
+        manual.agent.turns[0].say(LINE)
+        await eventually(lambda: value(manual, "connections_slow") == 1)
+        read = 0
+        while read < (lines + 1) * len(LINE):
+            event = await raw.next()
+            assert isinstance(event, dict)
+            read += len(event.get("delta", ""))
+        await eventually(lambda: value(manual, "connections_slow") == 0)
+        assert value(manual, "connections_slowed_total") == 1
+        manual.agent.turns[0].end()
 
 
 async def test_a_slow_reader_that_leaves_is_slow_no_more(serve: Serve) -> None:

@@ -53,6 +53,16 @@ async def nothing_on_its_way(server: Served[Any]) -> None:
     await eventually(lambda: (store.count, store.size) == (0, 0))
 
 
+def uploads(server: Served[Any]) -> dict[str, float]:
+    """Return how many uploads ended in which way, as the metric has it."""
+    return {
+        sample.labels["outcome"]: sample.value
+        for family in server.app.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "unbroken_uploads_total"
+    }
+
+
 @dataclass(frozen=True)
 class Answer:
     status: int
@@ -322,11 +332,47 @@ async def test_without_keys_it_is_for_this_machine(server: Served[ScriptedAgent]
     assert (answer.status, answer.code) == (403, "host_not_allowed")
 
 
+@pytest.mark.parametrize("path", ["/v1/files/", "/v1/files/a/", "/v1/files/a/content/", "/v1/files/a/b/c"])
+async def test_a_path_where_there_is_nothing_is_checked_like_the_others(
+    server: Served[ScriptedAgent], path: str
+) -> None:
+    """A slash too many was answered by a redirect, ahead of every check, to whatever name was asked for."""
+    for method in ("GET", "POST", "PUT"):
+        foreign = await ask(server, method, path, host="evil.example.com")
+        unknown = await ask(server, method, path, authorization=None)
+        answer = await ask(server, method, path)
+
+        assert (foreign.status, foreign.code) == (403, "host_not_allowed")
+        assert (unknown.status, unknown.code) == (401, "invalid_api_key")
+        assert (answer.status, answer.code) == (404, "path_not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/v1/files", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("DELETE", "/v1/files", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("POST", "/v1/files/a", {"GET", "HEAD", "DELETE", "OPTIONS"}),
+        ("DELETE", "/v1/files/a/content", {"GET", "HEAD", "OPTIONS"}),
+    ],
+)
+async def test_another_method_is_told_which_there_are(
+    server: Served[ScriptedAgent], method: str, path: str, allow: set[str]
+) -> None:
+    unknown = await ask(server, method, path, authorization=None)
+    answer = await ask(server, method, path)
+
+    assert (unknown.status, unknown.code) == (401, "invalid_api_key")
+    assert (answer.status, answer.code) == (405, "method_not_allowed")
+    assert set(answer.headers["allow"].split(", ")) == allow
+
+
 async def test_a_server_that_drains_takes_no_uploads(server: Served[ScriptedAgent]) -> None:
     server.app.begin_drain()
     answer = await post(server, PURPOSE + part("file", TEXT, "a") + END)
 
     assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "server_draining", "2")
+    assert uploads(server) == {"server_draining": 1}
     assert (await ask(server, "GET")).status == 200
 
 
@@ -420,6 +466,7 @@ async def test_what_cannot_be_taken_is_told_of_and_leaves_nothing(
     answer = await post(server, body)
 
     assert (answer.status, answer.code) == (status, code)
+    assert uploads(server) == {code: 1}
     assert store_of(server).count == 0
 
 
@@ -511,6 +558,7 @@ async def test_one_that_stalls_or_is_too_slow_is_given_up(
         answer = await wire.answer()
 
     assert (answer.status, answer.code) == (408, "upload_stalled")
+    assert uploads(server) == {"upload_stalled": 1}
 
 
 async def test_one_shorter_than_it_says_is_given_up(server: Served[ScriptedAgent]) -> None:
@@ -529,6 +577,7 @@ async def test_one_whose_client_goes_away_leaves_nothing(server: Served[Scripted
         await begun(server, wire, 100_000)
     store = store_of(server)
     await eventually(lambda: store.size == 0 and server.app.transfers.count == 0)
+    await eventually(lambda: uploads(server) == {"failed": 1})
 
 
 async def test_only_so_many_run_at_once(server: Served[ScriptedAgent]) -> None:
@@ -545,6 +594,7 @@ async def test_only_so_many_run_at_once(server: Served[ScriptedAgent]) -> None:
         assert (await post(server, body, "bob")).status == 200
     await eventually(lambda: server.app.transfers.count == 0)
     assert (await post(server, body)).status == 200
+    assert uploads(server) == {"failed": 1, "too_many_transfers": 1, "stored": 2}
 
 
 async def test_in_whatever_pieces_it_comes_it_is_the_same_file(server: Served[ScriptedAgent]) -> None:
