@@ -67,7 +67,13 @@ class StartupError(Exception):
 
 # In what is printed, the rooms come from right to left: what concerns the outside first.
 class Settings(
-    RedisSettings, SessionSettings, ToolSettings, AgentSettings, DoorSettings, ConnectionSettings, FileSettings
+    RedisSettings,
+    SessionSettings,
+    ToolSettings,
+    AgentSettings,
+    DoorSettings,
+    ConnectionSettings,
+    FileSettings,
 ):
     """Everything that can be set. Durations are in seconds, sizes in bytes.
 

@@ -34,7 +34,8 @@ class RedisSettings(BaseSettings):
     """Where sessions are shared, and what happens while that is out of reach."""
 
     redis_url: Annotated[SecretStr | None, AfterValidator(_check_url)] = Field(
-        default=None, description="Redis or Valkey that nodes share sessions in. Unset: sessions are in memory."
+        default=None,
+        description="Redis or Valkey that nodes share sessions in. Unset: sessions are in memory.",
     )
     redis_prefix: Annotated[str, AfterValidator(_check_prefix)] = Field(
         default="unbroken", description="What all keys in Redis begin with; the same on all nodes."

@@ -20,7 +20,7 @@ _MOST: Final = 10_000
 
 
 class News:
-    """What is to be told to whom. One task sends it while there is something; what comes meanwhile is next."""
+    """What is to be told to whom. One task sends it while there is something, in batches."""
 
     def __init__(self, client: Client, keys: Keys) -> None:
         self._client = client
