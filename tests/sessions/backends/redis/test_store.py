@@ -246,6 +246,7 @@ async def test_who_follows_is_bounded(client: Client) -> None:
         await store.follow(session_id, node)
 
     followers = await client.hget(Keys("test").meta(session_id), "w")
+    assert isinstance(followers, bytes)
     assert followers.decode().split() == nodes[-3:]
     await store.aclose()
 
