@@ -138,7 +138,9 @@ class RedisMembership:
 
     async def _for_ever(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do *work* again and again, also while Redis can't be reached."""
-        while True:
+        task = asyncio.current_task()
+        assert task is not None
+        while not task.cancelling():  # the client may take a cancellation for its own, and go on
             try:
                 await work()
             except ERRORS:
@@ -190,8 +192,8 @@ class RedisMembership:
     # Who is there.
 
     async def _beat_on(self) -> None:
+        await self._beat()  # first: after an outage, others wait for it
         await asyncio.sleep(self._pace.beat)
-        await self._beat()
 
     async def _beat(self) -> None:
         keys = [self._keys.nodes, self._keys.lease(self._node)]
