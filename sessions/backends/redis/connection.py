@@ -120,6 +120,16 @@ class Address(Struct, frozen=True):
                 )
 
 
+class _WatchedPool(SentinelConnectionPool):
+    """Closes the connections to the Sentinels too, which the client forgets."""
+
+    async def aclose(self) -> None:
+        """Disconnect from all."""
+        await super().aclose()
+        for sentinel in self.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
 def connect(address: Address, *, name: str) -> Client:
     """Return a client, which connects when it is first used. *name* is what the server lists it as.
 
@@ -149,7 +159,6 @@ def connect(address: Address, *, name: str) -> Client:
             startup_nodes=[ClusterNode(host, port) for host, port in hosts],
             max_connections=address.connections + RESERVED,
             retry=Retry(NoBackoff(), 0),
-            cluster_error_retry_attempts=1,
             **common,
             **credentials,
             **tls,
@@ -163,7 +172,7 @@ def connect(address: Address, *, name: str) -> Client:
         **common,
         **credentials,
     )
-    pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+    pool = _WatchedPool(  # type: ignore[no-untyped-call]
         service,
         sentinel,
         max_connections=address.connections + RESERVED,

@@ -82,6 +82,7 @@ class TestMembershipOnValkey(ClusterContract):
         await street.aclose()
 
 
+@pytest.mark.slow
 class TestMembershipOnRedis7(ClusterContract):
     @pytest_asyncio.fixture
     async def street(self, redis7: Server) -> AsyncIterator[RedisStreet]:
@@ -114,6 +115,7 @@ async def test_nobody_joins_what_can_t_be_reached(street: RedisStreet, server: S
     server.start()
 
 
+@pytest.mark.slow
 async def test_a_frozen_node_is_found_dead_by_its_lease(street: RedisStreet) -> None:
     a, b = [await House(street).join() for _ in range(2)]
     assert isinstance(a.cluster, RedisMembership)
@@ -132,6 +134,7 @@ async def test_a_node_that_never_joined_is_found_dead_when_it_matters(street: Re
     await a.listener.until(lambda: a.listener.lost == [ghost])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_empty", [False, True])
 async def test_a_restart_of_redis_is_a_gap_and_nobody_s_death(
     street: RedisStreet, server: Server, is_empty: bool
@@ -157,6 +160,7 @@ async def test_a_restart_of_redis_is_a_gap_and_nobody_s_death(
         await house.listener.until(lambda house=house: house.cluster.has_others)  # type: ignore[misc]
 
 
+@pytest.mark.slow
 async def test_a_subscription_that_is_cut_is_made_again(street: RedisStreet, server: Server) -> None:
     a = await House(street).join()
     server.command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -167,6 +171,7 @@ async def test_a_subscription_that_is_cut_is_made_again(street: RedisStreet, ser
     await a.listener.until(lambda: a.listener.wishes == [(session_id, a.node)])
 
 
+@pytest.mark.slow
 async def test_a_pause_of_redis_is_nobody_s_death(street: RedisStreet, server: Server) -> None:
     """`CLIENT PAUSE` for longer than a lease: afterwards all have to renew theirs first."""
     a, b = [await House(street).join() for _ in range(2)]
@@ -179,6 +184,7 @@ async def test_a_pause_of_redis_is_nobody_s_death(street: RedisStreet, server: S
         assert house.listener.lost == []
 
 
+@pytest.mark.slow
 async def test_a_node_that_comes_back_is_lost_no_more(street: RedisStreet) -> None:
     """It was cut off, not dead: its writes are fenced, and it may own other sessions."""
     a, b = [await House(street).join() for _ in range(2)]

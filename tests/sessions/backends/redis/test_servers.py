@@ -1,0 +1,120 @@
+"""Several servers: Valkey Cluster, and one that Sentinels name. Real ones."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.fakes.valkey import ValkeyCluster, Watchtower
+from tests.sessions.backends.cluster_contract import ClusterContract, House
+from tests.sessions.backends.redis.test_membership import RedisStreet
+from tests.sessions.backends.store_contract import LIFE, NONE, A, StoreContract, asked, words
+from unbroken.sessions.backends.base import Append, Fence
+from unbroken.sessions.backends.redis.connection import Address, connect
+from unbroken.sessions.backends.redis.keys import Bounds, Keys
+from unbroken.sessions.backends.redis.store import RedisStore
+from unbroken.sessions.errors import StoreError, StoreUnavailable
+from unbroken.sessions.ids import SessionId, new_session_id
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
+    with ValkeyCluster(tmp_path_factory.mktemp("cluster")).running() as servers:
+        yield servers
+
+
+class TestStoreOnACluster(StoreContract):
+    @pytest_asyncio.fixture
+    async def store(self, servers: ValkeyCluster) -> AsyncIterator[RedisStore]:
+        client = connect(Address(servers.url), name="test")
+        store = RedisStore(client, Keys("test"), Bounds(), is_cluster=True)
+        yield store
+        await store.aclose()
+        await client.aclose()
+
+
+class TestMembershipOnACluster(ClusterContract):
+    @pytest_asyncio.fixture
+    async def street(self, servers: ValkeyCluster) -> AsyncIterator[RedisStreet]:
+        servers.flush()
+        street = RedisStreet(Address(servers.url))
+        yield street
+        await street.aclose()
+
+
+async def test_sessions_of_all_servers_are_written_together(servers: ValkeyCluster) -> None:
+    client = connect(Address(servers.url, connections=4), name="test")
+    store = RedisStore(client, Keys("test"), Bounds(), is_cluster=True, connections=4)
+    ids = [new_session_id() for _ in range(300)]
+    await asyncio.gather(*[store.create(each, A, LIFE) for each in ids])
+    results = await store.append([Append(each, Fence(A, 1, LIFE), 0, NONE, 0, [words(each)]) for each in ids])
+    for each, result in zip(ids, results, strict=True):
+        assert not isinstance(result, StoreError)
+        assert result[0].body == words(each)
+    assert len(await store.busy(A, 999)) == 300
+    await store.aclose()
+    await client.aclose()
+
+
+async def test_a_server_of_a_cluster_that_is_gone_is_an_outage(tmp_path: Path) -> None:
+    with ValkeyCluster(tmp_path).running() as servers:
+        client = connect(Address(servers.url, timeout=0.5), name="test")
+        store = RedisStore(client, Keys("test"), Bounds(), is_cluster=True)
+        ids = [new_session_id() for _ in range(30)]
+        for each in ids:
+            await store.create(each, A, LIFE)
+        servers.servers[1].kill()
+
+        failed = 0
+        for each in ids:
+            try:
+                await store.submit(each, LIFE, None, asked())
+            except StoreUnavailable:
+                failed += 1
+        assert failed > 0
+        await store.aclose()
+        await client.aclose()
+
+
+@pytest.fixture
+def watchtower(tmp_path: Path) -> Iterator[Watchtower]:
+    with Watchtower(tmp_path).running() as watchtower:
+        yield watchtower
+
+
+async def test_a_failover_by_sentinels_is_an_outage_and_nobody_s_death(watchtower: Watchtower) -> None:
+    street = RedisStreet(Address(watchtower.url, timeout=0.5))
+    store = street.store
+    a, b = [await House(street).join() for _ in range(2)]
+    session_id = new_session_id()
+    fence = await store.create(session_id, a.node, LIFE)
+    await store.follow(session_id, b.node)
+    watchtower.wait_for_replica()
+    watchtower.primary.kill()
+
+    (result,) = await store.append([Append(session_id, fence, 0, NONE, 0, [words("a")])])
+    while isinstance(result, StoreError):
+        assert isinstance(result, StoreUnavailable)
+        await a.listener.until(lambda polls=a.listener.polls: a.listener.polls > polls)  # type: ignore[misc]
+        (result,) = await store.append([Append(session_id, fence, 0, NONE, 0, [words("a")])])
+    assert result[0].seq == 1
+    for house in (a, b):
+        await house.listener.until(lambda house=house: house.listener.gaps > 0)  # type: ignore[misc]
+    await store.submit(session_id, LIFE, None, asked())
+    await b.listener.until(lambda: session_id in b.listener.news)
+    await street.aclose()
+
+
+def test_all_of_a_bucket_is_in_one_slot() -> None:
+    keys = Keys("p")
+    for number in range(50):
+        session_id = SessionId(f"s{number}")
+        tags = {re.findall(r"\{(.*?)\}", key)[0] for key in keys.session(session_id)}
+        assert tags == {str(keys.bucket(session_id))}
