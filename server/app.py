@@ -47,11 +47,11 @@ from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
 from unbroken.server.transports.websocket import RealtimeDoor
-from unbroken.sessions.actor import ActorLimits
 from unbroken.sessions.clock import Clock, SystemClock
 from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.items import Concurrency, SessionConfig
 from unbroken.sessions.node import Node, NodeLimits
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import SessionLimits
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 import structlog
 
-from unbroken.sessions.actor import Actor, ActorLimits
+from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.base import Fence, InputKey, Receipt, SessionStore
 from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.clock import Clock, Timer
@@ -49,6 +49,7 @@ from unbroken.sessions.ids import (
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.outage import Outage
 from unbroken.sessions.ownership import Ownership
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import Responder
 from unbroken.sessions.response import Standing
 from unbroken.sessions.run import Run

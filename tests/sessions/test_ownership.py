@@ -6,9 +6,10 @@ import pytest
 
 from tests.sessions.conversation import Client, World, limits_of, settle
 from tests.sessions.town import Town, open_town
-from unbroken.sessions.actor import Actor, ActorLimits
+from unbroken.sessions.actor import Actor
 from unbroken.sessions.errors import SessionNotFound
 from unbroken.sessions.ids import SessionId
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import Handle
 from unbroken.sessions.run import RunLimits
 
