@@ -230,6 +230,37 @@ async def test_what_is_idle_costs_no_node_anything(seed: int | None) -> None:
         assert town.owner_of(client) is two.node
 
 
+async def test_what_a_node_owns_and_does_not_have_it_gives_up(seed: int | None) -> None:
+    """It let go of a session in the moment in which it was passed on to it."""
+    async with open_town(3, seed=seed) as town:
+        one, two, client = await asked(town)
+        client.disconnect()
+        one.responder.last.end()
+        await settle()
+        fence = actor_on(one, client).fence
+        one.node.hub.remove(actor_on(one, client))
+        session_id = SessionId(client.session_id or "")
+        await town.memory.release(session_id, fence, to=two.node.id)
+        await settle()
+        await go(client, town.worlds[2])
+
+        assert town.owner_of(client) is town.worlds[2].node
+        await client.ask("again")
+        assert len(town.worlds[2].responder.turns) == 1
+
+
+async def test_a_wish_reaches_who_owns_a_session_without_having_it(seed: int | None) -> None:
+    async with open_town(3, seed=seed) as town:
+        one, _, client = await asked(town)
+        client.disconnect()
+        one.responder.last.end()
+        await settle()
+        one.node.hub.remove(actor_on(one, client))  # the store hasn't heard of it
+        await go(client, town.worlds[2])
+
+        assert town.owner_of(client) is town.worlds[2].node
+
+
 # Owners that die.
 
 
