@@ -22,14 +22,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
-from unbroken.sessions.backends.base import (
-    Append,
-    Fence,
-    InputKey,
-    Opened,
-    Receipt,
-    SessionStore,
-)
+from unbroken.sessions.backends.base import Append, Fence, InputKey, Opened, Receipt, SessionStore
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.committer import Committer
 from unbroken.sessions.entries import (
@@ -584,6 +577,12 @@ class Actor(Replica):
                 return  # its owner tells
             self._on_response(body)
             log_end(self.session.id, body)
+
+    async def shrink(self) -> None:
+        """Have the store keep the end of the log alone, beside a snapshot: nobody is here any more."""
+        self._forget_most()
+        if self.log.floor > self._compacted and self.is_owner:
+            await self._compact()
 
     async def _compact(self) -> None:
         """Let the store forget what this node has forgotten."""

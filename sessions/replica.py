@@ -22,6 +22,11 @@ _ACCOUNT_STEP: Final = 8192
 """Bytes by which a session may grow before its node is told, while nothing else happens in it."""
 
 
+_RESTING: Final = 4096
+"""Bytes of log that are kept of a session that rests in a store: whoever saw most of its last turn still
+resumes exactly, and others start over."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorLimits:
     """What an actor allows its session."""
@@ -148,6 +153,11 @@ class Replica:
     def _account(self) -> None:
         """Note how much there is by now. For who tells it on."""
         self._accounted = self.log.size
+
+    def _forget_most(self) -> None:
+        """Forget all but what a short turn takes."""
+        self.log.trim(retain=_RESTING, maximum=_RESTING, attached=None, running=None, latest=self.log.head)
+        self._account_of_log.forget(self.log.floor)
 
     def _trim(self, latest: int) -> None:
         """Forget what is over the bounds: not until it is somewhat over, and then enough for a while."""

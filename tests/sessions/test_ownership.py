@@ -261,6 +261,35 @@ async def test_a_wish_reaches_who_owns_a_session_without_having_it(seed: int | N
         assert town.owner_of(client) is town.worlds[2].node
 
 
+async def test_what_rests_takes_little_and_is_still_all_there(seed: int | None) -> None:
+    async with open_town(seed=seed, limits=limits_of(release_after=10.0)) as town:
+        one, two = town.worlds
+        client = await one.client()
+        for number in range(20):
+            await client.ask(f"question {number}")
+            one.responder.last.say(f"answer {number} ", "and more")
+            one.responder.last.end()
+            await settle()
+            client.read()
+        session_id = SessionId(client.session_id or "")
+        before = town.memory._sessions[session_id].log.size
+        client.disconnect()
+        for _ in range(3):
+            one.clock.advance(60)
+            await settle()
+        assert len(one.node.hub) == 0
+        assert town.memory._sessions[session_id].log.size < before / 4
+
+        await go(client, two)
+        assert client.resumed  # it had seen everything
+        items = [item.text for item in actor_on(two, client).session.items()]
+        assert items[-2:] == ["question 19", "answer 19 and more"]
+        assert len(items) == 40
+        late = Client(two, client.session_id)
+        await late.connect()
+        assert len([frame for frame in late.read() if frame["type"] == "conversation.item.added"]) == 40
+
+
 # Owners that die.
 
 

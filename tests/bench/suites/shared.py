@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -32,6 +33,8 @@ _RATE = 20
 _SESSIONS = 50
 _TURNS = 5
 _WORDS = 40
+_REST_TIMEOUT = 60.0
+"""A node looks for sessions to let go of every 15 seconds."""
 
 
 def run(bench: Bench) -> list[Result]:
@@ -43,7 +46,11 @@ def run(bench: Bench) -> list[Result]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.sched_setaffinity(0, {bench.launcher.cores.load})
         valkey = stack.enter_context(Valkey(folder / "valkey").running())
-        redis = {"UNBROKEN_REDIS_URL": valkey.url, "UNBROKEN_SECRET": 32 * "x"}
+        redis = {
+            "UNBROKEN_REDIS_URL": valkey.url,
+            "UNBROKEN_SECRET": 32 * "x",
+            "UNBROKEN_RELEASE_AFTER": "1",
+        }
         servers = [stack.enter_context(bench.start("ours", settings)) for settings in (redis, {})]
         size = _session_size(servers[0], valkey)
         for number in range(rounds):
@@ -75,12 +82,17 @@ def _session_size(server: Server, valkey: Valkey) -> float:
     with Load(server.port) as load:
         load.open(_SESSIONS)
         answers(load, Order("burst", 0, _WORDS), _TURNS)
-        server.settle()
-        return asyncio.run(_bytes(valkey.url)) / _SESSIONS
+    return asyncio.run(_bytes_at_rest(valkey.url)) / _SESSIONS
 
 
-async def _bytes(url: str) -> int:
+async def _bytes_at_rest(url: str) -> int:
+    """Return the bytes of all keys once the node has let go of its sessions."""
     client = Redis.from_url(url)
+    deadline = time.monotonic() + _REST_TIMEOUT
+    while owners := {await client.hget(key, "o") async for key in client.scan_iter("*:m")} - {b""}:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the node doesn't let go of its sessions: {owners}")
+        await asyncio.sleep(0.5)
     total = 0
     async for key in client.scan_iter("*"):
         total += await client.memory_usage(key) or 0
