@@ -61,6 +61,10 @@ _TURNS_WITH_FILES: Final = 32
 """Turns that may hold as much as one may read, at once. More that hold less."""
 
 
+_GATHERING: Final = 0.001
+"""Seconds that nobody sees, and that halve how often a shared store is called."""
+
+
 def build(settings: Settings) -> App:
     """Return the application that *settings* describe.
 
@@ -414,4 +418,5 @@ def _node_limits(settings: Settings, patience: float) -> NodeLimits:
         outage_patience=settings.store_patience,
         is_strict=settings.store_strict,
         patience=patience,
+        gathering=_GATHERING,
     )

@@ -22,7 +22,7 @@ _ACCOUNT_STEP: Final = 8192
 """Bytes by which a session may grow before its node is told, while nothing else happens in it."""
 
 
-_RESTING: Final = 4096
+_RESTING: Final = 3072
 """Bytes of log that are kept of a session that rests in a store: whoever saw most of its last turn still
 resumes exactly, and others start over."""
 
