@@ -41,6 +41,9 @@ _DEATHS_KEPT: Final = 1024
 _WISH: Final = "!"
 """What a wish begins with on a node's channel; news don't."""
 
+_HELLO: Final = "+"
+"""Likewise, of one who has joined."""
+
 
 class RedisMembership:
     """A node's :class:`~unbroken.sessions.backends.cluster.Cluster` in Redis.
@@ -81,6 +84,8 @@ class RedisMembership:
         try:
             await self._subscribe()
             await self._beat()
+            for other in self._others:
+                await self._client.publish(self._keys.channel(other), _HELLO + self._node)
         except (RedisError, OSError) as exc:
             raise (unavailable(exc) or StoreUnavailable(type(exc).__name__)) from None
         self._settle()
@@ -161,6 +166,8 @@ class RedisMembership:
         if text.startswith(_WISH):
             by, _, session_id = text[len(_WISH) :].partition(" ")
             self._neighbour.on_wish(SessionId(session_id), NodeId(by))
+        elif text.startswith(_HELLO):
+            self._others.add(NodeId(text[len(_HELLO) :]))
         else:
             self._neighbour.on_news([SessionId(each) for each in text.split()])
 
