@@ -307,7 +307,7 @@ class Actor(Replica):
         is_busy = not self._is_stirred or session.is_running_after(bodies)
         self._is_written = False
         self._asked = append = Append(
-            session.id, self.fence, session.applied, self._nonce, answered, bodies, is_busy
+            session.id, self.fence, session.applied, self.feed.log.head_nonce, answered, bodies, is_busy
         )
         return append
 
@@ -315,7 +315,9 @@ class Actor(Replica):
         """Return what was asked for and isn't in the log: inputs may have come before it."""
         self._is_writing = True
         self._is_written = False
-        self._asked = append = replace(asked, fence=self.fence, seen=self.session.applied, nonce=self._nonce)
+        self._asked = append = replace(
+            asked, fence=self.fence, seen=self.session.applied, nonce=self.log.head_nonce
+        )
         return append
 
     def _next(self) -> tuple[int, Sequence[Body] | None]:
@@ -352,7 +354,8 @@ class Actor(Replica):
                 self._refused(result)
                 return self._is_behind
             self._asked = None
-            self._retry.reached()
+            if self._retry.failures:
+                self._retry.reached()
             self._ingest(result)
             if self._is_stirred and asked is not None:  # else it was but pieces
                 self.session.consume(asked.consumed)
@@ -389,8 +392,6 @@ class Actor(Replica):
                 self._committer.hold(self)
         except NodeDraining:
             pass  # nobody will miss it
-
-    # The store.
 
     async def _beside(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do *work* in the store in a task of its own, and then look again at what there is to do."""
@@ -496,7 +497,8 @@ class Actor(Replica):
                 self._is_behind = False
                 while True:
                     page = await self._store.read(session.id, self.position, _READ_LIMIT)
-                    self._retry.reached()
+                    if self._retry.failures:
+                        self._retry.reached()
                     self._is_written |= any(type(entry.body) is not Submitted for entry in page.entries)
                     self._ingest(page.entries)
                     if not page.entries:

@@ -68,39 +68,39 @@ class Retry:
 
     """
 
-    __slots__ = ("_again", "_clock", "_failures", "_outage", "_timer")
+    __slots__ = ("_again", "_clock", "_outage", "_timer", "failures", "is_waiting")
 
     def __init__(self, clock: Clock, outage: Outage, again: Callable[[], None]) -> None:
         self._clock = clock
         self._outage = outage
         self._again = again
-        self._failures = 0  # in succession
         self._timer: Timer | None = None
-
-    @property
-    def is_waiting(self) -> bool:
+        self.failures = 0
+        """How many there were in succession."""
+        self.is_waiting = False
         """Whether it isn't time yet."""
-        return self._timer is not None
 
     def later(self) -> None:
         """Wait, after another failure a little longer."""
         if self._timer is None:
-            delay = _DELAYS[min(self._failures, len(_DELAYS) - 1)]
-            self._failures += 1
+            delay = _DELAYS[min(self.failures, len(_DELAYS) - 1)]
+            self.failures += 1
+            self.is_waiting = True
             self._timer = self._clock.call_later(delay, self._is_time)
 
     def reached(self) -> None:
-        """Note that the store answered."""
-        if self._failures:
-            self._failures = 0
-            self._outage.note_success()
+        """Note that the store answered after failures."""
+        self.failures = 0
+        self._outage.note_success()
 
     def stop(self) -> None:
         """Wait no more, and call nobody."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self.is_waiting = False
 
     def _is_time(self) -> None:
         self._timer = None
+        self.is_waiting = False
         self._again()

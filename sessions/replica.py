@@ -56,11 +56,11 @@ class Replica:
     def __init__(self, session: Session, log: EventLog, store: SessionStore, limits: ActorLimits) -> None:
         self.session: Final = session
         self.feed: Final = Feed(log)
-        self._nonce = log.nonce_at(log.head)  # of the last entry applied
         self._is_behind = False  # whether the store is known to hold entries not applied yet
         self._is_stirred = False  # whether anything but new pieces may call for a write
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._limits = limits
+        self._trim_above = limits.retain_bytes * 5 // 4
         self._kept_elsewhere = 0  # bytes of what the store keeps beside the log
         self._keys_bytes = store.keys_bytes if isinstance(store, Resident) else None
         self._account_of_log = Account()
@@ -92,11 +92,11 @@ class Replica:
     @property
     def position(self) -> Position:
         """The place behind everything that was applied."""
-        return Position(self.log.incarnation, self.session.applied, self._nonce)
+        return Position(self.log.incarnation, self.session.applied, self.log.head_nonce)
 
     def snapshot(self) -> Snapshot:
         """Return what is so, for a store to keep."""
-        return Snapshot(self.session.applied, self._nonce, self.session.snapshot())
+        return Snapshot(self.session.applied, self.log.head_nonce, self.session.snapshot())
 
     async def answered(self, seq: int) -> None:
         """Wait until input *seq* has been answered, or nothing more comes. Cancelling it loses nothing."""
@@ -131,12 +131,11 @@ class Replica:
             held = 0 if is_pieces else session.conversation_bytes
             session.apply(entry)
             log.append(entry)
-            self._nonce = entry.nonce
             if not is_pieces:
                 self._is_stirred = True
                 self._account_of_log.note(entry, held - session.conversation_bytes)
                 self._observe(entry.body)
-        if log.size > self._limits.retain_bytes * 5 // 4:
+        if log.size > self._trim_above:
             self._trim(before)
         if abs(log.size - self._accounted) > _ACCOUNT_STEP:
             self._account()

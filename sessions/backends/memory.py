@@ -169,7 +169,10 @@ class MemoryStore:
         if not stored.admits(append.fence):
             return Fenced(append.session_id)
         log = stored.log
-        if not log.floor <= append.seen <= log.head or log.nonce_at(append.seen) != append.nonce:
+        if append.seen != log.head:  # nearly always it is
+            if not log.floor <= append.seen < log.head or log.nonce_at(append.seen) != append.nonce:
+                return LostTail(append.session_id)
+        elif append.nonce != log.head_nonce:
             return LostTail(append.session_id)
         if append.consumed > stored.consumed:
             stored.consumed = append.consumed

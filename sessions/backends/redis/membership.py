@@ -12,6 +12,7 @@ followed is looked at, since what is told may get lost.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -172,7 +173,9 @@ class RedisMembership:
     async def _beat(self) -> None:
         prefix = self._keys.lease(NodeId(""))
         milliseconds = int(_LEASE * 1000)
-        found = await self._scripts.call("beat", [self._keys.nodes], prefix, self._node, milliseconds, "1")
+        found = await self._scripts.call(
+            "beat", [self._keys.nodes], prefix, self._node, milliseconds, os.getpid()
+        )
         nodes = {NodeId(node.decode()): bool(holds) for node, holds in found}
         nodes.pop(self._node, None)
         self._others = {node for node, holds in nodes.items() if holds}
