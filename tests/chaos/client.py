@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
 from tests.chaos.history import Connected, Disconnected, Frame, History, Received, Sent
+from unbroken.server.protocols.cursor import parse_cursor
 
 __all__ = ["Place", "Tab"]
 
@@ -150,10 +151,10 @@ class Tab:
         self.history.events.append(Received(frame))
         kind = frame["type"]
         is_welcome: bool = kind == "session.created"
+        if parse_cursor(frame["event_id"]) is not None or is_welcome:
+            self.after = frame["event_id"]
         if kind == "error":
             await self._refused(socket, frame["error"])
-        else:
-            self.after = frame["event_id"]
         if is_welcome:
             session = frame["session"]
             self.resets += session["unbroken"].get("resumed") is False

@@ -55,6 +55,7 @@ class NodeProcess:
         self._program = program
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._log_begin = 0  # where the log of the latest node begins
 
     @property
     def is_up(self) -> bool:
@@ -62,8 +63,9 @@ class NodeProcess:
         return self._process is not None and self._process.returncode is None
 
     def node_id(self) -> str:
-        """Return the id of the node that ran here last, as far as it has logged it."""
-        found = re.findall(r'"node_id":"(node_[0-9a-f]+)"', self.log.read_text())
+        """Return the id of the node that runs here, or did last; empty if its log doesn't say."""
+        said = self.log.read_bytes()[self._log_begin :].decode()
+        found = re.findall(r'"node_id":"(node_[0-9a-f]+)"', said)
         return found[-1] if found else ""
 
     async def open(self) -> None:
@@ -99,6 +101,7 @@ class NodeProcess:
         }
         command = ["-m", "unbroken"] if self._program is None else ["-m", self._program]
         with self.log.open("ab") as log:
+            self._log_begin = log.tell()
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, *command, "serve", "--port", "0", "--admin-port", "0"),
                 cwd=self.log.parent,

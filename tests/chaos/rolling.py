@@ -82,7 +82,7 @@ async def restart_all(
         report.exits = [code for node in cluster.nodes for code in node.exits]
         logs = await cluster.logs()
         report.violations = check_all(
-            speakers, logs, left={node.node_id() for node in cluster.nodes}, may_lose=False
+            speakers, logs, left={node.node_id() for node in cluster.nodes} - {""}, may_lose=False
         )
     _count(report, speakers)
     return report

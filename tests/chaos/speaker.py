@@ -95,21 +95,21 @@ class Speaker:
         self.waits_for = turn
         await tab.say(turn, f"item-{key}")
         if self.manner.cancels and self.draw.random() < 0.7:
-            await self._cancel(tab, turn, begin)
+            await self._cancel(tab, turn, begin, resets)
         outcome = await self._outcome(tab, turn, f"item-{key}", begin, resets)
         self.ended[outcome] = self.ended.get(outcome, 0) + 1
         self.waits_for = None
         self.answered.set()
         tab.forget(turn, f"item-{key}", f"stop-{self.asked}")
 
-    async def _cancel(self, tab: Tab, turn: str, begin: int) -> None:
+    async def _cancel(self, tab: Tab, turn: str, begin: int, resets: int) -> None:
         """Stop the answer after some of its pieces."""
         wanted = self.draw.randint(0, self.manner.words)
 
         def is_due() -> bool:
             frames = list(_frames(tab.history, begin))
             said = sum(frame["type"] == "response.output_text.delta" for frame in frames)
-            return said >= wanted or tab.is_gone or _done(frames, turn) is not None
+            return said >= wanted or tab.is_gone or tab.resets > resets or _done(frames, turn) is not None
 
         async with tab.changed:
             await tab.changed.wait_for(is_due)
