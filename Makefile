@@ -38,7 +38,7 @@ $(foreach venv,$(VENV) $(AGENTS_VENV),$(shell [ ! -f $(venv)/pyvenv.cfg ] \
 	|| $(venv)/bin/python -c '$(NEW_ENOUGH)' 2>/dev/null || rm -rf $(venv)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint bench cover conformance fuzz lock node chromium redis haproxy cluster links
+.PHONY: help setup run test check lint bench cover conformance fuzz chaos lock node chromium redis haproxy cluster links
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,12 @@ FUZZ_SECONDS ?= 600
 
 fuzz: $(VENV)/.project $(VENV)/.dev  ## Feed the codec anything, for FUZZ_SECONDS (600)
 	nice -n 19 $(BIN)/python -m tests.conformance.fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
+
+CHAOS_RUNS ?= 15
+CHAOS_SECONDS ?= 120
+
+chaos: $(VENV)/.project $(VENV)/.dev  ## Let everything go wrong under three nodes, CHAOS_RUNS (15) times CHAOS_SECONDS (120)
+	$(BIN)/python -m tests.chaos --runs $(CHAOS_RUNS) --seconds $(CHAOS_SECONDS) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
 
 # Environments. The runtime and the tools share one venv; locks agree on versions.
 
