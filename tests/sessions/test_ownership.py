@@ -404,6 +404,26 @@ async def test_a_turn_is_attempted_again_where_that_is_set(seed: int | None) -> 
         assert third.responder.turns == []
 
 
+async def test_a_further_attempt_answers_what_the_first_one_did(seed: int | None) -> None:
+    """Not what was said meanwhile; and its answer stands before that."""
+    limits = limits_of(actor=ActorLimits(run=RunLimits(), attempts=2))
+    async with open_town(seed=seed, limits=limits) as town:
+        one, two, client = await asked(town)
+        await client.say("said meanwhile")
+        await move(client, two)
+        town.kill(one)
+        town.notice(one)
+        await settle()
+        turn = two.responder.last
+        assert [item.text for item in turn.turn.items] == ["hello"]
+        turn.say("whole")
+        turn.end()
+        await settle()
+
+        items = [item.text for item in actor_on(two, client).session.items()]
+        assert items == ["hello", "whole", "said meanwhile"]
+
+
 async def test_an_answer_that_its_upstream_keeps_goes_on(seed: int | None) -> None:
     async with open_town(seed=seed) as town:
         one, two = town.worlds
