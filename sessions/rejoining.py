@@ -12,7 +12,7 @@ from unbroken.sessions.backends.base import Fence, SessionStore
 from unbroken.sessions.entries import Entry, Submitted
 from unbroken.sessions.errors import LostTail, SessionGone
 from unbroken.sessions.event_log import EventLog, Position
-from unbroken.sessions.ids import new_incarnation
+from unbroken.sessions.ids import SessionId, new_incarnation
 from unbroken.sessions.replica import Replica
 from unbroken.sessions.ring import Ring
 
@@ -68,25 +68,35 @@ async def begin_anew(
     session = replica.session
     foreign = await _foreign(store, replica, ring)
     snapshot = replica.snapshot()
-    fence = await store.reseed(session.id, fence, new_incarnation(), snapshot)
-    structlog.get_logger().warning("log begun anew", session_id=session.id, inputs=len(foreign))
+    keeps_keys = foreign is not None  # else what was sent under them may be lost, and has to be sent again
+    fence = await store.reseed(session.id, fence, new_incarnation(), snapshot, keeps_keys=keeps_keys)
+    inputs = foreign or []
+    structlog.get_logger().warning("log begun anew", session_id=session.id, inputs=len(inputs))
     log = EventLog(fence.incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)
     late = [entry for entry in ring.entries if entry.seq > snapshot.seq]  # inputs that came meanwhile
     for entry in late:
         log.append(entry)
     after = Position(fence.incarnation, snapshot.seq, snapshot.nonce)
-    return fence, log, ring.confirm(len(ring.entries) - len(late), after), foreign
+    return fence, log, ring.confirm(len(ring.entries) - len(late), after), inputs
 
 
-async def _foreign(store: SessionStore, replica: Replica, ring: Ring) -> list[Submitted]:
+async def _foreign(store: SessionStore, replica: Replica, ring: Ring) -> list[Submitted] | None:
+    """Return the inputs in the store's log that aren't in *replica*'s; None: they can't be told."""
     log = replica.log
     for place in (ring.after, log.position(log.floor)):
         with suppress(LostTail, SessionGone):
-            entries = (await store.read(replica.session.id, place, _READ_LIMIT)).entries
             return [
                 entry.body
-                for entry in entries
+                for entry in await _behind_place(store, replica.session.id, place)
                 if isinstance(entry.body, Submitted)
                 and not (log.floor < entry.seq <= log.head and log.nonce_at(entry.seq) == entry.nonce)
             ]
-    return []
+    return None
+
+
+async def _behind_place(store: SessionStore, session_id: SessionId, place: Position) -> list[Entry]:
+    entries: list[Entry] = []
+    while page := (await store.read(session_id, place, _READ_LIMIT)).entries:
+        entries += page
+        place = Position(place.incarnation, page[-1].last, page[-1].nonce)
+    return entries

@@ -207,7 +207,13 @@ class MemoryStore:
         stored.log.forget(min(floor, snapshot.seq))
 
     async def reseed(
-        self, session_id: SessionId, fence: Fence, incarnation: Incarnation, snapshot: Snapshot
+        self,
+        session_id: SessionId,
+        fence: Fence,
+        incarnation: Incarnation,
+        snapshot: Snapshot,
+        *,
+        keeps_keys: bool = True,
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
         stored = self._sessions.get(session_id)
@@ -216,6 +222,9 @@ class MemoryStore:
         elif not stored.admits(fence):
             raise Fenced(session_id)
         stored.log = EventLog(incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)
+        if not keeps_keys:
+            stored.keys.clear()
+            stored.keys_bytes = 0
         stored.snapshot = snapshot
         stored.token += 1
         self._announce(session_id, stored)

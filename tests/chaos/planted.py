@@ -47,7 +47,7 @@ def plant(name: str) -> None:
             self._texts[script] = text
             self._digests[script] = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
-    Scripts.__init__ = changed  # type: ignore[method-assign]
+    Scripts.__init__ = changed  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":

@@ -292,7 +292,13 @@ class RedisStore:
             _check(found, session_id)
 
     async def reseed(
-        self, session_id: SessionId, fence: Fence, incarnation: Incarnation, snapshot: Snapshot
+        self,
+        session_id: SessionId,
+        fence: Fence,
+        incarnation: Incarnation,
+        snapshot: Snapshot,
+        *,
+        keeps_keys: bool = True,
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
         found = await self._call(
@@ -305,6 +311,7 @@ class RedisStore:
             snapshot.nonce,
             _packed(snapshot.data),
             self._bounds.lifetime,
+            int(keeps_keys),
         )
         if found is None:
             raise Fenced(session_id)
