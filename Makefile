@@ -38,7 +38,7 @@ $(foreach venv,$(VENV) $(AGENTS_VENV),$(shell [ ! -f $(venv)/pyvenv.cfg ] \
 	|| $(venv)/bin/python -c '$(NEW_ENOUGH)' 2>/dev/null || rm -rf $(venv)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint bench cover conformance fuzz lock node chromium redis links
+.PHONY: help setup run test check lint bench cover conformance fuzz chaos lock node chromium redis haproxy cluster links
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,7 +57,10 @@ run: $(VENV)/.project  ## Start the server with the built-in model, on PORT (800
 	[[ "$$url" != *'***'* ]] || $(MAKE) $(VENV)/.redis
 	@exec $(BIN)/unbroken serve $(if $(PORT),--port $(PORT))
 
-test: setup chromium node redis lint  ## Run everything: format, lint, types and all tests
+cluster: setup haproxy  ## Start three nodes, Valkey and HAProxy, on PORT (8080), to kill nodes in mid-answer
+	@exec $(BIN)/python deploy/cluster.py
+
+test: setup chromium node redis haproxy lint  ## Run everything: format, lint, types and all tests
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
@@ -85,6 +88,12 @@ FUZZ_SECONDS ?= 600
 
 fuzz: $(VENV)/.project $(VENV)/.dev  ## Feed the codec anything, for FUZZ_SECONDS (600)
 	nice -n 19 $(BIN)/python -m tests.conformance.fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
+
+CHAOS_RUNS ?= 15
+CHAOS_SECONDS ?= 120
+
+chaos: $(VENV)/.project $(VENV)/.dev  ## Let everything go wrong under three nodes, CHAOS_RUNS (15) times CHAOS_SECONDS (120)
+	$(BIN)/python -m tests.chaos --runs $(CHAOS_RUNS) --seconds $(CHAOS_SECONDS) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
 
 # Environments. The runtime and the tools share one venv; locks agree on versions.
 
@@ -167,6 +176,16 @@ redis:
 		echo 'Installing Redis'; mkdir -p build; \
 		{ apt-get update && DEBIAN_FRONTEND=noninteractive $$command; } </dev/null >build/redis.log 2>&1 \
 			|| { cat build/redis.log >&2; exit 1; }; }
+
+haproxy:
+	@command -v haproxy >/dev/null || { \
+		command='apt-get install --yes --no-install-recommends haproxy'; \
+		if [ "$$(id -u)" != 0 ]; then \
+			echo "Several nodes are balanced by HAProxy: sudo $$command" >&2; exit 1; \
+		fi; \
+		echo 'Installing HAProxy'; mkdir -p build; \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive $$command; } </dev/null >build/haproxy.log 2>&1 \
+			|| { cat build/haproxy.log >&2; exit 1; }; }
 
 say = @printf '%s\n' '$(subst ','\'',$(1))'
 

@@ -47,11 +47,11 @@ from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
 from unbroken.server.transports.websocket import RealtimeDoor
-from unbroken.sessions.actor import ActorLimits
 from unbroken.sessions.clock import Clock, SystemClock
 from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.items import Concurrency, SessionConfig
 from unbroken.sessions.node import Node, NodeLimits
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import SessionLimits
 
@@ -59,6 +59,10 @@ __all__ = ["App", "build"]
 
 _TURNS_WITH_FILES: Final = 32
 """Turns that may hold as much as one may read, at once. More that hold less."""
+
+
+_GATHERING: Final = 0.001
+"""Seconds that nobody sees, and that halve how often a shared store is called."""
 
 
 def build(settings: Settings) -> App:
@@ -414,4 +418,5 @@ def _node_limits(settings: Settings, patience: float) -> NodeLimits:
         outage_patience=settings.store_patience,
         is_strict=settings.store_strict,
         patience=patience,
+        gathering=_GATHERING,
     )

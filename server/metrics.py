@@ -195,9 +195,7 @@ class Metrics:
             "commits_waiting", "Sessions whose new pieces wait to be written to the log."
         )
         self._draining = self._gauge("draining", "1 while the node is shutting down, else 0.")
-        self._unsaved = self._gauge(
-            "sessions_unsaved", "Sessions that go on while the store is out of reach."
-        )
+        self._unsaved = self._gauge("sessions_unsaved", "Sessions that go on without the store.")
         self._store_lost = self._gauge("store_lost", "1 while the store is out of reach, else 0.")
         self.lag = self._histogram(
             "event_loop_lag_seconds", "How late the event loop was, ten times a second.", _LAG_BUCKETS

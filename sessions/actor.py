@@ -17,31 +17,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
 from msgspec.structs import replace
 
-from unbroken.sessions.account import REFUSAL_COST, SESSION_COST, Account, config_bytes
-from unbroken.sessions.backends.base import (
-    Append,
-    Fence,
-    InputKey,
-    Opened,
-    Receipt,
-    Resident,
-    SessionStore,
-    Snapshot,
-)
-from unbroken.sessions.clock import Clock, Timer
+from unbroken.sessions.backends.base import Append, Fence, InputKey, Opened, Receipt, SessionStore
+from unbroken.sessions.clock import Clock
 from unbroken.sessions.committer import Committer
-from unbroken.sessions.cursor import Feed
 from unbroken.sessions.entries import (
     Body,
-    Deltas,
     Entry,
-    HandleNoted,
     Refused,
     ResponseDone,
     ResponseQueued,
@@ -60,45 +46,23 @@ from unbroken.sessions.errors import (
     StoreError,
     StoreUnavailable,
 )
-from unbroken.sessions.event_log import EventLog, Position
-from unbroken.sessions.ids import NodeId, Nonce, PrincipalId, ResponseId, new_incarnation, new_response_id
-from unbroken.sessions.items import SessionConfig
-from unbroken.sessions.outage import Outage
-from unbroken.sessions.recovery import another_attempt, resumption_of
-from unbroken.sessions.responder import Responder, Resuming, Resumption, Turn
-from unbroken.sessions.response import Response
+from unbroken.sessions.event_log import EventLog
+from unbroken.sessions.ids import NodeId, Nonce, PrincipalId
+from unbroken.sessions.outage import Outage, Retry
+from unbroken.sessions.rejoining import begin_anew, give_back
+from unbroken.sessions.replica import ActorLimits, Replica
+from unbroken.sessions.responder import Responder
 from unbroken.sessions.ring import Ring
-from unbroken.sessions.run import CANCELLED, INTERRUPTED, Run, RunLimits, Spawn
+from unbroken.sessions.run import Run, Spawn
+from unbroken.sessions.runs import Runs, log_end
 from unbroken.sessions.session import Session
-from unbroken.sessions.turn import AttemptState
 
-__all__ = ["Actor", "ActorLimits"]
+__all__ = ["Actor"]
 
 _READ_LIMIT: Final = 4096
 
-_RETRY_DELAYS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
-"""Seconds after which a store that couldn't be reached is asked again; the last one from then on."""
 
-_ACCOUNT_STEP: Final = 8192
-"""Bytes by which a session may grow before its node is told, while nothing else happens in it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActorLimits:
-    """What an actor allows its session."""
-
-    run: RunLimits
-    retain_bytes: int = 256 * 1024
-    """Log to keep in any case."""
-    log_bytes: int = 1024 * 1024
-    """Log above which even an attached cursor is left behind."""
-    alone_bytes: int = 1024 * 1024
-    """What a session takes in while its store is out of reach."""
-    attempts: int = 1
-    """How often a turn is attempted whose owners are lost, and whose answer no upstream keeps."""
-
-
-class Actor:
+class Actor(Replica):
     """The live session on a node. :meth:`submit` and :meth:`wake` drive it."""
 
     def __init__(
@@ -123,8 +87,7 @@ class Actor:
         opened: bool,
         is_owner: bool = True,
     ) -> None:
-        self.session: Final = session
-        self.feed: Final = Feed(log)
+        super().__init__(session, log, store, limits)
         self.principal: Final = principal
         self.last_active = clock.monotonic()
         """When something last happened here, by the clock."""
@@ -140,73 +103,40 @@ class Actor:
         """The committer's note."""
         self._store = store
         self._committer = committer
-        self._responder = responder
         self._clock = clock
-        self._limits = limits
         self._spawn = spawn
         self._on_change = on_change
         self._on_response = on_response
         self._on_refusal = on_refusal
-        self._on_run = on_run
         self._on_owner = on_owner
-        self._runs: dict[ResponseId, Run] = {}
-        self._kept_elsewhere = 0  # bytes of what the store keeps beside the log
-        self._keys_bytes = store.keys_bytes if isinstance(store, Resident) else None
-        self._account_of_log = Account()
-        self._config: SessionConfig | None = None  # whose bytes are known
-        self._config_bytes = 0
-        self._nonce = log.nonce_at(log.head)  # of the last entry applied
+        self._runs = Runs(
+            session,
+            principal,
+            responder,
+            clock,
+            limits.run,
+            attempts=limits.attempts,
+            spawn=spawn,
+            heard=self._heard,
+            on_end=on_run,
+        )
+        if is_owner:
+            self._runs.adopt(session.running_ids)
         self._is_written = False  # whether an output was read, since a write whose answer was lost
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._orphans = (
-            set(session.running_ids) if is_owner else set()
-        )  # what ran under an owner that is gone
-        self._resumed: dict[ResponseId, Resumption] = {}  # of those, what goes on here
-        self._trim_above = limits.retain_bytes * 5 // 4
-        self._is_stirred = False  # whether anything but new pieces may call for a write
         self._is_input_next = True
-        self._asked: Append | None = (
-            None  # what the store was last asked to write, until that is known to be done
-        )
+        self._asked: Append | None = None  # what is to be written, until that is known to be done
         self._is_writing = False
-        self._is_taking = (
-            False  # whether ownership has come to this node, and the log isn't read to its end yet
-        )
+        self._is_taking = False  # whether this node became the owner, and has to read the log first
         self._outage = outage
         self._ring: Ring | None = None  # what is written without the store; None: it is there
         self._is_created = True  # whether the store knows the session, if it is opened
-        self._failures = 0  # how often in succession the store couldn't be reached
-        self._retry: Timer | None = None
+        self._retry = Retry(clock, outage, self._try_now)
         self._wrote_at = float("-inf")  # when pieces were last written, by the clock
-        self._is_behind = False  # whether the store is known to hold entries not applied yet
         self._reading: asyncio.Task[None] | None = None  # catches up with the store
         self._compacting: asyncio.Task[None] | None = None
         self._compacted = log.floor  # how far the store has forgotten
-        self._accounted = 0  # the log's size when the node was last told
-        self._interrupting = False
         self._opening: asyncio.Task[None] | None = None
         self._is_retried = False  # whether that was tried before
-
-    @property
-    def log(self) -> EventLog:
-        """The session's log, as far as this node holds it."""
-        return self.feed.log
-
-    @property
-    def size(self) -> int:
-        """Bytes this session takes, roughly."""
-        session = self.session
-        if session.config is not self._config:
-            self._config, self._config_bytes = session.config, config_bytes(session.config)
-        return (
-            SESSION_COST
-            + max(self.log.size - self._account_of_log.repeated, 0)
-            + session.conversation_bytes
-            + self._config_bytes
-            + REFUSAL_COST * len(session.refusals)
-            + self._kept_elsewhere
-            + (self._keys_bytes(session.id) if self._keys_bytes is not None else 0)
-        )
 
     @property
     def is_idle(self) -> bool:
@@ -220,10 +150,6 @@ class Actor:
             or (self.is_owner and self.session.is_busy)
             or len(self.feed)
         )
-
-    @property
-    def _position(self) -> Position:
-        return Position(self.log.incarnation, self.session.applied, self._nonce)
 
     async def submit(self, key: InputKey | None, submitted: Submitted) -> Receipt:
         """Write an input, once per key, and see to it that it is answered.
@@ -271,25 +197,6 @@ class Actor:
             return await self._store.submit(self.session.id, self.log.incarnation, key, submitted)
         return self._ring.submit(key, submitted)
 
-    async def answered(self, seq: int) -> None:
-        """Wait until input *seq* has been answered, or nothing more comes. Cancelling it loses nothing."""
-        if self.session.consumed < seq and self.feed.ended is None:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append((seq, waiter))
-            await waiter
-
-    def _tell_waiters(self) -> None:
-        if self._waiters:
-            consumed, is_over = self.session.consumed, self.feed.ended is not None
-            waiting, self._waiters = self._waiters, []
-            for seq, waiter in waiting:
-                if waiter.done():
-                    continue  # nobody waits any more
-                if seq <= consumed or is_over:
-                    waiter.set_result(None)
-                else:
-                    self._waiters.append((seq, waiter))
-
     def wake(self) -> None:
         """Have a look at what there is to do."""
         self._is_stirred = True
@@ -303,9 +210,7 @@ class Actor:
 
     def interrupt(self) -> None:
         """End every response now, as interrupted: this node is shutting down."""
-        self._interrupting = True
-        for run in self._runs.values():
-            run.stop(INTERRUPTED)
+        self._runs.interrupt()
         self.wake()
 
     async def _open(self) -> None:
@@ -320,7 +225,7 @@ class Actor:
             await self._store.create(session_id, fence.node, fence.incarnation)
             result: Sequence[Entry] | StoreError = []
             if self._is_retried:  # it may have been written, and only the answer lost
-                result = (await self._store.read(session_id, self._position, _READ_LIMIT)).entries
+                result = (await self._store.read(session_id, self.position, _READ_LIMIT)).entries
             self._is_retried = True
             if not result:
                 opened = [SessionOpened(self.principal, self.session.config)]
@@ -346,8 +251,8 @@ class Actor:
 
     def _abandon(self, reason: SessionError) -> None:
         """Give the session up: whoever reconnects finds what the store holds."""
-        self._stop_runs()
-        self._disarm()
+        self._runs.stop()
+        self._retry.stop()
         self.feed.end(reason)
         self._tell_waiters()
         self._rest()
@@ -356,9 +261,7 @@ class Actor:
         """Give the session up because of *exc*. A failure ends the session on this node, not the node."""
         log = structlog.get_logger()
         if not self.is_owner and isinstance(exc, SessionGone | LostTail):
-            self._abandon(
-                CursorLost()
-            )  # what is here is no part of the log (any more): connections start over
+            self._abandon(CursorLost())  # what is here is no part of the log: connections start over
         elif isinstance(exc, StoreError):
             log.error("session lost", session_id=self.session.id, reason=type(exc).__name__)
             self._abandon(exc)
@@ -372,14 +275,14 @@ class Actor:
         self._account()
 
     def _account(self) -> None:
-        self._accounted = self.log.size
+        super()._account()
         self._on_change(self)
 
     # What is written.
 
     def next_append(self) -> Append | None:
         """See :meth:`Writer.next_append`."""
-        if self.feed.ended is not None or self._is_writing or self._reading or self._retry:
+        if self.feed.ended is not None or self._is_writing or self._reading or self._retry.is_waiting:
             return None
         try:
             if self._is_behind and self._ring is None:
@@ -404,7 +307,7 @@ class Actor:
         is_busy = not self._is_stirred or session.is_running_after(bodies)
         self._is_written = False
         self._asked = append = Append(
-            session.id, self.fence, session.applied, self._nonce, answered, bodies, is_busy
+            session.id, self.fence, session.applied, self.feed.log.head_nonce, answered, bodies, is_busy
         )
         return append
 
@@ -412,7 +315,9 @@ class Actor:
         """Return what was asked for and isn't in the log: inputs may have come before it."""
         self._is_writing = True
         self._is_written = False
-        self._asked = append = replace(asked, fence=self.fence, seen=self.session.applied, nonce=self._nonce)
+        self._asked = append = replace(
+            asked, fence=self.fence, seen=self.session.applied, nonce=self.log.head_nonce
+        )
         return append
 
     def _next(self) -> tuple[int, Sequence[Body] | None]:
@@ -423,12 +328,15 @@ class Actor:
             self._is_input_next = False
             return session.decide()
         self._is_input_next = True  # taking turns: neither a flood of pieces nor one of inputs has it all
-        if bodies := self._produced():
+        bodies, has_ended = self._runs.produced()
+        if has_ended:
+            self._is_stirred = True
+        if bodies:
             return consumed, bodies
         if self._is_stirred:
             if session.has_inputs:
                 return session.decide()
-            if bodies := self._ended() or session.promote():
+            if bodies := self._runs.ended() or session.promote():
                 return consumed, bodies
             self._is_stirred = False
             if self.log.floor > self._compacted and self._compacting is None:
@@ -446,20 +354,17 @@ class Actor:
                 self._refused(result)
                 return self._is_behind
             self._asked = None
-            if self._failures:
-                self._reached()
+            if self._retry.failures:
+                self._retry.reached()
             self._ingest(result)
             if self._is_stirred and asked is not None:  # else it was but pieces
-                self._answer(asked)
+                self.session.consume(asked.consumed)
+                self._tell_waiters()
+                if not self._is_behind:  # otherwise what was written last may not be applied yet
+                    self._runs.reconcile()
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
         return self._is_stirred or self._is_behind
-
-    def _answer(self, written: Append) -> None:
-        self.session.consume(written.consumed)
-        self._tell_waiters()
-        if not self._is_behind:  # otherwise what was written last may not be applied yet
-            self._reconcile()
 
     def _refused(self, error: StoreError) -> None:
         """See to a write that the store refused, or didn't answer."""
@@ -481,98 +386,12 @@ class Actor:
             if now - self._wrote_at >= self._committer.patience:
                 self._wrote_at = now
                 self._committer.write(self)
-            elif any(run.outcome is not None for run in self._runs.values()):
+            elif self._runs.has_ended:
                 self._committer.schedule(self)
             else:
                 self._committer.hold(self)
         except NodeDraining:
             pass  # nobody will miss it
-
-    def _produced(self) -> list[Body]:
-        """Return what the runs have produced since the last time."""
-        bodies: list[Body] = []
-        for run in self._runs.values():
-            if run.outcome is not None:
-                self._is_stirred = True
-            news = run.take()
-            if not news and run.handle is None:
-                continue
-            response = self.session.responses[run.response_id]
-            ordinal = response.ordinal
-            if run.handle is not None:
-                bodies.append(HandleNoted(run.response_id, run.handle, ordinal))
-                run.handle = None
-                ordinal += 1
-            if response.attempt.state is not AttemptState.CANCELLING:  # what comes after a cancel is dropped
-                bodies += self.session.write(run.response_id, news, ordinal)
-        return bodies
-
-    def _ended(self) -> list[Body]:
-        """Return what ends the first attempt that has come to its end, or what lets it go on here."""
-        for response in self.session.responses.values():
-            run = self._runs.get(response.id)
-            state = response.attempt.state
-            is_lost = False  # whether it ends because its owner is gone
-            if run is not None:
-                outcome = run.outcome
-                if outcome is not None and outcome.status == "failed" and response.id in self._resumed:
-                    outcome, is_lost = INTERRUPTED, True  # its rest can't be had
-            elif self._interrupting:
-                outcome = INTERRUPTED
-            elif state is AttemptState.CANCELLING:
-                outcome = CANCELLED  # it never began to run, or its owner is gone
-            elif response.id in self._orphans:
-                if self._resume(response):
-                    return [HandleNoted(response.id, response.handle or "", response.ordinal)]
-                outcome, is_lost = INTERRUPTED, True
-            else:
-                outcome = None
-            if outcome is not None:
-                if run is not None:
-                    del self._runs[response.id]
-                    self._on_run(run)
-                self._resumed.pop(response.id, None)
-                bodies = list(self.session.finish(response.id, outcome))
-                if is_lost:
-                    bodies += another_attempt(response, new_response_id(), self._limits.attempts)
-                return bodies
-        return []
-
-    def _resume(self, response: Response) -> bool:
-        """Let an orphan go on here, if its upstream keeps it alive; True: once that is in the log."""
-        resumption = self._resumption(response)
-        if resumption is None:
-            return False
-        self._orphans.discard(response.id)
-        self._resumed[response.id] = resumption
-        return True
-
-    def _resumption(self, response: Response) -> Resumption | None:
-        responder = self._responder
-        can_resume = isinstance(responder, Resuming) and responder.can_resume
-        return resumption_of(response) if can_resume else None
-
-    def _reconcile(self) -> None:
-        """Start and stop runs until they match the session's state."""
-        for response in self.session.responses.values():
-            run = self._runs.get(response.id)
-            state = response.attempt.state
-            if run is None:
-                resumption = self._resumed.get(response.id)
-                is_ours = response.id not in self._orphans and not self._interrupting
-                if is_ours and (state is AttemptState.STARTING or resumption is not None):
-                    self._start(response, resumption)
-            elif state is AttemptState.CANCELLING:
-                run.stop(CANCELLED)
-
-    def _start(self, response: Response, resumption: Resumption | None) -> None:
-        run = Run(response.id, self._limits.run, self._clock, self._heard)
-        self._runs[response.id] = run
-        known = () if resumption is None else response.outputs
-        turn = self._turn(response, resumption)
-        run.start(self._spawn, self._responder, turn, self.session.call_ids(response.id), known)
-
-    # The store.
 
     async def _beside(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do *work* in the store in a task of its own, and then look again at what there is to do."""
@@ -596,26 +415,12 @@ class Actor:
         self._outage.note_failure()
         if self.is_owner and self.is_opened and self._ring is None and self._outage.is_over_patience:
             self._go_on_alone()
-        elif self._ring is None and self._retry is None and self.feed.ended is None:
-            delay = _RETRY_DELAYS[min(self._failures, len(_RETRY_DELAYS) - 1)]
-            self._failures += 1
-            self._retry = self._clock.call_later(delay, self._try_now)
+        elif self._ring is None and self.feed.ended is None:
+            self._retry.later()
 
     def _try_now(self) -> None:
-        self._retry = None
         with suppress(NodeDraining):
             self.wake()
-
-    def _disarm(self) -> None:
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
-
-    def _reached(self) -> None:
-        self._failures = 0
-        self._outage.note_success()
-
-    # Without the store.
 
     @property
     def is_durable(self) -> bool:
@@ -625,8 +430,8 @@ class Actor:
     def _go_on_alone(self) -> None:
         """Write without the store until it takes that: it is out of reach, or has lost something."""
         if self._ring is None:
-            self._ring = Ring(self._position, self._limits.alone_bytes)
-            self._disarm()
+            self._ring = Ring(self.position, self._limits.alone_bytes)
+            self._retry.stop()
             structlog.get_logger().warning("session not durable", session_id=self.session.id)
             self.feed.publish()
         self.rejoin()
@@ -653,89 +458,36 @@ class Actor:
         self._ingest(ring.write(bodies))
         self.session.consume(answered)
         self._tell_waiters()
-        self._reconcile()
+        self._runs.reconcile()
 
     async def _rejoin(self) -> None:
         """See :meth:`rejoin`. Nothing is written meanwhile but inputs, and these follow."""
-        session, store = self.session, self._store
+        session_id, store = self.session.id, self._store
         try:
             if not self._is_created:
-                await store.create(session.id, self.fence.node, self.fence.incarnation)
+                await store.create(session_id, self.fence.node, self.fence.incarnation)
                 self._is_created = True
             while (ring := self._ring) is not None:
-                entries = list(ring.entries)
-                place = self._place_behind(entries, ring)
-                try:
-                    await store.rejoin(session.id, self.fence, ring.after, ring.consumed, entries, ring.keys)
-                except LostTail:
-                    if not await self._is_held(
-                        place
-                    ):  # else it was taken before, and only the answer was lost
-                        await self._begin_anew(ring)
-                        continue
-                except SessionGone:
-                    await self._begin_anew(ring)
-                    continue
-                rest = ring.confirm(len(entries), place)
-                self._ring = rest if rest.entries else None
+                rest = await give_back(store, self, self.fence, ring)
+                if rest is None:
+                    self.fence, log, rest, foreign = await begin_anew(store, self, self.fence, ring)
+                    self._ring = rest
+                    self._compacted = log.floor
+                    self._restart(log)
+                    for submitted in foreign:
+                        self._ingest(rest.write([submitted]))
+                else:
+                    self._ring = rest if rest.entries else None
             self._is_behind = True  # others may have written since
-            structlog.get_logger().info("session durable again", session_id=session.id)
+            structlog.get_logger().info("session durable again", session_id=session_id)
             self.feed.publish()
         except Fenced:
             # Somebody took it meanwhile. What was said here isn't in the log, and nobody can go on from it.
             self.is_owner = False
-            self._pass_runs_on()
+            self._runs.pass_on()
             self._abandon(CursorLost())
         finally:
             self._reading = None
-
-    def _place_behind(self, entries: Sequence[Entry], ring: Ring) -> Position:
-        if not entries:
-            return ring.after
-        return Position(self.log.incarnation, entries[-1].last, entries[-1].nonce)
-
-    async def _is_held(self, place: Position) -> bool:
-        """Return whether the store's log has this place."""
-        try:
-            await self._store.read(self.session.id, place, 1)
-        except (LostTail, SessionGone):
-            return False
-        return True
-
-    async def _foreign(self, ring: Ring) -> list[Submitted]:
-        """Return inputs that the store holds and this node doesn't: whoever sent them was told so."""
-        log = self.log
-        for place in (ring.after, log.position(log.floor)):
-            with suppress(LostTail, SessionGone):
-                entries = (await self._store.read(self.session.id, place, _READ_LIMIT)).entries
-                return [
-                    entry.body
-                    for entry in entries
-                    if isinstance(entry.body, Submitted)
-                    and not (entry.seq <= log.head and log.nonce_at(entry.seq) == entry.nonce)
-                ]
-        return []
-
-    async def _begin_anew(self, ring: Ring) -> None:
-        """Have the store hold the session as it is here: it has lost what it had confirmed, or has more."""
-        session = self.session
-        foreign = await self._foreign(ring)
-        snapshot = Snapshot(session.applied, self._nonce, session.snapshot())
-        fence = await self._store.reseed(session.id, self.fence, new_incarnation(), snapshot)
-        structlog.get_logger().warning("log begun anew", session_id=session.id, inputs=len(foreign))
-        log = EventLog(fence.incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)
-        late = [entry for entry in ring.entries if entry.seq > snapshot.seq]  # inputs that came meanwhile
-        for entry in late:
-            log.append(entry)
-        self.fence = fence
-        self._account_of_log = Account()
-        self._compacted = snapshot.seq
-        self._ring = ring = ring.confirm(
-            len(ring.entries) - len(late), Position(fence.incarnation, snapshot.seq, snapshot.nonce)
-        )
-        self.feed.restart(log)
-        for submitted in foreign:
-            self._ingest(ring.write([submitted]))
 
     async def _catch_up(self) -> None:
         """Read what the store holds and this node has not seen: nothing is written meanwhile."""
@@ -744,9 +496,9 @@ class Actor:
             while self._is_behind:
                 self._is_behind = False
                 while True:
-                    page = await self._store.read(session.id, self._position, _READ_LIMIT)
-                    if self._failures:
-                        self._reached()
+                    page = await self._store.read(session.id, self.position, _READ_LIMIT)
+                    if self._retry.failures:
+                        self._retry.reached()
                     self._is_written |= any(type(entry.body) is not Submitted for entry in page.entries)
                     self._ingest(page.entries)
                     if not page.entries:
@@ -761,13 +513,13 @@ class Actor:
         """Go on as the owner, when all that is in the log has been read."""
         if self._is_taking:
             self._is_taking = False
-            self._orphans = set(self.session.running_ids)
+            self._runs.adopt(self.session.running_ids)
         if self._asked is not None and self._is_written:
             # Nobody else writes outputs.
             asked, self._asked = self._asked, None  # it was written, and only the answer was lost
             self.session.consume(asked.consumed)
         self._tell_waiters()
-        self._reconcile()
+        self._runs.reconcile()
 
     # Ownership.
 
@@ -795,8 +547,7 @@ class Actor:
         self.is_owner = self._is_taking = False
         self.wanted_by = None
         self._asked = None
-        self._pass_runs_on()
-        self._orphans.clear()
+        self._runs.pass_on()
         self._on_owner(self)
         with suppress(NodeDraining):
             self.look()
@@ -804,54 +555,13 @@ class Actor:
     @property
     def is_recoverable(self) -> bool:
         """Whether another owner could go on with, or begin anew, all that runs here."""
-        return all(
-            response.attempt.state is AttemptState.QUEUED
-            or self._resumption(response) is not None
-            or another_attempt(response, response.id, self._limits.attempts)
-            for response in self.session.responses.values()
-        )
+        return self._runs.are_recoverable
 
     def let_go(self) -> None:
         """Write nothing any more, here or elsewhere, and leave what runs to another owner."""
         self.is_owner = False
-        self._pass_runs_on()
+        self._runs.pass_on()
         self._abandon(NodeDraining())
-
-    def _pass_runs_on(self) -> None:
-        for run in self._runs.values():
-            run.pass_on()
-        self._runs.clear()
-        self._resumed.clear()
-
-    def _stop_runs(self) -> None:
-        for run in self._runs.values():
-            run.stop(INTERRUPTED)
-        self._runs.clear()
-
-    def _ingest(self, entries: Sequence[Entry]) -> None:
-        """Apply committed entries in order. What leaves a gap waits until it is closed from the store."""
-        session, log = self.session, self.log
-        before = log.head
-        for entry in entries:
-            if entry.seq <= session.applied:
-                continue
-            if entry.seq != session.applied + 1:
-                self._is_behind = True
-                break
-            is_pieces = type(entry.body) is Deltas
-            held = 0 if is_pieces else session.conversation_bytes
-            session.apply(entry)
-            log.append(entry)
-            self._nonce = entry.nonce
-            if not is_pieces:
-                self._is_stirred = True
-                self._account_of_log.note(entry, held - session.conversation_bytes)
-                self._observe(entry.body)
-        if log.size > self._trim_above:
-            self._trim(before)
-        if abs(log.size - self._accounted) > _ACCOUNT_STEP:
-            self._account()
-        self.feed.publish()
 
     def _observe(self, body: Body) -> None:
         """See to what an entry means beside the session's state."""
@@ -861,60 +571,30 @@ class Actor:
         elif type(body) is ResponseStarted or type(body) is ResponseQueued:
             self._account()
         elif type(body) is ToolStarted:
-            if (run := self._runs.get(body.response_id)) is not None:
-                run.note_started(body.item_id)
+            self._runs.note_started(body.response_id, body.item_id)
         elif type(body) is ResponseDone:
             self.log.pack(body.response_id, body.output)
             self._account()  # the node counts those that run
             if not self.is_owner:
                 return  # its owner tells
             self._on_response(body)
-            log = structlog.get_logger()
-            # What is as it should be is counted, not logged by default: a line costs a third of an answer.
-            (log.debug if body.status == "completed" else log.info)(
-                "response ended",
-                session_id=self.session.id,
-                response_id=body.response_id,
-                status=body.status,
-                code=None if body.failure is None else body.failure.code,
-            )
+            log_end(self.session.id, body)
 
-    def _trim(self, latest: int) -> None:
-        """Forget what is over the bounds: not until it is somewhat over, and then enough for a while."""
-        log, limits = self.log, self._limits
-        log.trim(
-            retain=limits.retain_bytes,
-            maximum=limits.log_bytes if log.size <= limits.log_bytes else limits.log_bytes * 3 // 4,
-            attached=self.feed.lowest,
-            running=self.session.running_from,
-            latest=latest,
-        )
-        self._account_of_log.forget(log.floor)
+    async def shrink(self) -> None:
+        """Have the store keep the end of the log alone, beside a snapshot: nobody is here any more."""
+        self._forget_most()
+        if self.log.floor > self._compacted and self.is_owner:
+            await self._compact()
 
     async def _compact(self) -> None:
         """Let the store forget what this node has forgotten."""
         log = self.log
         try:
             self._compacted = log.floor
-            applied = self.session.applied
-            snapshot = Snapshot(applied, log.nonce_at(applied), self.session.snapshot())
+            snapshot = self.snapshot()
             self._kept_elsewhere = len(snapshot.data)
             await self._store.compact(self.session.id, self.fence, log.floor, snapshot)
         except (StoreUnavailable, Fenced):
             pass  # there is another time, or another owner
         finally:
             self._compacting = None
-
-    def _turn(self, response: Response, resumption: Resumption | None) -> Turn:
-        return Turn(
-            session_id=self.session.id,
-            response_id=response.id,
-            principal=self.principal,
-            attempt=response.number,
-            number=response.turn,
-            config=self.session.config,
-            request=response.request,
-            items=self.session.prompt(response.id),
-            approved=self.session.approved(response.id),
-            resumption=resumption,
-        )

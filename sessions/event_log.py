@@ -196,7 +196,17 @@ class Run:
 class EventLog:
     """One session's log, as far as it is remembered."""
 
-    __slots__ = ("_firsts", "_floor_nonce", "_segments", "_weights", "floor", "head", "incarnation", "size")
+    __slots__ = (
+        "_firsts",
+        "_floor_nonce",
+        "_segments",
+        "_weights",
+        "floor",
+        "head",
+        "head_nonce",
+        "incarnation",
+        "size",
+    )
 
     def __init__(self, incarnation: Incarnation, *, floor: int = 0, floor_nonce: Nonce | None = None) -> None:
         self.incarnation: Final = incarnation
@@ -207,6 +217,8 @@ class EventLog:
         self.size = 0
         """Bytes held, roughly."""
         self._floor_nonce = floor_nonce if floor_nonce is not None else Nonce(0)
+        self.head_nonce = self._floor_nonce
+        """The nonce of the entry at the head; 0: the log is empty."""
         self._segments: list[Entry | Run] = []
         self._firsts: list[int] = []  # each segment's first sequence number, for bisection
         self._weights: list[int] = []  # each entry's bytes, which are dear to count; a run knows its own
@@ -221,6 +233,7 @@ class EventLog:
         if entry.seq != self.head + 1:
             raise OutOfOrder(self.head + 1, entry.seq)
         body = entry.body
+        self.head_nonce = entry.nonce
         if type(body) is Deltas:
             if not body.parts:
                 raise ValueError("a Deltas entry must hold at least one piece")
@@ -252,9 +265,7 @@ class EventLog:
         """Return the nonce of entry *seq*, which must be from the floor to the head. 0 has nonce 0."""
         if seq == self.floor:
             return self._floor_nonce
-        segment = self._segments[-1]
-        if segment.seq > seq:
-            segment = self._segments[bisect_right(self._firsts, seq) - 1]
+        segment = self._segments[bisect_right(self._firsts, seq) - 1]
         return segment.nonce_at(seq) if isinstance(segment, Run) else segment.nonce
 
     def position(self, seq: int) -> Position:

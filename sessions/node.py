@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 import structlog
 
-from unbroken.sessions.actor import Actor, ActorLimits
+from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.base import Fence, InputKey, Receipt, SessionStore
 from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.clock import Clock, Timer
@@ -49,6 +49,7 @@ from unbroken.sessions.ids import (
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.outage import Outage
 from unbroken.sessions.ownership import Ownership
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import Responder
 from unbroken.sessions.response import Standing
 from unbroken.sessions.run import Run
@@ -97,6 +98,8 @@ class NodeLimits:
     """Whether they wait for it however long it takes."""
     patience: float = 0.0
     """Pieces of an answer that come faster than this are written together, but for the first."""
+    gathering: float = 0.0
+    """Between two calls of a distant store that write for several sessions there is at least so much time."""
     sweep_interval: float = 15.0
     """How often the node looks for sessions to forget."""
 
@@ -222,7 +225,9 @@ class Node:
         self.limits: Final = limits
         self._store = store
         self._cluster: Cluster = Alone() if cluster is None else cluster
-        self._committer = Committer(store, self._spawn, clock, patience=limits.patience)
+        self._committer = Committer(
+            store, self._spawn, clock, patience=limits.patience, gathering=limits.gathering
+        )
         self._responder = responder
         self._clock = clock
         self._on_response = on_response

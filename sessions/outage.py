@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from unbroken.sessions.clock import Clock
+from unbroken.sessions.clock import Clock, Timer
 
-__all__ = ["Outage"]
+__all__ = ["Outage", "Retry"]
+
+_DELAYS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds after which a store that couldn't be reached is asked again; the last one from then on."""
 
 
 class Outage:
@@ -53,3 +56,51 @@ class Outage:
     def note_success(self) -> None:
         """Note that it did what it was asked to."""
         self._since = None
+
+
+class Retry:
+    """When somebody who couldn't reach the store asks it again.
+
+    Args:
+        clock: Where time comes from.
+        outage: Told of failures and success.
+        again: Called when it is time.
+
+    """
+
+    __slots__ = ("_again", "_clock", "_outage", "_timer", "failures", "is_waiting")
+
+    def __init__(self, clock: Clock, outage: Outage, again: Callable[[], None]) -> None:
+        self._clock = clock
+        self._outage = outage
+        self._again = again
+        self._timer: Timer | None = None
+        self.failures = 0
+        """How many there were in succession."""
+        self.is_waiting = False
+        """Whether it isn't time yet."""
+
+    def later(self) -> None:
+        """Wait, after another failure a little longer."""
+        if self._timer is None:
+            delay = _DELAYS[min(self.failures, len(_DELAYS) - 1)]
+            self.failures += 1
+            self.is_waiting = True
+            self._timer = self._clock.call_later(delay, self._is_time)
+
+    def reached(self) -> None:
+        """Note that the store answered after failures."""
+        self.failures = 0
+        self._outage.note_success()
+
+    def stop(self) -> None:
+        """Wait no more, and call nobody."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self.is_waiting = False
+
+    def _is_time(self) -> None:
+        self._timer = None
+        self.is_waiting = False
+        self._again()

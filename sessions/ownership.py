@@ -268,6 +268,7 @@ class Ownership:
                 if not self._store.is_shared:
                     await self._store.delete(session_id, actor.fence)
                 elif actor.is_owner:
+                    await actor.shrink()
                     await self._store.release(session_id, actor.fence)
                 else:
                     await self._store.unfollow(session_id, self._node)
@@ -283,6 +284,21 @@ class Ownership:
             with suppress(Fenced, StoreUnavailable):
                 await self._store.release(session_id, actor.fence)
 
+    def _disown(self, session_id: SessionId, to: NodeId) -> None:
+        """Give up what this node owns in the store and doesn't have: it was passed on to it too late, or
+        the store didn't hear that it was released.
+        """
+        with suppress(NodeDraining):
+            self._spawn(self._release(session_id, to))
+
+    async def _release(self, session_id: SessionId, to: NodeId) -> None:
+        async with self._moving(session_id):
+            with suppress(Fenced, SessionGone, StoreUnavailable):
+                if self._hub.get(session_id) is None:
+                    fence = (await self._store.inspect(session_id)).fence
+                    if fence.node == self._node:
+                        await self._store.release(session_id, fence, to=to)
+
     # What other nodes tell.
 
     def on_news(self, session_ids: Iterable[SessionId]) -> None:
@@ -290,11 +306,15 @@ class Ownership:
         for session_id in session_ids:
             if (actor := self._hub.get(session_id)) is not None:
                 self._look(actor)
+            else:
+                self._disown(session_id, NOBODY)
 
     def on_wish(self, session_id: SessionId, by: NodeId) -> None:
         """See :meth:`Neighbour.on_wish`."""
         actor = self._hub.get(session_id)
-        if actor is not None and actor.is_owner:
+        if actor is None:
+            self._disown(session_id, by)
+        elif actor.is_owner:
             actor.wanted_by = by
             self._look(actor)  # it may have missed an input that is waited for there
             self.settle(actor)

@@ -99,6 +99,8 @@ class Session:
         """The latest refusals, by their input."""
         self._conversation = Conversation()
         self._inputs: deque[tuple[int, Submitted]] = deque()
+        # The turn and the place of the attempt that ended last: another follows at once, or never.
+        self._last_ended: tuple[int, ItemId | None] = (0, None)
 
     # What has happened.
 
@@ -206,7 +208,7 @@ class Session:
                         number=body.attempt,
                         started_at=seq,
                         ordinal=1,
-                        anchor=self._conversation.last,
+                        anchor=self._anchor_of(body),
                     )
                     self.consume(body.turn)
             case HandleNoted():
@@ -246,9 +248,16 @@ class Session:
                 if body.in_conversation and not isinstance(body.item, Reasoning):
                     self._conversation.close(body.item)
             case ResponseDone():
-                self.responses.pop(body.response_id).attempt.tell(_SIGNAL_OF_STATUS[body.status])
+                response = self.responses.pop(body.response_id)
+                response.attempt.tell(_SIGNAL_OF_STATUS[body.status])
+                self._last_ended = response.turn, response.anchor
             case _:
                 assert_never(body)
+
+    def _anchor_of(self, started: ResponseStarted) -> ItemId | None:
+        """Return the item that a response comes behind: a further attempt's is the first one's."""
+        turn, anchor = self._last_ended
+        return anchor if started.attempt > 1 and turn == started.turn else self._conversation.last
 
     def consume(self, seq: int) -> None:
         """Note that the inputs up to *seq* are answered, also those that called for no output."""

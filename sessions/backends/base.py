@@ -239,12 +239,19 @@ class SessionStore(Protocol):
         """
 
     async def reseed(
-        self, session_id: SessionId, fence: Fence, incarnation: Incarnation, snapshot: Snapshot
+        self,
+        session_id: SessionId,
+        fence: Fence,
+        incarnation: Incarnation,
+        snapshot: Snapshot,
+        *,
+        keeps_keys: bool = True,
     ) -> Fence:
         """Begin the log anew, from *snapshot*, as *incarnation*: for the owner of one that was lost.
 
         Floor and head are then ``snapshot.seq``. Nothing of the other
-        incarnation can be resumed from; its keys of inputs are kept where they were not lost.
+        incarnation can be resumed from. Its keys of inputs are kept where they were not lost, unless
+        *keeps_keys* says otherwise: an input that is in no log any more has to be sent again.
 
         Raises:
             Fenced: There is such a session, and *fence* is void.

@@ -169,7 +169,10 @@ class MemoryStore:
         if not stored.admits(append.fence):
             return Fenced(append.session_id)
         log = stored.log
-        if not log.floor <= append.seen <= log.head or log.nonce_at(append.seen) != append.nonce:
+        if append.seen != log.head:  # nearly always it is
+            if not log.floor <= append.seen < log.head or log.nonce_at(append.seen) != append.nonce:
+                return LostTail(append.session_id)
+        elif append.nonce != log.head_nonce:
             return LostTail(append.session_id)
         if append.consumed > stored.consumed:
             stored.consumed = append.consumed
@@ -204,7 +207,13 @@ class MemoryStore:
         stored.log.forget(min(floor, snapshot.seq))
 
     async def reseed(
-        self, session_id: SessionId, fence: Fence, incarnation: Incarnation, snapshot: Snapshot
+        self,
+        session_id: SessionId,
+        fence: Fence,
+        incarnation: Incarnation,
+        snapshot: Snapshot,
+        *,
+        keeps_keys: bool = True,
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
         stored = self._sessions.get(session_id)
@@ -213,6 +222,9 @@ class MemoryStore:
         elif not stored.admits(fence):
             raise Fenced(session_id)
         stored.log = EventLog(incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)
+        if not keeps_keys:
+            stored.keys.clear()
+            stored.keys_bytes = 0
         stored.snapshot = snapshot
         stored.token += 1
         self._announce(session_id, stored)

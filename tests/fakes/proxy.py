@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that breaks connections where a test asks for it.
+"""A TCP proxy on loopback that breaks connections where a test asks for it, or carries them badly.
 
 ::
 
@@ -9,18 +9,52 @@
         ...
         await proxy.accept()
 
-It passes bytes and knows no protocol.
+It passes bytes and knows no protocol. Of the connections that exist some can be
+chosen by what was sent on them: the proxy notes those on which its *mark* was.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
-__all__ = ["Proxy"]
+__all__ = ["Proxy", "Way"]
 
 _CHUNK = 65_536
+_BUFFERED = 16
+"""Pieces that are under way in one direction of one connection. What comes beyond waits with its sender."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How bytes travel, in each direction of each connection. Times are in seconds."""
+
+    latency: float = 0.0
+    jitter: float = 0.0
+    """Up to so much is added to the latency of each piece. Pieces never overtake one another."""
+    bandwidth: float | None = None
+    """Bytes a second. None: as fast as they come."""
+    slice: int = _CHUNK
+    """Bytes of the largest piece."""
+
+
+@dataclass(eq=False, slots=True)
+class _Link:
+    """One connection: its two ends, and whether bytes pass either way."""
+
+    writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]
+    """To whoever connected, and to the target."""
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+    """Bytes pass to the target while it is set."""
+    down: asyncio.Event = field(default_factory=asyncio.Event)
+    is_marked: bool = False
+
+
+Direction = Literal["both", "up", "down"]
+"""``up`` is to the target."""
 
 
 class Proxy:
@@ -28,20 +62,26 @@ class Proxy:
 
     Args:
         target: The port on loopback that connections are passed on to.
+        mark: What tells the connections on which it is sent to the target, in one piece, from others.
+        seed: Of the jitter.
 
     """
 
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._server: asyncio.Server | None = None
-        self._gates: set[asyncio.Event] = set()  # one for each connection: bytes pass while it is set
-        self._holds = False
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(self, target: int, *, mark: bytes | None = None, seed: int = 0) -> None:
+        self.way = Way()
+        """How bytes travel from now on."""
         self.port = 0
         """Where it listens."""
         self.accepted = 0
         """How many connections there were."""
+        self.target = target
+        """Where new connections are passed on to."""
+        self._mark = mark
+        self._draw = random.Random(seed).random
+        self._server: asyncio.Server | None = None
+        self._held: set[str] = set()  # directions in which new connections pass nothing
+        self._links: set[_Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         await self.accept()
@@ -59,10 +99,11 @@ class Proxy:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def cut(self) -> None:
+    def cut(self, *, marked: bool = False) -> None:
         """Reset every connection, without a word of farewell. New ones are taken."""
-        for writer in self._writers:
-            writer.transport.abort()
+        for link in self._chosen(marked):
+            for writer in link.writers:
+                writer.transport.abort()
 
     def refuse(self) -> None:
         """Take no new connections: the port is closed. Those that exist go on."""
@@ -76,21 +117,36 @@ class Proxy:
             self._server = await asyncio.start_server(self._begin, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
-    def hold(self) -> None:
-        """Pass nothing on from now, in neither direction, on old connections and new ones alike."""
-        self._holds = True
-        self.strand()
+    def hold(self, direction: Direction = "both") -> None:
+        """Pass nothing on from now, on old connections and new ones alike."""
+        self._held |= {"up", "down"} if direction == "both" else {direction}
+        self.strand(direction)
 
-    def strand(self) -> None:
+    def strand(self, direction: Direction = "both", *, marked: bool = False) -> None:
         """Pass nothing on from now on the connections that exist. New ones work."""
-        for gate in self._gates:
-            gate.clear()
+        for link in self._chosen(marked):
+            if direction != "down":
+                link.up.clear()
+            if direction != "up":
+                link.down.clear()
+
+    def half_close(self, direction: Direction = "down") -> None:
+        """Tell one side that the other says nothing more. ``down``: tell whoever connected."""
+        for link in self._links:
+            near, far = link.writers
+            for writer in {"down": (near,), "up": (far,), "both": (near, far)}[direction]:
+                if writer.can_write_eof() and not writer.is_closing():
+                    writer.write_eof()
 
     def release(self) -> None:
         """Pass on what was held, and what comes."""
-        self._holds = False
-        for gate in self._gates:
-            gate.set()
+        self._held.clear()
+        for link in self._links:
+            link.up.set()
+            link.down.set()
+
+    def _chosen(self, marked: bool) -> list[_Link]:
+        return [link for link in self._links if link.is_marked or not marked]
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
@@ -100,33 +156,58 @@ class Proxy:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.transport.abort()
             return
-        both = {writer, far_writer}
-        gate = asyncio.Event()
-        if not self._holds:
-            gate.set()
-        self._writers |= both
-        self._gates.add(gate)
+        link = _Link((writer, far_writer))
+        if "up" not in self._held:
+            link.up.set()
+        if "down" not in self._held:
+            link.down.set()
+        self._links.add(link)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_pass_on(reader, far_writer, gate))
-                tasks.create_task(_pass_on(far_reader, writer, gate))
+                tasks.create_task(self._pass_on(reader, far_writer, link, link.up))
+                tasks.create_task(self._pass_on(far_reader, writer, link, link.down))
         finally:
-            self._writers -= both
-            self._gates.discard(gate)
-            for each in both:
+            self._links.discard(link)
+            for each in link.writers:
                 each.close()
 
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link, gate: asyncio.Event
+    ) -> None:
+        """Pass one direction on, until its end."""
+        pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_BUFFERED)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._deliver(pieces, writer, gate))
+                while data := await reader.read(self.way.slice):
+                    if gate is link.up and self._mark is not None and self._mark in data:
+                        link.is_marked = True
+                    await pieces.put((self._due(), data))
+                await pieces.put((self._due(), b""))
+        except* (OSError, RuntimeError):
+            writer.transport.abort()  # one direction is gone: so is the other
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
-    try:
-        while data := await reader.read(_CHUNK):
+    def _due(self) -> float:
+        way = self.way
+        return asyncio.get_running_loop().time() + way.latency + way.jitter * self._draw()
+
+    async def _deliver(
+        self, pieces: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, gate: asyncio.Event
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due, data = await pieces.get()
+            if (left := due - loop.time()) > 0:
+                await asyncio.sleep(left)
             await gate.wait()
+            if not data:
+                break
             writer.write(data)
             await writer.drain()
+            if self.way.bandwidth is not None:
+                await asyncio.sleep(len(data) / self.way.bandwidth)
         writer.write_eof()
-    except (OSError, RuntimeError):
-        writer.transport.abort()  # one direction is gone: so is the other

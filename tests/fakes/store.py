@@ -120,10 +120,16 @@ class DistantStore:
         return result
 
     async def reseed(
-        self, session_id: SessionId, fence: Fence, incarnation: Incarnation, snapshot: Snapshot
+        self,
+        session_id: SessionId,
+        fence: Fence,
+        incarnation: Incarnation,
+        snapshot: Snapshot,
+        *,
+        keeps_keys: bool = True,
     ) -> Fence:
         await self._travel()
-        result = await self.inner.reseed(session_id, fence, incarnation, snapshot)
+        result = await self.inner.reseed(session_id, fence, incarnation, snapshot, keeps_keys=keeps_keys)
         await self._return()
         return result
 

@@ -17,7 +17,6 @@ from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission
 from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import RealtimeEncoder, error_frame
-from unbroken.sessions.actor import ActorLimits
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.cluster import Cluster
 from unbroken.sessions.backends.memory import MemoryStore
@@ -25,6 +24,7 @@ from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import ChainId, Incarnation, PrincipalId, SessionId, new_chain_id
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Attachment, Node, NodeLimits
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import SessionLimits
 

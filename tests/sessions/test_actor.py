@@ -10,7 +10,7 @@ import pytest
 from tests.fakes.store import DistantStore
 from tests.sessions.conversation import Client, World, limits_of, open_world, settle
 from unbroken.server.protocols.realtime.connection import Submission
-from unbroken.sessions.actor import Actor, ActorLimits
+from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.base import Append, InputKey, Page, Receipt, SessionStore
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.entries import (
@@ -37,6 +37,7 @@ from unbroken.sessions.errors import (
 from unbroken.sessions.event_log import Position, Slice
 from unbroken.sessions.ids import ChainId, Incarnation, ItemId, NodeId, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import Concurrency, Message, ResponseRequest, Text
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import FunctionCallPiece, Handle
 from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import Session, SessionLimits

@@ -228,6 +228,25 @@ async def test_inputs_that_came_elsewhere_meanwhile_are_kept(seed: int) -> None:
         assert "abc" in texts(one, client)
 
 
+async def test_inputs_that_came_elsewhere_are_kept_however_many_there_are(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read page by page."""
+    monkeypatch.setattr("unbroken.sessions.rejoining._READ_LIMIT", 3)
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        tab = await tab_on(two, client)
+        await begin_outage(one)
+        one.responder.last.say("c")
+        await settle()
+        for number in range(20):
+            await tab.say(f"from elsewhere {number}")
+        await town.store_is_back()
+
+        kept = texts(one, client)
+        assert [text for text in kept if "elsewhere" in text] == [f"from elsewhere {n}" for n in range(20)]
+
+
 # A store that forgets.
 
 

@@ -6,9 +6,10 @@ import pytest
 
 from tests.sessions.conversation import Client, World, limits_of, settle
 from tests.sessions.town import Town, open_town
-from unbroken.sessions.actor import Actor, ActorLimits
+from unbroken.sessions.actor import Actor
 from unbroken.sessions.errors import SessionNotFound
 from unbroken.sessions.ids import SessionId
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import Handle
 from unbroken.sessions.run import RunLimits
 
@@ -229,6 +230,66 @@ async def test_what_is_idle_costs_no_node_anything(seed: int | None) -> None:
         assert town.owner_of(client) is two.node
 
 
+async def test_what_a_node_owns_and_does_not_have_it_gives_up(seed: int | None) -> None:
+    """It let go of a session in the moment in which it was passed on to it."""
+    async with open_town(3, seed=seed) as town:
+        one, two, client = await asked(town)
+        client.disconnect()
+        one.responder.last.end()
+        await settle()
+        fence = actor_on(one, client).fence
+        one.node.hub.remove(actor_on(one, client))
+        session_id = SessionId(client.session_id or "")
+        await town.memory.release(session_id, fence, to=two.node.id)
+        await settle()
+        await go(client, town.worlds[2])
+
+        assert town.owner_of(client) is town.worlds[2].node
+        await client.ask("again")
+        assert len(town.worlds[2].responder.turns) == 1
+
+
+async def test_a_wish_reaches_who_owns_a_session_without_having_it(seed: int | None) -> None:
+    async with open_town(3, seed=seed) as town:
+        one, _, client = await asked(town)
+        client.disconnect()
+        one.responder.last.end()
+        await settle()
+        one.node.hub.remove(actor_on(one, client))  # the store hasn't heard of it
+        await go(client, town.worlds[2])
+
+        assert town.owner_of(client) is town.worlds[2].node
+
+
+async def test_what_rests_takes_little_and_is_still_all_there(seed: int | None) -> None:
+    async with open_town(seed=seed, limits=limits_of(release_after=10.0)) as town:
+        one, two = town.worlds
+        client = await one.client()
+        for number in range(20):
+            await client.ask(f"question {number}")
+            one.responder.last.say(f"answer {number} ", "and more")
+            one.responder.last.end()
+            await settle()
+            client.read()
+        session_id = SessionId(client.session_id or "")
+        before = town.memory._sessions[session_id].log.size
+        client.disconnect()
+        for _ in range(3):
+            one.clock.advance(60)
+            await settle()
+        assert len(one.node.hub) == 0
+        assert town.memory._sessions[session_id].log.size < before / 4
+
+        await go(client, two)
+        assert client.resumed  # it had seen everything
+        items = [item.text for item in actor_on(two, client).session.items()]
+        assert items[-2:] == ["question 19", "answer 19 and more"]
+        assert len(items) == 40
+        late = Client(two, client.session_id)
+        await late.connect()
+        assert len([frame for frame in late.read() if frame["type"] == "conversation.item.added"]) == 40
+
+
 # Owners that die.
 
 
@@ -341,6 +402,26 @@ async def test_a_turn_is_attempted_again_where_that_is_set(seed: int | None) -> 
         client.read()
         assert client.statuses() == ["failed", "failed"]
         assert third.responder.turns == []
+
+
+async def test_a_further_attempt_answers_what_the_first_one_did(seed: int | None) -> None:
+    """Not what was said meanwhile; and its answer stands before that."""
+    limits = limits_of(actor=ActorLimits(run=RunLimits(), attempts=2))
+    async with open_town(seed=seed, limits=limits) as town:
+        one, two, client = await asked(town)
+        await client.say("said meanwhile")
+        await move(client, two)
+        town.kill(one)
+        town.notice(one)
+        await settle()
+        turn = two.responder.last
+        assert [item.text for item in turn.turn.items] == ["hello"]
+        turn.say("whole")
+        turn.end()
+        await settle()
+
+        items = [item.text for item in actor_on(two, client).session.items()]
+        assert items == ["hello", "whole", "said meanwhile"]
 
 
 async def test_an_answer_that_its_upstream_keeps_goes_on(seed: int | None) -> None:

@@ -25,7 +25,6 @@ from hypothesis.stateful import (
 
 from tests.fakes.store import DistantStore
 from tests.sessions.conversation import Client, World, limits_of, settle
-from unbroken.sessions.actor import ActorLimits
 from unbroken.sessions.backends.base import Opened
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.entries import CreateItem, Deltas, Entry, OutputDone, ResponseDone, Submitted
@@ -42,6 +41,7 @@ from unbroken.sessions.items import (
     ToolError,
     ToolHead,
 )
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import (
     AsksApproval,
     FunctionCallPiece,

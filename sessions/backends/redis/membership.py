@@ -13,6 +13,7 @@ what is told may get lost; and a channel that is silent for 2 is asked whether i
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -40,6 +41,8 @@ _LEFT_KNOWN: Final = 10.0
 _NODES_KEPT: Final = 86_400
 _WISH: Final = "!"
 """What a wish begins with on a node's channel; news don't."""
+_HELLO: Final = "+"
+"""Likewise, of one who has joined."""
 
 
 class Pace(Struct, frozen=True, kw_only=True):
@@ -98,6 +101,8 @@ class RedisMembership:
                 self._pubsub = await self._channels.listen(node)
                 await self._beat()
                 await self._look()
+                for other in self._others:
+                    await self._channels.tell(other, _HELLO + node)
         except ERRORS as exc:
             await self._close()
             raise (unavailable(exc) or StoreUnavailable(type(exc).__name__)) from None
@@ -186,6 +191,10 @@ class RedisMembership:
         if text.startswith(_WISH):
             by, _, session_id = text[len(_WISH) :].partition(" ")
             self._neighbour.on_wish(SessionId(session_id), NodeId(by))
+        elif text.startswith(_HELLO):
+            joined = NodeId(text[len(_HELLO) :])
+            self._nodes.add(joined)
+            self._others.add(joined)
         else:
             self._neighbour.on_news([SessionId(each) for each in text.split()])
 
@@ -197,7 +206,9 @@ class RedisMembership:
 
     async def _beat(self) -> None:
         keys = [self._keys.nodes, self._keys.lease(self._node)]
-        found = await self._scripts.call("beat", keys, self._node, int(self._pace.lease * 1000), _NODES_KEPT)
+        milliseconds = int(self._pace.lease * 1000)
+        # The process tells a person, or a script, which of several on a machine it is.
+        found = await self._scripts.call("beat", keys, self._node, milliseconds, _NODES_KEPT, os.getpid())
         known = {node for node in self._nodes if not self.is_lost(node)}  # another may have taken it out
         self._nodes = {NodeId(node.decode()) for node in found} - {self._node} | known
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, cast
 
@@ -284,14 +285,20 @@ class RedisStore:
             floor,
             snapshot.seq,
             snapshot.nonce,
-            snapshot.data,
+            _packed(snapshot.data),
             self._bounds.lifetime,
         )
         if found != b"OK":
             _check(found, session_id)
 
     async def reseed(
-        self, session_id: SessionId, fence: Fence, incarnation: Incarnation, snapshot: Snapshot
+        self,
+        session_id: SessionId,
+        fence: Fence,
+        incarnation: Incarnation,
+        snapshot: Snapshot,
+        *,
+        keeps_keys: bool = True,
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
         found = await self._call(
@@ -302,8 +309,9 @@ class RedisStore:
             incarnation,
             snapshot.seq,
             snapshot.nonce,
-            snapshot.data,
+            _packed(snapshot.data),
             self._bounds.lifetime,
+            int(keeps_keys),
         )
         if found is None:
             raise Fenced(session_id)
@@ -369,6 +377,8 @@ class RedisStore:
             raise Fenced(session_id)
 
 
+_MOST_PACKED: Final = 64 * 1024
+
 _ERRORS: Final[dict[bytes, type[StoreError]]] = {b"GONE": SessionGone, b"FENCED": Fenced, b"LOST": LostTail}
 
 
@@ -388,9 +398,18 @@ def _text(data: bytes | Literal[""]) -> str:
 
 def _opened(found: Sequence[Any]) -> Opened:
     incarnation, owner, token, head, consumed, floor, floor_nonce, seq, nonce, data = found[:10]
-    snapshot = None if seq is None else Snapshot(int(seq), Nonce(int(nonce)), data)
+    snapshot = None if seq is None else Snapshot(int(seq), Nonce(int(nonce)), _unpacked(data))
     fence = Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation)))
     return Opened(fence, int(floor), Nonce(int(floor_nonce)), int(head), int(consumed), snapshot)
+
+
+def _packed(data: bytes) -> bytes:
+    """Return a snapshot as it is kept: text takes half the room. A large one would take the loop's time."""
+    return zlib.compress(data, 1) if len(data) <= _MOST_PACKED else data
+
+
+def _unpacked(data: bytes) -> bytes:
+    return data if data.startswith(b"{") else zlib.decompress(data)
 
 
 def _entry(raw: Sequence[Any]) -> Entry:

@@ -417,6 +417,22 @@ class StoreContract:
             with pytest.raises(StoreError):
                 await self.write(store, session_id, old, mark("zombie"), seen=7, nonce=Nonce(77))
 
+    async def test_inputs_that_wait_in_the_snapshot_still_wait(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        fence = await store.reseed(session_id, fence, NEXT_LIFE, Snapshot(7, Nonce(77), b"state"))
+
+        assert (await store.acquire(session_id, B, seen=fence)).consumed == 0
+
+    async def test_keys_are_forgotten_with_a_log_if_that_is_said(self, store: SessionStore) -> None:
+        for keeps_keys in (True, False):
+            session_id, fence = await self.begin(store)
+            key = InputKey("m:1", b"digest")
+            await store.submit(session_id, LIFE, key, asked())
+            snapshot = Snapshot(7, Nonce(77), b"state")
+            await store.reseed(session_id, fence, NEXT_LIFE, snapshot, keeps_keys=keeps_keys)
+
+            assert (await store.submit(session_id, NEXT_LIFE, key, asked())).duplicate is keeps_keys
+
     async def test_only_the_owner_begins_a_log_anew(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
         await store.acquire(session_id, B, seen=fence)

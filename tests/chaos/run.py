@@ -1,0 +1,268 @@
+"""A run: people talk while everything goes wrong; then it is put right, and what was seen is checked."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.checker import Violation, check_generations, check_history
+from tests.chaos.cluster import AgentKind, Cluster, cluster_of
+from tests.chaos.faults import FAULTS, World
+from tests.chaos.history import History
+from tests.chaos.logs import Log, check_acknowledged, check_log, check_shown
+from tests.chaos.nodes import NodeProcess
+from tests.chaos.speaker import Manner, Speaker
+
+__all__ = ["Plan", "Report", "carry_out", "check_all"]
+
+_AT_ONCE: Final = 3
+"""Faults that are under way at a time."""
+
+_QUIET: Final = 75.0
+"""Seconds after which, with everything put right, each turn that was asked for has ended (I12)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run is."""
+
+    seconds: float
+    """For which faults begin."""
+    seed: int
+    speakers: int = 12
+    nodes: int = 3
+    agent: AgentKind = "words"
+    faults: tuple[str, ...] = tuple(FAULTS)
+    pause: float = 0.8
+    """Seconds between the beginnings of two faults, on average."""
+    program: str | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of it."""
+
+    plan: Plan
+    faults: Counter[str] = field(default_factory=Counter)
+    turns: Counter[str] = field(default_factory=Counter)
+    """How they ended."""
+    sessions: int = 0
+    connections: int = 0
+    resumed: int = 0
+    """Connections that went on exactly where the one before had ended."""
+    resets: int = 0
+    """Connections that were told to start over."""
+    gone: int = 0
+    """Sessions of which clients were told that they have ended."""
+    attempts: int = 0
+    """Turns that were attempted again."""
+    begun: int = 0
+    """Answers that the agent was asked for."""
+    unseen: int = 0
+    """Of these, those that nobody was shown."""
+    words: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
+    violations: list[Violation] = field(default_factory=list)
+
+    def table(self) -> str:
+        """Return it as lines for a person."""
+        plan = self.plan
+        rows: list[tuple[str, object]] = [
+            ("seed", f"{plan.seed} ({plan.agent}, {plan.nodes} nodes, {plan.speakers} speakers)"),
+            ("faults", self.faults.total()),
+            *((f"  {name}", count) for name, count in sorted(self.faults.items())),
+            ("turns", self.turns.total()),
+            *((f"  {name}", count) for name, count in sorted(self.turns.items())),
+            ("  attempted again", self.attempts),
+            ("answers that the agent began", self.begun),
+            ("  and nobody was shown", self.unseen),
+            ("words shown", self.words),
+            ("sessions", self.sessions),
+            ("connections", self.connections),
+            ("  resumed", self.resumed),
+            ("  told to start over", self.resets),
+            ("  told that the session has ended", self.gone),
+            ("refusals", self.refusals.total()),
+            *((f"  {name}", count) for name, count in sorted(self.refusals.items())),
+            ("violations", len(self.violations)),
+            *((f"  {violation}", "") for violation in self.violations[:40]),
+        ]
+        return "\n".join(f"{name:<42} {value}".rstrip() for name, value in rows)
+
+
+async def carry_out(plan: Plan, folder: Path) -> Report:
+    """Do what *plan* says. The folder gets logs and data."""
+    draw = random.Random(plan.seed)
+    report = Report(plan)
+    async with cluster_of(folder, nodes=plan.nodes, agent=plan.agent, program=plan.program) as cluster:
+        speakers = [
+            _speaker(number, cluster, random.Random(draw.random())) for number in range(plan.speakers)
+        ]
+        talking = [asyncio.create_task(speaker.speak()) for speaker in speakers]
+        world = World(cluster.nodes, cluster.valkey, cluster.folder, draw)
+        try:
+            await _trouble(world, plan, report)
+            await _quiet(speakers, talking, report)
+        finally:
+            for task in talking:
+                task.cancel()
+            await asyncio.gather(*talking, return_exceptions=True)
+        await asyncio.gather(*[_end(node, report) for node in cluster.nodes])
+        _count(report, speakers)
+        logs = await cluster.logs()
+        report.begun = len(cluster.begun())
+        left = {node.node_id() for node in cluster.nodes} - {""}
+        report.violations += check_all(speakers, logs, left=left, may_lose=world.lost > 0)
+        if report.violations:
+            keep(folder, speakers, logs)
+        if plan.agent == "words":
+            report.violations += check_generations(cluster.begun())
+            report.unseen = _unseen(speakers, logs, cluster.begun())
+    return report
+
+
+def _speaker(number: int, cluster: Cluster, draw: random.Random) -> Speaker:
+    manner = Manner(
+        has_second_tab=number % 3 == 1,
+        is_slow=number % 4 == 2,
+        cancels=number % 5 == 3,
+        words=draw.choice((5, 30, 60)),
+        pause=draw.choice((0.01, 0.05, 0.1)),
+    )
+    return Speaker(f"s{number}", cluster.place(random.Random(draw.random())), draw, manner)
+
+
+async def _trouble(world: World, plan: Plan, report: Report) -> None:
+    """Let faults begin at random, several at once, and wait until each is put right."""
+    names = list(plan.faults)
+    weights = [FAULTS[name][1] for name in names]
+    places = asyncio.Semaphore(_AT_ONCE)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + plan.seconds
+
+    async def do(name: str, node: NodeProcess) -> None:
+        try:
+            async with world.alone(node.name) as is_free:
+                if is_free:
+                    report.faults[name] += 1
+                    await FAULTS[name][0](world, node)
+        finally:
+            places.release()
+
+    async with asyncio.TaskGroup() as group:
+        while loop.time() < end:
+            await places.acquire()
+            (name,) = world.draw.choices(names, weights)
+            group.create_task(do(name, world.draw.choice(world.nodes)))
+            await asyncio.sleep(world.draw.expovariate(1 / plan.pause))
+
+
+async def _quiet(speakers: list[Speaker], talking: list[asyncio.Task[None]], report: Report) -> None:
+    """Let what was asked come to its end, and note what doesn't."""
+    for speaker in speakers:
+        speaker.is_over = True
+    done, late = await asyncio.wait(talking, timeout=_QUIET)
+    for task in done:
+        task.result()
+    for speaker, task in zip(speakers, talking, strict=True):
+        if task in late:
+            waited = speaker.waits_for or "its tabs to see the end"
+            where = speaker.histories[-1].session
+            report.violations.append(
+                Violation("I12", f"{where} {speaker.name}", f"still waits for {waited!r}")
+            )
+
+
+async def _end(node: NodeProcess, report: Report) -> None:
+    try:
+        await node.terminate()
+    except TimeoutError:
+        report.violations.append(Violation("I11", node.name, "SIGTERM doesn't end it"))
+        await node.kill()
+    if any(node.exits):
+        report.violations.append(Violation("I11", node.name, f"ended with {node.exits}"))
+
+
+def check_all(
+    speakers: Iterable[Speaker], logs: dict[str, Log], *, left: set[str], may_lose: bool
+) -> list[Violation]:
+    """Check everything that was seen, and that is left.
+
+    *left* are the nodes that were asked to end while the store was there. *may_lose*: it has lost something.
+    """
+    found: list[Violation] = []
+    for log in logs.values():
+        found += check_log(log)
+        if log.owner in left:
+            found.append(Violation("I11", log.session, f"is still {log.owner}'s, which has ended in order"))
+    for speaker in speakers:
+        if "session_not_found" in speaker.refusals and not may_lose:
+            found.append(Violation("I9", speaker.name, "a session has ended that nobody has lost"))
+        for history in speaker.histories:
+            is_over = any(history is each for each in speaker.open)
+            found += check_history(history, is_over=is_over)
+            held = logs.get(history.session)
+            if not is_over:
+                continue
+            found += check_acknowledged(history, held)
+            if held is not None:
+                found += check_shown(history, held)
+    return found
+
+
+def _unseen(speakers: Iterable[Speaker], logs: dict[str, Log], begun: list[tuple[str, str]]) -> int:
+    """Return how many answers were produced that no client was shown, and no log holds.
+
+    An owner that is cut off from its store goes on for its own clients. What it said is dropped
+    if another node has taken the session meanwhile: that is no promise, but it costs something.
+    """
+    shown = {response_id for log in logs.values() for each in log.turns().values() for response_id in each}
+    for speaker in speakers:
+        for history in speaker.histories:
+            created = (frame for frame in history.frames() if frame["type"] == "response.created")
+            shown |= {frame["response"]["id"] for frame in created}
+    return len({response_id for response_id, _ in begun} - shown)
+
+
+def keep(folder: Path, speakers: Iterable[Speaker], logs: dict[str, Log]) -> None:
+    """Write down what was seen and what is left, for whoever looks for the cause."""
+    with (folder / "histories.txt").open("w") as out:
+        for speaker in speakers:
+            for history in speaker.histories:
+                print(f"# {history.tab} {history.session}", file=out)
+                for event in history.events:
+                    print(event, file=out)
+    with (folder / "logs.txt").open("w") as out:
+        for log in logs.values():
+            print(f"# {log.session} {log.incarnation} floor {log.floor} owner {log.owner}", file=out)
+            for entry in log.entries:
+                print(entry, file=out)
+
+
+def _count(report: Report, speakers: list[Speaker]) -> None:
+    histories: list[History] = []
+    for speaker in speakers:
+        report.turns.update(speaker.ended)
+        report.refusals.update(speaker.refusals)
+        histories += speaker.histories
+    report.sessions = len({history.session for history in histories} - {""})
+    report.gone = report.refusals["session_not_found"]
+    seen: dict[str, set[str]] = {}
+    for history in histories:
+        for frame in history.frames():
+            if frame["type"] == "session.created":
+                report.connections += 1
+                resumed = frame["session"]["unbroken"].get("resumed")
+                report.resumed += resumed is True
+                report.resets += resumed is False
+            elif frame["type"] == "response.created":
+                turn = frame["response"]["metadata"]["turn"]
+                seen.setdefault(turn, set()).add(frame["response"]["id"])
+            elif frame["type"] == "response.output_text.delta":
+                report.words += frame["delta"].count(" ")
+    report.attempts = sum(len(responses) > 1 for responses in seen.values())
