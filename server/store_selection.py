@@ -67,7 +67,14 @@ def _redis(settings: Settings, url: str) -> Stored:
         raise StartupError(f"UNBROKEN_REDIS_URL: {exc}") from None
     keys = Keys(settings.redis_prefix)
     bounds = Bounds(lifetime=max(60, int(settings.session_idle_timeout)))
-    store = RedisStore(client, keys, bounds, is_cluster=is_cluster)
+    store = RedisStore(
+        client,
+        keys,
+        bounds,
+        is_cluster=is_cluster,
+        connections=settings.redis_connections,
+        patience=settings.redis_timeout,
+    )
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
@@ -83,7 +90,9 @@ def _redis(settings: Settings, url: str) -> Stored:
 
 async def _check(client: Any) -> None:
     """Find out whether Redis can be used, before anybody connects here."""
-    from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
+    from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
+
+    from unbroken.sessions.backends.redis.connection import ERRORS
 
     try:
         await client.ping()
@@ -92,7 +101,7 @@ async def _check(client: Any) -> None:
         raise StartupError(message) from None
     except ResponseError as exc:
         raise StartupError(f"Redis refuses: {str(exc)[:100]}. Check UNBROKEN_REDIS_URL.") from None
-    except (RedisError, OSError) as exc:
+    except ERRORS as exc:
         message = (
             f"Redis can't be reached ({type(exc).__name__}). Start it, or correct UNBROKEN_REDIS_URL; "
             "without that, sessions are in memory."

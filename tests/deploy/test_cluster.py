@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
-import websockets
-from websockets.asyncio.client import ClientConnection
 
+from tests.deploy.balanced import Talk
 from tests.fakes.valkey import free_port
 
 pytestmark = pytest.mark.slow
@@ -46,69 +43,6 @@ class Running:
         await self.process.stdin.drain()
 
 
-class Talk:
-    """One conversation through the balancer, whatever becomes of its connections."""
-
-    def __init__(self, port: int) -> None:
-        self.text = ""
-        self.endings: list[str] = []
-        self.codes: list[int | None] = []
-        self._port = port
-        self._token = self._last = ""
-        self._socket: ClientConnection | None = None
-
-    async def connect(self) -> None:
-        query = f"?resume={self._token}&after={self._last}" if self._token else ""
-        for _ in range(600):
-            try:
-                self._socket = await websockets.connect(
-                    f"ws://127.0.0.1:{self._port}/v1/realtime{query}",
-                    additional_headers={"Authorization": "Bearer me"},
-                    proxy=None,
-                )
-                break
-            except (OSError, websockets.InvalidHandshake, websockets.ConnectionClosed):
-                await asyncio.sleep(0.1)
-        frame = await self._next()
-        assert frame["type"] == "session.created"
-        assert frame["session"]["unbroken"].get("resumed", True)
-        self._token = frame["session"]["unbroken"]["resume"]
-
-    async def _next(self) -> dict[str, Any]:
-        assert self._socket is not None
-        frame: dict[str, Any] = json.loads(await self._socket.recv())
-        self._last = frame["event_id"]
-        if frame["type"] == "response.output_text.delta":
-            self.text += frame["delta"]
-        elif frame["type"] == "response.done":
-            self.endings.append(frame["response"]["status"])
-        return frame
-
-    async def ask(self, text: str) -> None:
-        content = [{"type": "input_text", "text": text}]
-        item = {"type": "message", "role": "user", "content": content}
-        assert self._socket is not None
-        await self._socket.send(json.dumps({"type": "conversation.item.create", "item": item}))
-        await self._socket.send(json.dumps({"type": "response.create"}))
-
-    async def until_words(self, count: int) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while len(self.text.split()) < count:
-                await self._go_on()
-
-    async def until_end(self, number: int) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while len(self.endings) < number:
-                await self._go_on()
-
-    async def _go_on(self) -> None:
-        try:
-            await self._next()
-        except websockets.ConnectionClosed as exc:
-            self.codes.append(exc.rcvd.code if exc.rcvd else None)
-            await self.connect()
-
-
 @pytest_asyncio.fixture
 async def cluster() -> AsyncIterator[Running]:
     port = free_port()
@@ -134,16 +68,15 @@ async def test_a_conversation_outlives_the_node_that_answers(cluster: Running) -
     talk = Talk(cluster.port)
     await talk.connect()
     await talk.ask("/tokens 600 50")
-    await talk.until_words(20)
+    await talk.until(lambda: len(talk.text.split()) >= 20)
     await cluster.press("k")
     said = await cluster.line("Killed node")
     assert "in mid-answer" in said
-    await talk.until_end(1)
+    await talk.until(lambda: len(talk.endings) == 1)
 
-    words = talk.text.split()
     assert talk.endings == ["failed"]  # a script's answer is kept by no upstream
-    assert words == [f"word{number}" for number in range(1, len(words) + 1)]
+    assert talk.words_are_whole()
     await talk.ask("/say still here")
-    await talk.until_end(2)
+    await talk.until(lambda: len(talk.endings) == 2)
     assert talk.text.endswith("still here")
     assert talk.endings == ["failed", "completed"]

@@ -28,6 +28,7 @@ from redis.exceptions import (
     MasterDownError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     ResponseError,
     TimeoutError,
@@ -36,9 +37,15 @@ from redis.exceptions import (
 
 from unbroken.sessions.errors import StoreUnavailable
 
-__all__ = ["Address", "AddressError", "Client", "connect", "unavailable"]
+__all__ = ["ERRORS", "RESERVED", "Address", "AddressError", "Client", "connect", "unavailable"]
 
 Client = Redis | RedisCluster
+
+ERRORS: Final = (RedisError, RedisClusterException, OSError)
+"""What a client raises. The second isn't one of the first."""
+
+RESERVED: Final = 4
+"""Connections beside those for calls: for what this node is told and tells, and who else is there."""
 
 _UNREACHABLE: Final = (
     ConnectionError,
@@ -48,6 +55,7 @@ _UNREACHABLE: Final = (
     MasterDownError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     TryAgainError,
     OSError,
 )
@@ -65,6 +73,11 @@ _PASSING: Final = (
 )
 """What a server begins errors with that are over some time."""
 
+_MALFORMED: Final = (
+    "The address of Redis can't be understood. It looks like redis://user:password@host:6379/0, where "
+    "characters such as / # ? @ in the password are written as %2F %23 %3F %40."
+)
+
 _DEFAULT_PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 
 
@@ -79,7 +92,7 @@ class Address(Struct, frozen=True):
     timeout: float = 2.0
     """Seconds after which a call is given up."""
     connections: int = 16
-    """How many there may be at once."""
+    """How many there may be at once for calls; a few are beside. In a cluster, to each server."""
     ca_file: str | None = None
     """The authority that TLS certificates have to be signed by; None: those of the system."""
     sentinel_password: str | None = None
@@ -118,9 +131,10 @@ def connect(address: Address, *, name: str) -> Client:
         "client_name": name,
         "socket_timeout": address.timeout,
         "socket_connect_timeout": address.timeout,
-        "socket_keepalive": True,
         "health_check_interval": 0,
     }
+    if not address.url.startswith("unix:"):
+        common["socket_keepalive"] = True
     kind = address.kind
     if kind == "server":
         return _server(address, common)
@@ -129,34 +143,34 @@ def connect(address: Address, *, name: str) -> Client:
         "username": unquote(parts.username) if parts.username else None,
         "password": unquote(parts.password) if parts.password else None,
     }
-    tls = _tls(address) if parts.scheme.startswith("rediss") else {}
+    tls = {"ssl": True, **_tls(address)} if parts.scheme.startswith("rediss") else {}
     if kind == "cluster":
         return RedisCluster(
             startup_nodes=[ClusterNode(host, port) for host, port in hosts],
-            max_connections=address.connections,
+            max_connections=address.connections + RESERVED,
             retry=Retry(NoBackoff(), 0),
             cluster_error_retry_attempts=1,
             **common,
             **credentials,
-            **({"ssl": True, **tls} if tls or parts.scheme.startswith("rediss") else {}),
+            **tls,
         )
     service = parts.path.strip("/")
     if not service:
         raise AddressError("An address of Sentinels ends with the name of the service: .../mymaster")
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         hosts,
-        sentinel_kwargs={"password": address.sentinel_password, **common},
+        sentinel_kwargs={"password": address.sentinel_password, **common, **tls},
         **common,
         **credentials,
     )
     pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
         service,
         sentinel,
-        max_connections=address.connections,
+        max_connections=address.connections + RESERVED,
         retry=Retry(NoBackoff(), 0),
         **common,
         **credentials,
-        **({"ssl": True, **tls} if parts.scheme.startswith("rediss") else {}),
+        **tls,
     )
     return Redis.from_pool(pool)
 
@@ -166,14 +180,14 @@ def _server(address: Address, common: dict[str, Any]) -> Redis:
     try:
         pool = BlockingConnectionPool.from_url(
             address.url,
-            max_connections=address.connections,
+            max_connections=address.connections + RESERVED,
             timeout=address.timeout,
             retry=Retry(NoBackoff(), 0),
             **common,
             **tls,
         )
-    except ValueError as exc:
-        raise AddressError(f"The address of Redis can't be understood: {exc}") from None
+    except ValueError:  # whose text may quote a password
+        raise AddressError(_MALFORMED) from None
     return Redis.from_pool(pool)
 
 
@@ -195,9 +209,14 @@ def _hosts(address: Address, port: int) -> tuple[list[tuple[str, int]], Any]:
             split = urlsplit(f"//{name}")
             found.append((split.hostname or "", split.port or port))
         except ValueError:
-            raise AddressError(f"The address of Redis names a host that is none: {name}") from None
+            raise AddressError(_MALFORMED) from None
     first = f"{before}@{names[0]}" if before else names[0]
-    return found, urlsplit(f"{scheme}://{first}{slash}{path}")
+    try:
+        parts = urlsplit(f"{scheme}://{first}{slash}{path}")
+        parts.port  # noqa: B018 - raises for one that is none
+    except ValueError:
+        raise AddressError(_MALFORMED) from None
+    return found, parts
 
 
 def unavailable(error: Exception) -> StoreUnavailable | None:

@@ -14,7 +14,7 @@ key                          type    what
 ``P:{B}:busy``               hash    of the bucket's sessions those with something to do, and their owners
 ``P:{nodes}:N``              string  the lease of a node
 ``P:{nodes}:all``            set     the nodes there are
-``P:n:N``                    channel what a node is told
+``P:{nodes}:n:N``            channel what a node is told
 ===========================  ======  ==================================================================
 """
 
@@ -45,6 +45,8 @@ class Bounds(Struct, frozen=True, kw_only=True):
     """Sessions that one call writes."""
     call_bytes: int = 256 * 1024
     """Bytes of bodies after which a call takes in no further session."""
+    followers: int = 32
+    """Nodes that are told of a session; of more, the latest. Others find out by their polls."""
     page_entries: int = 512
     """Entries that one call reads."""
 
@@ -90,4 +92,4 @@ class Keys:
 
     def channel(self, node: NodeId) -> str:
         """Return the channel on which a node is told something."""
-        return f"{self._prefix}:n:{node}"
+        return f"{self._prefix}:{{nodes}}:n:{node}"

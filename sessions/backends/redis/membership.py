@@ -1,12 +1,13 @@
 """The nodes that share a Redis: leases, one channel for each node, and who has died.
 
-Times, in seconds: a node renews its lease each 2, and it holds for 6. Channels
-of other nodes are looked at each 0.5: one that nobody listens to twice in
-succession is a dead process's, whose socket the server has seen close. A lease
-that is gone twice in succession is that of a node which is frozen or cut off.
-Nobody is judged in the first 3 after this node has reached Redis (again):
-after a restart of Redis everybody looks dead. Each 1, more or less, what is
-followed is looked at, since what is told may get lost.
+Times, in seconds: a node renews its lease each 2, and it holds for 6. Each 0.5,
+the channels and leases of others are looked at. A channel that nobody listens
+to, in two looks, is a dead process's, whose socket the server has seen close:
+that is noticed within 1.5. A lease that is gone, in looks at least 1 apart, is
+that of a node which is frozen or cut off: noticed within 8. Nobody is judged in
+the first 3 after this node has reached Redis (again): after a restart of Redis
+everybody looks dead. Each 1, more or less, what is followed is looked at, since
+what is told may get lost; and a channel that is silent for 2 is asked whether it is still one.
 """
 
 from __future__ import annotations
@@ -14,32 +15,46 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
 
 import structlog
+from msgspec import Struct
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
 from unbroken.sessions.backends.cluster import Neighbour
-from unbroken.sessions.backends.redis.connection import Client, unavailable
+from unbroken.sessions.backends.redis.channels import Channels, close
+from unbroken.sessions.backends.redis.connection import ERRORS, Client, unavailable
 from unbroken.sessions.backends.redis.keys import Keys
-from unbroken.sessions.backends.redis.scripts import Scripts
+from unbroken.sessions.backends.redis.scripts import Caller, Scripts
+from unbroken.sessions.backends.redis.vitals import Sign, Vitals
 from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.ids import NodeId, SessionId
 
-__all__ = ["RedisMembership"]
+__all__ = ["Pace", "RedisMembership"]
 
-_BEAT: Final = 2.0
-_LEASE: Final = 6.0
-_LOOK: Final = 0.5
-_POLL: Final = 1.0
-_SETTLING: Final = 3.0
-_DEATHS_KEPT: Final = 1024
+_JOINING: Final = 5.0
+_LEAVING: Final = 1.0
+_LEFT_KNOWN: Final = 10.0
+"""How long others can see that a node has left, and is not dead."""
+_NODES_KEPT: Final = 86_400
 _WISH: Final = "!"
 """What a wish begins with on a node's channel; news don't."""
+_HELLO: Final = "+"
+"""Likewise, of one who has joined."""
+
+
+class Pace(Struct, frozen=True, kw_only=True):
+    """How often what is done, in seconds. All nodes should have the same."""
+
+    beat: float = 2.0
+    lease: float = 6.0
+    look: float = 0.5
+    missing: float = 1.0
+    """Between the two looks that find no lease."""
+    poll: float = 1.0
+    settling: float = 3.0
 
 
 class RedisMembership:
@@ -48,40 +63,48 @@ class RedisMembership:
     Args:
         client: How it is reached. The caller's, to close.
         keys: What things are called there.
+        pace: How often what is done.
 
     """
 
-    def __init__(self, client: Client, keys: Keys) -> None:
+    def __init__(self, client: Client, keys: Keys, pace: Pace | None = None) -> None:
         self._client = client
-        self._scripts = Scripts(client)  # type: ignore[arg-type]  # its methods are of both worlds, says redis-py
+        self._pace = pace = pace or Pace()
+        # Its methods are of both worlds, says redis-py.
+        self._scripts = Scripts(cast(Caller, client), 1, pace.beat)
         self._keys = keys
+        self._channels = Channels(client, keys)
         self._node = NodeId("")
         self._neighbour: Neighbour | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._pubsub: PubSub | None = None
-        self._others: set[NodeId] = set()  # those that have a lease
+        self._nodes: set[NodeId] = set()  # all others there are
+        self._others: set[NodeId] = set()  # those that were alive when last looked at
         self._watched: set[NodeId] = set()  # those that own something that matters here
-        self._suspects: dict[NodeId, float] = {}  # without a listener, or a lease, when last looked at
-        self._lost: OrderedDict[NodeId, None] = OrderedDict()
-        self._settled_at = float("inf")  # when nodes may be judged
+        self._vitals = Vitals(listener_gap=pace.look * 0.9, lease_gap=pace.missing)
         self._draw = random.Random().random  # noqa: S311 - it only spreads what nodes do
 
     @property
     def has_others(self) -> bool:
         """See :attr:`Cluster.has_others`."""
-        return bool(self._others - set(self._lost))
+        return bool(self._others)
 
     def is_lost(self, node: NodeId) -> bool:
         """See :meth:`Cluster.is_lost`."""
-        return node in self._lost
+        return self._vitals.is_lost(node)
 
     async def join(self, node: NodeId, neighbour: Neighbour) -> None:
         """See :meth:`Cluster.join`."""
         self._node, self._neighbour = node, neighbour
         try:
-            await self._subscribe()
-            await self._beat()
-        except (RedisError, OSError) as exc:
+            async with asyncio.timeout(_JOINING):
+                self._pubsub = await self._channels.listen(node)
+                await self._beat()
+                await self._look()
+                for other in self._others:
+                    await self._channels.tell(other, _HELLO + node)
+        except ERRORS as exc:
+            await self._close()
             raise (unavailable(exc) or StoreUnavailable(type(exc).__name__)) from None
         self._settle()
         for work in (self._listen, self._beat_on, self._look_on, self._poll_on):
@@ -94,35 +117,38 @@ class RedisMembership:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-            with suppress(RedisError, OSError, TimeoutError):
-                async with asyncio.timeout(1.0):
+            with suppress(*ERRORS):
+                async with asyncio.timeout(_LEAVING):
                     keys = [self._keys.nodes, self._keys.lease(self._node)]
-                    await self._scripts.call("leave", keys, self._node)
-        if self._pubsub is not None:
-            with suppress(RedisError, OSError):
-                await self._pubsub.aclose()  # type: ignore[no-untyped-call]
-            self._pubsub = None
+                    await self._scripts.call("leave", keys, self._node, int(_LEFT_KNOWN * 1000))
+        await self._close()
+
+    async def _close(self) -> None:
+        pubsub, self._pubsub = self._pubsub, None
+        if pubsub is not None:
+            await close(pubsub)
 
     async def wish(self, owner: NodeId, session_id: SessionId) -> None:
         """See :meth:`Cluster.wish`."""
-        with suppress(RedisError, OSError):
-            await self._client.publish(self._keys.channel(owner), f"{_WISH}{self._node} {session_id}")
+        with suppress(*ERRORS):
+            await self._channels.tell(owner, f"{_WISH}{self._node} {session_id}")
 
     async def watch(self, node: NodeId) -> None:
         """See :meth:`Cluster.watch`."""
-        if node not in self._lost and node != self._node:
+        if node and node != self._node and not self.is_lost(node):
             self._watched.add(node)
 
     def _settle(self) -> None:
-        self._suspects.clear()
-        self._settled_at = asyncio.get_running_loop().time() + _SETTLING
+        self._vitals.settle(asyncio.get_running_loop().time() + self._pace.settling)
 
     async def _for_ever(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do *work* again and again, also while Redis can't be reached."""
-        while True:
+        task = asyncio.current_task()
+        assert task is not None
+        while not task.cancelling():  # the client may take a cancellation for its own, and go on
             try:
                 await work()
-            except (RedisError, OSError, StoreUnavailable):
+            except ERRORS:
                 self._settle()
                 await asyncio.sleep(0.1 + 0.2 * self._draw())
             except Exception as exc:  # noqa: BLE001 - the boundary: a node without this is cut off
@@ -131,108 +157,94 @@ class RedisMembership:
 
     # What is told.
 
-    async def _subscribe(self) -> None:
-        if self._pubsub is not None:
-            with suppress(RedisError, OSError):
-                await self._pubsub.aclose()  # type: ignore[no-untyped-call]
-        self._pubsub = pubsub = self._client.pubsub()
-        await pubsub.subscribe(self._keys.channel(self._node))
-        async with asyncio.timeout(_BEAT):
-            while (await pubsub.get_message(timeout=_BEAT) or {}).get("type") != "subscribe":
-                pass
-
     async def _listen(self) -> None:
-        """Hear what is told, until the connection breaks; then subscribe again."""
-        assert self._pubsub is not None
-        try:
-            while True:
-                message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=30.0)
-                if message is not None:
-                    self._heard(message["data"].decode())
-        except (RedisError, OSError):
-            await asyncio.sleep(0.05 + 0.1 * self._draw())
-            await self._subscribe()
+        """Hear what is told, until the connection breaks. Whoever listens again has missed something."""
+        assert self._neighbour is not None
+        if self._pubsub is None:
+            async with asyncio.timeout(_JOINING):
+                self._pubsub = await self._channels.listen(self._node)
             self._settle()
-            assert self._neighbour is not None
             self._neighbour.on_gap()
+        try:
+            await self._hear(self._pubsub)
+        finally:
+            await self._close()
+
+    async def _hear(self, pubsub: PubSub) -> None:
+        is_asked = False
+        while True:
+            message = await pubsub.get_message(timeout=self._pace.beat)
+            if message is not None:
+                is_asked = False
+                if message["type"] in ("message", "smessage"):
+                    self._heard(message["data"].decode())
+                elif message["type"].endswith("unsubscribe"):
+                    raise ConnectionError("the channel has moved to another server")
+            elif is_asked:
+                raise ConnectionError("the channel is silent")
+            else:
+                await pubsub.ping()
+                is_asked = True
 
     def _heard(self, text: str) -> None:
         assert self._neighbour is not None
         if text.startswith(_WISH):
             by, _, session_id = text[len(_WISH) :].partition(" ")
             self._neighbour.on_wish(SessionId(session_id), NodeId(by))
+        elif text.startswith(_HELLO):
+            joined = NodeId(text[len(_HELLO) :])
+            self._nodes.add(joined)
+            self._others.add(joined)
         else:
             self._neighbour.on_news([SessionId(each) for each in text.split()])
 
     # Who is there.
 
     async def _beat_on(self) -> None:
-        await asyncio.sleep(_BEAT)
-        await self._beat()
+        await self._beat()  # first: after an outage, others wait for it
+        await asyncio.sleep(self._pace.beat)
 
     async def _beat(self) -> None:
-        prefix = self._keys.lease(NodeId(""))
-        milliseconds = int(_LEASE * 1000)
-        found = await self._scripts.call(
-            "beat", [self._keys.nodes], prefix, self._node, milliseconds, os.getpid()
-        )
-        nodes = {NodeId(node.decode()): bool(holds) for node, holds in found}
-        nodes.pop(self._node, None)
-        self._others = {node for node, holds in nodes.items() if holds}
-        for node, holds in nodes.items():
-            if holds:
-                self._clear(node, "lease")
-            else:
-                await self._suspect(node, "lease", _BEAT / 2)
-        for node in self._watched - set(nodes):  # it has left, or Redis has forgotten it
-            await self._suspect(node, "lease", _BEAT / 2)
+        keys = [self._keys.nodes, self._keys.lease(self._node)]
+        milliseconds = int(self._pace.lease * 1000)
+        # The process tells a person, or a script, which of several on a machine it is.
+        found = await self._scripts.call("beat", keys, self._node, milliseconds, _NODES_KEPT, os.getpid())
+        known = {node for node in self._nodes if not self.is_lost(node)}  # another may have taken it out
+        self._nodes = {NodeId(node.decode()) for node in found} - {self._node} | known
 
     async def _look_on(self) -> None:
-        """Find out who listens: the server closes a dead process's connections at once."""
-        await asyncio.sleep(_LOOK)
-        nodes = list(self._others | self._watched)
-        if not nodes:
-            return
-        counted = await self._listeners(nodes)
-        for node in nodes:
-            if counted.get(node, 0):
-                self._clear(node, "listener")
-            else:
-                await self._suspect(node, "listener", _LOOK * 0.9)
+        await asyncio.sleep(self._pace.look)
+        await self._look()
 
-    async def _listeners(self, nodes: list[NodeId]) -> dict[NodeId, int]:
-        channels = {self._keys.channel(node).encode(): node for node in nodes}
-        counted: dict[NodeId, int] = dict.fromkeys(nodes, 0)
-        for channel, count in await self._client.pubsub_numsub(*channels):
-            if channel in channels:
-                counted[channels[channel]] += int(count)
-        return counted
-
-    def _clear(self, node: NodeId, of: str) -> None:
-        self._suspects.pop(NodeId(f"{of} {node}"), None)
-        if of == "lease":
-            self._lost.pop(node, None)
-
-    async def _suspect(self, node: NodeId, of: str, least: float) -> None:
-        """Note that *node* gives no sign; the second time, at least so much later, it is dead."""
-        now = asyncio.get_running_loop().time()
-        if node in self._lost or now < self._settled_at:
-            return
-        since = self._suspects.setdefault(NodeId(f"{of} {node}"), now)
-        if now - since < least:
-            return
-        self._lost[node] = None
-        while len(self._lost) > _DEATHS_KEPT:
-            self._lost.popitem(last=False)
-        self._suspects.pop(NodeId(f"listener {node}"), None)
-        self._suspects.pop(NodeId(f"lease {node}"), None)
-        self._watched.discard(node)
-        self._others.discard(node)
-        await self._scripts.call("leave", [self._keys.nodes, self._keys.lease(node)], node)
+    async def _look(self) -> None:
+        """Find out who listens and whose lease holds, and what follows from it."""
+        nodes = list(self._nodes | self._watched)
+        signs = await self._signs(nodes) if nodes else {}
+        dead = self._vitals.look(signs, asyncio.get_running_loop().time())
+        self._watched = {node for node in self._watched if not self.is_lost(node)}
+        self._others = {
+            node for node, sign in signs.items() if sign.lease == "held" and not self.is_lost(node)
+        }
         assert self._neighbour is not None
-        self._neighbour.on_lost(node)
+        for node in dead:
+            self._nodes.discard(node)
+            self._neighbour.on_lost(node)
+            await self._scripts.call("leave", [self._keys.nodes, self._keys.lease(node)], node, 0)
+
+    async def _signs(self, nodes: list[NodeId]) -> dict[NodeId, Sign]:
+        leases = await self._client.mget([self._keys.lease(node) for node in nodes])
+        listeners = await self._channels.listeners(nodes)
+        return {
+            node: Sign(listeners[node] > 0, _lease(lease)) for node, lease in zip(nodes, leases, strict=True)
+        }
 
     async def _poll_on(self) -> None:
-        await asyncio.sleep(_POLL * (0.75 + 0.5 * self._draw()))
+        await asyncio.sleep(self._pace.poll * (0.75 + 0.5 * self._draw()))
         assert self._neighbour is not None
         self._neighbour.on_poll()
+
+
+def _lease(value: Any) -> Literal["held", "none", "left"]:
+    if value is None:
+        return "none"
+    return "left" if value == b"left" else "held"

@@ -7,10 +7,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
-from redis.exceptions import RedisError
-
-from unbroken.sessions.backends.redis.connection import Client
-from unbroken.sessions.backends.redis.keys import Keys
+from unbroken.sessions.backends.redis.channels import Channels
+from unbroken.sessions.backends.redis.connection import ERRORS
 from unbroken.sessions.ids import NodeId, SessionId
 
 __all__ = ["News"]
@@ -22,9 +20,8 @@ _MOST: Final = 10_000
 class News:
     """What is to be told to whom. One task sends it while there is something, in batches."""
 
-    def __init__(self, client: Client, keys: Keys) -> None:
-        self._client = client
-        self._keys = keys
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
         self._waiting: dict[NodeId, set[SessionId]] = {}
         self._count = 0
         self._task: asyncio.Task[None] | None = None
@@ -45,8 +42,8 @@ class News:
             while self._waiting:
                 waiting, self._waiting, self._count = self._waiting, {}, 0
                 for node, session_ids in waiting.items():
-                    with suppress(RedisError, OSError):  # it finds out by itself
-                        await self._client.publish(self._keys.channel(node), " ".join(session_ids))
+                    with suppress(*ERRORS):  # it finds out by itself
+                        await self._channels.tell(node, " ".join(session_ids))
         finally:
             self._task = None
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import builtins
 import hashlib
 from importlib.resources import files
 from typing import Any, Final, Protocol
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, TimeoutError
 
 __all__ = ["Caller", "Scripts"]
 
@@ -18,6 +20,7 @@ _NAMES: Final = (
     "compact",
     "create",
     "delete",
+    "forget",
     "inspect",
     "leave",
     "read",
@@ -40,10 +43,20 @@ class Caller(Protocol):
 
 
 class Scripts:
-    """Calls scripts by their names."""
+    """Calls scripts by their names: so many at once, the rest one after another.
 
-    def __init__(self, caller: Caller) -> None:
+    Args:
+        caller: The client.
+        at_once: Calls that may be under way. A client's pool refuses more than
+            it has connections, except for a single server's, where it makes them wait.
+        patience: Seconds that a call waits for its turn.
+
+    """
+
+    def __init__(self, caller: Caller, at_once: int, patience: float) -> None:
         self._caller = caller
+        self._places = asyncio.Semaphore(at_once)
+        self._patience = patience
         folder = files("unbroken.sessions.backends.redis") / "scripts"
         self._texts = {name: (folder / f"{name}.lua").read_text("utf-8") for name in _NAMES}
         self._digests = {
@@ -55,10 +68,17 @@ class Scripts:
         """Call the script of that name. A script that isn't there has done nothing, and is sent then.
 
         Raises:
-            RedisError: As the client does.
+            RedisError: As the client does; also where it isn't its turn in time.
 
         """
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._places.acquire()
+        except builtins.TimeoutError:
+            raise TimeoutError("too many calls are waiting") from None
         try:
             return await self._caller.evalsha(self._digests[name], len(keys), *keys, *args)
         except NoScriptError:
             return await self._caller.eval(self._texts[name], len(keys), *keys, *args)
+        finally:
+            self._places.release()

@@ -11,7 +11,7 @@ import asyncio
 import random
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
@@ -25,10 +25,11 @@ from unbroken.sessions.backends.base import (
     Receipt,
     Snapshot,
 )
+from unbroken.sessions.backends.redis.channels import Channels
 from unbroken.sessions.backends.redis.connection import Client, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.news import News
-from unbroken.sessions.backends.redis.scripts import Scripts
+from unbroken.sessions.backends.redis.scripts import Caller, Scripts
 from unbroken.sessions.entries import Body, Deltas, Entry, Submitted, decode_body, encode_body, width
 from unbroken.sessions.errors import (
     Fenced,
@@ -43,6 +44,9 @@ from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
 __all__ = ["RedisStore"]
 
+_WRITES_PATIENCE: Final = 8
+"""By how much longer a write waits for its turn: in a cluster, there may be one for each bucket."""
+
 
 class RedisStore:
     """A :class:`~unbroken.sessions.backends.base.SessionStore` in Redis.
@@ -51,6 +55,8 @@ class RedisStore:
         client: How it is reached. The caller's, to close.
         keys: What things are called there.
         bounds: What a session may take.
+        connections: Calls at once.
+        patience: Seconds that a call waits for its turn.
         is_cluster: Whether only keys of one bucket may be written in one call.
 
     """
@@ -58,12 +64,26 @@ class RedisStore:
     is_shared: Final = True
     """See :attr:`SessionStore.is_shared`."""
 
-    def __init__(self, client: Client, keys: Keys, bounds: Bounds, *, is_cluster: bool = False) -> None:
-        self._scripts = Scripts(client)  # type: ignore[arg-type]  # its methods are of both worlds, says redis-py
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        bounds: Bounds,
+        *,
+        is_cluster: bool = False,
+        connections: int = 16,
+        patience: float = 2.0,
+    ) -> None:
+        # Its methods are of both worlds, says redis-py.
+        caller = cast(Caller, client)
+        # Answers that are being written don't wait behind a storm of sessions that are being read.
+        writers = max(1, connections // 4)
+        self._scripts = Scripts(caller, max(1, connections - writers), patience)
+        self._writes = Scripts(caller, writers, patience * _WRITES_PATIENCE)
         self._keys = keys
         self._bounds = bounds
         self._is_cluster = is_cluster
-        self._news = News(client, keys)
+        self._news = News(Channels(client, keys))
         self._draw = random.Random().getrandbits  # noqa: S311 - a nonce tells branches apart, no more
 
     async def aclose(self) -> None:
@@ -71,8 +91,12 @@ class RedisStore:
         await self._news.aclose()
 
     async def _call(self, name: str, keys: Sequence[str], *args: Any) -> Any:
+        return await self._call_by(self._scripts, name, keys, *args)
+
+    @staticmethod
+    async def _call_by(scripts: Scripts, name: str, keys: Sequence[str], *args: Any) -> Any:
         try:
-            return await self._scripts.call(name, list(keys), *args)
+            return await scripts.call(name, list(keys), *args)
         except Exception as exc:
             error = unavailable(exc)
             if error is None:
@@ -81,18 +105,17 @@ class RedisStore:
 
     async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
         """See :meth:`SessionStore.create`."""
-        meta = self._keys.meta(session_id)
-        if not await self._call("create", [meta], node, incarnation, self._bounds.lifetime):
+        keys = self._keys.session(session_id)
+        if not await self._call("create", keys, session_id, node, incarnation, self._bounds.lifetime):
             raise StoreError(f"session {session_id} exists already")
         return Fence(node, 1, incarnation)
 
     async def acquire(self, session_id: SessionId, node: NodeId, *, seen: Fence | None = None) -> Opened:
         """See :meth:`SessionStore.acquire`."""
-        meta, _, _, snapshot, busy = self._keys.session(session_id)
         before = seen or Fence(NodeId("-"), 0, Incarnation(""))
         found = await self._call(
             "acquire",
-            [meta, snapshot, busy],
+            self._keys.session(session_id),
             session_id,
             node,
             before.node,
@@ -115,7 +138,7 @@ class RedisStore:
     async def follow(self, session_id: SessionId, node: NodeId) -> Opened:
         """See :meth:`SessionStore.follow`."""
         meta, _, _, snapshot, _ = self._keys.session(session_id)
-        found = await self._call("inspect", [meta, snapshot], node)
+        found = await self._call("inspect", [meta, snapshot], node, self._bounds.followers)
         if found is None:
             raise SessionGone(session_id)
         return _opened(found)
@@ -167,9 +190,10 @@ class RedisStore:
         if len(calls) == 1:
             return await self._append(appends)
         results: dict[int, Sequence[Entry] | StoreError] = {}
-        answers = await asyncio.gather(*[self._append([appends[i] for i in call]) for call in calls])
-        for call, answer in zip(calls, answers, strict=True):
-            results.update(zip(call, answer, strict=True))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._append([appends[i] for i in call])) for call in calls]
+        for call, task in zip(calls, tasks, strict=True):
+            results.update(zip(call, task.result(), strict=True))
         return [results[index] for index in range(len(appends))]
 
     def _calls(self, appends: Sequence[Append]) -> Iterable[list[int]]:
@@ -216,7 +240,8 @@ class RedisStore:
                 ]
             )
         try:
-            found = await self._call("append", keys, msgspec.msgpack.encode([self._bounds.lifetime, asked]))
+            packed = msgspec.msgpack.encode([self._bounds.lifetime, asked])
+            found = await self._call_by(self._writes, "append", keys, packed)
         except StoreUnavailable as exc:
             return [exc] * len(appends)
         results = []
@@ -243,17 +268,19 @@ class RedisStore:
         count = min(limit, self._bounds.page_entries)
         found = await self._call("read", [meta, log], after.incarnation, after.seq, after.nonce, count)
         _check(found, session_id)
-        incarnation, owner, token, holder, raw = found
+        incarnation, owner, token, head, holder, raw = found
         entries = [_entry(each) for each in raw]
         if holder and (rest := _rest(_entry(holder), after.seq)) is not None:
             entries.insert(0, rest)
+        if not _is_whole(entries, after.seq, head):  # a server that evicts keys, or has lost some
+            raise LostTail(session_id)
         return Page(entries, Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation))))
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""
         found = await self._call(
             "compact",
-            self._keys.session(session_id)[:4],
+            self._keys.session(session_id),
             *_proof(fence),
             floor,
             snapshot.seq,
@@ -318,18 +345,24 @@ class RedisStore:
 
     async def busy(self, owner: NodeId, limit: int) -> list[tuple[SessionId, Fence]]:
         """See :meth:`SessionStore.busy`."""
+        indexes = self._keys.indexes
         found: list[tuple[SessionId, Fence]] = []
-        for key in self._keys.indexes:
-            if len(found) == limit:
-                break
-            for session_id in await self._call("busy", [key], owner, limit - len(found)):
-                try:
-                    fence = (await self.inspect(SessionId(_text(session_id)))).fence
-                except SessionGone:
-                    continue
-                if fence.node == owner:
-                    found.append((SessionId(_text(session_id)), fence))
-        return found
+        for keys in [[index] for index in indexes] if self._is_cluster else [indexes]:
+            named: list[bytes] = [b""]
+            while named and len(found) < limit:
+                named = await self._call("busy", keys, owner, limit - len(found))
+                known = len(found)
+                for each in named:
+                    session_id = SessionId(each.decode())
+                    try:
+                        found.append((session_id, (await self.inspect(session_id)).fence))
+                    except SessionGone:
+                        meta, _, _, _, busy = self._keys.session(session_id)
+                        await self._call("forget", [meta, busy], session_id)
+                if len(found) - known == len(named):  # else it named some that are no more, instead of others
+                    break
+                del found[known:]
+        return [(session_id, fence) for session_id, fence in found if fence.node == owner]
 
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
         """See :meth:`SessionStore.delete`."""
@@ -386,6 +419,16 @@ def _rest(entry: Entry, after: int) -> Entry | None:
         return None
     rest = msgspec.structs.replace(body, parts=body.parts[known:], ordinal=body.ordinal + known)
     return Entry(after + 1, entry.nonce, rest)
+
+
+def _is_whole(entries: Sequence[Entry], after: int, head: int) -> bool:
+    """Return whether *entries* follow *after* without a gap, and are none only where that is the head."""
+    last = after
+    for entry in entries:
+        if entry.seq != last + 1:
+            return False
+        last = entry.last
+    return last > after or after == head
 
 
 def _size(body: Body) -> int:

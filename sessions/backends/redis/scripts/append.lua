@@ -52,11 +52,13 @@ local function write(meta, log, names, snapshot, busy, a)
       redis.call('HDEL', busy, a[1])
     end
   end
-  if a[10] == 1 then
+  -- Pieces alone come too often to renew what has most of its time left.
+  if a[10] == 1 or redis.call('TTL', meta) * 2 < lifetime then
     redis.call('EXPIRE', meta, lifetime)
     redis.call('EXPIRE', log, lifetime)
     redis.call('EXPIRE', names, lifetime)
     redis.call('EXPIRE', snapshot, lifetime)
+    redis.call('EXPIRE', busy, lifetime)
   end
   return {before, at[8]}
 end

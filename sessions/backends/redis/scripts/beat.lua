@@ -1,9 +1,7 @@
--- Renew a node's lease, and return the nodes there are, each with whether its lease holds.
--- KEYS: nodes  ARGV: the prefix of leases, node, milliseconds, what to say of it
-redis.call('SADD', KEYS[1], ARGV[2])
-redis.call('SET', ARGV[1] .. ARGV[2], ARGV[4], 'PX', ARGV[3])
-local found = {}
-for _, node in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-  found[#found + 1] = {node, redis.call('EXISTS', ARGV[1] .. node)}
-end
-return found
+-- Renew a node's lease, and return the nodes there are.
+-- KEYS: nodes, lease  ARGV: node, milliseconds of the lease, seconds after which the nodes are forgotten,
+--   what to say of the node
+redis.call('SADD', KEYS[1], ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[2])
+return redis.call('SMEMBERS', KEYS[1])

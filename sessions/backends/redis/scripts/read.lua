@@ -1,4 +1,4 @@
--- Return what follows a place in a log, whose the session is, and the entry that holds the place:
+-- Return what follows a place in a log, whose the session is, its head, and the entry that holds the place:
 -- of its numbers, some may follow.
 -- KEYS: meta, log  ARGV: incarnation, place, its nonce, how many entries
 local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'h', 'k', 'f', 'fk')
@@ -10,7 +10,11 @@ if after > tonumber(at[4]) then
   return 'LOST'
 end
 local holder = {}
-if after == tonumber(at[6]) then
+if after == tonumber(at[4]) then
+  if at[5] ~= ARGV[3] then
+    return 'LOST'
+  end
+elseif after == tonumber(at[6]) then
   if at[7] ~= ARGV[3] then
     return 'LOST'
   end
@@ -19,12 +23,10 @@ else
   if #found == 0 or found[1][2][2] ~= ARGV[3] then
     return 'LOST'
   end
-  if after < tonumber(at[4]) then
-    holder = found[1]
-  end
+  holder = found[1]
 end
 local entries = {}
 if after < tonumber(at[4]) then
   entries = redis.call('XRANGE', KEYS[2], string.format('%d-0', after + 1), '+', 'COUNT', ARGV[4])
 end
-return {at[1], at[2], at[3], holder, entries}
+return {at[1], at[2], at[3], tonumber(at[4]), holder, entries}

@@ -23,9 +23,10 @@ for _, entry in ipairs(cmsgpack.unpack(ARGV[9])) do
     redis.call('HSET', KEYS[3], entry[5], string.format('%d:', entry[1]) .. entry[6])
   end
 end
-redis.call('HSET', KEYS[1], 'h', head, 'k', nonce, 'n', last, 'c', math.max(tonumber(at[6]), tonumber(ARGV[7])))
+redis.call('HSET', KEYS[1], 'h', head, 'k', nonce, 'n', last, 'c', math.max(tonumber(at[6]), tonumber(ARGV[7])), 'b', 1)
+-- Busy until its owner says otherwise, with what it writes next.
 redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
-for i = 1, 4 do
+for i = 1, 5 do
   redis.call('EXPIRE', KEYS[i], ARGV[8])
 end
 return {at[8]}

@@ -11,7 +11,7 @@ redis.call('HSET', KEYS[1], 'i', ARGV[5], 'o', ARGV[2], 't', token, 'h', ARGV[6]
   'c', ARGV[6], 'n', ARGV[6], 'f', ARGV[6], 'fk', ARGV[7], 'b', 1, 'w', at[4] or '', 'u', 0)
 redis.call('HSET', KEYS[4], 'q', ARGV[6], 'k', ARGV[7], 'd', ARGV[8])
 redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
-for i = 1, 4 do
+for i = 1, 5 do
   redis.call('EXPIRE', KEYS[i], ARGV[9])
 end
 return {token, at[4] or ''}

@@ -36,7 +36,7 @@ if ARGV[3] ~= '' then
     end
   end
 end
-for i = 1, 4 do
+for i = 1, 5 do
   redis.call('EXPIRE', KEYS[i], ARGV[8])
 end
 return {1, seq, at[3], at[4]}

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from tests.fakes.valkey import Server
-from tests.sessions.backends.store_contract import LIFE, NONE, START, A, StoreContract, asked, mark, words
-from unbroken.sessions.backends.base import Append, Fence, InputKey, SessionStore
+from tests.sessions.backends.store_contract import LIFE, NONE, START, A, B, StoreContract, asked, mark, words
+from unbroken.sessions.backends.base import Append, Fence, InputKey, SessionStore, Snapshot
 from unbroken.sessions.backends.redis.connection import Address, Client, connect
 from unbroken.sessions.backends.redis.keys import BUCKETS, Bounds, Keys
 from unbroken.sessions.backends.redis.store import RedisStore
-from unbroken.sessions.errors import StoreError, StoreUnavailable
-from unbroken.sessions.ids import new_session_id
+from unbroken.sessions.errors import LostTail, StoreError, StoreUnavailable
+from unbroken.sessions.ids import new_node_id, new_session_id
 
 
 class TestRedisStoreOnValkey(StoreContract):
@@ -60,8 +61,7 @@ async def test_everything_of_a_session_expires(store: SessionStore, client: Clie
     keys = [key async for key in client.scan_iter("test:*")]
     assert len(keys) == 4
     for key in keys:
-        is_index = key.endswith(b":busy")
-        assert (await client.ttl(key) > 80_000) is not is_index
+        assert await client.ttl(key) > 80_000
 
 
 async def test_names_of_inputs_are_bounded(client: Client) -> None:
@@ -168,3 +168,113 @@ def test_all_keys_of_a_session_have_its_bucket_s_tag() -> None:
     assert all(f":{{{bucket}}}:" in key for key in keys.session(session_id))
     assert keys.session(session_id)[0] == keys.meta(session_id)
     assert len(set(keys.indexes)) == BUCKETS
+
+
+async def test_whoever_takes_a_session_keeps_all_of_it(store: SessionStore, client: Client) -> None:
+    """Keys that expire one after another would leave a session that looks empty."""
+    session_id = new_session_id()
+    fence = await store.create(session_id, A, LIFE)
+    await store.submit(session_id, LIFE, InputKey("m:1", b"x"), asked())
+    (entries,) = await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
+    assert not isinstance(entries, StoreError)
+    await store.compact(session_id, fence, 1, Snapshot(2, entries[0].nonce, b"state"))
+    keys = Keys("test").session(session_id)
+    for key in keys:
+        await client.expire(key, 60)
+
+    await store.acquire(session_id, B, seen=fence)
+    assert all([await client.ttl(key) > 80_000 for key in keys])
+
+
+async def test_an_answer_that_outlasts_the_lifetime_keeps_its_session(
+    store: SessionStore, client: Client
+) -> None:
+    session_id = new_session_id()
+    fence = await store.create(session_id, A, LIFE)
+    keys = Keys("test").session(session_id)[:2]
+    (entries,) = await store.append([Append(session_id, fence, 0, NONE, 0, [words("a")])])
+    assert not isinstance(entries, StoreError)
+    for key in keys:
+        await client.expire(key, 60)
+
+    await store.append([Append(session_id, fence, 1, entries[-1].nonce, 0, [words("b")])])
+    assert all([await client.ttl(key) > 80_000 for key in keys])
+
+
+@pytest.mark.parametrize("lost", ["all", "first", "last"])
+async def test_entries_that_the_server_has_evicted_are_noticed(
+    store: SessionStore, client: Client, lost: str
+) -> None:
+    session_id = new_session_id()
+    fence = await store.create(session_id, A, LIFE)
+    await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a"), words("x", "y"), mark("b")])])
+    log = Keys("test").session(session_id)[1]
+    match lost:
+        case "all":
+            await client.delete(log)
+        case "first":
+            await client.xdel(log, "1-0")
+        case _:
+            await client.xdel(log, "2-0")
+
+    with pytest.raises(LostTail):
+        await store.read(session_id, START, 9)
+
+
+async def test_what_an_expired_session_left_in_the_index_is_cleared_away(
+    store: SessionStore, client: Client
+) -> None:
+    kept, expired = new_session_id(), [new_session_id() for _ in range(3)]
+    for session_id in (kept, *expired):
+        await store.create(session_id, A, LIFE)
+        await store.submit(session_id, LIFE, None, asked())
+    for session_id in expired:
+        await client.delete(Keys("test").meta(session_id))
+
+    assert await store.busy(A, 1) == [(kept, Fence(A, 1, LIFE))]
+    assert await store.busy(A, 9) == [(kept, Fence(A, 1, LIFE))]
+    left = [await client.hkeys(key) for key in Keys("test").indexes]
+    assert [each for keys in left for each in keys] == [kept.encode()]
+
+
+async def test_who_follows_is_bounded(client: Client) -> None:
+    store = RedisStore(client, Keys("test"), Bounds(followers=3))
+    session_id = new_session_id()
+    await store.create(session_id, A, LIFE)
+    nodes = [new_node_id() for _ in range(5)]
+    for node in (*nodes, nodes[-1]):
+        await store.follow(session_id, node)
+
+    followers = await client.hget(Keys("test").meta(session_id), "w")
+    assert isinstance(followers, bytes)
+    assert followers.decode().split() == nodes[-3:]
+    await store.aclose()
+
+
+async def test_more_calls_than_connections_wait_for_their_turn(valkey: Server) -> None:
+    client = connect(Address(valkey.url, connections=2), name="test")
+    store = RedisStore(client, Keys("test"), Bounds(), connections=2)
+    ids = [new_session_id() for _ in range(200)]
+    await asyncio.gather(*[store.create(each, A, LIFE) for each in ids])
+    results = await asyncio.gather(
+        *[store.append([Append(each, Fence(A, 1, LIFE), 0, NONE, 0, [mark(each)])]) for each in ids]
+    )
+    assert not any(isinstance(result, StoreError) for (result,) in results)
+    await store.aclose()
+    await client.aclose()
+
+
+async def test_a_call_that_is_cancelled_leaves_no_answer_for_another(store: SessionStore) -> None:
+    ids = [new_session_id() for _ in range(20)]
+    for each in ids:
+        await store.create(each, A, LIFE)
+        await store.append([Append(each, Fence(A, 1, LIFE), 0, NONE, 0, [mark(each)])])
+
+    for turns in range(12):
+        task = asyncio.ensure_future(store.read(ids[0], START, 9))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        for each in ids:
+            assert [entry.body for entry in (await store.read(each, START, 9)).entries] == [mark(each)]
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.tls import make_certificate
+from tests.fakes.valkey import Server, free_port, redis_binary
+from tests.sessions.backends.store_contract import LIFE, A
+from unbroken.sessions.backends.redis.connection import Address, AddressError, connect, unavailable
+from unbroken.sessions.backends.redis.keys import Bounds, Keys
+from unbroken.sessions.backends.redis.store import RedisStore
+from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.ids import new_session_id
+
+
+async def create(address: Address) -> None:
+    """Do what needs a connection."""
+    client = connect(address, name="test")
+    store = RedisStore(client, Keys("test"), Bounds())
+    try:
+        await store.create(new_session_id(), A, LIFE)
+    finally:
+        await store.aclose()
+        await client.aclose()
+
+
+async def test_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "valkey.sock"
+    with Server(tmp_path / "data", None, "--unixsocket", str(path)).running():
+        await create(Address(f"unix://{path}?db=0"))
+
+
+async def test_a_user_with_a_password_of_odd_characters(valkey: Server) -> None:
+    valkey.command("ACL", "SETUSER", "ada", "on", ">p/s#?@:w", "~test:*", "&test:*", "+@all")
+    await create(Address(f"redis://ada:p%2Fs%23%3F%40%3Aw@127.0.0.1:{valkey.port}/0"))
+
+    with pytest.raises(StoreUnavailable):
+        await create(Address(f"redis://ada:wrong@127.0.0.1:{valkey.port}/0"))
+
+
+async def test_tls_is_checked_against_the_authority_that_is_named(tmp_path: Path) -> None:
+    made = make_certificate(tmp_path)
+    port = free_port()
+    options = ("--tls-port", str(port), "--tls-auth-clients", "no", "--tls-cert-file", str(made.chain))
+    files = ("--tls-key-file", str(made.key), "--tls-ca-cert-file", str(made.chain))
+    with Server(tmp_path / "data", redis_binary(), *options, *files).running():
+        await create(Address(f"rediss://localhost:{port}/0", ca_file=str(made.chain)))
+        with pytest.raises(StoreUnavailable):
+            await create(Address(f"rediss://localhost:{port}/0"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://ada:se#cret@127.0.0.1:6379/0",
+        "redis://ada:se/cret@127.0.0.1:6379/0",
+        "redis+cluster://ada:se/cret@127.0.0.1:6379",
+        "redis+sentinel://ada:se#cret@127.0.0.1:26379/name",
+        "redis+sentinel://ada:se?cret@127.0.0.1:26379/name",
+    ],
+)
+def test_an_address_that_can_t_be_understood_is_not_quoted(url: str) -> None:
+    with pytest.raises(AddressError) as caught:
+        connect(Address(url), name="test")
+    assert "se" not in str(caught.value).replace("user", "").split()
+    assert "cret" not in str(caught.value)
+    assert "%23" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://host", "begins with redis://"),
+        ("redis+cluster://", "names no host"),
+        ("redis+sentinel://host:26379", "name of the service"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_said(url: str, told: str) -> None:
+    with pytest.raises(AddressError, match=told):
+        connect(Address(url), name="test")
+
+
+def test_a_mistake_of_ours_is_not_taken_for_an_outage() -> None:
+    from redis.exceptions import RedisClusterException, ResponseError
+
+    assert unavailable(ResponseError("WRONGTYPE Operation against a key")) is None
+    assert unavailable(TypeError("x")) is None
+    assert unavailable(ResponseError("NOREPLICAS Not enough good replicas")) is not None
+    assert unavailable(RedisClusterException("Redis Cluster cannot be connected")) is not None

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.fakes.valkey import Server
+from tests.sessions.backends.cluster_contract import ClusterContract, House
+from tests.sessions.backends.store_contract import LIFE, asked
+from unbroken.sessions.backends.base import SessionStore
+from unbroken.sessions.backends.cluster import Cluster
+from unbroken.sessions.backends.redis.connection import Address, Client, connect
+from unbroken.sessions.backends.redis.keys import Bounds, Keys
+from unbroken.sessions.backends.redis.membership import Pace, RedisMembership
+from unbroken.sessions.backends.redis.store import RedisStore
+from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.ids import new_node_id, new_session_id
+
+PACE = Pace(beat=0.2, lease=1.2, look=0.05, missing=0.1, poll=0.1, settling=0.6)
+"""As it is, only faster. A lease is long enough for a busy machine."""
+
+
+class RedisStreet:
+    """Nodes over one Redis, each with connections of its own."""
+
+    def __init__(self, address: Address, pace: Pace = PACE) -> None:
+        self._address = address
+        self._pace = pace
+        self._clients: list[Client] = []
+        self._clusters: dict[RedisMembership, Client] = {}
+        client = self._client()
+        is_cluster = address.kind == "cluster"
+        self.redis = RedisStore(client, Keys("test"), Bounds(), is_cluster=is_cluster)
+        self.store: SessionStore = self.redis
+
+    def _client(self) -> Client:
+        client = connect(self._address, name="test")
+        self._clients.append(client)
+        return client
+
+    def cluster(self) -> RedisMembership:
+        client = self._client()
+        cluster = RedisMembership(client, Keys("test"), self._pace)
+        self._clusters[cluster] = client
+        return cluster
+
+    async def kill(self, cluster: Cluster) -> None:
+        """End its tasks and its connections, with no word to anybody."""
+        assert isinstance(cluster, RedisMembership)
+        tasks, cluster._tasks = cluster._tasks, []
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._clusters[cluster].aclose()
+
+    async def freeze(self, cluster: RedisMembership) -> None:
+        """Have it renew nothing any more, while its connections stay."""
+        listens, *others = cluster._tasks
+        cluster._tasks = [listens]
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
+
+    async def aclose(self) -> None:
+        for cluster in self._clusters:
+            await cluster.leave()
+        await self.redis.aclose()
+        for client in self._clients:
+            await client.aclose()
+
+
+class TestMembershipOnValkey(ClusterContract):
+    @pytest_asyncio.fixture
+    async def street(self, valkey: Server) -> AsyncIterator[RedisStreet]:
+        valkey.command("FLUSHALL")
+        street = RedisStreet(Address(valkey.url))
+        yield street
+        await street.aclose()
+
+
+class TestMembershipOnRedis7(ClusterContract):
+    @pytest_asyncio.fixture
+    async def street(self, redis7: Server) -> AsyncIterator[RedisStreet]:
+        redis7.command("FLUSHALL")
+        street = RedisStreet(Address(redis7.url))
+        yield street
+        await street.aclose()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of its own: these tests kill it."""
+    with Server(
+        tmp_path / "data", None, "--appendonly", "yes", "--appendfsync", "always"
+    ).running() as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def street(server: Server) -> AsyncIterator[RedisStreet]:
+    street = RedisStreet(Address(server.url, timeout=0.5))
+    yield street
+    await street.aclose()
+
+
+async def test_nobody_joins_what_can_t_be_reached(street: RedisStreet, server: Server) -> None:
+    server.kill()
+    with pytest.raises(StoreUnavailable):
+        await House(street).join()
+    server.start()
+
+
+async def test_a_frozen_node_is_found_dead_by_its_lease(street: RedisStreet) -> None:
+    a, b = [await House(street).join() for _ in range(2)]
+    assert isinstance(a.cluster, RedisMembership)
+    await street.freeze(a.cluster)
+
+    await b.listener.until(lambda: b.listener.lost == [a.node])
+
+
+async def test_a_node_that_never_joined_is_found_dead_when_it_matters(street: RedisStreet) -> None:
+    """As one whose Redis was restarted empty, or that died when nobody else was there."""
+    a = await House(street).join()
+    ghost = new_node_id()
+    assert not a.cluster.is_lost(ghost)
+    await a.cluster.watch(ghost)
+
+    await a.listener.until(lambda: a.listener.lost == [ghost])
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+async def test_a_restart_of_redis_is_a_gap_and_nobody_s_death(
+    street: RedisStreet, server: Server, is_empty: bool
+) -> None:
+    a, b = [await House(street).join() for _ in range(2)]
+    server.kill()
+    if is_empty:
+        server.forget()
+    await a.listener.until(lambda polls=a.listener.polls: a.listener.polls > polls + 3)  # type: ignore[misc]
+    server.start()
+    for house in (a, b):
+        await house.listener.until(lambda house=house: house.listener.gaps > 0)  # type: ignore[misc]
+
+    session_id = new_session_id()  # what is told is heard again
+    await street.store.create(session_id, a.node, LIFE)
+    await street.store.follow(session_id, b.node)
+    await street.store.submit(session_id, LIFE, None, asked())
+    for house in (a, b):
+        await house.listener.until(lambda house=house: session_id in house.listener.news)  # type: ignore[misc]
+        looked = house.listener.polls
+        await house.listener.until(lambda house=house, looked=looked: house.listener.polls > looked + 3)  # type: ignore[misc]
+        assert house.listener.lost == []
+        await house.listener.until(lambda house=house: house.cluster.has_others)  # type: ignore[misc]
+
+
+async def test_a_subscription_that_is_cut_is_made_again(street: RedisStreet, server: Server) -> None:
+    a = await House(street).join()
+    server.command("CLIENT", "KILL", "TYPE", "pubsub")
+    await a.listener.until(lambda: a.listener.gaps == 1)
+
+    session_id = new_session_id()
+    await a.cluster.wish(a.node, session_id)
+    await a.listener.until(lambda: a.listener.wishes == [(session_id, a.node)])
+
+
+async def test_a_pause_of_redis_is_nobody_s_death(street: RedisStreet, server: Server) -> None:
+    """`CLIENT PAUSE` for longer than a lease: afterwards all have to renew theirs first."""
+    a, b = [await House(street).join() for _ in range(2)]
+    server.command("CLIENT", "PAUSE", "1500", "ALL")
+    server.command("PING")  # returns when it is over
+
+    for house in (a, b):
+        looked = house.listener.polls
+        await house.listener.until(lambda house=house, looked=looked: house.listener.polls > looked + 5)  # type: ignore[misc]
+        assert house.listener.lost == []
+
+
+async def test_a_node_that_comes_back_is_lost_no_more(street: RedisStreet) -> None:
+    """It was cut off, not dead: its writes are fenced, and it may own other sessions."""
+    a, b = [await House(street).join() for _ in range(2)]
+    assert isinstance(a.cluster, RedisMembership)
+    await street.freeze(a.cluster)
+    await b.listener.until(lambda: b.listener.lost == [a.node])
+
+    await a.cluster._beat()
+    for _ in range(100):
+        if not b.cluster.is_lost(a.node):
+            break
+        looked = b.listener.polls
+        await b.listener.until(lambda looked=looked: b.listener.polls > looked)  # type: ignore[misc]
+        await a.cluster._beat()
+    assert not b.cluster.is_lost(a.node)
+    assert b.listener.lost == [a.node]
