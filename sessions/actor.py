@@ -431,7 +431,7 @@ class Actor(Replica):
     def _may_go_on_alone(self) -> bool:
         """Whether the store has been out of reach for long enough, and all that it holds is known here.
 
-        Who has taken a session and not read its log to the end doesn't know what the owner of before has said.
+        Who has taken a session and not read its log yet doesn't know what the owner of before has said.
         """
         return self.is_owner and not self._is_taking and self._outage.is_over_patience
 

@@ -114,7 +114,7 @@ async def test_who_has_taken_a_session_and_not_read_it_waits_for_the_store(seed:
             client.read()
         town.notice(one)
         actor = actor_on(two, client)
-        while not actor.is_owner:
+        while not actor.is_owner:  # noqa: ASYNC110 - a few turns of the loop, no time
             await asyncio.sleep(0)
         await begin_outage(two)
         await tab.say("is anybody there?")
