@@ -36,8 +36,8 @@ def plant(name: str) -> None:
     """Have this process' scripts make the mistake of that *name*."""
     original = Scripts.__init__
 
-    def changed(self: Scripts, caller: Any) -> None:
-        original(self, caller)
+    def changed(self: Scripts, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
         for script, changes in _MISTAKES[name].items():
             text = self._texts[script]
             for before, after in changes:
