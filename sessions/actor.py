@@ -187,7 +187,7 @@ class Actor(Replica):
             except StoreUnavailable:
                 self._outage.note_failure()
                 self._is_behind = True  # it may have been written all the same
-                if not (self.is_owner and self._outage.is_over_patience):
+                if not self._may_go_on_alone:
                     raise
             except SessionGone:
                 if not (self.is_owner and self._store.is_shared):
@@ -413,7 +413,7 @@ class Actor(Replica):
         """Ask the store again after a while, first for what it holds: it can't be reached now."""
         self._is_behind = True
         self._outage.note_failure()
-        if self.is_owner and self.is_opened and self._ring is None and self._outage.is_over_patience:
+        if self.is_opened and self._ring is None and self._may_go_on_alone:
             self._go_on_alone()
         elif self._ring is None and self.feed.ended is None:
             self._retry.later()
@@ -427,8 +427,19 @@ class Actor(Replica):
         """Whether all that is here is in the store, as far as that is known."""
         return self._ring is None
 
+    @property
+    def _may_go_on_alone(self) -> bool:
+        """Whether the store has been out of reach for long enough, and all that it holds is known here.
+
+        Who has taken a session and not read its log yet doesn't know what the owner of before has said.
+        """
+        return self.is_owner and not self._is_taking and self._outage.is_over_patience
+
     def _go_on_alone(self) -> None:
         """Write without the store until it takes that: it is out of reach, or has lost something."""
+        if self._is_taking:  # what is here is all that is left of the log: what runs in it is another's
+            self._is_taking = False
+            self._runs.adopt(self.session.running_ids)
         if self._ring is None:
             self._ring = Ring(self.position, self._limits.alone_bytes)
             self._retry.stop()

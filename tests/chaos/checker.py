@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tests.chaos.history import Frame, History, Segment
-from tests.chaos.words import answer_to
+from tests.chaos.words import answer_to, key_of
 from unbroken.server.protocols.cursor import parse_cursor
 
 __all__ = ["Violation", "acknowledged", "check_generations", "check_history", "turn_of"]
@@ -95,7 +95,7 @@ class _Reader:
         self._responses: dict[str, _Shown] = {}
         self._place: tuple[int, int] | None = None
         self._incarnation: str | None = None
-        self._asked: dict[str, str] = {}  # what each of the client's items says
+        self._asked: dict[str, str] = {}  # what the client's items say, by their turns
 
     def read(self, segment: Segment) -> None:
         for frame in segment.frames:
@@ -139,14 +139,19 @@ class _Reader:
         self._place = place if self._place is None else max(place, self._place)
 
     def _item(self, frame: Frame) -> None:
-        """Check an item as it stands, also where nothing of how it came to be was shown."""
+        """Check an item as it stands, also where nothing of how it came to be was shown.
+
+        Which turn it answers, its words say: it need not be the one before, if that was asked again.
+        """
         item = frame["item"]
         text = "".join(part.get("text", "") for part in item.get("content", ()))
         if item["role"] == "user":
-            self._asked[item["id"]] = text
-        elif (turn := self._asked.get(frame.get("previous_item_id") or "")) is not None:
+            self._asked[key_of(text)] = text
+        elif text:
+            turn = self._asked.get(text.partition(".")[0])
             status = "completed" if item["status"] == "completed" else "incomplete"
-            self.found += check_words(self._where, turn, status, text)
+            if turn is not None:  # else what was asked came before all that the tab was shown
+                self.found += check_words(self._where, turn, status, text)
 
     def _created(self, response: Frame) -> None:
         response_id, turn = response["id"], turn_of(response)

@@ -36,8 +36,8 @@ def plant(name: str) -> None:
     """Have this process' scripts make the mistake of that *name*."""
     original = Scripts.__init__
 
-    def changed(self: Scripts, *args: Any) -> None:
-        original(self, *args)
+    def changed(self: Scripts, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
         for script, changes in _MISTAKES[name].items():
             text = self._texts[script]
             for before, after in changes:
@@ -47,7 +47,7 @@ def plant(name: str) -> None:
             self._texts[script] = text
             self._digests[script] = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
-    Scripts.__init__ = changed  # type: ignore[assignment, method-assign]
+    Scripts.__init__ = changed  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

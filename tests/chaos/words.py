@@ -44,8 +44,7 @@ def answer_to(asked: str) -> str:
 
 async def answer(turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
     """Answer, as an agent of a node's, having noted that it was asked to."""
-    message = turn.items[-1]
-    asked = "".join(getattr(part, "text", "") for part in getattr(message, "content", ()))
+    asked = turn.metadata["turn"]
     note(turn.response_id, key_of(asked))
     for word in words_of(asked):
         await asyncio.sleep(pause_of(asked))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.sessions.conversation import Client, World, limits_of, settle
@@ -95,6 +97,34 @@ async def test_a_session_whose_beginning_was_not_answered_begins_once(seed: int)
 
 
 # Longer than writes wait.
+
+
+async def test_who_has_taken_a_session_and_not_read_it_waits_for_the_store(seed: int) -> None:
+    """It can't know what the owner of before has said, or that it has ended: nothing is begun again."""
+    async with open_town(seed=seed) as town:
+        one, two = town.worlds
+        client = await one.client()
+        await client.ask()
+        tab = await tab_on(two, client)
+        one.responder.last.say("a")
+        one.responder.last.end()
+        town.is_silent = True
+        while client.statuses() != ["completed"]:
+            await settle()
+            client.read()
+        town.notice(one)
+        actor = actor_on(two, client)
+        while not actor.is_owner:  # noqa: ASYNC110 - a few turns of the loop, no time
+            await asyncio.sleep(0)
+        await begin_outage(two)
+        await tab.say("is anybody there?")
+        assert two.responder.turns == []
+
+        await town.store_is_back()
+        tab.read()
+        assert two.responder.turns == []
+        assert (tab.text(), tab.statuses()) == ("a", ["completed"])
+        assert stored_text(town, client) == "a"
 
 
 async def test_an_owner_goes_on_without_the_store_and_saves_it_later(seed: int) -> None:
