@@ -34,6 +34,7 @@ const log = new Log({
     message.focus();
     conversation.withdraw(id);
   },
+  takeBack: (id) => conversation.takeBack(id),
   copy,
   decide(request, approve) {
     message.focus(); // the buttons are about to go
@@ -52,7 +53,8 @@ const conversation = new Conversation({
   view: {
     clear: () => log.clear(),
     divide: () => log.divide(),
-    message: (id, text, delivery, previous, files) => log.message(id, text, delivery, previous, files),
+    message: (...change) => log.message(...change),
+    giveBack,
     begin: (id) => log.begin(id),
     place: (id, item, previous) => log.place(id, item, previous),
     call: (id, call, options) => log.call(id, call, options),
@@ -92,6 +94,17 @@ function say() {
   if (refusal !== null) return;
   message.value = "";
   fit();
+}
+
+/** @param {import("./outbox.js").Entry} entry @returns {boolean} */
+function giveBack({ text, files = [] }) {
+  // What has been written or attached meanwhile isn't to be mixed with it.
+  if (message.value !== "" || attachments.size > 0) return false;
+  message.value = text;
+  attachments.restore(files);
+  fit();
+  message.focus();
+  return true;
 }
 
 function fit() {

@@ -9,14 +9,22 @@
  * the next when the last is answered, so that each answer is to one message.
  */
 
+import { Backoff } from "./backoff.js";
 import { Calls, isCall } from "./calls.js";
 import { Outbox } from "./outbox.js";
 import { LOST, outcomeOf, outcomeOfItem } from "./outcome.js";
+import { isRemembered, passingWords } from "./refusal.js";
 import { RealtimeClient, randomId } from "./realtime.js";
 
 /** @typedef {import("./outbox.js").Entry} Entry */
 
-/** @typedef {"queued" | "sending" | "sent" | "refused"} Delivery */
+/** @typedef {import("./refusal.js").ServerError} ServerError */
+
+/**
+ * waiting: the server refused it, or an answer to it, for the moment; it is sent again.
+ *
+ * @typedef {"queued" | "sending" | "waiting" | "sent" | "refused"} Delivery
+ */
 
 /**
  * What shows a conversation.
@@ -25,9 +33,11 @@ import { RealtimeClient, randomId } from "./realtime.js";
  * @property {() => void} clear Discard what is shown of the current session, but not what waits.
  * @property {() => void} divide The session has ended: what comes now belongs to another one.
  * @property {(id: string, text: string, delivery: Delivery, previous?: string,
- *   files?: import("./attachments.js").Attached[]) => void} message
+ *   files?: import("./attachments.js").Attached[], why?: string) => void} message
  *   Show a user's message, or a change of it. Once sent, it stands behind the item *previous*.
- *   Its files may be left out when they were shown before.
+ *   Its files may be left out when they were shown before. *why* it waits.
+ * @property {(entry: Entry) => boolean} giveBack Let the user have what was refused for good, to change it.
+ *   Whether that was possible: else it stays shown as refused.
  * @property {(id: string) => void} begin A response has begun.
  * @property {(id: string, item: string, previous?: string) => void} place The output of response *id* is
  *   now *item*, behind *previous*. An item that was whole from the start is its own response.
@@ -49,11 +59,11 @@ import { RealtimeClient, randomId } from "./realtime.js";
 const MAX_WAITING = 20;
 /** The server's default bound on a frame is 64 KiB. */
 const MAX_BYTES = 60_000;
-/** Refusals that are no verdict on the message: it is worth sending again, a little later. */
-const PASSING = new Set(["input_queue_full", "server_full", "server_draining", "response_queue_full"]);
 const ACTIVE = "conversation_already_has_active_response";
 const ANSWERED = "approval_answered";
-const PATIENCE = 3_000;
+/** Milliseconds before what was refused is sent again. */
+const PATIENCE_MIN = 2_000;
+const PATIENCE_MAX = 30_000;
 /** @type {{id: string, text: string, files: import("./attachments.js").Attached[]}} */
 const NOTHING = { id: "", text: "", files: [] };
 
@@ -89,6 +99,11 @@ export class Conversation {
   #outbox;
   /** @type {Entry | null} What was sent on this connection and isn't settled. */
   #flying = null;
+  #backoff = new Backoff(PATIENCE_MIN, PATIENCE_MAX);
+  /** @type {ReturnType<typeof setTimeout> | null} Until the first entry is sent again. */
+  #pause = null;
+  /** @type {Entry[]} What was refused for good and couldn't be given back yet. */
+  #rejected = [];
   /** Whether everything that happened before this connection has been seen. */
   #isCaughtUp = false;
   /** @type {Map<string, Set<string>>} Responses in progress, each with the items that are its output so far. */
@@ -145,6 +160,7 @@ export class Conversation {
   /** Stop the answer, also one that hasn't begun. Without a connection: as soon as there is one. */
   stop() {
     if (!this.#isBusy) return;
+    if (this.#pause !== null && this.#running.size === 0) return this.#giveUp();
     this.#wantsStop = true;
     this.#hasSentStop = false;
     this.#advance();
@@ -159,12 +175,23 @@ export class Conversation {
     this.#advance();
   }
 
+  /** @param {string} id Have a message that was refused back, to change it. */
+  takeBack(id) {
+    const entry = this.#rejected.find((each) => each.id === id);
+    if (entry === undefined) return;
+    if (!this.#view.giveBack(entry)) return this.#view.notice("Send or remove first what you have begun to write.");
+    this.#rejected = this.#rejected.filter((each) => each !== entry);
+    this.#view.remove(id);
+  }
+
   /** Begin another conversation. */
   restart() {
     if (this.#isBusy) this.client.send({ type: "response.cancel" });
     for (const entry of this.#outbox) this.#view.remove(entry.id);
     this.#outbox.clear();
+    this.#rejected = [];
     this.#asked = NOTHING;
+    this.#endPause();
     this.#reset();
     this.#view.clear();
     this.client.begin();
@@ -202,10 +229,12 @@ export class Conversation {
     for (const entry of this.#outbox) if (entry.approval) this.#outbox.remove(entry);
     for (const entry of this.#outbox) if (entry.accepted) this.#view.remove(entry.id);
     if (hadInput) this.#view.divide();
+    this.#endPause();
     this.#reset();
     for (const entry of this.#outbox) {
       // Nobody has it, or will answer it: it goes to the new session, as if it hadn't been sent.
       entry.accepted = entry.sent = false;
+      delete entry.late;
       entry.drop = [];
       this.#show(entry);
     }
@@ -215,8 +244,7 @@ export class Conversation {
   #tooLarge() {
     const entry = this.#flying;
     if (entry === null) return;
-    this.#outbox.remove(entry);
-    this.#showRefused(entry);
+    this.#reject(entry);
     this.#view.notice("The server takes no message of this length.");
   }
 
@@ -297,6 +325,7 @@ export class Conversation {
     if (entry === undefined) return;
     entry.accepted = true;
     this.#outbox.save();
+    if (entry.late) this.#show(entry);
   }
 
   /**
@@ -340,7 +369,11 @@ export class Conversation {
     const entry =
       this.#outbox.find((each) => each.request === request) ??
       this.#outbox.find(({ accepted, approval }) => isTaken && accepted && this.#isKnown(approval));
-    if (entry !== undefined) this.#outbox.remove(entry);
+    if (entry !== undefined) {
+      this.#outbox.remove(entry);
+      this.#backoff.reset();
+      if (entry.late && !entry.approval) this.#view.message(entry.id, entry.text, "sent");
+    }
     if (entry === this.#flying) this.#flying = null;
     if (this.#void.delete(request)) this.client.send({ type: "response.cancel", response_id: response.id });
   }
@@ -350,15 +383,16 @@ export class Conversation {
     return approval !== undefined && this.#calls.get(approval.request)?.state !== "asked";
   }
 
-  /** @param {{code: string, message: string, event_id?: string}} error */
+  /** @param {ServerError} error */
   #failed(error) {
     const name = error.event_id;
-    if (name === undefined) return this.#view.notice(error.message);
+    if (name === undefined) return this.#failedNameless(error);
     // After a reload, old refusals are told again, and a duplicated tab is told of its twin's:
     // those of events that this page doesn't wait for are no news.
     const [request, part] = name.split(".");
     const entry = this.#outbox.find((each) => each.request === request);
     if (entry !== undefined) return this.#refused(entry, part, error);
+    if (part === "response") this.#void.delete(request);
     if (!this.#expected.delete(name)) return;
     if (part === "question") return this.#caughtUp();
     // A stop that came too late is none. But one that found nothing to stop means that
@@ -368,8 +402,17 @@ export class Conversation {
     this.#advance();
   }
 
-  /** @param {Entry} entry @param {string} part @param {{code: string, message: string}} error */
+  /** @param {ServerError} error Of an event that it doesn't name: one that was dropped without having been read. */
+  #failedNameless(error) {
+    const words = passingWords(error);
+    if (words === null) return this.#view.notice(error.message);
+    if (this.#flying !== null && this.#running.size === 0) this.#postpone(this.#flying, "item", error, words);
+    this.#advance();
+  }
+
+  /** @param {Entry} entry @param {string} part @param {ServerError} error */
   #refused(entry, part, error) {
+    const words = passingWords(error);
     if (part === "drop") return; // it is gone already
     if (part === "item" && error.code === "item_id_taken") {
       // By us: nobody else could know the id.
@@ -380,19 +423,57 @@ export class Conversation {
       entry.request = randomId(12);
       this.#outbox.save();
       if (this.#running.size > 0) this.#flying = null;
-      else this.#sendLater();
-    } else if (PASSING.has(error.code)) {
-      this.#view.notice(error.message);
-      this.#sendLater();
+      else this.#sendLater(error);
+    } else if (words !== null) {
+      this.#postpone(entry, part, error, words);
     } else {
-      this.#outbox.remove(entry);
       if (part === "item") {
         if (!entry.approval) this.#void.add(entry.request); // it is on its way already
-        this.#showRefused(entry);
+        this.#reject(entry);
+      } else {
+        this.#outbox.remove(entry);
       }
       if (error.code !== ANSWERED) this.#view.notice(error.message); // the line says so
     }
     this.#advance();
+  }
+
+  /**
+   * Send what was refused for the moment again, later.
+   *
+   * @param {Entry} entry @param {string} part @param {ServerError} error @param {string} words
+   */
+  #postpone(entry, part, error, words) {
+    const isWhole = part === "item" && !entry.accepted;
+    // The answer that was asked for with it would be to what was said before.
+    if (isWhole && !entry.approval) this.#void.add(entry.request);
+    if (isWhole || isRemembered(error)) entry.request = randomId(12);
+    entry.late = words;
+    this.#outbox.save();
+    this.#show(entry);
+    this.#sendLater(error);
+  }
+
+  /** Take back what waits to be sent again: it is known not to be answered. */
+  #giveUp() {
+    const entry = this.#outbox.first;
+    this.#endPause();
+    if (entry === undefined) return;
+    if (entry.accepted) {
+      this.#outbox.remove(entry);
+      if (!entry.approval) this.#view.message(entry.id, entry.text, "sent");
+    } else {
+      this.#reject(entry);
+    }
+    this.#advance();
+  }
+
+  /** @param {Entry} entry The server hasn't got it, and is never to. */
+  #reject(entry) {
+    this.#outbox.remove(entry);
+    if (!entry.approval && this.#view.giveBack(entry)) return this.#view.remove(entry.id);
+    if (!entry.approval) this.#rejected = [...this.#rejected, entry].slice(-MAX_WAITING);
+    this.#showRefused(entry);
   }
 
   #caughtUp() {
@@ -418,17 +499,25 @@ export class Conversation {
   #advance() {
     const first = this.#outbox.first;
     if (this.client.isConnected && this.#isCaughtUp) {
-      if (first !== undefined && this.#running.size === 0 && first !== this.#flying) this.#transmit(first);
+      if (first !== undefined && this.#running.size === 0 && first !== this.#flying && this.#pause === null)
+        this.#transmit(first);
       if (this.#wantsStop && this.#isBusy && !this.#hasSentStop) this.#sendStop();
     }
     this.#refresh();
   }
 
-  #sendLater() {
-    setTimeout(() => {
-      this.#flying = null;
+  /** @param {ServerError} error */
+  #sendLater(error) {
+    if (this.#pause !== null) return;
+    this.#pause = setTimeout(() => {
+      this.#endPause();
       this.#advance();
-    }, PATIENCE);
+    }, this.#backoff.next(error));
+  }
+
+  #endPause() {
+    if (this.#pause !== null) clearTimeout(this.#pause);
+    this.#pause = this.#flying = null;
   }
 
   /** @param {Entry} entry */
@@ -489,7 +578,8 @@ export class Conversation {
       if (call !== undefined) this.#showDecision(entry, call);
       return;
     }
-    this.#view.message(entry.id, entry.text, entry.sent ? "sending" : "queued", undefined, entry.files ?? []);
+    const delivery = entry.late ? "waiting" : entry.sent ? "sending" : "queued";
+    this.#view.message(entry.id, entry.text, delivery, undefined, entry.files ?? [], entry.late);
   }
 
   /**
@@ -497,9 +587,9 @@ export class Conversation {
    * @param {import("./calls.js").Call} call
    * @param {{response?: string, previous?: string}} [options]
    */
-  #showDecision({ approval, sent }, call, options) {
+  #showDecision({ approval, sent, late }, call, options) {
     if (approval === undefined) return;
-    const delivery = sent ? "Sending" : "Waits to be sent";
+    const delivery = late ? late : sent ? "Sending" : "Waits to be sent";
     this.#view.call(
       approval.request,
       { ...call, state: approval.approve ? "allowed" : "refused" },

@@ -30,6 +30,7 @@ import { button, element, make } from "./elements.js";
  * @typedef {object} Actions
  * @property {() => void} retry
  * @property {(id: string) => void} withdraw
+ * @property {(id: string) => void} takeBack What was refused, to change it.
  * @property {(text: string) => Promise<boolean>} copy
  * @property {(request: string, approve: boolean) => void} decide On a call that waits for approval.
  * @property {(file: import("./attachments.js").Attached, place: HTMLElement) => void} picture Show an image there.
@@ -110,15 +111,17 @@ export class Log {
    * @param {import("./conversation.js").Delivery} delivery
    * @param {string} [previous]
    * @param {import("./attachments.js").Attached[]} [files] Left out: they are shown already.
+   * @param {string} [why] It waits.
    */
-  message(id, text, delivery, previous, files) {
+  message(id, text, delivery, previous, files, why = "") {
     const isNew = !this.#shown.has(id);
     const message = this.#shown.get(id) ?? this.#add(id, "user", "You");
     message.node.dataset.status = delivery;
     if (message.text !== text) this.#write(message, text);
     if (files !== undefined) this.#attach(message, files);
-    message.tools.replaceChildren(...this.#marks(id, delivery));
+    message.tools.replaceChildren(...this.#marks(id, delivery, why));
     if (delivery === "sent") this.#put(message, previous);
+    else if (delivery === "waiting" && message.node.parentElement !== null) this.#announce(why);
     else if (message.node.parentElement !== this.#pending) this.#pending.append(message.node);
     if (isNew) this.#noRetry();
     if (isNew && delivery !== "sent") this.toEnd();
@@ -330,15 +333,17 @@ export class Log {
     }
   }
 
-  /** @param {string} id @param {import("./conversation.js").Delivery} delivery @returns {Node[]} */
-  #marks(id, delivery) {
+  /** @param {string} id @param {import("./conversation.js").Delivery} delivery @param {string} why @returns {Node[]} */
+  #marks(id, delivery, why) {
     switch (delivery) {
       case "queued":
         return [make("span", "mark", "Waits to be sent"), button("Remove", () => this.#actions.withdraw(id))];
       case "sending":
         return [make("span", "mark late", "Sending")];
+      case "waiting":
+        return [make("span", "mark", why)];
       case "refused":
-        return [make("span", "outcome", "Not sent")];
+        return [make("span", "outcome", "Not sent"), button("Edit", () => this.#actions.takeBack(id))];
       default:
         return [];
     }

@@ -5,6 +5,8 @@
  * conversation is: whoever holds it is given the server's events, in order and each once.
  */
 
+import { Backoff } from "./backoff.js";
+
 /**
  * How the connection stands.
  *
@@ -86,11 +88,11 @@ export class RealtimeClient {
   /** @type {WebSocket | null} The only socket that is listened to. */
   #socket = null;
   #isReady = false;
-  #failures = 0;
+  #backoff = new Backoff(BACKOFF_MIN, BACKOFF_MAX);
   #readySince = 0;
   #heard = 0;
   #probed = 0;
-  /** @type {{code: string, message: string} | null} The last error, should the connection end now. */
+  /** @type {import("./refusal.js").ServerError | null} The last error, should the connection end now. */
   #error = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} Until the next attempt, or for this one to succeed. */
   #timer;
@@ -136,14 +138,14 @@ export class RealtimeClient {
   /** Leave the session to itself, and begin another. */
   begin() {
     this.#forget();
-    this.#failures = 0;
+    this.#backoff.reset();
     this.connect();
   }
 
   /** @param {string} key Present this one from now on. */
   useKey(key) {
     this.#key = key;
-    this.#failures = 0;
+    this.#backoff.reset();
     this.connect();
   }
 
@@ -192,7 +194,7 @@ export class RealtimeClient {
     this.#on.session(event.session, continuity);
   }
 
-  /** @param {{code: string, message: string}} error */
+  /** @param {import("./refusal.js").ServerError} error */
   #refused(error) {
     this.#error = error;
     if (error.code !== "session_not_found") return;
@@ -213,10 +215,8 @@ export class RealtimeClient {
       this.#stop(error?.code ?? `close_${code}`, error?.message ?? `The server closed the connection (${code}).`);
       return;
     }
-    if (wasReady && Date.now() - this.#readySince > STABLE_AFTER) this.#failures = 0;
-    // Full jitter: after a restart, pages shouldn't all come back in the same moment.
-    const delay = Math.random() * Math.min(BACKOFF_MAX, BACKOFF_MIN * 2 ** this.#failures);
-    this.#failures += 1;
+    if (wasReady && Date.now() - this.#readySince > STABLE_AFTER) this.#backoff.reset();
+    const delay = this.#backoff.next(error);
     this.#timer = setTimeout(() => this.connect(), delay);
     this.#on.state({ phase: "waiting", until: Date.now() + delay, reason: error?.message ?? "" });
   }

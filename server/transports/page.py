@@ -20,6 +20,7 @@ _FILES: Final = {
         f"/page/{name}.js": (f"{name}.js", _SCRIPT)
         for name in (
             "attachments",
+            "backoff",
             "callline",
             "calls",
             "chat",
@@ -29,6 +30,7 @@ _FILES: Final = {
             "outbox",
             "outcome",
             "realtime",
+            "refusal",
         )
     },
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
