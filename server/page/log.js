@@ -2,11 +2,12 @@
  * Shows a conversation: messages in their order, answers as they grow.
  *
  * Text is only ever set as text, never as markup. What a token costs doesn't depend on how
- * much is shown: tokens are collected, and added to the end of their answer once per frame.
+ * much is shown: tokens are collected, and the end of their answer is brought up to date once per frame.
  */
 
 import { CallLine } from "./callline.js";
 import { button, element, make } from "./elements.js";
+import { Markdown } from "./markdown.js";
 
 /**
  * @typedef {object} Shown A message, a part of an answer, or a call.
@@ -14,8 +15,7 @@ import { button, element, make } from "./elements.js";
  * @property {HTMLElement} body
  * @property {HTMLElement} tools Below the text: what became of it, and what can be done.
  * @property {string} text All of it, also what the next frame will show.
- * @property {string} waiting What the next frame will add.
- * @property {Text | null} tail Where it is added.
+ * @property {Markdown | null} markdown What shows an answer's text.
  * @property {string | null} item What it shows; null: an answer that hasn't said anything yet.
  * @property {CallLine | null} line Of a call.
  */
@@ -36,8 +36,6 @@ import { button, element, make } from "./elements.js";
  * @property {(file: import("./attachments.js").Attached, place: HTMLElement) => void} picture Show an image there.
  */
 
-/** Characters after which a new line begins another block: the browser then lays out only the last one again. */
-const BLOCK = 2_000;
 /** Pixels from the end that still count as being there. */
 const NEAR = 48;
 const ANNOUNCE_AFTER = 300;
@@ -51,6 +49,9 @@ export class Log {
     this.#section = this.#newSection();
     this.#scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.#latest.addEventListener("click", () => this.toEnd());
+    this.#sections.addEventListener("click", ({ target }) => {
+      if (target instanceof HTMLButtonElement && target.matches(".copy")) void this.#copyCode(target);
+    });
     // Whatever changes sizes: text, the composer, the keyboard of a phone, messages scrolled into view.
     const observer = new ResizeObserver(() => this.#follow());
     observer.observe(this.#scroller);
@@ -95,7 +96,7 @@ export class Log {
   }
 
   divide() {
-    for (const shown of this.#growing) this.#grow(shown);
+    for (const shown of this.#growing) this.#grow(shown, false);
     this.#answers.clear();
     const line = make("p", "ended");
     line.textContent = "This conversation has ended on the server; it may have been restarted. A new one begins here.";
@@ -205,7 +206,6 @@ export class Log {
     const answer = this.#shown.get(item);
     if (answer === undefined) return;
     answer.text += text;
-    answer.waiting += text;
     this.#growing.add(answer);
     this.#nextFrame();
   }
@@ -256,7 +256,8 @@ export class Log {
 
   /** @param {Shown} answer @param {import("./outcome.js").Status} status @param {string} text */
   #end(answer, status, text) {
-    this.#grow(answer);
+    this.#grow(answer, true);
+    this.#growing.delete(answer);
     answer.node.dataset.status = status;
     answer.node.removeAttribute("aria-busy");
     /** @type {Node[]} */
@@ -299,13 +300,14 @@ export class Log {
     const tools = make("div", "tools");
     node.append(make("span", "unseen", `${who}: `), body, tools);
     const shown = this.#new(node, body, tools);
+    if (kind === "answer") shown.markdown = new Markdown(body);
     this.#shown.set(id, shown);
     return shown;
   }
 
   /** @param {HTMLLIElement} node @param {HTMLElement} body @param {HTMLElement} tools @returns {Shown} */
   #new(node, body, tools) {
-    return { node, body, tools, text: "", waiting: "", tail: null, item: null, line: null };
+    return { node, body, tools, text: "", markdown: null, item: null, line: null };
   }
 
   /**
@@ -351,11 +353,21 @@ export class Log {
 
   /** @param {Shown} answer @returns {HTMLButtonElement} */
   #copyButton(answer) {
-    const copy = button("Copy", async () => {
-      copy.textContent = (await this.#actions.copy(answer.text)) ? "Copied" : "Can't copy here";
-      setTimeout(() => (copy.textContent = "Copy"), 2_000);
-    });
+    const copy = button("Copy", () => this.#copy(answer.text, copy));
     return copy;
+  }
+
+  /** @param {HTMLButtonElement} pressed */
+  #copyCode(pressed) {
+    return this.#copy(pressed.closest(".code")?.querySelector("code")?.textContent ?? "", pressed);
+  }
+
+  /** @param {string} text @param {HTMLButtonElement} pressed */
+  async #copy(text, pressed) {
+    const isCopied = await this.#actions.copy(text);
+    pressed.textContent = isCopied ? "Copied" : "Can't copy here";
+    this.#announce(pressed.textContent);
+    setTimeout(() => (pressed.textContent = "Copy"), 2_000);
   }
 
   #noRetry() {
@@ -365,10 +377,10 @@ export class Log {
 
   /** @param {Shown} shown @param {string} text All of it: what is there may be anything. */
   #write(shown, text) {
-    shown.body.replaceChildren();
-    shown.tail = null;
-    shown.text = shown.waiting = text;
-    this.#grow(shown);
+    shown.text = text;
+    if (shown.markdown === null) shown.body.textContent = text;
+    shown.markdown?.clear();
+    this.#grow(shown, false);
   }
 
   /** Bring what is shown up to date, once per frame: asking for sizes more often would lay out the page each time. */
@@ -377,30 +389,15 @@ export class Log {
     this.#isFrameDue = true;
     requestAnimationFrame(() => {
       this.#isFrameDue = false;
-      for (const shown of this.#growing) this.#grow(shown);
+      for (const shown of this.#growing) this.#grow(shown, false);
       this.#growing.clear();
       this.#follow();
     });
   }
 
-  /** @param {Shown} shown */
-  #grow(shown) {
-    let { waiting } = shown;
-    shown.waiting = "";
-    while (waiting !== "") {
-      if (shown.tail === null) {
-        shown.tail = new Text();
-        const block = make("div", "");
-        block.append(shown.tail);
-        shown.body.append(block);
-      }
-      // A line ends a block that is long enough; the end of a block then stands for the line's.
-      const room = BLOCK - shown.tail.length;
-      const end = waiting.length > room ? waiting.indexOf("\n", Math.max(0, room)) : -1;
-      shown.tail.appendData(end < 0 ? waiting : waiting.slice(0, end));
-      if (end >= 0) shown.tail = null;
-      waiting = end < 0 ? "" : waiting.slice(end + 1);
-    }
+  /** @param {Shown} shown @param {boolean} isWhole Whether no more will come. */
+  #grow({ markdown, text }, isWhole) {
+    markdown?.show(text, isWhole);
   }
 
   #scrolled() {

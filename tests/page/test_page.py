@@ -204,7 +204,7 @@ async def test_markup_is_text(chat: Chat) -> None:
     )
     await chat.say(attack)
 
-    await chat.has_answered(f"You said: {attack}")
+    await chat.has_answered(f"You said: {attack.replace('**', '')}")
     await chat.has_said(attack)
     assert await chat.page.title() == "Unbroken"
     assert await chat.page.locator("#log img, #log script").count() == 0
@@ -216,7 +216,8 @@ async def test_white_space_and_every_script_are_kept(chat: Chat) -> None:
     await chat.box.press("Enter")
 
     await chat.has_answered(f"You said: {text}")
-    assert await chat.texts.last.evaluate("node => getComputedStyle(node).whiteSpaceCollapse") == "preserve"
+    paragraph = chat.texts.last.locator("p").last
+    assert await paragraph.evaluate("node => getComputedStyle(node).whiteSpaceCollapse") == "preserve"
 
 
 async def test_an_answer_can_be_copied(context: BrowserContext, chat: Chat) -> None:
@@ -770,7 +771,6 @@ async def test_a_thousand_messages_stay_usable(context: BrowserContext, server: 
 
 
 async def test_a_long_answer_is_whole(chat: Chat) -> None:
-    """It is shown in several blocks, whose borders stand for line ends."""
     script = "/tokens 300\n/tokens 3000"
     await chat.say(script)
 
@@ -781,7 +781,6 @@ async def test_a_long_answer_is_whole(chat: Chat) -> None:
     await chat.is_idle()
     await chat.is_drawn()
     assert await chat.texts.last.inner_text() == f"You said: {lines}"
-    assert await chat.texts.last.locator("div").count() > 1
 
 
 AT_REST = """async (node) => {
