@@ -122,6 +122,11 @@ export class Conversation {
   #answer = [];
   #hasAsked = false;
 
+  /** Whether something would be lost with this conversation: it is being answered, or waits to be sent. */
+  get isUnsettled() {
+    return this.#isBusy || this.#outbox.size > 0;
+  }
+
   // What the user does.
 
   /**

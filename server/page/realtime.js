@@ -12,9 +12,10 @@ import { Backoff } from "./backoff.js";
  *
  * @typedef {{phase: "connecting"}
  *   | {phase: "connected"}
- *   | {phase: "waiting", until: number, reason: string}
+ *   | {phase: "waiting", until: number, reason: string, isPlanned: boolean}
  *   | {phase: "stopped", code: string, reason: string}} State
- * `until` is in milliseconds of `Date.now()`; `reason` is for people, and may be empty.
+ * `until` is in milliseconds of `Date.now()`; `reason` is for people, and may be empty. Planned: the server
+ * is being restarted, and nothing is wrong.
  */
 
 /**
@@ -42,6 +43,9 @@ import { Backoff } from "./backoff.js";
 /** Close codes after which the same connection may well succeed. All others are final. */
 const RECONNECT = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1015]);
 const TOO_LARGE = 1009;
+const RESTART = 1012;
+/** Milliseconds within which a server that is being restarted is expected back. */
+const RESTART_TIME = 60_000;
 
 const BACKOFF_MIN = 500;
 const BACKOFF_MAX = 8_000;
@@ -90,6 +94,8 @@ export class RealtimeClient {
   #isReady = false;
   #backoff = new Backoff(BACKOFF_MIN, BACKOFF_MAX);
   #readySince = 0;
+  /** When the server last said that it is being restarted. */
+  #restarted = -Infinity;
   #heard = 0;
   #probed = 0;
   /** @type {import("./refusal.js").ServerError | null} The last error, should the connection end now. */
@@ -187,6 +193,7 @@ export class RealtimeClient {
     // A session that is resumed had input, so its token may be kept at once.
     if (continuity !== "new") this.#storage.set(TOKEN, resume);
     this.#isReady = true;
+    this.#restarted = -Infinity;
     this.#error = null;
     this.#readySince = Date.now();
     this.#ticker = setInterval(() => this.#examine(false), TICK);
@@ -218,7 +225,10 @@ export class RealtimeClient {
     if (wasReady && Date.now() - this.#readySince > STABLE_AFTER) this.#backoff.reset();
     const delay = this.#backoff.next(error);
     this.#timer = setTimeout(() => this.connect(), delay);
-    this.#on.state({ phase: "waiting", until: Date.now() + delay, reason: error?.message ?? "" });
+    if (code === RESTART) this.#restarted = Date.now();
+    const isPlanned = Date.now() - this.#restarted < RESTART_TIME;
+    const reason = isPlanned ? "" : (error?.message ?? "");
+    this.#on.state({ phase: "waiting", until: Date.now() + delay, reason, isPlanned });
   }
 
   /** @param {string} code @param {string} reason */

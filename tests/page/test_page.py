@@ -235,8 +235,14 @@ async def test_a_new_conversation_leaves_the_old_one(chat: Chat, server: Server)
     await chat.say("/tokens 5000 10")
     await expect(chat.running).to_have_count(1)
     before = server.answered
+    leave = chat.page.get_by_role("dialog", name="Begin a new conversation?")
 
     await chat.button("New conversation").click()
+    await chat.page.keyboard.press("Escape")
+    await expect(leave).to_be_hidden()
+    await goes_on(chat)  # neither left nor stopped
+    await chat.button("New conversation").click()
+    await leave.get_by_role("button", name="Begin anew").click()
 
     await expect(chat.answers).to_have_count(0)
     await expect(chat.box).to_be_focused()
@@ -594,6 +600,29 @@ async def test_a_drained_server_ends_its_answers_in_order(context: BrowserContex
         server.kill()
 
 
+async def test_a_planned_restart_is_told_quietly(context: BrowserContext, own_server: Server) -> None:
+    """The close code says what it is: nothing looks wrong, and nothing is lost."""
+    chat = await Chat.open(context, own_server.port)
+    line = chat.page.locator("#connection")
+    calm = await line.evaluate("node => getComputedStyle(node).color")
+    await chat.say("before")
+    await chat.is_idle()
+
+    own_server.terminate()
+
+    await expect(line).to_have_attribute("data-phase", "planned")
+    await expect(chat.connection).to_have_text("Reconnecting")
+    assert await line.evaluate("node => getComputedStyle(node).color") == calm
+    await chat.say("meanwhile")
+    own_server.start()
+    await chat.is_connected()
+    await chat.is_idle()
+    assert (await chat.order())[-2:] == ["meanwhile", "You said: meanwhile"]
+    await expect(chat.page.locator("#notice span")).to_have_text("")
+    assert own_server.answered == 1
+    assert chat.complaints == []
+
+
 async def test_what_nobody_has_any_more_goes_to_the_new_conversation(
     context: BrowserContext, own_server: Server
 ) -> None:
@@ -871,6 +900,33 @@ async def test_the_keyboard_is_enough(chat: Chat) -> None:
         "Message",
         "Send",
     ]
+
+
+async def test_on_a_phone_enter_begins_a_line_and_the_button_sends(browser: Browser, server: Server) -> None:
+    context = await browser.new_context(
+        has_touch=True, is_mobile=True, viewport={"width": 360, "height": 640}
+    )
+    chat = await Chat.open(context, server.port)
+    await chat.box.press_sequentially("one")
+    await chat.box.press("Enter")
+    await chat.box.press_sequentially("two")
+    await expect(chat.box).to_have_value("one\ntwo")
+    await expect(chat.page.locator("#hint")).to_be_hidden()
+
+    await chat.send.tap()
+    await chat.has_answered("You said: one\ntwo")
+    await chat.box.fill("/stall after 1")
+    await chat.send.tap()
+    await expect(chat.running).to_contain_text("word1")
+    await expect(chat.send).to_have_text("Stop")
+    await chat.box.fill("for later")
+    await chat.send.tap()  # with something to send, it sends
+    await expect(chat.pending).to_contain_text("for later")
+    await chat.send.tap()
+
+    await expect(chat.texts.last).to_have_text("You said: for later")
+    assert chat.complaints == []
+    await context.close()
 
 
 async def test_focus_is_visible(chat: Chat) -> None:
