@@ -32,3 +32,41 @@ export class Backoff {
     this.#failures = 0;
   }
 }
+
+/** A pause after a refusal, by whoever goes on trying. */
+export class Pause {
+  /** @param {number} least @param {number} most As of a backoff. @param {() => void} due Called when it is over. */
+  constructor(least, most, due) {
+    this.#backoff = new Backoff(least, most);
+    this.#due = due;
+  }
+
+  #backoff;
+  #due;
+  /** @type {ReturnType<typeof setTimeout> | null} */
+  #timer = null;
+
+  get isOn() {
+    return this.#timer !== null;
+  }
+
+  /** @param {any} error What the server said. In a pause, it is heard no more. */
+  begin(error) {
+    if (this.isOn) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      this.#due();
+    }, this.#backoff.next(error));
+  }
+
+  /** Without having been due. */
+  end() {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
+  /** It went well: the next pause is a short one. */
+  reset() {
+    this.#backoff.reset();
+  }
+}

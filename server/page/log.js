@@ -109,7 +109,7 @@ export class Log {
   /**
    * @param {string} id
    * @param {string} text
-   * @param {import("./conversation.js").Delivery} delivery
+   * @param {import("./conversation.js").Stage} delivery
    * @param {string} [previous]
    * @param {import("./attachments.js").Attached[]} [files] Left out: they are shown already.
    * @param {string} [why] It waits.
@@ -335,7 +335,7 @@ export class Log {
     }
   }
 
-  /** @param {string} id @param {import("./conversation.js").Delivery} delivery @param {string} why @returns {Node[]} */
+  /** @param {string} id @param {import("./conversation.js").Stage} delivery @param {string} why @returns {Node[]} */
   #marks(id, delivery, why) {
     switch (delivery) {
       case "queued":
