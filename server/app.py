@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -32,6 +32,7 @@ from unbroken.server.overload import Level, Overload, OverloadLimits
 from unbroken.server.pipeline import Pipeline
 from unbroken.server.pulse import Pulse
 from unbroken.server.resume import ResumeTokens
+from unbroken.server.store_selection import Stored, build_store
 from unbroken.server.tools.base import Toolset, ToolsUnusable
 from unbroken.server.tools.calls import CallLimits
 from unbroken.server.tools.catalogue import Catalogue
@@ -46,11 +47,11 @@ from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
 from unbroken.server.transports.websocket import RealtimeDoor
-from unbroken.sessions.actor import ActorLimits
-from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.clock import Clock, SystemClock
+from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.items import Concurrency, SessionConfig
 from unbroken.sessions.node import Node, NodeLimits
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import SessionLimits
 
@@ -58,6 +59,10 @@ __all__ = ["App", "build"]
 
 _TURNS_WITH_FILES: Final = 32
 """Turns that may hold as much as one may read, at once. More that hold less."""
+
+
+_GATHERING: Final = 0.001
+"""Seconds that nobody sees, and that halve how often a shared store is called."""
 
 
 def build(settings: Settings) -> App:
@@ -83,6 +88,7 @@ class App:
         patience: Seconds for which the pieces of a fast answer are gathered, after the first.
             No reader sees it, and an answer of more than 125 pieces a second costs a fraction.
         toolsets: What the server can do for its agent.
+        stored: Where sessions are. None: in memory.
 
     """
 
@@ -95,6 +101,7 @@ class App:
         *,
         patience: float = 0.008,
         toolsets: Sequence[Toolset] = (),
+        stored: Stored | None = None,
     ) -> None:
         self.metrics = metrics or Metrics()
         self._settings = settings
@@ -108,8 +115,11 @@ class App:
             node_bytes=_TURNS_WITH_FILES * settings.max_turn_file_bytes,
         )
         self.catalogue = Catalogue(toolsets)
+        self._stored = stored or build_store(settings)
+        self._stored_opened: AbstractAsyncContextManager[None] | None = None
         self.node = Node(
-            store=MemoryStore(),
+            store=self._stored.store,
+            cluster=self._stored.cluster,
             responder=Pipeline(
                 agent,
                 self.metrics,
@@ -194,6 +204,8 @@ class App:
                 size=lambda: hub.size,
                 commits_waiting=lambda: node.commits_waiting,
                 is_draining=lambda: node.is_draining,
+                unsaved=lambda: node.unsaved,
+                is_store_lost=lambda: node.is_store_lost,
             )
         )
         metrics.sessions_limit.set(node.limits.sessions)
@@ -238,11 +250,15 @@ class App:
                 await self.files.__aenter__()
         except FilesUnavailable as exc:
             raise StartupError(str(exc)) from None
-        await self.node.__aenter__()
+        try:
+            await self._open_node()
+        except BaseException:
+            await self._close_files()
+            raise
         try:
             await self.catalogue.start()
         except ToolsUnusable as exc:
-            await self.node.__aexit__(None, None, None)
+            await self._close_node()
             await self._close_files()
             raise StartupError(str(exc)) from None
         self._pulse.start()
@@ -254,7 +270,7 @@ class App:
             await self._agent.start()
         except AgentError as exc:
             self._pulse.stop()
-            await self.node.__aexit__(None, None, None)
+            await self._close_node()
             await self.catalogue.stop()
             await self._close_files()
             raise StartupError(str(exc)) from None
@@ -289,10 +305,26 @@ class App:
             self._loading.cancel()
             with suppress(asyncio.CancelledError, StartupError):
                 await self._loading
-        await self.node.__aexit__(exc_type, exc, traceback)
+        await self._close_node()
         await self.catalogue.stop()
         await self._agent.stop()
         await self._close_files()
+
+    async def _open_node(self) -> None:
+        opened: AbstractAsyncContextManager[None] = self._stored.opened()
+        await opened.__aenter__()
+        self._stored_opened = opened
+        try:
+            await self.node.__aenter__()
+        except StoreUnavailable as exc:
+            await opened.__aexit__(None, None, None)
+            raise StartupError(f"The store can't be used: {exc}") from None
+
+    async def _close_node(self) -> None:
+        await self.node.__aexit__(None, None, None)
+        if (opened := self._stored_opened) is not None:
+            self._stored_opened = None
+            await opened.__aexit__(None, None, None)
 
     async def _close_files(self) -> None:
         if self.files is not None:
@@ -318,7 +350,10 @@ class App:
             return 503, "loading"
         # Overload is told, and is no reason to be taken out: the others would get this node's share, and
         # be next. New connections are refused one by one, with a 503 that a balancer may take elsewhere.
-        return 200, "ready" if self._overload.level is Level.CALM else "overloaded"
+        if self._overload.level is not Level.CALM:
+            return 200, "overloaded"
+        # Likewise: each node says so, and they all go on with what they have.
+        return 200, "store out of reach" if self.node.is_store_lost else "ready"
 
 
 def _toolsets(settings: Settings) -> list[Toolset]:
@@ -370,6 +405,8 @@ def _node_limits(settings: Settings, patience: float) -> NodeLimits:
             ),
             retain_bytes=settings.log_retain_bytes,
             log_bytes=settings.log_max_bytes,
+            alone_bytes=settings.log_max_bytes,
+            attempts=settings.turn_attempts,
         ),
         session=SessionLimits(conversation_bytes=settings.max_session_bytes),
         sessions=settings.max_sessions,
@@ -377,5 +414,9 @@ def _node_limits(settings: Settings, patience: float) -> NodeLimits:
         connections_per_session=settings.connections_per_session,
         idle_timeout=settings.session_idle_timeout,
         empty_grace=settings.empty_session_grace,
+        release_after=settings.release_after,
+        outage_patience=settings.store_patience,
+        is_strict=settings.store_strict,
         patience=patience,
+        gathering=_GATHERING,
     )

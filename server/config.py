@@ -29,6 +29,7 @@ from unbroken.server.chain import masked_url
 from unbroken.server.connection_settings import ConnectionSettings
 from unbroken.server.door_settings import DoorSettings
 from unbroken.server.file_settings import FileSettings
+from unbroken.server.redis_settings import RedisSettings
 from unbroken.server.session_settings import SessionSettings
 from unbroken.server.setting_origins import PREFIX, label
 from unbroken.server.setting_values import UNIT_NAMES
@@ -65,7 +66,15 @@ class StartupError(Exception):
 
 
 # In what is printed, the rooms come from right to left: what concerns the outside first.
-class Settings(SessionSettings, ToolSettings, AgentSettings, DoorSettings, ConnectionSettings, FileSettings):
+class Settings(
+    RedisSettings,
+    SessionSettings,
+    ToolSettings,
+    AgentSettings,
+    DoorSettings,
+    ConnectionSettings,
+    FileSettings,
+):
     """Everything that can be set. Durations are in seconds, sizes in bytes.
 
     Built from keywords it reads no environment and no file.

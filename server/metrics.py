@@ -62,6 +62,8 @@ class NodeFigures:
     size: Callable[[], float]
     commits_waiting: Callable[[], float]
     is_draining: Callable[[], float]
+    unsaved: Callable[[], float]
+    is_store_lost: Callable[[], float]
 
 
 class Metrics:
@@ -193,6 +195,8 @@ class Metrics:
             "commits_waiting", "Sessions whose new pieces wait to be written to the log."
         )
         self._draining = self._gauge("draining", "1 while the node is shutting down, else 0.")
+        self._unsaved = self._gauge("sessions_unsaved", "Sessions that go on without the store.")
+        self._store_lost = self._gauge("store_lost", "1 while the store is out of reach, else 0.")
         self.lag = self._histogram(
             "event_loop_lag_seconds", "How late the event loop was, ten times a second.", _LAG_BUCKETS
         )
@@ -233,6 +237,8 @@ class Metrics:
         self._bytes.set_function(figures.size)
         self._commits_waiting.set_function(figures.commits_waiting)
         self._draining.set_function(figures.is_draining)
+        self._unsaved.set_function(figures.unsaved)
+        self._store_lost.set_function(figures.is_store_lost)
 
     def observe_overload(self, overload: Overload) -> None:
         """Take what is known of the load whenever somebody asks."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, closing
 from typing import Final
 
-from unbroken.server.agents.base import Agent, AgentNotReady, TurnInput
+from unbroken.server.agents.base import Agent, AgentNotReady, Handle, Reattaching, TurnInput
 from unbroken.server.agents.calls import in_pairs
 from unbroken.server.files.reading import FileReader, FileReading
 from unbroken.server.metrics import Metrics
@@ -85,17 +85,25 @@ class Pipeline:
         shown = _SHOWN_ALL if turn.config.reasoning is True else _SHOWN
         with closing(self._files.for_turn(turn.principal)) as files:
             given = _turn_input(turn, self._max_output_tokens, files)
-            answer: AsyncGenerator[Output, None] = (
-                self._agent.respond(given)
-                if self._tools is None
-                else self._tools.answer(self._agent, turn, given)
-            )
-            async with aclosing(answer) as outputs:
+            async with aclosing(self._answer(turn, given)) as outputs:
                 async for output in outputs:
                     if waits and output and type(output) in shown and not _was_approved(output):
                         waits = False
                         self._metrics.time_to_first_token.observe(self._clock.monotonic() - started)
                     yield output
+
+    @property
+    def can_resume(self) -> bool:
+        """See :meth:`Resuming.can_resume`. Not with the server's tools: a resumed answer might call one."""
+        return self._tools is None and isinstance(self._agent, Reattaching)
+
+    def _answer(self, turn: Turn, given: TurnInput) -> AsyncGenerator[Output, None]:
+        agent, resumption = self._agent, turn.resumption
+        if resumption is not None and isinstance(agent, Reattaching):
+            return agent.reattach(given, Handle(resumption.handle), resumption.offset, resumption.calls)
+        if self._tools is None:
+            return agent.respond(given)
+        return self._tools.answer(agent, turn, given)
 
 
 def _was_approved(output: Output) -> bool:
@@ -124,4 +132,5 @@ def _turn_input(turn: Turn, most_tokens: int | None, files: FileReader) -> TurnI
         metadata=request.metadata or {},
         files=files,
         shows_reasoning=config.reasoning is True,
+        custody=turn.custody,
     )

@@ -411,7 +411,8 @@ def _announce(settings: Settings, application: Application, listeners: Listeners
     host = f"[{name}]" if ":" in name else name
     port = listeners.public[0].getsockname()[1]
     where = "on all addresses, " if is_all else ""
-    about = f"{where}agent: {application.describe()}, store: {settings.store}"
+    store = "memory" if settings.redis_url is None else "redis"
+    about = f"{where}agent: {application.describe()}, store: {store}"
     sys.stdout.write(f"Unbroken is listening on http://{host}:{port} ({about})\n")
     sys.stdout.flush()
 

@@ -1,13 +1,13 @@
-"""The settings of sessions: where they are, how long, how large. Part of :class:`Settings`."""
+"""The settings of sessions: how long, how large. Part of :class:`Settings`."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from unbroken.server.setting_values import Bytes, Seconds, check_store
+from unbroken.server.setting_values import Bytes, Seconds
 
 __all__ = ["SessionSettings"]
 
@@ -15,9 +15,6 @@ __all__ = ["SessionSettings"]
 class SessionSettings(BaseSettings):
     """Bounds on sessions and their logs, and what a session does by default."""
 
-    store: Annotated[Literal["memory"], BeforeValidator(check_store)] = Field(
-        default="memory", description="Where sessions live. This version knows memory only."
-    )
     concurrency: Literal["reject", "queue", "interrupt", "merge"] = Field(
         default="reject",
         description="What response.create does while a response runs; a session can override it.",

@@ -42,6 +42,11 @@ def conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str, 
         )
     if sound("agent", "models") and settings.agent == "embedded" and settings.models:
         yield f"The embedded agent has one model. Unset {PREFIX}MODELS, or choose another agent."
+    if sound("redis_url", "secret") and settings.redis_url is not None and settings.secret is None:
+        yield (
+            f"Nodes that share sessions sign resume tokens alike. Set {PREFIX}SECRET, the same on all; "
+            "`openssl rand -hex 32` prints one."
+        )
     if sound("mcp_servers", "mcp_keys", "mcp_trusted"):
         yield from _mcp_conflicts(settings, origins)
     is_chat = settings.openai_api == "chat"

@@ -32,7 +32,7 @@ _SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 _NEVER_REPEATED: Final = frozenset(
     {
         *("api_keys", "fallbacks", "mcp_keys", "mcp_servers"),
-        *("openai_api_key", "openai_base_url", "secret", "store"),
+        *("openai_api_key", "openai_base_url", "secret", "redis_url", "redis_sentinel_password"),
     }
 )
 

@@ -25,7 +25,6 @@ __all__ = [
     "check_mcp_keys",
     "check_mcp_servers",
     "check_secret",
-    "check_store",
     "check_targets",
     "read_list",
     "read_size",
@@ -62,13 +61,6 @@ def check_api_keys(entries: tuple[str, ...]) -> tuple[str, ...]:
                 "`unbroken new-key NAME` prints one"
             )
     return tuple(name + ":" + digest.lower() for name, _, digest in (e.partition(":") for e in entries))
-
-
-def check_store(value: object) -> object:
-    """Refuse a store that this version doesn't have."""
-    if value != "memory":
-        raise ValueError("should be memory: this version has no other store")
-    return value
 
 
 def check_secret(value: SecretStr | None) -> SecretStr | None:

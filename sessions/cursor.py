@@ -52,6 +52,12 @@ class Feed:
         for cursor in tuple(self._cursors):  # whoever is woken may leave
             cursor.wake()
 
+    def restart(self, log: EventLog) -> None:
+        """Go on with *log*, which is another: no cursor goes on with it."""
+        self.log = log
+        for cursor in tuple(self._cursors):
+            cursor.end(CursorLost())
+
     def end(self, reason: SessionError) -> None:
         """Let every cursor raise *reason* once it has read what there is."""
         self.ended = reason

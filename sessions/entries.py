@@ -19,7 +19,7 @@ number of frames in each protocol, so numbers derived from it never shift.
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -71,7 +71,9 @@ __all__ = [
     "ToolStarted",
     "TruncateItem",
     "UpdateConfig",
+    "decode_body",
     "decode_entry",
+    "encode_body",
     "encode_entry",
     "width",
 ]
@@ -363,18 +365,29 @@ class _Encoded(Struct, frozen=True):
     b: Body
 
 
+class _EncodedBody(Struct, frozen=True):
+    v: int
+    b: Body
+
+
 class _Version(Struct, frozen=True):
     v: int
 
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(_Encoded)
+_BODY_DECODER: Final = msgspec.json.Decoder(_EncodedBody)
 _VERSION_DECODER: Final = msgspec.json.Decoder(_Version)
 
 
 def encode_entry(entry: Entry) -> bytes:
     """Return *entry* as JSON, in the current format."""
     return _ENCODER.encode(_Encoded(FORMAT, entry.seq, entry.nonce, entry.body))
+
+
+def encode_body(body: Body) -> bytes:
+    """Return *body* as JSON, in the current format: for a store that keeps numbers and nonces beside it."""
+    return _ENCODER.encode(_EncodedBody(FORMAT, body))
 
 
 def decode_entry(data: bytes) -> Entry:
@@ -384,11 +397,37 @@ def decode_entry(data: bytes) -> Entry:
         UnknownFormat: It was written by a later version, or isn't an entry at all.
 
     """
-    try:
-        version = _VERSION_DECODER.decode(data).v
-        if version != FORMAT:
-            raise UnknownFormat(f"the log entry has format {version}; this version reads format {FORMAT}")
-        encoded = _DECODER.decode(data)
-    except msgspec.DecodeError as exc:
-        raise UnknownFormat(f"the log entry can't be read: {exc}") from exc
+    encoded = _decoded(_DECODER, data)
     return Entry(encoded.s, encoded.k, encoded.b)
+
+
+def decode_body(data: bytes) -> Body:
+    """Return the body that :func:`encode_body` made *data* of.
+
+    Raises:
+        UnknownFormat: It was written by a later version, or isn't a body at all.
+
+    """
+    return _decoded(_BODY_DECODER, data).b
+
+
+_AnyEncoded = TypeVar("_AnyEncoded", _Encoded, _EncodedBody)
+
+
+def _decoded(decoder: msgspec.json.Decoder[_AnyEncoded], data: bytes) -> _AnyEncoded:
+    try:
+        encoded = decoder.decode(data)
+    except msgspec.DecodeError as exc:
+        problem = f"the log entry can't be read: {exc}"
+        try:
+            version = _VERSION_DECODER.decode(data).v
+        except msgspec.DecodeError:
+            raise UnknownFormat(problem) from exc
+        raise UnknownFormat(_unknown(version) if version != FORMAT else problem) from exc
+    if encoded.v != FORMAT:
+        raise UnknownFormat(_unknown(encoded.v))
+    return encoded
+
+
+def _unknown(version: int) -> str:
+    return f"the log entry has format {version}; this version reads format {FORMAT}"

@@ -16,6 +16,7 @@
     |   +-- Fenced              another owner has taken the session
     |   +-- SessionGone         the store holds no such session any more
     |   +-- LostTail            the store forgot entries it had confirmed
+    |   +-- StoreUnavailable    the store can't be reached, or can't hold more: it may have been written
     +-- ResponderError          the responder failed in a way it can name
     +-- IllegalTransition       a turn was told something it can't accept: a bug of ours
     +-- OutOfOrder              an entry was applied out of sequence: a bug of ours
@@ -41,6 +42,7 @@ __all__ = [
     "SessionGone",
     "SessionNotFound",
     "StoreError",
+    "StoreUnavailable",
     "TooManyConnections",
     "UnknownFormat",
 ]
@@ -143,6 +145,17 @@ class SessionGone(StoreError):
 
 class LostTail(StoreError):
     """The store's head is behind what it confirmed earlier, as after a failover."""
+
+
+class StoreUnavailable(StoreError):
+    """The store can't be reached, doesn't answer in time, or can't hold more.
+
+    Unlike after any other :class:`StoreError`, what was asked for may have
+    taken effect: whoever goes on reads first.
+    """
+
+    def __str__(self) -> str:
+        return "The server can't save anything for the moment. Send it again in a moment."
 
 
 class ResponderError(SessionError):

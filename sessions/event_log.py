@@ -252,7 +252,9 @@ class EventLog:
         """Return the nonce of entry *seq*, which must be from the floor to the head. 0 has nonce 0."""
         if seq == self.floor:
             return self._floor_nonce
-        segment = self._segments[bisect_right(self._firsts, seq) - 1]
+        segment = self._segments[-1]
+        if segment.seq > seq:
+            segment = self._segments[bisect_right(self._firsts, seq) - 1]
         return segment.nonce_at(seq) if isinstance(segment, Run) else segment.nonce
 
     def position(self, seq: int) -> Position:

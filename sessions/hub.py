@@ -75,8 +75,12 @@ class Hub:
 
     @property
     def is_busy(self) -> bool:
-        """Whether any session has something left to say; those that were given up aside."""
-        return any(actor.session.is_busy for actor in self._actors.values() if actor.feed.ended is None)
+        """Whether any session of this node's own has something left to say; those given up aside."""
+        return any(
+            actor.is_owner and actor.session.is_busy
+            for actor in self._actors.values()
+            if actor.feed.ended is None
+        )
 
     @property
     def connections(self) -> int:

@@ -8,34 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+import random
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
 import structlog
 
-from unbroken.sessions.actor import Actor, ActorLimits
+from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.base import Fence, InputKey, Receipt, SessionStore
+from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.committer import Committer
 from unbroken.sessions.cursor import Cursor
 from unbroken.sessions.entries import CancelResponse, CreateResponse, DeleteItem, ResponseDone, Submitted
 from unbroken.sessions.errors import (
-    Fenced,
     NodeDraining,
     NodeFull,
     NodeOverloaded,
     Refusal,
     SessionGone,
     SessionNotFound,
+    StoreUnavailable,
     TooManyConnections,
 )
 from unbroken.sessions.event_log import EventLog, Position, Verdict
 from unbroken.sessions.hub import Hub
 from unbroken.sessions.ids import (
     ChainId,
+    Incarnation,
     NodeId,
     PrincipalId,
     SessionId,
@@ -44,6 +47,9 @@ from unbroken.sessions.ids import (
     new_session_id,
 )
 from unbroken.sessions.items import SessionConfig
+from unbroken.sessions.outage import Outage
+from unbroken.sessions.ownership import Ownership
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import Responder
 from unbroken.sessions.response import Standing
 from unbroken.sessions.run import Run
@@ -52,6 +58,17 @@ from unbroken.sessions.session import Session, SessionLimits
 __all__ = ["Attachment", "Node", "NodeLimits"]
 
 _READ_LIMIT: Final = 4096
+
+_DEPARTURE_RATE: Final = 500.0
+"""Connections a second that a draining node sends elsewhere."""
+
+_DEPARTURE_WINDOW: Final = 5.0
+"""Seconds in which they have left, however many there are."""
+
+_PROBE_INTERVAL: Final = 0.5
+"""Seconds between two questions whether the store is back."""
+
+_NO_SESSION: Final = SessionId("")
 
 _TELLING_TIMEOUT: Final = 0.3
 """Seconds that connections get to be told of what was interrupted."""
@@ -69,22 +86,22 @@ class NodeLimits:
     connections_per_session: int = 8
     idle_timeout: float = 86_400.0
     """A session is forgotten after so long without a connection or anything to do."""
+    release_after: float = 60.0
+    """One that other nodes may hold too is released after so long; the store keeps it."""
     room_timeout: float = 600.0
     """When the node is full, one that has been so for this long makes room for a new one."""
     empty_grace: float = 60.0
     """One that never had an input, after so long without a connection."""
+    outage_patience: float = 1.0
+    """For so long writes wait for a store that is out of reach. Then owners go on without it."""
+    is_strict: bool = False
+    """Whether they wait for it however long it takes."""
     patience: float = 0.0
     """Pieces of an answer that come faster than this are written together, but for the first."""
+    gathering: float = 0.0
+    """Between two calls of a distant store that write for several sessions there is at least so much time."""
     sweep_interval: float = 15.0
     """How often the node looks for sessions to forget."""
-
-
-@dataclass(slots=True)
-class _Gate:
-    """A lock, and how many tasks hold it or wait for it: it is forgotten with the last of them."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
 
 
 class Attachment:
@@ -107,6 +124,7 @@ class Attachment:
         self.cursor: Final = cursor
         self.resumed: Final = resumed
         self.preamble = preamble
+        self._leaves_at: float | None = None
 
     @property
     def session(self) -> Session:
@@ -126,7 +144,19 @@ class Attachment:
     @property
     def is_finished(self) -> bool:
         """Whether the node is shutting down and this connection has been shown all that will come."""
-        return self._node.is_draining and not self.session.is_busy and self.cursor.is_at_head
+        if not (self._node.is_draining and self.cursor.is_at_head):
+            return False
+        return self._is_dismissed() if self._node.is_handing_over else not self.session.is_busy
+
+    def _is_dismissed(self) -> bool:
+        """Whether it is this connection's turn to go to another node: all at once would be a storm there."""
+        node = self._node
+        if self._leaves_at is None:
+            wait = node.departure()
+            self._leaves_at = node.now() + wait
+            if wait:
+                node.call_later(wait, self.cursor.wake)
+        return node.now() >= self._leaves_at
 
     async def submit(self, key: InputKey | None, submitted: Submitted) -> Receipt:
         """Write an input, once per key. The answer comes through the log.
@@ -145,7 +175,10 @@ class Attachment:
         grows = not isinstance(submitted.command, CancelResponse | DeleteItem)
         if grows and node.hub.size >= node.limits.bytes:
             raise NodeFull
-        receipt = await self._actor.submit(key, submitted)
+        try:
+            receipt = await self._actor.submit(key, submitted)
+        except StoreUnavailable as exc:
+            raise Refusal("store_unavailable", str(exc)) from None
         if receipt.duplicate and (refused := self.session.refusals.get(receipt.seq)) is not None:
             raise Refusal(refused.code, refused.message, param=refused.param)
         return receipt
@@ -166,6 +199,7 @@ class Node:
     Args:
         store: Where sessions are kept.
         responder: What answers.
+        cluster: The nodes that share the store; None: there are no others.
         clock: Where time comes from.
         limits: What the node holds.
         on_response: Told of each attempt that ends here.
@@ -181,6 +215,7 @@ class Node:
         responder: Responder,
         clock: Clock,
         limits: NodeLimits,
+        cluster: Cluster | None = None,
         on_response: Callable[[ResponseDone], None],
         on_refusal: Callable[[str], None] = lambda _: None,
         on_run: Callable[[Run], None] = lambda _: None,
@@ -189,7 +224,10 @@ class Node:
         self.hub: Final = Hub()
         self.limits: Final = limits
         self._store = store
-        self._committer = Committer(store, self._spawn, clock, patience=limits.patience)
+        self._cluster: Cluster = Alone() if cluster is None else cluster
+        self._committer = Committer(
+            store, self._spawn, clock, patience=limits.patience, gathering=limits.gathering
+        )
         self._responder = responder
         self._clock = clock
         self._on_response = on_response
@@ -201,17 +239,34 @@ class Node:
         self._sweeper: Timer | None = None
         self.is_draining = False
         """Whether the node takes no new sessions, connections or responses any more."""
+        self.is_handing_over = False
+        """Whether its connections, and its sessions, are to go on on other nodes."""
+        self._departures = 0.0  # seconds over which they leave
+        self._draw = random.Random().random  # noqa: S311 - it only spreads them
         self.takes_sessions = True
         """Whether new sessions are begun. For whoever watches the load: sessions that exist go on."""
         self.takes_responses = True
         """Whether new responses are, too. Those that run go on."""
         self._changed = asyncio.Event()  # something a drain waits for may have happened
-        self._gates: dict[SessionId, _Gate] = {}
+        self._outage = Outage(
+            clock, patience=limits.outage_patience, is_strict=limits.is_strict, on_begin=self._outage_began
+        )
+        self._ownership = Ownership(
+            self.id,
+            store=store,
+            cluster=self._cluster,
+            hub=self.hub,
+            clock=clock,
+            limits=limits.session,
+            make=self._actor,
+            spawn=self._spawn,
+        )
 
     async def __aenter__(self) -> Self:
         self._is_open = True
         self._context = contextvars.copy_context()
         self._sweeper = self._clock.call_later(self.limits.sweep_interval, self._begin_sweep)
+        await self._cluster.join(self.id, self._ownership)
         return self
 
     async def __aexit__(
@@ -221,6 +276,7 @@ class Node:
         traceback: TracebackType | None,
     ) -> None:
         self._is_open = False
+        await self._cluster.leave()
         self._committer.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -251,10 +307,20 @@ class Node:
 
     # Connections.
 
-    async def create(self, principal: PrincipalId, config: SessionConfig, chain: ChainId) -> Attachment:
+    async def create(
+        self,
+        principal: PrincipalId,
+        config: SessionConfig,
+        chain: ChainId,
+        *,
+        session_id: SessionId | None = None,
+        incarnation: Incarnation | None = None,
+    ) -> Attachment:
         """Begin a session. The store doesn't learn of it before its first input.
 
-        On a full node, sessions that have been idle for long make room for it.
+        One that another node began, and that never had an input, goes on under the *session_id* and
+        *incarnation* that its client knows. On a full node, sessions that have been idle for long make
+        room for it.
 
         Raises:
             NodeFull: The node holds as many sessions or bytes as it may.
@@ -270,9 +336,9 @@ class Node:
             await self._make_room()
             if self._is_full:
                 raise NodeFull
-        session = Session(new_session_id(), self.limits.session)
+        session = Session(session_id or new_session_id(), self.limits.session)
         session.config = config
-        log = EventLog(new_incarnation())
+        log = EventLog(incarnation or new_incarnation())
         fence = Fence(self.id, 1, log.incarnation)
         actor = self._actor(session, log, principal, fence, opened=False)
         self.hub.add(actor)
@@ -304,7 +370,7 @@ class Node:
             raise NodeDraining
         actor = self.hub.get(session_id)
         if actor is None or actor.feed.ended is not None:
-            actor = await self._load(session_id)
+            actor = await self._ownership.load(session_id)
         if actor.principal != principal:
             raise SessionNotFound
         if len(actor.feed) >= self.limits.connections_per_session and not actor.feed.displace(chain):
@@ -322,6 +388,11 @@ class Node:
         return Attachment(self, actor, cursor, resumed=position is None, preamble=session.standing())
 
     @property
+    def has_others(self) -> bool:
+        """Whether there may be other nodes that hold the same sessions."""
+        return self._store.is_shared
+
+    @property
     def _is_full(self) -> bool:
         return len(self.hub) >= self.limits.sessions or self.hub.size >= self.limits.bytes
 
@@ -329,57 +400,17 @@ class Node:
         """Note that a connection has left *actor*."""
         actor.last_active = self._clock.monotonic()
         self._changed.set()
-
-    async def _load(self, session_id: SessionId) -> Actor:
-        """Take over a session that the store holds and this node doesn't run."""
-        async with self._moving(session_id):
-            actor = self.hub.get(session_id)
-            if actor is not None and actor.feed.ended is None:
-                return actor
-            if actor is not None:
-                self.hub.remove(actor)
-            try:
-                return await self._take_over(session_id)
-            except (SessionGone, Fenced):
-                raise SessionNotFound from None
-
-    @asynccontextmanager
-    async def _moving(self, session_id: SessionId) -> AsyncIterator[None]:
-        """Let one task at a time load or forget a session."""
-        gate = self._gates.setdefault(session_id, _Gate())
-        gate.users += 1
-        try:
-            async with gate.lock:
-                yield
-        finally:
-            gate.users -= 1
-            if not gate.users:
-                del self._gates[session_id]
-
-    async def _take_over(self, session_id: SessionId) -> Actor:
-        opened = await self._store.acquire(session_id, self.id)
-        fence, snapshot = opened.fence, opened.snapshot
-        if snapshot is None:
-            session = Session(session_id, self.limits.session)
-        else:
-            session = Session.restore(session_id, self.limits.session, snapshot.data)
-        log = EventLog(fence.incarnation, floor=opened.floor, floor_nonce=opened.floor_nonce)
-        while entries := await self._store.read(session_id, fence.incarnation, log.head, _READ_LIMIT):
-            for entry in entries:
-                log.append(entry)
-                if entry.seq > session.applied:
-                    session.apply(entry)
-        session.consume(opened.consumed)
-        if session.principal is None:
-            raise SessionGone(session_id)
-        actor = self._actor(session, log, session.principal, fence, opened=True)
-        self.hub.add(actor)
-        actor.wake()
-        structlog.get_logger().info("session loaded", session_id=session_id, node_id=self.id)
-        return actor
+        self._ownership.settle(actor)
 
     def _actor(
-        self, session: Session, log: EventLog, principal: PrincipalId, fence: Fence, *, opened: bool
+        self,
+        session: Session,
+        log: EventLog,
+        principal: PrincipalId,
+        fence: Fence,
+        *,
+        opened: bool,
+        is_owner: bool = True,
     ) -> Actor:
         return Actor(
             session,
@@ -391,17 +422,66 @@ class Node:
             responder=self._responder,
             clock=self._clock,
             limits=self.limits.actor,
+            outage=self._outage,
             spawn=self._spawn,
             on_change=self._on_change,
             on_response=self._on_response,
             on_refusal=self._on_refusal,
             on_run=self._on_run,
+            on_owner=self._ownership.on_owner,
             opened=opened,
+            is_owner=is_owner,
         )
+
+    # A store that is out of reach.
+
+    @property
+    def is_store_lost(self) -> bool:
+        """Whether the store failed when it was last asked."""
+        return self._outage.is_on
+
+    @property
+    def unsaved(self) -> int:
+        """How many sessions go on without the store."""
+        return sum(not actor.is_durable for actor in self.hub) if self._outage.is_on else 0
+
+    def _outage_began(self) -> None:
+        structlog.get_logger().error("store out of reach", node_id=self.id)
+        self._clock.call_later(_PROBE_INTERVAL, self._begin_probe)
+
+    def _begin_probe(self) -> None:
+        with suppress(NodeDraining):
+            self._spawn(self._probe())
+
+    async def _probe(self) -> None:
+        """Ask the store whether it is back. Whatever a session owes it is written then."""
+        try:
+            await self._store.inspect(_NO_SESSION)
+        except StoreUnavailable:
+            self._clock.call_later(_PROBE_INTERVAL, self._begin_probe)
+            return
+        except SessionGone:
+            pass
+        self._outage.note_success()
+        structlog.get_logger().info("store back", node_id=self.id)
+        await self._ownership.verify()
 
     def _on_change(self, actor: Actor) -> None:
         self.hub.account(actor)
         self._changed.set()
+        self._ownership.settle(actor)
+
+    def now(self) -> float:
+        """Return the time by the node's clock, in seconds."""
+        return self._clock.monotonic()
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        """Call *callback* in *delay* seconds."""
+        self._clock.call_later(delay, callback)
+
+    def departure(self) -> float:
+        """Return in how many seconds one of the connections of a node that hands over is to leave."""
+        return self._draw() * self._departures
 
     @property
     def commits_waiting(self) -> int:
@@ -419,11 +499,18 @@ class Node:
         """Forget the sessions that have been idle for too long."""
         now = self._clock.monotonic()
         for actor in self.hub:
-            limit = self.limits.idle_timeout if actor.is_opened else self.limits.empty_grace
+            limit = self._idle_limit if actor.is_opened else self.limits.empty_grace
             if actor.feed.ended is not None and not len(actor.feed):
                 self.hub.remove(actor)  # given up; the store has the rest
             elif now - actor.last_active >= limit:
-                await self._forget(actor)
+                await self._ownership.forget(actor)
+
+    @property
+    def _idle_limit(self) -> float:
+        limits = self.limits
+        return (
+            min(limits.idle_timeout, limits.release_after) if self._store.is_shared else limits.idle_timeout
+        )
 
     async def _make_room(self) -> None:
         """Forget some of those sessions that have been idle for longest, if any has been for long enough."""
@@ -436,22 +523,20 @@ class Node:
         idle.sort(key=lambda actor: actor.last_active)
         # Several at once: looking for them costs a walk through all.
         for actor in idle[: 1 + len(self.hub) // 100]:
-            await self._forget(actor)
-
-    async def _forget(self, actor: Actor) -> None:
-        """Forget a session, unless it isn't idle (any more)."""
-        async with self._moving(actor.session.id):
-            if actor.is_idle:
-                self.hub.remove(actor)
-                if actor.is_opened:
-                    with suppress(Fenced):
-                        await self._store.delete(actor.session.id, actor.fence)
+            await self._ownership.forget(actor)
 
     # Shutting down.
 
     def begin_drain(self) -> None:
-        """Take no new work. Connections end as soon as their sessions have nothing left to say."""
+        """Take no new work, and let connections go.
+
+        Where other nodes are there to go to, they end soon, one after another, also while a response runs:
+        it is followed from there. Otherwise as soon as their sessions have nothing left to say.
+        """
         self.is_draining = True
+        self._ownership.is_leaving = True
+        self.is_handing_over = self._store.is_shared and self._cluster.has_others
+        self._departures = min(_DEPARTURE_WINDOW, self.hub.connections / _DEPARTURE_RATE)
         for actor in self.hub:
             actor.feed.publish()
 
@@ -466,18 +551,25 @@ class Node:
                 await self._settled()
                 return
         for actor in self.hub:
-            if actor.session.is_running:
+            if not actor.session.is_running:
+                continue
+            if self.is_handing_over and actor.is_owner and actor.is_recoverable:
+                self._spawn(self._ownership.leave(actor))
+            elif actor.is_owner:
                 actor.interrupt()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.limits.actor.run.stop_timeout + _TELLING_TIMEOUT):
                 await self._settled()
 
     async def _settled(self) -> None:
-        while self.hub.is_busy or self.hub.connections:
+        while self.hub.is_busy or self.hub.connections or (self._store.is_shared and len(self.hub)):
             self._changed.clear()
             for actor in self.hub:
                 actor.feed.publish()
-            await self._changed.wait()
+                if self._store.is_shared and actor.is_idle:
+                    await self._ownership.forget(actor)
+            if not self._changed.is_set() and len(self.hub):
+                await self._changed.wait()
 
     def __repr__(self) -> str:
         return f"<Node {self.id} {len(self.hub)} sessions>"

@@ -11,7 +11,7 @@ No tasks, no clock. The bounds on an answer are kept here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,6 +28,7 @@ from unbroken.sessions.responder import (
     ToolCallPiece,
     ToolEnded,
 )
+from unbroken.sessions.response import ResponseOutput
 
 __all__ = ["Outputs", "Taken", "cleaned"]
 
@@ -83,10 +84,12 @@ class Outputs:
     Args:
         room: UTF-8 bytes after which the answer is cut off.
         call_ids: Names that no new function call gets.
+        known: What an earlier owner has written of the response, to go on with: see
+            :func:`~unbroken.sessions.recovery.resumption_of` for what that may be.
 
     """
 
-    def __init__(self, room: int, call_ids: Iterable[str] = ()) -> None:
+    def __init__(self, room: int, call_ids: Iterable[str] = (), known: Sequence[ResponseOutput] = ()) -> None:
         self.text: list[str] = []
         """The pieces of the message that is being said which haven't been taken."""
         self.others = 0
@@ -99,6 +102,19 @@ class Outputs:
         self._calls: dict[int, _Output] = {}  # the client's, by their number
         self._tools: dict[ItemId, _Output] = {}  # calls of tools that haven't ended
         self._news: list[_Output] = []
+        for output in known:
+            self._know(output)
+
+    def _know(self, output: ResponseOutput) -> None:
+        known = _Output(self._count, output.item_id, output.head)
+        self._count += 1
+        text = output.text
+        self._room -= len(text.encode()) + (_OUTPUT_COST if known.index else 0)
+        known.is_empty = not text
+        if output.done is None and output.head is None:
+            self._message, self.text = known, known.pieces
+        elif output.done is None:
+            self._calls[len(self._calls)] = known
 
     def __bool__(self) -> bool:
         """Whether there is anything to take."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import (
@@ -20,12 +20,15 @@ from unbroken.sessions.items import (
 
 __all__ = [
     "AsksApproval",
+    "Custody",
     "Finish",
     "FunctionCallPiece",
     "Handle",
     "Output",
     "ReasoningPiece",
     "Responder",
+    "Resuming",
+    "Resumption",
     "RunsTools",
     "ToolCallPiece",
     "ToolEnded",
@@ -128,6 +131,26 @@ Output: TypeAlias = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """Where to go on with a response that another owner began, and that its upstream keeps alive."""
+
+    handle: str
+    """The upstream's name for it."""
+    offset: int
+    """Characters of its text that are in the log already."""
+    calls: tuple[int, ...] = ()
+    """For each function call that has begun, the characters of its arguments that are."""
+
+
+@dataclass(slots=True)
+class Custody:
+    """Whether a response is this owner's to stop."""
+
+    is_passed_on: bool = False
+    """It goes on elsewhere: who is stopped now leaves the upstream's work alone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """One attempt, as handed to the responder."""
@@ -144,6 +167,9 @@ class Turn:
     """What to answer, oldest first."""
     approved: tuple[ApprovalRequest, ...] = ()
     """The calls of tools that the user has approved of, and that were never begun: to be run first."""
+    resumption: Resumption | None = None
+    """Set: the response is resumed."""
+    custody: Custody = field(default_factory=Custody)
 
 
 class Responder(Protocol):
@@ -156,3 +182,12 @@ class Responder(Protocol):
         when the answer isn't wanted any more; it may then clean up, within the
         stop timeout. Turns of many sessions run at once.
         """
+
+
+@runtime_checkable
+class Resuming(Protocol):
+    """A responder that can go on with what another process began."""
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether :meth:`Responder.respond` takes turns with a resumption. It may still fail to go on."""

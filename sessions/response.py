@@ -113,6 +113,9 @@ class Response:
     anchor: ItemId | None = None
     """The last item that it answers, and behind which its own belong. None: there was none."""
     handle: str | None = None
+    """The upstream's own name for it."""
+    handles: int = 0
+    """How often that was noted: once by each owner, if it has only one."""
     outputs: list[ResponseOutput] = field(default_factory=list)
     """In the order in which they began."""
     cancel_reason: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import operator
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,6 +25,7 @@ from unbroken.sessions.items import Usage
 from unbroken.sessions.outputs import Outputs, Taken, cleaned
 from unbroken.sessions.responder import (
     AsksApproval,
+    Custody,
     Finish,
     FunctionCallPiece,
     Handle,
@@ -37,7 +38,7 @@ from unbroken.sessions.responder import (
     Turn,
     Working,
 )
-from unbroken.sessions.response import Outcome
+from unbroken.sessions.response import Outcome, ResponseOutput
 
 __all__ = ["CANCELLED", "INTERRUPTED", "Run", "RunLimits", "Spawn"]
 
@@ -97,6 +98,7 @@ class Run:
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
+        self._custody: Custody | None = None
         self._ending: Outcome | None = None  # how it was stopped, by us
         self._outputs = Outputs(limits.output_bytes)
         self._awaited: set[ItemId] = set()  # the calls that are run once the log says so
@@ -115,12 +117,23 @@ class Run:
         self._last_sign = 0.0  # when there was a sign of life, by the clock
         self._timer: Timer | None = None
 
-    def start(self, spawn: Spawn, responder: Responder, turn: Turn, call_ids: Iterable[str] = ()) -> None:
-        """Begin, in a task of its own that never raises. No new function call gets one of *call_ids*."""
+    def start(
+        self,
+        spawn: Spawn,
+        responder: Responder,
+        turn: Turn,
+        call_ids: Iterable[str] = (),
+        known: Sequence[ResponseOutput] = (),
+    ) -> None:
+        """Begin, in a task of its own that never raises. No new function call gets one of *call_ids*.
+
+        Where the turn is resumed, *known* is what has been written of it.
+        """
+        self._custody = turn.custody
         self._last_sign = self._clock.monotonic()
         self._deadline = self._last_sign + self._limits.turn_timeout
         self._watch()
-        self._outputs = Outputs(self._limits.output_bytes, call_ids)
+        self._outputs = Outputs(self._limits.output_bytes, call_ids, known)
         self._shows_reasoning = turn.config.reasoning is True
         self._task = spawn(self._work(responder, turn))
         # A task that is cancelled before its first step never runs, not even its `finally`.
@@ -147,6 +160,12 @@ class Run:
         self._disarm()
         self._task.cancel()
         self._timer = self._clock.call_later(self._limits.stop_timeout, self._give_up)
+
+    def pass_on(self) -> None:
+        """Stop, and leave the upstream's work to another owner."""
+        if self._custody is not None:
+            self._custody.is_passed_on = True
+        self.stop(INTERRUPTED)
 
     async def _work(self, responder: Responder, turn: Turn) -> None:
         outcome: Outcome | None = None

@@ -212,6 +212,7 @@ class Session:
             case HandleNoted():
                 response = self.responses[body.response_id]
                 response.handle = body.handle
+                response.handles += 1
                 response.ordinal += 1
             case OutputStarted():
                 response = self.responses[body.response_id]
@@ -321,6 +322,21 @@ class Session:
     def is_busy(self) -> bool:
         """Whether there is something left to say: a response hasn't ended, or an input isn't answered."""
         return self.is_running or self.has_inputs
+
+    @property
+    def running_ids(self) -> list[ResponseId]:
+        """Return the attempts that have begun to run and haven't ended."""
+        return [each.id for each in self.responses.values() if each.attempt.state is not AttemptState.QUEUED]
+
+    def is_running_after(self, bodies: Sequence[Body]) -> bool:
+        """Return whether a response won't have ended once *bodies* are applied."""
+        running = set(self.responses)
+        for body in bodies:
+            if type(body) is ResponseStarted or type(body) is ResponseQueued:
+                running.add(body.response_id)
+            elif type(body) is ResponseDone:
+                running.discard(body.response_id)
+        return bool(running)
 
     def _in_conversation(self) -> list[Response]:
         """Return the running response of the conversation and those that wait behind it, in order."""

@@ -92,6 +92,7 @@ class RunningState(Struct, frozen=True):
     requests: tuple[str, ...] | UnsetType = UNSET
     outputs: list[OutputState] | UnsetType = UNSET
     """Of all outputs. Unset: they are the first and the further ones."""
+    handles: int | UnsetType = UNSET
 
     @classmethod
     def of(cls, response: Response) -> RunningState:
@@ -116,6 +117,7 @@ class RunningState(Struct, frozen=True):
             response.anchor,
             response.requests,
             outputs,
+            response.handles or UNSET,
         )
 
     def response(self, last: ItemId | None) -> Response:
@@ -131,6 +133,7 @@ class RunningState(Struct, frozen=True):
             started_at=self.started_at,
             ordinal=self.ordinal,
             handle=self.handle,
+            handles=0 if self.handles is UNSET else self.handles,
             outputs=[each.output(self.request) for each in states],
             cancel_reason=self.cancel_reason,
             anchor=last if self.anchor is UNSET else self.anchor,

@@ -59,7 +59,7 @@ from unbroken.sessions.items import (
     ToolChoice,
     Usage,
 )
-from unbroken.sessions.responder import Finish, FunctionCallPiece, Handle, ReasoningPiece, Working
+from unbroken.sessions.responder import Custody, Finish, FunctionCallPiece, Handle, ReasoningPiece, Working
 
 __all__ = [
     "Agent",
@@ -139,6 +139,8 @@ class TurnInput:
     """Reads what the messages' references stand for, until the turn's end."""
     author: Author = field(default_factory=Author)
     """Shared by the rounds of one response."""
+    custody: Custody = field(default_factory=Custody)
+    """Says, when the turn is stopped, whether the upstream's work goes on for another process."""
     shows_reasoning: bool = False
     """Whether the client sees reasoning: then an answer begins with it."""
 

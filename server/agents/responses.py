@@ -51,6 +51,7 @@ from unbroken.server.agents.base import (
 from unbroken.server.agents.calls import answered
 from unbroken.server.agents.response_stream import ResponseAnswer
 from unbroken.server.agents.upstream import Request, Upstream, cache_key_of, headers_for, user_of
+from unbroken.sessions.responder import Custody
 
 if TYPE_CHECKING:
     import openai
@@ -140,12 +141,12 @@ class ResponsesAgent:
             return client.responses.with_streaming_response.create(**self._request(turn, contents))
 
         if self._is_background:
-            return self._follow(create, ResponseAnswer(tells_handle=True))
+            return self._follow(create, ResponseAnswer(tells_handle=True), turn.custody)
         return self._upstream.read(create, ResponseAnswer())
 
     def reattach(
         self,
-        turn: TurnInput,  # noqa: ARG002 - the signature is the interface's
+        turn: TurnInput,
         handle: Handle,
         offset: int,
         calls: Sequence[int] = (),
@@ -161,7 +162,7 @@ class ResponsesAgent:
 
         """
         answer = ResponseAnswer(response_id=handle.value, offset=offset, calls=calls)
-        return self._follow(_retrieval(handle.value), answer)
+        return self._follow(_retrieval(handle.value), answer, turn.custody)
 
     def _request(self, turn: TurnInput, contents: Contents = NOTHING) -> dict[str, Any]:
         wire_messages = [{"role": "system", "content": turn.instructions}] if turn.instructions else []
@@ -187,7 +188,9 @@ class ResponsesAgent:
             request["max_output_tokens"] = turn.max_output_tokens
         return request
 
-    async def _follow(self, request: Request, answer: ResponseAnswer) -> AsyncGenerator[AgentOutput, None]:
+    async def _follow(
+        self, request: Request, answer: ResponseAnswer, custody: Custody
+    ) -> AsyncGenerator[AgentOutput, None]:
         """Read a response that the upstream keeps, by as many streams as it takes."""
         vain = 0
         try:
@@ -211,7 +214,7 @@ class ResponsesAgent:
                 request = _retrieval(answer.response_id)
                 answer = answer.resumed()
         finally:
-            if answer.response_id is not None and not answer.is_over:
+            if answer.response_id is not None and not (answer.is_over or custody.is_passed_on):
                 await self._cancel(answer.response_id)
 
     async def _cancel(self, response_id: str) -> None:

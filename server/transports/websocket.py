@@ -34,6 +34,7 @@ from unbroken.sessions.errors import (
     NodeFull,
     NodeOverloaded,
     SessionNotFound,
+    StoreUnavailable,
     TooManyConnections,
 )
 from unbroken.sessions.event_log import Position
@@ -179,7 +180,7 @@ class RealtimeDoor:
             raise Refused(404, "model_not_found", message)
         try:
             if handshake.resume is not None:
-                return await self._resume(handshake.resume, handshake.after, principal.id)
+                return await self._resume(handshake.resume, handshake.after, principal.id, model)
             return await self._begin(principal.id, model)
         except SessionNotFound as exc:
             raise Refused(101, "session_not_found", str(exc)) from None
@@ -187,24 +188,28 @@ class RealtimeDoor:
             raise Refused(503, "server_draining", str(exc), CloseCode.RESTART) from None
         except NodeOverloaded:
             raise overloaded() from None
+        except StoreUnavailable as exc:
+            raise Refused(503, "store_unavailable", str(exc), CloseCode.TRY_AGAIN) from None
         except NodeFull as exc:
             raise Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:
             raise Refused(101, "too_many_connections", str(exc), CloseCode.TRY_AGAIN) from None
 
-    async def _begin(self, principal: PrincipalId, model: str) -> Admitted:
-        config = SessionConfig(
+    def _config(self, model: str) -> SessionConfig:
+        return SessionConfig(
             model=model,
             instructions=self._defaults.instructions,
             max_output_tokens=self._defaults.max_output_tokens,
             concurrency=self._defaults.concurrency,
         )
+
+    async def _begin(self, principal: PrincipalId, model: str) -> Admitted:
         chain = new_chain_id()
-        attachment = await self._node.create(principal, config, chain)
+        attachment = await self._node.create(principal, self._config(model), chain)
         self._metrics.attached.labels("new").inc()
         return self._admitted(attachment, chain, principal)
 
-    async def _resume(self, token: str, after: str | None, principal: PrincipalId) -> Admitted:
+    async def _resume(self, token: str, after: str | None, principal: PrincipalId, model: str) -> Admitted:
         named = self._tokens.check(token, principal)
         if named is None:
             raise SessionNotFound
@@ -214,7 +219,19 @@ class RealtimeDoor:
             # It isn't a cursor of ours: as unusable as one from the future.
             cursor = Position(Incarnation(""), 0, Nonce(0)), 0
         position, remaining = (None, 0) if cursor is None else cursor
-        attachment = await self._node.attach(session_id, principal, position, chain, repeat=remaining > 0)
+        try:
+            attachment = await self._node.attach(session_id, principal, position, chain, repeat=remaining > 0)
+        except SessionNotFound:
+            if position is None or position.seq or not position.incarnation or not self._node.has_others:
+                raise
+            # Nothing was ever said in it, so that only the node that it began on knows it.
+            attachment = await self._node.create(
+                principal,
+                self._config(model),
+                chain,
+                session_id=session_id,
+                incarnation=position.incarnation,
+            )
         resumed = attachment.resumed
         self._metrics.attached.labels("resumed" if resumed else "reset").inc()
         if not resumed or position is None:

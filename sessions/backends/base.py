@@ -22,7 +22,14 @@ Idempotence
 Durability
     What a call has returned is in the log, as far as the store is: a store may
     lose its tail, or everything, in a failure of its own. It is then noticed,
-    by ``min_head``, by the incarnation or by the nonce, and never papered over.
+    by the incarnation, or by the nonce at the place that the caller knew last,
+    and never papered over: a number alone would not do, since other entries
+    may have taken the numbers of those that were lost.
+News
+    Who follows a session is told, through the store's
+    :class:`~unbroken.sessions.backends.cluster.Cluster`, when its log has grown
+    or its owner has changed; its owner is told of inputs. To be told is a hint:
+    it may come late, twice or never. What is read is the truth.
 Cancellation
     A call that is cancelled may or may not have taken effect. Callers that go
     on must read before they write.
@@ -30,22 +37,25 @@ Cancellation
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from unbroken.sessions.entries import Body, Entry, Submitted
 from unbroken.sessions.errors import StoreError
+from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
 __all__ = [
+    "NOBODY",
     "Append",
     "Fence",
     "Immediate",
     "InputKey",
     "Opened",
+    "Page",
     "Receipt",
     "Resident",
     "SessionStore",
@@ -53,11 +63,16 @@ __all__ = [
 ]
 
 
+NOBODY: Final = NodeId("")
+"""The owner of a session that was released."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fence:
     """Proof of ownership: void as soon as another node has acquired the session."""
 
     node: NodeId
+    """:data:`NOBODY` where nobody owns it: as what is seen, not as a proof."""
     token: int
     incarnation: Incarnation
 
@@ -75,10 +90,14 @@ class Append(Struct, frozen=True):
 
     session_id: SessionId
     fence: Fence
-    min_head: int
-    """The head that the owner has seen; the store's may not be below it."""
+    seen: int
+    """The last entry that the owner has seen: it must be in the store's log, with that nonce."""
+    nonce: Nonce
+    """Of the entry at *seen*; 0 for entry 0."""
     consumed: int
     bodies: Sequence[Body]
+    is_busy: bool = True
+    """Whether a response has begun, or waits, that hasn't ended with *bodies*."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +121,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A session as its new owner finds it."""
+    """A session as a node finds it that takes, or only follows it."""
 
     fence: Fence
+    """Its owner's."""
     floor: int
     floor_nonce: Nonce
     head: int
@@ -113,19 +133,34 @@ class Opened:
     """None: the log is whole, from entry 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What follows a place in a log, and whose the session is."""
+
+    entries: list[Entry]
+    fence: Fence
+    """The owner's, when the entries were read."""
+
+
 class SessionStore(Protocol):
     """Keeps sessions' logs. The module's text says what is guaranteed."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other nodes may hold the same sessions, and they outlive this node."""
+
     async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
-        """Begin an empty log owned by *node*.
+        """Begin an empty log owned by *node*. May be repeated, as long as the node owns that incarnation.
 
         Raises:
-            StoreError: There is a session of that id already.
+            StoreError: There is another session of that id already.
 
         """
 
     async def acquire(self, session_id: SessionId, node: NodeId, *, seen: Fence | None = None) -> Opened:
         """Take ownership: of a session that nobody owns, or from the owner that the caller saw.
+
+        Its owner follows a session no more: it is told of inputs only.
 
         Raises:
             SessionGone: There is no such session.
@@ -133,8 +168,29 @@ class SessionStore(Protocol):
 
         """
 
-    async def release(self, session_id: SessionId, fence: Fence) -> None:
-        """Give up ownership. The session stays.
+    async def inspect(self, session_id: SessionId) -> Opened:
+        """Return how a session stands, and change nothing.
+
+        Raises:
+            SessionGone: There is no such session.
+
+        """
+
+    async def follow(self, session_id: SessionId, node: NodeId) -> Opened:
+        """Have *node* told of what happens to a session from here on, and return how it stands.
+
+        May be called again: a registration may be lost, as when the owner changes.
+
+        Raises:
+            SessionGone: There is no such session.
+
+        """
+
+    async def unfollow(self, session_id: SessionId, node: NodeId) -> None:
+        """Have *node* told no more. Harmless if it wasn't."""
+
+    async def release(self, session_id: SessionId, fence: Fence, *, to: NodeId = NOBODY) -> None:
+        """Give up ownership, to *to*. The session stays, and its followers are told.
 
         Raises:
             Fenced: *fence* is void.
@@ -156,13 +212,12 @@ class SessionStore(Protocol):
         """Write outputs, for several sessions in one call.
 
         Returns, for each session in the order given, the entries written, or
-        why none was: Fenced, SessionGone or LostTail. All entries of one
-        session's batch share a nonce and are contiguous.
+        why none was: Fenced, SessionGone, LostTail or, of a store that can't
+        hold more or can't be reached, StoreUnavailable. All entries of one session's
+        batch share a nonce and are contiguous.
         """
 
-    async def read(
-        self, session_id: SessionId, incarnation: Incarnation, after: int, limit: int
-    ) -> list[Entry]:
+    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
         """Return committed entries behind *after*, in order, up to about *limit* sequence numbers.
 
         The first returned entry follows *after* directly; several pieces that
@@ -170,6 +225,7 @@ class SessionStore(Protocol):
 
         Raises:
             SessionGone: There is no such session in that incarnation, or its floor is above *after*.
+            LostTail: The log holds another entry at *after*, or none.
 
         """
 
@@ -180,6 +236,46 @@ class SessionStore(Protocol):
             Fenced: *fence* is void.
             SessionGone: There is no such session.
 
+        """
+
+    async def reseed(
+        self, session_id: SessionId, fence: Fence, incarnation: Incarnation, snapshot: Snapshot
+    ) -> Fence:
+        """Begin the log anew, from *snapshot*, as *incarnation*: for the owner of one that was lost.
+
+        Floor and head are then ``snapshot.seq``. Nothing of the other
+        incarnation can be resumed from; its keys of inputs are kept where they were not lost.
+
+        Raises:
+            Fenced: There is such a session, and *fence* is void.
+
+        """
+
+    async def rejoin(
+        self,
+        session_id: SessionId,
+        fence: Fence,
+        after: Position,
+        consumed: int,
+        entries: Sequence[Entry],
+        keys: Mapping[int, InputKey],
+    ) -> None:
+        """Write entries that the owner has numbered itself while the store was out of reach, as they are.
+
+        *keys* are those of the inputs among them, by their numbers.
+
+        Raises:
+            Fenced: *fence* is void.
+            SessionGone: There is no such session.
+            LostTail: The log's head isn't *after*: it has lost entries, or has gone on without these.
+
+        """
+
+    async def busy(self, owner: NodeId, limit: int) -> list[tuple[SessionId, Fence]]:
+        """Return up to *limit* sessions of *owner* that have something to do, each with the owner's fence.
+
+        Those with a response that hasn't ended (:attr:`Append.is_busy`), or with an input that hasn't
+        been answered: of a dead owner, somebody has to take them.
         """
 
     async def delete(self, session_id: SessionId, fence: Fence) -> None:

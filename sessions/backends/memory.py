@@ -1,4 +1,4 @@
-"""Sessions in this process's memory: one node, nothing survives it.
+"""Sessions in this process's memory: nothing survives it.
 
 It numbers, fences and remembers exactly as a shared store does, so that what
 holds on one node holds in a cluster. No call ever suspends.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unbroken.sessions.account import KEY_COST
-from unbroken.sessions.backends.base import Append, Fence, InputKey, Opened, Receipt, Snapshot
+from unbroken.sessions.backends.base import NOBODY, Append, Fence, InputKey, Opened, Page, Receipt, Snapshot
 from unbroken.sessions.entries import Body, Deltas, Entry, ResponseDone, Submitted
 from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError
-from unbroken.sessions.event_log import EventLog, Slice
+from unbroken.sessions.event_log import EventLog, Position, Slice, Verdict
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
 __all__ = ["MemoryStore"]
@@ -24,9 +24,12 @@ __all__ = ["MemoryStore"]
 @dataclass(slots=True)
 class _Stored:
     log: EventLog
-    owner: NodeId | None
+    owner: NodeId
     token: int = 1
     consumed: int = 0
+    last_input: int = 0
+    is_busy: bool = False
+    followers: set[NodeId] = field(default_factory=set)
     snapshot: Snapshot | None = None
     keys: OrderedDict[str, tuple[int, bytes]] = field(default_factory=OrderedDict)
     keys_bytes: int = 0
@@ -38,53 +41,99 @@ class _Stored:
             and self.log.incarnation == fence.incarnation
         )
 
+    @property
+    def fence(self) -> Fence:
+        return Fence(self.owner, self.token, self.log.incarnation)
+
+    @property
+    def opened(self) -> Opened:
+        log = self.log
+        floor_nonce = log.nonce_at(log.floor)
+        return Opened(self.fence, log.floor, floor_nonce, log.head, self.consumed, self.snapshot)
+
 
 class MemoryStore:
     """A :class:`~unbroken.sessions.backends.base.SessionStore` in memory.
 
     Args:
         dedupe_window: How many of a session's latest input keys are remembered.
+        tell: Told of what nodes are to be told of, where several share this store.
 
     """
 
-    def __init__(self, *, dedupe_window: int = 1024) -> None:
+    def __init__(
+        self, *, dedupe_window: int = 1024, tell: Callable[[NodeId, SessionId], None] | None = None
+    ) -> None:
         self._sessions: dict[SessionId, _Stored] = {}
         self._dedupe_window = dedupe_window
+        self._tell = tell
         # Nonces prove nothing to anyone: they need not be unguessable, and one is drawn for each write.
         self._draw = random.Random().getrandbits  # noqa: S311 - as said
 
     def __len__(self) -> int:
         return len(self._sessions)
 
+    @property
+    def is_shared(self) -> bool:
+        """See :attr:`SessionStore.is_shared`."""
+        return self._tell is not None
+
     async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
         """See :meth:`SessionStore.create`."""
-        if session_id in self._sessions:
+        fence = Fence(node, 1, incarnation)
+        stored = self._sessions.get(session_id)
+        if stored is None:
+            self._sessions[session_id] = _Stored(EventLog(incarnation), node)
+        elif stored.fence != fence:
             raise StoreError(f"session {session_id} exists already")
-        self._sessions[session_id] = _Stored(EventLog(incarnation), node)
-        return Fence(node, 1, incarnation)
+        return fence
 
     async def acquire(self, session_id: SessionId, node: NodeId, *, seen: Fence | None = None) -> Opened:
         """See :meth:`SessionStore.acquire`."""
-        stored = self._sessions.get(session_id)
-        if stored is None:
-            raise SessionGone(session_id)
+        stored = self._known(session_id)
         if stored.owner != node:
-            if stored.owner is not None and not (seen is not None and stored.admits(seen)):
+            if stored.owner != NOBODY and not (seen is not None and stored.admits(seen)):
                 raise Fenced(session_id)
-            stored.owner = node
-            stored.token += 1
-        log = stored.log
-        fence = Fence(node, stored.token, log.incarnation)
-        floor_nonce = log.nonce_at(log.floor)
-        return Opened(fence, log.floor, floor_nonce, log.head, stored.consumed, stored.snapshot)
+            former = stored.owner
+            stored.followers.discard(node)
+            self._pass_on(session_id, stored, node)
+            self._announce(session_id, stored, former)
+        return stored.opened
 
-    async def release(self, session_id: SessionId, fence: Fence) -> None:
+    async def inspect(self, session_id: SessionId) -> Opened:
+        """See :meth:`SessionStore.inspect`."""
+        return self._known(session_id).opened
+
+    async def follow(self, session_id: SessionId, node: NodeId) -> Opened:
+        """See :meth:`SessionStore.follow`."""
+        stored = self._known(session_id)
+        stored.followers.add(node)
+        return stored.opened
+
+    async def unfollow(self, session_id: SessionId, node: NodeId) -> None:
+        """See :meth:`SessionStore.unfollow`."""
+        if (stored := self._sessions.get(session_id)) is not None:
+            stored.followers.discard(node)
+
+    async def release(self, session_id: SessionId, fence: Fence, *, to: NodeId = NOBODY) -> None:
         """See :meth:`SessionStore.release`."""
         stored = self._sessions.get(session_id)
         if stored is None or not stored.admits(fence):
             raise Fenced(session_id)
-        stored.owner = None
+        self._pass_on(session_id, stored, to)
+        if to != NOBODY:
+            self._announce(session_id, stored, to)
+
+    def _pass_on(self, session_id: SessionId, stored: _Stored, owner: NodeId) -> None:
+        stored.owner = owner
         stored.token += 1
+        self._announce(session_id, stored)
+
+    def _announce(self, session_id: SessionId, stored: _Stored, *others: NodeId) -> None:
+        if self._tell is not None:
+            for node in (*stored.followers, *others):
+                if node != NOBODY:
+                    self._tell(node, session_id)
 
     async def submit(
         self, session_id: SessionId, incarnation: Incarnation, key: InputKey | None, submitted: Submitted
@@ -99,12 +148,10 @@ class MemoryStore:
                     raise MessageIdReused
                 return Receipt(seq, duplicate=True, entry=None)
         (entry,) = self._write(stored, [submitted])
+        stored.last_input = entry.seq
+        self._announce(session_id, stored, stored.owner)
         if key is not None:
-            stored.keys[key.name] = (entry.seq, key.digest)
-            stored.keys_bytes += KEY_COST + len(key.name)
-            while len(stored.keys) > self._dedupe_window:
-                name, _ = stored.keys.popitem(last=False)
-                stored.keys_bytes -= KEY_COST + len(name)
+            self._remember(stored, key, entry.seq)
         return Receipt(entry.seq, duplicate=False, entry=entry)
 
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
@@ -121,26 +168,32 @@ class MemoryStore:
             return SessionGone(append.session_id)
         if not stored.admits(append.fence):
             return Fenced(append.session_id)
-        if stored.log.head < append.min_head:
+        log = stored.log
+        if not log.floor <= append.seen <= log.head or log.nonce_at(append.seen) != append.nonce:
             return LostTail(append.session_id)
         if append.consumed > stored.consumed:
             stored.consumed = append.consumed
-        return self._write(stored, append.bodies)
+        stored.is_busy = append.is_busy
+        entries = self._write(stored, append.bodies)
+        if stored.followers:
+            self._announce(append.session_id, stored)
+        return entries
 
-    async def read(
-        self, session_id: SessionId, incarnation: Incarnation, after: int, limit: int
-    ) -> list[Entry]:
+    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
         """See :meth:`SessionStore.read`."""
-        log = self._find(session_id, incarnation).log
-        if after < log.floor:
+        stored = self._find(session_id, after.incarnation)
+        log = stored.log
+        if after.seq < log.floor:
             raise SessionGone(session_id)
+        if log.check(after) is not Verdict.HELD:
+            raise LostTail(session_id)
         entries: list[Entry] = []
-        for record in log.read(after, limit):
+        for record in log.read(after.seq, limit):
             if isinstance(record, Slice):
                 entries.extend(_batches(record))
             else:
                 entries.append(record)
-        return entries
+        return Page(entries, stored.fence)
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""
@@ -149,6 +202,53 @@ class MemoryStore:
             raise Fenced(session_id)
         stored.snapshot = snapshot
         stored.log.forget(min(floor, snapshot.seq))
+
+    async def reseed(
+        self, session_id: SessionId, fence: Fence, incarnation: Incarnation, snapshot: Snapshot
+    ) -> Fence:
+        """See :meth:`SessionStore.reseed`."""
+        stored = self._sessions.get(session_id)
+        if stored is None:
+            stored = self._sessions[session_id] = _Stored(EventLog(incarnation), fence.node)
+        elif not stored.admits(fence):
+            raise Fenced(session_id)
+        stored.log = EventLog(incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)
+        stored.snapshot = snapshot
+        stored.token += 1
+        self._announce(session_id, stored)
+        return stored.fence
+
+    async def rejoin(
+        self,
+        session_id: SessionId,
+        fence: Fence,
+        after: Position,
+        consumed: int,
+        entries: Sequence[Entry],
+        keys: Mapping[int, InputKey],
+    ) -> None:
+        """See :meth:`SessionStore.rejoin`."""
+        stored = self._known(session_id)
+        if not stored.admits(fence):
+            raise Fenced(session_id)
+        if stored.log.head != after.seq or stored.log.check(after) is not Verdict.HELD:
+            raise LostTail(session_id)
+        for entry in entries:
+            self._keep(stored.log, entry)
+            if type(entry.body) is Submitted:
+                stored.last_input = entry.seq
+                if (key := keys.get(entry.seq)) is not None:
+                    self._remember(stored, key, entry.seq)
+        stored.consumed = max(stored.consumed, consumed)
+        self._announce(session_id, stored)
+
+    async def busy(self, owner: NodeId, limit: int) -> list[tuple[SessionId, Fence]]:
+        """See :meth:`SessionStore.busy`."""
+        return [
+            (session_id, stored.fence)
+            for session_id, stored in self._sessions.items()
+            if stored.owner == owner and (stored.is_busy or stored.last_input > stored.consumed)
+        ][:limit]
 
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
         """See :meth:`SessionStore.delete`."""
@@ -171,16 +271,33 @@ class MemoryStore:
         entries: list[Entry] = []
         for body in bodies:
             entry = Entry(seq, nonce, body)
-            stored.log.append(entry)
-            if type(body) is ResponseDone:
-                stored.log.pack(body.response_id, body.output)
+            self._keep(stored.log, entry)
             entries.append(entry)
             seq = stored.log.head + 1
         return entries
 
-    def _find(self, session_id: SessionId, incarnation: Incarnation) -> _Stored:
+    def _keep(self, log: EventLog, entry: Entry) -> None:
+        log.append(entry)
+        body = entry.body
+        if type(body) is ResponseDone:
+            log.pack(body.response_id, body.output)
+
+    def _remember(self, stored: _Stored, key: InputKey, seq: int) -> None:
+        stored.keys[key.name] = (seq, key.digest)
+        stored.keys_bytes += KEY_COST + len(key.name)
+        while len(stored.keys) > self._dedupe_window:
+            name, _ = stored.keys.popitem(last=False)
+            stored.keys_bytes -= KEY_COST + len(name)
+
+    def _known(self, session_id: SessionId) -> _Stored:
         stored = self._sessions.get(session_id)
-        if stored is None or stored.log.incarnation != incarnation:
+        if stored is None:
+            raise SessionGone(session_id)
+        return stored
+
+    def _find(self, session_id: SessionId, incarnation: Incarnation) -> _Stored:
+        stored = self._known(session_id)
+        if stored.log.incarnation != incarnation:
             raise SessionGone(session_id)
         return stored
 

@@ -116,6 +116,7 @@ def compared(
     goal: Goal | None = None,
     *,
     own_goal: Goal | None = None,
+    peer: str = "bare",
 ) -> list[Result]:
     """Return both sides, and their ratio: of each round by itself, since noise comes in phases.
 
@@ -124,8 +125,8 @@ def compared(
     ratios = [a / b for a, b in zip(ours, bare, strict=True)]
     return [
         median_of(f"{name}.ours", unit, ours, own_goal),
-        median_of(f"{name}.bare", unit, bare),
-        median_of(f"{name}.ratio", "x bare", ratios, goal),
+        median_of(f"{name}.{peer}", unit, bare),
+        median_of(f"{name}.ratio", f"x {peer}", ratios, goal),
     ]
 
 

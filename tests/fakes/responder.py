@@ -59,6 +59,7 @@ class ManualResponder:
     def __init__(self) -> None:
         self.turns: list[ManualTurn] = []
         """All turns ever begun, in order."""
+        self.can_resume = False
 
     @property
     def last(self) -> ManualTurn:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from unbroken.sessions.backends.base import Append, Fence, InputKey, Opened, Receipt, SessionStore, Snapshot
+from unbroken.sessions.backends.base import (
+    NOBODY,
+    Append,
+    Fence,
+    InputKey,
+    Opened,
+    Page,
+    Receipt,
+    SessionStore,
+    Snapshot,
+)
 from unbroken.sessions.entries import Entry, Submitted
-from unbroken.sessions.errors import StoreError
+from unbroken.sessions.errors import StoreError, StoreUnavailable
+from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, NodeId, SessionId
 
 __all__ = ["DistantStore"]
@@ -17,13 +28,17 @@ __all__ = ["DistantStore"]
 class DistantStore:
     """Wraps a store. Before and after each call, other tasks get to run, a random number of times.
 
-    Fault verb: :meth:`fail_next_append`.
+    Fault verbs: :meth:`fail_next_append`, :attr:`is_out`, :attr:`loses_answers`.
     """
 
     def __init__(self, inner: SessionStore, seed: int = 0) -> None:
         self.inner = inner
         self._random = random.Random(seed)
         self._failure: StoreError | None = None
+        self.is_out = False
+        """Whether nothing reaches it."""
+        self.loses_answers = False
+        """Whether what is asked for is done, and nobody hears of it."""
 
     def fail_next_append(self, failure: StoreError) -> None:
         self._failure = failure
@@ -35,25 +50,58 @@ class DistantStore:
     async def _travel(self) -> None:
         for _ in range(self._random.randrange(4)):
             await asyncio.sleep(0)
+        if self.is_out:
+            raise StoreUnavailable
+
+    async def _return(self) -> None:
+        await self._travel()
+        if self.loses_answers:
+            raise StoreUnavailable
 
     async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
         await self._travel()
-        return await self.inner.create(session_id, node, incarnation)
+        result = await self.inner.create(session_id, node, incarnation)
+        await self._return()
+        return result
 
     async def acquire(self, session_id: SessionId, node: NodeId, *, seen: Fence | None = None) -> Opened:
         await self._travel()
-        return await self.inner.acquire(session_id, node, seen=seen)
+        result = await self.inner.acquire(session_id, node, seen=seen)
+        await self._return()
+        return result
 
-    async def release(self, session_id: SessionId, fence: Fence) -> None:
+    @property
+    def is_shared(self) -> bool:
+        return self.inner.is_shared
+
+    async def inspect(self, session_id: SessionId) -> Opened:
         await self._travel()
-        await self.inner.release(session_id, fence)
+        result = await self.inner.inspect(session_id)
+        await self._return()
+        return result
+
+    async def follow(self, session_id: SessionId, node: NodeId) -> Opened:
+        await self._travel()
+        opened = await self.inner.follow(session_id, node)
+        await self._return()
+        return opened
+
+    async def unfollow(self, session_id: SessionId, node: NodeId) -> None:
+        await self._travel()
+        await self.inner.unfollow(session_id, node)
+        await self._return()
+
+    async def release(self, session_id: SessionId, fence: Fence, *, to: NodeId = NOBODY) -> None:
+        await self._travel()
+        await self.inner.release(session_id, fence, to=to)
+        await self._return()
 
     async def submit(
         self, session_id: SessionId, incarnation: Incarnation, key: InputKey | None, submitted: Submitted
     ) -> Receipt:
         await self._travel()
         receipt = await self.inner.submit(session_id, incarnation, key, submitted)
-        await self._travel()
+        await self._return()
         return receipt
 
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
@@ -62,19 +110,48 @@ class DistantStore:
             failure, self._failure = self._failure, None
             return [failure for _ in appends]
         results = await self.inner.append(appends)
-        await self._travel()
+        await self._return()
         return results
 
-    async def read(
-        self, session_id: SessionId, incarnation: Incarnation, after: int, limit: int
-    ) -> list[Entry]:
+    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
         await self._travel()
-        return await self.inner.read(session_id, incarnation, after, limit)
+        result = await self.inner.read(session_id, after, limit)
+        await self._return()
+        return result
+
+    async def reseed(
+        self, session_id: SessionId, fence: Fence, incarnation: Incarnation, snapshot: Snapshot
+    ) -> Fence:
+        await self._travel()
+        result = await self.inner.reseed(session_id, fence, incarnation, snapshot)
+        await self._return()
+        return result
+
+    async def rejoin(
+        self,
+        session_id: SessionId,
+        fence: Fence,
+        after: Position,
+        consumed: int,
+        entries: Sequence[Entry],
+        keys: Mapping[int, InputKey],
+    ) -> None:
+        await self._travel()
+        await self.inner.rejoin(session_id, fence, after, consumed, entries, keys)
+        await self._return()
+
+    async def busy(self, owner: NodeId, limit: int) -> list[tuple[SessionId, Fence]]:
+        await self._travel()
+        result = await self.inner.busy(owner, limit)
+        await self._return()
+        return result
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         await self._travel()
         await self.inner.compact(session_id, fence, floor, snapshot)
+        await self._return()
 
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
         await self._travel()
         await self.inner.delete(session_id, fence)
+        await self._return()

@@ -40,6 +40,8 @@ def test_a_node_s_figures_are_taken_when_asked_for() -> None:
             waiting=lambda: held["waiting"],
             size=lambda: held["size"],
             commits_waiting=lambda: held["commits_waiting"],
+            unsaved=lambda: 0,
+            is_store_lost=lambda: 0,
             is_draining=lambda: True,
         )
     )

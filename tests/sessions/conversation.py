@@ -17,13 +17,14 @@ from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission
 from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import RealtimeEncoder, error_frame
-from unbroken.sessions.actor import ActorLimits
 from unbroken.sessions.backends.base import SessionStore
+from unbroken.sessions.backends.cluster import Cluster
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import ChainId, Incarnation, PrincipalId, SessionId, new_chain_id
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Attachment, Node, NodeLimits
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import SessionLimits
 
@@ -201,7 +202,13 @@ class Client:
 class World:
     """A node with a manual responder and a clock that stands still."""
 
-    def __init__(self, store: SessionStore, limits: NodeLimits, most_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        limits: NodeLimits,
+        most_tokens: int | None = None,
+        cluster: Cluster | None = None,
+    ) -> None:
         self.most_tokens = most_tokens
         self.clock = FakeClock()
         self.responder = ManualResponder()
@@ -213,6 +220,7 @@ class World:
             responder=self.responder,
             clock=self.clock,
             limits=limits,
+            cluster=cluster,
             on_response=lambda done: self.ended.append(done.status),
         )
 

@@ -10,8 +10,8 @@ import pytest
 from tests.fakes.store import DistantStore
 from tests.sessions.conversation import Client, World, limits_of, open_world, settle
 from unbroken.server.protocols.realtime.connection import Submission
-from unbroken.sessions.actor import Actor, ActorLimits
-from unbroken.sessions.backends.base import Append, InputKey, Receipt, SessionStore
+from unbroken.sessions.actor import Actor
+from unbroken.sessions.backends.base import Append, InputKey, Page, Receipt, SessionStore
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.entries import (
     Body,
@@ -34,9 +34,10 @@ from unbroken.sessions.errors import (
     SessionNotFound,
     StoreError,
 )
-from unbroken.sessions.event_log import Slice
+from unbroken.sessions.event_log import Position, Slice
 from unbroken.sessions.ids import ChainId, Incarnation, ItemId, NodeId, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import Concurrency, Message, ResponseRequest, Text
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import FunctionCallPiece, Handle
 from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import Session, SessionLimits
@@ -61,7 +62,7 @@ def actor_of(world: World, client: Client) -> Actor:
 
 
 async def stored(store: SessionStore, actor: Actor) -> list[Entry]:
-    return await store.read(actor.session.id, actor.log.incarnation, actor.log.floor, 10**6)
+    return (await store.read(actor.session.id, actor.log.position(actor.log.floor), 10**6)).entries
 
 
 async def bodies_in(store: SessionStore, actor: Actor) -> list[Body]:
@@ -236,15 +237,13 @@ async def test_a_wake_up_during_the_last_look_is_not_missed() -> None:
     class Slow(MemoryStore):
         between: Submitted | None = None
 
-        async def read(
-            self, session_id: SessionId, incarnation: Incarnation, after: int, limit: int
-        ) -> list[Entry]:
-            entries = await super().read(session_id, incarnation, after, limit)
-            if not entries and self.between is not None:
+        async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
+            page = await super().read(session_id, after, limit)
+            if not page.entries and self.between is not None:
                 submitted, self.between = self.between, None
-                await self.submit(session_id, incarnation, None, submitted)
+                await self.submit(session_id, after.incarnation, None, submitted)
                 actor.look()
-            return entries
+            return page
 
     store = Slow()
     async with open_world(store=store) as world:
@@ -841,7 +840,7 @@ async def test_what_the_store_holds_after_compaction_reads_as_what_was_shown() -
 
         assert "".join(part for _, _, part in live) == "abcdéfgh"
         for seq, nonce, part in live:
-            (entry, *_) = await store.read(actor.session.id, actor.log.incarnation, seq - 1, 1)
+            (entry, *_) = (await store.read(actor.session.id, actor.log.position(seq - 1), 1)).entries
             assert isinstance(entry.body, Deltas)
             assert (entry.seq, entry.nonce, entry.body.parts[0]) == (seq, nonce, part)
 

@@ -14,7 +14,7 @@ from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.committer import Committer
 from unbroken.sessions.entries import Entry, ItemDeleted
 from unbroken.sessions.errors import NodeDraining, SessionGone, StoreError
-from unbroken.sessions.ids import Incarnation, ItemId, NodeId, SessionId
+from unbroken.sessions.ids import Incarnation, ItemId, NodeId, Nonce, SessionId
 
 NODE = NodeId("node_a")
 LIFE = Incarnation("0a0a0a0a")
@@ -56,7 +56,7 @@ class Clerk:
             return None
         bodies = [ItemDeleted(ItemId(name)) for name in self.waiting]
         self.waiting.clear()
-        return Append(self.session_id, self.fence, 0, 0, bodies)
+        return Append(self.session_id, self.fence, 0, Nonce(0), 0, bodies)
 
     def committed(self, result: Sequence[Entry] | StoreError) -> bool:
         self.results.append(result)

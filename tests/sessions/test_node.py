@@ -8,7 +8,6 @@ import pytest
 from tests.fakes.store import DistantStore
 from tests.sessions.conversation import ALICE, Client, World, limits_of, open_world, settle
 from unbroken.server.protocols.cursor import parse_cursor
-from unbroken.sessions.actor import ActorLimits
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.entries import CancelResponse, CreateItem, Submitted
 from unbroken.sessions.errors import (
@@ -34,6 +33,7 @@ from unbroken.sessions.ids import (
 )
 from unbroken.sessions.items import Message, SessionConfig, Text
 from unbroken.sessions.node import Attachment
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
 
 BOB: Final = PrincipalId("bob")

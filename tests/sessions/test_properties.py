@@ -25,12 +25,11 @@ from hypothesis.stateful import (
 
 from tests.fakes.store import DistantStore
 from tests.sessions.conversation import Client, World, limits_of, settle
-from unbroken.sessions.actor import ActorLimits
 from unbroken.sessions.backends.base import Opened
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.entries import CreateItem, Deltas, Entry, OutputDone, ResponseDone, Submitted
 from unbroken.sessions.errors import CursorLost, LostTail, ResponderError, SessionError
-from unbroken.sessions.event_log import EventLog
+from unbroken.sessions.event_log import EventLog, Position
 from unbroken.sessions.ids import ChainId, ItemId, SessionId, new_item_id
 from unbroken.sessions.items import (
     ApprovalHead,
@@ -42,6 +41,7 @@ from unbroken.sessions.items import (
     ToolError,
     ToolHead,
 )
+from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import (
     AsksApproval,
     FunctionCallPiece,
@@ -328,8 +328,8 @@ class Conversation(RuleBasedStateMachine):
 
         async def look() -> tuple[Opened, list[Entry]]:
             opened = await self.memory.acquire(self.session_id, self.world.node.id)
-            incarnation = opened.fence.incarnation
-            return opened, await self.memory.read(self.session_id, incarnation, opened.floor, 10**6)
+            floor = Position(opened.fence.incarnation, opened.floor, opened.floor_nonce)
+            return opened, (await self.memory.read(self.session_id, floor, 10**6)).entries
 
         found: tuple[Opened, list[Entry]] = self.run(look())
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench.suites import burst, capacity, connect, hold, idle, paced, peers, upstream
+from tests.bench.suites import burst, capacity, connect, hold, idle, paced, peers, shared, upstream
 from tests.bench.suites.base import Bench, Suite
 
 __all__ = ["SUITES", "Bench", "Suite"]
@@ -16,5 +16,6 @@ SUITES: dict[str, Suite] = {
     "connect": connect.run,
     "upstream": upstream.run,
     "peers": peers.run,
+    "shared": shared.run,
 }
 """By name, in the order in which they run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from unbroken.server.agents.base import (
     Working,
 )
 from unbroken.server.agents.responses import ResponsesAgent
+from unbroken.sessions.responder import Custody
 
 PIECES = ("Grüße, ", "世界", " ", "🎉", " und mehr")
 WHOLE = "".join(PIECES)
@@ -339,6 +341,23 @@ async def test_reattaching_behind_the_end_fails(background: ResponsesAgent, upst
 
     with pytest.raises(UpstreamMalformed):
         [o async for o in background.reattach(turn("hi"), Handle(RESPONSE_ID), 6)]
+
+
+async def test_what_goes_on_elsewhere_is_not_cancelled_upstream(
+    background: ResponsesAgent, upstream: FakeUpstream
+) -> None:
+    """Its new owner reads the same response."""
+    upstream.keep(*PIECES)
+    custody = Custody()
+    async with aclosing(background.respond(replace(turn("hi"), custody=custody))) as outputs:
+        async for output in outputs:
+            if isinstance(output, str):
+                break
+        custody.is_passed_on = True
+    rest = [o async for o in background.reattach(turn("hi"), Handle(RESPONSE_ID), len(PIECES[0]))]
+
+    assert upstream.cancelled == []
+    assert text_of(rest) == WHOLE[len(PIECES[0]) :]
 
 
 @pytest.mark.parametrize("is_closed", [True, False])

@@ -14,7 +14,7 @@ from tests.server.conftest import Serve
 from tests.server.realtime.agent import HeldTurn, ManualAgent
 from tests.server.realtime.client import WAIT, Client, user_item
 from tests.server.realtime.serving import Served, eventually
-from unbroken.server import app as app_module
+from unbroken.server import store_selection
 from unbroken.server.agents.base import AgentError, UpstreamCut, Usage, Working
 from unbroken.server.agents.scripted import ScriptedAgent, answer_to
 from unbroken.sessions.backends.base import Receipt
@@ -197,7 +197,7 @@ async def test_c1_a_stop_is_taken_although_its_connection_is_closed_at_once(
                 await asyncio.sleep(0)
             return await super().submit(*args)
 
-    monkeypatch.setattr(app_module, "MemoryStore", lambda: Slow(MemoryStore(), 3))
+    monkeypatch.setattr(store_selection, "MemoryStore", lambda: Slow(MemoryStore(), 3))
     manual: Served[ManualAgent] = await serve(ManualAgent())
     client, turn = await ask(manual, "one ")
     said = [

@@ -6,21 +6,26 @@ from collections.abc import Sequence
 
 import pytest
 
-from unbroken.sessions.backends.base import Append, Fence, InputKey, SessionStore, Snapshot
+from unbroken.sessions.backends.base import NOBODY, Append, Fence, InputKey, SessionStore, Snapshot
 from unbroken.sessions.entries import Body, CancelResponse, Deltas, Entry, ItemDeleted, Submitted, width
 from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError
+from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import (
     ChainId,
     Incarnation,
     ItemId,
     NodeId,
+    Nonce,
     ResponseId,
     SessionId,
+    new_node_id,
     new_session_id,
 )
 
 A, B, C = NodeId("node_a"), NodeId("node_b"), NodeId("node_c")
-LIFE = Incarnation("0a0a0a0a")
+LIFE, NEXT_LIFE = Incarnation("0a0a0a0a"), Incarnation("0b0b0b0b")
+NONE = Nonce(0)
+START = Position(LIFE, 0, NONE)
 
 
 def mark(name: str) -> ItemDeleted:
@@ -46,6 +51,15 @@ def flat(entries: Sequence[Entry]) -> list[object]:
     return out
 
 
+def behind(entries: Sequence[Entry]) -> Position:
+    """Return the position of who has read up to here."""
+    return Position(LIFE, entries[-1].last, entries[-1].nonce)
+
+
+async def entries_in(store: SessionStore, session_id: SessionId, after: Position, limit: int) -> list[Entry]:
+    return (await store.read(session_id, after, limit)).entries
+
+
 class StoreContract:
     """Run over each implementation."""
 
@@ -54,9 +68,15 @@ class StoreContract:
         return session_id, await store.create(session_id, A, LIFE)
 
     async def write(
-        self, store: SessionStore, session_id: SessionId, fence: Fence, *bodies: Body, min_head: int = 0
+        self,
+        store: SessionStore,
+        session_id: SessionId,
+        fence: Fence,
+        *bodies: Body,
+        seen: int = 0,
+        nonce: Nonce = NONE,
     ) -> Sequence[Entry]:
-        (result,) = await store.append([Append(session_id, fence, min_head, 0, bodies)])
+        (result,) = await store.append([Append(session_id, fence, seen, nonce, 0, bodies)])
         if isinstance(result, StoreError):
             raise result
         return result
@@ -71,7 +91,7 @@ class StoreContract:
         assert [entry.seq for entry in first] == [1, 2]
         assert (receipt.seq, receipt.duplicate) == (4, False)
         assert second[0].seq == 5
-        read = await store.read(session_id, LIFE, 0, 100)
+        read = await entries_in(store, session_id, START, 100)
         assert flat(read) == [mark("a"), "x", "y", asked(), mark("b")]
 
     async def test_a_batch_has_one_nonce_and_the_next_another(self, store: SessionStore) -> None:
@@ -95,7 +115,9 @@ class StoreContract:
                 written |= dict.fromkeys(range(entry.seq, entry.last + 1), entry.nonce)
 
         for after in range(5):
-            entries = await store.read(session_id, LIFE, after, 100)
+            entries = await entries_in(
+                store, session_id, Position(LIFE, after, Nonce(written.get(after, 0))), 100
+            )
             assert entries[0].seq == after + 1
             for entry in entries:
                 for seq in range(entry.seq, entry.last + 1):
@@ -108,7 +130,7 @@ class StoreContract:
         call = Deltas(ResponseId("r"), ItemId("k"), ["{", "}"], 5, output_index=1, call_id="call_1")
         written = await self.write(store, session_id, fence, text, mark("m"), call)
 
-        read = await store.read(session_id, LIFE, 0, 100)
+        read = await entries_in(store, session_id, START, 100)
 
         assert [entry.body for entry in read] == [text, mark("m"), call]
         assert read == list(written)
@@ -117,11 +139,11 @@ class StoreContract:
         session_id, fence = await self.begin(store)
         await self.write(store, session_id, fence, *[mark(str(n)) for n in range(50)])
         seen: list[object] = []
-        after = 0
-        while entries := await store.read(session_id, LIFE, after, 7):
+        after = START
+        while entries := await entries_in(store, session_id, after, 7):
             assert sum(width(entry.body) for entry in entries) <= 50
             seen += flat(entries)
-            after = entries[-1].last
+            after = behind(entries)
 
         assert seen == [mark(str(n)) for n in range(50)]
 
@@ -133,7 +155,7 @@ class StoreContract:
         again = await store.submit(session_id, LIFE, key, asked("first"))
 
         assert (again.seq, again.duplicate, again.entry) == (first.seq, True, None)
-        assert flat(await store.read(session_id, LIFE, 0, 9)) == [asked("first")]
+        assert flat(await entries_in(store, session_id, START, 9)) == [asked("first")]
 
     async def test_the_same_key_with_another_digest_is_an_error(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)
@@ -141,14 +163,14 @@ class StoreContract:
 
         with pytest.raises(MessageIdReused):
             await store.submit(session_id, LIFE, InputKey("m:1", b"two"), asked())
-        assert len(await store.read(session_id, LIFE, 0, 9)) == 1
+        assert len(await entries_in(store, session_id, START, 9)) == 1
 
     async def test_inputs_without_a_key_are_all_written(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)
         for _ in range(2):
             await store.submit(session_id, LIFE, None, asked())
 
-        assert len(await store.read(session_id, LIFE, 0, 9)) == 2
+        assert len(await entries_in(store, session_id, START, 9)) == 2
 
     async def test_only_the_owner_appends(self, store: SessionStore) -> None:
         """Both the token and the node must match: a token alone may be issued twice after a failover."""
@@ -162,10 +184,19 @@ class StoreContract:
         with pytest.raises(Fenced):
             await self.write(store, session_id, Fence(B, fence.token, LIFE), mark("zombie"))
         with pytest.raises(Fenced):
-            other_life = Fence(B, opened.fence.token, Incarnation("0b0b0b0b"))
+            other_life = Fence(B, opened.fence.token, NEXT_LIFE)
             await self.write(store, session_id, other_life, mark("zombie"))
         await self.write(store, session_id, opened.fence, mark("owner"))
-        assert flat(await store.read(session_id, LIFE, 0, 9)) == [mark("owner")]
+        assert flat(await entries_in(store, session_id, START, 9)) == [mark("owner")]
+
+    async def test_who_reads_learns_whose_the_session_is(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        assert (await store.read(session_id, START, 9)).fence == fence
+
+        opened = await store.acquire(session_id, B, seen=fence)
+        assert (await store.read(session_id, START, 9)).fence == opened.fence
+        await store.release(session_id, opened.fence)
+        assert (await store.read(session_id, START, 9)).fence.node == NOBODY
 
     async def test_of_two_that_steal_from_the_same_owner_one_wins(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
@@ -199,16 +230,33 @@ class StoreContract:
 
     async def test_a_lost_tail_is_noticed(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
-        await self.write(store, session_id, fence, mark("a"))
+        (entry,) = await self.write(store, session_id, fence, mark("a"))
 
         with pytest.raises(LostTail):
-            await self.write(store, session_id, fence, mark("b"), min_head=2)
-        assert len(await store.read(session_id, LIFE, 0, 9)) == 1
+            await self.write(store, session_id, fence, mark("b"), seen=2, nonce=entry.nonce)
+        with pytest.raises(LostTail):
+            await entries_in(store, session_id, Position(LIFE, 2, entry.nonce), 9)
+        assert len(await entries_in(store, session_id, START, 9)) == 1
+
+    async def test_another_branch_is_noticed_though_it_is_as_long(self, store: SessionStore) -> None:
+        """The numbers of what was lost have been taken by other entries since."""
+        session_id, fence = await self.begin(store)
+        (entry,) = await self.write(store, session_id, fence, mark("a"))
+        other = Nonce(entry.nonce ^ 1)
+        await store.submit(session_id, LIFE, None, asked())
+
+        with pytest.raises(LostTail):
+            await self.write(store, session_id, fence, mark("b"), seen=1, nonce=other)
+        with pytest.raises(LostTail):
+            await entries_in(store, session_id, Position(LIFE, 1, other), 9)
+        await self.write(store, session_id, fence, mark("c"), seen=1, nonce=entry.nonce)
+        assert flat(await entries_in(store, session_id, behind([entry]), 9)) == [asked(), mark("c")]
 
     async def test_the_last_answered_input_is_kept_for_the_next_owner(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
-        await store.submit(session_id, LIFE, None, asked())
-        await store.append([Append(session_id, fence, 1, 1, [])])
+        receipt = await store.submit(session_id, LIFE, None, asked())
+        assert receipt.entry is not None
+        await store.append([Append(session_id, fence, receipt.seq, receipt.entry.nonce, 1, [])])
         opened = await store.acquire(session_id, B, seen=fence)
 
         assert opened.consumed == 1
@@ -220,9 +268,9 @@ class StoreContract:
 
         good, fenced, gone = await store.append(
             [
-                Append(one, fence_of_one, 0, 0, [mark("a")]),
-                Append(two, void, 0, 0, [mark("b")]),
-                Append(new_session_id(), fence_of_two, 0, 0, [mark("c")]),
+                Append(one, fence_of_one, 0, NONE, 0, [mark("a")]),
+                Append(two, void, 0, NONE, 0, [mark("b")]),
+                Append(new_session_id(), fence_of_two, 0, NONE, 0, [mark("c")]),
             ]
         )
 
@@ -230,7 +278,7 @@ class StoreContract:
         assert [entry.seq for entry in good] == [1]
         assert isinstance(fenced, Fenced)
         assert isinstance(gone, SessionGone)
-        assert await store.read(two, LIFE, 0, 9) == []
+        assert await entries_in(store, two, START, 9) == []
 
     async def test_compaction_moves_the_floor_and_keeps_the_snapshot(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
@@ -239,8 +287,8 @@ class StoreContract:
         await store.compact(session_id, fence, 2, Snapshot(3, entry.nonce, b"state"))
 
         with pytest.raises(SessionGone):
-            await store.read(session_id, LIFE, 1, 9)
-        assert flat(await store.read(session_id, LIFE, 2, 9)) == [mark("c")]
+            await entries_in(store, session_id, behind(entries[0]), 9)
+        assert flat(await entries_in(store, session_id, behind(entries[1]), 9)) == [mark("c")]
         opened = await store.acquire(session_id, B, seen=fence)
         assert (opened.floor, opened.head) == (2, 3)
         assert opened.snapshot is not None
@@ -255,7 +303,7 @@ class StoreContract:
             await store.compact(session_id, fence, 1, Snapshot(1, entry.nonce, b""))
         with pytest.raises(Fenced):
             await store.delete(session_id, fence)
-        assert len(await store.read(session_id, LIFE, 0, 9)) == 1
+        assert len(await entries_in(store, session_id, START, 9)) == 1
 
     async def test_what_is_deleted_is_gone(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
@@ -263,7 +311,7 @@ class StoreContract:
         await store.delete(session_id, fence)
 
         with pytest.raises(SessionGone):
-            await store.read(session_id, LIFE, 0, 9)
+            await entries_in(store, session_id, START, 9)
         with pytest.raises(SessionGone):
             await store.submit(session_id, LIFE, None, asked())
         with pytest.raises(SessionGone):
@@ -273,12 +321,156 @@ class StoreContract:
         session_id, _ = await self.begin(store)
 
         with pytest.raises(SessionGone):
-            await store.submit(session_id, Incarnation("0b0b0b0b"), None, asked())
+            await store.submit(session_id, NEXT_LIFE, None, asked())
         with pytest.raises(SessionGone):
-            await store.read(session_id, Incarnation("0b0b0b0b"), 0, 9)
+            await entries_in(store, session_id, START._replace(incarnation=NEXT_LIFE), 9)
+
+    async def test_looking_at_a_session_changes_nothing(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        await self.write(store, session_id, fence, mark("a"))
+
+        assert (await store.inspect(session_id)).fence == fence
+        assert (await store.inspect(session_id)).head == 1
+        with pytest.raises(SessionGone):
+            await store.inspect(new_session_id())
+        await self.write(store, session_id, fence, mark("b"))
+
+    async def test_following_a_session_shows_how_it_stands(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        (entry,) = await self.write(store, session_id, fence, mark("a"))
+        await store.compact(session_id, fence, 1, Snapshot(1, entry.nonce, b"state"))
+
+        for _ in range(2):
+            opened = await store.follow(session_id, B)
+            assert (opened.fence, opened.floor, opened.floor_nonce, opened.head) == (fence, 1, entry.nonce, 1)
+            assert opened.snapshot == Snapshot(1, entry.nonce, b"state")
+        await store.unfollow(session_id, B)
+        await store.unfollow(session_id, C)
+        with pytest.raises(SessionGone):
+            await store.follow(new_session_id(), B)
+
+    async def test_a_session_can_be_released_to_somebody(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        await store.release(session_id, fence, to=B)
+
+        with pytest.raises(Fenced):
+            await store.acquire(session_id, C)
+        opened = await store.acquire(session_id, B)
+        assert opened.fence.node == B
+        with pytest.raises(Fenced):
+            await self.write(store, session_id, fence, mark("zombie"))
+        await self.write(store, session_id, opened.fence, mark("owner"))
+
+    async def test_what_was_released_is_nobodys(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        await store.release(session_id, fence)
+
+        seen = (await store.inspect(session_id)).fence
+        assert seen.node == NOBODY
+        assert (await store.acquire(session_id, C, seen=seen)).fence.node == C
+
+    async def test_sessions_with_something_to_do_are_found_by_their_owner(self, store: SessionStore) -> None:
+        owner = new_node_id()
+        ids = []
+        for _ in range(4):
+            session_id = new_session_id()
+            ids.append(session_id)
+            await store.create(session_id, owner, LIFE)
+        idle, running, asked_for, done = ids
+        fence = Fence(owner, 1, LIFE)
+        for session_id, is_busy in ((idle, False), (running, True), (done, True)):
+            await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")], is_busy)])
+        await store.submit(asked_for, LIFE, None, asked())
+        receipt = await store.submit(done, LIFE, None, asked())
+        assert receipt.entry is not None
+        consumed = Append(done, fence, 2, receipt.entry.nonce, 2, [mark("b")], is_busy=False)
+        await store.append([consumed])
+
+        found = await store.busy(owner, 9)
+        assert sorted(found) == sorted([(running, fence), (asked_for, fence)])
+        assert len(await store.busy(owner, 1)) == 1
+        await store.release(running, fence, to=B)
+        assert [each for each, _ in await store.busy(owner, 9)] == [asked_for]
+        assert running in [each for each, _ in await store.busy(B, 999)]
+        await store.delete(asked_for, fence)
+        assert await store.busy(owner, 9) == []
+
+    async def test_a_log_that_was_lost_is_begun_anew(self, store: SessionStore) -> None:
+        """By the owner, from its memory, whether the store still knows the session or not."""
+        for is_known in (True, False):
+            session_id = new_session_id()
+            old = Fence(A, 1, LIFE)
+            if is_known:
+                old = await store.create(session_id, A, LIFE)
+                await self.write(store, session_id, old, mark("a"))
+            snapshot = Snapshot(7, Nonce(77), b"state")
+            fence = await store.reseed(session_id, old, NEXT_LIFE, snapshot)
+
+            assert (fence.node, fence.incarnation) == (A, NEXT_LIFE)
+            opened = await store.inspect(session_id)
+            assert (opened.floor, opened.floor_nonce, opened.head) == (7, 77, 7)
+            assert opened.snapshot == snapshot
+            (entry,) = await self.write(store, session_id, fence, mark("b"), seen=7, nonce=Nonce(77))
+            assert entry.seq == 8
+            with pytest.raises(SessionGone):
+                await entries_in(store, session_id, START, 9)
+            with pytest.raises(StoreError):
+                await self.write(store, session_id, old, mark("zombie"), seen=7, nonce=Nonce(77))
+
+    async def test_only_the_owner_begins_a_log_anew(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        await store.acquire(session_id, B, seen=fence)
+
+        with pytest.raises(Fenced):
+            await store.reseed(session_id, fence, NEXT_LIFE, Snapshot(7, Nonce(77), b"state"))
+
+    async def test_entries_from_elsewhere_are_taken_in_as_they_are(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        written = await self.write(store, session_id, fence, mark("a"))
+        key = InputKey("m:1", b"digest")
+        ring = [
+            Entry(2, Nonce(5), words("x", "y")),
+            Entry(4, Nonce(5), mark("b")),
+            Entry(5, Nonce(6), asked()),
+        ]
+        await store.rejoin(session_id, fence, behind(written), 1, ring, {5: key})
+
+        assert await entries_in(store, session_id, behind(written), 9) == ring
+        opened = await store.inspect(session_id)
+        assert (opened.head, opened.consumed) == (5, 1)
+        assert (await store.submit(session_id, LIFE, key, asked())).seq == 5
+        await self.write(store, session_id, fence, mark("c"), seen=5, nonce=Nonce(6))
+
+    async def test_entries_from_elsewhere_fit_exactly_or_are_refused(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        written = await self.write(store, session_id, fence, mark("a"))
+        ring = [Entry(2, Nonce(5), mark("b"))]
+
+        other_branch = behind(written)._replace(nonce=Nonce(written[0].nonce ^ 1))
+        with pytest.raises(LostTail):
+            await store.rejoin(session_id, fence, other_branch, 0, ring, {})
+        await store.submit(session_id, LIFE, None, asked())
+        with pytest.raises(LostTail):
+            await store.rejoin(session_id, fence, behind(written), 0, ring, {})
+        with pytest.raises(SessionGone):
+            await store.rejoin(new_session_id(), fence, START, 0, ring, {})
+        await store.acquire(session_id, B, seen=fence)
+        with pytest.raises(Fenced):
+            await store.rejoin(session_id, fence, behind(written), 0, ring, {})
+        assert flat(await entries_in(store, session_id, START, 9)) == [mark("a"), asked()]
 
     async def test_a_session_is_created_once(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)
 
         with pytest.raises(StoreError):
             await store.create(session_id, B, LIFE)
+        with pytest.raises(StoreError):
+            await store.create(session_id, A, NEXT_LIFE)
+
+    async def test_creating_a_session_may_be_repeated(self, store: SessionStore) -> None:
+        """The answer to the first call may have been lost."""
+        session_id, fence = await self.begin(store)
+        await self.write(store, session_id, fence, mark("a"))
+
+        assert await store.create(session_id, A, LIFE) == fence
+        assert flat(await entries_in(store, session_id, START, 9)) == [mark("a")]

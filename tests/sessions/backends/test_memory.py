@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import pytest
 
 from tests.fakes.store import DistantStore
-from tests.sessions.backends.store_contract import LIFE, A, StoreContract, asked
+from tests.sessions.backends.store_contract import LIFE, NONE, A, StoreContract, asked
 from unbroken.sessions.backends.base import Append, Fence, Immediate, InputKey, SessionStore
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.entries import Body, Entry
 from unbroken.sessions.errors import StoreError
-from unbroken.sessions.ids import SessionId, new_session_id
+from unbroken.sessions.ids import Nonce, SessionId, new_session_id
 
 
 class TestMemoryStore(StoreContract):
@@ -37,10 +37,16 @@ class TestMemoryStoreAtOnce(StoreContract):
         return MemoryStore()
 
     async def write(
-        self, store: SessionStore, session_id: SessionId, fence: Fence, *bodies: Body, min_head: int = 0
+        self,
+        store: SessionStore,
+        session_id: SessionId,
+        fence: Fence,
+        *bodies: Body,
+        seen: int = 0,
+        nonce: Nonce = NONE,
     ) -> Sequence[Entry]:
         assert isinstance(store, Immediate)
-        (result,) = store.append_now([Append(session_id, fence, min_head, 0, bodies)])
+        (result,) = store.append_now([Append(session_id, fence, seen, nonce, 0, bodies)])
         if isinstance(result, StoreError):
             raise result
         return result

@@ -1,0 +1,105 @@
+"""Where sessions are, as the settings say: in this process's memory, or in a Redis that nodes share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from unbroken.server.config import Settings, StartupError
+from unbroken.sessions.backends.base import SessionStore
+from unbroken.sessions.backends.cluster import Alone, Cluster
+from unbroken.sessions.backends.memory import MemoryStore
+
+__all__ = ["Stored", "build_store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A store, the nodes that share it, and how to let go of both."""
+
+    store: SessionStore
+    cluster: Cluster
+    opened: Callable[[], Any]
+    """Returns an asynchronous context manager, in which they can be used.
+
+    Raises:
+        StartupError: They can't be reached. One line, with what to do.
+    """
+
+
+def build_store(settings: Settings) -> Stored:
+    """Return the store that *settings* describe. Nothing is connected yet.
+
+    Raises:
+        StartupError: It can't be had.
+
+    """
+    if settings.redis_url is None:
+        return Stored(MemoryStore(), Alone(), _nothing)
+    try:
+        import redis  # noqa: F401 - to say what is missing before anything else does
+    except ImportError:
+        message = "UNBROKEN_REDIS_URL needs the Redis client. Install it: pip install 'unbroken[redis]'"
+        raise StartupError(message) from None
+    return _redis(settings, settings.redis_url.get_secret_value())
+
+
+def _redis(settings: Settings, url: str) -> Stored:
+    from unbroken.sessions.backends.redis.connection import Address, AddressError, connect
+    from unbroken.sessions.backends.redis.keys import Bounds, Keys
+    from unbroken.sessions.backends.redis.membership import RedisMembership
+    from unbroken.sessions.backends.redis.store import RedisStore
+
+    password = settings.redis_sentinel_password
+    address = Address(
+        url,
+        timeout=settings.redis_timeout,
+        connections=settings.redis_connections,
+        ca_file=None if settings.redis_ca_file is None else str(settings.redis_ca_file),
+        sentinel_password=None if password is None else password.get_secret_value(),
+    )
+    try:
+        client = connect(address, name="unbroken")
+        is_cluster = address.kind == "cluster"
+    except AddressError as exc:
+        raise StartupError(f"UNBROKEN_REDIS_URL: {exc}") from None
+    keys = Keys(settings.redis_prefix)
+    bounds = Bounds(lifetime=max(60, int(settings.session_idle_timeout)))
+    store = RedisStore(client, keys, bounds, is_cluster=is_cluster)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        try:
+            await _check(client)
+            yield
+        finally:
+            await store.aclose()
+            await client.aclose()
+
+    return Stored(store, RedisMembership(client, keys), opened)
+
+
+async def _check(client: Any) -> None:
+    """Find out whether Redis can be used, before anybody connects here."""
+    from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
+
+    try:
+        await client.ping()
+    except (AuthenticationError, AuthorizationError):
+        message = "Redis refuses the user or the password. Correct them in UNBROKEN_REDIS_URL."
+        raise StartupError(message) from None
+    except ResponseError as exc:
+        raise StartupError(f"Redis refuses: {str(exc)[:100]}. Check UNBROKEN_REDIS_URL.") from None
+    except (RedisError, OSError) as exc:
+        message = (
+            f"Redis can't be reached ({type(exc).__name__}). Start it, or correct UNBROKEN_REDIS_URL; "
+            "without that, sessions are in memory."
+        )
+        raise StartupError(message) from None
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield

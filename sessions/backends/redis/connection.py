@@ -1,0 +1,213 @@
+"""How Redis is reached: one server, a server that Sentinels name, or a cluster.
+
+Addresses: ``redis://`` and ``rediss://`` (with TLS) with user, password and
+database as redis-py has them; ``unix://``; ``redis+sentinel://host:port,host:port/name``;
+``redis+cluster://host:port,host:port``; the last two with an ``s`` behind
+``redis`` for TLS.
+
+Nothing that writes is ever sent twice by the client: after an error, what was
+asked for may have taken effect, and only who asked knows how to find out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+    TryAgainError,
+)
+
+from unbroken.sessions.errors import StoreUnavailable
+
+__all__ = ["Address", "AddressError", "Client", "connect", "unavailable"]
+
+Client = Redis | RedisCluster
+
+_UNREACHABLE: Final = (
+    ConnectionError,
+    TimeoutError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+    OSError,
+)
+
+_PASSING: Final = (
+    "OOM",
+    "MISCONF",
+    "LOADING",
+    "READONLY",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "UNKILLABLE",
+    "BUSY",
+)
+"""What a server begins errors with that are over some time."""
+
+_DEFAULT_PORTS: Final = {"sentinel": 26379, "cluster": 6379}
+
+
+class AddressError(ValueError):
+    """The address names nothing that can be reached; the text says what to write."""
+
+
+class Address(Struct, frozen=True):
+    """Where the sessions are."""
+
+    url: str
+    timeout: float = 2.0
+    """Seconds after which a call is given up."""
+    connections: int = 16
+    """How many there may be at once."""
+    ca_file: str | None = None
+    """The authority that TLS certificates have to be signed by; None: those of the system."""
+    sentinel_password: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """``server``, ``sentinel`` or ``cluster``.
+
+        Raises:
+            AddressError: It is none of them.
+
+        """
+        scheme = self.url.partition("://")[0]
+        match scheme:
+            case "redis" | "rediss" | "unix":
+                return "server"
+            case "redis+sentinel" | "rediss+sentinel":
+                return "sentinel"
+            case "redis+cluster" | "rediss+cluster":
+                return "cluster"
+            case _:
+                raise AddressError(
+                    "The address of Redis begins with redis://, rediss:// (TLS), unix://, redis+sentinel:// "
+                    f"or redis+cluster://, not {scheme + '://' if scheme != self.url else 'as this one'}."
+                )
+
+
+def connect(address: Address, *, name: str) -> Client:
+    """Return a client, which connects when it is first used. *name* is what the server lists it as.
+
+    Raises:
+        AddressError: The address can't be understood.
+
+    """
+    common: dict[str, Any] = {
+        "client_name": name,
+        "socket_timeout": address.timeout,
+        "socket_connect_timeout": address.timeout,
+        "socket_keepalive": True,
+        "health_check_interval": 0,
+    }
+    kind = address.kind
+    if kind == "server":
+        return _server(address, common)
+    hosts, parts = _hosts(address, _DEFAULT_PORTS[kind])
+    credentials: dict[str, Any] = {
+        "username": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+    }
+    tls = _tls(address) if parts.scheme.startswith("rediss") else {}
+    if kind == "cluster":
+        return RedisCluster(
+            startup_nodes=[ClusterNode(host, port) for host, port in hosts],
+            max_connections=address.connections,
+            retry=Retry(NoBackoff(), 0),
+            cluster_error_retry_attempts=1,
+            **common,
+            **credentials,
+            **({"ssl": True, **tls} if tls or parts.scheme.startswith("rediss") else {}),
+        )
+    service = parts.path.strip("/")
+    if not service:
+        raise AddressError("An address of Sentinels ends with the name of the service: .../mymaster")
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        hosts,
+        sentinel_kwargs={"password": address.sentinel_password, **common},
+        **common,
+        **credentials,
+    )
+    pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        service,
+        sentinel,
+        max_connections=address.connections,
+        retry=Retry(NoBackoff(), 0),
+        **common,
+        **credentials,
+        **({"ssl": True, **tls} if parts.scheme.startswith("rediss") else {}),
+    )
+    return Redis.from_pool(pool)
+
+
+def _server(address: Address, common: dict[str, Any]) -> Redis:
+    tls = _tls(address) if address.url.startswith("rediss://") else {}
+    try:
+        pool = BlockingConnectionPool.from_url(
+            address.url,
+            max_connections=address.connections,
+            timeout=address.timeout,
+            retry=Retry(NoBackoff(), 0),
+            **common,
+            **tls,
+        )
+    except ValueError as exc:
+        raise AddressError(f"The address of Redis can't be understood: {exc}") from None
+    return Redis.from_pool(pool)
+
+
+def _tls(address: Address) -> dict[str, Any]:
+    return {} if address.ca_file is None else {"ssl_ca_certs": address.ca_file}
+
+
+def _hosts(address: Address, port: int) -> tuple[list[tuple[str, int]], Any]:
+    """Return the hosts of an address that may have several, and its parts."""
+    scheme, _, rest = address.url.partition("://")
+    authority, slash, path = rest.partition("/")
+    before, _, hosts = authority.rpartition("@")
+    names = [host for host in hosts.split(",") if host]
+    if not names:
+        raise AddressError("The address of Redis names no host.")
+    found: list[tuple[str, int]] = []
+    for name in names:
+        try:
+            split = urlsplit(f"//{name}")
+            found.append((split.hostname or "", split.port or port))
+        except ValueError:
+            raise AddressError(f"The address of Redis names a host that is none: {name}") from None
+    first = f"{before}@{names[0]}" if before else names[0]
+    return found, urlsplit(f"{scheme}://{first}{slash}{path}")
+
+
+def unavailable(error: Exception) -> StoreUnavailable | None:
+    """Return what to raise for a client's *error*: None if it is a bug of ours, not a state of the server."""
+    if isinstance(error, AuthenticationError):
+        return StoreUnavailable("AuthenticationError")
+    if isinstance(error, _UNREACHABLE):
+        return StoreUnavailable(type(error).__name__)
+    if isinstance(error, ResponseError) and str(error).startswith(_PASSING):
+        return StoreUnavailable(str(error).partition(" ")[0])
+    if isinstance(error, RedisError) and not isinstance(error, ResponseError):
+        return StoreUnavailable(type(error).__name__)
+    return None

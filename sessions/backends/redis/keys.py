@@ -1,0 +1,93 @@
+"""Every key, bound and lifetime that the store uses, in one place.
+
+All keys of a session, and the index of its bucket, have one hash tag: the
+bucket's number. So a script may touch a session's keys in a cluster, and write
+many sessions of one bucket in one call.
+
+===========================  ======  ==================================================================
+key                          type    what
+===========================  ======  ==================================================================
+``P:{B}:S:m``                hash    the session: incarnation, owner, token, head, floor, followers...
+``P:{B}:S:l``                stream  its log: one entry each, id ``<first number>-0``
+``P:{B}:S:d``                hash    the names of its latest inputs, each with number and digest
+``P:{B}:S:s``                hash    its snapshot
+``P:{B}:busy``               hash    of the bucket's sessions those with something to do, and their owners
+``P:{nodes}:N``              string  the lease of a node
+``P:{nodes}:all``            set     the nodes there are
+``P:n:N``                    channel what a node is told
+===========================  ======  ==================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from zlib import crc32
+
+from msgspec import Struct
+
+from unbroken.sessions.ids import NodeId, SessionId
+
+__all__ = ["BUCKETS", "Bounds", "Keys"]
+
+BUCKETS: Final = 256
+
+
+class Bounds(Struct, frozen=True, kw_only=True):
+    """What a session may take in the store. Times are in seconds."""
+
+    lifetime: int = 86_400
+    """A session that nothing is written to is forgotten after so long."""
+    dedupe_window: int = 1024
+    """Names of inputs that are remembered in any case; up to a quarter more are."""
+    waiting_inputs: int = 1000
+    """Inputs that may wait for an owner to answer them."""
+    call_sessions: int = 256
+    """Sessions that one call writes."""
+    call_bytes: int = 256 * 1024
+    """Bytes of bodies after which a call takes in no further session."""
+    page_entries: int = 512
+    """Entries that one call reads."""
+
+
+class Keys:
+    """The keys under one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    @staticmethod
+    def bucket(session_id: SessionId) -> int:
+        """Return the bucket of a session."""
+        return crc32(session_id.encode()) % BUCKETS
+
+    def meta(self, session_id: SessionId) -> str:
+        """Return the key of what a session is."""
+        return f"{self._prefix}:{{{self.bucket(session_id)}}}:{session_id}:m"
+
+    def session(self, session_id: SessionId) -> tuple[str, str, str, str, str]:
+        """Return the keys of a session: what it is, log, names, snapshot, and its bucket's index."""
+        bucket = self.bucket(session_id)
+        base = f"{self._prefix}:{{{bucket}}}:{session_id}:"
+        return base + "m", base + "l", base + "d", base + "s", self.busy(bucket)
+
+    def busy(self, bucket: int) -> str:
+        """Return the key of a bucket's index."""
+        return f"{self._prefix}:{{{bucket}}}:busy"
+
+    @property
+    def indexes(self) -> list[str]:
+        """The keys of all buckets' indexes."""
+        return [self.busy(bucket) for bucket in range(BUCKETS)]
+
+    @property
+    def nodes(self) -> str:
+        """The key of the set of nodes."""
+        return f"{self._prefix}:{{nodes}}:all"
+
+    def lease(self, node: NodeId) -> str:
+        """Return the key of a node's lease."""
+        return f"{self._prefix}:{{nodes}}:{node}"
+
+    def channel(self, node: NodeId) -> str:
+        """Return the channel on which a node is told something."""
+        return f"{self._prefix}:n:{node}"

@@ -1,0 +1,60 @@
+"""Telling nodes that sessions have something new: hints, sent together, and lost without harm."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from unbroken.sessions.backends.redis.connection import Client
+from unbroken.sessions.backends.redis.keys import Keys
+from unbroken.sessions.ids import NodeId, SessionId
+
+__all__ = ["News"]
+
+_MOST: Final = 10_000
+"""What waits to be told: beyond, it isn't, and costs a poll."""
+
+
+class News:
+    """What is to be told to whom. One task sends it while there is something, in batches."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+        self._waiting: dict[NodeId, set[SessionId]] = {}
+        self._count = 0
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    def tell(self, nodes: Iterable[str], session_id: SessionId) -> None:
+        """Tell *nodes* soon that a session has something new."""
+        for node in nodes:
+            if not node or self._count >= _MOST or self._is_closed:
+                continue
+            self._waiting.setdefault(NodeId(node), set()).add(session_id)
+            self._count += 1
+        if self._waiting and self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._send())
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting, self._count = self._waiting, {}, 0
+                for node, session_ids in waiting.items():
+                    with suppress(RedisError, OSError):  # it finds out by itself
+                        await self._client.publish(self._keys.channel(node), " ".join(session_ids))
+        finally:
+            self._task = None
+
+    async def aclose(self) -> None:
+        """Drop what waits, and tell nothing more."""
+        self._is_closed = True
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task

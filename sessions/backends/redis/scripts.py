@@ -1,0 +1,64 @@
+"""The scripts, called by digest. A server that has forgotten them is given them again."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import Any, Final, Protocol
+
+from redis.exceptions import NoScriptError
+
+__all__ = ["Caller", "Scripts"]
+
+_NAMES: Final = (
+    "acquire",
+    "append",
+    "beat",
+    "busy",
+    "compact",
+    "create",
+    "delete",
+    "inspect",
+    "leave",
+    "read",
+    "rejoin",
+    "release",
+    "reseed",
+    "submit",
+    "unfollow",
+)
+
+
+class Caller(Protocol):
+    """What of a client is needed to call a script. ``EVAL`` loads what it is given."""
+
+    async def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
+        """Call a script that was loaded."""
+
+    async def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any:
+        """Load a script and call it."""
+
+
+class Scripts:
+    """Calls scripts by their names."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        folder = files("unbroken.sessions.backends.redis") / "scripts"
+        self._texts = {name: (folder / f"{name}.lua").read_text("utf-8") for name in _NAMES}
+        self._digests = {
+            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+            for name, text in self._texts.items()
+        }
+
+    async def call(self, name: str, keys: list[str], *args: Any) -> Any:
+        """Call the script of that name. A script that isn't there has done nothing, and is sent then.
+
+        Raises:
+            RedisError: As the client does.
+
+        """
+        try:
+            return await self._caller.evalsha(self._digests[name], len(keys), *keys, *args)
+        except NoScriptError:
+            return await self._caller.eval(self._texts[name], len(keys), *keys, *args)

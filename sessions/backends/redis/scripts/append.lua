@@ -1,0 +1,69 @@
+-- Write outputs of many sessions, each for itself: fenced, and only behind what its owner has seen.
+-- KEYS: for each session meta, log, names, snapshot, busy
+-- ARGV: MessagePack: {lifetime, {{session, node, token, incarnation, seen, nonce seen, consumed,
+--   busy (0, 1), nonce, refresh (0, 1), {width, body, width, body, ...}}, ...}}
+-- Return for each session {head before, followers}, or why nothing was written.
+local lifetime, asked = unpack(cmsgpack.unpack(ARGV[1]))
+
+-- Whether the log holds an entry with that nonce at that place.
+local function holds(at, log, seq, nonce)
+  if seq == tonumber(at[4]) then
+    return at[5] == nonce
+  end
+  if seq > tonumber(at[4]) or seq < tonumber(at[9]) then
+    return false
+  end
+  if seq == tonumber(at[9]) then
+    return at[10] == nonce
+  end
+  local found = redis.call('XREVRANGE', log, string.format('%d-0', seq), '-', 'COUNT', 1)
+  return #found == 1 and found[1][2][2] == nonce
+end
+
+local function write(meta, log, names, snapshot, busy, a)
+  local at = redis.call('HMGET', meta, 'i', 'o', 't', 'h', 'k', 'c', 'b', 'w', 'f', 'fk', 'n', 'u')
+  if not at[1] then
+    return 'GONE'
+  end
+  if at[1] ~= a[4] or at[2] ~= a[2] or at[3] ~= a[3] then
+    return 'FENCED'
+  end
+  if not holds(at, log, a[5], a[6]) then
+    return 'LOST'
+  end
+  local before = tonumber(at[4])
+  local head, bodies = before, a[11]
+  for i = 1, #bodies, 2 do
+    redis.call('XADD', log, string.format('%d-0', head + 1), 'k', a[9], 'b', bodies[i + 1])
+    head = head + bodies[i]
+  end
+  local consumed = math.max(tonumber(at[6]), a[7])
+  if head > before then
+    redis.call('HSET', meta, 'h', head, 'k', a[9])
+  end
+  if at[12] ~= '0' then
+    redis.call('HSET', meta, 'u', 0)
+  end
+  if consumed > tonumber(at[6]) or a[8] ~= tonumber(at[7]) then
+    redis.call('HSET', meta, 'c', consumed, 'b', a[8])
+    if a[8] == 1 or tonumber(at[11]) > consumed then
+      redis.call('HSET', busy, a[1], a[2])
+    else
+      redis.call('HDEL', busy, a[1])
+    end
+  end
+  if a[10] == 1 then
+    redis.call('EXPIRE', meta, lifetime)
+    redis.call('EXPIRE', log, lifetime)
+    redis.call('EXPIRE', names, lifetime)
+    redis.call('EXPIRE', snapshot, lifetime)
+  end
+  return {before, at[8]}
+end
+
+local results = {}
+for i, a in ipairs(asked) do
+  local first = (i - 1) * 5
+  results[i] = write(KEYS[first + 1], KEYS[first + 2], KEYS[first + 3], KEYS[first + 4], KEYS[first + 5], a)
+end
+return results

@@ -1,0 +1,30 @@
+-- Return what follows a place in a log, whose the session is, and the entry that holds the place:
+-- of its numbers, some may follow.
+-- KEYS: meta, log  ARGV: incarnation, place, its nonce, how many entries
+local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'h', 'k', 'f', 'fk')
+local after = tonumber(ARGV[2])
+if at[1] ~= ARGV[1] or after < tonumber(at[6]) then
+  return 'GONE'
+end
+if after > tonumber(at[4]) then
+  return 'LOST'
+end
+local holder = {}
+if after == tonumber(at[6]) then
+  if at[7] ~= ARGV[3] then
+    return 'LOST'
+  end
+else
+  local found = redis.call('XREVRANGE', KEYS[2], string.format('%d-0', after), '-', 'COUNT', 1)
+  if #found == 0 or found[1][2][2] ~= ARGV[3] then
+    return 'LOST'
+  end
+  if after < tonumber(at[4]) then
+    holder = found[1]
+  end
+end
+local entries = {}
+if after < tonumber(at[4]) then
+  entries = redis.call('XRANGE', KEYS[2], string.format('%d-0', after + 1), '+', 'COUNT', ARGV[4])
+end
+return {at[1], at[2], at[3], holder, entries}

@@ -1,0 +1,12 @@
+-- Give a session up, to somebody or nobody. Return whom to tell.
+-- KEYS: meta, busy  ARGV: session, node, token, incarnation, new owner
+local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'w')
+if at[1] ~= ARGV[4] or at[2] ~= ARGV[2] or at[3] ~= ARGV[3] then
+  return false
+end
+redis.call('HINCRBY', KEYS[1], 't', 1)
+redis.call('HSET', KEYS[1], 'o', ARGV[5])
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
+  redis.call('HSET', KEYS[2], ARGV[1], ARGV[5])
+end
+return {at[4]}

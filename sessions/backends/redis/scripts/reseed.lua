@@ -1,0 +1,17 @@
+-- Begin a log anew from a snapshot, in another incarnation: for the owner of one that was lost.
+-- KEYS: meta, log, names, snapshot, busy
+-- ARGV: session, node, token, incarnation, new incarnation, the snapshot's number, nonce and data, lifetime
+local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'w')
+if at[1] and (at[1] ~= ARGV[4] or at[2] ~= ARGV[2] or at[3] ~= ARGV[3]) then
+  return false
+end
+local token = tonumber(ARGV[3]) + 1
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[1], 'i', ARGV[5], 'o', ARGV[2], 't', token, 'h', ARGV[6], 'k', ARGV[7],
+  'c', ARGV[6], 'n', ARGV[6], 'f', ARGV[6], 'fk', ARGV[7], 'b', 1, 'w', at[4] or '', 'u', 0)
+redis.call('HSET', KEYS[4], 'q', ARGV[6], 'k', ARGV[7], 'd', ARGV[8])
+redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
+for i = 1, 4 do
+  redis.call('EXPIRE', KEYS[i], ARGV[9])
+end
+return {token, at[4] or ''}

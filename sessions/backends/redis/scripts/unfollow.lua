@@ -1,0 +1,13 @@
+-- Have a node follow a session no more.
+-- KEYS: meta  ARGV: node
+local followers = redis.call('HGET', KEYS[1], 'w')
+if followers then
+  local kept = {}
+  for node in string.gmatch(followers, '%S+') do
+    if node ~= ARGV[1] then
+      kept[#kept + 1] = node
+    end
+  end
+  redis.call('HSET', KEYS[1], 'w', table.concat(kept, ' '))
+end
+return 1

@@ -1,0 +1,393 @@
+"""Sessions in Redis or Valkey. What is guaranteed is the interface's; how, the scripts say.
+
+A write is one call of a script, which fences, numbers and writes in one step.
+The writes of many sessions go in one call where they may: all of them on a
+single server, those of a bucket in a cluster. A batch's nonce is drawn here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from unbroken.sessions.backends.base import (
+    NOBODY,
+    Append,
+    Fence,
+    InputKey,
+    Opened,
+    Page,
+    Receipt,
+    Snapshot,
+)
+from unbroken.sessions.backends.redis.connection import Client, unavailable
+from unbroken.sessions.backends.redis.keys import Bounds, Keys
+from unbroken.sessions.backends.redis.news import News
+from unbroken.sessions.backends.redis.scripts import Scripts
+from unbroken.sessions.entries import Body, Deltas, Entry, Submitted, decode_body, encode_body, width
+from unbroken.sessions.errors import (
+    Fenced,
+    LostTail,
+    MessageIdReused,
+    SessionGone,
+    StoreError,
+    StoreUnavailable,
+)
+from unbroken.sessions.event_log import Position
+from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
+
+__all__ = ["RedisStore"]
+
+
+class RedisStore:
+    """A :class:`~unbroken.sessions.backends.base.SessionStore` in Redis.
+
+    Args:
+        client: How it is reached. The caller's, to close.
+        keys: What things are called there.
+        bounds: What a session may take.
+        is_cluster: Whether only keys of one bucket may be written in one call.
+
+    """
+
+    is_shared: Final = True
+    """See :attr:`SessionStore.is_shared`."""
+
+    def __init__(self, client: Client, keys: Keys, bounds: Bounds, *, is_cluster: bool = False) -> None:
+        self._scripts = Scripts(client)  # type: ignore[arg-type]  # its methods are of both worlds, says redis-py
+        self._keys = keys
+        self._bounds = bounds
+        self._is_cluster = is_cluster
+        self._news = News(client, keys)
+        self._draw = random.Random().getrandbits  # noqa: S311 - a nonce tells branches apart, no more
+
+    async def aclose(self) -> None:
+        """Tell nobody anything more. The client stays open."""
+        await self._news.aclose()
+
+    async def _call(self, name: str, keys: Sequence[str], *args: Any) -> Any:
+        try:
+            return await self._scripts.call(name, list(keys), *args)
+        except Exception as exc:
+            error = unavailable(exc)
+            if error is None:
+                raise
+            raise error from None  # what it quotes may be an address with a password
+
+    async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
+        """See :meth:`SessionStore.create`."""
+        meta = self._keys.meta(session_id)
+        if not await self._call("create", [meta], node, incarnation, self._bounds.lifetime):
+            raise StoreError(f"session {session_id} exists already")
+        return Fence(node, 1, incarnation)
+
+    async def acquire(self, session_id: SessionId, node: NodeId, *, seen: Fence | None = None) -> Opened:
+        """See :meth:`SessionStore.acquire`."""
+        meta, _, _, snapshot, busy = self._keys.session(session_id)
+        before = seen or Fence(NodeId("-"), 0, Incarnation(""))
+        found = await self._call(
+            "acquire",
+            [meta, snapshot, busy],
+            session_id,
+            node,
+            before.node,
+            before.token,
+            before.incarnation,
+            self._bounds.lifetime,
+        )
+        _check(found, session_id)
+        former, followers = _text(found[10]), _text(found[11])
+        if former:
+            self._news.tell((former, *followers.split()), session_id)
+        elif followers:
+            self._news.tell(followers.split(), session_id)
+        return _opened(found)
+
+    async def inspect(self, session_id: SessionId) -> Opened:
+        """See :meth:`SessionStore.inspect`."""
+        return await self.follow(session_id, NOBODY)
+
+    async def follow(self, session_id: SessionId, node: NodeId) -> Opened:
+        """See :meth:`SessionStore.follow`."""
+        meta, _, _, snapshot, _ = self._keys.session(session_id)
+        found = await self._call("inspect", [meta, snapshot], node)
+        if found is None:
+            raise SessionGone(session_id)
+        return _opened(found)
+
+    async def unfollow(self, session_id: SessionId, node: NodeId) -> None:
+        """See :meth:`SessionStore.unfollow`."""
+        await self._call("unfollow", [self._keys.meta(session_id)], node)
+
+    async def release(self, session_id: SessionId, fence: Fence, *, to: NodeId = NOBODY) -> None:
+        """See :meth:`SessionStore.release`."""
+        meta, _, _, _, busy = self._keys.session(session_id)
+        found = await self._call("release", [meta, busy], session_id, *_proof(fence), to)
+        if found is None:
+            raise Fenced(session_id)
+        self._news.tell((*_text(found[0]).split(), to), session_id)
+
+    async def submit(
+        self, session_id: SessionId, incarnation: Incarnation, key: InputKey | None, submitted: Submitted
+    ) -> Receipt:
+        """See :meth:`SessionStore.submit`."""
+        nonce = Nonce(self._draw(32))
+        name, digest = ("", "") if key is None else (key.name, key.digest.hex())
+        found = await self._call(
+            "submit",
+            self._keys.session(session_id),
+            session_id,
+            incarnation,
+            name,
+            digest,
+            nonce,
+            encode_body(submitted),
+            self._bounds.dedupe_window,
+            self._bounds.lifetime,
+            self._bounds.waiting_inputs,
+        )
+        if found == b"REUSED":
+            raise MessageIdReused
+        if found == b"FULL":
+            raise StoreUnavailable("too many inputs wait for an answer")
+        _check(found, session_id)
+        if not found[0]:
+            return Receipt(found[1], duplicate=True, entry=None)
+        self._news.tell((_text(found[2]), *_text(found[3]).split()), session_id)
+        return Receipt(found[1], duplicate=False, entry=Entry(found[1], nonce, submitted))
+
+    async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
+        """See :meth:`SessionStore.append`."""
+        calls = list(self._calls(appends))
+        if len(calls) == 1:
+            return await self._append(appends)
+        results: dict[int, Sequence[Entry] | StoreError] = {}
+        answers = await asyncio.gather(*[self._append([appends[i] for i in call]) for call in calls])
+        for call, answer in zip(calls, answers, strict=True):
+            results.update(zip(call, answer, strict=True))
+        return [results[index] for index in range(len(appends))]
+
+    def _calls(self, appends: Sequence[Append]) -> Iterable[list[int]]:
+        """Yield which of *appends* go into one call."""
+        bounds, groups = self._bounds, dict[int, tuple[list[int], int]]()
+        for index, append in enumerate(appends):
+            group = self._keys.bucket(append.session_id) if self._is_cluster else 0
+            call, size = groups.get(group, ([], 0))
+            if len(call) >= bounds.call_sessions or size >= bounds.call_bytes:
+                yield call
+                call, size = [], 0
+            call.append(index)
+            groups[group] = call, size + sum(map(_size, append.bodies))
+        for call, _ in groups.values():
+            yield call
+
+    async def _append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
+        keys: list[str] = []
+        asked: list[list[Any]] = []
+        nonces: list[Nonce] = []
+        for append in appends:
+            keys += self._keys.session(append.session_id)
+            nonce = Nonce(self._draw(32))
+            nonces.append(nonce)
+            written: list[Any] = []
+            is_quiet = True  # nothing but pieces
+            for body in append.bodies:
+                is_quiet &= type(body) is Deltas
+                written += (width(body), encode_body(body).decode())
+            fence = append.fence
+            asked.append(
+                [
+                    append.session_id,
+                    fence.node,
+                    str(fence.token),
+                    fence.incarnation,
+                    append.seen,
+                    str(append.nonce),
+                    append.consumed,
+                    int(append.is_busy),
+                    str(nonce),
+                    int(not is_quiet),
+                    written,
+                ]
+            )
+        try:
+            found = await self._call("append", keys, msgspec.msgpack.encode([self._bounds.lifetime, asked]))
+        except StoreUnavailable as exc:
+            return [exc] * len(appends)
+        results = []
+        for append, nonce, answer in zip(appends, nonces, found, strict=True):
+            results.append(self._appended(append, nonce, answer))
+        return results
+
+    def _appended(self, append: Append, nonce: Nonce, answer: Any) -> Sequence[Entry] | StoreError:
+        if isinstance(answer, bytes):
+            return _ERRORS[answer](append.session_id)
+        seq, followers = answer[0] + 1, answer[1]
+        if followers:
+            self._news.tell(_text(followers).split(), append.session_id)
+        entries: list[Entry] = []
+        for body in append.bodies:
+            entry = Entry(seq, nonce, body)
+            entries.append(entry)
+            seq = entry.last + 1
+        return entries
+
+    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
+        """See :meth:`SessionStore.read`."""
+        meta, log, _, _, _ = self._keys.session(session_id)
+        count = min(limit, self._bounds.page_entries)
+        found = await self._call("read", [meta, log], after.incarnation, after.seq, after.nonce, count)
+        _check(found, session_id)
+        incarnation, owner, token, holder, raw = found
+        entries = [_entry(each) for each in raw]
+        if holder and (rest := _rest(_entry(holder), after.seq)) is not None:
+            entries.insert(0, rest)
+        return Page(entries, Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation))))
+
+    async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
+        """See :meth:`SessionStore.compact`."""
+        found = await self._call(
+            "compact",
+            self._keys.session(session_id)[:4],
+            *_proof(fence),
+            floor,
+            snapshot.seq,
+            snapshot.nonce,
+            _packed(snapshot.data),
+            self._bounds.lifetime,
+        )
+        if found != b"OK":
+            _check(found, session_id)
+
+    async def reseed(
+        self, session_id: SessionId, fence: Fence, incarnation: Incarnation, snapshot: Snapshot
+    ) -> Fence:
+        """See :meth:`SessionStore.reseed`."""
+        found = await self._call(
+            "reseed",
+            self._keys.session(session_id),
+            session_id,
+            *_proof(fence),
+            incarnation,
+            snapshot.seq,
+            snapshot.nonce,
+            _packed(snapshot.data),
+            self._bounds.lifetime,
+        )
+        if found is None:
+            raise Fenced(session_id)
+        self._news.tell(_text(found[1]).split(), session_id)
+        return Fence(fence.node, found[0], incarnation)
+
+    async def rejoin(
+        self,
+        session_id: SessionId,
+        fence: Fence,
+        after: Position,
+        consumed: int,
+        entries: Sequence[Entry],
+        keys: Mapping[int, InputKey],
+    ) -> None:
+        """See :meth:`SessionStore.rejoin`."""
+        written = []
+        for entry in entries:
+            key = keys.get(entry.seq)
+            name, digest = ("", "") if key is None else (key.name, key.digest.hex())
+            body = entry.body
+            text = encode_body(body).decode()
+            is_input = int(isinstance(body, Submitted))
+            written.append([entry.seq, width(body), str(entry.nonce), text, name, digest, is_input])
+        found = await self._call(
+            "rejoin",
+            self._keys.session(session_id),
+            session_id,
+            *_proof(fence),
+            after.seq,
+            after.nonce,
+            consumed,
+            self._bounds.lifetime,
+            msgspec.msgpack.encode(written),
+        )
+        _check(found, session_id)
+        self._news.tell(_text(found[0]).split(), session_id)
+
+    async def busy(self, owner: NodeId, limit: int) -> list[tuple[SessionId, Fence]]:
+        """See :meth:`SessionStore.busy`."""
+        found: list[tuple[SessionId, Fence]] = []
+        for key in self._keys.indexes:
+            if len(found) == limit:
+                break
+            for session_id in await self._call("busy", [key], owner, limit - len(found)):
+                try:
+                    fence = (await self.inspect(SessionId(_text(session_id)))).fence
+                except SessionGone:
+                    continue
+                if fence.node == owner:
+                    found.append((SessionId(_text(session_id)), fence))
+        return found
+
+    async def delete(self, session_id: SessionId, fence: Fence) -> None:
+        """See :meth:`SessionStore.delete`."""
+        if not await self._call("delete", self._keys.session(session_id), session_id, *_proof(fence)):
+            raise Fenced(session_id)
+
+
+_MOST_PACKED: Final = 64 * 1024
+
+_ERRORS: Final[dict[bytes, type[StoreError]]] = {b"GONE": SessionGone, b"FENCED": Fenced, b"LOST": LostTail}
+
+
+def _check(found: Any, session_id: SessionId) -> None:
+    """Raise what a script said instead of an answer."""
+    if isinstance(found, bytes):
+        raise _ERRORS[found](session_id)
+
+
+def _proof(fence: Fence) -> tuple[str, int, str]:
+    return fence.node, fence.token, fence.incarnation
+
+
+def _text(data: bytes | Literal[""]) -> str:
+    return data.decode() if data else ""
+
+
+def _opened(found: Sequence[Any]) -> Opened:
+    incarnation, owner, token, head, consumed, floor, floor_nonce, seq, nonce, data = found[:10]
+    snapshot = None if seq is None else Snapshot(int(seq), Nonce(int(nonce)), _unpacked(data))
+    fence = Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation)))
+    return Opened(fence, int(floor), Nonce(int(floor_nonce)), int(head), int(consumed), snapshot)
+
+
+def _packed(data: bytes) -> bytes:
+    """Return a snapshot as it is kept: text takes half the room. A large one would take the loop's time."""
+    return zlib.compress(data, 1) if len(data) <= _MOST_PACKED else data
+
+
+def _unpacked(data: bytes) -> bytes:
+    return data if data.startswith(b"{") else zlib.decompress(data)
+
+
+def _entry(raw: Sequence[Any]) -> Entry:
+    number, fields = raw
+    seq = int(number.partition(b"-")[0])
+    return Entry(seq, Nonce(int(fields[1])), decode_body(fields[3]))
+
+
+def _rest(entry: Entry, after: int) -> Entry | None:
+    """Return what of *entry* follows *after*."""
+    body = entry.body
+    known = after + 1 - entry.seq
+    if not isinstance(body, Deltas) or known >= len(body.parts):
+        return None
+    rest = msgspec.structs.replace(body, parts=body.parts[known:], ordinal=body.ordinal + known)
+    return Entry(after + 1, entry.nonce, rest)
+
+
+def _size(body: Body) -> int:
+    """Return how many bytes a body takes, roughly."""
+    return 64 + sum(map(len, body.parts)) if isinstance(body, Deltas) else 1024

@@ -1,0 +1,106 @@
+"""Whether a node's store can be reached: noted by all who ask it, and asked for by those who decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from unbroken.sessions.clock import Clock, Timer
+
+__all__ = ["Outage", "Retry"]
+
+_DELAYS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds after which a store that couldn't be reached is asked again; the last one from then on."""
+
+
+class Outage:
+    """How long the store has been out of reach.
+
+    Args:
+        clock: Where time comes from.
+        patience: Seconds for which writes wait for a store that doesn't answer. Then owners go on without.
+        is_strict: They don't: what can't be saved isn't said.
+        on_begin: Called when the store has failed for the first time since it last answered.
+
+    """
+
+    def __init__(
+        self, clock: Clock, *, patience: float, is_strict: bool, on_begin: Callable[[], None]
+    ) -> None:
+        self._clock = clock
+        self._patience: Final = patience
+        self._is_strict: Final = is_strict
+        self._on_begin = on_begin
+        self._since: float | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the store failed when it was last asked."""
+        return self._since is not None
+
+    @property
+    def is_over_patience(self) -> bool:
+        """Whether owners go on without the store."""
+        return (
+            self._since is not None
+            and not self._is_strict
+            and self._clock.monotonic() - self._since >= self._patience
+        )
+
+    def note_failure(self) -> None:
+        """Note that the store didn't answer, or could take nothing."""
+        if self._since is None:
+            self._since = self._clock.monotonic()
+            self._on_begin()
+
+    def note_success(self) -> None:
+        """Note that it did what it was asked to."""
+        self._since = None
+
+
+class Retry:
+    """When somebody who couldn't reach the store asks it again.
+
+    Args:
+        clock: Where time comes from.
+        outage: Told of failures and success.
+        again: Called when it is time.
+
+    """
+
+    __slots__ = ("_again", "_clock", "_failures", "_outage", "_timer")
+
+    def __init__(self, clock: Clock, outage: Outage, again: Callable[[], None]) -> None:
+        self._clock = clock
+        self._outage = outage
+        self._again = again
+        self._failures = 0  # in succession
+        self._timer: Timer | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it isn't time yet."""
+        return self._timer is not None
+
+    def later(self) -> None:
+        """Wait, after another failure a little longer."""
+        if self._timer is None:
+            delay = _DELAYS[min(self._failures, len(_DELAYS) - 1)]
+            self._failures += 1
+            self._timer = self._clock.call_later(delay, self._is_time)
+
+    def reached(self) -> None:
+        """Note that the store answered."""
+        if self._failures:
+            self._failures = 0
+            self._outage.note_success()
+
+    def stop(self) -> None:
+        """Wait no more, and call nobody."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _is_time(self) -> None:
+        self._timer = None
+        self._again()

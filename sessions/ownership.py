@@ -1,0 +1,388 @@
+"""Which sessions a node owns, which it only follows, and how that changes.
+
+- A session that nobody owns, or whose owner is dead, is taken by the node that a connection comes to.
+- One that is owned elsewhere is followed: its log is read, its connections are
+  shown what the owner writes, and the owner is told of the wish to own it. The
+  owner passes it on when nothing runs and it has no connections of its own.
+- A dead node's sessions are taken by those that follow them, and the ones with
+  something to do that nobody follows by whoever comes first.
+- One that is idle is released after a while, so that it costs its node nothing.
+
+Taking is a compare-and-set in the store. Whatever this node believes of
+others, the store's fence keeps a session's outputs from having two authors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import structlog
+
+from unbroken.sessions.actor import Actor
+from unbroken.sessions.backends.base import NOBODY, Fence, Opened, SessionStore
+from unbroken.sessions.backends.cluster import Cluster
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.errors import (
+    Fenced,
+    LostTail,
+    NodeDraining,
+    SessionGone,
+    SessionNotFound,
+    StoreUnavailable,
+)
+from unbroken.sessions.event_log import EventLog
+from unbroken.sessions.hub import Hub
+from unbroken.sessions.ids import NodeId, PrincipalId, SessionId
+from unbroken.sessions.session import Session, SessionLimits
+
+__all__ = ["MakeActor", "Ownership"]
+
+_READ_LIMIT: Final = 4096
+
+_LOADS: Final = 5
+"""How often a session is loaded anew when it changes hands, or is compacted, at that very moment."""
+
+_VERIFIED_AT_ONCE: Final = 64
+"""Sessions that are compared with the store before anything else gets its turn."""
+
+_ADOPTED_AT_ONCE: Final = 256
+"""Sessions of a dead node that are looked for at a time."""
+
+_ADOPTING: Final = 16
+"""Of those, how many are loaded at a time."""
+
+_ADOPTION_DELAY: Final = 0.5
+"""Seconds that those who follow a dead node's sessions have to take them, before whoever comes first does."""
+
+
+class MakeActor(Protocol):
+    """Makes an actor of the node's."""
+
+    def __call__(
+        self,
+        session: Session,
+        log: EventLog,
+        principal: PrincipalId,
+        fence: Fence,
+        *,
+        opened: bool,
+        is_owner: bool = True,
+    ) -> Actor:
+        """Return an actor for *session*."""
+
+
+@dataclass(slots=True)
+class _Gate:
+    """A lock, and how many tasks hold it or wait for it: it is forgotten with the last of them."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class Ownership:
+    """A node's part in who owns what: what the node is told of, as a Neighbour of others, comes here."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        *,
+        store: SessionStore,
+        cluster: Cluster,
+        hub: Hub,
+        clock: Clock,
+        limits: SessionLimits,
+        make: MakeActor,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._cluster = cluster
+        self._hub = hub
+        self._clock = clock
+        self._limits = limits
+        self._make = make
+        self._spawn = spawn
+        self._gates: dict[SessionId, _Gate] = {}
+        self._draw = random.Random().random  # noqa: S311 - it only spreads what nodes do
+        self.is_leaving = False
+        """Whether this node gives its sessions up, and takes none."""
+
+    # Sessions come.
+
+    async def load(self, session_id: SessionId) -> Actor:
+        """Return the session that the store holds and this node doesn't run yet: owned, or followed.
+
+        Raises:
+            SessionNotFound: There is none.
+            StoreUnavailable: The store can't be reached.
+
+        """
+        async with self._moving(session_id):
+            actor = self._hub.get(session_id)
+            if actor is not None and actor.feed.ended is None:
+                return actor
+            if actor is not None:
+                self._hub.remove(actor)
+            try:
+                return await self._load(session_id)
+            except (SessionGone, Fenced, LostTail):
+                raise SessionNotFound from None
+
+    @asynccontextmanager
+    async def _moving(self, session_id: SessionId) -> AsyncIterator[None]:
+        """Let one task at a time load, take, pass on or forget a session."""
+        gate = self._gates.setdefault(session_id, _Gate())
+        gate.users += 1
+        try:
+            async with gate.lock:
+                yield
+        finally:
+            gate.users -= 1
+            if not gate.users:
+                del self._gates[session_id]
+
+    async def _load(self, session_id: SessionId) -> Actor:
+        actor = await self._replica(session_id)
+        self._hub.add(actor)
+        actor.look()  # what has come since it was read, with nobody here to be told
+        log = structlog.get_logger()
+        log.info("session loaded", session_id=session_id, node_id=self._node, is_owner=actor.is_owner)
+        if not actor.is_owner:
+            await self._cluster.watch(actor.fence.node)
+            await self._cluster.wish(actor.fence.node, session_id)
+        return actor
+
+    async def _replica(self, session_id: SessionId) -> Actor:
+        for _ in range(_LOADS - 1):
+            with suppress(SessionGone, LostTail):
+                return await self._read(session_id, await self._open(session_id))
+        return await self._read(session_id, await self._open(session_id))
+
+    async def _open(self, session_id: SessionId) -> Opened:
+        """Acquire the session, or else follow it."""
+        if not self._store.is_shared:
+            return await self._store.acquire(session_id, self._node)
+        opened = await self._store.follow(session_id, self._node)  # so that nothing is missed from here on
+        if self._is_free(opened.fence):
+            with suppress(Fenced):  # somebody else was faster
+                opened = await self._store.acquire(session_id, self._node, seen=opened.fence)
+        return opened
+
+    def _is_free(self, fence: Fence) -> bool:
+        if self.is_leaving:
+            return False
+        return fence.node in (NOBODY, self._node) or self._cluster.is_lost(fence.node)
+
+    async def _read(self, session_id: SessionId, opened: Opened) -> Actor:
+        """Rebuild the session from its snapshot and its log."""
+        fence, snapshot = opened.fence, opened.snapshot
+        if snapshot is None:
+            session = Session(session_id, self._limits)
+        else:
+            session = Session.restore(session_id, self._limits, snapshot.data)
+        log = EventLog(fence.incarnation, floor=opened.floor, floor_nonce=opened.floor_nonce)
+        while page := (await self._store.read(session_id, log.position(log.head), _READ_LIMIT)).entries:
+            for entry in page:
+                log.append(entry)
+                if entry.seq > session.applied:
+                    session.apply(entry)
+        session.consume(opened.consumed)
+        if session.principal is None:
+            raise SessionGone(session_id)
+        is_owner = fence.node == self._node
+        return self._make(session, log, session.principal, fence, opened=True, is_owner=is_owner)
+
+    # Ownership changes.
+
+    def on_owner(self, actor: Actor) -> None:
+        """See to what follows from a change of a session's owner, as far as it is known here."""
+        with suppress(NodeDraining):
+            if actor.is_owner:
+                return
+            if self._is_free(actor.fence):
+                self._spawn(self._take(actor))
+            else:
+                self._spawn(self._follow(actor))
+
+    async def _take(self, actor: Actor) -> None:
+        """Become the owner of a session that is followed, unless somebody else is faster."""
+        session_id = actor.session.id
+        async with self._moving(session_id):
+            if actor.is_owner or self._hub.get(session_id) is not actor or not self._is_free(actor.fence):
+                return
+            with suppress(StoreUnavailable):  # the next poll tries again
+                try:
+                    opened = await self._store.acquire(session_id, self._node, seen=actor.fence)
+                except (Fenced, SessionGone):
+                    actor.look()
+                    return
+                actor.promote(opened)
+                structlog.get_logger().info("session taken", session_id=session_id, node_id=self._node)
+
+    async def _follow(self, actor: Actor) -> None:
+        """Be told of what happens to a session that is another node's."""
+        session_id = actor.session.id
+        with suppress(StoreUnavailable, SessionGone):
+            opened = await self._store.follow(session_id, self._node)
+            owner = opened.fence.node
+            if owner != self._node:
+                await self._cluster.watch(owner)
+        actor.look()
+
+    def settle(self, actor: Actor) -> None:
+        """Pass a session on to the node that would rather have it, if nothing keeps it here."""
+        if actor.wanted_by is not None and self._can_go(actor):
+            with suppress(NodeDraining):
+                self._spawn(self._pass_on(actor, actor.wanted_by))
+
+    @staticmethod
+    def _can_go(actor: Actor) -> bool:
+        return actor.is_owner and actor.is_opened and actor.is_idle and actor.feed.ended is None
+
+    async def _pass_on(self, actor: Actor, to: NodeId) -> None:
+        """Give up a session that is idle, to *to*."""
+        async with self._moving(actor.session.id):
+            if self._hub.get(actor.session.id) is not actor or not self._can_go(actor):
+                return
+            self._hub.remove(actor)  # whoever connects in this moment loads it anew
+            with suppress(Fenced, StoreUnavailable):
+                await self._store.release(actor.session.id, actor.fence, to=to)
+
+    # Sessions go.
+
+    async def forget(self, actor: Actor) -> None:
+        """Forget a session, unless it isn't idle (any more). One that others may hold stays in the store."""
+        session_id = actor.session.id
+        async with self._moving(session_id):
+            if not actor.is_idle or self._hub.get(session_id) is not actor:
+                return
+            self._hub.remove(actor)
+            if not actor.is_opened:
+                return
+            with suppress(Fenced, StoreUnavailable):
+                if not self._store.is_shared:
+                    await self._store.delete(session_id, actor.fence)
+                elif actor.is_owner:
+                    await actor.shrink()
+                    await self._store.release(session_id, actor.fence)
+                else:
+                    await self._store.unfollow(session_id, self._node)
+
+    async def leave(self, actor: Actor) -> None:
+        """Give up a session with what runs in it, for another node to go on."""
+        session_id = actor.session.id
+        async with self._moving(session_id):
+            if self._hub.get(session_id) is not actor or not actor.is_owner:
+                return
+            actor.let_go()
+            self._hub.remove(actor)
+            with suppress(Fenced, StoreUnavailable):
+                await self._store.release(session_id, actor.fence)
+
+    def _disown(self, session_id: SessionId, to: NodeId) -> None:
+        """Give up what this node owns in the store and doesn't have: it was passed on to it too late, or
+        the store didn't hear that it was released.
+        """
+        with suppress(NodeDraining):
+            self._spawn(self._release(session_id, to))
+
+    async def _release(self, session_id: SessionId, to: NodeId) -> None:
+        async with self._moving(session_id):
+            with suppress(Fenced, SessionGone, StoreUnavailable):
+                if self._hub.get(session_id) is None:
+                    fence = (await self._store.inspect(session_id)).fence
+                    if fence.node == self._node:
+                        await self._store.release(session_id, fence, to=to)
+
+    # What other nodes tell.
+
+    def on_news(self, session_ids: Iterable[SessionId]) -> None:
+        """See :meth:`Neighbour.on_news`."""
+        for session_id in session_ids:
+            if (actor := self._hub.get(session_id)) is not None:
+                self._look(actor)
+            else:
+                self._disown(session_id, NOBODY)
+
+    def on_wish(self, session_id: SessionId, by: NodeId) -> None:
+        """See :meth:`Neighbour.on_wish`."""
+        actor = self._hub.get(session_id)
+        if actor is None:
+            self._disown(session_id, by)
+        elif actor.is_owner:
+            actor.wanted_by = by
+            self._look(actor)  # it may have missed an input that is waited for there
+            self.settle(actor)
+
+    def on_lost(self, node: NodeId) -> None:
+        """See :meth:`Neighbour.on_lost`."""
+        structlog.get_logger().warning("node lost", lost=node, node_id=self._node)
+        for actor in self._hub:
+            if not actor.is_owner and actor.fence.node == node:
+                self.on_owner(actor)
+        if not self.is_leaving:
+            delay = _ADOPTION_DELAY * (1 + self._draw())
+            self._clock.call_later(delay, lambda: self._begin_adoption(node))
+
+    def on_gap(self) -> None:
+        """See :meth:`Neighbour.on_gap`."""
+        with suppress(NodeDraining):
+            self._spawn(self.verify())
+
+    async def verify(self) -> None:
+        """Compare everything here with the store, which was out of reach, and may have lost something."""
+        for number, actor in enumerate(self._hub):
+            if actor.feed.ended is not None or not actor.is_opened:
+                continue
+            if actor.is_durable:
+                self._look(actor)
+            else:
+                with suppress(NodeDraining):
+                    actor.rejoin()
+            if number % _VERIFIED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        self.on_poll()
+
+    def on_poll(self) -> None:
+        """See :meth:`Neighbour.on_poll`."""
+        for actor in self._hub:
+            if not actor.is_owner and actor.feed.ended is None:
+                self._look(actor)
+                if self._is_free(actor.fence):  # nobody took it, or the store couldn't be reached
+                    self.on_owner(actor)
+                elif actor.session.has_inputs:  # its owner may not know of them
+                    with suppress(NodeDraining):
+                        self._spawn(self._cluster.wish(actor.fence.node, actor.session.id))
+
+    @staticmethod
+    def _look(actor: Actor) -> None:
+        with suppress(NodeDraining):
+            actor.look()
+
+    def _begin_adoption(self, node: NodeId) -> None:
+        with suppress(NodeDraining):
+            self._spawn(self._adopt(node))
+
+    async def _adopt(self, node: NodeId) -> None:
+        """Take those of a dead node's sessions that have something to do and that nobody follows."""
+        places = asyncio.Semaphore(_ADOPTING)
+
+        async def adopt(session_id: SessionId) -> None:
+            async with places:
+                with suppress(SessionNotFound, StoreUnavailable):
+                    await self.load(session_id)
+
+        with suppress(StoreUnavailable):
+            while not self.is_leaving:
+                found = [each for each, _ in await self._store.busy(node, _ADOPTED_AT_ONCE)]
+                mine = [each for each in found if self._hub.get(each) is None]
+                if not mine:
+                    return
+                async with asyncio.TaskGroup() as group:
+                    for session_id in mine:
+                        group.create_task(adopt(session_id))

@@ -1,0 +1,172 @@
+"""A session as a node holds it: what was committed, applied in order, and how much that takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from unbroken.sessions.account import REFUSAL_COST, SESSION_COST, Account, config_bytes
+from unbroken.sessions.backends.base import Resident, SessionStore, Snapshot
+from unbroken.sessions.cursor import Feed
+from unbroken.sessions.entries import Body, Deltas, Entry
+from unbroken.sessions.event_log import EventLog, Position
+from unbroken.sessions.items import SessionConfig
+from unbroken.sessions.run import RunLimits
+from unbroken.sessions.session import Session
+
+__all__ = ["ActorLimits", "Replica"]
+
+_ACCOUNT_STEP: Final = 8192
+"""Bytes by which a session may grow before its node is told, while nothing else happens in it."""
+
+
+_RESTING: Final = 3072
+"""Bytes of log that are kept of a session that rests in a store: whoever saw most of its last turn still
+resumes exactly, and others start over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorLimits:
+    """What an actor allows its session."""
+
+    run: RunLimits
+    retain_bytes: int = 256 * 1024
+    """Log to keep in any case."""
+    log_bytes: int = 1024 * 1024
+    """Log above which even an attached cursor is left behind."""
+    alone_bytes: int = 1024 * 1024
+    """What a session takes in while its store is out of reach."""
+    attempts: int = 1
+    """How often a turn is attempted whose owners are lost, and whose answer no upstream keeps."""
+
+
+class Replica:
+    """A session, its log as far as this node remembers it, and the cursors on that.
+
+    Args:
+        session: What the log's entries have made of it so far.
+        log: The entries.
+        store: Where they come from.
+        limits: What it may take.
+
+    """
+
+    def __init__(self, session: Session, log: EventLog, store: SessionStore, limits: ActorLimits) -> None:
+        self.session: Final = session
+        self.feed: Final = Feed(log)
+        self._nonce = log.nonce_at(log.head)  # of the last entry applied
+        self._is_behind = False  # whether the store is known to hold entries not applied yet
+        self._is_stirred = False  # whether anything but new pieces may call for a write
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._limits = limits
+        self._kept_elsewhere = 0  # bytes of what the store keeps beside the log
+        self._keys_bytes = store.keys_bytes if isinstance(store, Resident) else None
+        self._account_of_log = Account()
+        self._config: SessionConfig | None = None  # whose bytes are known
+        self._config_bytes = 0
+        self._accounted = 0  # the log's size when the node was last told
+
+    @property
+    def log(self) -> EventLog:
+        """The session's log, as far as this node holds it."""
+        return self.feed.log
+
+    @property
+    def size(self) -> int:
+        """Bytes this session takes, roughly."""
+        session = self.session
+        if session.config is not self._config:
+            self._config, self._config_bytes = session.config, config_bytes(session.config)
+        return (
+            SESSION_COST
+            + max(self.log.size - self._account_of_log.repeated, 0)
+            + session.conversation_bytes
+            + self._config_bytes
+            + REFUSAL_COST * len(session.refusals)
+            + self._kept_elsewhere
+            + (self._keys_bytes(session.id) if self._keys_bytes is not None else 0)
+        )
+
+    @property
+    def position(self) -> Position:
+        """The place behind everything that was applied."""
+        return Position(self.log.incarnation, self.session.applied, self._nonce)
+
+    def snapshot(self) -> Snapshot:
+        """Return what is so, for a store to keep."""
+        return Snapshot(self.session.applied, self._nonce, self.session.snapshot())
+
+    async def answered(self, seq: int) -> None:
+        """Wait until input *seq* has been answered, or nothing more comes. Cancelling it loses nothing."""
+        if self.session.consumed < seq and self.feed.ended is None:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append((seq, waiter))
+            await waiter
+
+    def _tell_waiters(self) -> None:
+        if self._waiters:
+            consumed, is_over = self.session.consumed, self.feed.ended is not None
+            waiting, self._waiters = self._waiters, []
+            for seq, waiter in waiting:
+                if waiter.done():
+                    continue  # nobody waits any more
+                if seq <= consumed or is_over:
+                    waiter.set_result(None)
+                else:
+                    self._waiters.append((seq, waiter))
+
+    def _ingest(self, entries: Sequence[Entry]) -> None:
+        """Apply committed entries in order. What leaves a gap waits until it is closed from the store."""
+        session, log = self.session, self.log
+        before = log.head
+        for entry in entries:
+            if entry.seq <= session.applied:
+                continue
+            if entry.seq != session.applied + 1:
+                self._is_behind = True
+                break
+            is_pieces = type(entry.body) is Deltas
+            held = 0 if is_pieces else session.conversation_bytes
+            session.apply(entry)
+            log.append(entry)
+            self._nonce = entry.nonce
+            if not is_pieces:
+                self._is_stirred = True
+                self._account_of_log.note(entry, held - session.conversation_bytes)
+                self._observe(entry.body)
+        if log.size > self._limits.retain_bytes * 5 // 4:
+            self._trim(before)
+        if abs(log.size - self._accounted) > _ACCOUNT_STEP:
+            self._account()
+        self.feed.publish()
+
+    def _restart(self, log: EventLog) -> None:
+        """Go on with another log: no cursor goes on with it."""
+        self._account_of_log = Account()
+        self.feed.restart(log)
+
+    def _observe(self, body: Body) -> None:
+        """See to what an entry means beside the session's state. For who knows more."""
+
+    def _account(self) -> None:
+        """Note how much there is by now. For who tells it on."""
+        self._accounted = self.log.size
+
+    def _forget_most(self) -> None:
+        """Forget all but what a short turn takes."""
+        self.log.trim(retain=_RESTING, maximum=_RESTING, attached=None, running=None, latest=self.log.head)
+        self._account_of_log.forget(self.log.floor)
+
+    def _trim(self, latest: int) -> None:
+        """Forget what is over the bounds: not until it is somewhat over, and then enough for a while."""
+        log, limits = self.log, self._limits
+        log.trim(
+            retain=limits.retain_bytes,
+            maximum=limits.log_bytes if log.size <= limits.log_bytes else limits.log_bytes * 3 // 4,
+            attached=self.feed.lowest,
+            running=self.session.running_from,
+            latest=latest,
+        )
+        self._account_of_log.forget(log.floor)

@@ -1,0 +1,251 @@
+"""The responders that work on one session: started, stopped, and made to match what its log says.
+
+Also what its last owner left: responses that nobody works on any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import structlog
+
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.entries import Body, HandleNoted, ResponseDone
+from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId, new_response_id
+from unbroken.sessions.recovery import another_attempt, resumption_of
+from unbroken.sessions.responder import Responder, Resuming, Resumption, Turn
+from unbroken.sessions.response import Response
+from unbroken.sessions.run import CANCELLED, INTERRUPTED, Run, RunLimits, Spawn
+from unbroken.sessions.session import Session
+from unbroken.sessions.turn import AttemptState
+
+__all__ = ["Runs", "log_end"]
+
+# What nearly every session has: no memory for each.
+_NONE: Final[frozenset[ResponseId]] = frozenset()
+_NOTHING: Final[Mapping[ResponseId, Resumption]] = {}
+
+
+class Runs:
+    """The runs of one session's owner.
+
+    Args:
+        session: What they work on.
+        principal: Whom for.
+        responder: What answers.
+        clock: Where time comes from.
+        limits: What a run may do.
+        attempts: How often a turn is attempted whose owners are lost.
+        spawn: Starts a task that its owner, the node, will wait for.
+        heard: Called when one has something new, or has ended.
+        on_end: Told of each that has ended here.
+
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_clock",
+        "_heard",
+        "_is_interrupting",
+        "_limits",
+        "_on_end",
+        "_orphans",
+        "_principal",
+        "_responder",
+        "_resumed",
+        "_runs",
+        "_session",
+        "_spawn",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        principal: PrincipalId,
+        responder: Responder,
+        clock: Clock,
+        limits: RunLimits,
+        *,
+        attempts: int,
+        spawn: Spawn,
+        heard: Callable[[], None],
+        on_end: Callable[[Run], None],
+    ) -> None:
+        self._session = session
+        self._principal = principal
+        self._responder = responder
+        self._clock = clock
+        self._limits = limits
+        self._attempts = attempts
+        self._spawn = spawn
+        self._heard = heard
+        self._on_end = on_end
+        self._runs: dict[ResponseId, Run] = {}
+        self._orphans = _NONE  # what ran under an owner that is gone
+        self._resumed = _NOTHING  # of those, what goes on here
+        self._is_interrupting = False
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether one of them has ended, and the log doesn't say so yet."""
+        return any(run.outcome is not None for run in self._runs.values())
+
+    def produced(self) -> tuple[list[Body], bool]:
+        """Return what they have produced since the last time, and whether one has ended."""
+        bodies: list[Body] = []
+        has_ended = False
+        for run in self._runs.values():
+            if run.outcome is not None:
+                has_ended = True
+            news = run.take()
+            if not news and run.handle is None:
+                continue
+            response = self._session.responses[run.response_id]
+            ordinal = response.ordinal
+            if run.handle is not None:
+                bodies.append(HandleNoted(run.response_id, run.handle, ordinal))
+                run.handle = None
+                ordinal += 1
+            if response.attempt.state is not AttemptState.CANCELLING:  # what comes after a cancel is dropped
+                bodies += self._session.write(run.response_id, news, ordinal)
+        return bodies, has_ended
+
+    def ended(self) -> list[Body]:
+        """Return what ends the first attempt that has come to its end, or what lets it go on here."""
+        for response in self._session.responses.values():
+            run = self._runs.get(response.id)
+            state = response.attempt.state
+            is_lost = False  # whether it ends because its owner is gone
+            if run is not None:
+                outcome = run.outcome
+                if outcome is not None and outcome.status == "failed" and response.id in self._resumed:
+                    outcome, is_lost = INTERRUPTED, True  # its rest can't be had
+            elif self._is_interrupting:
+                outcome = INTERRUPTED
+            elif state is AttemptState.CANCELLING:
+                outcome = CANCELLED  # it never began to run, or its owner is gone
+            elif response.id in self._orphans:
+                if self._resume(response):
+                    return [HandleNoted(response.id, response.handle or "", response.ordinal)]
+                outcome, is_lost = INTERRUPTED, True
+            else:
+                outcome = None
+            if outcome is not None:
+                if run is not None:
+                    del self._runs[response.id]
+                    self._on_end(run)
+                if response.id in self._resumed:
+                    self._resumed = {key: each for key, each in self._resumed.items() if key != response.id}
+                bodies = list(self._session.finish(response.id, outcome))
+                if is_lost:
+                    bodies += another_attempt(response, new_response_id(), self._attempts)
+                return bodies
+        return []
+
+    def reconcile(self) -> None:
+        """Start and stop runs until they match the session's state."""
+        for response in self._session.responses.values():
+            run = self._runs.get(response.id)
+            state = response.attempt.state
+            if run is None:
+                resumption = self._resumed.get(response.id)
+                is_ours = response.id not in self._orphans and not self._is_interrupting
+                if is_ours and (state is AttemptState.STARTING or resumption is not None):
+                    self._start(response, resumption)
+            elif state is AttemptState.CANCELLING:
+                run.stop(CANCELLED)
+
+    def _start(self, response: Response, resumption: Resumption | None) -> None:
+        run = Run(response.id, self._limits, self._clock, self._heard)
+        self._runs[response.id] = run
+        known = () if resumption is None else response.outputs
+        turn = self._turn(response, resumption)
+        run.start(self._spawn, self._responder, turn, self._session.call_ids(response.id), known)
+
+    def _turn(self, response: Response, resumption: Resumption | None) -> Turn:
+        return Turn(
+            session_id=self._session.id,
+            response_id=response.id,
+            principal=self._principal,
+            attempt=response.number,
+            number=response.turn,
+            config=self._session.config,
+            request=response.request,
+            items=self._session.prompt(response.id),
+            approved=self._session.approved(response.id),
+            resumption=resumption,
+        )
+
+    def note_started(self, response_id: ResponseId, item_id: ItemId) -> None:
+        """Note that the log says that a call is being run."""
+        if (run := self._runs.get(response_id)) is not None:
+            run.note_started(item_id)
+
+    # Owners change.
+
+    def adopt(self, response_ids: Iterable[ResponseId]) -> None:
+        """Note what ran under an owner that is gone."""
+        self._orphans = frozenset(response_ids) or _NONE
+
+    def _resume(self, response: Response) -> bool:
+        """Let an orphan go on here, if its upstream keeps it alive; True: once that is in the log."""
+        resumption = self._resumption(response)
+        if resumption is None:
+            return False
+        self._orphans -= {response.id}
+        self._resumed = {**self._resumed, response.id: resumption}
+        return True
+
+    def _resumption(self, response: Response) -> Resumption | None:
+        responder = self._responder
+        can_resume = isinstance(responder, Resuming) and responder.can_resume
+        return resumption_of(response) if can_resume else None
+
+    @property
+    def are_recoverable(self) -> bool:
+        """Whether another owner could go on with, or begin anew, all that runs here."""
+        return all(
+            response.attempt.state is AttemptState.QUEUED
+            or self._resumption(response) is not None
+            or another_attempt(response, response.id, self._attempts)
+            for response in self._session.responses.values()
+        )
+
+    def interrupt(self) -> None:
+        """End every response now, as interrupted, and begin none: the node is shutting down."""
+        self._is_interrupting = True
+        for run in self._runs.values():
+            run.stop(INTERRUPTED)
+
+    def stop(self) -> None:
+        """Stop all, and forget them: nobody will write what they have produced."""
+        for run in self._runs.values():
+            run.stop(INTERRUPTED)
+        self._forget()
+
+    def pass_on(self) -> None:
+        """As :meth:`stop`, and leave their upstreams' work to another owner."""
+        for run in self._runs.values():
+            run.pass_on()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._runs.clear()
+        self._orphans, self._resumed = _NONE, _NOTHING
+
+
+def log_end(session_id: SessionId, done: ResponseDone) -> None:
+    """Log that a response has ended."""
+    log = structlog.get_logger()
+    # What is as it should be is counted, not logged by default: a line costs a third of an answer.
+    (log.debug if done.status == "completed" else log.info)(
+        "response ended",
+        session_id=session_id,
+        response_id=done.response_id,
+        status=done.status,
+        code=None if done.failure is None else done.failure.code,
+    )

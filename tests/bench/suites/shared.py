@@ -1,0 +1,109 @@
+"""Shared: what it costs that sessions are in Redis, beside the same server with them in memory.
+
+500 answers at once, 20 words a second each, as in the paced suite: the node's CPU time, and the time
+from the agent's yield to the client's read, in which the word is written to the log; the commands that
+Redis is sent for a word; and what an idle session of ten messages takes there, as Redis itself counts it.
+Redis, a Valkey, runs on the load's core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from tests.bench.bursts import answers
+from tests.bench.load import Load
+from tests.bench.pacing import pace
+from tests.bench.report import Goal, Result, compared, median_of
+from tests.bench.server import Server
+from tests.bench.suites.base import Bench
+from tests.bench.workload import Order
+from tests.fakes.valkey import Server as Valkey
+
+__all__ = ["run"]
+
+_STREAMS = 500
+_RATE = 20
+_SESSIONS = 50
+_TURNS = 5
+_WORDS = 40
+_REST_TIMEOUT = 60.0
+"""A node looks for sessions to let go of every 15 seconds."""
+
+
+def run(bench: Bench) -> list[Result]:
+    """See the module's text."""
+    rounds, seconds = (1, 3) if bench.is_quick else (3, 10)
+    pairs: list[tuple[dict[str, float], dict[str, float]]] = []
+    commands: list[float] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        os.sched_setaffinity(0, {bench.launcher.cores.load})
+        valkey = stack.enter_context(Valkey(folder / "valkey").running())
+        redis = {
+            "UNBROKEN_REDIS_URL": valkey.url,
+            "UNBROKEN_SECRET": 32 * "x",
+            "UNBROKEN_RELEASE_AFTER": "1",
+        }
+        servers = [stack.enter_context(bench.start("ours", settings)) for settings in (redis, {})]
+        size = _session_size(servers[0], valkey)
+        for number in range(rounds):
+            pair: list[dict[str, float]] = []
+            for server in servers:
+                with Load(server.port) as load:
+                    load.open(_STREAMS)
+                    server.settle()
+                    before = asyncio.run(_commands(valkey.url))
+                    pair.append(pace(bench, server, load, rate=_RATE, seconds=seconds))
+                    if server is servers[0]:
+                        called = asyncio.run(_commands(valkey.url)) - before
+                        commands.append(called / (_STREAMS * _RATE * seconds))
+            pairs.append((pair[0], pair[1]))
+            shown = (f"{name} {pair[0][name]:.3g} to {pair[1][name]:.3g}" for name in ("cpu", "p50", "p99"))
+            bench.say(f"shared {number + 1}/{rounds}: {', '.join(shown)}, {commands[-1]:.3f} commands a word")
+    results: list[Result] = []
+    goals = {"cpu": Goal("at most", 2.0)}
+    for name, unit in (("cpu", "% of a core"), ("p50", "us"), ("p99", "us")):
+        ours, memory = [each[0][name] for each in pairs], [each[1][name] for each in pairs]
+        results += compared(f"shared.{name}", unit, ours, memory, goals.get(name), peer="memory")
+    results.append(median_of("shared.commands", "per word", commands, Goal("at most", 0.15)))
+    results.append(median_of("shared.session", "bytes", [size], Goal("at most", 8000)))
+    return results
+
+
+def _session_size(server: Server, valkey: Valkey) -> float:
+    """Return the bytes that an idle session takes after five questions and answers, all its keys together."""
+    with Load(server.port) as load:
+        load.open(_SESSIONS)
+        answers(load, Order("burst", 0, _WORDS), _TURNS)
+    return asyncio.run(_bytes_at_rest(valkey.url)) / _SESSIONS
+
+
+async def _bytes_at_rest(url: str) -> int:
+    """Return the bytes of all keys once the node has let go of its sessions."""
+    client = Redis.from_url(url)
+    deadline = time.monotonic() + _REST_TIMEOUT
+    while owners := {await client.hget(key, "o") async for key in client.scan_iter("*:m")} - {b""}:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the node doesn't let go of its sessions: {owners}")
+        await asyncio.sleep(0.5)
+    total = 0
+    async for key in client.scan_iter("*"):
+        total += await client.memory_usage(key) or 0
+    await client.aclose()
+    return total
+
+
+async def _commands(url: str) -> int:
+    """Return how many commands have been called, those inside of scripts aside."""
+    client = Redis.from_url(url)
+    stats = await client.info("commandstats")
+    await client.aclose()
+    outside = ("cmdstat_evalsha", "cmdstat_eval", "cmdstat_publish", "cmdstat_spublish")
+    return sum(int(stats[name]["calls"]) for name in outside if name in stats)

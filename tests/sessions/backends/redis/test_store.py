@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.fakes.valkey import Server
+from tests.sessions.backends.store_contract import LIFE, NONE, START, A, StoreContract, asked, mark, words
+from unbroken.sessions.backends.base import Append, Fence, InputKey, SessionStore
+from unbroken.sessions.backends.redis.connection import Address, Client, connect
+from unbroken.sessions.backends.redis.keys import BUCKETS, Bounds, Keys
+from unbroken.sessions.backends.redis.store import RedisStore
+from unbroken.sessions.errors import StoreError, StoreUnavailable
+from unbroken.sessions.ids import new_session_id
+
+
+class TestRedisStoreOnValkey(StoreContract):
+    pass
+
+
+class TestRedisStoreOnRedis7(StoreContract):
+    @pytest_asyncio.fixture
+    async def store(self, redis7: Server) -> AsyncIterator[RedisStore]:
+        client = connect(Address(redis7.url), name="test")
+        await client.flushall()
+        store = RedisStore(client, Keys("test"), Bounds())
+        yield store
+        await store.aclose()
+        await client.aclose()
+
+
+class TestRedisStoreByBuckets(StoreContract):
+    """As in a cluster: each bucket's sessions are written by a call of their own."""
+
+    @pytest_asyncio.fixture
+    async def store(self, client: Client) -> AsyncIterator[RedisStore]:
+        store = RedisStore(client, Keys("test"), Bounds(), is_cluster=True)
+        yield store
+        await store.aclose()
+
+
+async def test_a_server_that_forgot_the_scripts_is_given_them_again(
+    store: SessionStore, valkey: Server
+) -> None:
+    session_id = new_session_id()
+    await store.create(session_id, A, LIFE)
+    valkey.command("SCRIPT", "FLUSH")
+
+    (result,) = await store.append([Append(session_id, Fence(A, 1, LIFE), 0, NONE, 0, [mark("a")])])
+    assert not isinstance(result, StoreError)
+
+
+async def test_everything_of_a_session_expires(store: SessionStore, client: Client) -> None:
+    session_id = new_session_id()
+    fence = await store.create(session_id, A, LIFE)
+    await store.submit(session_id, LIFE, InputKey("m:1", b"x"), asked())
+    await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
+
+    keys = [key async for key in client.scan_iter("test:*")]
+    assert len(keys) == 4
+    for key in keys:
+        is_index = key.endswith(b":busy")
+        assert (await client.ttl(key) > 80_000) is not is_index
+
+
+async def test_names_of_inputs_are_bounded(client: Client) -> None:
+    store = RedisStore(client, Keys("test"), Bounds(dedupe_window=8))
+    session_id = new_session_id()
+    await store.create(session_id, A, LIFE)
+    for number in range(40):
+        await store.submit(session_id, LIFE, InputKey(f"m:{number}", b"x"), asked())
+
+    assert await client.hlen(Keys("test").session(session_id)[2]) <= 10
+    assert (await store.submit(session_id, LIFE, InputKey("m:39", b"x"), asked())).duplicate
+    assert not (await store.submit(session_id, LIFE, InputKey("m:0", b"x"), asked())).duplicate
+    await store.aclose()
+
+
+async def test_inputs_that_nobody_answers_are_bounded(client: Client) -> None:
+    store = RedisStore(client, Keys("test"), Bounds(waiting_inputs=3))
+    session_id = new_session_id()
+    fence = await store.create(session_id, A, LIFE)
+    receipts = [await store.submit(session_id, LIFE, None, asked()) for _ in range(3)]
+    with pytest.raises(StoreUnavailable):
+        await store.submit(session_id, LIFE, None, asked())
+
+    entry = receipts[-1].entry
+    assert entry is not None
+    await store.append([Append(session_id, fence, 3, entry.nonce, 3, [mark("a")])])
+    await store.submit(session_id, LIFE, None, asked())
+    await store.aclose()
+
+
+async def test_many_sessions_are_written_by_one_call(store: SessionStore, client: Client) -> None:
+    sessions = [new_session_id() for _ in range(50)]
+    for session_id in sessions:
+        await store.create(session_id, A, LIFE)
+    fence = Fence(A, 1, LIFE)
+    await store.append([Append(each, fence, 0, NONE, 0, [words("a")]) for each in sessions])
+    before = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    results = await store.append([Append(each, fence, 0, NONE, 0, [words("b")]) for each in sessions])
+
+    assert all(not isinstance(result, StoreError) for result in results)
+    assert (await client.info("commandstats"))["cmdstat_evalsha"]["calls"] == before + 1
+
+
+async def test_a_call_is_bounded_and_its_rest_is_another(client: Client) -> None:
+    store = RedisStore(client, Keys("test"), Bounds(call_sessions=4, call_bytes=5000))
+    sessions = [new_session_id() for _ in range(11)]
+    for session_id in sessions:
+        await store.create(session_id, A, LIFE)
+    fence = Fence(A, 1, LIFE)
+    appends = [Append(each, fence, 0, NONE, 0, [words(str(n))]) for n, each in enumerate(sessions)]
+    results = await store.append(appends)
+
+    for number, (session_id, result) in enumerate(zip(sessions, results, strict=True)):
+        assert not isinstance(result, StoreError)
+        assert (await store.read(session_id, START, 9)).entries == list(result)
+        assert result[0].body == words(str(number))
+    await store.aclose()
+
+
+async def test_a_server_that_is_full_takes_nothing_and_says_so(store: SessionStore, valkey: Server) -> None:
+    session_id = new_session_id()
+    fence = await store.create(session_id, A, LIFE)
+    valkey.command("CONFIG", "SET", "maxmemory", "1")
+    try:
+        (result,) = await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
+        assert isinstance(result, StoreUnavailable)
+        with pytest.raises(StoreUnavailable):
+            await store.submit(session_id, LIFE, None, asked())
+    finally:
+        valkey.command("CONFIG", "SET", "maxmemory", "0")
+    assert (await store.read(session_id, START, 9)).entries == []
+
+
+async def test_a_server_that_does_not_answer_is_given_up_soon(valkey: Server) -> None:
+    client = connect(Address(valkey.url, timeout=0.2), name="test")
+    store = RedisStore(client, Keys("test"), Bounds())
+    session_id = new_session_id()
+    fence = await store.create(session_id, A, LIFE)
+    valkey.freeze()
+    try:
+        (result,) = await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
+    finally:
+        valkey.thaw()
+    assert isinstance(result, StoreUnavailable)
+    await store.aclose()
+    await client.aclose()
+
+
+async def test_what_is_told_of_an_error_holds_no_password() -> None:
+    client = connect(Address("redis://user:secret@127.0.0.1:1/0", timeout=0.2), name="test")
+    store = RedisStore(client, Keys("test"), Bounds())
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.inspect(new_session_id())
+    assert "secret" not in repr(caught.value)
+    assert caught.value.__cause__ is None
+    await client.aclose()
+
+
+def test_all_keys_of_a_session_have_its_bucket_s_tag() -> None:
+    keys = Keys("p")
+    session_id = new_session_id()
+    bucket = keys.bucket(session_id)
+    assert 0 <= bucket < BUCKETS
+    assert all(f":{{{bucket}}}:" in key for key in keys.session(session_id))
+    assert keys.session(session_id)[0] == keys.meta(session_id)
+    assert len(set(keys.indexes)) == BUCKETS

@@ -1,0 +1,354 @@
+"""A store that is out of reach, slow to answer, restarted empty, or failed over without its tail."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sessions.conversation import Client, World, limits_of, settle
+from tests.sessions.test_ownership import actor_on, asked, go, move, tab_on
+from tests.sessions.town import Town, distant, open_town
+from unbroken.sessions.errors import CursorLost, SessionNotFound, StoreUnavailable
+
+pytestmark = pytest.mark.parametrize("seed", [1, 2, 3, 4])
+
+
+async def begin_outage(world: World) -> None:
+    """Have the store out of a node's reach for longer than writes wait for it."""
+    distant(world).is_out = True
+    world.node._outage.note_failure()  # somebody noticed
+    for _ in range(6):
+        await settle()
+        world.clock.advance(0.6)
+    await settle()
+
+
+def texts(world: World, client: Client) -> list[str]:
+    return [item.text for item in actor_on(world, client).session.items()]
+
+
+def stored_text(town: Town, client: Client) -> str:
+    """Return all deltas that the store holds."""
+    (stored,) = [each for key, each in town.memory._sessions.items() if key == client.session_id]
+    return "".join(
+        part for record in stored.log.read(stored.log.floor, 10**6) for part in getattr(record, "parts", ())
+    )
+
+
+# A short while.
+
+
+async def test_a_write_whose_answer_is_lost_is_not_written_twice(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town)
+        distant(one).loses_answers = True
+        one.responder.last.say("c")
+        await settle()
+        await town.store_is_back()
+        one.responder.last.say("d")
+        one.responder.last.end()
+        await settle()
+        client.read()
+
+        assert (client.text(), client.statuses()) == ("abcd", ["completed"])
+        assert stored_text(town, client) == "abcd"
+
+
+async def test_a_write_that_never_arrived_is_written_later(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town)
+        distant(one).is_out = True
+        one.responder.last.say("c")
+        await settle()
+        assert client.read() == []  # nobody is shown what the log doesn't hold
+        await town.store_is_back()
+        client.read()
+        assert client.text() == "abc"
+        assert actor_on(one, client).is_durable
+
+
+async def test_an_input_is_refused_while_it_can_t_be_saved_and_taken_once_it_can(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town)
+        assert client.attachment is not None
+        distant(one).is_out = True
+        await client.say("hi", id="item_1")
+        client.read()
+        assert client.errors() == ["store_unavailable"]
+
+        await town.store_is_back()
+        await client.say("hi", id="item_1")
+        client.read()
+        assert client.errors() == ["store_unavailable"]
+        assert "hi" in texts(one, client)
+
+
+async def test_a_session_whose_beginning_was_not_answered_begins_once(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one = town.worlds[0]
+        client = await one.client()
+        distant(one).loses_answers = True
+        await client.say("hi", id="item_1")
+        await town.store_is_back()
+        await client.say("hi", id="item_1")
+
+        assert texts(one, client) == ["hi"]
+
+
+# Longer than writes wait.
+
+
+async def test_an_owner_goes_on_without_the_store_and_saves_it_later(seed: int) -> None:
+    """The cursors that it gave out meanwhile are good everywhere afterwards."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        one.responder.last.say("c")
+        await begin_outage(one)
+        client.read()
+        assert client.text() == "abc"
+        assert not actor_on(one, client).is_durable
+        await client.say("while it was out", id="item_1")
+        await client.say("while it was out", id="item_1")
+        one.responder.last.say("d")
+        await settle()
+        client.read()
+        assert client.errors() == []
+        assert client.text() == "abcd"
+
+        await town.store_is_back()
+        assert actor_on(one, client).is_durable
+        assert stored_text(town, client) == "abcd"
+        await move(client, two)
+        assert client.resumed
+        await client.say("while it was out", id="item_1")
+        one.responder.last.say("e")
+        one.responder.last.end()
+        await settle()
+        client.read()
+        assert (client.text(), client.statuses()) == ("abcde", ["completed"])
+        assert texts(two, client).count("while it was out") == 1
+
+
+async def test_a_new_session_begins_without_the_store_and_is_saved_later(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, other = await asked(town)
+        await begin_outage(one)
+        client = await one.client()
+        await client.ask("hello")
+        one.responder.last.say("x")
+        one.responder.last.end()
+        await settle()
+        client.read()
+        assert client.statuses() == ["completed"]
+
+        await town.store_is_back()
+        await move(client, two)
+        assert client.resumed
+        assert texts(two, client) == ["hello", "x"]
+        assert actor_on(one, other).is_durable
+
+
+async def test_what_is_said_without_the_store_is_bounded(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town)
+        await begin_outage(one)
+        await client.say("first")
+        ring = actor_on(one, client)._ring
+        assert ring is not None
+        ring._room = 0
+        await client.say("too much")
+        one.responder.last.say("c")
+        await settle()
+        client.read()
+        assert client.errors() == ["store_unavailable"]
+        assert client.text() == "ab"
+
+        await town.store_is_back()
+        client.read()
+        assert client.text() == "abc"
+
+
+async def test_a_strict_node_says_nothing_that_it_can_t_save(seed: int) -> None:
+    async with open_town(seed=seed, limits=limits_of(is_strict=True)) as town:
+        one, _, client = await asked(town)
+        one.responder.last.say("c")
+        await begin_outage(one)
+        await client.say("hi")
+        client.read()
+        assert client.text() == "ab"
+        assert client.errors() == ["store_unavailable"]
+
+        await town.store_is_back()
+        client.read()
+        assert client.text() == "abc"
+
+
+async def test_who_was_replaced_meanwhile_gives_up_what_it_said_alone(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        tab = await tab_on(two, client)
+        await begin_outage(one)
+        one.responder.last.say("c")
+        await settle()
+        client.read()
+        assert client.text() == "abc"
+
+        distant(one).is_out = False
+        town.notice(one)
+        await settle()
+        tab.read()
+        assert tab.statuses() == ["failed"]
+        await town.store_is_back()
+        with pytest.raises(CursorLost):
+            client.read()
+        await move(client, one)
+        assert not client.resumed
+        assert texts(one, client) == texts(two, client)
+
+
+async def test_inputs_that_came_elsewhere_meanwhile_are_kept(seed: int) -> None:
+    """The owner alone was cut off: the store has more than it knows, and so has the owner."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        tab = await tab_on(two, client)
+        await begin_outage(one)
+        one.responder.last.say("c")
+        await settle()
+        await tab.say("from elsewhere")
+        await town.store_is_back()
+
+        assert actor_on(one, client).is_durable
+        assert "from elsewhere" in texts(one, client)
+        with pytest.raises(CursorLost):
+            client.read()
+            client.read()
+        await go(client, one)
+        one.responder.last.end()
+        await settle()
+        client.read()
+        assert "abc" in texts(one, client)
+
+
+# A store that forgets.
+
+
+async def test_a_store_that_lost_everything_is_given_it_again(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        town.lose()
+        one.responder.last.say("c")
+        await settle()
+
+        assert actor_on(one, client).is_durable
+        with pytest.raises(CursorLost):
+            client.read()
+        client.disconnect()
+        await go(client, two)
+        assert not client.resumed
+        one.responder.last.say("d")
+        one.responder.last.end()
+        await settle()
+        client.read()
+        assert texts(two, client) == ["hello", "abcd"]
+        assert len(one.responder.turns) == 1
+
+
+async def test_an_idle_session_is_saved_again_when_the_store_was_out_of_reach(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two = town.worlds
+        client = await one.client()
+        await client.say("hi")
+        town.lose()
+        for neighbour in town.neighbours.values():
+            neighbour.on_gap()
+        await settle()
+
+        client.disconnect()
+        await go(client, two)
+        assert texts(two, client) == ["hi"]
+
+
+async def test_a_tail_that_was_lost_is_noticed_and_said_again(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        copied = town.copy()
+        one.responder.last.say("c")
+        await settle()
+        client.read()
+        assert client.text() == "abc"
+        town.lose(copied)
+        one.responder.last.say("d")
+        await settle()
+
+        with pytest.raises(CursorLost):
+            client.read()
+        client.disconnect()
+        await go(client, two)
+        assert not client.resumed
+        one.responder.last.end()
+        await settle()
+        assert texts(two, client) == ["hello", "abcd"]
+
+
+async def test_a_tail_that_was_lost_and_overwritten_is_noticed(seed: int) -> None:
+    """The log is as long as the owner knows it, and holds other entries."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        tab = await tab_on(two, client)
+        copied = town.copy()
+        one.responder.last.say("c")
+        await settle()
+        client.read()
+        town.lose(copied)
+        await tab.say("over it")
+        one.responder.last.say("d")
+        one.responder.last.end()
+        await settle()
+
+        assert "abcd" in texts(one, client)
+        assert "over it" in texts(one, client)
+        with pytest.raises(CursorLost):
+            client.read()
+            client.read()
+
+
+async def test_followers_of_what_was_lost_start_over(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        tab = await tab_on(two, client)
+        town.lose()
+        one.responder.last.say("c")
+        await settle()
+        town.poll()
+        await settle()
+        with pytest.raises(CursorLost):
+            tab.read()
+        tab.disconnect()
+        await go(tab, two)
+        assert not tab.resumed
+        one.responder.last.end()
+        await settle()
+        tab.read()
+        assert texts(two, tab) == ["hello", "abc"]
+        assert client.session_id == tab.session_id
+
+
+async def test_a_session_that_is_really_gone_is_not_found(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        town.kill(one)
+        town.lose()
+        client.disconnect()
+        client.world = two
+        with pytest.raises(SessionNotFound):
+            await client.resume()
+
+
+async def test_nobody_can_come_to_a_session_elsewhere_while_the_store_is_out(seed: int) -> None:
+    """It can't be said whether there is one: that isn't the same as that there is none."""
+    async with open_town(seed=seed) as town:
+        _, two, client = await asked(town)
+        distant(two).is_out = True
+        client.disconnect()
+        client.world = two
+        with pytest.raises(StoreUnavailable):
+            await client.resume()

@@ -1,0 +1,152 @@
+"""Several nodes over one store, in one process: their worlds, and what goes wrong between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from tests.fakes.store import DistantStore
+from tests.sessions.conversation import Client, World, limits_of, settle
+from unbroken.sessions.backends.cluster import Neighbour
+from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.ids import NodeId, SessionId
+from unbroken.sessions.node import Node, NodeLimits
+
+__all__ = ["Town", "distant", "open_town"]
+
+
+class House:
+    """One node's :class:`~unbroken.sessions.backends.cluster.Cluster`."""
+
+    def __init__(self, town: Town) -> None:
+        self.town = town
+        self.node: NodeId | None = None
+
+    @property
+    def has_others(self) -> bool:
+        return len(self.town.neighbours) > 1
+
+    async def join(self, node: NodeId, neighbour: Neighbour) -> None:
+        self.node = node
+        self.town.neighbours[node] = neighbour
+
+    async def leave(self) -> None:
+        if self.node is not None:
+            self.town.neighbours.pop(self.node, None)
+            self.town.lost.add(self.node)
+
+    async def wish(self, owner: NodeId, session_id: SessionId) -> None:
+        assert self.node is not None
+        self.town.wish(owner, session_id, self.node)
+
+    async def watch(self, node: NodeId) -> None:
+        pass
+
+    def is_lost(self, node: NodeId) -> bool:
+        return node in self.town.lost
+
+
+class Town:
+    """Nodes that share one store. Fault verbs: :meth:`kill`, :attr:`is_silent`."""
+
+    def __init__(self, *, seed: int | None = None, limits: NodeLimits | None = None) -> None:
+        self.memory = MemoryStore(tell=self._tell)
+        self._seed = seed
+        self.neighbours: dict[NodeId, Neighbour] = {}
+        self.lost: set[NodeId] = set()
+        self.worlds: list[World] = []
+        self.is_silent = False
+        """Whether all news and wishes get lost."""
+        self._limits = limits or limits_of()
+        self._open = contextlib.AsyncExitStack()
+
+    async def node(self) -> World:
+        """Start another node."""
+        seed = self._seed
+        store = self.memory if seed is None else DistantStore(self.memory, seed + 97 * len(self.worlds))
+        world = World(store, self._limits, cluster=House(self))
+        self.worlds.append(world)
+        await self._open.enter_async_context(world.node)
+        return world
+
+    def kill(self, world: World) -> None:
+        """End a node as ``kill -9`` does: it says nothing more to anybody, and nobody has noticed yet."""
+        world.node._committer.close()
+        world.node._is_open = False
+        for task in list(world.node._tasks):
+            task.cancel()
+        self.neighbours.pop(world.node.id, None)
+
+    def notice(self, world: World) -> None:
+        """Have all others find *world*'s node dead, whether it is or not."""
+        self.lost.add(world.node.id)
+        for node, neighbour in list(self.neighbours.items()):
+            if node != world.node.id:
+                neighbour.on_lost(world.node.id)
+
+    async def store_is_back(self) -> None:
+        """Let the store be reached again, and every node notice it."""
+        for world in self.worlds:
+            distant(world).is_out = distant(world).loses_answers = False
+        for _ in range(4):
+            for world in self.worlds:
+                world.clock.advance(2)
+            await settle()
+
+    def copy(self) -> dict[SessionId, Any]:
+        """Return what the store holds now."""
+        return dict(copy.deepcopy(self.memory._sessions))
+
+    def lose(self, since: dict[SessionId, Any] | None = None) -> None:
+        """Have the store lose everything, or all since it was copied."""
+        self.memory._sessions = {} if since is None else copy.deepcopy(since)
+
+    def poll(self) -> None:
+        """Let the slow poll of all nodes come."""
+        for neighbour in list(self.neighbours.values()):
+            neighbour.on_poll()
+
+    def _tell(self, node: NodeId, session_id: SessionId) -> None:
+        asyncio.get_running_loop().call_soon(self._deliver, node, (session_id,))
+
+    def _deliver(self, node: NodeId, session_ids: Iterable[SessionId]) -> None:
+        neighbour = self.neighbours.get(node)
+        if neighbour is not None and not self.is_silent:
+            neighbour.on_news(session_ids)
+
+    def wish(self, owner: NodeId, session_id: SessionId, by: NodeId) -> None:
+        neighbour = self.neighbours.get(owner)
+        if neighbour is not None and not self.is_silent:
+            asyncio.get_running_loop().call_soon(neighbour.on_wish, session_id, by)
+
+    def owner_of(self, client: Client) -> Node | None:
+        """Return the node that takes itself for the owner of a client's session."""
+        found = [world.node for world in self.worlds if self._owns(world, client)]
+        assert len(found) <= 1 or self.lost
+        return found[0] if found else None
+
+    @staticmethod
+    def _owns(world: World, client: Client) -> bool:
+        actor = world.node.hub.get(SessionId(client.session_id or ""))
+        return actor is not None and actor.is_owner and world.node._is_open
+
+
+def distant(world: World) -> DistantStore:
+    """Return a node's way to the store, where it is a long one."""
+    assert isinstance(world.store, DistantStore)
+    return world.store
+
+
+@contextlib.asynccontextmanager
+async def open_town(
+    nodes: int = 2, *, seed: int | None = None, limits: NodeLimits | None = None
+) -> AsyncIterator[Town]:
+    town = Town(seed=seed, limits=limits)
+    async with town._open:
+        for _ in range(nodes):
+            await town.node()
+        yield town
+        await settle()
