@@ -270,7 +270,9 @@ export class Delivery {
 
   /** @param {Entry} entry It waits no more. */
   #settle({ id, text, approval }) {
-    if (!approval) this.#view.message(id, text, "sent");
+    if (!approval) return this.#view.message(id, text, "sent");
+    const call = this.#calls.get(approval.request);
+    if (call !== undefined) this.#view.call(approval.request, call);
   }
 
   /** @param {Entry} entry Of a decision that the server has. */

@@ -57,6 +57,26 @@ async def test_what_is_refused_for_the_moment_is_kept_and_sent_again(
     assert chat.complaints == []
 
 
+async def test_the_answer_to_a_decision_waits_too(context: BrowserContext, tool_server: Server) -> None:
+    chat, refuser = await opened(context, tool_server)
+    await chat.page.clock.resume()
+    await chat.say('/call mail {"to": "ann"}\n/then\n/say Off it went.')
+    await chat.button("Allow mail").click(trial=True)
+    refuser.refuse("server_overloaded", RESPONSE)
+    await chat.button("Allow mail").click()
+    await refuser.has_refused()
+    await expect(chat.calls.first).to_contain_text("Sent again by itself")
+    refuser.relent()
+
+    await chat.page.clock.fast_forward(40_000)
+
+    await expect(chat.texts.last).to_have_text("Off it went.")
+    await chat.is_idle()
+    await expect(chat.calls.first.locator(".state")).to_have_text("Allowed")
+    await expect(chat.page.locator("#log .mark")).to_have_count(0)
+    assert chat.complaints == []
+
+
 async def told(chat: Chat) -> None:
     """The page has taken in what was sent to it, and what it said to that has come out: both go in order."""
     for _ in range(2):
