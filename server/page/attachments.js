@@ -49,6 +49,14 @@ export class Attachments {
     }
   }
 
+  /** @param {Attached[]} files What was taken, and comes back. */
+  restore(files) {
+    for (const attached of files) {
+      const chip = this.#show(attached.name, "ready");
+      this.#chips.set(chip, { attached, abort: new AbortController() });
+    }
+  }
+
   /** @returns {Attached[]} All that is there; it is forgotten here. */
   take() {
     const taken = [...this.#chips.values()].flatMap(({ attached }) => attached ?? []);
@@ -79,12 +87,9 @@ export class Attachments {
 
   /** @param {File} file */
   async #upload(file) {
-    const chip = make("li", "chip");
+    const chip = this.#show(file.name, "uploading");
     const abort = new AbortController();
-    chip.append(make("span", "name", file.name), button("Remove", () => this.#remove(chip)));
-    chip.dataset.status = "uploading";
     this.#chips.set(chip, { attached: null, abort });
-    this.#list.append(chip);
     try {
       const made = await this.#send(file, abort.signal);
       if (!this.#chips.has(chip)) return;
@@ -97,6 +102,15 @@ export class Attachments {
       this.#remove(chip);
       this.#notice(`${file.name}: ${error instanceof Refused ? error.message : "It couldn't be uploaded. Try again."}`);
     }
+  }
+
+  /** @param {string} name @param {"uploading" | "ready"} status */
+  #show(name, status) {
+    const chip = make("li", "chip");
+    chip.append(make("span", "name", name), button("Remove", () => this.#remove(chip)));
+    chip.dataset.status = status;
+    this.#list.append(chip);
+    return chip;
   }
 
   /** @param {File} file @param {AbortSignal} signal @returns {Promise<any>} */

@@ -15,8 +15,10 @@ const message = /** @type {HTMLTextAreaElement} */ (element("message"));
 const send = /** @type {HTMLButtonElement} */ (element("send"));
 const connect = /** @type {HTMLButtonElement} */ (element("connect"));
 const dialog = /** @type {HTMLDialogElement} */ (element("key"));
+const leaving = /** @type {HTMLDialogElement} */ (element("leave"));
 const keyInput = /** @type {HTMLInputElement} */ (element("key-input"));
 const notice = element("notice");
+const coarse = matchMedia("(pointer: coarse)");
 
 const tab = storage(() => sessionStorage);
 const browser = storage(() => localStorage);
@@ -34,6 +36,7 @@ const log = new Log({
     message.focus();
     conversation.withdraw(id);
   },
+  takeBack: (id) => conversation.takeBack(id),
   copy,
   decide(request, approve) {
     message.focus(); // the buttons are about to go
@@ -52,7 +55,8 @@ const conversation = new Conversation({
   view: {
     clear: () => log.clear(),
     divide: () => log.divide(),
-    message: (id, text, delivery, previous, files) => log.message(id, text, delivery, previous, files),
+    message: (...change) => log.message(...change),
+    giveBack,
     begin: (id) => log.begin(id),
     place: (id, item, previous) => log.place(id, item, previous),
     call: (id, call, options) => log.call(id, call, options),
@@ -76,10 +80,20 @@ let busy = "no";
 /** @param {"no" | "yes" | "stopping"} now */
 function showBusy(now) {
   busy = now;
-  send.textContent = { no: "Send", yes: "Stop", stopping: "Stopping" }[now];
-  send.dataset.busy = now;
+  showSend();
+}
+
+function showSend() {
+  const does = canSend() ? "no" : busy;
+  send.textContent = { no: "Send", yes: "Stop", stopping: "Stopping" }[does];
+  send.dataset.busy = does;
   // Not disabled: it would lose the focus.
-  send.setAttribute("aria-disabled", String(now === "stopping"));
+  send.setAttribute("aria-disabled", String(does === "stopping"));
+}
+
+/** @returns {boolean} Whether the button sends. Where Enter doesn't, it has to, also during an answer. */
+function canSend() {
+  return busy === "no" || (coarse.matches && message.value.trim() !== "");
 }
 
 function say() {
@@ -94,34 +108,58 @@ function say() {
   fit();
 }
 
+/** @param {import("./outbox.js").Entry} entry @returns {boolean} */
+function giveBack({ text, files = [] }) {
+  // What has been written or attached meanwhile isn't to be mixed with it.
+  if (message.value !== "" || attachments.size > 0) return false;
+  message.value = text;
+  attachments.restore(files);
+  fit();
+  message.focus();
+  return true;
+}
+
+/** The text has changed. */
 function fit() {
+  showSend();
   message.style.height = "auto";
   message.style.height = `${Math.min(message.scrollHeight + 2, MAX_ROWS_HEIGHT)}px`;
 }
 
 message.addEventListener("input", fit);
 message.addEventListener("keydown", (event) => {
-  // While an input method composes, Enter picks one of its suggestions.
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+  // While an input method composes, Enter picks one of its suggestions. On a phone, it is the only way to a new line.
+  if (event.key !== "Enter" || coarse.matches || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
   say();
 });
 element("composer").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (busy === "no") say();
+  if (canSend()) say();
   else if (busy === "yes") conversation.stop();
   message.focus();
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !event.isComposing && !dialog.open) conversation.stop();
+  if (event.key === "Escape" && !event.isComposing && !dialog.open && !leaving.open) conversation.stop();
 });
 element("restart").addEventListener("click", () => {
+  if (conversation.isUnsettled) leaving.showModal();
+  else restart();
+});
+element("leave-cancel").addEventListener("click", () => leaving.close());
+leaving.addEventListener("submit", (event) => {
+  event.preventDefault();
+  leaving.close();
+  restart();
+});
+
+function restart() {
   showNotice("");
   attachments.clear();
   conversation.restart();
   log.clearAll();
   message.focus();
-});
+}
 
 // Files: chosen, pasted, or dropped anywhere.
 
@@ -191,7 +229,8 @@ function showConnection(state) {
   needsKey = state.phase === "stopped" && (state.code === NO_KEY || state.code === NOT_THIS_KIND);
   needsShortLived = state.phase === "stopped" && state.code === NOT_THIS_KIND;
   const [text, label] = connectionWords(state);
-  element("connection").dataset.phase = state.phase;
+  // While the server is restarted, nothing is wrong: it isn't shown as if there were.
+  element("connection").dataset.phase = state.phase === "waiting" && state.isPlanned ? "planned" : state.phase;
   // Set only when it changes: it is read out.
   const words = element("connection-text");
   if (words.textContent !== text) words.textContent = text;

@@ -2,11 +2,12 @@
  * Shows a conversation: messages in their order, answers as they grow.
  *
  * Text is only ever set as text, never as markup. What a token costs doesn't depend on how
- * much is shown: tokens are collected, and added to the end of their answer once per frame.
+ * much is shown: tokens are collected, and the end of their answer is brought up to date once per frame.
  */
 
 import { CallLine } from "./callline.js";
 import { button, element, make } from "./elements.js";
+import { Markdown } from "./markdown.js";
 
 /**
  * @typedef {object} Shown A message, a part of an answer, or a call.
@@ -14,8 +15,7 @@ import { button, element, make } from "./elements.js";
  * @property {HTMLElement} body
  * @property {HTMLElement} tools Below the text: what became of it, and what can be done.
  * @property {string} text All of it, also what the next frame will show.
- * @property {string} waiting What the next frame will add.
- * @property {Text | null} tail Where it is added.
+ * @property {Markdown | null} markdown What shows an answer's text.
  * @property {string | null} item What it shows; null: an answer that hasn't said anything yet.
  * @property {CallLine | null} line Of a call.
  */
@@ -30,13 +30,12 @@ import { button, element, make } from "./elements.js";
  * @typedef {object} Actions
  * @property {() => void} retry
  * @property {(id: string) => void} withdraw
+ * @property {(id: string) => void} takeBack What was refused, to change it.
  * @property {(text: string) => Promise<boolean>} copy
  * @property {(request: string, approve: boolean) => void} decide On a call that waits for approval.
  * @property {(file: import("./attachments.js").Attached, place: HTMLElement) => void} picture Show an image there.
  */
 
-/** Characters after which a new line begins another block: the browser then lays out only the last one again. */
-const BLOCK = 2_000;
 /** Pixels from the end that still count as being there. */
 const NEAR = 48;
 const ANNOUNCE_AFTER = 300;
@@ -50,6 +49,9 @@ export class Log {
     this.#section = this.#newSection();
     this.#scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.#latest.addEventListener("click", () => this.toEnd());
+    this.#sections.addEventListener("click", ({ target }) => {
+      if (target instanceof HTMLButtonElement && target.matches(".copy")) void this.#copyCode(target);
+    });
     // Whatever changes sizes: text, the composer, the keyboard of a phone, messages scrolled into view.
     const observer = new ResizeObserver(() => this.#follow());
     observer.observe(this.#scroller);
@@ -94,7 +96,7 @@ export class Log {
   }
 
   divide() {
-    for (const shown of this.#growing) this.#grow(shown);
+    for (const shown of this.#growing) this.#grow(shown, false);
     this.#answers.clear();
     const line = make("p", "ended");
     line.textContent = "This conversation has ended on the server; it may have been restarted. A new one begins here.";
@@ -107,18 +109,20 @@ export class Log {
   /**
    * @param {string} id
    * @param {string} text
-   * @param {import("./conversation.js").Delivery} delivery
+   * @param {import("./conversation.js").Stage} delivery
    * @param {string} [previous]
    * @param {import("./attachments.js").Attached[]} [files] Left out: they are shown already.
+   * @param {string} [why] It waits.
    */
-  message(id, text, delivery, previous, files) {
+  message(id, text, delivery, previous, files, why = "") {
     const isNew = !this.#shown.has(id);
     const message = this.#shown.get(id) ?? this.#add(id, "user", "You");
     message.node.dataset.status = delivery;
     if (message.text !== text) this.#write(message, text);
     if (files !== undefined) this.#attach(message, files);
-    message.tools.replaceChildren(...this.#marks(id, delivery));
+    message.tools.replaceChildren(...this.#marks(id, delivery, why));
     if (delivery === "sent") this.#put(message, previous);
+    else if (delivery === "waiting" && message.node.parentElement !== null) this.#announce(why);
     else if (message.node.parentElement !== this.#pending) this.#pending.append(message.node);
     if (isNew) this.#noRetry();
     if (isNew && delivery !== "sent") this.toEnd();
@@ -202,7 +206,6 @@ export class Log {
     const answer = this.#shown.get(item);
     if (answer === undefined) return;
     answer.text += text;
-    answer.waiting += text;
     this.#growing.add(answer);
     this.#nextFrame();
   }
@@ -253,7 +256,8 @@ export class Log {
 
   /** @param {Shown} answer @param {import("./outcome.js").Status} status @param {string} text */
   #end(answer, status, text) {
-    this.#grow(answer);
+    this.#grow(answer, true);
+    this.#growing.delete(answer);
     answer.node.dataset.status = status;
     answer.node.removeAttribute("aria-busy");
     /** @type {Node[]} */
@@ -296,13 +300,14 @@ export class Log {
     const tools = make("div", "tools");
     node.append(make("span", "unseen", `${who}: `), body, tools);
     const shown = this.#new(node, body, tools);
+    if (kind === "answer") shown.markdown = new Markdown(body);
     this.#shown.set(id, shown);
     return shown;
   }
 
   /** @param {HTMLLIElement} node @param {HTMLElement} body @param {HTMLElement} tools @returns {Shown} */
   #new(node, body, tools) {
-    return { node, body, tools, text: "", waiting: "", tail: null, item: null, line: null };
+    return { node, body, tools, text: "", markdown: null, item: null, line: null };
   }
 
   /**
@@ -330,15 +335,17 @@ export class Log {
     }
   }
 
-  /** @param {string} id @param {import("./conversation.js").Delivery} delivery @returns {Node[]} */
-  #marks(id, delivery) {
+  /** @param {string} id @param {import("./conversation.js").Stage} delivery @param {string} why @returns {Node[]} */
+  #marks(id, delivery, why) {
     switch (delivery) {
       case "queued":
         return [make("span", "mark", "Waits to be sent"), button("Remove", () => this.#actions.withdraw(id))];
       case "sending":
         return [make("span", "mark late", "Sending")];
+      case "waiting":
+        return [make("span", "mark", why)];
       case "refused":
-        return [make("span", "outcome", "Not sent")];
+        return [make("span", "outcome", "Not sent"), button("Edit", () => this.#actions.takeBack(id))];
       default:
         return [];
     }
@@ -346,11 +353,21 @@ export class Log {
 
   /** @param {Shown} answer @returns {HTMLButtonElement} */
   #copyButton(answer) {
-    const copy = button("Copy", async () => {
-      copy.textContent = (await this.#actions.copy(answer.text)) ? "Copied" : "Can't copy here";
-      setTimeout(() => (copy.textContent = "Copy"), 2_000);
-    });
+    const copy = button("Copy", () => this.#copy(answer.text, copy));
     return copy;
+  }
+
+  /** @param {HTMLButtonElement} pressed */
+  #copyCode(pressed) {
+    return this.#copy(pressed.closest(".code")?.querySelector("code")?.textContent ?? "", pressed);
+  }
+
+  /** @param {string} text @param {HTMLButtonElement} pressed */
+  async #copy(text, pressed) {
+    const isCopied = await this.#actions.copy(text);
+    pressed.textContent = isCopied ? "Copied" : "Can't copy here";
+    this.#announce(pressed.textContent);
+    setTimeout(() => (pressed.textContent = "Copy"), 2_000);
   }
 
   #noRetry() {
@@ -360,10 +377,10 @@ export class Log {
 
   /** @param {Shown} shown @param {string} text All of it: what is there may be anything. */
   #write(shown, text) {
-    shown.body.replaceChildren();
-    shown.tail = null;
-    shown.text = shown.waiting = text;
-    this.#grow(shown);
+    shown.text = text;
+    if (shown.markdown === null) shown.body.textContent = text;
+    shown.markdown?.clear();
+    this.#grow(shown, false);
   }
 
   /** Bring what is shown up to date, once per frame: asking for sizes more often would lay out the page each time. */
@@ -372,30 +389,15 @@ export class Log {
     this.#isFrameDue = true;
     requestAnimationFrame(() => {
       this.#isFrameDue = false;
-      for (const shown of this.#growing) this.#grow(shown);
+      for (const shown of this.#growing) this.#grow(shown, false);
       this.#growing.clear();
       this.#follow();
     });
   }
 
-  /** @param {Shown} shown */
-  #grow(shown) {
-    let { waiting } = shown;
-    shown.waiting = "";
-    while (waiting !== "") {
-      if (shown.tail === null) {
-        shown.tail = new Text();
-        const block = make("div", "");
-        block.append(shown.tail);
-        shown.body.append(block);
-      }
-      // A line ends a block that is long enough; the end of a block then stands for the line's.
-      const room = BLOCK - shown.tail.length;
-      const end = waiting.length > room ? waiting.indexOf("\n", Math.max(0, room)) : -1;
-      shown.tail.appendData(end < 0 ? waiting : waiting.slice(0, end));
-      if (end >= 0) shown.tail = null;
-      waiting = end < 0 ? "" : waiting.slice(end + 1);
-    }
+  /** @param {Shown} shown @param {boolean} isWhole Whether no more will come. */
+  #grow({ markdown, text }, isWhole) {
+    markdown?.show(text, isWhole);
   }
 
   #scrolled() {

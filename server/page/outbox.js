@@ -14,6 +14,7 @@
  * @property {boolean} sent Whether the server may have it.
  * @property {boolean} accepted Whether the server is known to have the item.
  * @property {Approval} [approval] What it decides.
+ * @property {string} [late] Why the server didn't take it yet.
  */
 
 /** @typedef {{request: string, approve: boolean}} Approval An answer to the item *request*. */

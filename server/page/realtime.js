@@ -5,14 +5,17 @@
  * conversation is: whoever holds it is given the server's events, in order and each once.
  */
 
+import { Backoff } from "./backoff.js";
+
 /**
  * How the connection stands.
  *
  * @typedef {{phase: "connecting"}
  *   | {phase: "connected"}
- *   | {phase: "waiting", until: number, reason: string}
+ *   | {phase: "waiting", until: number, reason: string, isPlanned: boolean}
  *   | {phase: "stopped", code: string, reason: string}} State
- * `until` is in milliseconds of `Date.now()`; `reason` is for people, and may be empty.
+ * `until` is in milliseconds of `Date.now()`; `reason` is for people, and may be empty. Planned: the server
+ * is being restarted, and nothing is wrong.
  */
 
 /**
@@ -40,6 +43,9 @@
 /** Close codes after which the same connection may well succeed. All others are final. */
 const RECONNECT = new Set([1001, 1005, 1006, 1011, 1012, 1013, 1015]);
 const TOO_LARGE = 1009;
+const RESTART = 1012;
+/** Milliseconds within which a server that is being restarted is expected back. */
+const RESTART_TIME = 60_000;
 
 const BACKOFF_MIN = 500;
 const BACKOFF_MAX = 8_000;
@@ -86,11 +92,13 @@ export class RealtimeClient {
   /** @type {WebSocket | null} The only socket that is listened to. */
   #socket = null;
   #isReady = false;
-  #failures = 0;
+  #backoff = new Backoff(BACKOFF_MIN, BACKOFF_MAX);
   #readySince = 0;
+  /** When the server last said that it is being restarted. */
+  #restarted = -Infinity;
   #heard = 0;
   #probed = 0;
-  /** @type {{code: string, message: string} | null} The last error, should the connection end now. */
+  /** @type {import("./refusal.js").ServerError | null} The last error, should the connection end now. */
   #error = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} Until the next attempt, or for this one to succeed. */
   #timer;
@@ -136,14 +144,14 @@ export class RealtimeClient {
   /** Leave the session to itself, and begin another. */
   begin() {
     this.#forget();
-    this.#failures = 0;
+    this.#backoff.reset();
     this.connect();
   }
 
   /** @param {string} key Present this one from now on. */
   useKey(key) {
     this.#key = key;
-    this.#failures = 0;
+    this.#backoff.reset();
     this.connect();
   }
 
@@ -185,6 +193,7 @@ export class RealtimeClient {
     // A session that is resumed had input, so its token may be kept at once.
     if (continuity !== "new") this.#storage.set(TOKEN, resume);
     this.#isReady = true;
+    this.#restarted = -Infinity;
     this.#error = null;
     this.#readySince = Date.now();
     this.#ticker = setInterval(() => this.#examine(false), TICK);
@@ -192,7 +201,7 @@ export class RealtimeClient {
     this.#on.session(event.session, continuity);
   }
 
-  /** @param {{code: string, message: string}} error */
+  /** @param {import("./refusal.js").ServerError} error */
   #refused(error) {
     this.#error = error;
     if (error.code !== "session_not_found") return;
@@ -213,12 +222,13 @@ export class RealtimeClient {
       this.#stop(error?.code ?? `close_${code}`, error?.message ?? `The server closed the connection (${code}).`);
       return;
     }
-    if (wasReady && Date.now() - this.#readySince > STABLE_AFTER) this.#failures = 0;
-    // Full jitter: after a restart, pages shouldn't all come back in the same moment.
-    const delay = Math.random() * Math.min(BACKOFF_MAX, BACKOFF_MIN * 2 ** this.#failures);
-    this.#failures += 1;
+    if (wasReady && Date.now() - this.#readySince > STABLE_AFTER) this.#backoff.reset();
+    const delay = this.#backoff.next(error);
     this.#timer = setTimeout(() => this.connect(), delay);
-    this.#on.state({ phase: "waiting", until: Date.now() + delay, reason: error?.message ?? "" });
+    if (code === RESTART) this.#restarted = Date.now();
+    const isPlanned = Date.now() - this.#restarted < RESTART_TIME;
+    const reason = isPlanned ? "" : (error?.message ?? "");
+    this.#on.state({ phase: "waiting", until: Date.now() + delay, reason, isPlanned });
   }
 
   /** @param {string} code @param {string} reason */

@@ -20,15 +20,23 @@ _FILES: Final = {
         f"/page/{name}.js": (f"{name}.js", _SCRIPT)
         for name in (
             "attachments",
+            "backoff",
             "callline",
             "calls",
             "chat",
             "conversation",
+            "delivery",
             "elements",
+            "inline",
             "log",
+            "markdown",
             "outbox",
             "outcome",
+            "parcel",
             "realtime",
+            "refusal",
+            "rejections",
+            "transcript",
         )
     },
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),

@@ -32,6 +32,7 @@ from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import Frame, error_frame
 from unbroken.server.transports.idle import IdleWatch
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet
+from unbroken.server.transports.refusal import overloaded
 from unbroken.sessions.backends.base import Receipt
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Command
@@ -292,7 +293,9 @@ class Pump:
             else:
                 receipt = await self._attachment.submit(submission.key, submitted)
         except Refusal as refusal:
-            return _error(refusal, name)
+            # All who are refused would come back in the same moment.
+            wait = overloaded().retry_after if refusal.code == "server_overloaded" else None
+            return _error(refusal, name, wait)
         except NodeFull as full:
             return _error(Refusal("server_full", str(full)), name)
         self._submitted = max(self._submitted, receipt.seq)  # a duplicate's is an old one
@@ -391,5 +394,7 @@ class Pump:
             pass
 
 
-def _error(error: DecodeError | Refusal, event_id: str | None) -> Frame:
-    return error_frame(error.code, error.message, param=error.param, event_id=event_id)
+def _error(error: DecodeError | Refusal, event_id: str | None, retry_after: int | None = None) -> Frame:
+    return error_frame(
+        error.code, error.message, param=error.param, event_id=event_id, retry_after=retry_after
+    )

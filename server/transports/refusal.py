@@ -42,7 +42,7 @@ class Refused(Exception):
         code: The error's.
         message: What to do.
         close: For those who are told in frames.
-        retry_after: Seconds; sent with 429 and 503.
+        retry_after: Seconds; sent with 429 and 503, to browsers in the frame.
 
     """
 
@@ -61,6 +61,11 @@ class Refused(Exception):
         self.message = message
         self.close = close
         self.retry_after = retry_after
+
+    @property
+    def asks_to_wait(self) -> bool:
+        """Whether the same may be had later."""
+        return self.status in (429, 503)
 
 
 def overloaded() -> Refused:
@@ -97,12 +102,13 @@ async def refuse(refused: Refused, handshake: Handshake, send: Send) -> None:
     """Say why there is no connection, in the way that the client can read."""
     if handshake.is_browser or refused.status == 101:
         await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
-        frame = lone_error(refused.code, refused.message)
+        wait = refused.retry_after if refused.asks_to_wait else None
+        frame = lone_error(refused.code, refused.message, retry_after=wait)
         await send({"type": "websocket.send", "text": frame.decode()})
         await send({"type": "websocket.close", "code": refused.close, "reason": CLOSE_REASONS[refused.close]})
         return
     headers = [(b"content-type", b"application/json")]
-    if refused.status in (429, 503):
+    if refused.asks_to_wait:
         headers.append((b"retry-after", str(refused.retry_after).encode()))
     if refused.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))

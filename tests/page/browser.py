@@ -185,6 +185,17 @@ class Chat:
         await self.is_drawn()
         assert await self.users.locator(".text").all_text_contents() == list(texts)
 
+    async def has_stopped(self) -> None:
+        """The last answer was stopped, and nothing more comes."""
+        await self.is_idle()
+        await expect(self.answers.last).to_have_attribute("data-status", "cancelled")
+        await expect(self.answers.last).to_contain_text("Stopped.")
+
+    async def goes_on(self) -> None:
+        """The answer, of words with numbers, has grown by two hundred of them and more."""
+        count = len(await self.texts.last.text_content() or "")
+        await expect(self.running).to_contain_text(f"word{count // 9 + 200} ")
+
     async def order(self) -> Sequence[str]:
         """Return the kinds and texts of everything shown, from top to bottom."""
         await self.is_drawn()

@@ -10,6 +10,7 @@ from playwright.async_api import Browser, BrowserContext, async_playwright
 
 from tests.fakes.proxy import Proxy
 from tests.page.browser import CHROMIUM, TOOLS, Chat, Server, chromium_path
+from tests.page.calling import Holder
 
 # One server and one browser for all, each test with a context of its own: as separate as two people.
 LOOP: Final = "package"
@@ -77,3 +78,9 @@ async def chat(context: BrowserContext, server: Server) -> AsyncIterator[Chat]:
 async def proxy(server: Server) -> AsyncIterator[Proxy]:
     async with Proxy(server.port) as proxy:
         yield proxy
+
+
+@pytest_asyncio.fixture(loop_scope=LOOP)
+async def holder() -> AsyncIterator[Holder]:
+    async with Holder() as holder:
+        yield holder

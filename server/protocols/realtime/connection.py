@@ -224,9 +224,11 @@ def _bare(item: Item) -> Frame:
     return {"item": item_frame("", item, None)["item"]}
 
 
-def lone_error(code: str, message: str, *, type: str = "invalid_request_error") -> bytes:
+def lone_error(
+    code: str, message: str, *, type: str = "invalid_request_error", retry_after: int | None = None
+) -> bytes:
     """Return an error for a client that has no session. Its id is no cursor."""
-    frame = error_frame(code, message, type=type)
+    frame = error_frame(code, message, type=type, retry_after=retry_after)
     frame["event_id"] = _unplaced_id()
     return orjson.dumps(frame)
 

@@ -362,13 +362,20 @@ def error_frame(
     type: str = "invalid_request_error",
     param: str | None = None,
     event_id: str | None = None,
+    retry_after: int | None = None,
 ) -> Frame:
-    """Return an ``error`` event. *event_id* is the client's own name for the event at fault."""
-    error = {"type": type, "code": code, "message": message}
+    """Return an ``error`` event.
+
+    *event_id* is the client's own name for the event at fault; *retry_after* the
+    seconds after which the same may be taken, where it asks to be left alone.
+    """
+    error: Frame = {"type": type, "code": code, "message": message}
     if param is not None:
         error["param"] = param
     if event_id is not None:
         error["event_id"] = event_id
+    if retry_after is not None:
+        error["unbroken"] = {"retry_after": retry_after}
     return {"type": "error", "error": error}
 
 

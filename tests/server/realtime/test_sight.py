@@ -72,6 +72,7 @@ async def test_an_overloaded_server_takes_no_new_sessions(overloaded: Overloaded
         (frame,) = await raw.rest()
         assert isinstance(frame, dict)
         assert frame["error"]["code"] == "server_overloaded"
+        assert 2 <= frame["error"]["unbroken"]["retry_after"] < 10
         assert raw.close_code == 1013
     assert value(server, "connections_refused_total", code="server_overloaded") == 41
 
@@ -110,6 +111,7 @@ async def test_a_swamped_server_begins_no_response(overloaded: Overloaded) -> No
     error = await client.error()
     assert (error["code"], error["event_id"]) == ("server_overloaded", "go")
     assert "Try again" in error["message"]
+    assert 2 <= error["unbroken"]["retry_after"] < 10
     await client.drop()
     await client.resume()
     assert server.agent.turns == []

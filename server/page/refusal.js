@@ -1,0 +1,32 @@
+/** What the server refuses: for the moment, or for good. */
+
+/** @typedef {{code: string, message: string, event_id?: string, unbroken?: {retry_after?: number}}} ServerError */
+
+/**
+ * Refusals that are no verdict on what was sent: the same will be taken a little later. In words for
+ * whoever sees a message wait: the server's own ask to try again, which the page does by itself.
+ *
+ * @type {Map<string, string>}
+ */
+const PASSING = new Map([
+  ["server_overloaded", "The server has too much to do"],
+  ["server_full", "The server is full"],
+  ["server_draining", "The server is restarting"],
+  ["input_queue_full", "Messages came too fast"],
+  ["response_queue_full", "Too many answers are waiting"],
+  ["files_unavailable", "The server can't read files at the moment"],
+]);
+
+/** Refusals that the server remembers, and repeats to whoever sends again under the same name. */
+const REMEMBERED = new Set(["response_queue_full"]);
+
+/** @param {ServerError} error @returns {string | null} What to say while it is waited for; null: it doesn't pass. */
+export function passingWords({ code }) {
+  const words = PASSING.get(code);
+  return words === undefined ? null : `${words}. Sent again by itself`;
+}
+
+/** @param {ServerError} error @returns {boolean} Whether the same has to be asked for under another name. */
+export function isRemembered({ code }) {
+  return REMEMBERED.has(code);
+}
