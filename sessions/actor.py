@@ -187,7 +187,7 @@ class Actor(Replica):
             except StoreUnavailable:
                 self._outage.note_failure()
                 self._is_behind = True  # it may have been written all the same
-                if not self._may_go_on_alone:
+                if not self.is_owner or self._is_taking or not self._outage.is_over_patience:
                     raise
             except SessionGone:
                 if not (self.is_owner and self._store.is_shared):
@@ -413,7 +413,8 @@ class Actor(Replica):
         """Ask the store again after a while, first for what it holds: it can't be reached now."""
         self._is_behind = True
         self._outage.note_failure()
-        if self.is_opened and self._ring is None and self._may_go_on_alone:
+        knows_all = self.is_owner and self.is_opened and not self._is_taking
+        if knows_all and self._ring is None and self._outage.is_over_patience:
             self._go_on_alone()
         elif self._ring is None and self.feed.ended is None:
             self._retry.later()
@@ -427,19 +428,10 @@ class Actor(Replica):
         """Whether all that is here is in the store, as far as that is known."""
         return self._ring is None
 
-    @property
-    def _may_go_on_alone(self) -> bool:
-        """Whether the store has been out of reach for long enough, and all that it holds is known here.
-
-        Who has taken a session and not read its log yet doesn't know what the owner of before has said.
-        """
-        return self.is_owner and not self._is_taking and self._outage.is_over_patience
-
     def _go_on_alone(self) -> None:
         """Write without the store until it takes that: it is out of reach, or has lost something."""
-        if self._is_taking:  # what is here is all that is left of the log: what runs in it is another's
-            self._is_taking = False
-            self._runs.adopt(self.session.running_ids)
+        if self._is_taking:
+            self._resume_writing()  # what is here is all that is left of the log
         if self._ring is None:
             self._ring = Ring(self.position, self._limits.alone_bytes)
             self._retry.stop()
@@ -576,9 +568,8 @@ class Actor(Replica):
 
     def _observe(self, body: Body) -> None:
         """See to what an entry means beside the session's state."""
-        if type(body) is Refused:
-            if self.is_owner:
-                self._on_refusal(body.code)
+        if type(body) is Refused and self.is_owner:
+            self._on_refusal(body.code)
         elif type(body) is ResponseStarted or type(body) is ResponseQueued:
             self._account()
         elif type(body) is ToolStarted:
@@ -586,10 +577,9 @@ class Actor(Replica):
         elif type(body) is ResponseDone:
             self.log.pack(body.response_id, body.output)
             self._account()  # the node counts those that run
-            if not self.is_owner:
-                return  # its owner tells
-            self._on_response(body)
-            log_end(self.session.id, body)
+            if self.is_owner:  # else its owner tells
+                self._on_response(body)
+                log_end(self.session.id, body)
 
     async def shrink(self) -> None:
         """Have the store keep the end of the log alone, beside a snapshot: nobody is here any more."""
@@ -599,12 +589,11 @@ class Actor(Replica):
 
     async def _compact(self) -> None:
         """Let the store forget what this node has forgotten."""
-        log = self.log
         try:
-            self._compacted = log.floor
+            self._compacted = floor = self.log.floor
             snapshot = self.snapshot()
             self._kept_elsewhere = len(snapshot.data)
-            await self._store.compact(self.session.id, self.fence, log.floor, snapshot)
+            await self._store.compact(self.session.id, self.fence, floor, snapshot)
         except (StoreUnavailable, Fenced):
             pass  # there is another time, or another owner
         finally:
