@@ -268,7 +268,8 @@ class Ownership:
                 if not self._store.is_shared:
                     await self._store.delete(session_id, actor.fence)
                 elif actor.is_owner:
-                    await actor.shrink()
+                    if not self.is_leaving:  # else its clients are on their way to another node
+                        await actor.shrink()
                     await self._store.release(session_id, actor.fence)
                 else:
                     await self._store.unfollow(session_id, self._node)

@@ -23,9 +23,6 @@ __all__ = ["Plan", "Report", "carry_out", "check_all"]
 _AT_ONCE: Final = 3
 """Faults that are under way at a time."""
 
-_QUIET: Final = 75.0
-"""Seconds after which, with everything put right, each turn that was asked for has ended (I12)."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -40,6 +37,8 @@ class Plan:
     faults: tuple[str, ...] = tuple(FAULTS)
     pause: float = 0.8
     """Seconds between the beginnings of two faults, on average."""
+    quiet: float = 75.0
+    """Seconds after which, with everything put right, each turn that was asked for has ended (I12)."""
     program: str | None = None
 
 
@@ -166,7 +165,7 @@ async def _quiet(speakers: list[Speaker], talking: list[asyncio.Task[None]], rep
     """Let what was asked come to its end, and note what doesn't."""
     for speaker in speakers:
         speaker.is_over = True
-    done, late = await asyncio.wait(talking, timeout=_QUIET)
+    done, late = await asyncio.wait(talking, timeout=report.plan.quiet)
     for task in done:
         task.result()
     for speaker, task in zip(speakers, talking, strict=True):

@@ -290,6 +290,26 @@ async def test_what_rests_takes_little_and_is_still_all_there(seed: int | None) 
         assert len([frame for frame in late.read() if frame["type"] == "conversation.item.added"]) == 40
 
 
+async def test_a_node_that_drains_leaves_the_log_as_it_is(seed: int | None) -> None:
+    """Its clients are on their way to another node, with cursors in the middle of it."""
+    async with open_town(seed=seed) as town:
+        one, two = town.worlds
+        client = await one.client()
+        for _ in range(20):
+            await client.ask()
+            one.responder.last.say("a", "b")
+            one.responder.last.end()
+            await settle()
+        client.read(3)
+        client.disconnect()
+        one.node.begin_drain()
+        await one.node.drained(1.0)
+        await go(client, two)
+
+        assert client.resumed
+        assert client.text() == 20 * "ab"
+
+
 # Owners that die.
 
 
