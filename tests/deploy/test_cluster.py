@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import pty
 import signal
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -80,3 +85,63 @@ async def test_a_conversation_outlives_the_node_that_answers(cluster: Running) -
     await talk.until(lambda: len(talk.endings) == 2)
     assert talk.text.endswith("still here")
     assert talk.endings == ["failed", "completed"]
+
+
+def test_a_port_in_use_is_said_and_nothing_is_started() -> None:
+    """Else the address of whoever has it would be printed."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        port = str(sock.getsockname()[1])
+        ended = subprocess.run(
+            [sys.executable, str(ROOT / "deploy" / "cluster.py")],
+            env={**os.environ, "PORT": port, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == f"Port {port} is in use: PORT=<another> make cluster\n"
+    assert ended.stdout == ""
+
+
+@pytest.mark.timeout(180)
+def test_a_closed_terminal_leaves_nothing_behind() -> None:
+    """Neither Valkey nor HAProxy ends by a hang-up, which comes while the keyboard fails, too."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        settings = {"PORT": "0", "UNBROKEN_AGENT": "scripted", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, str(ROOT / "deploy" / "cluster.py")]
+        os.execve(command[0], command, {**os.environ, **settings})
+    said = b""
+    while b"Ctrl-C ends everything" not in said:
+        said += os.read(terminal, 4096)
+    started = children_of(pid)
+    assert len(started) == 5
+    try:
+        os.close(terminal)
+        assert os.waitpid(pid, 0)[1] == 0
+        deadline = time.monotonic() + PATIENCE
+        while (left := {each for each in started if is_alive(each)}) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert left == set()
+    finally:
+        for each in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
+
+
+def children_of(pid: int) -> set[int]:
+    """Return the processes that *pid* started."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return {int(each) for each in found.split()}
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process still runs; one that nobody has waited for doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

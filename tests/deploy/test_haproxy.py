@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -197,3 +198,38 @@ async def test_an_idle_connection_outlives_the_balancer_s_time_out(balanced: Bal
     await talk.until(lambda: bool(talk.endings))
     assert talk.codes == []
     assert talk.text == "still"
+
+
+async def test_what_changes_something_is_not_repeated_on_another_node(tmp_path: Path) -> None:
+    """A node that took an upload and died may have stored it: whoever sent it decides."""
+    taken: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n")).decode()
+        if request.startswith("GET /readyz"):
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        else:
+            await reader.readuntil(b"hello")
+            taken.append(request)
+        writer.close()
+
+    async with contextlib.AsyncExitStack() as stack:
+        servers = [
+            await stack.enter_async_context(await asyncio.start_server(serve, "127.0.0.1", 0))
+            for _ in range(3)
+        ]
+        ports = [each.sockets[0].getsockname()[1] for each in servers]
+        port, log = free_port(), tmp_path / "haproxy.log"
+        process = start([haproxy(), "-db", "-f", str(CONFIG)], log, **settings_of(port, ports))
+        try:
+            await asyncio.to_thread(wait_for_port, port, process, log)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = b"POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n"
+            writer.write(head + b"connection: close\r\n\r\nhello")
+            answer = await reader.read()
+            writer.close()
+        finally:
+            process.kill()
+            process.wait()
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert len(taken) == 1
