@@ -22,7 +22,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
-from unbroken.sessions.backends.base import Append, Fence, InputKey, Opened, Receipt, SessionStore
+from unbroken.sessions.backends.base import Append, Fence, Opened, Receipt, SessionStore
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.committer import Committer
 from unbroken.sessions.entries import (
@@ -151,7 +151,7 @@ class Actor(Replica):
             or len(self.feed)
         )
 
-    async def submit(self, key: InputKey | None, submitted: Submitted) -> Receipt:
+    async def submit(self, submitted: Submitted) -> Receipt:
         """Write an input, once per key, and see to it that it is answered.
 
         Returns when it is in the log. The answer comes through the log.
@@ -166,7 +166,7 @@ class Actor(Replica):
         if not self.is_opened:
             await self._open()
         try:
-            receipt = await self._write_input(key, submitted)
+            receipt = await self._write_input(submitted)
         except asyncio.CancelledError:
             with suppress(NodeDraining):  # then whoever loads the session next reads it
                 self.look()  # it may have been written all the same
@@ -180,10 +180,10 @@ class Actor(Replica):
         self.wake()
         return receipt
 
-    async def _write_input(self, key: InputKey | None, submitted: Submitted) -> Receipt:
+    async def _write_input(self, submitted: Submitted) -> Receipt:
         if self._ring is None:
             try:
-                return await self._store.submit(self.session.id, self.log.incarnation, key, submitted)
+                return await self._store.submit(self.session.id, self.log.incarnation, submitted)
             except StoreUnavailable:
                 self._outage.note_failure()
                 self._is_behind = True  # it may have been written all the same
@@ -194,8 +194,8 @@ class Actor(Replica):
                     raise
             self._go_on_alone()
         if self._ring is None:  # it was back at once
-            return await self._store.submit(self.session.id, self.log.incarnation, key, submitted)
-        return self._ring.submit(key, submitted)
+            return await self._store.submit(self.session.id, self.log.incarnation, submitted)
+        return self._ring.submit(submitted)
 
     def wake(self) -> None:
         """Have a look at what there is to do."""
@@ -433,7 +433,7 @@ class Actor(Replica):
         if self._is_taking:
             self._resume_writing()  # what is here is all that is left of the log
         if self._ring is None:
-            self._ring = Ring(self.position, self._limits.alone_bytes)
+            self._ring = Ring(self.position, self._limits.alone_bytes, self.keys)
             self._retry.stop()
             structlog.get_logger().warning("session not durable", session_id=self.session.id)
             self.feed.publish()
@@ -478,7 +478,7 @@ class Actor(Replica):
                     self._compacted = log.floor
                     self._restart(log)
                     for submitted in foreign:
-                        self._ingest(rest.write([submitted]))
+                        self._ingest(rest.take_over(submitted))
                 else:
                     self._ring = rest if rest.entries else None
             self._is_behind = True  # others may have written since

@@ -19,6 +19,7 @@ number of frames in each protocol, so numbers derived from it never shift.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -56,6 +57,7 @@ __all__ = [
     "Entry",
     "Failure",
     "HandleNoted",
+    "InputKey",
     "ItemAdded",
     "ItemDeleted",
     "OutputDone",
@@ -75,6 +77,7 @@ __all__ = [
     "decode_entry",
     "encode_body",
     "encode_entry",
+    "numbered",
     "width",
 ]
 
@@ -136,6 +139,13 @@ class CancelResponse(Struct, frozen=True, tag="cancel_response"):
 Command: TypeAlias = CreateItem | DeleteItem | TruncateItem | UpdateConfig | CreateResponse | CancelResponse
 
 
+class InputKey(Struct, frozen=True):
+    """The name that an input is known again by, and a digest of what it says."""
+
+    name: str
+    digest: bytes
+
+
 class Submitted(Struct, frozen=True, tag="submitted", omit_defaults=True):
     """An input: a command, who sent it, and the names it was sent under."""
 
@@ -144,6 +154,8 @@ class Submitted(Struct, frozen=True, tag="submitted", omit_defaults=True):
     """The connection (and those that resume it) which a refusal is shown to."""
     event_id: str | None = None
     """The client's own name for the event, echoed in a refusal."""
+    key: InputKey | None = None
+    """What sending it again is told by. In the log, so that whoever holds that knows it too."""
 
 
 # Outputs. ``input`` is the sequence number of the input that an entry answers, 0 for none.
@@ -356,6 +368,15 @@ class Entry(Struct, frozen=True):
 def width(body: Body) -> int:
     """Return how many sequence numbers *body* takes up."""
     return len(body.parts) if type(body) is Deltas else 1
+
+
+def numbered(bodies: Sequence[Body], first: int, nonce: Nonce) -> list[Entry]:
+    """Return *bodies* as the entries of one batch, the first of them with number *first*."""
+    entries: list[Entry] = []
+    for body in bodies:
+        entries.append(Entry(first, nonce, body))
+        first += width(body)
+    return entries
 
 
 class _Encoded(Struct, frozen=True):

@@ -25,7 +25,9 @@ from unbroken.sessions.entries import (
     DeltaKind,
     Deltas,
     Entry,
+    InputKey,
     ResponseStarted,
+    Submitted,
     encode_entry,
 )
 from unbroken.sessions.errors import OutOfOrder
@@ -305,6 +307,14 @@ class EventLog:
                 records.append(segment)  # type: ignore[arg-type]
                 limit -= 1
         return records
+
+    def keys(self) -> dict[int, InputKey]:
+        """Return the keys of the inputs that are remembered, by their numbers."""
+        return {
+            segment.seq: segment.body.key
+            for segment in self._segments
+            if type(segment) is Entry and type(segment.body) is Submitted and segment.body.key is not None
+        }
 
     def pack(self, response_id: ResponseId, output: Sequence[Produced] = ()) -> None:
         """Pack the pieces of a response that has ended. Changes no sequence number, nonce or text.

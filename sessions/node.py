@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 import structlog
 
 from unbroken.sessions.actor import Actor
-from unbroken.sessions.backends.base import Fence, InputKey, Receipt, SessionStore
+from unbroken.sessions.backends.base import Fence, Receipt, SessionStore
 from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.committer import Committer
@@ -158,7 +158,7 @@ class Attachment:
                 node.call_later(wait, self.cursor.wake)
         return node.now() >= self._leaves_at
 
-    async def submit(self, key: InputKey | None, submitted: Submitted) -> Receipt:
+    async def submit(self, submitted: Submitted) -> Receipt:
         """Write an input, once per key. The answer comes through the log.
 
         Raises:
@@ -176,7 +176,7 @@ class Attachment:
         if grows and node.hub.size >= node.limits.bytes:
             raise NodeFull
         try:
-            receipt = await self._actor.submit(key, submitted)
+            receipt = await self._actor.submit(submitted)
         except StoreUnavailable as exc:
             raise Refusal("store_unavailable", str(exc)) from None
         if receipt.duplicate and (refused := self.session.refusals.get(receipt.seq)) is not None:

@@ -35,7 +35,7 @@ async def give_back(store: SessionStore, replica: Replica, fence: Fence, ring: R
     place = _behind(entries, ring, replica.log)
     session_id = replica.session.id
     try:
-        await store.rejoin(session_id, fence, ring.after, ring.consumed, entries, ring.keys)
+        await store.rejoin(session_id, fence, ring.after, ring.consumed, entries)
     except LostTail:
         try:  # or only the answer was lost
             await store.read(session_id, place, 1)
@@ -69,7 +69,8 @@ async def begin_anew(
     foreign = await _foreign(store, replica, ring)
     snapshot = replica.snapshot()
     keeps_keys = foreign is not None  # else what was sent under them may be lost, and has to be sent again
-    fence = await store.reseed(session.id, fence, new_incarnation(), snapshot, keeps_keys=keeps_keys)
+    keys = {seq: key for seq, key in replica.keys().items() if seq <= snapshot.seq}
+    fence = await store.reseed(session.id, fence, new_incarnation(), snapshot, keys, keeps_keys=keeps_keys)
     inputs = foreign or []
     structlog.get_logger().warning("log begun anew", session_id=session.id, inputs=len(inputs))
     log = EventLog(fence.incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)

@@ -10,7 +10,7 @@ from typing import Final
 from unbroken.sessions.account import REFUSAL_COST, SESSION_COST, Account, config_bytes
 from unbroken.sessions.backends.base import Resident, SessionStore, Snapshot
 from unbroken.sessions.cursor import Feed
-from unbroken.sessions.entries import Body, Deltas, Entry
+from unbroken.sessions.entries import Body, Deltas, Entry, InputKey
 from unbroken.sessions.event_log import EventLog, Position
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.run import RunLimits
@@ -21,6 +21,9 @@ __all__ = ["ActorLimits", "Replica"]
 _ACCOUNT_STEP: Final = 8192
 """Bytes by which a session may grow before its node is told, while nothing else happens in it."""
 
+
+_FORMER_KEYS: Final = 256
+"""Inputs that are still known again after the log that held them was lost."""
 
 _RESTING: Final = 3072
 """Bytes of log that are kept of a session that rests in a store: whoever saw most of its last turn still
@@ -66,6 +69,7 @@ class Replica:
         self._account_of_log = Account()
         self._config: SessionConfig | None = None  # whose bytes are known
         self._config_bytes = 0
+        self._former_keys: dict[int, InputKey] = {}  # of inputs that the log held before it was begun anew
         self._accounted = 0  # the log's size when the node was last told
 
     @property
@@ -93,6 +97,10 @@ class Replica:
     def position(self) -> Position:
         """The place behind everything that was applied."""
         return Position(self.log.incarnation, self.session.applied, self.log.head_nonce)
+
+    def keys(self) -> dict[int, InputKey]:
+        """Return the keys of the latest inputs, as far as they are known here, by their numbers."""
+        return self._former_keys | self.log.keys()
 
     def snapshot(self) -> Snapshot:
         """Return what is so, for a store to keep."""
@@ -143,6 +151,8 @@ class Replica:
 
     def _restart(self, log: EventLog) -> None:
         """Go on with another log: no cursor goes on with it."""
+        keys = self.keys()
+        self._former_keys = dict(list(keys.items())[-_FORMER_KEYS:])
         self._account_of_log = Account()
         self.feed.restart(log)
 

@@ -9,11 +9,13 @@ anywhere else by mistake.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from unbroken.sessions.backends.base import InputKey, Receipt
-from unbroken.sessions.entries import Body, Deltas, Entry, Submitted, encode_entry
+from msgspec.structs import replace
+
+from unbroken.sessions.backends.base import Receipt
+from unbroken.sessions.entries import Body, Deltas, Entry, InputKey, Submitted, encode_entry, numbered
 from unbroken.sessions.errors import MessageIdReused, StoreUnavailable
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Nonce
@@ -27,21 +29,24 @@ _PIECE_COST: Final = 64
 class Ring:
     """The entries of one session behind *after*, as far as *limit* bytes allow.
 
-    The keys of inputs are known from here on only: one that the store took before, and that is sent
-    again, is written twice. Where it made an item, the item's id still tells.
+    Args:
+        after: The last place that the store has confirmed.
+        limit: Bytes that are taken in.
+        keys: Returns those of the inputs that are known here, by their numbers: one that the store took
+            before is known again.
+
     """
 
-    def __init__(self, after: Position, limit: int) -> None:
+    def __init__(self, after: Position, limit: int, keys: Callable[[], Mapping[int, InputKey]]) -> None:
         self.after: Final = after
         """The last place that the store has confirmed."""
         self.entries: list[Entry] = []
-        self.keys: dict[int, InputKey] = {}
-        """Of the inputs among them, by their numbers."""
         self.consumed = 0
         """The last input that was answered."""
         self._head = after.seq
         self._room = limit
-        self._names: dict[str, int] = {}
+        self._known = keys
+        self._names: dict[str, tuple[int, bytes]] | None = None  # not looked for until one is asked for
         self._draw = random.Random().getrandbits  # noqa: S311 - as a store's: it tells branches apart
 
     @property
@@ -51,27 +56,23 @@ class Ring:
 
     def confirm(self, count: int, after: Position) -> Ring:
         """Return what is left when the store has taken the first *count* entries, up to *after*."""
-        rest = Ring(after, self._room + sum(map(_size, self.entries[:count])))
+        rest = Ring(after, self._room + sum(map(_size, self.entries[:count])), self._known)
         rest.entries = self.entries[count:]
         rest.consumed = self.consumed
         rest._head = self._head
-        rest.keys = {seq: key for seq, key in self.keys.items() if seq > after.seq}
-        rest._names = {key.name: seq for seq, key in rest.keys.items()}
+        rest._names = self._names
         return rest
 
     def write(self, bodies: Sequence[Body]) -> list[Entry]:
         """Number *bodies* as one batch. They are outputs, which the bound doesn't cut in two."""
-        nonce = Nonce(self._draw(32))
-        entries: list[Entry] = []
-        for body in bodies:
-            entry = Entry(self._head + 1, nonce, body)
+        entries = numbered(bodies, self._head + 1, Nonce(self._draw(32)))
+        for entry in entries:
             self._head = entry.last
             self._room -= _size(entry)
-            entries.append(entry)
         self.entries += entries
         return entries
 
-    def submit(self, key: InputKey | None, submitted: Submitted) -> Receipt:
+    def submit(self, submitted: Submitted) -> Receipt:
         """Number an input, once per key.
 
         Raises:
@@ -79,18 +80,37 @@ class Ring:
             StoreUnavailable: There is no room for it.
 
         """
-        known = None if key is None else self._names.get(key.name)
-        if key is not None and known is not None:
-            if self.keys[known].digest != key.digest:
+        key = submitted.key
+        if key is not None and (known := self._names_known().get(key.name)) is not None:
+            seq, digest = known
+            if digest != key.digest:
                 raise MessageIdReused
-            return Receipt(known, duplicate=True, entry=None)
+            return Receipt(seq, duplicate=True, entry=None)
         if self.is_full:
             raise StoreUnavailable
+        return Receipt(self._head + 1, duplicate=False, entry=self._write_input(submitted))
+
+    def take_over(self, submitted: Submitted) -> list[Entry]:
+        """Number an input that the store had taken, and lost: whatever room there is, as its sender has
+        been told that it is in the log. Nothing, if it is here under its key already.
+        """
+        key = submitted.key
+        if key is not None and (known := self._names_known().get(key.name)) is not None:
+            if known[1] == key.digest:
+                return []
+            submitted = replace(submitted, key=None)  # both were taken: both stay
+        return [self._write_input(submitted)]
+
+    def _write_input(self, submitted: Submitted) -> Entry:
         (entry,) = self.write([submitted])
-        if key is not None:
-            self.keys[entry.seq] = key
-            self._names[key.name] = entry.seq
-        return Receipt(entry.seq, duplicate=False, entry=entry)
+        if submitted.key is not None:
+            self._names_known()[submitted.key.name] = entry.seq, submitted.key.digest
+        return entry
+
+    def _names_known(self) -> dict[str, tuple[int, bytes]]:
+        if self._names is None:
+            self._names = {key.name: (seq, key.digest) for seq, key in self._known().items()}
+        return self._names
 
 
 def _size(entry: Entry) -> int:

@@ -27,7 +27,7 @@ from unbroken.server.errors import CLOSE_REASONS, CloseCode
 from unbroken.server.files.references import Referring, needs_files
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.metrics import Metrics
-from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission
+from unbroken.server.protocols.realtime.connection import RealtimeConnection
 from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import Frame, error_frame
 from unbroken.server.transports.idle import IdleWatch
@@ -35,7 +35,7 @@ from unbroken.server.transports.outlet import AsgiOutlet, Outlet
 from unbroken.server.transports.refusal import overloaded
 from unbroken.sessions.backends.base import Receipt
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.entries import Command
+from unbroken.sessions.entries import Command, Submitted
 from unbroken.sessions.errors import (
     CursorLost,
     Displaced,
@@ -269,29 +269,28 @@ class Pump:
 
     async def _take(self, data: str | bytes) -> None:
         answer = self._understand(data)
-        if not isinstance(answer, Submission):
+        if not isinstance(answer, Submitted):
             # It may speak of what was sent before it, and must not be answered sooner.
             await self._attachment.answered(self._submitted)
             answer = self._understand(data)
-        own = await self._submit(answer) if isinstance(answer, Submission) else answer
+        own = await self._submit(answer) if isinstance(answer, Submitted) else answer
         if own is not None:
             self._say(own)
 
-    def _understand(self, data: str | bytes) -> Submission | Frame:
+    def _understand(self, data: str | bytes) -> Submitted | Frame:
         try:
             return self._connection.receive(data)
         except DecodeError as error:
             return _error(error, error.event_id)
 
-    async def _submit(self, submission: Submission) -> Frame | None:
+    async def _submit(self, submitted: Submitted) -> Frame | None:
         """Write an input. Its answer comes through the log, unless it can't be taken."""
-        name = submission.submitted.event_id
-        submitted = submission.submitted
+        name = submitted.event_id
         try:
             if needs_files(submitted.command):
-                receipt = await self._submit_with_files(submission)
+                receipt = await self._submit_with_files(submitted)
             else:
-                receipt = await self._attachment.submit(submission.key, submitted)
+                receipt = await self._attachment.submit(submitted)
         except Refusal as refusal:
             # All who are refused would come back in the same moment.
             wait = overloaded().retry_after if refusal.code == "server_overloaded" else None
@@ -301,12 +300,11 @@ class Pump:
         self._submitted = max(self._submitted, receipt.seq)  # a duplicate's is an old one
         return None
 
-    async def _submit_with_files(self, submission: Submission) -> Receipt:
+    async def _submit_with_files(self, submitted: Submitted) -> Receipt:
         """Write an input that refers to files, once these are there."""
-        submitted = submission.submitted
         async with self._refer(submitted.command, self._admitted.principal) as referring:
             whole = replace(submitted, command=referring.command)
-            receipt = await self._attachment.submit(submission.key, whole)
+            receipt = await self._attachment.submit(whole)
             referring.is_wanted = not receipt.duplicate
         return receipt
 

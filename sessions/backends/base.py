@@ -43,7 +43,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from unbroken.sessions.entries import Body, Entry, Submitted
+from unbroken.sessions.entries import Body, Entry, InputKey, Submitted
 from unbroken.sessions.errors import StoreError
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
@@ -53,7 +53,6 @@ __all__ = [
     "Append",
     "Fence",
     "Immediate",
-    "InputKey",
     "Opened",
     "Page",
     "Receipt",
@@ -75,14 +74,6 @@ class Fence:
     """:data:`NOBODY` where nobody owns it: as what is seen, not as a proof."""
     token: int
     incarnation: Incarnation
-
-
-@dataclass(frozen=True, slots=True)
-class InputKey:
-    """The name that an input is known under, and a digest of what it says."""
-
-    name: str
-    digest: bytes
 
 
 class Append(Struct, frozen=True):
@@ -197,9 +188,7 @@ class SessionStore(Protocol):
 
         """
 
-    async def submit(
-        self, session_id: SessionId, incarnation: Incarnation, key: InputKey | None, submitted: Submitted
-    ) -> Receipt:
+    async def submit(self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted) -> Receipt:
         """Write an input, from any node, once per key.
 
         Raises:
@@ -244,14 +233,16 @@ class SessionStore(Protocol):
         fence: Fence,
         incarnation: Incarnation,
         snapshot: Snapshot,
+        keys: Mapping[int, InputKey],
         *,
         keeps_keys: bool = True,
     ) -> Fence:
         """Begin the log anew, from *snapshot*, as *incarnation*: for the owner of one that was lost.
 
         Floor and head are then ``snapshot.seq``. Nothing of the other
-        incarnation can be resumed from. Its keys of inputs are kept where they were not lost, unless
-        *keeps_keys* says otherwise: an input that is in no log any more has to be sent again.
+        incarnation can be resumed from. *keys* are those of inputs that the snapshot knows of, by their
+        numbers. Others that the store remembers are kept, unless *keeps_keys* says otherwise: an input
+        that is in no log any more has to be sent again.
 
         Raises:
             Fenced: There is such a session, and *fence* is void.
@@ -265,11 +256,8 @@ class SessionStore(Protocol):
         after: Position,
         consumed: int,
         entries: Sequence[Entry],
-        keys: Mapping[int, InputKey],
     ) -> None:
         """Write entries that the owner has numbered itself while the store was out of reach, as they are.
-
-        *keys* are those of the inputs among them, by their numbers.
 
         Raises:
             Fenced: *fence* is void.

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unbroken.sessions.account import KEY_COST
-from unbroken.sessions.backends.base import NOBODY, Append, Fence, InputKey, Opened, Page, Receipt, Snapshot
-from unbroken.sessions.entries import Body, Deltas, Entry, ResponseDone, Submitted
+from unbroken.sessions.backends.base import NOBODY, Append, Fence, Opened, Page, Receipt, Snapshot
+from unbroken.sessions.entries import Body, Deltas, Entry, InputKey, ResponseDone, Submitted, numbered
 from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError
 from unbroken.sessions.event_log import EventLog, Position, Slice, Verdict
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
@@ -135,11 +135,10 @@ class MemoryStore:
                 if node != NOBODY:
                     self._tell(node, session_id)
 
-    async def submit(
-        self, session_id: SessionId, incarnation: Incarnation, key: InputKey | None, submitted: Submitted
-    ) -> Receipt:
+    async def submit(self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted) -> Receipt:
         """See :meth:`SessionStore.submit`."""
         stored = self._find(session_id, incarnation)
+        key = submitted.key
         if key is not None:
             known = stored.keys.get(key.name)
             if known is not None:
@@ -212,6 +211,7 @@ class MemoryStore:
         fence: Fence,
         incarnation: Incarnation,
         snapshot: Snapshot,
+        keys: Mapping[int, InputKey],
         *,
         keeps_keys: bool = True,
     ) -> Fence:
@@ -225,6 +225,8 @@ class MemoryStore:
         if not keeps_keys:
             stored.keys.clear()
             stored.keys_bytes = 0
+        for seq, key in keys.items():
+            self._remember(stored, key, seq)
         stored.snapshot = snapshot
         stored.token += 1
         self._announce(session_id, stored)
@@ -237,7 +239,6 @@ class MemoryStore:
         after: Position,
         consumed: int,
         entries: Sequence[Entry],
-        keys: Mapping[int, InputKey],
     ) -> None:
         """See :meth:`SessionStore.rejoin`."""
         stored = self._known(session_id)
@@ -247,10 +248,11 @@ class MemoryStore:
             raise LostTail(session_id)
         for entry in entries:
             self._keep(stored.log, entry)
-            if type(entry.body) is Submitted:
+            body = entry.body
+            if type(body) is Submitted:
                 stored.last_input = entry.seq
-                if (key := keys.get(entry.seq)) is not None:
-                    self._remember(stored, key, entry.seq)
+                if body.key is not None:
+                    self._remember(stored, body.key, entry.seq)
         stored.consumed = max(stored.consumed, consumed)
         self._announce(session_id, stored)
 
@@ -278,14 +280,9 @@ class MemoryStore:
 
     def _write(self, stored: _Stored, bodies: Sequence[Body]) -> list[Entry]:
         """Number *bodies*, with one nonce for the batch, and add them to the log."""
-        nonce = Nonce(self._draw(32))
-        seq = stored.log.head + 1
-        entries: list[Entry] = []
-        for body in bodies:
-            entry = Entry(seq, nonce, body)
+        entries = numbered(bodies, stored.log.head + 1, Nonce(self._draw(32)))
+        for entry in entries:
             self._keep(stored.log, entry)
-            entries.append(entry)
-            seq = stored.log.head + 1
         return entries
 
     def _keep(self, log: EventLog, entry: Entry) -> None:
@@ -295,8 +292,9 @@ class MemoryStore:
             log.pack(body.response_id, body.output)
 
     def _remember(self, stored: _Stored, key: InputKey, seq: int) -> None:
+        if key.name not in stored.keys:
+            stored.keys_bytes += KEY_COST + len(key.name)
         stored.keys[key.name] = (seq, key.digest)
-        stored.keys_bytes += KEY_COST + len(key.name)
         while len(stored.keys) > self._dedupe_window:
             name, _ = stored.keys.popitem(last=False)
             stored.keys_bytes -= KEY_COST + len(name)

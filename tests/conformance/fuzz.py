@@ -22,8 +22,8 @@ from typing import Final
 from tests.conformance.grammar import Grammar
 from tests.conformance.sans_io import Chain, Room, Violation
 from unbroken.server.errors import ERROR_MEANINGS
-from unbroken.server.protocols.realtime.connection import Submission
 from unbroken.server.protocols.realtime.decode import DecodeError, decode_event
+from unbroken.sessions.entries import Submitted
 
 __all__ = ["INPUTS", "World", "main"]
 
@@ -120,8 +120,8 @@ class World:
             return
         if isinstance(data, bytes):
             raise Violation("a binary frame was taken")
-        if isinstance(answer, Submission):
-            self.outcomes[f"({type(answer.submitted.command).__name__})"] += 1
+        if isinstance(answer, Submitted):
+            self.outcomes[f"({type(answer.command).__name__})"] += 1
             chain.submit(answer)
         else:
             self.outcomes[f"({answer['type']})"] += 1

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from tests.server.realtime.serving import FrameCheck
-from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission
+from unbroken.server.protocols.realtime.connection import RealtimeConnection
 from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import RealtimeEncoder, error_frame
 from unbroken.sessions.entries import (
@@ -152,8 +152,8 @@ class Chain:
             encoder=room.encoder,
         )
 
-    def submit(self, submission: Submission) -> None:
-        self._room.submit(submission.submitted)
+    def submit(self, submitted: Submitted) -> None:
+        self._room.submit(submitted)
 
     def answer(self, frame: Frame) -> None:
         """Show what is for this connection alone, in its place."""

@@ -10,14 +10,13 @@ from unbroken.sessions.backends.base import (
     NOBODY,
     Append,
     Fence,
-    InputKey,
     Opened,
     Page,
     Receipt,
     SessionStore,
     Snapshot,
 )
-from unbroken.sessions.entries import Entry, Submitted
+from unbroken.sessions.entries import Entry, InputKey, Submitted
 from unbroken.sessions.errors import StoreError, StoreUnavailable
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, NodeId, SessionId
@@ -96,11 +95,9 @@ class DistantStore:
         await self.inner.release(session_id, fence, to=to)
         await self._return()
 
-    async def submit(
-        self, session_id: SessionId, incarnation: Incarnation, key: InputKey | None, submitted: Submitted
-    ) -> Receipt:
+    async def submit(self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted) -> Receipt:
         await self._travel()
-        receipt = await self.inner.submit(session_id, incarnation, key, submitted)
+        receipt = await self.inner.submit(session_id, incarnation, submitted)
         await self._return()
         return receipt
 
@@ -125,11 +122,14 @@ class DistantStore:
         fence: Fence,
         incarnation: Incarnation,
         snapshot: Snapshot,
+        keys: Mapping[int, InputKey],
         *,
         keeps_keys: bool = True,
     ) -> Fence:
         await self._travel()
-        result = await self.inner.reseed(session_id, fence, incarnation, snapshot, keeps_keys=keeps_keys)
+        result = await self.inner.reseed(
+            session_id, fence, incarnation, snapshot, keys, keeps_keys=keeps_keys
+        )
         await self._return()
         return result
 
@@ -140,10 +140,9 @@ class DistantStore:
         after: Position,
         consumed: int,
         entries: Sequence[Entry],
-        keys: Mapping[int, InputKey],
     ) -> None:
         await self._travel()
-        await self.inner.rejoin(session_id, fence, after, consumed, entries, keys)
+        await self.inner.rejoin(session_id, fence, after, consumed, entries)
         await self._return()
 
     async def busy(self, owner: NodeId, limit: int) -> list[tuple[SessionId, Fence]]:

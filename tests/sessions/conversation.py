@@ -14,12 +14,13 @@ from pydantic import Field, TypeAdapter
 from tests.fakes.clock import FakeClock
 from tests.fakes.responder import ManualResponder
 from unbroken.server.protocols.cursor import parse_cursor
-from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission
+from unbroken.server.protocols.realtime.connection import RealtimeConnection
 from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import RealtimeEncoder, error_frame
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.cluster import Cluster
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.entries import Submitted
 from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import ChainId, Incarnation, PrincipalId, SessionId, new_chain_id
 from unbroken.sessions.items import SessionConfig
@@ -161,8 +162,8 @@ class Client:
         assert self.connection is not None
         try:
             answer = self.connection.receive(orjson.dumps(event).decode())
-            if isinstance(answer, Submission):
-                await self.attachment.submit(answer.key, answer.submitted)
+            if isinstance(answer, Submitted):
+                await self.attachment.submit(answer)
             else:
                 self._own.append(answer)
         except DecodeError as exc:

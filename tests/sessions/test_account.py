@@ -12,13 +12,13 @@ import pytest
 from tests.fakes.clock import FakeClock
 from tests.sessions.conversation import limits_of, settle
 from unbroken.sessions.account import Account
-from unbroken.sessions.backends.base import InputKey
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.entries import (
     CreateItem,
     CreateResponse,
     DeleteItem,
     Entry,
+    InputKey,
     ItemAdded,
     ItemDeleted,
     Submitted,
@@ -101,7 +101,7 @@ class World:
         self._sent += 1
         name = f"message-{self._sent}"
         key = InputKey(name, name.encode())
-        await session.submit(key, Submitted(command, session.cursor.chain, event_id=name))  # type: ignore[arg-type]
+        await session.submit(Submitted(command, session.cursor.chain, name, key))  # type: ignore[arg-type]
         await settle(3)
 
     async def say(self, session: Attachment, text: str) -> ItemId:

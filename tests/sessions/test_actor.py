@@ -6,12 +6,12 @@ from typing import Final
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from tests.fakes.store import DistantStore
 from tests.sessions.conversation import Client, World, limits_of, open_world, settle
-from unbroken.server.protocols.realtime.connection import Submission
 from unbroken.sessions.actor import Actor
-from unbroken.sessions.backends.base import Append, InputKey, Page, Receipt, SessionStore
+from unbroken.sessions.backends.base import Append, Page, Receipt, SessionStore
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.entries import (
     Body,
@@ -20,6 +20,7 @@ from unbroken.sessions.entries import (
     CreateResponse,
     Deltas,
     Entry,
+    InputKey,
     ResponseDone,
     SessionOpened,
     Submitted,
@@ -50,6 +51,10 @@ def said(name: str, text: str = "hello") -> Submitted:
     return Submitted(CreateItem(Message(ItemId(name), "user", (Text(text),))), ELSEWHERE)
 
 
+def named(submitted: Submitted, digest: bytes) -> Submitted:
+    return replace(submitted, key=InputKey("i:u1", digest))
+
+
 def asked(name: str) -> Submitted:
     return Submitted(CreateResponse(ResponseId(name), ResponseRequest()), ELSEWHERE)
 
@@ -72,15 +77,14 @@ async def bodies_in(store: SessionStore, actor: Actor) -> list[Body]:
 async def post(client: Client, event: dict[str, object]) -> None:
     """Send an event without waiting for what comes of it."""
     assert client.attachment is not None
-    submission = submission_of(client, event)
-    await client.attachment.submit(submission.key, submission.submitted)
+    await client.attachment.submit(submitted_by(client, event))
 
 
-def submission_of(client: Client, event: dict[str, object]) -> Submission:
+def submitted_by(client: Client, event: dict[str, object]) -> Submitted:
     assert client.connection is not None
-    submission = client.connection.receive(orjson.dumps(event).decode())
-    assert isinstance(submission, Submission)
-    return submission
+    submitted = client.connection.receive(orjson.dumps(event).decode())
+    assert isinstance(submitted, Submitted)
+    return submitted
 
 
 def item_event(name: str, text: str = "hello") -> dict[str, object]:
@@ -90,7 +94,7 @@ def item_event(name: str, text: str = "hello") -> dict[str, object]:
 
 async def write_elsewhere(world: World, actor: Actor, submitted: Submitted) -> None:
     """Submit an input through another node, which tells this one."""
-    await world.store.submit(actor.session.id, actor.log.incarnation, None, submitted)
+    await world.store.submit(actor.session.id, actor.log.incarnation, submitted)
     actor.look()
 
 
@@ -241,7 +245,7 @@ async def test_a_wake_up_during_the_last_look_is_not_missed() -> None:
             page = await super().read(session_id, after, limit)
             if not page.entries and self.between is not None:
                 submitted, self.between = self.between, None
-                await self.submit(session_id, after.incarnation, None, submitted)
+                await self.submit(session_id, after.incarnation, submitted)
                 actor.look()
             return page
 
@@ -332,9 +336,9 @@ async def test_the_same_name_for_something_else_is_refused() -> None:
     async with open_world() as world:
         client = await world.client()
         actor = actor_of(world, client)
-        await actor.submit(InputKey("i:u1", b"1"), said("u1"))
+        await actor.submit(named(said("u1"), b"1"))
         with pytest.raises(MessageIdReused):
-            await actor.submit(InputKey("i:u1", b"2"), said("u1", "other"))
+            await actor.submit(named(said("u1", "other"), b"2"))
         await settle()
 
         assert [item.text for item in actor.session.items()] == ["hello"]
@@ -371,9 +375,9 @@ async def test_what_was_written_for_a_sender_that_is_gone_is_answered_without_an
         is_silent = False
 
         async def submit(
-            self, session_id: SessionId, incarnation: Incarnation, key: InputKey | None, submitted: Submitted
+            self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
         ) -> Receipt:
-            receipt = await super().submit(session_id, incarnation, key, submitted)
+            receipt = await super().submit(session_id, incarnation, submitted)
             if self.is_silent:
                 await asyncio.Event().wait()
             return receipt
@@ -434,7 +438,7 @@ async def test_an_input_is_waited_for_until_it_is_answered() -> None:
         client = await world.client()
         await client.say("first")
         actor = actor_of(world, client)
-        receipt = await actor.submit(None, said("u2"))
+        receipt = await actor.submit(said("u2"))
         waiting = [asyncio.create_task(actor.answered(receipt.seq)) for _ in range(2)]
         late = asyncio.create_task(actor.answered(receipt.seq + 100))
         waiting[0].cancel()
@@ -459,7 +463,7 @@ async def test_nobody_waits_for_an_answer_that_a_lost_session_can_not_give() -> 
         await client.say("first")
         actor = actor_of(world, client)
         store.fail_next_append(LostTail("planted"))
-        receipt = await actor.submit(None, said("u2"))
+        receipt = await actor.submit(said("u2"))
         waiting = asyncio.create_task(actor.answered(receipt.seq))
         await settle()
 
@@ -476,8 +480,8 @@ async def test_a_request_and_its_cancel_in_one_go_end_at_once() -> None:
         client = await world.client()
         await client.say("hi")
         actor = actor_of(world, client)
-        await actor.submit(None, asked("r1"))
-        await actor.submit(None, Submitted(CancelResponse(), ELSEWHERE))
+        await actor.submit(asked("r1"))
+        await actor.submit(Submitted(CancelResponse(), ELSEWHERE))
         await settle()
 
         client.read()
@@ -678,7 +682,7 @@ async def test_a_lost_owner_stops_its_work_and_tells_its_connections(failure: St
         assert client.text() == "a"
         assert world.responder.open == []
         with pytest.raises(type(failure)):
-            await actor.submit(None, said("late"))
+            await actor.submit(said("late"))
 
 
 async def test_a_session_is_found_again_in_the_store_after_its_owner_was_lost() -> None:

@@ -493,7 +493,7 @@ async def test_a_cancel_is_taken_while_draining() -> None:
         await client.ask()
         world.node.begin_drain()
         assert client.attachment is not None
-        await client.attachment.submit(None, Submitted(CancelResponse(), CHAIN))
+        await client.attachment.submit(Submitted(CancelResponse(), CHAIN))
         await settle()
 
         assert world.ended == ["cancelled"]
@@ -560,7 +560,7 @@ async def test_a_connection_whose_input_is_undecided_is_not_finished() -> None:
         world.node.begin_drain()
         assert attachment.is_finished
         command = CreateItem(Message(ItemId("late"), "user", (Text("x"),)))
-        await attachment.submit(None, Submitted(command, client.chain))
+        await attachment.submit(Submitted(command, client.chain))
 
         assert not attachment.is_finished
         assert world.node.hub.is_busy

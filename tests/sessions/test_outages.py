@@ -11,6 +11,8 @@ from tests.sessions.test_ownership import actor_on, asked, go, move, tab_on
 from tests.sessions.town import Town, distant, open_town
 from unbroken.sessions.errors import CursorLost, SessionNotFound, StoreUnavailable
 
+NAMED = {"type": "response.create", "unbroken": {"message_id": "once"}}
+
 pytestmark = pytest.mark.parametrize("seed", [1, 2, 3, 4])
 
 
@@ -401,3 +403,94 @@ async def test_nobody_can_come_to_a_session_elsewhere_while_the_store_is_out(see
         client.world = two
         with pytest.raises(StoreUnavailable):
             await client.resume()
+
+
+# What is sent again.
+
+
+@pytest.mark.parametrize("came_elsewhere", [True, False])
+async def test_what_an_owner_has_answered_it_does_not_answer_again_alone(
+    seed: int, came_elsewhere: bool
+) -> None:
+    """The store took the request, and the client, which wasn't told, sends it to the owner when that is alone."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        one.responder.last.end()
+        await settle()
+        tab = await tab_on(two, client)
+        await (tab if came_elsewhere else client).send(NAMED)
+        await settle()
+        one.responder.last.end()
+        await settle()
+        await begin_outage(one)
+        await client.send(NAMED)
+        await settle()
+        client.read()
+
+        assert (len(one.responder.turns), client.errors()) == (2, [])
+        assert client.statuses() == ["completed"] * 2
+        await town.store_is_back()
+        await client.send(NAMED)
+        assert len(one.responder.turns) == 2
+
+
+async def test_what_was_answered_before_the_store_lost_everything_is_not_answered_again(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        one.responder.last.end()
+        await settle()
+        await client.send(NAMED)
+        one.responder.last.end()
+        await settle()
+        for _ in range(2):
+            town.lose()
+            for neighbour in list(town.neighbours.values()):
+                neighbour.on_gap()
+            await settle()
+        client.disconnect()
+        await go(client, two)
+        await client.send(NAMED)
+        await settle()
+
+        assert len(one.responder.turns) + len(two.responder.turns) == 2
+
+
+async def test_what_was_answered_alone_before_the_log_began_anew_is_not_answered_again(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        one.responder.last.end()
+        await settle()
+        await begin_outage(one)
+        await client.send(NAMED)
+        one.responder.last.end()
+        await settle()
+        town.lose()
+        await town.store_is_back()
+        client.disconnect()
+        await go(client, two)
+        await client.send(NAMED)
+        await settle()
+
+        assert len(one.responder.turns) + len(two.responder.turns) == 2
+
+
+async def test_what_was_sent_to_two_sides_of_a_cut_is_answered_once(seed: int) -> None:
+    """One node cut off from the store goes on alone, while another takes the same request for it."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        one.responder.last.end()
+        await settle()
+        tab = await tab_on(two, client)
+        await begin_outage(one)
+        await tab.send(NAMED)
+        await client.send(NAMED)
+        await settle()
+        one.responder.last.end()
+        await settle()
+        await town.store_is_back()
+        tab.disconnect()
+        await go(tab, two)
+        await tab.send(NAMED)
+        await settle()
+
+        assert len(one.responder.turns) + len(two.responder.turns) == 2

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 import msgspec
@@ -29,23 +28,22 @@ from unbroken.server.protocols.realtime.frames import (
     ResponseCreate,
     ResponseParam,
 )
-from unbroken.sessions.backends.base import InputKey
-from unbroken.sessions.entries import Command, CreateItem, CreateResponse, Entry, Refused, Submitted
+from unbroken.sessions.entries import (
+    Command,
+    CreateItem,
+    CreateResponse,
+    Entry,
+    InputKey,
+    Refused,
+    Submitted,
+)
 from unbroken.sessions.event_log import Position, Record, Slice
 from unbroken.sessions.ids import ChainId, ItemId
 from unbroken.sessions.items import Item
 from unbroken.sessions.response import Ongoing, Standing
 from unbroken.sessions.session import Session
 
-__all__ = ["RealtimeConnection", "Submission", "lone_error"]
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """An input to write, under its key; None: it has no name to be known again by."""
-
-    key: InputKey | None
-    submitted: Submitted
+__all__ = ["RealtimeConnection", "lone_error"]
 
 
 class RealtimeConnection:
@@ -158,7 +156,7 @@ class RealtimeConnection:
 
     # What the client says.
 
-    def receive(self, data: str | bytes) -> Submission | Frame:
+    def receive(self, data: str | bytes) -> Submitted | Frame:
         """Return what a frame from the client asks for: an input to write, or the answer right away.
 
         Raises:
@@ -183,7 +181,7 @@ class RealtimeConnection:
         named = event.item.id if isinstance(event, ItemCreate) else None
         said = event.response if isinstance(event, ResponseCreate) else None
         key = self._key(command, said, message_id, named, event.event_id)
-        return Submission(key, Submitted(command, self._chain, event.event_id))
+        return Submitted(command, self._chain, event.event_id, key)
 
     def _key(
         self,

@@ -19,7 +19,6 @@ from unbroken.sessions.backends.base import (
     NOBODY,
     Append,
     Fence,
-    InputKey,
     Opened,
     Page,
     Receipt,
@@ -30,7 +29,17 @@ from unbroken.sessions.backends.redis.connection import Client, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.news import News
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
-from unbroken.sessions.entries import Body, Deltas, Entry, Submitted, decode_body, encode_body, width
+from unbroken.sessions.entries import (
+    Body,
+    Deltas,
+    Entry,
+    InputKey,
+    Submitted,
+    decode_body,
+    encode_body,
+    numbered,
+    width,
+)
 from unbroken.sessions.errors import (
     Fenced,
     LostTail,
@@ -155,12 +164,10 @@ class RedisStore:
             raise Fenced(session_id)
         self._news.tell((*_text(found[0]).split(), to), session_id)
 
-    async def submit(
-        self, session_id: SessionId, incarnation: Incarnation, key: InputKey | None, submitted: Submitted
-    ) -> Receipt:
+    async def submit(self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted) -> Receipt:
         """See :meth:`SessionStore.submit`."""
         nonce = Nonce(self._draw(32))
-        name, digest = ("", "") if key is None else (key.name, key.digest.hex())
+        name, digest = _named(submitted.key)
         found = await self._call(
             "submit",
             self._keys.session(session_id),
@@ -255,12 +262,7 @@ class RedisStore:
         seq, followers = answer[0] + 1, answer[1]
         if followers:
             self._news.tell(_text(followers).split(), append.session_id)
-        entries: list[Entry] = []
-        for body in append.bodies:
-            entry = Entry(seq, nonce, body)
-            entries.append(entry)
-            seq = entry.last + 1
-        return entries
+        return numbered(append.bodies, seq, nonce)
 
     async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
         """See :meth:`SessionStore.read`."""
@@ -297,10 +299,12 @@ class RedisStore:
         fence: Fence,
         incarnation: Incarnation,
         snapshot: Snapshot,
+        keys: Mapping[int, InputKey],
         *,
         keeps_keys: bool = True,
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
+        known = [[seq, *_named(key)] for seq, key in sorted(keys.items())]
         found = await self._call(
             "reseed",
             self._keys.session(session_id),
@@ -312,6 +316,7 @@ class RedisStore:
             _packed(snapshot.data),
             self._bounds.lifetime,
             int(keeps_keys),
+            msgspec.msgpack.encode(known[-self._bounds.dedupe_window :]),
         )
         if found is None:
             raise Fenced(session_id)
@@ -325,16 +330,14 @@ class RedisStore:
         after: Position,
         consumed: int,
         entries: Sequence[Entry],
-        keys: Mapping[int, InputKey],
     ) -> None:
         """See :meth:`SessionStore.rejoin`."""
         written = []
         for entry in entries:
-            key = keys.get(entry.seq)
-            name, digest = ("", "") if key is None else (key.name, key.digest.hex())
             body = entry.body
             text = encode_body(body).decode()
             is_input = int(isinstance(body, Submitted))
+            name, digest = _named(body.key if isinstance(body, Submitted) else None)
             written.append([entry.seq, width(body), str(entry.nonce), text, name, digest, is_input])
         found = await self._call(
             "rejoin",
@@ -390,6 +393,11 @@ def _check(found: Any, session_id: SessionId) -> None:
 
 def _proof(fence: Fence) -> tuple[str, int, str]:
     return fence.node, fence.token, fence.incarnation
+
+
+def _named(key: InputKey | None) -> tuple[str, str]:
+    """Return an input's name and digest as the scripts take them."""
+    return ("", "") if key is None else (key.name, key.digest.hex())
 
 
 def _text(data: bytes | Literal[""]) -> str:

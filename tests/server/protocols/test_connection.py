@@ -11,7 +11,7 @@ from openai.types.realtime.realtime_server_event import RealtimeServerEvent
 from pydantic import Field, TypeAdapter
 
 from unbroken.server.protocols.cursor import parse_cursor
-from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission, lone_error
+from unbroken.server.protocols.realtime.connection import RealtimeConnection, lone_error
 from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import RealtimeEncoder
 from unbroken.sessions.entries import (
@@ -26,6 +26,7 @@ from unbroken.sessions.entries import (
     ResponseDone,
     ResponseStarted,
     SessionOpened,
+    Submitted,
 )
 from unbroken.sessions.event_log import EventLog, Position
 from unbroken.sessions.ids import ChainId, Incarnation, ItemId, Nonce, PrincipalId, ResponseId, SessionId
@@ -302,9 +303,9 @@ def test_an_error_without_a_session_is_no_place() -> None:
 # What the client says.
 
 
-def received(connection: RealtimeConnection, event: Frame) -> Submission:
+def received(connection: RealtimeConnection, event: Frame) -> Submitted:
     answer = connection.receive(orjson.dumps(event).decode())
-    assert isinstance(answer, Submission)
+    assert isinstance(answer, Submitted)
     return answer
 
 
@@ -319,10 +320,10 @@ def ask(**extra: Any) -> Frame:
     return {"type": "response.create", **extra}
 
 
-def test_a_submission_names_who_sent_it_and_what_they_call_it() -> None:
-    submission = received(Table().connect(), ask(event_id="mine"))
+def test_an_input_names_who_sent_it_and_what_they_call_it() -> None:
+    submitted = received(Table().connect(), ask(event_id="mine"))
 
-    assert (submission.submitted.chain, submission.submitted.event_id) == (CHAIN, "mine")
+    assert (submitted.chain, submitted.event_id) == (CHAIN, "mine")
 
 
 def key_of(event: Frame, chain: ChainId = CHAIN) -> tuple[str, bytes] | None:
@@ -418,7 +419,7 @@ def test_an_item_is_retrieved_without_writing_anything() -> None:
     connection = table.connect()
     answer = connection.receive('{"type":"conversation.item.retrieve","item_id":"item_1","event_id":"e"}')
 
-    assert not isinstance(answer, Submission)
+    assert not isinstance(answer, Submitted)
     (frame,) = loaded([connection.own(answer)])
     assert frame["type"] == "conversation.item.retrieved"
     assert frame["item"]["content"] == [{"type": "output_text", "text": "abc"}]

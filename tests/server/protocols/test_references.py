@@ -13,9 +13,9 @@ from pydantic import TypeAdapter
 from tests.server.files.contents import PNG
 from tests.server.protocols.test_decode import SESSION, create, decoded, refused, user
 from unbroken.server.files.references import InlineFile, InlineImage, needs_files
-from unbroken.server.protocols.realtime.connection import RealtimeConnection, Submission
+from unbroken.server.protocols.realtime.connection import RealtimeConnection
 from unbroken.server.protocols.realtime.encode import item_fields
-from unbroken.sessions.entries import CreateItem, CreateResponse
+from unbroken.sessions.entries import CreateItem, CreateResponse, Submitted
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import ChainId, Incarnation, ItemId, Nonce
 from unbroken.sessions.items import File, Image, Message, Part, Text
@@ -139,9 +139,9 @@ def key_of(part: dict[str, Any]) -> Any:
         SESSION, Position(Incarnation("00000000"), 0, Nonce(0)), ChainId("c"), max_depth=32
     )
     event = {**saying(part), "unbroken": {"message_id": "m"}}
-    submission = connection.receive(orjson.dumps(event).decode())
-    assert isinstance(submission, Submission)
-    return submission.key
+    submitted = connection.receive(orjson.dumps(event).decode())
+    assert isinstance(submitted, Submitted)
+    return submitted.key
 
 
 def test_what_came_along_is_known_again_by_its_content() -> None:

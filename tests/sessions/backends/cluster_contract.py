@@ -98,7 +98,7 @@ class ClusterContract:
         await street.store.create(session_id, a.node, LIFE)
         await street.store.follow(session_id, b.node)
 
-        await street.store.submit(session_id, LIFE, None, asked())
+        await street.store.submit(session_id, LIFE, asked())
         for house in (a, b):
             await house.listener.until(lambda house=house: session_id in house.listener.news)  # type: ignore[misc]
 
@@ -128,7 +128,7 @@ class ClusterContract:
         await street.store.follow(session_id, c.node)
         await street.store.unfollow(session_id, b.node)
 
-        await street.store.submit(session_id, LIFE, None, asked())
+        await street.store.submit(session_id, LIFE, asked())
         await c.listener.until(lambda: session_id in c.listener.news)
         assert b.listener.news == []
 

@@ -6,8 +6,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from unbroken.sessions.backends.base import NOBODY, Append, Fence, InputKey, SessionStore, Snapshot
-from unbroken.sessions.entries import Body, CancelResponse, Deltas, Entry, ItemDeleted, Submitted, width
+from unbroken.sessions.backends.base import NOBODY, Append, Fence, SessionStore, Snapshot
+from unbroken.sessions.entries import (
+    Body,
+    CancelResponse,
+    Deltas,
+    Entry,
+    InputKey,
+    ItemDeleted,
+    Submitted,
+    width,
+)
 from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import (
@@ -36,8 +45,8 @@ def words(*parts: str) -> Deltas:
     return Deltas(ResponseId("r"), ItemId("i"), list(parts), 2)
 
 
-def asked(name: str = "x") -> Submitted:
-    return Submitted(CancelResponse(name), ChainId("c"))
+def asked(name: str = "x", *, key: InputKey | None = None) -> Submitted:
+    return Submitted(CancelResponse(name), ChainId("c"), key=key)
 
 
 def flat(entries: Sequence[Entry]) -> list[object]:
@@ -85,7 +94,7 @@ class StoreContract:
         session_id, fence = await self.begin(store)
 
         first = await self.write(store, session_id, fence, mark("a"), words("x", "y"))
-        receipt = await store.submit(session_id, LIFE, None, asked())
+        receipt = await store.submit(session_id, LIFE, asked())
         second = await self.write(store, session_id, fence, mark("b"))
 
         assert [entry.seq for entry in first] == [1, 2]
@@ -151,24 +160,24 @@ class StoreContract:
         session_id, _ = await self.begin(store)
         key = InputKey("m:1", b"digest")
 
-        first = await store.submit(session_id, LIFE, key, asked("first"))
-        again = await store.submit(session_id, LIFE, key, asked("first"))
+        first = await store.submit(session_id, LIFE, asked("first", key=key))
+        again = await store.submit(session_id, LIFE, asked("first", key=key))
 
         assert (again.seq, again.duplicate, again.entry) == (first.seq, True, None)
-        assert flat(await entries_in(store, session_id, START, 9)) == [asked("first")]
+        assert flat(await entries_in(store, session_id, START, 9)) == [asked("first", key=key)]
 
     async def test_the_same_key_with_another_digest_is_an_error(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)
-        await store.submit(session_id, LIFE, InputKey("m:1", b"one"), asked())
+        await store.submit(session_id, LIFE, asked(key=InputKey("m:1", b"one")))
 
         with pytest.raises(MessageIdReused):
-            await store.submit(session_id, LIFE, InputKey("m:1", b"two"), asked())
+            await store.submit(session_id, LIFE, asked(key=InputKey("m:1", b"two")))
         assert len(await entries_in(store, session_id, START, 9)) == 1
 
     async def test_inputs_without_a_key_are_all_written(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)
         for _ in range(2):
-            await store.submit(session_id, LIFE, None, asked())
+            await store.submit(session_id, LIFE, asked())
 
         assert len(await entries_in(store, session_id, START, 9)) == 2
 
@@ -243,7 +252,7 @@ class StoreContract:
         session_id, fence = await self.begin(store)
         (entry,) = await self.write(store, session_id, fence, mark("a"))
         other = Nonce(entry.nonce ^ 1)
-        await store.submit(session_id, LIFE, None, asked())
+        await store.submit(session_id, LIFE, asked())
 
         with pytest.raises(LostTail):
             await self.write(store, session_id, fence, mark("b"), seen=1, nonce=other)
@@ -254,7 +263,7 @@ class StoreContract:
 
     async def test_the_last_answered_input_is_kept_for_the_next_owner(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
-        receipt = await store.submit(session_id, LIFE, None, asked())
+        receipt = await store.submit(session_id, LIFE, asked())
         assert receipt.entry is not None
         await store.append([Append(session_id, fence, receipt.seq, receipt.entry.nonce, 1, [])])
         opened = await store.acquire(session_id, B, seen=fence)
@@ -313,7 +322,7 @@ class StoreContract:
         with pytest.raises(SessionGone):
             await entries_in(store, session_id, START, 9)
         with pytest.raises(SessionGone):
-            await store.submit(session_id, LIFE, None, asked())
+            await store.submit(session_id, LIFE, asked())
         with pytest.raises(SessionGone):
             await store.acquire(session_id, A)
 
@@ -321,7 +330,7 @@ class StoreContract:
         session_id, _ = await self.begin(store)
 
         with pytest.raises(SessionGone):
-            await store.submit(session_id, NEXT_LIFE, None, asked())
+            await store.submit(session_id, NEXT_LIFE, asked())
         with pytest.raises(SessionGone):
             await entries_in(store, session_id, START._replace(incarnation=NEXT_LIFE), 9)
 
@@ -380,8 +389,8 @@ class StoreContract:
         fence = Fence(owner, 1, LIFE)
         for session_id, is_busy in ((idle, False), (running, True), (done, True)):
             await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")], is_busy)])
-        await store.submit(asked_for, LIFE, None, asked())
-        receipt = await store.submit(done, LIFE, None, asked())
+        await store.submit(asked_for, LIFE, asked())
+        receipt = await store.submit(done, LIFE, asked())
         assert receipt.entry is not None
         consumed = Append(done, fence, 2, receipt.entry.nonce, 2, [mark("b")], is_busy=False)
         await store.append([consumed])
@@ -404,7 +413,7 @@ class StoreContract:
                 old = await store.create(session_id, A, LIFE)
                 await self.write(store, session_id, old, mark("a"))
             snapshot = Snapshot(7, Nonce(77), b"state")
-            fence = await store.reseed(session_id, old, NEXT_LIFE, snapshot)
+            fence = await store.reseed(session_id, old, NEXT_LIFE, snapshot, {})
 
             assert (fence.node, fence.incarnation) == (A, NEXT_LIFE)
             opened = await store.inspect(session_id)
@@ -419,7 +428,7 @@ class StoreContract:
 
     async def test_inputs_that_wait_in_the_snapshot_still_wait(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
-        fence = await store.reseed(session_id, fence, NEXT_LIFE, Snapshot(7, Nonce(77), b"state"))
+        fence = await store.reseed(session_id, fence, NEXT_LIFE, Snapshot(7, Nonce(77), b"state"), {})
 
         assert (await store.acquire(session_id, B, seen=fence)).consumed == 0
 
@@ -427,18 +436,31 @@ class StoreContract:
         for keeps_keys in (True, False):
             session_id, fence = await self.begin(store)
             key = InputKey("m:1", b"digest")
-            await store.submit(session_id, LIFE, key, asked())
+            await store.submit(session_id, LIFE, asked(key=key))
             snapshot = Snapshot(7, Nonce(77), b"state")
-            await store.reseed(session_id, fence, NEXT_LIFE, snapshot, keeps_keys=keeps_keys)
+            await store.reseed(session_id, fence, NEXT_LIFE, snapshot, {}, keeps_keys=keeps_keys)
 
-            assert (await store.submit(session_id, NEXT_LIFE, key, asked())).duplicate is keeps_keys
+            assert (await store.submit(session_id, NEXT_LIFE, asked(key=key))).duplicate is keeps_keys
+
+    async def test_a_log_begun_anew_knows_what_was_said_before(
+        self, store: SessionStore
+    ) -> None:
+        session_id, fence = await self.begin(store)
+        snapshot = Snapshot(7, Nonce(77), b"state")
+        key = InputKey("m:1", b"digest")
+        await store.reseed(session_id, fence, NEXT_LIFE, snapshot, {3: key}, keeps_keys=False)
+
+        receipt = await store.submit(session_id, NEXT_LIFE, asked(key=key))
+        assert (receipt.seq, receipt.duplicate) == (3, True)
+        with pytest.raises(MessageIdReused):
+            await store.submit(session_id, NEXT_LIFE, asked(key=InputKey("m:1", b"other")))
 
     async def test_only_the_owner_begins_a_log_anew(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
         await store.acquire(session_id, B, seen=fence)
 
         with pytest.raises(Fenced):
-            await store.reseed(session_id, fence, NEXT_LIFE, Snapshot(7, Nonce(77), b"state"))
+            await store.reseed(session_id, fence, NEXT_LIFE, Snapshot(7, Nonce(77), b"state"), {})
 
     async def test_entries_from_elsewhere_are_taken_in_as_they_are(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
@@ -447,14 +469,14 @@ class StoreContract:
         ring = [
             Entry(2, Nonce(5), words("x", "y")),
             Entry(4, Nonce(5), mark("b")),
-            Entry(5, Nonce(6), asked()),
+            Entry(5, Nonce(6), asked(key=key)),
         ]
-        await store.rejoin(session_id, fence, behind(written), 1, ring, {5: key})
+        await store.rejoin(session_id, fence, behind(written), 1, ring)
 
         assert await entries_in(store, session_id, behind(written), 9) == ring
         opened = await store.inspect(session_id)
         assert (opened.head, opened.consumed) == (5, 1)
-        assert (await store.submit(session_id, LIFE, key, asked())).seq == 5
+        assert (await store.submit(session_id, LIFE, asked(key=key))).seq == 5
         await self.write(store, session_id, fence, mark("c"), seen=5, nonce=Nonce(6))
 
     async def test_entries_from_elsewhere_fit_exactly_or_are_refused(self, store: SessionStore) -> None:
@@ -464,15 +486,15 @@ class StoreContract:
 
         other_branch = behind(written)._replace(nonce=Nonce(written[0].nonce ^ 1))
         with pytest.raises(LostTail):
-            await store.rejoin(session_id, fence, other_branch, 0, ring, {})
-        await store.submit(session_id, LIFE, None, asked())
+            await store.rejoin(session_id, fence, other_branch, 0, ring)
+        await store.submit(session_id, LIFE, asked())
         with pytest.raises(LostTail):
-            await store.rejoin(session_id, fence, behind(written), 0, ring, {})
+            await store.rejoin(session_id, fence, behind(written), 0, ring)
         with pytest.raises(SessionGone):
-            await store.rejoin(new_session_id(), fence, START, 0, ring, {})
+            await store.rejoin(new_session_id(), fence, START, 0, ring)
         await store.acquire(session_id, B, seen=fence)
         with pytest.raises(Fenced):
-            await store.rejoin(session_id, fence, behind(written), 0, ring, {})
+            await store.rejoin(session_id, fence, behind(written), 0, ring)
         assert flat(await entries_in(store, session_id, START, 9)) == [mark("a"), asked()]
 
     async def test_a_session_is_created_once(self, store: SessionStore) -> None:

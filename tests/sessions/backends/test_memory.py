@@ -6,9 +6,9 @@ import pytest
 
 from tests.fakes.store import DistantStore
 from tests.sessions.backends.store_contract import LIFE, NONE, A, StoreContract, asked
-from unbroken.sessions.backends.base import Append, Fence, Immediate, InputKey, SessionStore
+from unbroken.sessions.backends.base import Append, Fence, Immediate, SessionStore
 from unbroken.sessions.backends.memory import MemoryStore
-from unbroken.sessions.entries import Body, Entry
+from unbroken.sessions.entries import Body, Entry, InputKey
 from unbroken.sessions.errors import StoreError
 from unbroken.sessions.ids import Nonce, SessionId, new_session_id
 
@@ -23,10 +23,10 @@ class TestMemoryStore(StoreContract):
         session_id = new_session_id()
         await store.create(session_id, A, LIFE)
         for name in "abc":
-            await store.submit(session_id, LIFE, InputKey(name, b""), asked())
+            await store.submit(session_id, LIFE, asked(key=InputKey(name, b"")))
 
-        assert (await store.submit(session_id, LIFE, InputKey("c", b""), asked())).duplicate
-        assert not (await store.submit(session_id, LIFE, InputKey("a", b""), asked())).duplicate
+        assert (await store.submit(session_id, LIFE, asked(key=InputKey("c", b"")))).duplicate
+        assert not (await store.submit(session_id, LIFE, asked(key=InputKey("a", b"")))).duplicate
 
 
 class TestMemoryStoreAtOnce(StoreContract):

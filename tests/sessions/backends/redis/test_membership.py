@@ -151,7 +151,7 @@ async def test_a_restart_of_redis_is_a_gap_and_nobody_s_death(
     session_id = new_session_id()  # what is told is heard again
     await street.store.create(session_id, a.node, LIFE)
     await street.store.follow(session_id, b.node)
-    await street.store.submit(session_id, LIFE, None, asked())
+    await street.store.submit(session_id, LIFE, asked())
     for house in (a, b):
         await house.listener.until(lambda house=house: session_id in house.listener.news)  # type: ignore[misc]
         looked = house.listener.polls

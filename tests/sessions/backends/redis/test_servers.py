@@ -87,7 +87,7 @@ async def test_a_server_of_a_cluster_that_is_gone_is_an_outage(tmp_path: Path) -
         failed = 0
         for each in ids:
             try:
-                await store.submit(each, LIFE, None, asked())
+                await store.submit(each, LIFE, asked())
             except StoreUnavailable:
                 failed += 1
         assert failed > 0
@@ -119,7 +119,7 @@ async def test_a_failover_by_sentinels_is_an_outage_and_nobody_s_death(watchtowe
     assert result[0].seq == 1
     for house in (a, b):
         await house.listener.until(lambda house=house: house.listener.gaps > 0)  # type: ignore[misc]
-    await store.submit(session_id, LIFE, None, asked())
+    await store.submit(session_id, LIFE, asked())
     await b.listener.until(lambda: session_id in b.listener.news)
     await street.aclose()
 

@@ -26,13 +26,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.fakes.valkey import Server
 from tests.sessions.backends.store_contract import A, B, C, asked, flat, mark, words
-from unbroken.sessions.backends.base import Append, Fence, InputKey, SessionStore, Snapshot
+from unbroken.sessions.backends.base import Append, Fence, SessionStore, Snapshot
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.backends.redis.connection import Address, connect
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.scripts import Scripts
 from unbroken.sessions.backends.redis.store import RedisStore
-from unbroken.sessions.entries import CancelResponse, Deltas, Submitted
+from unbroken.sessions.entries import CancelResponse, Deltas, InputKey, Submitted
 from unbroken.sessions.errors import Fenced, LostTail, SessionGone, StoreError
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId, new_session_id
@@ -217,7 +217,7 @@ class Log(RuleBasedStateMachine):
         except SessionGone:
             return
         key = InputKey(f"m:{name}", b"digest")
-        receipt = self.run(self.world.store.submit(self.session_id, life, key, asked(key.name)))
+        receipt = self.run(self.world.store.submit(self.session_id, life, asked(key.name, key=key)))
         if key.name in self.confirmed and not self.may_have_lost:
             assert receipt.duplicate
             assert receipt.seq == self.confirmed[key.name]
@@ -291,7 +291,7 @@ class Log(RuleBasedStateMachine):
         life = Incarnation(f"{self.lives:08x}")
         snapshot = Snapshot(author.seen, Nonce(self.lives), b"state")
         try:
-            fence = self.run(store.reseed(self.session_id, author.fence, life, snapshot))
+            fence = self.run(store.reseed(self.session_id, author.fence, life, snapshot, {}))
         except Fenced:
             assert known is not None
             assert known != author.fence

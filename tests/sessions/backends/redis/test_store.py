@@ -8,10 +8,11 @@ import pytest_asyncio
 
 from tests.fakes.valkey import Server
 from tests.sessions.backends.store_contract import LIFE, NONE, START, A, B, StoreContract, asked, mark, words
-from unbroken.sessions.backends.base import Append, Fence, InputKey, SessionStore, Snapshot
+from unbroken.sessions.backends.base import Append, Fence, SessionStore, Snapshot
 from unbroken.sessions.backends.redis.connection import Address, Client, connect
 from unbroken.sessions.backends.redis.keys import BUCKETS, Bounds, Keys
 from unbroken.sessions.backends.redis.store import RedisStore
+from unbroken.sessions.entries import InputKey
 from unbroken.sessions.errors import LostTail, StoreError, StoreUnavailable
 from unbroken.sessions.ids import new_node_id, new_session_id
 
@@ -55,7 +56,7 @@ async def test_a_server_that_forgot_the_scripts_is_given_them_again(
 async def test_everything_of_a_session_expires(store: SessionStore, client: Client) -> None:
     session_id = new_session_id()
     fence = await store.create(session_id, A, LIFE)
-    await store.submit(session_id, LIFE, InputKey("m:1", b"x"), asked())
+    await store.submit(session_id, LIFE, asked(key=InputKey("m:1", b"x")))
     await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
 
     keys = [key async for key in client.scan_iter("test:*")]
@@ -69,11 +70,11 @@ async def test_names_of_inputs_are_bounded(client: Client) -> None:
     session_id = new_session_id()
     await store.create(session_id, A, LIFE)
     for number in range(40):
-        await store.submit(session_id, LIFE, InputKey(f"m:{number}", b"x"), asked())
+        await store.submit(session_id, LIFE, asked(key=InputKey(f"m:{number}", b"x")))
 
     assert await client.hlen(Keys("test").session(session_id)[2]) <= 10
-    assert (await store.submit(session_id, LIFE, InputKey("m:39", b"x"), asked())).duplicate
-    assert not (await store.submit(session_id, LIFE, InputKey("m:0", b"x"), asked())).duplicate
+    assert (await store.submit(session_id, LIFE, asked(key=InputKey("m:39", b"x")))).duplicate
+    assert not (await store.submit(session_id, LIFE, asked(key=InputKey("m:0", b"x")))).duplicate
     await store.aclose()
 
 
@@ -81,14 +82,14 @@ async def test_inputs_that_nobody_answers_are_bounded(client: Client) -> None:
     store = RedisStore(client, Keys("test"), Bounds(waiting_inputs=3))
     session_id = new_session_id()
     fence = await store.create(session_id, A, LIFE)
-    receipts = [await store.submit(session_id, LIFE, None, asked()) for _ in range(3)]
+    receipts = [await store.submit(session_id, LIFE, asked()) for _ in range(3)]
     with pytest.raises(StoreUnavailable):
-        await store.submit(session_id, LIFE, None, asked())
+        await store.submit(session_id, LIFE, asked())
 
     entry = receipts[-1].entry
     assert entry is not None
     await store.append([Append(session_id, fence, 3, entry.nonce, 3, [mark("a")])])
-    await store.submit(session_id, LIFE, None, asked())
+    await store.submit(session_id, LIFE, asked())
     await store.aclose()
 
 
@@ -129,7 +130,7 @@ async def test_a_server_that_is_full_takes_nothing_and_says_so(store: SessionSto
         (result,) = await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
         assert isinstance(result, StoreUnavailable)
         with pytest.raises(StoreUnavailable):
-            await store.submit(session_id, LIFE, None, asked())
+            await store.submit(session_id, LIFE, asked())
     finally:
         valkey.command("CONFIG", "SET", "maxmemory", "0")
     assert (await store.read(session_id, START, 9)).entries == []
@@ -174,7 +175,7 @@ async def test_whoever_takes_a_session_keeps_all_of_it(store: SessionStore, clie
     """Keys that expire one after another would leave a session that looks empty."""
     session_id = new_session_id()
     fence = await store.create(session_id, A, LIFE)
-    await store.submit(session_id, LIFE, InputKey("m:1", b"x"), asked())
+    await store.submit(session_id, LIFE, asked(key=InputKey("m:1", b"x")))
     (entries,) = await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
     assert not isinstance(entries, StoreError)
     await store.compact(session_id, fence, 1, Snapshot(2, entries[0].nonce, b"state"))
@@ -227,7 +228,7 @@ async def test_what_an_expired_session_left_in_the_index_is_cleared_away(
     kept, expired = new_session_id(), [new_session_id() for _ in range(3)]
     for session_id in (kept, *expired):
         await store.create(session_id, A, LIFE)
-        await store.submit(session_id, LIFE, None, asked())
+        await store.submit(session_id, LIFE, asked())
     for session_id in expired:
         await client.delete(Keys("test").meta(session_id))
 
