@@ -412,7 +412,7 @@ async def test_nobody_can_come_to_a_session_elsewhere_while_the_store_is_out(see
 async def test_what_an_owner_has_answered_it_does_not_answer_again_alone(
     seed: int, came_elsewhere: bool
 ) -> None:
-    """The store took the request, and the client, which wasn't told, sends it to the owner when that is alone."""
+    """The store took the request; the client, which wasn't told, sends it again when the owner is alone."""
     async with open_town(seed=seed) as town:
         one, two, client = await asked(town)
         one.responder.last.end()

@@ -442,9 +442,7 @@ class StoreContract:
 
             assert (await store.submit(session_id, NEXT_LIFE, asked(key=key))).duplicate is keeps_keys
 
-    async def test_a_log_begun_anew_knows_what_was_said_before(
-        self, store: SessionStore
-    ) -> None:
+    async def test_a_log_begun_anew_knows_what_was_said_before(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
         snapshot = Snapshot(7, Nonce(77), b"state")
         key = InputKey("m:1", b"digest")
