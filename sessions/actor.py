@@ -423,10 +423,10 @@ class Actor(Replica):
         with suppress(NodeDraining):
             self.wake()
 
-    @property
-    def is_durable(self) -> bool:
-        """Whether all that is here is in the store, as far as that is known."""
-        return self._ring is None
+    def _note_durable(self, is_durable: bool) -> None:
+        """Tell those who are connected whether what is here is in the store."""
+        self.feed.is_durable = is_durable
+        self.feed.publish()
 
     def _go_on_alone(self) -> None:
         """Write without the store until it takes that: it is out of reach, or has lost something."""
@@ -436,7 +436,7 @@ class Actor(Replica):
             self._ring = Ring(self.position, self._limits.alone_bytes, self.keys)
             self._retry.stop()
             structlog.get_logger().warning("session not durable", session_id=self.session.id)
-            self.feed.publish()
+            self._note_durable(False)
         self.rejoin()
 
     def rejoin(self) -> None:
@@ -483,7 +483,7 @@ class Actor(Replica):
                     self._ring = rest if rest.entries else None
             self._is_behind = True  # others may have written since
             structlog.get_logger().info("session durable again", session_id=session_id)
-            self.feed.publish()
+            self._note_durable(True)
         except Fenced:
             # Somebody took it meanwhile. What was said here isn't in the log, and nobody can go on from it.
             self.is_owner = False

@@ -18,6 +18,8 @@ class Feed:
         self.log = log
         self.ended: SessionError | None = None
         """Why nothing more will come. None: more may."""
+        self.is_durable = True
+        """Whether all that is in the log is in the store too, as far as that is known. Publish a change."""
         self._cursors: dict[Cursor, None] = {}  # the oldest first
 
     def __len__(self) -> int:
@@ -80,6 +82,11 @@ class Cursor:
         """Everything up to here has been taken."""
         self.chain = chain
         """Who it belongs to: refusals are shown to the chain that earned them."""
+
+    @property
+    def is_durable(self) -> bool:
+        """See :attr:`Feed.is_durable`."""
+        return self._feed.is_durable
 
     @property
     def is_at_head(self) -> bool:

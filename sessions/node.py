@@ -443,7 +443,7 @@ class Node:
     @property
     def unsaved(self) -> int:
         """How many sessions go on without the store."""
-        return sum(not actor.is_durable for actor in self.hub) if self._outage.is_on else 0
+        return sum(not actor.feed.is_durable for actor in self.hub) if self._outage.is_on else 0
 
     def _outage_began(self) -> None:
         structlog.get_logger().error("store out of reach", node_id=self.id)

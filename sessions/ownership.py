@@ -340,7 +340,7 @@ class Ownership:
         for number, actor in enumerate(self._hub):
             if actor.feed.ended is not None or not actor.is_opened:
                 continue
-            if actor.is_durable:
+            if actor.feed.is_durable:
                 self._look(actor)
             else:
                 with suppress(NodeDraining):

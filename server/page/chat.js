@@ -255,7 +255,7 @@ function connectionWords(state) {
     case "connecting":
       return [wasConnected ? "Reconnecting" : "Connecting", ""];
     case "connected":
-      return ["Connected", ""];
+      return [state.isSaved ? "Connected" : "Connected. What is said isn't saved for the moment", ""];
     case "waiting":
       return [`${state.reason} ${wasConnected ? "Reconnecting" : "Trying again"}`.trim(), "Now"];
     default:

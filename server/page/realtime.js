@@ -11,7 +11,7 @@ import { Backoff } from "./backoff.js";
  * How the connection stands.
  *
  * @typedef {{phase: "connecting"}
- *   | {phase: "connected"}
+ *   | {phase: "connected", isSaved: boolean}
  *   | {phase: "waiting", until: number, reason: string, isPlanned: boolean}
  *   | {phase: "stopped", code: string, reason: string}} State
  * `until` is in milliseconds of `Date.now()`; `reason` is for people, and may be empty. Planned: the server
@@ -180,13 +180,15 @@ export class RealtimeClient {
     if (typeof event.event_id === "string") this.#after = event.event_id;
     // Should the connection be closed now, this was why.
     this.#error = event.type === "error" ? event.error : null;
+    const isSaved = event.type === "session.updated" ? event.session.unbroken.durable : undefined;
+    if (isSaved !== undefined) this.#on.state({ phase: "connected", isSaved });
     this.#on.event(event);
   }
 
   /** @param {any} event */
   #ready(event) {
     clearTimeout(this.#timer);
-    const { resume, resumed } = event.session.unbroken;
+    const { resume, resumed, durable } = event.session.unbroken;
     const continuity = this.#token === null ? "new" : resumed && this.#after !== null ? "continued" : "rebuilt";
     this.#token = resume;
     this.#after = event.event_id;
@@ -197,7 +199,7 @@ export class RealtimeClient {
     this.#error = null;
     this.#readySince = Date.now();
     this.#ticker = setInterval(() => this.#examine(false), TICK);
-    this.#on.state({ phase: "connected" });
+    this.#on.state({ phase: "connected", isSaved: durable !== false });
     this.#on.session(event.session, continuity);
   }
 

@@ -35,7 +35,7 @@ from unbroken.server.transports.outlet import AsgiOutlet, Outlet
 from unbroken.server.transports.refusal import overloaded
 from unbroken.sessions.backends.base import Receipt
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.entries import Command, Submitted
+from unbroken.sessions.entries import Command, CreateItem, CreateResponse, Submitted
 from unbroken.sessions.errors import (
     CursorLost,
     Displaced,
@@ -117,6 +117,8 @@ class Pump:
         self._is_over = False
         self._close: CloseCode | None = None
         self._left: int | None = None  # the close code that the client, or the transport, ended with
+        self._is_durable = True  # as the client was told
+        self._is_void = False  # whether an item couldn't be taken since the last that was
         self._is_slow = False  # whether there is more to send than the client takes
         self._farewell: Frame | None = None  # for a close with POLICY: what it is about
         self._id = secrets.token_hex(6)
@@ -287,18 +289,31 @@ class Pump:
         """Write an input. Its answer comes through the log, unless it can't be taken."""
         name = submitted.event_id
         try:
+            self._check_void(submitted.command)
             if needs_files(submitted.command):
                 receipt = await self._submit_with_files(submitted)
             else:
                 receipt = await self._attachment.submit(submitted)
         except Refusal as refusal:
+            self._is_void |= refusal.code == "store_unavailable" and type(submitted.command) is CreateItem
             # All who are refused would come back in the same moment.
             wait = overloaded().retry_after if refusal.code == "server_overloaded" else None
             return _error(refusal, name, wait)
         except NodeFull as full:
             return _error(Refusal("server_full", str(full)), name)
+        self._is_void &= type(submitted.command) is not CreateItem
         self._submitted = max(self._submitted, receipt.seq)  # a duplicate's is an old one
         return None
+
+    def _check_void(self, command: Command) -> None:
+        """Refuse a request, once, whose item couldn't be saved: it would be answered without that.
+
+        Whoever sends both in one breath has not seen the first refusal. One that is sent once more is meant.
+        """
+        if self._is_void and type(command) is CreateResponse:
+            self._is_void = False
+            message = "What was sent before it couldn't be saved. Send that again, then this."
+            raise Refusal("store_unavailable", message)
 
     async def _submit_with_files(self, submitted: Submitted) -> Receipt:
         """Write an input that refers to files, once these are there."""
@@ -312,8 +327,12 @@ class Pump:
 
     def _open(self) -> None:
         attachment = self._attachment
+        self._is_durable = self._cursor.is_durable
         self._pending = self._connection.opening(
-            self._admitted.token, resumed=self._admitted.resumed, preamble=attachment.take_preamble()
+            self._admitted.token,
+            resumed=self._admitted.resumed,
+            preamble=attachment.take_preamble(),
+            is_durable=self._is_durable,
         )
         self._cursor.listen(self._flush)
         self._outlet.listen(self._flush)
@@ -336,7 +355,8 @@ class Pump:
                 if batch := self._batch():  # not every record is something to this client
                     outlet.write(batch)
                 is_done = self._cursor.is_at_head and self._pending is None and not self._own
-                if is_done and not self._attachment.is_ending:
+                is_told = self._cursor.is_durable is self._is_durable
+                if is_done and is_told and not self._attachment.is_ending:
                     if self._is_slow:
                         self._note_slow(False)
                     break  # the usual case
@@ -362,6 +382,9 @@ class Pump:
             elif self._own:
                 self._taken.set()
                 self._pending = iter([self._connection.own(self._own.popleft())])
+            elif self._cursor.is_durable is not self._is_durable:
+                self._is_durable = not self._is_durable
+                self._pending = iter([self._connection.durability(self._is_durable)])
             elif self._attachment.is_finished:
                 self._end(CloseCode.RESTART)
         return self._pending is not None

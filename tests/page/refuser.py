@@ -61,6 +61,11 @@ class Refuser:
         """Wait for the next event that is refused."""
         return await asyncio.wait_for(self.refused.get(), 15)
 
+    def tell(self, event: dict[str, Any]) -> None:
+        """Send the page an event in the server's stead."""
+        assert self._route is not None
+        self._route.send(json.dumps(event))
+
     async def close(self, code: int) -> None:
         """End the connection as the server would."""
         assert self._route is not None

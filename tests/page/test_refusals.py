@@ -10,7 +10,14 @@ from tests.page.refuser import ITEM, RESPONSE, Refuser
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="package")]
 
-PASSING = ["server_overloaded", "server_full", "server_draining", "input_queue_full", "response_queue_full"]
+PASSING = [
+    "server_overloaded",
+    "server_full",
+    "server_draining",
+    "store_unavailable",
+    "input_queue_full",
+    "response_queue_full",
+]
 
 
 async def opened(context: BrowserContext, server: Server) -> tuple[Chat, Refuser]:
@@ -215,4 +222,22 @@ async def test_what_is_refused_for_good_is_not_mixed_with_what_is_being_written(
     await chat.button("Edit").click()
     await expect(chat.box).to_have_value("first")
     await expect(chat.pending).to_have_count(0)
+    assert chat.complaints == []
+
+
+async def test_who_isn_t_saved_is_told_so_while_it_lasts(context: BrowserContext, server: Server) -> None:
+    chat, refuser = await opened(context, server)
+    told = {"type": "session.updated", "event_id": "x", "session": {"unbroken": {"durable": False}}}
+    refuser.tell(told)
+    await expect(chat.connection).to_have_text("Connected. What is said isn't saved for the moment")
+
+    refuser.tell({"type": "session.updated", "event_id": "y", "session": {"unbroken": {}}})
+    await chat.page.clock.resume()
+    await chat.say("hello")
+    await chat.has_answered("You said: hello")
+    await expect(chat.connection).to_have_text("Connected. What is said isn't saved for the moment")
+
+    told["session"] = {"unbroken": {"durable": True}}
+    refuser.tell(told)
+    await expect(chat.connection).to_have_text("Connected")
     assert chat.complaints == []

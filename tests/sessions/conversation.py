@@ -80,6 +80,7 @@ class Client:
         self.resumed: bool | None = None
         self._pending: list[bytes] = []  # on the wire: sent by the server, not seen by the client
         self._own: list[Frame] = []
+        self._is_durable = True  # as it was told
 
     async def connect(self, *, after: str | None = None, principal: PrincipalId = ALICE) -> None:
         """Begin a session, or resume the one there is, from *after*."""
@@ -117,7 +118,11 @@ class Client:
             most_tokens=self.world.most_tokens,
         )
         preamble = self.attachment.preamble
-        self._pending = list(self.connection.opening("rt", resumed=self.resumed, preamble=preamble))
+        self._is_durable = self.attachment.cursor.is_durable
+        opening = self.connection.opening(
+            "rt", resumed=self.resumed, preamble=preamble, is_durable=self._is_durable
+        )
+        self._pending = list(opening)
 
     def disconnect(self) -> None:
         """Lose the connection, and what was on the wire with it."""
@@ -154,6 +159,9 @@ class Client:
                 return frames
         if self._own:
             return [self.connection.own(self._own.pop(0))]
+        if self.attachment.cursor.is_durable is not self._is_durable:
+            self._is_durable = not self._is_durable
+            return [self.connection.durability(self._is_durable)]
         return []
 
     async def send(self, event: Frame) -> None:

@@ -67,7 +67,7 @@ async def test_a_write_that_never_arrived_is_written_later(seed: int) -> None:
         await town.store_is_back()
         client.read()
         assert client.text() == "abc"
-        assert actor_on(one, client).is_durable
+        assert actor_on(one, client).feed.is_durable
 
 
 async def test_an_input_is_refused_while_it_can_t_be_saved_and_taken_once_it_can(seed: int) -> None:
@@ -137,7 +137,7 @@ async def test_an_owner_goes_on_without_the_store_and_saves_it_later(seed: int) 
         await begin_outage(one)
         client.read()
         assert client.text() == "abc"
-        assert not actor_on(one, client).is_durable
+        assert not actor_on(one, client).feed.is_durable
         await client.say("while it was out", id="item_1")
         await client.say("while it was out", id="item_1")
         one.responder.last.say("d")
@@ -147,7 +147,7 @@ async def test_an_owner_goes_on_without_the_store_and_saves_it_later(seed: int) 
         assert client.text() == "abcd"
 
         await town.store_is_back()
-        assert actor_on(one, client).is_durable
+        assert actor_on(one, client).feed.is_durable
         assert stored_text(town, client) == "abcd"
         await move(client, two)
         assert client.resumed
@@ -176,7 +176,7 @@ async def test_a_new_session_begins_without_the_store_and_is_saved_later(seed: i
         await move(client, two)
         assert client.resumed
         assert texts(two, client) == ["hello", "x"]
-        assert actor_on(one, other).is_durable
+        assert actor_on(one, other).feed.is_durable
 
 
 async def test_what_is_said_without_the_store_is_bounded(seed: int) -> None:
@@ -248,7 +248,7 @@ async def test_inputs_that_came_elsewhere_meanwhile_are_kept(seed: int) -> None:
         await tab.say("from elsewhere")
         await town.store_is_back()
 
-        assert actor_on(one, client).is_durable
+        assert actor_on(one, client).feed.is_durable
         assert "from elsewhere" in texts(one, client)
         with pytest.raises(CursorLost):
             client.read()
@@ -289,7 +289,7 @@ async def test_a_store_that_lost_everything_is_given_it_again(seed: int) -> None
         one.responder.last.say("c")
         await settle()
 
-        assert actor_on(one, client).is_durable
+        assert actor_on(one, client).feed.is_durable
         with pytest.raises(CursorLost):
             client.read()
         client.disconnect()

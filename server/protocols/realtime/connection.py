@@ -89,7 +89,9 @@ class RealtimeConnection:
 
     # What the server says.
 
-    def opening(self, resume: str, *, resumed: bool | None, preamble: Iterable[Standing]) -> Iterator[bytes]:
+    def opening(
+        self, resume: str, *, resumed: bool | None, preamble: Iterable[Standing], is_durable: bool = True
+    ) -> Iterator[bytes]:
         """Yield the first frames: the session, and what to start over from.
 
         They are encoded one by one, as the client takes them. *resumed* is None
@@ -100,6 +102,8 @@ class RealtimeConnection:
         session["unbroken"]["resume"] = resume
         if resumed is not None:
             session["unbroken"]["resumed"] = resumed
+        if not is_durable:
+            session["unbroken"]["durable"] = False
         frames: list[Frame] = [{"type": "session.created", "session": session}]
         previous: str | None = None
         begun: set[str] = set()  # the responses of which something has been shown
@@ -153,6 +157,12 @@ class RealtimeConnection:
         self._own += 1
         place = self._encoder.cursor(*self._place)
         return orjson.dumps({**frame, "event_id": f"{place}-{self._mark}{self._own:x}"})
+
+    def durability(self, is_durable: bool) -> bytes:
+        """Encode that what is said is saved from here on, or isn't for the moment. It isn't in the log."""
+        session = session_fields(self._session.id, self._session.config)
+        session["unbroken"]["durable"] = is_durable
+        return self.own({"type": "session.updated", "session": session})
 
     # What the client says.
 
