@@ -187,7 +187,7 @@ class Actor(Replica):
             except StoreUnavailable:
                 self._outage.note_failure()
                 self._is_behind = True  # it may have been written all the same
-                if not self.is_owner or self._is_taking or not self._outage.is_over_patience:
+                if not self._may_go_on_alone:
                     raise
             except SessionGone:
                 if not (self.is_owner and self._store.is_shared):
@@ -413,15 +413,21 @@ class Actor(Replica):
         """Ask the store again after a while, first for what it holds: it can't be reached now."""
         self._is_behind = True
         self._outage.note_failure()
-        knows_all = self.is_owner and self.is_opened and not self._is_taking
-        if knows_all and self._ring is None and self._outage.is_over_patience:
+        if self._ring is not None:
+            return
+        if self.is_opened and self._may_go_on_alone:
             self._go_on_alone()
-        elif self._ring is None and self.feed.ended is None:
+        elif self.feed.ended is None:
             self._retry.later()
 
     def _try_now(self) -> None:
         with suppress(NodeDraining):
             self.wake()
+
+    @property
+    def _may_go_on_alone(self) -> bool:
+        """Whether this node knows all of the log, and the store has been waited for long enough."""
+        return self.is_owner and not self._is_taking and self._outage.is_over_patience
 
     def _note_durable(self, is_durable: bool) -> None:
         """Tell those who are connected whether what is here is in the store."""

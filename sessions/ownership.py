@@ -340,25 +340,30 @@ class Ownership:
         for number, actor in enumerate(self._hub):
             if actor.feed.ended is not None or not actor.is_opened:
                 continue
-            if actor.feed.is_durable:
+            if not actor.is_owner:
+                self._poll(actor)
+            elif actor.feed.is_durable:
                 self._look(actor)
             else:
                 with suppress(NodeDraining):
                     actor.rejoin()
             if number % _VERIFIED_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self.on_poll()
 
     def on_poll(self) -> None:
         """See :meth:`Neighbour.on_poll`."""
         for actor in self._hub:
             if not actor.is_owner and actor.feed.ended is None:
-                self._look(actor)
-                if self._is_free(actor.fence):  # nobody took it, or the store couldn't be reached
-                    self.on_owner(actor)
-                elif actor.session.has_inputs:  # its owner may not know of them
-                    with suppress(NodeDraining):
-                        self._spawn(self._cluster.wish(actor.fence.node, actor.session.id))
+                self._poll(actor)
+
+    def _poll(self, actor: Actor) -> None:
+        """Look after a session that is followed, in case that news of it were lost."""
+        self._look(actor)
+        if self._is_free(actor.fence):  # nobody took it, or the store couldn't be reached
+            self.on_owner(actor)
+        elif actor.session.has_inputs:  # its owner may not know of them
+            with suppress(NodeDraining):
+                self._spawn(self._cluster.wish(actor.fence.node, actor.session.id))
 
     @staticmethod
     def _look(actor: Actor) -> None:
@@ -372,6 +377,7 @@ class Ownership:
     async def _adopt(self, node: NodeId) -> None:
         """Take those of a dead node's sessions that have something to do and that nobody follows."""
         places = asyncio.Semaphore(_ADOPTING)
+        tried: set[SessionId] = set()  # one that can't be had now is left to whoever comes for it
 
         async def adopt(session_id: SessionId) -> None:
             async with places:
@@ -381,9 +387,10 @@ class Ownership:
         with suppress(StoreUnavailable):
             while not self.is_leaving:
                 found = [each for each, _ in await self._store.busy(node, _ADOPTED_AT_ONCE)]
-                mine = [each for each in found if self._hub.get(each) is None]
+                mine = [each for each in found if self._hub.get(each) is None and each not in tried]
                 if not mine:
                     return
+                tried.update(mine)
                 async with asyncio.TaskGroup() as group:
                     for session_id in mine:
                         group.create_task(adopt(session_id))

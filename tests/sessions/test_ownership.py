@@ -7,8 +7,9 @@ import pytest
 from tests.sessions.conversation import Client, World, limits_of, settle
 from tests.sessions.town import Town, open_town
 from unbroken.sessions.actor import Actor
-from unbroken.sessions.errors import SessionNotFound
-from unbroken.sessions.ids import SessionId
+from unbroken.sessions.backends.base import Opened
+from unbroken.sessions.errors import SessionNotFound, StoreUnavailable
+from unbroken.sessions.ids import NodeId, SessionId
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import Handle
 from unbroken.sessions.run import RunLimits
@@ -339,6 +340,32 @@ async def test_an_owner_known_to_be_dead_is_replaced_at_once(seed: int | None) -
         town.notice(one)
         await move(client, two)
         assert client.statuses() == ["failed"]
+
+
+async def test_a_dead_owner_s_session_that_can_t_be_had_is_tried_once(
+    seed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is still among those with something to do, as often as one asks."""
+    async with open_town(seed=seed) as town:
+        one, two = town.worlds
+        broken, well = await one.client(), await one.client()
+        for client in (broken, well):
+            await client.ask()
+            client.disconnect()
+        follow = town.memory.follow
+
+        async def follow_some(session_id: SessionId, node: NodeId) -> Opened:
+            if session_id == broken.session_id:
+                raise StoreUnavailable
+            return await follow(session_id, node)
+
+        monkeypatch.setattr(town.memory, "follow", follow_some)
+        town.kill(one)
+        town.notice(one)
+        two.clock.advance(2)
+        await settle()
+
+        assert town.owner_of(well) is two.node
 
 
 async def test_of_a_dead_owner_s_sessions_those_that_nobody_follows_are_taken_too(seed: int | None) -> None:
