@@ -170,10 +170,14 @@ class Cluster:
         """Return the process of a node that has something to do."""
         import redis
 
+        from unbroken.sessions.backends.redis.keys import Keys
+        from unbroken.sessions.ids import NodeId
+
+        keys = Keys("unbroken")
         with redis.Redis.from_url(self._url) as client:
-            for key in client.scan_iter("unbroken:{*}:busy"):
-                for owner in dict(client.hgetall(key)).values():
-                    lease: Any = client.get(f"unbroken:{{nodes}}:{owner.decode()}")
+            for index in keys.indexes:
+                for owner in dict(client.hgetall(index)).values():
+                    lease: Any = client.get(keys.lease(NodeId(owner.decode())))
                     if lease is not None:
                         return int(lease)
         return None

@@ -54,7 +54,9 @@ _CLOSE_CODES: Final = frozenset(range(1000, 1016))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFigures:
-    """What a node can be asked at any time, and answers without a walk: calls that return a number."""
+    """What a node can be asked at any time: calls that return a number. Only that of what isn't saved
+    walks over the sessions, and only while the store is out of reach.
+    """
 
     sessions: Callable[[], float]
     running: Callable[[], float]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ class Stored:
 
     store: SessionStore
     cluster: Cluster
-    opened: Callable[[], Any]
+    opened: Callable[[], AbstractAsyncContextManager[None]]
     """Returns an asynchronous context manager, in which they can be used.
 
     Raises:

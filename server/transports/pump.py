@@ -17,7 +17,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-import structlog
 from msgspec.structs import replace
 from starlette.types import Receive, Send
 from structlog.contextvars import bind_contextvars
@@ -51,8 +50,6 @@ __all__ = ["Admitted", "Pump", "Refer"]
 
 _ABNORMAL: Final = 1006
 """The close code of a connection that ended without one (RFC 6455, section 7.1.5)."""
-
-_log: FilteringBoundLogger = structlog.get_logger()
 
 _READ_LIMIT: Final = 512
 """Sequence numbers that the writer takes at a time."""
@@ -122,19 +119,18 @@ class Pump:
         self._is_slow = False  # whether there is more to send than the client takes
         self._farewell: Frame | None = None  # for a close with POLICY: what it is about
         self._id = secrets.token_hex(6)
-        self._usual_log = log  # made once for all: it takes longer than most of a connection's beginning
+        self._log = log  # made once for all: it takes longer than most of a connection's beginning
 
     @property
-    def _log(self) -> FilteringBoundLogger:
+    def _naming_log(self) -> FilteringBoundLogger:
         """Names the connection also where the log doesn't know: in what others call back."""
-        log: FilteringBoundLogger = _log.bind(session_id=self._attachment.session.id, connection_id=self._id)
-        return log
+        return self._log.bind(session_id=self._attachment.session.id, connection_id=self._id)
 
     async def run(self) -> None:
         """Return when the connection has ended, by whichever side."""
         # In this connection's task and the worker alone; whatever they call logs them too.
         bind_contextvars(session_id=self._attachment.session.id, connection_id=self._id)
-        self._usual_log.debug("connection opened", resumed=self._admitted.resumed)
+        self._log.debug("connection opened", resumed=self._admitted.resumed)
         async with self._sender():
             try:
                 await self._converse()
@@ -146,7 +142,7 @@ class Pump:
                 await self._stop(self._worker)
                 self._metrics.inputs_waiting -= len(self._inbox)
                 self._metrics.closed(self._close or self._left or _ABNORMAL)
-        self._usual_log.debug("connection closed", close_code=self._close)
+        self._log.debug("connection closed", close_code=self._close)
 
     async def _converse(self) -> None:
         """Return when the client has left, or something on this side has ended the connection."""
@@ -217,10 +213,10 @@ class Pump:
                 self._farewell = error_frame("too_many_connections", str(exc))
                 self._end(CloseCode.POLICY)
             case SessionError():
-                self._log.warning("connection lost its session", reason=type(exc).__name__)
+                self._naming_log.warning("connection lost its session", reason=type(exc).__name__)
                 self._end(CloseCode.INTERNAL)
             case _:
-                self._log.error("connection failed", exc_info=exc)
+                self._naming_log.error("connection failed", exc_info=exc)
                 self._end(CloseCode.INTERNAL)
 
     # From the client.
