@@ -23,6 +23,7 @@ import structlog
 from msgspec.structs import replace
 
 from unbroken.sessions.backends.base import Append, Fence, Opened, Receipt, SessionStore
+from unbroken.sessions.beginning import begin
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.committer import Committer
 from unbroken.sessions.entries import (
@@ -47,7 +48,7 @@ from unbroken.sessions.errors import (
     StoreUnavailable,
 )
 from unbroken.sessions.event_log import EventLog
-from unbroken.sessions.ids import NodeId, Nonce, PrincipalId
+from unbroken.sessions.ids import NodeId, PrincipalId
 from unbroken.sessions.outage import Outage, Retry
 from unbroken.sessions.rejoining import begin_anew, give_back
 from unbroken.sessions.replica import ActorLimits, Replica
@@ -136,7 +137,7 @@ class Actor(Replica):
         self._compacting: asyncio.Task[None] | None = None
         self._compacted = log.floor  # how far the store has forgotten
         self._opening: asyncio.Task[None] | None = None
-        self._is_retried = False  # whether that was tried before
+        self._is_tried = False  # whether that was tried before
 
     @property
     def is_idle(self) -> bool:
@@ -220,20 +221,10 @@ class Actor(Replica):
         await asyncio.shield(self._opening)
 
     async def _begin(self) -> None:
-        session_id, fence = self.session.id, self.fence
+        opened = SessionOpened(self.principal, self.session.config)
+        was_tried, self._is_tried = self._is_tried, True
         try:
-            await self._store.create(session_id, fence.node, fence.incarnation)
-            result: Sequence[Entry] | StoreError = []
-            if self._is_retried:  # it may have been written, and only the answer lost
-                result = (await self._store.read(session_id, self.position, _READ_LIMIT)).entries
-            self._is_retried = True
-            if not result:
-                opened = [SessionOpened(self.principal, self.session.config)]
-                (result,) = await self._store.append(
-                    [Append(session_id, fence, 0, Nonce(0), 0, opened, is_busy=False)]
-                )
-            if isinstance(result, StoreError):
-                raise result
+            entries = await begin(self._store, self.session.id, self.fence, opened, was_tried=was_tried)
         except StoreUnavailable:
             self._outage.note_failure()
             if not self._outage.is_over_patience:
@@ -242,11 +233,11 @@ class Actor(Replica):
             self._is_created = False
             self._go_on_alone()
             assert self._ring is not None
-            result = self._ring.write([SessionOpened(self.principal, self.session.config)])
+            entries = self._ring.write([opened])
         except StoreError as exc:
             self._abandon(exc)
             raise
-        self._ingest(result)
+        self._ingest(entries)
         self.is_opened = True
 
     def _abandon(self, reason: SessionError) -> None:
