@@ -10,11 +10,11 @@ import structlog
 
 from unbroken.sessions.backends.base import Fence, SessionStore
 from unbroken.sessions.entries import Entry, Submitted
-from unbroken.sessions.errors import LostTail, SessionGone
+from unbroken.sessions.errors import Fenced, LostTail, SessionGone
 from unbroken.sessions.event_log import EventLog, Position
 from unbroken.sessions.ids import SessionId, new_incarnation
 from unbroken.sessions.replica import Replica
-from unbroken.sessions.ring import Ring
+from unbroken.sessions.ring import Anew, Ring
 
 __all__ = ["begin_anew", "give_back"]
 
@@ -31,6 +31,8 @@ async def give_back(store: SessionStore, replica: Replica, fence: Fence, ring: R
         StoreUnavailable: It is still out of reach. What was asked for may have been done.
 
     """
+    if ring.anew is not None:
+        return None  # that may have been done already
     entries = list(ring.entries)
     place = _behind(entries, ring, replica.log)
     session_id = replica.session.id
@@ -55,7 +57,7 @@ def _behind(entries: Sequence[Entry], ring: Ring, log: EventLog) -> Position:
 async def begin_anew(
     store: SessionStore, replica: Replica, fence: Fence, ring: Ring
 ) -> tuple[Fence, EventLog, Ring, list[Submitted]]:
-    """Have the store hold the session as it is here.
+    """Have the store hold the session as it is here. May be called again with *ring* after it failed.
 
     Returns the new fence, the log as it is now, what of *ring* the store doesn't hold yet, and the
     inputs that others had written: whoever sent them was told that they are in the log.
@@ -66,19 +68,27 @@ async def begin_anew(
 
     """
     session = replica.session
-    foreign = await _foreign(store, replica, ring)
-    snapshot = replica.snapshot()
-    keeps_keys = foreign is not None  # else what was sent under them may be lost, and has to be sent again
+    if ring.anew is None:
+        foreign = await _foreign(store, replica, ring)
+        ring.anew = Anew(new_incarnation(), foreign or [], keeps_keys=foreign is not None)
+    anew, snapshot = ring.anew, replica.snapshot()
+    place = Position(anew.incarnation, snapshot.seq, snapshot.nonce)
     keys = {seq: key for seq, key in replica.keys().items() if seq <= snapshot.seq}
-    fence = await store.reseed(session.id, fence, new_incarnation(), snapshot, keys, keeps_keys=keeps_keys)
-    inputs = foreign or []
-    structlog.get_logger().warning("log begun anew", session_id=session.id, inputs=len(inputs))
-    log = EventLog(fence.incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)
-    late = [entry for entry in ring.entries if entry.seq > snapshot.seq]  # inputs that came meanwhile
+    try:
+        fence = await store.reseed(
+            session.id, fence, anew.incarnation, snapshot, keys, keeps_keys=anew.keeps_keys
+        )
+    except Fenced:
+        found = await store.inspect(session.id)
+        if (found.fence.node, found.fence.incarnation) != (fence.node, anew.incarnation):
+            raise
+        fence, place = found.fence, place._replace(seq=found.floor, nonce=found.floor_nonce)
+    structlog.get_logger().warning("log begun anew", session_id=session.id, inputs=len(anew.foreign))
+    log = EventLog(place.incarnation, floor=place.seq, floor_nonce=place.nonce)
+    late = [entry for entry in ring.entries if entry.seq > place.seq]  # what came meanwhile
     for entry in late:
         log.append(entry)
-    after = Position(fence.incarnation, snapshot.seq, snapshot.nonce)
-    return fence, log, ring.confirm(len(ring.entries) - len(late), after), inputs
+    return fence, log, ring.confirm(len(ring.entries) - len(late), place), anew.foreign
 
 
 async def _foreign(store: SessionStore, replica: Replica, ring: Ring) -> list[Submitted] | None:

@@ -12,18 +12,29 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from unbroken.sessions.backends.base import Receipt
 from unbroken.sessions.entries import Body, Deltas, Entry, InputKey, Submitted, encode_entry, numbered
 from unbroken.sessions.errors import MessageIdReused, StoreUnavailable
 from unbroken.sessions.event_log import Position
-from unbroken.sessions.ids import Nonce
+from unbroken.sessions.ids import Incarnation, Nonce
 
-__all__ = ["Ring"]
+__all__ = ["Anew", "Ring"]
 
 _PIECE_COST: Final = 64
 """Bytes that a piece takes beside its text, roughly."""
+
+
+class Anew(Struct, frozen=True):
+    """A log that is to be begun anew: what has to be the same when that is asked for once more."""
+
+    incarnation: Incarnation
+    foreign: list[Submitted]
+    """Inputs that others had written."""
+    keeps_keys: bool
+    """Whether what the store remembers of names may stay: all that they stand for is in the new log."""
 
 
 class Ring:
@@ -43,6 +54,8 @@ class Ring:
         self.entries: list[Entry] = []
         self.consumed = 0
         """The last input that was answered."""
+        self.anew: Anew | None = None
+        """Set: the store was asked to begin the log anew, and may have done so."""
         self._head = after.seq
         self._room = limit
         self._known = keys

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from tests.sessions.conversation import Client, World, limits_of, settle
 from tests.sessions.test_ownership import actor_on, asked, go, move, tab_on
 from tests.sessions.town import Town, distant, open_town
+from unbroken.sessions.backends.base import Fence
 from unbroken.sessions.errors import CursorLost, SessionNotFound, StoreUnavailable
 
 NAMED = {"type": "response.create", "unbroken": {"message_id": "once"}}
@@ -494,3 +496,38 @@ async def test_what_was_sent_to_two_sides_of_a_cut_is_answered_once(seed: int) -
         await settle()
 
         assert len(one.responder.turns) + len(two.responder.turns) == 2
+
+
+async def test_a_log_begun_anew_whose_answer_is_lost_is_gone_on_with(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others had written is kept too, although the log that held it is gone by the second attempt."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        tab = await tab_on(two, client)
+        await begin_outage(one)
+        one.responder.last.say("c")
+        await settle()
+        await tab.say("from elsewhere", id="item_9")
+        reseed, store = distant(one).reseed, distant(one)
+
+        async def lose_the_answer(*args: Any, **options: Any) -> Fence:
+            fence = await reseed(*args, **options)
+            store.is_out = True
+            monkeypatch.setattr(store, "reseed", reseed)
+            raise StoreUnavailable(str(fence))
+
+        monkeypatch.setattr(store, "reseed", lose_the_answer)
+        await town.store_is_back()
+        assert store.is_out
+        one.responder.last.say("d")
+        await settle()
+        await town.store_is_back()
+
+        assert actor_on(one, client).feed.is_durable
+        assert len(one.responder.open) == 1
+        one.responder.last.end()
+        await settle()
+        client.disconnect()
+        await go(client, two)
+        assert sorted(texts(two, client)) == ["abcd", "from elsewhere", "hello"]
