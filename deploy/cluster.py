@@ -179,7 +179,7 @@ class Cluster:
                 for owner in dict(client.hgetall(index)).values():
                     lease: Any = client.get(keys.lease(NodeId(owner.decode())))
                     if lease is not None:
-                        return int(lease)
+                        return int(lease.split()[0])
         return None
 
     def mend(self) -> None:

@@ -21,6 +21,7 @@ from unbroken.server.agents.base import Agent, AgentError
 from unbroken.server.agents.selection import build_agent
 from unbroken.server.auth import Authenticator, DevelopmentAuthenticator, KeyAuthenticator
 from unbroken.server.config import Settings, StartupError, is_loopback
+from unbroken.server.drain import Drain
 from unbroken.server.files.base import FilesUnavailable
 from unbroken.server.files.reading import FileReading
 from unbroken.server.files.selection import build_files
@@ -39,6 +40,7 @@ from unbroken.server.tools.catalogue import Catalogue
 from unbroken.server.tools.loop import LoopLimits, ToolLoop
 from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.address_rate import AddressRate
+from unbroken.server.transports.admin import admin_routes
 from unbroken.server.transports.admission import Admission, AdmissionLimits
 from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.files import FilesDoor
@@ -155,7 +157,10 @@ class App:
             False  # an answer ahead of every check, with a name that anybody chose
         )
         self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, self._rated(pages, clock))
-        self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics)])
+        self.drain = Drain(self.node, settings.drain_timeout)
+        key = settings.admin_key
+        admin = admin_routes(self.drain, None if key is None else key.get_secret_value())
+        self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
 
     def _rated(self, pages: ASGIApp, clock: Clock) -> ASGIApp:
         rate = self._settings.rate_requests
@@ -301,6 +306,7 @@ class App:
         traceback: TracebackType | None,
     ) -> None:
         self._pulse.stop()
+        await self.drain.stop()
         if self._loading is not None:
             self._loading.cancel()
             with suppress(asyncio.CancelledError, StartupError):
@@ -332,6 +338,7 @@ class App:
 
     def begin_drain(self) -> None:
         """Take no new work: readiness answers 404, upgrades are refused."""
+        self.drain.note_stopping()
         self.node.begin_drain()
 
     async def drained(self, timeout: float) -> None:

@@ -125,6 +125,26 @@ def _build(settings: Settings) -> Application:
     return build(settings)
 
 
+@_commands.command()
+@click.option("--url", metavar="URL", help="The admin listener of the node.  [default: the settings' own]")
+@click.option("--wait", metavar="SECONDS", type=click.FloatRange(0, 86400), help="Give up after so long.")
+@click.option("--undo", is_flag=True, help="Take new work again.")
+@click.option("--config", metavar="FILE", help="TOML file of settings.  [default: unbroken.toml]")
+def drain(url: str | None, wait: float | None, *, undo: bool, config: str | None) -> None:
+    """Have a running server take no new work, and wait until what it has has ended.
+
+    The process goes on until it is told to end. The server's UNBROKEN_ADMIN_KEY must be set here too.
+    """
+    from unbroken.server.drain_command import DrainFailed, ask_to_drain
+
+    settings = _load({"config": config}).settings
+    try:
+        for line in ask_to_drain(settings, url=url, wait=wait, undo=undo):
+            click.echo(line)
+    except DrainFailed as failed:
+        raise _Failure([str(failed)], exit_code=1) from None
+
+
 @_commands.command("check-config")
 @click.argument("names", nargs=-1, metavar="[SETTING]...")
 @_settings_options

@@ -26,6 +26,11 @@ class DoorSettings(BaseSettings):
         default=(), description="Origins whose pages may connect, besides the server's own; comma-separated."
     )
 
+    admin_key: Annotated[SecretStr | None, AfterValidator(check_secret)] = Field(
+        default=None,
+        description="Key for /admin on that listener, 32 characters or more. Unset: there is no /admin.",
+    )
+
     # Who may speak
     api_keys: Annotated[Names, AfterValidator(check_api_keys)] = Field(
         default=(), repr=False, description="name:sha256 of each accepted key; comma-separated. See new-key."

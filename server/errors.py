@@ -44,6 +44,8 @@ CLOSE_REASONS: Final[dict[CloseCode, str]] = {
 
 ERROR_MEANINGS: Final[dict[str, str]] = {
     # The connection can't be had.
+    "invalid_admin_key": "No admin key, or not the one that is set.",
+    "server_stopping": "The process has been told to end.",
     "invalid_api_key": "No key, or not a valid one.",
     "api_key_in_browser": "An API key was offered as a subprotocol; only short-lived keys may be.",
     "host_not_allowed": "The server has no keys, and was addressed by another name than this machine's own.",

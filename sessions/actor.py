@@ -141,9 +141,10 @@ class Actor(Replica):
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to do and nobody is connected."""
+        """Whether there is nothing to do or to save, and nobody is connected."""
         return not (
             self.is_scheduled
+            or self._ring is not None
             or self._is_writing
             or self._reading
             or self._compacting

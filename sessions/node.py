@@ -503,7 +503,7 @@ class Node:
             if actor.feed.ended is not None and not len(actor.feed):
                 self.hub.remove(actor)  # given up; the store has the rest
             elif now - actor.last_active >= limit:
-                await self._ownership.forget(actor)
+                await self._give_up(actor)
 
     @property
     def _idle_limit(self) -> float:
@@ -537,8 +537,20 @@ class Node:
         self._ownership.is_leaving = True
         self.is_handing_over = self._store.is_shared and self._cluster.has_others
         self._departures = min(_DEPARTURE_WINDOW, self.hub.connections / _DEPARTURE_RATE)
+        self._withdraw()
         for actor in self.hub:
             actor.feed.publish()
+
+    def end_drain(self) -> None:
+        """Take new work again. Connections that have left, and responses that were interrupted, stay so."""
+        self.is_draining = self.is_handing_over = False
+        self._ownership.is_leaving = False
+        self._withdraw()
+
+    def _withdraw(self) -> None:
+        """Tell the others whether this node would take what they give up."""
+        with suppress(NodeDraining):
+            self._spawn(self._cluster.withdraw(is_draining=self.is_draining))
 
     async def drained(self, timeout: float) -> None:
         """Wait until every response has ended and every connection is gone.
@@ -567,9 +579,16 @@ class Node:
             for actor in self.hub:
                 actor.feed.publish()
                 if self._store.is_shared and actor.is_idle:
-                    await self._ownership.forget(actor)
+                    await self._give_up(actor)
             if not self._changed.is_set() and len(self.hub):
                 await self._changed.wait()
+
+    async def _give_up(self, actor: Actor) -> None:
+        """Forget *actor*, or try again in a while: somebody else is to find it free."""
+        try:
+            await self._ownership.forget(actor)
+        except StoreUnavailable:
+            self._clock.call_later(_PROBE_INTERVAL, self._changed.set)
 
     def __repr__(self) -> str:
         return f"<Node {self.id} {len(self.hub)} sessions>"

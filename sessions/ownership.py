@@ -256,7 +256,12 @@ class Ownership:
     # Sessions go.
 
     async def forget(self, actor: Actor) -> None:
-        """Forget a session, unless it isn't idle (any more). One that others may hold stays in the store."""
+        """Forget a session, unless it isn't idle (any more). One that others may hold stays in the store.
+
+        Raises:
+            StoreUnavailable: This node leaves, and couldn't give the session up: it still has it.
+
+        """
         session_id = actor.session.id
         async with self._moving(session_id):
             if not actor.is_idle or self._hub.get(session_id) is not actor:
@@ -264,15 +269,25 @@ class Ownership:
             self._hub.remove(actor)
             if not actor.is_opened:
                 return
-            with suppress(Fenced, StoreUnavailable):
-                if not self._store.is_shared:
-                    await self._store.delete(session_id, actor.fence)
-                elif actor.is_owner:
-                    if not self.is_leaving:  # else its clients are on their way to another node
-                        await actor.shrink()
-                    await self._store.release(session_id, actor.fence)
-                else:
-                    await self._store.unfollow(session_id, self._node)
+            try:
+                await self._give_up(actor)
+            except Fenced:
+                pass
+            except StoreUnavailable:
+                if self.is_leaving:
+                    self._hub.add(actor)
+                    raise
+
+    async def _give_up(self, actor: Actor) -> None:
+        session_id = actor.session.id
+        if not self._store.is_shared:
+            await self._store.delete(session_id, actor.fence)
+        elif actor.is_owner:
+            if not self.is_leaving:  # else its clients are on their way to another node
+                await actor.shrink()
+            await self._store.release(session_id, actor.fence)
+        else:
+            await self._store.unfollow(session_id, self._node)
 
     async def leave(self, actor: Actor) -> None:
         """Give up a session with what runs in it, for another node to go on."""

@@ -54,6 +54,9 @@ class Cluster(Protocol):
     async def leave(self) -> None:
         """Be none of the nodes any more, without being taken for dead. Harmless if it never joined."""
 
+    async def withdraw(self, *, is_draining: bool) -> None:
+        """Tell the others that this node takes nothing that they give up; or that it does so again."""
+
     async def wish(self, owner: NodeId, session_id: SessionId) -> None:
         """Tell *owner* that this node would rather own a session."""
 
@@ -79,6 +82,9 @@ class Alone:
 
     async def leave(self) -> None:
         """See :meth:`Cluster.leave`."""
+
+    async def withdraw(self, *, is_draining: bool) -> None:
+        """See :meth:`Cluster.withdraw`."""
 
     async def wish(self, owner: NodeId, session_id: SessionId) -> None:
         """See :meth:`Cluster.wish`."""

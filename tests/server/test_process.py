@@ -90,9 +90,9 @@ def real_server(directory: Path, **environment: str) -> Iterator[ServerProcess]:
         name: value for name, value in os.environ.items() if not name.startswith(("UNBROKEN_", "OPENAI_"))
     }
     with subprocess.Popen(
-        [sys.executable, "-m", "unbroken", "serve", "--port", "0", "--admin-port", "0"],
+        [sys.executable, "-m", "unbroken", "serve", "--port", "0"],
         cwd=directory,
-        env={**kept, "PYTHONPATH": str(REPOSITORY), **environment},
+        env={**kept, "PYTHONPATH": str(REPOSITORY), "UNBROKEN_ADMIN_PORT": "0", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -10,8 +10,10 @@ import pytest
 from tests.sessions.conversation import Client, World, limits_of, settle
 from tests.sessions.test_ownership import actor_on, asked, go, move, tab_on
 from tests.sessions.town import Town, distant, open_town
-from unbroken.sessions.backends.base import Fence
+from unbroken.sessions.backends.base import NOBODY, Fence
 from unbroken.sessions.errors import CursorLost, SessionNotFound, StoreUnavailable
+from unbroken.sessions.replica import ActorLimits
+from unbroken.sessions.run import RunLimits
 
 NAMED = {"type": "response.create", "unbroken": {"message_id": "once"}}
 
@@ -34,7 +36,7 @@ def texts(world: World, client: Client) -> list[str]:
 
 def stored_text(town: Town, client: Client) -> str:
     """Return all deltas that the store holds."""
-    (stored,) = [each for key, each in town.memory._sessions.items() if key == client.session_id]
+    stored = town.stored(client)
     return "".join(
         part for record in stored.log.read(stored.log.floor, 10**6) for part in getattr(record, "parts", ())
     )
@@ -531,3 +533,58 @@ async def test_a_log_begun_anew_whose_answer_is_lost_is_gone_on_with(
         client.disconnect()
         await go(client, two)
         assert sorted(texts(two, client)) == ["abcd", "from elsewhere", "hello"]
+
+
+# Draining meanwhile.
+
+
+async def test_who_leaves_gives_up_its_sessions_once_the_store_hears_of_it(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town)
+        one.responder.last.end()
+        await settle()
+        client.disconnect()
+        distant(one).is_out = True
+        one.node.begin_drain()
+        draining = asyncio.create_task(one.node.drained(60))
+        await settle()
+        assert not draining.done()
+
+        distant(one).is_out = False
+        one.clock.advance(1)
+        await settle()
+        assert draining.done()
+        assert town.stored(client).owner == NOBODY
+
+
+async def test_who_leaves_waits_for_the_store_with_what_isn_t_saved(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        await begin_outage(one)
+        one.responder.last.say("c")
+        one.responder.last.end()
+        await settle()
+        client.disconnect()
+        one.node.begin_drain()
+        draining = asyncio.create_task(one.node.drained(60))
+        await settle()
+        assert not draining.done()
+
+        await town.store_is_back()
+        assert draining.done()
+        await go(client, two)
+        assert client.statuses() == ["completed"]
+        assert texts(two, client) == ["hello", "abc"]
+
+
+async def test_a_store_that_stays_away_holds_no_drain_up_beyond_its_deadline(seed: int) -> None:
+    limits = limits_of(actor=ActorLimits(run=RunLimits(stop_timeout=0.01)))
+    async with open_town(seed=seed, limits=limits) as town:
+        one, _, client = await asked(town)
+        await begin_outage(one)
+        client.disconnect()
+        one.node.begin_drain()
+        draining = asyncio.create_task(one.node.drained(0))
+        await settle()
+        one.responder.last.end()
+        await asyncio.wait_for(draining, 10)

@@ -27,7 +27,7 @@ class House:
 
     @property
     def has_others(self) -> bool:
-        return len(self.town.neighbours) > 1
+        return len(self.town.neighbours.keys() - self.town.draining - {self.node}) > 0
 
     async def join(self, node: NodeId, neighbour: Neighbour) -> None:
         self.node = node
@@ -37,6 +37,10 @@ class House:
         if self.node is not None:
             self.town.neighbours.pop(self.node, None)
             self.town.lost.add(self.node)
+
+    async def withdraw(self, *, is_draining: bool) -> None:
+        assert self.node is not None
+        (self.town.draining.add if is_draining else self.town.draining.discard)(self.node)
 
     async def wish(self, owner: NodeId, session_id: SessionId) -> None:
         assert self.node is not None
@@ -57,6 +61,7 @@ class Town:
         self._seed = seed
         self.neighbours: dict[NodeId, Neighbour] = {}
         self.lost: set[NodeId] = set()
+        self.draining: set[NodeId] = set()
         self.worlds: list[World] = []
         self.is_silent = False
         """Whether all news and wishes get lost."""
@@ -95,6 +100,10 @@ class Town:
             for world in self.worlds:
                 world.clock.advance(2)
             await settle()
+
+    def stored(self, client: Client) -> Any:
+        """Return a client's session as the store holds it."""
+        return self.memory._sessions[SessionId(client.session_id or "")]
 
     def copy(self) -> dict[SessionId, Any]:
         """Return what the store holds now."""

@@ -17,7 +17,7 @@ import os
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import structlog
 from msgspec import Struct
@@ -28,7 +28,7 @@ from unbroken.sessions.backends.redis.channels import Channels, close
 from unbroken.sessions.backends.redis.connection import ERRORS, Client, unavailable
 from unbroken.sessions.backends.redis.keys import Keys
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
-from unbroken.sessions.backends.redis.vitals import Sign, Vitals
+from unbroken.sessions.backends.redis.vitals import Lease, Sign, Vitals
 from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.ids import NodeId, SessionId
 
@@ -39,6 +39,8 @@ _LEAVING: Final = 1.0
 _LEFT_KNOWN: Final = 10.0
 """How long others can see that a node has left, and is not dead."""
 _NODES_KEPT: Final = 86_400
+_DRAINING: Final = " draining"
+"""What is said in a lease of a node that takes no sessions."""
 _WISH: Final = "!"
 """What a wish begins with on a node's channel; news don't."""
 _HELLO: Final = "+"
@@ -75,6 +77,7 @@ class RedisMembership:
         self._keys = keys
         self._channels = Channels(client, keys)
         self._node = NodeId("")
+        self._is_draining = False
         self._neighbour: Neighbour | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._pubsub: PubSub | None = None
@@ -127,6 +130,12 @@ class RedisMembership:
         pubsub, self._pubsub = self._pubsub, None
         if pubsub is not None:
             await close(pubsub)
+
+    async def withdraw(self, *, is_draining: bool) -> None:
+        """See :meth:`Cluster.withdraw`. Where that fails, the lease says it with its next renewal."""
+        self._is_draining = is_draining
+        with suppress(*ERRORS):
+            await self._beat()
 
     async def wish(self, owner: NodeId, session_id: SessionId) -> None:
         """See :meth:`Cluster.wish`."""
@@ -208,7 +217,8 @@ class RedisMembership:
         keys = [self._keys.nodes, self._keys.lease(self._node)]
         milliseconds = int(self._pace.lease * 1000)
         # The process tells a person, or a script, which of several on a machine it is.
-        found = await self._scripts.call("beat", keys, self._node, milliseconds, _NODES_KEPT, os.getpid())
+        about = f"{os.getpid()}{_DRAINING if self._is_draining else ''}"
+        found = await self._scripts.call("beat", keys, self._node, milliseconds, _NODES_KEPT, about)
         known = {node for node in self._nodes if not self.is_lost(node)}  # another may have taken it out
         self._nodes = {NodeId(node.decode()) for node in found} - {self._node} | known
 
@@ -244,7 +254,10 @@ class RedisMembership:
         self._neighbour.on_poll()
 
 
-def _lease(value: Any) -> Literal["held", "none", "left"]:
+def _lease(value: Any) -> Lease:
     if value is None:
         return "none"
-    return "left" if value == b"left" else "held"
+    if value == b"left":
+        return "left"
+    is_draining = isinstance(value, bytes) and value.endswith(_DRAINING.encode())
+    return "draining" if is_draining else "held"

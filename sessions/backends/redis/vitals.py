@@ -9,21 +9,25 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from unbroken.sessions.ids import NodeId
 
-__all__ = ["Sign", "Vitals"]
+__all__ = ["Lease", "Sign", "Vitals"]
 
 _KEPT: Final = 1024
 """Dead nodes that are remembered. Of older ones, whoever asks finds out anew."""
+
+
+Lease: TypeAlias = Literal["held", "draining", "none", "left"]
+"""Draining: held by a node that takes nothing any more."""
 
 
 class Sign(NamedTuple):
     """What was seen of a node."""
 
     listens: bool
-    lease: Literal["held", "none", "left"]
+    lease: Lease
 
 
 class Vitals:
@@ -56,7 +60,7 @@ class Vitals:
         return [node for node, sign in signs.items() if self._dies(node, sign, now)]
 
     def _dies(self, node: NodeId, sign: Sign, now: float) -> bool:
-        if sign == Sign(listens=True, lease="held"):
+        if sign.listens and sign.lease in ("held", "draining"):
             self._lost.pop(node, None)
             self._missed.pop((node, "listener"), None)
             self._missed.pop((node, "lease"), None)

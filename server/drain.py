@@ -1,0 +1,95 @@
+"""A drain that an operator begins, looks at and takes back, while the process goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final, Literal
+
+import structlog
+from msgspec import Struct
+
+from unbroken.sessions.node import Node
+
+__all__ = ["Drain", "DrainState", "Stopping"]
+
+
+class Stopping(Exception):
+    """The process is about to end: that can't be taken back."""
+
+
+class DrainState(Struct, frozen=True):
+    """How far a drain is."""
+
+    status: Literal["serving", "draining", "drained"]
+    connections: int
+    responses: int
+    """Those that run."""
+    sessions: int
+
+
+class Drain:
+    """What SIGTERM does to a node, but for the end of its process.
+
+    Args:
+        node: The node.
+        timeout: Seconds that running responses get.
+
+    """
+
+    def __init__(self, node: Node, timeout: float) -> None:
+        self._node: Final = node
+        self._timeout: Final = timeout
+        self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    @property
+    def state(self) -> DrainState:
+        """How far it is. Drained: nothing is left here, and nothing new is taken."""
+        node = self._node
+        is_over = not (node.hub.is_busy or node.hub.connections)
+        status: Literal["serving", "draining", "drained"] = (
+            "serving" if not node.is_draining else "drained" if is_over else "draining"
+        )
+        return DrainState(status, node.hub.connections, node.hub.running, len(node.hub))
+
+    def begin(self) -> None:
+        """Take no new work, and end what there is. Harmless while that is being done, or after."""
+        if not self._node.is_draining:
+            structlog.get_logger().info("drain began", signal=None)
+            self._node.begin_drain()
+            self._task = asyncio.get_running_loop().create_task(self._end_work())
+
+    async def _end_work(self) -> None:
+        await self._node.drained(self._timeout)
+        structlog.get_logger().info("drained", connections=self._node.hub.connections)
+
+    async def take_back(self) -> None:
+        """Take new work again. What has ended has ended. Harmless where nothing drains.
+
+        Raises:
+            Stopping: The process was told to end meanwhile.
+
+        """
+        if self._is_stopping:
+            raise Stopping
+        await self._cancel()
+        if self._node.is_draining:
+            self._node.end_drain()
+            structlog.get_logger().info("drain taken back")
+
+    async def stop(self) -> None:
+        """Leave the rest to whoever ends the process."""
+        self.note_stopping()
+        await self._cancel()
+
+    def note_stopping(self) -> None:
+        """Note that the process is about to end."""
+        self._is_stopping = True
+
+    async def _cancel(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task

@@ -1,0 +1,94 @@
+"""What an operator asks of a node, on the internal listener: to drain, and to serve again.
+
+It takes a key of its own: whoever may speak to the agent may not stop it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from unbroken.server.drain import Drain, Stopping
+
+__all__ = ["admin_routes"]
+
+_Act = Callable[[Request], Awaitable[Response]]
+
+
+def admin_routes(drain: Drain, key: str | None) -> list[Route]:
+    """Return ``/admin/drain``; nothing without a *key*.
+
+    GET says how far a drain is, POST begins one, DELETE takes it back. All answer with the state as JSON;
+    POST with 202 as long as something is left.
+    """
+    if key is None:
+        return []
+    expected = _digest(key)
+
+    def guarded(act: _Act) -> _Act:
+        async def checked(request: Request) -> Response:
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            is_right = hmac.compare_digest(_digest(given.strip()), expected)
+            if scheme.lower() == "bearer" and is_right:
+                return await act(request)
+            peer = None if request.client is None else request.client.host
+            structlog.get_logger().warning("admin key refused", address=peer, path=request.url.path)
+            message = "Send the key of UNBROKEN_ADMIN_KEY as Authorization: Bearer <key>."
+            response = _refused(401, "invalid_admin_key", message)
+            response.headers["www-authenticate"] = "Bearer"
+            return response
+
+        return checked
+
+    async def state(_: Request) -> Response:
+        return _state(drain, 200)
+
+    async def begin(_: Request) -> Response:
+        drain.begin()
+        return _state(drain, 200 if drain.state.status == "drained" else 202)
+
+    async def take_back(_: Request) -> Response:
+        try:
+            await drain.take_back()
+        except Stopping:
+            return _refused(409, "server_stopping", "The process was told to end: that can't be taken back.")
+        return _state(drain, 200)
+
+    path = "/admin/drain"
+    return [
+        Route(path, guarded(state), methods=["GET"]),
+        Route(path, guarded(begin), methods=["POST"]),
+        Route(path, guarded(take_back), methods=["DELETE"]),
+    ]
+
+
+def _digest(key: str) -> bytes:
+    """Return a digest, so that a comparison tells neither content nor length."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _state(drain: Drain, status: int) -> Response:
+    return _json(status, drain.state)
+
+
+def _refused(status: int, code: str, message: str) -> Response:
+    return _json(
+        status, {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+    )
+
+
+def _json(status: int, body: Any) -> Response:
+    return Response(
+        msgspec.json.encode(body),
+        status,
+        media_type="application/json",
+        headers={"cache-control": "no-store"},
+    )

@@ -1,0 +1,269 @@
+"""Draining by request: over the admin listener, and with the command that asks it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from starlette.types import Message
+from structlog.testing import capture_logs
+from websockets.exceptions import InvalidStatus
+
+from tests.server.conftest import Serve
+from tests.server.realtime.agent import ManualAgent
+from tests.server.realtime.serving import Served, eventually
+from tests.server.test_process import HANG, free_port, real_server
+from unbroken.server import drain_command
+from unbroken.server.config import Settings
+from unbroken.server.drain_command import DrainFailed, ask_to_drain
+
+KEY = "k" * 32
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str]
+
+
+class Operator:
+    """Speaks to a server's admin listener."""
+
+    def __init__(self, served: Served[Any], authorization: bytes | None = b"Bearer " + KEY.encode()) -> None:
+        self._asgi = served.app.admin_asgi
+        self._headers = [] if authorization is None else [(b"authorization", authorization)]
+
+    async def ask(self, method: str, path: str = "/admin/drain") -> Answer:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": self._headers,
+            "root_path": "",
+            "scheme": "http",
+            "http_version": "1.1",
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 8001),
+        }
+        await self._asgi(scope, receive, send)
+        headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        is_json = headers.get("content-type") == "application/json"
+        return Answer(sent[0]["status"], json.loads(sent[1]["body"]) if is_json else {}, headers)
+
+
+async def test_without_a_key_there_is_nothing_to_ask(serve: Serve) -> None:
+    served: Served[ManualAgent] = await serve(ManualAgent())
+    operator = Operator(served)
+    for method in ("GET", "POST", "DELETE"):
+        assert (await operator.ask(method)).status == 404
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer wrong",
+        f"Basic {KEY}",
+        KEY,
+        f"Bearer {KEY}k",
+        f"Bearer {KEY[:-1]}",
+        "Bearer " + "\udcff" * 32,
+    ],
+)
+async def test_who_hasn_t_the_key_gets_nothing(serve: Serve, given: str | None) -> None:
+    served: Served[ManualAgent] = await serve(ManualAgent(), admin_key=KEY)
+    operator = Operator(served, None if given is None else given.encode("utf-8", "surrogateescape"))
+    with capture_logs() as logs:
+        answers = [await operator.ask(method) for method in ("GET", "POST", "DELETE")]
+
+    assert [answer.status for answer in answers] == [401] * 3
+    assert answers[0].body["error"]["code"] == "invalid_admin_key"
+    assert answers[0].headers["www-authenticate"] == "Bearer"
+    assert not served.app.node.is_draining
+    assert [entry["event"] for entry in logs] == ["admin key refused"] * 3
+    assert "wrong" not in str(logs)
+
+
+async def test_a_client_s_key_is_not_the_operator_s(serve: Serve) -> None:
+    digest = "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"  # of "alice"
+    served: Served[ManualAgent] = await serve(ManualAgent(), admin_key=KEY, api_keys=(f"alice:{digest}",))
+    await served.client("alice")
+    assert (await Operator(served, b"Bearer alice").ask("POST")).status == 401
+
+
+async def test_a_drain_ends_what_there_is_and_the_process_goes_on(serve: Serve) -> None:
+    served: Served[ManualAgent] = await serve(ManualAgent(), admin_key=KEY)
+    client, idle = await served.client(), await served.client()
+    await client.ask("go")
+    turn = await served.agent.turn()
+    turn.say("one ")
+    await client.said("one ")
+    operator = Operator(served)
+    assert (await operator.ask("GET")).body["status"] == "serving"
+    begun = await operator.ask("POST")
+    assert (begun.status, begun.body["status"], begun.body["responses"]) == (202, "draining", 1)
+    assert await idle.closed() == 1012
+    again = await operator.ask("POST")
+    assert (again.status, again.body["status"]) == (202, "draining")
+    with pytest.raises(InvalidStatus) as refused:
+        await served.client()
+    turn.say("two")
+    turn.end()
+    assert await client.closed() == 1012
+    await served.no_connections()
+    ended = await operator.ask("POST")
+    readiness = await operator.ask("GET", "/readyz")
+
+    assert refused.value.response.status_code == 503
+    assert client.answers() == [("completed", "one two")]
+    assert (ended.status, ended.body["status"], ended.body["connections"]) == (200, "drained", 0)
+    assert (readiness.status, readiness.body) == (404, {"status": "draining"})
+
+
+async def test_a_response_that_takes_too_long_is_interrupted(serve: Serve) -> None:
+    served: Served[ManualAgent] = await serve(ManualAgent(), admin_key=KEY, drain_timeout=0)
+    client = await served.client()
+    await client.ask("go")
+    (await served.agent.turn()).say("one ")
+    await client.said("one ")
+    operator = Operator(served)
+    await operator.ask("POST")
+    assert await client.closed() == 1012
+    await served.no_connections()
+    assert (await operator.ask("GET")).body["status"] == "drained"
+
+    assert client.answers() == [("failed", "one ")]
+
+
+async def test_a_drain_that_is_taken_back_lets_everybody_in_again(serve: Serve) -> None:
+    """What runs goes on, also beyond the deadline that it would have had."""
+    served: Served[ManualAgent] = await serve(ManualAgent(), admin_key=KEY)
+    client, idle = await served.client(), await served.client()
+    await client.ask("go")
+    turn = await served.agent.turn()
+    turn.say("one ")
+    await client.said("one ")
+    operator = Operator(served)
+    await operator.ask("POST")
+    assert await idle.closed() == 1012
+    taken_back = await operator.ask("DELETE")
+    assert (taken_back.status, taken_back.body["status"]) == (200, "serving")
+    assert (await operator.ask("GET", "/readyz")).status == 200
+    assert (await operator.ask("DELETE")).body["status"] == "serving"
+    newcomer = await served.client()
+    await newcomer.ask("me too")
+    second = await served.agent.turn(1)
+    for each in (turn, second):
+        each.say("two")
+        each.end()
+    await client.done()
+    await newcomer.done()
+
+    assert client.answers() == [("completed", "one two")]
+    assert newcomer.answers() == [("completed", "two")]
+    assert not served.app.node.is_draining
+
+
+async def test_a_process_that_ends_takes_nothing_back(serve: Serve) -> None:
+    served: Served[ManualAgent] = await serve(ManualAgent(), admin_key=KEY)
+    operator = Operator(served)
+    await operator.ask("POST")
+    served.app.begin_drain()
+    answer = await operator.ask("DELETE")
+
+    assert (answer.status, answer.body["error"]["code"]) == (409, "server_stopping")
+    assert served.app.node.is_draining
+
+
+async def test_no_task_outlives_the_server(serve: Serve) -> None:
+    """It checks that itself, at its end, with a drain that waits."""
+    served: Served[ManualAgent] = await serve(ManualAgent(), admin_key=KEY)
+    client = await served.client()
+    await client.ask("go")
+    await served.agent.turn()
+    operator = Operator(served)
+    await operator.ask("POST")
+    await eventually(lambda: served.app.node.is_draining)
+
+
+# The command.
+
+
+def test_the_command_says_what_is_missing() -> None:
+    with pytest.raises(DrainFailed, match="Set UNBROKEN_ADMIN_KEY, here as there"):
+        list(ask_to_drain(Settings(), url=None, wait=None, undo=False))
+    with pytest.raises(DrainFailed, match=r"no admin listener\. Send it SIGTERM"):
+        list(ask_to_drain(Settings(admin_key=SecretStr(KEY), admin_port=0), url=None, wait=None, undo=False))
+    with pytest.raises(DrainFailed, match="is no address"):
+        list(
+            ask_to_drain(Settings(admin_key=SecretStr(KEY)), url="file:///etc/passwd", wait=None, undo=False)
+        )
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(DrainFailed, match="No server answers"):
+        list(ask_to_drain(Settings(admin_key=SecretStr(KEY)), url=nobody, wait=None, undo=False))
+
+
+@pytest.mark.slow
+def test_the_command_drains_a_real_server_and_takes_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_command, "_INTERVAL", 0.01)
+    port = free_port()
+    environment = {
+        "UNBROKEN_AGENT": "scripted",
+        "UNBROKEN_ADMIN_KEY": KEY,
+        "UNBROKEN_ADMIN_PORT": str(port),
+        "UNBROKEN_DRAIN_TIMEOUT": "0",
+    }
+
+    def ask(*arguments: str, **others: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "unbroken", "drain", *arguments],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], **environment, **others},
+            capture_output=True,
+            text=True,
+            timeout=HANG,
+            check=False,
+        )
+
+    with real_server(tmp_path, **environment) as running:
+        refused = ask(UNBROKEN_ADMIN_KEY="x" * 32)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "must be the same here and there" in refused.stderr
+        assert running.get("/readyz")[0] == 200
+        drained = ask()
+        assert drained.returncode == 0, drained.stderr
+        assert drained.stdout.splitlines()[-1] == "drained: 0 connections, 0 responses, 0 sessions"
+        assert running.get("/readyz")[0] == 404
+        back = ask("--undo")
+        assert (back.returncode, back.stdout) == (0, "serving: 0 connections, 0 responses, 0 sessions\n")
+        assert running.get("/readyz")[0] == 200
+        ask("--wait", "0")
+        running.terminate()
+        assert running.wait(HANG) == 0
+        assert running.process.stderr is not None
+        logged = [json.loads(line) for line in running.process.stderr.read().splitlines()]
+
+    assert "admin key refused" in [line["event"] for line in logged]
+    assert KEY not in str(logged)
