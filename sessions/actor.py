@@ -46,6 +46,7 @@ from unbroken.sessions.errors import (
     SessionGone,
     StoreError,
     StoreUnavailable,
+    Unseen,
 )
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.ids import NodeId, PrincipalId
@@ -364,6 +365,8 @@ class Actor(Replica):
             self.demote()
         elif isinstance(error, StoreUnavailable):
             self._try_later()  # it may have been written: that is read first
+        elif isinstance(error, Unseen):
+            self._is_behind = True  # it has been
         elif isinstance(error, LostTail | SessionGone) and self._store.is_shared:
             self._go_on_alone()
         else:
