@@ -271,18 +271,16 @@ class Ownership:
         async with self._moving(session_id):
             if not actor.is_idle or self._hub.get(session_id) is not actor:
                 return
-            self._hub.remove(actor)
             if not actor.is_opened:
-                return
-            try:
-                await self._give_up(actor)
-            except Fenced:
-                pass
-            except (StoreUnavailable, asyncio.CancelledError) as exc:
-                if self.is_leaving:
-                    self._hub.add(actor)  # nobody else is known to have it
-                if self.is_leaving or not isinstance(exc, StoreUnavailable):
-                    raise
+                self._hub.remove(actor)
+            elif self.is_leaving:  # nobody else comes here
+                with suppress(Fenced):
+                    await self._give_up(actor)
+                self._hub.remove(actor)
+            else:
+                self._hub.remove(actor)  # whoever connects in this moment loads it anew
+                with suppress(Fenced, StoreUnavailable):
+                    await self._give_up(actor)
 
     async def _give_up(self, actor: Actor) -> None:
         session_id = actor.session.id
