@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.sessions.conversation import Client, World, limits_of, settle
-from tests.sessions.test_ownership import actor_on, asked, go, move, tab_on
-from tests.sessions.town import Town, distant, open_town
+from tests.sessions.town import Town, actor_on, asked, distant, go, move, open_town, tab_on
 from unbroken.sessions.backends.base import NOBODY, Append, Fence
 from unbroken.sessions.entries import Entry
 from unbroken.sessions.errors import CursorLost, SessionNotFound, StoreError, StoreUnavailable, Unseen
