@@ -80,7 +80,7 @@ cover: $(VENV)/.project $(VENV)/.dev  ## Show which lines the quick tests leave 
 		--cov=unbroken --cov=server --cov=sessions --cov-report=term:skip-covered --cov-report=html:build/coverage \
 		$(PYTEST_ARGS)
 
-conformance: setup chromium node  ## Run real clients and all Autobahn cases: writes docs/clients.md
+conformance: setup chromium node haproxy  ## Run real clients and all Autobahn cases: writes docs/clients.md
 	$(BIN)/python -m tests.conformance.autobahn
 	$(BIN)/python -m pytest -q -m client -p tests.conformance.record --clients-table=docs/clients.md $(PYTEST_ARGS)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -60,9 +61,9 @@ class Nodes:
 
     def __init__(self, folder: Path, url: str, count: int, **settings: str) -> None:
         self.ports = [free_port() for _ in range(count)]
+        self._admin_ports = [free_port() for _ in range(count)]
         self._settings = {
             "UNBROKEN_AGENT": "scripted",
-            "UNBROKEN_ADMIN_PORT": "0",
             "UNBROKEN_REDIS_URL": url,
             "UNBROKEN_SECRET": 32 * "s",
             "UNBROKEN_TRUSTED_PROXIES": "127.0.0.1",
@@ -70,6 +71,7 @@ class Nodes:
         }
         self._folder = folder
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._leaving: set[int] = set()
 
     def start(self, *numbers: int) -> None:
         """Start these nodes, or all, and return when they listen."""
@@ -79,6 +81,7 @@ class Nodes:
                 [sys.executable, "-m", "unbroken", "serve"],
                 self._folder / f"node{number}.log",
                 UNBROKEN_PORT=str(self.ports[number]),
+                UNBROKEN_ADMIN_PORT=str(self._admin_ports[number]),
                 **self._settings,
             )
         for number in started:
@@ -90,6 +93,7 @@ class Nodes:
 
     def terminate(self, number: int) -> subprocess.Popen[bytes]:
         self._processes[number].terminate()
+        self._leaving.add(number)
         return self._processes[number]
 
     def freeze(self, number: int) -> None:
@@ -98,10 +102,21 @@ class Nodes:
     def thaw(self, number: int) -> None:
         self._processes[number].send_signal(signal.SIGCONT)
 
+    def answering(self) -> int | None:
+        """Return a node that has a session in which a response runs; None: none has."""
+        for number, port in enumerate(self._admin_ports):
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+                connection.request("GET", "/metrics")
+                if b"\nunbroken_sessions_running 1.0\n" in connection.getresponse().read():
+                    return number
+        return None
+
     def mend(self) -> None:
         """Have all of them serve again, whatever was done to them."""
         for process in self._processes.values():
             process.send_signal(signal.SIGCONT)
+        while self._leaving:
+            self._processes[self._leaving.pop()].wait(PATIENCE)
         ended = [number for number, process in self._processes.items() if process.poll() is not None]
         if ended:
             self.start(*ended)
@@ -181,6 +196,8 @@ class Talk:
         """How connections ended; None: without a close frame."""
         self.nodes: list[str] = []
         """Who answered the handshakes, where the balancer says so."""
+        self.failures = 0
+        """How many attempts to connect came to nothing."""
         self.query = dict(query or {})
         self.socket: ClientConnection | None = None
         self._port = port
@@ -195,6 +212,7 @@ class Talk:
                     await self.connect_once()
                     return
                 except (OSError, TimeoutError, websockets.InvalidHandshake, websockets.ConnectionClosed):
+                    self.failures += 1
                     await asyncio.sleep(0.05)
 
     async def connect_once(self, *, patience: float = 5.0) -> None:

@@ -36,7 +36,7 @@ class FakeNode:
         with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, OSError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             if not head.startswith("GET /readyz"):
-                if head.startswith("POST"):
+                if "content-length: 5" in head.lower():
                     await reader.readuntil(b"hello")
                 self.heads.append(head)
                 if self.deaths:
