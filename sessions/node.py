@@ -363,6 +363,7 @@ class Node:
             SessionNotFound: There is none of that id, or it is another principal's.
             TooManyConnections: It has as many connections as it may, and none of the same chain, whose
                 oldest would make room: it may be long dead, without anybody having noticed.
+            UnknownFormat: It was written by a later release: other nodes can serve it.
             NodeDraining: The node is shutting down.
 
         """
