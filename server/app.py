@@ -162,7 +162,7 @@ class App:
             self.metrics.observe_formats(formats)
             formats.on_outdated = self._outdated
         key = settings.admin_key
-        admin = admin_routes(self.drain, None if key is None else key.get_secret_value())
+        admin = admin_routes(self.drain, None if key is None else key.get_secret_value(), clock)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
 
     def _rated(self, pages: ASGIApp, clock: Clock) -> ASGIApp:
@@ -357,6 +357,7 @@ class App:
 
     async def drained(self, timeout: float) -> None:
         """Return when the running work has ended, or has been ended after *timeout* seconds."""
+        await self.drain.stop()  # this deadline is the one that counts
         await self.node.drained(timeout)
 
     def describe(self) -> str:

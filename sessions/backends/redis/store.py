@@ -45,6 +45,7 @@ from unbroken.sessions.errors import (
     SessionGone,
     StoreError,
     StoreUnavailable,
+    Unseen,
 )
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.format import FORMAT_1, Formats
@@ -396,7 +397,12 @@ class RedisStore:
         return Entry(seq, Nonce(int(fields[1])), self._formats.decode_body(fields[3]))
 
 
-_ERRORS: Final[dict[bytes, type[StoreError]]] = {b"GONE": SessionGone, b"FENCED": Fenced, b"LOST": LostTail}
+_ERRORS: Final[dict[bytes, type[StoreError]]] = {
+    b"GONE": SessionGone,
+    b"FENCED": Fenced,
+    b"LOST": LostTail,
+    b"UNSEEN": Unseen,
+}
 
 
 def _check(found: Any, session_id: SessionId) -> None:

@@ -196,4 +196,4 @@ async def test_a_session_that_can_t_be_read_is_left_for_others(region: Region) -
 
     client.world = (await region.start(new_release())).world
     await client.connect()
-    assert "item_1" in [frame["item"]["id"] for frame in client.read() if "item" in frame]
+    await eventually(lambda: "item_1" in [frame["item"]["id"] for frame in client.read() if "item" in frame])
