@@ -22,7 +22,13 @@ from unbroken.server.transports.handshake import Handshake
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import NodeOverloaded
 
-__all__ = ["RefusalLog", "Refused", "overloaded", "refuse"]
+__all__ = ["TOO_NEW", "RefusalLog", "Refused", "overloaded", "refuse"]
+
+TOO_NEW: Final = (
+    "A later version of the server has written the session, and this node can't read it. "
+    "Try again in a moment: other nodes go on with it, and it stays as it is."
+)
+"""What is said of a session that a node of the next release has written."""
 
 _RETRY_AFTER: Final = 2
 """Seconds after which to come back, at the earliest."""

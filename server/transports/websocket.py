@@ -26,7 +26,7 @@ from unbroken.server.transports.intake import IntakeLimits
 from unbroken.server.transports.outlet import PlainSend, has_outlet, outlet_of
 from unbroken.server.transports.pace import PacedReceive
 from unbroken.server.transports.pump import Admitted, Pump
-from unbroken.server.transports.refusal import RefusalLog, Refused, overloaded, refuse
+from unbroken.server.transports.refusal import TOO_NEW, RefusalLog, Refused, overloaded, refuse
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Command
 from unbroken.sessions.errors import (
@@ -36,6 +36,7 @@ from unbroken.sessions.errors import (
     SessionNotFound,
     StoreUnavailable,
     TooManyConnections,
+    UnknownFormat,
 )
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import ChainId, Incarnation, Nonce, PrincipalId, SessionId, new_chain_id
@@ -190,6 +191,8 @@ class RealtimeDoor:
             raise overloaded() from None
         except StoreUnavailable as exc:
             raise Refused(503, "store_unavailable", str(exc), CloseCode.TRY_AGAIN) from None
+        except UnknownFormat:
+            raise Refused(503, "session_too_new", TOO_NEW, CloseCode.TRY_AGAIN) from None
         except NodeFull as exc:
             raise Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:

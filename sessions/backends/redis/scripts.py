@@ -27,6 +27,7 @@ _NAMES: Final = (
     "rejoin",
     "release",
     "reseed",
+    "rewrite",
     "submit",
     "unfollow",
 )
