@@ -11,6 +11,7 @@ from unbroken.server.config import Settings, StartupError
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.backends.tally import Tally
 
 __all__ = ["Stored", "build_store"]
 
@@ -27,6 +28,8 @@ class Stored:
     Raises:
         StartupError: They can't be reached. One line, with what to do.
     """
+    tally: Tally | None = None
+    """What all nodes have; None: there is but this one."""
 
 
 def build_store(settings: Settings) -> Stored:
@@ -51,6 +54,7 @@ def _redis(settings: Settings, url: str) -> Stored:
     from unbroken.sessions.backends.redis.keys import Bounds, Keys
     from unbroken.sessions.backends.redis.membership import RedisMembership
     from unbroken.sessions.backends.redis.store import RedisStore
+    from unbroken.sessions.backends.redis.tally import RedisTally
 
     password = settings.redis_sentinel_password
     address = Address(
@@ -85,7 +89,9 @@ def _redis(settings: Settings, url: str) -> Stored:
             await store.aclose()
             await client.aclose()
 
-    return Stored(store, RedisMembership(client, keys), opened)
+    membership = RedisMembership(client, keys)
+    tally = RedisTally(client, keys, membership, patience=settings.redis_timeout, is_cluster=is_cluster)
+    return Stored(store, membership, opened, tally)
 
 
 async def _check(client: Any) -> None:

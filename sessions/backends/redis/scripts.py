@@ -24,10 +24,12 @@ _NAMES: Final = (
     "inspect",
     "leave",
     "read",
+    "recall",
     "rejoin",
     "release",
     "reseed",
     "submit",
+    "tally",
     "unfollow",
 )
 
