@@ -50,7 +50,7 @@ class DistantTally:
 
     def __init__(self, shared: SharedTally, node: NodeId) -> None:
         self._shared = shared
-        self._node = node
+        self.node = node
         self.calls: list[list[Claim]] = []
         """What it was asked."""
 
@@ -74,9 +74,9 @@ class DistantTally:
         numbers = shared.numbers.setdefault((claim.principal, claim.kind), {})
         for node in shared.dead:
             numbers.pop(node, None)
-        others = sum(count for node, count in numbers.items() if node != self._node)
+        others = sum(count for node, count in numbers.items() if node != self.node)
         given = max(0, min(claim.wanted, claim.most - others - claim.held))
-        numbers[self._node] = claim.held + given
-        if not numbers[self._node]:
-            del numbers[self._node]
+        numbers[self.node] = claim.held + given
+        if not numbers[self.node]:
+            del numbers[self.node]
         return given

@@ -17,7 +17,7 @@ class SharedBooks:
 
     async def kill(self, tally: Tally) -> None:
         assert isinstance(tally, DistantTally)
-        self.shared.bury(tally._node)
+        self.shared.bury(tally.node)
 
     async def lose(self) -> None:
         self.shared.lose()
