@@ -10,8 +10,10 @@ import pytest
 
 from tests.sessions.conversation import ALICE, Client, World, limits_of, open_world, settle
 from tests.sessions.town import Town, distant, open_town
+from unbroken.sessions.errors import LostTail
 from unbroken.sessions.ids import PrincipalId
 from unbroken.sessions.replica import ActorLimits
+from unbroken.sessions.responder import Handle
 from unbroken.sessions.run import RunLimits
 
 SEEDS: Final = (None, 1, 2, 3)
@@ -315,6 +317,52 @@ async def test_an_owner_that_is_fenced_has_its_responses_no_more(seed: int | Non
         await settle()
 
         assert counted(one) == 0
+
+
+@several
+async def test_an_answer_that_goes_on_on_another_node_counts_there_alone(seed: int | None) -> None:
+    async with open_town(seed=seed, limits=TWO) as town:
+        one, two = town.worlds
+        for world in town.worlds:
+            world.responder.can_resume = True
+        client = await begun(one)
+        one.responder.last.say(Handle("upstream_1"), "a")
+        tab = Client(two, client.session_id)
+        await tab.connect()
+        town.notice(one)
+        await settle()
+        assert counted(two) == 1
+        one.responder.last.say("too late")
+        await settle()
+
+        assert (counted(one), counted(two)) == (0, 1)
+        assert tab.statuses() == []
+
+
+@several
+async def test_a_resend_of_what_nobody_has_answered_yet_counts_once(seed: int | None) -> None:
+    async with open_town(seed=seed, limits=TWO) as town:
+        one, two = town.worlds
+        client = await one.client()
+        await client.say("hello")
+        tab = Client(two, client.session_id)
+        await tab.connect()
+        town.is_silent = True
+        for _ in range(3):
+            await ask(tab, unbroken={"message_id": "m"})
+
+        assert counted(two) == 1
+
+
+async def test_a_session_that_was_given_up_counts_no_more() -> None:
+    async with open_world(TWO) as world:
+        await begun(world)
+        (actor,) = world.node.hub
+        actor.feed.end(LostTail("planted"))
+        world.node.hub.account(actor)
+
+        assert actor.session.is_running
+        assert counted(world) == 0
 
 
 async def test_what_could_not_be_written_leaves_its_place() -> None:
