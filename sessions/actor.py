@@ -31,6 +31,7 @@ from unbroken.sessions.entries import (
     Entry,
     Refused,
     ResponseDone,
+    ResponseMerged,
     ResponseQueued,
     ResponseStarted,
     SessionOpened,
@@ -63,6 +64,8 @@ from unbroken.sessions.session import Session
 __all__ = ["Actor"]
 
 _READ_LIMIT: Final = 4096
+
+_COUNTED: Final = frozenset({ResponseQueued, ResponseMerged, ResponseStarted, ResponseDone, Refused})
 
 
 class Actor(Replica):
@@ -567,18 +570,17 @@ class Actor(Replica):
 
     def _observe(self, body: Body) -> None:
         """See to what an entry means beside the session's state."""
+        if type(body) is ResponseDone:
+            self.log.pack(body.response_id, body.output)
+        if type(body) in _COUNTED:
+            self._account()  # the node counts responses, and requests that nobody has answered
         if type(body) is Refused and self.is_owner:
             self._on_refusal(body.code)
-        elif type(body) is ResponseStarted or type(body) is ResponseQueued:
-            self._account()
         elif type(body) is ToolStarted:
             self._runs.note_started(body.response_id, body.item_id)
-        elif type(body) is ResponseDone:
-            self.log.pack(body.response_id, body.output)
-            self._account()  # the node counts those that run
-            if self.is_owner:  # else its owner tells
-                self._on_response(body)
-                log_end(self.session.id, body)
+        elif type(body) is ResponseDone and self.is_owner:  # else its owner tells
+            self._on_response(body)
+            log_end(self.session.id, body)
 
     async def shrink(self) -> None:
         """Have the store keep the end of the log alone, beside a snapshot: nobody is here any more."""

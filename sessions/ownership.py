@@ -27,6 +27,7 @@ import structlog
 from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.base import NOBODY, Fence, Opened, SessionStore
 from unbroken.sessions.backends.cluster import Cluster
+from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import (
     Fenced,
@@ -99,6 +100,7 @@ class Ownership:
         store: SessionStore,
         cluster: Cluster,
         hub: Hub,
+        caps: Caps,
         clock: Clock,
         limits: SessionLimits,
         make: MakeActor,
@@ -108,6 +110,7 @@ class Ownership:
         self._store = store
         self._cluster = cluster
         self._hub = hub
+        self._caps = caps
         self._clock = clock
         self._limits = limits
         self._make = make
@@ -213,6 +216,7 @@ class Ownership:
 
     def on_owner(self, actor: Actor) -> None:
         """See to what follows from a change of a session's owner, as far as it is known here."""
+        self._hub.account(actor)  # its responses are that one's
         with suppress(NodeDraining):
             if actor.is_owner:
                 return
@@ -234,6 +238,7 @@ class Ownership:
                     actor.look()
                     return
                 actor.promote(opened)
+                self._hub.account(actor)  # its responses are this node's
                 structlog.get_logger().info("session taken", session_id=session_id, node_id=self._node)
 
     async def _follow(self, actor: Actor) -> None:
@@ -373,6 +378,7 @@ class Ownership:
 
     def on_gap(self) -> None:
         """See :meth:`Neighbour.on_gap`."""
+        self._caps.renew()
         with suppress(NodeDraining):
             self._spawn(self.verify())
 

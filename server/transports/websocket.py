@@ -174,7 +174,7 @@ class RealtimeDoor:
             guest.failed()
             code = "api_key_in_browser" if isinstance(exc, LongLivedKey) else "invalid_api_key"
             raise Refused(401, code, str(exc)) from None
-        guest.admit(principal.id)
+        await guest.admit(principal.id)
         model = self._models.resolve(handshake.model)
         if model is None:
             message = f"The model isn't offered here. Use one of: {', '.join(self._models.names)}."

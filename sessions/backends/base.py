@@ -199,6 +199,19 @@ class SessionStore(Protocol):
 
         """
 
+    async def recall(
+        self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
+    ) -> Receipt | None:
+        """Return what :meth:`submit` would of an input that was written before, and write nothing.
+
+        None: it wasn't, or has no key, or nobody knows any more.
+
+        Raises:
+            SessionGone: There is no such session in that incarnation.
+            MessageIdReused: The key was seen with another digest.
+
+        """
+
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """Write outputs, for several sessions in one call.
 

@@ -125,6 +125,11 @@ class RedisMembership:
         self._draw = random.Random().random  # noqa: S311 - it only spreads what nodes do
 
     @property
+    def node(self) -> NodeId:
+        """Whose it is: empty until that has joined."""
+        return self._node
+
+    @property
     def has_others(self) -> bool:
         """See :attr:`Cluster.has_others`."""
         return bool(self._others)

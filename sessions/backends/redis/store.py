@@ -194,6 +194,19 @@ class RedisStore:
         self._news.tell((_text(found[2]), *_text(found[3]).split()), session_id)
         return Receipt(found[1], duplicate=False, entry=Entry(found[1], nonce, submitted))
 
+    async def recall(
+        self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
+    ) -> Receipt | None:
+        """See :meth:`SessionStore.recall`."""
+        if submitted.key is None:
+            return None
+        meta, _, names, _, _ = self._keys.session(session_id)
+        found = await self._call("recall", [meta, names], incarnation, *_named(submitted.key))
+        if found == b"REUSED":
+            raise MessageIdReused
+        _check(found, session_id)
+        return None if found is None else Receipt(found, duplicate=True, entry=None)
+
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """See :meth:`SessionStore.append`."""
         calls = list(self._calls(appends))
