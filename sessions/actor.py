@@ -107,7 +107,6 @@ class Actor(Replica):
         """A node that has connections of the session and would rather own it."""
         self.is_scheduled = False
         """The committer's note."""
-        self._store = store
         self._committer = committer
         self._clock = clock
         self._spawn = spawn
@@ -140,7 +139,6 @@ class Actor(Replica):
         self._wrote_at = float("-inf")  # when pieces were last written, by the clock
         self._reading: asyncio.Task[None] | None = None  # catches up with the store
         self._compacting: asyncio.Task[None] | None = None
-        self._compacted = log.floor  # how far the store has forgotten
         self._opening: asyncio.Task[None] | None = None
         self._is_tried = False  # whether that was tried before
 
@@ -336,8 +334,8 @@ class Actor(Replica):
             if bodies := self._runs.ended() or session.promote():
                 return consumed, bodies
             self._is_stirred = False
-            if self.log.floor > self._compacted and self._compacting is None:
-                self._compacting = self._spawn(self._beside(self._compact))
+            if self._has_forgotten and self._compacting is None:
+                self._compacting = self._spawn(self._beside(self._compact_beside))
             if not self._runs:
                 self._rest()
         return consumed, None
@@ -479,7 +477,7 @@ class Actor(Replica):
                 settled = await settle(store, self, self.fence, ring)
                 self.fence, self._ring = settled.fence, None if settled.is_all else settled.rest
                 if settled.log is not None:
-                    self._compacted = settled.log.floor
+                    self._stored_floor = settled.log.floor
                     self._restart(settled.log)
                     for submitted in settled.foreign:
                         self._ingest(settled.rest.take_over(submitted))
@@ -585,17 +583,11 @@ class Actor(Replica):
     async def shrink(self) -> None:
         """Have the store keep the end of the log alone, beside a snapshot: nobody is here any more."""
         self._forget_most()
-        if self.log.floor > self._compacted and self.is_owner:
-            await self._compact()
+        if self._has_forgotten and self.is_owner:
+            await self._compact(self.fence)
 
-    async def _compact(self) -> None:
-        """Let the store forget what this node has forgotten."""
+    async def _compact_beside(self) -> None:
         try:
-            self._compacted = floor = self.log.floor
-            snapshot = self.snapshot()
-            self._kept_elsewhere = len(snapshot.data)
-            await self._store.compact(self.session.id, self.fence, floor, snapshot)
-        except (StoreUnavailable, Fenced):
-            pass  # there is another time, or another owner
+            await self._compact(self.fence)
         finally:
             self._compacting = None
