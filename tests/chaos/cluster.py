@@ -24,6 +24,7 @@ from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.entries import Entry
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import SessionId
+from unbroken.sessions.items import Message
 from unbroken.sessions.response import Ongoing
 from unbroken.sessions.session import Session, SessionLimits
 
@@ -90,11 +91,15 @@ async def _log(store: RedisStore, client: Any, key: bytes) -> Log:
     while page := (await store.read(session, place, 4096)).entries:
         entries += page
         place = Position(incarnation, page[-1].last, page[-1].nonce)
-    items: frozenset[str] = frozenset()
+    standing: list[tuple[str, str, str]] = []
     if opened.snapshot is not None:
-        kept = Session.restore(session, SessionLimits(), opened.snapshot.data)
-        items = frozenset(item.id for item in kept.standing() if not isinstance(item, Ongoing))
-    return Log(session, incarnation, opened.floor, entries, opened.fence.node, items)
+        for item in Session.restore(session, SessionLimits(), opened.snapshot.data).standing():
+            if isinstance(item, Message):
+                standing.append((item.id, item.role, item.text))
+            elif isinstance(item, Ongoing) and item.item_id is not None:
+                standing.append((item.item_id, "assistant", ""))
+    seen = opened.floor if opened.snapshot is None else opened.snapshot.seq
+    return Log(session, incarnation, opened.floor, entries, opened.fence.node, tuple(standing), seen)
 
 
 @asynccontextmanager

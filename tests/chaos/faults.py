@@ -18,7 +18,7 @@ from tests.chaos.overhearing import overheard
 from tests.fakes.proxy import Way
 from tests.fakes.valkey import Server
 
-__all__ = ["FAULTS", "Fault", "World"]
+__all__ = ["FAULTS", "OUTAGES", "Fault", "World"]
 
 _LEASE: Final = 6.0
 
@@ -299,3 +299,15 @@ FAULTS: Final[dict[str, tuple[Fault, int]]] = {
     "store restarts empty": (empty_store, 1),
 }
 """Each fault by its name, with how often it comes, compared to others."""
+
+OUTAGES: Final = (
+    "partition from the store",
+    "store refuses",
+    "store slow",
+    "CLIENT PAUSE",
+    "store restarts with its data",
+    "store loses its tail",
+    "store restarts empty",
+)
+"""Those in which an owner may go on alone. What it said may be lost, and said again by whoever takes
+its session meanwhile: clients are told to start over."""

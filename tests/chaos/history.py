@@ -78,6 +78,17 @@ class History:
         """Yield all frames."""
         return (event.frame for event in self.events if isinstance(event, Received))
 
+    def turns(self) -> dict[str, str]:
+        """Return for each response that was shown what it was asked."""
+        begun = [frame["response"] for frame in self.frames() if frame["type"] == "response.created"]
+        return {response["id"]: (response.get("metadata") or {}).get("turn", "") for response in begun}
+
+    def answers(self) -> Iterator[tuple[str, str]]:
+        """Yield each item of an answer, with the response that it is of."""
+        for frame in self.frames():
+            if frame["type"] == "response.output_item.added":
+                yield frame["item"]["id"], frame["response_id"]
+
     def sent(self) -> Iterator[Frame]:
         """Yield all that was sent, as often as it was."""
         return (event.event for event in self.events if isinstance(event, Sent))

@@ -12,11 +12,12 @@ from typing import Final
 
 from tests.chaos.checker import Violation, check_generations, check_history
 from tests.chaos.cluster import AgentKind, Cluster, cluster_of
-from tests.chaos.faults import FAULTS, World
+from tests.chaos.faults import FAULTS, OUTAGES, World
 from tests.chaos.history import History, Testimony
 from tests.chaos.logs import Log, check_acknowledged, check_log, check_shown
 from tests.chaos.nodes import NodeProcess
 from tests.chaos.speaker import Manner, Speaker
+from tests.chaos.words import key_of
 
 __all__ = ["Plan", "Report", "carry_out", "check_all"]
 
@@ -124,11 +125,13 @@ async def carry_out(plan: Plan, folder: Path) -> Report:
         logs = await cluster.logs()
         report.begun = len(cluster.begun())
         report.violations += check_all(people, logs, left=left, may_lose=world.lost > 0)
+        turns, _ = told_of(people, logs)
+        shown = {response: key_of(turn) for response, turn in turns.items() if turn}
+        may_drop = any(report.faults[name] + report.idle[name] for name in OUTAGES)
+        report.violations += check_generations(cluster.begun(), shown, may_drop=may_drop)
+        report.unseen = len({response for response, _ in cluster.begun()} - shown.keys())
         if report.violations:
             keep(folder, people, logs)
-        if plan.agent == "words":
-            report.violations += check_generations(cluster.begun())
-            report.unseen = _unseen(people, logs, cluster.begun())
     return report
 
 
@@ -195,13 +198,15 @@ async def _end(node: NodeProcess, report: Report) -> None:
 
 
 def check_all(
-    people: Iterable[Testimony], logs: dict[str, Log], *, left: set[str], may_lose: bool
+    people: list[Testimony], logs: dict[str, Log], *, left: set[str], may_lose: bool
 ) -> list[Violation]:
     """Check everything that was seen, and that is left.
 
     *left* are the nodes that were asked to end while the store was there. *may_lose*: it has lost something.
     """
     found: list[Violation] = []
+    turns, answers = told_of(people, logs)
+    asked = {item: turns.get(response, "") for item, response in answers.items()}
     for log in logs.values():
         found += check_log(log)
         if log.owner in left:
@@ -211,7 +216,7 @@ def check_all(
             found.append(Violation("I9", person.name, "a session has ended that nobody has lost"))
         for history in person.histories:
             is_over = any(history is each for each in person.open)
-            found += check_history(history, is_over=is_over)
+            found += check_history(history, is_over=is_over, answers=asked)
             held = logs.get(history.session)
             if not is_over:
                 continue
@@ -221,18 +226,14 @@ def check_all(
     return found
 
 
-def _unseen(people: Iterable[Testimony], logs: dict[str, Log], begun: list[tuple[str, str]]) -> int:
-    """Return how many answers were produced that no client was shown, and no log holds.
-
-    An owner that is cut off from its store goes on for its own clients. What it said is dropped
-    if another node has taken the session meanwhile: that is no promise, but it costs something.
-    """
-    shown = {response_id for log in logs.values() for each in log.turns().values() for response_id in each}
-    for person in people:
-        for history in person.histories:
-            created = (frame for frame in history.frames() if frame["type"] == "response.created")
-            shown |= {frame["response"]["id"] for frame in created}
-    return len({response_id for response_id, _ in begun} - shown)
+def told_of(people: Iterable[Testimony], logs: dict[str, Log]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return for each response that is known what it was asked, and for each answer's item its response."""
+    sources: list[Log | History] = [
+        *logs.values(),
+        *(history for person in people for history in person.histories),
+    ]
+    turns = {response: turn for source in sources for response, turn in source.turns().items()}
+    return turns, {item: response for source in sources for item, response in source.answers()}
 
 
 def keep(folder: Path, people: Iterable[Testimony], logs: dict[str, Log]) -> None:
