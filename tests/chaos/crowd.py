@@ -110,6 +110,7 @@ async def _talk(told: dict[str, Any], lines: asyncio.StreamReader) -> None:
             for each in speakers:
                 each.answered.clear()
                 each.is_over = word == "over"
+                each.may_leave.set()
             if word == "over":
                 await asyncio.gather(*talking)
                 data = pickle.dumps([each.testimony() for each in speakers])

@@ -112,7 +112,8 @@ async def carry_out(plan: Plan, folder: Path) -> Report:
         world = World(cluster.nodes, cluster.valkey, cluster.folder, draw)
         try:
             await _trouble(world, plan, report)
-            await _quiet(speakers, talking, report)
+            await _quiet(speakers, report)
+            await _part(world, speakers, talking, report)
         finally:
             for task in talking:
                 task.cancel()
@@ -171,20 +172,38 @@ async def _trouble(world: World, plan: Plan, report: Report) -> None:
             await asyncio.sleep(world.draw.expovariate(1 / plan.pause))
 
 
-async def _quiet(speakers: list[Speaker], talking: list[asyncio.Task[None]], report: Report) -> None:
+async def _quiet(speakers: list[Speaker], report: Report) -> None:
     """Let what was asked come to its end, and note what doesn't."""
     for speaker in speakers:
         speaker.is_over = True
-    done, late = await asyncio.wait(talking, timeout=report.plan.quiet)
-    for task in done:
-        task.result()
-    for speaker, task in zip(speakers, talking, strict=True):
-        if task in late:
+    resting = [asyncio.create_task(speaker.rests.wait()) for speaker in speakers]
+    await asyncio.wait(resting, timeout=report.plan.quiet)
+    for speaker, task in zip(speakers, resting, strict=True):
+        task.cancel()
+        if not speaker.rests.is_set():
             waited = speaker.waits_for or "its tabs to see the end"
             where = speaker.histories[-1].session
             report.violations.append(
                 Violation("I12", f"{where} {speaker.name}", f"still waits for {waited!r}")
             )
+
+
+async def _part(
+    world: World, speakers: list[Speaker], talking: list[asyncio.Task[None]], report: Report
+) -> None:
+    """Replace all nodes under those who rest: whatever only a node knew, clients are told by the next one."""
+    for node in world.nodes:
+        world.left.add(node.node_id())
+        await _end(node, report)
+        await node.start()
+    for speaker in speakers:
+        speaker.may_leave.set()
+    done, late = await asyncio.wait(talking, timeout=report.plan.quiet)
+    for task in done:
+        task.result()
+    for speaker, task in zip(speakers, talking, strict=True):
+        if task in late and speaker.rests.is_set():
+            report.violations.append(Violation("I12", speaker.name, "can't come back to see the end"))
 
 
 async def _end(node: NodeProcess, report: Report) -> None:

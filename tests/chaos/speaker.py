@@ -32,7 +32,10 @@ class Manner:
 
 @dataclass(eq=False)
 class Speaker:
-    """Use :meth:`speak` as a task; set :attr:`is_over` to have it end after what it has asked."""
+    """Use :meth:`speak` as a task.
+
+    Set :attr:`is_over` to have it ask nothing more, and :attr:`may_leave` to have it end then.
+    """
 
     name: str
     place: Place
@@ -48,6 +51,10 @@ class Speaker:
     refusals: list[str] = field(default_factory=list)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a turn has ended. For who waits to clear."""
+    rests: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is over, and all tabs have seen everything. They stay."""
+    may_leave: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set it to have the tabs leave, once they are connected and have seen everything."""
     waits_for: str | None = None
     """The turn that has not ended yet."""
 
@@ -57,8 +64,11 @@ class Speaker:
 
     async def speak(self) -> None:
         """Talk, in as many sessions as it takes, until it is over and all tabs have seen everything."""
-        while not self.is_over:
-            await self._session()
+        try:
+            while not self.is_over:
+                await self._session()
+        finally:
+            self.rests.set()
 
     async def _session(self) -> None:
         tabs = [self._tab("a", None)]
@@ -70,9 +80,11 @@ class Speaker:
                     tabs.append(self._tab("b", tabs[0].resume))
                     tasks.append(asyncio.create_task(tabs[1].live()))
             if not tabs[0].is_gone:
+                await asyncio.gather(*map(_settled, tabs))
+                self.rests.set()
+                await self.may_leave.wait()
+                await asyncio.gather(*map(_settled, tabs))
                 self.open = [tab.history for tab in tabs if not tab.is_gone]
-                for tab in tabs:
-                    await _settled(tab)
         finally:
             for task in tasks:
                 task.cancel()
@@ -182,7 +194,7 @@ class _Watch:
 
 
 async def _settled(tab: Tab) -> None:
-    """Wait until a tab has seen the end of every response that it has seen begin."""
+    """Wait until a tab is connected, and has seen the end of every response that it has seen begin."""
 
     def is_settled() -> bool:
         last = tab.history.segments()[-1:]
@@ -197,4 +209,4 @@ async def _settled(tab: Tab) -> None:
         return not running
 
     async with tab.changed:
-        await tab.changed.wait_for(lambda: tab.is_gone or is_settled())
+        await tab.changed.wait_for(lambda: tab.is_gone or (tab.is_connected and is_settled()))
