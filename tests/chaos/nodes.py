@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.fakes.proxy import Proxy
+from tests.fakes.surroundings import free_port
 from tests.fakes.tied import tied
-from tests.fakes.valkey import free_port
 
 __all__ = ["NodeProcess"]
 

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from unbroken.server.agents.base import AgentOutput, TurnInput
 
-__all__ = ["JOURNAL", "answer", "answer_to", "digest", "digest_of", "key_of", "prompt", "words_of"]
+__all__ = [
+    "JOURNAL",
+    "answer",
+    "answer_to",
+    "digest",
+    "digest_of",
+    "key_of",
+    "pause_of",
+    "prompt",
+    "words_of",
+]
 
 JOURNAL: Final = "CHAOS_JOURNAL"
 """Environment variable that names the file in which each answer that is begun gets a line."""
