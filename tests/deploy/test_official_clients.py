@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from tests.chaos.upstream import KeepingUpstream
-from tests.chaos.words import answer_to, prompt
+from tests.chaos.words import answer_to, digest, prompt
 from tests.conformance.node import node
 from tests.conformance.served import Seen
 from tests.deploy.balanced import PATIENCE, Balanced, Nodes
@@ -29,7 +29,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.asyncio(lo
 
 FIRST = prompt("first", 100, 0.02)
 SECOND = prompt("second", 3, 0.0)
-ANSWERS = [("completed", answer_to(FIRST)), ("completed", answer_to(SECOND))]
+ANSWER = answer_to(FIRST, digest([("user", FIRST)]))
+BEFORE = digest([("user", FIRST), ("assistant", ANSWER), ("user", SECOND)])
+"""What the second answer has to know of what was said."""
+ANSWERS = [("completed", ANSWER), ("completed", answer_to(SECOND, BEFORE))]
 GOINGS = {"killed": 1006, "drained": 1012}
 """How a node goes, and the close code by which its clients learn of it."""
 
