@@ -48,10 +48,8 @@ class Drain:
     def state(self) -> DrainState:
         """How far it is. Drained: nothing is left here, and nothing new is taken."""
         node = self._node
-        # What is being given up is nowhere for a moment, and comes back if the store can't be reached.
-        is_over = node.is_settled and (self._task is None or self._task.done())
         status: Literal["serving", "draining", "drained"] = (
-            "serving" if not node.is_draining else "drained" if is_over else "draining"
+            "serving" if not node.is_draining else "drained" if node.is_settled else "draining"
         )
         return DrainState(status, node.hub.connections, node.hub.running, len(node.hub))
 

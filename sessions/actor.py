@@ -31,6 +31,7 @@ from unbroken.sessions.entries import (
     Entry,
     Refused,
     ResponseDone,
+    ResponseMerged,
     ResponseQueued,
     ResponseStarted,
     SessionOpened,
@@ -46,11 +47,13 @@ from unbroken.sessions.errors import (
     SessionGone,
     StoreError,
     StoreUnavailable,
+    UnknownFormat,
+    Unseen,
 )
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.ids import NodeId, PrincipalId
 from unbroken.sessions.outage import Outage, Retry
-from unbroken.sessions.rejoining import begin_anew, give_back
+from unbroken.sessions.rejoining import settle
 from unbroken.sessions.replica import ActorLimits, Replica
 from unbroken.sessions.responder import Responder
 from unbroken.sessions.ring import Ring
@@ -61,6 +64,8 @@ from unbroken.sessions.session import Session
 __all__ = ["Actor"]
 
 _READ_LIMIT: Final = 4096
+
+_COUNTED: Final = frozenset({ResponseQueued, ResponseMerged, ResponseStarted, ResponseDone, Refused})
 
 
 class Actor(Replica):
@@ -254,7 +259,7 @@ class Actor(Replica):
         log = structlog.get_logger()
         if not self.is_owner and isinstance(exc, SessionGone | LostTail):
             self._abandon(CursorLost())  # what is here is no part of the log: connections start over
-        elif isinstance(exc, StoreError):
+        elif isinstance(exc, StoreError | UnknownFormat):
             log.error("session lost", session_id=self.session.id, reason=type(exc).__name__)
             self._abandon(exc)
         else:  # the boundary: a bug in one session must not reach another
@@ -364,6 +369,8 @@ class Actor(Replica):
             self.demote()
         elif isinstance(error, StoreUnavailable):
             self._try_later()  # it may have been written: that is read first
+        elif isinstance(error, Unseen):
+            self._is_behind = True  # it has been
         elif isinstance(error, LostTail | SessionGone) and self._store.is_shared:
             self._go_on_alone()
         else:
@@ -469,16 +476,13 @@ class Actor(Replica):
                 await store.create(session_id, self.fence.node, self.fence.incarnation)
                 self._is_created = True
             while (ring := self._ring) is not None:
-                rest = await give_back(store, self, self.fence, ring)
-                if rest is None:
-                    self.fence, log, rest, foreign = await begin_anew(store, self, self.fence, ring)
-                    self._ring = rest
-                    self._compacted = log.floor
-                    self._restart(log)
-                    for submitted in foreign:
-                        self._ingest(rest.take_over(submitted))
-                else:
-                    self._ring = rest if rest.entries else None
+                settled = await settle(store, self, self.fence, ring)
+                self.fence, self._ring = settled.fence, None if settled.is_all else settled.rest
+                if settled.log is not None:
+                    self._compacted = settled.log.floor
+                    self._restart(settled.log)
+                    for submitted in settled.foreign:
+                        self._ingest(settled.rest.take_over(submitted))
             self._is_behind = True  # others may have written since
             structlog.get_logger().info("session durable again", session_id=session_id)
             self._note_durable(True)
@@ -566,18 +570,17 @@ class Actor(Replica):
 
     def _observe(self, body: Body) -> None:
         """See to what an entry means beside the session's state."""
+        if type(body) is ResponseDone:
+            self.log.pack(body.response_id, body.output)
+        if type(body) in _COUNTED:
+            self._account()  # the node counts responses, and requests that nobody has answered
         if type(body) is Refused and self.is_owner:
             self._on_refusal(body.code)
-        elif type(body) is ResponseStarted or type(body) is ResponseQueued:
-            self._account()
         elif type(body) is ToolStarted:
             self._runs.note_started(body.response_id, body.item_id)
-        elif type(body) is ResponseDone:
-            self.log.pack(body.response_id, body.output)
-            self._account()  # the node counts those that run
-            if self.is_owner:  # else its owner tells
-                self._on_response(body)
-                log_end(self.session.id, body)
+        elif type(body) is ResponseDone and self.is_owner:  # else its owner tells
+            self._on_response(body)
+            log_end(self.session.id, body)
 
     async def shrink(self) -> None:
         """Have the store keep the end of the log alone, beside a snapshot: nobody is here any more."""

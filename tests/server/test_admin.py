@@ -18,10 +18,11 @@ from starlette.types import Message
 from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 
+from tests.fakes.surroundings import free_port
 from tests.server.conftest import Serve
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.serving import Served, eventually
-from tests.server.test_process import HANG, free_port, real_server
+from tests.server.test_process import HANG, real_server
 from tests.sessions.conversation import limits_of, settle
 from tests.sessions.town import distant, open_town
 from unbroken.server import drain_command

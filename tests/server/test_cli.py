@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from tests.fakes.surroundings import neutral_environment
 from unbroken import __version__
 from unbroken.server import cli, logs, process
 from unbroken.server.config import Settings, StartupError
@@ -25,9 +26,8 @@ REPOSITORY = Path(__file__).parents[2]
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No settings but a test's own, and logging left alone."""
     monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith(("UNBROKEN_", "OPENAI_")):
-            monkeypatch.delenv(name)
+    for name in os.environ.keys() - neutral_environment().keys():
+        monkeypatch.delenv(name)
     monkeypatch.setattr(logs, "configure_logs", lambda _: None)
 
 

@@ -21,7 +21,8 @@ import pytest
 from pydantic import SecretStr
 from websockets.sync.client import ClientConnection, connect
 
-from tests.fakes.valkey import Server, free_port
+from tests.fakes.surroundings import free_port, neutral_environment
+from tests.fakes.valkey import Server
 from tests.server.test_process import HANG, REPOSITORY, ServerProcess, asked, until
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.drain_command import ask_to_drain
@@ -111,9 +112,6 @@ def valkey(tmp_path: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def workers(directory: Path, url: str, **environment: str) -> Iterator[Workers]:
     """``unbroken serve --workers 2``."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("UNBROKEN_", "OPENAI_"))
-    }
     settings = {
         "UNBROKEN_REDIS_URL": url,
         "UNBROKEN_SECRET": SECRET,
@@ -125,7 +123,7 @@ def workers(directory: Path, url: str, **environment: str) -> Iterator[Workers]:
     with subprocess.Popen(
         [sys.executable, "-m", "unbroken", "serve", "--workers", "2", "--port", "0"],
         cwd=directory,
-        env={**kept, "PYTHONPATH": str(REPOSITORY), **settings},
+        env={**neutral_environment(), "PYTHONPATH": str(REPOSITORY), **settings},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

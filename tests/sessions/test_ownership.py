@@ -4,9 +4,8 @@ from typing import Final
 
 import pytest
 
-from tests.sessions.conversation import Client, World, limits_of, settle
-from tests.sessions.town import Town, open_town
-from unbroken.sessions.actor import Actor
+from tests.sessions.conversation import Client, limits_of, settle
+from tests.sessions.town import actor_on, asked, go, move, open_town, tab_on
 from unbroken.sessions.backends.base import Opened
 from unbroken.sessions.errors import SessionNotFound, StoreUnavailable
 from unbroken.sessions.ids import NodeId, SessionId
@@ -17,45 +16,6 @@ from unbroken.sessions.run import RunLimits
 SEEDS: Final = (None, 1, 2, 3)
 
 pytestmark = pytest.mark.parametrize("seed", SEEDS)
-
-
-def actor_on(world: World, client: Client) -> Actor:
-    actor = world.node.hub.get(SessionId(client.session_id or ""))
-    assert actor is not None
-    return actor
-
-
-async def move(client: Client, world: World) -> None:
-    """Lose the connection, and come back to another node."""
-    client.disconnect()
-    await go(client, world)
-
-
-async def go(client: Client, world: World) -> None:
-    client.world = world
-    await client.resume()
-    await settle()
-    client.read()
-
-
-async def tab_on(world: World, client: Client) -> Client:
-    """Open another tab on a session."""
-    tab = Client(world, client.session_id)
-    await tab.connect()
-    await settle()
-    tab.read()
-    return tab
-
-
-async def asked(town: Town) -> tuple[World, World, Client]:
-    """Return two nodes, and a client of the first whose answer has begun."""
-    one, two = town.worlds[:2]
-    client = await one.client()
-    await client.ask()
-    one.responder.last.say("a", "b")
-    await settle()
-    client.read()
-    return one, two, client
 
 
 def code_of(client: Client) -> str:
