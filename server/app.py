@@ -159,7 +159,7 @@ class App:
         self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, self._rated(pages, clock))
         self.drain = Drain(self.node, settings.drain_timeout)
         key = settings.admin_key
-        admin = admin_routes(self.drain, None if key is None else key.get_secret_value())
+        admin = admin_routes(self.drain, None if key is None else key.get_secret_value(), clock)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
 
     def _rated(self, pages: ASGIApp, clock: Clock) -> ASGIApp:
@@ -343,6 +343,7 @@ class App:
 
     async def drained(self, timeout: float) -> None:
         """Return when the running work has ended, or has been ended after *timeout* seconds."""
+        await self.drain.stop()  # this deadline is the one that counts
         await self.node.drained(timeout)
 
     def describe(self) -> str:

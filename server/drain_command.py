@@ -80,6 +80,13 @@ def _described(state: dict[str, Any]) -> str:
     return f"{state['status']}: {', '.join(counts)}"
 
 
+class _Unmoved(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: it would take the key along."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Return no request."""
+
+
 class _Node:
     """A node's ``/admin/drain``."""
 
@@ -88,8 +95,8 @@ class _Node:
             raise DrainFailed(f"{url} is no address. Give --url as in http://127.0.0.1:8001.")
         self._url = url.rstrip("/") + "/admin/drain"
         self._headers = {"Authorization": f"Bearer {key}"}
-        # No proxy: the key is for the node alone.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        # No proxy, and nowhere that is answered: the key is for the node alone.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Unmoved)
 
     def ask(self, method: str) -> dict[str, Any]:
         """Return the node's state, as it answers.

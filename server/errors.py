@@ -44,8 +44,6 @@ CLOSE_REASONS: Final[dict[CloseCode, str]] = {
 
 ERROR_MEANINGS: Final[dict[str, str]] = {
     # The connection can't be had.
-    "invalid_admin_key": "No admin key, or not the one that is set.",
-    "server_stopping": "The process has been told to end.",
     "invalid_api_key": "No key, or not a valid one.",
     "api_key_in_browser": "An API key was offered as a subprotocol; only short-lived keys may be.",
     "host_not_allowed": "The server has no keys, and was addressed by another name than this machine's own.",
@@ -101,6 +99,9 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "method_not_allowed": "The path takes other methods; `Allow` names them.",
     "invalid_upload": "The body of the request isn't a form with one file.",
     "upload_stalled": "The upload came too slowly.",
+    # What an operator asks for.
+    "invalid_admin_key": "No admin key, or not the one that is set.",
+    "server_stopping": "The process has been told to end.",
     # A response failed: `response.done` has status `failed` and one of these.
     "agent_error": "The agent failed.",
     "agent_crashed": "The agent failed unexpectedly.",

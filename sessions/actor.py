@@ -46,11 +46,12 @@ from unbroken.sessions.errors import (
     SessionGone,
     StoreError,
     StoreUnavailable,
+    Unseen,
 )
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.ids import NodeId, PrincipalId
 from unbroken.sessions.outage import Outage, Retry
-from unbroken.sessions.rejoining import begin_anew, give_back
+from unbroken.sessions.rejoining import settle
 from unbroken.sessions.replica import ActorLimits, Replica
 from unbroken.sessions.responder import Responder
 from unbroken.sessions.ring import Ring
@@ -364,6 +365,8 @@ class Actor(Replica):
             self.demote()
         elif isinstance(error, StoreUnavailable):
             self._try_later()  # it may have been written: that is read first
+        elif isinstance(error, Unseen):
+            self._is_behind = True  # it has been
         elif isinstance(error, LostTail | SessionGone) and self._store.is_shared:
             self._go_on_alone()
         else:
@@ -469,16 +472,13 @@ class Actor(Replica):
                 await store.create(session_id, self.fence.node, self.fence.incarnation)
                 self._is_created = True
             while (ring := self._ring) is not None:
-                rest = await give_back(store, self, self.fence, ring)
-                if rest is None:
-                    self.fence, log, rest, foreign = await begin_anew(store, self, self.fence, ring)
-                    self._ring = rest
-                    self._compacted = log.floor
-                    self._restart(log)
-                    for submitted in foreign:
-                        self._ingest(rest.take_over(submitted))
-                else:
-                    self._ring = rest if rest.entries else None
+                settled = await settle(store, self, self.fence, ring)
+                self.fence, self._ring = settled.fence, None if settled.is_all else settled.rest
+                if settled.log is not None:
+                    self._compacted = settled.log.floor
+                    self._restart(settled.log)
+                    for submitted in settled.foreign:
+                        self._ingest(settled.rest.take_over(submitted))
             self._is_behind = True  # others may have written since
             structlog.get_logger().info("session durable again", session_id=session_id)
             self._note_durable(True)

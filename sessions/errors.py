@@ -16,6 +16,7 @@
     |   +-- Fenced              another owner has taken the session
     |   +-- SessionGone         the store holds no such session any more
     |   +-- LostTail            the store forgot entries it had confirmed
+    |   +-- Unseen              the store holds outputs of this owner's that it hasn't seen
     |   +-- StoreUnavailable    the store can't be reached, or can't hold more: it may have been written
     +-- ResponderError          the responder failed in a way it can name
     +-- IllegalTransition       a turn was told something it can't accept: a bug of ours
@@ -45,6 +46,7 @@ __all__ = [
     "StoreUnavailable",
     "TooManyConnections",
     "UnknownFormat",
+    "Unseen",
 ]
 
 
@@ -133,6 +135,13 @@ class CursorLost(SessionError):
 
 class StoreError(SessionError):
     """The store could not do what was asked. Nothing was written, unless a subclass says otherwise."""
+
+
+class Unseen(StoreError):
+    """The log holds outputs that its owner hasn't seen: a write of its own, whose answer was lost.
+
+    It may have been on its way for long, and come only when it was taken for lost. Read, then write.
+    """
 
 
 class Fenced(StoreError):

@@ -151,7 +151,7 @@ class Attachment:
     def _is_dismissed(self) -> bool:
         """Whether it is this connection's turn to go to another node: all at once would be a storm there."""
         node = self._node
-        if self._leaves_at is None:
+        if self._leaves_at is None or self._leaves_at < node.draining_since:  # of a drain taken back
             wait = node.departure()
             self._leaves_at = node.now() + wait
             if wait:
@@ -241,7 +241,7 @@ class Node:
         """Whether the node takes no new sessions, connections or responses any more."""
         self.is_handing_over = False
         """Whether its connections, and its sessions, are to go on on other nodes."""
-        self._departures = 0.0  # seconds over which they leave
+        self.draining_since = self._departures = 0.0  # a time by its clock; seconds over which they leave
         self._draw = random.Random().random  # noqa: S311 - it only spreads them
         self.takes_sessions = True
         """Whether new sessions are begun. For whoever watches the load: sessions that exist go on."""
@@ -533,8 +533,8 @@ class Node:
         Where other nodes are there to go to, they end soon, one after another, also while a response runs:
         it is followed from there. Otherwise as soon as their sessions have nothing left to say.
         """
-        self.is_draining = True
-        self._ownership.is_leaving = True
+        self.draining_since = self.now()
+        self.is_draining = self._ownership.is_leaving = True
         self.is_handing_over = self._store.is_shared and self._cluster.has_others
         self._departures = min(_DEPARTURE_WINDOW, self.hub.connections / _DEPARTURE_RATE)
         self._withdraw()
@@ -544,7 +544,7 @@ class Node:
     def end_drain(self) -> None:
         """Take new work again. Connections that have left, and responses that were interrupted, stay so."""
         self.is_draining = self.is_handing_over = False
-        self._ownership.is_leaving = False
+        self._ownership.stay()
         self._withdraw()
 
     def _withdraw(self) -> None:
@@ -560,7 +560,7 @@ class Node:
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._settled()
+                await self.settled()
                 return
         for actor in self.hub:
             if not actor.session.is_running:
@@ -571,10 +571,16 @@ class Node:
                 actor.interrupt()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.limits.actor.run.stop_timeout + _TELLING_TIMEOUT):
-                await self._settled()
+                await self.settled()
 
-    async def _settled(self) -> None:
-        while self.hub.is_busy or self.hub.connections or (self._store.is_shared and len(self.hub)):
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing runs, nobody is connected, and what other nodes can have is theirs."""
+        return not (self.hub.is_busy or self.hub.connections or (self._store.is_shared and len(self.hub)))
+
+    async def settled(self) -> None:
+        """Wait for that while the node drains. One task at a time may."""
+        while not self.is_settled:
             self._changed.clear()
             for actor in self.hub:
                 actor.feed.publish()

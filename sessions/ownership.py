@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -55,6 +56,9 @@ _ADOPTED_AT_ONCE: Final = 256
 
 _ADOPTING: Final = 16
 """Of those, how many are loaded at a time."""
+
+_PASSED_OVER: Final = 64
+"""Dead nodes that one which drains remembers, for the case that it stays after all."""
 
 _ADOPTION_DELAY: Final = 0.5
 """Seconds that those who follow a dead node's sessions have to take them, before whoever comes first does."""
@@ -111,6 +115,7 @@ class Ownership:
         self._draw = random.Random().random  # noqa: S311 - it only spreads what nodes do
         self.is_leaving = False
         """Whether this node gives its sessions up, and takes none."""
+        self._passed_over: deque[NodeId] = deque(maxlen=_PASSED_OVER)  # that died while it did so
 
     # Sessions come.
 
@@ -266,17 +271,16 @@ class Ownership:
         async with self._moving(session_id):
             if not actor.is_idle or self._hub.get(session_id) is not actor:
                 return
-            self._hub.remove(actor)
             if not actor.is_opened:
-                return
-            try:
-                await self._give_up(actor)
-            except Fenced:
-                pass
-            except StoreUnavailable:
-                if self.is_leaving:
-                    self._hub.add(actor)
-                    raise
+                self._hub.remove(actor)
+            elif self.is_leaving:  # nobody else comes here
+                with suppress(Fenced):
+                    await self._give_up(actor)
+                self._hub.remove(actor)
+            else:
+                self._hub.remove(actor)  # whoever connects in this moment loads it anew
+                with suppress(Fenced, StoreUnavailable):
+                    await self._give_up(actor)
 
     async def _give_up(self, actor: Actor) -> None:
         session_id = actor.session.id
@@ -341,9 +345,20 @@ class Ownership:
         for actor in self._hub:
             if not actor.is_owner and actor.fence.node == node:
                 self.on_owner(actor)
-        if not self.is_leaving:
-            delay = _ADOPTION_DELAY * (1 + self._draw())
-            self._clock.call_later(delay, lambda: self._begin_adoption(node))
+        if self.is_leaving:
+            self._passed_over.append(node)
+        else:
+            self._adopt_soon(node)
+
+    def _adopt_soon(self, node: NodeId) -> None:
+        delay = _ADOPTION_DELAY * (1 + self._draw())
+        self._clock.call_later(delay, lambda: self._begin_adoption(node))
+
+    def stay(self) -> None:
+        """Take sessions again, also those of nodes that died meanwhile: nobody tells of them twice."""
+        self.is_leaving = False
+        while self._passed_over:
+            self._adopt_soon(self._passed_over.popleft())
 
     def on_gap(self) -> None:
         """See :meth:`Neighbour.on_gap`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.fakes.surroundings import free_port, neutral_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -153,19 +154,12 @@ def test_it_tells_its_version_from_anywhere(installed: Path) -> None:
     assert version in run(installed / "python", "-m", "unbroken", "--version", cwd=Path("/"))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def address(installed: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     port = free_port()
     command = (installed / "unbroken", "serve", "--agent", "scripted", "--host", "127.0.0.1")
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "UNBROKEN_"))
+        name: value for name, value in neutral_environment().items() if not name.startswith("PYTHON")
     }
     server = subprocess.Popen(
         (*command, "--port", str(port), "--admin-port", "0"),

@@ -8,7 +8,7 @@ on its beginning, and on what one peer can make the event loop do at a time: wha
 a read brings is taken portion by portion, with a turn of the loop in between,
 and no more is read before it has been taken and the peer's rates allow it. It
 relies on attributes of uvicorn that it doesn't document;
-``tests/server/test_protocol.py`` fails when one of them goes.
+``tests/server/transports/test_protocol.py`` fails when one of them goes.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ Fencing
     Outputs are accepted from the current owner only: token and node must both
     match. A token alone would not do, since a store that failed over and lost
     its tail may issue the same number twice.
+    And it must have seen all outputs that there are: a write that was taken for lost, and comes
+    late, comes before the one that repeats it, and not twice.
 Idempotence
     An input whose key was seen within the last ``dedupe_window`` inputs of the
     session is not written again.
@@ -201,7 +203,7 @@ class SessionStore(Protocol):
         """Write outputs, for several sessions in one call.
 
         Returns, for each session in the order given, the entries written, or
-        why none was: Fenced, SessionGone, LostTail or, of a store that can't
+        why none was: Fenced, SessionGone, LostTail, Unseen or, of a store that can't
         hold more or can't be reached, StoreUnavailable. All entries of one session's
         batch share a nonce and are contiguous.
         """
@@ -220,6 +222,8 @@ class SessionStore(Protocol):
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """Save *snapshot* and forget the entries up to *floor*, which must not be above ``snapshot.seq``.
+
+        One that comes late, when a newer snapshot is there, does nothing.
 
         Raises:
             Fenced: *fence* is void.

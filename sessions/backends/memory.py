@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from unbroken.sessions.account import KEY_COST
 from unbroken.sessions.backends.base import NOBODY, Append, Fence, Opened, Page, Receipt, Snapshot
 from unbroken.sessions.entries import Body, Deltas, Entry, InputKey, ResponseDone, Submitted, numbered
-from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError
+from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError, Unseen
 from unbroken.sessions.event_log import EventLog, Position, Slice, Verdict
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
@@ -28,6 +28,7 @@ class _Stored:
     token: int = 1
     consumed: int = 0
     last_input: int = 0
+    last_output: int = 0
     is_busy: bool = False
     followers: set[NodeId] = field(default_factory=set)
     snapshot: Snapshot | None = None
@@ -173,10 +174,14 @@ class MemoryStore:
                 return LostTail(append.session_id)
         elif append.nonce != log.head_nonce:
             return LostTail(append.session_id)
+        if stored.last_output > append.seen:
+            return Unseen(append.session_id)
         if append.consumed > stored.consumed:
             stored.consumed = append.consumed
         stored.is_busy = append.is_busy
         entries = self._write(stored, append.bodies)
+        if entries:
+            stored.last_output = log.head
         if stored.followers:
             self._announce(append.session_id, stored)
         return entries
@@ -202,6 +207,8 @@ class MemoryStore:
         stored = self._find(session_id, fence.incarnation)
         if not stored.admits(fence):
             raise Fenced(session_id)
+        if stored.snapshot is not None and stored.snapshot.seq > snapshot.seq:
+            return
         stored.snapshot = snapshot
         stored.log.forget(min(floor, snapshot.seq))
 
@@ -222,6 +229,7 @@ class MemoryStore:
         elif not stored.admits(fence):
             raise Fenced(session_id)
         stored.log = EventLog(incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)
+        stored.last_output = snapshot.seq
         if not keeps_keys:
             stored.keys.clear()
             stored.keys_bytes = 0
@@ -253,6 +261,8 @@ class MemoryStore:
                 stored.last_input = entry.seq
                 if body.key is not None:
                     self._remember(stored, body.key, entry.seq)
+            else:
+                stored.last_output = entry.last
         stored.consumed = max(stored.consumed, consumed)
         self._announce(session_id, stored)
 

@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 from tests.bench.bare import FRAMES_VARIABLE
 from tests.bench.machine import Cores, cpu_seconds, resident_bytes
+from tests.fakes.surroundings import free_port, neutral_environment
 
 __all__ = ["Kind", "Launcher", "Server"]
 
@@ -108,15 +109,10 @@ class Launcher:
 
         *name* is its log's, where it is one of several.
         """
-        port = _free_port()
+        port = free_port()
         log = self.logs / f"bench-{name or kind}.log"
         # Nothing but the defaults: no settings from around, no files of the working directory.
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("UNBROKEN_", "OPENAI_", "UVICORN_"))
-        }
-        environment |= {
+        environment = neutral_environment() | {
             "PYTHONPATH": str(_ROOT),
             **({} if "UNBROKEN_AGENT" in settings else _AGENT),
             FRAMES_VARIABLE: str(self.frames.resolve()),
@@ -159,10 +155,3 @@ def _uvicorn(factory: str, port: int) -> list[str]:
         *("--ws", "websockets-sansio", "--loop", "uvloop", "--http", "httptools"),
         *("--ws-per-message-deflate", "false", "--no-access-log", "--log-level", "warning"),
     ]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from tests.sessions.conversation import Client, World, settle
-from tests.sessions.town import Town, open_town
+from tests.sessions.town import Town, open_town, tab_on
 from unbroken.sessions.backends.base import Page
 from unbroken.sessions.entries import Deltas, ResponseDone
 from unbroken.sessions.event_log import Position
@@ -37,15 +37,6 @@ async def come(client: Client, world: World) -> None:
     """Have *client* come to *world*, from where it was; its old connection is gone."""
     client.world = world
     await client.resume()
-
-
-async def other_tab(world: World, client: Client) -> Client:
-    """Open another tab of the session, on *world*."""
-    tab = Client(world, client.session_id)
-    await tab.connect()
-    await settle()
-    tab.read()
-    return tab
 
 
 async def while_answering(world: World, work: Any) -> list[str]:
@@ -90,7 +81,7 @@ async def test_librechat_13117_a_follower_sees_the_next_answer_too(seed: int | N
     """
     async with open_town(seed=seed) as town:
         one, two, client = await ask(town, *[f"w{number} " for number in range(945)])
-        tab = await other_tab(two, client)
+        tab = await tab_on(two, client)
         one.responder.last.end()
         await see(client, tab)
         seen = len(tab.frames)
@@ -225,7 +216,7 @@ async def test_openwebui_15162_a_question_that_comes_to_another_node(seed: int |
         one, two, client = await ask(town, "a")
         one.responder.last.end()
         await see(client)
-        tab = await other_tab(two, client)
+        tab = await tab_on(two, client)
         await tab.ask("from elsewhere")
         await settle()
         (open_turn,) = one.responder.open + two.responder.open
@@ -244,7 +235,7 @@ async def test_openwebui_27104_stop_works_where_news_do_not(seed: int | None) ->
     """
     async with open_town(seed=seed) as town:
         one, two, client = await ask(town, "a ")
-        tab = await other_tab(two, client)
+        tab = await tab_on(two, client)
         town.is_silent = True
         await tab.send({"type": "response.cancel"})
         await settle()

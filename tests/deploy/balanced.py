@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -18,7 +17,8 @@ from typing import Any
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from tests.fakes.valkey import Server, free_port
+from tests.fakes.surroundings import free_port, neutral_environment
+from tests.fakes.valkey import Server
 
 __all__ = ["Nodes", "Talk", "open_nodes", "start", "wait_for_port"]
 
@@ -28,13 +28,10 @@ PATIENCE = 30.0
 
 def start(command: list[str], log: Path, **settings: str) -> subprocess.Popen[bytes]:
     """Start a program with nothing from around but *settings*."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("UNBROKEN_", "OPENAI_"))
-    }
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
-            env={**kept, "PYTHONPATH": str(ROOT), **settings},
+            env={**neutral_environment(), "PYTHONPATH": str(ROOT), **settings},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

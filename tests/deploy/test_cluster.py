@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from tests.deploy.balanced import Talk
-from tests.fakes.valkey import free_port
+from tests.fakes.surroundings import free_port
 
 pytestmark = pytest.mark.slow
 

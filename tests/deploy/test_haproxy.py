@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.deploy.balanced import ROOT, Nodes, Talk, open_nodes, start, wait_for_port
-from tests.fakes.valkey import free_port
+from tests.fakes.surroundings import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

@@ -27,7 +27,7 @@ __all__ = ["DistantStore"]
 class DistantStore:
     """Wraps a store. Before and after each call, other tasks get to run, a random number of times.
 
-    Fault verbs: :meth:`fail_next_append`, :attr:`is_out`, :attr:`loses_answers`.
+    Fault verbs: :meth:`fail_next_append`, :attr:`is_out`, :attr:`loses_answers`, :attr:`is_late`.
     """
 
     def __init__(self, inner: SessionStore, seed: int = 0) -> None:
@@ -36,6 +36,9 @@ class DistantStore:
         self._failure: StoreError | None = None
         self.is_out = False
         """Whether nothing reaches it."""
+        self.is_late = False
+        """Whether writes are on their way for so long that nobody believes that they still come."""
+        self._late: list[Sequence[Append]] = []
         self.loses_answers = False
         """Whether what is asked for is done, and nobody hears of it."""
 
@@ -106,9 +109,17 @@ class DistantStore:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             return [failure for _ in appends]
+        if self.is_late:
+            self._late.append(appends)
+            raise StoreUnavailable
         results = await self.inner.append(appends)
         await self._return()
         return results
+
+    async def deliver(self) -> list[Sequence[Entry] | StoreError]:
+        """Let what was late come, and return what became of it: nobody else hears of that."""
+        late, self._late = self._late, []
+        return [result for appends in late for result in await self.inner.append(appends)]
 
     async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
         await self._travel()

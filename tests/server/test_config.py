@@ -182,6 +182,8 @@ def test_a_name_like_no_other_is_told_where_to_look(tmp_path: Path) -> None:
         ({"UNBROKEN_REDIS_URL": "redis://:hunter2@host"}, "Set UNBROKEN_SECRET, the same on all"),
         ({"UNBROKEN_API_KEYS": "alice:hunter2"}, "entry 1 should be name:sha256"),
         ({"UNBROKEN_SECRET": "hunter2"}, "should have at least 32 characters"),
+        ({"UNBROKEN_ADMIN_KEY": "hunter2"}, "should have at least 32 characters, of ASCII"),
+        ({"UNBROKEN_ADMIN_KEY": 5 * "hunter2 "}, "without spaces"),
         ({"UNBROKEN_HOST": "192.168.0.1"}, "unbroken new-key NAME"),
         ({"UNBROKEN_PORT": "8001"}, "another port, or 0 for none"),
         ({"UNBROKEN_LOG_RETAIN_BYTES": "2MiB"}, "is above UNBROKEN_LOG_MAX_BYTES"),

@@ -13,7 +13,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from tests.server.own_class import NEEDS_OWN_CLASS
 from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import eventually, serving
-from tests.server.test_protocol import CLOSE_FRAME, UPGRADE, WebSocketApplication, deaf_peer
+from tests.server.transports.quick import CLOSE_FRAME, UPGRADE, WebSocketApplication, deaf_peer
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.config import Settings
 from unbroken.server.process import Server, bind

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import http.client
 import json
-import os
 import re
 import signal
 import socket
@@ -20,6 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from tests.fakes.surroundings import free_port, neutral_environment
 from unbroken.server import process
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.process import bind, tune_gc
@@ -86,13 +86,15 @@ def server(*faults: str, **settings: object) -> Iterator[ServerProcess]:
 @contextlib.contextmanager
 def real_server(directory: Path, **environment: str) -> Iterator[ServerProcess]:
     """``unbroken serve`` itself, in *directory*."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("UNBROKEN_", "OPENAI_"))
-    }
     with subprocess.Popen(
         [sys.executable, "-m", "unbroken", "serve", "--port", "0"],
         cwd=directory,
-        env={**kept, "PYTHONPATH": str(REPOSITORY), "UNBROKEN_ADMIN_PORT": "0", **environment},
+        env={
+            **neutral_environment(),
+            "PYTHONPATH": str(REPOSITORY),
+            "UNBROKEN_ADMIN_PORT": "0",
+            **environment,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -132,11 +134,6 @@ def assert_told_and_sent_away(client: ClientConnection) -> None:
         client.recv(timeout=20)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1012
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def test_one_line_says_where_it_listens() -> None:

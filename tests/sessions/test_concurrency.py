@@ -1,4 +1,4 @@
-"""Requests that are merged while a response runs. The other policies are in ``test_session``."""
+"""Requests that are merged while a response runs. The other policies are in ``test_session_responses``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from tests.sessions.test_session import CANCELLED, Driven, Told, ask, kinds, say, steps
+from tests.sessions.told import CANCELLED, Driven, Told, ask, kinds, say, steps
 from unbroken.sessions.entries import (
     Body,
     CancelResponse,

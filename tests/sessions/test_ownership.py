@@ -4,9 +4,8 @@ from typing import Final
 
 import pytest
 
-from tests.sessions.conversation import Client, World, limits_of, settle
-from tests.sessions.town import Town, open_town
-from unbroken.sessions.actor import Actor
+from tests.sessions.conversation import Client, limits_of, settle
+from tests.sessions.town import actor_on, asked, go, move, open_town, tab_on
 from unbroken.sessions.backends.base import Opened
 from unbroken.sessions.errors import SessionNotFound, StoreUnavailable
 from unbroken.sessions.ids import NodeId, SessionId
@@ -17,45 +16,6 @@ from unbroken.sessions.run import RunLimits
 SEEDS: Final = (None, 1, 2, 3)
 
 pytestmark = pytest.mark.parametrize("seed", SEEDS)
-
-
-def actor_on(world: World, client: Client) -> Actor:
-    actor = world.node.hub.get(SessionId(client.session_id or ""))
-    assert actor is not None
-    return actor
-
-
-async def move(client: Client, world: World) -> None:
-    """Lose the connection, and come back to another node."""
-    client.disconnect()
-    await go(client, world)
-
-
-async def go(client: Client, world: World) -> None:
-    client.world = world
-    await client.resume()
-    await settle()
-    client.read()
-
-
-async def tab_on(world: World, client: Client) -> Client:
-    """Open another tab on a session."""
-    tab = Client(world, client.session_id)
-    await tab.connect()
-    await settle()
-    tab.read()
-    return tab
-
-
-async def asked(town: Town) -> tuple[World, World, Client]:
-    """Return two nodes, and a client of the first whose answer has begun."""
-    one, two = town.worlds[:2]
-    client = await one.client()
-    await client.ask()
-    one.responder.last.say("a", "b")
-    await settle()
-    client.read()
-    return one, two, client
 
 
 def code_of(client: Client) -> str:
@@ -309,6 +269,40 @@ async def test_a_node_that_drains_leaves_the_log_as_it_is(seed: int | None) -> N
 
         assert client.resumed
         assert client.text() == 20 * "ab"
+
+
+async def test_a_drain_that_begins_again_lets_connections_go_one_by_one_again(seed: int | None) -> None:
+    async with open_town(seed=seed) as town:
+        one, _ = town.worlds
+        client = await one.client()
+        assert client.attachment is not None
+        one.node.begin_drain()
+        assert not client.attachment.is_finished
+        one.node.end_drain()
+        assert not client.attachment.is_finished
+        one.clock.advance(10)
+        one.node.begin_drain()
+        assert not client.attachment.is_finished  # its time to leave was of the first drain
+        one.clock.advance(10)
+        assert client.attachment.is_finished
+
+
+async def test_a_node_that_stays_takes_what_nodes_have_left_that_died_meanwhile(seed: int | None) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        client.disconnect()
+        two.node.begin_drain()
+        town.kill(one)
+        town.notice(one)
+        two.clock.advance(10)
+        await settle()
+        assert town.owner_of(client) is None
+        two.node.end_drain()
+        two.clock.advance(10)
+        await settle()
+
+        assert town.owner_of(client) is two.node
+        assert two.ended == ["interrupted"]
 
 
 # Owners that die.

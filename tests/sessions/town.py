@@ -10,12 +10,13 @@ from typing import Any
 
 from tests.fakes.store import DistantStore
 from tests.sessions.conversation import Client, World, limits_of, settle
+from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.cluster import Neighbour
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.ids import NodeId, SessionId
 from unbroken.sessions.node import Node, NodeLimits
 
-__all__ = ["Town", "distant", "open_town"]
+__all__ = ["Town", "actor_on", "asked", "distant", "go", "move", "open_town", "tab_on"]
 
 
 class House:
@@ -159,3 +160,44 @@ async def open_town(
             await town.node()
         yield town
         await settle()
+
+
+def actor_on(world: World, client: Client) -> Actor:
+    """Return what a node has of a client's session: it runs it or follows it."""
+    actor = world.node.hub.get(SessionId(client.session_id or ""))
+    assert actor is not None
+    return actor
+
+
+async def move(client: Client, world: World) -> None:
+    """Lose the connection, and come back to another node."""
+    client.disconnect()
+    await go(client, world)
+
+
+async def go(client: Client, world: World) -> None:
+    """Come to another node, as far as that knows: the old connection is not said to be gone."""
+    client.world = world
+    await client.resume()
+    await settle()
+    client.read()
+
+
+async def tab_on(world: World, client: Client) -> Client:
+    """Open another tab on a session."""
+    tab = Client(world, client.session_id)
+    await tab.connect()
+    await settle()
+    tab.read()
+    return tab
+
+
+async def asked(town: Town) -> tuple[World, World, Client]:
+    """Return two nodes, and a client of the first whose answer has begun."""
+    one, two = town.worlds[:2]
+    client = await one.client()
+    await client.ask()
+    one.responder.last.say("a", "b")
+    await settle()
+    client.read()
+    return one, two, client

@@ -47,6 +47,7 @@ from unbroken.sessions.errors import (
     SessionGone,
     StoreError,
     StoreUnavailable,
+    Unseen,
 )
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
@@ -382,7 +383,12 @@ class RedisStore:
 
 _MOST_PACKED: Final = 64 * 1024
 
-_ERRORS: Final[dict[bytes, type[StoreError]]] = {b"GONE": SessionGone, b"FENCED": Fenced, b"LOST": LostTail}
+_ERRORS: Final[dict[bytes, type[StoreError]]] = {
+    b"GONE": SessionGone,
+    b"FENCED": Fenced,
+    b"LOST": LostTail,
+    b"UNSEEN": Unseen,
+}
 
 
 def _check(found: Any, session_id: SessionId) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,10 @@ import pytest
 from tests.fakes.agent import FakeAgent
 from tests.fakes.upstream import FakeUpstream
 from tests.server.realtime.agent import ManualAgent
-from tests.server.realtime.client import WAIT, Client, Frame
+from tests.server.realtime.client import WAIT
+from tests.server.realtime.desk import LOCAL, at_desk, outputs_of
 from tests.server.realtime.official import speaking
-from tests.server.realtime.serving import Served, eventually, serving
 from unbroken.server.agents.base import (
-    Agent,
     FunctionCall,
     FunctionCallPiece,
     FunctionOutput,
@@ -29,82 +26,10 @@ from unbroken.server.agents.base import (
 from unbroken.server.agents.fallback import FallbackAgent, Member
 from unbroken.server.agents.openai import OpenAIAgent
 from unbroken.server.agents.responses import ResponsesAgent
-from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.agents.upstream import Upstream
 from unbroken.server.app import build
 from unbroken.server.config import Settings, StartupError
-from unbroken.server.tools.base import ToolContext, ToolFailed
-from unbroken.server.tools.python import PythonTools, tool
 from unbroken.sessions.clock import SystemClock
-
-LOCAL = {"type": "function", "name": "get_time"}
-
-
-class Desk:
-    """Tools that note what they are asked for."""
-
-    def __init__(self) -> None:
-        self.runs: list[tuple[str, str]] = []
-        """Names and keys, each time that one ran."""
-        self.begun = asyncio.Event()
-        self.stopped = asyncio.Event()
-
-    def tools(self) -> PythonTools:
-        async def weather(city: str, call: ToolContext) -> str:
-            """Say how the weather is."""
-            self.runs.append(("weather", call.key))
-            return f"Rain in {city}."
-
-        async def broken(call: ToolContext) -> str:
-            self.runs.append(("broken", call.key))
-            raise ValueError("the password is 42")
-
-        async def failing(call: ToolContext) -> str:
-            self.runs.append(("failing", call.key))
-            raise ToolFailed("No such city.")
-
-        async def careless() -> None:
-            raise ToolFailed(ValueError("No city."), "E1")  # type: ignore[arg-type]
-
-        async def large(call: ToolContext) -> dict[str, str]:
-            self.runs.append(("large", call.key))
-            return {"text": "é" * 1000}
-
-        @tool(timeout=0.01)
-        async def slow() -> None:
-            await asyncio.get_running_loop().create_future()
-
-        async def hanging(call: ToolContext) -> None:
-            self.runs.append(("hanging", call.key))
-            self.begun.set()
-            try:
-                await asyncio.get_running_loop().create_future()
-            finally:
-                self.stopped.set()
-
-        @tool(needs_approval=True, name="mail")
-        async def send_mail(to: str, call: ToolContext) -> str:
-            self.runs.append(("mail", call.key))
-            return f"Sent to {to}."
-
-        return PythonTools([weather, broken, failing, careless, large, slow, hanging, send_mail])
-
-
-@asynccontextmanager
-async def at_desk(agent: Agent | None = None, **settings: Any) -> AsyncIterator[tuple[Desk, Served[Any]]]:
-    desk = Desk()
-    settings = {"tool_result_bytes": 256, **settings}
-    async with serving(agent or ScriptedAgent(), toolsets=[desk.tools()], **settings) as served:
-        yield desk, served
-
-
-def approval(request: Frame, *, approve: bool = True, **fields: Any) -> Frame:
-    item = {"type": "mcp_approval_response", "approval_request_id": request["id"], "approve": approve}
-    return {"type": "conversation.item.create", "item": {**item, **fields}}
-
-
-def outputs_of(response: Frame, kind: str) -> list[Frame]:
-    return [item for item in response["output"] if item["type"] == kind]
 
 
 async def test_a_tool_is_run_and_its_result_answered() -> None:
@@ -444,177 +369,6 @@ async def test_models_are_never_shown_half_of_their_arguments() -> None:
     assert isinstance(output, FunctionOutput)
     assert call.arguments == "{}"
     assert "was not run" in output.output
-
-
-# Approvals.
-
-
-async def asked(client: Client) -> Frame:
-    """Have a call wait for its approval, and return the request."""
-    await client.ask('/call mail {"to": "Ada"}')
-    output: list[Frame] = (await client.done())["output"]
-    assert [item["type"] for item in output] == ["mcp_approval_request"]
-    return output[0]
-
-
-async def test_what_is_approved_of_is_run_once() -> None:
-    async with at_desk() as (desk, served):
-        client = await served.client()
-        request = await asked(client)
-        assert (desk.runs, request["arguments"]) == ([], '{"to": "Ada"}')
-        other = await served.tab(client)
-        await other.send(approval(request, arguments='{"to": "Eve"}'))
-        await other.until("conversation.item.done")
-        await client.send({"type": "response.create"})
-        call, answer = (await client.done())["output"]
-        await client.send(approval(request))
-        refused = await client.error()
-        await client.send({"type": "response.create"})
-        await client.done()
-
-    assert (call["approval_request_id"], call["output"]) == (request["id"], "Sent to Ada.")
-    assert answer["content"][0]["text"] == "Returned: Sent to Ada."
-    assert (refused["code"], refused["param"]) == ("approval_answered", "item.approval_request_id")
-    assert desk.runs == [("mail", call["id"])]
-    client.answers()
-
-
-async def test_what_is_refused_is_told_to_the_model() -> None:
-    async with at_desk() as (desk, served):
-        client = await served.client()
-        request = await asked(client)
-        await client.send(approval(request, approve=False, reason="Too early."))
-        await client.send({"type": "response.create"})
-        (answer,) = (await client.done())["output"]
-
-    said = "Returned: The user doesn't want this to be done. They say: Too early."
-    assert answer["content"][0]["text"] == said
-    assert desk.runs == []
-
-
-@pytest.mark.parametrize(
-    ("fields", "code", "param"),
-    [
-        ({"approval_request_id": "gone"}, "item_not_found", "item.approval_request_id"),
-        ({"approval_request_id": None}, "invalid_event", "item.approval_request_id"),
-        ({"approval_request_id": "question"}, "item_not_found", "item.approval_request_id"),
-        ({"approve": None}, "invalid_event", "item.approve"),
-        ({"reason": "x" * 2049}, "invalid_event", "item.reason"),
-    ],
-)
-async def test_an_approval_of_nothing_is_refused(fields: Frame, code: str, param: str) -> None:
-    async with at_desk() as (desk, served):
-        client = await served.client()
-        await client.say("hi", item_id="question")
-        request = await asked(client)
-        await client.send(approval(request, **fields))
-        error = await client.error()
-        await client.send({"type": "response.create"})
-        await client.done()
-
-    assert (error["code"], error["param"]) == (code, param)
-    assert desk.runs == []
-
-
-async def test_all_that_is_approved_of_is_run_however_much_at_once() -> None:
-    async with at_desk(tool_calls=2) as (desk, served):
-        client = await served.client()
-        await client.ask("\n".join(f'/call mail {{"to": "{n}"}}' for n in range(3)))
-        for request in (await client.done())["output"]:
-            await client.send(approval(request))
-        await client.send({"type": "response.create"})
-        calls = outputs_of(await client.done(), "mcp_call")
-
-    assert [call["output"] for call in calls] == ["Sent to 0.", "Sent to 1.", "Sent to 2."]
-    assert len(desk.runs) == 3
-
-
-async def test_a_call_that_was_approved_of_is_no_first_token() -> None:
-    agent = ManualAgent()
-    async with at_desk(agent) as (_, served):
-        client = await served.client()
-        await client.ask("go")
-        (turn := await agent.turn()).say(FunctionCallPiece(0, '{"to": "Ada"}', "k", "mail"))
-        turn.end()
-        (request,) = (await client.done())["output"]
-        await client.send(approval(request), {"type": "response.create"})
-        await client.until("response.mcp_call.completed")
-        turn = await agent.turn(1)
-        waits = "unbroken_time_to_first_token_seconds_count 1.0"
-        assert waits in served.app.metrics.exposition().decode()
-        turn.say("Sent.")
-        turn.end()
-        await client.done()
-        assert waits not in served.app.metrics.exposition().decode()
-
-
-@pytest.mark.parametrize("which", [0, 1, 2], ids=["the request", "the response", "the call"])
-async def test_deleting_one_of_them_deletes_all_and_runs_nothing(which: int) -> None:
-    """Were the call deleted and its approval not, the next response would run it again."""
-    async with at_desk() as (desk, served):
-        client = await served.client()
-        request = await asked(client)
-        await client.send(approval(request, id="yes"))
-        await client.send({"type": "response.create"})
-        call = (await client.done())["output"][0]
-        items = [request["id"], "yes", call["id"]]
-        await client.send({"type": "conversation.item.delete", "item_id": items[which]})
-        await eventually(lambda: True)
-        for _ in items:
-            await client.until("conversation.item.deleted")
-        await client.ask("more")
-        await client.done()
-
-    assert {frame["item_id"] for frame in client.of("conversation.item.deleted")} == set(items)
-    assert len(desk.runs) == 1
-
-
-async def test_nobody_is_asked_about_a_call_that_makes_no_sense() -> None:
-    """Clients parse the arguments that they show."""
-    async with at_desk() as (desk, served):
-        client = await served.client()
-        await client.ask("/call mail {")
-        call, answer = (await client.done())["output"]
-
-    assert (call["type"], call["arguments"]) == ("mcp_call", "{")
-    assert call["error"]["message"] == "The arguments aren't JSON. Nothing was done."
-    assert answer["content"][0]["text"] == "Returned: Error: The arguments aren't JSON. Nothing was done."
-    assert desk.runs == []
-    client.answers()
-
-
-ENDLESS = {
-    "arguments": [FunctionCallPiece(0, "{", "k", "mail"), *70 * [FunctionCallPiece(0, 1000 * " ")]],
-    "the first piece": [FunctionCallPiece(0, 70_000 * " ", "k", "mail")],
-    "calls": [FunctionCallPiece(number, "{}", "", "mail") for number in range(200)],
-}
-
-
-@pytest.mark.parametrize("pieces", ENDLESS.values(), ids=ENDLESS)
-async def test_calls_that_nobody_is_shown_have_an_end(pieces: list[FunctionCallPiece]) -> None:
-    agent = ManualAgent()
-    async with at_desk(agent) as (_, served):
-        client = await served.client()
-        await client.ask("go")
-        turn = await agent.turn()
-        turn.say(*pieces)
-        response = await client.done()
-
-    assert response["status"] == "failed"
-    assert turn.was_stopped
-
-
-async def test_an_answer_beside_the_conversation_asks_for_no_approval() -> None:
-    agent = ManualAgent()
-    async with at_desk(agent) as (_, served):
-        client = await served.client()
-        await client.ask("go", conversation="none")
-        (turn := await agent.turn()).end()
-        await client.done()
-
-    names = [each.name for each in turn.given.tools]
-    assert "weather" in names
-    assert "mail" not in names
 
 
 # Upstreams, and the official client.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from mcp import ClientSession
 from mcp.types import ListToolsResult
 from mcp.types import Tool as ListedTool
 
+from tests.fakes.surroundings import free_port
 from tests.server.realtime.serving import serving
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.tools.base import ToolContext, ToolFailed
@@ -46,9 +46,7 @@ class Server:
     """A server's process at an address, that can be killed and started again."""
 
     def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:

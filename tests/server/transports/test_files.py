@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from hashlib import sha256
 from io import BytesIO
 from typing import Any
@@ -18,136 +15,30 @@ from websockets.exceptions import InvalidStatus
 
 from tests.fakes.clock import FakeClock
 from tests.server.files.contents import HTML, PDF, PNG, TEXT
-from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import Served, eventually, serving
+from tests.server.transports.wire import (
+    END,
+    FILE,
+    PURPOSE,
+    ask,
+    begun,
+    file_server,
+    part,
+    post,
+    store_of,
+    uploads,
+    wire_to,
+)
 from unbroken.server.agents.scripted import ScriptedAgent
-from unbroken.server.files.base import FileStore
-from unbroken.server.files.transfers import TransferLimits
 from unbroken.server.transports.http_protocol import HttpProtocol
 
 pytestmark = pytest.mark.parametrize("files", ["disk", "memory"])
 
-KIND = "multipart/form-data; boundary=b"
-
 
 @pytest.fixture
 async def server(files: str) -> AsyncIterator[Served[ScriptedAgent]]:
-    async with serving(ScriptedAgent(), files=files, max_file_bytes=1 << 20) as server:
+    async with file_server(files) as server:
         yield server
-        await nothing_on_its_way(server)
-
-
-def store_of(server: Served[Any]) -> FileStore:
-    assert server.app.files is not None
-    return server.app.files
-
-
-async def nothing_on_its_way(server: Served[Any]) -> None:
-    """Return when no upload is left, nor anything of one: what there is are files."""
-    store = store_of(server)
-    await eventually(lambda: server.app.transfers.count == 0)
-    for key in ("alice", "bob"):
-        api = await server.openai(key)
-        for file in (await api.files.list()).data:
-            await api.files.delete(file.id)
-    await eventually(lambda: (store.count, store.size) == (0, 0))
-
-
-def uploads(server: Served[Any]) -> dict[str, float]:
-    """Return how many uploads ended in which way, as the metric has it."""
-    return {
-        sample.labels["outcome"]: sample.value
-        for family in server.app.metrics.registry.collect()
-        for sample in family.samples
-        if sample.name == "unbroken_uploads_total"
-    }
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def code(self) -> str:
-        error = self.json["error"]
-        assert error["message"]
-        assert error["type"] == ("server_error" if self.status >= 500 else "invalid_request_error")
-        code: str = error["code"]
-        return code
-
-
-class Wire:
-    """One HTTP request, sent by hand."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    def head(
-        self,
-        method: str = "POST",
-        path: str = "/v1/files",
-        given: Mapping[str, str] | Mapping[str, str | None] | None = None,
-        **headers: str | None,
-    ) -> None:
-        fields: dict[str, str | None] = {
-            "host": "127.0.0.1",
-            "authorization": "Bearer alice",
-            "content-type": KIND if method == "POST" else None,
-            **(given or {}),
-            **headers,
-        }
-        lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items() if value is not None]
-        self.writer.write("\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode())
-
-    def chunk(self, data: bytes) -> None:
-        self.writer.write(b"%x\r\n%b\r\n" % (len(data), data))
-
-    async def answer(self) -> Answer:
-        async with asyncio.timeout(WAIT):
-            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-            status, *lines = head.strip().split("\r\n")
-            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-            body = await self.reader.readexactly(int(headers.get("content-length", "0")))
-        return Answer(int(status.split()[1]), headers, body)
-
-
-@asynccontextmanager
-async def wire_to(server: Served[Any]) -> AsyncIterator[Wire]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    try:
-        yield Wire(reader, writer)
-    finally:
-        writer.transport.abort()
-
-
-async def ask(server: Served[Any], method: str, path: str = "/v1/files", **headers: str | None) -> Answer:
-    async with wire_to(server) as wire:
-        wire.head(method, path, headers)
-        return await wire.answer()
-
-
-def part(name: str, content: bytes, filename: str | None = None, more: str = "") -> bytes:
-    named = "" if filename is None else f'; filename="{filename}"'
-    head = f'Content-Disposition: form-data; name="{name}"{named}\r\n{more}'
-    return b"--b\r\n" + head.encode() + b"\r\n" + content + b"\r\n"
-
-
-PURPOSE = part("purpose", b"user_data")
-END = b"--b--\r\n"
-
-
-async def post(server: Served[Any], body: bytes, key: str = "alice") -> Answer:
-    async with wire_to(server) as wire:
-        wire.head(content_length=str(len(body)), authorization=f"Bearer {key}")
-        wire.writer.write(body)
-        return await wire.answer()
 
 
 # The official client.
@@ -376,9 +267,6 @@ async def test_a_server_that_drains_takes_no_uploads(server: Served[ScriptedAgen
     assert (await ask(server, "GET")).status == 200
 
 
-# Whom there is no time or place for.
-
-FILE = PURPOSE + part("file", TEXT, "a") + END
 PROXY: dict[str, Any] = {"trusted_proxies": ("127.0.0.1",)}
 
 
@@ -439,184 +327,3 @@ async def test_an_overloaded_server_has_no_time_for_files(files: str) -> None:
         assert (answer.status, answer.code) == (503, "server_overloaded")
         assert 2 <= int(answer.headers["retry-after"]) <= 9
     assert (preflight.status, later.status) == (204, 200)
-
-
-# What is no upload.
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "code"),
-    [
-        (b"", 400, "invalid_upload"),
-        (PURPOSE + END, 400, "invalid_upload"),
-        (PURPOSE + part("file", TEXT, "a") + part("file", TEXT, "b") + END, 400, "invalid_upload"),
-        (PURPOSE + part("file", TEXT, "a"), 400, "invalid_upload"),
-        (PURPOSE + part("file", TEXT, "a", f"X: {'y' * 8192}\r\n") + END, 400, "invalid_upload"),
-        (part("file", TEXT, "a") + END, 400, "invalid_request"),
-        (part("purpose", b"batch") + part("file", TEXT, "a") + END, 400, "invalid_request"),
-        (PURPOSE + part("file", b"", "empty") + END, 415, "unsupported_file_type"),
-        (PURPOSE + part("file", b"MZ\x90\x00" * 9, "a.png") + END, 415, "unsupported_file_type"),
-        (PURPOSE + part("file", b"x" * (1 << 20) + b"y", "a") + END, 413, "file_too_large"),
-        (PURPOSE + part("file", TEXT, "a") + END + b"z" * 70_000, 400, "invalid_upload"),
-    ],
-)
-async def test_what_cannot_be_taken_is_told_of_and_leaves_nothing(
-    server: Served[ScriptedAgent], body: bytes, status: int, code: str
-) -> None:
-    answer = await post(server, body)
-
-    assert (answer.status, answer.code) == (status, code)
-    assert uploads(server) == {code: 1}
-    assert store_of(server).count == 0
-
-
-@pytest.mark.parametrize("path", ["/v1/files?limit=x", "/v1/files?order=up", "/v1/files?after=x"])
-async def test_a_list_that_cannot_be_is_told_of(server: Served[ScriptedAgent], path: str) -> None:
-    answer = await ask(server, "GET", path)
-
-    assert (answer.status, answer.code) == (400, "invalid_request")
-    assert answer.json["error"]["param"] in path
-
-
-async def test_a_query_without_end_is_refused(server: Served[ScriptedAgent]) -> None:
-    assert (await ask(server, "GET", f"/v1/files?after={'x' * 5000}")).code == "invalid_query"
-
-
-@pytest.mark.parametrize(
-    "path", ["/v1/files/../../etc/passwd", "/v1/files/%2e%2e%2f%2e%2e%2fetc%2fpasswd/content"]
-)
-async def test_a_path_leads_nowhere(server: Served[ScriptedAgent], path: str) -> None:
-    assert (await ask(server, "GET", path)).status == 404
-
-
-async def test_a_name_is_kept_without_its_folders(server: Served[ScriptedAgent]) -> None:
-    answer = await post(server, PURPOSE + part("file", TEXT, "../../../etc/cron.d/x") + END)
-
-    assert (answer.status, answer.json["filename"]) == (200, "x")
-
-
-async def test_what_says_it_is_too_large_is_refused_before_it_comes(server: Served[ScriptedAgent]) -> None:
-    answer = await ask(server, "POST", content_length=str(2 << 20))
-
-    assert (answer.status, answer.code) == (413, "file_too_large")
-
-
-async def test_a_length_with_zeros_in_front_is_a_length(server: Served[ScriptedAgent]) -> None:
-    """As many as fit into a header: more digits than Python reads as a number."""
-    answer = await ask(server, "POST", content_length="0" * 5000 + str(2 << 20))
-
-    assert (answer.status, answer.code) == (413, "file_too_large")
-
-
-# While it comes.
-
-
-async def begun(server: Served[Any], wire: Wire, size: int, headers: Mapping[str, str] | None = None) -> None:
-    """Have an upload of unknown length begin, and be here as far as it was sent."""
-    wire.head(given=headers, transfer_encoding="chunked")
-    wire.chunk(PURPOSE + b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n')
-    wire.chunk(b"x" * size)
-    await eventually(lambda: store_of(server).size > size)
-
-
-async def test_one_without_end_is_refused_when_it_is_too_large(server: Served[ScriptedAgent]) -> None:
-    async with wire_to(server) as wire:
-        await begun(server, wire, 1000)
-        sending = asyncio.create_task(send_for_ever(wire))
-        answer = await wire.answer()
-        sending.cancel()
-
-    assert (answer.status, answer.code) == (413, "file_too_large")
-
-
-async def send_for_ever(wire: Wire) -> None:
-    while True:
-        wire.chunk(b"x" * 10_000)
-        await wire.writer.drain()
-        await asyncio.sleep(0)
-
-
-async def test_the_body_without_a_file_has_a_bound_too(server: Served[ScriptedAgent]) -> None:
-    """Ahead of the first boundary the form may be anything, for ever."""
-    async with wire_to(server) as wire:
-        wire.head(transfer_encoding="chunked")
-        for _ in range(8):
-            wire.chunk(b"\r\n" * 5000)
-        answer = await wire.answer()
-
-    assert (answer.status, answer.code) == (400, "invalid_upload")
-
-
-@pytest.mark.parametrize("limits", [TransferLimits(stall_timeout=0.05), TransferLimits(patience=0.05)])
-async def test_one_that_stalls_or_is_too_slow_is_given_up(
-    server: Served[ScriptedAgent], limits: TransferLimits
-) -> None:
-    server.app.transfers.limits = limits
-    async with wire_to(server) as wire:
-        wire.head(transfer_encoding="chunked")
-        wire.chunk(PURPOSE)
-        answer = await wire.answer()
-
-    assert (answer.status, answer.code) == (408, "upload_stalled")
-    assert uploads(server) == {"upload_stalled": 1}
-
-
-async def test_one_shorter_than_it_says_is_given_up(server: Served[ScriptedAgent]) -> None:
-    server.app.transfers.limits = TransferLimits(stall_timeout=0.05)
-    body = PURPOSE + part("file", TEXT, "a")
-    async with wire_to(server) as wire:
-        wire.head(content_length=str(len(body) + len(END)))
-        wire.writer.write(body)
-        answer = await wire.answer()
-
-    assert (answer.status, answer.code) == (408, "upload_stalled")
-
-
-async def test_one_whose_client_goes_away_leaves_nothing(server: Served[ScriptedAgent]) -> None:
-    async with wire_to(server) as wire:
-        await begun(server, wire, 100_000)
-    store = store_of(server)
-    await eventually(lambda: store.size == 0 and server.app.transfers.count == 0)
-    await eventually(lambda: uploads(server) == {"failed": 1})
-
-
-async def test_only_so_many_run_at_once(server: Served[ScriptedAgent]) -> None:
-    server.app.transfers.limits = TransferLimits(at_once=2, of_one=1)
-    body = PURPOSE + part("file", TEXT, "a") + END
-    async with wire_to(server) as wire:
-        await begun(server, wire, 1000)
-        refused = await post(server, body)
-        assert (refused.status, refused.code, refused.headers["retry-after"]) == (
-            429,
-            "too_many_transfers",
-            "2",
-        )
-        assert (await post(server, body, "bob")).status == 200
-    await eventually(lambda: server.app.transfers.count == 0)
-    assert (await post(server, body)).status == 200
-    assert uploads(server) == {"failed": 1, "too_many_transfers": 1, "stored": 2}
-
-
-async def test_in_whatever_pieces_it_comes_it_is_the_same_file(server: Served[ScriptedAgent]) -> None:
-    content = TEXT + b"\r\n--b\r-\r\n--" + TEXT
-    body = PURPOSE + part("file", content, "a") + END
-    for pieces in (by(body, 1), by(body, 7), [body]):
-        async with wire_to(server) as wire:
-            wire.head(transfer_encoding="chunked")
-            for piece in pieces:
-                wire.chunk(piece)
-            wire.writer.write(b"0\r\n\r\n")
-            made = (await wire.answer()).json
-        answer = await ask(server, "GET", f"/v1/files/{made['id']}/content")
-
-        assert answer.body == content
-
-
-def by(body: bytes, size: int) -> Iterable[bytes]:
-    return (body[start : start + size] for start in range(0, len(body), size))
-
-
-async def test_where_files_are_off_there_is_no_door(files: str) -> None:
-    async with serving(ScriptedAgent(), files="off") as server:
-        assert (await ask(server, "GET")).status == 404
-    assert files

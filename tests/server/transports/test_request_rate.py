@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.fakes.clock import FakeClock
 from tests.server.realtime.serving import Served, serving
-from tests.server.transports.test_files import Answer, ask
+from tests.server.transports.wire import Answer, ask
 from unbroken.server.agents.scripted import ScriptedAgent
 
 PROXY: dict[str, Any] = {"trusted_proxies": ("127.0.0.1",)}

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.surroundings import free_port
 from tests.fakes.tls import make_certificate
-from tests.fakes.valkey import Server, free_port, redis_binary
+from tests.fakes.valkey import Server, redis_binary
 from tests.sessions.backends.store_contract import LIFE, A
 from unbroken.sessions.backends.redis.connection import Address, AddressError, connect, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys

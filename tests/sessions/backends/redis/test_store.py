@@ -98,9 +98,12 @@ async def test_many_sessions_are_written_by_one_call(store: SessionStore, client
     for session_id in sessions:
         await store.create(session_id, A, LIFE)
     fence = Fence(A, 1, LIFE)
-    await store.append([Append(each, fence, 0, NONE, 0, [words("a")]) for each in sessions])
+    first = await store.append([Append(each, fence, 0, NONE, 0, [words("a")]) for each in sessions])
+    nonces = [result[0].nonce for result in first if not isinstance(result, StoreError)]
     before = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
-    results = await store.append([Append(each, fence, 0, NONE, 0, [words("b")]) for each in sessions])
+    results = await store.append(
+        [Append(each, fence, 1, nonce, 0, [words("b")]) for each, nonce in zip(sessions, nonces, strict=True)]
+    )
 
     assert all(not isinstance(result, StoreError) for result in results)
     assert (await client.info("commandstats"))["cmdstat_evalsha"]["calls"] == before + 1

@@ -1,0 +1,27 @@
+"""What the server's processes are given of the machine that tests run on."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Final
+
+__all__ = ["free_port", "neutral_environment"]
+
+_SETTINGS: Final = ("UNBROKEN_", "OPENAI_", "UVICORN_")
+_BELOW: Final = 55_000  # a cluster's bus has the port 10,000 above its server's
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now, and that is below those of a cluster's bus."""
+    while True:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port: int = sock.getsockname()[1]
+        if port < _BELOW:
+            return port
+
+
+def neutral_environment() -> dict[str, str]:
+    """Return the environment without what the server, or a bare one, would take for a setting."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}

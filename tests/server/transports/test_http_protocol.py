@@ -1,0 +1,185 @@
+"""Connections before they are WebSockets, with peers that don't do their part."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from tests.server.transports.quick import (
+    UPGRADE,
+    PatientWebSocketProtocol,
+    QuickHttpProtocol,
+    closed,
+    collect,
+    done,
+    echo,
+    errors,
+    serving,
+)
+from unbroken.server.transports.http_protocol import HttpProtocol
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", UPGRADE[:-4]], ids=["nothing", "a line", "a handshake"])
+async def test_a_header_that_does_not_end_is_cut(sent: bytes) -> None:
+    async with serving(done) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(sent)
+
+        assert await closed(reader) == b""
+        writer.close()
+
+
+async def test_a_later_header_has_the_same_limit() -> None:
+    """uvicorn's keep-alive timer stops at the first byte of the next request."""
+    async with serving(done) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        writer.write(b"GET / HTTP/1.1\r\nHos")
+
+        assert await closed(reader) == b""
+        writer.close()
+
+
+async def test_a_header_without_end_is_not_collected() -> None:
+    async with serving(done) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * (HttpProtocol.max_header_bytes + 1))
+
+        assert await closed(reader) == b""
+        writer.close()
+
+
+async def test_an_address_has_only_so_many_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that becomes a WebSocket isn't among them, and one that ends makes room."""
+    monkeypatch.setattr(QuickHttpProtocol, "address_of", staticmethod(str.encode))
+    monkeypatch.setattr(QuickHttpProtocol, "max_address_sockets", 2)
+    monkeypatch.setattr(QuickHttpProtocol, "header_timeout", 60.0)
+    counted: Counter[bytes] = Counter()
+    monkeypatch.setattr(QuickHttpProtocol, "_sockets", counted)
+    async with serving(echo) as served:
+        upgraded, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(UPGRADE)
+        await upgraded.readuntil(b"\r\n\r\n")
+        assert counted == {}
+        writers = [(await asyncio.open_connection("127.0.0.1", served.port))[1] for _ in range(2)]
+        reader, late = await asyncio.open_connection("127.0.0.1", served.port)
+        assert await closed(reader) == b""
+        assert counted == {b"127.0.0.1": 2}
+        for each in (late, *writers, writer):
+            each.close()
+        async with asyncio.timeout(5):
+            while counted or served.state.connections:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_headers_behind_a_body_are_not_collected(is_answered: bool) -> None:
+    """As trailers of a body in chunks, they may come for as long as the application waits for its end."""
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        while not is_answered and (await receive()).get("more_body"):
+            pass
+        await done(scope, receive, send)
+
+    lines = b"".join(b"x-%d: y\r\n" % number for number in range(1000))
+    sent = 0
+    async with serving(waiting) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+        with contextlib.suppress(OSError):
+            while sent < 16 << 20:
+                writer.write(lines)
+                await writer.drain()
+                sent += len(lines)
+        await closed(reader)
+        writer.close()
+
+    assert sent < 8 << 20, "what fits into the buffers on the way, and no more"
+
+
+async def test_a_large_body_is_no_header() -> None:
+    size = 4 * HttpProtocol.max_header_bytes
+    async with serving(done) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size)
+        writer.write(bytes(size))
+
+        assert (await closed(reader)).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+async def test_the_header_limit_ends_with_the_handshake() -> None:
+    """An echo takes longer than the limit, and comes."""
+    async with serving(echo) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\x81\x81\x00\x00\x00\x00x")
+
+        assert await asyncio.wait_for(reader.readexactly(3), 5) == b"\x81\x01x"
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [(b"Cookie: " + b"x" * 9000, (b"431", b"400")), (b"Content-Length: 5", (b"400",))],
+    ids=["too large", "a body"],
+)
+async def test_a_handshake_that_websockets_refuses_is_answered(
+    header: bytes, status: tuple[bytes, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """httptools takes it, and uvicorn doesn't look at what websockets made of it."""
+    async with serving(collect, ws=PatientWebSocketProtocol) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(UPGRADE[:-2] + header + b"\r\n\r\n" + b"hello")
+
+        assert (await closed(reader)).split(b" ")[1] in status
+        writer.close()
+        await served.finished()
+    assert errors(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("header", "rest"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", b"x"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", b"x"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", b"123456789"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n", b"x"),
+    ],
+    ids=["POST", "GET", "all of it", "other upgrade"],
+)
+async def test_what_comes_after_the_answer_keeps_nothing_open(header: bytes, rest: bytes) -> None:
+    """uvicorn's keep-alive timer stops at the first byte of it, and never starts again."""
+    async with serving(done) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(header)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        writer.write(rest)
+
+        await closed(reader)
+        writer.close()
+
+
+async def test_the_limit_after_an_answer_ends_with_the_next_request() -> None:
+    """Be that an upgrade: the echo takes longer than the limit, and comes."""
+
+    async def both(scope: Scope, receive: Receive, send: Send) -> None:
+        await (done if scope["type"] == "http" else echo)(scope, receive, send)
+
+    async with serving(both) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n")
+        await reader.readuntil(b"ok")
+        writer.write(b"x")
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\x81\x81\x00\x00\x00\x00x")
+
+        assert await asyncio.wait_for(reader.readexactly(3), 5) == b"\x81\x01x"
+        writer.close()
