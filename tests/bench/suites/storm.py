@@ -3,8 +3,8 @@
 They are spread over three nodes; one of ten is in the middle of an answer, of a word a second. First all
 sockets are cut, and each client goes to the next node; then a node is killed, and its clients go to the other
 two. Every answer is checked, those that went on through the storms and, at the end, another one of each
-client. Measured until the last client is shown its session, and, in mid-answer, something new: what Redis is asked
-for a client that comes back, all else that nodes do meanwhile included, and what is read from it.
+client. Measured until the last client is shown its session, and, in mid-answer, something new: what Redis
+is asked for a client that comes back, all else that nodes do meanwhile included, and what is read from it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ async def _measured(bench: Bench, clients: int) -> dict[str, dict[str, float]]:
             await _ask(answering)
             for number, roamer in enumerate(roamers):
                 roamer.ports = [ports[(number + 1) % 3]]
-            cut = await _storm(bench, "cut", nodes, roamers, lambda: [each.drop() for each in roamers])
+            cut = await _storm(bench, "cut", nodes, roamers, lambda: _drop(roamers))
             await wait_for((each.answered for each in answering), "answered", _PATIENCE)
 
             await _ask(answering)
@@ -82,6 +82,11 @@ async def _ask(roamers: Sequence[Roamer]) -> None:
     for roamer in roamers:
         roamer.ask(Ask(order.text, answer_text(order.count).decode(), attempts=2))
     await wait_for((each.begun for each in roamers), "being answered", _PATIENCE)
+
+
+def _drop(roamers: Sequence[Roamer]) -> None:
+    for roamer in roamers:
+        roamer.drop()
 
 
 async def _storm(
