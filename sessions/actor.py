@@ -189,8 +189,8 @@ class Actor(Replica):
         if self._ring is None:
             try:
                 return await self._store.submit(self.session.id, self.log.incarnation, submitted)
-            except StoreUnavailable:
-                self._outage.note_failure()
+            except StoreUnavailable as exc:
+                self._outage.note_failure(exc)
                 self._is_behind = True  # it may have been written all the same
                 if not self._may_go_on_alone:
                     raise
@@ -229,8 +229,8 @@ class Actor(Replica):
         was_tried, self._is_tried = self._is_tried, True
         try:
             entries = await begin(self._store, self.session.id, self.fence, opened, was_tried=was_tried)
-        except StoreUnavailable:
-            self._outage.note_failure()
+        except StoreUnavailable as exc:
+            self._outage.note_failure(exc)
             if not self._outage.is_over_patience:
                 self._opening = None  # whoever has something to say next tries again
                 raise
@@ -366,7 +366,7 @@ class Actor(Replica):
         if isinstance(error, Fenced) and self._store.is_shared:
             self.demote()
         elif isinstance(error, StoreUnavailable):
-            self._try_later()  # it may have been written: that is read first
+            self._try_later(error)  # it may have been written: that is read first
         elif isinstance(error, Unseen):
             self._is_behind = True  # it has been
         elif isinstance(error, LostTail | SessionGone) and self._store.is_shared:
@@ -394,8 +394,8 @@ class Actor(Replica):
         """Do *work* in the store in a task of its own, and then look again at what there is to do."""
         try:
             await work()
-        except StoreUnavailable:
-            self._try_later()
+        except StoreUnavailable as exc:
+            self._try_later(exc)
         except (LostTail, SessionGone) as exc:
             if self.is_owner and self._store.is_shared:
                 self._go_on_alone()
@@ -406,10 +406,10 @@ class Actor(Replica):
         with suppress(NodeDraining):
             self.wake()
 
-    def _try_later(self) -> None:
+    def _try_later(self, why: StoreUnavailable) -> None:
         """Ask the store again after a while, first for what it holds: it can't be reached now."""
         self._is_behind = True
-        self._outage.note_failure()
+        self._outage.note_failure(None if self._ring else why)
         if self._ring is not None:
             return
         if self.is_opened and self._may_go_on_alone:
@@ -504,7 +504,7 @@ class Actor(Replica):
                         self._retry.reached()
                     self._is_written |= any(type(entry.body) is not Submitted for entry in page.entries)
                     self._ingest(page.entries)
-                    if not page.entries:
+                    if page.is_end:
                         break
                 self._note_owner(page.fence)
             if self.is_owner:
