@@ -59,13 +59,20 @@ class FakeNode:
 
 
 class EventSource:
-    """Streams events: each when it is told to."""
+    """Streams events: each when it is told to. Ready until :meth:`drain`."""
 
     def __init__(self) -> None:
+        self.checks: asyncio.Queue[None] = asyncio.Queue()
+        """Gets one for each time that its readiness was asked for while it drains."""
+        self._is_draining = False
         self.events: asyncio.Queue[str] = asyncio.Queue(maxsize=8)
         self.is_over = asyncio.Event()
         """Set when whoever read them is gone."""
         self.port = free_port()
+
+    def drain(self) -> None:
+        """Be ready no longer, as nodes say it."""
+        self._is_draining = True
 
     async def _stream(self) -> AsyncIterator[str]:
         try:
@@ -83,6 +90,9 @@ class EventSource:
             return StreamingResponse(source._stream(), media_type="text/event-stream")
 
         async def readyz(_: Request) -> Response:
+            if source._is_draining:
+                source.checks.put_nowait(None)
+                return PlainTextResponse("draining", 404)
             return PlainTextResponse("ok")
 
         app = Starlette(routes=[Route("/events", events), Route("/readyz", readyz)])
