@@ -22,6 +22,7 @@ from websockets.protocol import Event
 
 from tests.deploy.balanced import PATIENCE, Balanced, Nodes, Program, Talk
 from tests.deploy.fake_node import EventSource, FakeNode, spoken
+from tests.server.realtime.serving import eventually
 from unbroken.server.connection_settings import ConnectionSettings
 
 __all__ = ["BalancerContract", "CheckingBalancerContract"]
@@ -282,17 +283,19 @@ class BalancerContract:
         self, tmp_path: Path, is_silent: bool
     ) -> None:
         """Whether nothing comes, or a byte at a time (slowloris)."""
-        async with self.before_fakes(tmp_path, 1) as (port, (fake,)), asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            with contextlib.closing(writer), contextlib.suppress(OSError):
-                for byte in itertools.cycle(b"GET / HTTP/1.1\r\nx: "):
-                    try:
-                        # What it trickles, it trickles for ever.
-                        await asyncio.wait_for(reader.read(), None if is_silent else 0.1)
-                        break
-                    except TimeoutError:
-                        writer.write(bytes([byte]))
-            assert fake.heads == []
+        async with FakeNode.listening() as fake, asyncio.timeout(PATIENCE):
+            with self.program.running(tmp_path, [fake.port]) as (port, _):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                with contextlib.closing(writer), contextlib.suppress(OSError):
+                    for byte in itertools.cycle(b"GET / HTTP/1.1\r\nx: "):
+                        try:
+                            # What it trickles, it trickles for ever.
+                            await asyncio.wait_for(reader.read(), None if is_silent else 0.1)
+                            break
+                        except TimeoutError:
+                            writer.write(bytes([byte]))
+            await eventually(lambda: fake.open == 0)
+            assert (fake.heads, fake.fragments) == ([], [])
 
 
 class CheckingBalancerContract(BalancerContract):
