@@ -51,7 +51,7 @@ from unbroken.server.transports.request_rate import RequestRate
 from unbroken.server.transports.websocket import RealtimeDoor
 from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock, SystemClock
-from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.errors import StoreUnavailable, UnknownFormat
 from unbroken.sessions.items import Concurrency, SessionConfig
 from unbroken.sessions.node import Node, NodeLimits
 from unbroken.sessions.replica import ActorLimits
@@ -162,6 +162,9 @@ class App:
         )
         self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, self._rated(pages, clock))
         self.drain = Drain(self.node, settings.drain_timeout)
+        if (formats := self._stored.formats) is not None:
+            self.metrics.observe_formats(formats)
+            formats.on_outdated = self._outdated
         key = settings.admin_key
         admin = admin_routes(self.drain, None if key is None else key.get_secret_value(), clock)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
@@ -219,6 +222,14 @@ class App:
         )
         metrics.sessions_limit.set(node.limits.sessions)
         metrics.bytes_limit.set(node.limits.bytes)
+
+    def _outdated(self) -> None:
+        """Leave everything to the others: they have gone on to what this release can't read."""
+        log = structlog.get_logger()
+        log.error(
+            "format not read", node_id=self.node.id, hint="Update this node: others write a later format."
+        )
+        self.drain.begin()
 
     def _overload_changed(self, level: Level) -> None:
         self.node.takes_sessions = level < Level.BUSY
@@ -329,6 +340,9 @@ class App:
         except StoreUnavailable as exc:
             await opened.__aexit__(None, None, None)
             raise StartupError(f"The store can't be used: {exc}") from None
+        except UnknownFormat as exc:
+            await opened.__aexit__(None, None, None)
+            raise StartupError(str(exc)) from None
 
     async def _close_node(self) -> None:
         await self.node.__aexit__(None, None, None)

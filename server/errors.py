@@ -61,6 +61,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "too_many_connections": "The session has too many connections: a newer one took this one's place.",
     "server_overloaded": "The server gets less done than it has to do. Try again in a moment.",
     "server_draining": "The server is restarting. Reconnect in a moment.",
+    "session_too_new": "A later version of the server has written the session. Other nodes go on with it.",
     "store_unavailable": "Nothing can be saved or looked up for the moment. Try again in a moment.",
     # An event can't be taken; the connection goes on.
     "invalid_json": "The frame isn't JSON, or not an object, or nested too deeply.",

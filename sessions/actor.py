@@ -47,6 +47,7 @@ from unbroken.sessions.errors import (
     SessionGone,
     StoreError,
     StoreUnavailable,
+    UnknownFormat,
     Unseen,
 )
 from unbroken.sessions.event_log import EventLog
@@ -258,7 +259,7 @@ class Actor(Replica):
         log = structlog.get_logger()
         if not self.is_owner and isinstance(exc, SessionGone | LostTail):
             self._abandon(CursorLost())  # what is here is no part of the log: connections start over
-        elif isinstance(exc, StoreError):
+        elif isinstance(exc, StoreError | UnknownFormat):
             log.error("session lost", session_id=self.session.id, reason=type(exc).__name__)
             self._abandon(exc)
         else:  # the boundary: a bug in one session must not reach another

@@ -36,6 +36,7 @@ from unbroken.sessions.errors import (
     SessionGone,
     SessionNotFound,
     StoreUnavailable,
+    UnknownFormat,
 )
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.hub import Hub
@@ -128,6 +129,7 @@ class Ownership:
         Raises:
             SessionNotFound: There is none.
             StoreUnavailable: The store can't be reached.
+            UnknownFormat: It was written by a later release. It is nobody's then, for others to take.
 
         """
         async with self._moving(session_id):
@@ -140,6 +142,11 @@ class Ownership:
                 return await self._load(session_id)
             except (SessionGone, Fenced, LostTail):
                 raise SessionNotFound from None
+            except UnknownFormat as exc:
+                log = structlog.get_logger()
+                log.error("session can't be read", session_id=session_id, node_id=self._node, reason=str(exc))
+                await self._give_back(session_id)
+                raise
 
     @asynccontextmanager
     async def _moving(self, session_id: SessionId) -> AsyncIterator[None]:
@@ -318,11 +325,15 @@ class Ownership:
 
     async def _release(self, session_id: SessionId, to: NodeId) -> None:
         async with self._moving(session_id):
-            with suppress(Fenced, SessionGone, StoreUnavailable):
-                if self._hub.get(session_id) is None:
-                    fence = (await self._store.inspect(session_id)).fence
-                    if fence.node == self._node:
-                        await self._store.release(session_id, fence, to=to)
+            if self._hub.get(session_id) is None:
+                await self._give_back(session_id, to)
+
+    async def _give_back(self, session_id: SessionId, to: NodeId = NOBODY) -> None:
+        """Give up what this node owns in the store and doesn't have, if it does."""
+        with suppress(Fenced, SessionGone, StoreUnavailable):
+            fence = (await self._store.inspect(session_id)).fence
+            if fence.node == self._node:
+                await self._store.release(session_id, fence, to=to)
 
     # What other nodes tell.
 
@@ -417,7 +428,7 @@ class Ownership:
 
         async def adopt(session_id: SessionId) -> None:
             async with places:
-                with suppress(SessionNotFound, StoreUnavailable):
+                with suppress(SessionNotFound, StoreUnavailable, UnknownFormat):
                     await self.load(session_id)
 
         with suppress(StoreUnavailable):

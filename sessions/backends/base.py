@@ -230,6 +230,7 @@ class SessionStore(Protocol):
         Raises:
             SessionGone: There is no such session in that incarnation, or its floor is above *after*.
             LostTail: The log holds another entry at *after*, or none.
+            UnknownFormat: A later release has written it. It stays as it is.
 
         """
 

@@ -159,19 +159,26 @@ def _standing(history: History, begin: int, item_id: str) -> str | None:
 
 
 async def _settled(tab: Tab) -> None:
-    """Wait until a tab has seen the end of every response that it has seen begin."""
+    """Wait until a tab has seen the end of every response that it has seen begin, and all of it is saved.
+
+    What isn't may be begun anew: who has left by then has seen what is nowhere, and wasn't told.
+    """
 
     def is_settled() -> bool:
         last = tab.history.segments()[-1:]
         if not last:
             return False
         running: set[str] = set()
+        is_durable = True
         for frame in last[0].frames:
-            if frame["type"] == "response.created":
+            if frame["type"] in ("session.created", "session.updated"):
+                unless_told = is_durable or frame["type"] == "session.created"
+                is_durable = frame["session"]["unbroken"].get("durable", unless_told)
+            elif frame["type"] == "response.created":
                 running.add(frame["response"]["id"])
             elif frame["type"] == "response.done":
                 running.discard(frame["response"]["id"])
-        return not running
+        return is_durable and not running
 
     async with tab.changed:
         await tab.changed.wait_for(lambda: tab.is_gone or is_settled())

@@ -48,6 +48,12 @@ class KeepingUpstream(FakeUpstream):
         await asyncio.gather(*tasks, return_exceptions=True)
         await super().__aexit__(exc_type, exc, traceback)
 
+    async def has_said(self, words: int) -> None:
+        """Return when the latest response has got so far."""
+        work = self._works[self.begun[-1][0]]
+        async with work.grew:
+            await work.grew.wait_for(lambda: len(work.payloads) >= len(work.dialect.opening()) + words)
+
     def _script_for(self, request: RecordedRequest) -> Script:
         url = urlsplit(request.path)
         match request.method, url.path.split("/")[1:]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from unbroken.server.agents.base import AgentOutput, TurnInput
 
-__all__ = ["JOURNAL", "answer", "answer_to", "key_of", "prompt", "words_of"]
+__all__ = ["JOURNAL", "answer", "answer_to", "key_of", "pause_of", "prompt", "words_of"]
 
 JOURNAL: Final = "CHAOS_JOURNAL"
 """Environment variable that names the file in which each answer that is begun gets a line."""

@@ -16,7 +16,15 @@ key                          type    what
 ``P:{nodes}:N``              string  the lease of a node
 ``P:{nodes}:all``            set     the nodes there are
 ``P:{nodes}:n:N``            channel what a node is told
+``P:{nodes}:formats``        hash    in which format is written, and in which something may be there
+``P:{nodes}:rewriting``      string  the node that brings it all into one format
 ===========================  ======  ==================================================================
+
+All of this, with the fields of hashes and streams and the arguments that the
+scripts leave for each other, belongs to the format of what is kept
+(:mod:`unbroken.sessions.format`). Two releases' scripts work on the same keys,
+each its own by its digest: so within a format, a script may add a field, and
+does without one that isn't there; it never gives one another meaning.
 """
 
 from __future__ import annotations
@@ -97,6 +105,21 @@ class Keys:
     def lease(self, node: NodeId) -> str:
         """Return the key of a node's lease."""
         return f"{self._prefix}:{{nodes}}:{node}"
+
+    @property
+    def formats(self) -> str:
+        """The key of what nodes have agreed on to write."""
+        return f"{self._prefix}:{{nodes}}:formats"
+
+    @property
+    def rewriting(self) -> str:
+        """The key of who brings all sessions into one format."""
+        return f"{self._prefix}:{{nodes}}:rewriting"
+
+    @property
+    def sessions(self) -> str:
+        """The pattern of the keys of what sessions are."""
+        return f"{self._prefix}:{{*}}:*:m"
 
     def channel(self, node: NodeId) -> str:
         """Return the channel on which a node is told something."""

@@ -28,6 +28,7 @@ _NAMES: Final = (
     "rejoin",
     "release",
     "reseed",
+    "rewrite",
     "submit",
     "tally",
     "unfollow",
