@@ -64,7 +64,6 @@ from unbroken.sessions.session import Session
 __all__ = ["Actor"]
 
 _READ_LIMIT: Final = 4096
-
 _COUNTED: Final = frozenset({ResponseQueued, ResponseMerged, ResponseStarted, ResponseDone, Refused})
 
 
@@ -255,8 +254,8 @@ class Actor(Replica):
     def _fail(self, exc: Exception) -> None:
         """Give the session up because of *exc*. A failure ends the session on this node, not the node."""
         log = structlog.get_logger()
-        if not self.is_owner and isinstance(exc, SessionGone | LostTail):
-            self._abandon(CursorLost())  # what is here is no part of the log: connections start over
+        if isinstance(exc, NodeDraining) or (not self.is_owner and isinstance(exc, SessionGone | LostTail)):
+            self._abandon(CursorLost())  # nobody is left, or this is no part of the log: they start over
         elif isinstance(exc, StoreError | UnknownFormat):
             log.error("session lost", session_id=self.session.id, reason=type(exc).__name__)
             self._abandon(exc)
