@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import json
 import os
-import pickle
 import signal
 import socket
 import subprocess
@@ -31,6 +30,7 @@ from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.process import announcement, bind
+from unbroken.server.setting_transfer import packed
 from unbroken.server.supervisor import Left, Supervisor
 from unbroken.sessions.clock import SystemClock
 
@@ -128,8 +128,8 @@ class WorkerProcess:
         self._code: asyncio.Future[int] = self._loop.create_future()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._refusal = ""  # what it has said, if it was that
-        pickled = pickle.dumps(settings)
-        self._payload = len(pickled).to_bytes(8, "big") + pickled
+        data = packed(settings)
+        self._payload = len(data).to_bytes(8, "big") + data
         self._socket, theirs = socket.socketpair()
         arguments = (os.getpid(), number, theirs.fileno(), *sys.path)
         with theirs:
