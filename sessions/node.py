@@ -253,8 +253,8 @@ class Node:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        await self.caps.aclose()  # which waits, while sessions may still write
         self._is_open = False
-        await self.caps.aclose()
         await self._cluster.leave()
         self._committer.close()
         if self._sweeper is not None:

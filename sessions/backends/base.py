@@ -133,6 +133,8 @@ class Page:
     entries: list[Entry]
     fence: Fence
     """The owner's, when the entries were read."""
+    is_end: bool
+    """Whether there was nothing behind them."""
 
 
 class SessionStore(Protocol):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.balanced import PATIENCE, ROOT, Balanced, Program, Talk
-from tests.deploy.balancer_contract import BalancerContract
+from tests.deploy.balancer_contract import CheckingBalancerContract
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -52,7 +52,7 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
     assert '"level":"warn"' not in checked.stderr
 
 
-class TestCaddy(BalancerContract):
+class TestCaddy(CheckingBalancerContract):
     program = Caddy()
     idle_timeouts = (math.inf,)
 

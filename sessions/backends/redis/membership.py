@@ -155,6 +155,7 @@ class RedisMembership:
         except UnknownFormat:
             await self._close()
             raise
+        structlog.get_logger().info("node joined", node_id=node, others=len(self._others))
         self._vitals.settle(asyncio.get_running_loop().time() + self._pace.settling)
         for work in (self._listen, self._beat_on, self._look_on, self._poll_on, self._rewrite_on):
             self._tasks.append(asyncio.create_task(self._for_ever(work)))

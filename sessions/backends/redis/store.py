@@ -53,8 +53,12 @@ from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
 __all__ = ["RedisStore"]
 
+_READS_PATIENCE: Final = 4
+"""By how much longer than for an answer a call waits for its turn: when all clients of a node that has gone
+come here at once, most of them wait, and would come again if they were refused.
+"""
 _WRITES_PATIENCE: Final = 8
-"""By how much longer a write waits for its turn: in a cluster, there may be one for each bucket."""
+"""The same for a write: in a cluster, there may be one for each bucket."""
 
 
 class RedisStore:
@@ -66,7 +70,7 @@ class RedisStore:
         bounds: What a session may take.
         formats: In which it is read and written; None: in this release's alone.
         connections: Calls at once.
-        patience: Seconds that a call waits for its turn.
+        patience: Seconds after which a call is given up. Calls wait some times that for their turn.
         is_cluster: Whether only keys of one bucket may be written in one call.
 
     """
@@ -89,7 +93,7 @@ class RedisStore:
         caller = cast(Caller, client)
         # Answers that are being written don't wait behind a storm of sessions that are being read.
         writers = max(1, connections // 4)
-        self._scripts = Scripts(caller, max(1, connections - writers), patience)
+        self._scripts = Scripts(caller, max(1, connections - writers), patience * _READS_PATIENCE)
         self._writes = Scripts(caller, writers, patience * _WRITES_PATIENCE)
         self._keys = keys
         self._bounds = bounds
@@ -293,7 +297,8 @@ class RedisStore:
             entries.insert(0, rest)
         if not _is_whole(entries, after.seq, head):  # a server that evicts keys, or has lost some
             raise LostTail(session_id)
-        return Page(entries, Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation))))
+        is_end = (entries[-1].last if entries else after.seq) == head
+        return Page(entries, Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation))), is_end)
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""

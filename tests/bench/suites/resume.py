@@ -24,6 +24,7 @@ _STREAMS = 200
 _RATE = 20
 _TURNS = 5
 _WORDS = 40
+_AT_ONCE = 200
 _AWAY = 0.2
 """Seconds for which a client is away: some words are missed."""
 _STEP = 0.015
@@ -82,13 +83,14 @@ async def _away(roamer: Roamer) -> None:
 
 
 async def converse(roamers: Sequence[Roamer], turns: int) -> None:
-    """Wait until all are connected, and let each have so many short answers."""
+    """Wait until all are connected, and let each have so many short answers: some clients at a time."""
     await wait_for((each.welcome for each in roamers), "connected", _PATIENCE)
     asked = Ask(Order("burst", 0, _WORDS).text, answer_text(_WORDS).decode())
-    for _ in range(turns):
-        for roamer in roamers:
+    for first in [*range(0, len(roamers), _AT_ONCE)] * turns:
+        some = roamers[first : first + _AT_ONCE]
+        for roamer in some:
             roamer.ask(asked)
-        await wait_for((each.answered for each in roamers), "answered", _PATIENCE)
+        await wait_for((each.answered for each in some), "answered", _PATIENCE)
 
 
 async def _answering(roamers: Sequence[Roamer], seconds: int) -> None:
