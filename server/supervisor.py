@@ -61,7 +61,7 @@ class Supervisor:
 
     Args:
         count: How many; their numbers are from 1.
-        start: Starts the worker of a number.
+        start: Starts the worker of a number. Raises StartupError if the system doesn't.
         clock: Where time comes from, but for the wait for their end.
         drain_timeout: Seconds that running turns get when all is to end.
         on_up: Called once, when all listen for the first time, with what one of them says of itself.
@@ -133,7 +133,10 @@ class Supervisor:
 
     async def _work(self, number: int) -> tuple[End, Left]:
         """Run worker *number* once. Cancelled, it leaves the worker to :meth:`_end`."""
-        worker = self._workers[number] = self._start(number)
+        try:
+            worker = self._workers[number] = self._start(number)
+        except StartupError as error:
+            return End.REFUSED, Left(1, str(error))
         about = await worker.ready()
         if about is not None:
             self._note_up(number, about)

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import json
 import os
-import pickle
 import signal
 import socket
 import sys
@@ -22,6 +21,7 @@ from structlog.contextvars import bind_contextvars
 from unbroken.server import process
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.logs import configure_logs
+from unbroken.server.setting_transfer import unpacked
 
 if TYPE_CHECKING:
     from unbroken.server.process import Application
@@ -71,11 +71,10 @@ def _die_with(parent: int) -> None:
 def _received(line: socket.socket) -> Settings:
     with line.makefile("rb") as stream:
         size = int.from_bytes(stream.read(8), "big")
-        pickled = stream.read(size)
-    if not pickled or len(pickled) < size:
+        data = stream.read(size)
+    if not data or len(data) < size:  # the parent has ended
         os._exit(_ABANDONED)
-    settings: Settings = pickle.loads(pickled)  # noqa: S301 - the parent's: nobody else has the other end
-    return settings
+    return unpacked(data)
 
 
 def _wait_for_the_end(line: socket.socket) -> None:

@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import json
 import os
-import pickle
 import signal
 import socket
 import subprocess
@@ -31,6 +30,7 @@ from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.process import announcement, bind
+from unbroken.server.setting_transfer import packed
 from unbroken.server.supervisor import Left, Supervisor
 from unbroken.sessions.clock import SystemClock
 
@@ -40,6 +40,8 @@ __all__ = ["WorkerProcess", "run", "settings_of"]
 _PROGRAM: Final = "import sys; sys.path[:] = sys.argv[4:]; from unbroken.server.worker import main; main()"
 
 _LONGEST_LINE: Final = 65536
+_LAST_WORDS: Final = 1.0
+"""Seconds in which what a worker said before its end is read."""
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -120,7 +122,11 @@ class WorkerProcess:
     """A worker in a fresh interpreter. See :class:`~unbroken.server.supervisor.Worker`.
 
     It gets its settings over a socket of its own, so that no secret is in its arguments or in a file, and
-    says there when it listens. When the socket ends, each side knows that the other is gone.
+    says there when it listens. When the socket ends, it knows that its parent is gone.
+
+    Raises:
+        StartupError: The system starts no process.
+
     """
 
     def __init__(self, number: int, settings: Settings) -> None:
@@ -128,17 +134,22 @@ class WorkerProcess:
         self._code: asyncio.Future[int] = self._loop.create_future()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._refusal = ""  # what it has said, if it was that
-        pickled = pickle.dumps(settings)
-        self._payload = len(pickled).to_bytes(8, "big") + pickled
+        data = packed(settings)
+        self._payload = len(data).to_bytes(8, "big") + data
         self._socket, theirs = socket.socketpair()
         arguments = (os.getpid(), number, theirs.fileno(), *sys.path)
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - this program's own
-                [sys.executable, "-P", "-c", _PROGRAM, *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                process_group=0,  # Ctrl+C in a terminal is for the parent, which passes it on
-            )
+        try:
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - this program's own
+                    [sys.executable, "-P", "-c", _PROGRAM, *map(str, arguments)],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    process_group=0,  # Ctrl+C in a terminal is for the parent, which passes it on
+                )
+        except OSError as error:
+            self._socket.close()
+            reason = error.strerror or type(error).__name__
+            raise StartupError(f"The system starts no process for a worker: {reason}. Run fewer.") from None
         _log.info("worker started", worker=number, pid=self._process.pid)
         threading.Thread(target=self._watch, name=f"worker-{number}", daemon=True).start()
 
@@ -159,12 +170,14 @@ class WorkerProcess:
     async def ended(self) -> Left:
         """See :meth:`Worker.ended`."""
         code = await asyncio.shield(self._code)
-        refusal = self._refusal or (await self._heard()).get("refused", "")
+        with contextlib.suppress(TimeoutError):  # a process that it has forked may keep the socket open
+            async with asyncio.timeout(_LAST_WORDS):
+                await self._heard()
         if self._streams is not None:
             self._streams[1].close()
         else:
             self._socket.close()
-        return Left(code, refusal)
+        return Left(code, self._refusal)
 
     async def _heard(self) -> dict[str, str]:
         """Return what it says next; nothing, if that was all."""
@@ -175,7 +188,7 @@ class WorkerProcess:
         except (OSError, ValueError):  # it has ended; or says more than it can
             return {}
         said: dict[str, str] = json.loads(line) if line else {}
-        self._refusal = said.get("refused", "")
+        self._refusal = said.get("refused", self._refusal)
         return said
 
     def drain(self) -> None:

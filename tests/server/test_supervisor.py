@@ -73,10 +73,13 @@ class House:
         self.up: list[str] = []
         self.requested, self.forced = asyncio.Event(), asyncio.Event()
         self._heeds = heeds
+        self.has_processes = True
         supervisor = Supervisor(count, self._start, self.clock, drain_timeout=0, on_up=self.up.append)
         self.task = asyncio.create_task(supervisor.run(self.requested, self.forced))
 
     def _start(self, number: int) -> FakeWorker:
+        if not self.has_processes:
+            raise StartupError("No more processes.")
         self.started.append(FakeWorker(number, self._heeds))
         return self.started[-1]
 
@@ -209,6 +212,22 @@ async def test_later_one_that_lacks_something_is_tried_again_while_others_listen
         house.last(2).end(1, "The model is gone.")
         with pytest.raises(StartupError, match=r"^The model is gone\.$"):
             await house.task
+
+
+async def test_a_system_without_another_process_is_asked_again() -> None:
+    async with open_house() as house:
+        await house.all_listen()
+        house.has_processes = False
+        house.last(1).end(1)
+        for _ in range(3):
+            await settle()
+            house.clock.advance(30)
+        await settle()
+        house.has_processes = True
+        house.clock.advance(30)
+        await settle()
+
+        assert [worker.number for worker in house.started] == [1, 2, 1]
 
 
 async def test_a_signal_drains_all_and_nothing_is_started_again() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pickle
 import random
 import re
 import select
@@ -27,7 +26,6 @@ from tests.server.test_process import HANG, REPOSITORY, ServerProcess, asked, un
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.drain_command import ask_to_drain
 from unbroken.server.process import bind
-from unbroken.server.setting_sources import load_settings
 from unbroken.server.workers import settings_of
 
 SECRET = "s" * 32
@@ -43,19 +41,6 @@ def test_each_worker_has_an_admin_listener_and_a_folder_of_its_own() -> None:
         (1, 9003, "/srv/files/worker-3"),
     ]
     assert settings_of(2, Settings(workers=3, admin_port=0)) == Settings(admin_port=0)
-
-
-def test_settings_reach_a_worker_as_they_are(tmp_path: Path) -> None:
-    environ = {
-        "UNBROKEN_AGENT": "scripted",
-        "UNBROKEN_ADMIN_KEY": KEY,
-        "UNBROKEN_MODELS": "a, b",
-        "UNBROKEN_FILES_DIR": "/srv",
-        "UNBROKEN_FALLBACKS": "backup=https://api.example.com/v1|model-x, embedded",
-    }
-    settings = load_settings({}, environ, tmp_path).settings
-
-    assert pickle.loads(pickle.dumps(settings)) == settings
 
 
 def test_a_port_is_shared_by_those_who_say_so_and_taken_for_all_others() -> None:
