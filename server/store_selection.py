@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unbroken.server.config import Settings, StartupError
 from unbroken.sessions.backends.base import SessionStore
@@ -13,7 +14,19 @@ from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.format import FORMAT_1, Format, Formats
 
-__all__ = ["Stored", "build_store"]
+if TYPE_CHECKING:
+    from unbroken.sessions.backends.redis.trouble import Trouble
+    from unbroken.sessions.backends.redis.watch import Watch
+
+__all__ = ["RedisState", "Stored", "build_store"]
+
+
+@dataclass(frozen=True, slots=True)
+class RedisState:
+    """What goes on there."""
+
+    trouble: Trouble
+    watch: Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,8 @@ class Stored:
     Raises:
         StartupError: They can't be reached. One line, with what to do.
     """
+    redis: RedisState | None = None
+    """What can be told of a Redis; None: there is none."""
     formats: Formats | None = None
     """In which nodes write what they share; None: they share nothing."""
 
@@ -60,6 +75,8 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     from unbroken.sessions.backends.redis.keys import Bounds, Keys
     from unbroken.sessions.backends.redis.membership import RedisMembership
     from unbroken.sessions.backends.redis.store import RedisStore
+    from unbroken.sessions.backends.redis.trouble import Trouble
+    from unbroken.sessions.backends.redis.watch import Watch
 
     password = settings.redis_sentinel_password
     address = Address(
@@ -76,11 +93,13 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
         raise StartupError(f"UNBROKEN_REDIS_URL: {exc}") from None
     keys = Keys(settings.redis_prefix)
     bounds = Bounds(lifetime=max(60, int(settings.session_idle_timeout)))
+    trouble, watch = Trouble(), Watch(client)
     store = RedisStore(
         client,
         keys,
         bounds,
         formats=formats,
+        trouble=trouble,
         is_cluster=is_cluster,
         connections=settings.redis_connections,
         patience=settings.redis_timeout,
@@ -88,15 +107,20 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
+        watching: asyncio.Task[None] | None = None
         try:
             await _check(client)
+            watching = asyncio.create_task(watch.run())
             yield
         finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.wait([watching])
             await store.aclose()
             await client.aclose()
 
-    cluster = RedisMembership(client, keys, formats=formats, kept=bounds.lifetime)
-    return Stored(store, cluster, opened, formats)
+    cluster = RedisMembership(client, keys, formats=formats, trouble=trouble, kept=bounds.lifetime)
+    return Stored(store, cluster, opened, RedisState(trouble, watch), formats)
 
 
 async def _check(client: Any) -> None:
