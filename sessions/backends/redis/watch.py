@@ -34,8 +34,12 @@ class Watch:
 
     async def run(self) -> None:
         """Look, again and again."""
+        task = asyncio.current_task()
+        assert task is not None
         while True:
             await self.look()
+            if task.cancelling():  # the client may take a cancellation for its own, and go on
+                return
             await asyncio.sleep(_INTERVAL)
 
     async def look(self) -> None:
