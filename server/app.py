@@ -50,6 +50,7 @@ from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
 from unbroken.server.transports.websocket import RealtimeDoor
 from unbroken.sessions.backends.redis.trouble import hint_of, reason_of
+from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock, SystemClock
 from unbroken.sessions.errors import StoreUnavailable, UnknownFormat
 from unbroken.sessions.items import Concurrency, SessionConfig
@@ -123,6 +124,9 @@ class App:
         self.node = Node(
             store=self._stored.store,
             cluster=self._stored.cluster,
+            caps=Caps(
+                clock, self._stored.tally, on_alone=lambda kind: self.metrics.let_in_alone.labels(kind).inc()
+            ),
             responder=Pipeline(
                 agent,
                 self.metrics,
@@ -138,7 +142,7 @@ class App:
             on_run=self.metrics.run_ended,
         )
         self._proxies = Proxies(settings.trusted_proxies)
-        self.admission = Admission(_admission_limits(settings), clock, self._proxies)
+        self.admission = Admission(_admission_limits(settings), clock, self._proxies, self.node.caps)
         self._observe_node()
         self._overload = Overload(
             OverloadLimits(busy_lag=settings.overload_lag, swamped_lag=settings.overload_lag_responses)
@@ -446,6 +450,7 @@ def _node_limits(settings: Settings, patience: float) -> NodeLimits:
         sessions=settings.max_sessions,
         bytes=settings.max_node_bytes,
         connections_per_session=settings.connections_per_session,
+        responses_per_principal=settings.responses_per_principal,
         idle_timeout=settings.session_idle_timeout,
         empty_grace=settings.empty_session_grace,
         release_after=settings.release_after,

@@ -86,7 +86,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "conversation_full": "The conversation holds as much as it may.",
     "conversation_already_has_active_response": "A response is in progress.",
     "response_queue_full": "As many responses wait as may.",
-    "too_many_responses": "As many responses run beside the conversation as may.",
+    "too_many_responses": "As many responses run as may: beside the conversation, or of the key.",
     "response_cancel_not_active": "There is no such response in progress.",
     # A file can't be taken, or isn't there: over HTTP, or in an event that names it.
     "file_not_found": "There is no such file: it has expired, or it isn't yours.",

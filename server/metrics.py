@@ -115,6 +115,11 @@ class Metrics:
             "Connections and HTTP requests that were refused, by error code.",
             "code",
         )
+        self.let_in_alone = self._counter(
+            "let_in_alone",
+            "Connections and responses let in by this node's count alone, as the store was out of reach.",
+            "kind",
+        )
         self.attached = self._counter(
             "sessions_attached",
             "Connections attached to a session: new, resumed where they were, or reset to a snapshot.",

@@ -12,6 +12,7 @@ from unbroken.server.config import Settings, StartupError
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.backends.tally import Tally
 from unbroken.sessions.format import FORMAT_1, Format, Formats
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Stored:
     """What can be told of a Redis; None: there is none."""
     formats: Formats | None = None
     """In which nodes write what they share; None: they share nothing."""
+    tally: Tally | None = None
+    """What all nodes have; None: there is but this one."""
 
 
 def build_store(settings: Settings, newest: Format = FORMAT_1, older: Format | None = None) -> Stored:
@@ -75,6 +78,7 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     from unbroken.sessions.backends.redis.keys import Bounds, Keys
     from unbroken.sessions.backends.redis.membership import RedisMembership
     from unbroken.sessions.backends.redis.store import RedisStore
+    from unbroken.sessions.backends.redis.tally import RedisTally
     from unbroken.sessions.backends.redis.trouble import Trouble
     from unbroken.sessions.backends.redis.watch import Watch
 
@@ -119,8 +123,9 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
             await store.aclose()
             await client.aclose()
 
-    cluster = RedisMembership(client, keys, formats=formats, trouble=trouble, kept=bounds.lifetime)
-    return Stored(store, cluster, opened, RedisState(trouble, watch), formats)
+    membership = RedisMembership(client, keys, formats=formats, trouble=trouble, kept=bounds.lifetime)
+    tally = RedisTally(client, keys, membership, patience=settings.redis_timeout, is_cluster=is_cluster)
+    return Stored(store, membership, opened, RedisState(trouble, watch), formats, tally)
 
 
 async def _check(client: Any) -> None:

@@ -49,6 +49,8 @@ class Refused(Exception):
         message: What to do.
         close: For those who are told in frames.
         retry_after: Seconds; sent with 429 and 503, to browsers in the frame.
+        elsewhere: Whether another node would do it: browsers too get the status then, which they can't
+            read, but the balancer before them, which asks the other one.
 
     """
 
@@ -60,6 +62,7 @@ class Refused(Exception):
         close: CloseCode = CloseCode.POLICY,
         *,
         retry_after: int = _RETRY_AFTER,
+        elsewhere: bool = False,
     ) -> None:
         super().__init__(code)
         self.status = status
@@ -67,6 +70,7 @@ class Refused(Exception):
         self.message = message
         self.close = close
         self.retry_after = retry_after
+        self.elsewhere = elsewhere
 
     @property
     def asks_to_wait(self) -> bool:
@@ -106,7 +110,7 @@ class RefusalLog:
 
 async def refuse(refused: Refused, handshake: Handshake, send: Send) -> None:
     """Say why there is no connection, in the way that the client can read."""
-    if handshake.is_browser or refused.status == 101:
+    if (handshake.is_browser and not refused.elsewhere) or refused.status == 101:
         await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
         wait = refused.retry_after if refused.asks_to_wait else None
         frame = lone_error(refused.code, refused.message, retry_after=wait)

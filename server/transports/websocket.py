@@ -142,7 +142,7 @@ class RealtimeDoor:
 
     async def _admit(self, handshake: Handshake, guest: Guest) -> Admitted:
         if self._node.is_draining:
-            raise Refused(503, "server_draining", str(NodeDraining()), CloseCode.RESTART)
+            raise self._draining()
         if handshake.resume is None and not self._node.takes_sessions:
             # First of all: an overloaded server has no time for more than this.
             raise overloaded()
@@ -174,7 +174,7 @@ class RealtimeDoor:
             guest.failed()
             code = "api_key_in_browser" if isinstance(exc, LongLivedKey) else "invalid_api_key"
             raise Refused(401, code, str(exc)) from None
-        guest.admit(principal.id)
+        await guest.admit(principal.id)
         model = self._models.resolve(handshake.model)
         if model is None:
             message = f"The model isn't offered here. Use one of: {', '.join(self._models.names)}."
@@ -185,8 +185,8 @@ class RealtimeDoor:
             return await self._begin(principal.id, model)
         except SessionNotFound as exc:
             raise Refused(101, "session_not_found", str(exc)) from None
-        except NodeDraining as exc:
-            raise Refused(503, "server_draining", str(exc), CloseCode.RESTART) from None
+        except NodeDraining:
+            raise self._draining() from None
         except NodeOverloaded:
             raise overloaded() from None
         except StoreUnavailable as exc:
@@ -197,6 +197,10 @@ class RealtimeDoor:
             raise Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:
             raise Refused(101, "too_many_connections", str(exc), CloseCode.TRY_AGAIN) from None
+
+    def _draining(self) -> Refused:
+        elsewhere = self._node.is_handing_over
+        return Refused(503, "server_draining", str(NodeDraining()), CloseCode.RESTART, elsewhere=elsewhere)
 
     def _config(self, model: str) -> SessionConfig:
         return SessionConfig(

@@ -133,6 +133,8 @@ class Page:
     entries: list[Entry]
     fence: Fence
     """The owner's, when the entries were read."""
+    is_end: bool
+    """Whether there was nothing behind them."""
 
 
 class SessionStore(Protocol):
@@ -199,6 +201,19 @@ class SessionStore(Protocol):
 
     async def submit(self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted) -> Receipt:
         """Write an input, from any node, once per key.
+
+        Raises:
+            SessionGone: There is no such session in that incarnation.
+            MessageIdReused: The key was seen with another digest.
+
+        """
+
+    async def recall(
+        self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
+    ) -> Receipt | None:
+        """Return what :meth:`submit` would of an input that was written before, and write nothing.
+
+        None: it wasn't, or has no key, or nobody knows any more.
 
         Raises:
             SessionGone: There is no such session in that incarnation.

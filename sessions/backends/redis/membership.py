@@ -135,6 +135,11 @@ class RedisMembership:
         return self._is_cut_off
 
     @property
+    def node(self) -> NodeId:
+        """Whose it is: empty until that has joined."""
+        return self._node
+
+    @property
     def has_others(self) -> bool:
         """See :attr:`Cluster.has_others`."""
         return bool(self._others)
@@ -160,6 +165,7 @@ class RedisMembership:
         except UnknownFormat:
             await self._close()
             raise
+        structlog.get_logger().info("node joined", node_id=node, others=len(self._others))
         self._vitals.settle(asyncio.get_running_loop().time() + self._pace.settling)
         for work in (self._listen, self._beat_on, self._look_on, self._poll_on, self._rewrite_on):
             self._tasks.append(asyncio.create_task(self._for_ever(work)))

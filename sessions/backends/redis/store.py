@@ -54,8 +54,12 @@ from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
 __all__ = ["RedisStore"]
 
+_READS_PATIENCE: Final = 4
+"""By how much longer than for an answer a call waits for its turn: when all clients of a node that has gone
+come here at once, most of them wait, and would come again if they were refused.
+"""
 _WRITES_PATIENCE: Final = 8
-"""By how much longer a write waits for its turn: in a cluster, there may be one for each bucket."""
+"""The same for a write: in a cluster, there may be one for each bucket."""
 
 
 class RedisStore:
@@ -68,7 +72,7 @@ class RedisStore:
         formats: In which it is read and written; None: in this release's alone.
         trouble: Told of calls that fail.
         connections: Calls at once.
-        patience: Seconds that a call waits for its turn.
+        patience: Seconds after which a call is given up. Calls wait some times that for their turn.
         is_cluster: Whether only keys of one bucket may be written in one call.
 
     """
@@ -92,7 +96,7 @@ class RedisStore:
         caller = cast(Caller, client)
         # Answers that are being written don't wait behind a storm of sessions that are being read.
         writers = max(1, connections // 4)
-        self._scripts = Scripts(caller, max(1, connections - writers), patience)
+        self._scripts = Scripts(caller, max(1, connections - writers), patience * _READS_PATIENCE)
         self._writes = Scripts(caller, writers, patience * _WRITES_PATIENCE)
         self._keys = keys
         self._bounds = bounds
@@ -198,6 +202,19 @@ class RedisStore:
         self._news.tell((_text(found[2]), *_text(found[3]).split()), session_id)
         return Receipt(found[1], duplicate=False, entry=Entry(found[1], nonce, submitted))
 
+    async def recall(
+        self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
+    ) -> Receipt | None:
+        """See :meth:`SessionStore.recall`."""
+        if submitted.key is None:
+            return None
+        meta, _, names, _, _ = self._keys.session(session_id)
+        found = await self._call("recall", [meta, names], incarnation, *_named(submitted.key))
+        if found == b"REUSED":
+            raise MessageIdReused
+        _check(found, session_id)
+        return None if found is None else Receipt(found, duplicate=True, entry=None)
+
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """See :meth:`SessionStore.append`."""
         calls = list(self._calls(appends))
@@ -284,7 +301,8 @@ class RedisStore:
             entries.insert(0, rest)
         if not _is_whole(entries, after.seq, head):  # a server that evicts keys, or has lost some
             raise LostTail(session_id)
-        return Page(entries, Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation))))
+        is_end = (entries[-1].last if entries else after.seq) == head
+        return Page(entries, Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation))), is_end)
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""

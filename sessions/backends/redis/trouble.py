@@ -27,6 +27,7 @@ _HINTS: Final[dict[str, str]] = {
     "disk": "Redis can't write its data to its disk, and takes nothing more. See its log.",
     "no_replicas": "Fewer replicas keep up than min-replicas-to-write asks for.",
     "busy": "A script or a function keeps Redis busy. See SLOWLOG; SCRIPT KILL ends it.",
+    "waiting": "More calls are waiting than get their turn. Raise UNBROKEN_REDIS_CONNECTIONS, or add nodes.",
     "other": "See the log of Redis.",
 }
 
@@ -55,6 +56,7 @@ _REASONS: Final[dict[str, str]] = {
     "NOREPLICAS": "no_replicas",
     "BUSY": "busy",
     "UNKILLABLE": "busy",
+    "TooManyCalls": "waiting",
 }
 
 
