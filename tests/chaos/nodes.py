@@ -172,6 +172,18 @@ class NodeProcess:
         if self._process is not None and self.is_up:
             self._process.send_signal(number)
 
+    async def replace(self, program: str | None, **settings: str) -> None:
+        """Ask the node to end, and start one of another release in its place.
+
+        Raises:
+            TimeoutError: It doesn't end.
+
+        """
+        await self.terminate()
+        self._program = program
+        self._settings = {**self._settings, **settings}
+        await self.start()
+
     async def kill(self) -> None:
         """End it as a crash does."""
         self.signal(signal.SIGKILL)
