@@ -38,6 +38,8 @@ class Plan:
     faults: tuple[str, ...] = tuple(FAULTS)
     pause: float = 0.8
     """Seconds between the beginnings of two faults, on average."""
+    least: int = 10
+    """How many faults there have to be."""
     quiet: float = 75.0
     """Seconds after which, with everything put right, each turn that was asked for has ended (I12)."""
     program: str | None = None
@@ -71,6 +73,12 @@ class Report:
     words: int = 0
     refusals: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
+
+    def must_be_sound(self) -> None:
+        """Fail unless people were answered, things went wrong, and no rule was broken."""
+        assert self.turns["completed"] > 0
+        assert self.faults.total() >= self.plan.least
+        assert self.violations == []
 
     def table(self) -> str:
         """Return it as lines for a person."""
@@ -171,7 +179,8 @@ async def _trouble(world: World, plan: Plan, report: Report) -> None:
         while loop.time() < end:
             await places.acquire()
             (name,) = world.draw.choices(names, weights)
-            group.create_task(do(name, world.draw.choice(world.nodes)))
+            free = [node for node in world.nodes if node.name not in world.busy]
+            group.create_task(do(name, world.draw.choice(free or world.nodes)))
             await asyncio.sleep(world.draw.expovariate(1 / plan.pause))
 
 
