@@ -280,7 +280,9 @@ class Node:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None:
+        if task.cancelled() or (exc := task.exception()) is None:
+            return
+        if not isinstance(exc, StoreUnavailable):  # that is no bug, and whoever waits for the task is told
             structlog.get_logger().error("task failed", node_id=self.id, exc_info=exc)
 
     # Connections.

@@ -96,6 +96,14 @@ class NodeProcess:
                 return str(json.loads(line)["node_id"])
         raise RuntimeError(f"{self.log} doesn't say which node it is")
 
+    def problems(self) -> list[str]:
+        """Return what the log says that none may, whatever goes wrong around a node: a task of its failed."""
+        return [
+            json.loads(line)["exception"].splitlines()[-1]
+            for line in self.log.read_text().splitlines()
+            if '"exception":' in line
+        ]
+
     async def open(self) -> None:
         """Open the proxies and start a node."""
         if self._has_proxies:

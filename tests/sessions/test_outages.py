@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.sessions.conversation import Client, World, limits_of, settle
 from tests.sessions.town import Town, actor_on, asked, distant, go, move, open_town, tab_on
@@ -89,6 +90,18 @@ async def test_an_input_is_refused_while_it_can_t_be_saved_and_taken_once_it_can
         client.read()
         assert client.errors() == ["store_unavailable"]
         assert "hi" in texts(one, client)
+
+
+async def test_a_session_that_can_t_begin_is_no_task_that_failed(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one = town.worlds[0]
+        client = await one.client()
+        distant(one).is_out = True
+        with capture_logs() as logs:
+            await client.say("hi", id="item_1")
+            client.read()
+        assert client.errors() == ["store_unavailable"]
+        assert [entry["event"] for entry in logs if "exc_info" in entry] == []
 
 
 async def test_a_session_whose_beginning_was_not_answered_begins_once(seed: int) -> None:
