@@ -24,7 +24,9 @@ _MOST_HEADERS: Final = 128
 _LONGEST_LINE: Final = 8000
 """Bytes; ``websockets`` takes 8,192 with what separates its parts."""
 
-_ONCE: Final = frozenset({b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version"})
+_ONCE: Final = frozenset(
+    {b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version", b"origin", b"host"}
+)
 _UNUSUAL: Final = frozenset({b"transfer-encoding", b"content-length", b"expect"})
 
 _Headers = list[tuple[bytes, bytes]]

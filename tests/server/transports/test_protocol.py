@@ -334,6 +334,8 @@ async def test_uvicorn_has_what_the_overrides_rely_on() -> None:
     assert "response_complete" in inspect.getsource(HttpToolsProtocol.on_body)
     for name in ("transport", "loop", "parser", "cycle", "timeout_keep_alive_task", "ws_protocol_class"):
         assert hasattr(http_protocol, name)
+    for name in ("headers", "flow", "_should_upgrade", "_start_asgi_task"):
+        assert hasattr(http_protocol, name)
     server = uvicorn.Server(config)
     for name in ("_serve", "startup", "shutdown", "should_exit", "force_exit"):
         assert hasattr(server, name)
