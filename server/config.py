@@ -123,6 +123,11 @@ class Loaded:
                 f"{label('python_agent', self.origins)} does nothing, as the agent is {settings.agent}. "
                 f"Set {PREFIX}AGENT to python, or unset it."
             )
+        if settings.admin_key is not None and not settings.admin_port:
+            yield (
+                f"{label('admin_key', self.origins)} does nothing, as there is no admin listener. "
+                f"Set {PREFIX}ADMIN_PORT to a port, or unset it."
+            )
         if settings.files_dir is not None and settings.files != "disk":
             yield (
                 f"{label('files_dir', self.origins)} does nothing, as files are {settings.files}. "

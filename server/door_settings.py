@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings
 
-from unbroken.server.setting_values import Names, Port, check_api_keys, check_secret
+from unbroken.server.setting_values import Names, Port, check_admin_key, check_api_keys, check_secret
 
 __all__ = ["DoorSettings"]
 
@@ -26,9 +26,16 @@ class DoorSettings(BaseSettings):
         default=(), description="Origins whose pages may connect, besides the server's own; comma-separated."
     )
 
-    admin_key: Annotated[SecretStr | None, AfterValidator(check_secret)] = Field(
+    admin_key: Annotated[SecretStr | None, AfterValidator(check_admin_key)] = Field(
         default=None,
         description="Key for /admin on that listener, 32 characters or more. Unset: there is no /admin.",
+    )
+
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Nodes on this machine, a process each, on the same port. See Workers.",
     )
 
     # Who may speak

@@ -26,6 +26,7 @@ class DrainState(Struct, frozen=True):
     responses: int
     """Those that run."""
     sessions: int
+    """Those held here. With the store in memory they stay when it is drained, and end with the process."""
 
 
 class Drain:
@@ -47,9 +48,8 @@ class Drain:
     def state(self) -> DrainState:
         """How far it is. Drained: nothing is left here, and nothing new is taken."""
         node = self._node
-        is_over = not (node.hub.is_busy or node.hub.connections)
         status: Literal["serving", "draining", "drained"] = (
-            "serving" if not node.is_draining else "drained" if is_over else "draining"
+            "serving" if not node.is_draining else "drained" if node.is_settled else "draining"
         )
         return DrainState(status, node.hub.connections, node.hub.running, len(node.hub))
 
@@ -61,8 +61,19 @@ class Drain:
             self._task = asyncio.get_running_loop().create_task(self._end_work())
 
     async def _end_work(self) -> None:
-        await self._node.drained(self._timeout)
-        structlog.get_logger().info("drained", connections=self._node.hub.connections)
+        node, log = self._node, structlog.get_logger()
+        try:
+            await node.drained(self._timeout)
+            if not node.is_settled:
+                # A client that doesn't read, or a store out of reach. The process isn't about to end.
+                log.warning(
+                    "drain met its deadline", connections=node.hub.connections, sessions=len(node.hub)
+                )
+                await node.settled()
+        except Exception as exc:
+            log.error("drain failed", exc_info=exc)
+        else:
+            log.info("drained", sessions=len(node.hub))
 
     async def take_back(self) -> None:
         """Take new work again. What has ended has ended. Harmless where nothing drains.

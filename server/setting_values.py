@@ -20,6 +20,7 @@ __all__ = [
     "Port",
     "Seconds",
     "check_address",
+    "check_admin_key",
     "check_agent_name",
     "check_api_keys",
     "check_mcp_keys",
@@ -120,6 +121,16 @@ def check_mcp_keys(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}:[\x21-\x7e]+", value.get_secret_value()):
             raise ValueError(f"entry {number} should be label:token")
     return values
+
+
+def check_admin_key(value: SecretStr | None) -> SecretStr | None:
+    """Refuse a key that can be guessed, or that no header can carry."""
+    if value is not None and not re.fullmatch(r"[\x21-\x7e]{32,1024}", value.get_secret_value()):
+        raise ValueError(
+            "should have at least 32 characters, of ASCII and without spaces; "
+            "`openssl rand -hex 32` prints some"
+        )
+    return value
 
 
 Bytes = Annotated[int, BeforeValidator(read_size)]

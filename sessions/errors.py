@@ -16,7 +16,9 @@
     |   +-- Fenced              another owner has taken the session
     |   +-- SessionGone         the store holds no such session any more
     |   +-- LostTail            the store forgot entries it had confirmed
+    |   +-- Unseen              the store holds outputs of this owner's that it hasn't seen
     |   +-- StoreUnavailable    the store can't be reached, or can't hold more: it may have been written
+    |       +-- StoreBusy       this node has more to ask of it than it gets asked: it wasn't asked
     +-- ResponderError          the responder failed in a way it can name
     +-- IllegalTransition       a turn was told something it can't accept: a bug of ours
     +-- OutOfOrder              an entry was applied out of sequence: a bug of ours
@@ -41,10 +43,12 @@ __all__ = [
     "SessionError",
     "SessionGone",
     "SessionNotFound",
+    "StoreBusy",
     "StoreError",
     "StoreUnavailable",
     "TooManyConnections",
     "UnknownFormat",
+    "Unseen",
 ]
 
 
@@ -135,6 +139,13 @@ class StoreError(SessionError):
     """The store could not do what was asked. Nothing was written, unless a subclass says otherwise."""
 
 
+class Unseen(StoreError):
+    """The log holds outputs that its owner hasn't seen: a write of its own, whose answer was lost.
+
+    It may have been on its way for long, and come only when it was taken for lost. Read, then write.
+    """
+
+
 class Fenced(StoreError):
     """Another owner holds the session: this one may not write outputs any more."""
 
@@ -156,6 +167,10 @@ class StoreUnavailable(StoreError):
 
     def __str__(self) -> str:
         return "The server can't save anything for the moment. Send it again in a moment."
+
+
+class StoreBusy(StoreUnavailable):
+    """So much is asked of the store here that something hasn't had its turn. It may be as well as ever."""
 
 
 class ResponderError(SessionError):
@@ -207,4 +222,4 @@ class OutOfOrder(SessionError):
 
 
 class UnknownFormat(SessionError):
-    """A log entry was written in a format that this version can't read."""
+    """A log entry was written in a format that this version can't read. Nothing is changed by that."""

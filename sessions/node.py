@@ -11,7 +11,6 @@ import contextvars
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,6 +19,7 @@ import structlog
 from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.base import Fence, Receipt, SessionStore
 from unbroken.sessions.backends.cluster import Alone, Cluster
+from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.committer import Committer
 from unbroken.sessions.cursor import Cursor
@@ -47,13 +47,14 @@ from unbroken.sessions.ids import (
     new_session_id,
 )
 from unbroken.sessions.items import SessionConfig
+from unbroken.sessions.node_limits import NodeLimits
 from unbroken.sessions.outage import Outage
 from unbroken.sessions.ownership import Ownership
-from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import Responder
 from unbroken.sessions.response import Standing
 from unbroken.sessions.run import Run
-from unbroken.sessions.session import Session, SessionLimits
+from unbroken.sessions.session import Session
+from unbroken.sessions.turn_cap import TurnCap
 
 __all__ = ["Attachment", "Node", "NodeLimits"]
 
@@ -72,36 +73,6 @@ _NO_SESSION: Final = SessionId("")
 
 _TELLING_TIMEOUT: Final = 0.3
 """Seconds that connections get to be told of what was interrupted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeLimits:
-    """What a node holds, and for how long. Times are in seconds."""
-
-    actor: ActorLimits
-    session: SessionLimits
-    sessions: int = 10_000
-    bytes: int = 1024**3
-    """All sessions together."""
-    connections_per_session: int = 8
-    idle_timeout: float = 86_400.0
-    """A session is forgotten after so long without a connection or anything to do."""
-    release_after: float = 60.0
-    """One that other nodes may hold too is released after so long; the store keeps it."""
-    room_timeout: float = 600.0
-    """When the node is full, one that has been so for this long makes room for a new one."""
-    empty_grace: float = 60.0
-    """One that never had an input, after so long without a connection."""
-    outage_patience: float = 1.0
-    """For so long writes wait for a store that is out of reach. Then owners go on without it."""
-    is_strict: bool = False
-    """Whether they wait for it however long it takes."""
-    patience: float = 0.0
-    """Pieces of an answer that come faster than this are written together, but for the first."""
-    gathering: float = 0.0
-    """Between two calls of a distant store that write for several sessions there is at least so much time."""
-    sweep_interval: float = 15.0
-    """How often the node looks for sessions to forget."""
 
 
 class Attachment:
@@ -151,7 +122,7 @@ class Attachment:
     def _is_dismissed(self) -> bool:
         """Whether it is this connection's turn to go to another node: all at once would be a storm there."""
         node = self._node
-        if self._leaves_at is None:
+        if self._leaves_at is None or self._leaves_at < node.draining_since:  # of a drain taken back
             wait = node.departure()
             self._leaves_at = node.now() + wait
             if wait:
@@ -176,7 +147,7 @@ class Attachment:
         if grows and node.hub.size >= node.limits.bytes:
             raise NodeFull
         try:
-            receipt = await self._actor.submit(submitted)
+            receipt = await node.turns.submit(self._actor, submitted, node.hub.holds)
         except StoreUnavailable as exc:
             raise Refusal("store_unavailable", str(exc)) from None
         if receipt.duplicate and (refused := self.session.refusals.get(receipt.seq)) is not None:
@@ -200,6 +171,8 @@ class Node:
         store: Where sessions are kept.
         responder: What answers.
         cluster: The nodes that share the store; None: there are no others.
+        caps: How many responses principals have, here and elsewhere; None: here alone. The node opens
+            and closes them.
         clock: Where time comes from.
         limits: What the node holds.
         on_response: Told of each attempt that ends here.
@@ -216,13 +189,16 @@ class Node:
         clock: Clock,
         limits: NodeLimits,
         cluster: Cluster | None = None,
+        caps: Caps | None = None,
         on_response: Callable[[ResponseDone], None],
         on_refusal: Callable[[str], None] = lambda _: None,
         on_run: Callable[[Run], None] = lambda _: None,
     ) -> None:
         self.id: Final[NodeId] = new_node_id()
-        self.hub: Final = Hub()
         self.limits: Final = limits
+        self.caps: Final = Caps(clock) if caps is None else caps
+        self.turns: Final = TurnCap(self.caps, store, limits.responses_per_principal)
+        self.hub: Final = Hub(self.turns)
         self._store = store
         self._cluster: Cluster = Alone() if cluster is None else cluster
         self._committer = Committer(
@@ -241,7 +217,7 @@ class Node:
         """Whether the node takes no new sessions, connections or responses any more."""
         self.is_handing_over = False
         """Whether its connections, and its sessions, are to go on on other nodes."""
-        self._departures = 0.0  # seconds over which they leave
+        self.draining_since = self._departures = 0.0  # a time by its clock; seconds over which they leave
         self._draw = random.Random().random  # noqa: S311 - it only spreads them
         self.takes_sessions = True
         """Whether new sessions are begun. For whoever watches the load: sessions that exist go on."""
@@ -256,6 +232,7 @@ class Node:
             store=store,
             cluster=self._cluster,
             hub=self.hub,
+            caps=self.caps,
             clock=clock,
             limits=limits.session,
             make=self._actor,
@@ -267,6 +244,7 @@ class Node:
         self._context = contextvars.copy_context()
         self._sweeper = self._clock.call_later(self.limits.sweep_interval, self._begin_sweep)
         await self._cluster.join(self.id, self._ownership)
+        self.caps.open()
         return self
 
     async def __aexit__(
@@ -275,6 +253,7 @@ class Node:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        await self.caps.aclose()  # which waits, while sessions may still write
         self._is_open = False
         await self._cluster.leave()
         self._committer.close()
@@ -533,8 +512,8 @@ class Node:
         Where other nodes are there to go to, they end soon, one after another, also while a response runs:
         it is followed from there. Otherwise as soon as their sessions have nothing left to say.
         """
-        self.is_draining = True
-        self._ownership.is_leaving = True
+        self.draining_since = self.now()
+        self.is_draining = self._ownership.is_leaving = True
         self.is_handing_over = self._store.is_shared and self._cluster.has_others
         self._departures = min(_DEPARTURE_WINDOW, self.hub.connections / _DEPARTURE_RATE)
         self._withdraw()
@@ -544,7 +523,7 @@ class Node:
     def end_drain(self) -> None:
         """Take new work again. Connections that have left, and responses that were interrupted, stay so."""
         self.is_draining = self.is_handing_over = False
-        self._ownership.is_leaving = False
+        self._ownership.stay()
         self._withdraw()
 
     def _withdraw(self) -> None:
@@ -560,7 +539,7 @@ class Node:
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._settled()
+                await self.settled()
                 return
         for actor in self.hub:
             if not actor.session.is_running:
@@ -571,10 +550,16 @@ class Node:
                 actor.interrupt()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.limits.actor.run.stop_timeout + _TELLING_TIMEOUT):
-                await self._settled()
+                await self.settled()
 
-    async def _settled(self) -> None:
-        while self.hub.is_busy or self.hub.connections or (self._store.is_shared and len(self.hub)):
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing runs, nobody is connected, and what other nodes can have is theirs."""
+        return not (self.hub.is_busy or self.hub.connections or (self._store.is_shared and len(self.hub)))
+
+    async def settled(self) -> None:
+        """Wait for that while the node drains. One task at a time may."""
+        while not self.is_settled:
             self._changed.clear()
             for actor in self.hub:
                 actor.feed.publish()

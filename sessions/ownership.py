@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ import structlog
 from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.base import NOBODY, Fence, Opened, SessionStore
 from unbroken.sessions.backends.cluster import Cluster
+from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import (
     Fenced,
@@ -34,6 +36,7 @@ from unbroken.sessions.errors import (
     SessionGone,
     SessionNotFound,
     StoreUnavailable,
+    UnknownFormat,
 )
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.hub import Hub
@@ -50,11 +53,19 @@ _LOADS: Final = 5
 _VERIFIED_AT_ONCE: Final = 64
 """Sessions that are compared with the store before anything else gets its turn."""
 
+_POLLED_AT_ONCE: Final = 256
+"""Followed sessions that a poll reads. Of more, each has its turn at a later one: what was told of them
+isn't often lost, and else a node that follows thousands would do little but ask for them.
+"""
+
 _ADOPTED_AT_ONCE: Final = 256
 """Sessions of a dead node that are looked for at a time."""
 
 _ADOPTING: Final = 16
 """Of those, how many are loaded at a time."""
+
+_PASSED_OVER: Final = 64
+"""Dead nodes that one which drains remembers, for the case that it stays after all."""
 
 _ADOPTION_DELAY: Final = 0.5
 """Seconds that those who follow a dead node's sessions have to take them, before whoever comes first does."""
@@ -94,6 +105,7 @@ class Ownership:
         store: SessionStore,
         cluster: Cluster,
         hub: Hub,
+        caps: Caps,
         clock: Clock,
         limits: SessionLimits,
         make: MakeActor,
@@ -103,14 +115,17 @@ class Ownership:
         self._store = store
         self._cluster = cluster
         self._hub = hub
+        self._caps = caps
         self._clock = clock
         self._limits = limits
         self._make = make
         self._spawn = spawn
+        self._polled = 0  # how many of those that are followed were read at the latest polls
         self._gates: dict[SessionId, _Gate] = {}
         self._draw = random.Random().random  # noqa: S311 - it only spreads what nodes do
         self.is_leaving = False
         """Whether this node gives its sessions up, and takes none."""
+        self._passed_over: deque[NodeId] = deque(maxlen=_PASSED_OVER)  # that died while it did so
 
     # Sessions come.
 
@@ -120,6 +135,7 @@ class Ownership:
         Raises:
             SessionNotFound: There is none.
             StoreUnavailable: The store can't be reached.
+            UnknownFormat: It was written by a later release. It is nobody's then, for others to take.
 
         """
         async with self._moving(session_id):
@@ -132,6 +148,11 @@ class Ownership:
                 return await self._load(session_id)
             except (SessionGone, Fenced, LostTail):
                 raise SessionNotFound from None
+            except UnknownFormat as exc:
+                log = structlog.get_logger()
+                log.error("session can't be read", session_id=session_id, node_id=self._node, reason=str(exc))
+                await self._give_back(session_id)
+                raise
 
     @asynccontextmanager
     async def _moving(self, session_id: SessionId) -> AsyncIterator[None]:
@@ -186,8 +207,11 @@ class Ownership:
         else:
             session = Session.restore(session_id, self._limits, snapshot.data)
         log = EventLog(fence.incarnation, floor=opened.floor, floor_nonce=opened.floor_nonce)
-        while page := (await self._store.read(session_id, log.position(log.head), _READ_LIMIT)).entries:
-            for entry in page:
+        is_end = False
+        while not is_end:
+            page = await self._store.read(session_id, log.position(log.head), _READ_LIMIT)
+            is_end = page.is_end
+            for entry in page.entries:
                 log.append(entry)
                 if entry.seq > session.applied:
                     session.apply(entry)
@@ -201,6 +225,7 @@ class Ownership:
 
     def on_owner(self, actor: Actor) -> None:
         """See to what follows from a change of a session's owner, as far as it is known here."""
+        self._hub.account(actor)  # its responses are that one's
         with suppress(NodeDraining):
             if actor.is_owner:
                 return
@@ -222,6 +247,7 @@ class Ownership:
                     actor.look()
                     return
                 actor.promote(opened)
+                self._hub.account(actor)  # its responses are this node's
                 structlog.get_logger().info("session taken", session_id=session_id, node_id=self._node)
 
     async def _follow(self, actor: Actor) -> None:
@@ -266,17 +292,16 @@ class Ownership:
         async with self._moving(session_id):
             if not actor.is_idle or self._hub.get(session_id) is not actor:
                 return
-            self._hub.remove(actor)
             if not actor.is_opened:
-                return
-            try:
-                await self._give_up(actor)
-            except Fenced:
-                pass
-            except StoreUnavailable:
-                if self.is_leaving:
-                    self._hub.add(actor)
-                    raise
+                self._hub.remove(actor)
+            elif self.is_leaving:  # nobody else comes here
+                with suppress(Fenced):
+                    await self._give_up(actor)
+                self._hub.remove(actor)
+            else:
+                self._hub.remove(actor)  # whoever connects in this moment loads it anew
+                with suppress(Fenced, StoreUnavailable):
+                    await self._give_up(actor)
 
     async def _give_up(self, actor: Actor) -> None:
         session_id = actor.session.id
@@ -309,11 +334,15 @@ class Ownership:
 
     async def _release(self, session_id: SessionId, to: NodeId) -> None:
         async with self._moving(session_id):
-            with suppress(Fenced, SessionGone, StoreUnavailable):
-                if self._hub.get(session_id) is None:
-                    fence = (await self._store.inspect(session_id)).fence
-                    if fence.node == self._node:
-                        await self._store.release(session_id, fence, to=to)
+            if self._hub.get(session_id) is None:
+                await self._give_back(session_id, to)
+
+    async def _give_back(self, session_id: SessionId, to: NodeId = NOBODY) -> None:
+        """Give up what this node owns in the store and doesn't have, if it does."""
+        with suppress(Fenced, SessionGone, StoreUnavailable):
+            fence = (await self._store.inspect(session_id)).fence
+            if fence.node == self._node:
+                await self._store.release(session_id, fence, to=to)
 
     # What other nodes tell.
 
@@ -341,12 +370,24 @@ class Ownership:
         for actor in self._hub:
             if not actor.is_owner and actor.fence.node == node:
                 self.on_owner(actor)
-        if not self.is_leaving:
-            delay = _ADOPTION_DELAY * (1 + self._draw())
-            self._clock.call_later(delay, lambda: self._begin_adoption(node))
+        if self.is_leaving:
+            self._passed_over.append(node)
+        else:
+            self._adopt_soon(node)
+
+    def _adopt_soon(self, node: NodeId) -> None:
+        delay = _ADOPTION_DELAY * (1 + self._draw())
+        self._clock.call_later(delay, lambda: self._begin_adoption(node))
+
+    def stay(self) -> None:
+        """Take sessions again, also those of nodes that died meanwhile: nobody tells of them twice."""
+        self.is_leaving = False
+        while self._passed_over:
+            self._adopt_soon(self._passed_over.popleft())
 
     def on_gap(self) -> None:
         """See :meth:`Neighbour.on_gap`."""
+        self._caps.renew()
         with suppress(NodeDraining):
             self._spawn(self.verify())
 
@@ -356,7 +397,8 @@ class Ownership:
             if actor.feed.ended is not None or not actor.is_opened:
                 continue
             if not actor.is_owner:
-                self._poll(actor)
+                self._look(actor)
+                self._look_after(actor)
             elif actor.feed.is_durable:
                 self._look(actor)
             else:
@@ -367,13 +409,16 @@ class Ownership:
 
     def on_poll(self) -> None:
         """See :meth:`Neighbour.on_poll`."""
-        for actor in self._hub:
-            if not actor.is_owner and actor.feed.ended is None:
-                self._poll(actor)
+        followed = [actor for actor in self._hub if not actor.is_owner and actor.feed.ended is None]
+        for actor in followed:
+            self._look_after(actor)
+        begin = self._polled if self._polled < len(followed) else 0
+        self._polled = begin + _POLLED_AT_ONCE
+        for actor in followed[begin : self._polled]:
+            self._look(actor)
 
-    def _poll(self, actor: Actor) -> None:
-        """Look after a session that is followed, in case that news of it were lost."""
-        self._look(actor)
+    def _look_after(self, actor: Actor) -> None:
+        """See to a session that is followed, in case that something told about it was lost."""
         if self._is_free(actor.fence):  # nobody took it, or the store couldn't be reached
             self.on_owner(actor)
         elif actor.session.has_inputs:  # its owner may not know of them
@@ -396,7 +441,7 @@ class Ownership:
 
         async def adopt(session_id: SessionId) -> None:
             async with places:
-                with suppress(SessionNotFound, StoreUnavailable):
+                with suppress(SessionNotFound, StoreUnavailable, UnknownFormat):
                     await self.load(session_id)
 
         with suppress(StoreUnavailable):

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 import structlog
+from msgspec import Struct
 
 from unbroken.sessions.backends.base import Fence, SessionStore
 from unbroken.sessions.entries import Entry, Submitted
@@ -16,23 +17,50 @@ from unbroken.sessions.ids import SessionId, new_incarnation
 from unbroken.sessions.replica import Replica
 from unbroken.sessions.ring import Anew, Ring
 
-__all__ = ["begin_anew", "give_back"]
+__all__ = ["Settled", "settle"]
 
 _READ_LIMIT: Final = 4096
 
 
-async def give_back(store: SessionStore, replica: Replica, fence: Fence, ring: Ring) -> Ring | None:
-    """Have the store take what is in *ring* so far, and return the rest: what came meanwhile.
+class Settled(Struct, frozen=True):
+    """What became of what was written alone."""
 
-    None: the store has lost what it had confirmed, or holds more than the owner knows.
+    fence: Fence
+    rest: Ring
+    """What came meanwhile, and isn't in the store yet."""
+    log: EventLog | None = None
+    """Set: the log was begun anew."""
+    foreign: list[Submitted] = []
+    """Inputs that others had written to a log that was begun anew: they have to follow, behind *rest*."""
+
+    @property
+    def is_all(self) -> bool:
+        """Whether the store holds everything."""
+        return self.log is None and not self.rest.entries
+
+
+async def settle(store: SessionStore, replica: Replica, fence: Fence, ring: Ring) -> Settled:
+    """Have the store take what is in *ring*: behind what it holds, or else as a new log.
+
+    May be called again with *ring* after it failed. As long as it isn't done, *ring* may grow.
 
     Raises:
         Fenced: Another node owns the session.
         StoreUnavailable: It is still out of reach. What was asked for may have been done.
 
     """
-    if ring.anew is not None:
-        return None  # that may have been done already
+    if ring.anew is None:
+        rest = await _give_back(store, replica, fence, ring)
+        if rest is not None:
+            return Settled(fence, rest)
+    return await _begin_anew(store, replica, fence, ring)
+
+
+async def _give_back(store: SessionStore, replica: Replica, fence: Fence, ring: Ring) -> Ring | None:
+    """Have the store take what is in *ring* so far, and return the rest: what came meanwhile.
+
+    None: the store has lost what it had confirmed, or holds more than the owner knows.
+    """
     entries = list(ring.entries)
     place = _behind(entries, ring, replica.log)
     session_id = replica.session.id
@@ -54,19 +82,8 @@ def _behind(entries: Sequence[Entry], ring: Ring, log: EventLog) -> Position:
     return Position(log.incarnation, entries[-1].last, entries[-1].nonce)
 
 
-async def begin_anew(
-    store: SessionStore, replica: Replica, fence: Fence, ring: Ring
-) -> tuple[Fence, EventLog, Ring, list[Submitted]]:
-    """Have the store hold the session as it is here. May be called again with *ring* after it failed.
-
-    Returns the new fence, the log as it is now, what of *ring* the store doesn't hold yet, and the
-    inputs that others had written: whoever sent them was told that they are in the log.
-
-    Raises:
-        Fenced: Another node owns the session.
-        StoreUnavailable: It is out of reach again.
-
-    """
+async def _begin_anew(store: SessionStore, replica: Replica, fence: Fence, ring: Ring) -> Settled:
+    """Have the store hold the session as it is here."""
     session = replica.session
     if ring.anew is None:
         foreign = await _foreign(store, replica, ring)
@@ -88,7 +105,7 @@ async def begin_anew(
     late = [entry for entry in ring.entries if entry.seq > place.seq]  # what came meanwhile
     for entry in late:
         log.append(entry)
-    return fence, log, ring.confirm(len(ring.entries) - len(late), place), anew.foreign
+    return Settled(fence, ring.confirm(len(ring.entries) - len(late), place), log, anew.foreign)
 
 
 async def _foreign(store: SessionStore, replica: Replica, ring: Ring) -> list[Submitted] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -17,13 +17,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from unbroken.server.drain import Drain, Stopping
+from unbroken.server.throttle import Throttle
+from unbroken.sessions.clock import Clock
 
 __all__ = ["admin_routes"]
+
+_REFUSALS_LOGGED: Final = 10
+"""In a minute."""
 
 _Act = Callable[[Request], Awaitable[Response]]
 
 
-def admin_routes(drain: Drain, key: str | None) -> list[Route]:
+def admin_routes(drain: Drain, key: str | None, clock: Clock) -> list[Route]:
     """Return ``/admin/drain``; nothing without a *key*.
 
     GET says how far a drain is, POST begins one, DELETE takes it back. All answer with the state as JSON;
@@ -31,7 +36,7 @@ def admin_routes(drain: Drain, key: str | None) -> list[Route]:
     """
     if key is None:
         return []
-    expected = _digest(key)
+    expected, throttle = _digest(key), Throttle(clock, lines=_REFUSALS_LOGGED)
 
     def guarded(act: _Act) -> _Act:
         async def checked(request: Request) -> Response:
@@ -39,8 +44,9 @@ def admin_routes(drain: Drain, key: str | None) -> list[Route]:
             is_right = hmac.compare_digest(_digest(given.strip()), expected)
             if scheme.lower() == "bearer" and is_right:
                 return await act(request)
-            peer = None if request.client is None else request.client.host
-            structlog.get_logger().warning("admin key refused", address=peer, path=request.url.path)
+            if (unsaid := throttle.admit("refused")) is not None:
+                peer = None if request.client is None else request.client.host
+                structlog.get_logger().warning("admin key refused", address=peer, unsaid=unsaid)
             message = "Send the key of UNBROKEN_ADMIN_KEY as Authorization: Bearer <key>."
             response = _refused(401, "invalid_admin_key", message)
             response.headers["www-authenticate"] = "Bearer"

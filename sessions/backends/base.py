@@ -16,6 +16,8 @@ Fencing
     Outputs are accepted from the current owner only: token and node must both
     match. A token alone would not do, since a store that failed over and lost
     its tail may issue the same number twice.
+    And it must have seen all outputs that there are: a write that was taken for lost, and comes
+    late, comes before the one that repeats it, and not twice.
 Idempotence
     An input whose key was seen within the last ``dedupe_window`` inputs of the
     session is not written again.
@@ -131,6 +133,8 @@ class Page:
     entries: list[Entry]
     fence: Fence
     """The owner's, when the entries were read."""
+    is_end: bool
+    """Whether there was nothing behind them."""
 
 
 class SessionStore(Protocol):
@@ -197,11 +201,24 @@ class SessionStore(Protocol):
 
         """
 
+    async def recall(
+        self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
+    ) -> Receipt | None:
+        """Return what :meth:`submit` would of an input that was written before, and write nothing.
+
+        None: it wasn't, or has no key, or nobody knows any more.
+
+        Raises:
+            SessionGone: There is no such session in that incarnation.
+            MessageIdReused: The key was seen with another digest.
+
+        """
+
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """Write outputs, for several sessions in one call.
 
         Returns, for each session in the order given, the entries written, or
-        why none was: Fenced, SessionGone, LostTail or, of a store that can't
+        why none was: Fenced, SessionGone, LostTail, Unseen or, of a store that can't
         hold more or can't be reached, StoreUnavailable. All entries of one session's
         batch share a nonce and are contiguous.
         """
@@ -215,11 +232,14 @@ class SessionStore(Protocol):
         Raises:
             SessionGone: There is no such session in that incarnation, or its floor is above *after*.
             LostTail: The log holds another entry at *after*, or none.
+            UnknownFormat: A later release has written it. It stays as it is.
 
         """
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """Save *snapshot* and forget the entries up to *floor*, which must not be above ``snapshot.seq``.
+
+        One that comes late, when a newer snapshot is there, does nothing.
 
         Raises:
             Fenced: *fence* is void.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from unbroken.sessions.account import KEY_COST
 from unbroken.sessions.backends.base import NOBODY, Append, Fence, Opened, Page, Receipt, Snapshot
 from unbroken.sessions.entries import Body, Deltas, Entry, InputKey, ResponseDone, Submitted, numbered
-from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError
+from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError, Unseen
 from unbroken.sessions.event_log import EventLog, Position, Slice, Verdict
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
@@ -28,6 +28,7 @@ class _Stored:
     token: int = 1
     consumed: int = 0
     last_input: int = 0
+    last_output: int = 0
     is_busy: bool = False
     followers: set[NodeId] = field(default_factory=set)
     snapshot: Snapshot | None = None
@@ -139,19 +140,20 @@ class MemoryStore:
         """See :meth:`SessionStore.submit`."""
         stored = self._find(session_id, incarnation)
         key = submitted.key
-        if key is not None:
-            known = stored.keys.get(key.name)
-            if known is not None:
-                seq, digest = known
-                if digest != key.digest:
-                    raise MessageIdReused
-                return Receipt(seq, duplicate=True, entry=None)
+        if (receipt := _recalled(stored, key)) is not None:
+            return receipt
         (entry,) = self._write(stored, [submitted])
         stored.last_input = entry.seq
         self._announce(session_id, stored, stored.owner)
         if key is not None:
             self._remember(stored, key, entry.seq)
         return Receipt(entry.seq, duplicate=False, entry=entry)
+
+    async def recall(
+        self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
+    ) -> Receipt | None:
+        """See :meth:`SessionStore.recall`."""
+        return _recalled(self._find(session_id, incarnation), submitted.key)
 
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """See :meth:`SessionStore.append`."""
@@ -173,10 +175,14 @@ class MemoryStore:
                 return LostTail(append.session_id)
         elif append.nonce != log.head_nonce:
             return LostTail(append.session_id)
+        if stored.last_output > append.seen:
+            return Unseen(append.session_id)
         if append.consumed > stored.consumed:
             stored.consumed = append.consumed
         stored.is_busy = append.is_busy
         entries = self._write(stored, append.bodies)
+        if entries:
+            stored.last_output = log.head
         if stored.followers:
             self._announce(append.session_id, stored)
         return entries
@@ -195,13 +201,16 @@ class MemoryStore:
                 entries.extend(_batches(record))
             else:
                 entries.append(record)
-        return Page(entries, stored.fence)
+        is_end = (entries[-1].last if entries else after.seq) == log.head
+        return Page(entries, stored.fence, is_end)
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""
         stored = self._find(session_id, fence.incarnation)
         if not stored.admits(fence):
             raise Fenced(session_id)
+        if stored.snapshot is not None and stored.snapshot.seq > snapshot.seq:
+            return
         stored.snapshot = snapshot
         stored.log.forget(min(floor, snapshot.seq))
 
@@ -222,6 +231,7 @@ class MemoryStore:
         elif not stored.admits(fence):
             raise Fenced(session_id)
         stored.log = EventLog(incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)
+        stored.last_output = snapshot.seq
         if not keeps_keys:
             stored.keys.clear()
             stored.keys_bytes = 0
@@ -253,6 +263,8 @@ class MemoryStore:
                 stored.last_input = entry.seq
                 if body.key is not None:
                     self._remember(stored, body.key, entry.seq)
+            else:
+                stored.last_output = entry.last
         stored.consumed = max(stored.consumed, consumed)
         self._announce(session_id, stored)
 
@@ -331,3 +343,14 @@ def _batches(piece: Slice) -> list[Entry]:
             entries.append(Entry(piece.seq + start, piece.nonces[start], body))  # type: ignore[arg-type]
             start = index
     return entries
+
+
+def _recalled(stored: _Stored, key: InputKey | None) -> Receipt | None:
+    """Return what became of the input of that key; None: there was none."""
+    known = None if key is None else stored.keys.get(key.name)
+    if key is None or known is None:
+        return None
+    seq, digest = known
+    if digest != key.digest:
+        raise MessageIdReused
+    return Receipt(seq, duplicate=True, entry=None)

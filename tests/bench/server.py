@@ -22,6 +22,8 @@ __all__ = ["Kind", "Launcher", "Server"]
 Kind: TypeAlias = Literal["ours", "bare", "ws", "socketio"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
+_AGENT: Final = {"UNBROKEN_AGENT": "python", "UNBROKEN_PYTHON_AGENT": "tests.bench.agents:answer"}
+"""What answers, unless a suite has its own."""
 _START_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 10.0
 _SETTLE_TIMEOUT: Final = 5.0
@@ -73,6 +75,10 @@ class Server:
         """Return the bytes it holds resident."""
         return resident_bytes(self.pid)
 
+    def signal(self, number: int) -> None:
+        """Send a signal. Harmless if it has ended."""
+        self._process.send_signal(number)
+
     def settle(self) -> None:
         """Wait until it has nothing left to do, or for some seconds."""
         deadline = time.monotonic() + _SETTLE_TIMEOUT
@@ -98,14 +104,17 @@ class Launcher:
     """Folder for what they write."""
     _empty: tempfile.TemporaryDirectory[str] = field(default_factory=tempfile.TemporaryDirectory)
 
-    def start(self, kind: Kind, settings: Mapping[str, str] = {}) -> Server:
-        """Start a server, with *settings* for its environment. It is ready once its context is entered."""
+    def start(self, kind: Kind, settings: Mapping[str, str] = {}, *, name: str = "") -> Server:
+        """Start a server, with *settings* for its environment. It is ready once its context is entered.
+
+        *name* is its log's, where it is one of several.
+        """
         port = free_port()
-        log = self.logs / f"bench-{kind}.log"
+        log = self.logs / f"bench-{name or kind}.log"
         # Nothing but the defaults: no settings from around, no files of the working directory.
         environment = neutral_environment() | {
             "PYTHONPATH": str(_ROOT),
-            "UNBROKEN_PYTHON_AGENT": "tests.bench.agents:answer",
+            **({} if "UNBROKEN_AGENT" in settings else _AGENT),
             FRAMES_VARIABLE: str(self.frames.resolve()),
             **settings,
         }
@@ -129,7 +138,7 @@ class Launcher:
 def _command(kind: Kind, port: int) -> list[str]:
     match kind:
         case "ours":
-            options = ["--agent", "python", "--port", str(port), "--admin-port", "0"]
+            options = ["--port", str(port), "--admin-port", "0"]
             return [sys.executable, "-m", "unbroken", "serve", *options]
         case "bare":
             return _uvicorn("tests.bench.bare:create", port)

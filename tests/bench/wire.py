@@ -23,6 +23,7 @@ __all__ = [
     "Dialect",
     "answer_request",
     "create_item",
+    "create_message",
     "create_response",
     "frame",
     "request_of",
@@ -56,7 +57,12 @@ def frame(payload: bytes, opcode: int = 1) -> bytes:
 
 def create_item(order: Order) -> str:
     """Return the event that puts *order* into the conversation."""
-    content = [{"type": "input_text", "text": order.text}]
+    return create_message(order.text)
+
+
+def create_message(text: str) -> str:
+    """Return the event that puts a user's message into the conversation."""
+    content = [{"type": "input_text", "text": text}]
     item = {"type": "message", "role": "user", "content": content}
     return json.dumps({"type": "conversation.item.create", "item": item})
 

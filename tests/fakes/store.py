@@ -17,7 +17,7 @@ from unbroken.sessions.backends.base import (
     Snapshot,
 )
 from unbroken.sessions.entries import Entry, InputKey, Submitted
-from unbroken.sessions.errors import StoreError, StoreUnavailable
+from unbroken.sessions.errors import StoreBusy, StoreError, StoreUnavailable
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, NodeId, SessionId
 
@@ -27,7 +27,8 @@ __all__ = ["DistantStore"]
 class DistantStore:
     """Wraps a store. Before and after each call, other tasks get to run, a random number of times.
 
-    Fault verbs: :meth:`fail_next_append`, :attr:`is_out`, :attr:`loses_answers`.
+    Fault verbs: :meth:`fail_next_append`, :attr:`is_out`, :attr:`is_busy`, :attr:`loses_answers`,
+    :attr:`is_late`.
     """
 
     def __init__(self, inner: SessionStore, seed: int = 0) -> None:
@@ -36,6 +37,11 @@ class DistantStore:
         self._failure: StoreError | None = None
         self.is_out = False
         """Whether nothing reaches it."""
+        self.is_busy = False
+        """Whether so much is asked of it that nothing has its turn."""
+        self.is_late = False
+        """Whether writes are on their way for so long that nobody believes that they still come."""
+        self._late: list[Sequence[Append]] = []
         self.loses_answers = False
         """Whether what is asked for is done, and nobody hears of it."""
 
@@ -51,6 +57,8 @@ class DistantStore:
             await asyncio.sleep(0)
         if self.is_out:
             raise StoreUnavailable
+        if self.is_busy:
+            raise StoreBusy
 
     async def _return(self) -> None:
         await self._travel()
@@ -101,14 +109,30 @@ class DistantStore:
         await self._return()
         return receipt
 
+    async def recall(
+        self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
+    ) -> Receipt | None:
+        await self._travel()
+        receipt = await self.inner.recall(session_id, incarnation, submitted)
+        await self._return()
+        return receipt
+
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         await self._travel()
         if self._failure is not None:
             failure, self._failure = self._failure, None
             return [failure for _ in appends]
+        if self.is_late:
+            self._late.append(appends)
+            raise StoreUnavailable
         results = await self.inner.append(appends)
         await self._return()
         return results
+
+    async def deliver(self) -> list[Sequence[Entry] | StoreError]:
+        """Let what was late come, and return what became of it: nobody else hears of that."""
+        late, self._late = self._late, []
+        return [result for appends in late for result in await self.inner.append(appends)]
 
     async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
         await self._travel()

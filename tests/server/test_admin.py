@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import SecretStr
@@ -21,9 +23,14 @@ from tests.server.conftest import Serve
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.serving import Served, eventually
 from tests.server.test_process import HANG, real_server
+from tests.sessions.conversation import limits_of, settle
+from tests.sessions.town import distant, open_town
 from unbroken.server import drain_command
 from unbroken.server.config import Settings
+from unbroken.server.drain import Drain
 from unbroken.server.drain_command import DrainFailed, ask_to_drain
+from unbroken.sessions.replica import ActorLimits
+from unbroken.sessions.run import RunLimits
 
 KEY = "k" * 32
 
@@ -131,7 +138,7 @@ async def test_a_drain_ends_what_there_is_and_the_process_goes_on(serve: Serve) 
     turn.say("two")
     turn.end()
     assert await client.closed() == 1012
-    await served.no_connections()
+    await eventually(lambda: served.app.drain.state.status == "drained")
     ended = await operator.ask("POST")
     readiness = await operator.ask("GET", "/readyz")
 
@@ -150,7 +157,7 @@ async def test_a_response_that_takes_too_long_is_interrupted(serve: Serve) -> No
     operator = Operator(served)
     await operator.ask("POST")
     assert await client.closed() == 1012
-    await served.no_connections()
+    await eventually(lambda: served.app.drain.state.status == "drained")
     assert (await operator.ask("GET")).body["status"] == "drained"
 
     assert client.answers() == [("failed", "one ")]
@@ -207,7 +214,90 @@ async def test_no_task_outlives_the_server(serve: Serve) -> None:
     await eventually(lambda: served.app.node.is_draining)
 
 
+async def test_what_a_drain_could_not_give_up_by_its_deadline_is_given_up_when_the_store_is_back() -> None:
+    limits = limits_of(actor=ActorLimits(run=RunLimits(stop_timeout=0.01)))
+    async with open_town(seed=7, limits=limits) as town:
+        one, two = town.worlds
+        client = await one.client()
+        await client.say("hi")
+        await settle()
+        client.disconnect()
+        distant(one).is_out = True
+        drain = Drain(one.node, timeout=0.01)
+        with capture_logs() as logs:
+            drain.begin()
+            await eventually(lambda: bool(logs) and logs[-1]["event"] == "drain met its deadline")
+        assert drain.state.status == "draining"
+        await town.store_is_back()
+
+        assert (drain.state.status, drain.state.sessions) == ("drained", 0)
+        client.world = two
+        await client.resume()
+        await settle()
+        assert town.owner_of(client) is two.node
+        await drain.stop()
+
+
+async def test_the_end_of_the_process_takes_a_drain_over(serve: Serve) -> None:
+    """Its deadline is the one that counts, and one alone waits for the node."""
+    served: Served[ManualAgent] = await serve(ManualAgent(), admin_key=KEY, drain_timeout=3600)
+    client = await served.client()
+    await client.ask("go")
+    (await served.agent.turn()).say("one ")
+    await client.said("one ")
+    operator = Operator(served)
+    await operator.ask("POST")
+    served.app.begin_drain()
+    with capture_logs() as logs:
+        await served.app.drained(0.01)
+
+    assert await client.closed() == 1012
+    assert client.answers() == [("failed", "one ")]
+    assert "drained" not in [entry["event"] for entry in logs]
+
+
+async def test_wrong_keys_don_t_fill_the_log(serve: Serve) -> None:
+    served: Served[ManualAgent] = await serve(ManualAgent(), admin_key=KEY)
+    operator = Operator(served, b"Bearer wrong")
+    with capture_logs() as logs:
+        answers = [await operator.ask("POST") for _ in range(50)]
+
+    assert {answer.status for answer in answers} == {401}
+    assert len(logs) == 10
+
+
 # The command.
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """Sends everybody to another address, and notes who comes there."""
+
+    came: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.send_response(302)
+        port = self.headers["Host"].partition(":")[2]
+        self.send_header("Location", f"http://localhost:{port}/elsewhere")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.came.append(self.path)
+        self.send_response(404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_command_takes_the_key_nowhere_else() -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(DrainFailed, match="HTTP status 302"):
+            list(ask_to_drain(Settings(admin_key=SecretStr(KEY)), url=url, wait=None, undo=False))
+        server.shutdown()
+
+    assert Elsewhere.came == []
 
 
 def test_the_command_says_what_is_missing() -> None:

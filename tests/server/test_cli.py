@@ -153,6 +153,19 @@ def test_a_folder_that_no_files_lie_in_is_hinted_at(
     assert hint in capsys.readouterr().err
 
 
+def test_an_admin_key_that_nothing_asks_for_is_hinted_at(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNBROKEN_ADMIN_KEY", 32 * "k")
+    assert run("check-config") == 0
+    shown = capsys.readouterr()
+    assert "admin_key does nothing" not in shown.err
+    assert 32 * "k" not in shown.out
+
+    assert run("check-config", "--admin-port", "0") == 0
+    assert "UNBROKEN_ADMIN_KEY does nothing, as there is no admin listener" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "UNBROKEN_OPENAI_BASE_URL"])
 @pytest.mark.parametrize("value", ["nonsense", "http://", "ftp://a/v1", "http://[x/v1", "http://a:b/v1"])
 def test_an_address_that_is_none_is_named_by_its_variable(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tests.sessions.conversation import Client, World, limits_of, settle
 from tests.sessions.town import Town, actor_on, asked, distant, go, move, open_town, tab_on
-from unbroken.sessions.backends.base import NOBODY, Fence
-from unbroken.sessions.errors import CursorLost, SessionNotFound, StoreUnavailable
+from unbroken.sessions.backends.base import NOBODY, Append, Fence
+from unbroken.sessions.entries import Entry
+from unbroken.sessions.errors import CursorLost, SessionNotFound, StoreError, StoreUnavailable, Unseen
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
 
@@ -587,3 +589,81 @@ async def test_a_store_that_stays_away_holds_no_drain_up_beyond_its_deadline(see
         await settle()
         one.responder.last.end()
         await asyncio.wait_for(draining, 10)
+
+
+# Writes that come late.
+
+
+async def test_a_write_that_comes_when_it_was_repeated_is_there_once(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town)
+        distant(one).is_late = True
+        one.responder.last.say("c")
+        one.responder.last.end()
+        await settle()
+        distant(one).is_late = False
+        one.clock.advance(2)  # it is read, and not there: it is said again
+        await settle()
+        late = await distant(one).deliver()
+
+        client.read()
+        assert [type(result) for result in late] == [Unseen] * len(late)
+        assert late
+        assert (client.text(), client.statuses()) == ("abc", ["completed"])
+        assert stored_text(town, client) == "abc"
+
+
+async def test_a_write_that_comes_before_it_is_repeated_is_there_once(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wasn't there when its owner looked."""
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town)
+        store = distant(one)
+        store.is_late = True
+        one.responder.last.say("c")
+        await settle()
+        store.is_late = False
+        append = store.append
+
+        async def deliver_first(appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
+            monkeypatch.setattr(store, "append", append)
+            await store.deliver()
+            return await store.append(appends)
+
+        monkeypatch.setattr(store, "append", deliver_first)
+        one.clock.advance(2)
+        await settle()
+        assert store.append == append
+        one.responder.last.say("d")
+        one.responder.last.end()
+        await settle()
+
+        client.read()
+        assert (client.text(), client.statuses()) == ("abcd", ["completed"])
+        assert stored_text(town, client) == "abcd"
+
+
+async def test_a_write_that_comes_when_its_owner_has_gone_on_alone_is_there_once(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        one.responder.last.end()
+        await settle()
+        distant(one).is_late = True
+        await client.ask("again")
+        await settle()
+        await begin_outage(one)
+        one.responder.last.say("c")
+        await settle()
+        distant(one).is_late = False
+        await town.store_is_back()
+        late = await distant(one).deliver()
+        assert [type(result) for result in late] == [Unseen] * len(late)
+        assert late
+        one.responder.last.say("d")
+        one.responder.last.end()
+        await settle()
+
+        assert len(one.responder.turns) == 2
+        await move(client, two)
+        assert (client.text(), client.statuses()) == ("abcd", ["completed", "completed"])

@@ -271,6 +271,40 @@ async def test_a_node_that_drains_leaves_the_log_as_it_is(seed: int | None) -> N
         assert client.text() == 20 * "ab"
 
 
+async def test_a_drain_that_begins_again_lets_connections_go_one_by_one_again(seed: int | None) -> None:
+    async with open_town(seed=seed) as town:
+        one, _ = town.worlds
+        client = await one.client()
+        assert client.attachment is not None
+        one.node.begin_drain()
+        assert not client.attachment.is_finished
+        one.node.end_drain()
+        assert not client.attachment.is_finished
+        one.clock.advance(10)
+        one.node.begin_drain()
+        assert not client.attachment.is_finished  # its time to leave was of the first drain
+        one.clock.advance(10)
+        assert client.attachment.is_finished
+
+
+async def test_a_node_that_stays_takes_what_nodes_have_left_that_died_meanwhile(seed: int | None) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        client.disconnect()
+        two.node.begin_drain()
+        town.kill(one)
+        town.notice(one)
+        two.clock.advance(10)
+        await settle()
+        assert town.owner_of(client) is None
+        two.node.end_drain()
+        two.clock.advance(10)
+        await settle()
+
+        assert town.owner_of(client) is two.node
+        assert two.ended == ["interrupted"]
+
+
 # Owners that die.
 
 

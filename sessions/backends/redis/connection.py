@@ -35,7 +35,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.backends.redis.scripts import TooManyCalls
+from unbroken.sessions.errors import StoreBusy, StoreUnavailable
 
 __all__ = ["ERRORS", "RESERVED", "Address", "AddressError", "Client", "connect", "unavailable"]
 
@@ -44,8 +45,9 @@ Client = Redis | RedisCluster
 ERRORS: Final = (RedisError, RedisClusterException, OSError)
 """What a client raises. The second isn't one of the first."""
 
-RESERVED: Final = 4
-"""Connections beside those for calls: for what this node is told and tells, and who else is there."""
+RESERVED: Final = 7
+"""Connections beside those for calls: for what this node is told and tells, who else is there, how many
+connections and responses there are of whom, and what is done in the background."""
 
 _UNREACHABLE: Final = (
     ConnectionError,
@@ -230,6 +232,8 @@ def _hosts(address: Address, port: int) -> tuple[list[tuple[str, int]], Any]:
 
 def unavailable(error: Exception) -> StoreUnavailable | None:
     """Return what to raise for a client's *error*: None if it is a bug of ours, not a state of the server."""
+    if isinstance(error, TooManyCalls):
+        return StoreBusy(type(error).__name__)
     if isinstance(error, AuthenticationError):
         return StoreUnavailable("AuthenticationError")
     if isinstance(error, _UNREACHABLE):

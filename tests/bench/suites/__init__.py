@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from tests.bench.suites import burst, capacity, connect, hold, idle, paced, peers, shared, upstream
+from tests.bench.suites import (
+    burst,
+    capacity,
+    connect,
+    crash,
+    hold,
+    idle,
+    paced,
+    peers,
+    resume,
+    shared,
+    silence,
+    storm,
+    upstream,
+)
 from tests.bench.suites.base import Bench, Suite
 
 __all__ = ["SUITES", "Bench", "Suite"]
@@ -17,5 +31,9 @@ SUITES: dict[str, Suite] = {
     "upstream": upstream.run,
     "peers": peers.run,
     "shared": shared.run,
+    "resume": resume.run,
+    "silence": silence.run,
+    "crash": crash.run,
+    "storm": storm.run,
 }
 """By name, in the order in which they run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import pytest
@@ -17,7 +18,7 @@ from unbroken.sessions.entries import (
     Submitted,
     width,
 )
-from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError
+from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError, Unseen
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import (
     ChainId,
@@ -69,6 +70,15 @@ async def entries_in(store: SessionStore, session_id: SessionId, after: Position
     return (await store.read(session_id, after, limit)).entries
 
 
+async def head_of(store: SessionStore, session_id: SessionId) -> tuple[int, Nonce]:
+    """Return the number and the nonce of a log's last entry."""
+    opened = await store.inspect(session_id)
+    place = Position(opened.fence.incarnation, opened.floor, opened.floor_nonce)
+    while entries := await entries_in(store, session_id, place, 999):
+        place = place._replace(seq=entries[-1].last, nonce=entries[-1].nonce)
+    return place.seq, place.nonce
+
+
 class StoreContract:
     """Run over each implementation."""
 
@@ -82,12 +92,20 @@ class StoreContract:
         session_id: SessionId,
         fence: Fence,
         *bodies: Body,
-        seen: int = 0,
+        seen: int | None = None,
         nonce: Nonce = NONE,
     ) -> Sequence[Entry]:
-        (result,) = await store.append([Append(session_id, fence, seen, nonce, 0, bodies)])
+        """Write as one who has read everything, or what *seen* and *nonce* say."""
+        if seen is None:
+            with contextlib.suppress(SessionGone):
+                seen, nonce = await head_of(store, session_id)
+        result = await self.put(store, Append(session_id, fence, seen or 0, nonce, 0, bodies))
         if isinstance(result, StoreError):
             raise result
+        return result
+
+    async def put(self, store: SessionStore, append: Append) -> Sequence[Entry] | StoreError:
+        (result,) = await store.append([append])
         return result
 
     async def test_numbers_are_contiguous_from_1_across_inputs_and_outputs(self, store: SessionStore) -> None:
@@ -156,6 +174,17 @@ class StoreContract:
 
         assert seen == [mark(str(n)) for n in range(50)]
 
+    async def test_a_page_says_whether_it_is_the_last(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        assert (await store.read(session_id, START, 7)).is_end
+        for number in range(9):
+            await self.write(store, session_id, fence, mark(str(number)))
+        first = await store.read(session_id, START, 7)
+        rest = await store.read(session_id, behind(first.entries), 7)
+        assert (first.is_end, rest.is_end) == (False, True)
+        assert flat([*first.entries, *rest.entries]) == [mark(str(n)) for n in range(9)]
+        assert (await store.read(session_id, behind(rest.entries), 7)).is_end
+
     async def test_an_input_with_a_known_key_is_not_written_again(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)
         key = InputKey("m:1", b"digest")
@@ -172,6 +201,25 @@ class StoreContract:
 
         with pytest.raises(MessageIdReused):
             await store.submit(session_id, LIFE, asked(key=InputKey("m:1", b"two")))
+        assert len(await entries_in(store, session_id, START, 9)) == 1
+
+    async def test_what_was_written_before_is_recalled_and_nothing_is_written(
+        self, store: SessionStore
+    ) -> None:
+        session_id, _ = await self.begin(store)
+        key = InputKey("m:1", b"digest")
+        assert await store.recall(session_id, LIFE, asked(key=key)) is None
+        assert await store.recall(session_id, LIFE, asked()) is None
+        first = await store.submit(session_id, LIFE, asked(key=key))
+
+        again = await store.recall(session_id, LIFE, asked(key=key))
+        assert again is not None
+        assert (again.seq, again.duplicate, again.entry) == (first.seq, True, None)
+        assert await store.recall(session_id, LIFE, asked(key=InputKey("m:2", b"digest"))) is None
+        with pytest.raises(MessageIdReused):
+            await store.recall(session_id, LIFE, asked(key=InputKey("m:1", b"other")))
+        with pytest.raises(SessionGone):
+            await store.recall(session_id, NEXT_LIFE, asked(key=key))
         assert len(await entries_in(store, session_id, START, 9)) == 1
 
     async def test_inputs_without_a_key_are_all_written(self, store: SessionStore) -> None:
@@ -260,6 +308,50 @@ class StoreContract:
             await entries_in(store, session_id, Position(LIFE, 1, other), 9)
         await self.write(store, session_id, fence, mark("c"), seen=1, nonce=entry.nonce)
         assert flat(await entries_in(store, session_id, behind([entry]), 9)) == [asked(), mark("c")]
+
+    async def test_a_write_that_comes_late_is_not_written_twice(self, store: SessionStore) -> None:
+        """Its owner took it for lost, and said the same again: of two alike, one is taken."""
+        session_id, fence = await self.begin(store)
+        (entry,) = await self.write(store, session_id, fence, mark("a"))
+        await store.submit(session_id, LIFE, asked())
+        append = Append(session_id, fence, 1, entry.nonce, 0, [mark("b")])
+        await store.append([append])
+        (late,) = await store.append([append])
+
+        assert isinstance(late, Unseen)
+        assert flat(await entries_in(store, session_id, START, 9)) == [mark("a"), asked(), mark("b")]
+        assert (await store.inspect(session_id)).head == 3
+
+    async def test_a_write_that_comes_after_others_took_its_place_is_not_written(
+        self, store: SessionStore
+    ) -> None:
+        """Its owner went on alone meanwhile, and what it said then is there."""
+        session_id, fence = await self.begin(store)
+        written = await self.write(store, session_id, fence, mark("a"))
+        late = Append(session_id, fence, 1, written[0].nonce, 0, [mark("b")])
+        ring = [Entry(2, Nonce(5), mark("b")), Entry(3, Nonce(6), asked())]
+        await store.rejoin(session_id, fence, behind(written), 0, ring)
+
+        assert isinstance((await store.append([late]))[0], Unseen)
+        await self.write(store, session_id, fence, mark("c"), seen=3, nonce=Nonce(6))
+        assert flat(await entries_in(store, session_id, START, 9)) == [
+            mark("a"),
+            mark("b"),
+            asked(),
+            mark("c"),
+        ]
+
+    async def test_a_compaction_that_comes_late_does_nothing(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        entries = [(await self.write(store, session_id, fence, mark(name)))[0] for name in "abc"]
+        await store.compact(session_id, fence, 3, Snapshot(3, entries[2].nonce, b"newer"))
+        await store.compact(session_id, fence, 1, Snapshot(1, entries[0].nonce, b"older"))
+
+        opened = await store.inspect(session_id)
+        assert opened.floor == 3
+        assert (await store.acquire(session_id, B, seen=fence)).snapshot == Snapshot(
+            3, entries[2].nonce, b"newer"
+        )
 
     async def test_the_last_answered_input_is_kept_for_the_next_owner(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import pytest
 
 from tests.fakes.store import DistantStore
-from tests.sessions.backends.store_contract import LIFE, NONE, A, StoreContract, asked
-from unbroken.sessions.backends.base import Append, Fence, Immediate, SessionStore
+from tests.sessions.backends.store_contract import LIFE, A, StoreContract, asked
+from unbroken.sessions.backends.base import Append, Immediate, SessionStore
 from unbroken.sessions.backends.memory import MemoryStore
-from unbroken.sessions.entries import Body, Entry, InputKey
+from unbroken.sessions.entries import Entry, InputKey
 from unbroken.sessions.errors import StoreError
-from unbroken.sessions.ids import Nonce, SessionId, new_session_id
+from unbroken.sessions.ids import new_session_id
 
 
 class TestMemoryStore(StoreContract):
@@ -36,19 +36,9 @@ class TestMemoryStoreAtOnce(StoreContract):
     def store(self) -> SessionStore:
         return MemoryStore()
 
-    async def write(
-        self,
-        store: SessionStore,
-        session_id: SessionId,
-        fence: Fence,
-        *bodies: Body,
-        seen: int = 0,
-        nonce: Nonce = NONE,
-    ) -> Sequence[Entry]:
+    async def put(self, store: SessionStore, append: Append) -> Sequence[Entry] | StoreError:
         assert isinstance(store, Immediate)
-        (result,) = store.append_now([Append(session_id, fence, seen, nonce, 0, bodies)])
-        if isinstance(result, StoreError):
-            raise result
+        (result,) = store.append_now([append])
         return result
 
 

@@ -21,7 +21,7 @@ local function holds(at, log, seq, nonce)
 end
 
 local function write(meta, log, names, snapshot, busy, a)
-  local at = redis.call('HMGET', meta, 'i', 'o', 't', 'h', 'k', 'c', 'b', 'w', 'f', 'fk', 'n', 'u')
+  local at = redis.call('HMGET', meta, 'i', 'o', 't', 'h', 'k', 'c', 'b', 'w', 'f', 'fk', 'n', 'u', 'x')
   if not at[1] then
     return 'GONE'
   end
@@ -31,6 +31,9 @@ local function write(meta, log, names, snapshot, busy, a)
   if not holds(at, log, a[5], a[6]) then
     return 'LOST'
   end
+  if tonumber(at[13] or 0) > a[5] then
+    return 'UNSEEN'
+  end
   local before = tonumber(at[4])
   local head, bodies = before, a[11]
   for i = 1, #bodies, 2 do
@@ -39,7 +42,7 @@ local function write(meta, log, names, snapshot, busy, a)
   end
   local consumed = math.max(tonumber(at[6]), a[7])
   if head > before then
-    redis.call('HSET', meta, 'h', head, 'k', a[9])
+    redis.call('HSET', meta, 'h', head, 'k', a[9], 'x', head)
   end
   if at[12] ~= '0' then
     redis.call('HSET', meta, 'u', 0)

@@ -8,6 +8,10 @@ end
 if at[2] ~= ARGV[1] or at[3] ~= ARGV[2] then
   return 'FENCED'
 end
+local kept = redis.call('HGET', KEYS[4], 'q')
+if kept and tonumber(kept) > tonumber(ARGV[5]) then
+  return 'OK' -- it comes late
+end
 redis.call('HSET', KEYS[4], 'q', ARGV[5], 'k', ARGV[6], 'd', ARGV[7])
 local floor = math.min(tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(at[5]))
 if floor > tonumber(at[4]) then

@@ -10,6 +10,6 @@ end
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('HSET', KEYS[1], 'i', ARGV[3], 'o', ARGV[2], 't', 1, 'h', 0, 'k', 0, 'c', 0, 'n', 0,
-  'f', 0, 'fk', 0, 'b', 0, 'w', '', 'u', 0)
+  'f', 0, 'fk', 0, 'b', 0, 'w', '', 'u', 0, 'x', 0)
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 return 1

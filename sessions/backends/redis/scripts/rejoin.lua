@@ -2,7 +2,7 @@
 -- KEYS: meta, log, names, snapshot, busy
 -- ARGV: session, node, token, incarnation, head, its nonce, consumed, lifetime,
 --   MessagePack: {{seq, width, nonce, body, name or '', digest, 1 for an input}, ...}
-local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'h', 'k', 'c', 'n', 'w')
+local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'h', 'k', 'c', 'n', 'w', 'x')
 if not at[1] then
   return 'GONE'
 end
@@ -12,18 +12,21 @@ end
 if at[4] ~= ARGV[5] or at[5] ~= ARGV[6] then
   return 'LOST'
 end
-local head, nonce, last = tonumber(at[4]), at[5], tonumber(at[7])
+local head, nonce, last, output = tonumber(at[4]), at[5], tonumber(at[7]), at[9] or 0
 for _, entry in ipairs(cmsgpack.unpack(ARGV[9])) do
   redis.call('XADD', KEYS[2], string.format('%d-0', entry[1]), 'k', entry[3], 'b', entry[4])
   head, nonce = entry[1] + entry[2] - 1, entry[3]
   if entry[7] == 1 then
     last = entry[1]
+  else
+    output = head
   end
   if entry[5] ~= '' then
     redis.call('HSET', KEYS[3], entry[5], string.format('%d:', entry[1]) .. entry[6])
   end
 end
-redis.call('HSET', KEYS[1], 'h', head, 'k', nonce, 'n', last, 'c', math.max(tonumber(at[6]), tonumber(ARGV[7])), 'b', 1)
+redis.call('HSET', KEYS[1], 'h', head, 'k', nonce, 'n', last, 'c', math.max(tonumber(at[6]), tonumber(ARGV[7])), 'b', 1,
+  'x', output)
 -- Busy until its owner says otherwise, with what it writes next.
 redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
 for i = 1, 5 do

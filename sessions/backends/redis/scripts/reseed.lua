@@ -15,7 +15,7 @@ for _, known in ipairs(cmsgpack.unpack(ARGV[11])) do
   redis.call('HSET', KEYS[3], known[2], string.format('%d:', known[1]) .. known[3])
 end
 redis.call('HSET', KEYS[1], 'i', ARGV[5], 'o', ARGV[2], 't', token, 'h', ARGV[6], 'k', ARGV[7],
-  'c', 0, 'n', 0, 'f', ARGV[6], 'fk', ARGV[7], 'b', 1, 'w', at[4] or '', 'u', 0)
+  'c', 0, 'n', 0, 'f', ARGV[6], 'fk', ARGV[7], 'b', 1, 'w', at[4] or '', 'u', 0, 'x', ARGV[6])
 redis.call('HSET', KEYS[4], 'q', ARGV[6], 'k', ARGV[7], 'd', ARGV[8])
 redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
 for i = 1, 5 do

@@ -33,7 +33,7 @@ from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.scripts import Scripts
 from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.entries import CancelResponse, Deltas, InputKey, Submitted
-from unbroken.sessions.errors import Fenced, LostTail, SessionGone, StoreError
+from unbroken.sessions.errors import Fenced, LostTail, SessionGone, StoreError, Unseen
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId, new_session_id
 
@@ -126,6 +126,7 @@ class Log(RuleBasedStateMachine):
         self.tokens: dict[tuple[Incarnation, NodeId], int] = {}
         self.confirmed: dict[str, int] = {}
         self.may_have_lost = False
+        self.written: list[Append] = []
         self.consumed = (Incarnation(""), 0)
         self.named = 0
         self.create()
@@ -201,13 +202,23 @@ class Log(RuleBasedStateMachine):
         )
         (result,) = self.run(self.world.store.append([append]))
         if isinstance(result, StoreError):
-            assert isinstance(result, Fenced | SessionGone | LostTail)
+            assert isinstance(result, Fenced | SessionGone | LostTail | Unseen)
             return
+        if bodies:
+            self.written.append(append)
         opened = self.run(self.world.store.inspect(self.session_id))
         assert opened.fence == author.fence  # I3
         if result:
             author.seen, author.nonce = result[-1].last, result[-1].nonce
             assert opened.head == author.seen
+
+    @rule(index=st.integers(0, 2))
+    def write_late(self, index: int) -> None:
+        """Let a write that its owner repeated come once more: nothing may be there twice."""
+        if index >= len(self.written) or self.may_have_lost:
+            return
+        (result,) = self.run(self.world.store.append([self.written[-1 - index]]))
+        assert isinstance(result, Fenced | SessionGone | LostTail | Unseen)
 
     @rule(name=st.integers(0, 5))
     def submit(self, name: int) -> None:
@@ -501,3 +512,14 @@ class WithoutNonces(Broken):
 def test_the_machine_finds_a_read_that_compares_no_nonces(valkey: Server) -> None:
     with pytest.raises(AssertionError):
         run_machine(lambda: WithoutNonces(valkey), 1500, phases=[Phase.generate])
+
+
+class WithoutSight(Broken):
+    def __init__(self, server: Server) -> None:
+        super().__init__(server, "append", "tonumber(at[13] or 0) > a[5]", "false")
+
+
+@pytest.mark.slow
+def test_the_machine_finds_a_write_that_comes_twice(valkey: Server) -> None:
+    with pytest.raises(AssertionError):
+        run_machine(lambda: WithoutSight(valkey), 600, phases=[Phase.generate])
