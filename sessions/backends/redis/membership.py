@@ -6,8 +6,9 @@ to, in two looks, is a dead process's, whose socket the server has seen close:
 that is noticed within 1.5. A lease that is gone, in looks at least 1 apart, is
 that of a node which is frozen or cut off: noticed within 8. Nobody is judged in
 the first 3 after this node has reached Redis (again): after a restart of Redis
-everybody looks dead. Each 1, more or less, what is followed is looked at, since
-what is told may get lost; and a channel that is silent for 2 is asked whether it is still one.
+everybody looks dead. Each 1, more or less, what is followed is looked at (of much,
+some in turn), since what is told may get lost; and a channel that is silent for 2
+is asked whether it is still one.
 """
 
 from __future__ import annotations
