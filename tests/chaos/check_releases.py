@@ -87,7 +87,7 @@ async def test_a_release_comes_and_goes_and_no_word_is_lost(tmp_path: Path) -> N
         left = {node.node_id() for node in cluster.nodes} - {""}
         said = "".join(node.log.read_text() for node in cluster.nodes)
 
-    assert check_all([each.testimony() for each in speakers], logs, left=left, may_lose=False) == []
+    assert check_all([each.witness() for each in speakers], logs, left=left, may_lose=False) == []
     assert {status for speaker in speakers for status in speaker.ended} == {"completed"}
     assert {code for speaker in speakers for history in speaker.histories for code in history.codes()} == {
         1012
