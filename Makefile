@@ -38,7 +38,7 @@ $(foreach venv,$(VENV) $(AGENTS_VENV),$(shell [ ! -f $(venv)/pyvenv.cfg ] \
 	|| $(venv)/bin/python -c '$(NEW_ENOUGH)' 2>/dev/null || rm -rf $(venv)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint bench cover conformance fuzz chaos lock node chromium redis haproxy cluster links
+.PHONY: help setup run test check lint bench cover conformance fuzz chaos lock node chromium redis haproxy nginx cluster links
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,7 +60,7 @@ run: $(VENV)/.project  ## Start the server with the built-in model, on PORT (800
 cluster: setup haproxy  ## Start three nodes, Valkey and HAProxy, on PORT (8080), to kill nodes in mid-answer
 	@exec $(BIN)/python deploy/cluster.py
 
-test: setup chromium node redis haproxy lint  ## Run everything: format, lint, types and all tests
+test: setup chromium node redis haproxy nginx lint  ## Run everything: format, lint, types and all tests
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
@@ -80,7 +80,7 @@ cover: $(VENV)/.project $(VENV)/.dev  ## Show which lines the quick tests leave 
 		--cov=unbroken --cov=server --cov=sessions --cov-report=term:skip-covered --cov-report=html:build/coverage \
 		$(PYTEST_ARGS)
 
-conformance: setup chromium node  ## Run real clients and all Autobahn cases: writes docs/clients.md
+conformance: setup chromium node haproxy  ## Run real clients and all Autobahn cases: writes docs/clients.md
 	$(BIN)/python -m tests.conformance.autobahn
 	$(BIN)/python -m pytest -q -m client -p tests.conformance.record --clients-table=docs/clients.md $(PYTEST_ARGS)
 
@@ -93,7 +93,7 @@ CHAOS_RUNS ?= 15
 CHAOS_SECONDS ?= 120
 
 chaos: $(VENV)/.project $(VENV)/.dev  ## Let everything go wrong under three nodes, CHAOS_RUNS (15) times CHAOS_SECONDS (120)
-	$(BIN)/python -m pytest -q tests/chaos/check_chaos.py
+	$(BIN)/python -m pytest -q tests/chaos/check_chaos.py tests/chaos/check_rolling.py
 	$(BIN)/python -m tests.chaos --runs $(CHAOS_RUNS) --seconds $(CHAOS_SECONDS) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
 
 # Environments. The runtime and the tools share one venv; locks agree on versions.
@@ -187,6 +187,16 @@ haproxy:
 		echo 'Installing HAProxy'; mkdir -p build; \
 		{ apt-get update && DEBIAN_FRONTEND=noninteractive $$command; } </dev/null >build/haproxy.log 2>&1 \
 			|| { cat build/haproxy.log >&2; exit 1; }; }
+
+nginx:
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null || { \
+		command='apt-get install --yes --no-install-recommends nginx'; \
+		if [ "$$(id -u)" != 0 ]; then \
+			echo "The configuration for nginx is tested with it: sudo $$command" >&2; exit 1; \
+		fi; \
+		echo 'Installing nginx'; mkdir -p build; \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive $$command; } </dev/null >build/nginx.log 2>&1 \
+			|| { cat build/nginx.log >&2; exit 1; }; }
 
 say = @printf '%s\n' '$(subst ','\'',$(1))'
 

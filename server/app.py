@@ -49,8 +49,9 @@ from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
 from unbroken.server.transports.websocket import RealtimeDoor
+from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock, SystemClock
-from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.errors import StoreUnavailable, UnknownFormat
 from unbroken.sessions.items import Concurrency, SessionConfig
 from unbroken.sessions.node import Node, NodeLimits
 from unbroken.sessions.replica import ActorLimits
@@ -122,6 +123,9 @@ class App:
         self.node = Node(
             store=self._stored.store,
             cluster=self._stored.cluster,
+            caps=Caps(
+                clock, self._stored.tally, on_alone=lambda kind: self.metrics.let_in_alone.labels(kind).inc()
+            ),
             responder=Pipeline(
                 agent,
                 self.metrics,
@@ -137,7 +141,7 @@ class App:
             on_run=self.metrics.run_ended,
         )
         self._proxies = Proxies(settings.trusted_proxies)
-        self.admission = Admission(_admission_limits(settings), clock, self._proxies)
+        self.admission = Admission(_admission_limits(settings), clock, self._proxies, self.node.caps)
         self._observe_node()
         self._overload = Overload(
             OverloadLimits(busy_lag=settings.overload_lag, swamped_lag=settings.overload_lag_responses)
@@ -158,6 +162,9 @@ class App:
         )
         self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, self._rated(pages, clock))
         self.drain = Drain(self.node, settings.drain_timeout)
+        if (formats := self._stored.formats) is not None:
+            self.metrics.observe_formats(formats)
+            formats.on_outdated = self._outdated
         key = settings.admin_key
         admin = admin_routes(self.drain, None if key is None else key.get_secret_value(), clock)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
@@ -215,6 +222,14 @@ class App:
         )
         metrics.sessions_limit.set(node.limits.sessions)
         metrics.bytes_limit.set(node.limits.bytes)
+
+    def _outdated(self) -> None:
+        """Leave everything to the others: they have gone on to what this release can't read."""
+        log = structlog.get_logger()
+        log.error(
+            "format not read", node_id=self.node.id, hint="Update this node: others write a later format."
+        )
+        self.drain.begin()
 
     def _overload_changed(self, level: Level) -> None:
         self.node.takes_sessions = level < Level.BUSY
@@ -325,6 +340,9 @@ class App:
         except StoreUnavailable as exc:
             await opened.__aexit__(None, None, None)
             raise StartupError(f"The store can't be used: {exc}") from None
+        except UnknownFormat as exc:
+            await opened.__aexit__(None, None, None)
+            raise StartupError(str(exc)) from None
 
     async def _close_node(self) -> None:
         await self.node.__aexit__(None, None, None)
@@ -420,6 +438,7 @@ def _node_limits(settings: Settings, patience: float) -> NodeLimits:
         sessions=settings.max_sessions,
         bytes=settings.max_node_bytes,
         connections_per_session=settings.connections_per_session,
+        responses_per_principal=settings.responses_per_principal,
         idle_timeout=settings.session_idle_timeout,
         empty_grace=settings.empty_session_grace,
         release_after=settings.release_after,

@@ -102,7 +102,12 @@ class ConnectionSettings(BaseSettings):
         default=8, ge=1, description="Connections that may watch one session."
     )
     connections_per_principal: int = Field(
-        default=1000, ge=1, description="Connections of one key, on all its sessions."
+        default=1000, ge=1, description="Connections of one key, on all its sessions and all nodes."
+    )
+    responses_per_principal: int = Field(
+        default=0,
+        ge=0,
+        description="Responses of one key that run or wait at once, on all nodes; 0: no bound.",
     )
     connections_per_address: int = Field(
         default=256, ge=1, description="Connections from one address, or IPv6 /64; loopback aside."

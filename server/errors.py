@@ -61,6 +61,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "too_many_connections": "The session has too many connections: a newer one took this one's place.",
     "server_overloaded": "The server gets less done than it has to do. Try again in a moment.",
     "server_draining": "The server is restarting. Reconnect in a moment.",
+    "session_too_new": "A later version of the server has written the session. Other nodes go on with it.",
     "store_unavailable": "Nothing can be saved or looked up for the moment. Try again in a moment.",
     # An event can't be taken; the connection goes on.
     "invalid_json": "The frame isn't JSON, or not an object, or nested too deeply.",
@@ -85,7 +86,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "conversation_full": "The conversation holds as much as it may.",
     "conversation_already_has_active_response": "A response is in progress.",
     "response_queue_full": "As many responses wait as may.",
-    "too_many_responses": "As many responses run beside the conversation as may.",
+    "too_many_responses": "As many responses run as may: beside the conversation, or of the key.",
     "response_cancel_not_active": "There is no such response in progress.",
     # A file can't be taken, or isn't there: over HTTP, or in an event that names it.
     "file_not_found": "There is no such file: it has expired, or it isn't yours.",

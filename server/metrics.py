@@ -24,6 +24,7 @@ from unbroken.server.errors import ERROR_MEANINGS
 from unbroken.server.overload import Overload
 from unbroken.server.process_figures import ProcessFigures
 from unbroken.sessions.entries import ResponseDone
+from unbroken.sessions.format import Formats
 from unbroken.sessions.run import Run
 
 __all__ = ["Metrics", "NodeFigures"]
@@ -103,6 +104,11 @@ class Metrics:
             "connections_refused",
             "Connections and HTTP requests that were refused, by error code.",
             "code",
+        )
+        self.let_in_alone = self._counter(
+            "let_in_alone",
+            "Connections and responses let in by this node's count alone, as the store was out of reach.",
+            "kind",
         )
         self.attached = self._counter(
             "sessions_attached",
@@ -210,6 +216,13 @@ class Metrics:
             "overload_level", "0: calm, 1: new sessions are refused, 2: new responses too."
         )
 
+        self._store_format = self._gauge(
+            "store_format", "Format that sessions are written in to Redis; 0: they are in memory."
+        )
+        self.unreadable = self._counter(
+            "store_unreadable", "What was found in Redis in a format that this version can't read."
+        )
+
     def closed(self, code: int) -> None:
         """Count a connection that ended with *code*."""
         self._closed.labels(str(code) if code in _CLOSE_CODES else "other").inc()
@@ -241,6 +254,11 @@ class Metrics:
         self._draining.set_function(figures.is_draining)
         self._unsaved.set_function(figures.unsaved)
         self._store_lost.set_function(figures.is_store_lost)
+
+    def observe_formats(self, formats: Formats) -> None:
+        """Take what is agreed on to write whenever somebody asks, and count what can't be read."""
+        self._store_format.set_function(lambda: formats.written)
+        formats.on_unreadable = self.unreadable.inc
 
     def observe_overload(self, overload: Overload) -> None:
         """Take what is known of the load whenever somebody asks."""

@@ -59,6 +59,11 @@ class RedisSettings(BaseSettings):
     store_strict: bool = Field(
         default=False, description="Say and take nothing that can't be saved, however long Redis is gone."
     )
+    store_format: int | None = Field(
+        default=None,
+        ge=1,
+        description="Latest format to write to Redis. Unset: the latest that all nodes read.",
+    )
     turn_attempts: int = Field(
         default=1,
         ge=1,

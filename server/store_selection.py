@@ -11,6 +11,8 @@ from unbroken.server.config import Settings, StartupError
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.backends.tally import Tally
+from unbroken.sessions.format import FORMAT_1, Format, Formats
 
 __all__ = ["Stored", "build_store"]
 
@@ -27,10 +29,16 @@ class Stored:
     Raises:
         StartupError: They can't be reached. One line, with what to do.
     """
+    formats: Formats | None = None
+    """In which nodes write what they share; None: they share nothing."""
+    tally: Tally | None = None
+    """What all nodes have; None: there is but this one."""
 
 
-def build_store(settings: Settings) -> Stored:
+def build_store(settings: Settings, newest: Format = FORMAT_1, older: Format | None = None) -> Stored:
     """Return the store that *settings* describe. Nothing is connected yet.
+
+    *newest* and *older* are the formats that this release reads.
 
     Raises:
         StartupError: It can't be had.
@@ -43,14 +51,19 @@ def build_store(settings: Settings) -> Stored:
     except ImportError:
         message = "UNBROKEN_REDIS_URL needs the Redis client. Install it: pip install 'unbroken[redis]'"
         raise StartupError(message) from None
-    return _redis(settings, settings.redis_url.get_secret_value())
+    try:
+        formats = Formats(newest, older, latest=settings.store_format)
+    except ValueError as exc:
+        raise StartupError(f"UNBROKEN_STORE_FORMAT={settings.store_format}: {exc}") from None
+    return _redis(settings, settings.redis_url.get_secret_value(), formats)
 
 
-def _redis(settings: Settings, url: str) -> Stored:
+def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     from unbroken.sessions.backends.redis.connection import Address, AddressError, connect
     from unbroken.sessions.backends.redis.keys import Bounds, Keys
     from unbroken.sessions.backends.redis.membership import RedisMembership
     from unbroken.sessions.backends.redis.store import RedisStore
+    from unbroken.sessions.backends.redis.tally import RedisTally
 
     password = settings.redis_sentinel_password
     address = Address(
@@ -71,6 +84,7 @@ def _redis(settings: Settings, url: str) -> Stored:
         client,
         keys,
         bounds,
+        formats=formats,
         is_cluster=is_cluster,
         connections=settings.redis_connections,
         patience=settings.redis_timeout,
@@ -85,7 +99,9 @@ def _redis(settings: Settings, url: str) -> Stored:
             await store.aclose()
             await client.aclose()
 
-    return Stored(store, RedisMembership(client, keys), opened)
+    membership = RedisMembership(client, keys, formats=formats, kept=bounds.lifetime)
+    tally = RedisTally(client, keys, membership, patience=settings.redis_timeout, is_cluster=is_cluster)
+    return Stored(store, membership, opened, formats, tally)
 
 
 async def _check(client: Any) -> None:

@@ -31,6 +31,7 @@ from unbroken.sessions.entries import (
     Entry,
     Refused,
     ResponseDone,
+    ResponseMerged,
     ResponseQueued,
     ResponseStarted,
     SessionOpened,
@@ -46,6 +47,7 @@ from unbroken.sessions.errors import (
     SessionGone,
     StoreError,
     StoreUnavailable,
+    UnknownFormat,
     Unseen,
 )
 from unbroken.sessions.event_log import EventLog
@@ -62,6 +64,7 @@ from unbroken.sessions.session import Session
 __all__ = ["Actor"]
 
 _READ_LIMIT: Final = 4096
+_COUNTED: Final = frozenset({ResponseQueued, ResponseMerged, ResponseStarted, ResponseDone, Refused})
 
 
 class Actor(Replica):
@@ -103,7 +106,6 @@ class Actor(Replica):
         """A node that has connections of the session and would rather own it."""
         self.is_scheduled = False
         """The committer's note."""
-        self._store = store
         self._committer = committer
         self._clock = clock
         self._spawn = spawn
@@ -136,7 +138,6 @@ class Actor(Replica):
         self._wrote_at = float("-inf")  # when pieces were last written, by the clock
         self._reading: asyncio.Task[None] | None = None  # catches up with the store
         self._compacting: asyncio.Task[None] | None = None
-        self._compacted = log.floor  # how far the store has forgotten
         self._opening: asyncio.Task[None] | None = None
         self._is_tried = False  # whether that was tried before
 
@@ -253,9 +254,9 @@ class Actor(Replica):
     def _fail(self, exc: Exception) -> None:
         """Give the session up because of *exc*. A failure ends the session on this node, not the node."""
         log = structlog.get_logger()
-        if not self.is_owner and isinstance(exc, SessionGone | LostTail):
-            self._abandon(CursorLost())  # what is here is no part of the log: connections start over
-        elif isinstance(exc, StoreError):
+        if isinstance(exc, NodeDraining) or (not self.is_owner and isinstance(exc, SessionGone | LostTail)):
+            self._abandon(CursorLost())  # nobody is left, or this is no part of the log: they start over
+        elif isinstance(exc, StoreError | UnknownFormat):
             log.error("session lost", session_id=self.session.id, reason=type(exc).__name__)
             self._abandon(exc)
         else:  # the boundary: a bug in one session must not reach another
@@ -332,8 +333,8 @@ class Actor(Replica):
             if bodies := self._runs.ended() or session.promote():
                 return consumed, bodies
             self._is_stirred = False
-            if self.log.floor > self._compacted and self._compacting is None:
-                self._compacting = self._spawn(self._beside(self._compact))
+            if self._has_forgotten and self._compacting is None:
+                self._compacting = self._spawn(self._beside(self._compact_beside))
             if not self._runs:
                 self._rest()
         return consumed, None
@@ -476,7 +477,7 @@ class Actor(Replica):
                 settled = await settle(store, self, self.fence, ring)
                 self.fence, self._ring = settled.fence, None if settled.is_all else settled.rest
                 if settled.log is not None:
-                    self._compacted = settled.log.floor
+                    self._stored_floor = settled.log.floor
                     self._restart(settled.log)
                     for submitted in settled.foreign:
                         self._ingest(settled.rest.take_over(submitted))
@@ -567,33 +568,26 @@ class Actor(Replica):
 
     def _observe(self, body: Body) -> None:
         """See to what an entry means beside the session's state."""
+        if type(body) is ResponseDone:
+            self.log.pack(body.response_id, body.output)
+        if type(body) in _COUNTED:
+            self._account()  # the node counts responses, and requests that nobody has answered
         if type(body) is Refused and self.is_owner:
             self._on_refusal(body.code)
-        elif type(body) is ResponseStarted or type(body) is ResponseQueued:
-            self._account()
         elif type(body) is ToolStarted:
             self._runs.note_started(body.response_id, body.item_id)
-        elif type(body) is ResponseDone:
-            self.log.pack(body.response_id, body.output)
-            self._account()  # the node counts those that run
-            if self.is_owner:  # else its owner tells
-                self._on_response(body)
-                log_end(self.session.id, body)
+        elif type(body) is ResponseDone and self.is_owner:  # else its owner tells
+            self._on_response(body)
+            log_end(self.session.id, body)
 
     async def shrink(self) -> None:
         """Have the store keep the end of the log alone, beside a snapshot: nobody is here any more."""
         self._forget_most()
-        if self.log.floor > self._compacted and self.is_owner:
-            await self._compact()
+        if self._has_forgotten and self.is_owner:
+            await self._compact(self.fence)
 
-    async def _compact(self) -> None:
-        """Let the store forget what this node has forgotten."""
+    async def _compact_beside(self) -> None:
         try:
-            self._compacted = floor = self.log.floor
-            snapshot = self.snapshot()
-            self._kept_elsewhere = len(snapshot.data)
-            await self._store.compact(self.session.id, self.fence, floor, snapshot)
-        except (StoreUnavailable, Fenced):
-            pass  # there is another time, or another owner
+            await self._compact(self.fence)
         finally:
             self._compacting = None

@@ -7,7 +7,8 @@ everything else is an output, appended by the owner alone.
 Format rules, which let nodes of two adjacent versions share a log:
 
 - ``FORMAT`` is written into every encoded entry; an entry of a later format is
-  refused with :class:`UnknownFormat`, never guessed at.
+  refused with :class:`UnknownFormat`, never guessed at. Which of two adjacent
+  formats is written, nodes agree on: :mod:`unbroken.sessions.format`.
 - Within a format, fields are only ever added, each with a default. Fields this
   version doesn't know are skipped.
 - A tag is never given another meaning.
@@ -78,6 +79,7 @@ __all__ = [
     "encode_body",
     "encode_entry",
     "numbered",
+    "version_of",
     "width",
 ]
 
@@ -432,6 +434,14 @@ def decode_body(data: bytes) -> Body:
     return _decoded(_BODY_DECODER, data).b
 
 
+def version_of(data: bytes) -> int | None:
+    """Return which format *data*, an entry, a body or a snapshot, says it has; None: it says nothing."""
+    try:
+        return _VERSION_DECODER.decode(data).v
+    except msgspec.DecodeError:
+        return None
+
+
 _AnyEncoded = TypeVar("_AnyEncoded", _Encoded, _EncodedBody)
 
 
@@ -439,16 +449,13 @@ def _decoded(decoder: msgspec.json.Decoder[_AnyEncoded], data: bytes) -> _AnyEnc
     try:
         encoded = decoder.decode(data)
     except msgspec.DecodeError as exc:
-        problem = f"the log entry can't be read: {exc}"
-        try:
-            version = _VERSION_DECODER.decode(data).v
-        except msgspec.DecodeError:
-            raise UnknownFormat(problem) from exc
-        raise UnknownFormat(_unknown(version) if version != FORMAT else problem) from exc
+        version = version_of(data)
+        known = version is None or version == FORMAT
+        raise UnknownFormat(f"the log entry can't be read: {exc}" if known else _unknown(version)) from exc
     if encoded.v != FORMAT:
         raise UnknownFormat(_unknown(encoded.v))
     return encoded
 
 
-def _unknown(version: int) -> str:
+def _unknown(version: int | None) -> str:
     return f"the log entry has format {version}; this version reads format {FORMAT}"

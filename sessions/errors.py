@@ -222,4 +222,4 @@ class OutOfOrder(SessionError):
 
 
 class UnknownFormat(SessionError):
-    """A log entry was written in a format that this version can't read."""
+    """A log entry was written in a format that this version can't read. Nothing is changed by that."""

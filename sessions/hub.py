@@ -7,14 +7,21 @@ from collections.abc import Iterator
 from unbroken.sessions.actor import Actor
 from unbroken.sessions.ids import SessionId
 from unbroken.sessions.turn import AttemptState
+from unbroken.sessions.turn_cap import TurnCap
 
 __all__ = ["Hub"]
 
 
 class Hub:
-    """A node's actors, and how much they hold together."""
+    """A node's actors, and how much they hold together.
 
-    def __init__(self) -> None:
+    Args:
+        turns: Counts their responses for those whose they are. None: nobody does.
+
+    """
+
+    def __init__(self, turns: TurnCap | None = None) -> None:
+        self._turns = turns
         self._actors: dict[SessionId, Actor] = {}
         self._sizes: dict[SessionId, int] = {}
         self.size = 0
@@ -34,6 +41,10 @@ class Hub:
         """Return the live session of that id, if it is on this node."""
         return self._actors.get(session_id)
 
+    def holds(self, actor: Actor) -> bool:
+        """Return whether *actor* is here, and no other one of the same session."""
+        return self._actors.get(actor.session.id) is actor
+
     def add(self, actor: Actor) -> None:
         """Take *actor* in."""
         self._actors[actor.session.id] = actor
@@ -47,6 +58,8 @@ class Hub:
             self.size += size - self._sizes.get(session_id, 0)
             self._sizes[session_id] = size
             self._note_responses(actor)
+            if self._turns is not None:
+                self._turns.note(actor)
 
     def _note_responses(self, actor: Actor) -> None:
         session_id = actor.session.id
@@ -64,6 +77,8 @@ class Hub:
             del self._actors[session_id]
             self.size -= self._sizes.pop(session_id, 0)
             self.waiting -= self._waiting.pop(session_id, 0)
+            if self._turns is not None:
+                self._turns.forget(actor)
 
     @property
     def running(self) -> int:

@@ -11,7 +11,6 @@ import contextvars
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,6 +19,7 @@ import structlog
 from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.base import Fence, Receipt, SessionStore
 from unbroken.sessions.backends.cluster import Alone, Cluster
+from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.committer import Committer
 from unbroken.sessions.cursor import Cursor
@@ -47,13 +47,14 @@ from unbroken.sessions.ids import (
     new_session_id,
 )
 from unbroken.sessions.items import SessionConfig
+from unbroken.sessions.node_limits import NodeLimits
 from unbroken.sessions.outage import Outage
 from unbroken.sessions.ownership import Ownership
-from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import Responder
 from unbroken.sessions.response import Standing
 from unbroken.sessions.run import Run
-from unbroken.sessions.session import Session, SessionLimits
+from unbroken.sessions.session import Session
+from unbroken.sessions.turn_cap import TurnCap
 
 __all__ = ["Attachment", "Node", "NodeLimits"]
 
@@ -72,36 +73,6 @@ _NO_SESSION: Final = SessionId("")
 
 _TELLING_TIMEOUT: Final = 0.3
 """Seconds that connections get to be told of what was interrupted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeLimits:
-    """What a node holds, and for how long. Times are in seconds."""
-
-    actor: ActorLimits
-    session: SessionLimits
-    sessions: int = 10_000
-    bytes: int = 1024**3
-    """All sessions together."""
-    connections_per_session: int = 8
-    idle_timeout: float = 86_400.0
-    """A session is forgotten after so long without a connection or anything to do."""
-    release_after: float = 60.0
-    """One that other nodes may hold too is released after so long; the store keeps it."""
-    room_timeout: float = 600.0
-    """When the node is full, one that has been so for this long makes room for a new one."""
-    empty_grace: float = 60.0
-    """One that never had an input, after so long without a connection."""
-    outage_patience: float = 1.0
-    """For so long writes wait for a store that is out of reach. Then owners go on without it."""
-    is_strict: bool = False
-    """Whether they wait for it however long it takes."""
-    patience: float = 0.0
-    """Pieces of an answer that come faster than this are written together, but for the first."""
-    gathering: float = 0.0
-    """Between two calls of a distant store that write for several sessions there is at least so much time."""
-    sweep_interval: float = 15.0
-    """How often the node looks for sessions to forget."""
 
 
 class Attachment:
@@ -176,7 +147,7 @@ class Attachment:
         if grows and node.hub.size >= node.limits.bytes:
             raise NodeFull
         try:
-            receipt = await self._actor.submit(submitted)
+            receipt = await node.turns.submit(self._actor, submitted, node.hub.holds)
         except StoreUnavailable as exc:
             raise Refusal("store_unavailable", str(exc)) from None
         if receipt.duplicate and (refused := self.session.refusals.get(receipt.seq)) is not None:
@@ -200,6 +171,8 @@ class Node:
         store: Where sessions are kept.
         responder: What answers.
         cluster: The nodes that share the store; None: there are no others.
+        caps: How many responses principals have, here and elsewhere; None: here alone. The node opens
+            and closes them.
         clock: Where time comes from.
         limits: What the node holds.
         on_response: Told of each attempt that ends here.
@@ -216,13 +189,16 @@ class Node:
         clock: Clock,
         limits: NodeLimits,
         cluster: Cluster | None = None,
+        caps: Caps | None = None,
         on_response: Callable[[ResponseDone], None],
         on_refusal: Callable[[str], None] = lambda _: None,
         on_run: Callable[[Run], None] = lambda _: None,
     ) -> None:
         self.id: Final[NodeId] = new_node_id()
-        self.hub: Final = Hub()
         self.limits: Final = limits
+        self.caps: Final = Caps(clock) if caps is None else caps
+        self.turns: Final = TurnCap(self.caps, store, limits.responses_per_principal)
+        self.hub: Final = Hub(self.turns)
         self._store = store
         self._cluster: Cluster = Alone() if cluster is None else cluster
         self._committer = Committer(
@@ -256,6 +232,7 @@ class Node:
             store=store,
             cluster=self._cluster,
             hub=self.hub,
+            caps=self.caps,
             clock=clock,
             limits=limits.session,
             make=self._actor,
@@ -267,6 +244,7 @@ class Node:
         self._context = contextvars.copy_context()
         self._sweeper = self._clock.call_later(self.limits.sweep_interval, self._begin_sweep)
         await self._cluster.join(self.id, self._ownership)
+        self.caps.open()
         return self
 
     async def __aexit__(
@@ -275,6 +253,7 @@ class Node:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        await self.caps.aclose()  # which waits, while sessions may still write
         self._is_open = False
         await self._cluster.leave()
         self._committer.close()

@@ -27,6 +27,7 @@ import structlog
 from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.base import NOBODY, Fence, Opened, SessionStore
 from unbroken.sessions.backends.cluster import Cluster
+from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import (
     Fenced,
@@ -35,6 +36,7 @@ from unbroken.sessions.errors import (
     SessionGone,
     SessionNotFound,
     StoreUnavailable,
+    UnknownFormat,
 )
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.hub import Hub
@@ -103,6 +105,7 @@ class Ownership:
         store: SessionStore,
         cluster: Cluster,
         hub: Hub,
+        caps: Caps,
         clock: Clock,
         limits: SessionLimits,
         make: MakeActor,
@@ -112,6 +115,7 @@ class Ownership:
         self._store = store
         self._cluster = cluster
         self._hub = hub
+        self._caps = caps
         self._clock = clock
         self._limits = limits
         self._make = make
@@ -131,6 +135,7 @@ class Ownership:
         Raises:
             SessionNotFound: There is none.
             StoreUnavailable: The store can't be reached.
+            UnknownFormat: It was written by a later release. It is nobody's then, for others to take.
 
         """
         async with self._moving(session_id):
@@ -143,6 +148,11 @@ class Ownership:
                 return await self._load(session_id)
             except (SessionGone, Fenced, LostTail):
                 raise SessionNotFound from None
+            except UnknownFormat as exc:
+                log = structlog.get_logger()
+                log.error("session can't be read", session_id=session_id, node_id=self._node, reason=str(exc))
+                await self._give_back(session_id)
+                raise
 
     @asynccontextmanager
     async def _moving(self, session_id: SessionId) -> AsyncIterator[None]:
@@ -215,6 +225,7 @@ class Ownership:
 
     def on_owner(self, actor: Actor) -> None:
         """See to what follows from a change of a session's owner, as far as it is known here."""
+        self._hub.account(actor)  # its responses are that one's
         with suppress(NodeDraining):
             if actor.is_owner:
                 return
@@ -236,6 +247,7 @@ class Ownership:
                     actor.look()
                     return
                 actor.promote(opened)
+                self._hub.account(actor)  # its responses are this node's
                 structlog.get_logger().info("session taken", session_id=session_id, node_id=self._node)
 
     async def _follow(self, actor: Actor) -> None:
@@ -322,11 +334,15 @@ class Ownership:
 
     async def _release(self, session_id: SessionId, to: NodeId) -> None:
         async with self._moving(session_id):
-            with suppress(Fenced, SessionGone, StoreUnavailable):
-                if self._hub.get(session_id) is None:
-                    fence = (await self._store.inspect(session_id)).fence
-                    if fence.node == self._node:
-                        await self._store.release(session_id, fence, to=to)
+            if self._hub.get(session_id) is None:
+                await self._give_back(session_id, to)
+
+    async def _give_back(self, session_id: SessionId, to: NodeId = NOBODY) -> None:
+        """Give up what this node owns in the store and doesn't have, if it does."""
+        with suppress(Fenced, SessionGone, StoreUnavailable):
+            fence = (await self._store.inspect(session_id)).fence
+            if fence.node == self._node:
+                await self._store.release(session_id, fence, to=to)
 
     # What other nodes tell.
 
@@ -371,6 +387,7 @@ class Ownership:
 
     def on_gap(self) -> None:
         """See :meth:`Neighbour.on_gap`."""
+        self._caps.renew()
         with suppress(NodeDraining):
             self._spawn(self.verify())
 
@@ -424,7 +441,7 @@ class Ownership:
 
         async def adopt(session_id: SessionId) -> None:
             async with places:
-                with suppress(SessionNotFound, StoreUnavailable):
+                with suppress(SessionNotFound, StoreUnavailable, UnknownFormat):
                     await self.load(session_id)
 
         with suppress(StoreUnavailable):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from unbroken.sessions.entries import FORMAT, Refused, Submitted
+from unbroken.sessions.entries import FORMAT, Refused, Submitted, version_of
 from unbroken.sessions.errors import UnknownFormat
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId
 from unbroken.sessions.items import (
@@ -171,7 +171,13 @@ def decode_state(data: bytes) -> SessionState:
     try:
         state = msgspec.json.decode(data, type=SessionState)
     except msgspec.DecodeError as exc:
-        raise UnknownFormat(f"the snapshot can't be read: {exc}") from exc
+        version = version_of(data)
+        known = version is None or version == FORMAT
+        raise UnknownFormat(f"the snapshot can't be read: {exc}" if known else _unknown(version)) from exc
     if state.v != FORMAT:
-        raise UnknownFormat(f"the snapshot has format {state.v}; this version reads format {FORMAT}")
+        raise UnknownFormat(_unknown(state.v))
     return state
+
+
+def _unknown(version: int | None) -> str:
+    return f"the snapshot has format {version}; this version reads format {FORMAT}"

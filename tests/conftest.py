@@ -14,6 +14,7 @@ structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[
 pytest.register_assert_rewrite(
     "tests.sessions.backends.store_contract",
     "tests.server.agents.agent_contract",
+    "tests.deploy.balancer_contract",
     "tests.server.files.file_store_contract",
     "tests.server.agents.upstream_contract",
     "tests.server.realtime.client",

@@ -14,6 +14,7 @@ const PASSING = new Map([
   ["server_draining", "The server is restarting"],
   ["input_queue_full", "Messages came too fast"],
   ["response_queue_full", "Too many answers are waiting"],
+  ["too_many_responses", "Too many answers run at once"],
   ["store_unavailable", "Nothing can be saved at the moment"],
   ["files_unavailable", "The server can't read files at the moment"],
 ]);

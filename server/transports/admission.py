@@ -3,6 +3,7 @@
 It costs the same for everybody, and what it keeps is bounded: a number for each
 address and principal that has a connection, and one for each of the
 addresses that have lately connected, and that have failed to authenticate.
+Principals' are those of all nodes that share their caps.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from unbroken.server.limits import Rate
 from unbroken.server.transports.address import Address, Proxies
 from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.refusal import Refused
+from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import PrincipalId
 
@@ -35,6 +37,7 @@ class AdmissionLimits:
     node: int = 20_000
     address: int = 256
     principal: int = 1000
+    """On all nodes that share their caps."""
     failures: Rate = field(default=Rate(30 / 60, 30))
     """Failed authentications of one address."""
     handshakes: Rate = field(default=Rate(30, 300))
@@ -42,14 +45,22 @@ class AdmissionLimits:
 
 
 class Admission:
-    """The connections of one node, counted."""
+    """The connections of one node, counted.
 
-    def __init__(self, limits: AdmissionLimits, clock: Clock, proxies: Proxies) -> None:
+    Args:
+        limits: How many there may be.
+        clock: Where time comes from.
+        proxies: Who is believed about addresses.
+        caps: Where principals' connections are counted.
+
+    """
+
+    def __init__(self, limits: AdmissionLimits, clock: Clock, proxies: Proxies, caps: Caps) -> None:
         self._limits = limits
         self._clock = clock
         self._proxies = proxies
         self._addresses: dict[Address, int] = {}
-        self._principals: dict[PrincipalId, int] = {}
+        self._caps = caps
         self._failures: OrderedDict[Address, float] = OrderedDict()  # accounts, the latest to fail last
         self._handshakes = AddressRate(limits.handshakes, clock)
         self._has_warned = False
@@ -71,13 +82,13 @@ class Admission:
     def __repr__(self) -> str:
         return (
             f"<Admission {self.connections} connections, {len(self._addresses)} addresses, "
-            f"{len(self._principals)} principals, {len(self._failures)} failures>"
+            f"{self._caps.principals('connection')} principals, {len(self._failures)} failures>"
         )
 
     @property
     def is_empty(self) -> bool:
         """Whether nobody is counted anywhere."""
-        return not (self.connections or self._addresses or self._principals)
+        return not (self.connections or self._addresses or self._caps.principals("connection"))
 
     def knock(self, address: Address | None) -> None:
         """Count a handshake. For :class:`Guest`."""
@@ -106,16 +117,15 @@ class Admission:
             self._addresses[address] = self._addresses.get(address, 0) + 1
         self.connections += 1
 
-    def admit(self, principal: PrincipalId) -> None:
+    async def admit(self, principal: PrincipalId) -> None:
         """Count a connection that has entered for *principal* too. For :class:`Guest`."""
-        count = self._principals.get(principal, 0)
-        if count >= self._limits.principal:
+        most = self._limits.principal
+        if not await self._caps.admit("connection", principal, most):
             message = (
-                f"This key has {count} connections, as many as one may have. Close some. "
+                f"This key has {most} connections, as many as one may have. Close some. "
                 "The operator can raise UNBROKEN_CONNECTIONS_PER_PRINCIPAL."
             )
             raise Refused(429, "too_many_connections_of_key", message, CloseCode.TRY_AGAIN)
-        self._principals[principal] = count + 1
 
     def leave(self, address: Address | None, principal: PrincipalId | None) -> None:
         """Count a connection that has entered no more. For :class:`Guest`."""
@@ -125,9 +135,7 @@ class Admission:
             if not self._addresses[address]:
                 del self._addresses[address]
         if principal is not None:
-            self._principals[principal] -= 1
-            if not self._principals[principal]:
-                del self._principals[principal]
+            self._caps.change("connection", principal, -1)
 
     def _check_failures(self, address: Address) -> None:
         account = self._failures.get(address)
@@ -183,14 +191,14 @@ class Guest:
         self._admission.enter(self._address)
         self._has_entered = True
 
-    def admit(self, principal: PrincipalId) -> None:
-        """Be counted for *principal*. Once, having entered.
+    async def admit(self, principal: PrincipalId) -> None:
+        """Be counted for *principal*. Once, having entered. One who is cut off meanwhile isn't.
 
         Raises:
             Refused: They have as many connections as they may.
 
         """
-        self._admission.admit(principal)
+        await self._admission.admit(principal)
         self._principal = principal
 
     def failed(self) -> None:

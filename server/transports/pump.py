@@ -31,7 +31,7 @@ from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import Frame, error_frame
 from unbroken.server.transports.idle import IdleWatch
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet
-from unbroken.server.transports.refusal import overloaded
+from unbroken.server.transports.refusal import TOO_NEW, overloaded
 from unbroken.sessions.backends.base import Receipt
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Command, CreateItem, CreateResponse, Submitted
@@ -42,6 +42,7 @@ from unbroken.sessions.errors import (
     NodeFull,
     Refusal,
     SessionError,
+    UnknownFormat,
 )
 from unbroken.sessions.ids import PrincipalId
 from unbroken.sessions.node import Attachment
@@ -212,6 +213,9 @@ class Pump:
                 # Were it to come back by itself, and find its place taken again, it would never end.
                 self._farewell = error_frame("too_many_connections", str(exc))
                 self._end(CloseCode.POLICY)
+            case UnknownFormat():
+                self._farewell = error_frame("session_too_new", TOO_NEW)
+                self._end(CloseCode.TRY_AGAIN)
             case SessionError():
                 self._naming_log.warning("connection lost its session", reason=type(exc).__name__)
                 self._end(CloseCode.INTERNAL)

@@ -22,7 +22,13 @@ from unbroken.server.transports.handshake import Handshake
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import NodeOverloaded
 
-__all__ = ["RefusalLog", "Refused", "overloaded", "refuse"]
+__all__ = ["TOO_NEW", "RefusalLog", "Refused", "overloaded", "refuse"]
+
+TOO_NEW: Final = (
+    "A later version of the server has written the session, and this node can't read it. "
+    "Try again in a moment: other nodes go on with it, and it stays as it is."
+)
+"""What is said of a session that a node of the next release has written."""
 
 _RETRY_AFTER: Final = 2
 """Seconds after which to come back, at the earliest."""
@@ -43,6 +49,8 @@ class Refused(Exception):
         message: What to do.
         close: For those who are told in frames.
         retry_after: Seconds; sent with 429 and 503, to browsers in the frame.
+        elsewhere: Whether another node would do it: browsers too get the status then, which they can't
+            read, but the balancer before them, which asks the other one.
 
     """
 
@@ -54,6 +62,7 @@ class Refused(Exception):
         close: CloseCode = CloseCode.POLICY,
         *,
         retry_after: int = _RETRY_AFTER,
+        elsewhere: bool = False,
     ) -> None:
         super().__init__(code)
         self.status = status
@@ -61,6 +70,7 @@ class Refused(Exception):
         self.message = message
         self.close = close
         self.retry_after = retry_after
+        self.elsewhere = elsewhere
 
     @property
     def asks_to_wait(self) -> bool:
@@ -100,7 +110,7 @@ class RefusalLog:
 
 async def refuse(refused: Refused, handshake: Handshake, send: Send) -> None:
     """Say why there is no connection, in the way that the client can read."""
-    if handshake.is_browser or refused.status == 101:
+    if (handshake.is_browser and not refused.elsewhere) or refused.status == 101:
         await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
         wait = refused.retry_after if refused.asks_to_wait else None
         frame = lone_error(refused.code, refused.message, retry_after=wait)

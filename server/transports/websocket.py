@@ -26,7 +26,7 @@ from unbroken.server.transports.intake import IntakeLimits
 from unbroken.server.transports.outlet import PlainSend, has_outlet, outlet_of
 from unbroken.server.transports.pace import PacedReceive
 from unbroken.server.transports.pump import Admitted, Pump
-from unbroken.server.transports.refusal import RefusalLog, Refused, overloaded, refuse
+from unbroken.server.transports.refusal import TOO_NEW, RefusalLog, Refused, overloaded, refuse
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Command
 from unbroken.sessions.errors import (
@@ -36,6 +36,7 @@ from unbroken.sessions.errors import (
     SessionNotFound,
     StoreUnavailable,
     TooManyConnections,
+    UnknownFormat,
 )
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import ChainId, Incarnation, Nonce, PrincipalId, SessionId, new_chain_id
@@ -141,7 +142,7 @@ class RealtimeDoor:
 
     async def _admit(self, handshake: Handshake, guest: Guest) -> Admitted:
         if self._node.is_draining:
-            raise Refused(503, "server_draining", str(NodeDraining()), CloseCode.RESTART)
+            raise self._draining()
         if handshake.resume is None and not self._node.takes_sessions:
             # First of all: an overloaded server has no time for more than this.
             raise overloaded()
@@ -173,7 +174,7 @@ class RealtimeDoor:
             guest.failed()
             code = "api_key_in_browser" if isinstance(exc, LongLivedKey) else "invalid_api_key"
             raise Refused(401, code, str(exc)) from None
-        guest.admit(principal.id)
+        await guest.admit(principal.id)
         model = self._models.resolve(handshake.model)
         if model is None:
             message = f"The model isn't offered here. Use one of: {', '.join(self._models.names)}."
@@ -184,16 +185,22 @@ class RealtimeDoor:
             return await self._begin(principal.id, model)
         except SessionNotFound as exc:
             raise Refused(101, "session_not_found", str(exc)) from None
-        except NodeDraining as exc:
-            raise Refused(503, "server_draining", str(exc), CloseCode.RESTART) from None
+        except NodeDraining:
+            raise self._draining() from None
         except NodeOverloaded:
             raise overloaded() from None
         except StoreUnavailable as exc:
             raise Refused(503, "store_unavailable", str(exc), CloseCode.TRY_AGAIN) from None
+        except UnknownFormat:
+            raise Refused(503, "session_too_new", TOO_NEW, CloseCode.TRY_AGAIN) from None
         except NodeFull as exc:
             raise Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:
             raise Refused(101, "too_many_connections", str(exc), CloseCode.TRY_AGAIN) from None
+
+    def _draining(self) -> Refused:
+        elsewhere = self._node.is_handing_over
+        return Refused(503, "server_draining", str(NodeDraining()), CloseCode.RESTART, elsewhere=elsewhere)
 
     def _config(self, model: str) -> SessionConfig:
         return SessionConfig(

@@ -201,6 +201,19 @@ class SessionStore(Protocol):
 
         """
 
+    async def recall(
+        self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
+    ) -> Receipt | None:
+        """Return what :meth:`submit` would of an input that was written before, and write nothing.
+
+        None: it wasn't, or has no key, or nobody knows any more.
+
+        Raises:
+            SessionGone: There is no such session in that incarnation.
+            MessageIdReused: The key was seen with another digest.
+
+        """
+
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """Write outputs, for several sessions in one call.
 
@@ -219,6 +232,7 @@ class SessionStore(Protocol):
         Raises:
             SessionGone: There is no such session in that incarnation, or its floor is above *after*.
             LostTail: The log holds another entry at *after*, or none.
+            UnknownFormat: A later release has written it. It stays as it is.
 
         """
 

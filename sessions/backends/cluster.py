@@ -48,6 +48,7 @@ class Cluster(Protocol):
 
         Raises:
             StoreUnavailable: The store can't be reached.
+            UnknownFormat: It holds, or may, what this release can't read.
 
         """
 

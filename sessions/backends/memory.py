@@ -140,19 +140,20 @@ class MemoryStore:
         """See :meth:`SessionStore.submit`."""
         stored = self._find(session_id, incarnation)
         key = submitted.key
-        if key is not None:
-            known = stored.keys.get(key.name)
-            if known is not None:
-                seq, digest = known
-                if digest != key.digest:
-                    raise MessageIdReused
-                return Receipt(seq, duplicate=True, entry=None)
+        if (receipt := _recalled(stored, key)) is not None:
+            return receipt
         (entry,) = self._write(stored, [submitted])
         stored.last_input = entry.seq
         self._announce(session_id, stored, stored.owner)
         if key is not None:
             self._remember(stored, key, entry.seq)
         return Receipt(entry.seq, duplicate=False, entry=entry)
+
+    async def recall(
+        self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
+    ) -> Receipt | None:
+        """See :meth:`SessionStore.recall`."""
+        return _recalled(self._find(session_id, incarnation), submitted.key)
 
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """See :meth:`SessionStore.append`."""
@@ -342,3 +343,14 @@ def _batches(piece: Slice) -> list[Entry]:
             entries.append(Entry(piece.seq + start, piece.nonces[start], body))  # type: ignore[arg-type]
             start = index
     return entries
+
+
+def _recalled(stored: _Stored, key: InputKey | None) -> Receipt | None:
+    """Return what became of the input of that key; None: there was none."""
+    known = None if key is None else stored.keys.get(key.name)
+    if key is None or known is None:
+        return None
+    seq, digest = known
+    if digest != key.digest:
+        raise MessageIdReused
+    return Receipt(seq, duplicate=True, entry=None)

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.chaos.cluster import AgentKind
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import FAULTS, OUTAGES
 from tests.chaos.planted import PLANT
 from tests.chaos.run import Plan, carry_out
 
@@ -18,17 +18,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 _SEED: Final = "CHAOS_SEED"
 """Environment variable by which a run is repeated, as far as it depends on chance of ours."""
-
-OUTAGES: Final = (
-    "partition from the store",
-    "store refuses",
-    "store slow",
-    "store restarts with its data",
-    "store loses its tail",
-    "store restarts empty",
-)
-"""Faults for ``make chaos``. While its store is out of reach, an owner goes on alone, and what it
-said is said again by whoever takes its session meanwhile: clients are told to start over."""
 
 BEARABLE: Final = tuple(name for name in FAULTS if name not in OUTAGES)
 

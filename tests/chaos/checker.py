@@ -7,9 +7,11 @@ I1    what a client is shown is contiguous: nothing is left out, shown twice or 
 I2    what a client has been shown is what the log holds
 I3    a log has one author at a time: its entries follow from one another
 I5    an input is in the log once
-I6    an input is answered once; another attempt follows only when the one before was lost, and is told
+I6    an input is answered once; another attempt follows only when the one before was lost, and is told;
+      what an agent was asked for it was asked for once, and somebody was told, or can be
 I7    every attempt ends once, and nothing of it follows
-I8    the pieces of an answer are its text, and the text is what the agent said: no word more or less
+I8    the pieces of an answer are its text, and the text is what the agent said: no word more or less;
+      and the agent was told of all that was said before, in order, as it stands in the conversation
 I9    what was acknowledged is in the log, or the client was told to start over
 I12   every attempt ends
 ====  ==============================================================================================
@@ -18,11 +20,12 @@ I12   every attempt ends
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.history import Frame, History, Segment
-from tests.chaos.words import answer_to, key_of
+from tests.chaos.talk import Talk
+from tests.chaos.words import answer_to, digest_of, key_of
 from unbroken.server.protocols.cursor import parse_cursor
 
 __all__ = ["Violation", "acknowledged", "check_generations", "check_history", "turn_of"]
@@ -72,13 +75,19 @@ def acknowledged(frames: Iterable[Frame]) -> set[str]:
     return known
 
 
-def check_history(history: History, *, is_over: bool = True) -> list[Violation]:
-    """Check what one tab was shown. *is_over*: it was connected to the end, and nothing should be open."""
+def check_history(
+    history: History, *, is_over: bool = True, answers: Mapping[str, str] | None = None
+) -> list[Violation]:
+    """Check what one tab was shown.
+
+    *is_over*: it was connected to the end, and nothing should be open. *answers*: what each item of
+    the session's answers was asked, as far as anybody knows.
+    """
     found: list[Violation] = []
     segments = history.segments()
     for number, segment in enumerate(segments):
         where = f"{history.session} {history.tab} part {number}"
-        reader = _Reader(where)
+        reader = _Reader(where, answers or {})
         reader.read(segment)
         if is_over and number == len(segments) - 1:
             reader.close()
@@ -89,9 +98,12 @@ def check_history(history: History, *, is_over: bool = True) -> list[Violation]:
 class _Reader:
     """Reads a segment as a careful client would."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, answers: Mapping[str, str]) -> None:
         self.found: list[Violation] = []
         self._where = where
+        self._answers = answers
+        self._talk = Talk()
+        self._pasts: dict[str, str | None] = {}  # what was said before each answer, by its item
         self._responses: dict[str, _Shown] = {}
         self._place: tuple[int, int] | None = None
         self._incarnation: str | None = None
@@ -101,7 +113,12 @@ class _Reader:
         for frame in segment.frames:
             self._advance(frame)
             match frame["type"]:
+                case "conversation.item.added":
+                    self._stand(frame)
+                case "conversation.item.deleted":
+                    self._talk.delete(frame["item_id"])
                 case "conversation.item.done":
+                    self._stand(frame)
                     self._item(frame)
                 case "response.created":
                     self._created(frame["response"])
@@ -138,20 +155,30 @@ class _Reader:
             self._blame("I1", f"{frame['event_id']} of {frame['type']} came after {self._place}")
         self._place = place if self._place is None else max(place, self._place)
 
+    def _stand(self, frame: Frame) -> None:
+        item = frame["item"]
+        self._talk.add(item["id"], item["role"], _text(item), frame.get("previous_item_id"))
+        if item["role"] == "assistant" and item["id"] not in self._pasts:
+            self._pasts[item["id"]] = self._talk.before(item["id"])
+
     def _item(self, frame: Frame) -> None:
         """Check an item as it stands, also where nothing of how it came to be was shown.
 
-        Which turn it answers, its words say: it need not be the one before, if that was asked again.
+        Which turn it answers is known of its response, if anybody has seen that; else its words say it.
+        It need not be the item before, if that was asked again.
         """
         item = frame["item"]
-        text = "".join(part.get("text", "") for part in item.get("content", ()))
+        text = _text(item)
+        self._talk.close(item["id"], text)
         if item["role"] == "user":
             self._asked[key_of(text)] = text
         elif text:
-            turn = self._asked.get(text.partition(".")[0])
+            turn = self._answers.get(item["id"]) or self._asked.get(text.partition(".")[0])
             status = "completed" if item["status"] == "completed" else "incomplete"
-            if turn is not None:  # else what was asked came before all that the tab was shown
-                self.found += check_words(self._where, turn, status, text)
+            if turn is None:
+                self._blame("I8", f"{item['id']} answers nothing that was asked: {text[:40]!r}")
+            else:
+                self.found += check_words(self._where, turn, status, text, self._pasts[item["id"]])
 
     def _created(self, response: Frame) -> None:
         response_id, turn = response["id"], turn_of(response)
@@ -192,12 +219,21 @@ class _Reader:
             said = shown.texts.get(item["id"], "")
             if said != text:
                 self._blame("I8", f"the pieces of {item['id']} are {_differ(said, text)}")
-        self.found += check_words(self._where, shown.turn, shown.status, "".join(shown.texts.values()))
+        said = "".join(shown.texts.values())
+        past = next((self._pasts.get(item) for item in shown.texts), None)
+        self.found += check_words(self._where, shown.turn, shown.status, said, past)
 
 
-def check_words(where: str, turn: str, status: str, said: str) -> list[Violation]:
-    """Check an answer against what the agent says to *turn*."""
-    whole = answer_to(turn)
+def _text(item: Frame) -> str:
+    return "".join(part.get("text", "") for part in item.get("content", ()))
+
+
+def check_words(where: str, turn: str, status: str, said: str, past: str | None) -> list[Violation]:
+    """Check an answer against what the agent says to *turn*.
+
+    *past*: digest of what was said before; None: that isn't known, and the answer's own word is taken.
+    """
+    whole = answer_to(turn, digest_of(said) if past is None else past)
     if status == "completed" and said != whole:
         return [Violation("I8", where, f"the answer to {turn!r} is {_differ(said, whole)}")]
     if not whole.startswith(said):
@@ -212,8 +248,22 @@ def _differ(said: str, whole: str) -> str:
     return f"{said[max(0, at - 20) : at + 20]!r} and not {whole[max(0, at - 20) : at + 20]!r} at {at}"
 
 
-def check_generations(journal: Iterable[tuple[str, str]]) -> Iterator[Violation]:
-    """Check what agents were asked: pairs of a response and its turn's key. A response is produced once."""
+def check_generations(
+    journal: Sequence[tuple[str, str]], shown: Mapping[str, str], *, may_drop: bool
+) -> Iterator[Violation]:
+    """Check what agents were asked for: pairs of a response, and the key of its turn.
+
+    *shown* are the responses that somebody was shown, or that a log holds, with the keys of their
+    turns. *may_drop*: an owner may have gone on without the store, and what it said alone may be lost.
+    Then another may have taken the session, and have asked for the same: whoever was shown what is lost
+    was told to start over, or else what is shown isn't what the log holds, which is checked (I2).
+    """
     for response_id, times in Counter(response_id for response_id, _ in journal).items():
-        if times > 1:
+        if times > 1 and not may_drop:
             yield Violation("I6", response_id, f"was produced {times} times")
+    for response_id, key in dict(journal).items():
+        if response_id not in shown:
+            if not may_drop:
+                yield Violation("I6", response_id, f"was produced for {key}, and nobody was told")
+        elif shown[response_id] != key:
+            yield Violation("I6", response_id, f"was produced for {key}, and answers {shown[response_id]}")

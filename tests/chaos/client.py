@@ -62,6 +62,11 @@ class Tab:
         self._owed: dict[str, Frame] = {}  # what is sent until it is acknowledged, by what acknowledges it
         self._socket: ClientConnection | None = None
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has been let in, and hasn't heard that the connection has ended."""
+        return self._socket is not None
+
     # What is said.
 
     async def say(self, turn: str, item_id: str) -> None:

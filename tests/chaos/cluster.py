@@ -24,6 +24,7 @@ from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.entries import Entry
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import SessionId
+from unbroken.sessions.items import Message
 from unbroken.sessions.response import Ongoing
 from unbroken.sessions.session import Session, SessionLimits
 
@@ -56,7 +57,7 @@ class Cluster:
 
         def choose() -> tuple[str, int]:
             node = draw.choice(self.nodes)
-            return node.name, node.door.port
+            return node.name, node.port
 
         return choose
 
@@ -90,11 +91,15 @@ async def _log(store: RedisStore, client: Any, key: bytes) -> Log:
     while page := (await store.read(session, place, 4096)).entries:
         entries += page
         place = Position(incarnation, page[-1].last, page[-1].nonce)
-    items: frozenset[str] = frozenset()
+    standing: list[tuple[str, str, str]] = []
     if opened.snapshot is not None:
-        kept = Session.restore(session, SessionLimits(), opened.snapshot.data)
-        items = frozenset(item.id for item in kept.standing() if not isinstance(item, Ongoing))
-    return Log(session, incarnation, opened.floor, entries, opened.fence.node, items)
+        for item in Session.restore(session, SessionLimits(), opened.snapshot.data).standing():
+            if isinstance(item, Message):
+                standing.append((item.id, item.role, item.text))
+            elif isinstance(item, Ongoing) and item.item_id is not None:
+                standing.append((item.item_id, "assistant", ""))
+    seen = opened.floor if opened.snapshot is None else opened.snapshot.seq
+    return Log(session, incarnation, opened.floor, entries, opened.fence.node, tuple(standing), seen)
 
 
 @asynccontextmanager
@@ -105,6 +110,7 @@ async def cluster_of(
     agent: AgentKind = "words",
     settings: Mapping[str, str] | None = None,
     program: str | None = None,
+    has_proxies: bool = True,
 ) -> AsyncIterator[Cluster]:
     """Run *nodes* over a Valkey that writes down what it is told.
 
@@ -114,6 +120,7 @@ async def cluster_of(
         agent: What answers.
         settings: More of the nodes' environment.
         program: What the nodes run, in place of the server's command.
+        has_proxies: Whether something can be done to the nodes' ways to clients and to the store.
 
     """
     data, journal = folder / "valkey", folder / "journal"
@@ -135,8 +142,11 @@ async def cluster_of(
             chosen |= {"UNBROKEN_AGENT": "python", "UNBROKEN_PYTHON_AGENT": "tests.chaos.words:answer"}
         await asyncio.to_thread(valkey.start)
         stack.callback(valkey.stop)
+        chosen |= dict(settings or {})
         running = [
-            NodeProcess(f"node{number}", valkey.port, folder, chosen | dict(settings or {}), program=program)
+            NodeProcess(
+                f"node{number}", valkey.port, folder, chosen, program=program, has_proxies=has_proxies
+            )
             for number in range(nodes)
         ]
         for node in running:

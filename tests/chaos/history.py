@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-__all__ = ["Connected", "Disconnected", "Event", "Frame", "History", "Received", "Segment", "Sent"]
+__all__ = [
+    "Connected",
+    "Disconnected",
+    "Event",
+    "Frame",
+    "History",
+    "Received",
+    "Segment",
+    "Sent",
+    "Testimony",
+]
 
 Frame: TypeAlias = dict[str, Any]
 
@@ -68,6 +78,17 @@ class History:
         """Yield all frames."""
         return (event.frame for event in self.events if isinstance(event, Received))
 
+    def turns(self) -> dict[str, str]:
+        """Return for each response that was shown what it was asked."""
+        begun = [frame["response"] for frame in self.frames() if frame["type"] == "response.created"]
+        return {response["id"]: (response.get("metadata") or {}).get("turn", "") for response in begun}
+
+    def answers(self) -> Iterator[tuple[str, str]]:
+        """Yield each item of an answer, with the response that it is of."""
+        for frame in self.frames():
+            if frame["type"] == "response.output_item.added":
+                yield frame["item"]["id"], frame["response_id"]
+
     def sent(self) -> Iterator[Frame]:
         """Yield all that was sent, as often as it was."""
         return (event.event for event in self.events if isinstance(event, Sent))
@@ -109,3 +130,17 @@ class History:
                 gaps.append(event.at - lost)
                 lost = None
         return gaps
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """What a person has seen."""
+
+    name: str
+    histories: list[History]
+    open: list[History]
+    """Those of the tabs that were connected in the end."""
+    ended: dict[str, int]
+    """How turns have ended."""
+    refusals: list[str]
+    """The codes of all errors."""

@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 
 from tests.chaos.checker import Violation, acknowledged, check_words
 from tests.chaos.history import History, Segment
+from tests.chaos.talk import Talk
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.sessions.entries import (
+    Body,
     CancelAccepted,
     CreateItem,
     CreateResponse,
     Deltas,
     Entry,
     ItemAdded,
+    ItemDeleted,
     OutputDone,
     OutputStarted,
     ResponseDone,
@@ -40,16 +43,21 @@ class Log:
     """Entries up to here are forgotten."""
     entries: list[Entry]
     owner: str = ""
-    items: frozenset[str] = frozenset()
-    """Those of its snapshot."""
+    standing: tuple[tuple[str, str, str], ...] = ()
+    """The items of its snapshot, in order: id, role and text. What is being said says nothing yet."""
+    snapshot: int = 0
+    """The last entry that the snapshot knows of."""
 
-    def turns(self) -> dict[str, list[str]]:
-        """Return for each turn the responses that were begun."""
-        found: dict[str, list[str]] = {}
+    def turns(self) -> dict[str, str]:
+        """Return for each response that was begun what it was asked."""
+        begun = [entry.body for entry in self.entries if isinstance(entry.body, ResponseStarted)]
+        return {body.response_id: _turn(body) for body in begun}
+
+    def answers(self) -> Iterator[tuple[str, str]]:
+        """Yield each item of an answer, with the response that it is of."""
         for entry in self.entries:
-            if isinstance(entry.body, ResponseStarted):
-                found.setdefault(_turn(entry.body), []).append(entry.body.response_id)
-        return found
+            if isinstance(entry.body, OutputStarted):
+                yield entry.body.item_id, entry.body.response_id
 
 
 @dataclass(slots=True)
@@ -57,6 +65,8 @@ class _Attempt:
     turn: str
     """What was asked."""
     text: str = ""
+    past: str | None = None
+    """Digest of what was said before; None: that isn't known."""
     is_cancelled: bool = False
     status: str | None = None
 
@@ -83,10 +93,15 @@ class _Auditor:
     _numbers: dict[str, tuple[int, int]] = field(default_factory=dict)  # each attempt's turn, and its number
     _lost: dict[int, int] = field(default_factory=dict)  # turns whose latest attempt was lost: its number
     _inputs: Counter[str] = field(default_factory=Counter)
+    _talk: Talk = field(default_factory=Talk)
     _next: int = 0
 
     def __post_init__(self) -> None:
         self._next = self.log.floor + 1
+        previous = None
+        for item_id, role, text in self.log.standing:
+            self._talk.add(item_id, role, text, previous)
+            previous = item_id
 
     def _blame(self, rule: str, what: str) -> None:
         self.found.append(Violation(rule, f"log of {self.log.session}", what))
@@ -96,6 +111,8 @@ class _Auditor:
         if entry.seq != self._next:
             self._blame("I1", f"entry {entry.seq} follows {self._next - 1}")
         self._next = entry.last + 1
+        if entry.seq > self.log.snapshot:
+            self._listen(entry.body)
         match entry.body:
             case Submitted():
                 self._input(entry.body)
@@ -113,6 +130,22 @@ class _Auditor:
                 self._attempt(body.response_id, f"an output at {entry.seq}")
             case ResponseDone():
                 self._done(entry.body)
+            case _:
+                pass
+
+    def _listen(self, body: Body) -> None:
+        """Follow the conversation."""
+        match body:
+            case ItemAdded(item=Message() as item):
+                self._talk.add(item.id, item.role, item.text, body.previous)
+            case ItemDeleted():
+                self._talk.delete(body.item_id)
+            case OutputStarted(in_conversation=True):
+                self._talk.add(body.item_id, "assistant", "", body.previous)
+                if attempt := self._attempts.get(body.response_id):
+                    attempt.past = self._talk.before(body.item_id)
+            case OutputDone(item=Message() as item):
+                self._talk.close(item.id, item.text)
             case _:
                 pass
 
@@ -162,7 +195,7 @@ class _Auditor:
         final = "".join(item.text for item in body.output if isinstance(item, Message))
         if final != attempt.text:
             self._blame("I8", f"{body.response_id} says {final[-40:]!r}, its pieces {attempt.text[-40:]!r}")
-        self.found += check_words(where, attempt.turn, body.status, attempt.text)
+        self.found += check_words(where, attempt.turn, body.status, attempt.text, attempt.past)
         if body.status == "interrupted":
             turn, number = self._numbers[body.response_id]
             self._lost[turn] = number
@@ -241,7 +274,7 @@ def _name(event: dict[str, object]) -> str:
 
 
 def _taken(log: Log | None) -> set[str]:
-    taken: set[str] = set() if log is None else set(log.items)
+    taken: set[str] = set() if log is None else {item_id for item_id, _, _ in log.standing}
     for entry in [] if log is None else log.entries:
         if isinstance(entry.body, ItemAdded):
             taken.add(entry.body.item.id)

@@ -1,9 +1,10 @@
-"""Nodes as real processes, each behind a proxy to its clients and one to its store."""
+"""Nodes as real processes, each behind a proxy to its clients and one to its store, or behind none."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.fakes.proxy import Proxy
+from tests.fakes.surroundings import free_port
+from tests.fakes.tied import tied
 
 __all__ = ["NodeProcess"]
 
@@ -31,6 +34,7 @@ class NodeProcess:
         folder: For its logs.
         settings: Its environment, beside what it needs to start at all.
         program: What Python runs. None: ``unbroken serve``.
+        has_proxies: False: it listens itself, and reaches Redis itself. Nothing can be done to its ways.
 
     """
 
@@ -42,6 +46,7 @@ class NodeProcess:
         settings: Mapping[str, str],
         *,
         program: str | None = None,
+        has_proxies: bool = True,
     ) -> None:
         self.name = name
         self.door = Proxy(0)
@@ -51,6 +56,11 @@ class NodeProcess:
         self.log = folder / f"{name}.log"
         self.exits: list[int] = []
         """The codes of those that were asked to end."""
+        self.pid = 0
+        """Of the process that runs here, or did last."""
+        self.own_port = 0 if has_proxies else free_port()
+        self._store_port = store_port
+        self._has_proxies = has_proxies
         self._settings = settings
         self._program = program
         self._process: asyncio.subprocess.Process | None = None
@@ -58,26 +68,45 @@ class NodeProcess:
         self._log_begin = 0  # where the log of the latest node begins
 
     @property
+    def port(self) -> int:
+        """Where clients reach it."""
+        return self.door.port if self._has_proxies else self.own_port
+
+    @property
     def is_up(self) -> bool:
         """Whether a process runs."""
         return self._process is not None and self._process.returncode is None
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the process stands still, by the kernel's word. Linux."""
+        stat = Path(f"/proc/{self.pid}/stat")
+        return self.is_up and stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "T"
+
     def node_id(self) -> str:
-        """Return the id of the node that runs here, or did last; empty if its log doesn't say."""
+        """Return the id of the node that runs here, or did last.
+
+        Raises:
+            RuntimeError: Its log doesn't say.
+
+        """
         said = self.log.read_bytes()[self._log_begin :].decode()
-        found = re.findall(r'"node_id":"(node_[0-9a-f]+)"', said)
-        return found[-1] if found else ""
+        for line in said.splitlines():
+            if '"event":"node joined"' in line:
+                return str(json.loads(line)["node_id"])
+        raise RuntimeError(f"{self.log} doesn't say which node it is")
 
     async def open(self) -> None:
         """Open the proxies and start a node."""
-        await self.store.__aenter__()
-        await self.door.__aenter__()
+        if self._has_proxies:
+            await self.store.__aenter__()
+            await self.door.__aenter__()
         await self.start()
 
     async def close(self) -> None:
         """End everything."""
         await self.kill()
-        for proxy in (self.door, self.store):
+        for proxy in (self.door, self.store) if self._has_proxies else ():
             await proxy.__aexit__(None, None, None)
 
     async def start(self) -> None:
@@ -100,22 +129,24 @@ class NodeProcess:
             name: value for name, value in os.environ.items() if not name.startswith(("UNBROKEN_", "OPENAI_"))
         }
         command = ["-m", "unbroken"] if self._program is None else ["-m", self._program]
+        ports = ("--port", str(self.own_port))
+        store_port = self.store.port if self._has_proxies else self._store_port
         with self.log.open("ab") as log:
             self._log_begin = log.tell()
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, *command, "serve", "--port", "0", "--admin-port", "0"),
+                *tied([sys.executable, *command, "serve", *ports, "--admin-port", "0"]),
                 cwd=self.log.parent,
                 env={
                     **kept,
                     "PYTHONPATH": str(_REPOSITORY),
-                    "UNBROKEN_REDIS_URL": f"redis://127.0.0.1:{self.store.port}/0",
+                    "UNBROKEN_REDIS_URL": f"redis://127.0.0.1:{store_port}/0",
                     "UNBROKEN_LOG_FORMAT": "json",
                     **self._settings,
                 },
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )
-        self._process = process
+        self._process, self.pid = process, process.pid
         try:
             assert process.stdout is not None
             line = await process.stdout.readline()

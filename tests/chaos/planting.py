@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.chaos.history import Connected, Disconnected, Frame, History, Received, Sent
 from tests.chaos.logs import Log
-from tests.chaos.words import prompt, words_of
+from tests.chaos.words import digest, prompt, words_of
 from unbroken.server.protocols.cursor import format_cursor
 from unbroken.sessions.entries import (
     Body,
@@ -22,11 +22,14 @@ from unbroken.sessions.entries import (
 from unbroken.sessions.ids import ChainId, ItemId, Nonce, ResponseId
 from unbroken.sessions.items import Message, ResponseRequest, Text
 
-__all__ = ["INCARNATION", "TURN", "Tape", "log_of", "written"]
+__all__ = ["INCARNATION", "PAST", "TURN", "Tape", "log_of", "written"]
 
 INCARNATION = "0123abcd"
 TURN = prompt("k", 3, 0)
 """What is asked in all of them: three words."""
+
+PAST = digest([("user", TURN)])
+"""Of the conversation in which nothing else was said."""
 
 
 class Tape:
@@ -64,6 +67,13 @@ class Tape:
         self._seq -= entries
         return self
 
+    def item(self, item_id: str, role: str, text: str, previous: str | None) -> Tape:
+        """See a message, and that it is whole."""
+        content = [{"text": text}] if text else []
+        item = {"id": item_id, "role": role, "status": "completed", "content": content}
+        self.next("conversation.item.added", item=item, previous_item_id=previous)
+        return self.next("conversation.item.done", item=item, previous_item_id=previous)
+
     def begin(self, response_id: str = "r") -> Tape:
         return self.next("response.created", response={"id": response_id, "metadata": {"turn": TURN}})
 
@@ -79,7 +89,7 @@ class Tape:
         return self.next("response.done", response=response)
 
     def words(self, count: int = 3) -> Tape:
-        for word in words_of(TURN)[:count]:
+        for word in words_of(TURN, PAST)[:count]:
             self.delta(word)
         return self
 
@@ -94,7 +104,12 @@ def log_of(*bodies: Body, floor: int = 0) -> Log:
 
 
 def written(
-    *words: str, response_id: str = "r", attempt: int = 1, status: Any = "completed", final: str | None = None
+    *words: str,
+    response_id: str = "r",
+    attempt: int = 1,
+    status: Any = "completed",
+    final: str | None = None,
+    previous: ItemId | None = None,
 ) -> list[Body]:
     """Return the entries of one attempt at an answer."""
     response, item, text = ResponseId(response_id), ItemId(f"item-{response_id}"), "".join(words)
@@ -104,8 +119,8 @@ def written(
     return [
         *([Submitted(CreateResponse(response, request), ChainId("c"))] if attempt == 1 else []),
         ResponseStarted(response, request, turn=1, attempt=attempt),
-        OutputStarted(response, item, True, None, 1),
+        OutputStarted(response, item, previous is not None, previous, 1),
         *([Deltas(response, item, list(words), 2)] if words else []),
-        OutputDone(response, message, True, None, 9),
+        OutputDone(response, message, previous is not None, previous, 9),
         ResponseDone(response, status, 10, (message,)),
     ]

@@ -7,22 +7,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import random
 import shutil
 import statistics
 import sys
 from collections import Counter
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from tests.chaos.checker import Violation
-from tests.chaos.cluster import AgentKind, Cluster, cluster_of
+from tests.chaos.cluster import AgentKind, cluster_of
+from tests.chaos.crowd import Crowd
+from tests.chaos.history import Testimony
 from tests.chaos.run import check_all
-from tests.chaos.speaker import Manner, Speaker
+from tests.chaos.speaker import Manner
 
 __all__ = ["Restarted", "restart_all"]
 
-_PATIENCE = 120.0
+_MANNER: Final = Manner(words=12, pause=0.2)
+
+_MOST_IN_ONE: Final = 50
+"""People in a process."""
 
 
 @dataclass(slots=True)
@@ -39,6 +45,14 @@ class Restarted:
     """How connections ended that their clients didn't end."""
     exits: list[int] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
+
+    def must_be_whole(self) -> None:
+        """Fail unless nothing was lost, and everybody was sent from node to node in order."""
+        assert self.violations == []
+        assert set(self.turns) == {"completed"}
+        assert set(self.codes) == {1012}
+        assert set(self.exits) == {0}
+        assert self.connections > self.clients
 
     def table(self) -> str:
         """Return it as lines for a person."""
@@ -57,56 +71,53 @@ class Restarted:
 async def restart_all(
     folder: Path, *, clients: int, nodes: int = 3, agent: AgentKind = "words", seed: int = 0
 ) -> Restarted:
-    """Restart all nodes, one after another, under *clients*, each of which is always being answered."""
-    draw = random.Random(seed)
+    """Restart all nodes, one after another, under *clients*, each of which is always being answered.
+
+    They live in processes of their own, and nothing stands between them, the nodes and the store.
+    """
     report = Restarted(clients)
-    settings = {"UNBROKEN_DRAIN_TIMEOUT": "20"}
-    async with cluster_of(folder, nodes=nodes, agent=agent, settings=settings) as cluster:
-        speakers = [_speaker(number, cluster, random.Random(draw.random())) for number in range(clients)]
-        talking = [asyncio.create_task(speaker.speak()) for speaker in speakers]
-        try:
-            await _all_answered(speakers)
-            for node in cluster.nodes:
-                await node.terminate()
-                await node.start()
-                await _all_answered(speakers)
-            for speaker in speakers:
-                speaker.is_over = True
-            async with asyncio.timeout(_PATIENCE):
-                await asyncio.gather(*talking)
-        finally:
-            for task in talking:
-                task.cancel()
-            await asyncio.gather(*talking, return_exceptions=True)
-        await asyncio.gather(*[node.terminate() for node in cluster.nodes])
-        report.exits = [code for node in cluster.nodes for code in node.exits]
-        logs = await cluster.logs()
-        report.violations = check_all(
-            speakers, logs, left={node.node_id() for node in cluster.nodes} - {""}, may_lose=False
+    settings = {"UNBROKEN_DRAIN_TIMEOUT": "20", "UNBROKEN_REDIS_TIMEOUT": "5"}
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(
+            cluster_of(folder, nodes=nodes, agent=agent, settings=settings, has_proxies=False)
         )
-    _count(report, speakers)
+        ports = {node.name: node.port for node in cluster.nodes}
+        crowds = [
+            Crowd(names, ports, _MANNER, seed=seed + number, folder=folder)
+            for number, names in enumerate(_shares([f"s{number}" for number in range(clients)]))
+        ]
+        for crowd in crowds:
+            stack.push_async_callback(crowd.close)
+            await crowd.start()
+        await asyncio.gather(*[crowd.all_answered() for crowd in crowds])
+        left: set[str] = set()
+        for node in cluster.nodes:
+            left.add(node.node_id())
+            await node.terminate()
+            await node.start()
+            await asyncio.gather(*[crowd.all_answered() for crowd in crowds])
+        people = [
+            each for seen in await asyncio.gather(*[crowd.finish() for crowd in crowds]) for each in seen
+        ]
+        left |= {node.node_id() for node in cluster.nodes}
+        for node in cluster.nodes:  # not at once: what one passes on, the other still takes
+            await node.terminate()
+        report.exits = [code for node in cluster.nodes for code in node.exits]
+        report.violations = check_all(people, await cluster.logs(), left=left, may_lose=False)
+    _count(report, people)
     return report
 
 
-def _speaker(number: int, cluster: Cluster, draw: random.Random) -> Speaker:
-    manner = Manner(words=30, pause=0.05)
-    return Speaker(f"s{number}", cluster.place(random.Random(draw.random())), draw, manner)
+def _shares(names: list[str]) -> list[list[str]]:
+    count = -(-len(names) // _MOST_IN_ONE)
+    return [names[number::count] for number in range(count)]
 
 
-async def _all_answered(speakers: list[Speaker]) -> None:
-    """Wait until everybody has had another answer: so that each restart meets answers that run."""
-    for speaker in speakers:
-        speaker.answered.clear()
-    async with asyncio.timeout(_PATIENCE):
-        for speaker in speakers:
-            await speaker.answered.wait()
-
-
-def _count(report: Restarted, speakers: list[Speaker]) -> None:
-    for speaker in speakers:
-        report.turns.update(speaker.ended)
+def _count(report: Restarted, people: list[Testimony]) -> None:
+    for person in people:
+        report.turns.update(person.ended)
         gaps = 0.0
-        for history in speaker.histories:
+        for history in person.histories:
             gaps += sum(history.gaps())
             report.codes.update(history.codes())
             report.connections += len(history.codes())

@@ -12,11 +12,12 @@ from typing import Final
 
 from tests.chaos.checker import Violation, check_generations, check_history
 from tests.chaos.cluster import AgentKind, Cluster, cluster_of
-from tests.chaos.faults import FAULTS, World
-from tests.chaos.history import History
+from tests.chaos.faults import FAULTS, OUTAGES, World
+from tests.chaos.history import History, Testimony
 from tests.chaos.logs import Log, check_acknowledged, check_log, check_shown
 from tests.chaos.nodes import NodeProcess
 from tests.chaos.speaker import Manner, Speaker
+from tests.chaos.words import key_of
 
 __all__ = ["Plan", "Report", "carry_out", "check_all"]
 
@@ -48,6 +49,9 @@ class Report:
 
     plan: Plan
     faults: Counter[str] = field(default_factory=Counter)
+    """Those that had an effect."""
+    idle: Counter[str] = field(default_factory=Counter)
+    """Those that had none: what they would have been done to was not there."""
     turns: Counter[str] = field(default_factory=Counter)
     """How they ended."""
     sessions: int = 0
@@ -75,6 +79,8 @@ class Report:
             ("seed", f"{plan.seed} ({plan.agent}, {plan.nodes} nodes, {plan.speakers} speakers)"),
             ("faults", self.faults.total()),
             *((f"  {name}", count) for name, count in sorted(self.faults.items())),
+            ("faults without effect, not counted", self.idle.total()),
+            *((f"  {name}", count) for name, count in sorted(self.idle.items())),
             ("turns", self.turns.total()),
             *((f"  {name}", count) for name, count in sorted(self.turns.items())),
             ("  attempted again", self.attempts),
@@ -106,22 +112,27 @@ async def carry_out(plan: Plan, folder: Path) -> Report:
         world = World(cluster.nodes, cluster.valkey, cluster.folder, draw)
         try:
             await _trouble(world, plan, report)
-            await _quiet(speakers, talking, report)
+            await _quiet(speakers, report)
+            await _part(world, speakers, talking, report)
         finally:
             for task in talking:
                 task.cancel()
             await asyncio.gather(*talking, return_exceptions=True)
-        await asyncio.gather(*[_end(node, report) for node in cluster.nodes])
-        _count(report, speakers)
+        left = world.left | {node.node_id() for node in cluster.nodes}
+        for node in cluster.nodes:  # not at once: what one passes on, the other still takes
+            await _end(node, report)
+        people = [speaker.testimony() for speaker in speakers]
+        _count(report, people)
         logs = await cluster.logs()
         report.begun = len(cluster.begun())
-        left = {node.node_id() for node in cluster.nodes} - {""}
-        report.violations += check_all(speakers, logs, left=left, may_lose=world.lost > 0)
+        report.violations += check_all(people, logs, left=left, may_lose=world.lost > 0)
+        turns, _ = told_of(people, logs)
+        shown = {response: key_of(turn) for response, turn in turns.items() if turn}
+        may_drop = any(report.faults[name] + report.idle[name] for name in OUTAGES)
+        report.violations += check_generations(cluster.begun(), shown, may_drop=may_drop)
+        report.unseen = len({response for response, _ in cluster.begun()} - shown.keys())
         if report.violations:
-            keep(folder, speakers, logs)
-        if plan.agent == "words":
-            report.violations += check_generations(cluster.begun())
-            report.unseen = _unseen(speakers, logs, cluster.begun())
+            keep(folder, people, logs)
     return report
 
 
@@ -148,8 +159,8 @@ async def _trouble(world: World, plan: Plan, report: Report) -> None:
         try:
             async with world.alone(node.name) as is_free:
                 if is_free:
-                    report.faults[name] += 1
-                    await FAULTS[name][0](world, node)
+                    counted = report.faults if await FAULTS[name][0](world, node) else report.idle
+                    counted[name] += 1
         finally:
             places.release()
 
@@ -161,20 +172,38 @@ async def _trouble(world: World, plan: Plan, report: Report) -> None:
             await asyncio.sleep(world.draw.expovariate(1 / plan.pause))
 
 
-async def _quiet(speakers: list[Speaker], talking: list[asyncio.Task[None]], report: Report) -> None:
+async def _quiet(speakers: list[Speaker], report: Report) -> None:
     """Let what was asked come to its end, and note what doesn't."""
     for speaker in speakers:
         speaker.is_over = True
-    done, late = await asyncio.wait(talking, timeout=report.plan.quiet)
-    for task in done:
-        task.result()
-    for speaker, task in zip(speakers, talking, strict=True):
-        if task in late:
+    resting = [asyncio.create_task(speaker.rests.wait()) for speaker in speakers]
+    await asyncio.wait(resting, timeout=report.plan.quiet)
+    for speaker, task in zip(speakers, resting, strict=True):
+        task.cancel()
+        if not speaker.rests.is_set():
             waited = speaker.waits_for or "its tabs to see the end"
             where = speaker.histories[-1].session
             report.violations.append(
                 Violation("I12", f"{where} {speaker.name}", f"still waits for {waited!r}")
             )
+
+
+async def _part(
+    world: World, speakers: list[Speaker], talking: list[asyncio.Task[None]], report: Report
+) -> None:
+    """Replace all nodes under those who rest: whatever only a node knew, clients are told by the next one."""
+    for node in world.nodes:
+        world.left.add(node.node_id())
+        await _end(node, report)
+        await node.start()
+    for speaker in speakers:
+        speaker.may_leave.set()
+    done, late = await asyncio.wait(talking, timeout=report.plan.quiet)
+    for task in done:
+        task.result()
+    for speaker, task in zip(speakers, talking, strict=True):
+        if task in late and speaker.rests.is_set():
+            report.violations.append(Violation("I12", speaker.name, "can't come back to see the end"))
 
 
 async def _end(node: NodeProcess, report: Report) -> None:
@@ -188,23 +217,25 @@ async def _end(node: NodeProcess, report: Report) -> None:
 
 
 def check_all(
-    speakers: Iterable[Speaker], logs: dict[str, Log], *, left: set[str], may_lose: bool
+    people: list[Testimony], logs: dict[str, Log], *, left: set[str], may_lose: bool
 ) -> list[Violation]:
     """Check everything that was seen, and that is left.
 
     *left* are the nodes that were asked to end while the store was there. *may_lose*: it has lost something.
     """
     found: list[Violation] = []
+    turns, answers = told_of(people, logs)
+    asked = {item: turns.get(response, "") for item, response in answers.items()}
     for log in logs.values():
         found += check_log(log)
         if log.owner in left:
             found.append(Violation("I11", log.session, f"is still {log.owner}'s, which has ended in order"))
-    for speaker in speakers:
-        if "session_not_found" in speaker.refusals and not may_lose:
-            found.append(Violation("I9", speaker.name, "a session has ended that nobody has lost"))
-        for history in speaker.histories:
-            is_over = any(history is each for each in speaker.open)
-            found += check_history(history, is_over=is_over)
+    for person in people:
+        if "session_not_found" in person.refusals and not may_lose:
+            found.append(Violation("I9", person.name, "a session has ended that nobody has lost"))
+        for history in person.histories:
+            is_over = any(history is each for each in person.open)
+            found += check_history(history, is_over=is_over, answers=asked)
             held = logs.get(history.session)
             if not is_over:
                 continue
@@ -214,25 +245,21 @@ def check_all(
     return found
 
 
-def _unseen(speakers: Iterable[Speaker], logs: dict[str, Log], begun: list[tuple[str, str]]) -> int:
-    """Return how many answers were produced that no client was shown, and no log holds.
-
-    An owner that is cut off from its store goes on for its own clients. What it said is dropped
-    if another node has taken the session meanwhile: that is no promise, but it costs something.
-    """
-    shown = {response_id for log in logs.values() for each in log.turns().values() for response_id in each}
-    for speaker in speakers:
-        for history in speaker.histories:
-            created = (frame for frame in history.frames() if frame["type"] == "response.created")
-            shown |= {frame["response"]["id"] for frame in created}
-    return len({response_id for response_id, _ in begun} - shown)
+def told_of(people: Iterable[Testimony], logs: dict[str, Log]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return for each response that is known what it was asked, and for each answer's item its response."""
+    sources: list[Log | History] = [
+        *logs.values(),
+        *(history for person in people for history in person.histories),
+    ]
+    turns = {response: turn for source in sources for response, turn in source.turns().items()}
+    return turns, {item: response for source in sources for item, response in source.answers()}
 
 
-def keep(folder: Path, speakers: Iterable[Speaker], logs: dict[str, Log]) -> None:
+def keep(folder: Path, people: Iterable[Testimony], logs: dict[str, Log]) -> None:
     """Write down what was seen and what is left, for whoever looks for the cause."""
     with (folder / "histories.txt").open("w") as out:
-        for speaker in speakers:
-            for history in speaker.histories:
+        for person in people:
+            for history in person.histories:
                 print(f"# {history.tab} {history.session}", file=out)
                 for event in history.events:
                     print(event, file=out)
@@ -243,12 +270,12 @@ def keep(folder: Path, speakers: Iterable[Speaker], logs: dict[str, Log]) -> Non
                 print(entry, file=out)
 
 
-def _count(report: Report, speakers: list[Speaker]) -> None:
+def _count(report: Report, people: list[Testimony]) -> None:
     histories: list[History] = []
-    for speaker in speakers:
-        report.turns.update(speaker.ended)
-        report.refusals.update(speaker.refusals)
-        histories += speaker.histories
+    for person in people:
+        report.turns.update(person.ended)
+        report.refusals.update(person.refusals)
+        histories += person.histories
     report.sessions = len({history.session for history in histories} - {""})
     report.gone = report.refusals["session_not_found"]
     seen: dict[str, set[str]] = {}

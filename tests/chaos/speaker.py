@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from tests.chaos.checker import status_of, turn_of
 from tests.chaos.client import Place, Tab
-from tests.chaos.history import Frame, History, Received
+from tests.chaos.history import Frame, History, Received, Testimony
 from tests.chaos.words import prompt
+from unbroken.server.protocols.cursor import parse_cursor
 
 __all__ = ["Manner", "Speaker"]
 
@@ -33,7 +33,10 @@ class Manner:
 
 @dataclass(eq=False)
 class Speaker:
-    """Use :meth:`speak` as a task; set :attr:`is_over` to have it end after what it has asked."""
+    """Use :meth:`speak` as a task.
+
+    Set :attr:`is_over` to have it ask nothing more, and :attr:`may_leave` to have it end then.
+    """
 
     name: str
     place: Place
@@ -49,13 +52,24 @@ class Speaker:
     refusals: list[str] = field(default_factory=list)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a turn has ended. For who waits to clear."""
+    rests: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is over, and all tabs have seen everything. They stay."""
+    may_leave: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set it to have the tabs leave, once they are connected and have seen everything."""
     waits_for: str | None = None
     """The turn that has not ended yet."""
 
+    def testimony(self) -> Testimony:
+        """Return what was seen."""
+        return Testimony(self.name, self.histories, self.open, self.ended, self.refusals)
+
     async def speak(self) -> None:
         """Talk, in as many sessions as it takes, until it is over and all tabs have seen everything."""
-        while not self.is_over:
-            await self._session()
+        try:
+            while not self.is_over:
+                await self._session()
+        finally:
+            self.rests.set()
 
     async def _session(self) -> None:
         tabs = [self._tab("a", None)]
@@ -67,9 +81,11 @@ class Speaker:
                     tabs.append(self._tab("b", tabs[0].resume))
                     tasks.append(asyncio.create_task(tabs[1].live()))
             if not tabs[0].is_gone:
+                await asyncio.gather(*map(_settled, tabs))
+                self.rests.set()
+                await self.may_leave.wait()
+                await asyncio.gather(*map(_settled, tabs))
                 self.open = [tab.history for tab in tabs if not tab.is_gone]
-                for tab in tabs:
-                    await _settled(tab)
         finally:
             for task in tasks:
                 task.cancel()
@@ -91,40 +107,36 @@ class Speaker:
         self.asked += 1
         key = f"{self.name}-{self.asked}"
         turn = prompt(key, self.draw.randint(1, 2 * self.manner.words), self.manner.pause)
-        begin, resets = len(tab.history.events), tab.resets
+        watch = _Watch(tab, turn, f"item-{key}")
         self.waits_for = turn
         await tab.say(turn, f"item-{key}")
         if self.manner.cancels and self.draw.random() < 0.7:
-            await self._cancel(tab, turn, begin, resets)
-        outcome = await self._outcome(tab, turn, f"item-{key}", begin, resets)
+            await self._cancel(tab, watch)
+        outcome = await self._outcome(tab, watch)
         self.ended[outcome] = self.ended.get(outcome, 0) + 1
         self.waits_for = None
         self.answered.set()
         tab.forget(turn, f"item-{key}", f"stop-{self.asked}")
 
-    async def _cancel(self, tab: Tab, turn: str, begin: int, resets: int) -> None:
+    async def _cancel(self, tab: Tab, watch: _Watch) -> None:
         """Stop the answer after some of its pieces."""
         wanted = self.draw.randint(0, self.manner.words)
 
         def is_due() -> bool:
-            frames = list(_frames(tab.history, begin))
-            said = sum(frame["type"] == "response.output_text.delta" for frame in frames)
-            return said >= wanted or tab.is_gone or tab.resets > resets or _done(frames, turn) is not None
+            watch.look()
+            return watch.pieces >= wanted or tab.is_gone or watch.is_reset or watch.ended is not None
 
         async with tab.changed:
             await tab.changed.wait_for(is_due)
         await tab.cancel(f"stop-{self.asked}")
 
-    async def _outcome(self, tab: Tab, turn: str, item_id: str, begin: int, resets: int) -> str:
-        def outcome() -> str | None:
-            ended = _done(_frames(tab.history, begin), turn)
-            return ended or (_standing(tab.history, begin, item_id) if tab.resets > resets else None)
-
+    async def _outcome(self, tab: Tab, watch: _Watch) -> str:
         def is_known() -> bool:
-            return tab.is_gone or outcome() is not None
+            watch.look()
+            return tab.is_gone or watch.outcome is not None
 
         def is_reset() -> bool:
-            return is_known() or tab.resets > resets
+            return is_known() or watch.is_reset
 
         async with tab.changed:
             await tab.changed.wait_for(is_reset)
@@ -134,44 +146,75 @@ class Speaker:
                         await tab.changed.wait_for(is_known)
                 except TimeoutError:
                     return "unknown"
-        return outcome() or "unknown"
+        return watch.outcome or "unknown"
 
 
-def _frames(history: History, begin: int) -> Iterator[Frame]:
-    return (event.frame for event in history.events[begin:] if isinstance(event, Received))
+class _Watch:
+    """What has become of a turn, as far as its tab has been shown. Reads each frame once."""
 
+    def __init__(self, tab: Tab, turn: str, item_id: str) -> None:
+        self.pieces = 0
+        """Of answers, since it was asked."""
+        self.ended: str | None = None
+        """How the last attempt ended; None: it hasn't."""
+        self._standing: str | None = None
+        self._tab = tab
+        self._turn = turn
+        self._item_id = item_id
+        self._read = len(tab.history.events)
+        self._resets = tab.resets
 
-def _done(frames: Iterator[Frame] | list[Frame], turn: str) -> str | None:
-    """Return how the last attempt at *turn* ended; None: it hasn't."""
-    status = None
-    for frame in frames:
-        if frame["type"] in ("response.created", "response.done") and turn_of(frame["response"]) == turn:
-            status = status_of(frame["response"]) if frame["type"] == "response.done" else None
-    return status
+    @property
+    def is_reset(self) -> bool:
+        """Whether the tab was told to start over since."""
+        return self._tab.resets > self._resets
 
+    @property
+    def outcome(self) -> str | None:
+        """How it ended, or how it is shown to have ended to who starts over; None: that isn't known."""
+        return self.ended or (self._standing if self.is_reset else None)
 
-def _standing(history: History, begin: int, item_id: str) -> str | None:
-    """Return how the answer to an item is shown to have ended, to who starts over; None: it isn't."""
-    for frame in _frames(history, begin):
-        if frame["type"] == "conversation.item.done" and frame.get("previous_item_id") == item_id:
-            return f"{frame['item']['status']} when told to start over"
-    return None
+    def look(self) -> None:
+        """Read what has come."""
+        events = self._tab.history.events
+        for event in events[self._read :]:
+            if isinstance(event, Received):
+                self._see(event.frame)
+        self._read = len(events)
+
+    def _see(self, frame: Frame) -> None:
+        match frame["type"]:
+            case "response.output_text.delta":
+                self.pieces += 1
+            case "response.created" if turn_of(frame["response"]) == self._turn:
+                self.ended = None
+            case "response.done" if turn_of(frame["response"]) == self._turn:
+                self.ended = status_of(frame["response"])
+            case "conversation.item.done" if frame.get("previous_item_id") == self._item_id:
+                self._standing = self._standing or f"{frame['item']['status']} when told to start over"
 
 
 async def _settled(tab: Tab) -> None:
-    """Wait until a tab has seen the end of every response that it has seen begin."""
+    """Wait until a tab is connected, and has seen the end of all that it has seen begin, and all is saved.
+
+    What isn't may be begun anew: who has left by then has seen what is nowhere, and wasn't told.
+    """
 
     def is_settled() -> bool:
         last = tab.history.segments()[-1:]
-        if not last:
-            return False
+        if not last or parse_cursor(last[0].frames[-1]["event_id"]) is None:
+            return False  # how things stand isn't shown to its end
         running: set[str] = set()
+        is_durable = True
         for frame in last[0].frames:
-            if frame["type"] == "response.created":
+            if frame["type"] in ("session.created", "session.updated"):
+                unless_told = is_durable or frame["type"] == "session.created"
+                is_durable = frame["session"]["unbroken"].get("durable", unless_told)
+            elif frame["type"] == "response.created":
                 running.add(frame["response"]["id"])
             elif frame["type"] == "response.done":
                 running.discard(frame["response"]["id"])
-        return not running
+        return is_durable and not running
 
     async with tab.changed:
-        await tab.changed.wait_for(lambda: tab.is_gone or is_settled())
+        await tab.changed.wait_for(lambda: tab.is_gone or (tab.is_connected and is_settled()))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from tests.chaos.checker import check_generations, check_history
 from tests.chaos.logs import check_acknowledged, check_log, check_shown
-from tests.chaos.planting import TURN, Tape, log_of, written
-from tests.chaos.words import answer_to, words_of
-from unbroken.sessions.entries import CancelAccepted, Deltas, ResponseStarted
+from tests.chaos.planting import PAST, TURN, Tape, log_of, written
+from tests.chaos.words import answer_to, digest, prompt, words_of
+from unbroken.sessions.entries import CancelAccepted, Deltas, ItemAdded, ResponseStarted
 from unbroken.sessions.ids import ItemId, ResponseId
-from unbroken.sessions.items import ResponseRequest
+from unbroken.sessions.items import Message, ResponseRequest, Text
 
-WORDS = words_of(TURN)
-ANSWER = answer_to(TURN)
+WORDS = words_of(TURN, PAST)
+ANSWER = answer_to(TURN, PAST)
 
 
 def rules(tape: Tape) -> list[str]:
@@ -92,18 +93,26 @@ def test_another_log_under_a_connection_is_found() -> None:
     assert rules(tape) == ["I1"]
 
 
-def standing(text: str) -> list[str]:
-    """Return what is found of a snapshot in which that is the answer."""
+def standing(text: str, **answers: str) -> list[str]:
+    """Return what is found of a snapshot with that answer. *answers*: what is known to answer what."""
     tape = Tape().connect(after="x", resumed=False)
     asked = {"id": "i", "role": "user", "status": "completed", "content": [{"text": TURN}]}
     said = {"id": "j", "role": "assistant", "status": "completed", "content": [{"text": text}]}
     tape.next("conversation.item.done", item=asked, previous_item_id=None)
-    return rules(tape.next("conversation.item.done", item=said, previous_item_id="i"))
+    tape.next("conversation.item.done", item=said, previous_item_id="i")
+    return [violation.rule for violation in check_history(tape.history, answers=answers)]
 
 
 def test_an_answer_in_a_snapshot_is_checked() -> None:
     assert standing(ANSWER) == []
     assert standing(ANSWER + WORDS[2]) == ["I8"]
+
+
+def test_an_answer_to_something_else_in_a_snapshot_is_found() -> None:
+    other = prompt("l", 3, 0)
+    assert standing(answer_to(other, PAST)) == ["I8"]
+    assert standing(ANSWER, j=TURN) == []
+    assert standing(ANSWER, j=other) == ["I8"]
 
 
 # Logs.
@@ -206,6 +215,76 @@ def test_an_acknowledged_input_that_is_gone_and_told_of_passes() -> None:
     assert list(check_acknowledged(tape.history, log_of())) == []
 
 
+# What agents were asked for.
+
+
 def test_what_is_produced_twice_is_found() -> None:
-    found = check_generations([("r", "k"), ("r", "k"), ("s", "k")])
+    found = check_generations([("r", "k"), ("r", "k"), ("s", "k")], {"r": "k", "s": "k"}, may_drop=False)
     assert [violation.where for violation in found] == ["r"]
+
+
+def test_what_is_produced_and_told_to_nobody_is_found() -> None:
+    journal = [("r", "k"), ("s", "k")]
+    found = check_generations(journal, {"r": "k"}, may_drop=False)
+    assert [violation.where for violation in found] == ["s"]
+    assert list(check_generations(journal, {"r": "k"}, may_drop=True)) == []
+
+
+def test_what_is_produced_for_another_turn_is_found() -> None:
+    found = check_generations([("r", "k")], {"r": "l"}, may_drop=True)
+    assert [violation.rule for violation in found] == ["I6"]
+
+
+# What the agent was told.
+
+HELLO = prompt("h", 1, 0)
+
+
+def talked(past: str, *, previous: str | None = "i") -> list[str]:
+    """Return what is found where an answer to the second question knows of *past*."""
+    tape = Tape().connect().item("h", "user", HELLO, None).item("i", "user", TURN, previous and "h")
+    tape.begin().item("item-r", "assistant", "", previous)
+    for word in words_of(TURN, past):
+        tape.delta(word)
+    return rules(tape.end(answer_to(TURN, past)))
+
+
+def test_an_answer_that_knows_all_that_was_said_passes() -> None:
+    assert talked(digest([("user", HELLO), ("user", TURN)])) == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [("user", TURN)],
+        [("user", TURN), ("user", HELLO)],
+        [("assistant", HELLO), ("user", TURN)],
+        [("user", HELLO), ("user", TURN), ("user", TURN)],
+    ],
+    ids=["forgotten", "in another order", "another's", "twice"],
+)
+def test_an_answer_to_another_conversation_is_found(told: list[tuple[str, str]]) -> None:
+    assert set(talked(digest(told))) == {"I8"}
+
+
+def test_words_of_two_attempts_are_not_one_answer() -> None:
+    other = words_of(TURN, digest([]))
+    tape = Tape().connect().begin().delta(WORDS[0]).delta(other[1]).delta(other[2])
+    assert "I8" in rules(tape.end(WORDS[0] + other[1] + other[2]))
+
+
+def heard(past: str, *, standing: tuple[tuple[str, str, str], ...] = ()) -> list[str]:
+    """Return what is found of a log in which an answer knows of *past*."""
+    asked = ItemAdded(Message(ItemId("i"), "user", (Text(TURN),)), ItemId("h") if standing else None)
+    log = log_of(asked, *written(*words_of(TURN, past), previous=ItemId("i")))
+    return [violation.rule for violation in check_log(replace(log, standing=standing))]
+
+
+def test_a_log_s_answer_that_knows_all_that_was_said_passes() -> None:
+    assert heard(digest([("user", TURN)])) == []
+    assert heard(digest([("user", HELLO), ("user", TURN)]), standing=(("h", "user", HELLO),)) == []
+
+
+def test_a_log_s_answer_to_another_conversation_is_found() -> None:
+    assert heard(digest([("user", HELLO), ("user", TURN)])) == ["I8"]
+    assert heard(digest([("user", TURN)]), standing=(("h", "user", HELLO),)) == ["I8"]

@@ -11,10 +11,13 @@ import pytest
 
 from tests.sessions.conversation import Client, World, settle
 from tests.sessions.town import Town, open_town, tab_on
+from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.base import Page
 from unbroken.sessions.entries import Deltas, ResponseDone
 from unbroken.sessions.event_log import Position
-from unbroken.sessions.ids import SessionId
+from unbroken.sessions.ids import ChainId, PrincipalId, SessionId
+from unbroken.sessions.node import Attachment, Node
+from unbroken.sessions.ownership import Ownership
 
 SEEDS: Final = (None, 1, 2, 3)
 """None: the store answers at once; else in an order, and after delays, of chance."""
@@ -136,19 +139,47 @@ async def test_vercel_41_coming_back_before_the_first_word(seed: int | None) -> 
         assert client.statuses() == ["completed"]
 
 
+async def come_back_after_the_end(town: Town) -> None:
+    one, two, client = await ask(town, "a ", "b ")
+    client.disconnect()
+    one.responder.last.say("c")
+    one.responder.last.end()
+    await settle()
+    await come(client, two)
+    await see(client)
+
+    assert client.resumed
+    assert (client.text(), client.statuses()) == ("a b c", ["completed"])
+
+
 async def test_vercel_44_coming_back_after_the_end(seed: int | None) -> None:
     """There, nothing could be resumed any more once the stream had ended: its end was never seen."""
     async with open_town(seed=seed) as town:
-        one, two, client = await ask(town, "a ", "b ")
-        client.disconnect()
-        one.responder.last.say("c")
-        one.responder.last.end()
-        await settle()
-        await come(client, two)
-        await see(client)
+        await come_back_after_the_end(town)
 
-        assert client.resumed
-        assert (client.text(), client.statuses()) == ("a b c", ["completed"])
+
+async def test_vercel_44_is_found_where_it_is_planted(
+    seed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach = Node.attach
+
+    async def forgetful(
+        self: Node,
+        session_id: SessionId,
+        principal: PrincipalId,
+        position: Position | None,
+        chain: ChainId,
+        **more: bool,
+    ) -> Attachment:
+        actor = self.hub.get(session_id) or await self._ownership.load(session_id)
+        if not actor.session.responses:  # the stream has ended: nobody is shown any more of it
+            position = actor.log.position(actor.log.head)
+        return await attach(self, session_id, principal, position, chain, **more)
+
+    async with open_town(seed=seed) as town:
+        monkeypatch.setattr(Node, "attach", forgetful)
+        with pytest.raises(AssertionError, match="a b c"):
+            await come_back_after_the_end(town)
 
 
 async def test_vercel_47_an_end_that_nobody_is_told_of(seed: int | None) -> None:
@@ -186,28 +217,50 @@ class Counting:
         return page
 
 
+async def storm(town: Town) -> None:
+    clients = [(await ask(town, "a ", "b ", "c "))[2] for _ in range(20)]
+    lengths = {each.session_id: len(await log_of(town, each)) for each in clients}
+    counting = Counting(town)
+    one, two = town.worlds
+    town.kill(one)
+    town.notice(one)
+    await settle()
+    for client in clients:
+        client.disconnect()
+        await come(client, two)
+    await see(*clients)
+
+    assert [client.text() for client in clients] == 20 * ["a b c "]
+    for session_id, count in counting.entries.items():
+        assert count <= 3 * lengths[session_id], "it is read to be loaded, not once more for each reader"
+    assert set(counting.entries) == set(lengths)
+
+
 async def test_socketio_5423_a_storm_of_reconnects_reads_each_log_once(seed: int | None) -> None:
     """There, all rooms share one stream: each client that came back read everything that anybody was told.
 
     Here a client's node reads the client's own session, once.
     """
     async with open_town(seed=seed) as town:
-        clients = [(await ask(town, "a ", "b ", "c "))[2] for _ in range(20)]
-        lengths = {each.session_id: len(await log_of(town, each)) for each in clients}
-        counting = Counting(town)
-        one, two = town.worlds
-        town.kill(one)
-        town.notice(one)
-        await settle()
-        for client in clients:
-            client.disconnect()
-            await come(client, two)
-        await see(*clients)
+        await storm(town)
 
-        assert [client.text() for client in clients] == 20 * ["a b c "]
-        for session_id, count in counting.entries.items():
-            assert count <= 3 * lengths[session_id], "it is read to be loaded, not once more for each reader"
-        assert set(counting.entries) == set(lengths)
+
+async def test_socketio_5423_is_found_where_it_is_planted(
+    seed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Ownership.load
+
+    async def sharing(self: Ownership, session_id: SessionId) -> Actor:
+        for other in list(town.memory._sessions):  # what anybody was told, to find in it what this one was
+            opened = await town.memory.inspect(other)
+            start = Position(opened.fence.incarnation, opened.floor, opened.floor_nonce)
+            await town.memory.read(other, start, 10_000)
+        return await load(self, session_id)
+
+    async with open_town(seed=seed) as town:
+        monkeypatch.setattr(Ownership, "load", sharing)
+        with pytest.raises(AssertionError, match="not once more for each reader"):
+            await storm(town)
 
 
 async def test_openwebui_15162_a_question_that_comes_to_another_node(seed: int | None) -> None:

@@ -10,15 +10,10 @@ from tests.chaos.rolling import restart_all
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-CLIENTS = 30
+CLIENTS = 60
 
 
 async def test_no_word_is_lost_and_every_turn_is_completed(tmp_path: Path) -> None:
     report = await restart_all(tmp_path, clients=CLIENTS)
     print(report.table())  # noqa: T201 - for a person
-
-    assert report.violations == []
-    assert set(report.turns) == {"completed"}
-    assert set(report.codes) == {1012}
-    assert set(report.exits) == {0}
-    assert report.connections > CLIENTS
+    report.must_be_whole()

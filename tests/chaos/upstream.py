@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.chaos.words import key_of, pause_of, words_of
+from tests.chaos.words import digest, key_of, pause_of, words_of
 from tests.fakes.dialects import Payload, ResponsesDialect
 from tests.fakes.upstream import FakeUpstream, RecordedRequest, Script, Wire
 
@@ -34,7 +34,7 @@ class KeepingUpstream(FakeUpstream):
         super().__init__()
         self._works: dict[str, _Work] = {}
         self.begun: list[tuple[str, str]] = []
-        """For each response that was asked for, its own id and its turn's key."""
+        """For each response that was asked for, the id that it has with who asked, and its turn's key."""
 
     async def __aexit__(
         self,
@@ -48,6 +48,12 @@ class KeepingUpstream(FakeUpstream):
         await asyncio.gather(*tasks, return_exceptions=True)
         await super().__aexit__(exc_type, exc, traceback)
 
+    async def has_said(self, words: int) -> None:
+        """Return when the latest response has got so far."""
+        work = next(reversed(self._works.values()))
+        async with work.grew:
+            await work.grew.wait_for(lambda: len(work.payloads) >= len(work.dialect.opening()) + words)
+
     def _script_for(self, request: RecordedRequest) -> Script:
         url = urlsplit(request.path)
         match request.method, url.path.split("/")[1:]:
@@ -60,16 +66,17 @@ class KeepingUpstream(FakeUpstream):
                 return self._create
 
     async def _create(self, wire: Wire) -> None:
-        asked = _asked(wire.request.json["input"])
+        said = [(item["role"], _text(item)) for item in wire.request.json["input"] if "role" in item]
+        asked = next(text for role, text in reversed(said) if role == "user")
         response_id = f"up_{len(self._works)}"
-        self.begun.append((response_id, key_of(asked)))
+        self.begun.append((wire.request.headers["idempotency-key"], key_of(asked)))
         work = self._works[response_id] = _Work(ResponsesDialect(response_id))
         work.payloads += work.dialect.opening()
-        work.task = asyncio.create_task(self._work(work, asked))
+        work.task = asyncio.create_task(self._work(work, asked, digest(said)))
         await self._stream(wire, response_id, -1)
 
-    async def _work(self, work: _Work, asked: str) -> None:
-        words = words_of(asked)
+    async def _work(self, work: _Work, asked: str, past: str) -> None:
+        words = words_of(asked, past)
         try:
             for word in words:
                 await asyncio.sleep(pause_of(asked))
@@ -114,7 +121,6 @@ class KeepingUpstream(FakeUpstream):
         wire.json(200, ResponsesDialect(response_id).response("cancelled"))
 
 
-def _asked(items: list[dict[str, Any]]) -> str:
-    """Return what the latest message says."""
-    content = next(item for item in reversed(items) if item.get("role") == "user")["content"]
+def _text(item: dict[str, Any]) -> str:
+    content = item["content"]
     return content if isinstance(content, str) else "".join(part["text"] for part in content)

@@ -1,16 +1,31 @@
-"""What is asked and answered: words that carry their turn and their number, so that none can be missed."""
+"""What is asked and answered: words that carry their turn, their number, and what was said before.
+
+So none can be missed, and none can come from an agent that was told of another conversation.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from unbroken.server.agents.base import AgentOutput, TurnInput
 
-__all__ = ["JOURNAL", "answer", "answer_to", "key_of", "pause_of", "prompt", "words_of"]
+__all__ = [
+    "JOURNAL",
+    "answer",
+    "answer_to",
+    "digest",
+    "digest_of",
+    "key_of",
+    "pause_of",
+    "prompt",
+    "words_of",
+]
 
 JOURNAL: Final = "CHAOS_JOURNAL"
 """Environment variable that names the file in which each answer that is begun gets a line."""
@@ -31,22 +46,40 @@ def pause_of(asked: str) -> float:
     return float(asked.split()[3])
 
 
-def words_of(asked: str) -> list[str]:
-    """Return the pieces of the answer to what :func:`prompt` made."""
+def digest(said: Iterable[tuple[str, str]]) -> str:
+    """Return a digest of messages: of who says what, in order. What says nothing doesn't count."""
+    known = hashlib.sha256()
+    for role, text in said:
+        if text:
+            known.update(f"{role} {len(text)} {text}".encode())
+    return known.hexdigest()[:8]
+
+
+def words_of(asked: str, past: str) -> list[str]:
+    """Return the pieces of the answer to what :func:`prompt` made.
+
+    *past* is the digest of all messages up to that.
+    """
     _, key, count, _ = asked.split()
-    return [f"{key}.{number} " for number in range(int(count))]
+    return [f"{key}.{number}.{past} " for number in range(int(count))]
 
 
-def answer_to(asked: str) -> str:
+def answer_to(asked: str, past: str) -> str:
     """Return the whole answer."""
-    return "".join(words_of(asked))
+    return "".join(words_of(asked, past))
+
+
+def digest_of(said: str) -> str:
+    """Return what an answer, or its beginning, knows of what was said before; empty: it doesn't say."""
+    found = re.match(r"\S+?\.0\.([0-9a-f]{8}) ", said)
+    return "" if found is None else found[1]
 
 
 async def answer(turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
     """Answer, as an agent of a node's, having noted that it was asked to."""
     asked = turn.metadata["turn"]
     note(turn.response_id, key_of(asked))
-    for word in words_of(asked):
+    for word in words_of(asked, digest((message.role, message.text) for message in turn.messages)):
         await asyncio.sleep(pause_of(asked))
         yield word
 

@@ -69,6 +69,7 @@ FEATURES: Final[Mapping[str, str]] = {
     "resume": "Resumes in mid-answer after 1011, 1012 and 1013, by a hook of its own",
     "address": "Resumes in mid-answer, the application connecting again",
     "network": "Resumes through a broken network",
+    "node": "Resumes on another node, behind HAProxy, when its own is killed or drained in mid-answer",
     "outbox": "Sends later, once, what is said without a connection",
     "stop": "Stays away after 1008",
     "key": "Is told that its key is wrong",

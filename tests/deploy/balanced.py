@@ -1,16 +1,18 @@
-"""Nodes over one Valkey behind a balancer, all of them real processes."""
+"""Nodes over one Valkey, balancers with the configurations that ship, and a client: real processes."""
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
+import http.client
 import json
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,8 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from tests.fakes.surroundings import free_port, neutral_environment
-from tests.fakes.valkey import Server
 
-__all__ = ["Nodes", "Talk", "open_nodes", "start", "wait_for_port"]
+__all__ = ["PATIENCE", "ROOT", "Balanced", "Nodes", "Program", "Talk", "start", "wait_for_port"]
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
@@ -56,9 +57,9 @@ class Nodes:
 
     def __init__(self, folder: Path, url: str, count: int, **settings: str) -> None:
         self.ports = [free_port() for _ in range(count)]
+        self._admin_ports = [free_port() for _ in range(count)]
         self._settings = {
             "UNBROKEN_AGENT": "scripted",
-            "UNBROKEN_ADMIN_PORT": "0",
             "UNBROKEN_REDIS_URL": url,
             "UNBROKEN_SECRET": 32 * "s",
             "UNBROKEN_TRUSTED_PROXIES": "127.0.0.1",
@@ -66,6 +67,7 @@ class Nodes:
         }
         self._folder = folder
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._leaving: set[int] = set()
 
     def start(self, *numbers: int) -> None:
         """Start these nodes, or all, and return when they listen."""
@@ -75,6 +77,7 @@ class Nodes:
                 [sys.executable, "-m", "unbroken", "serve"],
                 self._folder / f"node{number}.log",
                 UNBROKEN_PORT=str(self.ports[number]),
+                UNBROKEN_ADMIN_PORT=str(self._admin_ports[number]),
                 **self._settings,
             )
         for number in started:
@@ -86,6 +89,7 @@ class Nodes:
 
     def terminate(self, number: int) -> subprocess.Popen[bytes]:
         self._processes[number].terminate()
+        self._leaving.add(number)
         return self._processes[number]
 
     def freeze(self, number: int) -> None:
@@ -94,6 +98,26 @@ class Nodes:
     def thaw(self, number: int) -> None:
         self._processes[number].send_signal(signal.SIGCONT)
 
+    def answering(self) -> int | None:
+        """Return a node that has a session in which a response runs; None: none has."""
+        for number, port in enumerate(self._admin_ports):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            with contextlib.closing(connection), contextlib.suppress(OSError):
+                connection.request("GET", "/metrics")
+                if b"\nunbroken_sessions_running 1.0\n" in connection.getresponse().read():
+                    return number
+        return None
+
+    def mend(self) -> None:
+        """Have all of them serve again, whatever was done to them."""
+        for process in self._processes.values():
+            process.send_signal(signal.SIGCONT)
+        while self._leaving:
+            self._processes[self._leaving.pop()].wait(PATIENCE)
+        ended = [number for number, process in self._processes.items() if process.poll() is not None]
+        if ended:
+            self.start(*ended)
+
     def stop(self) -> None:
         """End all that are left."""
         for process in self._processes.values():
@@ -101,31 +125,80 @@ class Nodes:
             process.wait()
 
 
-@contextlib.asynccontextmanager
-async def open_nodes(folder: Path, count: int, **settings: str) -> AsyncIterator[Nodes]:
-    """Start a Valkey and nodes over it."""
-    with Server(folder / "valkey").running() as valkey:
-        nodes = Nodes(folder, valkey.url, count, **settings)
+class Program(abc.ABC):
+    """A balancer, and how to start it with the configuration that ships."""
+
+    @abc.abstractmethod
+    def prepare(self, folder: Path, port: int, nodes: Sequence[int]) -> tuple[list[str], dict[str, str]]:
+        """Return a command, and what is in its environment.
+
+        The configuration is changed a little: times are shorter (open connections may be silent for two
+        seconds, a header takes one), and a header, ``x-node``, tells who answered.
+        """
+
+    @contextlib.contextmanager
+    def running(self, folder: Path, nodes: Sequence[int]) -> Iterator[tuple[int, Path]]:
+        """Start it before nodes on these ports, and return its own, and its log."""
+        port, log = free_port(), folder / "balancer.log"
+        command, settings = self.prepare(folder, port, nodes)
+        process = start(command, log, **settings)
         try:
-            await asyncio.to_thread(nodes.start)
-            yield nodes
+            wait_for_port(port, process, log)
+            yield port, log
         finally:
-            nodes.stop()
+            process.terminate()
+            process.wait()
+
+
+class Balanced:
+    """Nodes behind a balancer."""
+
+    def __init__(self, nodes: Nodes, port: int, log: Path) -> None:
+        self.nodes = nodes
+        self.port = port
+        self.log = log
+
+    def number_of(self, talk: Talk) -> int:
+        """Return the node that a conversation is connected to."""
+        return self.nodes.ports.index(int(talk.nodes[-1].rpartition(":")[2]))
+
+    async def all_serve(self) -> None:
+        """Return when the balancer has found every node ready."""
+        seen: set[str] = set()
+        async with asyncio.timeout(PATIENCE):
+            while len(seen) < len(self.nodes.ports):
+                talk = Talk(self.port)
+                await talk.connect()
+                await talk.close()
+                seen |= set(talk.nodes)
+
+    async def answering(self, **query: str) -> Talk:
+        """Return a conversation whose answer of 120 words has begun."""
+        talk = Talk(self.port, query)
+        await talk.connect()
+        await talk.ask("/tokens 120 20")
+        await talk.until(lambda: len(talk.text.split()) >= 20)
+        return talk
 
 
 class Talk:
     """One conversation through a balancer, whatever becomes of its connections."""
 
-    def __init__(self, port: int, **query: str) -> None:
+    def __init__(
+        self, port: int, query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.text = ""
         self.endings: list[str] = []
         self.codes: list[int | None] = []
         """How connections ended; None: without a close frame."""
         self.nodes: list[str] = []
         """Who answered the handshakes, where the balancer says so."""
-        self.query = query
+        self.failures = 0
+        """How many attempts to connect came to nothing."""
+        self.query = dict(query or {})
         self.socket: ClientConnection | None = None
         self._port = port
+        self._headers = {"Authorization": "Bearer me", **(headers or {})}
         self._token = self._last = ""
 
     async def connect(self) -> None:
@@ -133,21 +206,23 @@ class Talk:
         async with asyncio.timeout(PATIENCE):
             while True:
                 try:
-                    await self._connect()
+                    await self.connect_once()
                     return
                 except (OSError, TimeoutError, websockets.InvalidHandshake, websockets.ConnectionClosed):
+                    self.failures += 1
                     await asyncio.sleep(0.05)
 
-    async def _connect(self) -> None:
+    async def connect_once(self, *, patience: float = 5.0) -> None:
+        """Connect, or resume, at the first try."""
         query = dict(self.query)
         if self._token:
             query |= {"resume": self._token, "after": self._last}
         joined = "&".join(f"{name}={value}" for name, value in query.items())
         self.socket = await websockets.connect(
             f"ws://127.0.0.1:{self._port}/v1/realtime?{joined}",
-            additional_headers={"Authorization": "Bearer me"},
+            additional_headers=self._headers,
             proxy=None,
-            open_timeout=5,
+            open_timeout=patience,
             ping_interval=None,
         )
         frame = await self.next()

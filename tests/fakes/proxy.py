@@ -41,6 +41,9 @@ class Way:
     """Bytes of the largest piece."""
 
 
+_PLAIN = Way()
+
+
 @dataclass(eq=False, slots=True)
 class _Link:
     """One connection: its two ends, and whether bytes pass either way."""
@@ -74,6 +77,8 @@ class Proxy:
         """Where it listens."""
         self.accepted = 0
         """How many connections there were."""
+        self.shaped = 0
+        """How many pieces were carried in another way than as they come."""
         self.target = target
         """Where new connections are passed on to."""
         self._mark = mark
@@ -99,11 +104,13 @@ class Proxy:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def cut(self, *, marked: bool = False) -> None:
-        """Reset every connection, without a word of farewell. New ones are taken."""
-        for link in self._chosen(marked):
+    def cut(self, *, marked: bool = False) -> int:
+        """Reset every connection, without a word of farewell, and return how many. New ones are taken."""
+        chosen = self._chosen(marked)
+        for link in chosen:
             for writer in link.writers:
                 writer.transport.abort()
+        return len(chosen)
 
     def refuse(self) -> None:
         """Take no new connections: the port is closed. Those that exist go on."""
@@ -117,26 +124,32 @@ class Proxy:
             self._server = await asyncio.start_server(self._begin, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
-    def hold(self, direction: Direction = "both") -> None:
-        """Pass nothing on from now, on old connections and new ones alike."""
+    def hold(self, direction: Direction = "both") -> int:
+        """Pass nothing on from now, on old connections and new ones alike. Return how many are old."""
         self._held |= {"up", "down"} if direction == "both" else {direction}
-        self.strand(direction)
+        return self.strand(direction)
 
-    def strand(self, direction: Direction = "both", *, marked: bool = False) -> None:
-        """Pass nothing on from now on the connections that exist. New ones work."""
-        for link in self._chosen(marked):
+    def strand(self, direction: Direction = "both", *, marked: bool = False) -> int:
+        """Pass nothing on from now on the connections that exist, and return how many. New ones work."""
+        chosen = self._chosen(marked)
+        for link in chosen:
             if direction != "down":
                 link.up.clear()
             if direction != "up":
                 link.down.clear()
+        return len(chosen)
 
-    def half_close(self, direction: Direction = "down") -> None:
-        """Tell one side that the other says nothing more. ``down``: tell whoever connected."""
+    def half_close(self, direction: Direction = "down") -> int:
+        """Tell one side that the other says nothing more, and return of how many connections.
+
+        ``down``: tell whoever connected.
+        """
         for link in self._links:
             near, far = link.writers
             for writer in {"down": (near,), "up": (far,), "both": (near, far)}[direction]:
                 if writer.can_write_eof() and not writer.is_closing():
                     writer.write_eof()
+        return len(self._links)
 
     def release(self) -> None:
         """Pass on what was held, and what comes."""
@@ -193,6 +206,7 @@ class Proxy:
 
     def _due(self) -> float:
         way = self.way
+        self.shaped += way != _PLAIN
         return asyncio.get_running_loop().time() + way.latency + way.jitter * self._draw()
 
     async def _deliver(

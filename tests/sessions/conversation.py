@@ -20,6 +20,8 @@ from unbroken.server.protocols.realtime.encode import RealtimeEncoder, error_fra
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.cluster import Cluster
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.backends.tally import Tally
+from unbroken.sessions.caps import Caps
 from unbroken.sessions.entries import Submitted
 from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import ChainId, Incarnation, PrincipalId, SessionId, new_chain_id
@@ -217,6 +219,7 @@ class World:
         limits: NodeLimits,
         most_tokens: int | None = None,
         cluster: Cluster | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.most_tokens = most_tokens
         self.clock = FakeClock()
@@ -230,6 +233,7 @@ class World:
             clock=self.clock,
             limits=limits,
             cluster=cluster,
+            caps=Caps(self.clock, tally),
             on_response=lambda done: self.ended.append(done.status),
         )
 

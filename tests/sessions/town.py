@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from tests.fakes.store import DistantStore
+from tests.fakes.tally import DistantTally, SharedTally
 from tests.sessions.conversation import Client, World, limits_of, settle
 from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.cluster import Neighbour
 from unbroken.sessions.backends.memory import MemoryStore
-from unbroken.sessions.ids import NodeId, SessionId
+from unbroken.sessions.ids import NodeId, SessionId, new_node_id
 from unbroken.sessions.node import Node, NodeLimits
 
 __all__ = ["Town", "actor_on", "asked", "distant", "go", "move", "open_town", "tab_on"]
@@ -60,6 +61,9 @@ class Town:
     def __init__(self, *, seed: int | None = None, limits: NodeLimits | None = None) -> None:
         self.memory = MemoryStore(tell=self._tell)
         self._seed = seed
+        self.tally = SharedTally(seed or 0)
+        """What nodes have of each principal, where responses have a bound."""
+        self.tallies: dict[World, DistantTally] = {}
         self.neighbours: dict[NodeId, Neighbour] = {}
         self.lost: set[NodeId] = set()
         self.draining: set[NodeId] = set()
@@ -73,8 +77,11 @@ class Town:
         """Start another node."""
         seed = self._seed
         store = self.memory if seed is None else DistantStore(self.memory, seed + 97 * len(self.worlds))
-        world = World(store, self._limits, cluster=House(self))
+        tally = self.tally.at(new_node_id())
+        is_bounded = self._limits.responses_per_principal > 0
+        world = World(store, self._limits, cluster=House(self), tally=tally if is_bounded else None)
         self.worlds.append(world)
+        self.tallies[world] = tally
         await self._open.enter_async_context(world.node)
         return world
 
@@ -85,10 +92,15 @@ class Town:
         for task in list(world.node._tasks):
             task.cancel()
         self.neighbours.pop(world.node.id, None)
+        caps = world.node.caps
+        caps._is_open = False
+        if caps._task is not None:
+            caps._task.cancel()
 
     def notice(self, world: World) -> None:
         """Have all others find *world*'s node dead, whether it is or not."""
         self.lost.add(world.node.id)
+        self.tally.bury(self.tallies[world].node)
         for node, neighbour in list(self.neighbours.items()):
             if node != world.node.id:
                 neighbour.on_lost(world.node.id)

@@ -45,8 +45,9 @@ Client = Redis | RedisCluster
 ERRORS: Final = (RedisError, RedisClusterException, OSError)
 """What a client raises. The second isn't one of the first."""
 
-RESERVED: Final = 4
-"""Connections beside those for calls: for what this node is told and tells, and who else is there."""
+RESERVED: Final = 7
+"""Connections beside those for calls: for what this node is told and tells, who else is there, how many
+connections and responses there are of whom, and what is done in the background."""
 
 _UNREACHABLE: Final = (
     ConnectionError,

@@ -12,10 +12,19 @@ key                          type    what
 ``P:{B}:S:d``                hash    the names of its latest inputs, each with number and digest
 ``P:{B}:S:s``                hash    its snapshot
 ``P:{B}:busy``               hash    of the bucket's sessions those with something to do, and their owners
+``P:{B}:t:X``                hash    how many connections and responses a principal has on which node
 ``P:{nodes}:N``              string  the lease of a node
 ``P:{nodes}:all``            set     the nodes there are
 ``P:{nodes}:n:N``            channel what a node is told
+``P:{nodes}:formats``        hash    in which format is written, and in which something may be there
+``P:{nodes}:rewriting``      string  the node that brings it all into one format
 ===========================  ======  ==================================================================
+
+All of this, with the fields of hashes and streams and the arguments that the
+scripts leave for each other, belongs to the format of what is kept
+(:mod:`unbroken.sessions.format`). Two releases' scripts work on the same keys,
+each its own by its digest: so within a format, a script may add a field, and
+does without one that isn't there; it never gives one another meaning.
 """
 
 from __future__ import annotations
@@ -25,11 +34,14 @@ from zlib import crc32
 
 from msgspec import Struct
 
-from unbroken.sessions.ids import NodeId, SessionId
+from unbroken.sessions.ids import NodeId, PrincipalId, SessionId
 
-__all__ = ["BUCKETS", "Bounds", "Keys"]
+__all__ = ["BUCKETS", "TALLY_LIFETIME", "Bounds", "Keys"]
 
 BUCKETS: Final = 256
+
+TALLY_LIFETIME: Final = 300
+"""Seconds that what a principal has is known, unless it is told again. Nodes do so each minute."""
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
@@ -58,9 +70,9 @@ class Keys:
         self._prefix = prefix
 
     @staticmethod
-    def bucket(session_id: SessionId) -> int:
-        """Return the bucket of a session."""
-        return crc32(session_id.encode()) % BUCKETS
+    def bucket(name: SessionId | PrincipalId) -> int:
+        """Return the bucket of a session, or of a principal."""
+        return crc32(name.encode()) % BUCKETS
 
     def meta(self, session_id: SessionId) -> str:
         """Return the key of what a session is."""
@@ -81,6 +93,10 @@ class Keys:
         """The keys of all buckets' indexes."""
         return [self.busy(bucket) for bucket in range(BUCKETS)]
 
+    def tally(self, principal: PrincipalId) -> str:
+        """Return the key of how many a principal has of what is counted."""
+        return f"{self._prefix}:{{{self.bucket(principal)}}}:t:{principal}"
+
     @property
     def nodes(self) -> str:
         """The key of the set of nodes."""
@@ -89,6 +105,21 @@ class Keys:
     def lease(self, node: NodeId) -> str:
         """Return the key of a node's lease."""
         return f"{self._prefix}:{{nodes}}:{node}"
+
+    @property
+    def formats(self) -> str:
+        """The key of what nodes have agreed on to write."""
+        return f"{self._prefix}:{{nodes}}:formats"
+
+    @property
+    def rewriting(self) -> str:
+        """The key of who brings all sessions into one format."""
+        return f"{self._prefix}:{{nodes}}:rewriting"
+
+    @property
+    def sessions(self) -> str:
+        """The pattern of the keys of what sessions are."""
+        return f"{self._prefix}:{{*}}:*:m"
 
     def channel(self, node: NodeId) -> str:
         """Return the channel on which a node is told something."""

@@ -28,9 +28,11 @@ from unbroken.sessions.backends.cluster import Neighbour
 from unbroken.sessions.backends.redis.channels import Channels, close
 from unbroken.sessions.backends.redis.connection import ERRORS, Client, unavailable
 from unbroken.sessions.backends.redis.keys import Keys
+from unbroken.sessions.backends.redis.rewriting import Rewriting
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
 from unbroken.sessions.backends.redis.vitals import Lease, Sign, Vitals
-from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.errors import StoreUnavailable, UnknownFormat
+from unbroken.sessions.format import FORMAT_1, Formats
 from unbroken.sessions.ids import NodeId, SessionId
 
 __all__ = ["Pace", "RedisMembership"]
@@ -39,7 +41,6 @@ _JOINING: Final = 5.0
 _LEAVING: Final = 1.0
 _LEFT_KNOWN: Final = 10.0
 """How long others can see that a node has left, and is not dead."""
-_NODES_KEPT: Final = 86_400
 _DRAINING: Final = " draining"
 """What is said in a lease of a node that takes no sessions."""
 _WISH: Final = "!"
@@ -58,6 +59,26 @@ class Pace(Struct, frozen=True, kw_only=True):
     """Between the two looks that find no lease."""
     poll: float = 1.0
     settling: float = 3.0
+    agreeing: float = 12.0
+    """Who has reached Redis for so long has seen all who live: only then a later format is agreed on."""
+
+
+class _Agreement(Struct, frozen=True):
+    """What nodes have agreed on to write, as it was when this one renewed its lease last."""
+
+    written: int
+    lowest: int
+    highest: int
+    """In formats from the lowest to this, something may be there."""
+    count: int
+    """Of the agreements there have been: it tells this one from one of the same format."""
+    is_kept: int
+    """1 if all living nodes write it, else 0."""
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether there may be something in another format."""
+        return not self.lowest == self.highest == self.written
 
 
 class RedisMembership:
@@ -67,16 +88,32 @@ class RedisMembership:
         client: How it is reached. The caller's, to close.
         keys: What things are called there.
         pace: How often what is done.
+        formats: What this node reads; told what to write. None: this release's format alone.
+        kept: Seconds after the last node has gone in which it is known what they wrote: as long as sessions.
 
     """
 
-    def __init__(self, client: Client, keys: Keys, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        pace: Pace | None = None,
+        *,
+        formats: Formats | None = None,
+        kept: int = 86_400,
+    ) -> None:
         self._client = client
         self._pace = pace = pace or Pace()
         # Its methods are of both worlds, says redis-py.
         self._scripts = Scripts(cast(Caller, client), 1, pace.beat)
         self._keys = keys
         self._channels = Channels(client, keys)
+        self._kept = kept
+        self._formats = formats = formats or Formats(FORMAT_1)
+        self._agreement = _Agreement(formats.oldest, formats.oldest, formats.oldest, 0, 0)
+        self._rewriting = Rewriting(client, keys, formats, self._scripts)
+        self._rewritten = 0  # the count of the agreement that everything in the store is known to follow
+        self._steady_since = float("inf")  # since when Redis was reached without an error
         self._node = NodeId("")
         self._is_draining = False
         self._neighbour: Neighbour | None = None
@@ -87,6 +124,11 @@ class RedisMembership:
         self._watched: set[NodeId] = set()  # those that own something that matters here
         self._vitals = Vitals(listener_gap=pace.look * 0.9, lease_gap=pace.missing)
         self._draw = random.Random().random  # noqa: S311 - it only spreads what nodes do
+
+    @property
+    def node(self) -> NodeId:
+        """Whose it is: empty until that has joined."""
+        return self._node
 
     @property
     def has_others(self) -> bool:
@@ -100,18 +142,23 @@ class RedisMembership:
     async def join(self, node: NodeId, neighbour: Neighbour) -> None:
         """See :meth:`Cluster.join`."""
         self._node, self._neighbour = node, neighbour
+        self._steady_since = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(_JOINING):
                 self._pubsub = await self._channels.listen(node)
-                await self._beat()
+                self._check_formats(await self._beat())
                 await self._look()
                 for other in self._others:
                     await self._channels.tell(other, _HELLO + node)
         except ERRORS as exc:
             await self._close()
             raise (unavailable(exc) or StoreUnavailable(type(exc).__name__)) from None
-        self._settle()
-        for work in (self._listen, self._beat_on, self._look_on, self._poll_on):
+        except UnknownFormat:
+            await self._close()
+            raise
+        structlog.get_logger().info("node joined", node_id=node, others=len(self._others))
+        self._vitals.settle(asyncio.get_running_loop().time() + self._pace.settling)
+        for work in (self._listen, self._beat_on, self._look_on, self._poll_on, self._rewrite_on):
             self._tasks.append(asyncio.create_task(self._for_ever(work)))
 
     async def leave(self) -> None:
@@ -149,7 +196,8 @@ class RedisMembership:
             self._watched.add(node)
 
     def _settle(self) -> None:
-        self._vitals.settle(asyncio.get_running_loop().time() + self._pace.settling)
+        self._steady_since = now = asyncio.get_running_loop().time()
+        self._vitals.settle(now + self._pace.settling)
 
     async def _for_ever(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do *work* again and again, also while Redis can't be reached."""
@@ -214,14 +262,76 @@ class RedisMembership:
         await self._beat()  # first: after an outage, others wait for it
         await asyncio.sleep(self._pace.beat)
 
-    async def _beat(self) -> None:
-        keys = [self._keys.nodes, self._keys.lease(self._node)]
+    async def _beat(self) -> _Agreement:
+        keys = [self._keys.nodes, self._keys.lease(self._node), self._keys.formats]
         milliseconds = int(self._pace.lease * 1000)
+        formats, agreement = self._formats, self._agreement
+        is_steady = asyncio.get_running_loop().time() - self._steady_since >= self._pace.agreeing
         # The process tells a person, or a script, which of several on a machine it is.
-        about = f"{os.getpid()}{_DRAINING if self._is_draining else ''}"
-        found = await self._scripts.call("beat", keys, self._node, milliseconds, _NODES_KEPT, about)
+        about = f"{os.getpid()} {formats.oldest}-{formats.latest} {formats.written}"
+        *told, found = await self._scripts.call(
+            "beat",
+            keys,
+            self._node,
+            milliseconds,
+            self._kept,
+            f"{about}{_DRAINING if self._is_draining else ''}",
+            formats.oldest,
+            formats.newest,
+            formats.most_written,
+            agreement.count,
+            self._rewritten,
+            int(is_steady),
+            int(self._pace.agreeing * 1000),
+        )
         known = {node for node in self._nodes if not self.is_lost(node)}  # another may have taken it out
         self._nodes = {NodeId(node.decode()) for node in found} - {self._node} | known
+        self._note_agreement(agreed := _Agreement(*told))
+        return agreed
+
+    def _note_agreement(self, agreement: _Agreement) -> None:
+        formats, before = self._formats, self._agreement
+        is_read = formats.covers(agreement.lowest, agreement.highest)
+        if self._tasks:  # else it hasn't joined, and is told so
+            formats.note_outdated(not is_read)
+        if not is_read:
+            return  # it has no part in it
+        self._agreement = agreement
+        if before.count and before.written != agreement.written:
+            structlog.get_logger().info("format agreed on", format=agreement.written, node_id=self._node)
+        if before.is_mixed and not agreement.is_mixed:
+            structlog.get_logger().info("sessions are in one format", format=agreement.written)
+        formats.agree(agreement.written)
+
+    def _check_formats(self, found: _Agreement) -> None:
+        """Raise for a store that holds what this release can't read."""
+        formats = self._formats
+        if formats.covers(found.lowest, found.highest):
+            return
+        reads = f"Sessions in Redis are in format {found.lowest} to {found.highest}, and this release reads "
+        reads += f"{formats.oldest} to {formats.newest}. "
+        if found.highest > formats.newest:
+            reads += (
+                f"To come back to it, set UNBROKEN_STORE_FORMAT={formats.newest} on the nodes of the later "
+                "release, and wait until their log says `sessions are in one format`."
+            )
+        else:
+            reads += (
+                "Run the release before this one first, and wait until its log says "
+                "`sessions are in one format`."
+            )
+        raise UnknownFormat(reads)
+
+    async def _rewrite_on(self) -> None:
+        """Bring everything into one format, once all write it."""
+        await asyncio.sleep(self._pace.beat)
+        agreement = self._agreement
+        if not (agreement.is_mixed and agreement.is_kept) or self._formats.is_outdated:
+            return
+        if await self._rewriting.run(self._node):
+            self._rewritten = agreement.count  # told with the next beat
+        else:  # another node is at it, or there is something that can't be read
+            await asyncio.sleep(self._pace.lease * 10)
 
     async def _look_on(self) -> None:
         await asyncio.sleep(self._pace.look)

@@ -24,10 +24,13 @@ _NAMES: Final = (
     "inspect",
     "leave",
     "read",
+    "recall",
     "rejoin",
     "release",
     "reseed",
+    "rewrite",
     "submit",
+    "tally",
     "unfollow",
 )
 

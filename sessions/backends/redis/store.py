@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, cast
 
@@ -28,6 +27,7 @@ from unbroken.sessions.backends.redis.channels import Channels
 from unbroken.sessions.backends.redis.connection import Client, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.news import News
+from unbroken.sessions.backends.redis.packing import packed, unpacked
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
 from unbroken.sessions.entries import (
     Body,
@@ -35,8 +35,6 @@ from unbroken.sessions.entries import (
     Entry,
     InputKey,
     Submitted,
-    decode_body,
-    encode_body,
     numbered,
     width,
 )
@@ -50,6 +48,7 @@ from unbroken.sessions.errors import (
     Unseen,
 )
 from unbroken.sessions.event_log import Position
+from unbroken.sessions.format import FORMAT_1, Formats
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
 __all__ = ["RedisStore"]
@@ -69,6 +68,7 @@ class RedisStore:
         client: How it is reached. The caller's, to close.
         keys: What things are called there.
         bounds: What a session may take.
+        formats: In which it is read and written; None: in this release's alone.
         connections: Calls at once.
         patience: Seconds after which a call is given up. Calls wait some times that for their turn.
         is_cluster: Whether only keys of one bucket may be written in one call.
@@ -84,6 +84,7 @@ class RedisStore:
         keys: Keys,
         bounds: Bounds,
         *,
+        formats: Formats | None = None,
         is_cluster: bool = False,
         connections: int = 16,
         patience: float = 2.0,
@@ -96,6 +97,7 @@ class RedisStore:
         self._writes = Scripts(caller, writers, patience * _WRITES_PATIENCE)
         self._keys = keys
         self._bounds = bounds
+        self._formats = formats or Formats(FORMAT_1)
         self._is_cluster = is_cluster
         self._news = News(Channels(client, keys))
         self._draw = random.Random().getrandbits  # noqa: S311 - a nonce tells branches apart, no more
@@ -143,7 +145,7 @@ class RedisStore:
             self._news.tell((former, *followers.split()), session_id)
         elif followers:
             self._news.tell(followers.split(), session_id)
-        return _opened(found)
+        return self._opened(found)
 
     async def inspect(self, session_id: SessionId) -> Opened:
         """See :meth:`SessionStore.inspect`."""
@@ -155,7 +157,7 @@ class RedisStore:
         found = await self._call("inspect", [meta, snapshot], node, self._bounds.followers)
         if found is None:
             raise SessionGone(session_id)
-        return _opened(found)
+        return self._opened(found)
 
     async def unfollow(self, session_id: SessionId, node: NodeId) -> None:
         """See :meth:`SessionStore.unfollow`."""
@@ -181,7 +183,7 @@ class RedisStore:
             name,
             digest,
             nonce,
-            encode_body(submitted),
+            self._formats.encode_body(submitted),
             self._bounds.dedupe_window,
             self._bounds.lifetime,
             self._bounds.waiting_inputs,
@@ -195,6 +197,19 @@ class RedisStore:
             return Receipt(found[1], duplicate=True, entry=None)
         self._news.tell((_text(found[2]), *_text(found[3]).split()), session_id)
         return Receipt(found[1], duplicate=False, entry=Entry(found[1], nonce, submitted))
+
+    async def recall(
+        self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
+    ) -> Receipt | None:
+        """See :meth:`SessionStore.recall`."""
+        if submitted.key is None:
+            return None
+        meta, _, names, _, _ = self._keys.session(session_id)
+        found = await self._call("recall", [meta, names], incarnation, *_named(submitted.key))
+        if found == b"REUSED":
+            raise MessageIdReused
+        _check(found, session_id)
+        return None if found is None else Receipt(found, duplicate=True, entry=None)
 
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """See :meth:`SessionStore.append`."""
@@ -226,6 +241,7 @@ class RedisStore:
         keys: list[str] = []
         asked: list[list[Any]] = []
         nonces: list[Nonce] = []
+        encode = self._formats.encode_body
         for append in appends:
             keys += self._keys.session(append.session_id)
             nonce = Nonce(self._draw(32))
@@ -234,7 +250,7 @@ class RedisStore:
             is_quiet = True  # nothing but pieces
             for body in append.bodies:
                 is_quiet &= type(body) is Deltas
-                written += (width(body), encode_body(body).decode())
+                written += (width(body), encode(body).decode())
             fence = append.fence
             asked.append(
                 [
@@ -276,8 +292,8 @@ class RedisStore:
         found = await self._call("read", [meta, log], after.incarnation, after.seq, after.nonce, count)
         _check(found, session_id)
         incarnation, owner, token, head, holder, raw = found
-        entries = [_entry(each) for each in raw]
-        if holder and (rest := _rest(_entry(holder), after.seq)) is not None:
+        entries = [self._entry(each) for each in raw]
+        if holder and (rest := _rest(self._entry(holder), after.seq)) is not None:
             entries.insert(0, rest)
         if not _is_whole(entries, after.seq, head):  # a server that evicts keys, or has lost some
             raise LostTail(session_id)
@@ -293,7 +309,7 @@ class RedisStore:
             floor,
             snapshot.seq,
             snapshot.nonce,
-            _packed(snapshot.data),
+            packed(self._formats.encode_state(snapshot.data)),
             self._bounds.lifetime,
         )
         if found != b"OK":
@@ -319,7 +335,7 @@ class RedisStore:
             incarnation,
             snapshot.seq,
             snapshot.nonce,
-            _packed(snapshot.data),
+            packed(self._formats.encode_state(snapshot.data)),
             self._bounds.lifetime,
             int(keeps_keys),
             msgspec.msgpack.encode(known[-self._bounds.dedupe_window :]),
@@ -341,7 +357,7 @@ class RedisStore:
         written = []
         for entry in entries:
             body = entry.body
-            text = encode_body(body).decode()
+            text = self._formats.encode_body(body).decode()
             is_input = int(isinstance(body, Submitted))
             name, digest = _named(body.key if isinstance(body, Submitted) else None)
             written.append([entry.seq, width(body), str(entry.nonce), text, name, digest, is_input])
@@ -385,8 +401,19 @@ class RedisStore:
         if not await self._call("delete", self._keys.session(session_id), session_id, *_proof(fence)):
             raise Fenced(session_id)
 
+    def _opened(self, found: Sequence[Any]) -> Opened:
+        incarnation, owner, token, head, consumed, floor, floor_nonce, seq, nonce, data = found[:10]
+        snapshot = None
+        if seq is not None:
+            snapshot = Snapshot(int(seq), Nonce(int(nonce)), self._formats.decode_state(unpacked(data)))
+        fence = Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation)))
+        return Opened(fence, int(floor), Nonce(int(floor_nonce)), int(head), int(consumed), snapshot)
 
-_MOST_PACKED: Final = 64 * 1024
+    def _entry(self, raw: Sequence[Any]) -> Entry:
+        number, fields = raw
+        seq = int(number.partition(b"-")[0])
+        return Entry(seq, Nonce(int(fields[1])), self._formats.decode_body(fields[3]))
+
 
 _ERRORS: Final[dict[bytes, type[StoreError]]] = {
     b"GONE": SessionGone,
@@ -413,28 +440,6 @@ def _named(key: InputKey | None) -> tuple[str, str]:
 
 def _text(data: bytes | Literal[""]) -> str:
     return data.decode() if data else ""
-
-
-def _opened(found: Sequence[Any]) -> Opened:
-    incarnation, owner, token, head, consumed, floor, floor_nonce, seq, nonce, data = found[:10]
-    snapshot = None if seq is None else Snapshot(int(seq), Nonce(int(nonce)), _unpacked(data))
-    fence = Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation)))
-    return Opened(fence, int(floor), Nonce(int(floor_nonce)), int(head), int(consumed), snapshot)
-
-
-def _packed(data: bytes) -> bytes:
-    """Return a snapshot as it is kept: text takes half the room. A large one would take the loop's time."""
-    return zlib.compress(data, 1) if len(data) <= _MOST_PACKED else data
-
-
-def _unpacked(data: bytes) -> bytes:
-    return data if data.startswith(b"{") else zlib.decompress(data)
-
-
-def _entry(raw: Sequence[Any]) -> Entry:
-    number, fields = raw
-    seq = int(number.partition(b"-")[0])
-    return Entry(seq, Nonce(int(fields[1])), decode_body(fields[3]))
 
 
 def _rest(entry: Entry, after: int) -> Entry | None:

@@ -21,7 +21,7 @@ from tests.bench.report import Result, median_of
 from tests.bench.roaming import Ask, Attempt, Roamer, living, wait_for
 from tests.bench.suites.base import Bench
 from tests.chaos.upstream import KeepingUpstream
-from tests.chaos.words import answer_to, pause_of, prompt, words_of
+from tests.chaos.words import answer_to, digest, pause_of, prompt, words_of
 from tests.fakes.upstream import FakeUpstream, RecordedRequest, Script
 
 __all__ = ["ForgetfulUpstream", "fate", "run"]
@@ -53,8 +53,13 @@ class ForgetfulUpstream(FakeUpstream):
 
     def _script_for(self, request: RecordedRequest) -> Script:
         asked = request.json["messages"][-1]["content"]
-        self.answer(*words_of(asked), delay=pause_of(asked))
+        self.answer(*words_of(asked, _past(asked)), delay=pause_of(asked))
         return self._scripts.pop()
+
+
+def _past(asked: str) -> str:
+    """Return what an answer knows of a conversation in which nothing else was said."""
+    return digest([("user", asked)])
 
 
 def run(bench: Bench) -> list[Result]:
@@ -90,7 +95,7 @@ async def _measured(bench: Bench, case: _Case, streams: int) -> Counter[str]:
                 await wait_for((each.welcome for each in roamers), "connected", _PATIENCE)
                 for number, roamer in enumerate(roamers):
                     asked = prompt(f"turn{number}", _WORDS, _PAUSE)
-                    roamer.ask(Ask(asked, answer_to(asked), case.attempts))
+                    roamer.ask(Ask(asked, answer_to(asked, _past(asked)), case.attempts))
                 await wait_for((each.halfway for each in roamers), "halfway", _PATIENCE)
                 for number, roamer in enumerate(roamers):
                     roamer.ports = [others[number % 2].port, others[1 - number % 2].port]

@@ -167,6 +167,16 @@ async def test_while_draining_upgrades_are_refused(server: Served[ScriptedAgent]
         assert await told(raw) == ("server_draining", 1012)
 
 
+async def test_where_another_node_would_take_them_pages_too_are_refused_for_their_balancer_to_read(
+    server: Served[ScriptedAgent],
+) -> None:
+    """Which asks the other one. Told in a frame, a page would come back here until this node is gone."""
+    server.app.begin_drain()
+    server.app.node.is_handing_over = True
+    async with RawClient(server.port, headers={"Origin": f"http://127.0.0.1:{server.port}"}) as raw:
+        assert (await raw.response()).status_code == 503
+
+
 async def connected(client: AsyncOpenAI, model: str, **options: Any) -> str:
     """Return the model that the server says it is."""
     async with speaking(client, model=model, **options) as official:

@@ -203,6 +203,25 @@ class StoreContract:
             await store.submit(session_id, LIFE, asked(key=InputKey("m:1", b"two")))
         assert len(await entries_in(store, session_id, START, 9)) == 1
 
+    async def test_what_was_written_before_is_recalled_and_nothing_is_written(
+        self, store: SessionStore
+    ) -> None:
+        session_id, _ = await self.begin(store)
+        key = InputKey("m:1", b"digest")
+        assert await store.recall(session_id, LIFE, asked(key=key)) is None
+        assert await store.recall(session_id, LIFE, asked()) is None
+        first = await store.submit(session_id, LIFE, asked(key=key))
+
+        again = await store.recall(session_id, LIFE, asked(key=key))
+        assert again is not None
+        assert (again.seq, again.duplicate, again.entry) == (first.seq, True, None)
+        assert await store.recall(session_id, LIFE, asked(key=InputKey("m:2", b"digest"))) is None
+        with pytest.raises(MessageIdReused):
+            await store.recall(session_id, LIFE, asked(key=InputKey("m:1", b"other")))
+        with pytest.raises(SessionGone):
+            await store.recall(session_id, NEXT_LIFE, asked(key=key))
+        assert len(await entries_in(store, session_id, START, 9)) == 1
+
     async def test_inputs_without_a_key_are_all_written(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)
         for _ in range(2):

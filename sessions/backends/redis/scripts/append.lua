@@ -31,7 +31,7 @@ local function write(meta, log, names, snapshot, busy, a)
   if not holds(at, log, a[5], a[6]) then
     return 'LOST'
   end
-  if tonumber(at[13]) > a[5] then
+  if tonumber(at[13] or 0) > a[5] then
     return 'UNSEEN'
   end
   local before = tonumber(at[4])

@@ -12,7 +12,7 @@ end
 if at[4] ~= ARGV[5] or at[5] ~= ARGV[6] then
   return 'LOST'
 end
-local head, nonce, last, output = tonumber(at[4]), at[5], tonumber(at[7]), at[9]
+local head, nonce, last, output = tonumber(at[4]), at[5], tonumber(at[7]), at[9] or 0
 for _, entry in ipairs(cmsgpack.unpack(ARGV[9])) do
   redis.call('XADD', KEYS[2], string.format('%d-0', entry[1]), 'k', entry[3], 'b', entry[4])
   head, nonce = entry[1] + entry[2] - 1, entry[3]

@@ -15,7 +15,9 @@ import pytest_asyncio
 from tests.fakes.valkey import ValkeyCluster, Watchtower
 from tests.sessions.backends.cluster_contract import ClusterContract, House
 from tests.sessions.backends.redis.test_membership import RedisStreet
+from tests.sessions.backends.redis.test_tally import RedisBooks
 from tests.sessions.backends.store_contract import LIFE, NONE, A, StoreContract, asked, words
+from tests.sessions.backends.tally_contract import TallyContract
 from unbroken.sessions.backends.base import Append, Fence
 from unbroken.sessions.backends.redis.connection import Address, connect
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
@@ -59,6 +61,15 @@ class TestMembershipOnACluster(ClusterContract):
         street = RedisStreet(Address(servers.url))
         yield street
         await street.aclose()
+
+
+class TestTallyOnACluster(TallyContract):
+    @pytest_asyncio.fixture
+    async def books(self, servers: ValkeyCluster) -> AsyncIterator[RedisBooks]:
+        servers.flush()
+        books = RedisBooks(Address(servers.url))
+        yield books
+        await books.street.aclose()
 
 
 async def test_sessions_of_all_servers_are_written_together(servers: ValkeyCluster) -> None:

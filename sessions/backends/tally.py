@@ -1,0 +1,47 @@
+"""How many connections and responses each principal has, on all nodes that share a store.
+
+Every node tells its own numbers, whole and not as differences: whatever gets
+lost, twice or late, the next time puts right. A node that is dead counts no
+more as soon as that is known, and what it had told is taken out then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, TypeAlias
+
+from msgspec import Struct
+
+from unbroken.sessions.ids import PrincipalId
+
+__all__ = ["Claim", "Kind", "Tally"]
+
+Kind: TypeAlias = Literal["connection", "response"]
+"""What is counted: each by itself."""
+
+
+class Claim(Struct, frozen=True):
+    """What one principal has on this node of one kind, and how many more it asks for."""
+
+    kind: Kind
+    principal: PrincipalId
+    held: int
+    wanted: int = 0
+    most: int = 0
+    """What it may have on all nodes together. Means nothing where none is wanted."""
+
+
+class Tally(Protocol):
+    """One node's view of what all nodes have."""
+
+    async def settle(self, claims: Sequence[Claim]) -> list[int]:
+        """Set this node's numbers, and return for each claim how many of those wanted it gets.
+
+        They are set as they are then: what is held and what is given. Each claim is one step,
+        in which nobody else's numbers change: never is more given than *most* allows, by what
+        all nodes have told. One that has lately died may still count.
+
+        Raises:
+            StoreUnavailable: The store can't be reached in time. Some may have been set.
+
+        """

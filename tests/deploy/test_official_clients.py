@@ -1,0 +1,126 @@
+"""Official clients, unmodified, whose node goes in mid-answer: behind HAProxy they resume on another one.
+
+The upstream keeps its answers, so that also a killed node's goes on at the very character.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import openai
+import pytest
+import pytest_asyncio
+
+from tests.chaos.upstream import KeepingUpstream
+from tests.chaos.words import answer_to, digest, prompt
+from tests.conformance.node import node
+from tests.conformance.served import Seen
+from tests.deploy.balanced import PATIENCE, Balanced, Nodes
+from tests.deploy.test_haproxy import HAProxy
+from tests.fakes.tls import Certificate, TlsProxy, make_certificate
+from tests.fakes.valkey import Server
+from tests.server.realtime.official import speaking
+from tests.server.realtime.serving import eventually
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
+
+ASKED = [prompt("drained", 100, 0.02), prompt("killed", 100, 0.02), prompt("last", 3, 0.0)]
+
+
+def conversation() -> list[tuple[str, str]]:
+    """Return how the answers are to end, and what they say: each knows what was said before it."""
+    said: list[tuple[str, str]] = []
+    for asked in ASKED:
+        said.append(("user", asked))
+        said.append(("assistant", answer_to(asked, digest(said))))
+    return [("completed", text) for author, text in said if author == "assistant"]
+
+
+ANSWERS = conversation()
+CODES = [1012, 1006]
+"""How a client learns that its node goes: by a farewell, and by nothing."""
+
+
+@dataclass(frozen=True)
+class Place:
+    balanced: Balanced
+    upstream: KeepingUpstream
+    certificate: Certificate
+
+    async def lose_owners(self) -> None:
+        """Have the first answer's node drained, and the second's killed, each once twenty words were said."""
+        ways: list[Callable[[int], object]] = [self.balanced.nodes.terminate, self.balanced.nodes.kill]
+        for number, lose in enumerate(ways, 1):
+            await eventually(lambda number=number: len(self.upstream.begun) == number)  # type: ignore[misc]
+            await asyncio.wait_for(self.upstream.has_said(20), PATIENCE)
+            owner = await asyncio.to_thread(self.balanced.nodes.answering)
+            assert owner is not None
+            await asyncio.to_thread(lose, owner)
+
+    def asked(self) -> list[str]:
+        """Return what the upstream was asked for, by turn: each costs."""
+        return [key for _, key in self.upstream.begun]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
+    folder = tmp_path_factory.mktemp("official")
+    async with contextlib.AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(KeepingUpstream())
+        valkey = stack.enter_context(Server(folder / "valkey").running())
+        nodes = Nodes(
+            folder,
+            valkey.url,
+            3,
+            UNBROKEN_AGENT="openai",
+            UNBROKEN_OPENAI_API="responses",
+            UNBROKEN_OPENAI_BACKGROUND="true",
+            UNBROKEN_OPENAI_BASE_URL=upstream.base_url,
+            UNBROKEN_OPENAI_API_KEY="none",
+            UNBROKEN_MODEL="fake",
+        )
+        stack.callback(nodes.stop)
+        await asyncio.to_thread(nodes.start)
+        port, log = stack.enter_context(HAProxy().running(folder, nodes.ports))
+        yield Place(Balanced(nodes, port, log), upstream, make_certificate(folder))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def place(running: Place) -> Place:
+    await asyncio.to_thread(running.balanced.nodes.mend)
+    await running.balanced.all_serve()
+    running.upstream.begun.clear()
+    return running
+
+
+@pytest.mark.client("openai-python", "node")
+async def test_openai_for_python_sees_whole_answers_and_goes_on(place: Place) -> None:
+    client = openai.AsyncOpenAI(api_key="me", base_url=f"http://127.0.0.1:{place.balanced.port}/v1")
+    losing = asyncio.create_task(place.lose_owners())
+    async with speaking(client) as official:
+        for asked in ASKED:
+            await official.ask(asked)
+            await official.done()
+    await losing
+
+    assert official.reconnections == CODES
+    assert official.answers() == ANSWERS
+    assert place.asked() == ["drained", "killed", "last"]
+
+
+@pytest.mark.client("openai-node", "node")
+async def test_openai_for_node_sees_whole_answers_and_goes_on(place: Place) -> None:
+    async with TlsProxy(place.balanced.port, place.certificate) as tls:
+        losing = asyncio.create_task(place.lose_owners())
+        address = f"https://127.0.0.1:{tls.port}/v1"
+        told = await node("openai.mjs", "converse-again", address, *ASKED, certificate=place.certificate)
+        await losing
+    seen = Seen(**told)
+
+    assert seen.reconnections == CODES
+    assert seen.answers() == ANSWERS
+    assert seen.errors == []
+    assert place.asked() == ["drained", "killed", "last"]

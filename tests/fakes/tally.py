@@ -1,0 +1,82 @@
+"""What all nodes have, in this process: a tally with a network in between, which fails when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+from unbroken.sessions.backends.tally import Claim, Kind
+from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.ids import NodeId, PrincipalId
+
+__all__ = ["DistantTally", "SharedTally"]
+
+
+class SharedTally:
+    """The numbers of all nodes.
+
+    Fault verbs: :meth:`bury`, :meth:`lose`, :attr:`is_out`, :attr:`loses_answers`.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.numbers: dict[tuple[PrincipalId, Kind], dict[NodeId, int]] = {}
+        self.dead: set[NodeId] = set()
+        self.random = random.Random(seed)
+        self.is_out = False
+        """Whether nothing reaches it."""
+        self.loses_answers = False
+        """Whether what is asked for is done, and nobody hears of it."""
+
+    def at(self, node: NodeId) -> DistantTally:
+        """Return a node's way to it."""
+        return DistantTally(self, node)
+
+    def bury(self, node: NodeId) -> None:
+        """Have everybody know that *node* is dead."""
+        self.dead.add(node)
+
+    def lose(self) -> None:
+        """Forget everything."""
+        self.numbers.clear()
+
+    def of(self, kind: Kind, principal: PrincipalId) -> dict[NodeId, int]:
+        """Return what each node has, as it was told."""
+        return dict(self.numbers.get((principal, kind), {}))
+
+
+class DistantTally:
+    """One node's view. Before and after each call, other tasks get to run, a random number of times."""
+
+    def __init__(self, shared: SharedTally, node: NodeId) -> None:
+        self._shared = shared
+        self.node = node
+        self.calls: list[list[Claim]] = []
+        """What it was asked."""
+
+    async def _travel(self) -> None:
+        for _ in range(self._shared.random.randrange(4)):
+            await asyncio.sleep(0)
+        if self._shared.is_out:
+            raise StoreUnavailable
+
+    async def settle(self, claims: Sequence[Claim]) -> list[int]:
+        self.calls.append(list(claims))
+        await self._travel()
+        given = [self._settle(claim) for claim in claims]
+        await self._travel()
+        if self._shared.loses_answers:
+            raise StoreUnavailable
+        return given
+
+    def _settle(self, claim: Claim) -> int:
+        shared = self._shared
+        numbers = shared.numbers.setdefault((claim.principal, claim.kind), {})
+        for node in shared.dead:
+            numbers.pop(node, None)
+        others = sum(count for node, count in numbers.items() if node != self.node)
+        given = max(0, min(claim.wanted, claim.most - others - claim.held))
+        numbers[self.node] = claim.held + given
+        if not numbers[self.node]:
+            del numbers[self.node]
+        return given
