@@ -75,6 +75,7 @@ def _settings_options(command: _Command) -> _Command:
         click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]"),
         click.option("--port", metavar="PORT", help="Port to listen on; 0 takes any.  [default: 8000]"),
         click.option("--admin-port", metavar="PORT", help="Port for /metrics; 0 for none.  [default: 8001]"),
+        click.option("--workers", metavar="NUMBER", help="Nodes to run, a process each.  [default: 1]"),
         click.option("--agent", metavar="KIND", help="embedded, openai, python or scripted."),
         click.option("--model", metavar="NAME", help="Model that answers, as the agent names it."),
         click.option("--config", metavar="FILE", help="TOML file of settings.  [default: unbroken.toml]"),
@@ -103,7 +104,7 @@ def serve(**flags: str | None) -> int:
     """Run the server until SIGTERM or Ctrl+C."""
     import structlog
 
-    from unbroken.server import process
+    from unbroken.server import process, workers
     from unbroken.server.config import StartupError
     from unbroken.server.logs import configure_logs
 
@@ -113,7 +114,7 @@ def serve(**flags: str | None) -> int:
     for hint in loaded.hints():
         structlog.get_logger(__name__).warning("a setting does nothing", hint=hint)
     try:
-        return process.run(settings, _build)
+        return workers.run(settings) if settings.workers > 1 else process.run(settings, _build)
     except StartupError as error:
         raise _Failure(str(error).splitlines(), exit_code=1) from None
 

@@ -31,6 +31,13 @@ class DoorSettings(BaseSettings):
         description="Key for /admin on that listener, 32 characters or more. Unset: there is no /admin.",
     )
 
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Nodes on this machine, a process each, on the same port. See Workers.",
+    )
+
     # Who may speak
     api_keys: Annotated[Names, AfterValidator(check_api_keys)] = Field(
         default=(), repr=False, description="name:sha256 of each accepted key; comma-separated. See new-key."

@@ -20,6 +20,8 @@ from unbroken.server.config import Settings
 
 __all__ = ["DrainFailed", "ask_to_drain"]
 
+_STATUSES: Final = ("serving", "draining", "drained")
+_COUNTS: Final = ("connections", "responses", "sessions")
 _TIMEOUT: Final = 5.0
 _INTERVAL: Final = 0.5
 _SLACK: Final = 10.0
@@ -35,7 +37,7 @@ def ask_to_drain(settings: Settings, *, url: str | None, wait: float | None, und
 
     Args:
         settings: The admin key, and where the node listens, if *url* doesn't say so.
-        url: An admin listener.
+        url: An admin listener. None: those of all workers.
         wait: Seconds to wait for. None: as long as the drain may take by the settings.
         undo: Ask for its end.
 
@@ -47,12 +49,14 @@ def ask_to_drain(settings: Settings, *, url: str | None, wait: float | None, und
         raise DrainFailed("A drain needs the server's admin key. Set UNBROKEN_ADMIN_KEY, here as there.")
     if url is None and not settings.admin_port:
         raise DrainFailed("UNBROKEN_ADMIN_PORT is 0: the server has no admin listener. Send it SIGTERM.")
-    node = _Node(url or _address(settings), settings.admin_key.get_secret_value())
+    key = settings.admin_key.get_secret_value()
+    urls = [_address(settings, number) for number in range(settings.workers)] if url is None else [url]
+    nodes = [_Node(each, key) for each in urls]
     if undo:
-        yield _described(node.ask("DELETE"))
+        yield _described(_summed([node.ask("DELETE") for node in nodes]))
         return
     deadline = time.monotonic() + (settings.drain_timeout + _SLACK if wait is None else wait)
-    state, said = node.ask("POST"), ""
+    state, said = _summed([node.ask("POST") for node in nodes]), ""
     while True:
         if (line := _described(state)) != said:
             yield line
@@ -62,21 +66,25 @@ def ask_to_drain(settings: Settings, *, url: str | None, wait: float | None, und
         if time.monotonic() >= deadline:
             raise DrainFailed(f"Not drained in time: {line}. Wait longer with --wait, or send SIGTERM.")
         time.sleep(_INTERVAL)
-        state = node.ask("GET")
+        state = _summed([node.ask("GET") for node in nodes])
         if state["status"] == "serving":
             raise DrainFailed("The drain was taken back meanwhile. Ask for it again, if it is wanted.")
 
 
-def _address(settings: Settings) -> str:
+def _address(settings: Settings, number: int) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.admin_host, settings.admin_host)  # noqa: S104
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.admin_port}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.admin_port + number}"
+
+
+def _summed(states: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the state of several nodes together: that of the one which is least far."""
+    status = min((state["status"] for state in states), key=_STATUSES.index)
+    counts = {name: sum(state[name] for state in states) for name in _COUNTS}
+    return {"status": status, **counts}
 
 
 def _described(state: dict[str, Any]) -> str:
-    counts = [
-        f"{state[name]} {name if state[name] != 1 else name[:-1]}"
-        for name in ("connections", "responses", "sessions")
-    ]
+    counts = [f"{state[name]} {name if state[name] != 1 else name[:-1]}" for name in _COUNTS]
     return f"{state['status']}: {', '.join(counts)}"
 
 
@@ -109,7 +117,9 @@ class _Node:
         try:
             with self._opener.open(request, timeout=_TIMEOUT) as answer:
                 state: dict[str, Any] = json.loads(answer.read(65536))
-                return {name: state[name] for name in ("status", "connections", "responses", "sessions")}
+                if state["status"] not in _STATUSES:
+                    raise ValueError
+                return {name: int(state[name]) for name in _COUNTS} | {"status": state["status"]}
         except urllib.error.HTTPError as error:
             with error:
                 raise DrainFailed(self._explained(error)) from None

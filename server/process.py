@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from unbroken.server.config import Settings
 
-__all__ = ["Application", "Listeners", "Server", "bind", "run", "tune_gc"]
+__all__ = ["Application", "Listeners", "Server", "announcement", "bind", "run", "tune_gc"]
 
 _BACKLOG: Final = 2048
 _OTHER_SOCKETS: Final = 1000
@@ -119,8 +119,13 @@ class Listeners:
             sock.close()
 
 
-def bind(settings: Settings) -> Listeners:
+def bind(settings: Settings, *, shares_port: bool = False) -> Listeners:
     """Open the sockets that the settings name.
+
+    Args:
+        settings: Which.
+        shares_port: Let other processes of this user have the public port as well. Then those sockets
+            don't listen yet: who does gets a share of what comes, and has to take it.
 
     Raises:
         StartupError: With one line for each listener that can't be opened.
@@ -135,7 +140,7 @@ def bind(settings: Settings) -> Listeners:
         if prefix and not port:
             continue
         try:
-            opened[prefix] = _listen(host, port)
+            opened[prefix] = _listen(host, port, is_shared=shares_port and not prefix)
         except OSError as error:
             problems.append(_explain(error, prefix, host, port))
     listeners = Listeners(opened[""], opened["admin-"])
@@ -145,11 +150,23 @@ def bind(settings: Settings) -> Listeners:
     return listeners
 
 
-def run(settings: Settings, build: Callable[[Settings], Application]) -> int:
+def run(
+    settings: Settings,
+    build: Callable[[Settings], Application],
+    *,
+    worker: Callable[[str], None] | None = None,
+) -> int:
     """Run the server until a signal ends it.
 
     Binds before it calls *build*: nobody should wait for a model to load, only
     to learn that the port is taken.
+
+    Args:
+        settings: What the operator wants.
+        build: Makes the application.
+        worker: For one of several that share the port: told about the application when it listens,
+            where else a line is printed. SIGTERM and SIGINT then drain, however often they come, and SIGQUIT
+            ends at once.
 
     Returns:
         The exit code: 0 after a drain, also one that met its deadline; 128 +
@@ -159,11 +176,11 @@ def run(settings: Settings, build: Callable[[Settings], Application]) -> int:
         StartupError: If the server can't start here and now.
 
     """
-    with contextlib.closing(bind(settings)) as listeners:
+    with contextlib.closing(bind(settings, shares_port=worker is not None)) as listeners:
         application = build(settings)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             try:
-                code = runner.run(_serve(settings, application, listeners))
+                code = runner.run(_serve(settings, application, listeners, worker))
                 return _closed(runner, code)
             except* StartupError as group:
                 refused = group.exceptions[0]
@@ -209,14 +226,15 @@ def tune_gc() -> None:
 
 
 class _StopSignals:
-    """SIGINT and SIGTERM: the first asks for a drain, the second for the end."""
+    """SIGINT and SIGTERM: the first asks for a drain, the second for the end; of a worker, SIGQUIT."""
 
-    def __init__(self, drain_timeout: float) -> None:
+    def __init__(self, drain_timeout: float, *, is_worker: bool = False) -> None:
         self.requested = asyncio.Event()
         self.forced = asyncio.Event()
         self.number = 0
         self.exit_code = 0
         self._drain_timeout = drain_timeout
+        self._is_worker = is_worker
         self._loop = asyncio.get_running_loop()
 
     @contextlib.contextmanager
@@ -224,9 +242,8 @@ class _StopSignals:
         """Receive the signals while inside."""
         # Not loop.add_signal_handler: its callbacks wait for the loop, which
         # a user's agent may block, and then nothing would start the watchdog.
-        previous = {
-            number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGQUIT] if self._is_worker else [])]
+        previous = {number: signal.signal(number, self._receive) for number in numbers}
         try:
             yield self
         finally:
@@ -235,11 +252,13 @@ class _StopSignals:
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         is_first = not self.number
+        if self._is_worker and not is_first and number != signal.SIGQUIT:
+            return  # a service manager's, beside the parent's
         self.number = number
         if is_first:
             self._exit_after(self._drain_timeout + _LATEST_EXIT)
             self._loop.call_soon_threadsafe(self.requested.set)
-        else:
+        if not is_first or number == signal.SIGQUIT:
             self.exit_code = 128 + number
             self._exit_after(_FORCED_EXIT)
             self._loop.call_soon_threadsafe(self.forced.set)
@@ -344,8 +363,13 @@ def _websocket_class_of(settings: Settings) -> type[asyncio.Protocol]:
     return WebSocketProtocol.limited(limits, handshake_timeout=settings.handshake_timeout)
 
 
-async def _serve(settings: Settings, application: Application, listeners: Listeners) -> int:
-    signals = _StopSignals(settings.drain_timeout)
+async def _serve(
+    settings: Settings,
+    application: Application,
+    listeners: Listeners,
+    worker: Callable[[str], None] | None,
+) -> int:
+    signals = _StopSignals(settings.drain_timeout, is_worker=worker is not None)
     servers = [Server(application.asgi, listeners.public, settings)]
     if listeners.admin:
         servers.append(Server(application.admin_asgi, listeners.admin, settings))
@@ -356,7 +380,7 @@ async def _serve(settings: Settings, application: Application, listeners: Listen
             for server in servers:
                 await server.listening.wait()
             tune_gc()
-            _announce(settings, application, listeners)
+            _announce(settings, application, listeners, worker)
             failure = group.create_task(application.failure())
             await signals.requested.wait()
             failure.cancel()
@@ -405,16 +429,29 @@ async def _started(application: Application) -> AsyncIterator[None]:
             log.error("application did not stop in time", seconds=_STOP_TIMEOUT)
 
 
-def _announce(settings: Settings, application: Application, listeners: Listeners) -> None:
+def _announce(
+    settings: Settings,
+    application: Application,
+    listeners: Listeners,
+    worker: Callable[[str], None] | None,
+) -> None:
+    if worker is not None:
+        worker(application.describe())
+        return
+    sys.stdout.write(
+        announcement(settings, listeners.public[0].getsockname()[1], f"agent: {application.describe()}")
+    )
+    sys.stdout.flush()
+
+
+def announcement(settings: Settings, port: int, about: str) -> str:
+    """Return the line that says where the server listens."""
     is_all = settings.host in ("0.0.0.0", "::")  # noqa: S104 - which are no addresses to open
     name = "127.0.0.1" if is_all else settings.host
     host = f"[{name}]" if ":" in name else name
-    port = listeners.public[0].getsockname()[1]
     where = "on all addresses, " if is_all else ""
     store = "memory" if settings.redis_url is None else "redis"
-    about = f"{where}agent: {application.describe()}, store: {store}"
-    sys.stdout.write(f"Unbroken is listening on http://{host}:{port} ({about})\n")
-    sys.stdout.flush()
+    return f"Unbroken is listening on http://{host}:{port} ({where}{about}, store: {store})\n"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -425,8 +462,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _listen(host: str, port: int) -> list[socket.socket]:
-    """Listen on every address of *host*, as ``localhost`` has two.
+def _listen(host: str, port: int, *, is_shared: bool = False) -> list[socket.socket]:
+    """Listen on every address of *host*, as ``localhost`` has two; not yet, where others are to do so too.
 
     Raises:
         OSError: If none of them can be had, or one is in use.
@@ -444,9 +481,12 @@ def _listen(host: str, port: int) -> list[socket.socket]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6 and len(addresses) > 1:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if is_shared:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind((address[0], chosen, *address[2:]))
-            # At once: two programs may bind the same port, one may listen.
-            sock.listen(_BACKLOG)
+            if not is_shared:
+                # At once: two programs may bind the same port, one may listen.
+                sock.listen(_BACKLOG)
         except OSError as error:
             if sock is not None:
                 sock.close()

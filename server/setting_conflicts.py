@@ -32,6 +32,8 @@ def conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str, 
             f"{label('port', origins)} and {label('admin_port', origins)} are both {settings.port}. "
             "Give the admin listener another port, or 0 for none."
         )
+    if sound("workers", "redis_url", "admin_port", "port") and settings.workers > 1:
+        yield from _worker_conflicts(settings, origins)
     if sound("agent", "python_agent") and settings.agent == "python" and settings.python_agent is None:
         yield f"The python agent needs your function. Set {PREFIX}PYTHON_AGENT to module:function."
     upstream = settings.openai_api_key or settings.openai_base_url
@@ -72,6 +74,26 @@ def conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str, 
     ):
         if sound(small, large) and getattr(settings, small) > getattr(settings, large):
             yield f"{label(small, origins)} is above {label(large, origins)}. Lower it, or raise the other."
+
+
+def _worker_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
+    count, first = settings.workers, settings.admin_port
+    if settings.redis_url is None:
+        yield (
+            f"{label('workers', origins)} is {count}, and sessions are in memory: who comes back to another "
+            f"worker would find nothing. Set {PREFIX}REDIS_URL, or 1 worker."
+        )
+    last = first + count - 1
+    if first and last > 65535:
+        yield (
+            f"{label('admin_port', origins)} is {first}, and the last of {count} workers would have {last}. "
+            "Give a lower one, or 0 for no admin listeners."
+        )
+    if settings.host == settings.admin_host and first and first < settings.port <= last:
+        yield (
+            f"{label('port', origins)} is {settings.port}, and the admin listeners of {count} workers have "
+            f"{first} to {last}. Give another port, or 0 for no admin listeners."
+        )
 
 
 def _mcp_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:

@@ -64,7 +64,6 @@ from unbroken.sessions.session import Session
 __all__ = ["Actor"]
 
 _READ_LIMIT: Final = 4096
-
 _COUNTED: Final = frozenset({ResponseQueued, ResponseMerged, ResponseStarted, ResponseDone, Refused})
 
 
@@ -107,7 +106,6 @@ class Actor(Replica):
         """A node that has connections of the session and would rather own it."""
         self.is_scheduled = False
         """The committer's note."""
-        self._store = store
         self._committer = committer
         self._clock = clock
         self._spawn = spawn
@@ -140,7 +138,6 @@ class Actor(Replica):
         self._wrote_at = float("-inf")  # when pieces were last written, by the clock
         self._reading: asyncio.Task[None] | None = None  # catches up with the store
         self._compacting: asyncio.Task[None] | None = None
-        self._compacted = log.floor  # how far the store has forgotten
         self._opening: asyncio.Task[None] | None = None
         self._is_tried = False  # whether that was tried before
 
@@ -191,8 +188,8 @@ class Actor(Replica):
         if self._ring is None:
             try:
                 return await self._store.submit(self.session.id, self.log.incarnation, submitted)
-            except StoreUnavailable:
-                self._outage.note_failure()
+            except StoreUnavailable as exc:
+                self._outage.note_failure(exc)
                 self._is_behind = True  # it may have been written all the same
                 if not self._may_go_on_alone:
                     raise
@@ -231,8 +228,8 @@ class Actor(Replica):
         was_tried, self._is_tried = self._is_tried, True
         try:
             entries = await begin(self._store, self.session.id, self.fence, opened, was_tried=was_tried)
-        except StoreUnavailable:
-            self._outage.note_failure()
+        except StoreUnavailable as exc:
+            self._outage.note_failure(exc)
             if not self._outage.is_over_patience:
                 self._opening = None  # whoever has something to say next tries again
                 raise
@@ -257,8 +254,8 @@ class Actor(Replica):
     def _fail(self, exc: Exception) -> None:
         """Give the session up because of *exc*. A failure ends the session on this node, not the node."""
         log = structlog.get_logger()
-        if not self.is_owner and isinstance(exc, SessionGone | LostTail):
-            self._abandon(CursorLost())  # what is here is no part of the log: connections start over
+        if isinstance(exc, NodeDraining) or (not self.is_owner and isinstance(exc, SessionGone | LostTail)):
+            self._abandon(CursorLost())  # nobody is left, or this is no part of the log: they start over
         elif isinstance(exc, StoreError | UnknownFormat):
             log.error("session lost", session_id=self.session.id, reason=type(exc).__name__)
             self._abandon(exc)
@@ -336,8 +333,8 @@ class Actor(Replica):
             if bodies := self._runs.ended() or session.promote():
                 return consumed, bodies
             self._is_stirred = False
-            if self.log.floor > self._compacted and self._compacting is None:
-                self._compacting = self._spawn(self._beside(self._compact))
+            if self._has_forgotten and self._compacting is None:
+                self._compacting = self._spawn(self._beside(self._compact_beside))
             if not self._runs:
                 self._rest()
         return consumed, None
@@ -368,7 +365,7 @@ class Actor(Replica):
         if isinstance(error, Fenced) and self._store.is_shared:
             self.demote()
         elif isinstance(error, StoreUnavailable):
-            self._try_later()  # it may have been written: that is read first
+            self._try_later(error)  # it may have been written: that is read first
         elif isinstance(error, Unseen):
             self._is_behind = True  # it has been
         elif isinstance(error, LostTail | SessionGone) and self._store.is_shared:
@@ -396,8 +393,8 @@ class Actor(Replica):
         """Do *work* in the store in a task of its own, and then look again at what there is to do."""
         try:
             await work()
-        except StoreUnavailable:
-            self._try_later()
+        except StoreUnavailable as exc:
+            self._try_later(exc)
         except (LostTail, SessionGone) as exc:
             if self.is_owner and self._store.is_shared:
                 self._go_on_alone()
@@ -408,10 +405,11 @@ class Actor(Replica):
         with suppress(NodeDraining):
             self.wake()
 
-    def _try_later(self) -> None:
+    def _try_later(self, why: StoreUnavailable) -> None:
         """Ask the store again after a while, first for what it holds: it can't be reached now."""
         self._is_behind = True
-        self._outage.note_failure()
+        # Who goes on alone does so until an outage is over: then there has to be one.
+        self._outage.note_failure(None if self._ring else why)
         if self._ring is not None:
             return
         if self.is_opened and self._may_go_on_alone:
@@ -479,7 +477,7 @@ class Actor(Replica):
                 settled = await settle(store, self, self.fence, ring)
                 self.fence, self._ring = settled.fence, None if settled.is_all else settled.rest
                 if settled.log is not None:
-                    self._compacted = settled.log.floor
+                    self._stored_floor = settled.log.floor
                     self._restart(settled.log)
                     for submitted in settled.foreign:
                         self._ingest(settled.rest.take_over(submitted))
@@ -506,7 +504,7 @@ class Actor(Replica):
                         self._retry.reached()
                     self._is_written |= any(type(entry.body) is not Submitted for entry in page.entries)
                     self._ingest(page.entries)
-                    if not page.entries:
+                    if page.is_end:
                         break
                 self._note_owner(page.fence)
             if self.is_owner:
@@ -585,17 +583,11 @@ class Actor(Replica):
     async def shrink(self) -> None:
         """Have the store keep the end of the log alone, beside a snapshot: nobody is here any more."""
         self._forget_most()
-        if self.log.floor > self._compacted and self.is_owner:
-            await self._compact()
+        if self._has_forgotten and self.is_owner:
+            await self._compact(self.fence)
 
-    async def _compact(self) -> None:
-        """Let the store forget what this node has forgotten."""
+    async def _compact_beside(self) -> None:
         try:
-            self._compacted = floor = self.log.floor
-            snapshot = self.snapshot()
-            self._kept_elsewhere = len(snapshot.data)
-            await self._store.compact(self.session.id, self.fence, floor, snapshot)
-        except (StoreUnavailable, Fenced):
-            pass  # there is another time, or another owner
+            await self._compact(self.fence)
         finally:
             self._compacting = None

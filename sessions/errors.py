@@ -18,6 +18,7 @@
     |   +-- LostTail            the store forgot entries it had confirmed
     |   +-- Unseen              the store holds outputs of this owner's that it hasn't seen
     |   +-- StoreUnavailable    the store can't be reached, or can't hold more: it may have been written
+    |       +-- StoreBusy       this node has more to ask of it than it gets asked: it wasn't asked
     +-- ResponderError          the responder failed in a way it can name
     +-- IllegalTransition       a turn was told something it can't accept: a bug of ours
     +-- OutOfOrder              an entry was applied out of sequence: a bug of ours
@@ -42,6 +43,7 @@ __all__ = [
     "SessionError",
     "SessionGone",
     "SessionNotFound",
+    "StoreBusy",
     "StoreError",
     "StoreUnavailable",
     "TooManyConnections",
@@ -165,6 +167,10 @@ class StoreUnavailable(StoreError):
 
     def __str__(self) -> str:
         return "The server can't save anything for the moment. Send it again in a moment."
+
+
+class StoreBusy(StoreUnavailable):
+    """So much is asked of the store here that something hasn't had its turn. It may be as well as ever."""
 
 
 class ResponderError(SessionError):

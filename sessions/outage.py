@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from unbroken.sessions.clock import Clock, Timer
+from unbroken.sessions.errors import StoreBusy, StoreUnavailable
 
 __all__ = ["Outage", "Retry"]
 
@@ -47,9 +48,9 @@ class Outage:
             and self._clock.monotonic() - self._since >= self._patience
         )
 
-    def note_failure(self) -> None:
-        """Note that the store didn't answer, or could take nothing."""
-        if self._since is None:
+    def note_failure(self, why: StoreUnavailable | None = None) -> None:
+        """Note that the store didn't answer, or could take nothing. That a call had no turn says neither."""
+        if self._since is None and not isinstance(why, StoreBusy):
             self._since = self._clock.monotonic()
             self._on_begin()
 

@@ -53,6 +53,11 @@ _LOADS: Final = 5
 _VERIFIED_AT_ONCE: Final = 64
 """Sessions that are compared with the store before anything else gets its turn."""
 
+_POLLED_AT_ONCE: Final = 256
+"""Followed sessions that a poll reads. Of more, each has its turn at a later one: what was told of them
+isn't often lost, and else a node that follows thousands would do little but ask for them.
+"""
+
 _ADOPTED_AT_ONCE: Final = 256
 """Sessions of a dead node that are looked for at a time."""
 
@@ -115,6 +120,7 @@ class Ownership:
         self._limits = limits
         self._make = make
         self._spawn = spawn
+        self._polled = 0  # how many of those that are followed were read at the latest polls
         self._gates: dict[SessionId, _Gate] = {}
         self._draw = random.Random().random  # noqa: S311 - it only spreads what nodes do
         self.is_leaving = False
@@ -201,8 +207,11 @@ class Ownership:
         else:
             session = Session.restore(session_id, self._limits, snapshot.data)
         log = EventLog(fence.incarnation, floor=opened.floor, floor_nonce=opened.floor_nonce)
-        while page := (await self._store.read(session_id, log.position(log.head), _READ_LIMIT)).entries:
-            for entry in page:
+        is_end = False
+        while not is_end:
+            page = await self._store.read(session_id, log.position(log.head), _READ_LIMIT)
+            is_end = page.is_end
+            for entry in page.entries:
                 log.append(entry)
                 if entry.seq > session.applied:
                     session.apply(entry)
@@ -389,7 +398,8 @@ class Ownership:
             if actor.feed.ended is not None or not actor.is_opened:
                 continue
             if not actor.is_owner:
-                self._poll(actor)
+                self._look(actor)
+                self._look_after(actor)
             elif actor.feed.is_durable:
                 self._look(actor)
             else:
@@ -400,13 +410,16 @@ class Ownership:
 
     def on_poll(self) -> None:
         """See :meth:`Neighbour.on_poll`."""
-        for actor in self._hub:
-            if not actor.is_owner and actor.feed.ended is None:
-                self._poll(actor)
+        followed = [actor for actor in self._hub if not actor.is_owner and actor.feed.ended is None]
+        for actor in followed:
+            self._look_after(actor)
+        begin = self._polled if self._polled < len(followed) else 0
+        self._polled = begin + _POLLED_AT_ONCE
+        for actor in followed[begin : self._polled]:
+            self._look(actor)
 
-    def _poll(self, actor: Actor) -> None:
-        """Look after a session that is followed, in case that news of it were lost."""
-        self._look(actor)
+    def _look_after(self, actor: Actor) -> None:
+        """See to a session that is followed, in case that something told about it was lost."""
         if self._is_free(actor.fence):  # nobody took it, or the store couldn't be reached
             self.on_owner(actor)
         elif actor.session.has_inputs:  # its owner may not know of them

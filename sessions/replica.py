@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from unbroken.sessions.account import REFUSAL_COST, SESSION_COST, Account, config_bytes
-from unbroken.sessions.backends.base import Resident, SessionStore, Snapshot
+from unbroken.sessions.backends.base import Fence, Resident, SessionStore, Snapshot
 from unbroken.sessions.cursor import Feed
 from unbroken.sessions.entries import Body, Deltas, Entry, InputKey
+from unbroken.sessions.errors import Fenced, StoreUnavailable
 from unbroken.sessions.event_log import EventLog, Position
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.run import RunLimits
@@ -64,6 +66,8 @@ class Replica:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._limits = limits
         self._trim_above = limits.retain_bytes * 5 // 4
+        self._store = store
+        self._stored_floor = log.floor  # how far the store has forgotten
         self._kept_elsewhere = 0  # bytes of what the store keeps beside the log
         self._keys_bytes = store.keys_bytes if isinstance(store, Resident) else None
         self._account_of_log = Account()
@@ -167,6 +171,19 @@ class Replica:
         """Forget all but what a short turn takes."""
         self.log.trim(retain=_RESTING, maximum=_RESTING, attached=None, running=None, latest=self.log.head)
         self._account_of_log.forget(self.log.floor)
+
+    @property
+    def _has_forgotten(self) -> bool:
+        """Whether less is here than in the store."""
+        return self.log.floor > self._stored_floor
+
+    async def _compact(self, fence: Fence) -> None:
+        """Let the store forget what is forgotten here. If it can't, there is another time."""
+        self._stored_floor = floor = self.log.floor
+        snapshot = self.snapshot()
+        self._kept_elsewhere = len(snapshot.data)
+        with suppress(StoreUnavailable, Fenced):
+            await self._store.compact(self.session.id, fence, floor, snapshot)
 
     def _trim(self, latest: int) -> None:
         """Forget what is over the bounds: not until it is somewhat over, and then enough for a while."""

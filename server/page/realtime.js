@@ -93,6 +93,8 @@ export class RealtimeClient {
   #socket = null;
   #isReady = false;
   #backoff = new Backoff(BACKOFF_MIN, BACKOFF_MAX);
+  /** Attempts to connect that came to nothing. A balancer sends another number to another node. */
+  #fruitless = 0;
   #readySince = 0;
   /** When the server last said that it is being restarted. */
   #restarted = -Infinity;
@@ -120,6 +122,8 @@ export class RealtimeClient {
       url.searchParams.set("resume", this.#token);
       if (this.#after !== null) url.searchParams.set("after", this.#after);
     }
+    // Not every balancer knows when a node is frozen; by the same address, the same one would be asked for ever.
+    if (this.#fruitless > 0) url.searchParams.set("try", String(this.#fruitless));
     let socket;
     try {
       socket = new WebSocket(url, ["realtime", `openai-insecure-api-key.${this.#key}`]);
@@ -224,6 +228,7 @@ export class RealtimeClient {
       this.#stop(error?.code ?? `close_${code}`, error?.message ?? `The server closed the connection (${code}).`);
       return;
     }
+    if (!wasReady) this.#fruitless += 1;
     if (wasReady && Date.now() - this.#readySince > STABLE_AFTER) this.#backoff.reset();
     const delay = this.#backoff.next(error);
     this.#timer = setTimeout(() => this.connect(), delay);

@@ -6,11 +6,13 @@ that becomes a WebSocket.
 
 from __future__ import annotations
 
+import sys
 from asyncio import TimerHandle, Transport
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from httptools import HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -19,12 +21,18 @@ from unbroken.server.transports.opening import Opening
 from unbroken.server.transports.protocol import WebSocketProtocol
 
 if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
     from uvicorn.config import Config
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
 __all__ = ["HttpProtocol"]
 
 _UNREADABLE: Final = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class BadHeader(Exception):
+    """A request's header that is refused before anybody looks at it."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -33,7 +41,9 @@ class HttpProtocol(HttpToolsProtocol):
     uvicorn waits for the end of a header without limit in time or size, be it
     of an upgrade, so that half-sent handshakes pile up; it collects the headers
     behind a body (trailers) likewise; and what comes of a body after the answer
-    stops its keep-alive timer for good.
+    stops its keep-alive timer for good. It takes a request without a ``Host``, or
+    with two; and a handshake of HTTP/1.0, or one behind a request that is still
+    being answered, whose answer then never learns that the connection is gone.
     """
 
     header_timeout: ClassVar[float] = 10.0
@@ -96,6 +106,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._unread_since = 0.0
         self._unread_left = self.unread_timeout
         self._rest_timer: TimerHandle | None = None  # runs from input after an answer to the next request
+        self._answering: Any = None  # uvicorn's cycle of the request that is being answered, or was last
+        self._upgrades = False  # whether the latest request is a handshake
+        self._frames_at = 0  # where in the latest read the handshake ends
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Note the beginning. uvicorn: takes sockets without limit."""
@@ -108,8 +121,10 @@ class HttpProtocol(HttpToolsProtocol):
         """Handle input. uvicorn: any input stops the keep-alive timer, be it no new request."""
         self._header_bytes += len(data)
         super().data_received(data)
-        if self.transport.get_protocol() is not self:
-            return  # it is a WebSocket by now
+        now: Any = self.transport.get_protocol()
+        if now is not self:
+            self._leave(now, data[self._frames_at :])
+            return
         cycle: Any = self.cycle  # None before the first request, against its annotation
         if self._header_bytes > self.max_header_bytes:
             self.transport.abort()
@@ -130,8 +145,22 @@ class HttpProtocol(HttpToolsProtocol):
             self._expect_header()
 
     def on_headers_complete(self) -> None:
-        """Note the end of the header."""
+        """Note the end of the header, and refuse it, or see what it asks for.
+
+        Raises:
+            BadHeader: It is none by RFC 9112, or too large. uvicorn answers with 400.
+
+        """
+        size, hosts = len(self.url), 0
+        for name, value in self.headers:
+            size += len(name) + len(value)
+            hosts += name == b"host"
+        version = self.parser.get_http_version()
+        if size > self.max_header_bytes or hosts > 1 or (not hosts and version == "1.1"):
+            raise BadHeader
         self._forget_header()
+        # What isn't one may be answered as any request, in its turn (RFC 9110, 7.8).
+        self._upgrades = version == "1.1" and self._is_idle and super()._should_upgrade()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -139,8 +168,26 @@ class HttpProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         super().on_body(body)
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Have a request answered. uvicorn: doesn't know any more which, if others wait behind it."""
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _should_upgrade(self) -> bool:
+        """Return whether the request is a handshake. uvicorn: looks at its headers again each time."""
+        return self._upgrades
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether all that was asked here has been answered, and the answers were read."""
+        cycle: Any = self.cycle  # None before the first request, against its annotation
+        return (cycle is None or cycle.response_complete) and not self.flow.write_paused
+
     def handle_websocket_upgrade(self) -> None:
         """Hand over to a WebSocket, or refuse to. uvicorn: has the request parsed a second time."""
+        end = sys.exception()
+        assert isinstance(end, HttpParserUpgrade)
+        self._frames_at = end.args[0]
         made: type = self.ws_protocol_class  # type: ignore[assignment]
         opening = (
             Opening.of(self.parser.get_method(), self.parser.get_http_version(), self.url, self.headers)
@@ -163,6 +210,12 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.write(_UNREADABLE)
             self.transport.close()
 
+    def _leave(self, now: Any, frames: bytes) -> None:
+        """Let go of everything; *frames* came with the handshake. uvicorn: drops them, without a word."""
+        self.parser = None  # type: ignore[assignment]  # it has us, and we it: nobody else has either
+        if frames and isinstance(now, WebSocketProtocol) and not self.transport.is_closing():
+            now.data_received(frames)
+
     def pause_writing(self) -> None:
         """Note that the client doesn't read. uvicorn: waits for it as long as it likes."""
         super().pause_writing()
@@ -183,6 +236,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._forget_header()
         self._forget_rest()
         super().connection_lost(exc)
+        if (answering := self._answering) is not None and not answering.response_complete:
+            # uvicorn: tells the latest request alone, which may be one that waits behind it.
+            answering.disconnected = True
+            answering.message_event.set()
 
     def _count_address(self) -> bool:
         """Count the socket for its address, and return whether there is room for it."""

@@ -9,6 +9,7 @@ anything unusual in it. Whatever isn't goes the long way, and is refused there, 
 from __future__ import annotations
 
 import binascii
+import re
 from base64 import b64encode
 from collections.abc import Iterable
 from hashlib import sha1
@@ -24,8 +25,13 @@ _MOST_HEADERS: Final = 128
 _LONGEST_LINE: Final = 8000
 """Bytes; ``websockets`` takes 8,192 with what separates its parts."""
 
-_ONCE: Final = frozenset({b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version"})
+_ONCE: Final = frozenset(
+    {b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version", b"origin", b"host"}
+)
 _UNUSUAL: Final = frozenset({b"transfer-encoding", b"content-length", b"expect"})
+
+_TOKENS: Final = re.compile(rb"{0}(?:[ \t]*,[ \t]*{0})*".replace(b"{0}", rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+"))
+"""A list without empty places (RFC 9110, 5.6)."""
 
 _Headers = list[tuple[bytes, bytes]]
 
@@ -58,6 +64,8 @@ class Opening(Struct, frozen=True):
                     return None
                 found[name] = value
             elif name == b"sec-websocket-protocol":
+                if _TOKENS.fullmatch(value) is None:
+                    return None
                 offered += [token.strip() for token in value.decode("latin-1").split(",")]
         key = found.get(b"sec-websocket-key", b"")
         if (

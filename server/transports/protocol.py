@@ -238,7 +238,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
     def handle_ping(self) -> None:
-        """Answer a ping, as soon as there is room.
+        """Answer a ping, as soon as there is room, and not before the handshake is answered.
 
         uvicorn: adds pongs to a full buffer, without limit when the peer doesn't
         read. RFC 6455, 5.5.3, lets us answer only the latest ping: that a slow
@@ -246,7 +246,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """
         if self._to_discard is not None or not self._admits_control():
             return
-        if self.writable.is_set():
+        if self.handshake_complete and self.writable.is_set():
             super().handle_ping()
             return
         # What else was queued by the same input, such as the answer to a close frame, has to go out.
@@ -265,6 +265,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._to_discard is None and (awaited is None or self.pending_ping_payload is not None):
             self._admits_control()
 
+    def handle_close(self, event: Frame) -> None:
+        """Answer a close frame. uvicorn: with another, be it in place of the handshake's answer."""
+        if self.handshake_complete:
+            super().handle_close(event)
+        else:
+            self._refuse()
+
+    def send_500_response(self) -> None:
+        """Note that the application has failed. uvicorn: closes the socket next, whatever was held for it."""
+        self._release()
+        super().send_500_response()
+
     def pause_writing(self) -> None:
         """Note that there is no room."""
         super().pause_writing()
@@ -274,11 +286,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Note that there is room, send the pong that waited for it, and tell who writes."""
         super().resume_writing()
         self.is_writable = True
+        if self._send_late_pong() and self._on_writable is not None:
+            self._on_writable()
+
+    def _send_late_pong(self) -> bool:
+        """Send the pong that had to wait, and return whether anything can be sent."""
         pong, self._late_pong = self._late_pong, b""
-        if not self.close_sent and not self.transport.is_closing():
-            self.transport.write(pong)
-            if self._on_writable is not None:
-                self._on_writable()
+        if self.close_sent or self.transport.is_closing():
+            return False
+        self.transport.write(pong)
+        return True
 
     def handle_parser_exception(self) -> None:
         """Close.
@@ -337,13 +354,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         elif message["type"] == "websocket.http.response.body":
             # uvicorn: takes a refusal for a handshake left unfinished, and logs an error for each.
             self.handshake_complete = True
-        elif message["type"] == "websocket.accept" and self._accept is not None:
-            return self._send_accept(message, self._accept)
+        elif message["type"] == "websocket.accept" and self.initial_response is None:
+            return self._send_accept(message)
         return super().send(message)
 
-    async def _send_accept(self, message: WebSocketAcceptEvent, accept: bytes) -> None:
+    async def _send_accept(self, message: WebSocketAcceptEvent) -> None:
         """Answer the handshake. uvicorn: has the answer put together from objects, and its date taken out."""
-        self._accept = None
+        accept, self._accept = self._accept, None
+        if accept is None:
+            await super().send(message)
+            self._send_late_pong()
+            return
         if self.disconnected:
             raise ClientDisconnected
         headers = [*self.default_headers, *message.get("headers", ())]
@@ -352,7 +373,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.transport.is_closing():
             self.handshake_complete = True
             self.conn.state = OPEN
-            self._held = answer(accept, headers)
+            self._held = answer(accept, headers) + self._late_pong
+            self._late_pong = b""
             self.loop.call_soon(self._release)
             self.start_keepalive()
 

@@ -201,7 +201,8 @@ class MemoryStore:
                 entries.extend(_batches(record))
             else:
                 entries.append(record)
-        return Page(entries, stored.fence)
+        is_end = (entries[-1].last if entries else after.seq) == log.head
+        return Page(entries, stored.fence, is_end)
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""

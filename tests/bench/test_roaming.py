@@ -169,7 +169,7 @@ async def test_who_is_refused_comes_again_and_says_so() -> None:
 async def test_who_leaves_comes_back_when_told_to() -> None:
     async with _asked() as (roamer, node), _node(lambda _: _as_ever(2)) as other:
         roamer.leave()
-        while roamer.welcome.is_set():  # noqa: ASYNC110 - a few turns of the loop, no time
+        while roamer.welcome.is_set():  # noqa: ASYNC110 - nothing says that it has left
             await asyncio.sleep(0)
         roamer.ports = [other.port]
         roamer.come_back()

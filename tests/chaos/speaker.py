@@ -11,6 +11,7 @@ from tests.chaos.checker import status_of, turn_of
 from tests.chaos.client import Place, Tab
 from tests.chaos.history import Frame, History, Received, Witness
 from tests.chaos.words import prompt
+from unbroken.server.protocols.cursor import parse_cursor
 
 __all__ = ["Manner", "Speaker"]
 
@@ -201,8 +202,8 @@ async def _settled(tab: Tab) -> None:
 
     def is_settled() -> bool:
         last = tab.history.segments()[-1:]
-        if not last:
-            return False
+        if not last or parse_cursor(last[0].frames[-1]["event_id"]) is None:
+            return False  # how things stand isn't shown to its end
         running: set[str] = set()
         is_durable = True
         for frame in last[0].frames:

@@ -80,21 +80,33 @@ async def test_compression_that_is_offered_is_not_agreed_to(server: Served[Scrip
 
 
 @pytest.mark.parametrize(
-    ("sent", "answers"),
-    [(2 * handshake(), 1), (HEALTH + handshake(), 2), (handshake() + HEALTH, 1)],
+    ("sent", "statuses"),
+    [(2 * handshake(), [b"400"]), (HEALTH + handshake(), [b"200", b"404"]), (handshake() + HEALTH, [b"400"])],
     ids=["two handshakes", "a request before", "a request behind"],
 )
-async def test_requests_in_one_breath_make_one_session(
-    server: Served[ScriptedAgent], sent: bytes, answers: int
+async def test_requests_in_one_breath_make_no_session(
+    server: Served[ScriptedAgent], sent: bytes, statuses: list[bytes]
 ) -> None:
-    """Each is answered in its turn; what follows a handshake is not a request any more."""
+    """Each is answered in its turn, as a request; what follows a handshake is none, and no frame either."""
     async with Peer(server.port) as peer:
         await peer.send(sent)
-        headers = [await peer.header() for _ in range(answers)]
-        await eventually(lambda: server.app.node.hub.connections == 1)
-        event = await peer.next()
+        headers = [await peer.header() for _ in statuses]
 
-        assert b"HTTP/1.1 101 " in headers[-1]  # behind the body of the answer before
+        # The second is behind the body of the answer before.
+        assert [header.partition(b"HTTP/1.1 ")[2][:3] for header in headers] == statuses
+        assert server.app.node.hub.connections == 0
+
+
+async def test_a_handshake_behind_a_request_that_was_answered_makes_a_session(
+    server: Served[ScriptedAgent],
+) -> None:
+    async with Peer(server.port) as peer:
+        await peer.send(HEALTH)
+        await peer.header()
+        await peer.send(handshake())
+
+        assert b"HTTP/1.1 101 " in await peer.header()  # behind the body of the answer before
+        event = await peer.next()
         assert event is not None
         assert b'"session.created"' in event[1]
         assert len(server.server.server_state.connections) == 1

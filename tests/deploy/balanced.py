@@ -101,7 +101,8 @@ class Nodes:
     def answering(self) -> int | None:
         """Return a node that has a session in which a response runs; None: none has."""
         for number, port in enumerate(self._admin_ports):
-            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            with contextlib.closing(connection), contextlib.suppress(OSError):
                 connection.request("GET", "/metrics")
                 if b"\nunbroken_sessions_running 1.0\n" in connection.getresponse().read():
                     return number

@@ -22,9 +22,10 @@ from websockets.protocol import Event
 
 from tests.deploy.balanced import PATIENCE, Balanced, Nodes, Program, Talk
 from tests.deploy.fake_node import EventSource, FakeNode, spoken
+from tests.server.realtime.serving import eventually
 from unbroken.server.connection_settings import ConnectionSettings
 
-__all__ = ["BalancerContract"]
+__all__ = ["BalancerContract", "CheckingBalancerContract"]
 
 KEY = {"Authorization": "Bearer me"}
 SPOOFED = {"X-Forwarded-For": "9.9.9.9", "X-Forwarded-Proto": "https"}
@@ -50,8 +51,6 @@ class BalancerContract:
     program: ClassVar[Program]
     idle_timeouts: ClassVar[Sequence[float]]
     """Seconds that open connections may be silent for, by the configuration that ships."""
-    checks_nodes: ClassVar[bool] = True
-    """Whether it asks nodes how they are, so that it takes a moment until one that is back is used."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -76,6 +75,9 @@ class BalancerContract:
             fakes = [await stack.enter_async_context(FakeNode.listening()) for _ in range(count)]
             port, _ = stack.enter_context(self.program.running(folder, [fake.port for fake in fakes]))
             yield port, fakes
+
+    async def notice_return(self, balanced: Balanced) -> None:
+        """Wait until the balancer knows that a node is back: one that asks no node knows at once."""
 
     # Stickiness.
 
@@ -154,8 +156,7 @@ class BalancerContract:
         await talk.close()
 
         await asyncio.to_thread(balanced.nodes.mend)
-        if self.checks_nodes:
-            await balanced.all_serve()
+        await self.notice_return(balanced)
         tabs = [Talk(balanced.port, {"affinity": "mine"}) for _ in range(4)]
         for tab in tabs:
             await tab.connect_once()
@@ -282,14 +283,38 @@ class BalancerContract:
         self, tmp_path: Path, is_silent: bool
     ) -> None:
         """Whether nothing comes, or a byte at a time (slowloris)."""
-        async with self.before_fakes(tmp_path, 1) as (port, (fake,)), asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            with contextlib.closing(writer), contextlib.suppress(OSError):
-                for byte in itertools.cycle(b"GET / HTTP/1.1\r\nx: "):
-                    try:
-                        # What it trickles, it trickles for ever.
-                        await asyncio.wait_for(reader.read(), None if is_silent else 0.1)
-                        break
-                    except TimeoutError:
-                        writer.write(bytes([byte]))
-            assert fake.heads == []
+        async with FakeNode.listening() as fake, asyncio.timeout(PATIENCE):
+            with self.program.running(tmp_path, [fake.port]) as (port, _):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                with contextlib.closing(writer), contextlib.suppress(OSError):
+                    for byte in itertools.cycle(b"GET / HTTP/1.1\r\nx: "):
+                        try:
+                            # What it trickles, it trickles for ever.
+                            await asyncio.wait_for(reader.read(), None if is_silent else 0.1)
+                            break
+                        except TimeoutError:
+                            writer.write(bytes([byte]))
+            await eventually(lambda: fake.open == 0)
+            assert (fake.heads, fake.fragments) == ([], [])
+
+
+class CheckingBalancerContract(BalancerContract):
+    """What one must do that asks nodes whether they are ready."""
+
+    async def notice_return(self, balanced: Balanced) -> None:
+        await balanced.all_serve()
+
+    async def test_a_node_that_drains_is_left_its_streams(self, tmp_path: Path) -> None:
+        """Some balancers cut them once they know."""
+        async with contextlib.AsyncExitStack() as stack:
+            source = await stack.enter_async_context(EventSource.listening())
+            port, _ = stack.enter_context(self.program.running(tmp_path, 3 * [source.port]))
+            client = await stack.enter_async_context(httpx2.AsyncClient(trust_env=False, timeout=PATIENCE))
+            async with client.stream("GET", f"http://127.0.0.1:{port}/events") as response:
+                lines = response.aiter_lines()
+                source.drain()
+                for number in range(12):  # four for each of the three that it takes the source for
+                    await asyncio.wait_for(source.checks.get(), PATIENCE)
+                    source.events.put_nowait(f"event {number}")
+                    assert await anext(lines) == f"data: event {number}"
+                    assert await anext(lines) == ""

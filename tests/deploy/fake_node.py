@@ -24,26 +24,40 @@ class FakeNode:
 
     Attributes:
         deaths: How many of the next requests end its connection instead of being answered.
+        heads: Those of the requests that came.
+        fragments: What came of headers that never ended.
+        open: How many connections there are.
 
     """
 
     port: int
     deaths: int = 0
     heads: list[str] = field(default_factory=list)
+    fragments: list[bytes] = field(default_factory=list)
+    open: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
-        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, OSError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            if not head.startswith("GET /readyz"):
-                if "content-length: 5" in head.lower():
-                    await reader.readuntil(b"hello")
-                self.heads.append(head)
-                if self.deaths:
-                    self.deaths -= 1
-                    return
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
-            await writer.drain()
+        self.open += 1
+        try:
+            with contextlib.closing(writer), contextlib.suppress(OSError):
+                await self._answer(reader, writer)
+        except asyncio.IncompleteReadError as exc:
+            self.fragments += [exc.partial] if exc.partial else []
+        finally:
+            self.open -= 1
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        if not head.startswith("GET /readyz"):
+            if "content-length: 5" in head.lower():
+                await reader.readuntil(b"hello")
+            self.heads.append(head)
+            if self.deaths:
+                self.deaths -= 1
+                return
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+        await writer.drain()
 
     def values_of(self, name: str) -> list[str]:
         """Return the values of a header of the latest request."""
@@ -59,13 +73,20 @@ class FakeNode:
 
 
 class EventSource:
-    """Streams events: each when it is told to."""
+    """Streams events: each when it is told to. Ready until :meth:`drain`."""
 
     def __init__(self) -> None:
+        self.checks: asyncio.Queue[None] = asyncio.Queue()
+        """Gets one for each time that its readiness was asked for while it drains."""
+        self._is_draining = False
         self.events: asyncio.Queue[str] = asyncio.Queue(maxsize=8)
         self.is_over = asyncio.Event()
         """Set when whoever read them is gone."""
         self.port = free_port()
+
+    def drain(self) -> None:
+        """Be ready no longer, as nodes say it."""
+        self._is_draining = True
 
     async def _stream(self) -> AsyncIterator[str]:
         try:
@@ -83,6 +104,9 @@ class EventSource:
             return StreamingResponse(source._stream(), media_type="text/event-stream")
 
         async def readyz(_: Request) -> Response:
+            if source._is_draining:
+                source.checks.put_nowait(None)
+                return PlainTextResponse("draining", 404)
             return PlainTextResponse("ok")
 
         app = Starlette(routes=[Route("/events", events), Route("/readyz", readyz)])

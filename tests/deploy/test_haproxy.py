@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.balanced import ROOT, Balanced, Program
-from tests.deploy.balancer_contract import BalancerContract
+from tests.deploy.balancer_contract import CheckingBalancerContract
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -56,7 +56,7 @@ def test_the_configuration_is_valid() -> None:
     assert "warning" not in (checked.stdout + checked.stderr).lower()
 
 
-class TestHAProxy(BalancerContract):
+class TestHAProxy(CheckingBalancerContract):
     program = HAProxy()
     idle_timeouts = tuple(
         float(seconds)

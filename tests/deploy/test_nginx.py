@@ -63,7 +63,6 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
 
 class TestNginx(BalancerContract):
     program = Nginx()
-    checks_nodes = False
     idle_timeouts = tuple(
         float(seconds)
         for seconds in re.findall(r"(?:proxy_read|proxy_send|\bsend)_timeout (\d+)s;", CONFIG.read_text())

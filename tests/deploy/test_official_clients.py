@@ -27,14 +27,21 @@ from tests.server.realtime.serving import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
 
-FIRST = prompt("first", 100, 0.02)
-SECOND = prompt("second", 3, 0.0)
-ANSWER = answer_to(FIRST, digest([("user", FIRST)]))
-BEFORE = digest([("user", FIRST), ("assistant", ANSWER), ("user", SECOND)])
-"""What the second answer has to know of what was said."""
-ANSWERS = [("completed", ANSWER), ("completed", answer_to(SECOND, BEFORE))]
-GOINGS = {"killed": 1006, "drained": 1012}
-"""How a node goes, and the close code by which its clients learn of it."""
+ASKED = [prompt("drained", 100, 0.02), prompt("killed", 100, 0.02), prompt("last", 3, 0.0)]
+
+
+def conversation() -> list[tuple[str, str]]:
+    """Return how the answers are to end, and what they say: each knows what was said before it."""
+    said: list[tuple[str, str]] = []
+    for asked in ASKED:
+        said.append(("user", asked))
+        said.append(("assistant", answer_to(asked, digest(said))))
+    return [("completed", text) for author, text in said if author == "assistant"]
+
+
+ANSWERS = conversation()
+CODES = [1012, 1006]
+"""How a client learns that its node goes: by a farewell, and by nothing."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +50,15 @@ class Place:
     upstream: KeepingUpstream
     certificate: Certificate
 
-    async def lose_owner(self, how: str) -> int:
-        """Have the node go that answers, once twenty words were said, and return which it was."""
-        await eventually(lambda: bool(self.upstream.begun))
-        await asyncio.wait_for(self.upstream.has_said(20), PATIENCE)
-        owner = await asyncio.to_thread(self.balanced.nodes.answering)
-        assert owner is not None
-        go: dict[str, Callable[[int], object]] = {
-            "killed": self.balanced.nodes.kill,
-            "drained": self.balanced.nodes.terminate,
-        }
-        await asyncio.to_thread(go[how], owner)
-        return owner
+    async def lose_owners(self) -> None:
+        """Have the first answer's node drained, and the second's killed, each once twenty words were said."""
+        ways: list[Callable[[int], object]] = [self.balanced.nodes.terminate, self.balanced.nodes.kill]
+        for number, lose in enumerate(ways, 1):
+            await eventually(lambda number=number: len(self.upstream.begun) == number)  # type: ignore[misc]
+            await asyncio.wait_for(self.upstream.has_said(20), PATIENCE)
+            owner = await asyncio.to_thread(self.balanced.nodes.answering)
+            assert owner is not None
+            await asyncio.to_thread(lose, owner)
 
     def asked(self) -> list[str]:
         """Return what the upstream was asked for, by turn: each costs."""
@@ -93,35 +97,30 @@ async def place(running: Place) -> Place:
 
 
 @pytest.mark.client("openai-python", "node")
-@pytest.mark.parametrize("how", GOINGS)
-async def test_openai_for_python_sees_the_whole_answer_and_goes_on(place: Place, how: str) -> None:
-    address = f"http://127.0.0.1:{place.balanced.port}/v1"
-    client = openai.AsyncOpenAI(api_key="me", base_url=address)
+async def test_openai_for_python_sees_whole_answers_and_goes_on(place: Place) -> None:
+    client = openai.AsyncOpenAI(api_key="me", base_url=f"http://127.0.0.1:{place.balanced.port}/v1")
+    losing = asyncio.create_task(place.lose_owners())
     async with speaking(client) as official:
-        await official.ask(FIRST)
-        losing = asyncio.create_task(place.lose_owner(how))
-        await official.done()
-        await losing
-        await official.ask(SECOND)
-        await official.done()
+        for asked in ASKED:
+            await official.ask(asked)
+            await official.done()
+    await losing
 
-    assert official.reconnections == [GOINGS[how]]
+    assert official.reconnections == CODES
     assert official.answers() == ANSWERS
-    assert place.asked() == ["first", "second"]
+    assert place.asked() == ["drained", "killed", "last"]
 
 
 @pytest.mark.client("openai-node", "node")
-@pytest.mark.parametrize("how", GOINGS)
-async def test_openai_for_node_sees_the_whole_answer_and_goes_on(place: Place, how: str) -> None:
+async def test_openai_for_node_sees_whole_answers_and_goes_on(place: Place) -> None:
     async with TlsProxy(place.balanced.port, place.certificate) as tls:
+        losing = asyncio.create_task(place.lose_owners())
         address = f"https://127.0.0.1:{tls.port}/v1"
-        talking = asyncio.create_task(
-            node("openai.mjs", "converse-again", address, FIRST, SECOND, certificate=place.certificate)
-        )
-        await place.lose_owner(how)
-        seen = Seen(**await talking)
+        told = await node("openai.mjs", "converse-again", address, *ASKED, certificate=place.certificate)
+        await losing
+    seen = Seen(**told)
 
-    assert seen.reconnections == [GOINGS[how]]
+    assert seen.reconnections == CODES
     assert seen.answers() == ANSWERS
     assert seen.errors == []
-    assert place.asked() == ["first", "second"]
+    assert place.asked() == ["drained", "killed", "last"]

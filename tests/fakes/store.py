@@ -17,7 +17,7 @@ from unbroken.sessions.backends.base import (
     Snapshot,
 )
 from unbroken.sessions.entries import Entry, InputKey, Submitted
-from unbroken.sessions.errors import StoreError, StoreUnavailable
+from unbroken.sessions.errors import StoreBusy, StoreError, StoreUnavailable
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, NodeId, SessionId
 
@@ -27,7 +27,9 @@ __all__ = ["DistantStore"]
 class DistantStore:
     """Wraps a store. Before and after each call, other tasks get to run, a random number of times.
 
-    Fault verbs: :meth:`fail_next_append`, :attr:`is_out`, :attr:`loses_answers`, :attr:`is_late`.
+    Fault verbs: :meth:`fail_next_append`, :attr:`is_out`, :attr:`is_busy`, :attr:`loses_answers`,
+    :attr:`is_late`,
+    :attr:`are_inputs_late`.
     """
 
     def __init__(self, inner: SessionStore, seed: int = 0) -> None:
@@ -36,9 +38,14 @@ class DistantStore:
         self._failure: StoreError | None = None
         self.is_out = False
         """Whether nothing reaches it."""
+        self.is_busy = False
+        """Whether so much is asked of it that nothing has its turn."""
         self.is_late = False
         """Whether writes are on their way for so long that nobody believes that they still come."""
         self._late: list[Sequence[Append]] = []
+        self.are_inputs_late = False
+        """Likewise, inputs."""
+        self._late_inputs: list[tuple[SessionId, Incarnation, Submitted]] = []
         self.loses_answers = False
         """Whether what is asked for is done, and nobody hears of it."""
 
@@ -54,6 +61,8 @@ class DistantStore:
             await asyncio.sleep(0)
         if self.is_out:
             raise StoreUnavailable
+        if self.is_busy:
+            raise StoreBusy
 
     async def _return(self) -> None:
         await self._travel()
@@ -100,6 +109,9 @@ class DistantStore:
 
     async def submit(self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted) -> Receipt:
         await self._travel()
+        if self.are_inputs_late:
+            self._late_inputs.append((session_id, incarnation, submitted))
+            raise StoreUnavailable
         receipt = await self.inner.submit(session_id, incarnation, submitted)
         await self._return()
         return receipt
@@ -126,6 +138,9 @@ class DistantStore:
 
     async def deliver(self) -> list[Sequence[Entry] | StoreError]:
         """Let what was late come, and return what became of it: nobody else hears of that."""
+        inputs, self._late_inputs = self._late_inputs, []
+        for each in inputs:
+            await self.inner.submit(*each)
         late, self._late = self._late, []
         return [result for appends in late for result in await self.inner.append(appends)]
 

@@ -20,6 +20,14 @@ class FakeTransport(asyncio.Transport):
         self.is_aborted = False
         self._has_halves = has_halves
         self._is_reading = True
+        self._protocol: asyncio.BaseProtocol | None = None
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        assert self._protocol is not None
+        return self._protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
@@ -36,6 +44,8 @@ class FakeTransport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self.has_ended:
             raise RuntimeError("Cannot call write() after write_eof()")
+        if self.is_closed:
+            return  # as the real one, with a warning from the fifth time on
         self.written += data
 
     def can_write_eof(self) -> bool:

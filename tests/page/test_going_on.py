@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.async_api import BrowserContext, expect
@@ -11,6 +13,7 @@ from websockets.asyncio.client import connect
 
 from tests.fakes.proxy import Proxy
 from tests.page.browser import Chat, Server, twin_of
+from tests.server.realtime.client import WAIT
 from unbroken.server.agents.scripted import answer_to
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="package")]
@@ -131,6 +134,28 @@ async def test_an_answer_goes_on_without_a_connection(
 
     await chat.has_answered(answer_to("/tokens 60"))
     assert server.answered == before + 1
+    assert chat.complaints == []
+
+
+async def test_attempts_that_fail_ask_for_another_node_each_time(
+    context: BrowserContext, proxy: Proxy
+) -> None:
+    """A balancer that doesn't know that a node is frozen sends the same address there each time."""
+    chat = await Chat.open(context, proxy.port)
+    await chat.say("hi")
+    await chat.is_idle()
+    tries: asyncio.Queue[list[str]] = asyncio.Queue()
+    chat.page.on("websocket", lambda it: tries.put_nowait(parse_qs(urlsplit(it.url).query).get("try", [])))
+    proxy.cut()
+    await chat.is_connected()
+    assert await asyncio.wait_for(tries.get(), WAIT) == []
+
+    proxy.refuse()
+    proxy.cut()
+    assert [await asyncio.wait_for(tries.get(), WAIT) for _ in range(3)] == [[], ["1"], ["2"]]
+    await proxy.accept()
+    await chat.is_connected()
+
     assert chat.complaints == []
 
 

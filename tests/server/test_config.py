@@ -13,6 +13,9 @@ from unbroken.server.config import ConfigError, Settings, is_loopback, shown
 from unbroken.server.setting_sources import load_settings
 
 DIGEST = "0123456789abcdef" * 4
+
+SHARED = {"UNBROKEN_WORKERS": "2", "UNBROKEN_REDIS_URL": "redis://host", "UNBROKEN_SECRET": 32 * "s"}
+
 NOTHING: Mapping[str, str] = {}
 
 
@@ -182,6 +185,10 @@ def test_a_name_like_no_other_is_told_where_to_look(tmp_path: Path) -> None:
         ({"UNBROKEN_REDIS_URL": "redis://:hunter2@host"}, "Set UNBROKEN_SECRET, the same on all"),
         ({"UNBROKEN_API_KEYS": "alice:hunter2"}, "entry 1 should be name:sha256"),
         ({"UNBROKEN_SECRET": "hunter2"}, "should have at least 32 characters"),
+        ({"UNBROKEN_WORKERS": "2"}, "Set UNBROKEN_REDIS_URL, or 1 worker"),
+        ({"UNBROKEN_WORKERS": "0"}, "should be greater than or equal to 1"),
+        (SHARED | {"UNBROKEN_ADMIN_PORT": "65535"}, "the last of 2 workers would have 65536"),
+        (SHARED | {"UNBROKEN_PORT": "8002"}, "the admin listeners of 2 workers have 8001 to 8002"),
         ({"UNBROKEN_ADMIN_KEY": "hunter2"}, "should have at least 32 characters, of ASCII"),
         ({"UNBROKEN_ADMIN_KEY": 5 * "hunter2 "}, "without spaces"),
         ({"UNBROKEN_HOST": "192.168.0.1"}, "unbroken new-key NAME"),

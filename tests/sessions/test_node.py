@@ -4,10 +4,12 @@ import asyncio
 from typing import Any, Final
 
 import pytest
+import structlog
 
 from tests.fakes.store import DistantStore
 from tests.sessions.conversation import ALICE, Client, World, limits_of, open_world, settle
 from unbroken.server.protocols.cursor import parse_cursor
+from unbroken.sessions.backends.cluster import Alone
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.entries import CancelResponse, CreateItem, Submitted
 from unbroken.sessions.errors import (
@@ -568,3 +570,19 @@ async def test_a_connection_whose_input_is_undecided_is_not_finished() -> None:
         client.read()
         assert attachment.is_finished
         assert not world.node.hub.is_busy
+
+
+async def test_a_session_that_has_something_to_read_when_the_node_is_left_is_no_crash() -> None:
+    class LeftSlowly(Alone):
+        async def leave(self) -> None:
+            for actor in world.node.hub:
+                actor.look()
+            await settle()
+
+    world = World(MemoryStore(), limits_of(), cluster=LeftSlowly())
+    with structlog.testing.capture_logs() as logs:
+        async with world.node:
+            client = await world.client()
+            await client.say("hello")
+
+    assert logs == []

@@ -680,3 +680,34 @@ async def test_a_write_that_comes_when_its_owner_has_gone_on_alone_is_there_once
         assert len(one.responder.turns) == 2
         await move(client, two)
         assert (client.text(), client.statuses()) == ("abcd", ["completed", "completed"])
+
+
+@pytest.mark.parametrize("comes", ["before the store is asked again", "after all"])
+async def test_a_nameless_request_that_comes_late_is_answered_once(seed: int, comes: str) -> None:
+    """Most clients give none. Its owner has taken it for lost, and answered it alone."""
+    async with open_town(seed=seed, limits=limits_of(outage_patience=0.0)) as town:
+        one, two, client = await asked(town)
+        await client.say("again")
+        one.responder.last.end()
+        await settle()
+        distant(one).are_inputs_late = True
+        await client.send({"type": "response.create"})
+        assert not actor_on(one, client).feed.is_durable
+        one.responder.last.say("c")
+        one.responder.last.end()
+        await settle()
+        distant(one).are_inputs_late = False
+        if comes == "after all":
+            await town.store_is_back()
+            assert actor_on(one, client).feed.is_durable
+        await distant(one).deliver()
+        await town.store_is_back()
+        for neighbour in list(town.neighbours.values()):
+            neighbour.on_gap()
+        await settle()
+
+        assert len(one.responder.turns) == 2
+        client.disconnect()
+        await go(client, two)
+        assert sorted(texts(two, client)) == ["ab", "again", "c", "hello"]
+        assert len(one.responder.turns) + len(two.responder.turns) == 2

@@ -26,6 +26,7 @@ from redis.exceptions import (
     ClusterDownError,
     ConnectionError,
     MasterDownError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
@@ -35,7 +36,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.backends.redis.scripts import TooManyCalls
+from unbroken.sessions.errors import StoreBusy, StoreUnavailable
 
 __all__ = ["ERRORS", "RESERVED", "Address", "AddressError", "Client", "connect", "unavailable"]
 
@@ -231,10 +233,14 @@ def _hosts(address: Address, port: int) -> tuple[list[tuple[str, int]], Any]:
 
 def unavailable(error: Exception) -> StoreUnavailable | None:
     """Return what to raise for a client's *error*: None if it is a bug of ours, not a state of the server."""
+    if isinstance(error, TooManyCalls):
+        return StoreBusy(type(error).__name__)
     if isinstance(error, AuthenticationError):
         return StoreUnavailable("AuthenticationError")
     if isinstance(error, _UNREACHABLE):
         return StoreUnavailable(type(error).__name__)
+    if isinstance(error, NoPermissionError) or str(error).startswith("ACL failure in script"):
+        return StoreUnavailable("NoPermissionError")
     if isinstance(error, ResponseError) and str(error).startswith(_PASSING):
         return StoreUnavailable(str(error).partition(" ")[0])
     if isinstance(error, RedisError) and not isinstance(error, ResponseError):

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from redis.exceptions import NoScriptError, TimeoutError
 
-__all__ = ["Caller", "Scripts"]
+__all__ = ["Caller", "Scripts", "TooManyCalls"]
 
 _NAMES: Final = (
     "acquire",
@@ -33,6 +33,10 @@ _NAMES: Final = (
     "tally",
     "unfollow",
 )
+
+
+class TooManyCalls(TimeoutError):
+    """A call hasn't had its turn in time, behind others of this node. It wasn't made."""
 
 
 class Caller(Protocol):
@@ -71,14 +75,15 @@ class Scripts:
         """Call the script of that name. A script that isn't there has done nothing, and is sent then.
 
         Raises:
-            RedisError: As the client does; also where it isn't its turn in time.
+            TooManyCalls: It isn't its turn in time.
+            RedisError: As the client does.
 
         """
         try:
             async with asyncio.timeout(self._patience):
                 await self._places.acquire()
         except builtins.TimeoutError:
-            raise TimeoutError("too many calls are waiting") from None
+            raise TooManyCalls("too many calls are waiting") from None
         try:
             return await self._caller.evalsha(self._digests[name], len(keys), *keys, *args)
         except NoScriptError:

@@ -29,6 +29,7 @@ from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.news import News
 from unbroken.sessions.backends.redis.packing import packed, unpacked
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
+from unbroken.sessions.backends.redis.trouble import Trouble
 from unbroken.sessions.entries import (
     Body,
     Deltas,
@@ -53,8 +54,12 @@ from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
 __all__ = ["RedisStore"]
 
+_READS_PATIENCE: Final = 4
+"""By how much longer than for an answer a call waits for its turn: when all clients of a node that has gone
+come here at once, most of them wait, and would come again if they were refused.
+"""
 _WRITES_PATIENCE: Final = 8
-"""By how much longer a write waits for its turn: in a cluster, there may be one for each bucket."""
+"""The same for a write: in a cluster, there may be one for each bucket."""
 
 
 class RedisStore:
@@ -65,8 +70,9 @@ class RedisStore:
         keys: What things are called there.
         bounds: What a session may take.
         formats: In which it is read and written; None: in this release's alone.
+        trouble: Told of calls that fail.
         connections: Calls at once.
-        patience: Seconds that a call waits for its turn.
+        patience: Seconds after which a call is given up. Calls wait some times that for their turn.
         is_cluster: Whether only keys of one bucket may be written in one call.
 
     """
@@ -81,6 +87,7 @@ class RedisStore:
         bounds: Bounds,
         *,
         formats: Formats | None = None,
+        trouble: Trouble | None = None,
         is_cluster: bool = False,
         connections: int = 16,
         patience: float = 2.0,
@@ -89,11 +96,12 @@ class RedisStore:
         caller = cast(Caller, client)
         # Answers that are being written don't wait behind a storm of sessions that are being read.
         writers = max(1, connections // 4)
-        self._scripts = Scripts(caller, max(1, connections - writers), patience)
+        self._scripts = Scripts(caller, max(1, connections - writers), patience * _READS_PATIENCE)
         self._writes = Scripts(caller, writers, patience * _WRITES_PATIENCE)
         self._keys = keys
         self._bounds = bounds
         self._formats = formats or Formats(FORMAT_1)
+        self._trouble = trouble or Trouble()
         self._is_cluster = is_cluster
         self._news = News(Channels(client, keys))
         self._draw = random.Random().getrandbits  # noqa: S311 - a nonce tells branches apart, no more
@@ -105,14 +113,14 @@ class RedisStore:
     async def _call(self, name: str, keys: Sequence[str], *args: Any) -> Any:
         return await self._call_by(self._scripts, name, keys, *args)
 
-    @staticmethod
-    async def _call_by(scripts: Scripts, name: str, keys: Sequence[str], *args: Any) -> Any:
+    async def _call_by(self, scripts: Scripts, name: str, keys: Sequence[str], *args: Any) -> Any:
         try:
             return await scripts.call(name, list(keys), *args)
         except Exception as exc:
             error = unavailable(exc)
             if error is None:
                 raise
+            self._trouble.note(error)
             raise error from None  # what it quotes may be an address with a password
 
     async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
@@ -293,7 +301,8 @@ class RedisStore:
             entries.insert(0, rest)
         if not _is_whole(entries, after.seq, head):  # a server that evicts keys, or has lost some
             raise LostTail(session_id)
-        return Page(entries, Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation))))
+        is_end = (entries[-1].last if entries else after.seq) == head
+        return Page(entries, Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation))), is_end)
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""

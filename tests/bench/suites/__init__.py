@@ -14,6 +14,7 @@ from tests.bench.suites import (
     resume,
     shared,
     silence,
+    storm,
     upstream,
 )
 from tests.bench.suites.base import Bench, Suite
@@ -33,5 +34,6 @@ SUITES: dict[str, Suite] = {
     "resume": resume.run,
     "silence": silence.run,
     "crash": crash.run,
+    "storm": storm.run,
 }
 """By name, in the order in which they run."""

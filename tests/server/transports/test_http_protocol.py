@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections import Counter
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from tests.server.transports.exchange import Echo, Exchange
 from tests.server.transports.quick import (
+    TEXT_FRAME,
+    UNMASKED_FRAME,
     UPGRADE,
     PatientWebSocketProtocol,
     QuickHttpProtocol,
@@ -20,6 +25,7 @@ from tests.server.transports.quick import (
     errors,
     serving,
 )
+from tests.sessions.conversation import settle
 from unbroken.server.transports.http_protocol import HttpProtocol
 
 
@@ -183,3 +189,124 @@ async def test_the_limit_after_an_answer_ends_with_the_next_request() -> None:
 
         assert await asyncio.wait_for(reader.readexactly(3), 5) == b"\x81\x01x"
         writer.close()
+
+
+# Handshakes that are none, or not yet.
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (UPGRADE.replace(b"Host: x\r\n", b""), b"400"),
+        (UPGRADE.replace(b"Host: x\r\n", b"Host: x\r\nHost: y\r\n"), b"400"),
+        (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n", b"400"),
+        (UPGRADE[:-2] + b"Origin: http://a\r\nOrigin: http://b\r\n\r\n", b"400"),
+        (UPGRADE.replace(b"HTTP/1.1", b"HTTP/1.0"), b"200"),
+        (UPGRADE.replace(b"HTTP/1.1", b"HTTP/2.0"), b"200"),
+        (b"GET / HTTP/1.0\r\n\r\n", b"200"),
+    ],
+    ids=[
+        *("no host", "two hosts", "a request without host", "an old request with two", "two origins"),
+        *("an upgrade of HTTP/1.0", "an upgrade of HTTP/2", "an old request"),
+    ],
+)
+async def test_what_is_no_handshake_becomes_no_websocket(request_: bytes, status: bytes) -> None:
+    """Nearly all of it is taken by uvicorn. RFC 9112, 3.2: 400. RFC 9110, 7.8: HTTP/1.0 has no upgrades."""
+    exchange = Exchange(Echo())
+    await exchange.read(request_)
+
+    assert exchange.written.split(b" ")[1] == status
+    await exchange.end()
+
+
+@pytest.mark.parametrize(
+    "begin", [UPGRADE[:-2], b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["upgrade", "request"]
+)
+async def test_a_header_that_one_read_brings_may_not_be_larger(begin: bytes) -> None:
+    """Such as a loop that reads 256 KiB at a time: all of it is there before anything was counted."""
+    lines = b"".join(b"x-%d: %s\r\n" % (number, 4000 * b"x") for number in range(20))
+    app = Echo()
+    exchange = Exchange(app)
+    await exchange.read(begin + lines + b"\r\n")
+
+    assert exchange.written.startswith(b"HTTP/1.1 400")
+    assert app.scopes == []
+    await exchange.end()
+
+
+@pytest.mark.parametrize(
+    "behind", [UPGRADE, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["handshake", "request"]
+)
+async def test_who_answers_a_request_is_told_that_its_client_is_gone_whatever_came_behind(
+    behind: bytes,
+) -> None:
+    """uvicorn: hands over the socket, or tells the request behind; and who answers waits for good."""
+    begun, told = asyncio.Event(), asyncio.Event()
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        told.set()
+
+    exchange = Exchange(endless)
+    await exchange.read(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + behind)
+    assert begun.is_set()
+
+    await exchange.end()
+    assert told.is_set()
+
+
+async def test_a_handshake_behind_a_request_that_runs_is_answered_as_a_request() -> None:
+    """In its turn. A server may leave an upgrade be (RFC 9110, 7.8)."""
+    app = Echo()
+    exchange = Exchange(app)
+    await exchange.read(b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n" + UPGRADE)
+
+    assert exchange.written.count(b"HTTP/1.1 200") == 2
+    assert [(scope["type"], scope["path"]) for scope in app.scopes] == [("http", "/first"), ("http", "/")]
+    await exchange.end()
+
+
+async def test_a_handshake_behind_an_answer_that_is_not_read_is_none() -> None:
+    """The limit for an answer that isn't read would cut the WebSocket later."""
+    exchange = Exchange(Echo())
+    await exchange.read(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    exchange.protocol.pause_writing()
+    await exchange.read(UPGRADE)
+    exchange.protocol.resume_writing()
+    await settle()
+
+    assert exchange.written.count(b"HTTP/1.1 200") == 2
+    await exchange.end()
+
+
+@pytest.mark.parametrize("split", range(len(TEXT_FRAME) + 1))
+async def test_a_frame_behind_the_handshake_is_taken_wherever_a_read_ends(split: int) -> None:
+    """uvicorn: drops what comes with the handshake, and takes what comes behind it."""
+    app = Echo()
+    exchange = Exchange(app)
+    await exchange.read(UPGRADE + TEXT_FRAME[:split], TEXT_FRAME[split:])
+
+    assert exchange.written.startswith(b"HTTP/1.1 101")
+    assert exchange.written.endswith(b"\r\n\r\n" + UNMASKED_FRAME)
+    assert [message["type"] for message in app.received] == ["websocket.connect", "websocket.receive"]
+    await exchange.end()
+
+
+async def test_a_handshake_leaves_nothing_to_the_collector() -> None:
+    """It runs seldom: what went in a circle would lie about for thousands of others."""
+    exchange = Exchange(Echo())
+    request = weakref.ref(exchange.http)
+    gc.disable()
+    try:
+        await exchange.read(UPGRADE)
+        del exchange.http
+
+        assert exchange.written.startswith(b"HTTP/1.1 101")
+        assert request() is None
+    finally:
+        gc.enable()
+    await exchange.end()

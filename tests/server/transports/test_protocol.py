@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from tests.server.transports.exchange import Echo, Exchange
 from tests.server.transports.quick import (
     BLOCK,
     CLOSE_FRAME,
@@ -334,7 +335,68 @@ async def test_uvicorn_has_what_the_overrides_rely_on() -> None:
     assert "response_complete" in inspect.getsource(HttpToolsProtocol.on_body)
     for name in ("transport", "loop", "parser", "cycle", "timeout_keep_alive_task", "ws_protocol_class"):
         assert hasattr(http_protocol, name)
+    for name in ("headers", "flow", "_should_upgrade", "_start_asgi_task"):
+        assert hasattr(http_protocol, name)
     server = uvicorn.Server(config)
     for name in ("_serve", "startup", "shutdown", "should_exit", "force_exit"):
         assert hasattr(server, name)
     assert set() == server.server_state.connections
+
+
+PING = b"\x89\x81\x00\x00\x00\x00p"
+UNUSUAL = UPGRADE.replace(b"Connection: Upgrade", b"Connection: x, Upgrade")
+"""A handshake that goes the long way."""
+
+
+@pytest.mark.parametrize("upgrade", [UPGRADE, UNUSUAL], ids=["usual", "unusual"])
+async def test_a_ping_before_the_answer_is_answered_behind_it(upgrade: bytes) -> None:
+    """uvicorn: writes the pong first, where the client, or a proxy, expects a status line."""
+    exchange = Exchange(Echo())
+    await exchange.read(upgrade + 3 * PING)
+
+    assert exchange.written.startswith(b"HTTP/1.1 101")
+    assert exchange.written.endswith(b"\r\n\r\n\x8a\x01p")
+    await exchange.end()
+
+
+@pytest.mark.parametrize("upgrade", [UPGRADE, UNUSUAL], ids=["usual", "unusual"])
+async def test_a_close_before_the_answer_is_answered_in_http(upgrade: bytes) -> None:
+    exchange = Exchange(Echo())
+    await exchange.read(upgrade + CLOSE_FRAME)
+
+    assert exchange.written.startswith(b"HTTP/1.1 400")
+    assert exchange.written.endswith(b"\n")  # no frame
+    await exchange.end()
+
+
+async def test_an_application_that_fails_behind_its_answer_has_given_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The answer was held back for a first message that never came."""
+
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        raise RuntimeError
+
+    exchange = Exchange(fail)
+    await exchange.read(UPGRADE)
+
+    assert exchange.written.startswith(b"HTTP/1.1 101")
+    assert exchange.transport.is_closed
+    assert errors(caplog) == ["Exception in ASGI application\n"]
+    await exchange.end()
+
+
+@pytest.mark.parametrize("upgrade", [UPGRADE, UNUSUAL], ids=["usual", "unusual"])
+async def test_an_answer_that_has_begun_is_not_turned_into_another(upgrade: bytes) -> None:
+    async def undecided(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 429, "headers": []})
+        with pytest.raises(RuntimeError):
+            await send({"type": "websocket.accept"})
+        await send({"type": "websocket.http.response.body", "body": b""})
+
+    exchange = Exchange(undecided)
+    await exchange.read(upgrade)
+
+    assert exchange.written.startswith(b"HTTP/1.1 429")
+    await exchange.end()

@@ -174,6 +174,17 @@ class StoreContract:
 
         assert seen == [mark(str(n)) for n in range(50)]
 
+    async def test_a_page_says_whether_it_is_the_last(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        assert (await store.read(session_id, START, 7)).is_end
+        for number in range(9):
+            await self.write(store, session_id, fence, mark(str(number)))
+        first = await store.read(session_id, START, 7)
+        rest = await store.read(session_id, behind(first.entries), 7)
+        assert (first.is_end, rest.is_end) == (False, True)
+        assert flat([*first.entries, *rest.entries]) == [mark(str(n)) for n in range(9)]
+        assert (await store.read(session_id, behind(rest.entries), 7)).is_end
+
     async def test_an_input_with_a_known_key_is_not_written_again(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)
         key = InputKey("m:1", b"digest")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 import pytest_asyncio
@@ -13,7 +14,7 @@ from unbroken.sessions.backends.redis.connection import Address, Client, connect
 from unbroken.sessions.backends.redis.keys import BUCKETS, Bounds, Keys
 from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.entries import InputKey
-from unbroken.sessions.errors import LostTail, StoreError, StoreUnavailable
+from unbroken.sessions.errors import LostTail, StoreBusy, StoreError, StoreUnavailable
 from unbroken.sessions.ids import new_node_id, new_session_id
 
 
@@ -282,3 +283,26 @@ async def test_a_call_that_is_cancelled_leaves_no_answer_for_another(store: Sess
         for each in ids:
             assert [entry.body for entry in (await store.read(each, START, 9)).entries] == [mark(each)]
         await asyncio.gather(task, return_exceptions=True)
+
+
+class _Stuck:
+    """A client whose calls never end."""
+
+    def __init__(self) -> None:
+        self.called = asyncio.Event()
+
+    async def evalsha(self, *_: object) -> None:
+        self.called.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_call_that_has_not_had_its_turn_says_that_it_was_not_made() -> None:
+    client = _Stuck()
+    store = RedisStore(cast(Client, client), Keys("test"), Bounds(), connections=2, patience=0.001)
+    first = asyncio.create_task(store.inspect(new_session_id()))
+    await client.called.wait()
+    with pytest.raises(StoreBusy):
+        await store.inspect(new_session_id())
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await store.aclose()

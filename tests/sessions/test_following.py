@@ -1,0 +1,118 @@
+"""What it costs a node to follow sessions, and that much of that is no outage."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sessions.conversation import limits_of, settle
+from tests.sessions.town import Town, actor_on, asked, distant, move, open_town
+from unbroken.sessions import ownership
+from unbroken.sessions.backends.base import Page
+from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.event_log import Position
+from unbroken.sessions.ids import SessionId
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[SessionId]:
+    """The sessions that were read from a store in memory, each as often as it was."""
+    found: list[SessionId] = []
+    read = MemoryStore.read
+
+    async def counted(self: MemoryStore, session_id: SessionId, after: Position, limit: int) -> Page:
+        found.append(session_id)
+        return await read(self, session_id, after, limit)
+
+    monkeypatch.setattr(MemoryStore, "read", counted)
+    return found
+
+
+async def test_news_cost_one_read(reads: list[SessionId]) -> None:
+    async with open_town() as town:
+        one, two, client = await asked(town)
+        await move(client, two)
+        reads.clear()
+        one.responder.last.say("c")
+        await settle()
+        client.read()
+        assert client.text() == "abc"
+        assert reads == [client.session_id]
+
+
+async def test_who_comes_to_another_node_costs_three_reads(reads: list[SessionId]) -> None:
+    """Of the log, of what has come meanwhile, and one by the owner, which is told of it."""
+    async with open_town() as town:
+        _, two, client = await asked(town)
+        reads.clear()
+        await move(client, two)
+        assert client.resumed
+        assert reads == 3 * [client.session_id]
+
+
+async def test_of_many_that_are_followed_each_is_read_in_its_turn(
+    reads: list[SessionId], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "_POLLED_AT_ONCE", 2)
+    async with open_town() as town:
+        clients = [(await asked(town))[2] for _ in range(5)]
+        for client in clients:
+            await move(client, town.worlds[1])
+        reads.clear()
+        polls = [await _polled(town, reads) for _ in range(4)]
+        everything = {client.session_id for client in clients}
+        assert [len(each) for each in polls] == [2, 2, 1, 2]
+        assert set().union(*polls[:3]) == everything
+        assert polls[3] == polls[0]
+
+
+async def _polled(town: Town, reads: list[SessionId]) -> set[SessionId]:
+    """Return what a poll reads."""
+    reads.clear()
+    town.poll()
+    await settle()
+    return set(reads)
+
+
+@pytest.mark.parametrize("is_owner", [False, True])
+async def test_a_store_that_is_asked_too_much_is_not_taken_for_lost(is_owner: bool) -> None:
+    async with open_town(seed=1, limits=limits_of(outage_patience=0.0)) as town:
+        one, two, client = await asked(town)
+        await move(client, two)
+        world = one if is_owner else two
+        distant(world).is_busy = True
+        one.responder.last.say("c")
+        await settle()
+        for _ in range(5):
+            actor_on(world, client).look()
+            world.clock.advance(2)
+            await settle()
+        assert not world.node.is_store_lost
+        assert actor_on(world, client).feed.is_durable
+        client.read()
+        assert client.text() == "ab"
+
+        distant(world).is_busy = False
+        world.clock.advance(2)
+        await settle()
+        one.responder.last.end()
+        await settle()
+        client.read()
+        assert (client.text(), client.statuses()) == ("abc", ["completed"])
+
+
+async def test_an_input_that_has_not_had_its_turn_is_refused_and_nothing_is_lost() -> None:
+    async with open_town(seed=1, limits=limits_of(outage_patience=0.0)) as town:
+        world = town.worlds[0]
+        client = await world.client()
+        distant(world).is_busy = True
+        await client.say("hi")
+        await settle()
+        client.read()
+        assert [each["error"]["code"] for each in client.of_type("error")] == ["store_unavailable"]
+        assert not world.node.is_store_lost
+
+        distant(world).is_busy = False
+        await client.say("hi again")
+        await settle()
+        client.read()
+        assert len(client.of_type("conversation.item.done")) == 1
