@@ -75,6 +75,7 @@ async def test_a_release_comes_and_goes_and_no_word_is_lost(tmp_path: Path) -> N
             await roll(cluster, speakers)
             for speaker in speakers:
                 speaker.is_over = True
+                speaker.may_leave.set()
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*talking)
         finally:

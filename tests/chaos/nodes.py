@@ -20,7 +20,7 @@ from tests.fakes.tied import tied
 __all__ = ["NodeProcess"]
 
 _REPOSITORY: Final = Path(__file__).parents[2]
-_STARTING: Final = 60.0
+_STARTING: Final = 120.0
 _STOPPING: Final = 40.0
 _PAUSE: Final = 0.3
 
