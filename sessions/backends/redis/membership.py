@@ -240,8 +240,10 @@ class RedisMembership:
             await self._close()
 
     async def _hear(self, pubsub: PubSub) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         is_asked = False
-        while True:
+        while not task.cancelling():  # the client may take a cancellation for its own, and go on
             message = await pubsub.get_message(timeout=self._pace.beat)
             if message is not None:
                 is_asked = False

@@ -3,9 +3,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from redis.asyncio.client import PubSub
 
 from tests.fakes.valkey import Server
 from tests.sessions.backends.cluster_contract import ClusterContract, House
@@ -201,3 +203,28 @@ async def test_a_node_that_comes_back_is_lost_no_more(street: RedisStreet) -> No
         await a.cluster._beat()
     assert not b.cluster.is_lost(a.node)
     assert b.listener.lost == [a.node]
+
+
+async def test_it_leaves_though_its_client_takes_a_cancellation_for_its_own(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a client does whose time-out falls due in the same moment."""
+    street = RedisStreet(Address(valkey.url))
+    house = await House(street).join()
+    get_message = PubSub.get_message
+    swallowed = 0
+
+    async def swallow(pubsub: PubSub, **options: Any) -> Any:
+        nonlocal swallowed
+        try:
+            return await get_message(pubsub, **options)
+        except asyncio.CancelledError:
+            swallowed += 1
+            return None
+
+    monkeypatch.setattr(PubSub, "get_message", swallow)
+    looked = house.listener.polls
+    await house.listener.until(lambda: house.listener.polls > looked + 3)  # it waits there again
+    async with asyncio.timeout(20):
+        await street.aclose()
+    assert swallowed == 1
