@@ -240,7 +240,9 @@ class RedisMembership:
 
     async def _hear(self, pubsub: PubSub) -> None:
         is_asked = False
-        while True:
+        task = asyncio.current_task()
+        assert task is not None
+        while not task.cancelling():  # see above: who is leaving would be waited for without end
             message = await pubsub.get_message(timeout=self._pace.beat)
             if message is not None:
                 is_asked = False
