@@ -53,9 +53,12 @@ _CAUSED_BY_CLIENTS: Final = frozenset(
     {
         "ASGI callable returned without completing handshake.",
         "Invalid UTF-8 sequence received from client.",
+        "Invalid HTTP request received.",
+        "Unsupported upgrade request.",
     }
 )
-"""Errors that uvicorn's own WebSocket class logs whenever somebody is refused, or sends what is no text."""
+"""What uvicorn logs whenever somebody is refused, or sends what is no text, no request or no handshake: as
+many lines as anybody likes, which don't say who it was."""
 
 _DEEPEST: Final = 6
 

@@ -436,15 +436,17 @@ def test_an_exception_that_can_not_be_shown_is_logged(log_content: bool) -> None
 
 
 def test_what_clients_cause_at_will_is_no_error() -> None:
-    """uvicorn's own WebSocket class says so of everybody that is refused, and of what is no text."""
+    """uvicorn says so of everybody that is refused, and of what is no request or no text: a line for each."""
     stream = configured()
     uvicorn, other = logging.getLogger("uvicorn.error"), logging.getLogger("other")
     for line in (
         "ASGI callable returned without completing handshake.",
         "Invalid UTF-8 sequence received from client.",
+        "Invalid HTTP request received.",
+        "Unsupported upgrade request.",
     ):
         uvicorn.error(line)
         other.error(line)
     uvicorn.error("Exception in ASGI application")
 
-    assert [line["logger"] for line in lines(stream)] == ["other", "other", "uvicorn.error"]
+    assert [line["logger"] for line in lines(stream)] == [*4 * ["other"], "uvicorn.error"]
