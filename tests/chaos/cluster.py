@@ -22,6 +22,7 @@ from tests.fakes.valkey import Server
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.entries import Entry
+from unbroken.sessions.errors import LostTail
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import SessionId
 from unbroken.sessions.items import Message
@@ -88,9 +89,13 @@ async def _log(store: RedisStore, client: Any, key: bytes) -> Log:
     opened = await store.inspect(session)
     incarnation = opened.fence.incarnation
     place, entries = Position(incarnation, opened.floor, opened.floor_nonce), list[Entry]()
-    while page := (await store.read(session, place, 4096)).entries:
-        entries += page
-        place = Position(incarnation, page[-1].last, page[-1].nonce)
+    is_whole = True
+    try:
+        while page := (await store.read(session, place, 4096)).entries:
+            entries += page
+            place = Position(incarnation, page[-1].last, page[-1].nonce)
+    except LostTail:  # what the session's head says doesn't fit its entries
+        is_whole = False
     standing: list[tuple[str, str, str]] = []
     if opened.snapshot is not None:
         for item in Session.restore(session, SessionLimits(), opened.snapshot.data).standing():
@@ -99,7 +104,9 @@ async def _log(store: RedisStore, client: Any, key: bytes) -> Log:
             elif isinstance(item, Ongoing) and item.item_id is not None:
                 standing.append((item.item_id, "assistant", ""))
     seen = opened.floor if opened.snapshot is None else opened.snapshot.seq
-    return Log(session, incarnation, opened.floor, entries, opened.fence.node, tuple(standing), seen)
+    return Log(
+        session, incarnation, opened.floor, entries, opened.fence.node, tuple(standing), seen, is_whole
+    )
 
 
 @asynccontextmanager

@@ -47,6 +47,8 @@ class Log:
     """The items of its snapshot, in order: id, role and text. What is being said says nothing yet."""
     snapshot: int = 0
     """The last entry that the snapshot knows of."""
+    is_whole: bool = True
+    """False: the store itself can't read on behind the last of these."""
 
     def turns(self) -> dict[str, str]:
         """Return for each response that was begun what it was asked."""
@@ -80,6 +82,9 @@ def check_log(log: Log, *, is_over: bool = True) -> list[Violation]:
     auditor = _Auditor(log)
     for entry in log.entries:
         auditor.read(entry)
+    if not log.is_whole:
+        last = log.entries[-1].last if log.entries else log.floor
+        auditor.found.append(Violation("I1", f"log of {log.session}", f"can't be read behind {last}"))
     if is_over:
         auditor.close()
     return auditor.found

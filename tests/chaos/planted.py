@@ -3,7 +3,8 @@
 ``CHAOS_PLANT`` says which mistake:
 
 - ``no-fence``: who owned a session once may go on writing to it, behind what others wrote;
-- ``no-nonce``: a place in a log is its number, whatever entry is there.
+- ``no-nonce``: nobody asks which entry is at a place of a log, neither of who writes behind it nor of
+  who reads from there.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _MISTAKES: Final = {
     },
     "no-nonce": {
         "append": [("if not holds(at, log, a[5], a[6]) then", "if false then")],
+        "rejoin": [("if at[4] ~= ARGV[5] or at[5] ~= ARGV[6] then", "if false then")],
         "read": [
             ("if at[7] ~= ARGV[3] then", "if false then"),
             ("if #found == 0 or found[1][2][2] ~= ARGV[3] then", "if #found == 0 then"),

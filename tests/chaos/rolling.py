@@ -25,7 +25,7 @@ from tests.chaos.speaker import Manner
 
 __all__ = ["Restarted", "restart_all"]
 
-_MANNER: Final = Manner(words=12, pause=0.2)
+_MANNER: Final = Manner(words=8, pause=0.15)
 
 _MOST_IN_ONE: Final = 50
 """People in a process."""

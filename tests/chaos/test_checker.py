@@ -171,6 +171,11 @@ def test_a_gap_in_a_log_is_found() -> None:
     assert "I1" in [violation.rule for violation in check_log(log)]
 
 
+def test_a_log_that_can_t_be_read_to_its_end_is_found() -> None:
+    log = replace(log_of(*written(*WORDS)), is_whole=False)
+    assert [violation.rule for violation in check_log(log)] == ["I1"]
+
+
 # Histories beside logs.
 
 
