@@ -93,7 +93,7 @@ CHAOS_RUNS ?= 15
 CHAOS_SECONDS ?= 120
 
 chaos: $(VENV)/.project $(VENV)/.dev  ## Let everything go wrong under three nodes, CHAOS_RUNS (15) times CHAOS_SECONDS (120)
-	$(BIN)/python -m pytest -q tests/chaos/check_chaos.py tests/chaos/check_rolling.py
+	$(BIN)/python -m pytest -q tests/chaos/check_chaos.py tests/chaos/check_rolling.py tests/chaos/check_releases.py
 	$(BIN)/python -m tests.chaos --runs $(CHAOS_RUNS) --seconds $(CHAOS_SECONDS) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
 
 # Environments. The runtime and the tools share one venv; locks agree on versions.

@@ -27,7 +27,7 @@ from unbroken.server.files.reading import FileReading
 from unbroken.server.files.selection import build_files
 from unbroken.server.files.transfers import TransferLimits, Transfers
 from unbroken.server.limits import ConnectionLimits, Rate
-from unbroken.server.metrics import Metrics, NodeFigures
+from unbroken.server.metrics import Metrics, NodeFigures, RedisFigures
 from unbroken.server.models import Models
 from unbroken.server.overload import Level, Overload, OverloadLimits
 from unbroken.server.pipeline import Pipeline
@@ -49,6 +49,7 @@ from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
 from unbroken.server.transports.websocket import RealtimeDoor
+from unbroken.sessions.backends.redis.trouble import hint_of, reason_of
 from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock, SystemClock
 from unbroken.sessions.errors import StoreUnavailable, UnknownFormat
@@ -165,6 +166,17 @@ class App:
         if (formats := self._stored.formats) is not None:
             self.metrics.observe_formats(formats)
             formats.on_outdated = self._outdated
+        if (redis := self._stored.redis) is not None:
+            watch, failures = redis.watch, self.metrics.store_failures
+            redis.trouble.on_failure = lambda reason: failures.labels(reason).inc()
+            self.metrics.observe_redis(
+                RedisFigures(
+                    may_evict=lambda: watch.may_evict,
+                    evicted=lambda: watch.evicted,
+                    used=lambda: watch.used,
+                    limit=lambda: watch.limit,
+                )
+            )
         key = settings.admin_key
         admin = admin_routes(self.drain, None if key is None else key.get_secret_value(), clock)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
@@ -339,7 +351,7 @@ class App:
             await self.node.__aenter__()
         except StoreUnavailable as exc:
             await opened.__aexit__(None, None, None)
-            raise StartupError(f"The store can't be used: {exc}") from None
+            raise StartupError(f"Redis can't be used ({reason_of(exc)}). {hint_of(exc)}") from None
         except UnknownFormat as exc:
             await opened.__aexit__(None, None, None)
             raise StartupError(str(exc)) from None

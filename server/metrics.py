@@ -27,7 +27,7 @@ from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.format import Formats
 from unbroken.sessions.run import Run
 
-__all__ = ["Metrics", "NodeFigures"]
+__all__ = ["Metrics", "NodeFigures", "RedisFigures"]
 
 _LATENCY_BUCKETS: Final = (
     0.005,
@@ -67,6 +67,16 @@ class NodeFigures:
     is_draining: Callable[[], float]
     unsaved: Callable[[], float]
     is_store_lost: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisFigures:
+    """What is known of Redis: calls that return a number."""
+
+    may_evict: Callable[[], float]
+    evicted: Callable[[], float]
+    used: Callable[[], float]
+    limit: Callable[[], float]
 
 
 class Metrics:
@@ -219,6 +229,19 @@ class Metrics:
         self._store_format = self._gauge(
             "store_format", "Format that sessions are written in to Redis; 0: they are in memory."
         )
+        self.store_failures = self._counter(
+            "store_failures", "Calls to Redis that failed, by reason.", "reason"
+        )
+        self._store_evicts = self._gauge(
+            "store_evicts", "1 while Redis would throw sessions away when it is full, else 0."
+        )
+        self._store_evicted = self._gauge(
+            "store_evicted_keys", "Keys that Redis has thrown away for lack of room since it was started."
+        )
+        self._store_bytes = self._gauge("store_bytes", "Bytes that Redis takes.")
+        self._store_bytes_limit = self._gauge(
+            "store_bytes_limit", "Bytes that Redis may take; 0: nothing bounds it."
+        )
         self.unreadable = self._counter(
             "store_unreadable", "What was found in Redis in a format that this version can't read."
         )
@@ -259,6 +282,13 @@ class Metrics:
         """Take what is agreed on to write whenever somebody asks, and count what can't be read."""
         self._store_format.set_function(lambda: formats.written)
         formats.on_unreadable = self.unreadable.inc
+
+    def observe_redis(self, watch: RedisFigures) -> None:
+        """Take what is known of Redis whenever somebody asks."""
+        self._store_evicts.set_function(watch.may_evict)
+        self._store_evicted.set_function(watch.evicted)
+        self._store_bytes.set_function(watch.used)
+        self._store_bytes_limit.set_function(watch.limit)
 
     def observe_overload(self, overload: Overload) -> None:
         """Take what is known of the load whenever somebody asks."""

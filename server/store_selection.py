@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unbroken.server.config import Settings, StartupError
 from unbroken.sessions.backends.base import SessionStore
@@ -14,7 +15,19 @@ from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.backends.tally import Tally
 from unbroken.sessions.format import FORMAT_1, Format, Formats
 
-__all__ = ["Stored", "build_store"]
+if TYPE_CHECKING:
+    from unbroken.sessions.backends.redis.trouble import Trouble
+    from unbroken.sessions.backends.redis.watch import Watch
+
+__all__ = ["RedisState", "Stored", "build_store"]
+
+
+@dataclass(frozen=True, slots=True)
+class RedisState:
+    """What goes on there."""
+
+    trouble: Trouble
+    watch: Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,8 @@ class Stored:
     Raises:
         StartupError: They can't be reached. One line, with what to do.
     """
+    redis: RedisState | None = None
+    """What can be told of a Redis; None: there is none."""
     formats: Formats | None = None
     """In which nodes write what they share; None: they share nothing."""
     tally: Tally | None = None
@@ -64,6 +79,8 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     from unbroken.sessions.backends.redis.membership import RedisMembership
     from unbroken.sessions.backends.redis.store import RedisStore
     from unbroken.sessions.backends.redis.tally import RedisTally
+    from unbroken.sessions.backends.redis.trouble import Trouble
+    from unbroken.sessions.backends.redis.watch import Watch
 
     password = settings.redis_sentinel_password
     address = Address(
@@ -80,11 +97,13 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
         raise StartupError(f"UNBROKEN_REDIS_URL: {exc}") from None
     keys = Keys(settings.redis_prefix)
     bounds = Bounds(lifetime=max(60, int(settings.session_idle_timeout)))
+    trouble, watch = Trouble(), Watch(client)
     store = RedisStore(
         client,
         keys,
         bounds,
         formats=formats,
+        trouble=trouble,
         is_cluster=is_cluster,
         connections=settings.redis_connections,
         patience=settings.redis_timeout,
@@ -92,16 +111,21 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
+        watching: asyncio.Task[None] | None = None
         try:
             await _check(client)
+            watching = asyncio.create_task(watch.run())
             yield
         finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.wait([watching])
             await store.aclose()
             await client.aclose()
 
-    membership = RedisMembership(client, keys, formats=formats, kept=bounds.lifetime)
+    membership = RedisMembership(client, keys, formats=formats, trouble=trouble, kept=bounds.lifetime)
     tally = RedisTally(client, keys, membership, patience=settings.redis_timeout, is_cluster=is_cluster)
-    return Stored(store, membership, opened, formats, tally)
+    return Stored(store, membership, opened, RedisState(trouble, watch), formats, tally)
 
 
 async def _check(client: Any) -> None:

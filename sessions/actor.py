@@ -408,6 +408,7 @@ class Actor(Replica):
     def _try_later(self, why: StoreUnavailable) -> None:
         """Ask the store again after a while, first for what it holds: it can't be reached now."""
         self._is_behind = True
+        # Who goes on alone does so until an outage is over: then there has to be one.
         self._outage.note_failure(None if self._ring else why)
         if self._ring is not None:
             return

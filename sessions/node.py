@@ -29,7 +29,6 @@ from unbroken.sessions.errors import (
     NodeFull,
     NodeOverloaded,
     Refusal,
-    SessionGone,
     SessionNotFound,
     StoreUnavailable,
     TooManyConnections,
@@ -281,7 +280,9 @@ class Node:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None:
+        if task.cancelled() or (exc := task.exception()) is None:
+            return
+        if not isinstance(exc, StoreUnavailable):  # that is no bug, and whoever waits for the task is told
             structlog.get_logger().error("task failed", node_id=self.id, exc_info=exc)
 
     # Connections.
@@ -417,7 +418,7 @@ class Node:
     @property
     def is_store_lost(self) -> bool:
         """Whether the store failed when it was last asked."""
-        return self._outage.is_on
+        return self._outage.is_on or self._cluster.is_cut_off
 
     @property
     def unsaved(self) -> int:
@@ -435,12 +436,10 @@ class Node:
     async def _probe(self) -> None:
         """Ask the store whether it is back. Whatever a session owes it is written then."""
         try:
-            await self._store.inspect(_NO_SESSION)
+            await self._store.unfollow(_NO_SESSION, self.id)  # to be read isn't enough
         except StoreUnavailable:
             self._clock.call_later(_PROBE_INTERVAL, self._begin_probe)
             return
-        except SessionGone:
-            pass
         self._outage.note_success()
         structlog.get_logger().info("store back", node_id=self.id)
         await self._ownership.verify()

@@ -313,6 +313,7 @@ class Ownership:
             await self._store.release(session_id, actor.fence)
         else:
             await self._store.unfollow(session_id, self._node)
+            await self._give_back(session_id)  # it may have been passed on to this node, which hasn't heard
 
     async def leave(self, actor: Actor) -> None:
         """Give up a session with what runs in it, for another node to go on."""

@@ -78,6 +78,8 @@ _SIGNAL_OF_STATUS: Final[dict[Status, Signal]] = {
 }
 
 _REFUSALS_KEPT: Final = 256
+_BEGUN_KEPT: Final = 8
+"""Responses that are known again: a request may come twice within seconds, and then carries the same id."""
 
 
 class Session:
@@ -99,6 +101,7 @@ class Session:
         """The latest refusals, by their input."""
         self._conversation = Conversation()
         self._inputs: deque[tuple[int, Submitted]] = deque()
+        self._begun: tuple[ResponseId, ...] = ()  # the latest
         # The turn and the place of the attempt that ended last: another follows at once, or never.
         self._last_ended: tuple[int, ItemId | None] = (0, None)
 
@@ -179,6 +182,7 @@ class Session:
         match body:
             case ResponseQueued():
                 attempt = Attempt(body.response_id, AttemptState.QUEUED)
+                self._note_begun(body.response_id)
                 self.responses[body.response_id] = Response(
                     attempt,
                     body.request,
@@ -201,6 +205,7 @@ class Session:
                     if queued.requests is not UNSET:
                         queued.anchor = self._conversation.last
                 else:
+                    self._note_begun(body.response_id)
                     self.responses[body.response_id] = Response(
                         Attempt(body.response_id),
                         body.request,
@@ -253,6 +258,9 @@ class Session:
                 self._last_ended = response.turn, response.anchor
             case _:
                 assert_never(body)
+
+    def _note_begun(self, response_id: ResponseId) -> None:
+        self._begun = (*self._begun[1 - _BEGUN_KEPT :], response_id)
 
     def _anchor_of(self, started: ResponseStarted) -> ItemId | None:
         """Return the item that a response comes behind: a further attempt's is the first one's."""
@@ -412,6 +420,8 @@ class Session:
 
     def _begin(self, seq: int, command: CreateResponse, event_id: str | None) -> list[Body]:
         response_id, request = command.response_id, command.request
+        if response_id in self._begun:  # its id was made for this input alone: it came twice
+            return []
         _check_choice(
             request.tool_choice_with(self.config), request.tools_with(self.config), "response.tool_choice"
         )
@@ -511,6 +521,7 @@ class Session:
                 inputs=list(self._inputs),
                 responses=[RunningState.of(each) for each in self.responses.values()],
                 refusals=list(self.refusals.values()),
+                begun=self._begun or UNSET,
             )
         )
 
@@ -530,6 +541,7 @@ class Session:
         session.config = state.config
         session.refusals = {refused.input: refused for refused in state.refusals}
         session._inputs.extend(state.inputs)
+        session._begun = () if state.begun is UNSET else state.begun
         session._conversation = Conversation.restore(state.items)
         for running in state.responses:
             session.responses[running.id] = running.response(session._conversation.last)

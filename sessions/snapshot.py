@@ -154,6 +154,7 @@ class SessionState(Struct, frozen=True, kw_only=True):
     inputs: list[tuple[int, Submitted]]
     responses: list[RunningState]
     refusals: list[Refused]
+    begun: tuple[ResponseId, ...] | UnsetType = UNSET
 
 
 def encode_state(state: SessionState) -> bytes:

@@ -182,7 +182,14 @@ class SessionStore(Protocol):
         """
 
     async def unfollow(self, session_id: SessionId, node: NodeId) -> None:
-        """Have *node* told no more. Harmless if it wasn't."""
+        """Have *node* told no more. Harmless if it wasn't.
+
+        Also where there is no such session: then it tells whether the store takes anything.
+
+        Raises:
+            StoreUnavailable: The store can't be reached, or can't be written to.
+
+        """
 
     async def release(self, session_id: SessionId, fence: Fence, *, to: NodeId = NOBODY) -> None:
         """Give up ownership, to *to*. The session stays, and its followers are told.

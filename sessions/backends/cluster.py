@@ -68,12 +68,19 @@ class Cluster(Protocol):
         """Find out about *node*, which owns something that matters here; it need never have joined."""
 
     @property
+    def is_cut_off(self) -> bool:
+        """Whether this node couldn't say that it lives when it last tried."""
+
+    @property
     def has_others(self) -> bool:
         """Whether another node is there that could take what this one gives up."""
 
 
 class Alone:
     """A cluster of one."""
+
+    is_cut_off = False
+    """See :attr:`Cluster.is_cut_off`."""
 
     has_others = False
     """See :attr:`Cluster.has_others`."""

@@ -64,6 +64,10 @@ class Nodes:
         """Where clients come to them."""
         return [server.port for server in self.servers]
 
+    def cpu(self) -> float:
+        """Return the CPU seconds that all of them have used."""
+        return sum(server.cpu() for server in self.servers)
+
     async def traffic(self) -> Traffic:
         """Return what the store has had to do so far."""
         return await Traffic.of(self.valkey.url)

@@ -25,7 +25,8 @@ def pace(
     They begin one after the other within *spread* seconds. Every answer is
     checked whole. Measured while all of them run: ``cpu`` in per cent of a core
     at the full pace, ``pace`` and ``others`` in per cent, the ages of words and
-    ``agent_late_p99`` in microseconds.
+    ``agent_late_p99`` in microseconds. Of the whole: ``tokens``, the words for each
+    CPU second, also where words come so late that little of them falls into that time.
     """
     order = Order("paced", rate, rate * seconds)
     request = answer_request(order)
@@ -56,8 +57,10 @@ def pace(
             watch.stop()
             last.extend(len(answer.ages) for answer in answers)
 
+    cpu = server.cpu()
     load.drive(timeout=3 * seconds + spread + 30, on_done=end, starter=start)
     assert watch is not None
+    cpu = server.cpu() - cpu
     bench.load_shares.append(watch.load_cpu / watch.seconds)
     ages: list[int] = []
     lateness: list[int] = []
@@ -68,6 +71,7 @@ def pace(
     lateness.sort()
     full = len(clients) * rate
     figures = {
+        "tokens": len(clients) * order.count / cpu,
         "cpu": 100 * watch.cpu / len(ages) * full,
         "pace": 100 * len(ages) / watch.seconds / full,
         "others": 100 * watch.others / watch.seconds,

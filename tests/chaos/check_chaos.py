@@ -30,26 +30,36 @@ async def test_whatever_goes_wrong_no_rule_is_broken(agent: AgentKind, tmp_path:
     report = await carry_out(plan, tmp_path)
     print(report.table())  # noqa: T201 - for a person
 
-    assert report.violations == []
-    assert report.turns["completed"] > 0
-    assert report.faults.total() > 10
+    report.must_be_sound()
 
 
 PLANTS = [
     ("no-fence", "SIGSTOP beyond the lease", {"I7"}),  # two write, one of them after the other's end
-    ("no-nonce", "store loses its tail", {"I1", "I2", "I3", "I6", "I7", "I8", "I12"}),
+    ("no-nonce", "store loses its tail", {"I2"}),  # clients keep what the log doesn't hold any more
 ]
+
+
+def _planned(fault: str, program: str | None = None) -> Plan:
+    return Plan(seconds=30, seed=1, faults=(fault,), pause=2.0, quiet=30, least=1, program=program)
+
+
+@pytest.mark.parametrize("fault", [fault for _, fault, _ in PLANTS])
+async def test_what_a_mistake_is_planted_in_is_sound_without_it(fault: str, tmp_path: Path) -> None:
+    report = await carry_out(_planned(fault), tmp_path)
+    print(report.table())  # noqa: T201 - for a person
+    report.must_be_sound()
 
 
 @pytest.mark.parametrize(("plant", "fault", "rules"), PLANTS)
 async def test_a_planted_mistake_is_found(
     plant: str, fault: str, rules: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The nodes run with a mistake in the store's scripts: somebody sees what follows from it."""
+    """The nodes run with a mistake in the store's scripts: the very rule that is for that is broken."""
     monkeypatch.setenv(PLANT, plant)
-    plan = Plan(seconds=30, seed=1, faults=(fault,), pause=2.0, quiet=15, program="tests.chaos.planted")
-    report = await carry_out(plan, tmp_path)
+    report = await carry_out(_planned(fault, "tests.chaos.planted"), tmp_path)
     print(report.table())  # noqa: T201 - for a person
 
+    with pytest.raises(AssertionError):
+        report.must_be_sound()
     assert report.faults[fault] > 0
-    assert rules & {violation.rule for violation in report.violations}
+    assert rules <= {violation.rule for violation in report.violations}

@@ -60,6 +60,7 @@ class Tab:
         self.resets = 0  # how often it was told to start over
         self.changed = asyncio.Condition()
         self._owed: dict[str, Frame] = {}  # what is sent until it is acknowledged, by what acknowledges it
+        self._items: dict[str, Frame] = {}  # what each question is about
         self._socket: ClientConnection | None = None
 
     @property
@@ -76,7 +77,8 @@ class Tab:
         """
         content = [{"type": "input_text", "text": turn}]
         item = {"id": item_id, "type": "message", "role": "user", "content": content}
-        await self._owe(item_id, {"type": "conversation.item.create", "item": item})
+        self._items[turn] = {"type": "conversation.item.create", "item": item}
+        await self._owe(item_id, self._items[turn])
         async with self.changed:
             await self.changed.wait_for(lambda: item_id not in self._owed or self.is_gone)
         request = {"type": "response.create", "response": {"metadata": {"turn": turn}}}
@@ -90,15 +92,38 @@ class Tab:
         """Send these no more."""
         for name in names:
             self._owed.pop(name, None)
+            self._items.pop(name, None)
 
     async def _owe(self, name: str, event: Frame) -> None:
-        self._owed[name] = {**event, "event_id": f"evt-{name}".replace(" ", "-")}
+        self._note(name, event)
         if self._socket is not None:
             with contextlib.suppress(ConnectionClosed):
                 await self._send(self._socket, name)
 
+    def _note(self, name: str, event: Frame) -> None:
+        self._owed[name] = {**event, "event_id": f"evt-{name}".replace(" ", "-")}
+
+    async def _start_over(self, socket: ClientConnection, *, is_reset: bool) -> None:
+        """Send what is owed. Who was told to start over says again what an open question is about."""
+        for name in list(self._owed) if is_reset else []:
+            if name in self._items:
+                self._note(self._items[name]["item"]["id"], self._items[name])
+        for name in list(self._owed):
+            if name not in self._items or self._items[name]["item"]["id"] not in self._owed:
+                await self._send(socket, name)
+
+    async def _settle(self, name: str) -> None:
+        """Note that something is there, and ask what waits for that."""
+        if self._owed.pop(name, None) is None or self._socket is None:
+            return
+        for turn, event in list(self._items.items()):
+            if event["item"]["id"] == name and turn in self._owed:
+                await self._send(self._socket, turn)
+
     async def _send(self, socket: ClientConnection, name: str) -> None:
-        event = self._owed[name]
+        event = self._owed.get(name)
+        if event is None:
+            return  # it is owed no more
         self.history.events.append(Sent(event))
         await socket.send(json.dumps(event))
 
@@ -165,10 +190,9 @@ class Tab:
             self.resets += session["unbroken"].get("resumed") is False
             self.resume, self.history.session = session["unbroken"]["resume"], session["id"]
             self._socket = socket
-            for name in list(self._owed):
-                await self._send(socket, name)
+            await self._start_over(socket, is_reset=session["unbroken"].get("resumed") is False)
         elif kind == "conversation.item.added":
-            self._owed.pop(frame["item"]["id"], None)
+            await self._settle(frame["item"]["id"])
         elif kind == "response.created":
             self._owed.pop((frame["response"].get("metadata") or {}).get("turn", ""), None)
         async with self.changed:
@@ -188,7 +212,7 @@ class Tab:
             await asyncio.sleep(self.draw.uniform(0.1, 0.3))
             await self._send(socket, name)
         else:
-            del self._owed[name]
+            await self._settle(name)
 
 
 def _code(socket: ClientConnection) -> int:

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from tests.chaos.history import Testimony
+from tests.chaos.history import Witness
 from tests.chaos.speaker import Manner, Speaker
 from tests.fakes.tied import tied
 
@@ -66,10 +66,10 @@ class Crowd:
         """Wait until everybody has had another answer: so that what follows meets answers that run."""
         await self._ask("answered")
 
-    async def finish(self) -> list[Testimony]:
+    async def finish(self) -> list[Witness]:
         """Let everybody come to the end of what was asked, and return what they saw."""
         await self._ask("over")
-        seen: list[Testimony] = pickle.loads(await asyncio.to_thread(self._file.read_bytes))
+        seen: list[Witness] = pickle.loads(await asyncio.to_thread(self._file.read_bytes))
         return seen
 
     async def close(self) -> None:
@@ -113,7 +113,7 @@ async def _talk(told: dict[str, Any], lines: asyncio.StreamReader) -> None:
                 each.may_leave.set()
             if word == "over":
                 await asyncio.gather(*talking)
-                data = pickle.dumps([each.testimony() for each in speakers])
+                data = pickle.dumps([each.witness() for each in speakers])
                 await asyncio.to_thread(Path(told["file"]).write_bytes, data)
             else:
                 await asyncio.gather(*[each.answered.wait() for each in speakers])

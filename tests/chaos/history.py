@@ -15,7 +15,7 @@ __all__ = [
     "Received",
     "Segment",
     "Sent",
-    "Testimony",
+    "Witness",
 ]
 
 Frame: TypeAlias = dict[str, Any]
@@ -83,6 +83,12 @@ class History:
         begun = [frame["response"] for frame in self.frames() if frame["type"] == "response.created"]
         return {response["id"]: (response.get("metadata") or {}).get("turn", "") for response in begun}
 
+    @property
+    def was_alone(self) -> bool:
+        """Whether the client was told, at any time, that what it is shown is not saved."""
+        told = (frame["session"]["unbroken"] for frame in self.frames() if "session" in frame)
+        return any(each.get("durable") is False for each in told)
+
     def answers(self) -> Iterator[tuple[str, str]]:
         """Yield each item of an answer, with the response that it is of."""
         for frame in self.frames():
@@ -133,7 +139,7 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class Testimony:
+class Witness:
     """What a person has seen."""
 
     name: str

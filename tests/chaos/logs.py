@@ -280,4 +280,6 @@ def _taken(log: Log | None) -> set[str]:
             taken.add(entry.body.item.id)
         elif isinstance(entry.body, ResponseStarted):
             taken.add(_turn(entry.body))
+        elif isinstance(entry.body, ResponseDone):  # it may have ended while it waited, and never begun
+            taken.add((entry.body.metadata or {}).get("turn", ""))
     return taken

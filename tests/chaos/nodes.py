@@ -20,7 +20,7 @@ from tests.fakes.tied import tied
 __all__ = ["NodeProcess"]
 
 _REPOSITORY: Final = Path(__file__).parents[2]
-_STARTING: Final = 60.0
+_STARTING: Final = 120.0
 _STOPPING: Final = 40.0
 _PAUSE: Final = 0.3
 
@@ -95,6 +95,14 @@ class NodeProcess:
             if '"event":"node joined"' in line:
                 return str(json.loads(line)["node_id"])
         raise RuntimeError(f"{self.log} doesn't say which node it is")
+
+    def problems(self) -> list[str]:
+        """Return what the log says that none may, whatever goes wrong around a node: a task of its failed."""
+        return [
+            json.loads(line)["exception"].splitlines()[-1]
+            for line in self.log.read_text().splitlines()
+            if '"exception":' in line
+        ]
 
     async def open(self) -> None:
         """Open the proxies and start a node."""
@@ -171,6 +179,18 @@ class NodeProcess:
         """Send a signal. Harmless if nothing runs."""
         if self._process is not None and self.is_up:
             self._process.send_signal(number)
+
+    async def replace(self, program: str | None, **settings: str) -> None:
+        """Ask the node to end, and start one of another release in its place.
+
+        Raises:
+            TimeoutError: It doesn't end.
+
+        """
+        await self.terminate()
+        self._program = program
+        self._settings = {**self._settings, **settings}
+        await self.start()
 
     async def kill(self) -> None:
         """End it as a crash does."""

@@ -2,7 +2,7 @@
 
 ``CHAOS_PLANT`` says which mistake:
 
-- ``no-fence``: who owned a session once may go on writing to it;
+- ``no-fence``: who owned a session once may go on writing to it, behind what others wrote;
 - ``no-nonce``: a place in a log is its number, whatever entry is there.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from unbroken.server.cli import main
 from unbroken.sessions.backends.redis.scripts import Scripts
+from unbroken.sessions.event_log import EventLog, Position, Verdict
 
 __all__ = ["PLANT"]
 
@@ -21,7 +22,12 @@ PLANT: Final = "CHAOS_PLANT"
 
 _OWNER = "at[2] ~= a[2] or at[3] ~= a[3]"
 _MISTAKES: Final = {
-    "no-fence": {"append": [(f"at[1] ~= a[4] or {_OWNER}", "at[1] ~= a[4]")]},
+    "no-fence": {
+        "append": [
+            (f"at[1] ~= a[4] or {_OWNER}", "at[1] ~= a[4]"),
+            ("if tonumber(at[13] or 0) > a[5] then", "if false then"),
+        ]
+    },
     "no-nonce": {
         "append": [("if not holds(at, log, a[5], a[6]) then", "if false then")],
         "read": [
@@ -48,6 +54,18 @@ def plant(name: str) -> None:
             self._digests[script] = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     Scripts.__init__ = changed  # type: ignore[method-assign]
+    if name == "no-nonce":
+        EventLog.check = _check_number  # type: ignore[method-assign]
+
+
+_check = EventLog.check
+
+
+def _check_number(self: EventLog, position: Position) -> Verdict:
+    """Judge a client's place by its number alone."""
+    if self.floor <= position.seq <= self.head:
+        position = position._replace(nonce=self.nonce_at(position.seq))
+    return _check(self, position)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Final
 from tests.chaos.checker import Violation
 from tests.chaos.cluster import AgentKind, cluster_of
 from tests.chaos.crowd import Crowd
-from tests.chaos.history import Testimony
+from tests.chaos.history import Witness
 from tests.chaos.run import check_all
 from tests.chaos.speaker import Manner
 
@@ -113,7 +113,7 @@ def _shares(names: list[str]) -> list[list[str]]:
     return [names[number::count] for number in range(count)]
 
 
-def _count(report: Restarted, people: list[Testimony]) -> None:
+def _count(report: Restarted, people: list[Witness]) -> None:
     for person in people:
         report.turns.update(person.ended)
         gaps = 0.0

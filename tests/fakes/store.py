@@ -28,7 +28,8 @@ class DistantStore:
     """Wraps a store. Before and after each call, other tasks get to run, a random number of times.
 
     Fault verbs: :meth:`fail_next_append`, :attr:`is_out`, :attr:`is_busy`, :attr:`loses_answers`,
-    :attr:`is_late`.
+    :attr:`is_late`,
+    :attr:`are_inputs_late`.
     """
 
     def __init__(self, inner: SessionStore, seed: int = 0) -> None:
@@ -42,6 +43,9 @@ class DistantStore:
         self.is_late = False
         """Whether writes are on their way for so long that nobody believes that they still come."""
         self._late: list[Sequence[Append]] = []
+        self.are_inputs_late = False
+        """Likewise, inputs."""
+        self._late_inputs: list[tuple[SessionId, Incarnation, Submitted]] = []
         self.loses_answers = False
         """Whether what is asked for is done, and nobody hears of it."""
 
@@ -105,6 +109,9 @@ class DistantStore:
 
     async def submit(self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted) -> Receipt:
         await self._travel()
+        if self.are_inputs_late:
+            self._late_inputs.append((session_id, incarnation, submitted))
+            raise StoreUnavailable
         receipt = await self.inner.submit(session_id, incarnation, submitted)
         await self._return()
         return receipt
@@ -131,6 +138,9 @@ class DistantStore:
 
     async def deliver(self) -> list[Sequence[Entry] | StoreError]:
         """Let what was late come, and return what became of it: nobody else hears of that."""
+        inputs, self._late_inputs = self._late_inputs, []
+        for each in inputs:
+            await self.inner.submit(*each)
         late, self._late = self._late, []
         return [result for appends in late for result in await self.inner.append(appends)]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.sessions.conversation import Client, World, limits_of, settle
 from tests.sessions.town import Town, actor_on, asked, distant, go, move, open_town, tab_on
@@ -89,6 +90,18 @@ async def test_an_input_is_refused_while_it_can_t_be_saved_and_taken_once_it_can
         client.read()
         assert client.errors() == ["store_unavailable"]
         assert "hi" in texts(one, client)
+
+
+async def test_a_session_that_can_t_begin_is_no_task_that_failed(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one = town.worlds[0]
+        client = await one.client()
+        distant(one).is_out = True
+        with capture_logs() as logs:
+            await client.say("hi", id="item_1")
+            client.read()
+        assert client.errors() == ["store_unavailable"]
+        assert [entry["event"] for entry in logs if "exc_info" in entry] == []
 
 
 async def test_a_session_whose_beginning_was_not_answered_begins_once(seed: int) -> None:
@@ -667,3 +680,34 @@ async def test_a_write_that_comes_when_its_owner_has_gone_on_alone_is_there_once
         assert len(one.responder.turns) == 2
         await move(client, two)
         assert (client.text(), client.statuses()) == ("abcd", ["completed", "completed"])
+
+
+@pytest.mark.parametrize("comes", ["before the store is asked again", "after all"])
+async def test_a_nameless_request_that_comes_late_is_answered_once(seed: int, comes: str) -> None:
+    """Most clients give none. Its owner has taken it for lost, and answered it alone."""
+    async with open_town(seed=seed, limits=limits_of(outage_patience=0.0)) as town:
+        one, two, client = await asked(town)
+        await client.say("again")
+        one.responder.last.end()
+        await settle()
+        distant(one).are_inputs_late = True
+        await client.send({"type": "response.create"})
+        assert not actor_on(one, client).feed.is_durable
+        one.responder.last.say("c")
+        one.responder.last.end()
+        await settle()
+        distant(one).are_inputs_late = False
+        if comes == "after all":
+            await town.store_is_back()
+            assert actor_on(one, client).feed.is_durable
+        await distant(one).deliver()
+        await town.store_is_back()
+        for neighbour in list(town.neighbours.values()):
+            neighbour.on_gap()
+        await settle()
+
+        assert len(one.responder.turns) == 2
+        client.disconnect()
+        await go(client, two)
+        assert sorted(texts(two, client)) == ["ab", "again", "c", "hello"]
+        assert len(one.responder.turns) + len(two.responder.turns) == 2

@@ -6,7 +6,7 @@ import pytest
 
 from tests.sessions.conversation import Client, limits_of, settle
 from tests.sessions.town import actor_on, asked, go, move, open_town, tab_on
-from unbroken.sessions.backends.base import Opened
+from unbroken.sessions.backends.base import NOBODY, Opened
 from unbroken.sessions.errors import SessionNotFound, StoreUnavailable
 from unbroken.sessions.ids import NodeId, SessionId
 from unbroken.sessions.replica import ActorLimits
@@ -269,6 +269,26 @@ async def test_a_node_that_drains_leaves_the_log_as_it_is(seed: int | None) -> N
 
         assert client.resumed
         assert client.text() == 20 * "ab"
+
+
+async def test_what_was_passed_on_to_a_node_that_drains_is_nobody_s(seed: int | None) -> None:
+    """It hasn't heard of it. Whoever comes next need not find out first that the node is dead."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        one.responder.last.end()
+        await settle()
+        tab = Client(two, client.session_id)
+        await tab.connect()
+        await settle()
+        town.is_silent = True
+        client.disconnect()
+        await settle()
+        assert town.stored(client).fence.node == two.node.id
+        tab.disconnect()
+        two.node.begin_drain()
+        await two.node.drained(1.0)
+
+        assert town.stored(client).fence.node == NOBODY
 
 
 async def test_a_drain_that_begins_again_lets_connections_go_one_by_one_again(seed: int | None) -> None:

@@ -27,6 +27,8 @@ class House:
         self.town = town
         self.node: NodeId | None = None
 
+    is_cut_off = False
+
     @property
     def has_others(self) -> bool:
         return len(self.town.neighbours.keys() - self.town.draining - {self.node}) > 0

@@ -26,6 +26,7 @@ from redis.exceptions import (
     ClusterDownError,
     ConnectionError,
     MasterDownError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
@@ -238,6 +239,8 @@ def unavailable(error: Exception) -> StoreUnavailable | None:
         return StoreUnavailable("AuthenticationError")
     if isinstance(error, _UNREACHABLE):
         return StoreUnavailable(type(error).__name__)
+    if isinstance(error, NoPermissionError) or str(error).startswith("ACL failure in script"):
+        return StoreUnavailable("NoPermissionError")
     if isinstance(error, ResponseError) and str(error).startswith(_PASSING):
         return StoreUnavailable(str(error).partition(" ")[0])
     if isinstance(error, RedisError) and not isinstance(error, ResponseError):

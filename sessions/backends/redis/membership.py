@@ -6,8 +6,9 @@ to, in two looks, is a dead process's, whose socket the server has seen close:
 that is noticed within 1.5. A lease that is gone, in looks at least 1 apart, is
 that of a node which is frozen or cut off: noticed within 8. Nobody is judged in
 the first 3 after this node has reached Redis (again): after a restart of Redis
-everybody looks dead. Each 1, more or less, what is followed is looked at, since
-what is told may get lost; and a channel that is silent for 2 is asked whether it is still one.
+everybody looks dead. Each 1, more or less, what is followed is looked at (of much,
+some in turn), since what is told may get lost; and a channel that is silent for 2
+is asked whether it is still one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from unbroken.sessions.backends.redis.connection import ERRORS, Client, unavaila
 from unbroken.sessions.backends.redis.keys import Keys
 from unbroken.sessions.backends.redis.rewriting import Rewriting
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
+from unbroken.sessions.backends.redis.trouble import Trouble
 from unbroken.sessions.backends.redis.vitals import Lease, Sign, Vitals
 from unbroken.sessions.errors import StoreUnavailable, UnknownFormat
 from unbroken.sessions.format import FORMAT_1, Formats
@@ -88,6 +90,7 @@ class RedisMembership:
         keys: What things are called there.
         pace: How often what is done.
         formats: What this node reads; told what to write. None: this release's format alone.
+        trouble: Told of what fails.
         kept: Seconds after the last node has gone in which it is known what they wrote: as long as sessions.
 
     """
@@ -99,6 +102,7 @@ class RedisMembership:
         pace: Pace | None = None,
         *,
         formats: Formats | None = None,
+        trouble: Trouble | None = None,
         kept: int = 86_400,
     ) -> None:
         self._client = client
@@ -114,6 +118,8 @@ class RedisMembership:
         self._rewritten = 0  # the count of the agreement that everything in the store is known to follow
         self._steady_since = float("inf")  # since when Redis was reached without an error
         self._node = NodeId("")
+        self._is_cut_off = False
+        self._trouble = trouble or Trouble()
         self._is_draining = False
         self._neighbour: Neighbour | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -123,6 +129,11 @@ class RedisMembership:
         self._watched: set[NodeId] = set()  # those that own something that matters here
         self._vitals = Vitals(listener_gap=pace.look * 0.9, lease_gap=pace.missing)
         self._draw = random.Random().random  # noqa: S311 - it only spreads what nodes do
+
+    @property
+    def is_cut_off(self) -> bool:
+        """See :attr:`Cluster.is_cut_off`."""
+        return self._is_cut_off
 
     @property
     def node(self) -> NodeId:
@@ -205,7 +216,8 @@ class RedisMembership:
         while not task.cancelling():  # the client may take a cancellation for its own, and go on
             try:
                 await work()
-            except ERRORS:
+            except ERRORS as exc:
+                self._trouble.note(unavailable(exc) or StoreUnavailable(type(exc).__name__))
                 self._settle()
                 await asyncio.sleep(0.1 + 0.2 * self._draw())
             except Exception as exc:  # noqa: BLE001 - the boundary: a node without this is cut off
@@ -258,7 +270,12 @@ class RedisMembership:
     # Who is there.
 
     async def _beat_on(self) -> None:
-        await self._beat()  # first: after an outage, others wait for it
+        try:
+            await self._beat()  # first: after an outage, others wait for it
+        except ERRORS:
+            self._is_cut_off = True
+            raise
+        self._is_cut_off = False
         await asyncio.sleep(self._pace.beat)
 
     async def _beat(self) -> _Agreement:

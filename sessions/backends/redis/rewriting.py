@@ -59,19 +59,24 @@ class Rewriting:
 
         False also where another node is at it.
         """
-        turn = self._keys.rewriting
+        task, turn = asyncio.current_task(), self._keys.rewriting
+        assert task is not None
         if not await self._client.set(turn, node, nx=True, px=_TURN):
             return False
         is_whole, number, format_number = True, 0, self._formats.written
         try:
             async for meta in self._client.scan_iter(match=self._keys.sessions, count=_PAGE):
                 is_whole &= await self._rewrite(meta.decode())
+                if task.cancelling():  # the client may take a cancellation for its own, and go on
+                    raise asyncio.CancelledError
                 await asyncio.sleep(_REST)
                 number += 1
                 if number % _TURN_SESSIONS == 0:
                     await self._client.set(turn, node, px=_TURN)
         finally:
             await self._client.delete(turn)
+        if task.cancelling():
+            raise asyncio.CancelledError
         log = structlog.get_logger()
         log.info("sessions rewritten", format=format_number, sessions=number, is_whole=is_whole)
         return is_whole

@@ -29,6 +29,7 @@ from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.news import News
 from unbroken.sessions.backends.redis.packing import packed, unpacked
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
+from unbroken.sessions.backends.redis.trouble import Trouble
 from unbroken.sessions.entries import (
     Body,
     Deltas,
@@ -69,6 +70,7 @@ class RedisStore:
         keys: What things are called there.
         bounds: What a session may take.
         formats: In which it is read and written; None: in this release's alone.
+        trouble: Told of calls that fail.
         connections: Calls at once.
         patience: Seconds after which a call is given up. Calls wait some times that for their turn.
         is_cluster: Whether only keys of one bucket may be written in one call.
@@ -85,6 +87,7 @@ class RedisStore:
         bounds: Bounds,
         *,
         formats: Formats | None = None,
+        trouble: Trouble | None = None,
         is_cluster: bool = False,
         connections: int = 16,
         patience: float = 2.0,
@@ -98,6 +101,7 @@ class RedisStore:
         self._keys = keys
         self._bounds = bounds
         self._formats = formats or Formats(FORMAT_1)
+        self._trouble = trouble or Trouble()
         self._is_cluster = is_cluster
         self._news = News(Channels(client, keys))
         self._draw = random.Random().getrandbits  # noqa: S311 - a nonce tells branches apart, no more
@@ -109,14 +113,14 @@ class RedisStore:
     async def _call(self, name: str, keys: Sequence[str], *args: Any) -> Any:
         return await self._call_by(self._scripts, name, keys, *args)
 
-    @staticmethod
-    async def _call_by(scripts: Scripts, name: str, keys: Sequence[str], *args: Any) -> Any:
+    async def _call_by(self, scripts: Scripts, name: str, keys: Sequence[str], *args: Any) -> Any:
         try:
             return await scripts.call(name, list(keys), *args)
         except Exception as exc:
             error = unavailable(exc)
             if error is None:
                 raise
+            self._trouble.note(error)
             raise error from None  # what it quotes may be an address with a password
 
     async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:

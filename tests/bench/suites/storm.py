@@ -4,7 +4,8 @@ They are spread over three nodes; one of ten is in the middle of an answer, of a
 sockets are cut, and each client goes to the next node; then a node is killed, and its clients go to the other
 two. Every answer is checked, those that went on through the storms and, at the end, another one of each
 client. Measured until the last client is shown its session, and, in mid-answer, something new: what Redis
-is asked for a client that comes back, all else that nodes do meanwhile included, and what is read from it.
+is asked for a client that comes back, what is read from it, and the nodes' CPU time; all else that they do
+meanwhile included.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _UNITS = {
     "clients": "came back",
     "seconds": "s until all",
     "refused": "connections",
+    "cpu": "ms per client",
     "commands": "per client",
     "read": "bytes per client",
 }
@@ -70,8 +72,9 @@ async def _measured(bench: Bench, clients: int) -> dict[str, dict[str, float]]:
             there = [each for each in roamers if each.ports == [ports[0]]]
             for number, roamer in enumerate(there):
                 roamer.ports = [ports[1 + number % 2]]
-            owner = nodes.servers[0]
-            killed = await _storm(bench, "kill", nodes, there, lambda: owner.signal(signal.SIGKILL))
+            owner, *others = nodes.servers
+            left = Nodes(nodes.valkey, others)
+            killed = await _storm(bench, "kill", left, there, lambda: owner.signal(signal.SIGKILL))
             await wait_for((each.answered for each in answering), "answered", _PATIENCE)
             await converse(roamers, 1)
     return {"cut": cut, "kill": killed}
@@ -95,7 +98,7 @@ async def _storm(
     """Let it begin, and return what it came to when all were back."""
     answering = [each for each in roamers if not each.answered.is_set()]
     refused = sum(len(each.refusals) for each in roamers)
-    before, at = await nodes.traffic(), time.monotonic()
+    before, cpu, at = await nodes.traffic(), nodes.cpu(), time.monotonic()
     begin()
     for roamer in roamers:
         roamer.welcome.clear()
@@ -103,11 +106,13 @@ async def _storm(
     await wait_for((each.welcome for each in roamers), "back", _PATIENCE)
     await wait_for((each.caught_up for each in answering), "shown anything new", _PATIENCE)
     seconds, traffic = time.monotonic() - at, (await nodes.traffic()).since(before)
+    cpu = nodes.cpu() - cpu
     reasons = Counter(why for each in roamers for why in each.refusals)
     figures = {
         "clients": len(roamers),
         "seconds": seconds,
         "refused": sum(len(each.refusals) for each in roamers) - refused,
+        "cpu": 1000 * cpu / len(roamers),
         "commands": traffic.commands / len(roamers),
         "read": traffic.read / len(roamers),
     }

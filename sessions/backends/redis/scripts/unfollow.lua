@@ -1,4 +1,6 @@
--- Have a node follow a session no more.
+#!lua
+-- Have a node follow a session no more. A server that can't write refuses it at once (the line above has it
+-- taken for a write): so it also tells whether one can.
 -- KEYS: meta  ARGV: node
 local followers = redis.call('HGET', KEYS[1], 'w')
 if followers then

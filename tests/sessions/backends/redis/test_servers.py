@@ -8,20 +8,27 @@ import re
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
 
 from tests.fakes.valkey import ValkeyCluster, Watchtower
 from tests.sessions.backends.cluster_contract import ClusterContract, House
+from tests.sessions.backends.redis.test_degradation import OPERATIONS, documented_rule
 from tests.sessions.backends.redis.test_membership import RedisStreet
 from tests.sessions.backends.redis.test_tally import RedisBooks
 from tests.sessions.backends.store_contract import LIFE, NONE, A, StoreContract, asked, words
 from tests.sessions.backends.tally_contract import TallyContract
+from tests.sessions.next_format import new_release
 from unbroken.sessions.backends.base import Append, Fence
 from unbroken.sessions.backends.redis.connection import Address, connect
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
+from unbroken.sessions.backends.redis.rewriting import Rewriting
+from unbroken.sessions.backends.redis.scripts import Caller, Scripts
 from unbroken.sessions.backends.redis.store import RedisStore
+from unbroken.sessions.backends.redis.watch import Watch
+from unbroken.sessions.entries import version_of
 from unbroken.sessions.errors import StoreError, StoreUnavailable
 from unbroken.sessions.ids import SessionId, new_session_id
 
@@ -141,3 +148,36 @@ def test_all_of_a_bucket_is_in_one_slot() -> None:
         session_id = SessionId(f"s{number}")
         tags = {re.findall(r"\{(.*?)\}", key)[0] for key in keys.session(session_id)}
         assert tags == {str(keys.bucket(session_id))}
+
+
+async def test_a_restricted_user_may_do_in_a_cluster_what_is_done_there(servers: ValkeyCluster) -> None:
+    """The rule in the docs, with what it says of clusters."""
+    servers.flush()
+    (more,) = re.findall(r"In a cluster add `(.*?)`", OPERATIONS.read_text())
+    for server in servers.servers:
+        assert server.command("ACL", "SETUSER", *documented_rule(), *more.split()) == b"+OK\r\n"
+    street = RedisStreet(
+        Address(servers.url.replace("redis+cluster://", "redis+cluster://unbroken:password@"))
+    )
+    a, b = [await House(street).join() for _ in range(2)]
+    ids = [new_session_id() for _ in range(20)]
+    for each in ids:
+        await street.store.create(each, a.node, LIFE)
+        await street.store.follow(each, b.node)
+        await street.store.submit(each, LIFE, asked())
+    await b.listener.until(lambda: len(set(b.listener.news)) > 0)
+
+    formats, client = new_release(), street._client()
+    formats.agree(2)
+    watch = Watch(client)
+    await watch.look()
+    assert watch.used > 0
+    assert await Rewriting(client, Keys("test"), formats, Scripts(cast(Caller, client), 1, 2.0)).run(a.node)
+    admin: Any = connect(Address(servers.url), name="test")
+    for each in ids:
+        ((_, fields),) = await admin.xrange(Keys("test").session(each)[1])
+        assert version_of(fields[b"b"]) == 2
+    await admin.aclose()
+    await street.aclose()
+    for server in servers.servers:
+        assert server.command("ACL", "LOG") == b"*0\r\n"
