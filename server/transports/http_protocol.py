@@ -31,7 +31,7 @@ __all__ = ["BadHeader", "HttpProtocol"]
 _UNREADABLE: Final = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
-class _BadHeader(Exception):
+class BadHeader(Exception):
     """A request's header that is refused before anybody looks at it."""
 
 
@@ -148,7 +148,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Note the end of the header, and refuse it, or see what it asks for.
 
         Raises:
-            _BadHeader: It is none by RFC 9112, or too large. uvicorn answers with 400.
+            BadHeader: It is none by RFC 9112, or too large. uvicorn answers with 400.
 
         """
         size, hosts = len(self.url), 0
@@ -157,7 +157,7 @@ class HttpProtocol(HttpToolsProtocol):
             hosts += name == b"host"
         version = self.parser.get_http_version()
         if size > self.max_header_bytes or hosts > 1 or (not hosts and version == "1.1"):
-            raise _BadHeader
+            raise BadHeader
         self._forget_header()
         # What isn't one may be answered as any request, in its turn (RFC 9110, 7.8).
         self._upgrades = version == "1.1" and self._is_idle and super()._should_upgrade()
