@@ -85,6 +85,8 @@ class Drain:
         if self._is_stopping:
             raise Stopping
         await self._cancel()
+        if self._is_stopping:  # the signal came in this moment
+            raise Stopping
         if self._node.is_draining:
             self._node.end_drain()
             structlog.get_logger().info("drain taken back")

@@ -523,6 +523,8 @@ class Node:
         """Take new work again. Connections that have left, and responses that were interrupted, stay so."""
         self.is_draining = self.is_handing_over = False
         self._ownership.stay()
+        for actor in self.hub:
+            actor.stay()
         self._withdraw()
 
     def _withdraw(self) -> None:
@@ -558,12 +560,16 @@ class Node:
 
     async def settled(self) -> None:
         """Wait for that while the node drains. One task at a time may."""
+        task = asyncio.current_task()
+        assert task is not None
         while not self.is_settled:
             self._changed.clear()
             for actor in self.hub:
                 actor.feed.publish()
                 if self._store.is_shared and actor.is_idle:
                     await self._give_up(actor)
+                    if task.cancelling():  # the store's client may take a cancellation for its own, and go on
+                        raise asyncio.CancelledError
             if not self._changed.is_set() and len(self.hub):
                 await self._changed.wait()
 

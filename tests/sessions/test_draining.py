@@ -1,0 +1,99 @@
+"""Drains that met their deadline, that were taken back, and whose waiting a client of the store swallows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.sessions.conversation import limits_of, open_world, settle
+from tests.sessions.town import asked, open_town
+from unbroken.server.drain import Drain, Stopping
+from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.node import Node
+from unbroken.sessions.replica import ActorLimits
+from unbroken.sessions.run import RunLimits
+
+QUICK = ActorLimits(run=RunLimits(stop_timeout=0.01))
+
+
+async def test_a_session_that_was_interrupted_answers_again_when_the_drain_is_taken_back() -> None:
+    async with open_world(limits_of(actor=QUICK)) as world:
+        client = await world.client()
+        await client.ask()
+        world.responder.last.say("a")
+        await settle()
+        world.node.begin_drain()
+        await world.node.drained(0)
+        client.read()
+        assert client.statuses() == ["failed"]
+        world.node.end_drain()
+        await client.ask("again")
+        assert len(world.responder.turns) == 2
+        world.responder.last.say("b")
+        world.responder.last.end()
+        await settle()
+        client.read()
+
+        assert client.statuses() == ["failed", "completed"]
+
+
+@pytest.mark.xfail(reason="nobody looks for what nobody owns", strict=True)
+async def test_what_is_left_at_the_deadline_and_nobody_follows_has_an_end() -> None:
+    limits = limits_of(actor=ActorLimits(run=RunLimits(stop_timeout=0.01), attempts=2))
+    async with open_town(limits=limits) as town:
+        one, two, client = await asked(town)
+        client.disconnect()
+        one.node.begin_drain()
+        await one.node.drained(0)
+        await settle()
+        two.clock.advance(60)
+        town.poll()
+        await settle()
+
+        assert one.ended + two.ended == ["interrupted"]
+
+
+async def test_a_deadline_whose_cancellation_is_swallowed_is_met_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = limits_of(actor=QUICK)
+    async with open_town(limits=limits) as town:
+        one, _, client = await asked(town)
+        client.disconnect()
+        other = await one.client()
+        await other.say("hi")
+        other.disconnect()
+        release = MemoryStore.release
+
+        async def swallow(self: MemoryStore, *args: Any, **options: Any) -> None:
+            monkeypatch.setattr(MemoryStore, "release", release)
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                pass
+            await release(self, *args, **options)
+
+        monkeypatch.setattr(MemoryStore, "release", swallow)
+        one.node.begin_drain()
+        async with asyncio.timeout(5):
+            await one.node.drained(0.05)
+        assert one.ended == ["interrupted"]
+
+
+async def test_a_signal_that_comes_while_a_drain_is_taken_back_counts() -> None:
+    async with open_world(limits_of(actor=QUICK)) as world:
+        client = await world.client()
+        await client.ask()
+        drain = Drain(world.node, 3600)
+        drain.begin()
+        await settle()
+        taking = asyncio.ensure_future(drain.take_back())
+        await asyncio.sleep(0)
+        drain.note_stopping()  # as the application does when a signal comes
+        world.node.begin_drain()
+        with pytest.raises(Stopping):
+            await taking
+
+        assert world.node.is_draining
