@@ -196,6 +196,7 @@ class Session:
                 response = self.responses[body.response_id]
                 known = () if response.requests is UNSET else response.requests
                 response.requests = (*known, body.event_id)
+                self._note_merged(body.input)
                 self.consume(body.input)
             case ResponseStarted():
                 queued = self.responses.get(body.response_id)
@@ -261,6 +262,11 @@ class Session:
 
     def _note_begun(self, response_id: ResponseId) -> None:
         self._begun = (*self._begun[1 - _BEGUN_KEPT :], response_id)
+
+    def _note_merged(self, seq: int) -> None:
+        for number, submitted in self._inputs:
+            if number == seq and isinstance(submitted.command, CreateResponse):
+                self._note_begun(submitted.command.response_id)
 
     def _anchor_of(self, started: ResponseStarted) -> ItemId | None:
         """Return the item that a response comes behind: a further attempt's is the first one's."""

@@ -264,3 +264,19 @@ def test_each_request_has_one_answer(taken: list[object]) -> None:
             joined = [each for each in bodies if isinstance(each, ResponseMerged | ResponseQueued)]
             own = [each for each in joined if each.response_id == body.response_id]
             assert names == (tuple(asked[each.input] for each in own) if body.response_id in merged else ())
+
+
+def test_a_merged_request_that_comes_twice_is_answered_once() -> None:
+    """Its first arrival was taken for lost: the second carries the id that was made for it, and no name."""
+    told = merging()
+    request(told, ask("r2"))
+    (merged,) = request(told, ask("r3"))
+    assert isinstance(merged, ResponseMerged)
+    again = request(told, ask("r3"))
+    told.end("r1")
+    told.promote()
+    told.end("r2")
+    late = request(told, ask("r3"))
+
+    assert (again, late) == ([], [])
+    assert told.states() == {}
