@@ -5,7 +5,7 @@
   shown what the owner writes, and the owner is told of the wish to own it. The
   owner passes it on when nothing runs and it has no connections of its own.
 - A dead node's sessions are taken by those that follow them, and the ones with
-  something to do that nobody follows by whoever comes first.
+  something to do that nobody follows by whoever comes first; likewise what nobody owns, after a while.
 - One that is idle is released after a while, so that it costs its node nothing.
 
 Taking is a compare-and-set in the store. Whatever this node believes of
@@ -67,6 +67,14 @@ _ADOPTING: Final = 16
 _PASSED_OVER: Final = 64
 """Dead nodes that one which drains remembers, for the case that it stays after all."""
 
+_UNOWNED_AFTER: Final = 30
+"""Polls after which sessions are looked for that have something to do and no owner: a node that drained may
+have left them, and nobody may have followed them.
+"""
+
+_RELEASED_AGAIN: Final = 1.0
+"""Seconds after which the store is told again that this node lets a session go."""
+
 _ADOPTION_DELAY: Final = 0.5
 """Seconds that those who follow a dead node's sessions have to take them, before whoever comes first does."""
 
@@ -120,6 +128,7 @@ class Ownership:
         self._limits = limits
         self._make = make
         self._spawn = spawn
+        self._polls = 0
         self._polled = 0  # how many of those that are followed were read at the latest polls
         self._gates: dict[SessionId, _Gate] = {}
         self._draw = random.Random().random  # noqa: S311 - it only spreads what nodes do
@@ -323,8 +332,12 @@ class Ownership:
                 return
             actor.let_go()
             self._hub.remove(actor)
-            with suppress(Fenced, StoreUnavailable):
+            try:
                 await self._store.release(session_id, actor.fence)
+            except Fenced:
+                pass
+            except StoreUnavailable:
+                self._disown_later(session_id, NOBODY)
 
     def _disown(self, session_id: SessionId, to: NodeId) -> None:
         """Give up what this node owns in the store and doesn't have: it was passed on to it too late, or
@@ -333,6 +346,10 @@ class Ownership:
         with suppress(NodeDraining):
             self._spawn(self._release(session_id, to))
 
+    def _disown_later(self, session_id: SessionId, to: NodeId) -> None:
+        """Do so in a while: the store is out of reach, and this node may live on, so nobody else would."""
+        self._clock.call_later(_RELEASED_AGAIN, lambda: self._disown(session_id, to))
+
     async def _release(self, session_id: SessionId, to: NodeId) -> None:
         async with self._moving(session_id):
             if self._hub.get(session_id) is None:
@@ -340,10 +357,14 @@ class Ownership:
 
     async def _give_back(self, session_id: SessionId, to: NodeId = NOBODY) -> None:
         """Give up what this node owns in the store and doesn't have, if it does."""
-        with suppress(Fenced, SessionGone, StoreUnavailable):
+        try:
             fence = (await self._store.inspect(session_id)).fence
             if fence.node == self._node:
                 await self._store.release(session_id, fence, to=to)
+        except (Fenced, SessionGone):
+            pass
+        except StoreUnavailable:
+            self._disown_later(session_id, to)
 
     # What other nodes tell.
 
@@ -410,6 +431,9 @@ class Ownership:
 
     def on_poll(self) -> None:
         """See :meth:`Neighbour.on_poll`."""
+        self._polls += 1
+        if self._polls % _UNOWNED_AFTER == 0 and not self.is_leaving:
+            self._begin_adoption(NOBODY)
         followed = [actor for actor in self._hub if not actor.is_owner and actor.feed.ended is None]
         for actor in followed:
             self._look_after(actor)
@@ -436,7 +460,7 @@ class Ownership:
             self._spawn(self._adopt(node))
 
     async def _adopt(self, node: NodeId) -> None:
-        """Take those of a dead node's sessions that have something to do and that nobody follows."""
+        """Take those of a dead node's sessions, or of nobody's, that have something to do and no follower."""
         places = asyncio.Semaphore(_ADOPTING)
         tried: set[SessionId] = set()  # one that can't be had now is left to whoever comes for it
 
