@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from tests.sessions.conversation import limits_of, open_world, settle
 from tests.sessions.town import asked, distant, move, open_town
 from unbroken.server.drain import Drain, Stopping
 from unbroken.sessions.backends.memory import MemoryStore
-from unbroken.sessions.node import Node
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
 
@@ -70,10 +70,8 @@ async def test_a_deadline_whose_cancellation_is_swallowed_is_met_all_the_same(
 
         async def swallow(self: MemoryStore, *args: Any, **options: Any) -> None:
             monkeypatch.setattr(MemoryStore, "release", release)
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                pass
             await release(self, *args, **options)
 
         monkeypatch.setattr(MemoryStore, "release", swallow)
