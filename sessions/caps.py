@@ -45,8 +45,9 @@ _RETRY_INTERVAL: Final = 1.0
 _TELLING_INTERVAL: Final = 60.0
 """Seconds after which everything is told again: in a tally, numbers that are old are forgotten."""
 
-_LEAVING: Final = 1.0
-"""Seconds for telling that this node has nothing any more. Its death would be noticed, only later."""
+_LEAVING: Final = 0.1
+"""Seconds for telling that this node has nothing any more. Its death would be noticed, only later, and all of a
+process's end has half a second."""
 
 _Key: TypeAlias = tuple[Kind, PrincipalId]
 
@@ -98,7 +99,7 @@ class Caps:
             self._later("telling", _TELLING_INTERVAL, self._tell_again)
 
     async def aclose(self) -> None:
-        """Tell the tally that this node has nothing, in a second at most. Harmless if it isn't open."""
+        """Tell the tally that this node has nothing, in a moment or not at all. Harmless if it isn't open."""
         self._is_open = False
         for timer in self._timers.values():
             timer.cancel()

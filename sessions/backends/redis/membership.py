@@ -39,7 +39,8 @@ from unbroken.sessions.ids import NodeId, SessionId
 __all__ = ["Pace", "RedisMembership"]
 
 _JOINING: Final = 5.0
-_LEAVING: Final = 1.0
+_LEAVING: Final = 0.15
+"""Of the half a second that all of a process's end has. A node that can't say that it leaves is found dead."""
 _LEFT_KNOWN: Final = 10.0
 """How long others can see that a node has left, and is not dead."""
 _DRAINING: Final = " draining"
