@@ -566,7 +566,9 @@ class Node:
             self._changed.clear()
             for actor in self.hub:
                 actor.feed.publish()
-                if self._store.is_shared and actor.is_idle:
+                if actor.feed.ended is not None and not len(actor.feed):
+                    self.hub.remove(actor)  # given up; the store has the rest
+                elif self._store.is_shared and actor.is_idle:
                     await self._give_up(actor)
                     if task.cancelling():  # the store's client may take a cancellation for its own, and go on
                         raise asyncio.CancelledError

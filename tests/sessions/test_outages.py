@@ -711,3 +711,25 @@ async def test_a_nameless_request_that_comes_late_is_answered_once(seed: int, co
         await go(client, two)
         assert sorted(texts(two, client)) == ["ab", "again", "c", "hello"]
         assert len(one.responder.turns) + len(two.responder.turns) == 2
+
+
+async def test_what_a_node_had_to_give_up_holds_no_drain_up(seed: int) -> None:
+    """Another one has the session: what was said alone is gone, and there is nothing to wait for."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        tab = await tab_on(two, client)
+        await begin_outage(one)
+        one.responder.last.say("c")
+        await settle()
+        distant(one).is_out = False
+        town.notice(one)
+        await settle()
+        tab.read()
+        assert tab.statuses() == ["failed"]
+        await town.store_is_back()
+        assert actor_on(one, client).feed.ended is not None
+        client.disconnect()
+        one.node.begin_drain()
+        await asyncio.wait_for(one.node.drained(3600), 5)
+
+        assert one.node.is_settled
