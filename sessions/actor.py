@@ -219,13 +219,10 @@ class Actor(Replica):
 
     def stay(self) -> None:
         """Let responses run again: this node doesn't shut down after all. What was interrupted stays so."""
-        if not self._runs.is_interrupting:
-            return
-        self._runs.stay()
-        if self.feed.ended is None and self.is_owner and not (self._is_taking or self._asked):
-            self._runs.reconcile()  # else that follows with what is being written or read
-        with suppress(NodeDraining):
-            self.wake()
+        if self._runs.stay() and self.feed.ended is None:
+            if self.is_owner and not (self._is_taking or self._asked):
+                self._runs.reconcile()  # else that follows with what is being written or read
+            self._try_now()
 
     async def _open(self) -> None:
         """Begin the session in the store: once, and wholly, also if who needs it is cut off meanwhile."""
@@ -412,8 +409,7 @@ class Actor(Replica):
                 self._fail(exc)
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
-        with suppress(NodeDraining):
-            self.wake()
+        self._try_now()
 
     def _try_later(self, why: StoreUnavailable) -> None:
         """Ask the store again after a while, first for what it holds: it can't be reached now."""
