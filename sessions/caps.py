@@ -46,8 +46,8 @@ _TELLING_INTERVAL: Final = 60.0
 """Seconds after which everything is told again: in a tally, numbers that are old are forgotten."""
 
 _LEAVING: Final = 0.1
-"""Seconds for telling that this node has nothing any more. Its death would be noticed, only later, and all of a
-process's end has half a second."""
+"""Seconds for telling that this node has nothing any more. Its death would be noticed, only later, and all
+of a process's end has half a second."""
 
 _Key: TypeAlias = tuple[Kind, PrincipalId]
 

@@ -40,7 +40,7 @@ __all__ = ["Pace", "RedisMembership"]
 
 _JOINING: Final = 5.0
 _LEAVING: Final = 0.15
-"""Of the half a second that all of a process's end has. A node that can't say that it leaves is found dead."""
+"""Of the half second that all of a process's end has. A node that can't say that it leaves is found dead."""
 _LEFT_KNOWN: Final = 10.0
 """How long others can see that a node has left, and is not dead."""
 _DRAINING: Final = " draining"
