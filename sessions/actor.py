@@ -219,13 +219,10 @@ class Actor(Replica):
 
     def stay(self) -> None:
         """Let responses run again: this node doesn't shut down after all. What was interrupted stays so."""
-        if not self._runs.is_interrupting:
-            return
         self._runs.stay()
         if self.feed.ended is None and self.is_owner and not (self._is_taking or self._asked):
             self._runs.reconcile()  # else that follows with what is being written or read
-        with suppress(NodeDraining):
-            self.wake()
+        self._try_now()
 
     async def _open(self) -> None:
         """Begin the session in the store: once, and wholly, also if who needs it is cut off meanwhile."""

@@ -47,6 +47,7 @@ class Runs:
         "_attempts",
         "_clock",
         "_heard",
+        "_is_interrupting",
         "_limits",
         "_on_end",
         "_orphans",
@@ -56,7 +57,6 @@ class Runs:
         "_runs",
         "_session",
         "_spawn",
-        "is_interrupting",
     )
 
     def __init__(
@@ -84,8 +84,7 @@ class Runs:
         self._runs: dict[ResponseId, Run] = {}
         self._orphans = _NONE  # what ran under an owner that is gone
         self._resumed = _NOTHING  # of those, what goes on here
-        self.is_interrupting = False
-        """Whether every response is ended, and none begun."""
+        self._is_interrupting = False
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -125,7 +124,7 @@ class Runs:
                 outcome = run.outcome
                 if outcome is not None and outcome.status == "failed" and response.id in self._resumed:
                     outcome, is_lost = INTERRUPTED, True  # its rest can't be had
-            elif self.is_interrupting:
+            elif self._is_interrupting:
                 outcome = INTERRUPTED
             elif state is AttemptState.CANCELLING:
                 outcome = CANCELLED  # it never began to run, or its owner is gone
@@ -154,7 +153,7 @@ class Runs:
             state = response.attempt.state
             if run is None:
                 resumption = self._resumed.get(response.id)
-                is_ours = response.id not in self._orphans and not self.is_interrupting
+                is_ours = response.id not in self._orphans and not self._is_interrupting
                 if is_ours and (state is AttemptState.STARTING or resumption is not None):
                     self._start(response, resumption)
             elif state is AttemptState.CANCELLING:
@@ -218,13 +217,13 @@ class Runs:
 
     def interrupt(self) -> None:
         """End every response now, as interrupted, and begin none: the node is shutting down."""
-        self.is_interrupting = True
+        self._is_interrupting = True
         for run in self._runs.values():
             run.stop(INTERRUPTED)
 
     def stay(self) -> None:
         """Begin responses again. What was stopped stays so."""
-        self.is_interrupting = False
+        self._is_interrupting = False
 
     def stop(self) -> None:
         """Stop all, and forget them: nobody will write what they have produced."""
