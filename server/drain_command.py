@@ -53,10 +53,10 @@ def ask_to_drain(settings: Settings, *, url: str | None, wait: float | None, und
     urls = [_address(settings, number) for number in range(settings.workers)] if url is None else [url]
     nodes = [_Node(each, key) for each in urls]
     if undo:
-        yield _described(_summed([node.ask("DELETE") for node in nodes]))
+        yield _described(_summed(_asked(nodes, "DELETE")))
         return
     deadline = time.monotonic() + (settings.drain_timeout + _SLACK if wait is None else wait)
-    state, said = _summed([node.ask("POST") for node in nodes]), ""
+    state, said = _summed(_asked(nodes, "POST")), ""
     while True:
         if (line := _described(state)) != said:
             yield line
@@ -66,9 +66,27 @@ def ask_to_drain(settings: Settings, *, url: str | None, wait: float | None, und
         if time.monotonic() >= deadline:
             raise DrainFailed(f"Not drained in time: {line}. Wait longer with --wait, or send SIGTERM.")
         time.sleep(_INTERVAL)
-        state = _summed([node.ask("GET") for node in nodes])
+        state = _summed(_asked(nodes, "GET"))
         if state["status"] == "serving":
             raise DrainFailed("The drain was taken back meanwhile. Ask for it again, if it is wanted.")
+
+
+def _asked(nodes: list[_Node], method: str) -> list[dict[str, Any]]:
+    """Ask all nodes, also where one of them, as a worker that is being started again, doesn't answer.
+
+    Raises:
+        DrainFailed: One of them doesn't answer as it should. The others were asked.
+
+    """
+    states, failures = [], []
+    for node in nodes:
+        try:
+            states.append(node.ask(method))
+        except DrainFailed as failed:
+            failures.append(failed)
+    if failures:
+        raise failures[0]
+    return states
 
 
 def _address(settings: Settings, number: int) -> str:

@@ -314,6 +314,40 @@ def test_the_command_says_what_is_missing() -> None:
         list(ask_to_drain(Settings(admin_key=SecretStr(KEY)), url=nobody, wait=None, undo=False))
 
 
+class Serving(http.server.BaseHTTPRequestHandler):
+    """Is asked, and notes what for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.asked.append(self.path)
+        body = json.dumps({"status": "drained", "connections": 0, "responses": 0, "sessions": 0}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_command_asks_all_workers_also_when_one_is_away() -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), Serving) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        settings = Settings(
+            admin_key=SecretStr(KEY),
+            admin_port=server.server_port - 1,
+            workers=2,
+            redis_url=SecretStr("redis://127.0.0.1"),
+            secret=SecretStr("s" * 32),
+        )
+        with pytest.raises(DrainFailed, match="No server answers"):
+            list(ask_to_drain(settings, url=None, wait=None, undo=False))
+        server.shutdown()
+
+    assert Serving.asked == ["/admin/drain"]
+
+
 @pytest.mark.slow
 def test_the_command_drains_a_real_server_and_takes_it_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
