@@ -11,7 +11,10 @@ from unbroken.sessions.backends.redis.channels import Channels
 from unbroken.sessions.backends.redis.connection import ERRORS
 from unbroken.sessions.ids import NodeId, SessionId
 
-__all__ = ["News"]
+__all__ = ["MESSAGE_SESSIONS", "News"]
+
+MESSAGE_SESSIONS: Final = 256
+"""Sessions that one message names: some ten kilobytes. A subscriber that is slow holds few of them."""
 
 _MOST: Final = 10_000
 """What waits to be told: beyond, it isn't, and costs a poll."""
@@ -43,9 +46,13 @@ class News:
                 waiting, self._waiting, self._count = self._waiting, {}, 0
                 for node, session_ids in waiting.items():
                     with suppress(*ERRORS):  # it finds out by itself
-                        await self._channels.tell(node, " ".join(session_ids))
+                        await self._tell(node, list(session_ids))
         finally:
             self._task = None
+
+    async def _tell(self, node: NodeId, session_ids: list[SessionId]) -> None:
+        for first in range(0, len(session_ids), MESSAGE_SESSIONS):
+            await self._channels.tell(node, " ".join(session_ids[first : first + MESSAGE_SESSIONS]))
 
     async def aclose(self) -> None:
         """Drop what waits, and tell nothing more."""
