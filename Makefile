@@ -62,7 +62,8 @@ cluster: setup haproxy  ## Start three nodes, Valkey and HAProxy, on PORT (8080)
 
 test: setup chromium node redis haproxy nginx lint  ## Run everything: format, lint, types and all tests
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --ignore=tests/page $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m slow tests/page $(PYTEST_ARGS)
 
 check: lint  ## Check format, lint, types and what can be tested quickly
 	$(BIN)/python -m pytest -n 2 -q -m "not slow" $(PYTEST_ARGS)
