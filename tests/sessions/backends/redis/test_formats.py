@@ -180,6 +180,7 @@ async def test_a_session_that_can_t_be_read_is_left_for_others(region: Region) -
     new.formats.agree(2)  # as one that was frozen for long, and writes before it hears of anything
     client = await new.world.client()
     await client.say("hello", id="item_1")
+    await _sees(client, "item_1")  # all of it is written: nothing changes any more
     client.disconnect()
     session_id = SessionId(client.session_id or "")
     await region.redis.hset(region.keys.meta(session_id), "o", "")
@@ -196,4 +197,9 @@ async def test_a_session_that_can_t_be_read_is_left_for_others(region: Region) -
 
     client.world = (await region.start(new_release())).world
     await client.connect()
-    await eventually(lambda: "item_1" in [frame["item"]["id"] for frame in client.read() if "item" in frame])
+    await _sees(client, "item_1")
+
+
+async def _sees(client: Client, item_id: str) -> None:
+    """Wait until a client has been shown an item."""
+    await eventually(lambda: item_id in [frame["item"]["id"] for frame in client.read() if "item" in frame])
