@@ -163,20 +163,7 @@ class App:
         )
         self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, self._rated(pages, clock))
         self.drain = Drain(self.node, settings.drain_timeout)
-        if (formats := self._stored.formats) is not None:
-            self.metrics.observe_formats(formats)
-            formats.on_outdated = self._outdated
-        if (redis := self._stored.redis) is not None:
-            watch, failures = redis.watch, self.metrics.store_failures
-            redis.trouble.on_failure = lambda reason: failures.labels(reason).inc()
-            self.metrics.observe_redis(
-                RedisFigures(
-                    may_evict=lambda: watch.may_evict,
-                    evicted=lambda: watch.evicted,
-                    used=lambda: watch.used,
-                    limit=lambda: watch.limit,
-                )
-            )
+        self._observe_store()
         key = settings.admin_key
         admin = admin_routes(self.drain, None if key is None else key.get_secret_value(), clock)
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
@@ -234,6 +221,23 @@ class App:
         )
         metrics.sessions_limit.set(node.limits.sessions)
         metrics.bytes_limit.set(node.limits.bytes)
+
+    def _observe_store(self) -> None:
+        """Have the metrics, and the drain, follow a store that is shared."""
+        if (formats := self._stored.formats) is not None:
+            self.metrics.observe_formats(formats)
+            formats.on_outdated = self._outdated
+        if (redis := self._stored.redis) is not None:
+            watch, failures = redis.watch, self.metrics.store_failures
+            redis.trouble.on_failure = lambda reason: failures.labels(reason).inc()
+            self.metrics.observe_redis(
+                RedisFigures(
+                    may_evict=lambda: watch.may_evict,
+                    evicted=lambda: watch.evicted,
+                    used=lambda: watch.used,
+                    limit=lambda: watch.limit,
+                )
+            )
 
     def _outdated(self) -> None:
         """Leave everything to the others: they have gone on to what this release can't read."""

@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.config import StartupError
 from unbroken.server.restarts import MOST_CRASHES, End, Restarts
-from unbroken.sessions.clock import Clock
+from unbroken.sessions.clock import Clock, pause
 
 __all__ = ["Left", "Supervisor", "Worker"]
 
@@ -129,7 +129,7 @@ class Supervisor:
                 )
             tell = _log.info if end is End.ASKED else _log.error
             tell("worker ended", worker=number, code=left.code, reason=left.refusal or None, again_in=delay)
-            await self._pause(delay)
+            await pause(self._clock, delay)
 
     async def _work(self, number: int) -> tuple[End, Left]:
         """Run worker *number* once. Cancelled, it leaves the worker to :meth:`_end`."""
@@ -154,14 +154,6 @@ class Supervisor:
             self._awaited.remove(number)
             if not self._awaited:
                 self._on_up(about)
-
-    async def _pause(self, seconds: float) -> None:
-        is_over = asyncio.Event()
-        timer = self._clock.call_later(seconds, is_over.set)
-        try:
-            await is_over.wait()
-        finally:
-            timer.cancel()
 
     async def _end(self, forced: asyncio.Event) -> None:
         """End all workers, each in order if there is time."""

@@ -26,7 +26,7 @@ from typing import Final, NamedTuple, TypeAlias
 import structlog
 
 from unbroken.sessions.backends.tally import Claim, Kind, Tally
-from unbroken.sessions.clock import Clock, Timer
+from unbroken.sessions.clock import Clock, Timer, pause
 from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.ids import PrincipalId
 
@@ -140,7 +140,7 @@ class Caps:
             return False
         if await self._try(key, most):
             return True
-        await self._moment()
+        await pause(self._clock, _MOMENT)
         return self._has_room(key, most) and await self._try(key, most)
 
     def change(self, kind: Kind, principal: PrincipalId, by: int) -> None:
@@ -182,14 +182,6 @@ class Caps:
             if not answer.cancelled() and answer.result():
                 self._count(key, -1)  # it was let in, in this very moment
             raise
-
-    async def _moment(self) -> None:
-        over = asyncio.Event()
-        timer = self._clock.call_later(_MOMENT, over.set)
-        try:
-            await over.wait()
-        finally:
-            timer.cancel()
 
     # What the tally is asked and told.
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "Timer"]
+__all__ = ["Clock", "SystemClock", "Timer", "pause"]
 
 
 class Timer(Protocol):
@@ -40,3 +40,13 @@ class SystemClock:
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """See :meth:`Clock.call_later`."""
         return asyncio.get_running_loop().call_later(delay, callback)
+
+
+async def pause(clock: Clock, seconds: float) -> None:
+    """Wait *seconds* by *clock*. Cut off, it leaves no timer behind."""
+    is_over = asyncio.Event()
+    timer = clock.call_later(seconds, is_over.set)
+    try:
+        await is_over.wait()
+    finally:
+        timer.cancel()

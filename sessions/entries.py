@@ -57,6 +57,7 @@ __all__ = [
     "Deltas",
     "Entry",
     "Failure",
+    "Formatted",
     "HandleNoted",
     "InputKey",
     "ItemAdded",
@@ -76,6 +77,7 @@ __all__ = [
     "UpdateConfig",
     "decode_body",
     "decode_entry",
+    "decode_formatted",
     "encode_body",
     "encode_entry",
     "numbered",
@@ -381,26 +383,26 @@ def numbered(bodies: Sequence[Body], first: int, nonce: Nonce) -> list[Entry]:
     return entries
 
 
-class _Encoded(Struct, frozen=True):
+class Formatted(Struct, frozen=True):
+    """What says which format it has."""
+
     v: int
+
+
+class _Encoded(Formatted, frozen=True):
     s: int
     k: Nonce
     b: Body
 
 
-class _EncodedBody(Struct, frozen=True):
-    v: int
+class _EncodedBody(Formatted, frozen=True):
     b: Body
-
-
-class _Version(Struct, frozen=True):
-    v: int
 
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(_Encoded)
 _BODY_DECODER: Final = msgspec.json.Decoder(_EncodedBody)
-_VERSION_DECODER: Final = msgspec.json.Decoder(_Version)
+_VERSION_DECODER: Final = msgspec.json.Decoder(Formatted)
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -420,7 +422,7 @@ def decode_entry(data: bytes) -> Entry:
         UnknownFormat: It was written by a later version, or isn't an entry at all.
 
     """
-    encoded = _decoded(_DECODER, data)
+    encoded = decode_formatted(_DECODER, data, what="log entry")
     return Entry(encoded.s, encoded.k, encoded.b)
 
 
@@ -431,7 +433,35 @@ def decode_body(data: bytes) -> Body:
         UnknownFormat: It was written by a later version, or isn't a body at all.
 
     """
-    return _decoded(_BODY_DECODER, data).b
+    return decode_formatted(_BODY_DECODER, data, what="log entry").b
+
+
+_AnyFormatted = TypeVar("_AnyFormatted", bound=Formatted)
+
+
+def decode_formatted(
+    decoder: msgspec.json.Decoder[_AnyFormatted], data: bytes, *, what: str
+) -> _AnyFormatted:
+    """Return what *data* holds, in the current format. *what* names it in an error.
+
+    Raises:
+        UnknownFormat: It was written by a later version, or isn't such a thing at all.
+
+    """
+    try:
+        decoded = decoder.decode(data)
+    except msgspec.DecodeError as exc:
+        version = version_of(data)
+        if version is None or version == FORMAT:
+            raise UnknownFormat(f"the {what} can't be read: {exc}") from exc
+        raise _unknown(what, version) from exc
+    if decoded.v != FORMAT:
+        raise _unknown(what, decoded.v)
+    return decoded
+
+
+def _unknown(what: str, version: int) -> UnknownFormat:
+    return UnknownFormat(f"the {what} has format {version}; this version reads format {FORMAT}")
 
 
 def version_of(data: bytes) -> int | None:
@@ -440,22 +470,3 @@ def version_of(data: bytes) -> int | None:
         return _VERSION_DECODER.decode(data).v
     except msgspec.DecodeError:
         return None
-
-
-_AnyEncoded = TypeVar("_AnyEncoded", _Encoded, _EncodedBody)
-
-
-def _decoded(decoder: msgspec.json.Decoder[_AnyEncoded], data: bytes) -> _AnyEncoded:
-    try:
-        encoded = decoder.decode(data)
-    except msgspec.DecodeError as exc:
-        version = version_of(data)
-        known = version is None or version == FORMAT
-        raise UnknownFormat(f"the log entry can't be read: {exc}" if known else _unknown(version)) from exc
-    if encoded.v != FORMAT:
-        raise UnknownFormat(_unknown(encoded.v))
-    return encoded
-
-
-def _unknown(version: int | None) -> str:
-    return f"the log entry has format {version}; this version reads format {FORMAT}"

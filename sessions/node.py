@@ -57,8 +57,6 @@ from unbroken.sessions.turn_cap import TurnCap
 
 __all__ = ["Attachment", "Node", "NodeLimits"]
 
-_READ_LIMIT: Final = 4096
-
 _DEPARTURE_RATE: Final = 500.0
 """Connections a second that a draining node sends elsewhere."""
 

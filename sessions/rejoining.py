@@ -124,7 +124,11 @@ async def _foreign(store: SessionStore, replica: Replica, ring: Ring) -> list[Su
 
 async def _behind_place(store: SessionStore, session_id: SessionId, place: Position) -> list[Entry]:
     entries: list[Entry] = []
-    while page := (await store.read(session_id, place, _READ_LIMIT)).entries:
-        entries += page
-        place = Position(place.incarnation, page[-1].last, page[-1].nonce)
+    is_end = False
+    while not is_end:
+        page = await store.read(session_id, place, _READ_LIMIT)
+        is_end = page.is_end
+        if page.entries:
+            entries += page.entries
+            place = Position(place.incarnation, entries[-1].last, entries[-1].nonce)
     return entries

@@ -15,9 +15,9 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from unbroken.sessions.backends.base import Receipt
+from unbroken.sessions.backends.base import Receipt, names_of, recalled
 from unbroken.sessions.entries import Body, Deltas, Entry, InputKey, Submitted, encode_entry, numbered
-from unbroken.sessions.errors import MessageIdReused, StoreUnavailable
+from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, Nonce
 
@@ -94,11 +94,8 @@ class Ring:
 
         """
         key = submitted.key
-        if key is not None and (known := self._names_known().get(key.name)) is not None:
-            seq, digest = known
-            if digest != key.digest:
-                raise MessageIdReused
-            return Receipt(seq, duplicate=True, entry=None)
+        if key is not None and (receipt := recalled(key, self._names_known())) is not None:
+            return receipt
         if self.is_full:
             raise StoreUnavailable
         return Receipt(self._head + 1, duplicate=False, entry=self._write_input(submitted))
@@ -122,7 +119,7 @@ class Ring:
 
     def _names_known(self) -> dict[str, tuple[int, bytes]]:
         if self._names is None:
-            self._names = {key.name: (seq, key.digest) for seq, key in self._known().items()}
+            self._names = names_of(self._known())
         return self._names
 
 

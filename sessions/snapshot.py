@@ -6,11 +6,12 @@ format's number.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from unbroken.sessions.entries import FORMAT, Refused, Submitted, version_of
-from unbroken.sessions.errors import UnknownFormat
+from unbroken.sessions.entries import Formatted, Refused, Submitted, decode_formatted
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId
 from unbroken.sessions.items import (
     ApprovalHead,
@@ -141,10 +142,9 @@ class RunningState(Struct, frozen=True):
         )
 
 
-class SessionState(Struct, frozen=True, kw_only=True):
+class SessionState(Formatted, frozen=True, kw_only=True):
     """Everything that a session is."""
 
-    v: int
     applied: int
     consumed: int
     principal: PrincipalId | None
@@ -155,6 +155,9 @@ class SessionState(Struct, frozen=True, kw_only=True):
     responses: list[RunningState]
     refusals: list[Refused]
     begun: tuple[ResponseId, ...] | UnsetType = UNSET
+
+
+_DECODER: Final = msgspec.json.Decoder(SessionState)
 
 
 def encode_state(state: SessionState) -> bytes:
@@ -169,16 +172,4 @@ def decode_state(data: bytes) -> SessionState:
         UnknownFormat: It was written by a later version, or isn't a snapshot at all.
 
     """
-    try:
-        state = msgspec.json.decode(data, type=SessionState)
-    except msgspec.DecodeError as exc:
-        version = version_of(data)
-        known = version is None or version == FORMAT
-        raise UnknownFormat(f"the snapshot can't be read: {exc}" if known else _unknown(version)) from exc
-    if state.v != FORMAT:
-        raise UnknownFormat(_unknown(state.v))
-    return state
-
-
-def _unknown(version: int | None) -> str:
-    return f"the snapshot has format {version}; this version reads format {FORMAT}"
+    return decode_formatted(_DECODER, data, what="snapshot")

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Final
 
 from unbroken.sessions.actor import Actor
-from unbroken.sessions.backends.base import Receipt, SessionStore
+from unbroken.sessions.backends.base import Receipt, SessionStore, names_of, recalled
 from unbroken.sessions.backends.tally import Kind
 from unbroken.sessions.caps import Caps
 from unbroken.sessions.entries import CreateResponse, Submitted
-from unbroken.sessions.errors import MessageIdReused, Refusal
+from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import SessionId
 
 __all__ = ["TurnCap"]
@@ -73,11 +73,7 @@ class TurnCap:
         receipt: Receipt | None = None
         key = submitted.key
         if key is not None and not actor.feed.is_durable:  # the store doesn't have all that was said
-            for seq, known in actor.keys().items():
-                if known.name == key.name:
-                    if known.digest != key.digest:
-                        raise MessageIdReused
-                    receipt = Receipt(seq, duplicate=True, entry=None)
+            receipt = recalled(key, names_of(actor.keys()))
         elif key is not None and actor.is_opened:
             receipt = await self._store.recall(actor.session.id, actor.log.incarnation, submitted)
         if receipt is None:

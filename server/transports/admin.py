@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +17,7 @@ from starlette.routing import Route
 
 from unbroken.server.drain import Drain, Stopping
 from unbroken.server.throttle import Throttle
+from unbroken.server.transports.health import state_response
 from unbroken.sessions.clock import Clock
 
 __all__ = ["admin_routes"]
@@ -55,18 +55,18 @@ def admin_routes(drain: Drain, key: str | None, clock: Clock) -> list[Route]:
         return checked
 
     async def state(_: Request) -> Response:
-        return _state(drain, 200)
+        return state_response(200, drain.state)
 
     async def begin(_: Request) -> Response:
         drain.begin()
-        return _state(drain, 200 if drain.state.status == "drained" else 202)
+        return state_response(200 if drain.state.status == "drained" else 202, drain.state)
 
     async def take_back(_: Request) -> Response:
         try:
             await drain.take_back()
         except Stopping:
             return _refused(409, "server_stopping", "The process was told to end: that can't be taken back.")
-        return _state(drain, 200)
+        return state_response(200, drain.state)
 
     path = "/admin/drain"
     return [
@@ -81,20 +81,7 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _state(drain: Drain, status: int) -> Response:
-    return _json(status, drain.state)
-
-
 def _refused(status: int, code: str, message: str) -> Response:
-    return _json(
+    return state_response(
         status, {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
-    )
-
-
-def _json(status: int, body: Any) -> Response:
-    return Response(
-        msgspec.json.encode(body),
-        status,
-        media_type="application/json",
-        headers={"cache-control": "no-store"},
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import orjson
+import msgspec
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -12,7 +14,7 @@ from starlette.routing import Route
 from unbroken import __version__
 from unbroken.server.metrics import Metrics
 
-__all__ = ["Readiness", "health_routes", "metrics_route"]
+__all__ = ["Readiness", "health_routes", "metrics_route", "state_response"]
 
 Readiness = Callable[[], tuple[int, str]]
 """Returns the HTTP status of readiness and one word for why."""
@@ -26,11 +28,11 @@ def health_routes(readiness: Readiness) -> list[Route]:
     """
 
     async def healthz(_: Request) -> Response:
-        return _json(200, {"status": "ok", "version": __version__})
+        return state_response(200, {"status": "ok", "version": __version__})
 
     async def readyz(_: Request) -> Response:
         status, word = readiness()
-        return _json(status, {"status": word})
+        return state_response(status, {"status": word})
 
     return [Route("/healthz", healthz), Route("/readyz", readyz)]
 
@@ -44,7 +46,11 @@ def metrics_route(metrics: Metrics) -> Route:
     return Route("/metrics", exposition)
 
 
-def _json(status: int, body: dict[str, str]) -> Response:
+def state_response(status: int, body: Struct | Mapping[str, Any]) -> Response:
+    """Return JSON that is true now, and that nobody is to keep."""
     return Response(
-        orjson.dumps(body), status, media_type="application/json", headers={"cache-control": "no-store"}
+        msgspec.json.encode(body),
+        status,
+        media_type="application/json",
+        headers={"cache-control": "no-store"},
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.types import Message, Receive
 
 from unbroken.server.transports.intake import Intake, IntakeLimits
-from unbroken.sessions.clock import Clock
+from unbroken.sessions.clock import Clock, pause
 
 __all__ = ["PacedReceive"]
 
@@ -31,19 +29,11 @@ class PacedReceive:
         """Return the next message, later if there were too many of late."""
         wait = self._intake.charge(self._clock.monotonic(), 0, 0)
         if wait > 0:
-            await self._pause(wait)
+            await pause(self._clock, wait)
         message = await self._receive()
         if message["type"] == "websocket.receive":
             self._intake.charge(self._clock.monotonic(), 1, _size(message))
         return message
-
-    async def _pause(self, seconds: float) -> None:
-        passed = asyncio.Event()
-        timer = self._clock.call_later(seconds, passed.set)
-        try:
-            await passed.wait()
-        finally:
-            timer.cancel()
 
 
 def _size(message: Message) -> int:

@@ -46,7 +46,7 @@ from typing import Final, Protocol, runtime_checkable
 from msgspec import Struct
 
 from unbroken.sessions.entries import Body, Entry, InputKey, Submitted
-from unbroken.sessions.errors import StoreError
+from unbroken.sessions.errors import MessageIdReused, StoreError
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
@@ -61,6 +61,8 @@ __all__ = [
     "Resident",
     "SessionStore",
     "Snapshot",
+    "names_of",
+    "recalled",
 ]
 
 
@@ -101,6 +103,28 @@ class Receipt:
     duplicate: bool
     entry: Entry | None
     """None for a duplicate."""
+
+
+def names_of(keys: Mapping[int, InputKey]) -> dict[str, tuple[int, bytes]]:
+    """Return what :func:`recalled` looks in, of the keys of inputs by their numbers, in order."""
+    return {key.name: (seq, key.digest) for seq, key in keys.items()}
+
+
+def recalled(key: InputKey | None, names: Mapping[str, tuple[int, bytes]]) -> Receipt | None:
+    """Return what became of the input of *key*; None: there was none. *names* holds the numbers of inputs
+    and their digests.
+
+    Raises:
+        MessageIdReused: Its name was seen with another digest.
+
+    """
+    known = None if key is None else names.get(key.name)
+    if key is None or known is None:
+        return None
+    seq, digest = known
+    if digest != key.digest:
+        raise MessageIdReused
+    return Receipt(seq, duplicate=True, entry=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unbroken.sessions.account import KEY_COST
-from unbroken.sessions.backends.base import NOBODY, Append, Fence, Opened, Page, Receipt, Snapshot
+from unbroken.sessions.backends.base import NOBODY, Append, Fence, Opened, Page, Receipt, Snapshot, recalled
 from unbroken.sessions.entries import Body, Deltas, Entry, InputKey, ResponseDone, Submitted, numbered
-from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError, Unseen
+from unbroken.sessions.errors import Fenced, LostTail, SessionGone, StoreError, Unseen
 from unbroken.sessions.event_log import EventLog, Position, Slice, Verdict
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
@@ -140,7 +140,7 @@ class MemoryStore:
         """See :meth:`SessionStore.submit`."""
         stored = self._find(session_id, incarnation)
         key = submitted.key
-        if (receipt := _recalled(stored, key)) is not None:
+        if (receipt := recalled(key, stored.keys)) is not None:
             return receipt
         (entry,) = self._write(stored, [submitted])
         stored.last_input = entry.seq
@@ -153,7 +153,7 @@ class MemoryStore:
         self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
     ) -> Receipt | None:
         """See :meth:`SessionStore.recall`."""
-        return _recalled(self._find(session_id, incarnation), submitted.key)
+        return recalled(submitted.key, self._find(session_id, incarnation).keys)
 
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """See :meth:`SessionStore.append`."""
@@ -343,14 +343,3 @@ def _batches(piece: Slice) -> list[Entry]:
             entries.append(Entry(piece.seq + start, piece.nonces[start], body))  # type: ignore[arg-type]
             start = index
     return entries
-
-
-def _recalled(stored: _Stored, key: InputKey | None) -> Receipt | None:
-    """Return what became of the input of that key; None: there was none."""
-    known = None if key is None else stored.keys.get(key.name)
-    if key is None or known is None:
-        return None
-    seq, digest = known
-    if digest != key.digest:
-        raise MessageIdReused
-    return Receipt(seq, duplicate=True, entry=None)

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 import pytest
 from pydantic import SecretStr
-from starlette.types import Message
 from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 
+from tests.fakes.asking import ask
 from tests.fakes.surroundings import free_port
 from tests.server.conftest import Serve
 from tests.server.realtime.agent import ManualAgent
@@ -50,31 +50,9 @@ class Operator:
         self._headers = [] if authorization is None else [(b"authorization", authorization)]
 
     async def ask(self, method: str, path: str = "/admin/drain") -> Answer:
-        sent: list[Message] = []
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
-        scope = {
-            "type": "http",
-            "method": method,
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "headers": self._headers,
-            "root_path": "",
-            "scheme": "http",
-            "http_version": "1.1",
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 8001),
-        }
-        await self._asgi(scope, receive, send)
-        headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-        is_json = headers.get("content-type") == "application/json"
-        return Answer(sent[0]["status"], json.loads(sent[1]["body"]) if is_json else {}, headers)
+        answer = await ask(self._asgi, path, method=method, headers=self._headers)
+        is_json = answer.headers.get("content-type") == "application/json"
+        return Answer(answer.status, json.loads(answer.body) if is_json else {}, answer.headers)
 
 
 async def test_without_a_key_there_is_nothing_to_ask(serve: Serve) -> None:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from starlette.types import ASGIApp, Message
 
+from tests.fakes.asking import ask
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import FakeUpstream
 from tests.server.agents.agent_contract import collect, text_of, turn
@@ -53,29 +54,8 @@ def settings(**values: Any) -> Settings:
 
 
 async def get(asgi: ASGIApp, path: str) -> tuple[int, bytes]:
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": [],
-        "root_path": "",
-        "scheme": "http",
-        "http_version": "1.1",
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 8000),
-    }
-    await asgi(scope, receive, send)
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+    answer = await ask(asgi, path)
+    return answer.status, answer.body
 
 
 async def refusal_of(asgi: ASGIApp, **headers: str) -> str:

@@ -1,4 +1,5 @@
-"""Drains that met their deadline, that were taken back, and whose waiting a client of the store swallows."""
+"""Drains that met their deadline, that were taken back, whose waiting a client of the store swallows,
+and that the store is out of reach for."""
 
 from __future__ import annotations
 
@@ -9,13 +10,27 @@ from typing import Any
 import pytest
 
 from tests.sessions.conversation import limits_of, open_world, settle
-from tests.sessions.town import asked, distant, move, open_town
+from tests.sessions.town import (
+    actor_on,
+    answered,
+    asked,
+    begin_outage,
+    distant,
+    go,
+    move,
+    open_town,
+    tab_on,
+    texts,
+)
 from unbroken.server.drain import Drain, Stopping
+from unbroken.sessions.backends.base import NOBODY
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
 
 QUICK = ActorLimits(run=RunLimits(stop_timeout=0.01))
+
+seeded = pytest.mark.parametrize("seed", [1, 2, 3, 4])
 
 
 async def test_a_session_that_was_interrupted_answers_again_when_the_drain_is_taken_back() -> None:
@@ -118,3 +133,82 @@ async def test_what_was_left_while_the_store_was_out_is_taken_when_it_is_back() 
 
         assert town.owner_of(client) is two.node
         assert len(two.responder.turns) == 1
+
+
+# While the store is out of reach.
+
+
+@seeded
+async def test_who_leaves_gives_up_its_sessions_once_the_store_hears_of_it(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, _, client = await answered(town)
+        client.disconnect()
+        distant(one).is_out = True
+        one.node.begin_drain()
+        draining = asyncio.create_task(one.node.drained(60))
+        await settle()
+        assert not draining.done()
+
+        distant(one).is_out = False
+        one.clock.advance(1)
+        await settle()
+        assert draining.done()
+        assert town.stored(client).owner == NOBODY
+
+
+@seeded
+async def test_who_leaves_waits_for_the_store_with_what_isn_t_saved(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        await begin_outage(one)
+        one.responder.last.say("c")
+        one.responder.last.end()
+        await settle()
+        client.disconnect()
+        one.node.begin_drain()
+        draining = asyncio.create_task(one.node.drained(60))
+        await settle()
+        assert not draining.done()
+
+        await town.store_is_back()
+        assert draining.done()
+        await go(client, two)
+        assert client.statuses() == ["completed"]
+        assert texts(two, client) == ["hello", "abc"]
+
+
+@seeded
+async def test_a_store_that_stays_away_holds_no_drain_up_beyond_its_deadline(seed: int) -> None:
+    limits = limits_of(actor=ActorLimits(run=RunLimits(stop_timeout=0.01)))
+    async with open_town(seed=seed, limits=limits) as town:
+        one, _, client = await asked(town)
+        await begin_outage(one)
+        client.disconnect()
+        one.node.begin_drain()
+        draining = asyncio.create_task(one.node.drained(0))
+        await settle()
+        one.responder.last.end()
+        await asyncio.wait_for(draining, 10)
+
+
+@seeded
+async def test_what_a_node_had_to_give_up_holds_no_drain_up(seed: int) -> None:
+    """Another one has the session: what was said alone is gone, and there is nothing to wait for."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        tab = await tab_on(two, client)
+        await begin_outage(one)
+        one.responder.last.say("c")
+        await settle()
+        distant(one).is_out = False
+        town.notice(one)
+        await settle()
+        tab.read()
+        assert tab.statuses() == ["failed"]
+        await town.store_is_back()
+        assert actor_on(one, client).feed.ended is not None
+        client.disconnect()
+        one.node.begin_drain()
+        await asyncio.wait_for(one.node.drained(3600), 5)
+
+        assert one.node.is_settled

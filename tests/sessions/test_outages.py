@@ -3,45 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.sessions.conversation import Client, World, limits_of, settle
-from tests.sessions.town import Town, actor_on, asked, distant, go, move, open_town, tab_on
-from unbroken.sessions.backends.base import NOBODY, Append, Fence
-from unbroken.sessions.entries import Entry
-from unbroken.sessions.errors import CursorLost, SessionNotFound, StoreError, StoreUnavailable, Unseen
-from unbroken.sessions.replica import ActorLimits
-from unbroken.sessions.run import RunLimits
-
-NAMED = {"type": "response.create", "unbroken": {"message_id": "once"}}
+from tests.sessions.conversation import limits_of, settle
+from tests.sessions.town import (
+    actor_on,
+    asked,
+    begin_outage,
+    distant,
+    go,
+    move,
+    open_town,
+    stored_text,
+    tab_on,
+    texts,
+)
+from unbroken.sessions.backends.base import Fence
+from unbroken.sessions.errors import CursorLost, SessionNotFound, StoreUnavailable
 
 pytestmark = pytest.mark.parametrize("seed", [1, 2, 3, 4])
-
-
-async def begin_outage(world: World) -> None:
-    """Have the store out of a node's reach for longer than writes wait for it."""
-    distant(world).is_out = True
-    world.node._outage.note_failure()  # somebody noticed
-    for _ in range(6):
-        await settle()
-        world.clock.advance(0.6)
-    await settle()
-
-
-def texts(world: World, client: Client) -> list[str]:
-    return [item.text for item in actor_on(world, client).session.items()]
-
-
-def stored_text(town: Town, client: Client) -> str:
-    """Return all deltas that the store holds."""
-    stored = town.stored(client)
-    return "".join(
-        part for record in stored.log.read(stored.log.floor, 10**6) for part in getattr(record, "parts", ())
-    )
 
 
 # A short while.
@@ -423,97 +406,6 @@ async def test_nobody_can_come_to_a_session_elsewhere_while_the_store_is_out(see
             await client.resume()
 
 
-# What is sent again.
-
-
-@pytest.mark.parametrize("came_elsewhere", [True, False])
-async def test_what_an_owner_has_answered_it_does_not_answer_again_alone(
-    seed: int, came_elsewhere: bool
-) -> None:
-    """The store took the request; the client, which wasn't told, sends it again when the owner is alone."""
-    async with open_town(seed=seed) as town:
-        one, two, client = await asked(town)
-        one.responder.last.end()
-        await settle()
-        tab = await tab_on(two, client)
-        await (tab if came_elsewhere else client).send(NAMED)
-        await settle()
-        one.responder.last.end()
-        await settle()
-        await begin_outage(one)
-        await client.send(NAMED)
-        await settle()
-        client.read()
-
-        assert (len(one.responder.turns), client.errors()) == (2, [])
-        assert client.statuses() == ["completed"] * 2
-        await town.store_is_back()
-        await client.send(NAMED)
-        assert len(one.responder.turns) == 2
-
-
-async def test_what_was_answered_before_the_store_lost_everything_is_not_answered_again(seed: int) -> None:
-    async with open_town(seed=seed) as town:
-        one, two, client = await asked(town)
-        one.responder.last.end()
-        await settle()
-        await client.send(NAMED)
-        one.responder.last.end()
-        await settle()
-        for _ in range(2):
-            town.lose()
-            for neighbour in list(town.neighbours.values()):
-                neighbour.on_gap()
-            await settle()
-        client.disconnect()
-        await go(client, two)
-        await client.send(NAMED)
-        await settle()
-
-        assert len(one.responder.turns) + len(two.responder.turns) == 2
-
-
-async def test_what_was_answered_alone_before_the_log_began_anew_is_not_answered_again(seed: int) -> None:
-    async with open_town(seed=seed) as town:
-        one, two, client = await asked(town)
-        one.responder.last.end()
-        await settle()
-        await begin_outage(one)
-        await client.send(NAMED)
-        one.responder.last.end()
-        await settle()
-        town.lose()
-        await town.store_is_back()
-        client.disconnect()
-        await go(client, two)
-        await client.send(NAMED)
-        await settle()
-
-        assert len(one.responder.turns) + len(two.responder.turns) == 2
-
-
-async def test_what_was_sent_to_two_sides_of_a_cut_is_answered_once(seed: int) -> None:
-    """One node cut off from the store goes on alone, while another takes the same request for it."""
-    async with open_town(seed=seed) as town:
-        one, two, client = await asked(town)
-        one.responder.last.end()
-        await settle()
-        tab = await tab_on(two, client)
-        await begin_outage(one)
-        await tab.send(NAMED)
-        await client.send(NAMED)
-        await settle()
-        one.responder.last.end()
-        await settle()
-        await town.store_is_back()
-        tab.disconnect()
-        await go(tab, two)
-        await tab.send(NAMED)
-        await settle()
-
-        assert len(one.responder.turns) + len(two.responder.turns) == 2
-
-
 async def test_a_log_begun_anew_whose_answer_is_lost_is_gone_on_with(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -547,189 +439,3 @@ async def test_a_log_begun_anew_whose_answer_is_lost_is_gone_on_with(
         client.disconnect()
         await go(client, two)
         assert sorted(texts(two, client)) == ["abcd", "from elsewhere", "hello"]
-
-
-# Draining meanwhile.
-
-
-async def test_who_leaves_gives_up_its_sessions_once_the_store_hears_of_it(seed: int) -> None:
-    async with open_town(seed=seed) as town:
-        one, _, client = await asked(town)
-        one.responder.last.end()
-        await settle()
-        client.disconnect()
-        distant(one).is_out = True
-        one.node.begin_drain()
-        draining = asyncio.create_task(one.node.drained(60))
-        await settle()
-        assert not draining.done()
-
-        distant(one).is_out = False
-        one.clock.advance(1)
-        await settle()
-        assert draining.done()
-        assert town.stored(client).owner == NOBODY
-
-
-async def test_who_leaves_waits_for_the_store_with_what_isn_t_saved(seed: int) -> None:
-    async with open_town(seed=seed) as town:
-        one, two, client = await asked(town)
-        await begin_outage(one)
-        one.responder.last.say("c")
-        one.responder.last.end()
-        await settle()
-        client.disconnect()
-        one.node.begin_drain()
-        draining = asyncio.create_task(one.node.drained(60))
-        await settle()
-        assert not draining.done()
-
-        await town.store_is_back()
-        assert draining.done()
-        await go(client, two)
-        assert client.statuses() == ["completed"]
-        assert texts(two, client) == ["hello", "abc"]
-
-
-async def test_a_store_that_stays_away_holds_no_drain_up_beyond_its_deadline(seed: int) -> None:
-    limits = limits_of(actor=ActorLimits(run=RunLimits(stop_timeout=0.01)))
-    async with open_town(seed=seed, limits=limits) as town:
-        one, _, client = await asked(town)
-        await begin_outage(one)
-        client.disconnect()
-        one.node.begin_drain()
-        draining = asyncio.create_task(one.node.drained(0))
-        await settle()
-        one.responder.last.end()
-        await asyncio.wait_for(draining, 10)
-
-
-# Writes that come late.
-
-
-async def test_a_write_that_comes_when_it_was_repeated_is_there_once(seed: int) -> None:
-    async with open_town(seed=seed) as town:
-        one, _, client = await asked(town)
-        distant(one).is_late = True
-        one.responder.last.say("c")
-        one.responder.last.end()
-        await settle()
-        distant(one).is_late = False
-        one.clock.advance(2)  # it is read, and not there: it is said again
-        await settle()
-        late = await distant(one).deliver()
-
-        client.read()
-        assert [type(result) for result in late] == [Unseen] * len(late)
-        assert late
-        assert (client.text(), client.statuses()) == ("abc", ["completed"])
-        assert stored_text(town, client) == "abc"
-
-
-async def test_a_write_that_comes_before_it_is_repeated_is_there_once(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It wasn't there when its owner looked."""
-    async with open_town(seed=seed) as town:
-        one, _, client = await asked(town)
-        store = distant(one)
-        store.is_late = True
-        one.responder.last.say("c")
-        await settle()
-        store.is_late = False
-        append = store.append
-
-        async def deliver_first(appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
-            monkeypatch.setattr(store, "append", append)
-            await store.deliver()
-            return await store.append(appends)
-
-        monkeypatch.setattr(store, "append", deliver_first)
-        one.clock.advance(2)
-        await settle()
-        assert store.append == append
-        one.responder.last.say("d")
-        one.responder.last.end()
-        await settle()
-
-        client.read()
-        assert (client.text(), client.statuses()) == ("abcd", ["completed"])
-        assert stored_text(town, client) == "abcd"
-
-
-async def test_a_write_that_comes_when_its_owner_has_gone_on_alone_is_there_once(seed: int) -> None:
-    async with open_town(seed=seed) as town:
-        one, two, client = await asked(town)
-        one.responder.last.end()
-        await settle()
-        distant(one).is_late = True
-        await client.ask("again")
-        await settle()
-        await begin_outage(one)
-        one.responder.last.say("c")
-        await settle()
-        distant(one).is_late = False
-        await town.store_is_back()
-        late = await distant(one).deliver()
-        assert [type(result) for result in late] == [Unseen] * len(late)
-        assert late
-        one.responder.last.say("d")
-        one.responder.last.end()
-        await settle()
-
-        assert len(one.responder.turns) == 2
-        await move(client, two)
-        assert (client.text(), client.statuses()) == ("abcd", ["completed", "completed"])
-
-
-@pytest.mark.parametrize("comes", ["before the store is asked again", "after all"])
-async def test_a_nameless_request_that_comes_late_is_answered_once(seed: int, comes: str) -> None:
-    """Most clients give none. Its owner has taken it for lost, and answered it alone."""
-    async with open_town(seed=seed, limits=limits_of(outage_patience=0.0)) as town:
-        one, two, client = await asked(town)
-        await client.say("again")
-        one.responder.last.end()
-        await settle()
-        distant(one).are_inputs_late = True
-        await client.send({"type": "response.create"})
-        assert not actor_on(one, client).feed.is_durable
-        one.responder.last.say("c")
-        one.responder.last.end()
-        await settle()
-        distant(one).are_inputs_late = False
-        if comes == "after all":
-            await town.store_is_back()
-            assert actor_on(one, client).feed.is_durable
-        await distant(one).deliver()
-        await town.store_is_back()
-        for neighbour in list(town.neighbours.values()):
-            neighbour.on_gap()
-        await settle()
-
-        assert len(one.responder.turns) == 2
-        client.disconnect()
-        await go(client, two)
-        assert sorted(texts(two, client)) == ["ab", "again", "c", "hello"]
-        assert len(one.responder.turns) + len(two.responder.turns) == 2
-
-
-async def test_what_a_node_had_to_give_up_holds_no_drain_up(seed: int) -> None:
-    """Another one has the session: what was said alone is gone, and there is nothing to wait for."""
-    async with open_town(seed=seed) as town:
-        one, two, client = await asked(town)
-        tab = await tab_on(two, client)
-        await begin_outage(one)
-        one.responder.last.say("c")
-        await settle()
-        distant(one).is_out = False
-        town.notice(one)
-        await settle()
-        tab.read()
-        assert tab.statuses() == ["failed"]
-        await town.store_is_back()
-        assert actor_on(one, client).feed.ended is not None
-        client.disconnect()
-        one.node.begin_drain()
-        await asyncio.wait_for(one.node.drained(3600), 5)
-
-        assert one.node.is_settled

@@ -17,7 +17,20 @@ from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.ids import NodeId, SessionId, new_node_id
 from unbroken.sessions.node import Node, NodeLimits
 
-__all__ = ["Town", "actor_on", "asked", "distant", "go", "move", "open_town", "tab_on"]
+__all__ = [
+    "Town",
+    "actor_on",
+    "answered",
+    "asked",
+    "begin_outage",
+    "distant",
+    "go",
+    "move",
+    "open_town",
+    "stored_text",
+    "tab_on",
+    "texts",
+]
 
 
 class House:
@@ -215,3 +228,33 @@ async def asked(town: Town) -> tuple[World, World, Client]:
     await settle()
     client.read()
     return one, two, client
+
+
+async def answered(town: Town) -> tuple[World, World, Client]:
+    """Return two nodes, and a client of the first that has been answered. It hasn't read the end."""
+    one, two, client = await asked(town)
+    one.responder.last.end()
+    await settle()
+    return one, two, client
+
+
+async def begin_outage(world: World) -> None:
+    """Have the store out of a node's reach for longer than writes wait for it."""
+    distant(world).is_out = True
+    world.node._outage.note_failure()  # somebody noticed
+    for _ in range(6):
+        await settle()
+        world.clock.advance(0.6)
+    await settle()
+
+
+def texts(world: World, client: Client) -> list[str]:
+    return [item.text for item in actor_on(world, client).session.items()]
+
+
+def stored_text(town: Town, client: Client) -> str:
+    """Return all deltas that the store holds."""
+    stored = town.stored(client)
+    return "".join(
+        part for record in stored.log.read(stored.log.floor, 10**6) for part in getattr(record, "parts", ())
+    )
