@@ -131,6 +131,7 @@ class Actor(Replica):
         self._asked: Append | None = None  # what is to be written, until that is known to be done
         self._is_writing = False
         self._is_taking = False  # whether this node became the owner, and has to read the log first
+        self._is_contested = False  # whether the store says that it isn't, and hasn't said who is
         self._outage = outage
         self._ring: Ring | None = None  # what is written without the store; None: it is there
         self._is_created = True  # whether the store knows the session, if it is opened
@@ -370,7 +371,7 @@ class Actor(Replica):
     def _refused(self, error: StoreError) -> None:
         """See to a write that the store refused, or didn't answer."""
         if isinstance(error, Fenced) and self._store.is_shared:
-            self.demote()
+            self._is_contested = self._is_behind = True  # whose it is comes with what is read
         elif isinstance(error, StoreUnavailable):
             self._try_later(error)  # it may have been written: that is read first
         elif isinstance(error, Unseen):
@@ -430,15 +431,12 @@ class Actor(Replica):
     @property
     def _may_go_on_alone(self) -> bool:
         """Whether this node knows all of the log, and the store has been waited for long enough."""
-        return self.is_owner and not self._is_taking and self._outage.is_over_patience
-
-    def _note_durable(self, is_durable: bool) -> None:
-        """Tell those who are connected whether what is here is in the store."""
-        self.feed.is_durable = is_durable
-        self.feed.publish()
+        is_sure = self.is_owner and not (self._is_taking or self._is_contested)
+        return is_sure and self._outage.is_over_patience
 
     def _go_on_alone(self) -> None:
         """Write without the store until it takes that: it is out of reach, or has lost something."""
+        self._is_contested = False  # by a store that has lost something, or was asked no more
         if self._is_taking:
             self._resume_writing()  # what is here is all that is left of the log
         if self._ring is None:
@@ -513,6 +511,7 @@ class Actor(Replica):
                     if page.is_end:
                         break
                 self._note_owner(page.fence)
+            self._is_contested = False
             if self.is_owner:
                 self._resume_writing()
         finally:
@@ -536,10 +535,11 @@ class Actor(Replica):
         """Note whose the session was when the store was last read."""
         if fence == self.fence:
             return
-        if self.is_owner:
+        before, self.fence = self.fence, fence
+        if not self.is_owner:
+            self._on_owner(self)
+        elif fence.node != before.node:  # else the store has lost how it became this node's, and it still is
             self.demote()
-        self.fence = fence
-        self._on_owner(self)
 
     def promote(self, opened: Opened) -> None:
         """Run the session from here on: this node has acquired it."""

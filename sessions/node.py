@@ -477,7 +477,7 @@ class Node:
         for actor in self.hub:
             limit = self._idle_limit if actor.is_opened else self.limits.empty_grace
             if actor.feed.ended is not None and not len(actor.feed):
-                self.hub.remove(actor)  # given up; the store has the rest
+                await self._ownership.bury(actor)
             elif now - actor.last_active >= limit:
                 await self._give_up(actor)
 
@@ -565,7 +565,7 @@ class Node:
             for actor in self.hub:
                 actor.feed.publish()
                 if actor.feed.ended is not None and not len(actor.feed):
-                    self.hub.remove(actor)  # given up; the store has the rest
+                    await self._ownership.bury(actor)
                 elif self._store.is_shared and actor.is_idle:
                     await self._give_up(actor)
                     if task.cancelling():  # the store's client may take a cancellation for its own, and go on

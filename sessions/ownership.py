@@ -5,7 +5,8 @@
   shown what the owner writes, and the owner is told of the wish to own it. The
   owner passes it on when nothing runs and it has no connections of its own.
 - A dead node's sessions are taken by those that follow them, and the ones with
-  something to do that nobody follows by whoever comes first; likewise what nobody owns, after a while.
+  something to do that nobody follows by whoever comes first; likewise what nobody owns, after a while,
+  and what a store that has lost something says to be a node's that knows nothing of it.
 - One that is idle is released after a while, so that it costs its node nothing.
 
 Taking is a compare-and-set in the store. Whatever this node believes of
@@ -58,6 +59,11 @@ _POLLED_AT_ONCE: Final = 256
 isn't often lost, and else a node that follows thousands would do little but ask for them.
 """
 
+_SILENT: Final = frozenset(2**n for n in range(1, 16))
+"""Polls without a piece of a response that runs elsewhere, after which its owner is told once more that it is
+waited for: it may not know that it is the owner. A model that thinks for long isn't asked for all the while.
+"""
+
 _ADOPTED_AT_ONCE: Final = 256
 """Sessions of a dead node that are looked for at a time."""
 
@@ -67,9 +73,9 @@ _ADOPTING: Final = 16
 _PASSED_OVER: Final = 64
 """Dead nodes that one which drains remembers, for the case that it stays after all."""
 
-_UNOWNED_AFTER: Final = 30
-"""Polls after which sessions are looked for that have something to do and no owner: a node that drained may
-have left them, and nobody may have followed them.
+_SEARCHED_AFTER: Final = 30
+"""Polls after which sessions are looked for that have something to do and no owner, or a dead one: a node
+that drained may have left them, and nobody may have followed them.
 """
 
 _RELEASED_AGAIN: Final = 1.0
@@ -148,10 +154,9 @@ class Ownership:
 
         """
         async with self._moving(session_id):
-            actor = self._hub.get(session_id)
-            if actor is not None and actor.feed.ended is None:
+            if (actor := self._live(session_id)) is not None:
                 return actor
-            if actor is not None:
+            if (actor := self._hub.get(session_id)) is not None:
                 self._hub.remove(actor)
             try:
                 return await self._load(session_id)
@@ -162,6 +167,11 @@ class Ownership:
                 log.error("session can't be read", session_id=session_id, node_id=self._node, reason=str(exc))
                 await self._give_back(session_id)
                 raise
+
+    def _live(self, session_id: SessionId) -> Actor | None:
+        """Return the session that this node runs or follows; None: it doesn't, or had to give it up."""
+        actor = self._hub.get(session_id)
+        return None if actor is None or actor.feed.ended is not None else actor
 
     @asynccontextmanager
     async def _moving(self, session_id: SessionId) -> AsyncIterator[None]:
@@ -247,7 +257,7 @@ class Ownership:
         """Become the owner of a session that is followed, unless somebody else is faster."""
         session_id = actor.session.id
         async with self._moving(session_id):
-            if actor.is_owner or self._hub.get(session_id) is not actor or not self._is_free(actor.fence):
+            if actor.is_owner or self._live(session_id) is not actor or not self._is_free(actor.fence):
                 return
             with suppress(StoreUnavailable):  # the next poll tries again
                 try:
@@ -324,6 +334,18 @@ class Ownership:
             await self._store.unfollow(session_id, self._node)
             await self._give_back(session_id)  # it may have been passed on to this node, which hasn't heard
 
+    async def bury(self, actor: Actor) -> None:
+        """Forget a session that this node couldn't go on with: what the store holds is for others to take."""
+        session_id = actor.session.id
+        async with self._moving(session_id):
+            if not self._hub.holds(actor):
+                return
+            self._hub.remove(actor)
+            if self._store.is_shared and actor.is_opened:
+                with suppress(StoreUnavailable):
+                    await self._store.unfollow(session_id, self._node)
+                await self._give_back(session_id)
+
     async def leave(self, actor: Actor) -> None:
         """Give up a session with what runs in it, for another node to go on."""
         session_id = actor.session.id
@@ -352,7 +374,7 @@ class Ownership:
 
     async def _release(self, session_id: SessionId, to: NodeId) -> None:
         async with self._moving(session_id):
-            if self._hub.get(session_id) is None:
+            if self._live(session_id) is None:
                 await self._give_back(session_id, to)
 
     async def _give_back(self, session_id: SessionId, to: NodeId = NOBODY) -> None:
@@ -378,7 +400,7 @@ class Ownership:
 
     def on_wish(self, session_id: SessionId, by: NodeId) -> None:
         """See :meth:`Neighbour.on_wish`."""
-        actor = self._hub.get(session_id)
+        actor = self._live(session_id)
         if actor is None:
             self._disown(session_id, by)
         elif actor.is_owner:
@@ -428,14 +450,17 @@ class Ownership:
                     actor.rejoin()
             if number % _VERIFIED_AT_ONCE == 0:
                 await asyncio.sleep(0)
+        if self._store.is_shared:
+            self._clock.call_later(_ADOPTION_DELAY * (1 + self._draw()), lambda: self._begin_search(own=True))
 
     def on_poll(self) -> None:
         """See :meth:`Neighbour.on_poll`."""
         self._polls += 1
-        if self._polls % _UNOWNED_AFTER == 0 and not self.is_leaving:
-            self._begin_adoption(NOBODY)
+        if self._polls % _SEARCHED_AFTER == 0:
+            self._begin_search()
         followed = [actor for actor in self._hub if not actor.is_owner and actor.feed.ended is None]
         for actor in followed:
+            actor.note_poll()
             self._look_after(actor)
         begin = self._polled if self._polled < len(followed) else 0
         self._polled = begin + _POLLED_AT_ONCE
@@ -446,7 +471,8 @@ class Ownership:
         """See to a session that is followed, in case that something told about it was lost."""
         if self._is_free(actor.fence):  # nobody took it, or the store couldn't be reached
             self.on_owner(actor)
-        elif actor.session.has_inputs:  # its owner may not know of them
+        elif actor.session.has_inputs or (actor.session.is_running and actor.silence in _SILENT):
+            # Its owner may not know of them; or, if nothing comes, that it is the owner.
             with suppress(NodeDraining):
                 self._spawn(self._cluster.wish(actor.fence.node, actor.session.id))
 
@@ -459,8 +485,25 @@ class Ownership:
         with suppress(NodeDraining):
             self._spawn(self._adopt(node))
 
+    def _begin_search(self, *, own: bool = False) -> None:
+        with suppress(NodeDraining):
+            self._spawn(self._search(own=own))
+
+    async def _search(self, *, own: bool) -> None:
+        """Look for sessions that have something to do and that nobody sees to. *own*: also this node's own,
+        of which it may not know any more.
+        """
+        with suppress(StoreUnavailable):
+            for owner in await self._store.owners():
+                if owner == NOBODY or self._cluster.is_lost(owner) or (own and owner == self._node):
+                    await self._adopt(owner)
+                else:
+                    await self._cluster.watch(owner)
+
     async def _adopt(self, node: NodeId) -> None:
-        """Take those of a dead node's sessions, or of nobody's, that have something to do and no follower."""
+        """Take those of a dead node's sessions, or of nobody's, that have something to do and no follower.
+        Of this node's own: those that it doesn't have.
+        """
         places = asyncio.Semaphore(_ADOPTING)
         tried: set[SessionId] = set()  # one that can't be had now is left to whoever comes for it
 
@@ -471,8 +514,9 @@ class Ownership:
 
         with suppress(StoreUnavailable):
             while not self.is_leaving:
-                found = [each for each, _ in await self._store.busy(node, _ADOPTED_AT_ONCE)]
-                mine = [each for each in found if self._hub.get(each) is None and each not in tried]
+                known = len(self._hub) if node == self._node else 0
+                found = [each for each, _ in await self._store.busy(node, _ADOPTED_AT_ONCE + known)]
+                mine = [each for each in found if self._live(each) is None and each not in tried]
                 if not mine:
                     return
                 tried.update(mine)

@@ -59,7 +59,8 @@ async def settle(store: SessionStore, replica: Replica, fence: Fence, ring: Ring
 async def _give_back(store: SessionStore, replica: Replica, fence: Fence, ring: Ring) -> Ring | None:
     """Have the store take what is in *ring* so far, and return the rest: what came meanwhile.
 
-    None: the store has lost what it had confirmed, or holds more than the owner knows.
+    None: the store has lost what it had confirmed, which incarnation it was of, or when it became the
+    owner's, among that. Or it holds more than the owner knows.
     """
     entries = list(ring.entries)
     place = _behind(entries, ring, replica.log)
@@ -72,6 +73,11 @@ async def _give_back(store: SessionStore, replica: Replica, fence: Fence, ring: 
         except (LostTail, SessionGone):
             return None
     except SessionGone:
+        return None
+    except Fenced:
+        with suppress(SessionGone):
+            if (await store.inspect(session_id)).fence.node != fence.node:
+                raise
         return None
     return ring.confirm(len(entries), place)
 
@@ -91,15 +97,22 @@ async def _begin_anew(store: SessionStore, replica: Replica, fence: Fence, ring:
     anew, snapshot = ring.anew, replica.snapshot()
     place = Position(anew.incarnation, snapshot.seq, snapshot.nonce)
     keys = {seq: key for seq, key in replica.keys().items() if seq <= snapshot.seq}
-    try:
-        fence = await store.reseed(
-            session.id, fence, anew.incarnation, snapshot, keys, keeps_keys=anew.keeps_keys
+
+    async def reseed(proof: Fence) -> Fence:
+        return await store.reseed(
+            session.id, proof, anew.incarnation, snapshot, keys, keeps_keys=anew.keeps_keys
         )
+
+    try:
+        fence = await reseed(fence)
     except Fenced:
         found = await store.inspect(session.id)
-        if (found.fence.node, found.fence.incarnation) != (fence.node, anew.incarnation):
+        if found.fence.node != fence.node:
             raise
-        fence, place = found.fence, place._replace(seq=found.floor, nonce=found.floor_nonce)
+        if found.fence.incarnation == anew.incarnation:  # only the answer was lost
+            fence, place = found.fence, place._replace(seq=found.floor, nonce=found.floor_nonce)
+        else:  # by a store that has lost how it became this node's
+            fence = await reseed(found.fence)
     structlog.get_logger().warning("log begun anew", session_id=session.id, inputs=len(anew.foreign))
     log = EventLog(place.incarnation, floor=place.seq, floor_nonce=place.nonce)
     late = [entry for entry in ring.entries if entry.seq > place.seq]  # what came meanwhile

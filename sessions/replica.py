@@ -61,6 +61,10 @@ class Replica:
     def __init__(self, session: Session, log: EventLog, store: SessionStore, limits: ActorLimits) -> None:
         self.session: Final = session
         self.feed: Final = Feed(log)
+        self.polled = -1
+        """How far the log reached when it was last polled."""
+        self.silence = 0
+        """How many polls have found no more since."""
         self._is_behind = False  # whether the store is known to hold entries not applied yet
         self._is_stirred = False  # whether anything but new pieces may call for a write
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -117,6 +121,11 @@ class Replica:
             self._waiters.append((seq, waiter))
             await waiter
 
+    def note_poll(self) -> None:
+        """Note that it is polled now."""
+        self.silence = self.silence + 1 if self.polled == self.log.head else 0
+        self.polled = self.log.head
+
     def _tell_waiters(self) -> None:
         if self._waiters:
             consumed, is_over = self.session.consumed, self.feed.ended is not None
@@ -159,6 +168,11 @@ class Replica:
         self._former_keys = dict(list(keys.items())[-_FORMER_KEYS:])
         self._account_of_log = Account()
         self.feed.restart(log)
+
+    def _note_durable(self, is_durable: bool) -> None:
+        """Tell those who are connected whether what is here is in the store."""
+        self.feed.is_durable = is_durable
+        self.feed.publish()
 
     def _observe(self, body: Body) -> None:
         """See to what an entry means beside the session's state. For who knows more."""

@@ -324,6 +324,12 @@ class SessionStore(Protocol):
         been answered: of a dead owner, somebody has to take them.
         """
 
+    async def owners(self) -> set[NodeId]:
+        """Return whose sessions have something to do, as :meth:`busy` would tell; :data:`NOBODY` may be one.
+
+        A hint: of a name that is returned, :meth:`busy` may find nothing.
+        """
+
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
         """Forget the session altogether. Harmless if it is gone.
 

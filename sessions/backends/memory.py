@@ -43,6 +43,10 @@ class _Stored:
         )
 
     @property
+    def has_work(self) -> bool:
+        return self.is_busy or self.last_input > self.consumed
+
+    @property
     def fence(self) -> Fence:
         return Fence(self.owner, self.token, self.log.incarnation)
 
@@ -273,8 +277,12 @@ class MemoryStore:
         return [
             (session_id, stored.fence)
             for session_id, stored in self._sessions.items()
-            if stored.owner == owner and (stored.is_busy or stored.last_input > stored.consumed)
+            if stored.owner == owner and stored.has_work
         ][:limit]
+
+    async def owners(self) -> set[NodeId]:
+        """See :meth:`SessionStore.owners`."""
+        return {stored.owner for stored in self._sessions.values() if stored.has_work}
 
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
         """See :meth:`SessionStore.delete`."""

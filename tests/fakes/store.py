@@ -185,6 +185,12 @@ class DistantStore:
         await self._return()
         return result
 
+    async def owners(self) -> set[NodeId]:
+        await self._travel()
+        result = await self.inner.owners()
+        await self._return()
+        return result
+
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         await self._travel()
         await self.inner.compact(session_id, fence, floor, snapshot)

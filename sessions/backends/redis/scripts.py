@@ -23,6 +23,7 @@ _NAMES: Final = (
     "forget",
     "inspect",
     "leave",
+    "owners",
     "read",
     "recall",
     "rejoin",

@@ -400,6 +400,14 @@ class RedisStore:
                 del found[known:]
         return [(session_id, fence) for session_id, fence in found if fence.node == owner]
 
+    async def owners(self) -> set[NodeId]:
+        """See :meth:`SessionStore.owners`."""
+        indexes = self._keys.indexes
+        found: set[bytes] = set()
+        for keys in [[index] for index in indexes] if self._is_cluster else [indexes]:
+            found.update(await self._call("owners", keys))
+        return {NodeId(each.decode()) for each in found}
+
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
         """See :meth:`SessionStore.delete`."""
         if not await self._call("delete", self._keys.session(session_id), session_id, *_proof(fence)):

@@ -487,14 +487,17 @@ class StoreContract:
         consumed = Append(done, fence, 2, receipt.entry.nonce, 2, [mark("b")], is_busy=False)
         await store.append([consumed])
 
+        assert owner in await store.owners()
         found = await store.busy(owner, 9)
         assert sorted(found) == sorted([(running, fence), (asked_for, fence)])
         assert len(await store.busy(owner, 1)) == 1
         await store.release(running, fence, to=B)
         assert [each for each, _ in await store.busy(owner, 9)] == [asked_for]
         assert running in [each for each, _ in await store.busy(B, 999)]
+        assert {owner, B} <= await store.owners()
         await store.delete(asked_for, fence)
         assert await store.busy(owner, 9) == []
+        assert owner not in await store.owners()
 
     async def test_a_log_that_was_lost_is_begun_anew(self, store: SessionStore) -> None:
         """By the owner, from its memory, whether the store still knows the session or not."""

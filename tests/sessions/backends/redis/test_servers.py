@@ -89,6 +89,7 @@ async def test_sessions_of_all_servers_are_written_together(servers: ValkeyClust
         assert not isinstance(result, StoreError)
         assert result[0].body == words(each)
     assert len(await store.busy(A, 999)) == 300
+    assert await store.owners() == {A}
     await store.aclose()
     await client.aclose()
 
