@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import pickle
 import random
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import msgpack
 
 from tests.chaos.history import Witness
 from tests.chaos.speaker import Manner, Speaker
@@ -69,8 +70,7 @@ class Crowd:
     async def finish(self) -> list[Witness]:
         """Let everybody come to the end of what was asked, and return what they saw."""
         await self._ask("over")
-        seen: list[Witness] = pickle.loads(await asyncio.to_thread(self._file.read_bytes))
-        return seen
+        return msgpack.decode(await asyncio.to_thread(self._file.read_bytes), type=list[Witness])
 
     async def close(self) -> None:
         """End the process, wherever it is."""
@@ -113,7 +113,7 @@ async def _talk(told: dict[str, Any], lines: asyncio.StreamReader) -> None:
                 each.may_leave.set()
             if word == "over":
                 await asyncio.gather(*talking)
-                data = pickle.dumps([each.witness() for each in speakers])
+                data = msgpack.encode([each.witness() for each in speakers])
                 await asyncio.to_thread(Path(told["file"]).write_bytes, data)
             else:
                 await asyncio.gather(*[each.answered.wait() for each in speakers])

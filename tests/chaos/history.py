@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from msgspec import Struct
+
 __all__ = [
     "Connected",
     "Disconnected",
@@ -21,8 +23,7 @@ __all__ = [
 Frame: TypeAlias = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Struct, frozen=True, tag=True):
     """A connection stands. It goes on after *after*, the last event id; None: there is none."""
 
     node: str
@@ -31,22 +32,19 @@ class Connected:
     """Seconds, by a clock that only tells durations."""
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True, tag=True):
     """A frame came."""
 
     frame: Frame
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Struct, frozen=True, tag=True):
     """An event was handed to the socket: it may never arrive."""
 
     event: Frame
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(Struct, frozen=True, tag=True):
     """The connection has ended. 1006: without a word."""
 
     code: int
@@ -73,6 +71,8 @@ class History:
     session: str = ""
     """The session, once it is known."""
     events: list[Event] = field(default_factory=list)
+    is_open: bool = False
+    """Whether it was connected in the end."""
 
     def frames(self) -> Iterator[Frame]:
         """Yield all frames."""
@@ -144,8 +144,6 @@ class Witness:
 
     name: str
     histories: list[History]
-    open: list[History]
-    """Those of the tabs that were connected in the end."""
     ended: dict[str, int]
     """How turns have ended."""
     refusals: list[str]

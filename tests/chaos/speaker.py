@@ -47,8 +47,6 @@ class Speaker:
     ended: dict[str, int] = field(default_factory=dict)
     """How its turns have ended, by status; ``unknown`` where it was told to start over in between."""
     histories: list[History] = field(default_factory=list)
-    open: list[History] = field(default_factory=list)
-    """Those of the tabs that were connected in the end."""
     refusals: list[str] = field(default_factory=list)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a turn has ended. For who waits to clear."""
@@ -61,7 +59,7 @@ class Speaker:
 
     def witness(self) -> Witness:
         """Return what was seen."""
-        return Witness(self.name, self.histories, self.open, self.ended, self.refusals)
+        return Witness(self.name, self.histories, self.ended, self.refusals)
 
     async def speak(self) -> None:
         """Talk, in as many sessions as it takes, until it is over and all tabs have seen everything."""
@@ -85,7 +83,8 @@ class Speaker:
                 self.rests.set()
                 await self.may_leave.wait()
                 await asyncio.gather(*map(_settled, tabs))
-                self.open = [tab.history for tab in tabs if not tab.is_gone]
+                for tab in tabs:
+                    tab.history.is_open = not tab.is_gone
         finally:
             for task in tasks:
                 task.cancel()

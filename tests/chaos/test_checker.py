@@ -233,7 +233,7 @@ def test_a_session_that_is_gone_is_found_unless_it_was_said_not_to_be_saved(
 ) -> None:
     tape = Tape().connect()
     tape.see({"type": "session.updated", "session": {"unbroken": told}, "event_id": "event_0.0.0.0-own"})
-    person = Witness("p", [tape.history], [], {}, ["session_not_found"])
+    person = Witness("p", [tape.history], {}, ["session_not_found"])
     assert [each.rule for each in check_all([person], {}, left=set(), may_lose=False)] == found
 
 

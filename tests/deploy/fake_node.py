@@ -79,6 +79,7 @@ class EventSource:
         self.checks: asyncio.Queue[None] = asyncio.Queue()
         """Gets one for each time that its readiness was asked for while it drains."""
         self._is_draining = False
+        self._ends = asyncio.Event()
         self.events: asyncio.Queue[str] = asyncio.Queue(maxsize=8)
         self.is_over = asyncio.Event()
         """Set when whoever read them is gone."""
@@ -90,10 +91,20 @@ class EventSource:
 
     async def _stream(self) -> AsyncIterator[str]:
         try:
-            while True:
-                yield f"data: {await self.events.get()}\n\n"
+            while (event := await self._next()) is not None:
+                yield f"data: {event}\n\n"
         finally:
             self.is_over.set()
+
+    async def _next(self) -> str | None:
+        """Wait for the next event; None: no more will come."""
+        coming, ending = asyncio.create_task(self.events.get()), asyncio.create_task(self._ends.wait())
+        try:
+            await asyncio.wait([coming, ending], return_when=asyncio.FIRST_COMPLETED)
+            return coming.result() if coming.done() else None
+        finally:
+            coming.cancel()
+            ending.cancel()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -110,7 +121,14 @@ class EventSource:
             return PlainTextResponse("ok")
 
         app = Starlette(routes=[Route("/events", events), Route("/readyz", readyz)])
-        config = uvicorn.Config(app, port=source.port, log_config=None, lifespan="off", access_log=False)
+        config = uvicorn.Config(
+            app,
+            port=source.port,
+            log_config=None,
+            lifespan="off",
+            access_log=False,
+            timeout_graceful_shutdown=10,
+        )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
         try:
@@ -118,7 +136,8 @@ class EventSource:
                 await asyncio.sleep(0)
             yield source
         finally:
-            server.should_exit = server.force_exit = True
+            source._ends.set()
+            server.should_exit = True  # it waits for its connections: none is left open
             await serving
 
 
