@@ -19,7 +19,9 @@ from starlette.types import ASGIApp
 
 from unbroken.server.agents.base import Agent, AgentError
 from unbroken.server.agents.selection import build_agent
-from unbroken.server.auth import Authenticator, DevelopmentAuthenticator, KeyAuthenticator
+from unbroken.server.auth.base import Authenticator
+from unbroken.server.auth.directory import Directory, MemoryDirectory
+from unbroken.server.auth.keys import DevelopmentAuthenticator, KeyAuthenticator
 from unbroken.server.config import Settings, StartupError, is_loopback
 from unbroken.server.drain import Drain
 from unbroken.server.files.base import FilesUnavailable
@@ -119,6 +121,7 @@ class App:
             node_bytes=_TURNS_WITH_FILES * settings.max_turn_file_bytes,
         )
         self.catalogue = Catalogue(toolsets)
+        self.directory: Directory = MemoryDirectory(clock)
         self._stored = stored or build_store(settings)
         self._stored_opened: AbstractAsyncContextManager[None] | None = None
         self.node = Node(
@@ -257,6 +260,7 @@ class App:
         return RealtimeDoor(
             node=self.node,
             authenticator=_authenticator(settings),
+            directory=self.directory,
             tokens=ResumeTokens(secret),
             models=Models(self._agent.model, settings.models),
             defaults=SessionConfig(

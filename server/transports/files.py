@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from unbroken.server.auth import Authenticator, Unauthenticated
+from unbroken.server.auth.base import Authenticator, Unauthenticated
 from unbroken.server.files.base import FileError, FileNotFound, FileStore, StoredFile
 from unbroken.server.files.kinds import UnsupportedKind
 from unbroken.server.files.names import disposition

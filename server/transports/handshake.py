@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from starlette.types import Scope
 
-from unbroken.server.auth import Credentials
+from unbroken.server.auth.base import Credentials
 
 __all__ = ["SUBPROTOCOL", "Handshake", "forwarded_for", "is_loopback_name"]
 

@@ -9,7 +9,8 @@ import structlog
 from starlette.types import Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
-from unbroken.server.auth import Authenticator, LongLivedKey, Unauthenticated
+from unbroken.server.auth.base import Authenticator, LongLivedKey, Unauthenticated
+from unbroken.server.auth.directory import Directory
 from unbroken.server.errors import CloseCode
 from unbroken.server.files.base import FileStore
 from unbroken.server.files.references import Referring, referring
@@ -54,6 +55,7 @@ class RealtimeDoor:
         *,
         node: Node,
         authenticator: Authenticator,
+        directory: Directory,
         tokens: ResumeTokens,
         models: Models,
         defaults: SessionConfig,
@@ -71,6 +73,7 @@ class RealtimeDoor:
         self._files = files
         self._file_lifetime = file_lifetime
         self._authenticator = authenticator
+        self._directory = directory
         self._tokens = tokens
         self._models = models
         self._defaults = defaults
@@ -175,6 +178,7 @@ class RealtimeDoor:
             code = "api_key_in_browser" if isinstance(exc, LongLivedKey) else "invalid_api_key"
             raise Refused(401, code, str(exc)) from None
         await guest.admit(principal.id)
+        await self._directory.note(principal)
         model = self._models.resolve(handshake.model)
         if model is None:
             message = f"The model isn't offered here. Use one of: {', '.join(self._models.names)}."

@@ -9,15 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unbroken.server import auth
-from unbroken.server.auth import (
-    Authenticator,
-    Credentials,
-    DevelopmentAuthenticator,
-    KeyAuthenticator,
-    Principal,
-    Unauthenticated,
-)
+from unbroken.server.auth import keys
+from unbroken.server.auth.base import Authenticator, Credentials, Unauthenticated
+from unbroken.server.auth.keys import DevelopmentAuthenticator, KeyAuthenticator
+from unbroken.server.auth.principal import Principal
 
 
 def presented(key: str | None) -> Credentials:
@@ -64,7 +59,7 @@ async def test_every_key_is_compared_whichever_matches(
     class Recording:
         compare_digest = staticmethod(compare)
 
-    monkeypatch.setattr(auth, "hmac", Recording)
+    monkeypatch.setattr(keys, "hmac", Recording)
     with contextlib.suppress(Unauthenticated):
         await KEYS.authenticate(presented(key))
     assert compared == [(32, 32), (32, 32)]

@@ -1,0 +1,40 @@
+"""A principal: who is speaking, and what they may do here."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from unbroken.sessions.ids import PrincipalId
+
+__all__ = ["ALL_SCOPES", "CLIENT_SECRETS", "FILES", "REALTIME", "Principal"]
+
+REALTIME: Final = "realtime"
+"""May connect to sessions, and begin them."""
+
+FILES: Final = "files"
+"""May send files and read their own."""
+
+CLIENT_SECRETS: Final = "client_secrets"
+"""May make short-lived keys for pages."""
+
+ALL_SCOPES: Final = frozenset({REALTIME, FILES, CLIENT_SECRETS})
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is speaking."""
+
+    user: str
+    tenant: str = "default"
+    plan: str = "default"
+    scopes: frozenset[str] = ALL_SCOPES
+    """What they may do. Whoever may do nothing that a door asks for is refused there."""
+    expires_at: float | None = None
+    """Until when they are believed, in seconds since the epoch. None: until they are taken off a list."""
+
+    @property
+    def id(self) -> PrincipalId:
+        """One opaque, stable string for tenant and user, safe to log."""
+        return PrincipalId(hashlib.sha256(f"{self.tenant}\0{self.user}".encode()).hexdigest()[:32])
