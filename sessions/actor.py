@@ -31,9 +31,6 @@ from unbroken.sessions.entries import (
     Entry,
     Refused,
     ResponseDone,
-    ResponseMerged,
-    ResponseQueued,
-    ResponseStarted,
     SessionOpened,
     Submitted,
     ToolStarted,
@@ -53,8 +50,8 @@ from unbroken.sessions.errors import (
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.ids import NodeId, PrincipalId
 from unbroken.sessions.outage import Outage, Retry
-from unbroken.sessions.rejoining import settle
-from unbroken.sessions.replica import ActorLimits, Replica
+from unbroken.sessions.rejoining import is_still_of, settle
+from unbroken.sessions.replica import COUNTED, ActorLimits, Replica
 from unbroken.sessions.responder import Responder
 from unbroken.sessions.ring import Ring
 from unbroken.sessions.run import Run, Spawn
@@ -62,9 +59,6 @@ from unbroken.sessions.runs import Runs, log_end
 from unbroken.sessions.session import Session
 
 __all__ = ["Actor"]
-
-_READ_LIMIT: Final = 4096
-_COUNTED: Final = frozenset({ResponseQueued, ResponseMerged, ResponseStarted, ResponseDone, Refused})
 
 
 class Actor(Replica):
@@ -126,7 +120,6 @@ class Actor(Replica):
         )
         if is_owner:
             self._runs.adopt(session.running_ids)
-        self._is_written = False  # whether an output was read, since a write whose answer was lost
         self._is_input_next = True
         self._asked: Append | None = None  # what is to be written, until that is known to be done
         self._is_writing = False
@@ -163,6 +156,7 @@ class Actor(Replica):
 
         Raises:
             MessageIdReused: The key was used for something else.
+            CursorLost: What is here is no part of the log any more. Nothing was written.
             StoreError: It could not be written.
 
         """
@@ -188,18 +182,22 @@ class Actor(Replica):
     async def _write_input(self, submitted: Submitted) -> Receipt:
         if self._ring is None:
             try:
-                return await self._store.submit(self.session.id, self.log.incarnation, submitted)
+                return await self._store.submit(self.session.id, submitted, self.position)
             except StoreUnavailable as exc:
                 self._outage.note_failure(exc)
                 self._is_behind = True  # it may have been written all the same
                 if not self._may_go_on_alone:
                     raise
-            except SessionGone:
-                if not (self.is_owner and self._store.is_shared):
+            except (LostTail, SessionGone):
+                if not self._store.is_shared:
                     raise
+                is_sure = self.is_owner and not self._is_contested
+                if not (is_sure and await is_still_of(self._store, self.session.id, self.fence.node)):
+                    self.look()
+                    raise CursorLost from None  # what its sender was shown is no part of the log
             self._go_on_alone()
         if self._ring is None:  # it was back at once
-            return await self._store.submit(self.session.id, self.log.incarnation, submitted)
+            return await self._store.submit(self.session.id, submitted, self.position)
         return self._ring.submit(submitted)
 
     def wake(self) -> None:
@@ -498,22 +496,21 @@ class Actor(Replica):
 
     async def _catch_up(self) -> None:
         """Read what the store holds and this node has not seen: nothing is written meanwhile."""
-        session = self.session
         try:
             while self._is_behind:
                 self._is_behind = False
-                while True:
-                    page = await self._store.read(session.id, self.position, _READ_LIMIT)
-                    if self._retry.failures:
-                        self._retry.reached()
-                    self._is_written |= any(type(entry.body) is not Submitted for entry in page.entries)
-                    self._ingest(page.entries)
-                    if page.is_end:
-                        break
-                self._note_owner(page.fence)
+                fence = await self._read_on()
+                if self._retry.failures:
+                    self._retry.reached()
+                self._note_owner(fence)
             self._is_contested = False
             if self.is_owner:
                 self._resume_writing()
+        except (LostTail, SessionGone):
+            if self._is_contested:  # by a store that has lost something, or since it is another node's by now
+                with suppress(SessionGone):
+                    self._note_owner((await self._store.inspect(self.session.id)).fence)
+            raise
         finally:
             self._reading = None
 
@@ -576,7 +573,7 @@ class Actor(Replica):
         """See to what an entry means beside the session's state."""
         if type(body) is ResponseDone:
             self.log.pack(body.response_id, body.output)
-        if type(body) in _COUNTED:
+        if type(body) in COUNTED:
             self._account()  # the node counts responses, and requests that nobody has answered
         if type(body) is Refused and self.is_owner:
             self._on_refusal(body.code)

@@ -234,6 +234,7 @@ class Node:
             limits=limits.session,
             make=self._actor,
             spawn=self._spawn,
+            on_change=self._changed.set,
         )
 
     async def __aenter__(self) -> Self:
@@ -477,7 +478,7 @@ class Node:
         for actor in self.hub:
             limit = self._idle_limit if actor.is_opened else self.limits.empty_grace
             if actor.feed.ended is not None and not len(actor.feed):
-                await self._ownership.bury(actor)
+                self._ownership.bury(actor)
             elif now - actor.last_active >= limit:
                 await self._give_up(actor)
 
@@ -554,7 +555,8 @@ class Node:
     @property
     def is_settled(self) -> bool:
         """Whether nothing runs, nobody is connected, and what other nodes can have is theirs."""
-        return not (self.hub.is_busy or self.hub.connections or (self._store.is_shared and len(self.hub)))
+        keeps = self._store.is_shared and (len(self.hub) or len(self._ownership.returns))
+        return not (self.hub.is_busy or self.hub.connections or keeps)
 
     async def settled(self) -> None:
         """Wait for that while the node drains. One task at a time may."""
@@ -565,12 +567,12 @@ class Node:
             for actor in self.hub:
                 actor.feed.publish()
                 if actor.feed.ended is not None and not len(actor.feed):
-                    await self._ownership.bury(actor)
+                    self._ownership.bury(actor)
                 elif self._store.is_shared and actor.is_idle:
                     await self._give_up(actor)
                     if task.cancelling():  # the store's client may take a cancellation for its own, and go on
                         raise asyncio.CancelledError
-            if not self._changed.is_set() and len(self.hub):
+            if not (self._changed.is_set() or self.is_settled):
                 await self._changed.wait()
 
     async def _give_up(self, actor: Actor) -> None:

@@ -16,7 +16,6 @@ others, the store's fence keeps a session's outputs from having two authors.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -31,17 +30,21 @@ from unbroken.sessions.backends.cluster import Cluster
 from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import (
+    CursorLost,
     Fenced,
     LostTail,
     NodeDraining,
     SessionGone,
     SessionNotFound,
+    StoreError,
     StoreUnavailable,
     UnknownFormat,
 )
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.hub import Hub
 from unbroken.sessions.ids import NodeId, PrincipalId, SessionId
+from unbroken.sessions.returns import Returns
+from unbroken.sessions.search import Search
 from unbroken.sessions.session import Session, SessionLimits
 
 __all__ = ["MakeActor", "Ownership"]
@@ -64,12 +67,6 @@ _SILENT: Final = frozenset(2**n for n in range(1, 16))
 waited for: it may not know that it is the owner. A model that thinks for long isn't asked for all the while.
 """
 
-_ADOPTED_AT_ONCE: Final = 256
-"""Sessions of a dead node that are looked for at a time."""
-
-_ADOPTING: Final = 16
-"""Of those, how many are loaded at a time."""
-
 _PASSED_OVER: Final = 64
 """Dead nodes that one which drains remembers, for the case that it stays after all."""
 
@@ -77,12 +74,6 @@ _SEARCHED_AFTER: Final = 30
 """Polls after which sessions are looked for that have something to do and no owner, or a dead one: a node
 that drained may have left them, and nobody may have followed them.
 """
-
-_RELEASED_AGAIN: Final = 1.0
-"""Seconds after which the store is told again that this node lets a session go."""
-
-_ADOPTION_DELAY: Final = 0.5
-"""Seconds that those who follow a dead node's sessions have to take them, before whoever comes first does."""
 
 
 class MakeActor(Protocol):
@@ -124,20 +115,39 @@ class Ownership:
         limits: SessionLimits,
         make: MakeActor,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        on_change: Callable[[], None],
     ) -> None:
         self._node = node
         self._store = store
         self._cluster = cluster
         self._hub = hub
         self._caps = caps
-        self._clock = clock
         self._limits = limits
         self._make = make
         self._spawn = spawn
         self._polls = 0
         self._polled = 0  # how many of those that are followed were read at the latest polls
         self._gates: dict[SessionId, _Gate] = {}
-        self._draw = random.Random().random  # noqa: S311 - it only spreads what nodes do
+        self.returns: Final = Returns(
+            node,
+            store,
+            clock,
+            moving=self._moving,
+            is_live=lambda session_id: self._live(session_id) is not None,
+            spawn=spawn,
+            on_done=on_change,
+        )
+        """What is the node's by the store alone."""
+        self._search = Search(
+            node,
+            store=store,
+            cluster=cluster,
+            clock=clock,
+            known=lambda: {actor.session.id for actor in hub if actor.feed.ended is None},
+            load=self.load,
+            may_take=lambda: not self.is_leaving,
+            spawn=spawn,
+        )
         self.is_leaving = False
         """Whether this node gives its sessions up, and takes none."""
         self._passed_over: deque[NodeId] = deque(maxlen=_PASSED_OVER)  # that died while it did so
@@ -165,7 +175,14 @@ class Ownership:
             except UnknownFormat as exc:
                 log = structlog.get_logger()
                 log.error("session can't be read", session_id=session_id, node_id=self._node, reason=str(exc))
-                await self._give_back(session_id)
+                self._search.shun(session_id)
+                try:
+                    await self.returns.give(session_id)
+                except StoreUnavailable:
+                    self.returns.add(session_id)
+                raise
+            except StoreUnavailable:  # by the store it may be this node's by now
+                self.returns.add(session_id)
                 raise
 
     def _live(self, session_id: SessionId) -> Actor | None:
@@ -332,19 +349,20 @@ class Ownership:
             await self._store.release(session_id, actor.fence)
         else:
             await self._store.unfollow(session_id, self._node)
-            await self._give_back(session_id)  # it may have been passed on to this node, which hasn't heard
+            await self.returns.give(session_id)  # it may have been passed on to this node, which hasn't heard
 
-    async def bury(self, actor: Actor) -> None:
-        """Forget a session that this node couldn't go on with: what the store holds is for others to take."""
-        session_id = actor.session.id
-        async with self._moving(session_id):
-            if not self._hub.holds(actor):
-                return
-            self._hub.remove(actor)
-            if self._store.is_shared and actor.is_opened:
-                with suppress(StoreUnavailable):
-                    await self._store.unfollow(session_id, self._node)
-                await self._give_back(session_id)
+    def bury(self, actor: Actor) -> None:
+        """Forget a session that this node couldn't go on with: what the store holds is for others to take.
+
+        But not what was a bug here: the same would happen there. It stays with this node until somebody asks.
+        """
+        self._hub.remove(actor)
+        if not (self._store.is_shared and actor.is_opened):
+            return
+        if isinstance(actor.feed.ended, CursorLost | NodeDraining | StoreError):
+            self.returns.add(actor.session.id)
+        else:
+            self._search.shun(actor.session.id)
 
     async def leave(self, actor: Actor) -> None:
         """Give up a session with what runs in it, for another node to go on."""
@@ -359,34 +377,7 @@ class Ownership:
             except Fenced:
                 pass
             except StoreUnavailable:
-                self._disown_later(session_id, NOBODY)
-
-    def _disown(self, session_id: SessionId, to: NodeId) -> None:
-        """Give up what this node owns in the store and doesn't have: it was passed on to it too late, or
-        the store didn't hear that it was released.
-        """
-        with suppress(NodeDraining):
-            self._spawn(self._release(session_id, to))
-
-    def _disown_later(self, session_id: SessionId, to: NodeId) -> None:
-        """Do so in a while: the store is out of reach, and this node may live on, so nobody else would."""
-        self._clock.call_later(_RELEASED_AGAIN, lambda: self._disown(session_id, to))
-
-    async def _release(self, session_id: SessionId, to: NodeId) -> None:
-        async with self._moving(session_id):
-            if self._live(session_id) is None:
-                await self._give_back(session_id, to)
-
-    async def _give_back(self, session_id: SessionId, to: NodeId = NOBODY) -> None:
-        """Give up what this node owns in the store and doesn't have, if it does."""
-        try:
-            fence = (await self._store.inspect(session_id)).fence
-            if fence.node == self._node:
-                await self._store.release(session_id, fence, to=to)
-        except (Fenced, SessionGone):
-            pass
-        except StoreUnavailable:
-            self._disown_later(session_id, to)
+                self.returns.add(session_id)
 
     # What other nodes tell.
 
@@ -396,13 +387,13 @@ class Ownership:
             if (actor := self._hub.get(session_id)) is not None:
                 self._look(actor)
             else:
-                self._disown(session_id, NOBODY)
+                self.returns.add(session_id)
 
     def on_wish(self, session_id: SessionId, by: NodeId) -> None:
         """See :meth:`Neighbour.on_wish`."""
         actor = self._live(session_id)
         if actor is None:
-            self._disown(session_id, by)
+            self.returns.add(session_id, by)
         elif actor.is_owner:
             actor.wanted_by = by
             self._look(actor)  # it may have missed an input that is waited for there
@@ -417,17 +408,13 @@ class Ownership:
         if self.is_leaving:
             self._passed_over.append(node)
         else:
-            self._adopt_soon(node)
-
-    def _adopt_soon(self, node: NodeId) -> None:
-        delay = _ADOPTION_DELAY * (1 + self._draw())
-        self._clock.call_later(delay, lambda: self._begin_adoption(node))
+            self._search.adopt_soon(node)
 
     def stay(self) -> None:
         """Take sessions again, also those of nodes that died meanwhile: nobody tells of them twice."""
         self.is_leaving = False
         while self._passed_over:
-            self._adopt_soon(self._passed_over.popleft())
+            self._search.adopt_soon(self._passed_over.popleft())
 
     def on_gap(self) -> None:
         """See :meth:`Neighbour.on_gap`."""
@@ -451,13 +438,13 @@ class Ownership:
             if number % _VERIFIED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         if self._store.is_shared:
-            self._clock.call_later(_ADOPTION_DELAY * (1 + self._draw()), lambda: self._begin_search(own=True))
+            self._search.begin_soon()
 
     def on_poll(self) -> None:
         """See :meth:`Neighbour.on_poll`."""
         self._polls += 1
         if self._polls % _SEARCHED_AFTER == 0:
-            self._begin_search()
+            self._search.begin()
         followed = [actor for actor in self._hub if not actor.is_owner and actor.feed.ended is None]
         for actor in followed:
             actor.note_poll()
@@ -480,46 +467,3 @@ class Ownership:
     def _look(actor: Actor) -> None:
         with suppress(NodeDraining):
             actor.look()
-
-    def _begin_adoption(self, node: NodeId) -> None:
-        with suppress(NodeDraining):
-            self._spawn(self._adopt(node))
-
-    def _begin_search(self, *, own: bool = False) -> None:
-        with suppress(NodeDraining):
-            self._spawn(self._search(own=own))
-
-    async def _search(self, *, own: bool) -> None:
-        """Look for sessions that have something to do and that nobody sees to. *own*: also this node's own,
-        of which it may not know any more.
-        """
-        with suppress(StoreUnavailable):
-            for owner in await self._store.owners():
-                if owner == NOBODY or self._cluster.is_lost(owner) or (own and owner == self._node):
-                    await self._adopt(owner)
-                else:
-                    await self._cluster.watch(owner)
-
-    async def _adopt(self, node: NodeId) -> None:
-        """Take those of a dead node's sessions, or of nobody's, that have something to do and no follower.
-        Of this node's own: those that it doesn't have.
-        """
-        places = asyncio.Semaphore(_ADOPTING)
-        tried: set[SessionId] = set()  # one that can't be had now is left to whoever comes for it
-
-        async def adopt(session_id: SessionId) -> None:
-            async with places:
-                with suppress(SessionNotFound, StoreUnavailable, UnknownFormat):
-                    await self.load(session_id)
-
-        with suppress(StoreUnavailable):
-            while not self.is_leaving:
-                known = len(self._hub) if node == self._node else 0
-                found = [each for each, _ in await self._store.busy(node, _ADOPTED_AT_ONCE + known)]
-                mine = [each for each in found if self._live(each) is None and each not in tried]
-                if not mine:
-                    return
-                tried.update(mine)
-                async with asyncio.TaskGroup() as group:
-                    for session_id in mine:
-                        group.create_task(adopt(session_id))

@@ -13,11 +13,11 @@ from unbroken.sessions.backends.base import Fence, SessionStore
 from unbroken.sessions.entries import Entry, Submitted
 from unbroken.sessions.errors import Fenced, LostTail, SessionGone
 from unbroken.sessions.event_log import EventLog, Position
-from unbroken.sessions.ids import SessionId, new_incarnation
+from unbroken.sessions.ids import NodeId, SessionId, new_incarnation
 from unbroken.sessions.replica import Replica
 from unbroken.sessions.ring import Anew, Ring
 
-__all__ = ["Settled", "settle"]
+__all__ = ["Settled", "is_still_of", "settle"]
 
 _READ_LIMIT: Final = 4096
 
@@ -37,6 +37,19 @@ class Settled(Struct, frozen=True):
     def is_all(self) -> bool:
         """Whether the store holds everything."""
         return self.log is None and not self.rest.entries
+
+
+async def is_still_of(store: SessionStore, session_id: SessionId, node: NodeId) -> bool:
+    """Return whether a session that *node* owned still is its own: the store names it, or knows of nothing.
+
+    Raises:
+        StoreUnavailable: It can't be reached.
+
+    """
+    try:
+        return (await store.inspect(session_id)).fence.node == node
+    except SessionGone:
+        return True
 
 
 async def settle(store: SessionStore, replica: Replica, fence: Fence, ring: Ring) -> Settled:
@@ -66,7 +79,9 @@ async def _give_back(store: SessionStore, replica: Replica, fence: Fence, ring: 
     place = _behind(entries, ring, replica.log)
     session_id = replica.session.id
     try:
-        await store.rejoin(session_id, fence, ring.after, ring.consumed, entries)
+        await store.rejoin(
+            session_id, fence, ring.after, ring.consumed, entries, is_busy=replica.session.is_running
+        )
     except LostTail:
         try:  # or only the answer was lost
             await store.read(session_id, place, 1)
@@ -75,9 +90,8 @@ async def _give_back(store: SessionStore, replica: Replica, fence: Fence, ring: 
     except SessionGone:
         return None
     except Fenced:
-        with suppress(SessionGone):
-            if (await store.inspect(session_id)).fence.node != fence.node:
-                raise
+        if not await is_still_of(store, session_id, fence.node):
+            raise
         return None
     return ring.confirm(len(entries), place)
 
@@ -100,7 +114,13 @@ async def _begin_anew(store: SessionStore, replica: Replica, fence: Fence, ring:
 
     async def reseed(proof: Fence) -> Fence:
         return await store.reseed(
-            session.id, proof, anew.incarnation, snapshot, keys, keeps_keys=anew.keeps_keys
+            session.id,
+            proof,
+            anew.incarnation,
+            snapshot,
+            keys,
+            keeps_keys=anew.keeps_keys,
+            is_busy=session.is_running,
         )
 
     try:

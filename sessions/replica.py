@@ -11,14 +11,30 @@ from typing import Final
 from unbroken.sessions.account import REFUSAL_COST, SESSION_COST, Account, config_bytes
 from unbroken.sessions.backends.base import Fence, Resident, SessionStore, Snapshot
 from unbroken.sessions.cursor import Feed
-from unbroken.sessions.entries import Body, Deltas, Entry, InputKey
+from unbroken.sessions.entries import (
+    Body,
+    Deltas,
+    Entry,
+    InputKey,
+    Refused,
+    ResponseDone,
+    ResponseMerged,
+    ResponseQueued,
+    ResponseStarted,
+    Submitted,
+)
 from unbroken.sessions.errors import Fenced, StoreUnavailable
 from unbroken.sessions.event_log import EventLog, Position
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import Session
 
-__all__ = ["ActorLimits", "Replica"]
+__all__ = ["COUNTED", "ActorLimits", "Replica"]
+
+COUNTED: Final = frozenset({ResponseQueued, ResponseMerged, ResponseStarted, ResponseDone, Refused})
+"""Entries after which a session may have more responses, or fewer."""
+
+_READ_LIMIT: Final = 4096
 
 _ACCOUNT_STEP: Final = 8192
 """Bytes by which a session may grow before its node is told, while nothing else happens in it."""
@@ -67,6 +83,7 @@ class Replica:
         """How many polls have found no more since."""
         self._is_behind = False  # whether the store is known to hold entries not applied yet
         self._is_stirred = False  # whether anything but new pieces may call for a write
+        self._is_written = False  # whether an output was read, since a write whose answer was lost
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._limits = limits
         self._trim_above = limits.retain_bytes * 5 // 4
@@ -161,6 +178,15 @@ class Replica:
         if abs(log.size - self._accounted) > _ACCOUNT_STEP:
             self._account()
         self.feed.publish()
+
+    async def _read_on(self) -> Fence:
+        """Read on to the log's end, and return its owner's fence."""
+        while True:
+            page = await self._store.read(self.session.id, self.position, _READ_LIMIT)
+            self._is_written |= any(type(entry.body) is not Submitted for entry in page.entries)
+            self._ingest(page.entries)
+            if page.is_end:
+                return page.fence
 
     def _restart(self, log: EventLog) -> None:
         """Go on with another log: no cursor goes on with it."""

@@ -39,7 +39,7 @@ Cancellation
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
@@ -179,7 +179,7 @@ class SessionStore(Protocol):
     async def acquire(self, session_id: SessionId, node: NodeId, *, seen: Fence | None = None) -> Opened:
         """Take ownership: of a session that nobody owns, or from the owner that the caller saw.
 
-        Its owner follows a session no more: it is told of inputs only.
+        Its owner follows a session no more, also if it was the owner already: it is told of inputs only.
 
         Raises:
             SessionGone: There is no such session.
@@ -223,11 +223,15 @@ class SessionStore(Protocol):
 
         """
 
-    async def submit(self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted) -> Receipt:
-        """Write an input, from any node, once per key.
+    async def submit(self, session_id: SessionId, submitted: Submitted, seen: Position) -> Receipt:
+        """Write an input, from any node, once per key, behind whatever the log holds by now.
+
+        *seen* is how far its sender may have been shown the log. An input means something only behind what it
+        speaks of: a store that has lost that takes none.
 
         Raises:
             SessionGone: There is no such session in that incarnation.
+            LostTail: The log doesn't hold what was seen. Nothing was written.
             MessageIdReused: The key was seen with another digest.
 
         """
@@ -287,13 +291,14 @@ class SessionStore(Protocol):
         keys: Mapping[int, InputKey],
         *,
         keeps_keys: bool = True,
+        is_busy: bool = True,
     ) -> Fence:
         """Begin the log anew, from *snapshot*, as *incarnation*: for the owner of one that was lost.
 
         Floor and head are then ``snapshot.seq``. Nothing of the other
         incarnation can be resumed from. *keys* are those of inputs that the snapshot knows of, by their
         numbers. Others that the store remembers are kept, unless *keeps_keys* says otherwise: an input
-        that is in no log any more has to be sent again.
+        that is in no log any more has to be sent again. *is_busy* is as in :attr:`Append.is_busy`.
 
         Raises:
             Fenced: There is such a session, and *fence* is void.
@@ -307,8 +312,12 @@ class SessionStore(Protocol):
         after: Position,
         consumed: int,
         entries: Sequence[Entry],
+        *,
+        is_busy: bool = True,
     ) -> None:
         """Write entries that the owner has numbered itself while the store was out of reach, as they are.
+
+        *is_busy* is as in :attr:`Append.is_busy`.
 
         Raises:
             Fenced: *fence* is void.
@@ -317,9 +326,12 @@ class SessionStore(Protocol):
 
         """
 
-    async def busy(self, owner: NodeId, limit: int) -> list[tuple[SessionId, Fence]]:
+    async def busy(
+        self, owner: NodeId, limit: int, *, known: Collection[SessionId] = ()
+    ) -> list[tuple[SessionId, Fence]]:
         """Return up to *limit* sessions of *owner* that have something to do, each with the owner's fence.
 
+        Those that are *known* are left out, and cost nothing.
         Those with a response that hasn't ended (:attr:`Append.is_busy`), or with an input that hasn't
         been answered: of a dead owner, somebody has to take them.
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unbroken.sessions.account import KEY_COST
@@ -96,11 +96,11 @@ class MemoryStore:
     async def acquire(self, session_id: SessionId, node: NodeId, *, seen: Fence | None = None) -> Opened:
         """See :meth:`SessionStore.acquire`."""
         stored = self._known(session_id)
+        if stored.owner not in (node, NOBODY) and not (seen is not None and stored.admits(seen)):
+            raise Fenced(session_id)
+        stored.followers.discard(node)
         if stored.owner != node:
-            if stored.owner != NOBODY and not (seen is not None and stored.admits(seen)):
-                raise Fenced(session_id)
             former = stored.owner
-            stored.followers.discard(node)
             self._pass_on(session_id, stored, node)
             self._announce(session_id, stored, former)
         return stored.opened
@@ -140,12 +140,14 @@ class MemoryStore:
                 if node != NOBODY:
                     self._tell(node, session_id)
 
-    async def submit(self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted) -> Receipt:
+    async def submit(self, session_id: SessionId, submitted: Submitted, seen: Position) -> Receipt:
         """See :meth:`SessionStore.submit`."""
-        stored = self._find(session_id, incarnation)
+        stored = self._find(session_id, seen.incarnation)
         key = submitted.key
         if (receipt := recalled(key, stored.keys)) is not None:
             return receipt
+        if seen.seq < stored.log.floor or stored.log.check(seen) is not Verdict.HELD:
+            raise LostTail(session_id)
         (entry,) = self._write(stored, [submitted])
         stored.last_input = entry.seq
         self._announce(session_id, stored, stored.owner)
@@ -227,6 +229,7 @@ class MemoryStore:
         keys: Mapping[int, InputKey],
         *,
         keeps_keys: bool = True,
+        is_busy: bool = True,
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
         stored = self._sessions.get(session_id)
@@ -242,6 +245,7 @@ class MemoryStore:
         for seq, key in keys.items():
             self._remember(stored, key, seq)
         stored.snapshot = snapshot
+        stored.is_busy = is_busy
         stored.token += 1
         self._announce(session_id, stored)
         return stored.fence
@@ -253,6 +257,8 @@ class MemoryStore:
         after: Position,
         consumed: int,
         entries: Sequence[Entry],
+        *,
+        is_busy: bool = True,
     ) -> None:
         """See :meth:`SessionStore.rejoin`."""
         stored = self._known(session_id)
@@ -270,14 +276,17 @@ class MemoryStore:
             else:
                 stored.last_output = entry.last
         stored.consumed = max(stored.consumed, consumed)
+        stored.is_busy = is_busy
         self._announce(session_id, stored)
 
-    async def busy(self, owner: NodeId, limit: int) -> list[tuple[SessionId, Fence]]:
+    async def busy(
+        self, owner: NodeId, limit: int, *, known: Collection[SessionId] = ()
+    ) -> list[tuple[SessionId, Fence]]:
         """See :meth:`SessionStore.busy`."""
         return [
             (session_id, stored.fence)
             for session_id, stored in self._sessions.items()
-            if stored.owner == owner and stored.has_work
+            if stored.owner == owner and stored.has_work and session_id not in known
         ][:limit]
 
     async def owners(self) -> set[NodeId]:

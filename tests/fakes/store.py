@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from unbroken.sessions.backends.base import (
     NOBODY,
@@ -45,7 +45,7 @@ class DistantStore:
         self._late: list[Sequence[Append]] = []
         self.are_inputs_late = False
         """Likewise, inputs."""
-        self._late_inputs: list[tuple[SessionId, Incarnation, Submitted]] = []
+        self._late_inputs: list[tuple[SessionId, Submitted, Position]] = []
         self.loses_answers = False
         """Whether what is asked for is done, and nobody hears of it."""
 
@@ -107,12 +107,12 @@ class DistantStore:
         await self.inner.release(session_id, fence, to=to)
         await self._return()
 
-    async def submit(self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted) -> Receipt:
+    async def submit(self, session_id: SessionId, submitted: Submitted, seen: Position) -> Receipt:
         await self._travel()
         if self.are_inputs_late:
-            self._late_inputs.append((session_id, incarnation, submitted))
+            self._late_inputs.append((session_id, submitted, seen))
             raise StoreUnavailable
-        receipt = await self.inner.submit(session_id, incarnation, submitted)
+        receipt = await self.inner.submit(session_id, submitted, seen)
         await self._return()
         return receipt
 
@@ -159,10 +159,11 @@ class DistantStore:
         keys: Mapping[int, InputKey],
         *,
         keeps_keys: bool = True,
+        is_busy: bool = True,
     ) -> Fence:
         await self._travel()
         result = await self.inner.reseed(
-            session_id, fence, incarnation, snapshot, keys, keeps_keys=keeps_keys
+            session_id, fence, incarnation, snapshot, keys, keeps_keys=keeps_keys, is_busy=is_busy
         )
         await self._return()
         return result
@@ -174,14 +175,18 @@ class DistantStore:
         after: Position,
         consumed: int,
         entries: Sequence[Entry],
+        *,
+        is_busy: bool = True,
     ) -> None:
         await self._travel()
-        await self.inner.rejoin(session_id, fence, after, consumed, entries)
+        await self.inner.rejoin(session_id, fence, after, consumed, entries, is_busy=is_busy)
         await self._return()
 
-    async def busy(self, owner: NodeId, limit: int) -> list[tuple[SessionId, Fence]]:
+    async def busy(
+        self, owner: NodeId, limit: int, *, known: Collection[SessionId] = ()
+    ) -> list[tuple[SessionId, Fence]]:
         await self._travel()
-        result = await self.inner.busy(owner, limit)
+        result = await self.inner.busy(owner, limit, known=known)
         await self._return()
         return result
 

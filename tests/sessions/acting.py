@@ -96,7 +96,7 @@ def item_event(name: str, text: str = "hello") -> dict[str, object]:
 
 async def write_elsewhere(world: World, actor: Actor, submitted: Submitted) -> None:
     """Submit an input through another node, which tells this one."""
-    await world.store.submit(actor.session.id, actor.log.incarnation, submitted)
+    await world.store.submit(actor.session.id, submitted, actor.position)
     actor.look()
 
 

@@ -187,7 +187,7 @@ async def test_a_wake_up_during_the_last_look_is_not_missed() -> None:
             page = await super().read(session_id, after, limit)
             if not page.entries and self.between is not None:
                 submitted, self.between = self.between, None
-                await self.submit(session_id, after.incarnation, submitted)
+                await self.submit(session_id, submitted, after)
                 actor.look()
             return page
 

@@ -26,7 +26,8 @@ from unbroken.sessions.errors import (
     MessageIdReused,
     Refusal,
 )
-from unbroken.sessions.ids import Incarnation, SessionId
+from unbroken.sessions.event_log import Position
+from unbroken.sessions.ids import SessionId
 
 # Being sent things twice.
 
@@ -86,10 +87,8 @@ async def test_what_was_written_for_a_sender_that_is_gone_is_answered_without_an
 
         is_silent = False
 
-        async def submit(
-            self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted
-        ) -> Receipt:
-            receipt = await super().submit(session_id, incarnation, submitted)
+        async def submit(self, session_id: SessionId, submitted: Submitted, seen: Position) -> Receipt:
+            receipt = await super().submit(session_id, submitted, seen)
             if self.is_silent:
                 await asyncio.Event().wait()
             return receipt

@@ -49,6 +49,22 @@ async def test_who_comes_to_another_node_costs_three_reads(reads: list[SessionId
         assert reads == 3 * [client.session_id]
 
 
+async def test_who_was_passed_a_session_reads_none_of_its_own_writes(reads: list[SessionId]) -> None:
+    """It followed it before."""
+    async with open_town() as town:
+        one, two, client = await asked(town)
+        await move(client, two)
+        one.responder.last.end()
+        await settle()
+        await client.ask("more")
+        assert town.owner_of(client) is two.node
+        reads.clear()
+        for _ in range(5):
+            two.responder.last.say("x")
+            await settle()
+        assert reads == []
+
+
 async def test_of_many_that_are_followed_each_is_read_in_its_turn(
     reads: list[SessionId], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -301,7 +301,7 @@ class Conversation(RuleBasedStateMachine):
         self.named += 1
         item = Message(new_item_id(), "user", (Text("from elsewhere"),))
         submitted = Submitted(CreateItem(item), ChainId("elsewhere"))
-        self.run(self.world.store.submit(self.session_id, actor.log.incarnation, submitted))
+        self.run(self.world.store.submit(self.session_id, submitted, actor.position))
         self.loop.call_soon(actor.look)
         self.settle()
 

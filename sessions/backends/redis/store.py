@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, cast
 
 import msgspec
@@ -53,6 +53,9 @@ from unbroken.sessions.format import FORMAT_1, Formats
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
 __all__ = ["RedisStore"]
+
+_INDEXES_AT_ONCE: Final = 16
+"""Of 256, that one script reads: it keeps all others waiting meanwhile."""
 
 _READS_PATIENCE: Final = 4
 """By how much longer than for an answer a call waits for its turn: when all clients of a node that has gone
@@ -175,7 +178,7 @@ class RedisStore:
             raise Fenced(session_id)
         self._news.tell((*_text(found[0]).split(), to), session_id)
 
-    async def submit(self, session_id: SessionId, incarnation: Incarnation, submitted: Submitted) -> Receipt:
+    async def submit(self, session_id: SessionId, submitted: Submitted, seen: Position) -> Receipt:
         """See :meth:`SessionStore.submit`."""
         nonce = Nonce(self._draw(32))
         name, digest = _named(submitted.key)
@@ -183,7 +186,7 @@ class RedisStore:
             "submit",
             self._keys.session(session_id),
             session_id,
-            incarnation,
+            seen.incarnation,
             name,
             digest,
             nonce,
@@ -191,6 +194,8 @@ class RedisStore:
             self._bounds.dedupe_window,
             self._bounds.lifetime,
             self._bounds.waiting_inputs,
+            seen.seq,
+            seen.nonce,
         )
         if found == b"REUSED":
             raise MessageIdReused
@@ -328,6 +333,7 @@ class RedisStore:
         keys: Mapping[int, InputKey],
         *,
         keeps_keys: bool = True,
+        is_busy: bool = True,
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
         known = [[seq, *_named(key)] for seq, key in sorted(keys.items())]
@@ -343,6 +349,7 @@ class RedisStore:
             self._bounds.lifetime,
             int(keeps_keys),
             msgspec.msgpack.encode(known[-self._bounds.dedupe_window :]),
+            int(is_busy),
         )
         if found is None:
             raise Fenced(session_id)
@@ -356,6 +363,8 @@ class RedisStore:
         after: Position,
         consumed: int,
         entries: Sequence[Entry],
+        *,
+        is_busy: bool = True,
     ) -> None:
         """See :meth:`SessionStore.rejoin`."""
         written = []
@@ -375,36 +384,48 @@ class RedisStore:
             consumed,
             self._bounds.lifetime,
             msgspec.msgpack.encode(written),
+            int(is_busy),
         )
         _check(found, session_id)
         self._news.tell(_text(found[0]).split(), session_id)
 
-    async def busy(self, owner: NodeId, limit: int) -> list[tuple[SessionId, Fence]]:
+    async def busy(
+        self, owner: NodeId, limit: int, *, known: Collection[SessionId] = ()
+    ) -> list[tuple[SessionId, Fence]]:
         """See :meth:`SessionStore.busy`."""
-        indexes = self._keys.indexes
         found: list[tuple[SessionId, Fence]] = []
-        for keys in [[index] for index in indexes] if self._is_cluster else [indexes]:
-            named: list[bytes] = [b""]
-            while named and len(found) < limit:
-                named = await self._call("busy", keys, owner, limit - len(found))
-                known = len(found)
-                for each in named:
-                    session_id = SessionId(each.decode())
-                    try:
-                        found.append((session_id, (await self.inspect(session_id)).fence))
-                    except SessionGone:
-                        meta, _, _, _, busy = self._keys.session(session_id)
-                        await self._call("forget", [meta, busy], session_id)
-                if len(found) - known == len(named):  # else it named some that are no more, instead of others
-                    break
-                del found[known:]
-        return [(session_id, fence) for session_id, fence in found if fence.node == owner]
+        for keys in self._indexes():
+            is_whole = False
+            while not is_whole and len(found) < limit:
+                named = await self._call("busy", keys, owner, limit - len(found) + len(known))
+                names = [SessionId(each.decode()) for each in named]
+                fences, is_whole = await self._fences([each for each in names if each not in known])
+                if is_whole:  # else it named some that are no more, instead of others
+                    found += [each for each in fences if each[1].node == owner]
+        return found[:limit]
+
+    def _indexes(self) -> list[list[str]]:
+        """Return the indexes of what has something to do, together as a script may read them."""
+        indexes = self._keys.indexes
+        size = 1 if self._is_cluster else _INDEXES_AT_ONCE
+        return [indexes[start : start + size] for start in range(0, len(indexes), size)]
+
+    async def _fences(self, names: Sequence[SessionId]) -> tuple[list[tuple[SessionId, Fence]], bool]:
+        """Return the fences of those sessions; False: some are no more. Their names are forgotten."""
+        found: list[tuple[SessionId, Fence]] = []
+        for session_id in names:
+            meta, _, _, snapshot, busy = self._keys.session(session_id)
+            told = await self._call("inspect", [meta, snapshot], NOBODY, self._bounds.followers)
+            if told is None:
+                await self._call("forget", [meta, busy], session_id)
+            else:
+                found.append((session_id, _fence(told)))  # its state may be a later release's
+        return found, len(found) == len(names)
 
     async def owners(self) -> set[NodeId]:
         """See :meth:`SessionStore.owners`."""
-        indexes = self._keys.indexes
         found: set[bytes] = set()
-        for keys in [[index] for index in indexes] if self._is_cluster else [indexes]:
+        for keys in self._indexes():
             found.update(await self._call("owners", keys))
         return {NodeId(each.decode()) for each in found}
 
@@ -414,17 +435,21 @@ class RedisStore:
             raise Fenced(session_id)
 
     def _opened(self, found: Sequence[Any]) -> Opened:
-        incarnation, owner, token, head, consumed, floor, floor_nonce, seq, nonce, data = found[:10]
+        head, consumed, floor, floor_nonce, seq, nonce, data = found[3:10]
         snapshot = None
         if seq is not None:
             snapshot = Snapshot(int(seq), Nonce(int(nonce)), self._formats.decode_state(unpacked(data)))
-        fence = Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation)))
-        return Opened(fence, int(floor), Nonce(int(floor_nonce)), int(head), int(consumed), snapshot)
+        return Opened(_fence(found), int(floor), Nonce(int(floor_nonce)), int(head), int(consumed), snapshot)
 
     def _entry(self, raw: Sequence[Any]) -> Entry:
         number, fields = raw
         seq = int(number.partition(b"-")[0])
         return Entry(seq, Nonce(int(fields[1])), self._formats.decode_body(fields[3]))
+
+
+def _fence(found: Sequence[Any]) -> Fence:
+    incarnation, owner, token = found[:3]
+    return Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation)))
 
 
 _ERRORS: Final[dict[bytes, type[StoreError]]] = {

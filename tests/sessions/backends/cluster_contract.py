@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from tests.sessions.backends.store_contract import LIFE, NONE, asked, mark
+from tests.sessions.backends.store_contract import LIFE, NONE, START, asked, mark
 from unbroken.sessions.backends.base import Append, SessionStore
 from unbroken.sessions.backends.cluster import Cluster, Neighbour
 from unbroken.sessions.errors import StoreError
@@ -98,7 +98,7 @@ class ClusterContract:
         await street.store.create(session_id, a.node, LIFE)
         await street.store.follow(session_id, b.node)
 
-        await street.store.submit(session_id, LIFE, asked())
+        await street.store.submit(session_id, asked(), START)
         for house in (a, b):
             await house.listener.until(lambda house=house: session_id in house.listener.news)  # type: ignore[misc]
 
@@ -128,7 +128,7 @@ class ClusterContract:
         await street.store.follow(session_id, c.node)
         await street.store.unfollow(session_id, b.node)
 
-        await street.store.submit(session_id, LIFE, asked())
+        await street.store.submit(session_id, asked(), START)
         await c.listener.until(lambda: session_id in c.listener.news)
         assert b.listener.news == []
 

@@ -38,6 +38,10 @@ NONE = Nonce(0)
 START = Position(LIFE, 0, NONE)
 
 
+def start_of(life: Incarnation) -> Position:
+    return Position(life, 0, NONE)
+
+
 def mark(name: str) -> ItemDeleted:
     return ItemDeleted(ItemId(name))
 
@@ -112,7 +116,7 @@ class StoreContract:
         session_id, fence = await self.begin(store)
 
         first = await self.write(store, session_id, fence, mark("a"), words("x", "y"))
-        receipt = await store.submit(session_id, LIFE, asked())
+        receipt = await store.submit(session_id, asked(), START)
         second = await self.write(store, session_id, fence, mark("b"))
 
         assert [entry.seq for entry in first] == [1, 2]
@@ -189,18 +193,18 @@ class StoreContract:
         session_id, _ = await self.begin(store)
         key = InputKey("m:1", b"digest")
 
-        first = await store.submit(session_id, LIFE, asked("first", key=key))
-        again = await store.submit(session_id, LIFE, asked("first", key=key))
+        first = await store.submit(session_id, asked("first", key=key), START)
+        again = await store.submit(session_id, asked("first", key=key), START)
 
         assert (again.seq, again.duplicate, again.entry) == (first.seq, True, None)
         assert flat(await entries_in(store, session_id, START, 9)) == [asked("first", key=key)]
 
     async def test_the_same_key_with_another_digest_is_an_error(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)
-        await store.submit(session_id, LIFE, asked(key=InputKey("m:1", b"one")))
+        await store.submit(session_id, asked(key=InputKey("m:1", b"one")), START)
 
         with pytest.raises(MessageIdReused):
-            await store.submit(session_id, LIFE, asked(key=InputKey("m:1", b"two")))
+            await store.submit(session_id, asked(key=InputKey("m:1", b"two")), START)
         assert len(await entries_in(store, session_id, START, 9)) == 1
 
     async def test_what_was_written_before_is_recalled_and_nothing_is_written(
@@ -210,7 +214,7 @@ class StoreContract:
         key = InputKey("m:1", b"digest")
         assert await store.recall(session_id, LIFE, asked(key=key)) is None
         assert await store.recall(session_id, LIFE, asked()) is None
-        first = await store.submit(session_id, LIFE, asked(key=key))
+        first = await store.submit(session_id, asked(key=key), START)
 
         again = await store.recall(session_id, LIFE, asked(key=key))
         assert again is not None
@@ -225,7 +229,7 @@ class StoreContract:
     async def test_inputs_without_a_key_are_all_written(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)
         for _ in range(2):
-            await store.submit(session_id, LIFE, asked())
+            await store.submit(session_id, asked(), START)
 
         assert len(await entries_in(store, session_id, START, 9)) == 2
 
@@ -300,7 +304,7 @@ class StoreContract:
         session_id, fence = await self.begin(store)
         (entry,) = await self.write(store, session_id, fence, mark("a"))
         other = Nonce(entry.nonce ^ 1)
-        await store.submit(session_id, LIFE, asked())
+        await store.submit(session_id, asked(), START)
 
         with pytest.raises(LostTail):
             await self.write(store, session_id, fence, mark("b"), seen=1, nonce=other)
@@ -313,7 +317,7 @@ class StoreContract:
         """Its owner took it for lost, and said the same again: of two alike, one is taken."""
         session_id, fence = await self.begin(store)
         (entry,) = await self.write(store, session_id, fence, mark("a"))
-        await store.submit(session_id, LIFE, asked())
+        await store.submit(session_id, asked(), START)
         append = Append(session_id, fence, 1, entry.nonce, 0, [mark("b")])
         await store.append([append])
         (late,) = await store.append([append])
@@ -355,7 +359,7 @@ class StoreContract:
 
     async def test_the_last_answered_input_is_kept_for_the_next_owner(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
-        receipt = await store.submit(session_id, LIFE, asked())
+        receipt = await store.submit(session_id, asked(), START)
         assert receipt.entry is not None
         await store.append([Append(session_id, fence, receipt.seq, receipt.entry.nonce, 1, [])])
         opened = await store.acquire(session_id, B, seen=fence)
@@ -414,7 +418,7 @@ class StoreContract:
         with pytest.raises(SessionGone):
             await entries_in(store, session_id, START, 9)
         with pytest.raises(SessionGone):
-            await store.submit(session_id, LIFE, asked())
+            await store.submit(session_id, asked(), START)
         with pytest.raises(SessionGone):
             await store.acquire(session_id, A)
 
@@ -422,7 +426,7 @@ class StoreContract:
         session_id, _ = await self.begin(store)
 
         with pytest.raises(SessionGone):
-            await store.submit(session_id, NEXT_LIFE, asked())
+            await store.submit(session_id, asked(), start_of(NEXT_LIFE))
         with pytest.raises(SessionGone):
             await entries_in(store, session_id, START._replace(incarnation=NEXT_LIFE), 9)
 
@@ -481,8 +485,8 @@ class StoreContract:
         fence = Fence(owner, 1, LIFE)
         for session_id, is_busy in ((idle, False), (running, True), (done, True)):
             await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")], is_busy)])
-        await store.submit(asked_for, LIFE, asked())
-        receipt = await store.submit(done, LIFE, asked())
+        await store.submit(asked_for, asked(), START)
+        receipt = await store.submit(done, asked(), START)
         assert receipt.entry is not None
         consumed = Append(done, fence, 2, receipt.entry.nonce, 2, [mark("b")], is_busy=False)
         await store.append([consumed])
@@ -498,6 +502,34 @@ class StoreContract:
         await store.delete(asked_for, fence)
         assert await store.busy(owner, 9) == []
         assert owner not in await store.owners()
+
+    async def test_those_that_are_known_are_no_news(self, store: SessionStore) -> None:
+        owner = new_node_id()
+        ids = [new_session_id() for _ in range(3)]
+        for session_id in ids:
+            fence = await store.create(session_id, owner, LIFE)
+            await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
+        found = await store.busy(owner, 1, known=set(ids[:2]))
+        assert [each for each, _ in found] == [ids[2]]
+        assert await store.busy(owner, 9, known=set(ids)) == []
+
+    @pytest.mark.parametrize("is_busy", [True, False])
+    async def test_what_was_answered_alone_has_nothing_to_do(
+        self, store: SessionStore, is_busy: bool
+    ) -> None:
+        owner = new_node_id()
+        for is_lost in (True, False):
+            session_id = new_session_id()
+            fence = await store.create(session_id, owner, LIFE)
+            await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")], is_busy=True)])
+            if is_lost:
+                snapshot = Snapshot(7, Nonce(77), b"state")
+                await store.reseed(session_id, fence, NEXT_LIFE, snapshot, {}, is_busy=is_busy)
+            else:
+                place = (await entries_in(store, session_id, START, 9))[-1]
+                after = Position(LIFE, place.last, place.nonce)
+                await store.rejoin(session_id, fence, after, 0, [], is_busy=is_busy)
+            assert (session_id in [each for each, _ in await store.busy(owner, 9)]) is is_busy
 
     async def test_a_log_that_was_lost_is_begun_anew(self, store: SessionStore) -> None:
         """By the owner, from its memory, whether the store still knows the session or not."""
@@ -527,15 +559,38 @@ class StoreContract:
 
         assert (await store.acquire(session_id, B, seen=fence)).consumed == 0
 
+    async def test_an_input_is_taken_behind_what_its_sender_was_shown(self, store: SessionStore) -> None:
+        """What it speaks of may be lost: then it isn't, but for one that was taken before."""
+        session_id, fence = await self.begin(store)
+        key = InputKey("m:1", b"digest")
+        first = await store.submit(session_id, asked(key=key), START)
+        assert first.entry is not None
+        said = Append(session_id, fence, 1, first.entry.nonce, 0, [words("a", "b")])
+        (entries,) = await store.append([said])
+        assert not isinstance(entries, StoreError)
+        written = entries[0].nonce
+        for seen in (1, first.entry.nonce), (2, written), (3, written):
+            assert not (await store.submit(session_id, asked(), Position(LIFE, *seen))).duplicate
+
+        for seen in (3, Nonce(99)), (2, first.entry.nonce), (50, written):
+            with pytest.raises(LostTail):
+                await store.submit(session_id, asked(), Position(LIFE, *seen))
+            assert (await store.submit(session_id, asked(key=key), Position(LIFE, *seen))).duplicate
+        await store.compact(session_id, fence, 3, Snapshot(3, written, b"state"))
+        assert not (await store.submit(session_id, asked(), Position(LIFE, 3, written))).duplicate
+        with pytest.raises(LostTail):
+            await store.submit(session_id, asked(), Position(LIFE, 2, written))
+
     async def test_keys_are_forgotten_with_a_log_if_that_is_said(self, store: SessionStore) -> None:
         for keeps_keys in (True, False):
             session_id, fence = await self.begin(store)
             key = InputKey("m:1", b"digest")
-            await store.submit(session_id, LIFE, asked(key=key))
+            await store.submit(session_id, asked(key=key), START)
             snapshot = Snapshot(7, Nonce(77), b"state")
             await store.reseed(session_id, fence, NEXT_LIFE, snapshot, {}, keeps_keys=keeps_keys)
 
-            assert (await store.submit(session_id, NEXT_LIFE, asked(key=key))).duplicate is keeps_keys
+            again = await store.submit(session_id, asked(key=key), Position(NEXT_LIFE, 7, Nonce(77)))
+            assert again.duplicate is keeps_keys
 
     async def test_a_log_begun_anew_knows_what_was_said_before(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
@@ -543,10 +598,10 @@ class StoreContract:
         key = InputKey("m:1", b"digest")
         await store.reseed(session_id, fence, NEXT_LIFE, snapshot, {3: key}, keeps_keys=False)
 
-        receipt = await store.submit(session_id, NEXT_LIFE, asked(key=key))
+        receipt = await store.submit(session_id, asked(key=key), start_of(NEXT_LIFE))
         assert (receipt.seq, receipt.duplicate) == (3, True)
         with pytest.raises(MessageIdReused):
-            await store.submit(session_id, NEXT_LIFE, asked(key=InputKey("m:1", b"other")))
+            await store.submit(session_id, asked(key=InputKey("m:1", b"other")), start_of(NEXT_LIFE))
 
     async def test_only_the_owner_begins_a_log_anew(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
@@ -569,7 +624,7 @@ class StoreContract:
         assert await entries_in(store, session_id, behind(written), 9) == ring
         opened = await store.inspect(session_id)
         assert (opened.head, opened.consumed) == (5, 1)
-        assert (await store.submit(session_id, LIFE, asked(key=key))).seq == 5
+        assert (await store.submit(session_id, asked(key=key), START)).seq == 5
         await self.write(store, session_id, fence, mark("c"), seen=5, nonce=Nonce(6))
 
     async def test_entries_from_elsewhere_fit_exactly_or_are_refused(self, store: SessionStore) -> None:
@@ -580,7 +635,7 @@ class StoreContract:
         other_branch = behind(written)._replace(nonce=Nonce(written[0].nonce ^ 1))
         with pytest.raises(LostTail):
             await store.rejoin(session_id, fence, other_branch, 0, ring)
-        await store.submit(session_id, LIFE, asked())
+        await store.submit(session_id, asked(), START)
         with pytest.raises(LostTail):
             await store.rejoin(session_id, fence, behind(written), 0, ring)
         with pytest.raises(SessionGone):

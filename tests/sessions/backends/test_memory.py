@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.fakes.store import DistantStore
-from tests.sessions.backends.store_contract import LIFE, A, StoreContract, asked
+from tests.sessions.backends.store_contract import LIFE, START, A, StoreContract, asked
 from unbroken.sessions.backends.base import Append, Immediate, SessionStore
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.entries import Entry, InputKey
@@ -23,10 +23,10 @@ class TestMemoryStore(StoreContract):
         session_id = new_session_id()
         await store.create(session_id, A, LIFE)
         for name in "abc":
-            await store.submit(session_id, LIFE, asked(key=InputKey(name, b"")))
+            await store.submit(session_id, asked(key=InputKey(name, b"")), START)
 
-        assert (await store.submit(session_id, LIFE, asked(key=InputKey("c", b"")))).duplicate
-        assert not (await store.submit(session_id, LIFE, asked(key=InputKey("a", b"")))).duplicate
+        assert (await store.submit(session_id, asked(key=InputKey("c", b"")), START)).duplicate
+        assert not (await store.submit(session_id, asked(key=InputKey("a", b"")), START)).duplicate
 
 
 class TestMemoryStoreAtOnce(StoreContract):

@@ -5,21 +5,24 @@ local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'h', 'c', 'f', 'fk', 'w',
 if not at[1] then
   return 'GONE'
 end
-local former, followers = '', at[8]
+local is_free = at[2] == '' or at[2] == ARGV[2]
+if not is_free and not (at[2] == ARGV[3] and at[3] == ARGV[4] and at[1] == ARGV[5]) then
+  return 'FENCED'
+end
+local former, kept = '', {}
+for node in string.gmatch(at[8], '%S+') do
+  if node ~= ARGV[2] then
+    kept[#kept + 1] = node
+  end
+end
+local followers = table.concat(kept, ' ')
+if followers ~= at[8] then
+  redis.call('HSET', KEYS[1], 'w', followers)
+end
 if at[2] ~= ARGV[2] then
-  if at[2] ~= '' and not (at[2] == ARGV[3] and at[3] == ARGV[4] and at[1] == ARGV[5]) then
-    return 'FENCED'
-  end
   former = at[2]
-  local kept = {}
-  for node in string.gmatch(at[8], '%S+') do
-    if node ~= ARGV[2] then
-      kept[#kept + 1] = node
-    end
-  end
-  followers = table.concat(kept, ' ')
   at[3] = redis.call('HINCRBY', KEYS[1], 't', 1)
-  redis.call('HSET', KEYS[1], 'o', ARGV[2], 'w', followers)
+  redis.call('HSET', KEYS[1], 'o', ARGV[2])
   if redis.call('HEXISTS', KEYS[5], ARGV[1]) == 1 then
     redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
   end

@@ -1,7 +1,7 @@
 -- Take in entries that the owner has numbered itself, as they are, if they go on exactly at the head.
 -- KEYS: meta, log, names, snapshot, busy
 -- ARGV: session, node, token, incarnation, head, its nonce, consumed, lifetime,
---   MessagePack: {{seq, width, nonce, body, name or '', digest, 1 for an input}, ...}
+--   MessagePack: {{seq, width, nonce, body, name or '', digest, 1 for an input}, ...}, busy (0, 1)
 local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'h', 'k', 'c', 'n', 'w', 'x')
 if not at[1] then
   return 'GONE'
@@ -25,10 +25,13 @@ for _, entry in ipairs(cmsgpack.unpack(ARGV[9])) do
     redis.call('HSET', KEYS[3], entry[5], string.format('%d:', entry[1]) .. entry[6])
   end
 end
-redis.call('HSET', KEYS[1], 'h', head, 'k', nonce, 'n', last, 'c', math.max(tonumber(at[6]), tonumber(ARGV[7])), 'b', 1,
-  'x', output)
--- Busy until its owner says otherwise, with what it writes next.
-redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
+local consumed = math.max(tonumber(at[6]), tonumber(ARGV[7]))
+redis.call('HSET', KEYS[1], 'h', head, 'k', nonce, 'n', last, 'c', consumed, 'b', ARGV[10], 'x', output)
+if ARGV[10] == '1' or last > consumed then
+  redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
+else
+  redis.call('HDEL', KEYS[5], ARGV[1])
+end
 for i = 1, 5 do
   redis.call('EXPIRE', KEYS[i], ARGV[8])
 end

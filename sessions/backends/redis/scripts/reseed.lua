@@ -1,7 +1,7 @@
 -- Begin a log anew from a snapshot, in another incarnation: for the owner of one that was lost.
 -- KEYS: meta, log, names, snapshot, busy
 -- ARGV: session, node, token, incarnation, new incarnation, the snapshot's number, nonce and data, lifetime,
---   whether names of inputs are kept (0, 1), MessagePack: {{seq, name, digest}, ...} that are known
+--   whether names of inputs are kept (0, 1), MessagePack: {{seq, name, digest}, ...} that are known, busy (0, 1)
 local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'w')
 if at[1] and (at[1] ~= ARGV[4] or at[2] ~= ARGV[2] or at[3] ~= ARGV[3]) then
   return false
@@ -15,9 +15,13 @@ for _, known in ipairs(cmsgpack.unpack(ARGV[11])) do
   redis.call('HSET', KEYS[3], known[2], string.format('%d:', known[1]) .. known[3])
 end
 redis.call('HSET', KEYS[1], 'i', ARGV[5], 'o', ARGV[2], 't', token, 'h', ARGV[6], 'k', ARGV[7],
-  'c', 0, 'n', 0, 'f', ARGV[6], 'fk', ARGV[7], 'b', 1, 'w', at[4] or '', 'u', 0, 'x', ARGV[6])
+  'c', 0, 'n', 0, 'f', ARGV[6], 'fk', ARGV[7], 'b', ARGV[12], 'w', at[4] or '', 'u', 0, 'x', ARGV[6])
 redis.call('HSET', KEYS[4], 'q', ARGV[6], 'k', ARGV[7], 'd', ARGV[8])
-redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
+if ARGV[12] == '1' then
+  redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
+else
+  redis.call('HDEL', KEYS[5], ARGV[1])
+end
 for i = 1, 5 do
   redis.call('EXPIRE', KEYS[i], ARGV[9])
 end

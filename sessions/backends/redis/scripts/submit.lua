@@ -1,7 +1,25 @@
--- Write an input, from any node, once per name. Unfenced on purpose: it is no owner's output.
+-- Write an input, from any node, once per name. Unfenced on purpose: it is no owner's output. But not on a log
+-- that doesn't hold what its sender was shown.
 -- KEYS: meta, log, names, snapshot, busy
--- ARGV: session, incarnation, name or '', digest, nonce, body, window, lifetime, inputs that may wait
-local at = redis.call('HMGET', KEYS[1], 'i', 'h', 'o', 'w', 'u')
+-- ARGV: session, incarnation, name or '', digest, nonce, body, window, lifetime, inputs that may wait,
+--   the last entry seen, its nonce
+local at = redis.call('HMGET', KEYS[1], 'i', 'h', 'o', 'w', 'u', 'k', 'f', 'fk')
+
+-- Whether the log holds an entry with that nonce at that place.
+local function holds(seq, nonce)
+  if seq == tonumber(at[2]) then
+    return at[6] == nonce
+  end
+  if seq > tonumber(at[2]) or seq < tonumber(at[7]) then
+    return false
+  end
+  if seq == tonumber(at[7]) then
+    return at[8] == nonce
+  end
+  local found = redis.call('XREVRANGE', KEYS[2], string.format('%d-0', seq), '-', 'COUNT', 1)
+  return #found == 1 and found[1][2][2] == nonce
+end
+
 if at[1] ~= ARGV[2] then
   return 'GONE'
 end
@@ -14,6 +32,9 @@ if ARGV[3] ~= '' then
     end
     return {0, tonumber(string.sub(known, 1, cut - 1))}
   end
+end
+if not holds(tonumber(ARGV[10]), ARGV[11]) then
+  return 'LOST'
 end
 if tonumber(at[5]) >= tonumber(ARGV[9]) then
   return 'FULL'

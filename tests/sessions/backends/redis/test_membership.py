@@ -11,7 +11,7 @@ from redis.asyncio.client import PubSub
 
 from tests.fakes.valkey import Server
 from tests.sessions.backends.cluster_contract import ClusterContract, House
-from tests.sessions.backends.store_contract import LIFE, asked
+from tests.sessions.backends.store_contract import LIFE, START, asked
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.cluster import Cluster
 from unbroken.sessions.backends.redis.connection import Address, Client, connect
@@ -153,7 +153,7 @@ async def test_a_restart_of_redis_is_a_gap_and_nobody_s_death(
     session_id = new_session_id()  # what is told is heard again
     await street.store.create(session_id, a.node, LIFE)
     await street.store.follow(session_id, b.node)
-    await street.store.submit(session_id, LIFE, asked())
+    await street.store.submit(session_id, asked(), START)
     for house in (a, b):
         await house.listener.until(lambda house=house: session_id in house.listener.news)  # type: ignore[misc]
         looked = house.listener.polls

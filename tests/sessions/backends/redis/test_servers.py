@@ -18,7 +18,7 @@ from tests.sessions.backends.cluster_contract import ClusterContract, House
 from tests.sessions.backends.redis.test_degradation import OPERATIONS, documented_rule
 from tests.sessions.backends.redis.test_membership import RedisStreet
 from tests.sessions.backends.redis.test_tally import RedisBooks
-from tests.sessions.backends.store_contract import LIFE, NONE, A, StoreContract, asked, words
+from tests.sessions.backends.store_contract import LIFE, NONE, START, A, StoreContract, asked, words
 from tests.sessions.backends.tally_contract import TallyContract
 from tests.sessions.next_format import new_release
 from unbroken.sessions.backends.base import Append, Fence
@@ -106,7 +106,7 @@ async def test_a_server_of_a_cluster_that_is_gone_is_an_outage(tmp_path: Path) -
         failed = 0
         for each in ids:
             try:
-                await store.submit(each, LIFE, asked())
+                await store.submit(each, asked(), START)
             except StoreUnavailable:
                 failed += 1
         assert failed > 0
@@ -138,7 +138,7 @@ async def test_a_failover_by_sentinels_is_an_outage_and_nobody_s_death(watchtowe
     assert result[0].seq == 1
     for house in (a, b):
         await house.listener.until(lambda house=house: house.listener.gaps > 0)  # type: ignore[misc]
-    await store.submit(session_id, LIFE, asked())
+    await store.submit(session_id, asked(), START)
     await b.listener.until(lambda: session_id in b.listener.news)
     await street.aclose()
 
@@ -165,7 +165,7 @@ async def test_a_restricted_user_may_do_in_a_cluster_what_is_done_there(servers:
     for each in ids:
         await street.store.create(each, a.node, LIFE)
         await street.store.follow(each, b.node)
-        await street.store.submit(each, LIFE, asked())
+        await street.store.submit(each, asked(), START)
     await b.listener.until(lambda: len(set(b.listener.news)) > 0)
 
     formats, client = new_release(), street._client()

@@ -220,15 +220,24 @@ class Log(RuleBasedStateMachine):
         (result,) = self.run(self.world.store.append([self.written[-1 - index]]))
         assert isinstance(result, Fenced | SessionGone | LostTail | Unseen)
 
-    @rule(name=st.integers(0, 5))
-    def submit(self, name: int) -> None:
-        """Send an input, again or for the first time, from anywhere."""
-        try:
-            life = self.run(self.world.store.inspect(self.session_id)).fence.incarnation
-        except SessionGone:
+    @rule(name=st.integers(0, 5), index=st.integers(0, 2))
+    def submit(self, name: int, index: int) -> None:
+        """Send an input, again or for the first time, as who was shown the log so far, and from anywhere."""
+        if index >= len(self.readers):
             return
+        seen = self.readers[index].place
         key = InputKey(f"m:{name}", b"digest")
-        receipt = self.run(self.world.store.submit(self.session_id, life, asked(key.name, key=key)))
+        try:
+            self.run(self.world.store.read(self.session_id, seen, 1))
+            is_lost = False
+        except (LostTail, SessionGone):
+            is_lost = True
+        try:
+            receipt = self.run(self.world.store.submit(self.session_id, asked(key.name, key=key), seen))
+        except (LostTail, SessionGone):
+            assert is_lost
+            return
+        assert not is_lost or receipt.duplicate
         if key.name in self.confirmed and not self.may_have_lost:
             assert receipt.duplicate
             assert receipt.seq == self.confirmed[key.name]

@@ -57,7 +57,7 @@ async def test_a_server_that_forgot_the_scripts_is_given_them_again(
 async def test_everything_of_a_session_expires(store: SessionStore, client: Client) -> None:
     session_id = new_session_id()
     fence = await store.create(session_id, A, LIFE)
-    await store.submit(session_id, LIFE, asked(key=InputKey("m:1", b"x")))
+    await store.submit(session_id, asked(key=InputKey("m:1", b"x")), START)
     await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
 
     keys = [key async for key in client.scan_iter("test:*")]
@@ -71,11 +71,11 @@ async def test_names_of_inputs_are_bounded(client: Client) -> None:
     session_id = new_session_id()
     await store.create(session_id, A, LIFE)
     for number in range(40):
-        await store.submit(session_id, LIFE, asked(key=InputKey(f"m:{number}", b"x")))
+        await store.submit(session_id, asked(key=InputKey(f"m:{number}", b"x")), START)
 
     assert await client.hlen(Keys("test").session(session_id)[2]) <= 10
-    assert (await store.submit(session_id, LIFE, asked(key=InputKey("m:39", b"x")))).duplicate
-    assert not (await store.submit(session_id, LIFE, asked(key=InputKey("m:0", b"x")))).duplicate
+    assert (await store.submit(session_id, asked(key=InputKey("m:39", b"x")), START)).duplicate
+    assert not (await store.submit(session_id, asked(key=InputKey("m:0", b"x")), START)).duplicate
     await store.aclose()
 
 
@@ -83,14 +83,14 @@ async def test_inputs_that_nobody_answers_are_bounded(client: Client) -> None:
     store = RedisStore(client, Keys("test"), Bounds(waiting_inputs=3))
     session_id = new_session_id()
     fence = await store.create(session_id, A, LIFE)
-    receipts = [await store.submit(session_id, LIFE, asked()) for _ in range(3)]
+    receipts = [await store.submit(session_id, asked(), START) for _ in range(3)]
     with pytest.raises(StoreUnavailable):
-        await store.submit(session_id, LIFE, asked())
+        await store.submit(session_id, asked(), START)
 
     entry = receipts[-1].entry
     assert entry is not None
     await store.append([Append(session_id, fence, 3, entry.nonce, 3, [mark("a")])])
-    await store.submit(session_id, LIFE, asked())
+    await store.submit(session_id, asked(), START)
     await store.aclose()
 
 
@@ -134,7 +134,7 @@ async def test_a_server_that_is_full_takes_nothing_and_says_so(store: SessionSto
         (result,) = await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
         assert isinstance(result, StoreUnavailable)
         with pytest.raises(StoreUnavailable):
-            await store.submit(session_id, LIFE, asked())
+            await store.submit(session_id, asked(), START)
     finally:
         valkey.command("CONFIG", "SET", "maxmemory", "0")
     assert (await store.read(session_id, START, 9)).entries == []
@@ -179,7 +179,7 @@ async def test_whoever_takes_a_session_keeps_all_of_it(store: SessionStore, clie
     """Keys that expire one after another would leave a session that looks empty."""
     session_id = new_session_id()
     fence = await store.create(session_id, A, LIFE)
-    await store.submit(session_id, LIFE, asked(key=InputKey("m:1", b"x")))
+    await store.submit(session_id, asked(key=InputKey("m:1", b"x")), START)
     (entries,) = await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
     assert not isinstance(entries, StoreError)
     await store.compact(session_id, fence, 1, Snapshot(2, entries[0].nonce, b"state"))
@@ -232,7 +232,7 @@ async def test_what_an_expired_session_left_in_the_index_is_cleared_away(
     kept, expired = new_session_id(), [new_session_id() for _ in range(3)]
     for session_id in (kept, *expired):
         await store.create(session_id, A, LIFE)
-        await store.submit(session_id, LIFE, asked())
+        await store.submit(session_id, asked(), START)
     for session_id in expired:
         await client.delete(Keys("test").meta(session_id))
 

@@ -1,0 +1,349 @@
+"""A store that has forgotten how sessions came to their owners, and sessions that nobody sees to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from tests.sessions.conversation import Client, World, settle
+from tests.sessions.town import (
+    Town,
+    actor_on,
+    asked,
+    begin_outage,
+    distant,
+    go,
+    move,
+    open_town,
+    tab_on,
+    texts,
+)
+from unbroken.sessions.backends.base import NOBODY
+from unbroken.sessions.errors import CursorLost, StoreUnavailable
+from unbroken.sessions.session import Session
+
+pytestmark = pytest.mark.parametrize("seed", [1, 2, 3, 4])
+
+
+async def test_a_log_begun_anew_that_is_lost_again_is_begun_anew_again(seed: int) -> None:
+    """By the store it is still the same node's, in the incarnation before."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        copied = town.copy()
+        town.lose()
+        one.responder.last.say("c")
+        await settle()
+        town.lose(copied)
+        one.responder.last.say("d")
+        await settle()
+        assert actor_on(one, client).feed.is_durable
+        with pytest.raises(CursorLost):
+            client.read()
+        await move(client, two)
+        one.responder.last.end()
+        await settle()
+        client.read()
+
+        assert texts(two, client) == ["hello", "abcd"]
+        assert len(one.responder.turns) == 1
+
+
+async def test_a_log_that_was_lost_twice_while_its_owner_was_alone_is_begun_anew_again(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        copied = town.copy()
+        town.lose()
+        one.responder.last.say("c")
+        await settle()
+        await begin_outage(one)
+        one.responder.last.say("d")
+        await settle()
+        town.lose(copied)
+        await town.store_is_back()
+        assert actor_on(one, client).feed.is_durable
+        with pytest.raises(CursorLost):
+            client.read()
+        await move(client, two)
+        one.responder.last.end()
+        await settle()
+        client.read()
+
+        assert texts(two, client) == ["hello", "abcd"]
+
+
+async def _given_up(town: Town) -> tuple[World, World, Client]:
+    """Return a node that had to give a session up, and is its owner by a store that lost its tail."""
+    one, two, client = await asked(town)
+    tab = await tab_on(two, client)
+    copied = town.copy()
+    await begin_outage(one)
+    one.responder.last.say("c")
+    await settle()
+    town.notice(one)
+    await settle()
+    client.disconnect()
+    await town.store_is_back()
+    tab.disconnect()
+    town.kill(two)
+    town.notice(two)
+    town.lost.clear()  # the one isn't dead, after all
+    town.lose(copied)
+    assert actor_on(one, client).feed.ended is not None
+    assert town.stored(client).owner == one.node.id
+    return one, town.worlds[2], client
+
+
+async def test_who_asks_for_a_session_that_was_given_up_is_given_it(seed: int) -> None:
+    async with open_town(3, seed=seed) as town:
+        _, three, client = await _given_up(town)
+        await go(client, three)
+
+        assert town.owner_of(client) is three.node
+        assert client.statuses() == ["failed"]
+
+
+async def test_a_session_that_was_given_up_is_asked_for_again(seed: int) -> None:
+    """The wish was lost, and nobody says anything: the one that follows it asks once more."""
+    async with open_town(3, seed=seed) as town:
+        _, three, client = await _given_up(town)
+        town.is_silent = True
+        await go(client, three)
+        assert town.owner_of(client) is None
+        town.is_silent = False
+        for _ in range(3):
+            town.poll()
+            await settle()
+        client.read()
+
+        assert town.owner_of(client) is three.node
+        assert client.statuses() == ["failed"]
+
+
+async def test_a_session_that_was_given_up_is_nobody_s_when_it_is_forgotten(seed: int) -> None:
+    async with open_town(3, seed=seed) as town:
+        one, _, client = await _given_up(town)
+        await one.node.sweep()
+        await settle()
+
+        assert len(one.node.hub) == 0
+        assert town.stored(client).owner == NOBODY
+
+
+async def test_a_node_that_leaves_gives_up_what_it_can_t_go_on_with(seed: int) -> None:
+    async with open_town(3, seed=seed) as town:
+        one, _, client = await _given_up(town)
+        one.node.begin_drain()
+        await one.node.drained(60)
+
+        assert town.stored(client).owner == NOBODY
+
+
+@pytest.mark.parametrize("owner", ["the same", "dead", "nobody"])
+async def test_what_a_store_has_forgotten_the_end_of_comes_to_an_end(seed: int, owner: str) -> None:
+    """A session was answered, and every node has forgotten it. By the store it still runs."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        copied = town.copy()
+        one.responder.last.end()
+        await settle()
+        client.disconnect()
+        while len(one.node.hub):
+            one.clock.advance(30)
+            await one.node.sweep()
+            await settle()
+        if owner == "dead":
+            town.kill(one)
+            town.notice(one)
+            two.clock.advance(2)
+            await settle()
+        town.lose(copied)
+        if owner == "nobody":
+            town.stored(client).owner = NOBODY
+        for neighbour in town.neighbours.values():
+            neighbour.on_gap()
+        await town.store_is_back()
+
+        assert not town.stored(client).is_busy
+        await go(client, two)
+        assert actor_on(two, client).session.running_ids == []
+
+
+async def test_what_was_taken_and_could_not_be_read_is_given_back(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the store it is this node's, which doesn't have it: so nobody would ever look for it."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        client.disconnect()
+        town.kill(one)
+        read = distant(two).read
+
+        async def fail_once(*args: Any) -> Any:
+            monkeypatch.setattr(distant(two), "read", read)
+            raise StoreUnavailable
+
+        monkeypatch.setattr(distant(two), "read", fail_once)
+        town.notice(one)
+        await town.store_is_back()
+        assert town.stored(client).owner == NOBODY
+        for _ in range(60):
+            town.poll()
+            await settle()
+
+        assert not town.stored(client).has_work
+
+
+async def test_a_session_that_crashes_its_owner_is_not_passed_round(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_town(3, seed=seed) as town:
+        one, _, client = await asked(town)
+        one.responder.last.end()
+        await settle()
+        crashes = 0
+        decide = Session.decide
+
+        def crash(session: Session) -> Any:
+            nonlocal crashes
+            if session.id != client.session_id:
+                return decide(session)
+            crashes += 1
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(Session, "decide", crash)
+        await client.say("poison")
+        client.disconnect()
+        for _ in range(300):
+            for world in town.worlds:
+                world.clock.advance(1)
+            town.poll()
+            await settle()
+
+        assert 0 < crashes <= 3
+
+
+async def test_there_is_one_search_at_a_time(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the store comes and goes."""
+    async with open_town(seed=seed) as town:
+        one, _, _ = await asked(town)
+        answers, begun = asyncio.Event(), 0
+        owners = distant(one).owners
+
+        async def slow() -> Any:
+            nonlocal begun
+            begun += 1
+            await answers.wait()
+            return await owners()
+
+        monkeypatch.setattr(distant(one), "owners", slow)
+        for _ in range(20):
+            one.node._outage.note_failure()
+            for _ in range(4):
+                one.clock.advance(1)
+                await settle()
+        assert begun == 1
+        answers.set()
+        await settle()
+        assert begun == 2  # once more, for all that asked meanwhile
+
+
+async def test_a_store_that_hangs_holds_up_nobody_who_is_forgotten(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_town(seed=seed) as town:
+        one = town.worlds[0]
+        clients = [await one.client() for _ in range(40)]
+        for client in clients:
+            await client.say("hi")
+            client.disconnect()
+            actor_on(one, client)._abandon(CursorLost())
+        answers, asks = asyncio.Event(), 0
+        inspect = distant(one).inspect
+
+        async def hang(*args: Any) -> Any:
+            nonlocal asks
+            asks += 1
+            await answers.wait()
+            raise StoreUnavailable
+
+        monkeypatch.setattr(distant(one), "inspect", hang)
+        await one.node.sweep()
+        await settle()
+        assert len(one.node.hub) == 0
+        assert 0 < asks <= 16
+
+        answers.set()
+        await settle()
+        assert asks <= 16  # the others don't ask what doesn't answer
+        monkeypatch.setattr(distant(one), "inspect", inspect)
+        for _ in range(4):
+            one.clock.advance(1)
+            await settle()
+        assert {town.stored(client).owner for client in clients} == {NOBODY}
+
+
+# Zombies.
+
+
+async def _woken(town: Town) -> tuple[World, World, Client]:
+    """Return a node that stood still while another one took its session, went on with it, and let it go."""
+    one, two, client = await asked(town)
+    tab = await tab_on(two, client)
+    frozen = town.neighbours.pop(one.node.id)
+    town.lost.add(one.node.id)
+    for neighbour in list(town.neighbours.values()):
+        neighbour.on_lost(one.node.id)
+    await settle()
+    for _ in range(3):
+        await tab.ask("more")
+        two.responder.last.say(*20 * ["x" * 300])
+        await settle()
+        two.responder.last.end()
+        await settle()
+    tab.disconnect()
+    for _ in range(4):
+        two.clock.advance(30)
+        await two.node.sweep()
+        await settle()
+    await tab_on(two, client)
+    town.neighbours[one.node.id] = frozen
+    town.lost.discard(one.node.id)
+    assert town.stored(client).log.floor > actor_on(one, client).session.applied
+    return one, two, client
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 4, 5, 6, 8, 10, 14, 20])
+async def test_what_a_woken_zombie_takes_is_not_lost(seed: int, steps: int) -> None:
+    """It finds a log that has gone on so far that it can't read on: it isn't its own any more."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await _woken(town)
+        one.responder.last.say("z")
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        try:
+            await client.say("important")
+        except CursorLost:
+            return  # it was told
+        await settle()
+        with contextlib.suppress(CursorLost):
+            client.read()
+        await tab_on(two, client)
+        assert client.errors() or "important" in texts(two, client)
+
+
+async def test_a_woken_zombie_says_nothing_alone(seed: int) -> None:
+    """Not even where the store has just failed."""
+    async with open_town(seed=seed) as town:
+        one, _, client = await _woken(town)
+        one.node._outage.note_failure()
+        one.responder.last.say("z")
+        await settle()
+        if one.responder.open:
+            one.responder.last.say("in no log")
+        await settle()
+        with pytest.raises(CursorLost):
+            client.read()
+        assert "in no log" not in client.text()
