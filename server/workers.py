@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -125,7 +126,7 @@ class WorkerProcess:
     says there when it listens. When the socket ends, it knows that its parent is gone.
 
     Raises:
-        StartupError: The system starts no process.
+        StartupError: The system starts no process, or lacks what it takes to have one. Nothing is left of it.
 
     """
 
@@ -136,25 +137,39 @@ class WorkerProcess:
         self._refusal = ""  # what it has said, if it was that
         data = packed(settings)
         self._payload = len(data).to_bytes(8, "big") + data
-        self._socket, theirs = socket.socketpair()
-        arguments = (os.getpid(), number, theirs.fileno(), *sys.path)
         try:
+            self._process = self._started(number)
+        except (OSError, RuntimeError) as error:  # RuntimeError: of threads
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise StartupError(f"The system starts no process for a worker: {reason}. Run fewer.") from None
+        _log.info("worker started", worker=number, pid=self._process.pid)
+
+    def _started(self, number: int) -> subprocess.Popen[bytes]:
+        with contextlib.ExitStack() as undone:
+            self._socket, theirs = socket.socketpair()
+            undone.callback(self._socket.close)
             with theirs:
-                self._process = subprocess.Popen(  # noqa: S603 - this program's own
+                # The thread is there before the process: without it nobody would see that end.
+                watched: queue.SimpleQueue[subprocess.Popen[bytes] | None] = queue.SimpleQueue()
+                name = f"worker-{number}"
+                threading.Thread(target=self._watch, args=(watched,), name=name, daemon=True).start()
+                undone.callback(watched.put, None)
+                arguments = (os.getpid(), number, theirs.fileno(), *sys.path)
+                process = subprocess.Popen(  # noqa: S603 - this program's own
                     [sys.executable, "-P", "-c", _PROGRAM, *map(str, arguments)],
                     stdin=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     process_group=0,  # Ctrl+C in a terminal is for the parent, which passes it on
                 )
-        except OSError as error:
-            self._socket.close()
-            reason = error.strerror or type(error).__name__
-            raise StartupError(f"The system starts no process for a worker: {reason}. Run fewer.") from None
-        _log.info("worker started", worker=number, pid=self._process.pid)
-        threading.Thread(target=self._watch, name=f"worker-{number}", daemon=True).start()
+            undone.pop_all()
+        watched.put(process)
+        return process
 
-    def _watch(self) -> None:
-        code = self._process.wait()
+    def _watch(self, watched: queue.SimpleQueue[subprocess.Popen[bytes] | None]) -> None:
+        process = watched.get()
+        if process is None:  # it wasn't started
+            return
+        code = process.wait()
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._note_end, code)
 

@@ -7,17 +7,20 @@ import json
 import os
 import random
 import re
+import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 from websockets.sync.client import ClientConnection, connect
 
 from tests.fakes.surroundings import free_port, neutral_environment
@@ -26,7 +29,7 @@ from tests.server.test_process import HANG, REPOSITORY, ServerProcess, asked, un
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.drain_command import ask_to_drain
 from unbroken.server.process import bind
-from unbroken.server.workers import settings_of
+from unbroken.server.workers import WorkerProcess, settings_of
 
 SECRET = "s" * 32
 KEY = "k" * 32
@@ -53,6 +56,62 @@ def test_a_port_is_shared_by_those_who_say_so_and_taken_for_all_others() -> None
             another.public[0].listen()
             with pytest.raises(StartupError, match="is in use"):
                 bind(Settings(port=port, admin_port=0))
+
+
+def descriptors() -> set[int]:
+    """Return those that this process has open, without the one by which the folder is read."""
+    opened = set()
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            os.fstat(int(each.name))
+            opened.add(int(each.name))
+    return opened
+
+
+@contextlib.contextmanager
+def spare_descriptors(count: int) -> Iterator[None]:
+    """Inside, this process can open *count* more; in the end, it must have no other than before."""
+    before, limit = descriptors(), 0
+    while limit in before or count:
+        count -= limit not in before
+        limit += 1
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert descriptors() == before
+
+
+def assert_nobody_watches() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "worker-7":
+            thread.join(HANG)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("count", range(5))
+async def test_a_worker_that_lacks_descriptors_is_not_started_and_leaves_none(count: int) -> None:
+    """Wherever they run out: two are a line's, three the new process's."""
+    settings = Settings()
+    with spare_descriptors(count), pytest.raises(StartupError, match=r" worker: Too many open files\. Run"):
+        WorkerProcess(7, settings)
+    assert_nobody_watches()
+
+
+async def test_a_worker_that_nobody_could_watch_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with (
+        spare_descriptors(100),
+        capture_logs() as logs,
+        pytest.raises(StartupError, match="a worker: can't start new thread"),
+    ):
+        WorkerProcess(7, Settings())
+    assert not logs
 
 
 # Real processes.
