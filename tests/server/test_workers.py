@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,13 +15,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
+from websockets.asyncio.client import connect as connect_async
 from websockets.sync.client import ClientConnection, connect
 
 from tests.fakes.surroundings import free_port, neutral_environment
@@ -29,7 +31,9 @@ from tests.server.test_process import HANG, REPOSITORY, ServerProcess, asked, un
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.drain_command import ask_to_drain
 from unbroken.server.process import bind
+from unbroken.server.supervisor import Supervisor
 from unbroken.server.workers import WorkerProcess, settings_of
+from unbroken.sessions.clock import SystemClock
 
 SECRET = "s" * 32
 KEY = "k" * 32
@@ -303,7 +307,95 @@ def test_what_keeps_a_worker_from_starting_is_one_line(tmp_path: Path) -> None:
     assert running.process.returncode == 1
 
 
-def ask(client: ClientConnection, text: str) -> None:
+class Supervised:
+    """One worker, and its supervisor in this process, which waits four seconds for a sign of life."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.listening: asyncio.Queue[int] = asyncio.Queue()
+        """The processes that listen, each once."""
+        self.requested = asyncio.Event()
+        self._supervisor = Supervisor(
+            1,
+            self._start,
+            SystemClock(),
+            drain_timeout=settings.drain_timeout,
+            on_up=lambda _: None,
+            patience=4,
+        )
+
+    def _start(self, number: int) -> WorkerProcess:
+        listening = self.listening
+
+        class Announced(WorkerProcess):
+            async def ready(self) -> str | None:
+                about = await super().ready()
+                if about is not None:
+                    listening.put_nowait(self._process.pid)
+                return about
+
+        return Announced(number, self._settings)
+
+    async def run(self) -> None:
+        await self._supervisor.run(self.requested, asyncio.Event())
+
+
+@contextlib.asynccontextmanager
+async def supervised(settings: Settings) -> AsyncIterator[Supervised]:
+    running = Supervised(settings)
+    task = asyncio.create_task(running.run())
+    try:
+        yield running
+    finally:
+        running.requested.set()
+        await task
+
+
+@pytest.mark.slow
+async def test_one_that_hangs_is_killed_and_replaced() -> None:
+    settings = Settings(port=free_port(), admin_port=0, agent="scripted")
+    with capture_logs() as logs:
+        async with supervised(settings) as running:
+            stopped = await running.listening.get()
+            with gone([stopped]):
+                os.kill(stopped, signal.SIGSTOP)
+                replaced_by = await running.listening.get()
+
+    assert replaced_by != stopped
+    assert [(line["event"], line.get("code")) for line in logs if line["log_level"] == "error"] == [
+        ("worker hangs", None),
+        ("worker ended", -signal.SIGKILL),
+    ]
+
+
+@pytest.mark.slow
+async def test_one_that_drains_for_longer_than_one_may_be_silent_is_left_alone() -> None:
+    """It has eight seconds, and says meanwhile that it lives."""
+    settings = Settings(port=free_port(), admin_port=0, agent="scripted", drain_timeout=8)
+    address = f"ws://127.0.0.1:{settings.port}/v1/realtime"
+    with capture_logs() as logs:
+        async with supervised(settings) as running:
+            drained = await running.listening.get()
+            async with connect_async(address, additional_headers={"Authorization": "Bearer x"}) as client:
+                for frame in asking("/stall after 2"):
+                    await client.send(frame)
+                while json.loads(await client.recv())["type"] != "response.output_text.delta":
+                    pass
+                os.kill(drained, signal.SIGTERM)
+                await running.listening.get()
+
+    assert [line["code"] for line in logs if line["event"] == "worker ended"] == [0]
+    assert "worker hangs" not in [line["event"] for line in logs]
+
+
+def asking(text: str) -> tuple[str, str]:
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
-    client.send(json.dumps({"type": "conversation.item.create", "item": item}))
-    client.send(json.dumps({"type": "response.create"}))
+    return (
+        json.dumps({"type": "conversation.item.create", "item": item}),
+        json.dumps({"type": "response.create"}),
+    )
+
+
+def ask(client: ClientConnection, text: str) -> None:
+    for frame in asking(text):
+        client.send(frame)
