@@ -28,6 +28,8 @@ from websockets.sync.client import ClientConnection, connect
 from tests.fakes.surroundings import free_port, neutral_environment
 from tests.fakes.valkey import Server
 from tests.server.test_process import HANG, REPOSITORY, ServerProcess, asked, until
+from unbroken.server import worker
+from unbroken.server import workers as module
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.drain_command import ask_to_drain
 from unbroken.server.process import bind
@@ -116,6 +118,31 @@ async def test_a_worker_that_nobody_could_watch_is_not_started(monkeypatch: pyte
     ):
         WorkerProcess(7, Settings())
     assert not logs
+
+
+async def test_a_parent_that_does_not_read_holds_no_worker_up() -> None:
+    """As one that is stopped: the line is full after some minutes."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                theirs.send(b"\n", socket.MSG_DONTWAIT)
+        worker._show_life(theirs, asyncio.get_running_loop())
+
+
+async def test_a_worker_that_says_more_than_it_can_is_not_listened_to() -> None:
+    loop = asyncio.get_running_loop()
+    line = module._Line(loop)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        await loop.create_connection(lambda: line, sock=ours)
+        theirs.setblocking(False)
+        await loop.sock_sendall(theirs, b"\n" + (module._LONGEST_LINE + 1) * b"x")
+        await line.over
+
+    assert await line.about is None
+    assert line.showed_life()
+    assert not line.showed_life()
 
 
 # Real processes.
