@@ -3,6 +3,7 @@
 A worker that can't start when the server begins is a server that can't start. Later, one that ends
 is started again, ever more slowly. One that does nothing but crash ends the server, as it would go on
 with ever fewer nodes, unnoticed; so does the last one that listens, if it says that it can't go on.
+One that hangs is killed, and has crashed: it would keep its share of the port's connections for ever.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ _DRAIN_SLACK: Final = 6.0
 _CUT_TIMEOUT: Final = 2.0
 _KILL_TIMEOUT: Final = 5.0
 
+_LOOK_INTERVAL: Final = 1.0
+_PATIENCE: Final = 30.0
+"""Seconds of silence after which a worker that has listened hangs. Other nodes have its sessions after 8, so
+that waiting longer costs no turn; a loop that is held for a while, as by a loading model, goes on before."""
+
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 
@@ -42,6 +48,12 @@ class Worker(Protocol):
 
     async def ready(self) -> str | None:
         """Return what it says of itself once it listens. None: it has ended, or is about to."""
+
+    def showed_life(self) -> bool:
+        """Return whether it has said since the last call that its event loop runs.
+
+        From when it listens to its end, also while it drains, it says so each second.
+        """
 
     async def ended(self) -> Left:
         """Wait for its end."""
@@ -65,6 +77,7 @@ class Supervisor:
         clock: Where time comes from, but for the wait for their end.
         drain_timeout: Seconds that running turns get when all is to end.
         on_up: Called once, when all listen for the first time, with what one of them says of itself.
+        patience: Seconds that one which has listened may be silent for, until it is killed.
 
     """
 
@@ -76,12 +89,14 @@ class Supervisor:
         *,
         drain_timeout: float,
         on_up: Callable[[str], None],
+        patience: float = _PATIENCE,
     ) -> None:
         self._count: Final = count
         self._start = start
         self._clock = clock
         self._drain_timeout: Final = drain_timeout
         self._on_up = on_up
+        self._patience: Final = patience
         self._workers: dict[int, Worker] = {}
         self._awaited = set(range(1, count + 1))  # those that have never listened
         self._listening: set[int] = set()
@@ -138,14 +153,35 @@ class Supervisor:
         except StartupError as error:
             return End.REFUSED, Left(1, str(error))
         about = await worker.ready()
-        if about is not None:
+        if about is None:
+            left = await worker.ended()
+        else:
             self._note_up(number, about)
-        left = await worker.ended()
+            left = await self._watched(number, worker)
         self._listening.discard(number)
         del self._workers[number]
         if left.refusal:
             return End.REFUSED, left
         return End.CRASHED if about is None or left.code else End.ASKED, left
+
+    async def _watched(self, number: int, worker: Worker) -> Left:
+        """Wait for the end of a worker that listens, and see to it where it hangs."""
+        watch = asyncio.create_task(self._kill_silent(number, worker))
+        try:
+            return await worker.ended()
+        finally:
+            watch.cancel()
+            await asyncio.wait((watch,))
+
+    async def _kill_silent(self, number: int, worker: Worker) -> None:
+        silent = 0.0
+        while silent < self._patience:
+            await pause(self._clock, _LOOK_INTERVAL)
+            # By looks, not by the clock: time in which this process stood still too, as with its container
+            # or in a terminal, is no worker's silence.
+            silent = 0.0 if worker.showed_life() else silent + _LOOK_INTERVAL
+        _log.error("worker hangs", worker=number, seconds=silent)
+        worker.kill()
 
     def _note_up(self, number: int, about: str) -> None:
         _log.info("worker listens", worker=number)

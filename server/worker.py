@@ -6,6 +6,7 @@ process of a group, beside what the parent sends. SIGQUIT, which is the parent's
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import json
@@ -31,6 +32,8 @@ __all__ = ["main"]
 _PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 _ABANDONED: Final = 1
 """The exit code of a worker whose parent is gone."""
+_SIGN_INTERVAL: Final = 1.0
+"""Seconds from one sign of life to the next."""
 
 
 def main() -> NoReturn:
@@ -46,7 +49,7 @@ def main() -> NoReturn:
     bind_contextvars(worker=number)  # on each line that is logged
     configure_logs(settings)
     try:
-        code = process.run(settings, _build, worker=lambda about: _say(line, ready=about))
+        code = process.run(settings, _build, worker=lambda about: _begin(line, about))
     except StartupError as error:
         _say(line, refused=str(error))
         code = 1
@@ -83,6 +86,19 @@ def _wait_for_the_end(line: socket.socket) -> None:
         while line.recv(4096):
             pass
     os._exit(_ABANDONED)
+
+
+def _begin(line: socket.socket, about: str) -> None:
+    """Say that this worker listens, and from now on that it lives. For the event loop to call."""
+    _say(line, ready=about)
+    _show_life(line, asyncio.get_running_loop())
+
+
+def _show_life(line: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+    """Send a sign of life, an empty line, and the next ones from the loop itself: a blocked one is silent."""
+    with contextlib.suppress(OSError):  # full of signs that the parent hasn't read yet; or it is gone
+        line.send(b"\n", socket.MSG_DONTWAIT)
+    loop.call_later(_SIGN_INTERVAL, _show_life, line, loop)
 
 
 def _say(line: socket.socket, **what: str) -> None:

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -118,43 +119,102 @@ def settings_of(number: int, settings: Settings) -> Settings:
     return settings.model_copy(update=own)
 
 
+class _Line(asyncio.Protocol):
+    """What a worker says: objects in JSON, a line each; and empty lines, signs that its event loop runs."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.transport: asyncio.BaseTransport | None = None
+        self.about: asyncio.Future[str | None] = loop.create_future()
+        """What it says first: about itself, if it listens. None also if it says nothing."""
+        self.over: asyncio.Future[None] = loop.create_future()
+        """Done when nothing more will come."""
+        self.refusal = ""
+        self._begun = b""
+        self._showed_life = False
+
+    def showed_life(self) -> bool:
+        """See :meth:`Worker.showed_life`."""
+        showed, self._showed_life = self._showed_life, False
+        return showed
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See :class:`asyncio.Protocol`."""
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """See :class:`asyncio.Protocol`."""
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        if len(self._begun) > _LONGEST_LINE and self.transport is not None:
+            self.transport.close()  # it says more than it can
+        for line in lines:
+            self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        self._showed_life = True
+        if line:
+            said: dict[str, str] = json.loads(line)
+            self.refusal = said.get("refused", self.refusal)
+            if not self.about.done():
+                self.about.set_result(said.get("ready"))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the interface's
+        """See :class:`asyncio.Protocol`."""
+        if not self.about.done():
+            self.about.set_result(None)
+        if not self.over.done():
+            self.over.set_result(None)
+
+
 class WorkerProcess:
     """A worker in a fresh interpreter. See :class:`~unbroken.server.supervisor.Worker`.
 
     It gets its settings over a socket of its own, so that no secret is in its arguments or in a file, and
-    says there when it listens. When the socket ends, it knows that its parent is gone.
+    says there when it listens, and that it lives. When the socket ends, it knows that its parent is gone.
 
     Raises:
-        StartupError: The system starts no process.
+        StartupError: The system starts no process, or lacks what it takes to have one. Nothing is left of it.
 
     """
 
     def __init__(self, number: int, settings: Settings) -> None:
         self._loop = asyncio.get_running_loop()
         self._code: asyncio.Future[int] = self._loop.create_future()
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._refusal = ""  # what it has said, if it was that
+        self._line = _Line(self._loop)
         data = packed(settings)
         self._payload = len(data).to_bytes(8, "big") + data
-        self._socket, theirs = socket.socketpair()
-        arguments = (os.getpid(), number, theirs.fileno(), *sys.path)
         try:
+            self._process = self._started(number)
+        except (OSError, RuntimeError) as error:  # RuntimeError: of threads
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise StartupError(f"The system starts no process for a worker: {reason}. Run fewer.") from None
+        _log.info("worker started", worker=number, pid=self._process.pid)
+
+    def _started(self, number: int) -> subprocess.Popen[bytes]:
+        with contextlib.ExitStack() as undone:
+            self._socket, theirs = socket.socketpair()
+            undone.callback(self._socket.close)
             with theirs:
-                self._process = subprocess.Popen(  # noqa: S603 - this program's own
+                # The thread is there before the process: without it nobody would see that end.
+                watched: queue.SimpleQueue[subprocess.Popen[bytes] | None] = queue.SimpleQueue()
+                name = f"worker-{number}"
+                threading.Thread(target=self._watch, args=(watched,), name=name, daemon=True).start()
+                undone.callback(watched.put, None)
+                arguments = (os.getpid(), number, theirs.fileno(), *sys.path)
+                process = subprocess.Popen(  # noqa: S603 - this program's own
                     [sys.executable, "-P", "-c", _PROGRAM, *map(str, arguments)],
                     stdin=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     process_group=0,  # Ctrl+C in a terminal is for the parent, which passes it on
                 )
-        except OSError as error:
-            self._socket.close()
-            reason = error.strerror or type(error).__name__
-            raise StartupError(f"The system starts no process for a worker: {reason}. Run fewer.") from None
-        _log.info("worker started", worker=number, pid=self._process.pid)
-        threading.Thread(target=self._watch, name=f"worker-{number}", daemon=True).start()
+            undone.pop_all()
+        watched.put(process)
+        return process
 
-    def _watch(self) -> None:
-        code = self._process.wait()
+    def _watch(self, watched: queue.SimpleQueue[subprocess.Popen[bytes] | None]) -> None:
+        process = watched.get()
+        if process is None:  # it wasn't started
+            return
+        code = process.wait()
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._note_end, code)
 
@@ -163,33 +223,26 @@ class WorkerProcess:
 
     async def ready(self) -> str | None:
         """See :meth:`Worker.ready`."""
-        self._streams = await asyncio.open_connection(sock=self._socket, limit=_LONGEST_LINE)
-        self._streams[1].write(self._payload)
-        return (await self._heard()).get("ready")
+        transport, _ = await self._loop.create_connection(lambda: self._line, sock=self._socket)
+        transport.write(self._payload)
+        return await asyncio.shield(self._line.about)
+
+    def showed_life(self) -> bool:
+        """See :meth:`Worker.showed_life`."""
+        return self._line.showed_life()
 
     async def ended(self) -> Left:
         """See :meth:`Worker.ended`."""
         code = await asyncio.shield(self._code)
-        with contextlib.suppress(TimeoutError):  # a process that it has forked may keep the socket open
-            async with asyncio.timeout(_LAST_WORDS):
-                await self._heard()
-        if self._streams is not None:
-            self._streams[1].close()
-        else:
+        transport = self._line.transport
+        if transport is None:
             self._socket.close()
-        return Left(code, self._refusal)
-
-    async def _heard(self) -> dict[str, str]:
-        """Return what it says next; nothing, if that was all."""
-        if self._streams is None:
-            return {}
-        try:
-            line = await self._streams[0].readline()
-        except (OSError, ValueError):  # it has ended; or says more than it can
-            return {}
-        said: dict[str, str] = json.loads(line) if line else {}
-        self._refusal = said.get("refused", self._refusal)
-        return said
+        else:
+            with contextlib.suppress(TimeoutError):  # a process that it has forked may keep the socket open
+                async with asyncio.timeout(_LAST_WORDS):
+                    await asyncio.shield(self._line.over)
+            transport.close()
+        return Left(code, self._line.refusal)
 
     def drain(self) -> None:
         """See :meth:`Worker.drain`."""

@@ -17,6 +17,8 @@ from unbroken.server.config import StartupError
 from unbroken.server.restarts import MOST_CRASHES
 from unbroken.server.supervisor import Left, Supervisor
 
+PATIENCE = 5
+
 
 class FakeWorker:
     """A worker that says and does what it is told. *heeds*: which of what its parent asks ends it."""
@@ -24,6 +26,7 @@ class FakeWorker:
     def __init__(self, number: int, heeds: tuple[str, ...]) -> None:
         self.number = number
         self.asked: list[str] = []
+        self.hangs = False
         self._heeds = heeds
         loop = asyncio.get_running_loop()
         self._about: asyncio.Future[str | None] = loop.create_future()
@@ -40,6 +43,9 @@ class FakeWorker:
 
     async def ready(self) -> str | None:
         return await asyncio.shield(self._about)
+
+    def showed_life(self) -> bool:
+        return not self.hangs
 
     async def ended(self) -> Left:
         return await asyncio.shield(self._left)
@@ -74,7 +80,9 @@ class House:
         self.requested, self.forced = asyncio.Event(), asyncio.Event()
         self._heeds = heeds
         self.has_processes = True
-        supervisor = Supervisor(count, self._start, self.clock, drain_timeout=0, on_up=self.up.append)
+        supervisor = Supervisor(
+            count, self._start, self.clock, drain_timeout=0, on_up=self.up.append, patience=PATIENCE
+        )
         self.task = asyncio.create_task(supervisor.run(self.requested, self.forced))
 
     def _start(self, number: int) -> FakeWorker:
@@ -92,6 +100,12 @@ class House:
         for worker in self.started:
             worker.listen()
         await settle()
+
+    async def pass_seconds(self, seconds: int) -> None:
+        """Let time pass as it does: whatever comes due is done before the next second."""
+        for _ in range(seconds):
+            self.clock.advance(1)
+            await settle()
 
 
 @asynccontextmanager
@@ -273,3 +287,86 @@ async def test_what_heeds_nothing_is_killed(monkeypatch: pytest.MonkeyPatch) -> 
         await house.task
 
         assert [worker.asked for worker in house.started] == 2 * [["drain", "cut", "kill"]]
+
+
+async def test_one_that_hangs_is_killed_and_started_again() -> None:
+    async with open_house() as house:
+        await house.all_listen()
+        hung = house.last(1)
+        hung.hangs = True
+        await house.pass_seconds(PATIENCE - 1)
+        assert not hung.asked
+        with capture_logs() as logs:
+            await house.pass_seconds(1)
+        assert hung.asked == ["kill"]
+        await house.pass_seconds(1)
+
+        assert [worker.number for worker in house.started] == [1, 2, 1]
+        assert not house.last(2).asked
+        assert [(entry["event"], entry["log_level"], entry["worker"]) for entry in logs] == [
+            ("worker hangs", "error", 1),
+            ("worker ended", "error", 1),
+        ]
+
+
+async def test_a_sign_of_life_ends_a_silence() -> None:
+    async with open_house() as house:
+        await house.all_listen()
+        for _ in range(3):
+            house.last(1).hangs = True
+            await house.pass_seconds(PATIENCE - 1)
+            house.last(1).hangs = False
+            await house.pass_seconds(1)
+
+        assert not house.last(1).asked
+
+
+async def test_one_that_does_not_listen_yet_may_be_silent() -> None:
+    async with open_house() as house:
+        house.last(1).hangs = True
+        await house.pass_seconds(10 * PATIENCE)
+
+        assert not house.last(1).asked
+
+
+async def test_time_in_which_the_parent_stood_still_too_is_no_silence() -> None:
+    """As when a container is frozen: its workers say something only after that."""
+    async with open_house() as house:
+        await house.all_listen()
+        house.last(1).hangs = True
+        house.clock.block(100 * PATIENCE)
+        await settle()
+        assert not house.last(1).asked
+        house.last(1).hangs = False
+        await house.pass_seconds(2 * PATIENCE)
+
+        assert not house.last(1).asked
+
+
+async def test_one_that_hangs_again_and_again_is_a_crash_loop() -> None:
+    async with open_house() as house:
+        await house.all_listen()
+        for _ in range(MOST_CRASHES):
+            house.last(1).hangs = True
+            await house.pass_seconds(PATIENCE)
+            house.clock.advance(30)
+            await settle()
+            house.last(1).listen()
+            await settle()
+        house.last(1).hangs = True
+        await house.pass_seconds(PATIENCE)
+        with pytest.raises(StartupError, match=r"^Worker 1 has crashed 9 times in a row, last with signal 9"):
+            await house.task
+
+
+async def test_what_drains_all_no_longer_looks_for_signs() -> None:
+    """A drain has its own deadline."""
+    async with open_house(heeds=("cut",)) as house:
+        await house.all_listen()
+        house.requested.set()
+        await settle()
+        house.last(1).hangs = True
+        await house.pass_seconds(2 * PATIENCE)
+        assert house.last(1).asked == ["drain"]
+        house.forced.set()
+        await house.task

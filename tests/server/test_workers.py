@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import random
 import re
+import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
+from websockets.asyncio.client import connect as connect_async
 from websockets.sync.client import ClientConnection, connect
 
 from tests.fakes.surroundings import free_port, neutral_environment
 from tests.fakes.valkey import Server
 from tests.server.test_process import HANG, REPOSITORY, ServerProcess, asked, until
+from unbroken.server import worker
+from unbroken.server import workers as module
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.drain_command import ask_to_drain
 from unbroken.server.process import bind
-from unbroken.server.workers import settings_of
+from unbroken.server.supervisor import Supervisor
+from unbroken.server.workers import WorkerProcess, settings_of
+from unbroken.sessions.clock import SystemClock
 
 SECRET = "s" * 32
 KEY = "k" * 32
@@ -53,6 +62,87 @@ def test_a_port_is_shared_by_those_who_say_so_and_taken_for_all_others() -> None
             another.public[0].listen()
             with pytest.raises(StartupError, match="is in use"):
                 bind(Settings(port=port, admin_port=0))
+
+
+def descriptors() -> set[int]:
+    """Return those that this process has open, without the one by which the folder is read."""
+    opened = set()
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            os.fstat(int(each.name))
+            opened.add(int(each.name))
+    return opened
+
+
+@contextlib.contextmanager
+def spare_descriptors(count: int) -> Iterator[None]:
+    """Inside, this process can open *count* more; in the end, it must have no other than before."""
+    before, limit = descriptors(), 0
+    while limit in before or count:
+        count -= limit not in before
+        limit += 1
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert descriptors() == before
+
+
+def assert_nobody_watches() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "worker-7":
+            thread.join(HANG)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("count", range(5))
+async def test_a_worker_that_lacks_descriptors_is_not_started_and_leaves_none(count: int) -> None:
+    """Wherever they run out: two are a line's, three the new process's."""
+    settings = Settings()
+    with spare_descriptors(count), pytest.raises(StartupError, match=r" worker: Too many open files\. Run"):
+        WorkerProcess(7, settings)
+    assert_nobody_watches()
+
+
+async def test_a_worker_that_nobody_could_watch_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with (
+        spare_descriptors(100),
+        capture_logs() as logs,
+        pytest.raises(StartupError, match="a worker: can't start new thread"),
+    ):
+        WorkerProcess(7, Settings())
+    assert not logs
+
+
+async def test_a_parent_that_does_not_read_holds_no_worker_up() -> None:
+    """As one that is stopped: the line is full after some minutes."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                theirs.send(b"\n", socket.MSG_DONTWAIT)
+        worker._show_life(theirs, asyncio.get_running_loop())
+
+
+async def test_a_worker_that_says_more_than_it_can_is_not_listened_to() -> None:
+    loop = asyncio.get_running_loop()
+    line = module._Line(loop)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        await loop.create_connection(lambda: line, sock=ours)
+        theirs.setblocking(False)
+        await loop.sock_sendall(theirs, b"\n" + (module._LONGEST_LINE + 1) * b"x")
+        await line.over
+
+    assert await line.about is None
+    assert line.showed_life()
+    assert not line.showed_life()
 
 
 # Real processes.
@@ -244,7 +334,95 @@ def test_what_keeps_a_worker_from_starting_is_one_line(tmp_path: Path) -> None:
     assert running.process.returncode == 1
 
 
-def ask(client: ClientConnection, text: str) -> None:
+class Supervised:
+    """One worker, and its supervisor in this process, which waits four seconds for a sign of life."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.listening: asyncio.Queue[int] = asyncio.Queue()
+        """The processes that listen, each once."""
+        self.requested = asyncio.Event()
+        self._supervisor = Supervisor(
+            1,
+            self._start,
+            SystemClock(),
+            drain_timeout=settings.drain_timeout,
+            on_up=lambda _: None,
+            patience=4,
+        )
+
+    def _start(self, number: int) -> WorkerProcess:
+        listening = self.listening
+
+        class Announced(WorkerProcess):
+            async def ready(self) -> str | None:
+                about = await super().ready()
+                if about is not None:
+                    listening.put_nowait(self._process.pid)
+                return about
+
+        return Announced(number, self._settings)
+
+    async def run(self) -> None:
+        await self._supervisor.run(self.requested, asyncio.Event())
+
+
+@contextlib.asynccontextmanager
+async def supervised(settings: Settings) -> AsyncIterator[Supervised]:
+    running = Supervised(settings)
+    task = asyncio.create_task(running.run())
+    try:
+        yield running
+    finally:
+        running.requested.set()
+        await task
+
+
+@pytest.mark.slow
+async def test_one_that_hangs_is_killed_and_replaced() -> None:
+    settings = Settings(port=free_port(), admin_port=0, agent="scripted")
+    with capture_logs() as logs:
+        async with supervised(settings) as running:
+            stopped = await running.listening.get()
+            with gone([stopped]):
+                os.kill(stopped, signal.SIGSTOP)
+                replaced_by = await running.listening.get()
+
+    assert replaced_by != stopped
+    assert [(line["event"], line.get("code")) for line in logs if line["log_level"] == "error"] == [
+        ("worker hangs", None),
+        ("worker ended", -signal.SIGKILL),
+    ]
+
+
+@pytest.mark.slow
+async def test_one_that_drains_for_longer_than_one_may_be_silent_is_left_alone() -> None:
+    """It has eight seconds, and says meanwhile that it lives."""
+    settings = Settings(port=free_port(), admin_port=0, agent="scripted", drain_timeout=8)
+    address = f"ws://127.0.0.1:{settings.port}/v1/realtime"
+    with capture_logs() as logs:
+        async with supervised(settings) as running:
+            drained = await running.listening.get()
+            async with connect_async(address, additional_headers={"Authorization": "Bearer x"}) as client:
+                for frame in asking("/stall after 2"):
+                    await client.send(frame)
+                while json.loads(await client.recv())["type"] != "response.output_text.delta":
+                    pass
+                os.kill(drained, signal.SIGTERM)
+                await running.listening.get()
+
+    assert [line["code"] for line in logs if line["event"] == "worker ended"] == [0]
+    assert "worker hangs" not in [line["event"] for line in logs]
+
+
+def asking(text: str) -> tuple[str, str]:
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
-    client.send(json.dumps({"type": "conversation.item.create", "item": item}))
-    client.send(json.dumps({"type": "response.create"}))
+    return (
+        json.dumps({"type": "conversation.item.create", "item": item}),
+        json.dumps({"type": "response.create"}),
+    )
+
+
+def ask(client: ClientConnection, text: str) -> None:
+    for frame in asking(text):
+        client.send(frame)
