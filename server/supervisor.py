@@ -27,7 +27,7 @@ _CUT_TIMEOUT: Final = 2.0
 _KILL_TIMEOUT: Final = 5.0
 
 _LOOK_INTERVAL: Final = 1.0
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 60.0
 """Seconds of silence after which a worker that has listened hangs. Other nodes have its sessions after 8, so
 that waiting longer costs no turn; a loop that is held for a while, as by a loading model, goes on before."""
 
