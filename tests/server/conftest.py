@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -25,6 +25,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "serve" in metafunc.fixturenames:
         other = "asgi" if metafunc.function.__name__ in NEEDS_OWN_CLASS else "stock"
         metafunc.parametrize("serve", ["outlet", other], indirect=True)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def trusts_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Clients of HTTP trust no certificates: reading a system's takes each of them longer than its test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SSL_CERT_FILE", raising=False)
+        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
+        yield
 
 
 @pytest.fixture
