@@ -45,11 +45,13 @@ async def output_of(number: int, port: int) -> str:
     return output.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 async def test_a_program_of_the_readme_runs(server: Served[ScriptedAgent], number: int) -> None:
     assert (await output_of(number, server.port)).startswith("You said: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", range(9))
 async def test_the_program_that_resumes_does_so_wherever_it_is_cut(frames: int) -> None:
     """Nothing that it prints is lost, and nothing comes twice."""

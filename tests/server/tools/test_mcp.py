@@ -90,6 +90,7 @@ async def tools(target: McpTarget) -> AsyncIterator[McpTools]:
         yield running
 
 
+@pytest.mark.slow
 async def test_tools_are_listed_and_run(tools: McpTools) -> None:
     add = tools.tools[0]
 
@@ -99,6 +100,7 @@ async def test_tools_are_listed_and_run(tools: McpTools) -> None:
     assert json.loads(await run(tools, "meta"))[KEY] == "item_1"
 
 
+@pytest.mark.slow
 async def test_what_a_tool_says_of_its_failure_is_passed_on(tools: McpTools) -> None:
     with pytest.raises(ToolFailed, match="Error executing tool broken"):
         await run(tools, "broken")
@@ -106,6 +108,7 @@ async def test_what_a_tool_says_of_its_failure_is_passed_on(tools: McpTools) -> 
         await run(tools, "add", a="x", b=2)
 
 
+@pytest.mark.slow
 async def test_a_call_can_be_stopped_and_others_go_on(tools: McpTools) -> None:
     hanging = asyncio.create_task(run(tools, "hang"))
     assert await run(tools, "add", a=1, b=2) == "3"
@@ -115,6 +118,7 @@ async def test_a_call_can_be_stopped_and_others_go_on(tools: McpTools) -> None:
     assert await run(tools, "add", a=2, b=2) == "4"
 
 
+@pytest.mark.slow
 async def test_all_calls_end_when_the_connection_is_lost() -> None:
     async with started(McpTarget("fake", " ".join(PROGRAM))) as tools:
         hanging = asyncio.create_task(run(tools, "hang"))
@@ -126,6 +130,7 @@ async def test_all_calls_end_when_the_connection_is_lost() -> None:
                 await hanging
 
 
+@pytest.mark.slow
 async def test_a_list_that_changes_is_taken_anew(tools: McpTools) -> None:
     assert await run(tools, "grow") == "grown"
     await until(lambda: "late.comer" in names(tools))
@@ -133,6 +138,7 @@ async def test_a_list_that_changes_is_taken_anew(tools: McpTools) -> None:
     assert await run(tools, "late.comer") == "here"
 
 
+@pytest.mark.slow
 async def test_a_child_that_dies_in_mid_call_is_started_again() -> None:
     async with started(McpTarget("fake", " ".join(PROGRAM))) as tools:
         with pytest.raises(ToolFailed, match="It may have done its work"):
@@ -141,6 +147,7 @@ async def test_a_child_that_dies_in_mid_call_is_started_again() -> None:
         assert await run(tools, "add", a=1, b=2) == "3"
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_killed_in_mid_call_is_found_again() -> None:
     server = Server()
     await server.start()
@@ -156,6 +163,7 @@ async def test_a_server_that_is_killed_in_mid_call_is_found_again() -> None:
     await server.stop()
 
 
+@pytest.mark.slow
 async def test_a_server_that_isnt_there_keeps_nobody_from_starting() -> None:
     server = Server()
     async with started(McpTarget("fake", f"http://127.0.0.1:{server.port}/mcp")) as tools:
@@ -183,6 +191,7 @@ async def test_stopping_ends_it_also_if_the_connection_breaks_on_the_way() -> No
         await tools.stop()
 
 
+@pytest.mark.slow
 async def test_who_stops_waiting_for_the_start_leaves_nothing_behind() -> None:
     before = asyncio.all_tasks()
     tools = McpTools(McpTarget("fake", " ".join(PROGRAM)))
@@ -219,6 +228,7 @@ async def test_tools_that_no_upstream_takes_are_left_out() -> None:
     assert [tool.name for tool in listed] == ["good"]
 
 
+@pytest.mark.slow
 async def test_the_door_runs_them_with_the_users_approval() -> None:
     tools = McpTools(McpTarget("fake", " ".join(PROGRAM)))
     async with serving(ScriptedAgent(), toolsets=[tools]) as served:
