@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.conformance.clients import CLIENTS, FEATURES, ROOT, marked, rendered
 
 DOCUMENT = ROOT / "docs" / "clients.md"
 
+Pairs = set[tuple[str, str]]
 
-def test_tests_name_clients_and_features_that_there_are() -> None:
-    pairs = marked()
 
+@pytest.fixture(scope="module")
+def pairs() -> Pairs:
+    """What the tests are marked with: looked for in all of them once."""
+    return marked()
+
+
+def test_tests_name_clients_and_features_that_there_are(pairs: Pairs) -> None:
     assert {client for client, _ in pairs} == set(CLIENTS)
     assert {feature for _, feature in pairs} == set(FEATURES)
 
 
-def test_the_table_is_what_a_run_of_these_tests_writes() -> None:
-    assert DOCUMENT.read_text() == rendered(dict.fromkeys(marked(), True)), "write it: make conformance"
+def test_the_table_is_what_a_run_of_these_tests_writes(pairs: Pairs) -> None:
+    assert DOCUMENT.read_text() == rendered(dict.fromkeys(pairs, True)), "write it: make conformance"
 
 
-def test_a_test_that_failed_is_told() -> None:
-    failed = dict.fromkeys(marked(), True) | {("page", "cancel"): False}
+def test_a_test_that_failed_is_told(pairs: Pairs) -> None:
+    failed = dict.fromkeys(pairs, True) | {("page", "cancel"): False}
 
     assert rendered(failed).count("**failed**") == 1
     assert "**failed**" not in DOCUMENT.read_text()

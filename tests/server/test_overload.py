@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from unbroken.server.overload import Level, Overload, OverloadLimits
 
@@ -94,7 +94,11 @@ class Walk(RuleBasedStateMachine):
     def rest(self, count: int) -> None:
         self.go_on([0.0] * count)
 
-    @invariant()
+    def teardown(self) -> None:
+        """Judge all that was seen at once: each step is looked at as it was then."""
+        self.levels_rise_with_cause_and_fall_after_calm()
+        self.it_never_leaves_a_level_sooner_than_promised()
+
     def levels_rise_with_cause_and_fall_after_calm(self) -> None:
         thresholds = {Level.BUSY: LIMITS.busy_lag, Level.SWAMPED: LIMITS.swamped_lag}
         for threshold_level, threshold in thresholds.items():
@@ -116,7 +120,6 @@ class Walk(RuleBasedStateMachine):
                     assert not is_on
                 was_on = is_on
 
-    @invariant()
     def it_never_leaves_a_level_sooner_than_promised(self) -> None:
         entered: float | None = None
         for now, _, level in self.seen:

@@ -38,7 +38,7 @@ from unbroken.sessions.responder import (
     Turn,
 )
 
-SESSIONS: Final = 20
+SESSIONS: Final = 8
 
 
 class Verbose:

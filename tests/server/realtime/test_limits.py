@@ -292,6 +292,7 @@ async def test_a_handshake_has_the_time_that_is_set(serve: Serve) -> None:
             if ended.done():
                 break
             await slow.send(bytes((byte,)))
+            await asyncio.sleep(0)  # the server reads it
         assert await ended == b""
         assert await mute.rest() == b""
     await server.no_connections()
