@@ -60,13 +60,17 @@ run: $(VENV)/.project  ## Start the server with the built-in model, on PORT (800
 cluster: setup haproxy  ## Start three nodes, Valkey and HAProxy, on PORT (8080), to kill nodes in mid-answer
 	@exec $(BIN)/python deploy/cluster.py
 
+# Each worker, and each program that a test starts, would compile everything anew.
+test check: export PYTHONDONTWRITEBYTECODE :=
+
 test: setup chromium node redis haproxy nginx lint  ## Run everything: format, lint, types and all tests
-	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --ignore=tests/page $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m slow tests/page $(PYTEST_ARGS)
 
 check: lint  ## Check format, lint, types and what can be tested quickly
-	$(BIN)/python -m pytest -n 2 -q -m "not slow" $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-quick} \
+		$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/.project $(VENV)/.dev
 	$(BIN)/ruff format --check .

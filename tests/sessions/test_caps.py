@@ -463,7 +463,7 @@ class Model:
 
 
 @pytest.mark.parametrize("has_faults", [False, True], ids=["calm", "faults"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=6 * settings().max_examples // 10, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_whatever_happens_numbers_become_right_and_the_bound_is_kept(has_faults: bool, seed: int) -> None:
     asyncio.run(Model(seed, has_faults=has_faults).run(120))

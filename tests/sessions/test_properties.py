@@ -481,8 +481,9 @@ def view_of(frames: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def test_a_conversation_stays_whole() -> None:
+    examples = 6 * settings().max_examples // 10
     run_state_machine_as_test(
-        Conversation, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        Conversation, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None)
     )
 
 

@@ -120,7 +120,7 @@ TEXTS = (mutated() | JSON).map(json.dumps) | st.text(max_size=60)
 @example(text='{"a":' * 5_000)
 @example(text='{"type":"response.create","event_id":"\\ud800"}')
 @example(text='{"type":"session.update","session":{"max_output_tokens":1e400}}')
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 def test_the_decoder_takes_it_or_says_what_is_wrong(text: str) -> None:
     try:
         decode_event(text.encode("utf-8", "surrogatepass"), max_depth=32)
@@ -130,7 +130,7 @@ def test_the_decoder_takes_it_or_says_what_is_wrong(text: str) -> None:
         assert "Traceback" not in error.message
 
 
-@settings(max_examples=30, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3 * settings().max_examples // 10, suppress_health_check=list(HealthCheck))
 @given(texts=st.lists(TEXTS, min_size=20, max_size=40))
 def test_no_frame_ends_a_session(texts: list[str]) -> None:
     """Through a real socket: afterwards the connection, its session and another user's all work."""

@@ -411,11 +411,11 @@ def run_machine(make: Any, examples: int, steps: int = 25, phases: Sequence[Phas
 
 
 def test_over_memory() -> None:
-    run_machine(MemoryWorld, 60)
+    run_machine(MemoryWorld, 6 * settings().max_examples // 10)
 
 
 def test_over_valkey(valkey: Server) -> None:
-    run_machine(lambda: ValkeyWorld(valkey), 40)
+    run_machine(lambda: ValkeyWorld(valkey), 4 * settings().max_examples // 10)
 
 
 @pytest.mark.slow
