@@ -165,7 +165,9 @@ class Actor(Replica):
         if not self.is_opened:
             await self._open()
         try:
-            receipt = await self._write_input(submitted)
+            log, receipt = self.log, await self._write_input(submitted)
+            while log is not self.log:  # that was begun anew meanwhile, maybe without it
+                log, receipt = self.log, await self._write_input(submitted)
         except asyncio.CancelledError:
             with suppress(NodeDraining):  # then whoever loads the session next reads it
                 self.look()  # it may have been written all the same
@@ -243,7 +245,7 @@ class Actor(Replica):
             self._go_on_alone()
             assert self._ring is not None
             entries = self._ring.write([opened])
-        except StoreError as exc:
+        except (StoreError, CursorLost) as exc:
             self._abandon(exc)
             raise
         self._ingest(entries)

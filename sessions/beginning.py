@@ -7,7 +7,7 @@ from typing import Final
 
 from unbroken.sessions.backends.base import Append, Fence, SessionStore
 from unbroken.sessions.entries import Entry, SessionOpened
-from unbroken.sessions.errors import StoreError
+from unbroken.sessions.errors import CursorLost, StoreError, StoreUnavailable
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Nonce, SessionId
 
@@ -25,10 +25,17 @@ async def begin(
     written twice.
 
     Raises:
-        StoreError: It could not be written; of StoreUnavailable, it may have been.
+        StoreUnavailable: It may have been written.
+        CursorLost: Another node has begun it: its client was there, too, before it said anything.
+        StoreError: It could not be written.
 
     """
-    await store.create(session_id, fence.node, fence.incarnation)
+    try:
+        await store.create(session_id, fence.node, fence.incarnation)
+    except StoreUnavailable:
+        raise
+    except StoreError as exc:
+        raise CursorLost from exc
     if was_tried:
         page = await store.read(session_id, Position(fence.incarnation, 0, Nonce(0)), _READ_LIMIT)
         if page.entries:

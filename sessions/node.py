@@ -25,6 +25,7 @@ from unbroken.sessions.committer import Committer
 from unbroken.sessions.cursor import Cursor
 from unbroken.sessions.entries import CancelResponse, CreateResponse, DeleteItem, ResponseDone, Submitted
 from unbroken.sessions.errors import (
+    CursorLost,
     NodeDraining,
     NodeFull,
     NodeOverloaded,
@@ -281,7 +282,7 @@ class Node:
         self._tasks.discard(task)
         if task.cancelled() or (exc := task.exception()) is None:
             return
-        if not isinstance(exc, StoreUnavailable):  # that is no bug, and whoever waits for the task is told
+        if not isinstance(exc, StoreUnavailable | CursorLost):  # these are no bugs, and who waits is told
             structlog.get_logger().error("task failed", node_id=self.id, exc_info=exc)
 
     # Connections.

@@ -336,8 +336,13 @@ class Ownership:
                 self._hub.remove(actor)
             else:
                 self._hub.remove(actor)  # whoever connects in this moment loads it anew
-                with suppress(Fenced, StoreUnavailable):
+                try:
                     await self._give_up(actor)
+                except (Fenced, StoreUnavailable):
+                    pass
+                except (LostTail, SessionGone):  # the store has lost what is here
+                    self._hub.add(actor)
+                    actor.look()
 
     async def _give_up(self, actor: Actor) -> None:
         session_id = actor.session.id

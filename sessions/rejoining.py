@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from unbroken.sessions.backends.base import Fence, SessionStore
 from unbroken.sessions.entries import Entry, Submitted
-from unbroken.sessions.errors import Fenced, LostTail, SessionGone
+from unbroken.sessions.errors import Fenced, LostTail, SessionGone, Unseen
 from unbroken.sessions.event_log import EventLog, Position
 from unbroken.sessions.ids import NodeId, SessionId, new_incarnation
 from unbroken.sessions.replica import Replica
@@ -20,6 +20,9 @@ from unbroken.sessions.ring import Anew, Ring
 __all__ = ["Settled", "is_still_of", "settle"]
 
 _READ_LIMIT: Final = 4096
+
+_LOOKS: Final = 8
+"""How often what others have written is read again, because they have written more."""
 
 
 class Settled(Struct, frozen=True):
@@ -103,12 +106,21 @@ def _behind(entries: Sequence[Entry], ring: Ring, log: EventLog) -> Position:
 
 
 async def _begin_anew(store: SessionStore, replica: Replica, fence: Fence, ring: Ring) -> Settled:
-    """Have the store hold the session as it is here."""
-    session = replica.session
-    if ring.anew is None:
-        foreign = await _foreign(store, replica, ring)
-        ring.anew = Anew(new_incarnation(), foreign or [], keeps_keys=foreign is not None)
-    anew, snapshot = ring.anew, replica.snapshot()
+    """Have the store hold the session as it is here, with what others have written."""
+    for _ in range(_LOOKS):
+        if ring.anew is None:
+            found = await _foreign(store, replica, ring)
+            foreign, head = found or ([], None)
+            ring.anew = Anew(new_incarnation(), foreign, keeps_keys=found is not None, head=head)
+        with suppress(Unseen):  # others have written more: else that would be lost, and its names known
+            return await _reseed(store, replica, fence, ring, ring.anew)
+        ring.anew = None
+    ring.anew = Anew(new_incarnation(), [], keeps_keys=False)
+    return await _reseed(store, replica, fence, ring, ring.anew)
+
+
+async def _reseed(store: SessionStore, replica: Replica, fence: Fence, ring: Ring, anew: Anew) -> Settled:
+    session, snapshot = replica.session, replica.snapshot()
     place = Position(anew.incarnation, snapshot.seq, snapshot.nonce)
     keys = {seq: key for seq, key in replica.keys().items() if seq <= snapshot.seq}
 
@@ -121,6 +133,7 @@ async def _begin_anew(store: SessionStore, replica: Replica, fence: Fence, ring:
             keys,
             keeps_keys=anew.keeps_keys,
             is_busy=session.is_running,
+            head=anew.head,
         )
 
     try:
@@ -141,21 +154,29 @@ async def _begin_anew(store: SessionStore, replica: Replica, fence: Fence, ring:
     return Settled(fence, ring.confirm(len(ring.entries) - len(late), place), log, anew.foreign)
 
 
-async def _foreign(store: SessionStore, replica: Replica, ring: Ring) -> list[Submitted] | None:
-    """Return the inputs in the store's log that aren't in *replica*'s; None: they can't be told."""
+async def _foreign(
+    store: SessionStore, replica: Replica, ring: Ring
+) -> tuple[list[Submitted], Position] | None:
+    """Return the inputs in the store's log that aren't in *replica*'s, and where it ends; None: they can't
+    be told.
+    """
     log = replica.log
     for place in (ring.after, log.position(log.floor)):
         with suppress(LostTail, SessionGone):
-            return [
+            entries, end = await _behind_place(store, replica.session.id, place)
+            foreign = [
                 entry.body
-                for entry in await _behind_place(store, replica.session.id, place)
+                for entry in entries
                 if isinstance(entry.body, Submitted)
                 and not (log.floor < entry.seq <= log.head and log.nonce_at(entry.seq) == entry.nonce)
             ]
+            return foreign, end
     return None
 
 
-async def _behind_place(store: SessionStore, session_id: SessionId, place: Position) -> list[Entry]:
+async def _behind_place(
+    store: SessionStore, session_id: SessionId, place: Position
+) -> tuple[list[Entry], Position]:
     entries: list[Entry] = []
     is_end = False
     while not is_end:
@@ -164,4 +185,4 @@ async def _behind_place(store: SessionStore, session_id: SessionId, place: Posit
         if page.entries:
             entries += page.entries
             place = Position(place.incarnation, entries[-1].last, entries[-1].nonce)
-    return entries
+    return entries, place

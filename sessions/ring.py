@@ -35,6 +35,8 @@ class Anew(Struct, frozen=True):
     """Inputs that others had written."""
     keeps_keys: bool
     """Whether what the store remembers of names may stay: all that they stand for is in the new log."""
+    head: Position | None = None
+    """Where the lost log ended when that was read; None: it couldn't be."""
 
 
 class Ring:

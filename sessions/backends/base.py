@@ -292,15 +292,18 @@ class SessionStore(Protocol):
         *,
         keeps_keys: bool = True,
         is_busy: bool = True,
+        head: Position | None = None,
     ) -> Fence:
         """Begin the log anew, from *snapshot*, as *incarnation*: for the owner of one that was lost.
 
         Floor and head are then ``snapshot.seq``. Nothing of the other
         incarnation can be resumed from. *keys* are those of inputs that the snapshot knows of, by their
         numbers. Others that the store remembers are kept, unless *keeps_keys* says otherwise: an input
-        that is in no log any more has to be sent again. *is_busy* is as in :attr:`Append.is_busy`.
+        that is in no log any more has to be sent again. *is_busy* is as in :attr:`Append.is_busy`. *head* is
+        where the lost log ended when it was read for what others had written, whose names are kept.
 
         Raises:
+            Unseen: It has gone on since. Nothing was done.
             Fenced: There is such a session, and *fence* is void.
 
         """

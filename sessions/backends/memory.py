@@ -230,6 +230,7 @@ class MemoryStore:
         *,
         keeps_keys: bool = True,
         is_busy: bool = True,
+        head: Position | None = None,
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
         stored = self._sessions.get(session_id)
@@ -237,6 +238,8 @@ class MemoryStore:
             stored = self._sessions[session_id] = _Stored(EventLog(incarnation), fence.node)
         elif not stored.admits(fence):
             raise Fenced(session_id)
+        elif head is not None and stored.log.position(stored.log.head) != head:
+            raise Unseen(session_id)
         stored.log = EventLog(incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)
         stored.last_output = snapshot.seq
         if not keeps_keys:

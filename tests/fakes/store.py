@@ -160,10 +160,11 @@ class DistantStore:
         *,
         keeps_keys: bool = True,
         is_busy: bool = True,
+        head: Position | None = None,
     ) -> Fence:
         await self._travel()
         result = await self.inner.reseed(
-            session_id, fence, incarnation, snapshot, keys, keeps_keys=keeps_keys, is_busy=is_busy
+            session_id, fence, incarnation, snapshot, keys, keeps_keys=keeps_keys, is_busy=is_busy, head=head
         )
         await self._return()
         return result

@@ -7,6 +7,7 @@ import contextlib
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.sessions.conversation import Client, World, settle
 from tests.sessions.town import (
@@ -22,7 +23,10 @@ from tests.sessions.town import (
     texts,
 )
 from unbroken.sessions.backends.base import NOBODY
+from unbroken.sessions.entries import CreateItem, InputKey, Submitted
 from unbroken.sessions.errors import CursorLost, StoreUnavailable
+from unbroken.sessions.ids import ChainId, ItemId, SessionId
+from unbroken.sessions.items import Message, Text
 from unbroken.sessions.session import Session
 
 pytestmark = pytest.mark.parametrize("seed", [1, 2, 3, 4])
@@ -72,6 +76,70 @@ async def test_a_log_that_was_lost_twice_while_its_owner_was_alone_is_begun_anew
         client.read()
 
         assert texts(two, client) == ["hello", "abcd"]
+
+
+async def test_what_is_written_while_a_log_is_begun_anew_is_kept(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner has just read what others have written: else its name would be known, and it be nowhere."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        copied = town.copy()
+        one.responder.last.say("c")
+        await settle()
+        town.lose(copied)
+        session_id = SessionId(client.session_id or "")
+        said = CreateItem(Message(ItemId("item_9"), "user", (Text("in between"),)))
+        late = Submitted(said, ChainId("elsewhere"), key=InputKey("i:item_9", b"digest"))
+        reseed = distant(one).reseed
+
+        async def write_before(*args: Any, **options: Any) -> Any:
+            log = town.stored(client).log
+            await town.memory.submit(session_id, late, log.position(log.head))
+            return await reseed(*args, **options)
+
+        monkeypatch.setattr(distant(one), "reseed", write_before)
+        one.responder.last.say("d")
+        await settle()
+        with pytest.raises(CursorLost):
+            client.read()
+        assert "in between" in texts(one, client)
+        await move(client, two)
+        one.responder.last.end()
+        await settle()
+        assert texts(two, client).count("in between") == 1
+
+
+async def test_an_idle_session_that_the_store_has_lost_is_not_forgotten(seed: int) -> None:
+    """It is found out when this node lets it go, and given back."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        one.responder.last.say(*40 * ["x" * 300])
+        await settle()
+        one.responder.last.end()
+        await settle()
+        town.lose()
+        client.disconnect()
+        for _ in range(6):
+            one.clock.advance(30)
+            await one.node.sweep()
+            await settle()
+        await go(client, two)
+
+        assert texts(two, client)[0] == "hello"
+
+
+async def test_a_session_begun_on_two_nodes_is_begun_once(seed: int) -> None:
+    """Its client was on both before it said anything: where it comes second, it starts over."""
+    async with open_town(seed=seed) as town:
+        one, two = town.worlds
+        client = await one.client()
+        actor = actor_on(one, client)
+        await town.memory.create(actor.session.id, two.node.id, actor.log.incarnation)
+        with capture_logs() as logs, pytest.raises(CursorLost):
+            await client.say("hi")
+        await settle()
+        assert [entry["event"] for entry in logs if "exc_info" in entry] == []
 
 
 async def _given_up(town: Town) -> tuple[World, World, Client]:

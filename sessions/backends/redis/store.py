@@ -334,6 +334,7 @@ class RedisStore:
         *,
         keeps_keys: bool = True,
         is_busy: bool = True,
+        head: Position | None = None,
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
         known = [[seq, *_named(key)] for seq, key in sorted(keys.items())]
@@ -350,9 +351,11 @@ class RedisStore:
             int(keeps_keys),
             msgspec.msgpack.encode(known[-self._bounds.dedupe_window :]),
             int(is_busy),
+            *(("", "") if head is None else (head.seq, head.nonce)),
         )
         if found is None:
             raise Fenced(session_id)
+        _check(found, session_id)
         self._news.tell(_text(found[1]).split(), session_id)
         return Fence(fence.node, found[0], incarnation)
 

@@ -592,6 +592,21 @@ class StoreContract:
             again = await store.submit(session_id, asked(key=key), Position(NEXT_LIFE, 7, Nonce(77)))
             assert again.duplicate is keeps_keys
 
+    async def test_a_log_that_has_gone_on_is_not_begun_anew(self, store: SessionStore) -> None:
+        """What has come is in neither log, and its name would be known."""
+        session_id, fence = await self.begin(store)
+        receipt = await store.submit(session_id, asked(key=InputKey("m:1", b"digest")), START)
+        assert receipt.entry is not None
+        snapshot = Snapshot(7, Nonce(77), b"state")
+        for head in (START, Position(LIFE, 1, Nonce(99))):
+            with pytest.raises(Unseen):
+                await store.reseed(session_id, fence, NEXT_LIFE, snapshot, {}, head=head)
+        assert (await store.inspect(session_id)).fence == fence
+
+        head = Position(LIFE, 1, receipt.entry.nonce)
+        await store.reseed(session_id, fence, NEXT_LIFE, snapshot, {}, head=head)
+        assert (await store.inspect(session_id)).head == 7
+
     async def test_a_log_begun_anew_knows_what_was_said_before(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
         snapshot = Snapshot(7, Nonce(77), b"state")

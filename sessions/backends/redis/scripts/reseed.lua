@@ -1,10 +1,14 @@
 -- Begin a log anew from a snapshot, in another incarnation: for the owner of one that was lost.
 -- KEYS: meta, log, names, snapshot, busy
 -- ARGV: session, node, token, incarnation, new incarnation, the snapshot's number, nonce and data, lifetime,
---   whether names of inputs are kept (0, 1), MessagePack: {{seq, name, digest}, ...} that are known, busy (0, 1)
-local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'w')
+--   whether names of inputs are kept (0, 1), MessagePack: {{seq, name, digest}, ...} that are known, busy (0, 1),
+--   where the log ended when it was last read and the nonce of that, or ''
+local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'w', 'h', 'k')
 if at[1] and (at[1] ~= ARGV[4] or at[2] ~= ARGV[2] or at[3] ~= ARGV[3]) then
   return false
+end
+if at[1] and ARGV[13] ~= '' and (at[5] ~= ARGV[13] or at[6] ~= ARGV[14]) then
+  return 'UNSEEN'
 end
 local token = tonumber(ARGV[3]) + 1
 redis.call('DEL', KEYS[2])
