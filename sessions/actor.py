@@ -188,14 +188,15 @@ class Actor(Replica):
             except StoreUnavailable as exc:
                 self._outage.note_failure(exc)
                 self._is_behind = True  # it may have been written all the same
-                if not self._may_go_on_alone:
+                if not (self._is_sure and self._outage.is_over_patience):
                     raise
             except (LostTail, SessionGone):
                 if not self._store.is_shared:
                     raise
-                is_sure = self.is_owner and not self._is_contested
-                if not (is_sure and await is_still_of(self._store, self.session.id, self.fence.node)):
-                    self.look()
+                self.look()
+                is_ours = self._is_sure and await is_still_of(self._store, self.session.id, self.fence.node)
+                if not (is_ours and self._is_sure):
+                    self._is_contested = self.is_owner
                     raise CursorLost from None  # what its sender was shown is no part of the log
             self._go_on_alone()
         if self._ring is None:  # it was back at once
@@ -419,7 +420,7 @@ class Actor(Replica):
         self._outage.note_failure(None if self._ring else why)
         if self._ring is not None:
             return
-        if self.is_opened and self._may_go_on_alone:
+        if self.is_opened and self._is_sure and self._outage.is_over_patience:
             self._go_on_alone()
         elif self.feed.ended is None:
             self._retry.later()
@@ -429,10 +430,9 @@ class Actor(Replica):
             self.wake()
 
     @property
-    def _may_go_on_alone(self) -> bool:
-        """Whether this node knows all of the log, and the store has been waited for long enough."""
-        is_sure = self.is_owner and not (self._is_taking or self._is_contested)
-        return is_sure and self._outage.is_over_patience
+    def _is_sure(self) -> bool:
+        """Whether this node owns the session, as far as it knows, and knows all of it."""
+        return self.is_owner and not (self._is_taking or self._is_contested) and self.feed.ended is None
 
     def _go_on_alone(self) -> None:
         """Write without the store until it takes that: it is out of reach, or has lost something."""
@@ -509,7 +509,7 @@ class Actor(Replica):
             if self.is_owner:
                 self._resume_writing()
         except (LostTail, SessionGone):
-            if self._is_contested:  # by a store that has lost something, or since it is another node's by now
+            if self.is_owner:  # by a store that has lost something; or it is another node's by now
                 with suppress(SessionGone):
                     self._note_owner((await self._store.inspect(self.session.id)).fence)
             raise
@@ -565,11 +565,11 @@ class Actor(Replica):
         """Whether another owner could go on with, or begin anew, all that runs here."""
         return self._runs.are_recoverable
 
-    def let_go(self) -> None:
+    def let_go(self, why: SessionError) -> None:
         """Write nothing any more, here or elsewhere, and leave what runs to another owner."""
         self.is_owner = False
         self._runs.pass_on()
-        self._abandon(NodeDraining())
+        self._abandon(why)
 
     def _observe(self, body: Body) -> None:
         """See to what an entry means beside the session's state."""

@@ -282,6 +282,12 @@ class Ownership:
                 except (Fenced, SessionGone):
                     actor.look()
                     return
+                if not actor.can_go_on(opened):  # it was cut off for long
+                    actor.let_go(CursorLost())
+                    self._hub.remove(actor)
+                    with suppress(SessionNotFound, SessionGone, Fenced, LostTail, UnknownFormat):
+                        await self._load(session_id)
+                    return
                 actor.promote(opened)
                 self._hub.account(actor)  # its responses are this node's
                 structlog.get_logger().info("session taken", session_id=session_id, node_id=self._node)
@@ -289,11 +295,14 @@ class Ownership:
     async def _follow(self, actor: Actor) -> None:
         """Be told of what happens to a session that is another node's."""
         session_id = actor.session.id
-        with suppress(StoreUnavailable, SessionGone):
-            opened = await self._store.follow(session_id, self._node)
-            owner = opened.fence.node
-            if owner != self._node:
-                await self._cluster.watch(owner)
+        async with self._moving(session_id):  # who takes it meanwhile follows it no more
+            if actor.is_owner or self._live(session_id) is not actor:
+                return
+            with suppress(StoreUnavailable, SessionGone):
+                opened = await self._store.follow(session_id, self._node)
+                owner = opened.fence.node
+                if owner != self._node:
+                    await self._cluster.watch(owner)
         actor.look()
 
     def settle(self, actor: Actor) -> None:
@@ -375,7 +384,7 @@ class Ownership:
         async with self._moving(session_id):
             if self._hub.get(session_id) is not actor or not actor.is_owner:
                 return
-            actor.let_go()
+            actor.let_go(NodeDraining())
             self._hub.remove(actor)
             try:
                 await self._store.release(session_id, actor.fence)

@@ -132,7 +132,7 @@ async def _reseed(store: SessionStore, replica: Replica, fence: Fence, ring: Rin
             snapshot,
             keys,
             keeps_keys=anew.keeps_keys,
-            is_busy=session.is_running,
+            is_busy=session.is_busy or bool(anew.foreign),
             head=anew.head,
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from unbroken.sessions.account import REFUSAL_COST, SESSION_COST, Account, config_bytes
-from unbroken.sessions.backends.base import Fence, Resident, SessionStore, Snapshot
+from unbroken.sessions.backends.base import Fence, Opened, Resident, SessionStore, Snapshot
 from unbroken.sessions.cursor import Feed
 from unbroken.sessions.entries import (
     Body,
@@ -122,6 +122,11 @@ class Replica:
     def position(self) -> Position:
         """The place behind everything that was applied."""
         return Position(self.log.incarnation, self.session.applied, self.log.head_nonce)
+
+    def can_go_on(self, opened: Opened) -> bool:
+        """Return whether the store's log goes on where this one ends, and nothing between is forgotten."""
+        is_same = opened.fence.incarnation == self.log.incarnation
+        return is_same and opened.floor <= self.session.applied
 
     def keys(self) -> dict[int, InputKey]:
         """Return the keys of the latest inputs, as far as they are known here, by their numbers."""

@@ -59,43 +59,48 @@ class Returns:
         self._spawn = spawn
         self._on_done = on_done
         self._owed: dict[SessionId, NodeId] = {}  # to whom each goes
-        self._queue: deque[SessionId] = deque()  # those that nobody sees to yet
-        self._active = 0
+        self._queue: deque[SessionId] = deque()  # of these, those that nothing is in the way of
+        self._active: set[SessionId] = set()  # those that are being given back
         self._is_waiting = False
 
     def __len__(self) -> int:
         """How many are owed."""
-        return len(self._owed)
+        return len(self._owed.keys() | self._active)
 
     def add(self, session_id: SessionId, to: NodeId = NOBODY) -> None:
         """Give up a session, to *to*, if it is this node's in the store and nowhere else."""
         if session_id not in self._owed:
-            self._queue.append(session_id)
-        self._owed[session_id] = to
+            self._owed[session_id] = to
+            if session_id not in self._active:  # else once more, behind that
+                self._queue.append(session_id)
+        elif to != NOBODY:
+            self._owed[session_id] = to
         self._begin()
 
     def _begin(self) -> None:
         with suppress(NodeDraining):
-            while self._queue and self._active < _AT_ONCE and not self._is_waiting:
-                self._spawn(self._see_to(self._queue.popleft()))
-                self._active += 1
+            while self._queue and len(self._active) < _AT_ONCE and not self._is_waiting:
+                self._spawn(self._see_to(self._queue[0]))
+                self._active.add(self._queue.popleft())
 
     async def _see_to(self, session_id: SessionId) -> None:
+        to = self._owed.pop(session_id)
         try:
             async with self._moving(session_id):
                 if not self._is_live(session_id):
-                    await self.give(session_id, self._owed[session_id])
+                    await self.give(session_id, to)
                     await self._store.unfollow(session_id, self._node)
-            del self._owed[session_id]
         except StoreUnavailable:
-            self._queue.append(session_id)
+            self._owed.setdefault(session_id, to)
             if not self._is_waiting:
                 self._is_waiting = True
                 self._clock.call_later(_AGAIN_AFTER, self._go_on)
         finally:
-            self._active -= 1
+            self._active.discard(session_id)
+            if session_id in self._owed:
+                self._queue.append(session_id)
             self._begin()
-            if not self._owed:
+            if not len(self):
                 self._on_done()
 
     def _go_on(self) -> None:

@@ -146,9 +146,11 @@ class Search:
                 found = [each for each, _ in await self._store.busy(owner, _FOUND_AT_ONCE, known=tried)]
                 if not found:
                     return
-                tried.update(found)
                 here = self._known()
+                tried.update(found, here)
                 async with asyncio.TaskGroup() as group:
                     for session_id in found:
                         if session_id not in here:
                             group.create_task(adopt(session_id))
+                if len(found) < _FOUND_AT_ONCE:
+                    return

@@ -249,6 +249,7 @@ class MemoryStore:
             self._remember(stored, key, seq)
         stored.snapshot = snapshot
         stored.is_busy = is_busy
+        stored.last_input = stored.consumed = 0  # the snapshot knows which wait
         stored.token += 1
         self._announce(session_id, stored)
         return stored.fence

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.sessions.conversation import Client, World, settle
+from tests.sessions.conversation import ALICE, Client, World, settle
 from tests.sessions.town import (
     Town,
     actor_on,
@@ -22,11 +22,11 @@ from tests.sessions.town import (
     tab_on,
     texts,
 )
-from unbroken.sessions.backends.base import NOBODY
-from unbroken.sessions.entries import CreateItem, InputKey, Submitted
+from unbroken.sessions.backends.base import NOBODY, Append
+from unbroken.sessions.entries import CreateItem, InputKey, SessionOpened, Submitted
 from unbroken.sessions.errors import CursorLost, StoreUnavailable
-from unbroken.sessions.ids import ChainId, ItemId, SessionId
-from unbroken.sessions.items import Message, Text
+from unbroken.sessions.ids import ChainId, ItemId, Nonce, SessionId, new_incarnation, new_session_id
+from unbroken.sessions.items import Message, SessionConfig, Text
 from unbroken.sessions.session import Session
 
 pytestmark = pytest.mark.parametrize("seed", [1, 2, 3, 4])
@@ -415,3 +415,139 @@ async def test_a_woken_zombie_says_nothing_alone(seed: int) -> None:
         with pytest.raises(CursorLost):
             client.read()
         assert "in no log" not in client.text()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 4, 7, 12, 20])
+async def test_what_a_zombie_takes_that_has_just_looked_is_not_lost(seed: int, steps: int) -> None:
+    """It was told that it had missed something, and finds that it can't read on."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await _woken(town)
+        town.neighbours[one.node.id].on_gap()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        try:
+            await client.say("important")
+        except CursorLost:
+            return
+        await settle()
+        with contextlib.suppress(CursorLost):
+            client.read()
+        await tab_on(two, client)
+        assert client.errors() or "important" in texts(two, client)
+
+
+async def test_who_was_cut_off_for_long_takes_a_session_as_it_is(seed: int) -> None:
+    """What it knows ends where the log has forgotten what follows: it would have overwritten that."""
+    async with open_town(4, seed=seed) as town:
+        one, two, client = await asked(town)
+        three, four = town.worlds[2:]
+        one.responder.last.end()
+        await settle()
+        client.read()
+        town.is_silent = True  # nobody hears that the second one would like to have it
+        await tab_on(two, client)
+        town.is_silent = False
+        await move(client, three)
+        cut_off = town.neighbours.pop(two.node.id)
+        actor_on(three, client).wanted_by = None
+        for number in range(3):
+            await client.ask(f"more {number}")
+            three.responder.last.say(*20 * ["x" * 300])
+            await settle()
+            three.responder.last.end()
+            await settle()
+        client.disconnect()
+        while len(three.node.hub):
+            three.clock.advance(30)
+            await three.node.sweep()
+            await settle()
+        assert town.stored(client).log.floor > actor_on(two, client).session.applied
+        town.neighbours[two.node.id] = cut_off
+        for world in (one, three):
+            town.kill(world)
+            town.lost.add(world.node.id)
+        cut_off.on_lost(actor_on(two, client).fence.node)
+        for _ in range(5):
+            two.clock.advance(2)
+            await settle()
+        await go(client, four)
+        for _ in range(3):
+            town.poll()
+            await settle()
+
+        assert "more 0" in texts(four, client)
+
+
+async def test_a_question_that_waits_in_a_log_begun_anew_is_answered_by_another(seed: int) -> None:
+    """Its owner dies before it has begun to."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        one.responder.last.end()
+        await settle()
+        client.read()
+        town.lose()
+        asking = asyncio.create_task(client.send({"type": "response.create"}))
+        while town.memory._sessions.get(SessionId(client.session_id or "")) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        town.kill(one)
+        asking.cancel()
+        await settle()
+        if not Session.restore(
+            SessionId(client.session_id or ""),
+            two.node.limits.session,
+            town.stored(client).snapshot.data,
+        ).is_busy:
+            return
+        town.notice(one)
+        for _ in range(4):
+            two.clock.advance(2)
+            await settle()
+        assert two.node.hub.get(SessionId(client.session_id or "")) is not None
+
+
+async def test_a_search_among_its_own_comes_to_an_end(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many sessions begin meanwhile."""
+    async with open_town(seed=seed) as town:
+        one, _, _ = await asked(town)
+        busy, asks = distant(one).busy, 0
+
+        async def begin_one(*args: Any, **options: Any) -> Any:
+            nonlocal asks
+            asks += 1
+            session_id, life = new_session_id(), new_incarnation()
+            fence = await town.memory.create(session_id, one.node.id, life)
+            begun = SessionOpened(ALICE, SessionConfig("m"))
+            await town.memory.append([Append(session_id, fence, 0, Nonce(0), 0, [begun])])
+            return await busy(*args, **options)
+
+        monkeypatch.setattr(distant(one), "busy", begin_one)
+        one.node._ownership._search.begin()
+        await settle()
+        assert asks == 1
+
+
+async def test_what_comes_back_while_it_is_given_back_is_given_back_again(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        one.responder.last.end()
+        await settle()
+        actor = actor_on(one, client)
+        session_id = actor.session.id
+        one.node.hub.remove(actor)
+        unfollow = distant(two).unfollow
+
+        async def pass_on(*args: Any) -> None:
+            monkeypatch.setattr(distant(two), "unfollow", unfollow)
+            await town.memory.release(session_id, town.stored(client).fence, to=two.node.id)
+            town.neighbours[two.node.id].on_news([session_id])
+            for _ in range(5):
+                await asyncio.sleep(0)
+            await unfollow(*args)
+
+        monkeypatch.setattr(distant(two), "unfollow", pass_on)
+        town.neighbours[two.node.id].on_news([session_id])
+        await settle()
+        await settle()
+        assert town.stored(client).owner == NOBODY
