@@ -165,8 +165,6 @@ def _jwt(
     if settings.jwt_jwks is None:
         return None, None
     try:
-        import cryptography  # noqa: F401 - to say what is missing before anything else does
-
         from unbroken.server.auth.jwks import KeySet
         from unbroken.server.auth.jwt_tokens import JwtAuthenticator, JwtRules
     except ImportError:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWK, PyJWTError
 
 from unbroken.sessions.clock import Clock
@@ -180,5 +181,5 @@ def _usable(entry: dict[str, Any]) -> SigningKey | None:
         return None
     try:
         return SigningKey(PyJWK(entry).key, entry.get("alg"))
-    except (PyJWTError, ValueError, TypeError, KeyError):  # the others may be fine
+    except (PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, KeyError):  # the others may be fine
         return None

@@ -177,5 +177,5 @@ class Keyring:
         gone = in_use - standing
         self._lapses.reinstate(standing)
         if gone:
-            structlog.get_logger().info("keys revoked", keys=sorted(gone)[:10], count=len(gone))
+            structlog.get_logger().info("keys revoked", ids=sorted(gone)[:10], count=len(gone))
             self._lapses.revoke(gone)

@@ -53,14 +53,14 @@ def key_routes(keyring: Keyring, guarded: Callable[[_Act], _Act], clock: Clock) 
         except BadKeyRequest as exc:
             return _refused(400, "invalid_request", str(exc), exc.field)
         await keyring.store.add(record)
-        structlog.get_logger().info("key made", key_id=record.id)
+        structlog.get_logger().info("key made", id=record.id)
         return state_response(201, {**key_fields(record, None), "key": key})
 
     async def revoked(request: Request) -> Response:
         key_id = request.path_params["key_id"]
         if not await keyring.store.revoke(key_id):
             return _refused(404, "key_not_found", "There is no such key. GET /admin/keys lists them.")
-        structlog.get_logger().info("key revoked", key_id=key_id)
+        structlog.get_logger().info("key revocation", id=key_id)
         await keyring.look()  # the others find out within a second
         return state_response(200, {"id": key_id, "object": "key", "deleted": True})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 import structlog
@@ -203,8 +204,7 @@ class RealtimeDoor:
                 admitted = await self._resume(handshake.resume, handshake.after, grant, model)
             else:
                 admitted = await self._begin(grant, model)
-            await self._spend(admitted, guest)
-            return admitted
+            return await self._spent(admitted, guest)
         except SessionNotFound as exc:
             raise Refused(101, "session_not_found", str(exc)) from None
         except NodeDraining:
@@ -233,14 +233,14 @@ class RealtimeDoor:
         is_other = wanted is not None and wanted != "default" and self._models.resolve(wanted) != settled
         return None if is_other else settled
 
-    async def _spend(self, admitted: Admitted, guest: Guest) -> None:
-        """Use up what was presented, if it can be, now that there is something to show for it.
+    async def _spent(self, admitted: Admitted, guest: Guest) -> Admitted:
+        """Return *admitted* with what was presented used up, now that there is something to show for it.
 
         Earlier, and whoever is sent away for the moment would come back with nothing.
         """
         spend = admitted.grant.spend
         if spend is None:
-            return
+            return admitted
         try:
             is_spent = await spend(admitted.attachment.session.id)
         except BaseException:
@@ -251,6 +251,8 @@ class RealtimeDoor:
             guest.failed()
             raise Refused(401, "invalid_api_key", str(Unauthenticated()))
         self._metrics.short_lived_keys.labels("used").inc()
+        # A connection may live for days: it keeps nothing of how it came.
+        return replace(admitted, grant=replace(admitted.grant, spend=None))
 
     def _config(self, model: str, grant: Grant) -> SessionConfig:
         config = SessionConfig(

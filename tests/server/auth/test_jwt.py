@@ -17,10 +17,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from tests.fakes.clock import FakeClock
+from tests.server.conftest import Serve
+from tests.server.realtime.serving import Served, serving
+from tests.server.realtime.test_client_secrets import refusal
+from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.auth.base import Credentials, LongLivedKey, Unauthenticated
 from unbroken.server.auth.jwks import JwksUnavailable, KeySet
 from unbroken.server.auth.jwt_tokens import JwtAuthenticator, JwtRules
 from unbroken.server.auth.principal import Principal
+from unbroken.server.config import StartupError
 from unbroken.sessions.errors import StoreUnavailable
 
 SPKI = PublicFormat.SubjectPublicKeyInfo
@@ -328,3 +333,45 @@ async def test_a_set_may_be_at_an_address_and_is_looked_for_nowhere_else(
 
     with pytest.raises(JwksUnavailable, match=r"302|Found"):
         await KeySet(f"{published}/moved", issuer.clock).start()
+
+
+class TestOverTheDoors:
+    """A server that believes an issuer's tokens."""
+
+    async def test_a_token_is_a_key_as_any_other(self, serve: Serve, tmp_path: Path) -> None:
+        issuer = Issuer(tmp_path / "jwks.json")
+        served: Served[ScriptedAgent] = await serve(
+            ScriptedAgent(),
+            clock=issuer.clock,
+            jwt_jwks=str(issuer.path),
+            jwt_issuer=ISSUER,
+            jwt_audience=(AUDIENCE,),
+            jwt_leeway=10,
+            jwt_tenant_claim="org",
+        )
+        client = await served.client(issuer.token(org="acme"))
+        await client.ask("Hello")
+        await client.done()
+        backend = await served.openai(issuer.token(org="acme"))
+        made = await backend.realtime.client_secrets.create()
+        client.key = made.value
+        await client.resume()
+        assert client.resumed is True, "a short-lived key that she makes is hers"
+
+        assert await refusal(served, issuer.token()) == "invalid_api_key", "no tenant"
+        assert await refusal(served, issuer.token(org="other"), resume=str(client.token)) == (
+            "session_not_found"
+        )
+        issuer.clock.advance(311)
+        assert await client.closed() == 1008
+        assert client.errors()[-1] == "credential_expired", "with the token that the key was made with"
+
+    async def test_a_server_whose_issuer_can_not_be_asked_says_so(self, tmp_path: Path) -> None:
+        with pytest.raises(StartupError, match="UNBROKEN_JWT_JWKS"):
+            async with serving(
+                ScriptedAgent(),
+                jwt_jwks=str(tmp_path / "none.json"),
+                jwt_issuer=ISSUER,
+                jwt_audience=(AUDIENCE,),
+            ):
+                raise AssertionError("it started")
