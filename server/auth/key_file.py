@@ -37,8 +37,8 @@ class FileKeyStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._read_as: tuple[int, ...] | None = None  # what the file looked like when it was read
-        self._content = _Content([], {})
+        # What the file looked like when it was read, and what was in it: one value, as threads read it.
+        self._known: tuple[tuple[int, ...] | None, _Content] = None, _Content([], {})
 
     async def add(self, record: KeyRecord) -> None:
         """See :meth:`KeyStore.add`."""
@@ -102,9 +102,10 @@ class FileKeyStore:
 
     def _read(self) -> _Content:
         look = self._look()
+        known_look, content = self._known
         if look is None:
-            self._read_as, self._content = None, _Content([], {})
-        elif look != self._read_as:
+            return _Content([], {})
+        if look != known_look:
             if look[2] > _MOST_BYTES:
                 raise self._unusable(f"it has more than {_MOST_BYTES >> 20} MiB")
             try:
@@ -113,8 +114,8 @@ class FileKeyStore:
                 raise self._unusable(exc.strerror) from None
             except msgspec.DecodeError:
                 raise self._unusable("it is no file of keys") from None
-            self._read_as, self._content = look, content
-        return self._content
+            self._known = look, content
+        return content
 
     def _change(self, changed: Callable[[_Content], _Content]) -> None:
         try:

@@ -76,7 +76,8 @@ class Keyring:
     async def _find(self, digest: str) -> KeyRecord | None:
         age = self._clock.monotonic() - self._looked_at
         cached = self._cache.get(digest)
-        if cached is not None and age < _FRESH:
+        # While nobody answers, nobody has to wait for that again and again.
+        if cached is not None and age < (_STALE if self._has_failed else _FRESH):
             self._cache.move_to_end(digest)
             return cached
         version = self._version

@@ -6,9 +6,9 @@ key                     type    what
 ``P:{auth}:keys``       hash    API keys, by their digests
 ``P:{auth}:ids``        hash    the digests, by the keys' ids
 ``P:{auth}:used``       hash    when each was last used
-``P:{auth}:version``    string  how often there was a change
+``P:{auth}:version``    hash    how often there was a change
 ``P:p:I``               string  a principal, by its id
-``P:{s:D}:u``           string  how often a short-lived key may still be used
+``P:{s:D}:u``           hash    how often a short-lived key may still be used
 ``P:{s:D}:r``           hash    what it is good for, and the sessions that it was used for
 ======================  ======  ========================================================================
 

@@ -22,6 +22,9 @@ _LIFETIME: Final = 7 * 86_400
 _RENEWED: Final = 3600.0
 """Seconds after which a node writes a principal again that it has written."""
 
+_SILENCE: Final = 5.0
+"""Seconds without a call after one that failed: whoever comes meanwhile doesn't wait for the next."""
+
 _BELIEVED: Final = 60.0
 """Seconds for which what was read of another node's principal counts."""
 
@@ -46,6 +49,7 @@ class RedisDirectory:
         self._remembered = remembered
         # Each with until when that counts, and whether this node has written it.
         self._known: OrderedDict[PrincipalId, tuple[Principal, float, bool]] = OrderedDict()
+        self._silent_until = float("-inf")
 
     def __len__(self) -> int:
         return len(self._known)
@@ -63,6 +67,9 @@ class RedisDirectory:
             tuple(sorted(principal.scopes)),
             principal.expires_at,
         )
+        if now < self._silent_until:
+            self._remember(principal, now + _RENEWED, is_written=False)
+            return
         self._remember(principal, now + _RENEWED, is_written=True)
         try:
             await self._redis.command(
@@ -70,6 +77,7 @@ class RedisDirectory:
             )
         except StoreUnavailable:
             # This node knows; the others do when it is back, and the next connection is here.
+            self._silent_until = self._clock.monotonic() + _SILENCE
             self._remember(principal, now + _RENEWED, is_written=False)
         except BaseException:
             self._known.pop(principal_id, None)

@@ -42,12 +42,15 @@ class RedisKeyStore:
 
     async def all(self) -> list[tuple[KeyRecord, float | None]]:
         """See :meth:`KeyStore.all`."""
-        data: Any = await self._redis.command("HVALS", self._keys)
-        uses: Any = await self._redis.command("HGETALL", self._used)
-        pairs = uses.items() if isinstance(uses, dict) else zip(uses[::2], uses[1::2], strict=True)
-        used = {key_id.decode(): float(at) for key_id, at in pairs}
-        records = sorted(map(_read, data), key=lambda record: record.created_at)
+        kept = await self._hash(self._keys)
+        used = {key_id.decode(): float(at) for key_id, at in (await self._hash(self._used)).items()}
+        records = sorted(map(_read, kept.values()), key=lambda record: record.created_at)
         return [(record, used.get(record.id)) for record in records]
+
+    async def _hash(self, key: str) -> dict[bytes, bytes]:
+        answer: Any = await self._redis.command("HGETALL", key)
+        # As the protocol's version has it, which is the client's to choose.
+        return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
 
     async def note_uses(self, uses: Mapping[str, float]) -> None:
         """See :meth:`KeyStore.note_uses`."""
@@ -57,7 +60,7 @@ class RedisKeyStore:
 
     async def version(self) -> str:
         """See :meth:`KeyStore.version`."""
-        data = await self._redis.command("GET", self._version)
+        data = await self._redis.command("HGET", self._version, "n")
         return "" if data is None else data.decode()
 
 

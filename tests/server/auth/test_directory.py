@@ -88,9 +88,13 @@ async def test_without_the_others_a_node_knows_its_own(nobody: Redis) -> None:
 
 
 async def test_who_could_not_be_told_of_is_told_of_the_next_time(redis: Redis, nobody: Redis) -> None:
-    directory = RedisDirectory(nobody, FakeClock())
+    clock = FakeClock()
+    directory = RedisDirectory(nobody, clock)
     await directory.note(ANN)
     directory._redis = redis
+    await directory.note(ANN)
+    assert await RedisDirectory(redis, clock).find(ANN.id) is None, "nobody waits for it again at once"
+    clock.advance(5)
     await directory.note(ANN)
 
     assert await RedisDirectory(redis, FakeClock()).find(ANN.id) == ANN

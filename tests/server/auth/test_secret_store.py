@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -167,6 +168,27 @@ async def test_without_redis_nobody_can_say(nobody: Redis) -> None:
     for call in (store.look("d"), store.spend("d", ONE, kept=1), store.put("d", RECORD, uses=1, lifetime=1)):
         with pytest.raises(StoreUnavailable):
             await call
+
+
+@pytest.mark.parametrize("seed", range(25))
+async def test_redis_gives_as_many_uses_as_memory_whatever_comes_in_which_order(
+    redis: Redis, seed: int
+) -> None:
+    """Two nodes, a few keys, replays among them; time stands still."""
+    chance = random.Random(seed)
+    nodes, model = [RedisSecretStore(redis), RedisSecretStore(redis)], MemorySecretStore(FakeClock())
+    for _ in range(40):
+        node, digest = chance.choice(nodes), f"d{chance.randrange(3)}"
+        session = SessionId(f"s{chance.randrange(3)}")
+        if chance.random() < 0.2 and await model.look(digest) is None:
+            uses = chance.randint(1, 4)
+            await node.put(digest, RECORD, uses=uses, lifetime=60)
+            await model.put(digest, RECORD, uses=uses, lifetime=60)
+        else:
+            used = await node.spend(digest, session, kept=600)
+            assert used == await model.spend(digest, session, kept=600)
+        for each in nodes:
+            assert await each.look(digest) == await model.look(digest)
 
 
 STEPS = st.lists(

@@ -5,5 +5,5 @@ if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[1])
-redis.call('INCR', KEYS[3])
+redis.call('HINCRBY', KEYS[3], 'n', 1)
 return 1

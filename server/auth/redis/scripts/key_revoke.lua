@@ -7,5 +7,5 @@ end
 redis.call('HDEL', KEYS[1], digest)
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[4], ARGV[1])
-redis.call('INCR', KEYS[3])
+redis.call('HINCRBY', KEYS[3], 'n', 1)
 return 1
