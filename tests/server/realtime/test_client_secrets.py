@@ -15,6 +15,7 @@ from tests.fakes.asking import Answer, ask
 from tests.fakes.clock import FakeClock
 from tests.server.conftest import Serve
 from tests.server.realtime.agent import ManualAgent
+from tests.server.realtime.client import WAIT
 from tests.server.realtime.official import speaking
 from tests.server.realtime.raw import RawClient
 from tests.server.realtime.serving import Served, eventually
@@ -123,7 +124,20 @@ async def test_a_key_is_good_for_as_many_as_its_maker_says(shop: Served[Scripted
     assert [await refusal(shop, key) for _ in range(3)] == [None, None, "invalid_api_key"]
 
 
-async def test_of_two_who_come_with_one_key_at_once_one_is_let_in(shop: Served[ScriptedAgent]) -> None:
+async def test_of_those_who_come_with_one_key_at_once_one_is_let_in(
+    shop: Served[ScriptedAgent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All find it good before any uses it."""
+    store, barrier = shop.app.auth.secrets._store, asyncio.Barrier(4)
+    look = store.look
+
+    async def together(digest: str) -> Any:
+        held = await look(digest)
+        async with asyncio.timeout(WAIT):
+            await barrier.wait()
+        return held
+
+    monkeypatch.setattr(store, "look", together)
     for _ in range(20):
         key = await issued(shop)
         outcomes = await asyncio.gather(*(refusal(shop, key) for _ in range(4)))
