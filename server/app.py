@@ -19,10 +19,8 @@ from starlette.types import ASGIApp
 
 from unbroken.server.agents.base import Agent, AgentError
 from unbroken.server.agents.selection import build_agent
-from unbroken.server.auth.base import Authenticator
-from unbroken.server.auth.directory import Directory, MemoryDirectory
-from unbroken.server.auth.keys import DevelopmentAuthenticator, KeyAuthenticator
-from unbroken.server.config import Settings, StartupError, is_loopback
+from unbroken.server.auth_selection import build_auth
+from unbroken.server.config import Settings, StartupError
 from unbroken.server.drain import Drain
 from unbroken.server.files.base import FilesUnavailable
 from unbroken.server.files.reading import FileReading
@@ -44,9 +42,11 @@ from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.admin import admin_routes
 from unbroken.server.transports.admission import Admission, AdmissionLimits
+from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
 from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.health import health_routes, metrics_route
+from unbroken.server.transports.http_way import HttpWay
 from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
@@ -121,8 +121,11 @@ class App:
             node_bytes=_TURNS_WITH_FILES * settings.max_turn_file_bytes,
         )
         self.catalogue = Catalogue(toolsets)
-        self.directory: Directory = MemoryDirectory(clock)
         self._stored = stored or build_store(settings)
+        self._tokens = ResumeTokens(_secret(settings))
+        self.auth = build_auth(settings, self._stored.redis, self._tokens, clock, self.metrics)
+        self._auth_opened: AbstractAsyncContextManager[None] | None = None
+        self.models = Models(agent.model, settings.models)
         self._stored_opened: AbstractAsyncContextManager[None] | None = None
         self.node = Node(
             store=self._stored.store,
@@ -160,7 +163,9 @@ class App:
         )
         self.metrics.observe_overload(self._overload)
         health = health_routes(self._readiness)
-        pages = Starlette(routes=[*health, *page_routes(), *self._file_routes(clock)])
+        way = self._way(clock)
+        doors = [*self._file_routes(way), *self._secret_routes(way, clock)]
+        pages = Starlette(routes=[*health, *page_routes(), *doors])
         pages.router.redirect_slashes = (
             False  # an answer ahead of every check, with a name that anybody chose
         )
@@ -168,7 +173,12 @@ class App:
         self.drain = Drain(self.node, settings.drain_timeout)
         self._observe_store()
         key = settings.admin_key
-        admin = admin_routes(self.drain, None if key is None else key.get_secret_value(), clock)
+        admin = admin_routes(
+            self.drain,
+            None if key is None else key.get_secret_value(),
+            clock,
+            keys=self.auth.keyring,
+        )
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
 
     def _rated(self, pages: ASGIApp, clock: Clock) -> ASGIApp:
@@ -176,23 +186,57 @@ class App:
         accounts = AddressRate(Rate(rate, 10 * rate), clock)
         return RequestRate(pages, accounts, self._proxies, self.metrics, clock)
 
-    def _file_routes(self, clock: Clock) -> list[Route]:
+    def _way(self, clock: Clock) -> HttpWay:
+        return HttpWay(
+            authenticator=self.auth.authenticator,
+            directory=self.auth.directory,
+            allowed_origins=self._settings.allowed_origins,
+            loopback_only=not self._settings.has_authentication,
+            is_overloaded=lambda: not self.node.takes_sessions,
+            admission=self.admission,
+            metrics=self.metrics,
+            clock=clock,
+        )
+
+    def _secret_routes(self, way: HttpWay, clock: Clock) -> list[Route]:
+        settings = self._settings
+        door = ClientSecretsDoor(
+            way=way,
+            secrets=self.auth.secrets,
+            terms=SecretTerms(
+                lifetime=settings.client_secret_lifetime,
+                ticket_lifetime=settings.ticket_lifetime,
+                anonymous_plan=settings.anonymous_plan if settings.anonymous else None,
+            ),
+            strangers=AddressRate(Rate(settings.anonymous_rate / 60, settings.anonymous_rate), clock),
+            models=self.models,
+            defaults=self._defaults(),
+            is_draining=lambda: self.node.is_draining,
+            metrics=self.metrics,
+        )
+        return door.routes()
+
+    def _defaults(self) -> SessionConfig:
+        settings = self._settings
+        return SessionConfig(
+            model=self._agent.model,
+            instructions=settings.instructions,
+            max_output_tokens=settings.max_output_tokens,
+            concurrency=Concurrency(settings.concurrency),
+        )
+
+    def _file_routes(self, way: HttpWay) -> list[Route]:
         files, settings = self.files, self._settings
         if files is None:
             return []
         self.metrics.observe_files(lambda: files.count, lambda: files.size)
         door = FilesDoor(
+            way=way,
             store=files,
             transfers=self.transfers,
             lifetime=settings.file_lifetime,
-            authenticator=_authenticator(settings),
-            allowed_origins=settings.allowed_origins,
-            loopback_only=not settings.api_keys,
             is_draining=lambda: self.node.is_draining,
-            is_overloaded=lambda: not self.node.takes_sessions,
-            admission=self.admission,
             metrics=self.metrics,
-            clock=clock,
         )
         return door.routes()
 
@@ -256,19 +300,14 @@ class App:
 
     def _door(self, clock: Clock) -> RealtimeDoor:
         settings = self._settings
-        secret = settings.secret.get_secret_value().encode() if settings.secret else secrets.token_bytes(32)
         return RealtimeDoor(
             node=self.node,
-            authenticator=_authenticator(settings),
-            directory=self.directory,
-            tokens=ResumeTokens(secret),
-            models=Models(self._agent.model, settings.models),
-            defaults=SessionConfig(
-                model=self._agent.model,
-                instructions=settings.instructions,
-                max_output_tokens=settings.max_output_tokens,
-                concurrency=Concurrency(settings.concurrency),
-            ),
+            authenticator=self.auth.authenticator,
+            directory=self.auth.directory,
+            lapses=self.auth.lapses,
+            tokens=self._tokens,
+            models=self.models,
+            defaults=self._defaults(),
             limits=ConnectionLimits(
                 frame_depth=settings.max_frame_depth,
                 input_queue=settings.input_queue,
@@ -277,7 +316,7 @@ class App:
             admission=self.admission,
             intake=intake_limits(settings),
             allowed_origins=settings.allowed_origins,
-            loopback_only=not settings.api_keys,
+            loopback_only=not settings.has_authentication,
             metrics=self.metrics,
             clock=clock,
             files=self.files,
@@ -363,8 +402,18 @@ class App:
         except UnknownFormat as exc:
             await opened.__aexit__(None, None, None)
             raise StartupError(str(exc)) from None
+        known = self.auth.opened()
+        try:
+            await known.__aenter__()
+        except BaseException:
+            await self._close_node()
+            raise
+        self._auth_opened = known
 
     async def _close_node(self) -> None:
+        if (known := self._auth_opened) is not None:
+            self._auth_opened = None
+            await known.__aexit__(None, None, None)
         await self.node.__aexit__(None, None, None)
         if (opened := self._stored_opened) is not None:
             self._stored_opened = None
@@ -420,15 +469,8 @@ def _toolsets(settings: Settings) -> list[Toolset]:
     return toolsets
 
 
-def _authenticator(settings: Settings) -> Authenticator:
-    if settings.api_keys:
-        pairs = [entry.partition(":") for entry in settings.api_keys]
-        return KeyAuthenticator(
-            [(name, digest) for name, _, digest in pairs], in_browsers=settings.api_keys_in_browsers
-        )
-    if not is_loopback(settings.host):
-        raise AssertionError("can't happen: the settings are refused without keys beyond loopback")
-    return DevelopmentAuthenticator()
+def _secret(settings: Settings) -> bytes:
+    return settings.secret.get_secret_value().encode() if settings.secret else secrets.token_bytes(32)
 
 
 def _admission_limits(settings: Settings) -> AdmissionLimits:

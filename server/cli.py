@@ -16,7 +16,7 @@ import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
+_T = TypeVar("_T")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -188,6 +189,72 @@ def new_key(name: str) -> None:
     click.echo(key)
     click.echo("Add this to UNBROKEN_API_KEYS (a comma between several):", err=True)
     click.echo(f"{name}:{hashlib.sha256(key.encode()).hexdigest()}")
+
+
+@_commands.group("keys")
+def keys() -> None:
+    """Make, list and revoke API keys, in the store that UNBROKEN_KEY_STORE names.
+
+    Running servers see what changes within seconds.
+    """
+
+
+_CONFIG = click.option("--config", metavar="FILE", help="TOML file of settings.  [default: unbroken.toml]")
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--tenant", metavar="NAME", default="default", show_default=True, help="Whose customer it is.")
+@click.option("--user", metavar="NAME", help="Whose key it is.  [default: a backend's, for any user]")
+@click.option("--plan", metavar="NAME", default="default", show_default=True, help="What it may use.")
+@click.option(
+    "--scope", "scopes", metavar="SCOPE", multiple=True, help="What it may do.  [default: everything]"
+)
+@click.option("--expires-in", metavar="SECONDS", type=float, help="How long it is good.  [default: no end]")
+@_CONFIG
+def create_key(name: str, config: str | None, scopes: tuple[str, ...], **wanted: Any) -> None:
+    """Make a key. It is printed, and shown this once: the server keeps a digest only."""
+    from unbroken.server.auth.key_request import BadKeyRequest, KeyRequest
+    from unbroken.server.keys_command import create
+
+    request = KeyRequest(name, scopes=scopes or None, **wanted)
+    try:
+        key, line = _kept(create, config, request)
+    except BadKeyRequest as exc:
+        raise click.UsageError(str(exc)) from None
+    click.echo("Give this key to the client. It is shown this once:", err=True)
+    click.echo(key)
+    click.echo(line, err=True)
+
+
+@keys.command("list")
+@_CONFIG
+def list_keys(config: str | None) -> None:
+    """Show all keys, with when each was last used."""
+    from unbroken.server.keys_command import listed
+
+    for line in _kept(listed, config):
+        click.echo(line)
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+@_CONFIG
+def revoke_key(key_id: str, config: str | None) -> None:
+    """Revoke the key with this ID for good. Its connections are closed within seconds, on all nodes."""
+    from unbroken.server.keys_command import revoke
+
+    click.echo(_kept(revoke, config, key_id))
+
+
+def _kept(act: Callable[..., _T], config: str | None, *args: object) -> _T:
+    from unbroken.server.keys_command import KeysFailed
+
+    settings = _load({"config": config}).settings
+    try:
+        return act(settings, *args)
+    except KeysFailed as failed:
+        raise _Failure([str(failed)], exit_code=1) from None
 
 
 def _load(flags: dict[str, str | None]) -> Loaded:

@@ -25,6 +25,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from unbroken.server.agent_settings import AgentSettings
+from unbroken.server.auth_settings import AuthSettings
 from unbroken.server.chain import masked_url
 from unbroken.server.connection_settings import ConnectionSettings
 from unbroken.server.door_settings import DoorSettings
@@ -72,6 +73,7 @@ class Settings(
     ToolSettings,
     AgentSettings,
     DoorSettings,
+    AuthSettings,
     ConnectionSettings,
     FileSettings,
 ):
@@ -93,6 +95,11 @@ class Settings(
         default=False,
         description="Show the texts of exceptions and of libraries in logs: they may quote conversations.",
     )
+
+    @property
+    def has_authentication(self) -> bool:
+        """Whether it is said who may speak: else anybody may, and the server is for this machine only."""
+        return bool(self.api_keys) or self.key_store != "none" or self.jwt_jwks is not None
 
     @classmethod
     def settings_customise_sources(
@@ -127,6 +134,11 @@ class Loaded:
             yield (
                 f"{label('admin_key', self.origins)} does nothing, as there is no admin listener. "
                 f"Set {PREFIX}ADMIN_PORT to a port, or unset it."
+            )
+        if settings.key_file is not None and settings.key_store != "file":
+            yield (
+                f"{label('key_file', self.origins)} does nothing, as keys are kept in: {settings.key_store}. "
+                f"Set {PREFIX}KEY_STORE to file, or unset it."
             )
         if settings.files_dir is not None and settings.files != "disk":
             yield (

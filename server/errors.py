@@ -46,6 +46,9 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     # The connection can't be had.
     "invalid_api_key": "No key, or not a valid one.",
     "api_key_in_browser": "An API key was offered as a subprotocol; only short-lived keys may be.",
+    "insufficient_scope": "The key is valid, and not good for this.",
+    "credential_expired": "What the connection was let in with has expired. Get another, and resume.",
+    "credential_revoked": "The key that the connection was let in with has been revoked.",
     "host_not_allowed": "The server has no keys, and was addressed by another name than this machine's own.",
     "invalid_query": "The query of the address is too long, or has too many fields.",
     "origin_not_allowed": "A browser page of another origin tried to connect.",
@@ -63,6 +66,9 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "server_draining": "The server is restarting. Reconnect in a moment.",
     "session_too_new": "A later version of the server has written the session. Other nodes go on with it.",
     "store_unavailable": "Nothing can be saved or looked up for the moment. Try again in a moment.",
+    # A short-lived key can't be made.
+    "foreign_user": "A user's own key makes short-lived keys for that user only.",
+    "body_too_large": "The body of the request is too long.",
     # An event can't be taken; the connection goes on.
     "invalid_json": "The frame isn't JSON, or not an object, or nested too deeply.",
     "invalid_event": "The event lacks a field, or a field has the wrong type or value.",
@@ -77,6 +83,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "unsupported_session_type": "Only sessions of type `realtime` are offered.",
     "binary_frame": "Frames must be text.",
     "input_queue_full": "Events came faster than they could be taken. Send this one again.",
+    "session_pinned": "Who made the short-lived key has settled this: its holder can't change it.",
     "message_id_reused": "The message id was used before, for other content.",
     "item_not_found": "There is no such item in the conversation.",
     "item_id_taken": "An item of this id exists already.",
@@ -102,6 +109,9 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "upload_stalled": "The upload came too slowly.",
     # What an operator asks for.
     "invalid_admin_key": "No admin key, or not the one that is set.",
+    "key_not_found": "There is no such key.",
+    "too_many_keys": "There are as many keys as may be.",
+    "keys_unavailable": "Keys can't be read or changed at the moment.",
     "server_stopping": "The process has been told to end.",
     # A response failed: `response.done` has status `failed` and one of these.
     "agent_error": "The agent failed.",

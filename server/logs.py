@@ -80,7 +80,8 @@ _QUOTING_ERRORS: Final = (Refusal, ResponderError)
 # A key is a secret when one of its words is one of these ("resume_token"), and
 # content when its last word is ("final_text", but not "content_type").
 _SECRET_WORD: Final = re.compile(
-    "apikey|authorization|cookie|credentials?|keys?|password|resume|secrets?|token"  # "tokens" are counted
+    "apikey|authorization|cookie|credentials?|keys?|password|resume|secrets?|tickets?|"
+    "token"  # "tokens" are counted
 )
 _CONTENT_WORD: Final = re.compile(
     "arguments?|body|contents?|data|deltas?|frame|input|instructions|items?|messages?|output|payload|prompt|"
@@ -93,9 +94,10 @@ _WORD: Final = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 # bounded number of times: none has a repetition before what it looks for, and
 # "://" can't begin again inside its own.
 _SECRET_TEXT: Final = re.compile(
-    r"(?i)((?:resume|token|api[_-]?key|secret|password)=)[^&\s\"'<>]++"
+    r"(?i)((?:resume|ticket|token|api[_-]?key|secret|password)=)[^&\s\"'<>]++"
     r"|(\bbearer\s++)[\w.~+/=-]{6,}+"
-    r"|(\b(?:sk|ub|ek)[-_])[\w-]{12,}+"
+    r"|(\b(?:sk|ub|ek|tk)[-_])[\w-]{12,}+"
+    r"|(\beyJ)[\w.-]{12,}+"
     r"|(://)[^/\s@]++(?=@)"
 )
 

@@ -120,6 +120,17 @@ class Metrics:
             "Connections and responses let in by this node's count alone, as the store was out of reach.",
             "kind",
         )
+        self.short_lived_keys = self._counter(
+            "short_lived_keys",
+            "Short-lived keys and tickets: made, made for strangers, and uses of them.",
+            "outcome",
+        )
+        self.lapsed = self._counter(
+            "connections_lapsed", "Connections whose key expired or was revoked meanwhile.", "reason"
+        )
+        self.jwks_fetches = self._counter(
+            "jwks_fetches", "Attempts at fetching the keys that tokens are signed with.", "outcome"
+        )
         self.attached = self._counter(
             "sessions_attached",
             "Connections attached to a session: new, resumed where they were, or reset to a snapshot.",

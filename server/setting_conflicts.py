@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from unbroken.server.config import Settings, is_loopback
 from unbroken.server.setting_origins import PREFIX, label
@@ -16,7 +16,11 @@ def conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str, 
     def sound(*names: str) -> bool:
         return failed.isdisjoint(names)
 
-    if sound("host", "api_keys") and not is_loopback(settings.host) and not settings.api_keys:
+    if (
+        sound("host", "api_keys", "key_store", "jwt_jwks")
+        and not is_loopback(settings.host)
+        and not settings.has_authentication
+    ):
         yield (
             f"{label('host', origins)} is {settings.host}, which others can reach, without authentication. "
             f"Make a key with `unbroken new-key NAME` and set {PREFIX}API_KEYS, or listen on 127.0.0.1."
@@ -26,6 +30,7 @@ def conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str, 
             f"{label('api_keys_in_browsers', origins)} is for developing on loopback, "
             f"and {label('host', origins)} is {settings.host}. Unset it, or listen on 127.0.0.1."
         )
+    yield from _auth_conflicts(settings, sound, origins)
     same_host = settings.host == settings.admin_host
     if sound("port", "admin_port") and same_host and settings.port == settings.admin_port != 0:
         yield (
@@ -74,6 +79,30 @@ def conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str, 
     ):
         if sound(small, large) and getattr(settings, small) > getattr(settings, large):
             yield f"{label(small, origins)} is above {label(large, origins)}. Lower it, or raise the other."
+
+
+def _auth_conflicts(
+    settings: Settings, sound: Callable[..., bool], origins: Mapping[str, str]
+) -> Iterator[str]:
+    store = label("key_store", origins)
+    if sound("key_store", "key_file") and settings.key_store == "file" and settings.key_file is None:
+        yield f"{store} is file, and none is named. Set {PREFIX}KEY_FILE."
+    if sound("key_store", "redis_url") and settings.key_store == "redis" and settings.redis_url is None:
+        yield f"{store} is redis, and there is none. Set {PREFIX}REDIS_URL, or {PREFIX}KEY_STORE to file."
+    is_local = settings.key_store in ("memory", "file")
+    if sound("key_store", "redis_url") and is_local and settings.redis_url is not None:
+        yield (
+            f"{store} is {settings.key_store}, which other nodes can't see, and sessions are shared. "
+            f"Set {PREFIX}KEY_STORE to redis."
+        )
+    names = ("jwt_issuer", "jwt_audience")
+    if sound("jwt_jwks", *names) and settings.jwt_jwks is not None:
+        for name in names:
+            if not getattr(settings, name):
+                yield (
+                    f"{label('jwt_jwks', origins)} says whose tokens are taken, but not which of them. "
+                    f"Set {PREFIX}{name.upper()}."
+                )
 
 
 def _worker_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:

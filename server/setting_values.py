@@ -22,9 +22,12 @@ __all__ = [
     "check_address",
     "check_admin_key",
     "check_agent_name",
+    "check_algorithms",
     "check_api_keys",
+    "check_jwks",
     "check_mcp_keys",
     "check_mcp_servers",
+    "check_plain_name",
     "check_secret",
     "check_targets",
     "read_list",
@@ -121,6 +124,42 @@ def check_mcp_keys(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}:[\x21-\x7e]+", value.get_secret_value()):
             raise ValueError(f"entry {number} should be label:token")
     return values
+
+
+_ALGORITHMS: Final = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA"),
+)
+"""None that signs with a secret: whoever has a public key could sign with that."""
+
+
+def check_algorithms(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what tokens can't be signed by, and what they mustn't be."""
+    if not values or any(value not in _ALGORITHMS for value in values):
+        raise ValueError(f"should be some of {', '.join(_ALGORITHMS)}")
+    return values
+
+
+def check_jwks(value: str | None) -> str | None:
+    """Refuse an address that anybody on the way could answer for."""
+    if value is None or "://" not in value:
+        return value
+    try:
+        parts = urlsplit(value)
+        is_local = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
+        is_sound = is_local or (parts.scheme == "https" and bool(parts.hostname))
+    except ValueError:
+        is_sound = False
+    if not is_sound:
+        raise ValueError("should be a path, or begin with https:// (with http:// on this machine only)")
+    return value
+
+
+def check_plain_name(value: str) -> str:
+    """Refuse what isn't a short name."""
+    if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value) is None:
+        raise ValueError("should be up to 64 letters, digits, dots, dashes and underscores")
+    return value
 
 
 def check_admin_key(value: SecretStr | None) -> SecretStr | None:

@@ -16,6 +16,7 @@ from unbroken.sessions.backends.tally import Tally
 from unbroken.sessions.format import FORMAT_1, Format, Formats
 
 if TYPE_CHECKING:
+    from unbroken.sessions.backends.redis.connection import Client
     from unbroken.sessions.backends.redis.trouble import Trouble
     from unbroken.sessions.backends.redis.watch import Watch
 
@@ -28,6 +29,7 @@ class RedisState:
 
     trouble: Trouble
     watch: Watch
+    client: Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
 
     membership = RedisMembership(client, keys, formats=formats, trouble=trouble, kept=bounds.lifetime)
     tally = RedisTally(client, keys, membership, patience=settings.redis_timeout, is_cluster=is_cluster)
-    return Stored(store, membership, opened, RedisState(trouble, watch), formats, tally)
+    return Stored(store, membership, opened, RedisState(trouble, watch, client), formats, tally)
 
 
 async def _check(client: Any) -> None:

@@ -19,6 +19,7 @@ pytest.register_assert_rewrite(
     "tests.deploy.balancer_contract",
     "tests.server.files.file_store_contract",
     "tests.server.agents.upstream_contract",
+    "tests.server.auth.directory_contract",
     "tests.server.realtime.client",
     "tests.server.realtime.serving",
 )

@@ -133,7 +133,9 @@ INTERNAL: Final = {
     "sessions/event_log.py": {"Run"},
     "server/agents/embedded.py": {"PACKAGED_MODEL", "WEIGHTS_PACKAGE"},
     "server/agents/llama.py": {"Bill", "Choice", "Delta"},
-    "server/cli.py": {"check_config", "drain", "new_key", "serve"},
+    "server/cli.py": {
+        *("check_config", "create_key", "drain", "keys", "list_keys", "new_key", "revoke_key", "serve"),
+    },
     "server/config.py": {"MASK"},
     "server/logs.py": {"MASK"},
     "server/process.py": {"log"},

@@ -31,8 +31,9 @@ def folder(tmp_path: Path) -> Path:
     script(
         venv / "bin" / "unbroken",
         '[ $1 = serve ] && echo "$@"',
-        "[ $1 = serve ] || [ $2 = mcp_servers ] || printf '%s\\n' $AGENTS",
+        "[ $1 = serve ] || [ $2 = mcp_servers ] || [ $2 = jwt_jwks ] || printf '%s\\n' $AGENTS",
         '[ "$2" != mcp_servers ] || echo "${SERVERS:-not set}"',
+        '[ "$2" != jwt_jwks ] || echo "${JWKS:-not set}"',
     )
     return tmp_path
 
@@ -70,6 +71,12 @@ def test_what_speaks_to_mcp_servers_is_installed_where_there_are_some(folder: Pa
     tried = make(folder, "run", AGENTS="scripted", SERVERS="docs=http://127.0.0.1/mcp")
     assert tried.returncode != 0
     assert ".venv/.mcp" in tried.stderr
+
+
+def test_what_checks_tokens_is_installed_where_there_are_some(folder: Path) -> None:
+    tried = make(folder, "run", AGENTS="scripted", JWKS="https://id.example/jwks.json")
+    assert tried.returncode != 0
+    assert ".venv/.jwt" in tried.stderr
 
 
 def test_a_python_that_is_too_old_makes_no_environment(folder: Path) -> None:

@@ -10,12 +10,31 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
+from unbroken.server.auth.pins import Pins
 from unbroken.server.auth.principal import Principal
+from unbroken.sessions.ids import SessionId
 
-__all__ = ["Authenticator", "Credentials", "KeyKind", "LongLivedKey", "Unauthenticated"]
+__all__ = [
+    "Authenticator",
+    "Credentials",
+    "Grant",
+    "KeyKind",
+    "LongLivedKey",
+    "Spend",
+    "Unauthenticated",
+    "is_jwt",
+]
+
+Spend: TypeAlias = Callable[[SessionId], Awaitable[bool]]
+"""Uses up what was presented, for a session. Returns whether it was still there to be used.
+
+Raises:
+    StoreUnavailable: That can't be found out for the moment.
+"""
 
 
 class Unauthenticated(Exception):
@@ -49,12 +68,17 @@ class KeyKind(enum.Enum):
     """Good until it is taken off the list: for backends."""
 
     SHORT_LIVED = "short-lived"
-    """Good for minutes: for pages."""
+    """Good for minutes, or with an end of its own: for pages."""
 
     @classmethod
     def of(cls, key: str) -> KeyKind:
         """Return the kind of *key*, be it valid or not."""
-        return cls.SHORT_LIVED if key.startswith("ek_") else cls.API
+        return cls.SHORT_LIVED if key.startswith(("ek_", "tk_")) or is_jwt(key) else cls.API
+
+
+def is_jwt(key: str) -> bool:
+    """Return whether *key* has the form of a signed JSON Web Token (RFC 7515, section 7.1)."""
+    return key.startswith("eyJ") and key.count(".") == 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +90,41 @@ class Credentials:
     """Whether the request says that a web page made it."""
     is_subprotocol: bool = False
     """Whether the key was offered as a subprotocol, as pages have to: they can't set headers."""
+    ticket: str | None = None
+    """What the query holds where clients can set nothing but an address. A secret too."""
+    resume: str | None = None
+    """The resume token that comes with it, unchecked. A secret too."""
+    origin: str | None = None
+    """Where the page comes from that made the request; None: no page made it."""
 
     def __repr__(self) -> str:
         return f"<Credentials key={'none' if self.key is None else '****'}>"
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What somebody is let in with: who they are, and on which terms."""
+
+    principal: Principal
+    key_id: str | None = None
+    """The API key that it all comes from: it ends when that is revoked. None: there is none to revoke."""
+    pins: Pins | None = None
+    """What its maker has settled of the sessions; None: nothing."""
+    spend: Spend | None = None
+    """Where it is good for so many sessions only: what uses it up, once the session is there."""
+
+
 class Authenticator(Protocol):
     """Decides who is speaking."""
 
-    async def authenticate(self, credentials: Credentials) -> Principal:
-        """Return the principal that *credentials* prove.
+    async def authenticate(self, credentials: Credentials) -> Grant:
+        """Return what *credentials* prove.
 
         Takes the same time for a wrong key as for a right one.
 
         Raises:
             Unauthenticated: They prove nothing.
             LongLivedKey: They may not be presented in this way.
+            StoreUnavailable: Nobody can say for the moment.
 
         """

@@ -21,9 +21,10 @@ _REMEMBERED: Final = 100_000
 class Directory(Protocol):
     """Knows principals by their ids.
 
-    Guarantees: whom a node has noted, every node finds, as it was noted last, for as long as a
-    session of theirs may live without them. It says who somebody is, never whether they may come in:
-    somebody who has expired is found all the same, since their turns go on.
+    Guarantees: whom a node has noted, every node finds, for as long as a session of theirs may live
+    without them: as it was noted last there, elsewhere as it was within the last minute. It says who
+    somebody is, never whether they may come in: somebody who has expired is found all the same, since
+    their turns go on.
     """
 
     async def note(self, principal: Principal) -> None:

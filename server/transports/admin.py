@@ -15,8 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from unbroken.server.auth.keyring import Keyring
 from unbroken.server.drain import Drain, Stopping
 from unbroken.server.throttle import Throttle
+from unbroken.server.transports.admin_keys import key_routes
 from unbroken.server.transports.health import state_response
 from unbroken.sessions.clock import Clock
 
@@ -28,11 +30,11 @@ _REFUSALS_LOGGED: Final = 10
 _Act = Callable[[Request], Awaitable[Response]]
 
 
-def admin_routes(drain: Drain, key: str | None, clock: Clock) -> list[Route]:
-    """Return ``/admin/drain``; nothing without a *key*.
+def admin_routes(drain: Drain, key: str | None, clock: Clock, *, keys: Keyring | None = None) -> list[Route]:
+    """Return ``/admin/drain``, and ``/admin/keys`` where *keys* come and go; nothing without a *key*.
 
-    GET says how far a drain is, POST begins one, DELETE takes it back. All answer with the state as JSON;
-    POST with 202 as long as something is left.
+    Of a drain, GET says how far it is, POST begins one, DELETE takes it back. All answer with the
+    state as JSON; POST with 202 as long as something is left.
     """
     if key is None:
         return []
@@ -73,6 +75,7 @@ def admin_routes(drain: Drain, key: str | None, clock: Clock) -> list[Route]:
         Route(path, guarded(state), methods=["GET"]),
         Route(path, guarded(begin), methods=["POST"]),
         Route(path, guarded(take_back), methods=["DELETE"]),
+        *([] if keys is None else key_routes(keys, guarded, clock)),
     ]
 
 

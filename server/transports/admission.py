@@ -172,6 +172,11 @@ class Guest:
         self._principal: PrincipalId | None = None
         self._has_entered = False
 
+    @property
+    def address(self) -> Address | None:
+        """What it counts for; None: for no address."""
+        return self._address
+
     def knock(self) -> None:
         """Be counted as one who asks, however often that is. Before anything else is looked at.
 

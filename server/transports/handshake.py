@@ -59,7 +59,7 @@ class Handshake:
         return cls(
             host=headers.get(b"host", ""),
             origin=origin,
-            credentials=_credentials(headers, offered, is_browser=origin is not None),
+            credentials=_credentials(headers, offered, origin, fields),
             forwarded=forwarded_for(scope),
             subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None,
             model=_one(fields, "model"),
@@ -110,16 +110,22 @@ def is_loopback_name(host: str) -> bool:
     return name in ("localhost", "::1") or (name.startswith("127.") and name.replace(".", "").isdigit())
 
 
-def _credentials(headers: dict[bytes, str], offered: Sequence[str], *, is_browser: bool) -> Credentials:
-    scheme, _, key = headers.get(b"authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and key.strip():
-        return Credentials(key.strip(), is_browser=is_browser)
-    for protocol in offered:
-        if protocol.startswith(_KEY_PROTOCOL):
-            return Credentials(
-                protocol.removeprefix(_KEY_PROTOCOL), is_browser=is_browser, is_subprotocol=True
-            )
-    return Credentials(None, is_browser=is_browser)
+def _credentials(
+    headers: dict[bytes, str], offered: Sequence[str], origin: str | None, fields: dict[str, list[str]]
+) -> Credentials:
+    """Return what is presented: never a key out of the query, which proxies write into their logs."""
+    scheme, _, value = headers.get(b"authorization", "").partition(" ")
+    key = (value.strip() or None) if scheme.lower() == "bearer" else None
+    offers = (each.removeprefix(_KEY_PROTOCOL) for each in offered if each.startswith(_KEY_PROTOCOL))
+    offer = None if key is not None else next(offers, None)
+    return Credentials(
+        key if offer is None else offer,
+        is_browser=origin is not None,
+        is_subprotocol=offer is not None,
+        ticket=_one(fields, "ticket"),
+        resume=_one(fields, "resume"),
+        origin=origin,
+    )
 
 
 def _one(fields: dict[str, list[str]], name: str) -> str | None:

@@ -22,7 +22,9 @@ from starlette.types import Receive, Send
 from structlog.contextvars import bind_contextvars
 from structlog.typing import FilteringBoundLogger
 
-from unbroken.server.errors import CLOSE_REASONS, CloseCode
+from unbroken.server.auth.base import Grant
+from unbroken.server.auth.lapse import Lapse
+from unbroken.server.errors import CLOSE_REASONS, ERROR_MEANINGS, CloseCode
 from unbroken.server.files.references import Referring, needs_files
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.metrics import Metrics
@@ -75,7 +77,8 @@ class Admitted:
     token: str
     resumed: bool | None
     """None: it is a new session."""
-    principal: PrincipalId
+    grant: Grant
+    """What the client was let in with."""
 
 
 class Pump:
@@ -201,6 +204,14 @@ class Pump:
             self._close = code
             self._cut.reschedule(asyncio.get_running_loop().time())
 
+    def lapse(self, reason: Lapse) -> None:
+        """End the connection: what it was let in with no longer counts. The session, and its turn, go on."""
+        if self._is_over:
+            return
+        self._metrics.lapsed.labels(reason.value).inc()
+        self._farewell = error_frame(reason.value, ERROR_MEANINGS[reason.value])
+        self._end(CloseCode.POLICY)
+
     def _fail(self, exc: Exception) -> None:
         """End the connection because of *exc*: a bug ends one connection, never more."""
         match exc:
@@ -317,7 +328,7 @@ class Pump:
 
     async def _submit_with_files(self, submitted: Submitted) -> Receipt:
         """Write an input that refers to files, once these are there."""
-        async with self._refer(submitted.command, self._admitted.principal) as referring:
+        async with self._refer(submitted.command, self._admitted.grant.principal.id) as referring:
             whole = replace(submitted, command=referring.command)
             receipt = await self._attachment.submit(whole)
             referring.is_wanted = not receipt.duplicate

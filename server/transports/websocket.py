@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 import structlog
+from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
-from unbroken.server.auth.base import Authenticator, LongLivedKey, Unauthenticated
+from unbroken.server.auth.base import Authenticator, Grant, LongLivedKey, Unauthenticated
 from unbroken.server.auth.directory import Directory
+from unbroken.server.auth.lapse import Lapses
+from unbroken.server.auth.principal import REALTIME
 from unbroken.server.errors import CloseCode
 from unbroken.server.files.base import FileStore
 from unbroken.server.files.references import Referring, referring
@@ -56,6 +60,7 @@ class RealtimeDoor:
         node: Node,
         authenticator: Authenticator,
         directory: Directory,
+        lapses: Lapses,
         tokens: ResumeTokens,
         models: Models,
         defaults: SessionConfig,
@@ -74,6 +79,7 @@ class RealtimeDoor:
         self._file_lifetime = file_lifetime
         self._authenticator = authenticator
         self._directory = directory
+        self._lapses = lapses
         self._tokens = tokens
         self._models = models
         self._defaults = defaults
@@ -122,7 +128,12 @@ class RealtimeDoor:
                         self._refer,
                         self._log,
                     )
-                    await pump.run()
+                    stay = self._lapses.stay(admitted.grant, pump.lapse)
+                    try:
+                        await pump.run()
+                    finally:
+                        if stay is not None:
+                            stay.close()
             finally:
                 admitted.attachment.close()
         finally:
@@ -172,21 +183,28 @@ class RealtimeDoor:
             )
             raise Refused(400, "beta_api_shape_disabled", message)
         try:
-            principal = await self._authenticator.authenticate(handshake.credentials)
+            grant = await self._authenticator.authenticate(handshake.credentials)
         except Unauthenticated as exc:
             guest.failed()
             code = "api_key_in_browser" if isinstance(exc, LongLivedKey) else "invalid_api_key"
             raise Refused(401, code, str(exc)) from None
+        except StoreUnavailable as exc:
+            raise Refused(503, "store_unavailable", str(exc), CloseCode.TRY_AGAIN) from None
+        principal = grant.principal
+        if REALTIME not in principal.scopes:
+            raise Refused(403, "insufficient_scope", "This key isn't good for sessions. Use another one.")
         await guest.admit(principal.id)
         await self._directory.note(principal)
-        model = self._models.resolve(handshake.model)
+        model = self._model(handshake.model, grant)
         if model is None:
             message = f"The model isn't offered here. Use one of: {', '.join(self._models.names)}."
             raise Refused(404, "model_not_found", message)
         try:
             if handshake.resume is not None:
-                return await self._resume(handshake.resume, handshake.after, principal.id, model)
-            return await self._begin(principal.id, model)
+                admitted = await self._resume(handshake.resume, handshake.after, grant, model)
+            else:
+                admitted = await self._begin(grant, model)
+            return await self._spent(admitted, guest)
         except SessionNotFound as exc:
             raise Refused(101, "session_not_found", str(exc)) from None
         except NodeDraining:
@@ -206,21 +224,53 @@ class RealtimeDoor:
         elsewhere = self._node.is_handing_over
         return Refused(503, "server_draining", str(NodeDraining()), CloseCode.RESTART, elsewhere=elsewhere)
 
-    def _config(self, model: str) -> SessionConfig:
-        return SessionConfig(
+    def _model(self, wanted: str | None, grant: Grant) -> str | None:
+        """Return the model that somebody is to have; None: it isn't offered, or not to them."""
+        pinned = UNSET if grant.pins is None else grant.pins.model
+        if pinned is UNSET:
+            return self._models.resolve(wanted)
+        settled = self._models.resolve(pinned)
+        is_other = wanted is not None and wanted != "default" and self._models.resolve(wanted) != settled
+        return None if is_other else settled
+
+    async def _spent(self, admitted: Admitted, guest: Guest) -> Admitted:
+        """Return *admitted* with what was presented used up, now that there is something to show for it.
+
+        Earlier, and whoever is sent away for the moment would come back with nothing.
+        """
+        spend = admitted.grant.spend
+        if spend is None:
+            return admitted
+        try:
+            is_spent = await spend(admitted.attachment.session.id)
+        except BaseException:
+            admitted.attachment.close()
+            raise
+        if not is_spent:  # somebody else was first
+            admitted.attachment.close()
+            guest.failed()
+            raise Refused(401, "invalid_api_key", str(Unauthenticated()))
+        self._metrics.short_lived_keys.labels("used").inc()
+        # A connection may live for days: it keeps nothing of how it came.
+        return replace(admitted, grant=replace(admitted.grant, spend=None))
+
+    def _config(self, model: str, grant: Grant) -> SessionConfig:
+        config = SessionConfig(
             model=model,
             instructions=self._defaults.instructions,
             max_output_tokens=self._defaults.max_output_tokens,
             concurrency=self._defaults.concurrency,
         )
+        return config if grant.pins is None else grant.pins.applied(config)
 
-    async def _begin(self, principal: PrincipalId, model: str) -> Admitted:
+    async def _begin(self, grant: Grant, model: str) -> Admitted:
         chain = new_chain_id()
-        attachment = await self._node.create(principal, self._config(model), chain)
+        attachment = await self._node.create(grant.principal.id, self._config(model, grant), chain)
         self._metrics.attached.labels("new").inc()
-        return self._admitted(attachment, chain, principal)
+        return self._admitted(attachment, chain, grant)
 
-    async def _resume(self, token: str, after: str | None, principal: PrincipalId, model: str) -> Admitted:
+    async def _resume(self, token: str, after: str | None, grant: Grant, model: str) -> Admitted:
+        principal = grant.principal.id
         named = self._tokens.check(token, principal)
         if named is None:
             raise SessionNotFound
@@ -238,7 +288,7 @@ class RealtimeDoor:
             # Nothing was ever said in it, so that only the node that it began on knows it.
             attachment = await self._node.create(
                 principal,
-                self._config(model),
+                self._config(model, grant),
                 chain,
                 session_id=session_id,
                 incarnation=position.incarnation,
@@ -246,16 +296,14 @@ class RealtimeDoor:
         resumed = attachment.resumed
         self._metrics.attached.labels("resumed" if resumed else "reset").inc()
         if not resumed or position is None:
-            return self._admitted(attachment, chain, principal, resumed=resumed)
-        return self._admitted(
-            attachment, chain, principal, resumed=True, position=position, remaining=remaining
-        )
+            return self._admitted(attachment, chain, grant, resumed=resumed)
+        return self._admitted(attachment, chain, grant, resumed=True, position=position, remaining=remaining)
 
     def _admitted(
         self,
         attachment: Attachment,
         chain: ChainId,
-        principal: PrincipalId,
+        grant: Grant,
         *,
         resumed: bool | None = None,
         position: Position | None = None,
@@ -271,9 +319,10 @@ class RealtimeDoor:
             encoder=self._encoder_of(attachment.session.id, start.incarnation),
             refusals_from=attachment.session.applied if position is None else 0,
             most_tokens=self._defaults.max_output_tokens,
+            pins=grant.pins,
         )
-        token = self._tokens.mint(attachment.session.id, chain, principal)
-        return Admitted(attachment, connection, token, resumed, principal)
+        token = self._tokens.mint(attachment.session.id, chain, grant.principal.id)
+        return Admitted(attachment, connection, token, resumed, grant)
 
     def _encoder_of(self, session_id: SessionId, incarnation: Incarnation) -> RealtimeEncoder:
         """Return the encoder that all connections of a session share, as long as there is one."""

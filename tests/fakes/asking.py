@@ -17,31 +17,38 @@ class Answer(NamedTuple):
 
 
 async def ask(
-    asgi: ASGIApp, path: str, *, method: str = "GET", headers: Sequence[tuple[bytes, bytes]] = ()
+    asgi: ASGIApp,
+    path: str,
+    *,
+    method: str = "GET",
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    body: bytes = b"",
+    client: str = "127.0.0.1",
 ) -> Answer:
-    """Send a request without a body, and return what is answered."""
+    """Send a request, and return what is answered. *path* may have a query."""
     sent: list[Message] = []
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Message) -> None:
         sent.append(message)
 
+    path, _, query = path.partition("?")
     scope = {
         "type": "http",
         "method": method,
         "path": path,
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": query.encode(),
         "headers": list(headers),
         "root_path": "",
         "scheme": "http",
         "http_version": "1.1",
-        "client": ("127.0.0.1", 1),
+        "client": (client, 1),
         "server": ("127.0.0.1", 8000),
     }
     await asgi(scope, receive, send)
-    body = b"".join(message.get("body", b"") for message in sent[1:])
+    answer = b"".join(message.get("body", b"") for message in sent[1:])
     names = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    return Answer(sent[0]["status"], body, names)
+    return Answer(sent[0]["status"], answer, names)

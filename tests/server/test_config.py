@@ -324,3 +324,52 @@ def test_loopback_is_known(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "localhost.example", "myhost"])
 def test_whatever_else_may_be_reached(host: str) -> None:
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        ({"UNBROKEN_KEY_STORE": "file"}, "UNBROKEN_KEY_FILE"),
+        ({"UNBROKEN_KEY_STORE": "redis"}, "UNBROKEN_REDIS_URL"),
+        (
+            {
+                "UNBROKEN_KEY_STORE": "file",
+                "UNBROKEN_KEY_FILE": "keys.json",
+                "UNBROKEN_REDIS_URL": "redis://h",
+                "UNBROKEN_SECRET": "s" * 32,
+            },
+            "Set UNBROKEN_KEY_STORE to redis",
+        ),
+        ({"UNBROKEN_JWT_JWKS": "keys.json", "UNBROKEN_JWT_AUDIENCE": "a"}, "UNBROKEN_JWT_ISSUER"),
+        ({"UNBROKEN_JWT_JWKS": "keys.json", "UNBROKEN_JWT_ISSUER": "i"}, "UNBROKEN_JWT_AUDIENCE"),
+        ({"UNBROKEN_JWT_JWKS": "http://id.example/jwks"}, "https://"),
+        ({"UNBROKEN_JWT_JWKS": "https://["}, "https://"),
+        ({"UNBROKEN_JWT_ALGORITHMS": "RS256, HS256"}, "should be some of RS256"),
+        ({"UNBROKEN_JWT_ALGORITHMS": "none"}, "should be some of RS256"),
+        ({"UNBROKEN_ANONYMOUS_PLAN": "a b"}, "letters, digits"),
+    ],
+)
+def test_ways_to_speak_that_do_not_fit_are_said(
+    environ: dict[str, str], problem: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, environ, tmp_path)
+    assert any(problem in each for each in caught.value.problems), caught.value.problems
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"UNBROKEN_KEY_STORE": "memory"},
+        {"UNBROKEN_JWT_JWKS": "k.json", "UNBROKEN_JWT_ISSUER": "i", "UNBROKEN_JWT_AUDIENCE": "a"},
+    ],
+)
+def test_other_ways_than_keys_of_the_settings_open_the_door_too(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    assert load_settings({}, {"UNBROKEN_HOST": "0.0.0.0", **environ}, tmp_path).settings.has_authentication
+
+
+def test_a_file_of_keys_that_nobody_reads_is_hinted_at(tmp_path: Path) -> None:
+    (hint,) = load_settings({}, {"UNBROKEN_KEY_FILE": "keys.json"}, tmp_path).hints()
+    assert hint.startswith("UNBROKEN_KEY_FILE does nothing")

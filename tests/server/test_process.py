@@ -457,6 +457,7 @@ def test_nothing_of_an_address_is_logged(tmp_path: Path) -> None:
             f"resume={token}",
             "resume=rt_hunter2",
             "api_key=hunter2&model=hunter2",
+            "ticket=tk_hunter2",
             "x=" + 9000 * "y",
         ):
             with (

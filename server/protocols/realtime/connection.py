@@ -13,6 +13,7 @@ from itertools import chain
 import msgspec
 import orjson
 
+from unbroken.server.auth.pins import Pins
 from unbroken.server.protocols.realtime.decode import DecodeError, command_of, decode_event
 from unbroken.server.protocols.realtime.encode import (
     Frame,
@@ -28,6 +29,7 @@ from unbroken.server.protocols.realtime.frames import (
     ResponseCreate,
     ResponseParam,
 )
+from unbroken.server.protocols.realtime.pinning import check_pins
 from unbroken.sessions.entries import (
     Command,
     CreateItem,
@@ -57,6 +59,7 @@ class RealtimeConnection:
         refusals_from: Refusals up to this entry aren't shown: a client that has seen nothing
             doesn't know what was refused.
         encoder: Of the session's log, which its connections share. None: one of its own.
+        pins: What the client can't change. None: nothing.
         most_tokens: What no answer may go beyond, whatever its client asks for. None: nothing.
         remaining: If not 0, the cursor stands before a record that the client has seen in
             part: only so many of its last frames are sent.
@@ -74,12 +77,14 @@ class RealtimeConnection:
         refusals_from: int = 0,
         encoder: RealtimeEncoder | None = None,
         most_tokens: int | None = None,
+        pins: Pins | None = None,
     ) -> None:
         self._session = session
         self._chain = chain
         self._refusals_from = refusals_from
         self._max_depth = max_depth
         self._most_tokens = most_tokens
+        self._pins = pins
         self._encoder = encoder or RealtimeEncoder(session.id, start.incarnation)
         # Of the last frame sent from the log: sequence, nonce, and how many frames are still to come there.
         self._place: tuple[int, int, int] = (start.seq, start.nonce, remaining)
@@ -187,6 +192,8 @@ class RealtimeConnection:
                 )
             return {"type": "conversation.item.retrieved", **_bare(item)}
         command = command_of(event, self._session, most_tokens=self._most_tokens)
+        if self._pins is not None:
+            check_pins(self._pins, event, command, self._session.config.model)
         message_id = None if event.unbroken is None else event.unbroken.message_id
         named = event.item.id if isinstance(event, ItemCreate) else None
         said = event.response if isinstance(event, ResponseCreate) else None

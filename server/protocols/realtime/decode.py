@@ -23,6 +23,7 @@ from unbroken.server.protocols.realtime.frames import (
     ResponseCancel,
     ResponseCreate,
     ResponseParam,
+    SessionParam,
     SessionUpdate,
     ToolChoiceParam,
     ToolParam,
@@ -55,7 +56,7 @@ from unbroken.sessions.items import (
 )
 from unbroken.sessions.session import Session
 
-__all__ = ["MAX_ID_LENGTH", "DecodeError", "command_of", "decode_event"]
+__all__ = ["MAX_ID_LENGTH", "DecodeError", "command_of", "decode_event", "update_of"]
 
 MAX_ID_LENGTH: Final = 128
 """Characters that a client's own names may have."""
@@ -218,7 +219,7 @@ def command_of(
     try:
         match event:
             case SessionUpdate():
-                return _update(event, most_tokens)
+                return update_of(event.session, most_tokens)
             case ItemCreate():
                 previous = event.previous_item_id
                 if event.item.type == "mcp_approval_response":
@@ -240,8 +241,13 @@ def command_of(
         raise
 
 
-def _update(event: SessionUpdate, most_tokens: int | None) -> UpdateConfig:
-    wanted = event.session
+def update_of(wanted: SessionParam, most_tokens: int | None) -> UpdateConfig:
+    """Return the change of a session's configuration that is *wanted*.
+
+    Raises:
+        DecodeError: It asks for what can't be.
+
+    """
     if wanted.type != "realtime":
         raise DecodeError(
             "unsupported_session_type",

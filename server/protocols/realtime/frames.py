@@ -103,6 +103,8 @@ class SessionParam(Struct, frozen=True):
     """What a client may want of a session."""
 
     type: str = "realtime"
+    model: str | UnsetType | None = UNSET
+    """Looked at where it is settled; elsewhere the address says it."""
     instructions: str | UnsetType = UNSET
     max_output_tokens: int | Literal["inf"] | UnsetType = UNSET
     tools: list[ToolParam] | UnsetType | None = UNSET

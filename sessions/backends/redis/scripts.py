@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, Final, Protocol
 
@@ -58,15 +59,25 @@ class Scripts:
         at_once: Calls that may be under way. A client's pool refuses more than
             it has connections, except for a single server's, where it makes them wait.
         patience: Seconds that a call waits for its turn.
+        package: Whose folder ``scripts`` they are in.
+        names: Theirs, without ``.lua``.
 
     """
 
-    def __init__(self, caller: Caller, at_once: int, patience: float) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        at_once: int,
+        patience: float,
+        *,
+        package: str = "unbroken.sessions.backends.redis",
+        names: Sequence[str] = _NAMES,
+    ) -> None:
         self._caller = caller
         self._places = asyncio.Semaphore(at_once)
         self._patience = patience
-        folder = files("unbroken.sessions.backends.redis") / "scripts"
-        self._texts = {name: (folder / f"{name}.lua").read_text("utf-8") for name in _NAMES}
+        folder = files(package) / "scripts"
+        self._texts = {name: (folder / f"{name}.lua").read_text("utf-8") for name in names}
         self._digests = {
             name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
             for name, text in self._texts.items()

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.fakes.clock import FakeClock
 from tests.server.auth.directory_contract import ANN, BEN, DirectoryContract
 from unbroken.server.auth.directory import Directory, MemoryDirectory
 from unbroken.server.auth.principal import Principal
+from unbroken.server.auth.redis.connection import Redis
+from unbroken.server.auth.redis.directory import RedisDirectory
+from unbroken.sessions.errors import StoreUnavailable
 
 
 class TestMemory(DirectoryContract):
@@ -38,3 +43,67 @@ async def test_it_remembers_so_many_and_no_more() -> None:
     await directory.note(people[2])
 
     assert [await directory.find(each.id) is not None for each in people] == [True, False, True]
+
+
+class TestRedis(DirectoryContract):
+    @pytest.fixture
+    def nodes(self, redis: Redis) -> tuple[Directory, Directory]:
+        return RedisDirectory(redis, FakeClock()), RedisDirectory(redis, FakeClock())
+
+
+async def test_what_is_shared_of_a_principal_has_an_end(redis: Redis) -> None:
+    await RedisDirectory(redis, FakeClock()).note(ANN)
+
+    assert await redis.command("TTL", f"test:p:{ANN.id}") > 86_400
+
+
+async def test_another_node_sees_what_has_changed_within_a_minute(redis: Redis) -> None:
+    clock = FakeClock()
+    here, there = RedisDirectory(redis, clock), RedisDirectory(redis, clock)
+    await here.note(ANN)
+    assert await there.find(ANN.id) == ANN
+    later = replace(ANN, plan="enterprise")
+    await here.note(later)
+
+    clock.advance(60)
+    assert await there.find(ANN.id) == later
+
+
+async def test_who_comes_again_costs_no_call(redis: Redis) -> None:
+    directory = RedisDirectory(redis, FakeClock())
+    await directory.note(ANN)
+    await redis.command("DEL", f"test:p:{ANN.id}")
+    await directory.note(ANN)
+
+    assert await redis.command("EXISTS", f"test:p:{ANN.id}") == 0
+
+
+async def test_without_the_others_a_node_knows_its_own(nobody: Redis) -> None:
+    directory = RedisDirectory(nobody, FakeClock())
+    await directory.note(ANN)
+
+    assert await directory.find(ANN.id) == ANN
+    with pytest.raises(StoreUnavailable):
+        await directory.find(BEN.id)
+
+
+async def test_who_could_not_be_told_of_is_told_of_the_next_time(redis: Redis, nobody: Redis) -> None:
+    clock = FakeClock()
+    directory = RedisDirectory(nobody, clock)
+    await directory.note(ANN)
+    directory._redis = redis
+    await directory.note(ANN)
+    assert await RedisDirectory(redis, clock).find(ANN.id) is None, "nobody waits for it again at once"
+    clock.advance(5)
+    await directory.note(ANN)
+
+    assert await RedisDirectory(redis, FakeClock()).find(ANN.id) == ANN
+
+
+async def test_a_node_remembers_so_many_that_others_have_noted(redis: Redis) -> None:
+    directory = RedisDirectory(redis, FakeClock(), remembered=2)
+    for number in range(5):
+        await directory.note(Principal(f"user:{number}"))
+
+    assert len(directory) == 2
+    assert await directory.find(Principal("user:0").id) == Principal("user:0"), "it asks"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbroken.server.auth import keys
-from unbroken.server.auth.base import Authenticator, Credentials, Unauthenticated
+from unbroken.server.auth.base import Authenticator, Credentials, Grant, Unauthenticated
 from unbroken.server.auth.keys import DevelopmentAuthenticator, KeyAuthenticator
 from unbroken.server.auth.principal import Principal
 
@@ -27,8 +27,8 @@ KEYS = KeyAuthenticator([("ann", digest_of("key-a")), ("ben", digest_of("key-b")
 
 
 async def test_a_known_key_is_its_name() -> None:
-    assert await KEYS.authenticate(presented("key-a")) == Principal(user="key:ann")
-    assert await KEYS.authenticate(presented("key-b")) == Principal(user="key:ben")
+    assert await KEYS.authenticate(presented("key-a")) == Grant(Principal(user="key:ann"))
+    assert await KEYS.authenticate(presented("key-b")) == Grant(Principal(user="key:ben"))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ async def test_in_development_a_key_is_known_again() -> None:
 
     assert one == await authenticator.authenticate(presented("a"))
     assert one != await authenticator.authenticate(presented("b"))
-    assert one.user == "dev:" + digest_of("a"), "never the key itself"
+    assert one.principal.user == "dev:" + digest_of("a"), "never the key itself"
     await authenticator.authenticate(presented("\ud800"))
 
 

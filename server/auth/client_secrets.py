@@ -1,0 +1,191 @@
+"""Short-lived keys for pages, and tickets for clients that can set nothing but an address.
+
+A key, ``ek_...``, is good for a minute and for one session unless its maker says otherwise; a ticket,
+``tk_...``, always for one. Either is bound to a user, to an origin, and to what its maker has settled
+of the session. One that was used is still good together with the resume token of its session,
+as long as its principal is: clients reconnect with what they came with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from unbroken.server.auth.base import Credentials, Grant, Unauthenticated
+from unbroken.server.auth.keyring import Keyring
+from unbroken.server.auth.pins import Pins
+from unbroken.server.auth.principal import FILES, REALTIME, Principal
+from unbroken.server.auth.secret_store import SecretRecord, SecretStore
+from unbroken.server.resume import ResumeTokens
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.ids import SessionId
+
+__all__ = ["ClientSecrets", "ForeignUser", "Issued", "Wanted"]
+
+_KEY: Final = "ek_"
+_TICKET: Final = "tk_"
+_LENGTH: Final = 64
+"""Characters that what is presented may have; what is longer is none of ours."""
+
+
+class ForeignUser(Exception):
+    """Whoever has a user of their own can't make keys for another."""
+
+    def __str__(self) -> str:
+        return "Your key is a user's own. Make short-lived keys for that user, or use a backend's key."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a short-lived key is to be."""
+
+    pins: Pins
+    lifetime: float
+    """Seconds within which it has to be used."""
+    user: str | None = None
+    """Whose it is to be; None: the maker's own user, or if they have none, one of its own."""
+    origin: str | None = None
+    uses: int = 1
+    is_ticket: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A short-lived key. It is a secret."""
+
+    value: str
+    expires_at: float
+    """Until when it has to be used, in seconds since the epoch."""
+
+    def __repr__(self) -> str:
+        return f"<Issued {self.value[:3]}**** until {self.expires_at:.0f}>"
+
+
+class ClientSecrets:
+    """Makes short-lived keys, and lets in who presents one.
+
+    Args:
+        store: Where they are.
+        tokens: What a used one has to come with.
+        keyring: Where the keys are that they are made with; None: there are none to revoke.
+        clock: Where time comes from.
+        session_lifetime: Seconds for which what they begin may be gone on with.
+
+    """
+
+    def __init__(
+        self,
+        store: SecretStore,
+        tokens: ResumeTokens,
+        keyring: Keyring | None,
+        clock: Clock,
+        *,
+        session_lifetime: float,
+    ) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._keyring = keyring
+        self._clock = clock
+        self._session_lifetime = session_lifetime
+
+    async def issue(self, maker: Grant, wanted: Wanted) -> Issued:
+        """Return a fresh short-lived key.
+
+        Raises:
+            ForeignUser: It is wanted for somebody else than its maker.
+            SecretsFull: There are as many as may be.
+            StoreUnavailable: It can't be kept for the moment.
+
+        """
+        owner = maker.principal
+        return await self._issue(
+            wanted,
+            Principal(
+                self._user(owner, wanted.user), owner.tenant, owner.plan, owner.scopes, owner.expires_at
+            ),
+            maker.key_id,
+        )
+
+    async def issue_anonymous(self, wanted: Wanted, *, plan: str) -> Issued:
+        """Return a fresh short-lived key for somebody whom nobody can be again.
+
+        Raises:
+            SecretsFull: There are as many as may be.
+            StoreUnavailable: It can't be kept for the moment.
+
+        """
+        return await self._issue(wanted, Principal(_stranger(), plan=plan), None)
+
+    async def _issue(self, wanted: Wanted, owner: Principal, key_id: str | None) -> Issued:
+        now = self._clock.time()
+        ends = now + max(self._session_lifetime, wanted.lifetime)
+        usable = now + wanted.lifetime
+        if owner.expires_at is not None:
+            ends, usable = min(ends, owner.expires_at), min(usable, owner.expires_at)
+        record = SecretRecord(
+            owner.user,
+            owner.tenant,
+            owner.plan,
+            tuple(sorted(owner.scopes & {REALTIME, FILES})),
+            ends,
+            key_id,
+            wanted.origin,
+            wanted.pins,
+        )
+        value = (_TICKET if wanted.is_ticket else _KEY) + secrets.token_urlsafe(32)
+        uses = 1 if wanted.is_ticket else wanted.uses
+        await self._store.put(_digest(value), record, uses=uses, lifetime=max(0.001, usable - now))
+        return Issued(value, usable)
+
+    @staticmethod
+    def _user(owner: Principal, wanted: str | None) -> str:
+        has_user = owner.user.startswith("user:")
+        if wanted is None:
+            # A backend makes keys for many: they must not find each other's files and sessions.
+            return owner.user if has_user else _stranger()
+        user = f"user:{wanted}"
+        if has_user and user != owner.user:
+            raise ForeignUser
+        return user
+
+    async def authenticate(self, credentials: Credentials) -> Grant:
+        """See :meth:`Authenticator.authenticate`. What it returns has to be spent, unless it has been."""
+        value, kind = (
+            (credentials.key, _KEY) if credentials.key is not None else (credentials.ticket, _TICKET)
+        )
+        # A key isn't taken from an address, nor a ticket from anywhere else.
+        if value is None or not value.startswith(kind) or len(value) > _LENGTH:
+            raise Unauthenticated
+        digest = _digest(value)
+        held = await self._store.look(digest)
+        if held is None:
+            raise Unauthenticated
+        record, now = held.record, self._clock.time()
+        if record.expires_at <= now or (record.origin is not None and record.origin != credentials.origin):
+            raise Unauthenticated
+        if record.key_id is not None and not (
+            self._keyring is not None and await self._keyring.stands(record.key_id)
+        ):
+            raise Unauthenticated
+        principal = record.principal
+        if credentials.resume is not None:
+            named = self._tokens.check(credentials.resume, principal.id)
+            if named is not None and named[0] in held.sessions:
+                return Grant(principal, record.key_id, record.pins)
+        if held.uses < 1:
+            raise Unauthenticated
+
+        async def spend(session_id: SessionId) -> bool:
+            return await self._store.spend(digest, session_id, kept=record.expires_at - self._clock.time())
+
+        return Grant(principal, record.key_id, record.pins, spend)
+
+
+def _stranger() -> str:
+    return f"anon:{secrets.token_hex(16)}"
+
+
+def _digest(value: str) -> str:
+    return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:40]

@@ -1,0 +1,185 @@
+"""The keys that JSON Web Tokens are signed with: a set (RFC 7517) at an address or in a file.
+
+A key that isn't known is looked for once more, at most so often; a set that can't be fetched
+any more counts on for a while. Both bound what a stranger's tokens can make the server do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
+from jwt import PyJWK, PyJWTError
+
+from unbroken.sessions.clock import Clock
+
+__all__ = ["JwksUnavailable", "KeySet", "SigningKey"]
+
+_MOST_BYTES: Final = 1 << 20
+_MOST_KEYS: Final = 100
+_TIMEOUT: Final = 5.0
+
+_REFRESHED: Final = 600.0
+"""Seconds after which a set is fetched again."""
+
+_COOLDOWN: Final = 30.0
+"""Seconds between two attempts at fetching it, whatever tokens name."""
+
+_STALE: Final = 86_400.0
+"""Seconds for which a set counts that can't be fetched any more."""
+
+
+class JwksUnavailable(Exception):
+    """The keys can't be had. The text is one line, with what to do."""
+
+
+class SigningKey(NamedTuple):
+    """A public key, and what it is for where its set says so."""
+
+    key: Any
+    algorithm: str | None
+
+
+class KeySet:
+    """A set of public keys.
+
+    Args:
+        source: An address, or the path of a file.
+        clock: Where time comes from.
+        on_fetch: Told of each attempt: ``ok`` or ``failed``.
+
+    """
+
+    def __init__(
+        self, source: str, clock: Clock, *, on_fetch: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._source = source
+        self._clock = clock
+        self._on_fetch = on_fetch
+        self._keys: dict[str | None, SigningKey] = {}
+        self._fetched_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def find(self, kid: str | None) -> SigningKey | None:
+        """Return the key of that name; None: there is none. Without a name, the only key there is.
+
+        Raises:
+            JwksUnavailable: Nobody can say for the moment.
+
+        """
+        now = self._clock.monotonic()
+        key = self._of(kid)
+        is_old = now - self._fetched_at >= _REFRESHED
+        if (key is None or is_old) and now - self._tried_at >= _COOLDOWN:
+            await self._refresh()
+            key = self._of(kid)
+        elif key is None and self._fetching is not None:
+            await asyncio.shield(self._fetching)
+            key = self._of(kid)
+        if self._clock.monotonic() - self._fetched_at >= _STALE:
+            raise JwksUnavailable("The keys that tokens are signed with can't be had. Try again in a moment.")
+        return key
+
+    def _of(self, kid: str | None) -> SigningKey | None:
+        if kid is None:
+            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
+        return self._keys.get(kid)
+
+    async def _refresh(self) -> None:
+        if self._fetching is None:
+            self._tried_at = self._clock.monotonic()
+            self._fetching = asyncio.create_task(self._fetch())
+        # One that is cut off leaves the others their answer.
+        await asyncio.shield(self._fetching)
+
+    async def _fetch(self) -> None:
+        try:
+            self._keys = await asyncio.to_thread(self._read)
+        except JwksUnavailable as exc:
+            self._on_fetch("failed")
+            structlog.get_logger().warning("JWKS not fetched", reason=str(exc))
+        else:
+            self._fetched_at = self._clock.monotonic()
+            self._on_fetch("ok")
+        finally:
+            self._fetching = None
+
+    async def start(self) -> None:
+        """Fetch the set for the first time.
+
+        Raises:
+            JwksUnavailable: It can't be had, or has no key that can be used.
+
+        """
+        self._keys = await asyncio.to_thread(self._read)
+        self._fetched_at = self._tried_at = self._clock.monotonic()
+
+    async def stop(self) -> None:
+        """Wait for what is being fetched. Harmless if nothing is."""
+        if self._fetching is not None:
+            await asyncio.wait({self._fetching})
+
+    # In a thread.
+
+    def _read(self) -> dict[str | None, SigningKey]:
+        try:
+            entries = json.loads(self._text())["keys"]
+            if not isinstance(entries, list) or len(entries) > _MOST_KEYS:
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise self._unavailable("what is there is no set of keys") from None
+        keys: dict[str | None, SigningKey] = {}
+        for entry in entries:
+            if isinstance(entry, dict) and (key := _usable(entry)) is not None:
+                name = entry.get("kid")
+                keys[name if isinstance(name, str) else None] = key
+        if not keys:
+            raise self._unavailable("none of its keys can be used")
+        return keys
+
+    def _text(self) -> bytes:
+        try:
+            if "://" not in self._source:
+                with Path(self._source).open("rb") as file:
+                    text = file.read(_MOST_BYTES + 1)
+            else:
+                # Nowhere but there: whoever answers says who everybody is.
+                opener = urllib.request.build_opener(_Unmoved)
+                with opener.open(self._source, timeout=_TIMEOUT) as answer:
+                    text = answer.read(_MOST_BYTES + 1)
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            raise self._unavailable(str(getattr(exc, "reason", exc))) from None
+        if len(text) > _MOST_BYTES:
+            raise self._unavailable("it is too long")
+        return bytes(text)
+
+    def _unavailable(self, reason: str) -> JwksUnavailable:
+        return JwksUnavailable(
+            f"The keys at {self._source} can't be had: {reason}. Correct UNBROKEN_JWT_JWKS, or what is there."
+        )
+
+
+class _Unmoved(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Return no request."""
+
+
+def _usable(entry: dict[str, Any]) -> SigningKey | None:
+    """Return the public key for signatures that *entry* is, if it is one of a kind that is known here."""
+    if entry.get("use", "sig") != "sig" or entry.get("kty") == "oct":
+        return None
+    try:
+        return SigningKey(PyJWK(entry).key, entry.get("alg"))
+    except (PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, KeyError):  # the others may be fine
+        return None

@@ -1,0 +1,107 @@
+"""What the maker of a short-lived key settles of its sessions: whoever holds the key can't widen it."""
+
+from __future__ import annotations
+
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
+
+from unbroken.sessions.entries import Command, CreateItem, CreateResponse, UpdateConfig
+from unbroken.sessions.items import (
+    Concurrency,
+    FunctionTool,
+    Item,
+    Message,
+    SessionConfig,
+    ToolChoice,
+)
+
+__all__ = ["Pins"]
+
+
+class Pins(Struct, frozen=True, omit_defaults=True):
+    """The settled part of a session's configuration. What is unset is the client's to choose."""
+
+    model: str | UnsetType = UNSET
+    instructions: str | UnsetType = UNSET
+    max_output_tokens: int | UnsetType = UNSET
+    """The most that an answer may have: a client may ask for less."""
+    tools: tuple[FunctionTool, ...] | UnsetType = UNSET
+    tool_choice: ToolChoice | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
+    concurrency: Concurrency | UnsetType = UNSET
+    reasoning: bool | UnsetType = UNSET
+
+    def applied(self, config: SessionConfig) -> SessionConfig:
+        """Return *config* with everything in it that is settled. The model has been looked at before."""
+        settled = {
+            name: getattr(self, name)
+            for name in self.__struct_fields__
+            if name != "model" and getattr(self, name) is not UNSET
+        }
+        return replace(config, **settled)
+
+    def violation(self, command: Command) -> str | None:
+        """Return which field of *command*, as clients write it, would change what is settled; None: none.
+
+        To say again what is settled, or to ask for less, changes nothing.
+        """
+        match command:
+            case UpdateConfig():
+                fields = self._changed(
+                    command.instructions,
+                    command.tools,
+                    command.tool_choice,
+                    command.parallel_tool_calls,
+                    command.max_output_tokens,
+                )
+                if self.concurrency is not UNSET and command.concurrency not in (UNSET, self.concurrency):
+                    fields = "unbroken.concurrency"
+                if self.reasoning is not UNSET and command.reasoning not in (UNSET, self.reasoning):
+                    fields = "unbroken.reasoning"
+                return None if fields is None else f"session.{fields}"
+            case CreateResponse(request=request):
+                field = self._changed(
+                    UNSET if request.instructions is None else request.instructions,
+                    UNSET if request.tools is None else request.tools,
+                    UNSET if request.tool_choice is None else request.tool_choice,
+                    UNSET if request.parallel_tool_calls is None else request.parallel_tool_calls,
+                    UNSET if request.max_output_tokens is None else request.max_output_tokens,
+                )
+                if field is None and any(map(self._instructs, request.input or ())):
+                    field = "input"
+                return None if field is None else f"response.{field}"
+            case CreateItem(item=item):
+                return "item.role" if self._instructs(item) else None
+            case _:
+                return None
+
+    def _instructs(self, item: Item) -> bool:
+        """Whether *item* says what only the instructions are to say."""
+        return self.instructions is not UNSET and isinstance(item, Message) and item.role == "system"
+
+    def _changed(
+        self,
+        instructions: str | UnsetType,
+        tools: tuple[FunctionTool, ...] | UnsetType,
+        tool_choice: ToolChoice | UnsetType,
+        parallel_tool_calls: bool | UnsetType,
+        most: int | UnsetType | None,
+    ) -> str | None:
+        if self.instructions is not UNSET and instructions not in (UNSET, self.instructions):
+            return "instructions"
+        if self.tools is not UNSET and tools is not UNSET and any(tool not in self.tools for tool in tools):
+            return "tools"
+        if self.tool_choice is not UNSET and tool_choice not in (UNSET, self.tool_choice):
+            return "tool_choice"
+        if self.parallel_tool_calls is not UNSET and parallel_tool_calls not in (
+            UNSET,
+            self.parallel_tool_calls,
+        ):
+            return "parallel_tool_calls"
+        if (
+            self.max_output_tokens is not UNSET
+            and most is not UNSET
+            and (most or 1 << 31) > self.max_output_tokens
+        ):
+            return "max_output_tokens"
+        return None

@@ -1,0 +1,112 @@
+"""What the maker of a short-lived key has settled: read as this protocol says it, and held against events."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Struct
+from msgspec.structs import asdict
+
+from unbroken.server.auth.pins import Pins
+from unbroken.server.protocols.realtime.decode import DecodeError, update_of
+from unbroken.server.protocols.realtime.frames import ClientEvent, SessionParam, SessionUpdate
+from unbroken.sessions.entries import Command
+
+__all__ = ["SecretRequest", "check_pins", "decode_secret_request", "pins_of"]
+
+_MESSAGE: Final = (
+    "Whoever made your short-lived key has settled this for its sessions. "
+    "Leave the field out, or have the key made otherwise."
+)
+
+
+def check_pins(pins: Pins, event: ClientEvent, command: Command, model: str) -> None:
+    """Refuse an *event*, which is a *command*, that would change what is settled of a session with *model*.
+
+    Raises:
+        DecodeError: It would.
+
+    """
+    field = pins.violation(command)
+    if isinstance(event, SessionUpdate) and event.session.model not in (UNSET, None, model, pins.model):
+        field = "session.model"
+    if field is not None:
+        raise DecodeError("session_pinned", _MESSAGE, param=field, event_id=event.event_id)
+
+
+class _ExpiresAfter(Struct, frozen=True):
+    anchor: str = "created_at"
+    seconds: int | None = None
+
+
+class _Extension(Struct, frozen=True):
+    user: str | None = None
+    origin: str | None = None
+    max_uses: int | None = None
+
+
+class SecretRequest(Struct, frozen=True):
+    """What is asked of ``POST /v1/realtime/client_secrets``, in OpenAI's shape."""
+
+    expires_after: _ExpiresAfter | None = None
+    session: SessionParam | None = None
+    unbroken: _Extension | None = None
+
+    @property
+    def seconds(self) -> int | None:
+        """After how many seconds the key is to expire; None: unsaid."""
+        return None if self.expires_after is None else self.expires_after.seconds
+
+    @property
+    def extension(self) -> _Extension:
+        """What this server adds."""
+        return self.unbroken or _Extension()
+
+
+def decode_secret_request(data: bytes) -> SecretRequest:
+    """Return what the body of a request asks for. An empty one asks for a key without anything settled.
+
+    Raises:
+        DecodeError: It makes no sense.
+
+    """
+    try:
+        request = msgspec.json.decode(data or b"{}", type=SecretRequest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        text = str(exc)[:200]
+        raise DecodeError("invalid_request", f"The body isn't what it should be: {text}.") from None
+    after, extension = request.expires_after, request.extension
+    if after is not None and after.anchor != "created_at":
+        message = "`anchor` must be `created_at`."
+        raise DecodeError("invalid_request", message, param="expires_after.anchor")
+    if after is not None and after.seconds is not None and not 10 <= after.seconds <= 7200:
+        message = "`seconds` must be from 10 to 7200."
+        raise DecodeError("invalid_request", message, param="expires_after.seconds")
+    if extension.user is not None and not (0 < len(extension.user) <= 256 and extension.user.isprintable()):
+        message = "`user` must be up to 256 printable characters."
+        raise DecodeError("invalid_request", message, param="unbroken.user")
+    if extension.origin is not None and not (
+        0 < len(extension.origin) <= 256 and extension.origin.isprintable()
+    ):
+        message = "`origin` must be one as browsers send it, such as https://example.com."
+        raise DecodeError("invalid_request", message, param="unbroken.origin")
+    if extension.max_uses is not None and not 1 <= extension.max_uses <= 100:
+        message = "`max_uses` must be from 1 to 100."
+        raise DecodeError("invalid_request", message, param="unbroken.max_uses")
+    return request
+
+
+def pins_of(session: SessionParam | None, *, most_tokens: int | None) -> Pins:
+    """Return what *session* settles: every field that it has.
+
+    Raises:
+        DecodeError: A field is none that a session can have.
+
+    """
+    if session is None:
+        return Pins()
+    settled: dict[str, Any] = asdict(update_of(session, most_tokens))
+    if settled["max_output_tokens"] is None:
+        settled["max_output_tokens"] = UNSET  # "inf" settles nothing
+    return Pins(model=UNSET if session.model is None else session.model, **settled)

@@ -1,0 +1,261 @@
+"""What every HTTP door does with a request, ahead of what it is there for and behind it.
+
+Who may come in is decided as at the WebSocket's door: the same keys, hosts and origins, and the same
+bounds on addresses, wrong keys and load: a request counts as a connection until its answer is sent.
+Everything that is said is JSON in OpenAI's shapes, unless the door says otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, TypeAlias
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from unbroken.server.auth.base import Authenticator, Grant, LongLivedKey, Unauthenticated
+from unbroken.server.auth.directory import Directory
+from unbroken.server.metrics import Metrics
+from unbroken.server.transports.admission import Admission, Guest
+from unbroken.server.transports.handshake import Handshake, is_loopback_name
+from unbroken.server.transports.refusal import RefusalLog, Refused, overloaded
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.errors import StoreUnavailable
+
+__all__ = ["Act", "Endpoint", "HttpRefusal", "HttpWay", "Visit", "found", "json_response"]
+
+_RETRY_AFTER: Final = 2
+"""Seconds."""
+
+_METHODS: Final = ("GET", "POST", "DELETE", "OPTIONS")
+_HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9, -]{0,2048}")
+
+
+class HttpRefusal(Exception):
+    """A request can't be served."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        *,
+        retry_after: int = _RETRY_AFTER,
+        allow: str | None = None,
+    ) -> None:
+        super().__init__(code)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.allow = allow
+        self.retry_after = retry_after
+
+
+class Visit:
+    """A request, and who makes it, until it is answered."""
+
+    __slots__ = ("guest", "handshake", "request")
+
+    def __init__(self, request: Request, handshake: Handshake, guest: Guest) -> None:
+        self.request = request
+        self.handshake = handshake
+        self.guest = guest
+
+    @property
+    def method(self) -> str:
+        """The method, HEAD as what it asks for without its body."""
+        return "GET" if self.request.method == "HEAD" else self.request.method
+
+
+Act: TypeAlias = Callable[[Visit], Awaitable[Response]]
+"""What a door does."""
+
+
+class HttpWay:
+    """What is the same on the way into each HTTP door, and out."""
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        directory: Directory,
+        allowed_origins: tuple[str, ...],
+        loopback_only: bool,
+        is_overloaded: Callable[[], bool],
+        admission: Admission,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._authenticator = authenticator
+        self._directory = directory
+        self._allowed_origins = allowed_origins
+        self._loopback_only = loopback_only
+        self._is_overloaded = is_overloaded
+        self._admission = admission
+        self._metrics = metrics
+        self._refusals = RefusalLog(clock)
+
+    async def serve(
+        self, request: Request, send: Send, act: Act, refusal_of: Callable[[Exception], HttpRefusal | None]
+    ) -> None:
+        """Answer a request by what *act* returns, or with why it can't."""
+        handshake = Handshake.of(request.scope)
+        peer = request.client.host if request.client else None
+        guest = self._admission.guest(peer, handshake.forwarded)
+        try:
+            response = await self._answer(Visit(request, handshake, guest), peer, act, refusal_of)
+            response.headers["vary"] = "origin"
+            if handshake.origin is not None and handshake.comes_from(self._allowed_origins):
+                response.headers["access-control-allow-origin"] = handshake.origin
+            await response(request.scope, request.receive, send)
+        finally:
+            guest.leave()
+
+    async def _answer(
+        self,
+        visit: Visit,
+        peer: str | None,
+        act: Act,
+        refusal_of: Callable[[Exception], HttpRefusal | None],
+    ) -> Response:
+        try:
+            if visit.method == "OPTIONS":
+                self._check_place(visit.handshake)
+                return Response(status_code=204, headers=_preflight(visit.request))
+            return await act(visit)
+        except Refused as refused:
+            self._metrics.refused.labels(refused.code).inc()
+            self._refusals.note(refused, peer)
+            return _refused(
+                HttpRefusal(refused.status, refused.code, refused.message, retry_after=refused.retry_after)
+            )
+        except HttpRefusal as refusal:
+            return _refused(refusal)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        except Exception as exc:
+            if (known := refusal_of(exc)) is None:
+                raise
+            return _refused(known)
+
+    def enter(self, visit: Visit) -> None:
+        """Let a request in, whoever makes it.
+
+        Raises:
+            Refused: It may not come from there, or not now.
+
+        """
+        if self._is_overloaded():
+            raise overloaded()
+        visit.guest.enter()
+        self._check_place(visit.handshake)
+
+    async def admit(self, visit: Visit, scope: str) -> Grant:
+        """Let a request in, and return who makes it and may do what *scope* says.
+
+        Raises:
+            Refused: There is nobody who may.
+
+        """
+        self.enter(visit)
+        return await self.authenticate(visit, scope)
+
+    async def authenticate(self, visit: Visit, scope: str) -> Grant:
+        """Return who makes a request that was let in, and may do what *scope* says.
+
+        Raises:
+            Refused: There is nobody who may.
+
+        """
+        try:
+            grant = await self._authenticator.authenticate(visit.handshake.credentials)
+            if grant.spend is not None:
+                raise Unauthenticated  # it is for a session, and good for this only when it has one
+        except Unauthenticated as exc:
+            visit.guest.failed()
+            code = "api_key_in_browser" if isinstance(exc, LongLivedKey) else "invalid_api_key"
+            raise Refused(401, code, str(exc)) from None
+        except StoreUnavailable as exc:
+            raise Refused(503, "store_unavailable", str(exc)) from None
+        if scope not in grant.principal.scopes:
+            raise Refused(403, "insufficient_scope", f"This key lacks the scope `{scope}`. Use another one.")
+        await self._directory.note(grant.principal)
+        return grant
+
+    def _check_place(self, handshake: Handshake) -> None:
+        if self._loopback_only and not is_loopback_name(handshake.host):
+            message = (
+                "Without keys this server is for this machine only: address it as 127.0.0.1 or localhost."
+            )
+            raise Refused(403, "host_not_allowed", message)
+        if not handshake.is_readable:
+            message = "The query of the address is too long, or has too many fields."
+            raise Refused(400, "invalid_query", message)
+        if not handshake.comes_from(self._allowed_origins):
+            message = (
+                "Pages of this origin may not connect. The operator can list it in UNBROKEN_ALLOWED_ORIGINS."
+            )
+            raise Refused(403, "origin_not_allowed", message)
+
+
+class Endpoint:
+    """What answers at one path. An ASGI application, as whoever asks is counted until the answer is sent."""
+
+    def __init__(self, serve: Callable[[Request, Send], Awaitable[None]]) -> None:
+        self._serve = serve
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._serve(Request(scope, receive), send)
+
+
+def found(methods: Iterable[str], method: str) -> None:
+    """Refuse a *method* that is none of those that a path takes.
+
+    Raises:
+        HttpRefusal: It is none.
+
+    """
+    known = tuple(methods)
+    if method not in known:
+        # RFC 9110, section 15.5.6. What takes GET takes HEAD, and every path OPTIONS.
+        allow = ", ".join((*known, *(("HEAD",) if "GET" in known else ()), "OPTIONS"))
+        raise HttpRefusal(405, "method_not_allowed", f"This path takes {allow}.", allow=allow)
+
+
+def json_response(fields: dict[str, Any], status: int = 200) -> Response:
+    """Return *fields* as JSON, which no proxy keeps."""
+    headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+    return Response(orjson.dumps(fields), status, headers=headers, media_type="application/json")
+
+
+def _refused(refusal: HttpRefusal) -> Response:
+    error = {
+        "message": refusal.message,
+        "type": "server_error" if refusal.status >= 500 else "invalid_request_error",
+        "param": refusal.param,
+        "code": refusal.code,
+    }
+    response = json_response({"error": error}, refusal.status)
+    if refusal.status in (429, 503):
+        response.headers["retry-after"] = str(refusal.retry_after)
+    if refusal.allow is not None:
+        response.headers["allow"] = refusal.allow
+    if refusal.status == 401:
+        response.headers["www-authenticate"] = "Bearer"
+    return response
+
+
+def _preflight(request: Request) -> dict[str, str]:
+    """Return what a page of an allowed origin may send. SDKs have many headers of their own."""
+    wanted = request.headers.get("access-control-request-headers", "")
+    return {
+        "access-control-allow-methods": ", ".join(_METHODS),
+        "access-control-allow-headers": wanted if _HEADER_NAMES.fullmatch(wanted) else "authorization",
+        "access-control-max-age": "600",
+    }

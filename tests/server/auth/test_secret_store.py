@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes.clock import FakeClock
+from unbroken.server.auth.pins import Pins
+from unbroken.server.auth.principal import Principal
+from unbroken.server.auth.redis.connection import Redis
+from unbroken.server.auth.redis.secrets import RedisSecretStore
+from unbroken.server.auth.secret_store import (
+    Held,
+    MemorySecretStore,
+    SecretRecord,
+    SecretsFull,
+    SecretStore,
+)
+from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.ids import SessionId
+from unbroken.sessions.items import Concurrency, FunctionTool, NamedTool
+
+PINS = Pins(
+    model="m",
+    instructions="Be brief.",
+    max_output_tokens=5,
+    tools=(FunctionTool("f", "does", {"type": "object"}),),
+    tool_choice=NamedTool("f"),
+    parallel_tool_calls=False,
+    concurrency=Concurrency.QUEUE,
+    reasoning=True,
+)
+RECORD = SecretRecord(
+    "user:ann", "acme", "pro", ("realtime",), 1_900_000_000.5, "key_1", "https://a.example", PINS
+)
+ONE, TWO = SessionId("sess_1"), SessionId("sess_2")
+
+
+class SecretStoreContract:
+    """Run over each implementation: ``stores`` are two views of one."""
+
+    async def test_what_is_kept_is_found_whole(self, stores: tuple[SecretStore, SecretStore]) -> None:
+        here, there = stores
+        await here.put("d1", RECORD, uses=1, lifetime=60)
+
+        held = await there.look("d1")
+        assert held == Held(RECORD, 1, frozenset())
+        assert held is not None
+        assert held.record.principal == Principal(
+            "user:ann", "acme", "pro", frozenset({"realtime"}), 1_900_000_000.5
+        )
+        assert await there.look("d2") is None
+
+    async def test_one_use_is_one(self, stores: tuple[SecretStore, SecretStore]) -> None:
+        here, there = stores
+        await here.put("d1", RECORD, uses=1, lifetime=60)
+
+        assert await there.spend("d1", ONE, kept=600)
+        assert not await here.spend("d1", TWO, kept=600)
+        assert not await there.spend("d1", ONE, kept=600)
+        assert await here.look("d1") == Held(RECORD, 0, frozenset({ONE}))
+
+    async def test_several_uses_are_so_many(self, stores: tuple[SecretStore, SecretStore]) -> None:
+        here, there = stores
+        await here.put("d1", RECORD, uses=2, lifetime=60)
+
+        spent = [await each.spend("d1", SessionId(f"s{n}"), kept=600) for n in range(3) for each in stores]
+        assert spent == [True, True, False, False, False, False]
+        assert await there.look("d1") == Held(RECORD, 0, frozenset({"s0"})), "one session, used twice"
+
+    async def test_what_was_never_kept_can_not_be_used(self, stores: tuple[SecretStore, SecretStore]) -> None:
+        assert not await stores[0].spend("d1", ONE, kept=600)
+        assert await stores[0].look("d1") is None, "and nothing came of trying"
+
+    async def test_of_many_who_use_the_last_one_exactly_one_does(
+        self, stores: tuple[SecretStore, SecretStore]
+    ) -> None:
+        for attempt in range(20):
+            digest = f"d{attempt}"
+            await stores[0].put(digest, RECORD, uses=1, lifetime=60)
+            sessions = [SessionId(f"s{number}") for number in range(10)]
+            spent = await asyncio.gather(
+                *(stores[n % 2].spend(digest, session, kept=60) for n, session in enumerate(sessions))
+            )
+
+            assert spent.count(True) == 1
+            held = await stores[1].look(digest)
+            assert held == Held(RECORD, 0, frozenset({sessions[spent.index(True)]}))
+
+
+class TestMemory(SecretStoreContract):
+    @pytest.fixture
+    def stores(self) -> tuple[SecretStore, SecretStore]:
+        store = MemorySecretStore(FakeClock())
+        return store, store
+
+
+class TestRedis(SecretStoreContract):
+    @pytest.fixture
+    def stores(self, redis: Redis) -> tuple[SecretStore, SecretStore]:
+        return RedisSecretStore(redis), RedisSecretStore(redis)
+
+
+async def test_all_that_redis_keeps_of_it_has_an_end(redis: Redis) -> None:
+    store = RedisSecretStore(redis)
+    await store.put("d1", RECORD, uses=1, lifetime=60)
+    ends = [await redis.command("PTTL", f"test:{{s:d1}}:{part}") for part in "ur"]
+    assert all(59_000 < end <= 60_000 for end in ends)
+    await store.spend("d1", ONE, kept=600)
+
+    assert await redis.command("EXISTS", "test:{s:d1}:u") == 0
+    assert 599_000 < await redis.command("PTTL", "test:{s:d1}:r") <= 600_000
+
+
+async def test_a_use_never_shortens_what_another_needs(redis: Redis) -> None:
+    store = RedisSecretStore(redis)
+    await store.put("d1", RECORD, uses=2, lifetime=60)
+    await store.spend("d1", ONE, kept=600)
+    await store.spend("d1", TWO, kept=1)
+
+    assert await redis.command("PTTL", "test:{s:d1}:r") > 500_000
+
+
+async def test_one_that_was_not_used_in_time_is_gone() -> None:
+    clock = FakeClock()
+    store = MemorySecretStore(clock)
+    await store.put("d1", RECORD, uses=1, lifetime=60)
+    clock.advance(60)
+
+    assert not await store.spend("d1", ONE, kept=600)
+    assert await store.look("d1") is None
+
+
+async def test_one_that_was_used_is_known_as_long_as_was_said_then() -> None:
+    clock = FakeClock()
+    store = MemorySecretStore(clock)
+    await store.put("d1", RECORD, uses=2, lifetime=60)
+    clock.advance(50)
+    await store.spend("d1", ONE, kept=600)
+    clock.advance(599)
+    assert await store.look("d1") == Held(RECORD, 0, frozenset({ONE})), "the second use isn't any more"
+    assert not await store.spend("d1", TWO, kept=600)
+    clock.advance(1)
+
+    assert await store.look("d1") is None
+
+
+async def test_a_node_holds_so_many_and_forgets_the_old_ones_first() -> None:
+    clock = FakeClock()
+    store = MemorySecretStore(clock, most=2)
+    await store.put("d1", RECORD, uses=1, lifetime=60)
+    await store.put("d2", RECORD, uses=1, lifetime=120)
+    with pytest.raises(SecretsFull):
+        await store.put("d3", RECORD, uses=1, lifetime=60)
+    clock.advance(60)
+    await store.put("d3", RECORD, uses=1, lifetime=60)
+
+    assert len(store) == 2
+
+
+async def test_without_redis_nobody_can_say(nobody: Redis) -> None:
+    store = RedisSecretStore(nobody)
+
+    for call in (store.look("d"), store.spend("d", ONE, kept=1), store.put("d", RECORD, uses=1, lifetime=1)):
+        with pytest.raises(StoreUnavailable):
+            await call
+
+
+@pytest.mark.parametrize("seed", range(25))
+async def test_redis_gives_as_many_uses_as_memory_whatever_comes_in_which_order(
+    redis: Redis, seed: int
+) -> None:
+    """Two nodes, a few keys, replays among them; time stands still."""
+    chance = random.Random(seed)
+    nodes, model = [RedisSecretStore(redis), RedisSecretStore(redis)], MemorySecretStore(FakeClock())
+    for _ in range(40):
+        node, digest = chance.choice(nodes), f"d{chance.randrange(3)}"
+        session = SessionId(f"s{chance.randrange(3)}")
+        if chance.random() < 0.2 and await model.look(digest) is None:
+            uses = chance.randint(1, 4)
+            await node.put(digest, RECORD, uses=uses, lifetime=60)
+            await model.put(digest, RECORD, uses=uses, lifetime=60)
+        else:
+            used = await node.spend(digest, session, kept=600)
+            assert used == await model.spend(digest, session, kept=600)
+        for each in nodes:
+            assert await each.look(digest) == await model.look(digest)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.integers(0, 2), st.integers(1, 3), st.sampled_from([10.0, 60.0])),
+        st.tuples(st.just("spend"), st.integers(0, 2), st.integers(0, 3), st.sampled_from([5.0, 100.0])),
+        st.tuples(st.just("wait"), st.sampled_from([1.0, 9.0, 10.0, 51.0]), st.none(), st.none()),
+    ),
+    max_size=30,
+)
+
+
+@given(STEPS)
+def test_nobody_ever_gets_more_uses_than_were_made(steps: list[tuple[Any, ...]]) -> None:
+    """Replays, in any order and at any time: each is used as often as it was made for, in its time."""
+
+    async def walk() -> None:
+        clock = FakeClock()
+        store = MemorySecretStore(clock)
+        left: dict[str, tuple[int, float]] = {}
+        for number, (what, *args) in enumerate(steps):
+            match what:
+                case "put":
+                    digest = f"d{args[0]}-{number}"
+                    left = {name: value for name, value in left.items() if name[:2] != digest[:2]}
+                    left[digest] = args[1], clock.now + args[2]
+                    await store.put(digest, RECORD, uses=args[1], lifetime=args[2])
+                case "spend":
+                    for digest, (uses, until) in list(left.items()):
+                        if digest.startswith(f"d{args[0]}"):
+                            may = uses > 0 and clock.now < until
+                            assert await store.spend(digest, SessionId(f"s{args[1]}"), kept=args[2]) == may
+                            left[digest] = uses - may, until
+                case _:
+                    clock.advance(args[0])
+
+    asyncio.run(walk())
