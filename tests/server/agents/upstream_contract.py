@@ -425,7 +425,7 @@ class UpstreamContract(AgentContract, abc.ABC):
 
     @pytest.mark.parametrize("after", [None, 1])
     async def test_silence_fails_in_the_end(self, upstream: FakeUpstream, after: int | None) -> None:
-        agent = self.agent_for(upstream, timeout=0.05)
+        agent = self.agent_for(upstream, timeout=0.25)
         await agent.start()
         if after is None:
             upstream.stall_before_head()
@@ -470,7 +470,7 @@ class UpstreamContract(AgentContract, abc.ABC):
         assert "secret" not in repr(line)
 
     async def test_full_pool_is_busy(self, upstream: FakeUpstream) -> None:
-        agent = self.agent_for(upstream, max_connections=1, timeout=0.05)
+        agent = self.agent_for(upstream, max_connections=1, timeout=0.25)
         await agent.start()
         upstream.never_ending()
         async with aclosing(agent.respond(turn("hi"))) as first:
