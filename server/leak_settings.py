@@ -57,8 +57,10 @@ def check_leak_actions(values: tuple[str, ...]) -> tuple[str, ...]:
 def check_canaries(values: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse what would be met by accident."""
     for number, value in enumerate(values, 1):
-        if sum(char.isascii() and char.isalnum() for char in value) < LEAST_CANARY:
-            raise ValueError(f"entry {number} should have at least {LEAST_CANARY} letters and digits")
+        bare = [char for char in value if char.isascii() and char.isalnum()]
+        if len(bare) < LEAST_CANARY or not any(map(str.isdigit, bare)):
+            text = f"at least {LEAST_CANARY} letters and digits, one digit among them"
+            raise ValueError(f"entry {number} should have {text}")
     return values
 
 

@@ -28,8 +28,8 @@ class Canaries:
         self._encoded: set[str] = set()
         for canary in canaries:
             plain = squashed(canary)
-            if len(plain) < LEAST_CANARY:
-                raise ValueError(f"a canary has at least {LEAST_CANARY} letters and digits")
+            if len(plain) < LEAST_CANARY or plain.isalpha():  # words without a digit aren't looked at
+                raise ValueError(f"a canary has at least {LEAST_CANARY} letters and digits, and a digit")
             self._plain |= {plain, plain[::-1], canary.encode().hex()}
             self._encoded |= set(_base64_of(canary.encode()))
 

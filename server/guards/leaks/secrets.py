@@ -45,7 +45,7 @@ _PLACEHOLDER: Final = re.compile(
 _LEAST_ENTROPY: Final = 3.0
 """Bits a character, of what is assigned to a telling name: words have less, random strings more."""
 
-_LONG: Final = 16
+_LONG: Final = 20
 """Characters from which a value needs no digit to be taken for random, if upper and lower case are mixed."""
 
 

@@ -28,7 +28,7 @@ from unbroken.server.guards.leaks.entities import Actions, Entity, Match
 from unbroken.server.guards.leaks.private_key import PrivateKey
 from unbroken.server.guards.leaks.scanner import OTHER, Flattening, Scanner
 
-__all__ = ["MOST_HELD", "MOST_HELD_NUMBERS", "LeakFilter", "Placeholder"]
+__all__ = ["LONGEST_ORDINARY", "MOST_HELD", "MOST_HELD_NUMBERS", "LeakFilter", "Placeholder"]
 
 MOST_HELD: Final = 1024
 MOST_HELD_NUMBERS: Final = 96
@@ -38,16 +38,16 @@ _CONTEXT: Final = 64
 """Characters before a segment that say what it is."""
 _MOST_CONTEXT: Final = 512
 
-_LONGEST_PLAIN: Final = 19
-"""Letters of a word in which nothing can be: a secret of letters alone has more. A test holds to that."""
+LONGEST_ORDINARY: Final = 19
+"""Characters of a word in which nothing can be, if it has no digit and no at sign: every secret has more."""
 
 _LONGEST_GROUP: Final = 24
 """Characters of a word that continues a number."""
 
-_SIGN: Final = re.compile(r"[^ A-Za-z,.'!?\n]").search
-_PLAIN: Final = re.compile(
-    rf"(?:[A-Za-z,.'!?]{{0,{_LONGEST_PLAIN}}}+[ \n])*+[A-Za-z,.'!?]{{0,{_LONGEST_PLAIN}}}+"
-).fullmatch
+# Of ASCII all but digits, at signs, hyphens, and what can't be seen.
+_SIGN: Final = re.compile(r"[^\n -,./:-?A-~]").search
+_PLAIN: Final = re.compile(rf"[!-,./:-?A-~]{{0,{LONGEST_ORDINARY}}}+").fullmatch
+_TELLING: Final = re.compile(r"[0-9@\0]|-----").search
 
 _SEPARATORS: Final = re.compile(rf"[\s{OTHER}]++")
 _WORD: Final = re.compile(rf"[^\s{OTHER}]++")
@@ -118,7 +118,7 @@ class LeakFilter:
         """Take in a piece, and return what may leave."""
         if self._is_plain:
             raw = self._raw
-            if len(raw) + len(piece) <= _LONGEST_PLAIN and _SIGN(piece) is None and self._is_simple:
+            if len(raw) + len(piece) <= LONGEST_ORDINARY and _SIGN(piece) is None and self._is_simple:
                 cut = piece.rfind(" ") + 1
                 if not cut:
                     self._raw = self._flat = raw + piece
@@ -132,6 +132,8 @@ class LeakFilter:
 
     def flush(self) -> str:
         """Return what is held, as it leaves when nothing follows. The filter can go on: with another text."""
+        if self._is_plain:
+            self._reset(0)
         released = self._advance(is_last=True)
         self._past, self._is_plain, self._swallowing = "", True, None
         self._in_string = self._escapes = False
@@ -153,6 +155,8 @@ class LeakFilter:
     def _examine(self, piece: str) -> str:
         if self.is_blocked:
             return ""
+        if self._is_plain:  # it was held without being read
+            self._reset(0)
         self._raw += piece
         self._flat += piece if piece.isascii() and "\0" not in piece else piece.translate(self._flattening)
         return self._advance(is_last=False)
@@ -209,8 +213,6 @@ class LeakFilter:
                 self.steps += word.end() - self._seen
                 self._seen = word.end()
             if self._seen >= most:
-                if is_spaced and most == self._word + _LONGEST_GROUP:
-                    return self._word - 1  # a long word doesn't continue a number
                 # What comes next says whether this was the end.
                 return most if size > most or is_last else None
             if self._seen == size:
@@ -241,12 +243,15 @@ class LeakFilter:
         raw, flat = self._raw, self._flat
         text = flat[start:end]
         matches: list[Match] = []
-        if len(text) >= _SHORTEST:
+        if len(text) > LONGEST_ORDINARY or (len(text) >= _SHORTEST and _TELLING(text) is not None):
             self.steps += len(text) + min(len(self._past), _CONTEXT)
             matches = self._scanner.find(self._past[-_CONTEXT:], text)
         is_window = end < len(flat) and _WORD.match(flat, end) is not None
-        half = (MOST_HELD_NUMBERS if self._word > start else MOST_HELD) // 2
-        decided = end if not is_window or len(text) <= half else start + half
+        decided = end
+        if is_window and end - self._word >= _LONGEST_GROUP and self._word > start:
+            decided = self._word  # so long a word doesn't continue a number: it is looked at by itself
+        elif is_window:
+            decided = start + (MOST_HELD_NUMBERS if self._word > start else MOST_HELD) // 2
         position = start
         for match in matches:
             begin, finish = start + match.start, start + match.end

@@ -194,6 +194,9 @@ def phones(text: str, start: int) -> Iterator[Match]:
                 continue
         elif max(map(len, groups)) > 8 and not main.startswith(("+", "00")):
             continue
-        elif main.count(".") == 1 and len(groups) == 2:
-            continue  # a decimal number
+        elif len(groups) == 2 and main[0] not in "+(0":
+            # Two groups are a house number and what follows, a decimal number, a code, more often than not.
+            is_usual = [len(group) for group in groups] in ([3, 4], [2, 6]) and "." not in main
+            if not (is_usual and _PHONE_WORDS.search(text, 0, found.start())):
+                continue
         yield Match(found.start() + lead, found.end(), "phone")

@@ -46,8 +46,10 @@ SAMPLES: Final[tuple[tuple[Entity, str], ...]] = (
 )
 
 
-def leak_filter(actions: Actions = ALL, canaries: tuple[str, ...] = (), **options: bool) -> LeakFilter:
-    return LeakFilter(Scanner(actions, canaries), actions, lambda entity, _: f"[{entity}]", **options)
+def leak_filter(
+    actions: Actions = ALL, canaries: tuple[str, ...] = (), *, in_json: bool = False
+) -> LeakFilter:
+    return LeakFilter(Scanner(actions, canaries), actions, lambda entity, _: f"[{entity}]", in_json=in_json)
 
 
 def filtered(pieces: list[str], actions: Actions = ALL, canaries: tuple[str, ...] = ()) -> str:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import re
+from itertools import accumulate, cycle, islice
 from typing import Final
 
 import pytest
@@ -12,7 +12,7 @@ from unbroken.server.guards.leaks.canary import SpelledOut
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions
 from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.secret_rules import SECRET_RULES
-from unbroken.server.guards.leaks.stream import MOST_HELD, MOST_HELD_NUMBERS, LeakFilter
+from unbroken.server.guards.leaks.stream import LONGEST_ORDINARY, MOST_HELD, MOST_HELD_NUMBERS, LeakFilter
 
 ARABIC: Final = {ord(str(digit)): chr(0x660 + digit) for digit in range(10)}
 
@@ -78,6 +78,24 @@ PLACES: Final = st.lists(st.integers(0, 900), max_size=40)
 @settings(max_examples=400)
 def test_however_the_text_is_cut_what_leaves_is_the_same(text: str, places: list[int]) -> None:
     assert filtered(cut(text, places)) == filtered([text])
+
+
+PROSE: Final = st.lists(
+    st.sampled_from(["the ", "a", "word ", "it.\n", "1 ", "x@y.zz ", "-", " "]), max_size=40
+)
+
+
+@given(text=PROSE.map("".join) | TEXTS, sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6))
+@settings(max_examples=400)
+def test_in_pieces_as_small_as_tokens_it_is_the_same(text: str, sizes: list[int]) -> None:
+    places = list(accumulate(islice(cycle(sizes), len(text))))
+
+    assert filtered(cut(text, places)) == filtered([text])
+
+
+@pytest.mark.parametrize("pieces", [["- the", " a", "-b"], ["- the", " a"], ["1 words", " a", ".", "1"]])
+def test_what_was_read_closely_and_what_was_not_follow_each_other(pieces: list[str]) -> None:
+    assert filtered(pieces) == "".join(pieces)
 
 
 @given(text=TEXTS | SIGNS)
@@ -375,10 +393,16 @@ def test_in_json_what_is_no_string_becomes_one() -> None:
 
 
 def test_no_secret_is_made_of_few_letters_alone() -> None:
-    """Ordinary words aren't looked at: nothing that is looked for may be one."""
+    """Short words without a digit aren't looked at: nothing that is looked for may be one."""
     for rule in SECRET_RULES:
-        if rule.then:  # a dot has to follow
-            continue
         for head in rule.heads:
-            has_sign = re.fullmatch("[A-Za-z]+", head) is None
-            assert has_sign or len(head) + rule.least >= 20, rule.name
+            length = len(head) + rule.least + (20 if rule.then else 0)
+            assert length > LONGEST_ORDINARY, rule.name
+
+
+@pytest.mark.parametrize("value", ["AbcdEfghIjklMnop", "abcdEfghIjklMnopqrs", "AbcdEfghIjklMnopqrStu"])
+def test_what_is_assigned_is_found_or_not_however_it_comes(value: str) -> None:
+    text = f"The password: {value} is it, and the token= {value} too"
+    pieces = [piece + " " for piece in text.split(" ")]
+
+    assert filtered(pieces) == filtered([text + " "])
