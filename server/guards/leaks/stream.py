@@ -36,7 +36,8 @@ MOST_HELD_NUMBERS: Final = 96
 
 _CONTEXT: Final = 64
 """Characters before a segment that say what it is."""
-_MOST_CONTEXT: Final = 512
+_MOST_CONTEXT: Final = 64
+"""Pieces in which they are kept."""
 
 LONGEST_ORDINARY: Final = 19
 """Characters of a word in which nothing can be, if it has no digit and no at sign: every secret has more."""
@@ -98,13 +99,13 @@ class LeakFilter:
         """Characters that were looked at closely, each as often as it was."""
         self._raw = ""  # what is held, as it came
         self._flat = ""  # the same, flat
-        self._past = ""  # flat, what came before
+        self._past: list[str] = []  # flat, what came before
         self._is_plain = True  # what is held is the beginning of an ordinary word, or nothing
         self._word = 0  # where the last word of the segment begins
         self._seen = 0  # up to where that word has been read
         self._swallowing: PrivateKey | re.Pattern[str] | None = None  # what goes on, and is dropped
         self._shown = 0  # characters of what is held that have left, as time was up
-        self._is_simple = not in_json  # nothing has to be known of what is released, but that it is
+        self._is_quick = not in_json  # the next piece may be taken without looking closely
         self._in_json = in_json
         self._in_string = False
         self._escapes = False
@@ -116,26 +117,28 @@ class LeakFilter:
 
     def feed(self, piece: str) -> str:
         """Take in a piece, and return what may leave."""
-        if self._is_plain:
+        if self._is_quick:  # the usual case: nothing but what is told here may cost time
             raw = self._raw
-            if len(raw) + len(piece) <= LONGEST_ORDINARY and _SIGN(piece) is None and self._is_simple:
+            if len(raw) + len(piece) <= LONGEST_ORDINARY and _SIGN(piece) is None:
                 cut = piece.rfind(" ") + 1
                 if not cut:
-                    self._raw = self._flat = raw + piece
+                    self._raw = raw + piece
                     return ""
                 released = raw + piece[:cut]
-                self._raw = self._flat = piece[cut:]
-                past = self._past + released
-                self._past = past if len(past) <= _MOST_CONTEXT else past[-_CONTEXT:]
+                self._raw = piece[cut:]
+                past = self._past
+                past.append(released)
+                if len(past) > _MOST_CONTEXT:
+                    self._past = [self._context()]
                 return released if self._spelled is None else self._released(released)
         return self._examine(piece) if piece else ""
 
     def flush(self) -> str:
         """Return what is held, as it leaves when nothing follows. The filter can go on: with another text."""
-        if self._is_plain:
-            self._reset(0)
+        self._read_again()
         released = self._advance(is_last=True)
-        self._past, self._is_plain, self._swallowing = "", True, None
+        self._past, self._swallowing = [], None
+        self._is_plain, self._is_quick = True, not (self._in_json or self.is_blocked)
         self._in_string = self._escapes = False
         return released
 
@@ -149,17 +152,25 @@ class LeakFilter:
             return ""
         shown = self._raw[self._shown :]
         self._shown = len(self._raw)
-        self._is_simple = False
+        self._is_quick = False
         return shown
 
     def _examine(self, piece: str) -> str:
         if self.is_blocked:
             return ""
-        if self._is_plain:  # it was held without being read
-            self._reset(0)
+        self._read_again()
         self._raw += piece
         self._flat += piece if piece.isascii() and "\0" not in piece else piece.translate(self._flattening)
         return self._advance(is_last=False)
+
+    def _read_again(self) -> None:
+        """Begin with what is held, if that was held without being looked at."""
+        if self._is_plain:
+            self._flat = self._raw
+            self._word = self._seen = 0
+
+    def _context(self) -> str:
+        return "".join(self._past)[-_CONTEXT:]
 
     def _advance(self, *, is_last: bool) -> str:
         """Release every segment that has ended."""
@@ -192,8 +203,8 @@ class LeakFilter:
         self._raw, self._flat = raw[position:], flat[position:]
         self._word = max(self._word - position, 0)
         self._seen = max(self._seen - position, 0)
-        self._is_simple = not (self._in_json or self._shown or self.is_blocked)
         self._is_plain = self._swallowing is None and (not self._raw or _PLAIN(self._raw) is not None)
+        self._is_quick = self._is_plain and not (self._in_json or self._shown or self.is_blocked)
         return "".join(out)
 
     def _reset(self, position: int) -> None:
@@ -244,8 +255,9 @@ class LeakFilter:
         text = flat[start:end]
         matches: list[Match] = []
         if len(text) > LONGEST_ORDINARY or (len(text) >= _SHORTEST and _TELLING(text) is not None):
-            self.steps += len(text) + min(len(self._past), _CONTEXT)
-            matches = self._scanner.find(self._past[-_CONTEXT:], text)
+            context = self._context()
+            self.steps += len(text) + len(context)
+            matches = self._scanner.find(context, text)
         is_window = end < len(flat) and _WORD.match(flat, end) is not None
         decided = end
         if is_window and end - self._word >= _LONGEST_GROUP and self._word > start:
@@ -302,7 +314,7 @@ class LeakFilter:
             text = text[cut:]
         if self._spelled is not None and (end := self._spelled.end_of(text)) is not None:
             if self._note("canary") == "block":
-                self.is_blocked, self._is_simple = True, False
+                self.is_blocked, self._is_quick = True, False
                 return text[:end]
             self._spelled = None  # once is enough
         return text
@@ -320,8 +332,9 @@ class LeakFilter:
                 self._in_string = not self._in_string
 
     def _remember(self, flat: str) -> None:
-        past = self._past + flat
-        self._past = past if len(past) <= _MOST_CONTEXT else past[-_CONTEXT:]
+        self._past.append(flat[-_CONTEXT:])
+        if len(self._past) > _MOST_CONTEXT:
+            self._past = [self._context()]
 
     def _swallow(self, position: int, *, is_last: bool) -> int:
         """Drop what belongs to what was found last. Return up to where; where nothing is dropped, either
