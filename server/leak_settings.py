@@ -37,7 +37,7 @@ LEAST_CANARY: Final = 8
 """Letters and digits: a shorter one would be met by accident."""
 
 
-def check_leak_actions(values: tuple[str, ...]) -> tuple[str, ...]:
+def _check_leak_actions(values: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse what isn't ``entity=action`` or ``plan.entity=action``, and what is said twice."""
     for number, value in enumerate(values, 1):
         what, _, action = value.partition("=")
@@ -54,7 +54,7 @@ def check_leak_actions(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-def check_canaries(values: tuple[str, ...]) -> tuple[str, ...]:
+def _check_canaries(values: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse what would be met by accident."""
     for number, value in enumerate(values, 1):
         bare = [char for char in value if char.isascii() and char.isalnum()]
@@ -70,12 +70,12 @@ class LeakSettings(BaseSettings):
     leaks: Literal["off", "shadow", "on"] = Field(
         default="shadow", description="The leak filter; shadow: it counts what it would do, and does nothing."
     )
-    leak_actions: Annotated[Names, AfterValidator(check_leak_actions)] = Field(
+    leak_actions: Annotated[Names, AfterValidator(_check_leak_actions)] = Field(
         default=(),
         description="What is done about what, where it isn't the default, as entity=action or "
         "plan.entity=action; comma-separated.",
     )
-    leak_canaries: Annotated[Names, AfterValidator(check_canaries)] = Field(
+    leak_canaries: Annotated[Names, AfterValidator(_check_canaries)] = Field(
         default=(),
         repr=False,
         description="Words in your instructions that no answer has to hold; comma-separated.",

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from msgspec import structs
+
 from unbroken.server.agents.base import AgentError
 from unbroken.server.guards.leaks.canary import SpelledOut
 from unbroken.server.guards.leaks.entities import Actions, Entity
@@ -247,7 +249,7 @@ class AnswerFilter:
             case AsksApproval():
                 yield from self._end_said()
                 arguments = self._once(output.head.arguments, in_json=True)
-                yield replace(output, head=replace(output.head, arguments=arguments))
+                yield replace(output, head=structs.replace(output.head, arguments=arguments))
                 yield from self._news()
             case Finish():
                 yield from self._end_all()

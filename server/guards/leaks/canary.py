@@ -15,7 +15,7 @@ __all__ = ["Canaries", "SpelledOut"]
 _ALNUM: Final = re.compile(r"[A-Za-z0-9]")
 
 
-def squashed(text: str) -> str:
+def _squashed(text: str) -> str:
     """Return the letters and digits of *text*, in lower case."""
     return "".join(_ALNUM.findall(text)).lower()
 
@@ -27,7 +27,7 @@ class Canaries:
         self._plain: set[str] = set()
         self._encoded: set[str] = set()
         for canary in canaries:
-            plain = squashed(canary)
+            plain = _squashed(canary)
             if len(plain) < LEAST_CANARY or plain.isalpha():  # words without a digit aren't looked at
                 raise ValueError(f"a canary has at least {LEAST_CANARY} letters and digits, and a digit")
             self._plain |= {plain, plain[::-1], canary.encode().hex()}
@@ -39,7 +39,7 @@ class Canaries:
     def find(self, text: str, start: int) -> Iterator[Match]:
         """Find canaries that begin at *start* or later. One that is written around covers all it takes."""
         part = text[start:]
-        bare = squashed(part)
+        bare = _squashed(part)
         for canary in self._plain:
             at = bare.find(canary)
             if at >= 0:
@@ -67,7 +67,7 @@ class SpelledOut:
     """
 
     def __init__(self, canaries: Iterable[str]) -> None:
-        self._canaries = [squashed(canary) for canary in canaries]
+        self._canaries = [_squashed(canary) for canary in canaries]
         self._kept = max(map(len, self._canaries), default=1) - 1
         self._tail = ""
 
@@ -75,7 +75,7 @@ class SpelledOut:
         """Take in *text*, and return where in it a canary is whole; None: there is none."""
         if not self._canaries:
             return None
-        bare = squashed(text)
+        bare = _squashed(text)
         joined = self._tail + bare
         ends = [at + len(canary) for canary in self._canaries if (at := joined.find(canary)) >= 0]
         if not ends:

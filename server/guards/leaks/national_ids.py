@@ -135,11 +135,11 @@ NATIONAL_IDS: Final = (
         r"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d(?: ?[A-D])?",
         lambda text: len(text) == 9,
     ),
-    # A last letter behind a space is its own word, and says next to nothing.
+    # In groups its first two letters have left as a word, and the last is another: they say next to nothing.
     _kind(
         "uk_nino",
-        r"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] \d\d \d\d \d\d",
-        lambda text: len(text) == 8,
+        r"(?<=[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] )\d\d \d\d \d\d",
+        lambda text: len(text) == 6,
         r"ni|nino|national insurance(?: number| no)?",
     ),
     _kind("uk_nhs", r"\d{3}[- ]?\d{3}[- ]?\d{4}", _nhs, r"nhs"),

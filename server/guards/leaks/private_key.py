@@ -11,7 +11,7 @@ from typing import Final
 
 __all__ = ["PrivateKey"]
 
-LONGEST_LINE: Final = 128
+_LONGEST_LINE: Final = 128
 """Characters that are looked at together. PEM has 64 in a line, and headers somewhat more."""
 
 _LINE: Final = re.compile(r"(.*?)(\n|\\n|\\r|\r)", re.DOTALL)
@@ -30,7 +30,7 @@ class PrivateKey:
         """
         position = start
         while position < len(text):
-            most = position + LONGEST_LINE
+            most = position + _LONGEST_LINE
             line = _LINE.match(text, position, min(most, len(text)))
             if line is not None:
                 body, end = line[1], line.end()

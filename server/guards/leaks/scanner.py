@@ -35,13 +35,13 @@ _KNOWN: Final = 4096
 """Characters whose flat form is remembered."""
 
 _DIGIT: Final = re.compile(r"\d", re.ASCII)
-_FEWEST_DIGITS: Final = 7
+_FEWEST_DIGITS: Final = 6
 """Of a number that is looked for."""
 
 _ADDRESS: Final = re.compile(r"\d\.\d{1,3}\.\d|:[0-9A-Fa-f]{0,4}:", re.ASCII)
 _ASSIGNING: Final = re.compile(r"[=:]|\bis\b|\b(?:bearer|basic)\b", re.IGNORECASE)
 
-Detector = Callable[[str, int], Iterator[Match]]
+_Detector = Callable[[str, int], Iterator[Match]]
 
 
 class Flattening(dict[int, str]):
@@ -82,7 +82,7 @@ class Scanner:
         self._actions = actions
         wanted = {entity for entity, action in actions.items() if action != "ignore"}
         self._canaries = Canaries(canaries if "canary" in wanted else ())
-        numbers: tuple[tuple[Entity, Detector], ...] = (
+        numbers: tuple[tuple[Entity, _Detector], ...] = (
             ("card", cards),
             ("national_id", national_ids),
             ("phone", phones),

@@ -38,7 +38,7 @@ _IN_ADDRESS: Final = re.compile(r"://[^\s/@:]{0,64}+:(?P<value>[^\s/@]{3,256}+)@
 
 _PLACEHOLDER: Final = re.compile(
     r"[$%{<*]|(?:your|my|the|an?|some|insert|replace|enter|example|sample|dummy|fake|test|change|placeholder)"
-    r"(?![a-z0-9])|x{3,}|\.{3}|0{8}|1234567|os\.|process\.|env\.|https?:|none$|null$|true$|false$|undefined$",
+    r"(?![a-z0-9])|x{3}|\.{3}|0{8}|1234567|os\.|process\.|env\.|https?:|none$|null$|true$|false$|undefined$",
     re.IGNORECASE,
 )
 

@@ -113,7 +113,12 @@ class LeakFilter:
     @property
     def held(self) -> int:
         """How many characters are held."""
-        return len(self._raw) - self._shown
+        return len(self.held_text)
+
+    @property
+    def held_text(self) -> str:
+        """What is held. Not for anybody to see."""
+        return self._raw[self._shown :]
 
     def feed(self, piece: str) -> str:
         """Take in a piece, and return what may leave."""
