@@ -13,6 +13,10 @@ from unbroken.server.leak_settings import LEAST_CANARY
 __all__ = ["Canaries", "SpelledOut"]
 
 _ALNUM: Final = re.compile(r"[A-Za-z0-9]")
+_DIGIT: Final = re.compile(r"[0-9]").search
+
+_REMEMBERED: Final = 512
+"""Characters over which a canary may be spread."""
 
 
 def _squashed(text: str) -> str:
@@ -64,23 +68,29 @@ class SpelledOut:
     """Notices a canary whose characters come in several words, once it is whole.
 
     Its beginning has left by then, which says nothing: it is the word as a whole that is to be noticed.
+    A canary has a digit, so that ordinary text is only remembered, and not looked at.
     """
 
     def __init__(self, canaries: Iterable[str]) -> None:
         self._canaries = [_squashed(canary) for canary in canaries]
-        self._kept = max(map(len, self._canaries), default=1) - 1
+        self._longest = max(map(len, self._canaries), default=0)
+        self._due = 0  # letters after a digit that may still belong to a canary
         self._tail = ""
 
     def end_of(self, text: str) -> int | None:
         """Take in *text*, and return where in it a canary is whole; None: there is none."""
-        if not self._canaries:
+        tail = self._tail
+        self._tail = (tail + text)[-_REMEMBERED:]
+        if _DIGIT(text) is not None:
+            self._due = self._longest
+        elif self._due <= 0:
             return None
-        bare = _squashed(text)
-        joined = self._tail + bare
-        ends = [at + len(canary) for canary in self._canaries if (at := joined.find(canary)) >= 0]
+        places = [found.start() for found in _ALNUM.finditer(text)]
+        self._due -= len(places)
+        before = _squashed(tail)
+        bare = before + "".join(text[place] for place in places).lower()
+        ends = [at + len(canary) for canary in self._canaries if (at := bare.find(canary)) >= 0]
         if not ends:
-            self._tail = joined[-self._kept :] if self._kept else ""
             return None
-        needed = min(ends) - len(self._tail)
-        places = [place for place, char in enumerate(text) if _ALNUM.match(char)]
+        needed = min(ends) - len(before)
         return places[needed - 1] + 1 if needed > 0 else 0

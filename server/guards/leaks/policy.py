@@ -35,7 +35,6 @@ class LeakRules:
     mode: Literal["off", "shadow", "on"] = "shadow"
     actions: Mapping[str, Actions] = field(default_factory=lambda: {DEFAULT_PLAN: DEFAULT_ACTIONS})
     """By plan; what plans have that aren't named is under :data:`DEFAULT_PLAN`."""
-    canaries: tuple[str, ...] = ()
     tool_outputs: bool = False
     hold: float = 0.25
     """Seconds that an ordinary word waits for what follows it; at most twice that."""
@@ -52,6 +51,7 @@ class LeakPolicy:
         rules: What is done about what.
         secret: A key that all nodes have, under which placeholders are made.
         plan_of: Says which plan somebody has.
+        canaries_of: Says which words no answer of a session has to hold.
         count: Told of what was found: its kind, what was done, and how often.
 
     """
@@ -62,13 +62,15 @@ class LeakPolicy:
         secret: bytes,
         *,
         plan_of: Callable[[PrincipalId], Awaitable[str]] = _everybody,
+        canaries_of: Callable[[SessionId], tuple[str, ...]] = lambda _: (),
         count: Callable[[str, str, int], None] = lambda *_: None,
     ) -> None:
         self.rules = rules
         self._secret = secret
         self._plan_of = plan_of
+        self._canaries_of = canaries_of
         self._count = count
-        self._scanners = {plan: Scanner(actions, rules.canaries) for plan, actions in rules.actions.items()}
+        self._scanners = {plan: Scanner(actions) for plan, actions in rules.actions.items()}
         self._instructions: OrderedDict[str, Instructions] = OrderedDict()
 
     async def filter_for(self, turn: Turn) -> AnswerFilter | None:
@@ -83,11 +85,14 @@ class LeakPolicy:
         actions = self.rules.actions[plan]
         request, is_shadow = turn.request, self.rules.mode == "shadow"
         text = turn.config.instructions if request.instructions is None else request.instructions
+        watches = actions.get("canary", "ignore") != "ignore"
+        canaries = self._canaries_of(turn.session_id) if watches else ()
+        scanner = self._scanners[plan]
         watch = Watch(
-            scanner=self._scanners[plan],
+            scanner=scanner.watching(canaries) if canaries else scanner,
             actions=actions,
             placeholder=placeholder_of(self._secret, turn.session_id),
-            canaries=self.rules.canaries if actions.get("canary", "ignore") != "ignore" else (),
+            canaries=canaries,
             instructions=self._watched(text) if actions.get("instructions", "ignore") != "ignore" else None,
             tool_outputs=self.rules.tool_outputs,
             is_shadow=is_shadow,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from typing import Final
 
 from unbroken.server.guards.leaks.canary import Canaries
@@ -93,6 +94,12 @@ class Scanner:
         self._finds_emails = "email" in wanted
         self._finds_ips = "ip" in wanted
         self._tokens = Tokens().find if "secret" in wanted else None
+
+    def watching(self, canaries: Iterable[str]) -> Scanner:
+        """Return a scanner that finds the same, and *canaries*."""
+        scanner = copy(self)
+        scanner._canaries = Canaries(canaries)
+        return scanner
 
     def find(self, context: str, text: str) -> list[Match]:
         """Return what is in the flat *text*, in order. *context* is what came before: some, or nothing.

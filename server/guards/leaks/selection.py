@@ -24,7 +24,6 @@ def build_leak_policy(
     rules = LeakRules(
         mode=settings.leaks,
         actions=actions_of(settings.leak_actions),
-        canaries=settings.leak_canaries,
         tool_outputs=settings.leak_tool_outputs,
         hold=settings.leak_hold,
     )
@@ -36,7 +35,9 @@ def build_leak_policy(
             principal = None  # whoever it is: answered by the row that holds for all
         return DEFAULT_PLAN if principal is None else principal.plan
 
-    return LeakPolicy(rules, secret, plan_of=plan_of, count=count)
+    return LeakPolicy(
+        rules, secret, plan_of=plan_of, canaries_of=lambda _: settings.leak_canaries, count=count
+    )
 
 
 def actions_of(entries: tuple[str, ...]) -> Mapping[str, Actions]:

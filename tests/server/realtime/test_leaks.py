@@ -71,3 +71,15 @@ async def test_what_is_held_when_a_response_is_cancelled_is_not_said() -> None:
 
     assert response["status"] == "cancelled"
     assert response["output"][0]["content"][0]["text"] == "Your card is "
+
+
+async def test_a_canary_in_the_instructions_ends_the_response_that_holds_it() -> None:
+    async with serving(ScriptedAgent(), leaks="on", leak_canaries=("Zebra-4711-Kiwi",)) as served:
+        client = await served.client()
+        for said in ("zebra4711kiwi", "Z e b r a 4 7 1 1 K i w i"):
+            await client.ask(f"/say It says {said} and more.")
+            response = await client.done()
+
+            assert response["status_details"] == {"type": "incomplete", "reason": "content_filter"}
+            assert "more" not in response["output"][0]["content"][0]["text"]
+            assert response["unbroken"] == {"blocked": {"canary": 1}}

@@ -384,6 +384,28 @@ def test_a_canary_that_is_spelled_out_ends_the_answer_where_it_is_whole() -> Non
     assert "and" not in out
 
 
+@given(
+    spaces=st.lists(st.sampled_from([" ", ", ", "\n", "-", " - "]), min_size=12, max_size=12),
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    before=st.sampled_from(["", "It is ", "7 of 9: "]),
+)
+def test_a_canary_that_is_spelled_out_is_noticed_however_it_is_cut(
+    spaces: list[str], sizes: list[int], before: str
+) -> None:
+    actions: Actions = {**DEFAULT_ACTIONS, "canary": "block"}
+    spelled = "".join(map("".join, zip(CANARY.replace("-", ""), spaces, strict=False)))
+    text = f"{before}{spelled}. And then more"
+    outs = set()
+    for places in (list(accumulate(islice(cycle(sizes), len(text)))), []):
+        scanner = Scanner(actions, (CANARY,))
+        stream = LeakFilter(scanner, actions, lambda *_: "", spelled=SpelledOut((CANARY,)))
+        outs.add("".join(map(stream.feed, cut(text, places))) + stream.flush())
+        assert stream.is_blocked
+
+    assert len(outs) == 1
+    assert "And" not in outs.pop()
+
+
 def test_in_json_what_is_no_string_becomes_one() -> None:
     text = r'{"n": 4111111111111111, "s": "4111111111111111", "q": "\"4111111111111111", "e": "\\"}'
     stream = leak_filter(in_json=True)
