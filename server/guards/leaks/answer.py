@@ -77,6 +77,18 @@ class _Stream:
             self.verbatim = Verbatim(watch.instructions, action, watch.placeholder("instructions", ""))
         self._is_shadow = watch.is_shadow
         self._known = known
+        self._noted = 0  # findings that have been told of
+
+    def has_news(self) -> bool:
+        """Return whether something was found since the last time."""
+        found = self.form.found
+        count = found.total() if found else 0
+        if self.verbatim is not None:
+            count += self.verbatim.found
+        if count == self._noted:
+            return False
+        self._noted = count
+        return True
 
     @property
     def is_blocked(self) -> bool:
@@ -208,7 +220,7 @@ class AnswerFilter:
         if stream is None:
             stream = self._text = self._stream()
         released = stream.feed(text)
-        if stream.form.found or stream.verbatim is not None or stream.is_blocked:
+        if stream.has_news():
             self.is_blocked = stream.is_blocked
             return [released, *self._news()]
         return [released]
@@ -330,8 +342,8 @@ class AnswerFilter:
         self.is_blocked = self.is_blocked or stream.is_blocked
 
     def _checked(self, stream: _Stream) -> Iterator[Output]:
-        self.is_blocked = self.is_blocked or stream.is_blocked
-        if stream.form.found or stream.verbatim is not None:
+        if stream.has_news():
+            self.is_blocked = self.is_blocked or stream.is_blocked
             yield from self._news()
 
     def _news(self) -> list[Output]:
