@@ -58,7 +58,8 @@ class LeakFiltering:
         if turn.resumption is not None and self._policy.rules.mode == "on":
             # The upstream counts what it said; the log holds what was left of it. See the filter.
             turn = replace(turn, resumption=Resumption(turn.resumption.handle, 0))
-        watch = _Patience(answer, turn.interjection, self._clock, self._policy.rules.hold)
+        hold = self._policy.rules.hold if self._policy.rules.mode == "on" else None
+        watch = _Patience(answer, turn.interjection, self._clock, hold)
         try:
             async with aclosing(respond(turn)) as outputs:
                 async for output in outputs:
@@ -93,7 +94,7 @@ class _Patience:
     """Lets go of an ordinary word when nothing has come for a while."""
 
     def __init__(
-        self, answer: AnswerFilter, interjection: Interjection, clock: Clock, seconds: float
+        self, answer: AnswerFilter, interjection: Interjection, clock: Clock, seconds: float | None
     ) -> None:
         self.is_quiet = True
         """Set again and again: whether something has come since."""
@@ -101,14 +102,19 @@ class _Patience:
         self._interjection = interjection
         self._clock = clock
         self._seconds = seconds
-        self._timer: Timer | None = clock.call_later(seconds, self._look)
+        self._timer: Timer | None = None
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._seconds is not None:  # else nothing is ever held
+            self._timer = self._clock.call_later(self._seconds, self._look)
 
     def _look(self) -> None:
         if self.is_quiet:
             for shown in self._answer.show():
                 self._interjection.put(shown)
         self.is_quiet = True
-        self._timer = self._clock.call_later(self._seconds, self._look)
+        self._wait()
 
     def stop(self) -> None:
         """End it."""
