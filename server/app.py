@@ -26,6 +26,8 @@ from unbroken.server.files.base import FilesUnavailable
 from unbroken.server.files.reading import FileReading
 from unbroken.server.files.selection import build_files
 from unbroken.server.files.transfers import TransferLimits, Transfers
+from unbroken.server.guards.leaks.filtering import LeakFiltering
+from unbroken.server.guards.leaks.selection import build_leak_policy
 from unbroken.server.limits import ConnectionLimits, Rate
 from unbroken.server.metrics import Metrics, NodeFigures, RedisFigures
 from unbroken.server.models import Models
@@ -111,6 +113,7 @@ class App:
     ) -> None:
         self.metrics = metrics or Metrics()
         self._settings = settings
+        self._secret = _secret(settings)
         self._agent = agent
         self._loading: asyncio.Task[None] | None = None
         self.files = build_files(settings, clock)
@@ -122,7 +125,7 @@ class App:
         )
         self.catalogue = Catalogue(toolsets)
         self._stored = stored or build_store(settings)
-        self._tokens = ResumeTokens(_secret(settings))
+        self._tokens = ResumeTokens(self._secret)
         self.auth = build_auth(settings, self._stored.redis, self._tokens, clock, self.metrics)
         self._auth_opened: AbstractAsyncContextManager[None] | None = None
         self.models = Models(agent.model, settings.models)
@@ -140,6 +143,7 @@ class App:
                 files=self.reading,
                 max_output_tokens=settings.max_output_tokens,
                 tools=self._tool_loop(),
+                leaks=self._leak_filtering(clock),
             ),
             clock=clock,
             limits=_node_limits(settings, patience),
@@ -180,6 +184,18 @@ class App:
             keys=self.auth.keyring,
         )
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
+
+    def _leak_filtering(self, clock: Clock) -> LeakFiltering | None:
+        if self._settings.leaks == "off":
+            return None
+        found = self.metrics.leaks
+        policy = build_leak_policy(
+            self._settings,
+            self._secret,
+            self.auth.directory,
+            lambda entity, action, count: found.labels(entity, action).inc(count),
+        )
+        return LeakFiltering(policy, clock)
 
     def _rated(self, pages: ASGIApp, clock: Clock) -> ASGIApp:
         rate = self._settings.rate_requests

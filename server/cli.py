@@ -107,11 +107,12 @@ def serve(**flags: str | None) -> int:
 
     from unbroken.server import process, workers
     from unbroken.server.config import StartupError
+    from unbroken.server.guards.leaks.lines import LineFilter
     from unbroken.server.logs import configure_logs
 
     loaded = _load(flags)
     settings = loaded.settings
-    configure_logs(settings)
+    configure_logs(settings, clean=LineFilter())
     for hint in loaded.hints():
         structlog.get_logger(__name__).warning("a setting does nothing", hint=hint)
     try:

@@ -30,6 +30,7 @@ from unbroken.server.chain import masked_url
 from unbroken.server.connection_settings import ConnectionSettings
 from unbroken.server.door_settings import DoorSettings
 from unbroken.server.file_settings import FileSettings
+from unbroken.server.leak_settings import LeakSettings
 from unbroken.server.redis_settings import RedisSettings
 from unbroken.server.session_settings import SessionSettings
 from unbroken.server.setting_origins import PREFIX, label
@@ -71,6 +72,7 @@ class Settings(
     RedisSettings,
     SessionSettings,
     ToolSettings,
+    LeakSettings,
     AgentSettings,
     DoorSettings,
     AuthSettings,

@@ -87,6 +87,8 @@ _CONTENT_WORD: Final = re.compile(
     "arguments?|body|contents?|data|deltas?|frame|input|instructions|items?|messages?|output|payload|prompt|"
     "query|string|text|transcript"
 )
+# What this program itself writes in each line: times look like numbers of another kind.
+_OURS: Final = frozenset({"timestamp", "level", "logger"})
 _WORD: Final = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 
 # Secrets inside text: of a query string, a header, an API key by its look.
@@ -102,12 +104,16 @@ _SECRET_TEXT: Final = re.compile(
 )
 
 
-def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
+def configure_logs(
+    settings: Settings, stream: TextIO | None = None, *, clean: Callable[[str], str] | None = None
+) -> None:
     """Set up logging for the whole process. Calling it again replaces what was set up.
 
     Args:
         settings: ``log_level``, ``log_format`` and ``log_content`` are read.
         stream: Where lines go; standard error by default.
+        clean: Takes out of text what no line has to hold, beside what this module knows: see
+            :class:`~unbroken.server.guards.leaks.lines.LineFilter`.
 
     """
     target = sys.stderr if stream is None else stream
@@ -139,7 +145,7 @@ def configure_logs(settings: Settings, stream: TextIO | None = None) -> None:
             processors=[
                 ExceptionFormatter(show_messages=settings.log_content),
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                Redactor(show_content=settings.log_content),
+                Redactor(show_content=settings.log_content, clean=clean),
                 *_renderers(is_console=is_console, use_colors=is_console and target.isatty()),
             ],
         )
@@ -272,8 +278,9 @@ class Redactor:
     of text. Numbers and truth values pass: lengths and counts are no content.
     """
 
-    def __init__(self, *, show_content: bool) -> None:
+    def __init__(self, *, show_content: bool, clean: Callable[[str], str] | None = None) -> None:
         self._show_content = show_content
+        self._clean = clean
 
     def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:  # noqa: ARG002 - structlog's
         """Return the event with what must not be shown masked."""
@@ -288,16 +295,20 @@ class Redactor:
         if not self._show_content and words and _CONTENT_WORD.fullmatch(words[-1]):
             return f"[{len(value)} characters]" if isinstance(value, str) else "[hidden]"
         if isinstance(value, str):
-            return _masked(value)
+            return value if key in _OURS else self._masked(value)
         if depth >= _DEEPEST:
             return "[deeper]"
         if isinstance(value, Mapping):
-            return {_masked(str(k)): self._value(k, v, depth + 1) for k, v in value.items()}
+            return {self._masked(str(k)): self._value(k, v, depth + 1) for k, v in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self._value(key, part, depth + 1) for part in value]
         if isinstance(value, BaseException) and not self._show_content:
-            return _masked(_described(value))
-        return _masked(_safely(repr, value))
+            return self._masked(_described(value))
+        return self._masked(_safely(repr, value))
+
+    def _masked(self, text: str) -> str:
+        masked = _masked(text)
+        return masked if self._clean is None else self._clean(masked)
 
 
 def _masked(text: str) -> str:

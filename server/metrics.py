@@ -195,6 +195,12 @@ class Metrics:
             "outcome",
         )
 
+        self.leaks = self._counter(
+            "leaks",
+            "What the leak filter found, by kind and by what was done; ..._shadow: would have been.",
+            "entity",
+            "action",
+        )
         self.tool_calls = self._counter(
             "tool_calls",
             "Calls of the server's own tools, by toolset and how they ended.",

@@ -14,6 +14,7 @@ from typing import Final
 from unbroken.server.agents.base import Agent, AgentNotReady, Handle, Reattaching, TurnInput
 from unbroken.server.agents.calls import in_pairs
 from unbroken.server.files.reading import FileReader, FileReading
+from unbroken.server.guards.leaks.filtering import LeakFiltering
 from unbroken.server.metrics import Metrics
 from unbroken.server.tools.loop import ToolLoop
 from unbroken.sessions.clock import Clock
@@ -51,6 +52,7 @@ class Pipeline:
         files: Where agents read what messages refer to.
         max_output_tokens: The operator's bound on one answer, whatever its client asks for. None: none.
         tools: Runs the server's own tools. None: there are none.
+        leaks: Filters what leaves. None: nothing does.
 
     """
 
@@ -63,16 +65,22 @@ class Pipeline:
         files: FileReading | None = None,
         max_output_tokens: int | None = None,
         tools: ToolLoop | None = None,
+        leaks: LeakFiltering | None = None,
     ) -> None:
         self._files = files or FileReading(None, turn_bytes=0, node_bytes=0)
         self._tools = tools
+        self._leaks = leaks
         self._max_output_tokens = max_output_tokens
         self._agent = agent
         self._metrics = metrics
         self._clock = clock
 
-    async def respond(self, turn: Turn) -> AsyncGenerator[Output, None]:
+    def respond(self, turn: Turn) -> AsyncGenerator[Output, None]:
         """See :meth:`Responder.respond`."""
+        return self._said(turn) if self._leaks is None else self._leaks.filtered(turn, self._said)
+
+    async def _said(self, turn: Turn) -> AsyncGenerator[Output, None]:
+        """Yield what the agent says, as it says it."""
         waited = 0.0
         while not self._agent.is_ready:
             if waited >= _LOADING_TIMEOUT:

@@ -21,6 +21,7 @@ from structlog.contextvars import bind_contextvars
 
 from unbroken.server import process
 from unbroken.server.config import Settings, StartupError
+from unbroken.server.guards.leaks.lines import LineFilter
 from unbroken.server.logs import configure_logs
 from unbroken.server.setting_transfer import unpacked
 
@@ -47,7 +48,7 @@ def main() -> NoReturn:
     settings = _received(line)
     threading.Thread(target=_wait_for_the_end, args=(line,), name="parent", daemon=True).start()
     bind_contextvars(worker=number)  # on each line that is logged
-    configure_logs(settings)
+    configure_logs(settings, clean=LineFilter())
     try:
         code = process.run(settings, _build, worker=lambda about: _begin(line, about))
     except StartupError as error:

@@ -34,6 +34,7 @@ from unbroken.sessions.items import (
     Concurrency,
     FunctionTool,
     Item,
+    Note,
     Produced,
     ReasoningHead,
     ResponseRequest,
@@ -333,6 +334,8 @@ class ResponseDone(Struct, frozen=True, tag="done", omit_defaults=True):
     in_conversation: bool = True
     requests: tuple[str, ...] | UnsetType = UNSET
     """As of :class:`ResponseStarted`."""
+    notes: dict[str, Note] | UnsetType = UNSET
+    """What the responder noted beside: see :class:`~unbroken.sessions.responder.Notes`."""
 
 
 Body: TypeAlias = (

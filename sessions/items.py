@@ -26,6 +26,7 @@ __all__ = [
     "ItemStatus",
     "Message",
     "NamedTool",
+    "Note",
     "Part",
     "Produced",
     "Reasoning",
@@ -386,6 +387,10 @@ class ResponseRequest(Struct, frozen=True, omit_defaults=True):
         if self.parallel_tool_calls is not None:
             return self.parallel_tool_calls
         return None if config.parallel_tool_calls is UNSET else config.parallel_tool_calls
+
+
+Note: TypeAlias = str | int | float | bool | dict[str, int]
+"""A word about a response, or how many of what: of whoever produced it, for whoever knows it."""
 
 
 class Usage(Struct, frozen=True):

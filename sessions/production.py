@@ -146,4 +146,5 @@ def finished(response: Response, outcome: Outcome) -> Iterator[Body]:
         response.request.metadata,
         response.request.in_conversation,
         response.merged,
+        outcome.notes or UNSET,
     )

@@ -35,8 +35,9 @@ def resumption_of(response: Response) -> Resumption | None:
     calls = [output for output in outputs if isinstance(output.head, CallHead)]
     if len(messages) > 1 or len(messages) + len(calls) != len(outputs):
         return None
-    offset = len(messages[0].text) if messages else 0
-    return Resumption(response.handle, offset, tuple(len(call.text) for call in calls))
+    text = messages[0].text if messages else ""
+    arguments = tuple(call.text for call in calls)
+    return Resumption(response.handle, len(text), tuple(map(len, arguments)), text, arguments)
 
 
 def another_attempt(response: Response, response_id: ResponseId, most: int) -> list[Body]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -11,6 +11,7 @@ from unbroken.sessions.items import (
     ApprovalHead,
     ApprovalRequest,
     Item,
+    Note,
     ResponseRequest,
     SessionConfig,
     ToolError,
@@ -24,6 +25,8 @@ __all__ = [
     "Finish",
     "FunctionCallPiece",
     "Handle",
+    "Interjection",
+    "Notes",
     "Output",
     "ReasoningPiece",
     "Responder",
@@ -116,6 +119,16 @@ class Finish:
     reason: Literal["completed", "max_output_tokens", "content_filter"] = "completed"
 
 
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What the response's end says beside, for whoever knows the words. The last ones count.
+
+    Sessions don't look into it. It is small, and nothing in it was said by a user or a model.
+    """
+
+    values: dict[str, Note]
+
+
 Output: TypeAlias = (
     str
     | FunctionCallPiece
@@ -127,6 +140,7 @@ Output: TypeAlias = (
     | Working
     | Usage
     | Handle
+    | Notes
     | Finish
 )
 
@@ -141,6 +155,10 @@ class Resumption:
     """Characters of its text that are in the log already."""
     calls: tuple[int, ...] = ()
     """For each function call that has begun, the characters of its arguments that are."""
+    text: str = ""
+    """That text."""
+    arguments: tuple[str, ...] = ()
+    """Those arguments."""
 
 
 @dataclass(slots=True)
@@ -149,6 +167,25 @@ class Custody:
 
     is_passed_on: bool = False
     """It goes on elsewhere: who is stopped now leaves the upstream's work alone."""
+
+
+class Interjection:
+    """Lets a responder say something while it waits for what comes next, and when it is stopped.
+
+    What is put here comes before whatever the responder yields later. Once the attempt has ended it
+    is dropped, as is what nobody takes.
+    """
+
+    __slots__ = ("take",)
+
+    def __init__(self) -> None:
+        self.take: Callable[[Output], None] | None = None
+        """Set by whoever takes what is put here."""
+
+    def put(self, output: Output) -> None:
+        """Say *output* now."""
+        if self.take is not None:
+            self.take(output)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +207,7 @@ class Turn:
     resumption: Resumption | None = None
     """Set: the response is resumed."""
     custody: Custody = field(default_factory=Custody)
+    interjection: Interjection = field(default_factory=Interjection)
 
 
 class Responder(Protocol):

@@ -18,6 +18,7 @@ from unbroken.sessions.items import (
     Item,
     ItemStatus,
     Message,
+    Note,
     Produced,
     Reasoning,
     ReasoningHead,
@@ -47,6 +48,7 @@ class Outcome:
     reason: str | None = None
     failure: Failure | None = None
     usage: Usage | None = None
+    notes: dict[str, Note] | None = None
 
 
 @dataclass(slots=True)

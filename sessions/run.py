@@ -10,7 +10,7 @@ import math
 import operator
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -29,6 +29,7 @@ from unbroken.sessions.responder import (
     Finish,
     FunctionCallPiece,
     Handle,
+    Notes,
     Output,
     ReasoningPiece,
     Responder,
@@ -105,6 +106,7 @@ class Run:
         self._written: asyncio.Event | None = None  # set when it does
         self._shows_reasoning = False
         self._usage: Usage | None = None
+        self._notes: Notes | None = None
         self._finish = Finish()
         self._deadline = 0.0
         self.longest_gap: float | None = None
@@ -130,6 +132,7 @@ class Run:
         Where the turn is resumed, *known* is what has been written of it.
         """
         self._custody = turn.custody
+        turn.interjection.take = self._interject
         self._last_sign = self._clock.monotonic()
         self._deadline = self._last_sign + self._limits.turn_timeout
         self._watch()
@@ -218,6 +221,21 @@ class Run:
         finally:
             self._end(self._ending or outcome or self._finished())
 
+    def _interject(self, output: Output) -> None:
+        """Take in what the responder says beside what it yields: while it waits, or as it is stopped."""
+        if self.outcome is not None:
+            return
+        match output:
+            case str():
+                if output:
+                    self._outputs.add_text(output)  # what is too much is left out, and the next piece ends it
+            case FunctionCallPiece() | ReasoningPiece() | ToolCallPiece():
+                if self._shows_reasoning or not isinstance(output, ReasoningPiece):
+                    self._outputs.add(output)
+            case _:
+                self._note(output)
+        self._notify()
+
     async def _receive(self, output: Output) -> bool:
         """Take in what isn't text; False: it reached beyond the limit."""
         self._last_sign = self._clock.monotonic()
@@ -264,6 +282,8 @@ class Run:
                 pass
             case Usage():
                 self._usage = _bill(output)
+            case Notes():
+                self._notes = output
             case Finish():
                 if output.reason not in _REASONS:
                     raise ValueError(f"a responder can't finish for the reason {output.reason!r}")
@@ -295,7 +315,7 @@ class Run:
     def _end(self, outcome: Outcome) -> None:
         if self.outcome is None:
             self._disarm()
-            self.outcome = outcome
+            self.outcome = outcome if self._notes is None else replace(outcome, notes=self._notes.values)
             self._notify()
 
     def _watch(self) -> None:

@@ -38,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, in under a minute")
     parser.add_argument("--only", nargs="+", choices=SUITES, metavar="SUITE", help="of: " + ", ".join(SUITES))
     parser.add_argument("--build", type=Path, default=_BUILD, metavar="DIR", help="where results go")
+    parser.add_argument(
+        "--pii", type=Path, metavar="FILE", help="texts with labelled personal data, for leaks"
+    )
     options = parser.parse_args(arguments)
 
     build: Path = options.build
@@ -45,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     report = Report()
     cores = Cores.choose()
     launcher = Launcher(cores, build / "bench-frames.json", build)
-    bench = Bench(launcher, options.quick, say=_say)
+    bench = Bench(launcher, options.quick, say=_say, pii=options.pii)
     begun, busy, load_before = time.monotonic(), busy_seconds(), os.getloadavg()
     os.sched_setaffinity(0, {cores.load})
     gc.disable()  # the load makes no cycles, and must not pause

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unbroken.server import process
 from unbroken.server.config import Settings, StartupError
+from unbroken.server.guards.leaks.lines import LineFilter
 from unbroken.server.logs import configure_logs
 
 __all__ = ["FakeApplication", "main"]
@@ -128,7 +129,7 @@ def main() -> None:
     """Run the fake in this process. Arguments: settings as JSON, then faults."""
     values, *faults = sys.argv[1:]
     settings = Settings(**json.loads(values))
-    configure_logs(settings)
+    configure_logs(settings, clean=LineFilter())
     try:
         sys.exit(process.run(settings, lambda _: FakeApplication(faults)))
     except StartupError as error:

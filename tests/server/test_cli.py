@@ -28,7 +28,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in os.environ.keys() - neutral_environment().keys():
         monkeypatch.delenv(name)
-    monkeypatch.setattr(logs, "configure_logs", lambda _: None)
+    monkeypatch.setattr(logs, "configure_logs", lambda *_, **__: None)
 
 
 def run(*arguments: str) -> int:

@@ -8,14 +8,16 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from tests.server.guards.leaks.samples import SAMPLES
 from unbroken.server import logs
 from unbroken.server.config import Settings, StartupError
+from unbroken.server.guards.leaks.lines import LineFilter
 from unbroken.server.logs import ExceptionFormatter, Redactor, configure_logs
 from unbroken.sessions.errors import IllegalTransition, Refusal, ResponderError
 
@@ -41,7 +43,7 @@ class Terminal(io.StringIO):
 
 def configured(stream: io.StringIO | None = None, **settings: Any) -> io.StringIO:
     stream = io.StringIO() if stream is None else stream
-    configure_logs(Settings(**settings), stream)
+    configure_logs(Settings(**settings), stream, clean=LineFilter())
     return stream
 
 
@@ -454,3 +456,38 @@ def test_what_clients_cause_at_will_is_no_error() -> None:
     uvicorn.error("Exception in ASGI application")
 
     assert [line["logger"] for line in lines(stream)] == [*4 * ["other"], "uvicorn.error"]
+
+
+KEPT: Final = ("ip", "coordinates")
+
+
+@pytest.mark.parametrize(("entity", "sample"), [each for each in SAMPLES if each[0] not in KEPT])
+def test_h10_no_line_holds_personal_data_or_a_secret(entity: str, sample: str) -> None:
+    """Wherever it is: in a value, a key, a list, what an exception says, a library's own line."""
+    stream = configured(log_content=True)
+    log = structlog.get_logger("unbroken.test")
+    log.info("it was said", place=f"so {sample} on", places=[sample, {sample: 1}])
+    try:
+        raise ValueError(f"so {sample} on")
+    except ValueError:
+        structlog.get_logger("unbroken.test").exception("it failed")
+    logging.getLogger("library").warning("so %s on", sample)
+    written = stream.getvalue()
+
+    assert sample not in written
+    assert json.dumps(sample)[1:-1] not in written
+    first = lines(stream)[0]
+    assert entity.replace("_", " ") in first["place"] or "****" in first["place"]
+
+
+def test_h10_times_ids_and_addresses_stay_as_they_are() -> None:
+    stream = configured()
+    ids = {
+        "session_id": "sess_4f8e1c0b9a7d4e62b1c3d5e7f9a1b2c3",
+        "response_id": "resp_1234567890abcdef12345678",
+    }
+    structlog.get_logger("unbroken.test").info("opened", address="203.0.113.7:51234", pid=12345678, **ids)
+    (line,) = lines(stream)
+
+    assert line["timestamp"].endswith("Z")
+    assert {key: line[key] for key in (*ids, "address")} == {**ids, "address": "203.0.113.7:51234"}

@@ -502,6 +502,7 @@ async def test_an_answer_that_its_upstream_keeps_goes_on(seed: int | None) -> No
         resumption = two.responder.last.turn.resumption
         assert resumption is not None
         assert (resumption.handle, resumption.offset) == ("upstream-1", 2)
+        assert len(resumption.text) == 2
         two.responder.last.say("c")
         two.responder.last.end()
         await settle()

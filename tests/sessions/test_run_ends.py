@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -17,6 +18,8 @@ from unbroken.sessions.items import Usage
 from unbroken.sessions.responder import (
     Finish,
     Handle,
+    Interjection,
+    Notes,
     Output,
     Turn,
     Working,
@@ -352,3 +355,60 @@ async def test_whatever_a_responder_raises_ends_its_own_answer_alone(
         assert isinstance(bench.tasks[0].exception(), GeneratorExit)
     else:
         assert bench.tasks[0].exception() is None
+
+
+# What the responder says beside.
+
+
+async def test_the_last_notes_are_part_of_the_end_however_it_comes(bench: Bench) -> None:
+    await bench.start()
+    await bench.say(Notes({"redacted": {"card": 1}}), "a", Notes({"redacted": {"card": 2}}))
+    bench.run.stop(CANCELLED)
+    await settle()
+
+    assert bench.run.outcome == replace(CANCELLED, notes={"redacted": {"card": 2}})
+
+
+async def test_what_is_said_while_the_responder_waits_comes_before_what_it_says_next(bench: Bench) -> None:
+    given = replace(TURN, interjection=Interjection())
+    bench.run.start(bench.spawn, bench.responder, given)
+    await settle()
+    await bench.say("a")
+    given.interjection.put("b")
+    await bench.say("c")
+
+    assert bench.take() == ["a", "b", "c"]
+
+
+async def test_what_is_said_after_the_end_is_dropped(bench: Bench) -> None:
+    given = replace(TURN, interjection=Interjection())
+    bench.run.start(bench.spawn, bench.responder, given)
+    await settle()
+    bench.run.stop(CANCELLED)
+    await settle()
+    given.interjection.put("late")
+
+    assert bench.take() == []
+    assert bench.run.outcome == CANCELLED
+
+
+class LetsGo:
+    """A responder that holds a word until it is stopped."""
+
+    async def respond(self, turn: Turn) -> AsyncGenerator[Output, None]:
+        yield "a"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            turn.interjection.put("b")
+            turn.interjection.put(Notes({"held": 1}))
+
+
+async def test_a_responder_that_is_stopped_may_say_what_it_held(bench: Bench) -> None:
+    await bench.start(LetsGo())
+    await settle()
+    bench.run.stop(INTERRUPTED)
+    await settle()
+
+    assert bench.take() == ["a", "b"]
+    assert bench.run.outcome == replace(INTERRUPTED, notes={"held": 1})

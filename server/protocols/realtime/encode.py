@@ -225,6 +225,8 @@ class RealtimeEncoder:
                     added["retry_after"] = failure.retry_after
             case _:
                 pass
+        if body.notes is not UNSET:
+            response.setdefault("unbroken", {}).update(body.notes)
         done: Frame = {"type": "response.done", "response": response}
         if body.ordinal > 0:
             return [done]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 from tests.bench.machine import busy_seconds
@@ -25,6 +26,8 @@ class Bench:
     is_quick: bool
     say: Callable[[str], None]
     """Tells a waiting person what goes on."""
+    pii: Path | None = None
+    """A file of texts in which personal data is labelled."""
     load_shares: list[float] = field(default_factory=list)
     """How busy the load's own core was in each measurement: near 1, the load would be the limit."""
     notes: list[str] = field(default_factory=list)

@@ -157,6 +157,7 @@ FRAMES: Final[list[tuple[Body, list[str]]]] = [
     (done("cancelled", reason="superseded"), ["response.done"]),
     (done("incomplete", reason="max_output_tokens", output=(answer("incomplete"),)), ["response.done"]),
     (done("incomplete", reason="content_filter"), ["response.done"]),
+    (done("completed", notes={"redacted": {"card": 2}}), ["response.done"]),
     (done("failed", failure=Failure("agent_error", "It failed.", "rate_limit_error")), ["response.done"]),
     (done("interrupted", failure=Failure("interrupted", "Restarted.")), ["response.done"]),
     (done("cancelled", reason="client", ordinal=0, metadata=META), ["response.created", "response.done"]),
@@ -183,6 +184,15 @@ def test_a_response_names_the_requests_it_answers() -> None:
     assert created["response"]["unbroken"] == named
     assert superseded["response"]["unbroken"] == {**named, "reason": "superseded"}
     assert failed["response"]["unbroken"] == {**named, "status": "failed", "message": "No."}
+
+
+def test_what_was_noted_of_a_response_is_told_beside_at_its_end() -> None:
+    notes: dict[str, Any] = {"redacted": {"card": 2}}
+    (completed,) = encoded(done("completed", notes=notes))
+    (failed,) = encoded(done("failed", failure=Failure("agent_error", "No."), notes=notes))
+
+    assert completed["response"]["unbroken"] == notes
+    assert failed["response"]["unbroken"] == {"status": "failed", "message": "No.", **notes}
 
 
 def has_null(value: object) -> bool:

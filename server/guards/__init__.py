@@ -1,0 +1,1 @@
+"""What is checked: what comes in, and what may leave."""

@@ -1,0 +1,123 @@
+"""What an agent says, on its way to the log: the shell around the filter.
+
+It holds no word longer than it has to while the agent is silent, lets go of what is held when the
+answer is cut short, and stops an answer that must not go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from unbroken.server.guards.leaks.answer import AnswerFilter
+from unbroken.server.guards.leaks.policy import LeakPolicy
+from unbroken.sessions.clock import Clock, Timer
+from unbroken.sessions.responder import Finish, Interjection, Output, Resumption, Turn
+
+__all__ = ["LeakFiltering"]
+
+_BLOCKED: Final = Finish("content_filter")
+
+
+class LeakFiltering:
+    """Filters answers.
+
+    Args:
+        policy: Whose are filtered how.
+        clock: Where time comes from.
+
+    """
+
+    def __init__(self, policy: LeakPolicy, clock: Clock) -> None:
+        self._policy = policy
+        self._clock = clock
+
+    async def filtered(
+        self, turn: Turn, respond: Callable[[Turn], AsyncGenerator[Output, None]]
+    ) -> AsyncGenerator[Output, None]:
+        """Yield what may leave of the answer that *respond* gives to *turn*.
+
+        The answer is closed, and ends for the reason ``content_filter``, once something is found that
+        blocks it. When the answer is cut short, what is held leaves first: redacted, if need be.
+
+        Raises:
+            AnswerChanged: It is resumed, and isn't what it was.
+
+        """
+        answer = await self._policy.filter_for(turn)
+        if answer is None:
+            async with aclosing(respond(turn)) as outputs:
+                async for output in outputs:
+                    yield output
+            return
+        if turn.resumption is not None and self._policy.rules.mode == "on":
+            # The upstream counts what it said; the log holds what was left of it. See the filter.
+            turn = replace(turn, resumption=Resumption(turn.resumption.handle, 0))
+        hold = self._policy.rules.hold if self._policy.rules.mode == "on" else None
+        watch = _Patience(answer, turn.interjection, self._clock, hold)
+        try:
+            async with aclosing(respond(turn)) as outputs:
+                async for output in outputs:
+                    watch.is_quiet = False
+                    for released in answer.take(output):
+                        yield released
+                    if answer.is_blocked:
+                        break
+            for released in answer.finish():
+                yield released
+            if answer.is_blocked:
+                structlog.get_logger().warning("answer blocked", found=_names(answer))
+                yield _BLOCKED
+        except asyncio.CancelledError:
+            for released in answer.cut():
+                turn.interjection.put(released)
+            raise
+        except Exception:
+            for released in answer.cut():
+                yield released
+            raise
+        finally:
+            watch.stop()
+            self._policy.note(answer)
+
+
+def _names(answer: AnswerFilter) -> list[str]:
+    return sorted(entity for entity, action in answer.found if action == "block")
+
+
+class _Patience:
+    """Lets go of an ordinary word when nothing has come for a while."""
+
+    def __init__(
+        self, answer: AnswerFilter, interjection: Interjection, clock: Clock, seconds: float | None
+    ) -> None:
+        self.is_quiet = True
+        """Set again and again: whether something has come since."""
+        self._answer = answer
+        self._interjection = interjection
+        self._clock = clock
+        self._seconds = seconds
+        self._timer: Timer | None = None
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._seconds is not None:  # else nothing is ever held
+            self._timer = self._clock.call_later(self._seconds, self._look)
+
+    def _look(self) -> None:
+        if self.is_quiet:
+            for shown in self._answer.show():
+                self._interjection.put(shown)
+        self.is_quiet = True
+        self._wait()
+
+    def stop(self) -> None:
+        """End it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

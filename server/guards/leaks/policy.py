@@ -1,0 +1,135 @@
+"""Whose answers are filtered how: by plan, with placeholders that are stable within a session."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from unbroken.server.guards.leaks.answer import AnswerFilter, Watch
+from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions, Entity
+from unbroken.server.guards.leaks.scanner import Scanner
+from unbroken.server.guards.leaks.verbatim import Instructions
+from unbroken.sessions.ids import PrincipalId, SessionId
+from unbroken.sessions.responder import Turn
+
+__all__ = ["DEFAULT_PLAN", "LeakPolicy", "LeakRules", "placeholder_of"]
+
+DEFAULT_PLAN: Final = "default"
+
+_INSTRUCTIONS_KNOWN: Final = 64
+"""Instructions that are kept ready; those of which nobody made use for longest are made anew."""
+
+_TAG: Final = 5
+"""Letters and digits that tell things apart: one in 33 million pairs looks the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakRules:
+    """What the operator wants."""
+
+    mode: Literal["off", "shadow", "on"] = "shadow"
+    actions: Mapping[str, Actions] = field(default_factory=lambda: {DEFAULT_PLAN: DEFAULT_ACTIONS})
+    """By plan; what plans have that aren't named is under :data:`DEFAULT_PLAN`."""
+    tool_outputs: bool = False
+    hold: float = 0.25
+    """Seconds that an ordinary word waits for what follows it; at most twice that."""
+
+
+async def _everybody(principal_id: PrincipalId) -> str:  # noqa: ARG001 - whoever it is
+    return DEFAULT_PLAN
+
+
+class LeakPolicy:
+    """Makes a filter for each answer.
+
+    Args:
+        rules: What is done about what.
+        secret: A key that all nodes have, under which placeholders are made.
+        plan_of: Says which plan somebody has.
+        canaries_of: Says which words no answer of a session has to hold.
+        count: Told of what was found: its kind, what was done, and how often.
+
+    """
+
+    def __init__(
+        self,
+        rules: LeakRules,
+        secret: bytes,
+        *,
+        plan_of: Callable[[PrincipalId], Awaitable[str]] = _everybody,
+        canaries_of: Callable[[SessionId], tuple[str, ...]] = lambda _: (),
+        count: Callable[[str, str, int], None] = lambda *_: None,
+    ) -> None:
+        self.rules = rules
+        self._secret = secret
+        self._plan_of = plan_of
+        self._canaries_of = canaries_of
+        self._count = count
+        self._scanners = {plan: Scanner(actions) for plan, actions in rules.actions.items()}
+        self._instructions: OrderedDict[str, Instructions] = OrderedDict()
+
+    async def filter_for(self, turn: Turn) -> AnswerFilter | None:
+        """Return what filters the answer to *turn*; None: nothing does."""
+        if self.rules.mode == "off":
+            return None
+        plan = DEFAULT_PLAN
+        if len(self.rules.actions) > 1:
+            plan = await self._plan_of(turn.principal)
+            if plan not in self.rules.actions:
+                plan = DEFAULT_PLAN
+        actions = self.rules.actions[plan]
+        request, is_shadow = turn.request, self.rules.mode == "shadow"
+        text = turn.config.instructions if request.instructions is None else request.instructions
+        watches = actions.get("canary", "ignore") != "ignore"
+        canaries = self._canaries_of(turn.session_id) if watches else ()
+        scanner = self._scanners[plan]
+        watch = Watch(
+            scanner=scanner.watching(canaries) if canaries else scanner,
+            actions=actions,
+            placeholder=placeholder_of(self._secret, turn.session_id),
+            canaries=canaries,
+            instructions=self._watched(text) if actions.get("instructions", "ignore") != "ignore" else None,
+            tool_outputs=self.rules.tool_outputs,
+            is_shadow=is_shadow,
+        )
+        return AnswerFilter(watch, None if is_shadow else turn.resumption)
+
+    def note(self, answer: AnswerFilter) -> None:
+        """Count what was found in an answer that has ended."""
+        for (entity, action), count in answer.found.items():
+            self._count(entity, action if self.rules.mode == "on" else f"{action}_shadow", count)
+
+    def _watched(self, text: str) -> Instructions | None:
+        if not text:
+            return None
+        known = self._instructions.get(text)
+        if known is None:
+            known = self._instructions[text] = Instructions(text)
+            if len(self._instructions) > _INSTRUCTIONS_KNOWN:
+                self._instructions.popitem(last=False)
+        else:
+            self._instructions.move_to_end(text)
+        return known or None
+
+
+def placeholder_of(secret: bytes, session_id: SessionId) -> Callable[[Entity, str], str]:
+    """Return what makes the placeholders of one session.
+
+    The same thing has the same placeholder for as long as the session lives, on every node, in every
+    attempt, and another one in every other session. Nobody who doesn't have the secret can find out
+    from it what it stands for; nothing has to be remembered.
+    """
+
+    def placeholder(entity: Entity, known_by: str) -> str:
+        if entity == "instructions":
+            return "[instructions]"
+        named = f"leak\0{session_id}\0{entity}\0{known_by}"
+        digest = hmac.digest(secret, named.encode("utf-8", "replace"), hashlib.sha256)
+        return f"[{entity.replace('_', ' ')} {base64.b32encode(digest[:5]).decode().lower()[:_TAG]}]"
+
+    return placeholder

@@ -1,0 +1,141 @@
+"""Finds what must not leave in a piece of text that is looked at as a whole. Pure.
+
+It is given flat text: one character for each of the text's, in ASCII as far as that means the
+same. Digits of other scripts and full-width letters are what they stand for, spaces are spaces
+and dashes are hyphens; what nobody sees (zero-width characters, soft hyphens, tags) is
+:data:`UNSEEN`, and doesn't interrupt anything; the rest is :data:`OTHER`, and does.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from copy import copy
+from typing import Final
+
+from unbroken.server.guards.leaks.canary import Canaries
+from unbroken.server.guards.leaks.entities import Actions, Entity, Match, merged
+from unbroken.server.guards.leaks.secrets import Tokens, assignments, private_keys
+from unbroken.server.guards.leaks.structured import (
+    cards,
+    coordinates,
+    emails,
+    ibans,
+    ips,
+    national_ids,
+    phones,
+)
+
+__all__ = ["OTHER", "UNSEEN", "Flattening", "Scanner"]
+
+UNSEEN: Final = "\0"
+OTHER: Final = "\uffff"
+
+_KNOWN: Final = 4096
+"""Characters whose flat form is remembered."""
+
+_DIGIT: Final = re.compile(r"\d", re.ASCII)
+_FEWEST_DIGITS: Final = 6
+"""Of a number that is looked for."""
+
+_ADDRESS: Final = re.compile(r"\d\.\d{1,3}\.\d|:[0-9A-Fa-f]{0,4}:", re.ASCII)
+_ASSIGNING: Final = re.compile(r"[=:]|\bis\b|\b(?:bearer|basic)\b", re.IGNORECASE)
+
+_Detector = Callable[[str, int], Iterator[Match]]
+
+
+class Flattening(dict[int, str]):
+    """A table for :meth:`str.translate` that makes text flat."""
+
+    def __missing__(self, code: int) -> str:
+        flat = chr(code) if 0 < code < 128 else _flat(chr(code))
+        if len(self) >= _KNOWN:
+            self.clear()
+        self[code] = flat
+        return flat
+
+
+def _flat(char: str) -> str:
+    category = unicodedata.category(char)
+    if char == "\0" or category == "Cf" or "\ufe00" <= char <= "\ufe0f" or char == "\u034f":
+        return UNSEEN
+    if category == "Nd":
+        return str(unicodedata.decimal(char))
+    if category == "Pd" or char == "\u2212":
+        return "-"
+    if char.isspace():
+        return " " if category == "Zs" else "\n"
+    plain = unicodedata.normalize("NFKC", char)
+    return plain if len(plain) == 1 and plain.isascii() else OTHER
+
+
+class Scanner:
+    """Finds entities.
+
+    Args:
+        actions: What is done about each. What is ignored isn't looked for.
+        canaries: Words that are looked for, however they are written.
+
+    """
+
+    def __init__(self, actions: Actions, canaries: Iterable[str] = ()) -> None:
+        self._actions = actions
+        wanted = {entity for entity, action in actions.items() if action != "ignore"}
+        self._canaries = Canaries(canaries if "canary" in wanted else ())
+        numbers: tuple[tuple[Entity, _Detector], ...] = (
+            ("card", cards),
+            ("national_id", national_ids),
+            ("phone", phones),
+            ("iban", ibans),
+            ("coordinates", coordinates),
+        )
+        self._numbers = tuple(detector for entity, detector in numbers if entity in wanted)
+        self._finds_emails = "email" in wanted
+        self._finds_ips = "ip" in wanted
+        self._tokens = Tokens().find if "secret" in wanted else None
+
+    def watching(self, canaries: Iterable[str]) -> Scanner:
+        """Return a scanner that finds the same, and *canaries*."""
+        scanner = copy(self)
+        scanner._canaries = Canaries(canaries)
+        return scanner
+
+    def find(self, context: str, text: str) -> list[Match]:
+        """Return what is in the flat *text*, in order. *context* is what came before: some, or nothing.
+
+        Where two overlap, there is one that covers both: see :func:`merged`.
+        """
+        if UNSEEN in context:
+            context = context.replace(UNSEEN, "")
+        if UNSEEN not in text:
+            return merged(self._find(context, text), self._actions)
+        places = [place for place, char in enumerate(text) if char != UNSEEN]
+        return [
+            match._replace(start=places[match.start], end=places[match.end - 1] + 1)
+            for match in merged(self._find(context, text.replace(UNSEEN, "")), self._actions)
+        ]
+
+    def _find(self, context: str, text: str) -> list[Match]:
+        start, whole = len(context), context + text
+        found: list[Match] = []
+        if self._canaries:
+            found += self._canaries.find(whole, start)
+        if "@" in text and self._finds_emails:
+            found += emails(whole, start)
+        if len(text) >= _FEWEST_DIGITS and len(_DIGIT.findall(text)) >= _FEWEST_DIGITS:
+            for detector in self._numbers:
+                found += detector(whole, start)
+        if self._finds_ips and _ADDRESS.search(text) is not None:
+            found += ips(whole, start)
+        if self._tokens is not None and len(text) >= 8:
+            found += self._tokens(whole, start)
+            if _ASSIGNING.search(whole) is not None:
+                found += assignments(whole, start)
+            if "-----BEGIN" in text:
+                found += private_keys(whole, start)
+        return [
+            match._replace(start=max(match.start - start, 0), end=match.end - start)
+            for match in found
+            if match.end > start
+        ]

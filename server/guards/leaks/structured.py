@@ -1,0 +1,202 @@
+"""Detectors of what has a form: addresses, numbers, coordinates. Pure.
+
+Each is given a text, of which it may read all, and where to begin: what lies before that is
+context, which has left already. It reads each character a bounded number of times: no
+pattern can go back over a repetition that has no small bound.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from unbroken.server.guards.leaks.checksums import iban, luhn
+from unbroken.server.guards.leaks.entities import Match
+from unbroken.server.guards.leaks.national_ids import NATIONAL_IDS
+
+__all__ = ["cards", "coordinates", "emails", "ibans", "ips", "national_ids", "phones"]
+
+_LOCAL: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+/=?^_`{|}~.-"
+_LONGEST_LOCAL: Final = 64
+_HOST: Final = re.compile(r"[A-Za-z0-9-]{1,63}+(?:\.[A-Za-z0-9-]{1,63}+){1,8}+", re.ASCII)
+_TLD: Final = re.compile(r"[A-Za-z]{2,24}|[Xx][Nn]--[A-Za-z0-9-]{1,59}")
+
+# Groups of digits with at most one separator between two.
+_GROUPS: Final = re.compile(r"(?<![A-Za-z0-9])\d++(?:[ .-]\d++)*+", re.ASCII)
+_GROUP: Final = re.compile(r"\d++", re.ASCII)
+
+_MOST_GROUPS: Final = 5
+"""Of a card: four of four digits, and three more."""
+
+_ISSUERS: Final = re.compile(r"[3-6]|2[2-7]|2131|1800")
+
+_IBAN_HEAD: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d\d", re.ASCII)
+_IBAN_REST: Final = re.compile(r"(?:[ -]?[A-Za-z0-9]){11,30}+", re.ASCII)
+_IBAN_LENGTHS: Final = {
+    found[0]: int(found[1])
+    for found in re.findall(
+        r"([A-Z]{2})(\d\d)",
+        "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 "
+        "EE20 EG29 ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 "
+        "IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 "
+        "NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 "
+        "SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30",
+    )
+}
+"""The registry of ISO 13616: how long each country's are."""
+
+_IPV4: Final = re.compile(
+    r"(?<![\w.])(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}(?![\w]|\.\d)", re.ASCII
+)
+_IPV6: Final = re.compile(
+    r"(?<![\w:.])(?=[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:]{2,39}+(?:\.\d{1,3}){0,3}(?!\w)", re.ASCII
+)
+
+_COORDINATES: Final = re.compile(
+    r"(?<![\w.])[+-]?(?:90|[0-8]?\d)\.\d{3,15}+\s?,\s?[+-]?(?:180|1[0-7]\d|\d?\d)\.\d{3,15}+(?![\w]|\.\d)",
+    re.ASCII,
+)
+
+# A telephone number: an optional country, an optional prefix in brackets, groups.
+_PHONE: Final = re.compile(
+    r"(?<![\w.#$€£/-])(?<!\d[ .,-])"
+    r"(?:\+\d{1,3}|00\d{1,3})?[ .-]?(?:\(\d{1,5}\)[ .-]?)?\d{1,12}+(?:[ .-]\d{2,9}+){0,5}+(?:x\d{1,6})?"
+    r"(?![A-Za-z0-9]|[.,:/-]\d|[%€£])",
+    re.ASCII,
+)
+_PHONE_WORDS: Final = re.compile(
+    r"(?:phone|tel|telephone|mobile|cell|call|fax|reach|contact|text|number|whatsapp|sms|dial)\b",
+    re.IGNORECASE,
+)
+_DATE: Final = re.compile(
+    r"(?:19|20)\d\d([-. /])(?:0?[1-9]|1[0-2])\1(?:0?[1-9]|[12]\d|3[01])|"
+    r"(?:0?[1-9]|[12]\d|3[01])([-. /])(?:0?[1-9]|[12]\d|3[01])\2(?:19|20)?\d\d",
+    re.ASCII,
+)
+
+
+def emails(text: str, start: int) -> Iterator[Match]:
+    """Find e-mail addresses: a local part of up to 64 characters, and a host with a dot."""
+    at = text.find("@", start)
+    while at >= 0:
+        before = text[max(at - _LONGEST_LOCAL, 0) : at]
+        length = len(before) - len(before.rstrip(_LOCAL))
+        host = _HOST.match(text, at + 1)
+        if length and host is not None:
+            end = host.end()
+            last = host[0].rpartition(".")[2]
+            if _TLD.fullmatch(last.rstrip("-")) is not None:
+                # Quotes and brackets of any sort around it aren't part of it.
+                local = before[len(before) - length :].lstrip("'`*/=?{|}~.&!#$%^")
+                if local:
+                    yield Match(at - len(local), end - len(last) + len(last.rstrip("-")), "email")
+        at = text.find("@", at + 1)
+
+
+def cards(text: str, start: int) -> Iterator[Match]:
+    """Find card numbers: 12 to 19 digits, in one piece or in usual groups, that satisfy Luhn."""
+    for run in _GROUPS.finditer(text, start):
+        groups = [(found.start(), found.end()) for found in _GROUP.finditer(text, run.start(), run.end())]
+        next_free = 0
+        for first in range(len(groups)):
+            if first < next_free:
+                continue
+            for last in range(min(first + _MOST_GROUPS, len(groups)) - 1, first - 1, -1):
+                if _is_card(text, groups[first : last + 1]):
+                    yield Match(groups[first][0], groups[last][1], "card")
+                    next_free = last + 1
+                    break
+
+
+def _is_card(text: str, groups: list[tuple[int, int]]) -> bool:
+    sizes = [end - start for start, end in groups]
+    if not 12 <= sum(sizes) <= 19:
+        return False
+    if len(groups) > 1:
+        if len({text[end] for _, end in groups[:-1]}) > 1:
+            return False
+        fours = all(size == 4 for size in sizes[:-1]) and sizes[-1] <= 4
+        if not fours and sizes not in ([4, 6, 5], [4, 6, 4]):
+            return False
+    digits = "".join(text[start:end] for start, end in groups)
+    return _ISSUERS.match(digits) is not None and len(set(digits)) > 1 and luhn(digits)
+
+
+def ibans(text: str, start: int) -> Iterator[Match]:
+    """Find IBANs: a registered country, its length, and 1 modulo 97."""
+    head = _IBAN_HEAD.search(text, start)
+    while head is not None:
+        end = head.end()
+        length = _IBAN_LENGTHS.get(head[0][:2].upper())
+        rest = None if length is None else _IBAN_REST.match(text, end)
+        if length is not None and rest is not None:
+            chars = head[0]
+            for place in range(rest.start(), rest.end()):
+                if text[place] not in " -":
+                    chars += text[place]
+                    if len(chars) == length:
+                        ends = place + 1 == len(text) or not text[place + 1].isalnum()
+                        if ends and iban(chars.upper()):
+                            yield Match(head.start(), place + 1, "iban")
+                            end = place + 1
+                        break
+        head = _IBAN_HEAD.search(text, end)
+
+
+def national_ids(text: str, start: int) -> Iterator[Match]:
+    """Find national identification numbers."""
+    for kind in NATIONAL_IDS:
+        for found in kind.form.finditer(text, start):
+            bare = "".join(filter(str.isalnum, found[0])).upper()
+            if kind.is_valid(bare) and (kind.words is None or kind.words.search(text, 0, found.start())):
+                yield Match(found.start(), found.end(), "national_id")
+
+
+def ips(text: str, start: int) -> Iterator[Match]:
+    """Find IP addresses of both versions. One of version 6 has at least two colons, and a digit."""
+    if text.find(".", start) >= 0:
+        for found in _IPV4.finditer(text, start):
+            yield Match(found.start(), found.end(), "ip")
+    if text.find(":", start) >= 0:
+        for found in _IPV6.finditer(text, start):
+            address = found[0].rstrip(":") if not found[0].endswith("::") else found[0]
+            if address.count(":") < 2 or not any(map(str.isdigit, address)):
+                continue
+            try:
+                ipaddress.IPv6Address(address)
+            except ValueError:
+                continue
+            yield Match(found.start(), found.start() + len(address), "ip")
+
+
+def coordinates(text: str, start: int) -> Iterator[Match]:
+    """Find pairs of a latitude and a longitude, with at least three decimals each."""
+    for found in _COORDINATES.finditer(text, start):
+        yield Match(found.start(), found.end(), "coordinates")
+
+
+def phones(text: str, start: int) -> Iterator[Match]:
+    """Find telephone numbers: 7 to 15 digits that are grouped, or have a country, or a word before them."""
+    for found in _PHONE.finditer(text, start):
+        number = found[0]
+        lead = len(number) - len(number.lstrip(" .-"))
+        number = number[lead:]
+        main = number.partition("x")[0]
+        digits = sum(map(str.isdigit, main))
+        if not 7 <= digits <= 15 or _DATE.fullmatch(main) is not None:
+            continue
+        groups = _GROUP.findall(main)
+        if len(groups) == 1 and "(" not in main and not main.startswith(("+", "00")):
+            is_national = digits == 10 or (digits == 11 and main[0] in "01")
+            if not (is_national and _PHONE_WORDS.search(text, 0, found.start())):
+                continue
+        elif max(map(len, groups)) > 8 and not main.startswith(("+", "00")):
+            continue
+        elif len(groups) == 2 and main[0] not in "+(0":
+            # Two groups are a house number and what follows, a decimal number, a code, more often than not.
+            is_usual = [len(group) for group in groups] in ([3, 4], [2, 6]) and "." not in main
+            if not (is_usual and _PHONE_WORDS.search(text, 0, found.start())):
+                continue
+        yield Match(found.start() + lead, found.end(), "phone")

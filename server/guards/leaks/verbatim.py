@@ -1,0 +1,124 @@
+"""Notices long pieces of the instructions, word for word, while an answer comes. No I/O, no clock.
+
+A few words in common mean nothing, and leave. From the :data:`RUN`-th word of a piece on it is a
+finding: neither that word nor what follows of the piece leaves, where that is to be prevented. Only
+the word that is being said is held. Case, punctuation and spacing don't matter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final
+
+from unbroken.server.guards.leaks.entities import Action
+
+__all__ = ["RUN", "Instructions", "Verbatim"]
+
+RUN: Final = 12
+"""Words in sequence that are no accident."""
+
+_MOST_WORDS: Final = 5000
+"""Of instructions; what is beyond isn't watched for."""
+
+_MOST_HELD: Final = 64
+"""Characters of a word. A longer one counts as several."""
+
+_WORD: Final = re.compile(rf"[^\W_]{{1,{_MOST_HELD}}}+")
+
+
+class Instructions:
+    """What is watched for: made once, read by any number of answers. Takes about 150 bytes a word."""
+
+    def __init__(self, text: str) -> None:
+        words = [found[0].lower() for _, found in zip(range(_MOST_WORDS), _WORD.finditer(text), strict=False)]
+        self.pairs = set(pairwise(words))
+        self.runs = {hash(run) for run in _runs(words)}
+
+    def __bool__(self) -> bool:
+        return bool(self.runs)
+
+
+def _runs(words: list[str]) -> Iterator[tuple[str, ...]]:
+    for start in range(len(words) - RUN + 1):
+        yield tuple(words[start : start + RUN])
+
+
+class Verbatim:
+    """Watches one stream.
+
+    Args:
+        instructions: What for.
+        action: What is done about it.
+        placeholder: What stands in its place, where it is redacted.
+
+    """
+
+    def __init__(self, instructions: Instructions, action: Action, placeholder: str) -> None:
+        self._instructions = instructions
+        self._action = action
+        self._placeholder = placeholder
+        self.found = 0
+        """Pieces of the instructions."""
+        self.is_blocked = False
+        self._held = ""  # the beginning of a word
+        self._last = ""  # the word before
+        self._pairs = 0  # words in sequence, each of which stands behind the one before there too
+        self._words: deque[str] = deque(maxlen=RUN)
+        self._is_inside = False
+
+    def feed(self, text: str) -> str:
+        """Take in text, and return what may leave."""
+        return self._pass(self._held + text, is_last=False)
+
+    def flush(self) -> str:
+        """Return what is held, as it leaves when nothing follows."""
+        released = self._pass(self._held, is_last=True)
+        self._last, self._pairs, self._is_inside = "", 0, False
+        return released
+
+    @property
+    def held(self) -> int:
+        """How many characters are held."""
+        return len(self._held)
+
+    def _pass(self, text: str, *, is_last: bool) -> str:
+        self._held = ""
+        if self.is_blocked:
+            return ""
+        pairs = self._instructions.pairs
+        out: list[str] = []
+        kept = 0  # up to where text has left, or been left out
+        for found in _WORD.finditer(text):
+            end = found.end()
+            if end == len(text) and not is_last:
+                begin = found.start()
+                if end - begin < _MOST_HELD:
+                    if not (self._is_inside and self._action == "redact"):
+                        out.append(text[kept:begin])
+                    self._held = text[begin:]
+                    return "".join(out)
+            word = found[0].lower()
+            self._words.append(word)
+            self._pairs = self._pairs + 1 if (self._last, word) in pairs else 0
+            self._last = word
+            is_inside = self._pairs >= RUN - 1 and hash(tuple(self._words)) in self._instructions.runs
+            if is_inside and not self._is_inside:
+                self.found += 1
+                if self._action != "flag":
+                    out.append(text[kept : found.start()])
+                    kept = found.start()
+                if self._action == "block":
+                    self.is_blocked = True
+                    return "".join(out)
+                if self._action == "redact":
+                    out.append(self._placeholder)
+            elif self._is_inside and not is_inside and self._action == "redact":
+                out.append(" ")
+                kept = found.start()
+            self._is_inside = is_inside
+        if not (self._is_inside and self._action == "redact"):
+            out.append(text[kept:])
+        return "".join(out)

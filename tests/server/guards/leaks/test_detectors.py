@@ -1,0 +1,207 @@
+"""What is found, kind by kind, and what isn't."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from tests.server.guards.leaks.samples import ALL, JWT, filtered
+from unbroken.server.guards.leaks import private_key, secrets, stream, structured, verbatim
+from unbroken.server.guards.leaks.checksums import ean13, iban, luhn, mod11_10, verhoeff
+from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, ENTITIES, Match, merged
+from unbroken.server.guards.leaks.national_ids import NATIONAL_IDS
+from unbroken.server.guards.leaks.scanner import Scanner
+from unbroken.server.guards.leaks.secret_rules import SECRET_RULES, SecretRule
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<alice@example.com>", "<[email]>"),
+        ("(bob@example.org).", "([email])."),
+        ("mailto:a.b-c@x-y.example.museum?subject=x", "mailto:[email]?subject=x"),
+        ("a@b, user@localhost and 3@4.5", "a@b, user@localhost and 3@4.5"),
+        ("git@github.com:org/repo", "[email]:org/repo"),
+        ("card:4111111111111111,", "card:[card],"),
+        ("4111111111111112", "4111111111111112"),
+        ("0000000000000000 1111111111111111", "0000000000000000 1111111111111111"),
+        ("4111 1111 1111 1111 123", "[card] 123"),
+        ("9 4111-1111-1111-1111", "9 [card]"),
+        ("GB82WEST12345698765433", "GB82WEST12345698765433"),
+        ("gb82 west 1234 5698 7654 32.", "[iban]."),
+        ("NL91ABNA0417164300 next", "[iban] next"),
+        ("IBAN: DE89 3704 0044 0532 0130 00", "IBAN: [iban]"),
+        ("on 2024-05-17 and 17.05.2024, at 12:30:45", "on 2024-05-17 and 17.05.2024, at 12:30:45"),
+        ("version 1.2.3, 256.1.1.1, 1.2.3.4.5", "version 1.2.3, 256.1.1.1, 1.2.3.4.5"),
+        ("10.0.0.1:8080 and fe80::1%eth0 or [::1]", "[ip]:8080 and [ip]%eth0 or [[ip]]"),
+        ("std::vector a::b 12::", "std::vector a::b [ip]"),
+        ("call 2125550187 now", "call [phone] now"),
+        ("there were 2125550187 of them", "there were 2125550187 of them"),
+        ("$1,234,567.89 or 1.234.567", "$1,234,567.89 or 1.234.567"),
+        ("pi is 3.14159, 2.71828", "pi is [coordinates]"),
+        ("000-12-3456 and 666-12-3456", "000-12-3456 and 666-12-3456"),
+        ("ssn 460899847", "ssn [national_id]"),
+        ("order 460899847", "order 460899847"),
+    ],
+)
+def test_what_has_a_form_is_told_from_what_only_looks_so(text: str, expected: str) -> None:
+    without_phones = (
+        {**ALL, "phone": "redact"} if "call" in text or "of them" in text else {**ALL, "phone": "flag"}
+    )
+    assert filtered([text], without_phones) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("us_ssn", "460-89-9847"), ("uk_nino", "AB123456C"),
+        ("uk_nino", "NI number AB 12 34 56 C"), ("uk_nhs", "nhs 943 476 5919"),
+        ("ca_sin", "SIN 046 454 286"), ("au_tfn", "TFN 123 456 782"), ("in_aadhaar", "2345 6789 0124"),
+        ("es_dni", "12345678Z"), ("es_dni", "X1234567L"), ("it_codice_fiscale", "RSSMRA85T10A562S"),
+        ("fr_nir", "2 55 08 14 168 025 38"), ("de_steuer_id", "Steuer-ID 86 095 742 719"),
+        ("br_cpf", "111.444.777-35"),
+        ("nl_bsn", "BSN 111222333"), ("pl_pesel", "PESEL 44051401359"), ("se_personnummer", "811218-9876"),
+        ("be_rijksregister", "85.07.30-033.28"), ("cn_resident_id", "11010519491231002X"),
+        ("kr_rrn", "800901-1234563"), ("fi_hetu", "131052-308T"), ("ch_ahv", "756.9217.0769.85"),
+    ],
+)  # fmt: skip
+def test_a_national_id_is_found_and_with_another_digit_it_is_not(name: str, good: str) -> None:
+    kinds = [kind for kind in NATIONAL_IDS if kind.name == name]
+    actions = {**dict.fromkeys(ENTITIES, "ignore"), "national_id": "redact"}
+    assert kinds
+    assert "[national_id]" in filtered([f"It is {good} here"], actions)  # type: ignore[arg-type]
+    if name in ("us_ssn", "uk_nino"):  # these have no check digit
+        return
+    place = max(place for place, char in enumerate(good) if char.isdigit())
+    for change in (1, 3):
+        wrong = good[:place] + str((int(good[place]) + change) % 10) + good[place + 1 :]
+        assert filtered([f"It is {wrong} here"], actions) == f"It is {wrong} here"  # type: ignore[arg-type]
+
+
+def test_check_digits_are_as_their_standards_say() -> None:
+    """The standards' own examples."""
+    assert luhn("79927398713")
+    assert not luhn("79927398710")
+    assert iban("GB82WEST12345698765432")
+    assert verhoeff("2363")
+    assert not verhoeff("2364")
+    assert mod11_10("0794" + "0") is False
+    assert mod11_10("07945")
+    assert ean13("4006381333931")
+
+
+def made(rule: SecretRule) -> Iterator[str]:
+    """Yield a token of each head, of characters that the rule takes."""
+    kind = re.compile(f"[{rule.alphabet}]")
+    chars = [char for char in map(chr, range(33, 127)) if kind.match(char) and char.isalnum()] * 8
+    chars = [chars[place * 7 % len(chars)] for place in range(len(chars))]
+    for head in rule.heads:
+        body = "".join((chars * 8)[: rule.least])
+        yield head + body
+
+
+@pytest.mark.parametrize("rule", [rule for rule in SECRET_RULES if not rule.then], ids=lambda rule: rule.name)
+def test_what_has_a_providers_format_is_found_and_what_is_shorter_is_not(rule: SecretRule) -> None:
+    for token in made(rule):
+        assert filtered([f"so: {token} on"]) == "so: [secret] on", token
+        assert rule.pattern.fullmatch(token[:-1]) is None
+
+
+def test_there_are_rules_for_many_providers_each_with_a_name_of_its_own() -> None:
+    names = [rule.name for rule in SECRET_RULES]
+
+    assert len(set(names)) == len(names) >= 40
+    assert all(len(head) >= 2 for rule in SECRET_RULES for head in rule.heads)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("password: hunter2Xy9", "password: [secret]"),
+        ('"api_key" : "a8F3kQ9zLm2P"', '"api_key" : "[secret]"'),
+        ("AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYzzAK3EYQ9x", "AWS_SECRET_ACCESS_KEY=[secret]"),
+        ("Authorization: Bearer 4fQz8LmN2pRtVwXy6ZaB", "Authorization: Bearer [secret]"),
+        ("postgres://app:s3cr3t!pw@db:5432/x", "postgres://app:[secret]@db:5432/x"),
+        ("the token is a8F3kQ9zLm2P", "the token is [secret]"),
+        (f"token {JWT}", "token [secret]"),
+        ("password = your_password_1", "password = your_password_1"),
+        ("api_key = os.environ['API_KEY1']", "api_key = os.environ['API_KEY1']"),
+        ("token: ${TOKEN_2_VALUE}", "token: ${TOKEN_2_VALUE}"),
+        ("The password is wrong, the secret is out.", "The password is wrong, the secret is out."),
+        ("max_tokens: 4096, token = undefined", "max_tokens: 4096, token = undefined"),
+        ("a desk-lamp-with-a-long-name-of-many-words", "a desk-lamp-with-a-long-name-of-many-words"),
+    ],
+)  # fmt: skip
+def test_what_is_assigned_to_a_telling_name_is_found_if_it_is_random(text: str, expected: str) -> None:
+    assert filtered([text]) == expected
+    assert filtered(list(text)) == expected
+
+
+def test_of_two_that_overlap_the_weightier_names_both() -> None:
+    actions = {**DEFAULT_ACTIONS, "email": "redact", "ip": "block"}
+    card, mail, address = Match(0, 10, "card"), Match(5, 30, "email"), Match(28, 31, "ip")
+
+    assert merged([mail, card], actions) == [Match(0, 30, "email")]
+    assert merged([mail, card, address], actions) == [Match(0, 31, "ip")]
+    assert merged([Match(0, 9, "phone"), Match(0, 9, "national_id")], ALL) == [Match(0, 9, "national_id")]
+    assert merged([Match(0, 30, "email"), Match(5, 9, "card")], DEFAULT_ACTIONS) == [Match(5, 9, "card")]
+
+
+def test_what_is_ignored_is_not_looked_for() -> None:
+    scanner = Scanner(dict.fromkeys(ENTITIES, "ignore"))
+
+    assert scanner.find("", "alice@example.com 4111111111111111 192.168.0.1") == []
+
+
+_constants: Final[Any] = importlib.import_module("re._constants")
+_parser: Final[Any] = importlib.import_module("re._parser")
+
+FEW: Final = 64
+"""Repetitions that a pattern may give back."""
+
+
+def patterns() -> Iterator[re.Pattern[str]]:
+    yield from (rule.pattern for rule in SECRET_RULES)
+    for kind in NATIONAL_IDS:
+        yield kind.form
+        if kind.words is not None:
+            yield kind.words
+    for module in (structured, secrets, stream, private_key, verbatim):
+        for value in vars(module).values():
+            pattern = getattr(value, "__self__", value)
+            if isinstance(pattern, re.Pattern):
+                yield pattern
+
+
+def repetitions(tree: Any) -> Iterator[tuple[Any, int]]:
+    """Yield each repetition in a parsed pattern that can give back, and how often it repeats at most."""
+    for operation, argument in tree:
+        if operation in (_constants.MAX_REPEAT, _constants.MIN_REPEAT):
+            _, most, inner = argument
+            yield inner, int(most)
+            yield from repetitions(inner)
+        elif operation is _constants.POSSESSIVE_REPEAT:
+            yield from repetitions(argument[2])
+        elif operation is _constants.BRANCH:
+            for branch in argument[1]:
+                yield from repetitions(branch)
+        elif operation is _constants.SUBPATTERN:
+            yield from repetitions(argument[-1])
+        elif operation in (_constants.ASSERT, _constants.ASSERT_NOT):
+            yield from repetitions(argument[1])
+
+
+def test_no_pattern_can_go_back_over_more_than_a_few_characters() -> None:
+    """Whatever has no small bound is possessive: a search takes time in proportion to what it searches."""
+    checked = 0
+    for pattern in patterns():
+        for _, most in repetitions(_parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE)):
+            is_lazy_line = pattern is private_key._LINE  # up to the first line's end, in a window
+            assert most <= FEW or is_lazy_line, pattern.pattern
+        checked += 1
+
+    assert checked > 100

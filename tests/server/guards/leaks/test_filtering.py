@@ -1,0 +1,443 @@
+"""Answers, from a scripted agent through the pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes.clock import FakeClock
+from tests.server.guards.leaks.samples import SAMPLES, cut
+from unbroken.server.agents.base import AgentOutput, Handle, TurnInput, UpstreamCut
+from unbroken.server.guards.leaks.answer import AnswerChanged
+from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions
+from unbroken.server.guards.leaks.filtering import LeakFiltering
+from unbroken.server.guards.leaks.policy import LeakPolicy, LeakRules, placeholder_of
+from unbroken.server.metrics import Metrics
+from unbroken.server.pipeline import Pipeline
+from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
+from unbroken.sessions.items import (
+    ApprovalHead,
+    Message,
+    ResponseRequest,
+    SessionConfig,
+    Text,
+    ToolHead,
+    Usage,
+)
+from unbroken.sessions.responder import (
+    AsksApproval,
+    Finish,
+    FunctionCallPiece,
+    Notes,
+    Output,
+    ReasoningPiece,
+    Resumption,
+    RunsTools,
+    ToolCallPiece,
+    ToolEnded,
+    Turn,
+    Working,
+)
+
+SECRET: Final = b"a secret of at least 32 characters"
+SESSION: Final = SessionId("sess_1")
+CARD: Final = "4111111111111111"
+STRICT: Final[Actions] = {**DEFAULT_ACTIONS, "email": "redact"}
+NAME: Final = placeholder_of(SECRET, SESSION)
+CARD_NAME: Final = NAME("card", CARD)
+MAIL_NAME: Final = NAME("email", "aliceexamplecom")
+
+
+def turn(instructions: str = "", resumption: Resumption | None = None) -> Turn:
+    return Turn(
+        session_id=SESSION,
+        response_id=ResponseId("resp_1"),
+        principal=PrincipalId("alice"),
+        attempt=1,
+        config=SessionConfig("m", instructions),
+        request=ResponseRequest(),
+        items=(Message(ItemId("u1"), "user", (Text("hi"),)),),
+        resumption=resumption,
+    )
+
+
+@dataclass
+class Upstream:
+    """An agent that says a list, and keeps its answer."""
+
+    outputs: Sequence[AgentOutput | Exception]
+    model: str = "m"
+    is_ready: bool = True
+    is_closed: bool = False
+    waits_at_end: bool = False
+    offset: int | None = None
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+        try:
+            for output in self.outputs:
+                if isinstance(output, Exception):
+                    raise output
+                yield output
+            if self.waits_at_end:
+                await asyncio.Event().wait()
+        finally:
+            self.is_closed = True
+
+    async def reattach(
+        self, turn: TurnInput, handle: Handle, offset: int, calls: Sequence[int] = ()
+    ) -> AsyncGenerator[AgentOutput, None]:
+        self.offset = offset
+        left, known = offset, list(calls)
+        async with aclosing(self.respond(turn)) as outputs:
+            async for output in outputs:
+                if isinstance(output, str):
+                    yield output[left:]
+                    left = max(left - len(output), 0)
+                elif isinstance(output, FunctionCallPiece) and output.index < len(known):
+                    yield replace(output, arguments=output.arguments[known[output.index] :])
+                else:
+                    yield output
+
+
+def filtering(clock: FakeClock | None = None, **rules: Any) -> LeakFiltering:
+    rules = {"mode": "on", "actions": {"default": STRICT}} | rules
+    return LeakFiltering(LeakPolicy(LeakRules(**rules), SECRET), clock or FakeClock())
+
+
+def pipeline(agent: Upstream, leaks: LeakFiltering) -> Pipeline:
+    return Pipeline(agent, Metrics(), FakeClock(), leaks=leaks)
+
+
+async def answered(*outputs: Output | Exception, given: Turn | None = None, **rules: Any) -> list[Output]:
+    agent = Upstream(outputs)  # type: ignore[arg-type]  # tools' outputs come from the loop
+    return [each async for each in pipeline(agent, filtering(**rules)).respond(given or turn())]
+
+
+async def collect(answer: AsyncGenerator[Output, None], outputs: list[Output]) -> None:
+    """Put what *answer* yields to *outputs*, up to where it ends or fails."""
+    async for output in answer:
+        outputs.append(output)  # noqa: PERF401 - what came before a failure counts
+
+
+def said(outputs: Sequence[Output]) -> str:
+    return "".join(output for output in outputs if isinstance(output, str))
+
+
+def arguments(outputs: Sequence[Output]) -> str:
+    return "".join(each.arguments for each in outputs if isinstance(each, FunctionCallPiece | ToolCallPiece))
+
+
+def notes(outputs: Sequence[Output]) -> object:
+    told = [output.values for output in outputs if isinstance(output, Notes)]
+    return told[-1] if told else None
+
+
+# Text.
+
+
+async def test_what_was_redacted_is_told_by_kind_at_the_end_and_never_what_it_was() -> None:
+    outputs = await answered(
+        "Card ", CARD[:7], CARD[7:], ", mail alice@", "example.com, card ", CARD, Finish()
+    )
+
+    assert said(outputs) == f"Card {CARD_NAME}, mail {MAIL_NAME}, card {CARD_NAME}"
+    assert notes(outputs) == {"redacted": {"card": 2, "email": 1}}
+    assert CARD not in repr(outputs)
+    assert outputs[-1] == Finish()
+
+
+def test_placeholders_are_stable_within_a_session_and_differ_between_sessions() -> None:
+    other = placeholder_of(SECRET, SessionId("sess_2"))
+
+    assert NAME("card", "1") == placeholder_of(SECRET, SESSION)("card", "1")
+    assert NAME("card", "1") != NAME("card", "2")
+    assert NAME("card", "1") != other("card", "1")
+    assert NAME("card", "1") != placeholder_of(b"other", SESSION)("card", "1")
+
+
+async def test_what_blocks_ends_the_answer_as_incomplete_and_the_agent_is_closed() -> None:
+    agent = Upstream(["It is ", CARD, " and ", "more", Usage(1, 2)])
+    leaks = filtering(actions={"default": {**STRICT, "card": "block"}})
+    outputs = [each async for each in pipeline(agent, leaks).respond(turn())]
+
+    assert said(outputs) == "It is "
+    assert outputs[-1] == Finish("content_filter")
+    assert notes(outputs) == {"blocked": {"card": 1}}
+    assert agent.is_closed
+
+
+async def test_in_shadow_everything_passes_as_it_came_and_is_counted() -> None:
+    found: list[tuple[str, str, int]] = []
+    policy = LeakPolicy(LeakRules(mode="shadow"), SECRET, count=lambda *each: found.append(each))
+    agent = Upstream(["It is 41", "11", "1111", "11111111", " x", Finish()])
+    outputs = [each async for each in pipeline(agent, LeakFiltering(policy, FakeClock())).respond(turn())]
+
+    assert outputs == list(agent.outputs)
+    assert found == [("card", "redact_shadow", 1)]
+
+
+async def test_a_plan_has_actions_of_its_own() -> None:
+    async def plan_of(principal_id: PrincipalId) -> str:
+        return {"alice": "gold"}.get(principal_id, "none such")
+
+    rules = LeakRules(mode="on", actions={"default": STRICT, "gold": {**STRICT, "card": "flag"}})
+    leaks = LeakFiltering(LeakPolicy(rules, SECRET, plan_of=plan_of), FakeClock())
+    for principal, expected in (("alice", CARD), ("bob", CARD_NAME)):
+        given = replace(turn(), principal=PrincipalId(principal))
+        outputs = [each async for each in pipeline(Upstream([CARD]), leaks).respond(given)]
+        assert said(outputs) == expected
+
+
+INSTRUCTIONS: Final = (
+    "You are Ada, the assistant of a bank. Never mention the merger with Contoso, whatever anybody says, "
+    "and answer all questions about fees with a link to the price list."
+)
+
+
+@given(places=st.lists(st.integers(0, 300), max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_of_the_instructions_no_more_than_eleven_words_in_sequence_leave(places: list[int]) -> None:
+    text = f"Sure: «{INSTRUCTIONS.upper()}» That was all."
+    blocking: Actions = {**STRICT, "instructions": "block"}
+    redacting: Actions = {**STRICT, "instructions": "redact"}
+    for actions, expected in (
+        (blocking, "Sure: «YOU ARE ADA, THE ASSISTANT OF A BANK. NEVER MENTION THE "),
+        (
+            redacting,
+            "Sure: «YOU ARE ADA, THE ASSISTANT OF A BANK. NEVER MENTION THE [instructions] That was all.",
+        ),
+    ):
+        given = turn(INSTRUCTIONS)
+        outputs = asyncio.run(answered(*cut(text, places), given=given, actions={"default": actions}))
+        assert said(outputs) == expected
+
+
+async def test_a_few_words_in_common_with_the_instructions_are_nothing() -> None:
+    actions: Actions = {**STRICT, "instructions": "block"}
+    text = "I am the assistant of a bank. Ask me about fees; here is a link to the price list."
+
+    outputs = await answered(text, given=turn(INSTRUCTIONS), actions={"default": actions})
+    assert said(outputs) == text
+
+
+# H1: calls, and resuming.
+
+
+@given(places=st.lists(st.integers(0, 80), max_size=6))
+@settings(deadline=None)
+def test_h1_split_across_pieces_of_arguments_nothing_leaves(places: list[int]) -> None:
+    text = f'{{"to": "alice@example.com", "card": {CARD}, "s": "{CARD}"}}'
+    pieces = [
+        FunctionCallPiece(0, piece, name="" if number else "pay")
+        for number, piece in enumerate(cut(text, places))
+    ]
+    outputs = asyncio.run(answered(*pieces, Finish()))
+
+    assert arguments(outputs) == f'{{"to": "{MAIL_NAME}", "card": "{CARD_NAME}", "s": "{CARD_NAME}"}}'
+
+
+async def test_h1_text_and_calls_that_come_in_turns_are_each_a_text_of_their_own() -> None:
+    outputs = await answered(
+        "See 4111", FunctionCallPiece(0, "{1111", name="f"), FunctionCallPiece(1, "[4111", name="g"),
+        FunctionCallPiece(0, "1111}"), FunctionCallPiece(1, '111111111111, "x"]'), Finish(),
+    )  # fmt: skip
+
+    assert said(outputs) == "See 4111"
+    first = [o.arguments for o in outputs if isinstance(o, FunctionCallPiece) and o.index == 0]
+    second = [o.arguments for o in outputs if isinstance(o, FunctionCallPiece) and o.index == 1]
+    assert "".join(first) == "{11111111}"
+    assert "".join(second) == f'["{CARD_NAME}", "x"]'
+    assert outputs.index("4111") < next(i for i, o in enumerate(outputs) if isinstance(o, FunctionCallPiece))
+
+
+@given(
+    chosen=st.lists(st.sampled_from(SAMPLES), min_size=1, max_size=3),
+    first=st.lists(st.integers(0, 400), max_size=20),
+    then=st.lists(st.integers(0, 400), max_size=20),
+    taken=st.integers(0, 30),
+)
+@settings(deadline=None)
+def test_h1_a_resumed_answer_goes_on_at_the_very_character_with_nothing_unfiltered(
+    chosen: list[tuple[str, str]], first: list[int], then: list[int], taken: int
+) -> None:
+    """One owner writes some of what leaves and dies; another reads the upstream's answer cut otherwise."""
+    text = "".join(f"This is {sample}, so. " for _, sample in chosen)
+    whole = said(asyncio.run(answered(text)))
+    written = said(asyncio.run(answered(*cut(text, first)))[: taken + 1])
+    resumption = Resumption("upstream_1", len(written), (), written, ())
+    agent = Upstream(cut(text, then))
+
+    async def resumed() -> list[Output]:
+        return [each async for each in pipeline(agent, filtering()).respond(turn("", resumption))]
+
+    rest = asyncio.run(resumed())
+    assert written + said(rest) == whole
+    assert agent.offset == 0, "the upstream counts what it said, not what left"
+
+
+async def test_h1_the_calls_of_a_resumed_answer_go_on_too() -> None:
+    parts = ('{"a": "4111', '111111111111", "b": "x', 'y"}')
+    pieces: list[AgentOutput] = [FunctionCallPiece(0, part, name="f") for part in parts]
+    known = f'{{"a": "{CARD_NAME}", '
+    resumption = Resumption("upstream_1", 0, (len(known),), "", (known,))
+    agent = Upstream([*pieces, Finish()])
+    outputs = [each async for each in pipeline(agent, filtering()).respond(turn("", resumption))]
+
+    assert known + arguments(outputs) == f'{{"a": "{CARD_NAME}", "b": "xy"}}'
+
+
+@pytest.mark.parametrize("known", ["It was ", "It is 4111111111111111 and"])
+async def test_a_resumed_answer_that_is_not_what_it_was_is_no_continuation(known: str) -> None:
+    """Such as when the rules have changed: what the log holds was written by others."""
+    resumption = Resumption("upstream_1", len(known), (), known, ())
+    agent = Upstream([f"It is {CARD} and more"])
+    outputs: list[Output] = []
+    with pytest.raises(AnswerChanged):
+        await collect(pipeline(agent, filtering()).respond(turn("", resumption)), outputs)
+
+    assert said(outputs) == ""
+
+
+# H2: time.
+
+
+async def test_h2_a_word_waits_for_what_follows_it_and_not_for_long() -> None:
+    clock = FakeClock()
+    agent = Upstream(["Hello wor"], waits_at_end=True)
+    given, aside = turn(), list[Output]()
+    given.interjection.take = aside.append
+    answer = pipeline(agent, filtering(clock, hold=0.25)).respond(given)
+    first = await anext(answer)
+    waiting = asyncio.ensure_future(anext(answer))
+    await asyncio.sleep(0)
+    clock.advance(0.5)
+
+    assert (first, aside) == ("Hello ", ["wor"])
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert aside == ["wor"]
+    assert clock.pending == 0
+
+
+# H3: ends.
+
+
+@pytest.mark.parametrize("held", ["wor", "4111", "alice@exam", "sk-proj"])
+async def test_h3_what_is_held_leaves_before_an_error_is_told(held: str) -> None:
+    outputs: list[Output] = []
+    agent = Upstream([f"Hello {held}", UpstreamCut()])
+    with pytest.raises(UpstreamCut):
+        await collect(pipeline(agent, filtering()).respond(turn()), outputs)
+
+    assert said(outputs) == f"Hello {held}"
+
+
+@pytest.mark.parametrize(
+    ("held", "left"), [("wor", "wor"), (CARD, CARD_NAME), ("alice@example.com", MAIL_NAME)]
+)
+async def test_h3_a_cut_at_error_or_cancel_never_leaks_what_is_held(held: str, left: str) -> None:
+    for ending in ("error", "cancel", "end"):
+        agent = Upstream(
+            [f"Hello {held}", *([UpstreamCut()] if ending == "error" else [])],
+            waits_at_end=ending == "cancel",
+        )
+        given, outputs = turn(), list[Output]()
+        given.interjection.take = outputs.append
+        answer = pipeline(agent, filtering()).respond(given)
+
+        task = asyncio.ensure_future(collect(answer, outputs))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        if ending == "cancel":
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+        assert said(outputs) == f"Hello {left}", ending
+
+
+# H5.
+
+
+@dataclass(frozen=True)
+class Unheard:
+    """What a later agent might say."""
+
+    text: str
+
+
+async def test_h5_what_nobody_knows_does_not_switch_the_filter_off() -> None:
+    strange: Any = Unheard("?")
+    outputs = await answered("It is 4111", Working(), strange, Handle("h"), "111111111111", Usage(1, 1), ".")
+
+    assert said(outputs) == f"It is {CARD_NAME}."
+    assert strange in outputs
+
+
+# Tools and thoughts.
+
+
+async def test_a_tools_call_is_written_filtered_before_it_is_run() -> None:
+    item = ItemId("item_1")
+    outputs = await answered(
+        ToolCallPiece(item, '{"card": "4111', ToolHead("pay", "bank")), ToolCallPiece(item, '111111111111"}'),
+        RunsTools((item,)), ToolEnded(item, f"paid by {CARD}"), "Done.",
+    )  # fmt: skip
+    place = next(i for i, output in enumerate(outputs) if isinstance(output, RunsTools))
+
+    assert arguments(outputs[:place]) == f'{{"card": "{CARD_NAME}"}}'
+    assert ToolEnded(item, f"paid by {CARD}") in outputs, (
+        "what tools return isn't filtered unless it is asked for"
+    )
+
+
+async def test_what_tools_return_is_filtered_where_it_is_set() -> None:
+    item = ItemId("item_1")
+    outputs = await answered(
+        ToolCallPiece(item, "{}", ToolHead("pay", "bank")),
+        RunsTools((item,)),
+        ToolEnded(item, f"paid by {CARD}"),
+        tool_outputs=True,
+    )
+
+    assert ToolEnded(item, f"paid by {CARD_NAME}") in outputs
+
+
+async def test_a_call_whose_arguments_block_is_never_run() -> None:
+    item = ItemId("item_1")
+    outputs = await answered(
+        ToolCallPiece(item, f'{{"card": {CARD}', ToolHead("pay", "bank")),
+        RunsTools((item,)),
+        actions={"default": {**STRICT, "card": "block"}},
+    )
+
+    assert not any(isinstance(output, RunsTools) for output in outputs)
+    assert outputs[-1] == Finish("content_filter")
+
+
+async def test_a_call_that_waits_for_approval_is_shown_filtered() -> None:
+    asks = AsksApproval(ItemId("item_1"), ApprovalHead("pay", "bank", f'{{"card": "{CARD}"}}'))
+    outputs = await answered(asks)
+
+    assert [o.head.arguments for o in outputs if isinstance(o, AsksApproval)] == [
+        f'{{"card": "{CARD_NAME}"}}'
+    ]
+
+
+async def test_thoughts_are_filtered_and_end_where_words_begin() -> None:
+    outputs = await answered(ReasoningPiece("the card 4111"), ReasoningPiece("111111111111"), "It is 4", "2.")
+
+    thought = "".join(output.text for output in outputs if isinstance(output, ReasoningPiece))
+    assert (thought, said(outputs)) == (f"the card {CARD_NAME}", "It is 42.")
+    assert outputs.index("It is ") > max(i for i, o in enumerate(outputs) if isinstance(o, ReasoningPiece))

@@ -1,0 +1,106 @@
+"""From settings to what is done for whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tests.fakes.clock import FakeClock
+from tests.server.guards.leaks.samples import ALL
+from unbroken.server.auth.directory import MemoryDirectory
+from unbroken.server.auth.principal import Principal
+from unbroken.server.config import Settings
+from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, ENTITIES
+from unbroken.server.guards.leaks.policy import LeakPolicy
+from unbroken.server.guards.leaks.selection import actions_of, build_leak_policy
+from unbroken.server.guards.leaks.verbatim import RUN, Instructions
+from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
+from unbroken.sessions.items import Message, ResponseRequest, SessionConfig, Text
+from unbroken.sessions.responder import Turn
+
+SECRET = b"a secret of at least 32 characters"
+CARD = "4111111111111111"
+
+
+def test_what_a_plan_does_not_say_is_as_for_all_others() -> None:
+    rows = actions_of(("email=redact", "gold.email=ignore", "gold.card = flag", " default.ip=block"))
+
+    assert rows["default"] == {**DEFAULT_ACTIONS, "email": "redact", "ip": "block"}
+    assert rows["gold"] == {**rows["default"], "email": "ignore", "card": "flag"}
+
+
+def test_everything_has_an_action_by_default() -> None:
+    assert set(DEFAULT_ACTIONS) == set(ENTITIES) == set(ALL)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("leak_actions", "mail=redact", "should be entity=action"),
+        ("leak_actions", "email=hide", "should be entity=action"),
+        ("leak_actions", "a b.email=flag", "should name a plan"),
+        ("leak_actions", "email=flag,email=redact", "once for each plan"),
+        ("leak_canaries", "short1", "at least 8"),
+        ("leak_canaries", "lettersonly", "one digit"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_what_would(setting: str, value: str, said: str) -> None:
+    given: dict[str, Any] = {setting: value}
+    with pytest.raises(ValidationError, match=said):
+        Settings(**given)
+
+
+def turn(principal: PrincipalId) -> Turn:
+    return Turn(
+        session_id=SessionId("sess_1"),
+        response_id=ResponseId("resp_1"),
+        principal=principal,
+        attempt=1,
+        config=SessionConfig("m"),
+        request=ResponseRequest(),
+        items=(Message(ItemId("u1"), "user", (Text("hi"),)),),
+    )
+
+
+class LostDirectory(MemoryDirectory):
+    """One whose store is out of reach."""
+
+    async def find(self, principal_id: PrincipalId) -> Principal | None:
+        raise StoreUnavailable("out of reach")
+
+
+async def says(policy: LeakPolicy, principal: PrincipalId) -> object:
+    answer = await policy.filter_for(turn(principal))
+    assert answer is not None
+    return (answer.take(f"{CARD}, so")[0], answer.is_blocked)
+
+
+async def test_plans_are_looked_up_and_who_is_not_found_is_as_all_others() -> None:
+    settings = Settings(leaks="on", leak_actions=("gold.card=flag", "default.card=block"))
+    gold, other = Principal("ann", plan="gold"), Principal("bob")
+    for directory, expected in (
+        (MemoryDirectory(FakeClock()), (f"{CARD}, ", False)),
+        (LostDirectory(FakeClock()), ("", True)),
+    ):
+        await directory.note(gold)
+        await directory.note(other)
+        policy = build_leak_policy(settings, SECRET, directory, lambda *_: None)
+
+        assert await says(policy, gold.id) == expected
+        assert await says(policy, other.id) == ("", True)
+        assert await says(policy, PrincipalId("nobody")) == ("", True)
+
+
+async def test_off_nothing_is_filtered() -> None:
+    policy = build_leak_policy(Settings(leaks="off"), SECRET, MemoryDirectory(FakeClock()), lambda *_: None)
+
+    assert await policy.filter_for(turn(PrincipalId("ann"))) is None
+
+
+def test_instructions_without_a_long_piece_are_not_watched_for() -> None:
+    assert not Instructions("Be kind.")
+    assert not Instructions(" ".join("word" for _ in range(RUN - 1)))
+    assert Instructions(" ".join(f"word{number}" for number in range(RUN)))
