@@ -35,6 +35,7 @@ _LOCK: Final = "lock"
 _PREFIX: Final = "unbroken-files-"
 _ABANDONED_AFTER: Final = 60.0
 """Seconds. A folder is made a moment before it is locked."""
+_TRIES: Final = 5
 
 
 class Folder:
@@ -63,13 +64,13 @@ class Folder:
         """
         if self._wanted is None:
             _remove_abandoned(Path(tempfile.gettempdir()), now - _ABANDONED_AFTER)
-            self._path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            self._path, self._lock = _new()
         else:
             self._path = self._wanted.absolute()
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if all(path.name == _LOCK or _OWN.fullmatch(path.name) for path in self._path.iterdir()):
                 self._path.chmod(0o700)  # else it is others' too, and may well be /tmp
-        self._lock = _locked(self._path)
+            self._lock = _locked(self._path)
         if self._lock is None:
             raise OSError("another server uses the folder; give each its own")
         return list(self._found())
@@ -132,6 +133,18 @@ class Folder:
         except (OSError, msgspec.DecodeError):
             return None
         return file if is_whole else None
+
+
+def _new() -> tuple[Path, FileIO | None]:
+    """Make a temporary folder and lock it. One that a server with another clock took for abandoned in between
+    is left to it.
+    """
+    for _ in range(_TRIES):
+        path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        with suppress(FileNotFoundError):
+            if (lock := _locked(path)) is not None:
+                return path, lock
+    return path, None
 
 
 def _locked(folder: Path) -> FileIO | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import tempfile
@@ -113,6 +114,31 @@ async def test_the_temporary_folder_of_a_server_that_was_killed_is_removed_by_th
             assert dead.name not in names(tmp_path)
             assert {own, new.name, "unbroken-files-link", "unbroken-files-file"} < set(names(tmp_path))
         assert await content_of(running, file.id) == b"hello"
+
+
+async def test_a_temporary_folder_that_another_server_takes_for_abandoned_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clock goes wrong: it has the lock of one that was made just now, and has removed another."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make, made = tempfile.mkdtemp, []
+
+    def taken(**options: str) -> str:
+        made.append(folder := make(**options))
+        if len(made) == 1:
+            locks.append(os.open(Path(folder) / "lock", os.O_RDWR | os.O_CREAT))
+            fcntl.flock(locks[0], fcntl.LOCK_EX)
+        elif len(made) == 2:
+            Path(folder).rmdir()
+        return folder
+
+    locks: list[int] = []
+    monkeypatch.setattr(tempfile, "mkdtemp", taken)
+    async with DiskFiles(LIMITS, FakeClock()) as store:
+        file = await put(store)
+        assert await content_of(store, file.id) == b"hello"
+    os.close(locks[0])
+    assert len(made) == 3
 
 
 def abandoned(folder: Path, made_at: float) -> Path:
