@@ -139,6 +139,7 @@ def _new() -> tuple[Path, FileIO | None]:
     """Make a temporary folder and lock it. One that a server with another clock took for abandoned in between
     is left to it.
     """
+    path = Path()
     for _ in range(_TRIES):
         path = Path(tempfile.mkdtemp(prefix=_PREFIX))
         with suppress(FileNotFoundError):
