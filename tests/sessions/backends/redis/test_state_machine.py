@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import pytest
@@ -220,12 +221,17 @@ class Log(RuleBasedStateMachine):
         (result,) = self.run(self.world.store.append([self.written[-1 - index]]))
         assert isinstance(result, Fenced | SessionGone | LostTail | Unseen)
 
-    @rule(name=st.integers(0, 5), index=st.integers(0, 2))
+    @rule(name=st.integers(0, 5), index=st.integers(0, 8))
     def submit(self, name: int, index: int) -> None:
-        """Send an input, again or for the first time, as who was shown the log so far, and from anywhere."""
-        if index >= len(self.readers):
-            return
-        seen = self.readers[index].place
+        """Send an input, again or for the first time, from anywhere, as one of the readers or a new one."""
+        if index < len(self.readers):
+            seen = self.readers[index].place
+        else:
+            try:
+                opened = self.run(self.world.store.inspect(self.session_id))
+            except SessionGone:
+                return
+            seen = Position(opened.fence.incarnation, opened.floor, opened.floor_nonce)
         key = InputKey(f"m:{name}", b"digest")
         try:
             self.run(self.world.store.read(self.session_id, seen, 1))
@@ -332,6 +338,18 @@ class Log(RuleBasedStateMachine):
         """The replica takes over, without what was written since."""
         self.run(self.world.restore(self.copied))
         self.may_have_lost = True
+
+    @rule()
+    def fail_over_and_go_on(self) -> None:
+        """The replica takes over, and about as much is written to it as it has lost."""
+        store = self.world.store
+        with suppress(SessionGone):
+            before = self.run(store.inspect(self.session_id)).head
+            self.fail_over()
+            opened = self.run(store.inspect(self.session_id))
+            seen = Position(opened.fence.incarnation, opened.floor, opened.floor_nonce)
+            for _ in range(min(before - opened.head + 1, 12)):
+                self.run(store.submit(self.session_id, asked(), seen))
 
     @rule(begins_anew=st.booleans())
     def lose_everything(self, begins_anew: bool) -> None:
@@ -520,7 +538,7 @@ class WithoutNonces(Broken):
 @pytest.mark.timeout(600)
 def test_the_machine_finds_a_read_that_compares_no_nonces(valkey: Server) -> None:
     with pytest.raises(AssertionError):
-        run_machine(lambda: WithoutNonces(valkey), 1500, phases=[Phase.generate])
+        run_machine(lambda: WithoutNonces(valkey), 4000, phases=[Phase.generate])
 
 
 class WithoutSight(Broken):
