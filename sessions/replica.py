@@ -130,7 +130,7 @@ class Replica:
 
     def keys(self) -> dict[int, InputKey]:
         """Return the keys of the latest inputs, as far as they are known here, by their numbers."""
-        return self._former_keys | self.log.keys()
+        return self._former_keys | self.session.keys | self.log.keys()
 
     def snapshot(self) -> Snapshot:
         """Return what is so, for a store to keep."""

@@ -32,6 +32,7 @@ from unbroken.sessions.entries import (
     Deltas,
     Entry,
     HandleNoted,
+    InputKey,
     ItemAdded,
     ItemDeleted,
     OutputDone,
@@ -78,6 +79,7 @@ _SIGNAL_OF_STATUS: Final[dict[Status, Signal]] = {
 }
 
 _REFUSALS_KEPT: Final = 256
+_KEYS: Final = 16
 _BEGUN_KEPT: Final = 8
 """Responses that are known again: a request may come twice within seconds, and then carries the same id."""
 
@@ -99,6 +101,8 @@ class Session:
         """Attempts that haven't ended, oldest first."""
         self.refusals: dict[int, Refused] = {}
         """The latest refusals, by their input."""
+        self.keys: dict[int, InputKey] = {}
+        """Those of the latest inputs, by their numbers."""
         self._conversation = Conversation()
         self._inputs: deque[tuple[int, Submitted]] = deque()
         self._begun: tuple[ResponseId, ...] = ()  # the latest
@@ -127,6 +131,10 @@ class Session:
                 response.ordinal += len(body.parts)
             case Submitted():
                 self._inputs.append((entry.seq, body))
+                if body.key is not None:
+                    self.keys[entry.seq] = body.key
+                    if len(self.keys) > _KEYS:
+                        del self.keys[next(iter(self.keys))]
             case SessionOpened():
                 self.principal = body.principal
                 self.config = body.config
@@ -528,6 +536,7 @@ class Session:
                 responses=[RunningState.of(each) for each in self.responses.values()],
                 refusals=list(self.refusals.values()),
                 begun=self._begun or UNSET,
+                keys=list(self.keys.items()) or UNSET,
             )
         )
 
@@ -547,6 +556,7 @@ class Session:
         session.config = state.config
         session.refusals = {refused.input: refused for refused in state.refusals}
         session._inputs.extend(state.inputs)
+        session.keys = {} if state.keys is UNSET else dict(state.keys)
         session._begun = () if state.begun is UNSET else state.begun
         session._conversation = Conversation.restore(state.items)
         for running in state.responses:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from unbroken.sessions.entries import Formatted, Refused, Submitted, decode_formatted
+from unbroken.sessions.entries import Formatted, InputKey, Refused, Submitted, decode_formatted
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId
 from unbroken.sessions.items import (
     ApprovalHead,
@@ -155,6 +155,8 @@ class SessionState(Formatted, frozen=True, kw_only=True):
     responses: list[RunningState]
     refusals: list[Refused]
     begun: tuple[ResponseId, ...] | UnsetType = UNSET
+    keys: list[tuple[int, InputKey]] | UnsetType = UNSET
+    """Of the latest inputs, by their numbers: who goes on alone is to know them again."""
 
 
 _DECODER: Final = msgspec.json.Decoder(SessionState)

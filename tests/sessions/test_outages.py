@@ -284,6 +284,33 @@ async def test_inputs_that_came_elsewhere_are_kept_however_many_there_are(
         assert [text for text in kept if "elsewhere" in text] == [f"from elsewhere {n}" for n in range(20)]
 
 
+async def test_who_is_alone_knows_what_the_log_has_forgotten(seed: int) -> None:
+    """It took the session from a snapshot: the request that comes again was before that."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        one.responder.last.end()
+        await settle()
+        again = {"type": "response.create", "unbroken": {"message_id": "once"}}
+        await client.send(again)
+        one.responder.last.say(*40 * ["x" * 300])
+        await settle()
+        one.responder.last.end()
+        await settle()
+        client.disconnect()
+        while len(one.node.hub):
+            one.clock.advance(30)
+            await one.node.sweep()
+            await settle()
+        await go(client, two)
+        assert actor_on(two, client).log.keys() == {}
+        await begin_outage(two)
+        await client.send({"type": "response.create", "unbroken": {"message_id": "new"}})
+        two.responder.last.end()
+        await settle()
+        await client.send(again)
+        assert len(two.responder.turns) == 1
+
+
 # A store that forgets.
 
 
