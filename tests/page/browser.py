@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,10 @@ def chromium_path() -> str:
         if Path(path).exists():
             return path
     raise AssertionError("These tests need Chromium. Install it: apt-get install chromium")
+
+
+_REST: Final = 6.0
+"""Seconds in which what others left running comes to an end."""
 
 
 class Server:
@@ -103,12 +108,26 @@ class Server:
 
     @property
     def answered(self) -> int:
-        """How many responses have ended since it was started: one for each call of the agent."""
+        """How many responses have ended since it was started: one for each call of the agent.
+
+        Not before those have that others left running: they would be counted among one's own.
+        """
+        deadline = time.monotonic() + _REST
+        while True:
+            text = self._metrics()
+            if _values(text, "unbroken_sessions_running") == 0 or time.monotonic() > deadline:
+                return _values(text, "unbroken_responses_total")
+            time.sleep(0.05)
+
+    def _metrics(self) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
-        return sum(
-            int(float(value)) for value in re.findall(r"^unbroken_responses_total\{.*\} (\S+)$", text, re.M)
-        )
+            text: str = answer.read().decode()
+        return text
+
+
+def _values(text: str, name: str) -> int:
+    found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.M)
+    return sum(int(float(value)) for value in found)
 
 
 class Chat:
