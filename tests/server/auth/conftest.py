@@ -1,27 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
-from tests.fakes.valkey import Server
+from tests.fakes.valkey_fixtures import client, valkey
 from unbroken.server.auth.redis.connection import Redis
 from unbroken.sessions.backends.redis.connection import Address, Client, connect
 
-
-@pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("valkey") / "data").running() as server:
-        yield server
-
-
-@pytest_asyncio.fixture
-async def client(valkey: Server) -> AsyncIterator[Client]:
-    client = connect(Address(valkey.url), name="test")
-    await client.flushall()
-    yield client
-    await client.aclose()
+__all__ = ["client", "nobody", "redis", "valkey"]
 
 
 @pytest.fixture

@@ -35,11 +35,13 @@ from unbroken.sessions.ids import (
 A, B, C = NodeId("node_a"), NodeId("node_b"), NodeId("node_c")
 LIFE, NEXT_LIFE = Incarnation("0a0a0a0a"), Incarnation("0b0b0b0b")
 NONE = Nonce(0)
-START = Position(LIFE, 0, NONE)
 
 
 def start_of(life: Incarnation) -> Position:
     return Position(life, 0, NONE)
+
+
+START = start_of(LIFE)
 
 
 def mark(name: str) -> ItemDeleted:

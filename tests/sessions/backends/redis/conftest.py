@@ -6,29 +6,18 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.valkey import Server, redis_binary
-from unbroken.sessions.backends.redis.connection import Address, Client, connect
+from tests.fakes.valkey_fixtures import client, valkey
+from unbroken.sessions.backends.redis.connection import Client
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.store import RedisStore
 
-
-@pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("valkey") / "data").running() as server:
-        yield server
+__all__ = ["client", "redis7", "store", "valkey"]
 
 
 @pytest.fixture(scope="session")
 def redis7(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("redis") / "data", redis_binary()).running() as server:
         yield server
-
-
-@pytest_asyncio.fixture
-async def client(valkey: Server) -> AsyncIterator[Client]:
-    client = connect(Address(valkey.url), name="test")
-    await client.flushall()
-    yield client
-    await client.aclose()
 
 
 @pytest_asyncio.fixture
