@@ -282,7 +282,8 @@ class Node:
         self._tasks.discard(task)
         if task.cancelled() or (exc := task.exception()) is None:
             return
-        if not isinstance(exc, StoreUnavailable | CursorLost):  # these are no bugs, and who waits is told
+        # These are no bugs, and who waits is told. NodeDraining: its next task was refused, by a closing node.
+        if not isinstance(exc, StoreUnavailable | CursorLost | NodeDraining):
             structlog.get_logger().error("task failed", node_id=self.id, exc_info=exc)
 
     # Connections.

@@ -8,6 +8,7 @@ import contextlib
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.sessions.conversation import limits_of, open_world, settle
 from tests.sessions.town import (
@@ -25,6 +26,7 @@ from tests.sessions.town import (
 from unbroken.server.drain import Drain, Stopping
 from unbroken.sessions.backends.base import NOBODY
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.errors import Fenced
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
 
@@ -212,3 +214,27 @@ async def test_what_a_node_had_to_give_up_holds_no_drain_up(seed: int) -> None:
         await asyncio.wait_for(one.node.drained(3600), 5)
 
         assert one.node.is_settled
+
+
+async def test_what_a_closing_node_would_go_on_with_is_no_failed_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_asked = asyncio.Event()
+
+    async with open_town(seed=1) as town:
+        one, _, client = await asked(town)
+
+        async def stubborn(appends: Any) -> Any:
+            has_asked.set()
+            with contextlib.suppress(asyncio.CancelledError):  # as clients of stores do at times
+                await asyncio.Event().wait()
+            return [Fenced()] * len(appends)  # another node has taken the session meanwhile
+
+        monkeypatch.setattr(distant(one), "append", stubborn)
+        with capture_logs() as logs:
+            one.responder.last.say("c")
+            await has_asked.wait()
+            client.disconnect()
+            await one.node.__aexit__(None, None, None)
+
+        assert [entry for entry in logs if entry["event"] == "task failed"] == []
