@@ -282,7 +282,7 @@ class Node:
         self._tasks.discard(task)
         if task.cancelled() or (exc := task.exception()) is None:
             return
-        # These are no bugs, and who waits is told. NodeDraining: its next task was refused, by a closing node.
+        # These are no bugs, and who waits is told. NodeDraining: a closing node refused its next step.
         if not isinstance(exc, StoreUnavailable | CursorLost | NodeDraining):
             structlog.get_logger().error("task failed", node_id=self.id, exc_info=exc)
 
