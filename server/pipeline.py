@@ -1,24 +1,29 @@
 """How a turn is answered. The counterpart of the sessions' *when*: it implements their responder.
 
-One straight line, no way back: a turn comes in, the agent answers, its pieces
-go out. Guards, quota and cache are stages of this line.
+One straight line, no way back: a turn comes in, the cache or the agent answers,
+its pieces go out. Guards and quota are further stages of this line.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, closing
 from typing import Final
 
+from msgspec import UNSET
+
 from unbroken.server.agents.base import Agent, AgentNotReady, Handle, Reattaching, TurnInput
 from unbroken.server.agents.calls import in_pairs
+from unbroken.server.cache.base import Veto
+from unbroken.server.cache.stage import CacheStage
 from unbroken.server.files.reading import FileReader, FileReading
 from unbroken.server.guards.leaks.filtering import LeakFiltering
 from unbroken.server.metrics import Metrics
 from unbroken.server.tools.loop import ToolLoop
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.items import NamedTool
+from unbroken.sessions.items import NamedTool, Usage
 from unbroken.sessions.responder import (
     AsksApproval,
     FunctionCallPiece,
@@ -53,6 +58,8 @@ class Pipeline:
         max_output_tokens: The operator's bound on one answer, whatever its client asks for. None: none.
         tools: Runs the server's own tools. None: there are none.
         leaks: Filters what leaves. None: nothing does.
+        cache: Answers what was answered before. None: nothing is.
+        own_agent: The name of the first of several agents. What another answers for it isn't kept.
 
     """
 
@@ -66,7 +73,11 @@ class Pipeline:
         max_output_tokens: int | None = None,
         tools: ToolLoop | None = None,
         leaks: LeakFiltering | None = None,
+        cache: CacheStage | None = None,
+        own_agent: str | None = None,
     ) -> None:
+        self._cache = cache
+        self._own_agent = own_agent
         self._files = files or FileReading(None, turn_bytes=0, node_bytes=0)
         self._tools = tools
         self._leaks = leaks
@@ -95,6 +106,8 @@ class Pipeline:
             given = _turn_input(turn, self._max_output_tokens, files)
             async with aclosing(self._answer(turn, given)) as outputs:
                 async for output in outputs:
+                    if waits and type(output) is Usage and output.reused is not UNSET:
+                        waits = False  # it isn't the agent's
                     if waits and output and type(output) in shown and not _was_approved(output):
                         waits = False
                         self._metrics.time_to_first_token.observe(self._clock.monotonic() - started)
@@ -109,9 +122,30 @@ class Pipeline:
         agent, resumption = self._agent, turn.resumption
         if resumption is not None and isinstance(agent, Reattaching):
             return agent.reattach(given, Handle(resumption.handle), resumption.offset, resumption.calls)
+        if self._cache is None:
+            return self._asked(turn, given)
+        may_use_tools = bool(given.tools) or (self._tools is not None and self._tools.may_call(turn, given))
+        return self._cache.answer(
+            given, functools.partial(self._kept, turn, given), may_use_tools=may_use_tools
+        )
+
+    def _asked(self, turn: Turn, given: TurnInput) -> AsyncGenerator[Output, None]:
         if self._tools is None:
-            return agent.respond(given)
-        return self._tools.answer(agent, turn, given)
+            return self._agent.respond(given)
+        return self._tools.answer(self._agent, turn, given)
+
+    async def _kept(self, turn: Turn, given: TurnInput, veto: Veto) -> AsyncGenerator[Output, None]:
+        """Ask, and say whether the answer may be kept."""
+        said: list[str] = []
+        async with aclosing(self._asked(turn, given)) as outputs:
+            async for output in outputs:
+                if type(output) is str:
+                    said.append(output)
+                yield output
+        if self._leaks is not None and await self._leaks.finds(turn, "".join(said)):
+            veto.note("filtered")
+        if self._own_agent is not None and given.author.name not in (None, self._own_agent):
+            veto.note("fallback")
 
 
 def _was_approved(output: Output) -> bool:

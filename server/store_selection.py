@@ -17,6 +17,7 @@ from unbroken.sessions.format import FORMAT_1, Format, Formats
 
 if TYPE_CHECKING:
     from unbroken.sessions.backends.redis.connection import Client
+    from unbroken.sessions.backends.redis.keys import Keys
     from unbroken.sessions.backends.redis.trouble import Trouble
     from unbroken.sessions.backends.redis.watch import Watch
 
@@ -25,11 +26,12 @@ __all__ = ["RedisState", "Stored", "build_store"]
 
 @dataclass(frozen=True, slots=True)
 class RedisState:
-    """What goes on there."""
+    """How it is reached, and what goes on there."""
 
     trouble: Trouble
     watch: Watch
     client: Client
+    keys: Keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
 
     membership = RedisMembership(client, keys, formats=formats, trouble=trouble, kept=bounds.lifetime)
     tally = RedisTally(client, keys, membership, patience=settings.redis_timeout, is_cluster=is_cluster)
-    return Stored(store, membership, opened, RedisState(trouble, watch, client), formats, tally)
+    return Stored(store, membership, opened, RedisState(trouble, watch, client, keys), formats, tally)
 
 
 async def _check(client: Any) -> None:

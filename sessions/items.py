@@ -33,6 +33,7 @@ __all__ = [
     "ReasoningHead",
     "Reference",
     "ResponseRequest",
+    "Reused",
     "Role",
     "SessionConfig",
     "Text",
@@ -389,6 +390,15 @@ class ResponseRequest(Struct, frozen=True, omit_defaults=True):
         return None if config.parallel_tool_calls is UNSET else config.parallel_tool_calls
 
 
+class Reused(Struct, frozen=True):
+    """Says that a response wasn't made for who asked."""
+
+    tier: str
+    """How it was come by; of the responder's list."""
+    age: float
+    """Seconds since it was made."""
+
+
 Note: TypeAlias = str | int | float | bool | dict[str, int]
 """A word about a response, or how many of what: of whoever produced it, for whoever knows it."""
 
@@ -399,6 +409,8 @@ class Usage(Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    reused: Reused | UnsetType = UNSET
+    """Set: nobody was asked, or not for this response alone; the tokens are what is billed for it."""
 
     @property
     def total_tokens(self) -> int:

@@ -356,4 +356,5 @@ def _bill(usage: Usage) -> Usage:
 
     """
     counts: list[Any] = [usage.input_tokens, usage.output_tokens, usage.cached_tokens]
-    return Usage(*(min(max(operator.index(count or 0), 0), _MOST_TOKENS) for count in counts))
+    read, said, cached = (min(max(operator.index(count or 0), 0), _MOST_TOKENS) for count in counts)
+    return Usage(read, said, cached, usage.reused)

@@ -74,6 +74,7 @@ THEIRS: Final = [
     "asyncio",
     "click",
     "msgspec",
+    "numpy",
     "openai",
     "orjson",
     "prometheus_client",

@@ -78,6 +78,11 @@ class ToolLoop:
         self._limits = limits or LoopLimits()
         self._count = count
 
+    def may_call(self, turn: Turn, given: TurnInput) -> bool:
+        """Whether an answer to *turn* may call any of the server's tools."""
+        taken = {tool.name for tool in given.tools}
+        return bool(turn.approved or self._catalogue.offers(taken, may_ask=turn.request.answers_conversation))
+
     def answer(self, agent: Agent, turn: Turn, given: TurnInput) -> AsyncGenerator[Output, None]:
         """Answer *turn*, which an agent is told of as *given*.
 

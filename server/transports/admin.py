@@ -1,4 +1,4 @@
-"""What an operator asks of a node, on the internal listener: to drain, and to serve again.
+"""What an operator asks of a node, on the internal listener: to drain, to serve again, to forget answers.
 
 It takes a key of its own: whoever may speak to the agent may not stop it.
 """
@@ -16,6 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from unbroken.server.auth.keyring import Keyring
+from unbroken.server.cache.base import CacheUnavailable
+from unbroken.server.cache.stage import CacheStage
 from unbroken.server.drain import Drain, Stopping
 from unbroken.server.throttle import Throttle
 from unbroken.server.transports.admin_keys import key_routes
@@ -30,11 +32,19 @@ _REFUSALS_LOGGED: Final = 10
 _Act = Callable[[Request], Awaitable[Response]]
 
 
-def admin_routes(drain: Drain, key: str | None, clock: Clock, *, keys: Keyring | None = None) -> list[Route]:
-    """Return ``/admin/drain``, and ``/admin/keys`` where *keys* come and go; nothing without a *key*.
+def admin_routes(
+    drain: Drain,
+    key: str | None,
+    clock: Clock,
+    *,
+    keys: Keyring | None = None,
+    cache: CacheStage | None = None,
+) -> list[Route]:
+    """Return ``/admin/drain``; ``/admin/keys`` where *keys* come and go, ``/admin/cache`` where there is one.
 
-    Of a drain, GET says how far it is, POST begins one, DELETE takes it back. All answer with the
-    state as JSON; POST with 202 as long as something is left.
+    Nothing without a *key*. Of a drain, GET says how far it is, POST begins one, DELETE takes it back. All
+    answer with the state as JSON; POST with 202 as long as something is left. DELETE of the cache has all
+    answers forgotten, or those of the tenant that ``?tenant=`` names.
     """
     if key is None:
         return []
@@ -70,8 +80,20 @@ def admin_routes(drain: Drain, key: str | None, clock: Clock, *, keys: Keyring |
             return _refused(409, "server_stopping", "The process was told to end: that can't be taken back.")
         return state_response(200, drain.state)
 
+    async def forget(request: Request) -> Response:
+        assert cache is not None, "there is no such route without one"
+        try:
+            await cache.forget(request.query_params.get("tenant"))
+        except CacheUnavailable:
+            return _refused(
+                503, "store_unavailable", "Redis is out of reach: nothing was forgotten. Try again."
+            )
+        return Response(status_code=204)
+
     path = "/admin/drain"
+    cached = [] if cache is None else [Route("/admin/cache", guarded(forget), methods=["DELETE"])]
     return [
+        *cached,
         Route(path, guarded(state), methods=["GET"]),
         Route(path, guarded(begin), methods=["POST"]),
         Route(path, guarded(take_back), methods=["DELETE"]),

@@ -17,6 +17,7 @@ from unbroken.sessions.entries import (
     ItemAdded,
     OutputDone,
     OutputStarted,
+    ResponseDone,
     ResponseStarted,
     Submitted,
     decode_entry,
@@ -36,7 +37,9 @@ from unbroken.sessions.items import (
     NamedTool,
     Part,
     Produced,
+    Reused,
     ToolCall,
+    Usage,
 )
 from unbroken.sessions.session import Session, SessionLimits
 
@@ -56,6 +59,10 @@ RECORDED_TOOLS: Final = RECORDED.with_name("log_v1_tools.jsonl")
 
 RECORDED_FILES: Final = RECORDED.with_name("log_v1_files.jsonl")
 """What version 1 wrote once messages referred to images and files. Never changed either."""
+
+
+RECORDED_REUSED: Final = RECORDED.with_name("log_v1_reused.jsonl")
+"""What version 1 wrote once answers could be given again. Never changed either."""
 
 
 def recorded() -> list[bytes]:
@@ -78,8 +85,13 @@ def recorded_tools() -> list[bytes]:
     return RECORDED_TOOLS.read_bytes().splitlines()
 
 
+def recorded_reused() -> list[bytes]:
+    return RECORDED_REUSED.read_bytes().splitlines()
+
+
 def all_recorded() -> list[bytes]:
-    return recorded() + recorded_calls() + recorded_merged() + recorded_tools() + recorded_files()
+    recorded_later = recorded_tools() + recorded_files() + recorded_reused()
+    return recorded() + recorded_calls() + recorded_merged() + recorded_later
 
 
 def everything() -> list[Body]:
@@ -89,6 +101,13 @@ def everything() -> list[Body]:
 def test_what_format_1_wrote_is_read_and_written_the_same() -> None:
     for line in all_recorded():
         assert encode_entry(decode_entry(line)) == line
+
+
+def test_the_record_of_what_was_given_again_says_so() -> None:
+    (done,) = [decode_entry(line).body for line in recorded_reused()]
+
+    assert isinstance(done, ResponseDone)
+    assert done.usage == Usage(reused=Reused("exact", 12.5))
 
 
 def test_the_records_hold_every_kind_of_item_and_output() -> None:

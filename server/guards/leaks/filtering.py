@@ -85,6 +85,15 @@ class LeakFiltering:
             watch.stop()
             self._policy.note(answer)
 
+    async def finds(self, turn: Turn, text: str) -> bool:
+        """Return whether anything in *text*, a whole answer to *turn*, is watched for. Nothing is counted."""
+        answer = await self._policy.filter_for(turn)
+        if answer is None:
+            return False
+        answer.take(text)
+        answer.cut()
+        return answer.found.total() > 0
+
 
 def _names(answer: AnswerFilter) -> list[str]:
     return sorted(entity for entity, action in answer.found if action == "block")

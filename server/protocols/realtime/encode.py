@@ -203,8 +203,11 @@ class RealtimeEncoder:
         response = self._response(body.response_id, status, asked, body.requests)
         # The protocol has no item for reasoning, which has been told in events of its own.
         response["output"] = [item_fields(item) for item in body.output if not isinstance(item, Reasoning)]
-        if body.usage is not None:
-            response["usage"] = _usage(body.usage)
+        if (usage := body.usage) is not None:
+            response["usage"] = _usage(usage)
+            if usage.reused is not UNSET:
+                cached = {"tier": usage.reused.tier, "age": usage.reused.age}
+                response.setdefault("unbroken", {})["cache"] = cached
         match status:
             case "cancelled":
                 response["status_details"] = {"type": "cancelled", "reason": "client_cancelled"}

@@ -18,6 +18,7 @@ key                          type    what
 ``P:{nodes}:n:N``            channel what a node is told
 ``P:{nodes}:formats``        hash    in which format is written, and in which something may be there
 ``P:{nodes}:rewriting``      string  the node that brings it all into one format
+``P:{cache}:...``            ...     answers that may be given again: see ``server/cache/redis.py``
 ===========================  ======  ==================================================================
 
 All of this, with the fields of hashes and streams and the arguments that the
@@ -96,6 +97,10 @@ class Keys:
     def tally(self, principal: PrincipalId) -> str:
         """Return the key of how many a principal has of what is counted."""
         return f"{self._prefix}:{{{self.bucket(principal)}}}:t:{principal}"
+
+    def cached(self, name: str) -> str:
+        """Return a key of the cache's. All have one tag: one script bounds what is kept as a whole."""
+        return f"{self._prefix}:{{cache}}:{name}"
 
     @property
     def nodes(self) -> str:

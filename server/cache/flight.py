@@ -1,0 +1,139 @@
+"""One upstream call for all who ask the same at once.
+
+A flight is a task that asks, and a list of what came; each asker is a place in
+that list. Who leaves, leaves alone: the flight goes on while anybody wants it,
+and ends with the last. Who comes later sees it from its beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Final
+
+from unbroken.sessions.responder import Output
+
+__all__ = ["Flight", "Flights", "Settle"]
+
+Settle = Callable[[Sequence[Output]], Awaitable[None]]
+"""Is given all that came, where nothing went wrong. Never raises."""
+
+_AHEAD: Final = 256
+"""Outputs that may wait for the fastest asker: then the agent waits, as it does for a session's log."""
+
+
+class Flight:
+    """A question on its way. Made by :class:`Flights`."""
+
+    def __init__(self, key: str) -> None:
+        self.key: Final = key
+        self.outputs: Final[list[Output]] = []
+        self.error: BaseException | None = None
+        self.is_over = False
+        """Whether nothing more comes. It may still be kept for later."""
+        self.payer: object | None = None
+        """The asker that was given the bill."""
+        self.askers = 0
+        """How many follow it."""
+        self._furthest = 0
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def run(self, outputs: AsyncGenerator[Output, None], settle: Settle) -> None:
+        """Take in what comes, until its end; then have it kept, which no asker waits for."""
+        try:
+            async with aclosing(outputs):
+                async for output in outputs:
+                    self.outputs.append(output)
+                    self._tell()
+                    if len(self.outputs) - self._furthest >= _AHEAD:
+                        self._room.clear()
+                        await self._room.wait()
+        except BaseException as exc:
+            self.error = exc
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return
+        finally:
+            self.is_over = True
+            self._tell()
+        await settle(self.outputs)
+
+    async def follow(self) -> AsyncGenerator[Output, None]:
+        """Yield what comes, from the beginning."""
+        place = 0
+        while True:
+            while place < len(self.outputs):
+                output = self.outputs[place]
+                place += 1
+                if place > self._furthest:
+                    self._furthest = place
+                    if not self._room.is_set():
+                        self._room.set()
+                yield output
+            if self.is_over:
+                break
+            await self._news.wait()
+        if self.error is not None:
+            raise self.error
+
+    def _tell(self) -> None:
+        """Wake all who wait. They wait for the next event: this one is used up."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+
+class Flights:
+    """The flights of a node, by what is asked. Its owner closes it."""
+
+    def __init__(self) -> None:
+        self._flights: dict[str, Flight] = {}
+        self._tasks: dict[Flight, asyncio.Task[None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def board(
+        self, key: str, ask: Callable[[], AsyncGenerator[Output, None]], settle: Settle
+    ) -> tuple[Flight, bool]:
+        """Return the flight of *key*; if there is none, begin one that does *ask*, and then *settle*.
+
+        And whether it was there before. Whoever boards has to :meth:`leave`.
+        """
+        flight = self._flights.get(key)
+        was_there = flight is not None and flight.error is None
+        if flight is None or not was_there:
+            flight = self._flights[key] = Flight(key)
+            task = self._tasks[flight] = asyncio.create_task(flight.run(ask(), settle))
+            task.add_done_callback(functools.partial(self._landed, flight))
+        flight.askers += 1
+        return flight, was_there
+
+    async def leave(self, flight: Flight) -> None:
+        """Want no more of it. When nobody does, it is ended first."""
+        flight.askers -= 1
+        if not flight.askers and not flight.is_over:
+            self._close(flight)  # nobody may board what is about to end
+            await self._end(flight)
+
+    async def aclose(self) -> None:
+        """End what is left."""
+        for flight in list(self._tasks):
+            await self._end(flight)
+
+    async def _end(self, flight: Flight) -> None:
+        task = self._tasks.get(flight)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _landed(self, flight: Flight, _: asyncio.Task[None]) -> None:
+        self._tasks.pop(flight, None)
+        self._close(flight)
+
+    def _close(self, flight: Flight) -> None:
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]

@@ -1,0 +1,57 @@
+-- Keep an answer, and let go of what is too much: what ends first goes first.
+-- KEYS: the answer; all answers, by when they end; their sizes; those of its place, by when they end; its place's index
+-- ARGV: what all keys begin with, place, key of the answer, the answer, its size, milliseconds that it is good for,
+--   answers at most, bytes at most, answers of a place at most, bytes of a place at most,
+--   and where the index is to have the question: its text, its vector
+-- Sizes: a field '<place>:<key>' each; the sum of a place is in ':<place>', of all in ':'.
+-- Returns how many answers there are, and their bytes.
+local answer, all, sizes, own, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local prefix, place, key, body, size, life = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local member = place .. ':' .. key
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function drop(gone)
+  local of, name = string.match(gone, '^(%x+):(%x+)$')
+  local took = tonumber(redis.call('HGET', sizes, gone) or '0')
+  redis.call('DEL', prefix .. 'a:' .. of .. ':' .. name)
+  redis.call('ZREM', all, gone)
+  redis.call('ZREM', prefix .. 'p:' .. of, gone)
+  redis.call('HDEL', sizes, gone)
+  redis.call('HINCRBY', sizes, ':', -took)
+  if redis.call('HINCRBY', sizes, ':' .. of, -took) <= 0 then
+    redis.call('HDEL', sizes, ':' .. of)
+  end
+end
+
+local function sum(field)
+  return tonumber(redis.call('HGET', sizes, field) or '0')
+end
+
+for _, gone in ipairs(redis.call('ZRANGE', all, '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)) do
+  drop(gone)
+end
+if redis.call('ZSCORE', all, member) then
+  drop(member)
+end
+redis.call('SET', answer, body, 'PX', life)
+redis.call('ZADD', all, now + life, member)
+redis.call('ZADD', own, now + life, member)
+redis.call('HSET', sizes, member, size)
+redis.call('HINCRBY', sizes, ':', size)
+redis.call('HINCRBY', sizes, ':' .. place, size)
+while redis.call('ZCARD', own) > tonumber(ARGV[9]) or sum(':' .. place) > tonumber(ARGV[10]) do
+  drop(redis.call('ZRANGE', own, 0, 0)[1])
+end
+while redis.call('ZCARD', all) > tonumber(ARGV[7]) or sum(':') > tonumber(ARGV[8]) do
+  drop(redis.call('ZRANGE', all, 0, 0)[1])
+end
+if ARGV[11] then
+  redis.call('XADD', index, 'MAXLEN', ARGV[9], '*', 'k', key, 't', ARGV[11], 'v', ARGV[12])
+  redis.call('PEXPIRE', index, life)
+end
+-- Nothing may end before the answers that it tells of.
+for _, kept in ipairs({ all, sizes, own }) do
+  redis.call('PEXPIRE', kept, life + 60000)
+end
+return { redis.call('ZCARD', all), sum(':') }
