@@ -9,7 +9,9 @@ local answer, all, sizes, own, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[
 local prefix, place, key, body, size, life = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local member = place .. ':' .. key
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- In microseconds: what is kept within one millisecond has an order, too.
+local now = time[1] * 1000000 + time[2]
+local ends = now + life * 1000
 
 local function drop(gone)
   local of, name = string.match(gone, '^(%x+):(%x+)$')
@@ -35,8 +37,8 @@ if redis.call('ZSCORE', all, member) then
   drop(member)
 end
 redis.call('SET', answer, body, 'PX', life)
-redis.call('ZADD', all, now + life, member)
-redis.call('ZADD', own, now + life, member)
+redis.call('ZADD', all, ends, member)
+redis.call('ZADD', own, ends, member)
 redis.call('HSET', sizes, member, size)
 redis.call('HINCRBY', sizes, ':', size)
 redis.call('HINCRBY', sizes, ':' .. place, size)
