@@ -134,6 +134,27 @@ class _WatchedPool(SentinelConnectionPool):
             await sentinel.aclose()
 
 
+class _HangsUp:
+    """A connection that has been closed behind its back, when it is written to.
+
+    The streams of asyncio then raise an OSError, those of uvloop a RuntimeError, which would be taken
+    for a bug, here and in the client.
+    """
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Write; raise a ConnectionError if that is closed."""
+        try:
+            await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        except RuntimeError as exc:
+            if not str(exc).endswith("the handler is closed"):
+                raise
+            raise ConnectionError("The server has closed the connection.") from exc
+
+
+def _hanging_up(connection: type[Any]) -> type[Any]:
+    return type(connection.__name__, (_HangsUp, connection), {})
+
+
 def connect(address: Address, *, name: str) -> Client:
     """Return a client, which connects when it is first used. *name* is what the server lists it as.
 
@@ -159,7 +180,7 @@ def connect(address: Address, *, name: str) -> Client:
     }
     tls = {"ssl": True, **_tls(address)} if parts.scheme.startswith("rediss") else {}
     if kind == "cluster":
-        return RedisCluster(
+        cluster = RedisCluster(
             startup_nodes=[ClusterNode(host, port) for host, port in hosts],
             max_connections=address.connections + RESERVED,
             retry=Retry(NoBackoff(), 0),
@@ -167,6 +188,12 @@ def connect(address: Address, *, name: str) -> Client:
             **credentials,
             **tls,
         )
+        known = cluster.nodes_manager
+        hanging_up = _hanging_up(known.connection_kwargs["connection_class"])
+        known.connection_kwargs["connection_class"] = hanging_up  # of the servers that it comes to know
+        for node in known.startup_nodes.values():
+            node.connection_class = hanging_up
+        return cluster
     service = parts.path.strip("/")
     if not service:
         raise AddressError("An address of Sentinels ends with the name of the service: .../mymaster")
@@ -185,6 +212,8 @@ def connect(address: Address, *, name: str) -> Client:
         **credentials,
         **tls,
     )
+    for own in (pool, *(each.connection_pool for each in sentinel.sentinels)):
+        own.connection_class = _hanging_up(own.connection_class)
     return Redis.from_pool(pool)
 
 
@@ -201,6 +230,7 @@ def _server(address: Address, common: dict[str, Any]) -> Redis:
         )
     except ValueError:  # whose text may quote a password
         raise AddressError(_MALFORMED) from None
+    pool.connection_class = _hanging_up(pool.connection_class)
     return Redis.from_pool(pool)
 
 

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.exceptions import ConnectionError
 
 from tests.fakes.surroundings import free_port
 from tests.fakes.tls import make_certificate
 from tests.fakes.valkey import Server, redis_binary
 from tests.sessions.backends.store_contract import LIFE, A
-from unbroken.sessions.backends.redis.connection import Address, AddressError, connect, unavailable
+from unbroken.sessions.backends.redis.connection import ERRORS, Address, AddressError, connect, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.errors import StoreUnavailable
@@ -24,6 +30,67 @@ async def create(address: Address) -> None:
     finally:
         await store.aclose()
         await client.aclose()
+
+
+def test_a_connection_that_is_closed_while_it_is_written_to_is_no_bug(valkey: Server) -> None:
+    """uvloop's streams raise a RuntimeError then."""
+
+    async def ping() -> Exception:
+        client = connect(Address(valkey.url), name="test")
+        assert isinstance(client, Redis)
+        try:
+            await client.ping()
+            [connection] = client.connection_pool._available_connections
+            assert connection._writer is not None
+            connection._writer.transport.abort()
+            try:
+                await connection.send_command("PING")
+            except Exception as exc:  # noqa: BLE001 - whatever it is
+                return exc
+        finally:
+            await client.aclose()
+        raise AssertionError("it could be written to")
+
+    error = uvloop.run(ping())
+    assert isinstance(error, ERRORS), repr(error)
+    assert isinstance(unavailable(error), StoreUnavailable)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:6379/0",
+        "rediss://127.0.0.1:6379/0",
+        "unix:///valkey.sock",
+        "redis+sentinel://127.0.0.1:26379/name",
+        "rediss+sentinel://127.0.0.1:26379/name",
+        "redis+cluster://127.0.0.1:6379",
+        "rediss+cluster://127.0.0.1:6379",
+    ],
+)
+async def test_so_it_is_on_every_kind_of_connection(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def closed(*_: object) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    async def connected(*_: object, **__: object) -> None:
+        pass
+
+    client = connect(Address(url), name="test")
+    pools: list[Any]
+    if isinstance(client, RedisCluster):
+        pools = list(client.nodes_manager.startup_nodes.values())
+        pools.append(ClusterNode("127.0.0.1", 6380, **client.nodes_manager.connection_kwargs))
+    else:
+        pools = [client.connection_pool]
+        if isinstance(client.connection_pool, SentinelConnectionPool):
+            pools += [each.connection_pool for each in client.connection_pool.sentinel_manager.sentinels]
+    for pool in pools:
+        kind = pool.connection_class
+        monkeypatch.setattr(kind, "_send_packed_command", closed)
+        monkeypatch.setattr(kind, "connect_check_health", connected)
+        with pytest.raises(ConnectionError):
+            await kind(**pool.connection_kwargs).send_packed_command(b"PING")
+    await client.aclose()
 
 
 async def test_a_unix_socket(tmp_path: Path) -> None:
