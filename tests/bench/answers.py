@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tests.bench.load import LoadError
+from tests.bench.workload import stamp_of
 
-__all__ = ["BurstAnswer", "PacedAnswer"]
+__all__ = ["BurstAnswer", "FirstWord", "PacedAnswer"]
 
 _COMPLETED = b'"status":"completed"'
 
@@ -49,16 +50,34 @@ class PacedAnswer:
         self._pieces += pieces
         for piece in pieces:
             for word in piece.split():  # merged: as many words as were behind
-                number, _, at = word.partition(b".")
-                if int(number) != len(self.yielded):
-                    raise LoadError(f"word {number!r} in the place of {len(self.yielded)}")
-                self.yielded.append(int(at))
-                self.ages.append(now - int(at))
+                number, at = stamp_of(word)
+                if number != len(self.yielded):
+                    raise LoadError(f"word {number} in the place of {len(self.yielded)}")
+                self.yielded.append(at)
+                self.ages.append(now - at)
 
     def finish(self, received: bytes) -> None:
         if len(self.yielded) != self._count:
             raise LoadError(f"{len(self.yielded)} words of {self._count}")
         _check_end(b"".join(self._pieces), received)
+
+
+class FirstWord:
+    """Notes when an answer began to come."""
+
+    __slots__ = ("at",)
+
+    def __init__(self) -> None:
+        self.at: int | None = None
+        """CLOCK_MONOTONIC, in nanoseconds. None: it hasn't begun."""
+
+    def take(self, pieces: list[bytes], now: int) -> None:
+        if self.at is None:
+            self.at = now
+
+    def finish(self, received: bytes) -> None:
+        if self.at is None or _COMPLETED not in received[received.rindex(b'"response.done"') :]:
+            raise LoadError(f"no answer: {received[-600:]!r}")
 
 
 def _check_end(text: bytes, received: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from tests.bench.answers import PacedAnswer
 from tests.bench.load import Client, Load
@@ -18,9 +19,18 @@ _PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 
 def pace(
-    bench: Bench, server: Server, load: Load, *, rate: int, seconds: int, spread: float = 1.0
+    bench: Bench,
+    server: Server,
+    load: Load,
+    *,
+    rate: int,
+    seconds: int,
+    spread: float = 1.0,
+    request: Callable[[Order], bytes] = answer_request,
 ) -> dict[str, float]:
     """Let each client of *load* have an answer of *rate* words a second for so many *seconds*.
+
+    *request* makes what is sent for each.
 
     They begin one after the other within *spread* seconds. Every answer is
     checked whole. Measured while all of them run: ``cpu`` in per cent of a core
@@ -29,7 +39,6 @@ def pace(
     CPU second, also where words come so late that little of them falls into that time.
     """
     order = Order("paced", rate, rate * seconds)
-    request = answer_request(order)
     clients = load.clients
     answers: list[PacedAnswer] = []
     begun = time.monotonic()
@@ -43,7 +52,7 @@ def pace(
         due = min(len(clients), int(passed / spread * len(clients)) + 1)
         while len(answers) < due:
             answer = PacedAnswer(order.count)
-            load.ask(clients[len(answers)], request, RESPONSE_DONE, answer)
+            load.ask(clients[len(answers)], request(order), RESPONSE_DONE, answer)
             answers.append(answer)
         if len(answers) < len(clients):
             return 0.001

@@ -131,6 +131,7 @@ def test_paced_words_are_checked_for_order_and_timed() -> None:
 def test_orders_survive_the_message_they_travel_in() -> None:
     order = Order("paced", 20, 200)
     assert Order.parse(order.text) == order
+    assert Order.parse(f"Some words before it.\n{order.text}") == order
     with pytest.raises(ValueError, match="not an order"):
         Order.parse("Hello")
 

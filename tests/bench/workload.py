@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
 
-__all__ = ["Order", "answer_text", "stamped", "word"]
+__all__ = ["Order", "answer_text", "stamp_of", "stamped", "word"]
 
 _STEMS: Final = (
     " the", " conversation", " of", " a", " server", " that", " goes", " on", " after", " every",
@@ -14,9 +14,13 @@ _STEMS: Final = (
 )  # fmt: skip
 
 
+_LETTERS: Final = str.maketrans("0123456789", "abcdefghij")
+_DIGITS: Final = str.maketrans("abcdefghij", "0123456789")
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One answer, to be produced in a certain way. Written into the user's message.
+    """One answer, to be produced in a certain way. Written into the last line of the user's message.
 
     ``burst``: as fast as can be; *rate* words, and then the loop gets to run;
     0 stands for all of them. ``spread``: the same words, *rate* of them a
@@ -34,7 +38,7 @@ class Order:
 
     @classmethod
     def parse(cls, text: str) -> Order:
-        match text.split():
+        match text.rpartition("\n")[2].split():
             case [("burst" | "spread" | "paced") as kind, rate, count]:
                 return cls(kind, int(rate), int(count))
             case _:
@@ -43,8 +47,11 @@ class Order:
 
 @lru_cache(maxsize=1024)
 def word(number: int) -> str:
-    """Return an answer's word of that *number*: no other has the same, so a lost or swapped one shows."""
-    return f"{_STEMS[number % len(_STEMS)]}{number}"
+    """Return an answer's word of that *number*: no other has the same, so a lost or swapped one shows.
+
+    It has no digits: most words of what agents say have none, and guards look closer at those that do.
+    """
+    return f"{_STEMS[number % len(_STEMS)]}{number}".translate(_LETTERS)
 
 
 def answer_text(count: int) -> bytes:
@@ -53,5 +60,15 @@ def answer_text(count: int) -> bytes:
 
 
 def stamped(number: int, now: int) -> str:
-    """Return a paced answer's word: its number and the time, CLOCK_MONOTONIC in nanoseconds."""
-    return f" {number}.{now:016d}"
+    """Return a paced answer's word: its number and the time, CLOCK_MONOTONIC in nanoseconds.
+
+    In letters: sixteen digits might be a card's. It ends with its space, so that nothing that looks
+    for whole words has to wait for the next one.
+    """
+    return f"{number}-{now:016d} ".translate(_LETTERS)
+
+
+def stamp_of(word: bytes) -> tuple[int, int]:
+    """Return a stamped word's number and time."""
+    number, _, at = word.decode().translate(_DIGITS).partition("-")
+    return int(number), int(at)

@@ -1,0 +1,140 @@
+"""Pipeline: what all policies together add, beside the same server without any. Both are over one Valkey.
+
+``first``: from the question to the first word of its answer, in a conversation of its own each, one after
+the other; no answer is in the cache. ``added`` is by how much a percentile of that is longer, in the same
+round. ``token``: the CPU time that a word more costs, whole process: that of long answers without that of
+short ones, so that what is done once for each message isn't in it. ``paced``: 400 answers at once, 20 words
+a second each, with everything on: from the agent's yield to the client's read, and how late the agent gets
+to run, which is how long the loop is busy otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from tests.bench.answers import BurstAnswer, FirstWord
+from tests.bench.load import Load
+from tests.bench.nodes import redis_settings
+from tests.bench.pacing import pace
+from tests.bench.questions import asked
+from tests.bench.report import Goal, Result, compared, median_of, percentile
+from tests.bench.server import Server
+from tests.bench.suites.base import Bench
+from tests.bench.wire import RESPONSE_DONE, create_message, create_response, request_of
+from tests.bench.workload import Order, answer_text
+from tests.fakes.valkey import Server as Valkey
+
+__all__ = ["run"]
+
+_STREAMS: Final = 400
+_RATE: Final = 20
+_LONG: Final = 1000
+_TIMEOUT: Final = 120.0
+
+_EVERYTHING: Final[Mapping[str, str]] = {
+    "UNBROKEN_LEAKS": "on",
+    "UNBROKEN_CACHE": "on",
+    "UNBROKEN_CACHE_SEMANTIC": "on",
+}
+_NOTHING: Final[Mapping[str, str]] = {"UNBROKEN_LEAKS": "off"}
+
+
+def run(bench: Bench) -> list[Result]:
+    """See the module's text."""
+    rounds, questions, answers, seconds = (1, 80, 10, 3) if bench.is_quick else (3, 300, 40, 10)
+    numbers = count()
+    first: list[tuple[list[float], list[float]]] = []
+    tokens: list[float] = []
+    paced: list[dict[str, float]] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        os.sched_setaffinity(0, {bench.launcher.cores.load})
+        valkey = stack.enter_context(Valkey(folder / "valkey").running())
+        shared = redis_settings(valkey)
+        full = stack.enter_context(bench.launcher.start("ours", {**shared, **_EVERYTHING}, name="full"))
+        plain = stack.enter_context(bench.launcher.start("ours", {**shared, **_NOTHING}, name="plain"))
+        for server in (full, plain):
+            _first_words(server, 40, numbers)  # warms up
+        for number in range(rounds):
+            first.append((_first_words(full, questions, numbers), _first_words(plain, questions, numbers)))
+            costs = [_word_cost(server, answers, numbers) for server in (full, plain)]
+            tokens.append(costs[0] - costs[1])
+            with Load(full.port) as load:
+                load.open(_STREAMS)
+                full.settle()
+                request = partial(_request, numbers)
+                paced.append(pace(bench, full, load, rate=_RATE, seconds=seconds, request=request))
+            shown = " to ".join(f"{percentile(side, 0.99):.0f}" for side in first[-1])
+            bench.say(
+                f"pipeline {number + 1}/{rounds}: first p99 {shown} us, {tokens[-1]:.1f} us a word, "
+                f"paced p99 {paced[-1]['p99']:.0f} us"
+            )
+    return _results(first, tokens, paced)
+
+
+def _results(
+    first: list[tuple[list[float], list[float]]], tokens: list[float], paced: list[dict[str, float]]
+) -> list[Result]:
+    results: list[Result] = []
+    for name, share, goal in (("p50", 0.5, None), ("p99", 0.99, Goal("at most", 15_000))):
+        ours, plain = ([percentile(pair[side], share) for pair in first] for side in (0, 1))
+        results += compared(f"pipeline.first.{name}", "us", ours, plain, peer="plain")
+        added = [there - here for there, here in zip(ours, plain, strict=True)]
+        results.append(median_of(f"pipeline.first.added.{name}", "us", added, goal))
+    results.append(median_of("pipeline.token.added", "us CPU", tokens, Goal("at most", 20)))
+    goals = {"p99": Goal("at most", 10_000), "agent_late_p99": Goal("at most", 20_000)}
+    units = {"p50": "us", "p99": "us", "agent_late_p99": "us", "cpu": "% of a core", "pace": "% of full pace"}
+    results += [
+        median_of(f"pipeline.paced.{name}", unit, [figures[name] for figures in paced], goals.get(name))
+        for name, unit in units.items()
+    ]
+    return results
+
+
+def _first_words(server: Server, questions: int, numbers: count[int]) -> list[float]:
+    """Return the microseconds to each answer's first word, sorted."""
+    order = Order("paced", _RATE, 1)
+    waits: list[float] = []
+    with Load(server.port) as load:
+        load.open(questions)
+        server.settle()
+        for client in load.clients:
+            answer = FirstWord()
+            begun = time.monotonic_ns()
+            load.ask(client, _request(numbers, order), RESPONSE_DONE, answer)
+            load.drive(timeout=_TIMEOUT)
+            assert answer.at is not None, "it is checked at the end"
+            waits.append((answer.at - begun) / 1000)
+    return sorted(waits)
+
+
+def _word_cost(server: Server, answers: int, numbers: count[int]) -> float:
+    """Return the microseconds of CPU time that a word more costs."""
+    used = {words: _cpu_of(server, answers, Order("burst", 1, words), numbers) for words in (1, _LONG)}
+    return (used[_LONG] - used[1]) / answers / (_LONG - 1) * 1e6
+
+
+def _cpu_of(server: Server, answers: int, order: Order, numbers: count[int]) -> float:
+    """Return the CPU seconds that so many answers take, all at once."""
+    expected = answer_text(order.count)
+    with Load(server.port) as load:
+        load.open(answers)
+        server.settle()
+        before = server.cpu()
+        for client in load.clients:
+            load.ask(client, _request(numbers, order), RESPONSE_DONE, BurstAnswer(expected))
+        load.drive(timeout=_TIMEOUT, tick=True)
+        server.settle()  # what is done after the last word counts, too
+        return server.cpu() - before
+
+
+def _request(numbers: count[int], order: Order) -> bytes:
+    return request_of([create_message(asked(next(numbers), order)), create_response()])
