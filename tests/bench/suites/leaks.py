@@ -2,7 +2,8 @@
 
 Cost is CPU time for a thousand pieces of ordinary prose, four to five characters each: the best of
 three for each thousand, as others may use the core; ``numbers``: of nothing but those. Delay is in words:
-those that have come, in part or whole, and haven't left when a piece has been fed. F1 is of each kind in the file that ``--pii`` names.
+those that have come, in part or whole, and haven't left when a piece has been fed. F1 is of each kind in
+the file that ``--pii`` names.
 """
 
 from __future__ import annotations
