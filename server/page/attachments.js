@@ -17,14 +17,18 @@ export class Attachments {
   /**
    * @param {object} options
    * @param {() => string} options.key What to present as an API key.
+   * @param {() => string | null} options.token What the session is resumed with: it lends weight to a key that
+   *   was good for that session alone.
    * @param {(text: string) => void} options.notice
    */
-  constructor({ key, notice }) {
+  constructor({ key, token, notice }) {
     this.#key = key;
+    this.#token = token;
     this.#notice = notice;
   }
 
   #key;
+  #token;
   #notice;
   #list = element("attachments");
   /** @type {Map<HTMLElement, {attached: Attached | null, abort: AbortController}>} By what shows it; null: on its way. */
@@ -126,7 +130,9 @@ export class Attachments {
 
   /** @param {string} path @param {RequestInit} [options] */
   #fetch(path, options = {}) {
-    return fetch(path, { ...options, headers: { authorization: `Bearer ${this.#key()}` } });
+    const token = this.#token();
+    const address = token === null ? path : `${path}?resume=${encodeURIComponent(token)}`;
+    return fetch(address, { ...options, headers: { authorization: `Bearer ${this.#key()}` } });
   }
 
   /** @param {HTMLElement} chip */

@@ -5,9 +5,11 @@ import { Conversation } from "./conversation.js";
 import { element } from "./elements.js";
 import { Log } from "./log.js";
 import { randomId } from "./realtime.js";
+import { keyForStranger } from "./stranger.js";
 
 const KEY = "unbroken.key";
-const NO_KEY = "invalid_api_key";
+/** Why it is said to stop when another key would do. */
+const NO_KEY = new Set(["invalid_api_key", "credential_expired", "credential_revoked"]);
 const NOT_THIS_KIND = "api_key_in_browser"; // a key for backends, where only short-lived ones are taken
 const MAX_ROWS_HEIGHT = 200;
 
@@ -25,7 +27,7 @@ const browser = storage(() => localStorage);
 
 let key = tab.get(KEY) ?? ownKey();
 
-const attachments = new Attachments({ key: () => key, notice: showNotice });
+const attachments = new Attachments({ key: () => key, token: () => conversation.client.token, notice: showNotice });
 
 const log = new Log({
   retry() {
@@ -222,11 +224,13 @@ let counting;
 let wasConnected = false;
 let needsKey = false;
 let needsShortLived = false;
+/** Once for each time that one is let in: a key that isn't taken at once is no reason to ask for another. */
+let mayBeStranger = true;
 
 /** @param {import("./realtime.js").State} state */
 function showConnection(state) {
   clearInterval(counting);
-  needsKey = state.phase === "stopped" && (state.code === NO_KEY || state.code === NOT_THIS_KIND);
+  needsKey = state.phase === "stopped" && (NO_KEY.has(state.code) || state.code === NOT_THIS_KIND);
   needsShortLived = state.phase === "stopped" && state.code === NOT_THIS_KIND;
   const [text, label] = connectionWords(state);
   // While the server is restarted, nothing is wrong: it isn't shown as if there were.
@@ -237,7 +241,7 @@ function showConnection(state) {
   element("countdown").textContent = "";
   connect.textContent = label;
   connect.hidden = label === "";
-  if (state.phase === "connected") wasConnected = true;
+  if (state.phase === "connected") wasConnected = mayBeStranger = true;
   if (state.phase === "waiting") {
     const count = () => {
       const seconds = Math.max(1, Math.ceil((state.until - Date.now()) / 1_000));
@@ -246,7 +250,7 @@ function showConnection(state) {
     count();
     counting = setInterval(count, 1_000);
   }
-  if (needsKey) askKey();
+  if (needsKey) void comeIn();
 }
 
 /** @param {import("./realtime.js").State} state @returns {[string, string]} What to say, and the button's label. */
@@ -277,6 +281,24 @@ document.addEventListener("visibilitychange", () => {
 
 // The key.
 
+/** Come in as a stranger, where the server lets those in; else ask for a key. */
+async function comeIn() {
+  const refused = key;
+  const given = mayBeStranger ? await keyForStranger() : { key: null, reason: "" };
+  mayBeStranger = false;
+  if (key !== refused || !needsKey) return; // one was entered meanwhile
+  if (given.reason !== "") showNotice(given.reason);
+  if (given.key === null) askKey();
+  else useKey(given.key);
+}
+
+/** @param {string} another */
+function useKey(another) {
+  key = another;
+  tab.set(KEY, key);
+  conversation.client.useKey(key);
+}
+
 function askKey() {
   if (dialog.open) return;
   const complaint = tab.get(KEY) === null ? "" : "The server didn't accept the last one.";
@@ -289,11 +311,9 @@ function askKey() {
 
 dialog.addEventListener("submit", (event) => {
   event.preventDefault();
-  key = keyInput.value.trim();
-  tab.set(KEY, key);
   dialog.close();
   message.focus();
-  conversation.client.useKey(key);
+  useKey(keyInput.value.trim());
 });
 element("key-cancel").addEventListener("click", () => dialog.close());
 

@@ -107,6 +107,11 @@ export class RealtimeClient {
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #ticker;
 
+  /** What the session is resumed with; null: there is none yet. */
+  get token() {
+    return this.#token;
+  }
+
   /** Whether events can be sent. */
   get isConnected() {
     return this.#isReady;

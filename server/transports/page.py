@@ -36,6 +36,7 @@ _FILES: Final = {
             "realtime",
             "refusal",
             "rejections",
+            "stranger",
             "transcript",
         )
     },

@@ -32,8 +32,12 @@ CHROMIUM: Final = (
     "--disable-sync",
 )
 _PATHS: Final = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
-# What Chromium itself writes to the console when a WebSocket can't be had. No page can prevent it.
-_LOST: Final = re.compile(r"WebSocket connection to 'ws://.*' failed: |Failed to load resource: net::ERR_")
+# What Chromium itself writes to the console when a WebSocket can't be had, and when something that was asked
+# for is refused. No page can prevent it.
+_LOST: Final = re.compile(
+    r"WebSocket connection to 'ws://.*' failed: |"
+    r"Failed to load resource: (net::ERR_|the server responded with a status of 4(?!04)\d\d )"
+)
 
 
 def chromium_path() -> str:
