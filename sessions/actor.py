@@ -308,7 +308,7 @@ class Actor(Replica):
         self._is_writing = True
         session = self.session
         is_busy = not self._is_stirred or session.is_running_after(bodies)
-        self._is_written = False
+        self._written = 0
         self._asked = append = Append(
             session.id, self.fence, session.applied, self.feed.log.head_nonce, answered, bodies, is_busy
         )
@@ -317,7 +317,7 @@ class Actor(Replica):
     def _ask_again(self, asked: Append) -> Append:
         """Return what was asked for and isn't in the log: inputs may have come before it."""
         self._is_writing = True
-        self._is_written = False
+        self._written = 0
         self._asked = append = replace(
             asked, fence=self.fence, seen=self.session.applied, nonce=self.log.head_nonce
         )
@@ -456,7 +456,8 @@ class Actor(Replica):
         """Number here what there is to write, until there is nothing or no room for more."""
         if self._asked is not None:
             asked, self._asked = self._asked, None
-            self._take_in(ring, asked.consumed, asked.bodies)
+            # What of it was read is in the log. Then the store went away, before its end was reached.
+            self._take_in(ring, asked.consumed, asked.bodies[self._written :])
         while not ring.is_full:
             answered, bodies = self._next()
             if bodies is None:
@@ -521,7 +522,7 @@ class Actor(Replica):
         if self._is_taking:
             self._is_taking = False
             self._runs.adopt(self.session.running_ids)
-        if self._asked is not None and self._is_written:
+        if self._asked is not None and self._written:
             # Nobody else writes outputs.
             asked, self._asked = self._asked, None  # it was written, and only the answer was lost
             self.session.consume(asked.consumed)

@@ -83,7 +83,7 @@ class Replica:
         """How many polls have found no more since."""
         self._is_behind = False  # whether the store is known to hold entries not applied yet
         self._is_stirred = False  # whether anything but new pieces may call for a write
-        self._is_written = False  # whether an output was read, since a write whose answer was lost
+        self._written = 0  # how many outputs were read, since a write whose answer was lost
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._limits = limits
         self._trim_above = limits.retain_bytes * 5 // 4
@@ -188,7 +188,7 @@ class Replica:
         """Read on to the log's end, and return its owner's fence."""
         while True:
             page = await self._store.read(self.session.id, self.position, _READ_LIMIT)
-            self._is_written |= any(type(entry.body) is not Submitted for entry in page.entries)
+            self._written += sum(type(entry.body) is not Submitted for entry in page.entries)
             self._ingest(page.entries)
             if page.is_end:
                 return page.fence

@@ -50,6 +50,53 @@ async def test_a_write_whose_answer_is_lost_is_not_written_twice(seed: int) -> N
         assert stored_text(town, client) == "abcd"
 
 
+@pytest.mark.parametrize("limit", [1, 4096])
+async def test_what_was_read_back_is_not_written_again_when_the_store_goes_away_for_good(
+    seed: int, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to a write is lost, the write is read back, its first entry or all, and then no more."""
+    monkeypatch.setattr("unbroken.sessions.replica._READ_LIMIT", limit)
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town)
+        store, actor = distant(one), actor_on(one, client)
+        append, read = store.append, store.read
+
+        async def answerless(appends: Any) -> Any:
+            await append(appends)
+            raise StoreUnavailable
+
+        async def read_once(*args: Any) -> Any:
+            page = await read(*args)
+            store.is_out = True
+            actor.look()
+            return page
+
+        monkeypatch.setattr(store, "append", answerless)
+        monkeypatch.setattr(store, "read", read_once)
+        if limit > 1:
+            one.responder.last.say("c")
+        one.responder.last.end()  # several entries
+        await settle()
+        one.clock.advance(0.6)
+        await settle()
+        assert store.is_out, "it is read"
+        await begin_outage(one)
+        client.read()
+        assert (client.text(), client.statuses()) == ("abc" if limit > 1 else "ab", ["completed"])
+
+        monkeypatch.undo()
+        await town.store_is_back()
+        if limit == 1:  # the store holds what this node never read: the log is begun anew
+            await client.resume()
+        await client.ask("again")
+        one.responder.last.say("d")
+        one.responder.last.end()
+        await settle()
+        client.read()
+        assert client.statuses()[-1] == "completed"
+        assert texts(one, client)[-1] == "d"
+
+
 async def test_a_write_that_never_arrived_is_written_later(seed: int) -> None:
     async with open_town(seed=seed) as town:
         one, _, client = await asked(town)
