@@ -70,6 +70,9 @@ _TURNS_WITH_FILES: Final = 32
 """Turns that may hold as much as one may read, at once. More that hold less."""
 
 
+_HANDOVER_DELAY: Final = 1.2
+"""Seconds in which a node hears that others are told to end with it, as a machine's workers are."""
+
 _GATHERING: Final = 0.001
 """Seconds that nobody sees, and that halve how often a shared store is called."""
 
@@ -535,4 +538,5 @@ def _node_limits(settings: Settings, patience: float) -> NodeLimits:
         is_strict=settings.store_strict,
         patience=patience,
         gathering=_GATHERING,
+        handover_delay=_HANDOVER_DELAY if settings.redis_url is not None else 0.0,
     )

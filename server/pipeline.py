@@ -118,6 +118,11 @@ class Pipeline:
         """See :meth:`Resuming.can_resume`. Not with the server's tools: a resumed answer might call one."""
         return self._tools is None and isinstance(self._agent, Reattaching)
 
+    async def abandon(self, handle: str) -> None:
+        """See :meth:`Abandoning.abandon`."""
+        if isinstance(self._agent, Reattaching):
+            await self._agent.abandon(Handle(handle))
+
     def _answer(self, turn: Turn, given: TurnInput) -> AsyncGenerator[Output, None]:
         agent, resumption = self._agent, turn.resumption
         if resumption is not None and isinstance(agent, Reattaching):

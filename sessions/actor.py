@@ -22,6 +22,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
+from unbroken.sessions.alone import Alone
 from unbroken.sessions.backends.base import Append, Fence, Opened, Receipt, SessionStore
 from unbroken.sessions.beginning import begin
 from unbroken.sessions.clock import Clock
@@ -49,11 +50,10 @@ from unbroken.sessions.errors import (
 )
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.ids import NodeId, PrincipalId
-from unbroken.sessions.outage import Outage, Retry
-from unbroken.sessions.rejoining import is_still_of, settle
-from unbroken.sessions.replica import COUNTED, ActorLimits, Replica
+from unbroken.sessions.outage import Outage
+from unbroken.sessions.rejoining import is_still_of
+from unbroken.sessions.replica import COUNTED, ActorLimits
 from unbroken.sessions.responder import Responder
-from unbroken.sessions.ring import Ring
 from unbroken.sessions.run import Run, Spawn
 from unbroken.sessions.runs import Runs, log_end
 from unbroken.sessions.session import Session
@@ -61,7 +61,7 @@ from unbroken.sessions.session import Session
 __all__ = ["Actor"]
 
 
-class Actor(Replica):
+class Actor(Alone):
     """The live session on a node. :meth:`submit` and :meth:`wake` drive it."""
 
     def __init__(
@@ -83,30 +83,37 @@ class Actor(Replica):
         on_refusal: Callable[[str], None],
         on_run: Callable[[Run], None],
         on_owner: Callable[[Actor], None],
+        is_leaving: Callable[[], bool],
         opened: bool,
         is_owner: bool = True,
     ) -> None:
-        super().__init__(session, log, store, limits)
+        super().__init__(
+            session,
+            log,
+            store,
+            limits,
+            fence=fence,
+            is_owner=is_owner,
+            clock=clock,
+            outage=outage,
+            spawn=spawn,
+        )
         self.principal: Final = principal
         self.last_active = clock.monotonic()
         """When something last happened here, by the clock."""
         self.is_opened = opened
         """Whether the store knows the session. An empty session costs it nothing."""
-        self.is_owner: bool = is_owner
-        """Whether this node runs the session's responses, and alone writes their outputs."""
-        self.fence = fence
-        """The owner's, as far as it is known here: on the owner, its proof."""
         self.wanted_by: NodeId | None = None
         """A node that has connections of the session and would rather own it."""
         self.is_scheduled = False
         """The committer's note."""
         self._committer = committer
         self._clock = clock
-        self._spawn = spawn
         self._on_change = on_change
         self._on_response = on_response
         self._on_refusal = on_refusal
         self._on_owner = on_owner
+        self._is_leaving = is_leaving
         self._runs = Runs(
             session,
             principal,
@@ -121,16 +128,8 @@ class Actor(Replica):
         if is_owner:
             self._runs.adopt(session.running_ids)
         self._is_input_next = True
-        self._asked: Append | None = None  # what is to be written, until that is known to be done
         self._is_writing = False
-        self._is_taking = False  # whether this node became the owner, and has to read the log first
-        self._is_contested = False  # whether the store says that it isn't, and hasn't said who is
-        self._outage = outage
-        self._ring: Ring | None = None  # what is written without the store; None: it is there
-        self._is_created = True  # whether the store knows the session, if it is opened
-        self._retry = Retry(clock, outage, self._try_now)
         self._wrote_at = float("-inf")  # when pieces were last written, by the clock
-        self._reading: asyncio.Task[None] | None = None  # catches up with the store
         self._compacting: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._is_tried = False  # whether that was tried before
@@ -147,6 +146,22 @@ class Actor(Replica):
             or self._runs
             or (self.is_owner and self.session.is_busy)
             or len(self.feed)
+        )
+
+    @property
+    def _only_begins(self) -> bool:
+        """Whether all that is to be done is for the next owner to begin: this node hands over."""
+        return self._is_leaving() and not (self._runs or self.session.running_ids)
+
+    @property
+    def is_for_the_next(self) -> bool:
+        """Whether that is so, and nothing is under way that another owner would have to wait for."""
+        return (
+            self.is_owner
+            and self.is_opened
+            and self.session.is_busy
+            and self._only_begins
+            and not (self._ring or self._is_writing or self._reading or self._compacting or self._asked)
         )
 
     async def submit(self, submitted: Submitted) -> Receipt:
@@ -182,13 +197,14 @@ class Actor(Replica):
         return receipt
 
     async def _write_input(self, submitted: Submitted) -> Receipt:
+        is_doubtful = False
         if self._ring is None:
             try:
                 return await self._store.submit(self.session.id, submitted, self.position)
             except StoreUnavailable as exc:
-                self._outage.note_failure(exc)
-                self._is_behind = True  # it may have been written all the same
-                if not (self._is_sure and self._outage.is_over_patience):
+                self.outage.note_failure(exc)
+                self._is_behind = is_doubtful = True  # it may have been written all the same
+                if not (self._is_sure and self.outage.is_over_patience):
                     raise
             except (LostTail, SessionGone):
                 if not self._store.is_shared:
@@ -201,7 +217,9 @@ class Actor(Replica):
             self._go_on_alone()
         if self._ring is None:  # it was back at once
             return await self._store.submit(self.session.id, submitted, self.position)
-        return self._ring.submit(submitted)
+        if self.outage.is_strict:
+            raise StoreUnavailable
+        return self._ring.submit(submitted, is_doubtful=is_doubtful)
 
     def wake(self) -> None:
         """Have a look at what there is to do."""
@@ -213,6 +231,19 @@ class Actor(Replica):
         """Read what other nodes have written: there is said to be something."""
         self._is_behind = True
         self.wake()
+
+    async def catch_up(self) -> None:
+        """Have read what the store holds by now; or as much as can be read of it without waiting."""
+        self._is_behind = True
+        if self._reading is None and not (self._is_writing or self._retry.is_waiting or self._ring):
+            self._reading = self._spawn(self._beside(self._catch_up))
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+
+    def note_blindness(self) -> None:
+        """Tell those who are connected here to another's session whether this node still hears of it."""
+        if not self.is_owner:
+            self._note_durable(not self.outage.is_over_patience)
 
     def interrupt(self) -> None:
         """End every response now, as interrupted: this node is shutting down."""
@@ -236,10 +267,12 @@ class Actor(Replica):
         opened = SessionOpened(self.principal, self.session.config)
         was_tried, self._is_tried = self._is_tried, True
         try:
-            entries = await begin(self._store, self.session.id, self.fence, opened, was_tried=was_tried)
+            self.fence, entries = await begin(
+                self._store, self.session.id, self.fence, opened, was_tried=was_tried
+            )
         except StoreUnavailable as exc:
-            self._outage.note_failure(exc)
-            if not self._outage.is_over_patience:
+            self.outage.note_failure(exc)
+            if not self.outage.is_over_patience:
                 self._opening = None  # whoever has something to say next tries again
                 raise
             self._is_created = False
@@ -295,7 +328,8 @@ class Actor(Replica):
                 self._is_stirred = False
                 return None
             if self._ring is not None:
-                self._write_alone(self._ring)
+                if not self.outage.is_strict:  # else nothing is said until the store has taken the session
+                    self._write_alone(self._ring)
                 return None
             if self._asked is not None:
                 return self._ask_again(self._asked)
@@ -327,7 +361,7 @@ class Actor(Replica):
         """Return the last input that is answered, and what is to be written; None: there is nothing."""
         session = self.session
         consumed = session.consumed
-        if self._is_stirred and self._is_input_next and session.has_inputs:
+        if self._is_stirred and self._is_input_next and session.has_inputs and not self._only_begins:
             self._is_input_next = False
             return session.decide()
         self._is_input_next = True  # taking turns: neither a flood of pieces nor one of inputs has it all
@@ -337,9 +371,9 @@ class Actor(Replica):
         if bodies:
             return consumed, bodies
         if self._is_stirred:
-            if session.has_inputs:
+            if session.has_inputs and not self._only_begins:
                 return session.decide()
-            if bodies := self._runs.ended() or session.promote():
+            if bodies := self._runs.ended() or ([] if self._is_leaving() else session.promote()):
                 return consumed, bodies
             self._is_stirred = False
             if self._has_forgotten and self._compacting is None:
@@ -351,6 +385,8 @@ class Actor(Replica):
     def committed(self, result: Sequence[Entry] | StoreError) -> bool:
         """See :meth:`Writer.committed`."""
         self._is_writing = False
+        if self.feed.ended is not None:
+            return False  # it was given up meanwhile: whoever is its owner now sees to what follows
         asked = self._asked
         try:
             if isinstance(result, StoreError):
@@ -417,85 +453,13 @@ class Actor(Replica):
         """Ask the store again after a while, first for what it holds: it can't be reached now."""
         self._is_behind = True
         # Who goes on alone does so until an outage is over: then there has to be one.
-        self._outage.note_failure(None if self._ring else why)
+        self.outage.note_failure(None if self._ring else why)
         if self._ring is not None:
             return
-        if self.is_opened and self._is_sure and self._outage.is_over_patience:
+        if self.is_opened and self._is_sure and self.outage.is_over_patience:
             self._go_on_alone()
         elif self.feed.ended is None:
             self._retry.later()
-
-    def _try_now(self) -> None:
-        with suppress(NodeDraining):
-            self.wake()
-
-    @property
-    def _is_sure(self) -> bool:
-        """Whether this node owns the session, as far as it knows, and knows all of it."""
-        return self.is_owner and not (self._is_taking or self._is_contested) and self.feed.ended is None
-
-    def _go_on_alone(self) -> None:
-        """Write without the store until it takes that: it is out of reach, or has lost something."""
-        self._is_contested = False  # by a store that has lost something, or was asked no more
-        if self._is_taking:
-            self._resume_writing()  # what is here is all that is left of the log
-        if self._ring is None:
-            self._ring = Ring(self.position, self._limits.alone_bytes, self.keys)
-            self._retry.stop()
-            structlog.get_logger().warning("session not durable", session_id=self.session.id)
-            self._note_durable(False)
-        self.rejoin()
-
-    def rejoin(self) -> None:
-        """Have the store take what was written without it, if it can be reached."""
-        if self._ring is not None and self._reading is None and not self._outage.is_on:
-            self._reading = self._spawn(self._beside(self._rejoin))
-        self.wake()
-
-    def _write_alone(self, ring: Ring) -> None:
-        """Number here what there is to write, until there is nothing or no room for more."""
-        if self._asked is not None:
-            asked, self._asked = self._asked, None
-            # What of it was read is in the log. Then the store went away, before its end was reached.
-            self._take_in(ring, asked.consumed, asked.bodies[self._written :])
-        while not ring.is_full:
-            answered, bodies = self._next()
-            if bodies is None:
-                break
-            self._take_in(ring, answered, bodies)
-
-    def _take_in(self, ring: Ring, answered: int, bodies: Sequence[Body]) -> None:
-        ring.consumed = max(ring.consumed, answered)
-        self._ingest(ring.write(bodies))
-        self.session.consume(answered)
-        self._tell_waiters()
-        self._runs.reconcile()
-
-    async def _rejoin(self) -> None:
-        """See :meth:`rejoin`. Nothing is written meanwhile but inputs, and these follow."""
-        session_id, store = self.session.id, self._store
-        try:
-            if not self._is_created:
-                await store.create(session_id, self.fence.node, self.fence.incarnation)
-                self._is_created = True
-            while (ring := self._ring) is not None:
-                settled = await settle(store, self, self.fence, ring)
-                self.fence, self._ring = settled.fence, None if settled.is_all else settled.rest
-                if settled.log is not None:
-                    self._stored_floor = settled.log.floor
-                    self._restart(settled.log)
-                    for submitted in settled.foreign:
-                        self._ingest(settled.rest.take_over(submitted))
-            self._is_behind = True  # others may have written since
-            structlog.get_logger().info("session durable again", session_id=session_id)
-            self._note_durable(True)
-        except Fenced:
-            # Somebody took it meanwhile. What was said here isn't in the log, and nobody can go on from it.
-            self.is_owner = False
-            self._runs.pass_on()
-            self._abandon(CursorLost())
-        finally:
-            self._reading = None
 
     async def _catch_up(self) -> None:
         """Read what the store holds and this node has not seen: nothing is written meanwhile."""
@@ -503,8 +467,8 @@ class Actor(Replica):
             while self._is_behind:
                 self._is_behind = False
                 fence = await self._read_on()
-                if self._retry.failures:
-                    self._retry.reached()
+                if not self.is_owner:
+                    self._retry.failures = 0  # which says nothing of whether anything can be written
                 self._note_owner(fence)
             self._is_contested = False
             if self.is_owner:
@@ -569,7 +533,7 @@ class Actor(Replica):
     def let_go(self, why: SessionError) -> None:
         """Write nothing any more, here or elsewhere, and leave what runs to another owner."""
         self.is_owner = False
-        self._runs.pass_on()
+        self._runs.leave()
         self._abandon(why)
 
     def _observe(self, body: Body) -> None:

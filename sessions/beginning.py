@@ -18,11 +18,12 @@ _READ_LIMIT: Final = 4096
 
 async def begin(
     store: SessionStore, session_id: SessionId, fence: Fence, opened: SessionOpened, *, was_tried: bool
-) -> Sequence[Entry]:
-    """Have *store* hold the session, and return what its log holds then.
+) -> tuple[Fence, Sequence[Entry]]:
+    """Have *store* hold the session, and return its owner's fence, and what its log holds then.
 
     May be called again after it failed, with *was_tried*: what was written, and only its answer lost, isn't
-    written twice.
+    written twice. One that another node has begun, and whose log is still empty, is taken from that: it may
+    have died of it, and nobody could begin the session any more. Should it live, it is fenced.
 
     Raises:
         StoreUnavailable: It may have been written.
@@ -35,12 +36,25 @@ async def begin(
     except StoreUnavailable:
         raise
     except StoreError as exc:
-        raise CursorLost from exc
+        fence = await _take(store, session_id, fence, exc)
     if was_tried:
         page = await store.read(session_id, Position(fence.incarnation, 0, Nonce(0)), _READ_LIMIT)
         if page.entries:
-            return page.entries
+            return fence, page.entries
     (result,) = await store.append([Append(session_id, fence, 0, Nonce(0), 0, [opened], is_busy=False)])
     if isinstance(result, StoreError):
         raise result
-    return result
+    return fence, result
+
+
+async def _take(store: SessionStore, session_id: SessionId, fence: Fence, why: StoreError) -> Fence:
+    """Return the proof of a session of the same incarnation that somebody else began, and only that."""
+    try:
+        page = await store.read(session_id, Position(fence.incarnation, 0, Nonce(0)), 1)
+        if page.entries or page.fence.incarnation != fence.incarnation:
+            raise CursorLost from why
+        return (await store.acquire(session_id, fence.node, seen=page.fence)).fence
+    except StoreUnavailable:
+        raise
+    except StoreError as exc:
+        raise CursorLost from exc

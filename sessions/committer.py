@@ -23,7 +23,7 @@ from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.entries import Entry
 from unbroken.sessions.errors import NodeDraining, StoreError
 
-__all__ = ["Committer", "Writer"]
+__all__ = ["Committer", "Committers", "Writer"]
 
 _AppendNow: TypeAlias = Callable[[Sequence[Append]], list[Sequence[Entry] | StoreError]]
 
@@ -188,3 +188,43 @@ class Committer:
             return [exc] * len(appends)
         except Exception as exc:  # noqa: BLE001 - the boundary: its sessions must not be left waiting
             return [self._failed(exc)] * len(appends)
+
+
+class Committers:
+    """One for each part of a store: a part that answers late holds none of the others up.
+
+    Args:
+        store: Where.
+        spawn: Starts a task of the node's.
+        clock: Where time comes from.
+        patience: See :class:`Committer`.
+        gathering: Likewise.
+
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        clock: Clock,
+        *,
+        patience: float = 0.0,
+        gathering: float = 0.0,
+    ) -> None:
+        self._make = partial(Committer, store, spawn, clock, patience=patience, gathering=gathering)
+        self._parts: dict[str, Committer] = {}
+
+    def of(self, part: str) -> Committer:
+        """Return the one of a part of the store."""
+        if (committer := self._parts.get(part)) is None:
+            committer = self._parts[part] = self._make()
+        return committer
+
+    def __len__(self) -> int:
+        """How many writers wait in all."""
+        return sum(map(len, self._parts.values()))
+
+    def close(self) -> None:
+        """Write nothing more: see :meth:`Committer.close`."""
+        for committer in self._parts.values():
+            committer.close()

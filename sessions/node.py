@@ -17,19 +17,18 @@ from typing import Any, Final, Self
 import structlog
 
 from unbroken.sessions.actor import Actor
-from unbroken.sessions.backends.base import Fence, Receipt, SessionStore
+from unbroken.sessions.attachment import Attachment
+from unbroken.sessions.backends.base import Fence, SessionStore
 from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock, Timer
-from unbroken.sessions.committer import Committer
-from unbroken.sessions.cursor import Cursor
-from unbroken.sessions.entries import CancelResponse, CreateResponse, DeleteItem, ResponseDone, Submitted
+from unbroken.sessions.committer import Committers
+from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.errors import (
     CursorLost,
     NodeDraining,
     NodeFull,
     NodeOverloaded,
-    Refusal,
     SessionNotFound,
     StoreUnavailable,
     TooManyConnections,
@@ -48,10 +47,9 @@ from unbroken.sessions.ids import (
 )
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node_limits import NodeLimits
-from unbroken.sessions.outage import Outage
+from unbroken.sessions.outages import Outages
 from unbroken.sessions.ownership import Ownership
 from unbroken.sessions.responder import Responder
-from unbroken.sessions.response import Standing
 from unbroken.sessions.run import Run
 from unbroken.sessions.session import Session
 from unbroken.sessions.turn_cap import TurnCap
@@ -64,102 +62,16 @@ _DEPARTURE_RATE: Final = 500.0
 _DEPARTURE_WINDOW: Final = 5.0
 """Seconds in which they have left, however many there are."""
 
-_PROBE_INTERVAL: Final = 0.5
-"""Seconds between two questions whether the store is back."""
+_GIVEN_UP_AGAIN: Final = 0.5
+"""Seconds after which a session that the store couldn't be told of is given up again."""
 
-_NO_SESSION: Final = SessionId("")
+_LOOKED_AT_ALL: Final = 1.0
+"""Seconds after which a node that drains looks at all its sessions again, and not at those alone to which
+something has happened.
+"""
 
 _TELLING_TIMEOUT: Final = 0.3
 """Seconds that connections get to be told of what was interrupted."""
-
-
-class Attachment:
-    """A connection's hold on a session. Close it when the connection ends; the session goes on.
-
-    Attributes:
-        resumed: What follows continues exactly where the client's cursor stood.
-            False for a new session, and where the cursor could not be used: the
-            client then starts over from :attr:`preamble`.
-        preamble: What to show before anything the cursor yields, in order: items,
-            and responses as far as they have been said.
-
-    """
-
-    def __init__(
-        self, node: Node, actor: Actor, cursor: Cursor, *, resumed: bool, preamble: list[Standing]
-    ) -> None:
-        self._node = node
-        self._actor = actor
-        self.cursor: Final = cursor
-        self.resumed: Final = resumed
-        self.preamble = preamble
-        self._leaves_at: float | None = None
-
-    @property
-    def session(self) -> Session:
-        """The session, to look at and not to touch."""
-        return self._actor.session
-
-    def take_preamble(self) -> list[Standing]:
-        """Return the preamble, and keep none of it: a connection may live for days."""
-        preamble, self.preamble = self.preamble, []
-        return preamble
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether the node is shutting down: then look at :attr:`is_finished`."""
-        return self._node.is_draining
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the node is shutting down and this connection has been shown all that will come."""
-        if not (self._node.is_draining and self.cursor.is_at_head):
-            return False
-        return self._is_dismissed() if self._node.is_handing_over else not self.session.is_busy
-
-    def _is_dismissed(self) -> bool:
-        """Whether it is this connection's turn to go to another node: all at once would be a storm there."""
-        node = self._node
-        if self._leaves_at is None or self._leaves_at < node.draining_since:  # of a drain taken back
-            wait = node.departure()
-            self._leaves_at = node.now() + wait
-            if wait:
-                node.call_later(wait, self.cursor.wake)
-        return node.now() >= self._leaves_at
-
-    async def submit(self, submitted: Submitted) -> Receipt:
-        """Write an input, once per key. The answer comes through the log.
-
-        Raises:
-            Refusal: It was a duplicate of an input that was refused, or can't be taken now.
-            NodeFull: The node can't hold more.
-            StoreError: It could not be written.
-
-        """
-        node = self._node
-        if node.is_draining and isinstance(submitted.command, CreateResponse):
-            raise Refusal("server_draining", str(NodeDraining()))
-        if not node.takes_responses and isinstance(submitted.command, CreateResponse):
-            raise Refusal("server_overloaded", str(NodeOverloaded()))
-        grows = not isinstance(submitted.command, CancelResponse | DeleteItem)
-        if grows and node.hub.size >= node.limits.bytes:
-            raise NodeFull
-        try:
-            receipt = await node.turns.submit(self._actor, submitted, node.hub.holds)
-        except StoreUnavailable as exc:
-            raise Refusal("store_unavailable", str(exc)) from None
-        if receipt.duplicate and (refused := self.session.refusals.get(receipt.seq)) is not None:
-            raise Refusal(refused.code, refused.message, param=refused.param)
-        return receipt
-
-    async def answered(self, seq: int) -> None:
-        """Wait until input *seq* has been answered in the log, or the session is lost."""
-        await self._actor.answered(seq)
-
-    def close(self) -> None:
-        """Let go of the session. Stops nothing."""
-        self.cursor.close()
-        self._node.detached(self._actor)
 
 
 class Node:
@@ -199,7 +111,7 @@ class Node:
         self.hub: Final = Hub(self.turns)
         self._store = store
         self._cluster: Cluster = Alone() if cluster is None else cluster
-        self._committer = Committer(
+        self._committers = Committers(
             store, self._spawn, clock, patience=limits.patience, gathering=limits.gathering
         )
         self._responder = responder
@@ -222,8 +134,15 @@ class Node:
         self.takes_responses = True
         """Whether new responses are, too. Those that run go on."""
         self._changed = asyncio.Event()  # something a drain waits for may have happened
-        self._outage = Outage(
-            clock, patience=limits.outage_patience, is_strict=limits.is_strict, on_begin=self._outage_began
+        self._touched: set[Actor] = set()  # to which it has, while the node drains
+        self._outages = Outages(
+            self.id,
+            store,
+            clock,
+            patience=limits.outage_patience,
+            is_strict=limits.is_strict,
+            spawn=self._spawn,
+            on_back=lambda part: self._ownership.verify(part),
         )
         self._ownership = Ownership(
             self.id,
@@ -235,6 +154,7 @@ class Node:
             limits=limits.session,
             make=self._actor,
             spawn=self._spawn,
+            outages=self._outages,
             on_change=self._changed.set,
         )
 
@@ -255,7 +175,7 @@ class Node:
         await self.caps.aclose()  # which waits, while sessions may still write
         self._is_open = False
         await self._cluster.leave()
-        self._committer.close()
+        self._committers.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
         for task in self._tasks:
@@ -344,14 +264,13 @@ class Node:
             SessionNotFound: There is none of that id, or it is another principal's.
             TooManyConnections: It has as many connections as it may, and none of the same chain, whose
                 oldest would make room: it may be long dead, without anybody having noticed.
+            NodeFull: It isn't here, and the node holds as many sessions or bytes as it may.
             NodeDraining: The node is shutting down.
 
         """
         if self.is_draining:
             raise NodeDraining
-        actor = self.hub.get(session_id)
-        if actor is None or actor.feed.ended is not None:
-            actor = await self._ownership.load(session_id)
+        actor = await self._found(session_id, position)
         if actor.principal != principal:
             raise SessionNotFound
         if len(actor.feed) >= self.limits.connections_per_session and not actor.feed.displace(chain):
@@ -368,6 +287,22 @@ class Node:
         cursor = actor.feed.attach(session.applied, chain)
         return Attachment(self, actor, cursor, resumed=position is None, preamble=session.standing())
 
+    async def _found(self, session_id: SessionId, position: Position | None) -> Actor:
+        """Return a session from here, or from the store: as it is by now, as far as *position* needs that."""
+        actor = self._ownership.live(session_id)
+        if actor is None:
+            if self._store.is_shared and self._is_full:
+                await self._make_room()
+                if self._is_full:
+                    raise NodeFull
+            return await self._ownership.load(session_id)
+        if actor.is_owner:
+            self._ownership.look(actor)  # whoever comes may have said something on a node that died of it
+        elif position is not None and actor.log.check(position) is Verdict.FUTURE:
+            await actor.catch_up()  # this node hasn't heard of what the client has seen
+            return self._ownership.live(session_id) or await self._ownership.load(session_id)
+        return actor
+
     @property
     def has_others(self) -> bool:
         """Whether there may be other nodes that hold the same sessions."""
@@ -380,7 +315,7 @@ class Node:
     def detached(self, actor: Actor) -> None:
         """Note that a connection has left *actor*."""
         actor.last_active = self._clock.monotonic()
-        self._changed.set()
+        self._touch(actor)
         self._ownership.settle(actor)
 
     def _actor(
@@ -398,18 +333,19 @@ class Node:
             log,
             principal=principal,
             store=self._store,
-            committer=self._committer,
+            committer=self._committers.of(self._outages.part_of(session.id)),
             fence=fence,
             responder=self._responder,
             clock=self._clock,
             limits=self.limits.actor,
-            outage=self._outage,
+            outage=self._outages.of(session.id),
             spawn=self._spawn,
             on_change=self._on_change,
             on_response=self._on_response,
             on_refusal=self._on_refusal,
             on_run=self._on_run,
             on_owner=self._ownership.on_owner,
+            is_leaving=lambda: self.is_handing_over,
             opened=opened,
             is_owner=is_owner,
         )
@@ -419,36 +355,22 @@ class Node:
     @property
     def is_store_lost(self) -> bool:
         """Whether the store failed when it was last asked."""
-        return self._outage.is_on or self._cluster.is_cut_off
+        return self._outages.is_any_on or self._cluster.is_cut_off
 
     @property
     def unsaved(self) -> int:
         """How many sessions go on without the store."""
-        return sum(not actor.feed.is_durable for actor in self.hub) if self._outage.is_on else 0
-
-    def _outage_began(self) -> None:
-        structlog.get_logger().error("store out of reach", node_id=self.id)
-        self._clock.call_later(_PROBE_INTERVAL, self._begin_probe)
-
-    def _begin_probe(self) -> None:
-        with suppress(NodeDraining):
-            self._spawn(self._probe())
-
-    async def _probe(self) -> None:
-        """Ask the store whether it is back. Whatever a session owes it is written then."""
-        try:
-            await self._store.unfollow(_NO_SESSION, self.id)  # to be read isn't enough
-        except StoreUnavailable:
-            self._clock.call_later(_PROBE_INTERVAL, self._begin_probe)
-            return
-        self._outage.note_success()
-        structlog.get_logger().info("store back", node_id=self.id)
-        await self._ownership.verify()
+        return sum(not actor.feed.is_durable for actor in self.hub) if self._outages.is_any_on else 0
 
     def _on_change(self, actor: Actor) -> None:
         self.hub.account(actor)
-        self._changed.set()
+        self._touch(actor)
         self._ownership.settle(actor)
+
+    def _touch(self, actor: Actor) -> None:
+        if self.is_draining:
+            self._touched.add(actor)
+        self._changed.set()
 
     def now(self) -> float:
         """Return the time by the node's clock, in seconds."""
@@ -465,7 +387,7 @@ class Node:
     @property
     def commits_waiting(self) -> int:
         """How many sessions wait for the store to write what they have produced."""
-        return len(self._committer)
+        return len(self._committers)
 
     # Forgetting.
 
@@ -492,12 +414,20 @@ class Node:
         )
 
     async def _make_room(self) -> None:
-        """Forget some of those sessions that have been idle for longest, if any has been for long enough."""
+        """Forget some of those sessions that have been idle for longest, if any has been for long enough.
+
+        Those that a shared store holds are lost to nobody.
+        """
         now = self._clock.monotonic()
         idle = [
             actor
             for actor in self.hub
-            if actor.is_idle and (not actor.is_opened or now - actor.last_active >= self.limits.room_timeout)
+            if actor.is_idle
+            and (
+                not actor.is_opened
+                or self._store.is_shared
+                or now - actor.last_active >= self.limits.room_timeout
+            )
         ]
         idle.sort(key=lambda actor: actor.last_active)
         # Several at once: looking for them costs a walk through all.
@@ -510,15 +440,30 @@ class Node:
         """Take no new work, and let connections go.
 
         Where other nodes are there to go to, they end soon, one after another, also while a response runs:
-        it is followed from there. Otherwise as soon as their sessions have nothing left to say.
+        it is followed from there. Otherwise as soon as their sessions have nothing left to say. Whether there
+        are any is looked at after a moment, and again and again: several nodes may be told to end at once.
         """
         self.draining_since = self.now()
         self.is_draining = self._ownership.is_leaving = True
-        self.is_handing_over = self._store.is_shared and self._cluster.has_others
-        self._departures = min(_DEPARTURE_WINDOW, self.hub.connections / _DEPARTURE_RATE)
         self._withdraw()
+        if self.limits.handover_delay:
+            self._clock.call_later(self.limits.handover_delay, self._hand_over)
+        else:
+            self._hand_over()
         for actor in self.hub:
             actor.feed.publish()
+
+    def _hand_over(self) -> None:
+        """Begin to send what is here to other nodes, if there are any that stay."""
+        is_time = self.now() - self.draining_since >= self.limits.handover_delay
+        if not self.is_draining or self.is_handing_over or not is_time:
+            return
+        self.is_handing_over = self._store.is_shared and self._cluster.has_others
+        if self.is_handing_over:
+            self._departures = min(_DEPARTURE_WINDOW, self.hub.connections / _DEPARTURE_RATE)
+            for actor in self.hub:
+                actor.feed.publish()
+        self._changed.set()
 
     def end_drain(self) -> None:
         """Take new work again. Connections that have left, and responses that were interrupted, stay so."""
@@ -557,32 +502,47 @@ class Node:
     @property
     def is_settled(self) -> bool:
         """Whether nothing runs, nobody is connected, and what other nodes can have is theirs."""
-        keeps = self._store.is_shared and (len(self.hub) or len(self._ownership.returns))
-        return not (self.hub.is_busy or self.hub.connections or keeps)
+        if self._store.is_shared and (len(self.hub) or len(self._ownership.returns)):
+            return False  # first: it is asked often, and the rest walks through all
+        return not (self.hub.is_busy or self.hub.connections)
 
     async def settled(self) -> None:
         """Wait for that while the node drains. One task at a time may."""
         task = asyncio.current_task()
         assert task is not None
+        seen_all = float("-inf")
         while not self.is_settled:
             self._changed.clear()
-            for actor in self.hub:
+            touched, self._touched = self._touched, set()
+            if self.now() - seen_all >= _LOOKED_AT_ALL:  # else a departure would cost as much as all sessions
+                self._hand_over()
+                touched, seen_all = set(self.hub), self.now()
+                self._clock.call_later(_LOOKED_AT_ALL, self._changed.set)
+            for actor in touched:
+                if not self.hub.holds(actor):
+                    continue
                 actor.feed.publish()
                 if actor.feed.ended is not None and not len(actor.feed):
                     self._ownership.bury(actor)
-                elif self._store.is_shared and actor.is_idle:
+                elif self._store.is_shared and (actor.is_idle or self._is_for_the_next(actor)):
                     await self._give_up(actor)
                     if task.cancelling():  # the store's client may take a cancellation for its own, and go on
                         raise asyncio.CancelledError
             if not (self._changed.is_set() or self.is_settled):
                 await self._changed.wait()
 
+    def _is_for_the_next(self, actor: Actor) -> bool:
+        return self.is_handing_over and not len(actor.feed) and actor.is_for_the_next
+
     async def _give_up(self, actor: Actor) -> None:
         """Forget *actor*, or try again in a while: somebody else is to find it free."""
         try:
-            await self._ownership.forget(actor)
+            if self._is_for_the_next(actor):
+                await self._ownership.leave(actor)
+            else:
+                await self._ownership.forget(actor)
         except StoreUnavailable:
-            self._clock.call_later(_PROBE_INTERVAL, self._changed.set)
+            self._clock.call_later(_GIVEN_UP_AGAIN, lambda: self._touch(actor))
 
     def __repr__(self) -> str:
         return f"<Node {self.id} {len(self.hub)} sessions>"

@@ -32,6 +32,8 @@ class NodeLimits:
     """One that never had an input, after so long without a connection."""
     outage_patience: float = 1.0
     """For so long writes wait for a store that is out of reach. Then owners go on without it."""
+    handover_delay: float = 0.0
+    """A node that drains sends its connections elsewhere after so long: all others may be ending, too."""
     is_strict: bool = False
     """Whether they wait for it however long it takes."""
     patience: float = 0.0

@@ -30,7 +30,8 @@ class Outage:
     ) -> None:
         self._clock = clock
         self._patience: Final = patience
-        self._is_strict: Final = is_strict
+        self.is_strict: Final = is_strict
+        """Whether what can't be saved isn't said, for however long."""
         self._on_begin = on_begin
         self._since: float | None = None
 
@@ -44,9 +45,13 @@ class Outage:
         """Whether owners go on without the store."""
         return (
             self._since is not None
-            and not self._is_strict
+            and not self.is_strict
             and self._clock.monotonic() - self._since >= self._patience
         )
+
+    def lasts_for(self, seconds: float) -> bool:
+        """Whether the store has been out of reach for so long."""
+        return self._since is not None and self._clock.monotonic() - self._since >= seconds
 
     def note_failure(self, why: StoreUnavailable | None = None) -> None:
         """Note that the store didn't answer, or could take nothing. That a call had no turn says neither."""

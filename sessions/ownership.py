@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -43,9 +43,11 @@ from unbroken.sessions.errors import (
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.hub import Hub
 from unbroken.sessions.ids import NodeId, PrincipalId, SessionId
+from unbroken.sessions.outages import Outages
 from unbroken.sessions.returns import Returns
 from unbroken.sessions.search import Search
 from unbroken.sessions.session import Session, SessionLimits
+from unbroken.sessions.wishes import Wishes
 
 __all__ = ["MakeActor", "Ownership"]
 
@@ -60,6 +62,16 @@ _VERIFIED_AT_ONCE: Final = 64
 _POLLED_AT_ONCE: Final = 256
 """Followed sessions that a poll reads. Of more, each has its turn at a later one: what was told of them
 isn't often lost, and else a node that follows thousands would do little but ask for them.
+"""
+
+_OWNED_POLLED_AT_ONCE: Final = 32
+"""Sessions of its own that a poll reads, by turns: it may have missed an input, or that it is the owner no
+more. Both are told of, and found out otherwise, nearly always.
+"""
+
+_BLIND: Final = 10.0
+"""Seconds after which those who are connected to a session that is followed are sent away, if the store is
+out of reach: its owner may be well, and say more and more that isn't seen here.
 """
 
 _SILENT: Final = frozenset(2**n for n in range(1, 16))
@@ -115,6 +127,7 @@ class Ownership:
         limits: SessionLimits,
         make: MakeActor,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        outages: Outages,
         on_change: Callable[[], None],
     ) -> None:
         self._node = node
@@ -127,13 +140,16 @@ class Ownership:
         self._spawn = spawn
         self._polls = 0
         self._polled = 0  # how many of those that are followed were read at the latest polls
+        self._owned_polled = 0  # likewise, of its own
+        self._outages = outages
+        self._wishes = Wishes(cluster, spawn)
         self._gates: dict[SessionId, _Gate] = {}
         self.returns: Final = Returns(
             node,
             store,
             clock,
             moving=self._moving,
-            is_live=lambda session_id: self._live(session_id) is not None,
+            is_live=lambda session_id: self.live(session_id) is not None,
             spawn=spawn,
             on_done=on_change,
         )
@@ -144,6 +160,8 @@ class Ownership:
             cluster=cluster,
             clock=clock,
             known=lambda: {actor.session.id for actor in hub if actor.feed.ended is None},
+            at_work=lambda: {actor.session.id for actor in hub if actor.is_owner and actor.session.is_busy},
+            look=self._look_at,
             load=self.load,
             may_take=lambda: not self.is_leaving,
             spawn=spawn,
@@ -164,7 +182,7 @@ class Ownership:
 
         """
         async with self._moving(session_id):
-            if (actor := self._live(session_id)) is not None:
+            if (actor := self.live(session_id)) is not None:
                 return actor
             if (actor := self._hub.get(session_id)) is not None:
                 self._hub.remove(actor)
@@ -185,7 +203,7 @@ class Ownership:
                 self.returns.add(session_id)
                 raise
 
-    def _live(self, session_id: SessionId) -> Actor | None:
+    def live(self, session_id: SessionId) -> Actor | None:
         """Return the session that this node runs or follows; None: it doesn't, or had to give it up."""
         actor = self._hub.get(session_id)
         return None if actor is None or actor.feed.ended is not None else actor
@@ -274,7 +292,7 @@ class Ownership:
         """Become the owner of a session that is followed, unless somebody else is faster."""
         session_id = actor.session.id
         async with self._moving(session_id):
-            if actor.is_owner or self._live(session_id) is not actor or not self._is_free(actor.fence):
+            if actor.is_owner or self.live(session_id) is not actor or not self._is_free(actor.fence):
                 return
             with suppress(StoreUnavailable):  # the next poll tries again
                 try:
@@ -296,7 +314,7 @@ class Ownership:
         """Be told of what happens to a session that is another node's."""
         session_id = actor.session.id
         async with self._moving(session_id):  # who takes it meanwhile follows it no more
-            if actor.is_owner or self._live(session_id) is not actor:
+            if actor.is_owner or self.live(session_id) is not actor:
                 return
             with suppress(StoreUnavailable, SessionGone):
                 opened = await self._store.follow(session_id, self._node)
@@ -399,18 +417,18 @@ class Ownership:
         """See :meth:`Neighbour.on_news`."""
         for session_id in session_ids:
             if (actor := self._hub.get(session_id)) is not None:
-                self._look(actor)
+                self.look(actor)
             else:
                 self.returns.add(session_id)
 
     def on_wish(self, session_id: SessionId, by: NodeId) -> None:
         """See :meth:`Neighbour.on_wish`."""
-        actor = self._live(session_id)
+        actor = self.live(session_id)
         if actor is None:
             self.returns.add(session_id, by)
         elif actor.is_owner:
             actor.wanted_by = by
-            self._look(actor)  # it may have missed an input that is waited for there
+            self.look(actor)  # it may have missed an input that is waited for there
             self.settle(actor)
 
     def on_lost(self, node: NodeId) -> None:
@@ -436,16 +454,21 @@ class Ownership:
         with suppress(NodeDraining):
             self._spawn(self.verify())
 
-    async def verify(self) -> None:
-        """Compare everything here with the store, which was out of reach, and may have lost something."""
+    async def verify(self, part: str | None = None) -> None:
+        """Compare what is here with the store, which was out of reach, and may have lost something.
+
+        With *part*, that part of it alone.
+        """
+        outage = None if part is None else self._outages.of_part(part)
         for number, actor in enumerate(self._hub):
-            if actor.feed.ended is not None or not actor.is_opened:
+            if actor.feed.ended is not None or not actor.is_opened or outage not in (None, actor.outage):
                 continue
             if not actor.is_owner:
-                self._look(actor)
+                actor.note_blindness()
+                self.look(actor)
                 self._look_after(actor)
             elif actor.feed.is_durable:
-                self._look(actor)
+                self.look(actor)
             else:
                 with suppress(NodeDraining):
                     actor.rejoin()
@@ -459,14 +482,32 @@ class Ownership:
         self._polls += 1
         if self._polls % _SEARCHED_AFTER == 0:
             self._search.begin()
-        followed = [actor for actor in self._hub if not actor.is_owner and actor.feed.ended is None]
+        followed: list[Actor] = []
+        owned: list[Actor] = []
+        for actor in self._hub:
+            if actor.feed.ended is None and actor.is_opened:
+                (owned if actor.is_owner else followed).append(actor)
         for actor in followed:
+            if actor.outage.lasts_for(_BLIND):
+                actor.let_go(StoreUnavailable())
+                continue
             actor.note_poll()
+            actor.note_blindness()
             self._look_after(actor)
-        begin = self._polled if self._polled < len(followed) else 0
-        self._polled = begin + _POLLED_AT_ONCE
-        for actor in followed[begin : self._polled]:
-            self._look(actor)
+        self._polled = self._look_by_turns(followed, self._polled, _POLLED_AT_ONCE)
+        self._owned_polled = self._look_by_turns(owned, self._owned_polled, _OWNED_POLLED_AT_ONCE)
+
+    def _look_by_turns(self, actors: Sequence[Actor], looked_at: int, count: int) -> int:
+        """Look at *count* of *actors* behind the first *looked_at*; return behind how many to go on."""
+        begin = looked_at if looked_at < len(actors) else 0
+        for actor in actors[begin : begin + count]:
+            if actor.feed.ended is None:
+                self.look(actor)
+        return begin + count
+
+    def _look_at(self, session_id: SessionId) -> None:
+        if (actor := self.live(session_id)) is not None:
+            self.look(actor)
 
     def _look_after(self, actor: Actor) -> None:
         """See to a session that is followed, in case that something told about it was lost."""
@@ -474,10 +515,10 @@ class Ownership:
             self.on_owner(actor)
         elif actor.session.has_inputs or (actor.session.is_running and actor.silence in _SILENT):
             # Its owner may not know of them; or, if nothing comes, that it is the owner.
-            with suppress(NodeDraining):
-                self._spawn(self._cluster.wish(actor.fence.node, actor.session.id))
+            self._wishes.add(actor.fence.node, actor.session.id)
 
-    @staticmethod
-    def _look(actor: Actor) -> None:
-        with suppress(NodeDraining):
-            actor.look()
+    def look(self, actor: Actor) -> None:
+        """Have what others have written of a session be read, if there may be others."""
+        if self._store.is_shared and actor.is_opened:
+            with suppress(NodeDraining):
+                actor.look()

@@ -12,7 +12,7 @@ from typing import Final
 
 from unbroken.sessions.entries import Body, ItemDeleted, ResponseStarted
 from unbroken.sessions.ids import ResponseId
-from unbroken.sessions.items import CallHead
+from unbroken.sessions.items import CallHead, ReasoningHead
 from unbroken.sessions.responder import Resumption
 from unbroken.sessions.response import Response
 
@@ -46,7 +46,8 @@ def another_attempt(response: Response, response_id: ResponseId, most: int) -> l
     What the first attempt said leaves the conversation: the second begins at the beginning. Where a
     call was made, somebody may have acted on it, and there is no second.
     """
-    if response.number >= most or any(output.head is not None for output in response.outputs):
+    heads = [output.head for output in response.outputs]
+    if response.number >= most or any(not isinstance(head, ReasoningHead | None) for head in heads):
         return []
     deleted = [ItemDeleted(output.item_id) for output in response.outputs if output.in_conversation]
     started = ResponseStarted(

@@ -202,8 +202,9 @@ class Replica:
 
     def _note_durable(self, is_durable: bool) -> None:
         """Tell those who are connected whether what is here is in the store."""
-        self.feed.is_durable = is_durable
-        self.feed.publish()
+        if self.feed.is_durable != is_durable:
+            self.feed.is_durable = is_durable
+            self.feed.publish()
 
     def _observe(self, body: Body) -> None:
         """See to what an entry means beside the session's state. For who knows more."""

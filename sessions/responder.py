@@ -20,6 +20,7 @@ from unbroken.sessions.items import (
 )
 
 __all__ = [
+    "Abandoning",
     "AsksApproval",
     "Custody",
     "Finish",
@@ -229,3 +230,11 @@ class Resuming(Protocol):
     @property
     def can_resume(self) -> bool:
         """Whether :meth:`Responder.respond` takes turns with a resumption. It may still fail to go on."""
+
+
+@runtime_checkable
+class Abandoning(Protocol):
+    """A responder whose upstreams may work on when nobody is there any more who asked them."""
+
+    async def abandon(self, handle: str) -> None:
+        """Have an upstream stop what it does under *handle*: nobody will fetch it. Never raises for that."""

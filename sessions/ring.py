@@ -62,6 +62,7 @@ class Ring:
         self._room = limit
         self._known = keys
         self._names: dict[str, tuple[int, bytes]] | None = None  # not looked for until one is asked for
+        self._doubtful: list[Submitted] = []  # without a name, and the store may have taken them too
         self._draw = random.Random().getrandbits  # noqa: S311 - as a store's: it tells branches apart
 
     @property
@@ -76,6 +77,7 @@ class Ring:
         rest.consumed = self.consumed
         rest._head = self._head
         rest._names = self._names
+        rest._doubtful = self._doubtful
         return rest
 
     def write(self, bodies: Sequence[Body]) -> list[Entry]:
@@ -87,8 +89,10 @@ class Ring:
         self.entries += entries
         return entries
 
-    def submit(self, submitted: Submitted) -> Receipt:
+    def submit(self, submitted: Submitted, *, is_doubtful: bool = False) -> Receipt:
         """Number an input, once per key.
+
+        *is_doubtful*: the store may have taken it, and its answer was lost.
 
         Raises:
             MessageIdReused: The key was seen with another digest.
@@ -100,17 +104,22 @@ class Ring:
             return receipt
         if self.is_full:
             raise StoreUnavailable
+        if is_doubtful and key is None:
+            self._doubtful.append(submitted)
         return Receipt(self._head + 1, duplicate=False, entry=self._write_input(submitted))
 
     def take_over(self, submitted: Submitted) -> list[Entry]:
         """Number an input that the store had taken, and lost: whatever room there is, as its sender has
-        been told that it is in the log. Nothing, if it is here under its key already.
+        been told that it is in the log. Nothing, if it is here already.
         """
         key = submitted.key
         if key is not None and (known := self._names_known().get(key.name)) is not None:
             if known[1] == key.digest:
                 return []
             submitted = replace(submitted, key=None)  # both were taken: both stay
+        elif key is None and submitted in self._doubtful:
+            self._doubtful.remove(submitted)
+            return []
         return [self._write_input(submitted)]
 
     def _write_input(self, submitted: Submitted) -> Entry:

@@ -6,15 +6,17 @@ Also what its last owner left: responses that nobody works on any more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Final
 
 import structlog
 
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Body, HandleNoted, ResponseDone
+from unbroken.sessions.errors import NodeDraining
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId, new_response_id
 from unbroken.sessions.recovery import another_attempt, resumption_of
-from unbroken.sessions.responder import Responder, Resuming, Resumption, Turn
+from unbroken.sessions.responder import Abandoning, Responder, Resuming, Resumption, Turn
 from unbroken.sessions.response import Response
 from unbroken.sessions.run import CANCELLED, INTERRUPTED, Run, RunLimits, Spawn
 from unbroken.sessions.session import Session
@@ -138,6 +140,8 @@ class Runs:
                 if run is not None:
                     del self._runs[response.id]
                     self._on_end(run)
+                elif response.id in self._orphans:
+                    self._abandon(response)
                 if response.id in self._resumed:
                     self._resumed = {key: each for key, each in self._resumed.items() if key != response.id}
                 bodies = list(self._session.finish(response.id, outcome))
@@ -200,6 +204,12 @@ class Runs:
         self._resumed = {**self._resumed, response.id: resumption}
         return True
 
+    def _abandon(self, response: Response) -> None:
+        """Have an orphan's upstream stop, if it still works: else that is billed, and nobody has it."""
+        if response.handle is not None and isinstance(self._responder, Abandoning):
+            with suppress(NodeDraining):
+                self._spawn(self._responder.abandon(response.handle))
+
     def _resumption(self, response: Response) -> Resumption | None:
         responder = self._responder
         can_resume = isinstance(responder, Resuming) and responder.can_resume
@@ -233,10 +243,18 @@ class Runs:
         self._forget()
 
     def pass_on(self) -> None:
-        """As :meth:`stop`, and leave their upstreams' work to another owner."""
+        """As :meth:`stop`, and leave their upstreams' work to another owner, which may be at it already."""
         for run in self._runs.values():
             run.pass_on()
         self._forget()
+
+    def leave(self) -> None:
+        """As :meth:`pass_on`, for an owner that is still to come: what none could go on with is stopped."""
+        for response_id, run in self._runs.items():
+            response = self._session.responses.get(response_id)
+            if response is not None and self._resumption(response) is not None:
+                run.pass_on()
+        self.stop()
 
     def _forget(self) -> None:
         self._runs.clear()

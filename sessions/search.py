@@ -1,7 +1,8 @@
 """Sessions that have something to do, and that nobody sees to: looked for, and taken.
 
 Those of a dead node that nobody follows; what nobody owns, since a node that drained may have left it; and
-what the store says to be this node's own, while it knows nothing of it: a store may have lost something.
+what the store says to be this node's own, while it knows nothing of it, or of what is to be done: a store may
+have lost something, and what nodes are told may be lost.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Search:
         cluster: Knows which nodes are dead.
         clock: Where time comes from.
         known: Returns the sessions that this node has.
+        at_work: Returns those of its own that it knows to have something to do.
+        look: Has one that is here be read again.
         load: Takes a session, or follows it.
         may_take: Whether this node takes any now.
         spawn: Starts a task of the node's.
@@ -61,6 +64,8 @@ class Search:
         cluster: Cluster,
         clock: Clock,
         known: Callable[[], Collection[SessionId]],
+        at_work: Callable[[], Collection[SessionId]],
+        look: Callable[[SessionId], None],
         load: Callable[[SessionId], Awaitable[object]],
         may_take: Callable[[], bool],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
@@ -70,6 +75,8 @@ class Search:
         self._cluster = cluster
         self._clock = clock
         self._known = known
+        self._at_work = at_work
+        self._look = look
         self._load = load
         self._may_take = may_take
         self._spawn = spawn
@@ -128,7 +135,7 @@ class Search:
         places = asyncio.Semaphore(_LOADED_AT_ONCE)
         tried = set(self._shunned)  # one that can't be had now is left to whoever comes for it
         if owner == self._node:
-            tried.update(self._known())  # many, as a rule: their names cost little, and the rest much
+            tried.update(self._at_work())  # many, as a rule: their names cost little, and the rest much
 
         async def adopt(session_id: SessionId) -> None:
             async with places:
@@ -147,10 +154,12 @@ class Search:
                 if not found:
                     return
                 here = self._known()
-                tried.update(found, here)
+                tried.update(found)
                 async with asyncio.TaskGroup() as group:
                     for session_id in found:
                         if session_id not in here:
                             group.create_task(adopt(session_id))
+                        elif owner == self._node:
+                            self._look(session_id)  # there is something to do of which it doesn't know
                 if len(found) < _FOUND_AT_ONCE:
                     return

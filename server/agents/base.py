@@ -187,6 +187,9 @@ class Reattaching(Protocol):
         begun, in order: none of these calls is begun again, and no further one is left out.
         """
 
+    async def abandon(self, handle: Handle) -> None:
+        """Have the upstream stop: nobody will fetch the rest. Never raises because of the upstream."""
+
 
 class AgentError(ResponderError):
     """Base of what agents raise. The text is shown to clients."""

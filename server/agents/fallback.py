@@ -199,6 +199,14 @@ class FallbackAgent:
                 return
         raise UpstreamRejected
 
+    async def abandon(self, handle: Handle) -> None:
+        """See :meth:`Reattaching.abandon`: of the agent that it came from, if there is one."""
+        name, _, value = handle.value.partition(":")
+        for link in self._links:
+            agent = link.member.agent
+            if link.member.name == name and isinstance(agent, Reattaching):
+                await agent.abandon(Handle(value))
+
     def _reporter(self, name: str) -> Callable[[BreakerState], None]:
         def report(state: BreakerState) -> None:
             _log.warning("breaker changed", agent=name, state=state.value)

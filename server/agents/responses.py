@@ -164,6 +164,10 @@ class ResponsesAgent:
         answer = ResponseAnswer(response_id=handle.value, offset=offset, calls=calls)
         return self._follow(_retrieval(handle.value), answer, turn.custody)
 
+    async def abandon(self, handle: Handle) -> None:
+        """See :meth:`Reattaching.abandon`."""
+        await self._cancel(handle.value)
+
     def _request(self, turn: TurnInput, contents: Contents = NOTHING) -> dict[str, Any]:
         wire_messages = [{"role": "system", "content": turn.instructions}] if turn.instructions else []
         request: dict[str, Any] = {

@@ -57,6 +57,7 @@ __all__ = [
     "Immediate",
     "Opened",
     "Page",
+    "Parted",
     "Receipt",
     "Resident",
     "SessionStore",
@@ -360,6 +361,14 @@ class Immediate(Protocol):
 
     def append_now(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """Do what :meth:`SessionStore.append` does, at once."""
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """A store that may be divided among several servers, of which each may fail by itself."""
+
+    def part_of(self, session_id: SessionId) -> str:
+        """Return the name of the part that holds a session now; empty: there is but one."""
 
 
 @runtime_checkable

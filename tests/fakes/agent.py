@@ -25,6 +25,7 @@ class FakeAgent:
         self.turns: list[TurnInput] = []
         """What it was asked."""
         self.reattached: list[tuple[str, int, list[int]]] = []
+        self.abandoned: list[str] = []
         self.running = 0
         self.hanging = asyncio.Event()
         """Set when it begins to hang."""
@@ -55,6 +56,9 @@ class FakeAgent:
                     yield step
         finally:
             self.running -= 1
+
+    async def abandon(self, handle: Handle) -> None:
+        self.abandoned.append(handle.value)
 
     async def reattach(
         self, turn: TurnInput, handle: Handle, offset: int, calls: Sequence[int] = ()

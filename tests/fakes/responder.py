@@ -60,6 +60,8 @@ class ManualResponder:
         self.turns: list[ManualTurn] = []
         """All turns ever begun, in order."""
         self.can_resume = False
+        self.abandoned: list[str] = []
+        """What upstreams were told to stop."""
 
     @property
     def last(self) -> ManualTurn:
@@ -68,6 +70,9 @@ class ManualResponder:
     @property
     def open(self) -> list[ManualTurn]:
         return [turn for turn in self.turns if not turn.is_closed]
+
+    async def abandon(self, handle: str) -> None:
+        self.abandoned.append(handle)
 
     def respond(self, turn: Turn) -> AsyncGenerator[Output, None]:
         manual = ManualTurn(turn)

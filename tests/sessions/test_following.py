@@ -69,6 +69,7 @@ async def test_of_many_that_are_followed_each_is_read_in_its_turn(
     reads: list[SessionId], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ownership, "_POLLED_AT_ONCE", 2)
+    monkeypatch.setattr(ownership, "_OWNED_POLLED_AT_ONCE", 0)
     async with open_town() as town:
         clients = [(await asked(town))[2] for _ in range(5)]
         for client in clients:

@@ -135,7 +135,9 @@ async def test_a_session_begun_on_two_nodes_is_begun_once(seed: int) -> None:
         one, two = town.worlds
         client = await one.client()
         actor = actor_on(one, client)
-        await town.memory.create(actor.session.id, two.node.id, actor.log.incarnation)
+        fence = await town.memory.create(actor.session.id, two.node.id, actor.log.incarnation)
+        opened = SessionOpened(actor.principal, actor.session.config)
+        await town.memory.append([Append(actor.session.id, fence, 0, Nonce(0), 0, [opened], is_busy=False)])
         with capture_logs() as logs, pytest.raises(CursorLost):
             await client.say("hi")
         await settle()
@@ -308,7 +310,7 @@ async def test_there_is_one_search_at_a_time(seed: int, monkeypatch: pytest.Monk
 
         monkeypatch.setattr(distant(one), "owners", slow)
         for _ in range(20):
-            one.node._outage.note_failure()
+            one.node._outages.of(SessionId("")).note_failure()
             for _ in range(4):
                 one.clock.advance(1)
                 await settle()
@@ -406,7 +408,7 @@ async def test_a_woken_zombie_says_nothing_alone(seed: int) -> None:
     """Not even where the store has just failed."""
     async with open_town(seed=seed) as town:
         one, _, client = await _woken(town)
-        one.node._outage.note_failure()
+        one.node._outages.of(SessionId("")).note_failure()
         one.responder.last.say("z")
         await settle()
         if one.responder.open:

@@ -102,7 +102,7 @@ class Town:
 
     def kill(self, world: World) -> None:
         """End a node as ``kill -9`` does: it says nothing more to anybody, and nobody has noticed yet."""
-        world.node._committer.close()
+        world.node._committers.close()
         world.node._is_open = False
         for task in list(world.node._tasks):
             task.cancel()
@@ -241,7 +241,7 @@ async def answered(town: Town) -> tuple[World, World, Client]:
 async def begin_outage(world: World) -> None:
     """Have the store out of a node's reach for longer than writes wait for it."""
     distant(world).is_out = True
-    world.node._outage.note_failure()  # somebody noticed
+    world.node._outages.of(SessionId("")).note_failure()  # somebody noticed
     for _ in range(6):
         await settle()
         world.clock.advance(0.6)

@@ -26,6 +26,7 @@ from redis.exceptions import (
     ClusterDownError,
     ConnectionError,
     MasterDownError,
+    MaxConnectionsError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -39,7 +40,7 @@ from redis.exceptions import (
 from unbroken.sessions.backends.redis.scripts import TooManyCalls
 from unbroken.sessions.errors import StoreBusy, StoreUnavailable
 
-__all__ = ["ERRORS", "RESERVED", "Address", "AddressError", "Client", "connect", "unavailable"]
+__all__ = ["ERRORS", "RESERVED", "Address", "AddressError", "Client", "connect", "server_of", "unavailable"]
 
 Client = Redis | RedisCluster
 
@@ -262,9 +263,20 @@ def _hosts(address: Address, port: int) -> tuple[list[tuple[str, int]], Any]:
     return found, parts
 
 
+def server_of(client: Client, key: str) -> str:
+    """Return the name of the server that holds *key* now; empty: there is but one, or none is known."""
+    if not isinstance(client, RedisCluster):
+        return ""
+    try:
+        node = client.get_node_from_key(key)
+    except RedisClusterException:
+        return ""
+    return "" if node is None else str(node.name)
+
+
 def unavailable(error: Exception) -> StoreUnavailable | None:
     """Return what to raise for a client's *error*: None if it is a bug of ours, not a state of the server."""
-    if isinstance(error, TooManyCalls):
+    if isinstance(error, TooManyCalls | MaxConnectionsError):
         return StoreBusy(type(error).__name__)
     if isinstance(error, AuthenticationError):
         return StoreUnavailable("AuthenticationError")

@@ -366,9 +366,10 @@ class RedisMembership:
             node for node, sign in signs.items() if sign.lease == "held" and not self.is_lost(node)
         }
         assert self._neighbour is not None
-        for node in dead:
+        for node in dead:  # all, before anything can fail: nobody tells of them twice
             self._nodes.discard(node)
             self._neighbour.on_lost(node)
+        for node in dead:
             await self._scripts.call("leave", [self._keys.nodes, self._keys.lease(node)], node, 0)
 
     async def _signs(self, nodes: list[NodeId]) -> dict[NodeId, Sign]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import builtins
 import hashlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any, Final, Protocol
 
@@ -56,11 +58,12 @@ class Scripts:
 
     Args:
         caller: The client.
-        at_once: Calls that may be under way. A client's pool refuses more than
+        at_once: Calls that may be under way, to each server. A client's pool refuses more than
             it has connections, except for a single server's, where it makes them wait.
         patience: Seconds that a call waits for its turn.
         package: Whose folder ``scripts`` they are in.
         names: Theirs, without ``.lua``.
+        server_of: Names the server of a key: one that doesn't answer has none of the others' calls wait.
 
     """
 
@@ -72,9 +75,11 @@ class Scripts:
         *,
         package: str = "unbroken.sessions.backends.redis",
         names: Sequence[str] = _NAMES,
+        server_of: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._caller = caller
-        self._places = asyncio.Semaphore(at_once)
+        self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, at_once))
+        self._server_of = server_of
         self._patience = patience
         folder = files(package) / "scripts"
         self._texts = {name: (folder / f"{name}.lua").read_text("utf-8") for name in names}
@@ -91,9 +96,10 @@ class Scripts:
             RedisError: As the client does.
 
         """
+        places = self._places[self._server_of(keys[0])]
         try:
             async with asyncio.timeout(self._patience):
-                await self._places.acquire()
+                await places.acquire()
         except builtins.TimeoutError:
             raise TooManyCalls("too many calls are waiting") from None
         try:
@@ -101,4 +107,4 @@ class Scripts:
         except NoScriptError:
             return await self._caller.eval(self._texts[name], len(keys), *keys, *args)
         finally:
-            self._places.release()
+            places.release()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Literal, cast
 
 import msgspec
@@ -24,7 +25,7 @@ from unbroken.sessions.backends.base import (
     Snapshot,
 )
 from unbroken.sessions.backends.redis.channels import Channels
-from unbroken.sessions.backends.redis.connection import Client, unavailable
+from unbroken.sessions.backends.redis.connection import Client, server_of, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.news import News
 from unbroken.sessions.backends.redis.packing import packed, unpacked
@@ -97,10 +98,14 @@ class RedisStore:
     ) -> None:
         # Its methods are of both worlds, says redis-py.
         caller = cast(Caller, client)
+        self._client = client
+        which = partial(server_of, client)
         # Answers that are being written don't wait behind a storm of sessions that are being read.
         writers = max(1, connections // 4)
-        self._scripts = Scripts(caller, max(1, connections - writers), patience * _READS_PATIENCE)
-        self._writes = Scripts(caller, writers, patience * _WRITES_PATIENCE)
+        self._scripts = Scripts(
+            caller, max(1, connections - writers), patience * _READS_PATIENCE, server_of=which
+        )
+        self._writes = Scripts(caller, writers, patience * _WRITES_PATIENCE, server_of=which)
         self._keys = keys
         self._bounds = bounds
         self._formats = formats or Formats(FORMAT_1)
@@ -108,6 +113,10 @@ class RedisStore:
         self._is_cluster = is_cluster
         self._news = News(Channels(client, keys))
         self._draw = random.Random().getrandbits  # noqa: S311 - a nonce tells branches apart, no more
+
+    def part_of(self, session_id: SessionId) -> str:
+        """See :meth:`Parted.part_of`."""
+        return server_of(self._client, self._keys.meta(session_id))
 
     async def aclose(self) -> None:
         """Tell nobody anything more. The client stays open."""

@@ -369,6 +369,9 @@ async def test_handle_leads_back_to_the_agent_it_came_from() -> None:
     rest = [o async for o in chain.agent.reattach(turn("hi"), Handle("b:resp:1"), 3, [2])]
     assert rest == ["rest"]
     assert [agent.reattached for agent in chain.agents] == [[], [("resp:1", 3, [2])]]
+    for name in ("b:resp:2", "gone:resp:3"):  # of the second there is nobody to tell
+        await chain.agent.abandon(Handle(name))
+    assert [agent.abandoned for agent in chain.agents] == [[], ["resp:2"]]
     with pytest.raises(UpstreamRejected):
         [o async for o in chain.agent.reattach(turn("hi"), Handle("gone:resp:1"), 3)]
 

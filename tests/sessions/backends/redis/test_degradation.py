@@ -75,7 +75,7 @@ async def test_a_store_that_can_only_be_read_is_out_of_reach_until_it_can_be_wri
             clock.advance(1)
             (turn,) = place.world.responder.turns
             turn.say("word ")
-            await eventually(lambda: node._outage.is_on)
+            await eventually(lambda: node._outages.is_any_on)
             assert node.is_store_lost
             for _ in range(3):
                 count = len(failures)

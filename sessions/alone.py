@@ -1,0 +1,157 @@
+"""The part of an actor that goes on without its store, and comes back to it.
+
+What is written meanwhile is in a ring, numbered here, and clients are told that it isn't saved. The
+store takes it once it can: behind what it holds, or as a new log where it has lost something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from unbroken.sessions.backends.base import Append, Fence, SessionStore
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.entries import Body
+from unbroken.sessions.errors import CursorLost, Fenced, NodeDraining, SessionError
+from unbroken.sessions.event_log import EventLog
+from unbroken.sessions.outage import Outage, Retry
+from unbroken.sessions.rejoining import settle
+from unbroken.sessions.replica import ActorLimits, Replica
+from unbroken.sessions.ring import Ring
+from unbroken.sessions.run import Spawn
+from unbroken.sessions.runs import Runs
+from unbroken.sessions.session import Session
+
+__all__ = ["Alone"]
+
+
+class Alone(Replica, ABC):
+    """What an actor knows of its store, and does without it."""
+
+    _runs: Runs
+
+    def __init__(
+        self,
+        session: Session,
+        log: EventLog,
+        store: SessionStore,
+        limits: ActorLimits,
+        *,
+        fence: Fence,
+        is_owner: bool,
+        clock: Clock,
+        outage: Outage,
+        spawn: Spawn,
+    ) -> None:
+        super().__init__(session, log, store, limits)
+        self.is_owner: bool = is_owner
+        """Whether this node runs the session's responses, and alone writes their outputs."""
+        self.fence = fence
+        """The owner's, as far as it is known here: on the owner, its proof."""
+        self._spawn = spawn
+        self._asked: Append | None = None  # what is to be written, until that is known to be done
+        self._is_taking = False  # whether this node became the owner, and has to read the log first
+        self._is_contested = False  # whether the store says that it isn't, and hasn't said who is
+        self.outage: Final = outage
+        """Whether the store can be reached, as far as this session is concerned."""
+        self._ring: Ring | None = None  # what is written without the store; None: it is there
+        self._is_created = True  # whether the store knows the session, if it is opened
+        self._retry = Retry(clock, outage, self._try_now)
+        self._reading: asyncio.Task[None] | None = None  # catches up with the store
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Have a look at what there is to do."""
+
+    @abstractmethod
+    def _next(self) -> tuple[int, Sequence[Body] | None]:
+        """Return the last input that is answered, and what is to be written; None: there is nothing."""
+
+    @abstractmethod
+    async def _beside(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do *work* in the store, and then look again at what there is to do."""
+
+    @abstractmethod
+    def _resume_writing(self) -> None:
+        """Go on as the owner, when all that is in the log has been read."""
+
+    @abstractmethod
+    def _abandon(self, reason: SessionError) -> None:
+        """Give the session up."""
+
+    @property
+    def _is_sure(self) -> bool:
+        """Whether this node owns the session, as far as it knows, and knows all of it."""
+        return self.is_owner and not (self._is_taking or self._is_contested) and self.feed.ended is None
+
+    def _try_now(self) -> None:
+        with suppress(NodeDraining):
+            self.wake()
+
+    def _go_on_alone(self) -> None:
+        """Write without the store until it takes that: it is out of reach, or has lost something."""
+        self._is_contested = False  # by a store that has lost something, or was asked no more
+        if self._is_taking:
+            self._resume_writing()  # what is here is all that is left of the log
+        if self._ring is None:
+            self._ring = Ring(self.position, self._limits.alone_bytes, self.keys)
+            self._retry.stop()
+            structlog.get_logger().warning("session not durable", session_id=self.session.id)
+            self._note_durable(False)
+        self.rejoin()
+
+    def rejoin(self) -> None:
+        """Have the store take what was written without it, if it can be reached."""
+        if self._ring is not None and self._reading is None and not self.outage.is_on:
+            self._reading = self._spawn(self._beside(self._rejoin))
+        self.wake()
+
+    def _write_alone(self, ring: Ring) -> None:
+        """Number here what there is to write, until there is nothing or no room for more."""
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            # What of it was read is in the log. Then the store went away, before its end was reached.
+            self._take_in(ring, asked.consumed, asked.bodies[self._written :])
+        while not ring.is_full:
+            answered, bodies = self._next()
+            if bodies is None:
+                break
+            self._take_in(ring, answered, bodies)
+
+    def _take_in(self, ring: Ring, answered: int, bodies: Sequence[Body]) -> None:
+        ring.consumed = max(ring.consumed, answered)
+        self._ingest(ring.write(bodies))
+        self.session.consume(answered)
+        self._tell_waiters()
+        self._runs.reconcile()
+
+    async def _rejoin(self) -> None:
+        """See :meth:`rejoin`. Nothing is written meanwhile but inputs, and these follow."""
+        session_id, store = self.session.id, self._store
+        try:
+            if not self._is_created:
+                await store.create(session_id, self.fence.node, self.fence.incarnation)
+                self._is_created = True
+            while (ring := self._ring) is not None:
+                settled = await settle(store, self, self.fence, ring)
+                self.fence, self._ring = settled.fence, None if settled.is_all else settled.rest
+                if settled.log is not None:
+                    self._stored_floor = settled.log.floor
+                    self._restart(settled.log)
+                    for submitted in settled.foreign:
+                        self._ingest(settled.rest.take_over(submitted))
+            self._is_behind = True  # others may have written since
+            structlog.get_logger().info("session durable again", session_id=session_id)
+            self._note_durable(True)
+        except Fenced:
+            # Somebody took it meanwhile. What was said here isn't in the log, and nobody can go on from it.
+            self.is_owner = False
+            self._runs.pass_on()
+            self._abandon(CursorLost())
+        finally:
+            self._reading = None

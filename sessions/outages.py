@@ -1,0 +1,112 @@
+"""Which parts of a node's store can be reached: probed where they can't, and told of once they can.
+
+A store of one server has one part. Of one that is divided among several, each part has sessions of its
+own, and may be out of reach while the others answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final
+
+import structlog
+
+from unbroken.sessions.backends.base import Parted, SessionStore
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.errors import NodeDraining, StoreUnavailable
+from unbroken.sessions.ids import NodeId, SessionId
+from unbroken.sessions.outage import Outage
+
+__all__ = ["Outages"]
+
+_PROBE_INTERVAL: Final = 0.5
+"""Seconds between two looks whether the store is back."""
+
+
+class Outages:
+    """The outages of a node's store, by part.
+
+    Args:
+        node: The node.
+        store: Asked whether it is back.
+        clock: Where time comes from.
+        patience: See :class:`Outage`.
+        is_strict: Likewise.
+        spawn: Starts a task of the node's.
+        on_back: Called with a part that can be reached again.
+
+    """
+
+    def __init__(
+        self,
+        node: NodeId,
+        store: SessionStore,
+        clock: Clock,
+        *,
+        patience: float,
+        is_strict: bool,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        on_back: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._clock = clock
+        self._patience = patience
+        self._is_strict = is_strict
+        self._spawn = spawn
+        self._on_back = on_back
+        self._parts: dict[str, Outage] = {}
+        self._probed: set[str] = set()
+
+    def part_of(self, session_id: SessionId) -> str:
+        """Return the part of the store that holds a session."""
+        return self._store.part_of(session_id) if isinstance(self._store, Parted) else ""
+
+    def of(self, session_id: SessionId) -> Outage:
+        """Return what notes whether the part of a session can be reached."""
+        part = self.part_of(session_id)
+        if (outage := self._parts.get(part)) is None:
+            outage = self._parts[part] = Outage(
+                self._clock,
+                patience=self._patience,
+                is_strict=self._is_strict,
+                on_begin=lambda: self._began(part, session_id),
+            )
+        return outage
+
+    def of_part(self, part: str) -> Outage | None:
+        """Return what notes whether *part* can be reached; None: nobody has asked it for anything."""
+        return self._parts.get(part)
+
+    @property
+    def is_any_on(self) -> bool:
+        """Whether any part failed when it was last asked."""
+        return any(outage.is_on for outage in self._parts.values())
+
+    def _began(self, part: str, session_id: SessionId) -> None:
+        structlog.get_logger().error("store out of reach", node_id=self._node, part=part or None)
+        if part not in self._probed:  # else the next probe of the outage before is on its way
+            self._probed.add(part)
+            self._probe_later(part, session_id)
+
+    def _probe_later(self, part: str, session_id: SessionId) -> None:
+        def begin() -> None:
+            with suppress(NodeDraining):
+                self._spawn(self._probe(part, session_id))
+
+        self._clock.call_later(_PROBE_INTERVAL, begin)
+
+    async def _probe(self, part: str, session_id: SessionId) -> None:
+        """Ask the store whether it is back. Whatever a session owes it is written then."""
+        try:
+            # To be read isn't enough. It does nothing: the node is no follower of its own.
+            await self._store.unfollow(SessionId(f"probe:{session_id}"), self._node)
+        except StoreUnavailable:
+            self._probe_later(part, session_id)
+            return
+        self._probed.discard(part)
+        self._parts[part].note_success()
+        structlog.get_logger().info("store back", node_id=self._node, part=part or None)
+        await self._on_back(part)
