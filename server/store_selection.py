@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from unbroken.server.config import Settings, StartupError
 from unbroken.sessions.backends.base import SessionStore
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from unbroken.sessions.backends.redis.watch import Watch
 
 __all__ = ["RedisState", "Stored", "build_store"]
+
+_CAUSES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +151,36 @@ async def _check(client: Any) -> None:
         raise StartupError(f"Redis refuses: {str(exc)[:100]}. Check UNBROKEN_REDIS_URL.") from None
     except ERRORS as exc:
         message = (
-            f"Redis can't be reached ({type(exc).__name__}). Start it, or correct UNBROKEN_REDIS_URL; "
+            f"Redis can't be reached: {_cause(exc)}. Start it, or correct UNBROKEN_REDIS_URL; "
             "without that, sessions are in memory."
         )
         raise StartupError(message) from None
+
+
+def _cause(error: BaseException) -> str:
+    """Return why a connection couldn't be had, in words of ours: the client's may quote an address."""
+    causes: list[BaseException] = []
+    while len(causes) < _CAUSES and error not in causes:
+        causes.append(error)
+        error = error.__cause__ or error.__context__ or error
+    for cause in reversed(causes):  # the first one of all says most
+        match cause:
+            case socket.gaierror():
+                return "the name of its host is unknown"
+            case ConnectionRefusedError():
+                return "nothing listens at its address"
+            case ssl.SSLCertVerificationError():
+                return f"its certificate isn't trusted ({cause.verify_message}); see UNBROKEN_REDIS_CA_FILE"
+            case ssl.SSLError():
+                return "no TLS can be agreed on with what listens there"
+            case FileNotFoundError() | PermissionError():
+                return "a file that is named isn't there, or can't be read"
+            case TimeoutError():
+                return "it doesn't answer in time"
+    name = type(causes[0]).__name__
+    if name == "RedisClusterException":
+        return "what listens there is no cluster, or can't be reached (RedisClusterException)"
+    return name
 
 
 @asynccontextmanager

@@ -12,6 +12,8 @@ import pytest
 import structlog
 from websockets.exceptions import InvalidStatus
 
+from tests.fakes.surroundings import free_port
+from tests.fakes.tls import TlsProxy, make_certificate
 from tests.fakes.valkey import Server
 from tests.server.realtime.serving import Served, eventually, serving
 from tests.sessions.next_format import FORMAT_2
@@ -57,6 +59,25 @@ async def test_what_keeps_it_from_starting_is_one_line_with_what_to_do(server: S
         async with start(server):
             pass
     assert "\n" not in str(refused.value)
+
+
+async def test_why_redis_can_t_be_reached_is_said(server: Server, tmp_path: Path) -> None:
+    port, plain = free_port(), server.port
+    proxy = TlsProxy(plain, make_certificate(tmp_path))
+    async with proxy:
+        for url, why in (
+            (f"redis://127.0.0.1:{port}/0", "nothing listens at its address"),
+            (f"redis://user:secret@nowhere.invalid:{port}/0", "the name of its host is unknown"),
+            (f"rediss://127.0.0.1:{proxy.port}/0", "its certificate isn't trusted"),
+            (f"rediss://127.0.0.1:{plain}/0", "no TLS|in time"),
+            (f"redis+cluster://127.0.0.1:{plain}/0", "no cluster"),
+            (f"redis+cluster://127.0.0.1:{port}", "nothing listens|no cluster"),
+            (f"redis://127.0.0.1:{port}/abc", "ends with the number of a database"),
+        ):
+            with pytest.raises(StartupError, match=why) as raised:
+                async with serving(ScriptedAgent(), redis_url=url, secret=SECRET):
+                    pass
+            assert "secret" not in str(raised.value)
 
 
 async def test_a_format_that_isn_t_written_is_refused(server: Server) -> None:

@@ -231,6 +231,10 @@ def _server(address: Address, common: dict[str, Any]) -> Redis:
         )
     except ValueError:  # whose text may quote a password
         raise AddressError(_MALFORMED) from None
+    if not address.url.startswith("unix:"):
+        database = urlsplit(address.url).path.strip("/")
+        if database and not database.isdecimal():  # which the client would take for 0
+            raise AddressError("An address of Redis ends with the number of a database, such as .../0")
     pool.connection_class = _hanging_up(pool.connection_class)
     return Redis.from_pool(pool)
 

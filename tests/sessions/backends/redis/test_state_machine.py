@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.fakes.valkey import Server
@@ -534,10 +535,15 @@ class WithoutNonces(Broken):
         plant(self.redis._scripts, "read", "found[1][2][2] ~= ARGV[3]", "false")
 
 
+# What a server draws, and expires, differs each time: that a failure isn't found again in the same way, when
+# hypothesis replays it, says that it was found.
+FOUND = (AssertionError, Flaky)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_machine_finds_a_read_that_compares_no_nonces(valkey: Server) -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises(FOUND):
         run_machine(lambda: WithoutNonces(valkey), 4000, phases=[Phase.generate])
 
 
@@ -547,6 +553,7 @@ class WithoutSight(Broken):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_machine_finds_a_write_that_comes_twice(valkey: Server) -> None:
-    with pytest.raises(AssertionError):
-        run_machine(lambda: WithoutSight(valkey), 600, phases=[Phase.generate])
+    with pytest.raises(FOUND):
+        run_machine(lambda: WithoutSight(valkey), 2000, phases=[Phase.generate])
