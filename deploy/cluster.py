@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
@@ -28,6 +29,7 @@ NODES = 3
 PATIENCE = 60.0
 BACK_AFTER = 3.0
 TICK = 0.2
+LAST_WORDS = 10
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -44,7 +46,12 @@ def main() -> int:
             signal.signal(number, lambda received, _: signals.put(received))
         cluster = Cluster(Path(folder), signals)
         stack.callback(cluster.stop)
-        cluster.start(int(os.environ.get("PORT") or 8080))
+        try:
+            cluster.start(chosen_port())
+        except SystemExit as exc:
+            if exc.code:
+                sys.stderr.write(cluster.last_words())
+            raise
         say(
             f"Unbroken is listening on http://127.0.0.1:{cluster.port}: "
             f"{NODES} nodes behind HAProxy, over Valkey.\n"
@@ -68,6 +75,14 @@ def obey(cluster: Cluster, signals: SimpleQueue[int]) -> None:
                 keys = []
             for _ in range(typed.split().count(b"k")):
                 say(cluster.kill())
+
+
+def chosen_port() -> int:
+    """Return the port that people come to: PORT, or 8080."""
+    port = os.environ.get("PORT") or "8080"
+    if not port.isdecimal() or int(port) > 65_535:
+        raise SystemExit(f"PORT={port} is no port: a number up to 65535")
+    return int(port)
 
 
 def missing() -> str | None:
@@ -141,6 +156,13 @@ class Cluster:
             **{f"UNBROKEN_NODE_{n + 1}": f"127.0.0.1:{each}" for n, each in enumerate(self._ports)},
         )
         wait(self.port, self._processes["haproxy"], self._signals)
+        serve(self.port, self._processes["haproxy"], self._signals)
+
+    def last_words(self) -> str:
+        """Return the end of what the processes have written, for a person who wonders why they don't run."""
+        self._log.flush()
+        lines = (self._folder / "log").read_text(errors="replace").splitlines()[-LAST_WORDS:]
+        return "".join(f"  {line}\n" for line in lines)
 
     def _node(self, number: int) -> subprocess.Popen[bytes]:
         return self._run(
@@ -239,6 +261,18 @@ def wait(port: int, process: subprocess.Popen[bytes], signals: SimpleQueue[int])
             if time.monotonic() > deadline:
                 raise SystemExit(f"nobody listens on port {port} after {PATIENCE:g} seconds") from None
             time.sleep(0.05)
+
+
+def serve(port: int, process: subprocess.Popen[bytes], signals: SimpleQueue[int]) -> None:
+    """Return when *process* passes requests on: HAProxy listens before it has found a node that is ready."""
+    deadline = time.monotonic() + PATIENCE
+    while signals.empty() and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5):
+            return
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no node is ready after {PATIENCE:g} seconds")
+        time.sleep(0.05)
+    raise SystemExit(0 if process.poll() is None else f"what listened on port {port} ended: {process.args!r}")
 
 
 if __name__ == "__main__":

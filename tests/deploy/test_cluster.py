@@ -107,6 +107,25 @@ def test_a_port_in_use_is_said_and_nothing_is_started() -> None:
     assert ended.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"PORT": "abc"}, "PORT=abc is no port"), ({"PORT": "0", "UNBROKEN_NO_SUCH": "1"}, "UNBROKEN_NO_SUCH")],
+)
+def test_why_it_can_t_start_is_said(settings: dict[str, str], says: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "deploy" / "cluster.py")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **settings},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.timeout(180)
 def test_a_closed_terminal_leaves_nothing_behind() -> None:
     """Neither Valkey nor HAProxy ends by a hang-up, which comes while the keyboard fails, too."""
