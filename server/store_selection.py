@@ -20,6 +20,7 @@ from unbroken.sessions.format import FORMAT_1, Format, Formats
 if TYPE_CHECKING:
     from unbroken.sessions.backends.redis.connection import Client
     from unbroken.sessions.backends.redis.keys import Keys
+    from unbroken.sessions.backends.redis.kinship import Kinship
     from unbroken.sessions.backends.redis.trouble import Trouble
     from unbroken.sessions.backends.redis.watch import Watch
 
@@ -84,6 +85,7 @@ def build_store(settings: Settings, newest: Format = FORMAT_1, older: Format | N
 def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     from unbroken.sessions.backends.redis.connection import Address, AddressError, connect
     from unbroken.sessions.backends.redis.keys import Bounds, Keys
+    from unbroken.sessions.backends.redis.kinship import Kinship
     from unbroken.sessions.backends.redis.membership import RedisMembership
     from unbroken.sessions.backends.redis.store import RedisStore
     from unbroken.sessions.backends.redis.tally import RedisTally
@@ -106,6 +108,8 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     keys = Keys(settings.redis_prefix)
     bounds = Bounds(lifetime=max(60, int(settings.session_idle_timeout)))
     trouble, watch = Trouble(), Watch(client)
+    secret = b"" if settings.secret is None else settings.secret.get_secret_value().encode()
+    kinship = Kinship(client, keys, secret)
     store = RedisStore(
         client,
         keys,
@@ -119,15 +123,17 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        watching: asyncio.Task[None] | None = None
+        tasks: list[asyncio.Task[None]] = []
         try:
             await _check(client)
-            watching = asyncio.create_task(watch.run())
+            await _check_kinship(kinship)
+            tasks += [asyncio.create_task(watch.run()), asyncio.create_task(kinship.run())]
             yield
         finally:
-            if watching is not None:
-                watching.cancel()
-                await asyncio.wait([watching])
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
             await store.aclose()
             await client.aclose()
 
@@ -155,6 +161,22 @@ async def _check(client: Any) -> None:
             "without that, sessions are in memory."
         )
         raise StartupError(message) from None
+
+
+async def _check_kinship(kinship: Kinship) -> None:
+    from unbroken.sessions.backends.redis.connection import ERRORS
+    from unbroken.sessions.backends.redis.kinship import ForeignNodes
+
+    try:
+        await kinship.check()
+    except ForeignNodes:
+        raise StartupError(
+            "Nodes with another UNBROKEN_SECRET are in this Redis. Give this one the same secret; or, if it "
+            "isn't to share their sessions, another UNBROKEN_REDIS_PREFIX. A new secret can be had a minute "
+            "after the last of them has ended."
+        ) from None
+    except ERRORS:
+        pass  # whoever joins the others next finds out why nothing can be written, and says what to do
 
 
 def _cause(error: BaseException) -> str:

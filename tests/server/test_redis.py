@@ -61,6 +61,18 @@ async def test_what_keeps_it_from_starting_is_one_line_with_what_to_do(server: S
     assert "\n" not in str(refused.value)
 
 
+async def test_a_node_with_another_secret_is_not_let_in(server: Server) -> None:
+    async with start(server):
+        with pytest.raises(StartupError, match="another UNBROKEN_SECRET"):
+            async with serving(ScriptedAgent(), redis_url=server.url, secret=32 * "y"):
+                pass
+        async with serving(ScriptedAgent(), redis_url=server.url, secret=32 * "y", redis_prefix="other"):
+            pass
+        async with start(server):
+            pass
+    assert SECRET.encode() not in server.command("GET", "unbroken:{nodes}:secret")
+
+
 async def test_why_redis_can_t_be_reached_is_said(server: Server, tmp_path: Path) -> None:
     port, plain = free_port(), server.port
     proxy = TlsProxy(plain, make_certificate(tmp_path))

@@ -18,6 +18,7 @@ key                          type    what
 ``P:{nodes}:n:N``            channel what a node is told
 ``P:{nodes}:formats``        hash    in which format is written, and in which something may be there
 ``P:{nodes}:rewriting``      string  the node that brings it all into one format
+``P:{nodes}:secret``         string  a sign for the secret that all nodes have
 ``P:{cache}:...``            ...     answers that may be given again: see ``server/cache/redis.py``
 ===========================  ======  ==================================================================
 
@@ -115,6 +116,11 @@ class Keys:
     def formats(self) -> str:
         """The key of what nodes have agreed on to write."""
         return f"{self._prefix}:{{nodes}}:formats"
+
+    @property
+    def secret(self) -> str:
+        """The key of the sign for the secret that all nodes have."""
+        return f"{self._prefix}:{{nodes}}:secret"
 
     @property
     def rewriting(self) -> str:
