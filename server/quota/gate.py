@@ -1,0 +1,338 @@
+"""The policy of quotas: what is reserved for a turn, held while it streams, and settled at its end.
+
+What counts, by how a response ended:
+
+- Its provider told what it used: that.
+- Nobody told, and something was said: what was sent and said, as counted here.
+- Nobody told, and nothing was said (failed, cancelled in time, lost with its node): no tokens and no money.
+- It never came to be (refused, a duplicate, merged into another): not even a request.
+
+A second attempt at a turn is a response of its own, which no request is counted for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from unbroken.server.agents.base import TurnInput
+from unbroken.server.auth.directory import Directory
+from unbroken.server.auth.principal import Principal
+from unbroken.server.metrics import Metrics
+from unbroken.server.quota.base import Amount, Decision, Ledger, Scope, UsageRecord
+from unbroken.server.quota.estimate import (
+    produced_bytes,
+    prompt_tokens,
+    request_tokens,
+    said_bytes,
+    tokens_of,
+)
+from unbroken.server.quota.plans import Plans
+from unbroken.server.quota.prices import Prices
+from unbroken.server.quota.refusal import refusal_of
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.entries import CreateResponse, ResponseDone
+from unbroken.sessions.errors import SessionError, StoreUnavailable
+from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId
+from unbroken.sessions.items import Usage
+from unbroken.sessions.node import Attachment
+from unbroken.sessions.responder import Finish, Output, Turn
+from unbroken.sessions.session import Session
+
+__all__ = ["Asker", "Gate"]
+
+_FIRST_OUTPUT: Final = 1024
+"""Tokens of output that are reserved at first; fewer where the answer may not have so many."""
+
+_TOP_UP: Final = 256
+"""Tokens that are reserved whenever an answer has come to what is."""
+
+_LIFETIME: Final = 300.0
+"""Seconds after which a reservation that nobody holds is given back."""
+
+_RENEWAL: Final = _LIFETIME / 3
+
+_TURNS_KNOWN: Final = 100_000
+
+_SETTLING: Final = 10.0
+"""Seconds that a node that ends waits for what it has to settle."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What is known of a turn that runs here."""
+
+    prompt: int
+    model: str
+
+
+class Gate:
+    """Decides for one node.
+
+    Args:
+        ledger: What counts.
+        plans: What each plan may use.
+        prices: What tokens cost.
+        directory: Whom a principal's id stands for.
+        clock: Where time comes from.
+        metrics: Where figures go.
+        is_shadow: Whether nobody is refused anything: it is only counted, and said.
+
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        plans: Plans,
+        prices: Prices,
+        directory: Directory,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        is_shadow: bool = False,
+    ) -> None:
+        self.ledger: Final = ledger
+        self.plans: Final = plans
+        self._prices = prices
+        self._directory = directory
+        self._clock = clock
+        self._metrics = metrics
+        self._is_shadow = is_shadow
+        self._begun: OrderedDict[ResponseId, _Begun] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def asker(self, principal: Principal, address: bytes | None) -> Asker:
+        """Return what asks for a connection's turns."""
+        return Asker(self, principal, _scopes_of(principal, address))
+
+    # Admission.
+
+    async def reserve(
+        self, principal: Principal, scopes: Sequence[Scope], turn: str, amount: Amount
+    ) -> Decision:
+        """Reserve for a turn.
+
+        Raises:
+            QuotaRefusal: There is too little of something. Nothing was reserved.
+
+        """
+        limits = self.plans.limits(principal.plan)
+        decision = await self.ledger.reserve(
+            principal.tenant, turn, scopes, limits, amount, lifetime=_LIFETIME, enforce=not self._is_shadow
+        )
+        self._count(decision)
+        if decision.denied is not None and not self._is_shadow:
+            raise refusal_of(decision)
+        return decision
+
+    def amount(self, session: Session, command: CreateResponse) -> Amount:
+        """Return what to reserve for a response that is asked for."""
+        prompt = request_tokens(session, command.request)
+        wanted, config = command.request.max_output_tokens, session.config
+        most = config.max_output_tokens if wanted is None else wanted
+        return self._amount(config.model, prompt, min(_FIRST_OUTPUT, most or _FIRST_OUTPUT))
+
+    def _amount(self, model: str, prompt: int, output: int) -> Amount:
+        return Amount(prompt + output, self._prices.of(model).cost(prompt, output))
+
+    def _count(self, decision: Decision) -> None:
+        denied = decision.denied is not None
+        outcome = ("would_deny" if self._is_shadow else "denied") if denied else "granted"
+        self._metrics.quota_decisions.labels(outcome).inc()
+
+    # While a turn runs.
+
+    async def metered(
+        self, turn: Turn, given: TurnInput, outputs: AsyncGenerator[Output, None]
+    ) -> AsyncGenerator[Output, None]:
+        """Yield *outputs* as long as there is budget for them; then end the turn, with what there is."""
+        async with aclosing(outputs) as pieces:
+            principal = await self._find(turn.principal)
+            if principal is None:
+                async for piece in pieces:
+                    yield piece
+                return
+            prompt = prompt_tokens(given)
+            self._note(turn.response_id, _Begun(prompt, given.model))
+            resumption = turn.resumption
+            said = 0 if resumption is None else resumption.offset + sum(resumption.calls)
+            output = tokens_of(said) + min(_FIRST_OUTPUT, given.max_output_tokens or _FIRST_OUTPUT)
+            if not await self._hold(principal, turn, self._amount(given.model, prompt, output)):
+                yield Finish("quota_exceeded")
+                return
+            renew_at = self._clock.monotonic() + _RENEWAL
+            async for piece in pieces:
+                said += said_bytes(piece)
+                if tokens_of(said) > output:
+                    output = tokens_of(said) + _TOP_UP
+                elif self._clock.monotonic() < renew_at:
+                    yield piece
+                    continue
+                has_budget = await self._hold(principal, turn, self._amount(given.model, prompt, output))
+                renew_at = self._clock.monotonic() + _RENEWAL
+                if not has_budget:
+                    yield Finish("quota_exceeded")
+                    return
+                yield piece
+
+    async def _hold(self, principal: Principal, turn: Turn, amount: Amount) -> bool:
+        decision = await self.ledger.hold(
+            principal.tenant,
+            _turn_id(turn.session_id, turn.response_id),
+            _scopes_of(principal, None),
+            self.plans.limits(principal.plan),
+            amount,
+            lifetime=_LIFETIME,
+            enforce=not self._is_shadow,
+        )
+        if decision.denied is not None:
+            self._count(decision)
+        return decision.denied is None or self._is_shadow
+
+    def _note(self, response_id: ResponseId, begun: _Begun) -> None:
+        self._begun[response_id] = begun
+        if len(self._begun) > _TURNS_KNOWN:
+            self._begun.popitem(last=False)
+
+    # Its end.
+
+    def ended(self, session: Session, done: ResponseDone) -> None:
+        """Settle a response that has ended: the log says so, and this node has written it."""
+        begun = self._begun.pop(done.response_id, None)
+        if session.principal is not None:
+            self.begin(self._settle(session.id, session.principal, session.config.model, done, begun))
+
+    async def _settle(
+        self,
+        session_id: SessionId,
+        principal_id: PrincipalId,
+        model: str,
+        done: ResponseDone,
+        begun: _Begun | None,
+    ) -> None:
+        principal = await self._find(principal_id)
+        if principal is None:
+            return
+        usage, is_estimate = _used(done, begun)
+        model = model if begun is None else begun.model
+        cost = self._prices.of(model).cost(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+        record = UsageRecord(
+            at=self._clock.time(),
+            user=principal.user,
+            session_id=session_id,
+            response_id=done.response_id,
+            model=model,
+            status=done.status,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cached_tokens=usage.cached_tokens,
+            cost=cost,
+            is_estimate=is_estimate,
+        )
+        turn, scopes = _turn_id(session_id, done.response_id), _scopes_of(principal, None)
+        await self.ledger.settle(principal.tenant, turn, scopes, Amount(usage.total_tokens, cost), record)
+
+    async def _find(self, principal_id: PrincipalId) -> Principal | None:
+        try:
+            principal = await self._directory.find(principal_id)
+        except StoreUnavailable:
+            principal = None
+        if principal is None:
+            self._metrics.quota_decisions.labels("unknown").inc()
+        return principal
+
+    # Tasks.
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something be done that nobody waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            structlog.get_logger().error("task failed", exc_info=exc)
+
+    async def settled(self) -> None:
+        """Return when everything has been settled that has ended."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def aclose(self) -> None:
+        """Settle what has ended, for some seconds; the rest lapses."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=_SETTLING)
+        for task in set(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+
+class Asker:
+    """Asks for the turns of one connection."""
+
+    __slots__ = ("_gate", "_principal", "_scopes")
+
+    def __init__(self, gate: Gate, principal: Principal, scopes: tuple[Scope, ...]) -> None:
+        self._gate = gate
+        self._principal = principal
+        self._scopes = scopes
+
+    async def reserve(self, session: Session, command: CreateResponse) -> Decision:
+        """Reserve for a response, before it is submitted.
+
+        Raises:
+            QuotaRefusal: There is too little of something.
+
+        """
+        turn = _turn_id(session.id, command.response_id)
+        return await self._gate.reserve(
+            self._principal, self._scopes, turn, self._gate.amount(session, command)
+        )
+
+    def release(self, session: Session, command: CreateResponse) -> None:
+        """Give back what was reserved: it was not submitted, or had been before."""
+        turn = _turn_id(session.id, command.response_id)
+        self._gate.begin(self._gate.ledger.release(self._principal.tenant, turn))
+
+    def follow(self, attachment: Attachment, command: CreateResponse, seq: int) -> None:
+        """Give it back too if what was submitted as input *seq* turns out to be refused, or merged."""
+        self._gate.begin(self._follow(attachment, command, seq))
+
+    async def _follow(self, attachment: Attachment, command: CreateResponse, seq: int) -> None:
+        try:
+            await attachment.answered(seq)
+        except SessionError:
+            return  # it lapses, unless another node goes on with it
+        session = attachment.session
+        if seq in session.refusals or session.was_merged(command.response_id):
+            turn = _turn_id(session.id, command.response_id)
+            await self._gate.ledger.release(self._principal.tenant, turn)
+
+
+def _turn_id(session_id: SessionId, response_id: ResponseId) -> str:
+    """Return what a response is called in the ledger, on whichever node."""
+    return f"{session_id}:{response_id}"
+
+
+def _scopes_of(principal: Principal, address: bytes | None) -> tuple[Scope, ...]:
+    """Return whom a principal's turns are counted for. Without *address* (loopback): for none."""
+    mine = (Scope("t"), Scope("u", principal.id))
+    return mine if address is None else (*mine, Scope("a", address.hex()))
+
+
+def _used(done: ResponseDone, begun: _Begun | None) -> tuple[Usage, bool]:
+    """Return what a response counts for, and whether that was counted here."""
+    if done.usage is not None:
+        return done.usage, False
+    said = 0 if done.status == "interrupted" else sum(map(produced_bytes, done.output))
+    if not said:
+        return Usage(), False
+    return Usage(0 if begun is None else begun.prompt, tokens_of(said)), True
