@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest_asyncio
+import uvicorn
+from pydantic import SecretStr
 
 from tests.server.realtime.agent import HeldTurn, ManualAgent
 from tests.server.realtime.client import Client
 from tests.server.realtime.serving import Served, eventually, serving
 from unbroken.server.agents.base import Usage
+from unbroken.server.config import Settings
 from unbroken.server.quota.base import Scope
 from unbroken.server.quota.gate import Gate
+from unbroken.server.usage_command import ask_for_usage
 
 PLAN = {"requests_per_minute": 3, "tokens_per_day": 4000, "turns": 2}
 
@@ -230,3 +236,26 @@ async def test_an_official_client_sees_an_ordinary_error_and_its_usage(door: Ser
     response = await openai.get("/usage", cast_to=object, options={})
     assert isinstance(response, dict)
     assert response["usage"]["requests_per_minute"] == {"used": 0, "limit": 3}
+
+
+async def test_the_operator_is_told_what_a_tenant_has_used() -> None:
+    key = "k" * 32
+    async with serving(ManualAgent(), quotas={"default": PLAN}, admin_key=key) as door:
+        client = await door.client()
+        await client.ask("hello")
+        await answered(door, client, 0, Usage(10, 5))
+        await gate(door).settled()
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+            config = uvicorn.Config(door.app.admin_asgi, log_config=None, lifespan="off")
+            server = uvicorn.Server(config)
+            task = asyncio.create_task(server.serve([listener]))
+            await eventually(lambda: server.started)
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            settings = Settings(admin_key=SecretStr(key))
+            lines = await asyncio.to_thread(
+                lambda: list(ask_for_usage(settings, url=url, tenant="default", user=None, most=5))
+            )
+            server.should_exit = True
+            await task
+    assert "tokens_per_day       15" in lines
+    assert "10+5" in lines[-1]
