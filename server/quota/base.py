@@ -21,6 +21,9 @@ __all__ = [
     "CODES",
     "KEPT",
     "KINDS",
+    "KNOWN",
+    "LAPSES",
+    "MOST",
     "RECORDS",
     "SLICES",
     "TURNS",
@@ -32,6 +35,7 @@ __all__ = [
     "Scope",
     "Standing",
     "UsageRecord",
+    "bounded",
     "frees_at",
     "is_live",
     "record_fields",
@@ -50,8 +54,19 @@ SLICES: Final[Mapping[str, tuple[int, int]]] = {"m": (5, 12), "d": (3600, 24)}
 
 KINDS: Final = {"u": "user", "t": "tenant", "a": "address"}
 
+MOST: Final = 2**45
+"""Of anything, in one turn: some 35 million million tokens, or 35 million currency units. What days add up
+to stays below what Redis, and the numbers of its scripts, hold exactly."""
+
 KEPT: Final = 3600
 """Seconds for which a turn that was settled is known: nobody settles it again."""
+
+KNOWN: Final = 100_000
+"""Turns of a tenant that are known to be settled, in memory: who was settled first is forgotten first."""
+
+LAPSES: Final = 200
+"""Reservations that are given back with one decision, in Redis, which does nothing else meanwhile (some 15
+milliseconds). Those beyond count until the next one."""
 
 RECORDS: Final = 10_000
 """Records of usage that are kept of a tenant, for a week at most."""
@@ -72,11 +87,20 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """Something used, or asked for."""
+    """Something used, or asked for.
+
+    Raises:
+        ValueError: It is less than nothing, or more than :data:`MOST`; see :func:`bounded`.
+
+    """
 
     tokens: int = 0
     cost: int = 0
     """In millionths."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.tokens <= MOST and 0 <= self.cost <= MOST):
+            raise ValueError("no turn can take so much, or so little")
 
     def of(self, measure: str) -> int:
         """Return the amount of one measure; a turn is one request."""
@@ -200,6 +224,14 @@ class Ledger(Protocol):
 
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
         """Return the latest records of usage, the latest first: up to *most*, of *user* alone if named."""
+
+    async def aclose(self) -> None:
+        """Write what couldn't be written yet, if it can be now. Never raises; the last call."""
+
+
+def bounded(tokens: int, cost: int) -> Amount:
+    """Return as much as a turn can take: whatever a provider says, or a client asks for."""
+    return Amount(min(max(tokens, 0), MOST), min(max(cost, 0), MOST))
 
 
 def is_live(code: str, index: int, now: float) -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 from unbroken.server.quota.base import (
     CODES,
     KEPT,
+    KNOWN,
     RECORDS,
     SLICES,
     TURNS,
@@ -75,7 +76,7 @@ class _Account:
                 index = part * _PART // SLICES[code[1]][0]
                 if is_live(code, index, now):
                     slices = self.slices[code]
-                    slices[index] = slices.get(index, 0) + by
+                    slices[index] = max(0, slices.get(index, 0) + by)  # see the script: some may be lost
 
 
 @dataclass(slots=True)
@@ -86,7 +87,6 @@ class _Reservation:
     """The part in which its request was counted; None: it was by another."""
     parts: dict[int, list[int]] = field(default_factory=dict)
     """Tokens and cost, by when they were reserved."""
-    is_settled: bool = False
 
     def total(self) -> Amount:
         return Amount(*(sum(part[i] for part in self.parts.values()) for i in (0, 1)))
@@ -97,13 +97,20 @@ class Book:
 
     def __init__(self) -> None:
         self._accounts: OrderedDict[Scope, _Account] = OrderedDict()
-        self._turns: dict[str, _Reservation] = {}
-        self._due: list[tuple[float, str]] = []  # a heap of when to look at which
+        self._turns: dict[str, _Reservation] = {}  # that are open
+        self._due: list[tuple[float, str]] = []  # a heap of when to look at which of them
+        self._settled: OrderedDict[str, float] = OrderedDict()  # those of late, and until when they are known
         self.entries: deque[UsageRecord] = deque(maxlen=RECORDS)
 
     def knows(self, turn: str) -> bool:
         """Whether there is a reservation of a turn here, or was a while ago."""
-        return turn in self._turns
+        return turn in self._turns or turn in self._settled
+
+    def requested(self, turn: str) -> tuple[Scope, ...] | None:
+        """Return for whom the request of an open reservation was counted here. None: it wasn't."""
+        reservation = self._turns.get(turn)
+        is_here = reservation is not None and reservation.requested_in is not None
+        return reservation.scopes if reservation is not None and is_here else None
 
     def _account(self, scope: Scope, now: float) -> _Account:
         account = self._accounts.get(scope)
@@ -126,16 +133,19 @@ class Book:
             if reservation.until > now:
                 heapq.heappush(self._due, (reservation.until, turn))
                 continue
-            if not reservation.is_settled:
-                self._give_back(reservation, reservation.total(), now)
-                self._end(reservation, now)
+            self._give_back(reservation, reservation.total(), now)
+            self._end(reservation, now)
             del self._turns[turn]
+        while self._settled and next(iter(self._settled.values())) <= now:
+            self._settled.popitem(last=False)
 
     def _keep(self, turn: str, reservation: _Reservation, until: float) -> None:
-        reservation.until = until
         if turn not in self._turns:
             self._turns[turn] = reservation
-        heapq.heappush(self._due, (until, turn))
+            heapq.heappush(self._due, (until, turn))
+        elif until < reservation.until:
+            heapq.heappush(self._due, (until, turn))
+        reservation.until = until
 
     def _decide(
         self, scopes: Sequence[Scope], limits: Limits, wanted: Mapping[str, int], now: float
@@ -202,7 +212,7 @@ class Book:
     ) -> Decision:
         """See :meth:`Ledger.reserve`."""
         self._reap(now)
-        if turn in self._turns:
+        if self.knows(turn):
             return Decision(self._decide(scopes, limits, {}, now).standings, is_new=False)
         wanted = {"r": 1, "t": amount.tokens, "c": amount.cost, TURNS: 1}
         decision = self._decide(scopes, limits, wanted, now)
@@ -231,9 +241,9 @@ class Book:
     ) -> Decision:
         """See :meth:`Ledger.hold`."""
         self._reap(now)
-        reservation = self._turns.get(turn)
-        if reservation is not None and reservation.is_settled:
+        if turn in self._settled:
             return Decision(is_new=False)
+        reservation = self._turns.get(turn)
         known = reservation or _Reservation(tuple(scopes), now + lifetime, None)
         has = known.total()
         more = Amount(max(0, amount.tokens - has.tokens), max(0, amount.cost - has.cost))
@@ -253,9 +263,9 @@ class Book:
     ) -> bool:
         """See :meth:`Ledger.settle`."""
         self._reap(now)
-        reservation = self._turns.get(turn)
-        if reservation is not None and reservation.is_settled:
+        if turn in self._settled:
             return False
+        reservation = self._turns.pop(turn, None)
         known = reservation or _Reservation(tuple(scopes), now, None)
         has = known.total()
         self._take(known, Amount(max(0, used.tokens - has.tokens), max(0, used.cost - has.cost)), now)
@@ -263,8 +273,9 @@ class Book:
         self._give_back(known, back, now)
         if reservation is not None:
             self._end(known, now)
-        known.is_settled = True
-        self._keep(turn, known, now + KEPT)
+        self._settled[turn] = now + KEPT
+        if len(self._settled) > KNOWN:
+            self._settled.popitem(last=False)
         if record is not None:
             self.entries.append(record)
         return True
@@ -273,7 +284,7 @@ class Book:
         """See :meth:`Ledger.release`."""
         self._reap(now)
         reservation = self._turns.get(turn)
-        if reservation is None or reservation.is_settled:
+        if reservation is None:
             return
         self._give_back(reservation, reservation.total(), now)
         if reservation.requested_in is not None:
@@ -285,5 +296,7 @@ class Book:
     def look(self, scopes: Sequence[Scope], *, now: float) -> list[Mapping[str, int]]:
         """See :meth:`Ledger.look`."""
         self._reap(now)
-        accounts = [self._account(scope, now) for scope in scopes]
+        accounts = [self._accounts.get(scope, _Account()) for scope in scopes]
+        for account in accounts:
+            account.prune(now)
         return [{code: account.used(code) for code in (*CODES, TURNS)} for account in accounts]

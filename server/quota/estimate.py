@@ -6,27 +6,35 @@ provider tells takes its place when a turn is settled.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
+
+import msgspec
 
 from unbroken.server.agents.base import TurnInput
 from unbroken.sessions.items import (
     FunctionCall,
-    Item,
+    FunctionOutput,
+    FunctionTool,
     Message,
     Produced,
     Reasoning,
     ResponseRequest,
+    Text,
     ToolCall,
 )
 from unbroken.sessions.responder import FunctionCallPiece, Output, ReasoningPiece, ToolCallPiece
 from unbroken.sessions.session import Session
 
-__all__ = ["produced_bytes", "prompt_tokens", "request_tokens", "said_bytes", "tokens_of"]
+__all__ = ["bytes_of", "produced_bytes", "prompt_tokens", "request_tokens", "said_bytes", "tokens_of"]
 
 _BYTES: Final = 4
 
 _REFERENCE: Final = 1000
 """Tokens of an image or a file, whatever is in it."""
+
+_FRAME: Final = 4
+"""Tokens that say whose a message is, and where it ends."""
 
 
 def tokens_of(size: int) -> int:
@@ -34,43 +42,67 @@ def tokens_of(size: int) -> int:
     return -(-size // _BYTES)
 
 
+def bytes_of(tokens: int) -> int:
+    """Return how many bytes so many tokens are."""
+    return tokens * _BYTES
+
+
 def request_tokens(session: Session, request: ResponseRequest) -> int:
-    """Return what a request would send to a model, as far as is known. O(1) for a conversation."""
+    """Return what a request would send to a model, as far as is known."""
     config = session.config
-    size = session.conversation_bytes if request.input is None else sum(map(_size, request.input))
     instructions = config.instructions if request.instructions is None else request.instructions
-    return tokens_of(size + len(instructions.encode("utf-8", "surrogatepass")))
+    items = session.items() if request.input is None else request.input
+    return _prompted(items, instructions, request.tools_with(config))
 
 
 def prompt_tokens(given: TurnInput) -> int:
     """Return what a turn sends to a model."""
-    return tokens_of(sum(map(_size, given.items)) + len(given.instructions.encode("utf-8", "surrogatepass")))
+    return _prompted(given.items, given.instructions, given.tools)
 
 
 def said_bytes(piece: Output) -> int:
     """Return how much a piece of an answer is."""
     match piece:
         case str() as text:
-            pass
+            return _bytes(text)
         case FunctionCallPiece(arguments=text) | ToolCallPiece(arguments=text) | ReasoningPiece(text=text):
-            pass
+            return _bytes(text)
         case _:
             return 0
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def produced_bytes(item: Produced) -> int:
     """Return how much of an item its model has said."""
     match item:
         case Message(text=text) | Reasoning(text=text):
-            pass
+            return _bytes(text)
         case FunctionCall(arguments=text) | ToolCall(arguments=text):
-            pass
+            return _bytes(text)
         case _:
             return 0
-    return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _size(item: Item) -> int:
-    references = len(item.references) if isinstance(item, Message) else 0
-    return item.size + references * _REFERENCE * _BYTES
+def _prompted(items: Iterable[object], instructions: str, tools: Iterable[FunctionTool]) -> int:
+    told = _bytes(instructions) + sum(len(msgspec.json.encode(tool)) for tool in tools)
+    return tokens_of(told + sum(_size(item) for item in items))
+
+
+def _size(item: object) -> int:
+    size = _FRAME * _BYTES
+    match item:
+        case Message(content=parts):
+            for part in parts:
+                size += _bytes(part.text) if isinstance(part, Text) else _REFERENCE * _BYTES
+        case FunctionCall():
+            size += _bytes(item.name) + _bytes(item.arguments)
+        case FunctionOutput():
+            size += _bytes(item.output)
+        case ToolCall():
+            size += _bytes(item.name) + _bytes(item.arguments) + _bytes(item.result)
+        case _:
+            return 0  # no model is shown it
+    return size
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

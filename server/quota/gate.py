@@ -4,6 +4,7 @@ What counts, by how a response ended:
 
 - Its provider told what it used: that.
 - Nobody told, and something was said: what was sent and said, as counted here.
+- Nobody told, and it was cancelled before anything was said: what was sent, once the agent had been asked.
 - Nobody told, and nothing was said (failed, cancelled in time, lost with its node): no tokens and no money.
 - It never came to be (refused, a duplicate, merged into another): not even a request.
 
@@ -15,8 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 import structlog
@@ -25,14 +25,9 @@ from unbroken.server.agents.base import TurnInput
 from unbroken.server.auth.directory import Directory
 from unbroken.server.auth.principal import Principal
 from unbroken.server.metrics import Metrics
-from unbroken.server.quota.base import Amount, Decision, Ledger, Scope, UsageRecord
-from unbroken.server.quota.estimate import (
-    produced_bytes,
-    prompt_tokens,
-    request_tokens,
-    said_bytes,
-    tokens_of,
-)
+from unbroken.server.quota.base import Amount, Decision, Ledger, Scope, UsageRecord, bounded
+from unbroken.server.quota.estimate import prompt_tokens, request_tokens
+from unbroken.server.quota.meter import Meter, first_output, used
 from unbroken.server.quota.plans import Plans
 from unbroken.server.quota.prices import Prices
 from unbroken.server.quota.refusal import refusal_of
@@ -40,36 +35,25 @@ from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import CreateResponse, ResponseDone
 from unbroken.sessions.errors import SessionError, StoreUnavailable
 from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId
-from unbroken.sessions.items import Usage
 from unbroken.sessions.node import Attachment
 from unbroken.sessions.responder import Finish, Output, Turn
 from unbroken.sessions.session import Session
 
 __all__ = ["Asker", "Gate"]
 
-_FIRST_OUTPUT: Final = 1024
-"""Tokens of output that are reserved at first; fewer where the answer may not have so many."""
-
-_TOP_UP: Final = 256
-"""Tokens that are reserved whenever an answer has come to what is."""
-
 _LIFETIME: Final = 300.0
 """Seconds after which a reservation that nobody holds is given back."""
 
-_RENEWAL: Final = _LIFETIME / 3
+_MOMENT: Final = 60.0
+"""The same, of one of which nobody knows whether its response was asked for."""
+
+_RENEWAL: Final = _MOMENT / 3
 
 _TURNS_KNOWN: Final = 100_000
 
-_SETTLING: Final = 10.0
-"""Seconds that a node that ends waits for what it has to settle."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """What is known of a turn that runs here."""
-
-    prompt: int
-    model: str
+_SETTLING: Final = 1.5
+"""Seconds that a node that ends waits for what it has to settle, and again for what it couldn't before. There
+isn't much time behind a drain's deadline."""
 
 
 class Gate:
@@ -104,7 +88,7 @@ class Gate:
         self._clock = clock
         self._metrics = metrics
         self._is_shadow = is_shadow
-        self._begun: OrderedDict[ResponseId, _Begun] = OrderedDict()
+        self._meters: OrderedDict[ResponseId, Meter] = OrderedDict()  # of turns that run here
         self._tasks: set[asyncio.Task[None]] = set()
 
     def asker(self, principal: Principal, address: bytes | None) -> Asker:
@@ -122,24 +106,29 @@ class Gate:
             QuotaRefusal: There is too little of something. Nothing was reserved.
 
         """
-        limits = self.plans.limits(principal.plan)
-        decision = await self.ledger.reserve(
-            principal.tenant, turn, scopes, limits, amount, lifetime=_LIFETIME, enforce=not self._is_shadow
-        )
+        tenant, limits = principal.tenant, self.plans.limits(principal.plan)
+        try:
+            decision = await self.ledger.reserve(
+                tenant, turn, scopes, limits, amount, lifetime=_LIFETIME, enforce=not self._is_shadow
+            )
+        except asyncio.CancelledError:
+            self.begin(self.ledger.release(tenant, turn))  # it may have been reserved all the same
+            raise
         self._count(decision)
         if decision.denied is not None and not self._is_shadow:
             raise refusal_of(decision)
         return decision
 
-    def amount(self, session: Session, command: CreateResponse) -> Amount:
+    def amount(self, principal: Principal, session: Session, command: CreateResponse) -> Amount:
         """Return what to reserve for a response that is asked for."""
-        prompt = request_tokens(session, command.request)
         wanted, config = command.request.max_output_tokens, session.config
         most = config.max_output_tokens if wanted is None else wanted
-        return self._amount(config.model, prompt, min(_FIRST_OUTPUT, most or _FIRST_OUTPUT))
+        return self._meter(principal, config.model, request_tokens(session, command.request), most).ahead()
 
-    def _amount(self, model: str, prompt: int, output: int) -> Amount:
-        return Amount(prompt + output, self._prices.of(model).cost(prompt, output))
+    def _meter(self, principal: Principal, model: str, prompt: int, most: int | None, said: int = 0) -> Meter:
+        price = self._prices.of(model)
+        first = first_output(self.plans.limits(principal.plan), price, most)
+        return Meter(model, price, prompt, first, said)
 
     def _count(self, decision: Decision) -> None:
         denied = decision.denied is not None
@@ -158,36 +147,30 @@ class Gate:
                 async for piece in pieces:
                     yield piece
                 return
-            prompt = prompt_tokens(given)
-            self._note(turn.response_id, _Begun(prompt, given.model))
             resumption = turn.resumption
             said = 0 if resumption is None else resumption.offset + sum(resumption.calls)
-            output = tokens_of(said) + min(_FIRST_OUTPUT, given.max_output_tokens or _FIRST_OUTPUT)
-            if not await self._hold(principal, turn, self._amount(given.model, prompt, output)):
+            prompt, most = prompt_tokens(given), given.max_output_tokens
+            meter = self._meter(principal, given.model, prompt, most, said)
+            if not await self._hold(principal, turn, meter):
                 yield Finish("quota_exceeded")
                 return
+            self._note(turn.response_id, meter)
             renew_at = self._clock.monotonic() + _RENEWAL
             async for piece in pieces:
-                said += said_bytes(piece)
-                if tokens_of(said) > output:
-                    output = tokens_of(said) + _TOP_UP
-                elif self._clock.monotonic() < renew_at:
-                    yield piece
-                    continue
-                has_budget = await self._hold(principal, turn, self._amount(given.model, prompt, output))
-                renew_at = self._clock.monotonic() + _RENEWAL
-                if not has_budget:
-                    yield Finish("quota_exceeded")
-                    return
+                if meter.take(piece) or self._clock.monotonic() >= renew_at:
+                    if not await self._hold(principal, turn, meter):
+                        yield Finish("quota_exceeded")
+                        return
+                    renew_at = self._clock.monotonic() + _RENEWAL
                 yield piece
 
-    async def _hold(self, principal: Principal, turn: Turn, amount: Amount) -> bool:
+    async def _hold(self, principal: Principal, turn: Turn, meter: Meter) -> bool:
         decision = await self.ledger.hold(
             principal.tenant,
             _turn_id(turn.session_id, turn.response_id),
             _scopes_of(principal, None),
             self.plans.limits(principal.plan),
-            amount,
+            meter.ahead(),
             lifetime=_LIFETIME,
             enforce=not self._is_shadow,
         )
@@ -195,18 +178,19 @@ class Gate:
             self._count(decision)
         return decision.denied is None or self._is_shadow
 
-    def _note(self, response_id: ResponseId, begun: _Begun) -> None:
-        self._begun[response_id] = begun
-        if len(self._begun) > _TURNS_KNOWN:
-            self._begun.popitem(last=False)
+    def _note(self, response_id: ResponseId, meter: Meter) -> None:
+        self._meters[response_id] = meter
+        if len(self._meters) > _TURNS_KNOWN:
+            self._meters.popitem(last=False)
 
     # Its end.
 
     def ended(self, session: Session, done: ResponseDone) -> None:
         """Settle a response that has ended: the log says so, and this node has written it."""
-        begun = self._begun.pop(done.response_id, None)
+        meter = self._meters.pop(done.response_id, None)
         if session.principal is not None:
-            self.begin(self._settle(session.id, session.principal, session.config.model, done, begun))
+            model = session.config.model if meter is None else meter.model
+            self.begin(self._settle(session.id, session.principal, model, done, meter))
 
     async def _settle(
         self,
@@ -214,14 +198,14 @@ class Gate:
         principal_id: PrincipalId,
         model: str,
         done: ResponseDone,
-        begun: _Begun | None,
+        meter: Meter | None,
     ) -> None:
         principal = await self._find(principal_id)
         if principal is None:
             return
-        usage, is_estimate = _used(done, begun)
-        model = model if begun is None else begun.model
+        usage, is_estimate = used(done, meter)
         cost = self._prices.of(model).cost(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+        amount = bounded(usage.total_tokens, cost)
         record = UsageRecord(
             at=self._clock.time(),
             user=principal.user,
@@ -232,11 +216,11 @@ class Gate:
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cached_tokens=usage.cached_tokens,
-            cost=cost,
+            cost=amount.cost,
             is_estimate=is_estimate,
         )
         turn, scopes = _turn_id(session_id, done.response_id), _scopes_of(principal, None)
-        await self.ledger.settle(principal.tenant, turn, scopes, Amount(usage.total_tokens, cost), record)
+        await self.ledger.settle(principal.tenant, turn, scopes, amount, record)
 
     async def _find(self, principal_id: PrincipalId) -> Principal | None:
         try:
@@ -273,6 +257,9 @@ class Gate:
             task.cancel()
         if self._tasks:
             await asyncio.wait(set(self._tasks))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLING):
+                await self.ledger.aclose()
 
 
 class Asker:
@@ -294,13 +281,24 @@ class Asker:
         """
         turn = _turn_id(session.id, command.response_id)
         return await self._gate.reserve(
-            self._principal, self._scopes, turn, self._gate.amount(session, command)
+            self._principal, self._scopes, turn, self._gate.amount(self._principal, session, command)
         )
 
     def release(self, session: Session, command: CreateResponse) -> None:
         """Give back what was reserved: it was not submitted, or had been before."""
         turn = _turn_id(session.id, command.response_id)
         self._gate.begin(self._gate.ledger.release(self._principal.tenant, turn))
+
+    def loosen(self, session: Session, command: CreateResponse) -> None:
+        """Hold what was reserved for a moment only: nobody knows whether it was submitted.
+
+        If it was, whoever runs it goes on holding it.
+        """
+        self._gate.begin(self._hold(_turn_id(session.id, command.response_id)))
+
+    async def _hold(self, turn: str) -> None:
+        ledger, tenant = self._gate.ledger, self._principal.tenant
+        await ledger.hold(tenant, turn, self._scopes, {}, Amount(), lifetime=_MOMENT, enforce=False)
 
     def follow(self, attachment: Attachment, command: CreateResponse, seq: int) -> None:
         """Give it back too if what was submitted as input *seq* turns out to be refused, or merged."""
@@ -326,13 +324,3 @@ def _scopes_of(principal: Principal, address: bytes | None) -> tuple[Scope, ...]
     """Return whom a principal's turns are counted for. Without *address* (loopback): for none."""
     mine = (Scope("t"), Scope("u", principal.id))
     return mine if address is None else (*mine, Scope("a", address.hex()))
-
-
-def _used(done: ResponseDone, begun: _Begun | None) -> tuple[Usage, bool]:
-    """Return what a response counts for, and whether that was counted here."""
-    if done.usage is not None:
-        return done.usage, False
-    said = 0 if done.status == "interrupted" else sum(map(produced_bytes, done.output))
-    if not said:
-        return Usage(), False
-    return Usage(0 if begun is None else begun.prompt, tokens_of(said)), True

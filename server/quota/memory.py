@@ -33,6 +33,11 @@ class MemoryLedger:
         self._books.move_to_end(tenant)
         return book
 
+    def requested(self, tenant: str, turn: str) -> tuple[Scope, ...] | None:
+        """Return for whom the request of a turn that was reserved here was counted. None: it wasn't."""
+        book = self._books.get(tenant)
+        return None if book is None else book.requested(turn)
+
     def knows(self, tenant: str, turn: str) -> bool:
         """Whether a turn was reserved here."""
         book = self._books.get(tenant)
@@ -82,9 +87,12 @@ class MemoryLedger:
 
     async def look(self, tenant: str, scopes: Sequence[Scope]) -> list[Mapping[str, int]]:
         """See :meth:`Ledger.look`."""
-        return self._book(tenant).look(scopes, now=self._clock.monotonic())
+        return self._books.get(tenant, Book()).look(scopes, now=self._clock.monotonic())
 
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
         """See :meth:`Ledger.records`."""
-        entries = reversed(self._book(tenant).entries)
+        entries = reversed(self._books.get(tenant, Book()).entries)
         return list(islice((each for each in entries if user in (None, each.user)), most))
+
+    async def aclose(self) -> None:
+        """See :meth:`Ledger.aclose`."""

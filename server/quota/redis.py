@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 from unbroken.server.quota.base import (
     CODES,
     KEPT,
+    LAPSES,
     RECORDS,
     TURNS,
     Amount,
@@ -60,7 +61,8 @@ class RedisLedger:
 
     def _base(self, tenant: str) -> str:
         # A digest: whatever a tenant is called, it is one hash tag.
-        return f"{self._prefix}:{{q:{hashlib.sha256(tenant.encode()).hexdigest()[:16]}}}:"
+        digest = hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return f"{self._prefix}:{{q:{digest}}}:"
 
     async def reserve(
         self,
@@ -120,13 +122,16 @@ class RedisLedger:
         while len(found) < most:
             page = await self._read(self._base(tenant) + "l", latest)
             for key, fields in page:
-                record = UsageRecord(**json.loads(fields[b"r"]))
+                record = _record(fields[b"r"])
                 if user in (None, record.user):
                     found.append(record)
                 latest = "(" + key.decode()
             if len(page) < _PAGE:
                 break
         return found[:most]
+
+    async def aclose(self) -> None:
+        """See :meth:`Ledger.aclose`. The client is its caller's."""
 
     async def _read(self, key: str, latest: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
         try:
@@ -140,7 +145,7 @@ class RedisLedger:
 
     async def _call(self, op: str, tenant: str, given: dict[str, Any]) -> Any:
         base = self._base(tenant)
-        given["prefix"] = base
+        given |= {"prefix": base, "lapses": LAPSES}
         if self._now is not None:
             given["now"] = self._now()
         try:
@@ -168,6 +173,12 @@ def _asked(
         "lifetime": lifetime,
         "enforce": enforce,
     }
+
+
+def _record(data: bytes) -> UsageRecord:
+    """Read a record, which a node of another release may have written: what isn't known here is left out."""
+    given = json.loads(data)
+    return UsageRecord(**{name: given[name] for name in UsageRecord.__slots__ if name in given})
 
 
 def _decision(answer: list[Any]) -> Decision:

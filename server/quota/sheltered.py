@@ -1,24 +1,26 @@
 """A ledger that goes on while the shared one is out of reach: on this node alone, as caps do.
 
 Each node then grants as if it were the only one; so with N nodes a limit may be
-exceeded up to N times over, for as long as it lasts. What was granted here is
-settled here, and is never told to the others. What could not be settled there is
-kept, within bounds, and settled when it is back; what doesn't fit is counted as lost.
+exceeded up to N times over, for as long as it lasts. What was used meanwhile is
+kept, within bounds, and the others are told when it is back; what doesn't fit, or
+is left when the node ends, is lost to them, and said so.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import structlog
 
-from unbroken.server.quota.base import Amount, Decision, Ledger, Limits, Scope, UsageRecord
+from unbroken.server.quota.base import KEPT, Amount, Decision, Ledger, Limits, Scope, UsageRecord
 from unbroken.server.quota.memory import MemoryLedger
-from unbroken.sessions.clock import Clock
-from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.clock import Clock, pause
+from unbroken.sessions.errors import StoreBusy, StoreUnavailable
 
 __all__ = ["ShelteredLedger"]
 
@@ -29,6 +31,32 @@ _RETRY: Final = 5.0
 
 _UNSETTLED: Final = 10_000
 """Turns that wait to be settled."""
+
+_UNSURE: Final = KEPT / 2
+"""Seconds after which a settling whose outcome nobody knows isn't tried again: what it did, if it did
+anything, is known for not much longer, and nothing may be paid twice."""
+
+_MOMENT: Final = 60.0
+"""Seconds for which a turn is reserved whose end is told at once."""
+
+
+class _NotAsked(StoreUnavailable):
+    """It was out of reach a moment ago."""
+
+
+@dataclass(slots=True)
+class _Unsettled:
+    """The end of a turn that the others are to be told of."""
+
+    tenant: str
+    turn: str
+    scopes: Sequence[Scope]
+    used: Amount
+    record: UsageRecord | None
+    is_request: bool
+    """Whether its request is to be counted too: it was let in by this node alone."""
+    asked_at: float | None = None
+    """When it was first tried; None: it wasn't, and has had no effect for sure."""
 
 
 class ShelteredLedger:
@@ -47,9 +75,8 @@ class ShelteredLedger:
         self._clock = clock
         self._on_alone = on_alone
         self._retry_at: float | None = None
-        self._unsettled: deque[tuple[str, str, Sequence[Scope], Amount, UsageRecord | None]] = deque(
-            maxlen=_UNSETTLED
-        )
+        self._unsettled: deque[_Unsettled] = deque(maxlen=_UNSETTLED)
+        self._telling: asyncio.Task[None] | None = None  # tells the others, while there is something to tell
 
     @property
     def is_alone(self) -> bool:
@@ -100,15 +127,19 @@ class ShelteredLedger:
     async def settle(
         self, tenant: str, turn: str, scopes: Sequence[Scope], used: Amount, record: UsageRecord | None
     ) -> bool:
-        """See :meth:`Ledger.settle`. True also where it is yet to be done."""
+        """See :meth:`Ledger.settle`. True also where the others are yet to be told."""
+        requested = self._local.requested(tenant, turn)
         if self._local.knows(tenant, turn):
-            return await self._local.settle(tenant, turn, scopes, used, record)
+            await self._local.settle(tenant, turn, scopes, used, None)
+        ended = _Unsettled(tenant, turn, requested or scopes, used, record, requested is not None)
         try:
-            return await self._ask(lambda ledger: ledger.settle(tenant, turn, scopes, used, record))
+            return await self._tell(ended)
         except StoreUnavailable:
             if len(self._unsettled) == _UNSETTLED:
-                structlog.get_logger().error("usage lost", hint="Redis has been out of reach for too long.")
-            self._unsettled.append((tenant, turn, scopes, used, record))
+                _say_lost(1)
+            self._unsettled.append(ended)
+            if self._telling is None:
+                self._telling = asyncio.create_task(self._tell_later())
             return True
 
     async def release(self, tenant: str, turn: str) -> None:
@@ -127,6 +158,18 @@ class ShelteredLedger:
         """See :meth:`Ledger.records`."""
         return await self._ask(lambda ledger: ledger.records(tenant, most, user))
 
+    async def aclose(self) -> None:
+        """See :meth:`Ledger.aclose`."""
+        try:
+            if self._telling is not None:
+                self._telling.cancel()
+                await asyncio.wait({self._telling})
+            self._retry_at = None
+            await self._tell_all()
+        finally:
+            if self._unsettled:
+                _say_lost(len(self._unsettled))
+
     async def _either(self, act: Callable[[Ledger], Awaitable[_T]]) -> _T:
         try:
             return await self._ask(act)
@@ -135,8 +178,11 @@ class ShelteredLedger:
             return await act(self._local)
 
     async def _ask(self, act: Callable[[Ledger], Awaitable[_T]]) -> _T:
-        if self._retry_at is not None and self._clock.monotonic() < self._retry_at:
-            raise StoreUnavailable("out of reach a moment ago")
+        now, was_alone = self._clock.monotonic(), self._retry_at is not None
+        if self._retry_at is not None:
+            if now < self._retry_at:
+                raise _NotAsked("out of reach a moment ago")
+            self._retry_at = now + _RETRY  # this one finds out, and nobody else waits for that
         try:
             answer = await act(self._shared)
         except StoreUnavailable as exc:
@@ -144,18 +190,57 @@ class ShelteredLedger:
                 structlog.get_logger().warning("quotas hold on this node alone", reason=str(exc))
             self._retry_at = self._clock.monotonic() + _RETRY
             raise
-        if self._retry_at is not None:
+        if was_alone and self._retry_at is not None:
             self._retry_at = None
             structlog.get_logger().info("quotas hold on all nodes again")
-        await self._make_up()
         return answer
 
-    async def _make_up(self) -> None:
-        """Settle what could not be. Each is settled once, however often it is tried."""
+    # What the others are told.
+
+    async def _tell(self, ended: _Unsettled) -> bool:
+        """Settle a turn with the others. Once, however often it is tried."""
+        tenant, turn, scopes = ended.tenant, ended.turn, ended.scopes
+        try:
+            if ended.is_request:
+                await self._ask(
+                    lambda ledger: ledger.reserve(
+                        tenant, turn, scopes, {}, Amount(), lifetime=_MOMENT, enforce=False
+                    )
+                )
+            return await self._ask(
+                lambda ledger: ledger.settle(tenant, turn, scopes, ended.used, ended.record)
+            )
+        except (_NotAsked, StoreBusy):
+            raise
+        except (StoreUnavailable, asyncio.CancelledError):
+            ended.asked_at = self._clock.monotonic() if ended.asked_at is None else ended.asked_at
+            raise
+
+    async def _tell_later(self) -> None:
         while self._unsettled:
-            unsettled = self._unsettled.popleft()
+            await pause(self._clock, _RETRY)
+            await self._tell_all()
+        self._telling = None
+
+    async def _tell_all(self) -> None:
+        """Tell the others of all that has ended, in order, until they are out of reach again."""
+        while self._unsettled:
+            ended = self._unsettled.popleft()
+            if ended.asked_at is not None and self._clock.monotonic() > ended.asked_at + _UNSURE:
+                _say_lost(1)
+                continue
             try:
-                await self._shared.settle(*unsettled)
+                await self._tell(ended)
+            except asyncio.CancelledError:
+                self._unsettled.appendleft(ended)
+                raise
             except StoreUnavailable:
-                self._unsettled.appendleft(unsettled)
+                self._unsettled.appendleft(ended)
                 return
+            except Exception as exc:  # noqa: BLE001 - the boundary: one that can't be told must not keep others
+                _say_lost(1, exc)
+
+
+def _say_lost(turns: int, exc: Exception | None = None) -> None:
+    hint = "Redis was out of reach for too long, or until the end." if exc is None else "This is a bug."
+    structlog.get_logger().error("usage lost", turns=turns, hint=hint, exc_info=exc)

@@ -46,6 +46,7 @@ from unbroken.sessions.errors import (
     NodeFull,
     Refusal,
     SessionError,
+    StoreUnavailable,
     UnknownFormat,
 )
 from unbroken.sessions.ids import PrincipalId
@@ -330,14 +331,14 @@ class Pump:
             if not await attachment.recall(submitted):
                 raise
             return await self._write(submitted)  # it was granted before
-        has_place = False
         try:
             receipt = await self._write(submitted)
-            has_place = not receipt.duplicate
-        finally:
-            if not has_place:
-                asker.release(attachment.session, command)
-        if has_place:
+        except BaseException as exc:
+            (asker.release if _is_unwritten(exc) else asker.loosen)(attachment.session, command)
+            raise
+        if receipt.duplicate:
+            asker.release(attachment.session, command)
+        else:
             asker.follow(attachment, command, receipt.seq)
         if limits := rate_limits(decision):
             self._say({"type": "rate_limits.updated", "rate_limits": limits})
@@ -456,6 +457,13 @@ class Pump:
                 await self._send({"type": "websocket.close", "code": code, "reason": CLOSE_REASONS[code]})
         except (TimeoutError, OSError):
             pass
+
+
+def _is_unwritten(exc: BaseException) -> bool:
+    """Return whether what couldn't be written is not in the log, for sure."""
+    if isinstance(exc, StoreUnavailable) or (isinstance(exc, Refusal) and exc.code == "store_unavailable"):
+        return False
+    return isinstance(exc, SessionError)
 
 
 def _error(

@@ -2,7 +2,7 @@
 -- KEYS: the tenant's open reservations (sorted by when they lapse), its records (a stream). All other keys begin
 --   with the prefix, which has the same hash tag.
 -- ARGV: what to do, its arguments as JSON: prefix, now (else the server's time), turn, scopes (of kind and key),
---   limits by kind and code, tokens, cost, lifetime, enforce, record, kept, records, record_lifetime
+--   limits by kind and code, tokens, cost, lifetime, enforce, lapses, record, kept, records, record_lifetime
 -- Returns: state ('ok', 'denied', 'known'), the denied one's place among the standings (0: none), milliseconds
 --   to wait (-1: for ever), then for each standing: kind, key, code, limit, used, milliseconds until a part is free
 local op, given = ARGV[1], cjson.decode(ARGV[2])
@@ -85,8 +85,11 @@ local function change(scopes, measure, at, by)
     for _, code in ipairs(CODES) do
       local index = math.floor(at * LENGTH.m / LENGTH[window(code)])
       if string.sub(code, 1, 1) == measure and is_live(code, index) then
-        account.slices[code][index] = (account.slices[code][index] or 0) + by
-        redis.call('HINCRBY', account.key, code .. ':' .. whole(index), whole(by))
+        -- Never below nothing: the server may have had to throw away what this gives back to.
+        local before = account.slices[code][index] or 0
+        local after = math.max(0, before + by)
+        account.slices[code][index] = after
+        redis.call('HINCRBY', account.key, code .. ':' .. whole(index), whole(after - before))
         redis.call('EXPIRE', account.key, LIFETIME)
       end
     end
@@ -101,8 +104,8 @@ local function count_turns(scopes, by)
   end
 end
 
--- A reservation: 's' its scopes, 'q' the part its request was counted in, 'x' until when it is known as settled, and for each
--- part in which something was reserved 't:<part>' and 'c:<part>'.
+-- A reservation: 's' its scopes, 'q' the part its request was counted in, and for each part in which something was reserved
+-- 't:<part>' and 'c:<part>'. Of one that is settled there is 'x' alone: until when it is known as such.
 local function reservation_of(turn)
   local all = redis.call('HGETALL', turn_key(turn))
   if #all == 0 then return nil end
@@ -158,15 +161,11 @@ local function keep(reservation, lifetime)
   redis.call('EXPIRE', KEYS[1], LIFETIME + math.ceil(lifetime))
 end
 
--- What lapsed is given back before anything is decided: all of it, in turns of a bounded number.
-local lapsed
-repeat
-  lapsed = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 200)
-  for _, turn in ipairs(lapsed) do
-    local reservation = reservation_of(turn)
-    if reservation then give_all_back(reservation) else redis.call('ZREM', KEYS[1], turn) end
-  end
-until #lapsed < 200
+-- What lapsed is given back before anything is decided, so much at a time: what is left still counts.
+for _, turn in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, given.lapses)) do
+  local reservation = reservation_of(turn)
+  if reservation then give_all_back(reservation) else redis.call('ZREM', KEYS[1], turn) end
+end
 
 local function decide(scopes, wanted)
   local answer, denied, longest = {}, 0, 0
@@ -237,7 +236,7 @@ elseif op == 'settle' then
   if had then count_turns(reservation.scopes, -1) end
   redis.call('ZREM', KEYS[1], given.turn)
   redis.call('DEL', turn_key(given.turn))
-  redis.call('HSET', turn_key(given.turn), 'x', string.format('%.6f', now + given.kept), 's', cjson.encode(reservation.scopes))
+  redis.call('HSET', turn_key(given.turn), 'x', string.format('%.6f', now + given.kept))
   redis.call('EXPIRE', turn_key(given.turn), given.kept)
   if given.record then
     redis.call('XADD', KEYS[2], 'MAXLEN', '~', given.records, '*', 'r', given.record)

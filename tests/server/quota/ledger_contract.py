@@ -6,7 +6,17 @@ import asyncio
 import math
 
 from tests.fakes.clock import FakeClock
-from unbroken.server.quota.base import KEPT, Amount, Decision, Ledger, Limits, Scope, UsageRecord
+from unbroken.server.quota.base import (
+    KEPT,
+    MOST,
+    Amount,
+    Decision,
+    Ledger,
+    Limits,
+    Scope,
+    UsageRecord,
+    bounded,
+)
 
 USER, TENANT, ADDRESS = Scope("u", "alice"), Scope("t"), Scope("a", "7f000001")
 SCOPES = (TENANT, USER)
@@ -233,12 +243,91 @@ class LedgerContract:
 
     async def test_money_is_counted_exactly(self, nodes: list[Ledger]) -> None:
         """However large: it is never rounded to what a float holds."""
-        most = 10**15
+        most = MOST
         limits = {"u": {"cd": most}}
         await self.reserve(nodes[0], "a", limits, 0, most - 1)
         assert (await self.reserve(nodes[0], "b", limits, 0, 2)).denied is not None
         assert (await self.reserve(nodes[0], "b", limits, 0, 1)).denied is None
         assert await self.used(nodes[0], "cd") == most
+
+    async def test_whatever_a_provider_says_is_counted(self, nodes: list[Ledger]) -> None:
+        """Again and again, and what is beyond the bounds is beyond the limits."""
+        for number in range(20):
+            await self.reserve(nodes[0], str(number), {})
+            assert await nodes[1].settle("acme", str(number), SCOPES, bounded(2**70, 2**90), None)
+
+        looked = (await nodes[2].look("acme", [USER]))[0]
+        assert (looked["td"], looked["cd"], looked["turns"]) == (20 * MOST, 20 * MOST, 0)
+        for code in ("tm", "td", "cd"):
+            denied = (await self.reserve(nodes[3], "next", {"u": {code: 2**50}}, 2**40, 2**40)).denied
+            assert (denied is None) is (20 * MOST + 2**40 <= 2**50)
+            await nodes[3].release("acme", "next")
+        assert (await self.reserve(nodes[3], "next", {"u": {"td": 20 * MOST}}, 1)).denied is not None
+
+    async def test_what_lapsed_is_settled_in_full_and_once(
+        self, nodes: list[Ledger], clock: FakeClock
+    ) -> None:
+        """Its node was away for long, and is back."""
+        await self.reserve(nodes[0], "a", {}, 100, 10)
+        clock.advance(LIFETIME + 1)
+        assert await self.used(nodes[1], "td") == 0
+        assert await nodes[0].settle("acme", "a", SCOPES, Amount(60, 6), None)
+        assert not await nodes[1].settle("acme", "a", SCOPES, Amount(60, 6), None)
+
+        looked = (await nodes[1].look("acme", [USER]))[0]
+        assert (looked["td"], looked["cd"], looked["rd"], looked["turns"]) == (60, 6, 1, 0)
+
+    async def test_what_lapsed_is_given_back_once(self, nodes: list[Ledger], clock: FakeClock) -> None:
+        await self.reserve(nodes[0], "a", {}, 100, 10)
+        await self.reserve(nodes[0], "b", {}, 7)
+        clock.advance(LIFETIME / 2)
+        await self.hold(nodes[0], "b", {}, 7)
+        clock.advance(LIFETIME / 2 + 1)
+        await nodes[1].release("acme", "a")
+        await nodes[2].release("acme", "a")
+
+        looked = (await nodes[1].look("acme", [USER]))[0]
+        assert (looked["td"], looked["cd"], looked["turns"]) == (7, 0, 1)
+
+    async def test_a_second_attempt_has_a_budget_of_its_own(self, nodes: list[Ledger]) -> None:
+        """The first one's node died: whoever took over settles it with nothing, and holds for the second."""
+        limits = {"u": {"td": 100, "rd": 1, "turns": 1}}
+        await self.reserve(nodes[0], "first", limits, 80)
+        assert await nodes[1].settle("acme", "first", SCOPES, Amount(), record("first", 0))
+        assert (await self.hold(nodes[1], "second", limits, 80)).denied is None
+        await self.hold(nodes[0], "first", limits, 90)  # it was but frozen
+        assert not await nodes[0].settle("acme", "first", SCOPES, Amount(90), None)
+        assert await nodes[1].settle("acme", "second", SCOPES, Amount(85), record("second", 85))
+
+        looked = (await nodes[2].look("acme", [USER]))[0]
+        assert (looked["td"], looked["rd"], looked["turns"]) == (85, 1, 0)
+
+    async def test_a_clock_that_goes_back_grants_nothing_anew(
+        self, nodes: list[Ledger], clock: FakeClock
+    ) -> None:
+        """Redis has failed over to a server whose clock is behind."""
+        limits = {"u": {"rm": 2, "rd": 2}}
+        await self.reserve(nodes[0], "a", limits)
+        await self.reserve(nodes[0], "b", limits)
+        for back in (4, 8, 30):
+            clock.now -= back
+            assert (await self.reserve(nodes[1], f"c{back}", limits)).denied is not None
+        await nodes[0].release("acme", "a")
+        assert (await self.reserve(nodes[1], "d", limits)).denied is None
+        assert await self.used(nodes[1], "rd") == 2
+
+    async def test_nothing_counts_from_the_moment_it_has_left_all_windows(
+        self, nodes: list[Ledger], clock: FakeClock
+    ) -> None:
+        """Wherever in a slice it was; and until its window is over, it counts."""
+        limits = {"u": {"rm": 1}}
+        for number, begun in enumerate((0.0, 0.001, 2.5, 4.999)):
+            clock.now = 10_000.0 + 200 * number + begun
+            assert (await self.reserve(nodes[0], f"{number}", limits)).denied is None
+            clock.now += 59.999
+            assert (await self.reserve(nodes[1], f"{number}b", limits)).denied is not None
+            clock.now += 5.001
+            assert (await self.reserve(nodes[1], f"{number}c", limits)).denied is None
 
     async def test_in_the_shadow_nothing_is_refused_and_everything_counted(self, nodes: list[Ledger]) -> None:
         limits = {"u": {"rm": 1}}

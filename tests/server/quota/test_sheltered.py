@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.fakes.clock import FakeClock
 from tests.server.quota.ledger_contract import SCOPES, USER, LedgerContract, record
@@ -20,11 +23,38 @@ class FailingLedger(MemoryLedger):
     """A shared ledger. Fault verb: set *is_gone*."""
 
     is_gone = False
+    is_mute = False
+    """Whether what is asked for is done, and nobody hears of it."""
+    asked = 0
 
-    def _book(self, tenant: str) -> Any:
+    async def reserve(self, *args: Any, **kwargs: Any) -> Decision:
+        await self._reach()
+        return await super().reserve(*args, **kwargs)
+
+    async def hold(self, *args: Any, **kwargs: Any) -> Decision:
+        await self._reach()
+        return await super().hold(*args, **kwargs)
+
+    async def settle(self, *args: Any, **kwargs: Any) -> bool:
+        await self._reach()
+        first = await super().settle(*args, **kwargs)
+        if self.is_mute:
+            raise StoreUnavailable("mute")
+        return first
+
+    async def release(self, *args: Any, **kwargs: Any) -> None:
+        await self._reach()
+        await super().release(*args, **kwargs)
+
+    async def look(self, *args: Any, **kwargs: Any) -> list[Mapping[str, int]]:
+        await self._reach()
+        return await super().look(*args, **kwargs)
+
+    async def _reach(self) -> None:
+        self.asked += 1
+        await asyncio.sleep(0)  # as any call over a network would
         if self.is_gone:
             raise StoreUnavailable("gone")
-        return super()._book(tenant)
 
 
 @pytest.fixture
@@ -59,24 +89,110 @@ async def test_each_node_holds_the_limits_alone(clock: FakeClock, shared: Failin
         await nodes[0].look("acme", [USER])
 
 
-async def test_what_could_not_be_settled_is_settled_when_it_is_back(
+async def told(node: ShelteredLedger, clock: FakeClock) -> None:
+    """Return when the others have been told everything, with nobody asking for anything."""
+    while node.unsettled:
+        clock.advance(1)
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+async def test_what_was_used_meanwhile_the_others_are_told_when_it_is_back(
+    clock: FakeClock, shared: FailingLedger
+) -> None:
+    """Before, during and after: each turn counts once, wherever it was let in, held, and settled."""
+    node = ShelteredLedger(shared, clock, lambda: None)
+    for turn in ("a", "b"):
+        await ask(node, turn)
+    shared.is_gone = True
+    await node.hold("acme", "b", SCOPES, LIMITS, Amount(30), lifetime=300)  # went on meanwhile
+    for turn, used in (("a", 7), ("b", 29)):
+        assert await node.settle("acme", turn, SCOPES, Amount(used), record(turn, used))
+    await ask(node, "alone")  # began and ended meanwhile
+    await node.settle("acme", "alone", SCOPES, Amount(100), record("alone", 100))
+    await ask(node, "across")
+    assert (node.unsettled, node.is_alone) == (3, True)
+    shared.is_gone = False
+    await told(node, clock)
+    await node.settle("acme", "across", SCOPES, Amount(1000), record("across", 1000))
+    assert not await node.settle("acme", "across", SCOPES, Amount(1000), record("across", 1000))
+
+    looked = (await shared.look("acme", [USER]))[0]
+    assert (looked["td"], looked["rd"], looked["turns"]) == (1136, 4, 0)
+    assert [each.response_id for each in await node.records("acme", 9)] == ["across", "alone", "b", "a"]
+    assert not node.is_alone
+
+
+async def test_a_request_whose_budget_lapsed_meanwhile_is_counted_once(
     clock: FakeClock, shared: FailingLedger
 ) -> None:
     node = ShelteredLedger(shared, clock, lambda: None)
     await ask(node, "a")
     shared.is_gone = True
-    assert await node.settle("acme", "a", SCOPES, Amount(7), record("a", 7))
-    assert (node.unsettled, node.is_alone) == (1, True)
-    await ask(node, "alone")
-    await node.settle("acme", "alone", SCOPES, Amount(100), None)
+    clock.advance(301)
+    await node.hold("acme", "a", SCOPES, LIMITS, Amount(30), lifetime=300)
+    await node.settle("acme", "a", SCOPES, Amount(25), record("a", 25))
     shared.is_gone = False
-    clock.advance(6)
-    await ask(node, "b")
+    await told(node, clock)
 
     looked = (await shared.look("acme", [USER]))[0]
-    # 7 of a, 10 of b, nothing of what was granted alone.
-    assert (looked["td"], looked["rd"], looked["turns"]) == (17, 2, 1)
-    assert (node.unsettled, node.is_alone) == (0, False)
+    assert (looked["td"], looked["rd"], looked["turns"]) == (25, 1, 0)
+
+
+async def test_one_finds_out_whether_it_is_back_and_nobody_else_waits(
+    clock: FakeClock, shared: FailingLedger
+) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None)
+    shared.is_gone = True
+    await ask(node, "a")
+    clock.advance(5)
+    shared.asked = 0
+    await asyncio.gather(*(ask(node, str(n)) for n in range(20)))
+
+    assert shared.asked == 1
+
+
+async def test_nobody_waits_until_the_others_have_been_told(clock: FakeClock, shared: FailingLedger) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None)
+    shared.is_gone = True
+    for turn in range(50):
+        await node.settle("acme", str(turn), SCOPES, Amount(1), None)
+    shared.is_gone = False
+    clock.now += 5  # and no timer has fired yet
+    shared.asked = 0
+    await ask(node, "next")
+    assert (shared.asked, node.unsettled) == (1, 50)
+    await node.aclose()
+    assert node.unsettled == 0
+    assert (await shared.look("acme", [USER]))[0]["td"] == 60
+
+
+@pytest.mark.parametrize("hours", [0.2, 0.6, 3])
+async def test_what_may_have_been_settled_is_never_settled_again_that_nobody_knows_of(
+    clock: FakeClock, shared: FailingLedger, hours: float
+) -> None:
+    """However long it is away; and what was surely not settled is not lost to that."""
+    node = ShelteredLedger(shared, clock, lambda: None)
+    shared.is_mute = True
+    await node.settle("acme", "a", SCOPES, Amount(100), record("a", 100))
+    shared.is_mute, shared.is_gone = False, True
+    await node.settle("acme", "b", SCOPES, Amount(10), record("b", 10))
+    clock.now += hours * 3600
+    shared.is_gone = False
+    await told(node, clock)
+
+    assert [each.response_id for each in await node.records("acme", 9)] == ["b", "a"]
+    assert (await shared.look("acme", [USER]))[0]["td"] == 110
+
+
+async def test_what_is_left_at_the_end_is_said_to_be_lost(clock: FakeClock, shared: FailingLedger) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None)
+    shared.is_gone = True
+    await node.settle("acme", "a", SCOPES, Amount(1), record("a", 1))
+    with structlog.testing.capture_logs() as logs:
+        await node.aclose()
+
+    assert [entry["turns"] for entry in logs if entry["event"] == "usage lost"] == [1]
 
 
 async def test_a_ledger_that_failed_is_not_asked_for_a_while(clock: FakeClock, shared: FailingLedger) -> None:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import pytest_asyncio
 import uvicorn
 from pydantic import SecretStr
 
+from tests.fakes.store import DistantStore
 from tests.server.realtime.agent import HeldTurn, ManualAgent
 from tests.server.realtime.client import Client
 from tests.server.realtime.serving import Served, eventually, serving
+from unbroken.server import app, store_selection
 from unbroken.server.agents.base import Usage
 from unbroken.server.config import Settings
+from unbroken.server.limits import ConnectionLimits
 from unbroken.server.quota.base import Scope
 from unbroken.server.quota.gate import Gate
 from unbroken.server.usage_command import ask_for_usage
+from unbroken.sessions.backends.memory import MemoryStore
 
 PLAN = {"requests_per_minute": 3, "tokens_per_day": 4000, "turns": 2}
 
@@ -137,14 +143,15 @@ async def test_cancelled_failed_and_refused_turns_give_back(door: Served[ManualA
     await client.until("response.created")
     await client.cancel()
     await client.done()
-    assert (await used(door))["td"] == 0, "nothing was said"
+    sent = (await used(door))["td"]
+    assert 0 < sent < 20, "nothing was said, but the agent had been asked"
 
     await client.send({"type": "response.create", "event_id": "again"})
     (await turn(door, 1)).fail(RuntimeError("broken"))
     await client.done()
     assert held.was_stopped
     counted = await used(door)
-    assert (counted["td"], counted["turns"], counted["rd"]) == (0, 0, 2)
+    assert (counted["td"], counted["turns"], counted["rd"]) == (sent, 0, 2)
 
     await client.send({"type": "response.create", "event_id": "again"})  # it was taken already
     await client.sync()
@@ -200,6 +207,84 @@ async def test_what_the_log_refuses_gives_its_request_back() -> None:
         counted = await used(door)
         assert (counted["rd"], counted["turns"]) == (1, 1)
         await stopped(door)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> DistantStore:
+    distant = DistantStore(MemoryStore(), 3)
+    monkeypatch.setattr(store_selection, "MemoryStore", lambda: distant)
+    return distant
+
+
+async def test_a_request_that_was_written_though_nobody_heard_of_it_counts_once(store: DistantStore) -> None:
+    """It may run: giving its budget back would be for nothing, and twice. Nor does it lock out the next."""
+    async with serving(ManualAgent(), quotas={"default": PLAN}, store_strict=True) as door:
+        client = await door.client()
+        await client.say("hello")
+        await client.sync()
+        store.loses_answers = True
+        await client.send({"type": "response.create", "event_id": "mine"})
+        assert (await client.error())["code"] == "store_unavailable"
+        store.loses_answers = False
+        await client.send({"type": "response.create", "event_id": "mine"})
+        await answered(door, client, 0, Usage(10, 5))
+
+        counted = await used(door)
+        assert (counted["rd"], counted["td"], counted["turns"]) == (1, 15, 0)
+
+
+async def test_a_request_that_was_not_written_for_sure_is_none() -> None:
+    plan = {"requests_per_minute": 3, "turns": 2}
+    async with serving(ManualAgent(), quotas={"default": plan}, responses_per_principal=1) as door:
+        client, other = await door.client(), await door.client()
+        await client.ask("hello")
+        await client.until("response.created")
+        for _ in range(5):
+            await other.send({"type": "response.create"})
+            error = await other.error()
+            assert error["code"] == "too_many_responses"
+            assert "UNBROKEN" not in error["message"]
+            counted = await used(door)
+            assert (counted["rm"], counted["turns"]) == (1, 1)
+        await stopped(door)
+
+
+async def test_who_is_cut_off_in_the_middle_of_a_request_pays_for_it(
+    store: DistantStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Again and again: it would be a way around every limit if hanging up gave budgets back."""
+    monkeypatch.setattr(app, "ConnectionLimits", functools.partial(ConnectionLimits, close_timeout=0.0))
+    async with serving(ManualAgent(), quotas={"default": {"requests_per_day": 5}}) as door:
+        client = await door.client()
+        await client.ask("hello")
+        await answered(door, client, 0, Usage(1, 1))
+        for number in range(1, 5):
+            await client.say("hello")
+            await client.sync()
+            written = asyncio.Event()
+            submit, hold = store.submit, asyncio.Event()
+
+            async def late(*args: Any, submit: Any = submit, hold: Any = hold, written: Any = written) -> Any:
+                receipt = await submit(*args)
+                written.set()
+                await hold.wait()
+                return receipt
+
+            store.submit = late  # type: ignore[assignment,method-assign]
+            await client.send({"type": "response.create"})
+            await written.wait()
+            store.submit = submit  # type: ignore[method-assign]
+            await client.drop()
+            await door.no_connections()
+            hold.set()
+            held = await turn(door, number)
+            held.say("four", Usage(1, 1))
+            held.end()
+            await client.resume()
+        await client.ask("hello")
+        assert (await client.error())["code"] == "quota_exceeded"
+        counted = await used(door)
+        assert (counted["rd"], counted["td"]) == (5, 10)
 
 
 async def test_in_the_shadow_nobody_is_refused() -> None:
