@@ -162,6 +162,8 @@ class UsageRecord:
     cost: int
     is_estimate: bool = False
     """Whether the provider told nothing, so that it was counted here."""
+    reused: str = ""
+    """How the answer was come by, if its agent wasn't asked, or not for it alone: of the cache's list."""
 
     @property
     def tokens(self) -> int:

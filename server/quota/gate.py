@@ -3,6 +3,7 @@
 What counts, by how a response ended:
 
 - Its provider told what it used: that.
+- It came from the cache: what that bills, by default nothing.
 - Nobody told, and something was said: what was sent and said, as counted here.
 - Nobody told, and it was cancelled before anything was said: what was sent, once the agent had been asked.
 - Nobody told, and nothing was said (failed, cancelled in time, lost with its node): no tokens and no money.
@@ -20,6 +21,7 @@ from contextlib import aclosing, suppress
 from typing import Any, Final
 
 import structlog
+from msgspec import UNSET
 
 from unbroken.server.agents.base import TurnInput
 from unbroken.server.auth.directory import Directory
@@ -218,6 +220,7 @@ class Gate:
             cached_tokens=usage.cached_tokens,
             cost=amount.cost,
             is_estimate=is_estimate,
+            reused="" if usage.reused is UNSET else usage.reused.tier,
         )
         turn, scopes = _turn_id(session_id, done.response_id), _scopes_of(principal, None)
         await self.ledger.settle(principal.tenant, turn, scopes, amount, record)

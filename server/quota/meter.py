@@ -1,12 +1,15 @@
 """What one turn comes to, while it runs and once it has ended. No I/O, no clock.
 
-What its provider tells takes the place of what is estimated here, as far as it goes.
+What its provider tells takes the place of what is estimated here, as far as it goes. An answer that was
+given before, or to others too, takes what its usage says it is billed: often nothing.
 """
 
 from __future__ import annotations
 
 import operator
 from typing import Any, Final
+
+from msgspec import UNSET
 
 from unbroken.server.quota.base import MOST, Amount, Limits, bounded
 from unbroken.server.quota.estimate import bytes_of, produced_bytes, said_bytes, tokens_of
@@ -59,19 +62,23 @@ class Meter:
         self._said = said  # bytes, since its provider last told
         self._room = 0  # bytes up to which that is held
         self._told: Usage | None = None
+        self._is_counted = True  # whether what is said costs anything
 
     def take(self, piece: Output) -> bool:
         """Count a piece. Return whether more is to be held before it may be let through."""
         if type(piece) is Usage:
             # It counts with the next piece: what is complete isn't cut short by the bill.
             self._told, self._said, self._room = _clean(piece), 0, 0
+            self._is_counted = piece.reused is UNSET
+            return False
+        if not self._is_counted:
             return False
         self._said += said_bytes(piece)
         return self._said > self._room
 
     def ahead(self) -> Amount:
         """Return what is to be held altogether: for what was said, and some more. Then that is held."""
-        output = tokens_of(self._said) + self._step
+        output = tokens_of(self._said) + self._step if self._is_counted else 0
         self._step = min(self._step, _TOP_UP)
         self._room = bytes_of(output)
         told = self._told or Usage(self.prompt)
@@ -105,4 +112,5 @@ def _clean(usage: Usage) -> Usage:
 
     """
     counts: list[Any] = [usage.input_tokens, usage.output_tokens, usage.cached_tokens]
-    return Usage(*(min(max(operator.index(count or 0), 0), MOST // 2) for count in counts))
+    read, said, cached = (min(max(operator.index(count or 0), 0), MOST // 2) for count in counts)
+    return Usage(read, said, cached, usage.reused)

@@ -225,20 +225,18 @@ class ShelteredLedger:
     async def _tell_all(self) -> None:
         """Tell the others of all that has ended, in order, until they are out of reach again."""
         while self._unsettled:
-            ended = self._unsettled.popleft()
+            ended = self._unsettled[0]
             if ended.asked_at is not None and self._clock.monotonic() > ended.asked_at + _UNSURE:
                 _say_lost(1)
-                continue
-            try:
-                await self._tell(ended)
-            except asyncio.CancelledError:
-                self._unsettled.appendleft(ended)
-                raise
-            except StoreUnavailable:
-                self._unsettled.appendleft(ended)
-                return
-            except Exception as exc:  # noqa: BLE001 - the boundary: one that can't be told must not keep others
-                _say_lost(1, exc)
+            else:
+                try:
+                    await self._tell(ended)
+                except StoreUnavailable:
+                    return
+                except Exception as exc:  # noqa: BLE001 - the boundary: it must not be in the others' way
+                    _say_lost(1, exc)
+            if self._unsettled[0] is ended:  # else it had to make room meanwhile
+                self._unsettled.popleft()
 
 
 def _say_lost(turns: int, exc: Exception | None = None) -> None:

@@ -24,7 +24,15 @@ from unbroken.server.quota_settings import PlanQuota
 from unbroken.sessions.admission import SessionLimits
 from unbroken.sessions.entries import CreateResponse, Entry, ResponseDone, SessionOpened
 from unbroken.sessions.ids import ItemId, Nonce, ResponseId, SessionId
-from unbroken.sessions.items import FunctionTool, Message, ResponseRequest, SessionConfig, Text, Usage
+from unbroken.sessions.items import (
+    FunctionTool,
+    Message,
+    ResponseRequest,
+    Reused,
+    SessionConfig,
+    Text,
+    Usage,
+)
 from unbroken.sessions.responder import Finish, Output, Turn, Working
 from unbroken.sessions.session import Session
 
@@ -205,6 +213,47 @@ async def test_an_agent_s_odd_figures_are_no_credit(usage: Usage) -> None:
     await world.answer("x", usage, "y" * 8000)
 
     assert (await world.used())["td"] >= 2000
+
+
+REUSED = Usage(reused=Reused("exact", 5.0))
+
+
+async def test_what_was_answered_before_takes_what_it_is_billed() -> None:
+    """F7. It is not cut short for a budget that it doesn't need, however long it is."""
+    world = World(tokens_per_day=2000)
+    await world.reserve()
+    said = await world.answer(REUSED, *["x" * 400] * 100)
+    record = await world.end("completed", REUSED, "x" * 40_000)
+
+    assert len(said) == 101
+    assert (record.tokens, record.cost, record.reused, record.is_estimate) == (0, 0, "exact", False)
+    used = await world.used()
+    assert (used["td"], used["rd"], used["turns"]) == (0, 1, 0)
+
+
+async def test_what_was_answered_before_and_is_billed_in_full_is_counted_in_full() -> None:
+    """F7, with ``UNBROKEN_CACHE_BILLING=full``."""
+    world = World(tokens_per_day=2000)
+    await world.reserve()
+    billed = Usage(100, 900, 50, Reused("semantic", 5.0))
+    await world.answer(billed, *["x" * 400] * 10)
+    record = await world.end("completed", billed, "x" * 4000)
+
+    assert (record.tokens, record.reused) == (1000, "semantic")
+    assert record.cost == PRICE.cost(100, 900, 50)
+
+
+async def test_who_joined_a_call_and_is_left_with_it_pays() -> None:
+    """The one who made it has gone: from here on it is theirs."""
+    world = World(tokens_per_day=2000)
+    await world.reserve()
+    flight = Usage(reused=Reused("flight", 0.0))
+    said = await world.answer(flight, "x" * 40_000, Usage(50, 900), "y", "z" * 8000)
+    record = await world.end("incomplete", Usage(50, 900))
+
+    assert said[-1] == Finish("quota_exceeded")
+    assert said[-2] == "y"
+    assert (record.tokens, record.reused) == (950, "")
 
 
 async def test_definitions_of_functions_are_read_too() -> None:

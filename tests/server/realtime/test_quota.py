@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import json
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,13 +14,16 @@ import pytest
 import pytest_asyncio
 import uvicorn
 from pydantic import SecretStr
+from websockets.exceptions import InvalidStatus
 
 from tests.fakes.store import DistantStore
 from tests.server.realtime.agent import HeldTurn, ManualAgent
 from tests.server.realtime.client import Client
+from tests.server.realtime.official import speaking
 from tests.server.realtime.serving import Served, eventually, serving
 from unbroken.server import app, store_selection
 from unbroken.server.agents.base import Usage
+from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.config import Settings
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.quota.base import Scope
@@ -321,6 +325,39 @@ async def test_an_official_client_sees_an_ordinary_error_and_its_usage(door: Ser
     response = await openai.get("/usage", cast_to=object, options={})
     assert isinstance(response, dict)
     assert response["usage"]["requests_per_minute"] == {"used": 0, "limit": 3}
+
+
+async def test_an_official_client_that_is_too_fast_sees_an_ordinary_error_and_goes_on() -> None:
+    async with (
+        serving(ScriptedAgent(), quotas={"default": {"requests_per_minute": 1}}) as door,
+        speaking(await door.openai()) as official,
+    ):
+        for text in ("one", "two"):
+            await official.say(text)
+            await official.connection.response.create()
+            if text == "one":
+                assert (await official.done())["status"] == "completed"
+        error = await official.error()
+        assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+        assert "Send this again in" in error["message"]
+        assert 0 < error["unbroken"]["retry_after"] <= 65
+        (limits,) = [f["rate_limits"] for f in official.frames if f["type"] == "rate_limits.updated"]
+        assert [(each["name"], each["limit"], each["remaining"]) for each in limits] == [("requests", 1, 0)]
+        await official.say("and on")
+        await official.until("conversation.item.done")
+
+
+async def test_an_official_client_with_as_many_connections_as_its_plan_has_sees_an_ordinary_429() -> None:
+    async with serving(ScriptedAgent(), quotas={"default": {"connections": 1}}) as door:
+        openai = await door.openai()
+        async with speaking(openai):
+            with pytest.raises(InvalidStatus) as refused:
+                async with openai.realtime.connect(model="default"):
+                    pass
+        response = refused.value.response
+        assert response.status_code == 429
+        assert int(response.headers["Retry-After"]) > 0
+        assert json.loads(response.body)["error"]["code"] == "too_many_connections_of_key"
 
 
 async def test_the_operator_is_told_what_a_tenant_has_used() -> None:
