@@ -42,7 +42,11 @@ FREE: Final = Price()
 
 
 class Prices:
-    """The prices of models, by their names. A dated name (``gpt-5-mini-2025-08-07``) has the plain one's."""
+    """The prices of models, by their names.
+
+    A dated name (``gpt-5-mini-2025-08-07``, ``claude-haiku-4-5-20251001``) has the plain one's, where it
+    has none of its own.
+    """
 
     def __init__(self, table: Mapping[str, Price]) -> None:
         self._table = dict(table)
@@ -51,7 +55,7 @@ class Prices:
         """Return a model's price. None: it isn't known."""
         if (price := self._table.get(model)) is not None:
             return price
-        dated = re.fullmatch(r"(.+)-\d{4}-\d{2}-\d{2}", model)
+        dated = re.fullmatch(r"(.+)-(?:\d{4}-\d{2}-\d{2}|\d{8})", model)
         return None if dated is None else self._table.get(dated[1])
 
     def of(self, model: str) -> Price:
@@ -60,7 +64,10 @@ class Prices:
 
 
 def shipped() -> dict[str, Price]:
-    """Return the list that comes with the server. Its date is in the file."""
+    """Return the list that comes with the server: what was published on the day that is in the file.
+
+    Standard prices in dollars, for prompts that aren't long: see docs/operations.md.
+    """
     text = (files("unbroken.server.quota") / "prices.json").read_text("utf-8")
     table = json.loads(text)["per_million_tokens"]
     return {
