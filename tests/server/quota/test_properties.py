@@ -33,6 +33,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("reserve"), nodes, turns, amounts, amounts),
         st.tuples(st.just("hold"), nodes, turns, amounts, amounts),
+        st.tuples(st.just("loosen"), nodes, turns, st.just(0), st.just(0)),
         st.tuples(st.just("settle"), nodes, turns, amounts, amounts),
         st.tuples(st.just("release"), nodes, turns, st.just(0), st.just(0)),
         st.tuples(
@@ -153,6 +154,11 @@ async def walk(clock: FakeClock, ledgers: list[Ledger], tenant: str, script: lis
                 model.take(granted, *more)
             else:
                 assert not model.would_fit(granted.scopes, wanted, slack=True), "it was refused in vain"
+        elif op == "loosen":  # nobody knows whether it was asked for
+            await ledger.hold(tenant, turn, scopes, {}, Amount(), lifetime=60.0, enforce=False)
+            if known is None or known.is_open:
+                model.turns[turn] = known = known or Granted(scopes, 0, None)
+                known.until = clock.now + 60
         elif op == "settle":
             first = await ledger.settle(tenant, turn, scopes, amount, None)
             said.append(first)
