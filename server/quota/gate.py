@@ -18,7 +18,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 from msgspec import UNSET
@@ -43,6 +43,9 @@ from unbroken.sessions.session import Session
 
 __all__ = ["Asker", "Gate"]
 
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
 _LIFETIME: Final = 300.0
 """Seconds after which a reservation that nobody holds is given back."""
 
@@ -52,6 +55,7 @@ _MOMENT: Final = 60.0
 _RENEWAL: Final = _MOMENT / 3
 
 _TURNS_KNOWN: Final = 100_000
+_RESERVED_KNOWN: Final = 10_000
 
 _SETTLING: Final = 1.5
 """Seconds that a node that ends waits for what it has to settle, and again for what it couldn't before. There
@@ -91,6 +95,8 @@ class Gate:
         self._metrics = metrics
         self._is_shadow = is_shadow
         self._meters: OrderedDict[ResponseId, Meter] = OrderedDict()  # of turns that run here
+        # What was reserved here of late, and when, by the turn.
+        self._reserved: OrderedDict[str, tuple[Amount, float]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def asker(self, principal: Principal, address: bytes | None) -> Asker:
@@ -119,6 +125,8 @@ class Gate:
         self._count(decision)
         if decision.denied is not None and not self._is_shadow:
             raise refusal_of(decision)
+        if decision.is_new:
+            _remember(self._reserved, turn, (amount, self._clock.monotonic()), _RESERVED_KNOWN)
         return decision
 
     def amount(self, principal: Principal, session: Session, command: CreateResponse) -> Amount:
@@ -153,37 +161,41 @@ class Gate:
             said = 0 if resumption is None else resumption.offset + sum(resumption.calls)
             prompt, most = prompt_tokens(given), given.max_output_tokens
             meter = self._meter(principal, given.model, prompt, most, said)
-            if not await self._hold(principal, turn, meter):
+            first = meter.ahead()
+            if not (self._has_reserved(turn, first) or await self._hold(principal, turn, first)):
                 yield Finish("quota_exceeded")
                 return
-            self._note(turn.response_id, meter)
+            _remember(self._meters, turn.response_id, meter, _TURNS_KNOWN)
             renew_at = self._clock.monotonic() + _RENEWAL
             async for piece in pieces:
-                if meter.take(piece) or self._clock.monotonic() >= renew_at:
-                    if not await self._hold(principal, turn, meter):
+                if needs_more := meter.take(piece):
+                    meter.ahead()
+                if needs_more or self._clock.monotonic() >= renew_at:
+                    if not await self._hold(principal, turn, meter.held):
                         yield Finish("quota_exceeded")
                         return
                     renew_at = self._clock.monotonic() + _RENEWAL
                 yield piece
 
-    async def _hold(self, principal: Principal, turn: Turn, meter: Meter) -> bool:
+    def _has_reserved(self, turn: Turn, amount: Amount) -> bool:
+        """Whether so much was reserved here a moment ago, so that nobody has to be asked."""
+        reserved, at = self._reserved.pop(_turn_id(turn.session_id, turn.response_id), (Amount(), 0.0))
+        is_enough = reserved.tokens >= amount.tokens and reserved.cost >= amount.cost
+        return is_enough and at > self._clock.monotonic() - _RENEWAL
+
+    async def _hold(self, principal: Principal, turn: Turn, amount: Amount) -> bool:
         decision = await self.ledger.hold(
             principal.tenant,
             _turn_id(turn.session_id, turn.response_id),
             _scopes_of(principal, None),
             self.plans.limits(principal.plan),
-            meter.ahead(),
+            amount,
             lifetime=_LIFETIME,
             enforce=not self._is_shadow,
         )
         if decision.denied is not None:
             self._count(decision)
         return decision.denied is None or self._is_shadow
-
-    def _note(self, response_id: ResponseId, meter: Meter) -> None:
-        self._meters[response_id] = meter
-        if len(self._meters) > _TURNS_KNOWN:
-            self._meters.popitem(last=False)
 
     # Its end.
 
@@ -316,6 +328,13 @@ class Asker:
         if seq in session.refusals or session.was_merged(command.response_id):
             turn = _turn_id(session.id, command.response_id)
             await self._gate.ledger.release(self._principal.tenant, turn)
+
+
+def _remember(known: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
+    """Add something of a turn. Of more than *most*, forget the one that is the longest there."""
+    known[key] = value
+    if len(known) > most:
+        known.popitem(last=False)
 
 
 def _turn_id(session_id: SessionId, response_id: ResponseId) -> str:

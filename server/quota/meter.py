@@ -57,6 +57,8 @@ class Meter:
     def __init__(self, model: str, price: Price, prompt: int, first: int, said: int = 0) -> None:
         self.model: Final = model
         self.prompt: Final = prompt
+        self.held = Amount()
+        """What was last asked to be held."""
         self._price = price
         self._step = first
         self._said = said  # bytes, since its provider last told
@@ -78,14 +80,14 @@ class Meter:
 
     def ahead(self) -> Amount:
         """Return what is to be held altogether: for what was said, and some more. Then that is held."""
-        output = tokens_of(self._said) + self._step if self._is_counted else 0
+        output = tokens_of(self._said) + self._step
         self._step = min(self._step, _TOP_UP)
         self._room = bytes_of(output)
         told = self._told or Usage(self.prompt)
         said = told.output_tokens + output
-        return bounded(
-            told.input_tokens + said, self._price.cost(told.input_tokens, said, told.cached_tokens)
-        )
+        cost = self._price.cost(told.input_tokens, said, told.cached_tokens)
+        self.held = bounded(told.input_tokens + said, cost)
+        return self.held
 
 
 def used(done: ResponseDone, meter: Meter | None) -> tuple[Usage, bool]:

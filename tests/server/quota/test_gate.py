@@ -293,6 +293,44 @@ async def test_a_turn_that_runs_for_long_keeps_its_budget() -> None:
         assert (await world.used())["turns"] == 1
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text", "calls"),
+    [(0, "", 0), (30, "", 1), (0, "y" * 4000, 1)],
+    ids=["", "long ago", "too little"],
+)
+async def test_who_has_reserved_enough_here_is_not_asked_again(seconds: int, text: str, calls: int) -> None:
+    """One call less before the first word. It is good for one attempt."""
+    world = World(tokens_per_day=10**6)
+    asked: list[Amount] = []
+    hold = world.ledger.hold
+
+    async def counted(tenant: str, turn: str, scopes: Any, limits: Any, amount: Amount, **rest: Any) -> Any:
+        asked.append(amount)
+        return await hold(tenant, turn, scopes, limits, amount, **rest)
+
+    world.ledger.hold = counted  # type: ignore[method-assign]
+    await world.reserve()
+    world.clock.advance(seconds)
+    await world.answer("x", text=text)
+    assert len(asked) == calls
+    await world.answer("x", text=text)
+    assert len(asked) == calls + 1
+
+
+async def test_a_turn_that_has_budget_left_is_not_cut_short_for_want_of_more() -> None:
+    """Others have taken the rest; it renews what it has, and says what it may."""
+    world = World(tokens_per_day=2000)
+    await world.reserve()
+    await world.ledger.settle("acme", "other", (Scope("u", ALICE.id),), Amount(10_000), None)
+    said = []
+    async for piece in world.metered(["four"] * 1000):
+        said.append(piece)
+        world.clock.advance(1)
+
+    assert said[-1] == Finish("quota_exceeded")
+    assert 499 <= len(said) - 1 <= 500, "a fourth of the limit was reserved"
+
+
 async def test_what_nobody_knows_was_written_is_held_for_a_moment() -> None:
     """Its client was cut off meanwhile: if it was, its run holds it; else it is not in anybody's way."""
     world = World(turns=1)
