@@ -47,6 +47,10 @@ def build_gate(
             "what a million tokens cost."
         )
     alone = metrics.quota_decisions.labels("alone").inc
-    ledger = MemoryLedger(clock) if shared is None else ShelteredLedger(shared, clock, alone)
+    ledger: Ledger
+    if shared is None:
+        ledger = MemoryLedger(clock)
+    else:
+        ledger = ShelteredLedger(shared, clock, alone, is_strict=settings.quota_strict)
     is_shadow = settings.quota_mode == "shadow"
     return Gate(ledger, plans, prices, directory, clock, metrics, is_shadow=is_shadow)

@@ -91,6 +91,10 @@ class QuotaSettings(BaseSettings):
     quota_mode: Literal["off", "shadow", "on"] = Field(
         default="on", description="off: count nothing; shadow: count and say so, refuse nobody; on."
     )
+    quota_strict: bool = Field(
+        default=False,
+        description="Refuse responses while Redis can't be asked for budgets, instead of counting alone.",
+    )
     quotas: Annotated[dict[str, PlanQuota], NoDecode, BeforeValidator(_plans)] = Field(
         default={}, description="What each plan may use, a table each; `default` holds for all others."
     )

@@ -35,7 +35,7 @@ from unbroken.server.quota.prices import Prices
 from unbroken.server.quota.refusal import refusal_of
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import CreateResponse, ResponseDone
-from unbroken.sessions.errors import SessionError, StoreUnavailable
+from unbroken.sessions.errors import Refusal, SessionError, StoreUnavailable
 from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId
 from unbroken.sessions.node import Attachment
 from unbroken.sessions.responder import Finish, Output, Turn
@@ -112,6 +112,7 @@ class Gate:
 
         Raises:
             QuotaRefusal: There is too little of something. Nothing was reserved.
+            Refusal: Nobody can be asked, and the ledger is strict.
 
         """
         tenant, limits = principal.tenant, self.plans.limits(principal.plan)
@@ -119,9 +120,12 @@ class Gate:
             decision = await self.ledger.reserve(
                 tenant, turn, scopes, limits, amount, lifetime=_LIFETIME, enforce=not self._is_shadow
             )
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, StoreUnavailable) as exc:
             self.begin(self.ledger.release(tenant, turn))  # it may have been reserved all the same
-            raise
+            if isinstance(exc, asyncio.CancelledError):
+                raise
+            message = "What you have used can't be told for the moment. Send this again in a while."
+            raise Refusal("store_unavailable", message) from None
         self._count(decision)
         if decision.denied is not None and not self._is_shadow:
             raise refusal_of(decision)

@@ -1,4 +1,4 @@
-"""A ledger that goes on while the shared one is out of reach: on this node alone, as caps do.
+"""A ledger that goes on while the shared one is out of reach: on this node alone, as caps do, if it may.
 
 Each node then grants as if it were the only one; so with N nodes a limit may be
 exceeded up to N times over, for as long as it lasts. What was used meanwhile is
@@ -60,16 +60,22 @@ class _Unsettled:
 
 
 class ShelteredLedger:
-    """A :class:`~unbroken.server.quota.base.Ledger` that fails only where nothing may be made up: in looking.
+    """A :class:`~unbroken.server.quota.base.Ledger` that fails only where nothing may be made up.
+
+    That is in looking, and if it is strict, in reserving.
 
     Args:
         shared: What all nodes share.
         clock: Where time comes from.
         on_alone: Told of each turn that was granted by this node's count alone.
+        is_strict: Whether nothing new is let in then: reserving fails. What runs goes on.
 
     """
 
-    def __init__(self, shared: Ledger, clock: Clock, on_alone: Callable[[], None]) -> None:
+    def __init__(
+        self, shared: Ledger, clock: Clock, on_alone: Callable[[], None], *, is_strict: bool = False
+    ) -> None:
+        self._is_strict = is_strict
         self._shared = shared
         self._local = MemoryLedger(clock)
         self._clock = clock
@@ -100,11 +106,11 @@ class ShelteredLedger:
         enforce: bool = True,
     ) -> Decision:
         """See :meth:`Ledger.reserve`."""
-        return await self._either(
-            lambda ledger: ledger.reserve(
-                tenant, turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce
-            )
-        )
+
+        def reserve(ledger: Ledger) -> Awaitable[Decision]:
+            return ledger.reserve(tenant, turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce)
+
+        return await self._ask(reserve) if self._is_strict else await self._either(reserve)
 
     async def hold(
         self,

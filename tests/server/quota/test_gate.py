@@ -23,6 +23,7 @@ from unbroken.server.quota.refusal import QuotaRefusal
 from unbroken.server.quota_settings import PlanQuota
 from unbroken.sessions.admission import SessionLimits
 from unbroken.sessions.entries import CreateResponse, Entry, ResponseDone, SessionOpened
+from unbroken.sessions.errors import Refusal, StoreUnavailable
 from unbroken.sessions.ids import ItemId, Nonce, ResponseId, SessionId
 from unbroken.sessions.items import (
     FunctionTool,
@@ -283,6 +284,20 @@ async def test_who_is_cut_off_while_a_budget_is_reserved_has_none() -> None:
     await world.gate.settled()
 
     assert set((await world.used()).values()) == {0}
+
+
+async def test_where_nobody_can_be_asked_a_strict_gate_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+
+    async def gone(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("redis://user:password@host")
+
+    monkeypatch.setattr(world.ledger, "reserve", gone)
+    with pytest.raises(Refusal, match="Send this again") as refused:
+        await world.reserve()
+    assert refused.value.code == "store_unavailable"
+    assert "password" not in refused.value.message
+    await world.gate.settled()
 
 
 async def test_a_turn_that_runs_for_long_keeps_its_budget() -> None:

@@ -89,6 +89,24 @@ async def test_each_node_holds_the_limits_alone(clock: FakeClock, shared: Failin
         await nodes[0].look("acme", [USER])
 
 
+async def test_one_that_is_strict_lets_nobody_in_and_what_runs_go_on(
+    clock: FakeClock, shared: FailingLedger
+) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None, is_strict=True)
+    await ask(node, "a")
+    shared.is_gone = True
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await ask(node, "b")
+    assert (await node.hold("acme", "a", SCOPES, LIMITS, Amount(30), lifetime=300)).denied is None
+    await node.settle("acme", "a", SCOPES, Amount(20), record("a", 20))
+    shared.is_gone = False
+    await told(node, clock)
+
+    looked = (await shared.look("acme", [USER]))[0]
+    assert (looked["td"], looked["rd"], looked["turns"]) == (20, 1, 0)
+
+
 async def told(node: ShelteredLedger, clock: FakeClock) -> None:
     """Return when the others have been told everything, with nobody asking for anything."""
     while node.unsettled:

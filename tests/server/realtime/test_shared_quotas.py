@@ -188,6 +188,18 @@ async def test_nobody_s_turn_is_lost_to_an_outage(tmp_path: Path) -> None:
     assert used["td"] == sum(record.tokens for record in records)
 
 
+async def test_while_nobody_can_be_asked_a_strict_server_refuses(tmp_path: Path) -> None:
+    with Server(tmp_path / "data").running() as valkey:
+        async with opened(valkey, {"turns": 5}, store_patience=0, quota_strict=True) as doors:
+            client = await doors[0].client()
+            await client.ask("before")
+            await client.done()
+            valkey.kill()
+            await client.ask("meanwhile")
+            assert (await client.error())["code"] == "store_unavailable"
+            valkey.start()
+
+
 QUOTA = {"default": {"requests_per_day": 10, "tokens_per_day": 100_000, "turns": 1}}
 
 
