@@ -35,6 +35,7 @@ from unbroken.server.models import Models
 from unbroken.server.overload import Level, Overload, OverloadLimits
 from unbroken.server.pipeline import Pipeline
 from unbroken.server.pulse import Pulse
+from unbroken.server.quota_selection import build_gate
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.store_selection import Stored, build_store
 from unbroken.server.tools.base import Toolset, ToolsUnusable
@@ -53,16 +54,18 @@ from unbroken.server.transports.http_way import HttpWay
 from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
+from unbroken.server.transports.usage import UsageDoor
 from unbroken.server.transports.websocket import RealtimeDoor
 from unbroken.sessions.backends.redis.trouble import hint_of, reason_of
 from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock, SystemClock
+from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.errors import StoreUnavailable, UnknownFormat
 from unbroken.sessions.items import Concurrency, SessionConfig
 from unbroken.sessions.node import Node, NodeLimits
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
-from unbroken.sessions.session import SessionLimits
+from unbroken.sessions.session import Session, SessionLimits
 
 __all__ = ["App", "build"]
 
@@ -137,6 +140,10 @@ class App:
         redis = self._stored.redis
         shared = None if redis is None else (redis.client, redis.keys)
         self.cache = build_cache(settings, clock, self.metrics, self.auth.directory, shared)
+        models = (agent.model, *settings.models)
+        self.gate = build_gate(
+            settings, self._stored.ledger, self.auth.directory, models, clock, self.metrics
+        )
         self.node = Node(
             store=self._stored.store,
             cluster=self._stored.cluster,
@@ -153,10 +160,11 @@ class App:
                 leaks=self._leak_filtering(clock),
                 cache=self.cache,
                 own_agent=settings.agent if settings.fallbacks else None,
+                gate=self.gate,
             ),
             clock=clock,
             limits=_node_limits(settings, patience),
-            on_response=self.metrics.response_ended,
+            on_response=self._response_ended,
             on_refusal=lambda code: self.metrics.input_errors.labels(code).inc(),
             on_run=self.metrics.run_ended,
         )
@@ -177,7 +185,7 @@ class App:
         self.metrics.observe_overload(self._overload)
         health = health_routes(self._readiness)
         way = self._way(clock)
-        doors = [*self._file_routes(way), *self._secret_routes(way, clock)]
+        doors = [*self._file_routes(way), *self._secret_routes(way, clock), *self._usage_routes(way)]
         pages = Starlette(routes=[*health, *page_routes(), *doors])
         pages.router.redirect_slashes = (
             False  # an answer ahead of every check, with a name that anybody chose
@@ -192,6 +200,7 @@ class App:
             clock,
             keys=self.auth.keyring,
             cache=self.cache,
+            ledger=None if self.gate is None else self.gate.ledger,
         )
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
 
@@ -206,6 +215,11 @@ class App:
             lambda entity, action, count: found.labels(entity, action).inc(count),
         )
         return LeakFiltering(policy, clock)
+
+    def _response_ended(self, session: Session, done: ResponseDone) -> None:
+        self.metrics.response_ended(done)
+        if self.gate is not None:
+            self.gate.ended(session, done)
 
     def _rated(self, pages: ASGIApp, clock: Clock) -> ASGIApp:
         rate = self._settings.rate_requests
@@ -265,6 +279,9 @@ class App:
             metrics=self.metrics,
         )
         return door.routes()
+
+    def _usage_routes(self, way: HttpWay) -> list[Route]:
+        return [] if self.gate is None else UsageDoor(way, self.gate).routes()
 
     def _tool_loop(self) -> ToolLoop | None:
         settings, calls = self._settings, self.metrics.tool_calls
@@ -347,6 +364,7 @@ class App:
             clock=clock,
             files=self.files,
             file_lifetime=settings.file_lifetime,
+            gate=self.gate,
         )
 
     async def __aenter__(self) -> Self:
@@ -445,6 +463,8 @@ class App:
         await self.node.__aexit__(None, None, None)
         if self.cache is not None:
             await self.cache.stop()
+        if self.gate is not None:
+            await self.gate.aclose()
         if (opened := self._stored_opened) is not None:
             self._stored_opened = None
             await opened.__aexit__(None, None, None)

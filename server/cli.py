@@ -148,6 +148,27 @@ def drain(url: str | None, wait: float | None, *, undo: bool, config: str | None
         raise _Failure([str(failed)], exit_code=1) from None
 
 
+@_commands.command()
+@click.option("--url", metavar="URL", help="The admin listener of a node.  [default: the settings' own]")
+@click.option("--tenant", metavar="NAME", default="default", help="Whose usage.  [default: default]")
+@click.option("--user", metavar="NAME", help="Show the turns of this user alone.")
+@click.option("--turns", metavar="NUMBER", type=click.IntRange(0, 1000), default=20, help="Turns to show.")
+@click.option("--config", metavar="FILE", help="TOML file of settings.  [default: unbroken.toml]")
+def usage(url: str | None, tenant: str, user: str | None, turns: int, config: str | None) -> None:
+    """Show what a tenant has used within a minute and a day, and its latest turns.
+
+    Money is in millionths. The server's UNBROKEN_ADMIN_KEY must be set here too.
+    """
+    from unbroken.server.usage_command import UsageUnknown, ask_for_usage
+
+    settings = _load({"config": config}).settings
+    try:
+        for line in ask_for_usage(settings, url=url, tenant=tenant, user=user, most=turns):
+            click.echo(line)
+    except UsageUnknown as unknown:
+        raise _Failure([str(unknown)], exit_code=1) from None
+
+
 @_commands.command("check-config")
 @click.argument("names", nargs=-1, metavar="[SETTING]...")
 @_settings_options

@@ -32,6 +32,7 @@ from unbroken.server.connection_settings import ConnectionSettings
 from unbroken.server.door_settings import DoorSettings
 from unbroken.server.file_settings import FileSettings
 from unbroken.server.leak_settings import LeakSettings
+from unbroken.server.quota_settings import QuotaSettings
 from unbroken.server.redis_settings import RedisSettings
 from unbroken.server.session_settings import SessionSettings
 from unbroken.server.setting_origins import PREFIX, label
@@ -80,6 +81,7 @@ class Settings(
     AuthSettings,
     ConnectionSettings,
     FileSettings,
+    QuotaSettings,
 ):
     """Everything that can be set. Durations are in seconds, sizes in bytes.
 
@@ -159,7 +161,7 @@ class Loaded:
 def shown(name: str, settings: Settings) -> str:
     """Write the setting *name* for a person, with everything secret masked."""
     value = getattr(settings, name)
-    if value is None or value in ((), ""):
+    if value is None or value in ((), "", {}):
         return "not set"
     if isinstance(value, SecretStr):
         return MASK
@@ -167,7 +169,7 @@ def shown(name: str, settings: Settings) -> str:
         return ", ".join(f"{entry.partition(':')[0]}:{MASK}" for entry in value)
     if name == "openai_base_url":
         return masked_url(value)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | dict):  # of tables, their names
         return ", ".join(map(str, value))
     if name.endswith("_bytes"):
         whole = (f"{value // n}{unit}" for unit, n in UNIT_NAMES if value and value % n == 0)

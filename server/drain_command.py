@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from unbroken.server.config import Settings
 
-__all__ = ["DrainFailed", "ask_to_drain"]
+__all__ = ["DrainFailed", "Unmoved", "address_of", "ask_to_drain"]
 
 _STATUSES: Final = ("serving", "draining", "drained")
 _COUNTS: Final = ("connections", "responses", "sessions")
@@ -50,7 +50,7 @@ def ask_to_drain(settings: Settings, *, url: str | None, wait: float | None, und
     if url is None and not settings.admin_port:
         raise DrainFailed("UNBROKEN_ADMIN_PORT is 0: the server has no admin listener. Send it SIGTERM.")
     key = settings.admin_key.get_secret_value()
-    urls = [_address(settings, number) for number in range(settings.workers)] if url is None else [url]
+    urls = [address_of(settings, number) for number in range(settings.workers)] if url is None else [url]
     nodes = [_Node(each, key) for each in urls]
     if undo:
         yield _described(_summed(_asked(nodes, "DELETE")))
@@ -89,7 +89,8 @@ def _asked(nodes: list[_Node], method: str) -> list[dict[str, Any]]:
     return states
 
 
-def _address(settings: Settings, number: int) -> str:
+def address_of(settings: Settings, number: int) -> str:
+    """Return where the admin listener is of the worker of that *number*."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.admin_host, settings.admin_host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.admin_port + number}"
 
@@ -106,7 +107,7 @@ def _described(state: dict[str, Any]) -> str:
     return f"{state['status']}: {', '.join(counts)}"
 
 
-class _Unmoved(urllib.request.HTTPRedirectHandler):
+class Unmoved(urllib.request.HTTPRedirectHandler):
     """Follows no redirection: it would take the key along."""
 
     def redirect_request(self, *_: Any) -> None:
@@ -122,7 +123,7 @@ class _Node:
         self._url = url.rstrip("/") + "/admin/drain"
         self._headers = {"Authorization": f"Bearer {key}"}
         # No proxy, and nowhere that is answered: the key is for the node alone.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Unmoved)
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), Unmoved)
 
     def ask(self, method: str) -> dict[str, Any]:
         """Return the node's state, as it answers.

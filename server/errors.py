@@ -94,6 +94,9 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "conversation_already_has_active_response": "A response is in progress.",
     "response_queue_full": "As many responses wait as may.",
     "too_many_responses": "As many responses run as may: beside the conversation, or of the key.",
+    "rate_limit_exceeded": "More was asked for within a minute than may be. Wait, as long as it says.",
+    "quota_exceeded": "What may be used within a day is used, or reserved. A response may end of it.",
+    "request_exceeds_quota": "The response alone may take more than may be used. Shorten it.",
     "response_cancel_not_active": "There is no such response in progress.",
     # A file can't be taken, or isn't there: over HTTP, or in an event that names it.
     "file_not_found": "There is no such file: it has expired, or it isn't yours.",

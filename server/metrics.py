@@ -160,6 +160,11 @@ class Metrics:
             "tokens", "Tokens as the agent reported them; cached are among those of the input.", "kind"
         )
         self._tokens = [tokens.labels(kind) for kind in ("input", "output", "cached")]
+        self.quota_decisions = self._counter(
+            "quota_decisions",
+            "Decisions on budgets; alone: by this node's count, unknown: nobody knows whose turn it is.",
+            "outcome",
+        )
         self.time_to_first_token = self._histogram(
             "time_to_first_token_seconds",
             "From the start of a response to its first piece, as the agent gave it.",

@@ -21,6 +21,7 @@ from unbroken.server.cache.stage import CacheStage
 from unbroken.server.files.reading import FileReader, FileReading
 from unbroken.server.guards.leaks.filtering import LeakFiltering
 from unbroken.server.metrics import Metrics
+from unbroken.server.quota.gate import Gate
 from unbroken.server.tools.loop import ToolLoop
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.items import NamedTool, Usage
@@ -60,6 +61,7 @@ class Pipeline:
         leaks: Filters what leaves. None: nothing does.
         cache: Answers what was answered before. None: nothing is.
         own_agent: The name of the first of several agents. What another answers for it isn't kept.
+        gate: Holds each turn's budget. None: nothing is counted.
 
     """
 
@@ -75,7 +77,9 @@ class Pipeline:
         leaks: LeakFiltering | None = None,
         cache: CacheStage | None = None,
         own_agent: str | None = None,
+        gate: Gate | None = None,
     ) -> None:
+        self._gate = gate
         self._cache = cache
         self._own_agent = own_agent
         self._files = files or FileReading(None, turn_bytes=0, node_bytes=0)
@@ -104,7 +108,10 @@ class Pipeline:
         shown = _SHOWN_ALL if turn.config.reasoning is True else _SHOWN
         with closing(self._files.for_turn(turn.principal)) as files:
             given = _turn_input(turn, self._max_output_tokens, files)
-            async with aclosing(self._answer(turn, given)) as outputs:
+            answer = self._answer(turn, given)
+            if self._gate is not None:
+                answer = self._gate.metered(turn, given, answer)
+            async with aclosing(answer) as outputs:
                 async for output in outputs:
                     if waits and type(output) is Usage and output.reused is not UNSET:
                         waits = False  # it isn't the agent's

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from unbroken.server.chain import ChainEntry
 from unbroken.server.config import Settings
@@ -35,6 +35,8 @@ def _plain(value: object) -> object:
             return str(value)
         case ChainEntry():
             return asdict(value)
+        case BaseModel():
+            return value.model_dump(mode="json")
     raise TypeError(f"a setting is of a type that has no JSON: {type(value).__name__}")
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from unbroken.server.config import Settings, StartupError
+from unbroken.server.quota.base import Ledger
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.backends.memory import MemoryStore
@@ -57,6 +58,8 @@ class Stored:
     """In which nodes write what they share; None: they share nothing."""
     tally: Tally | None = None
     """What all nodes have; None: there is but this one."""
+    ledger: Ledger | None = None
+    """What all principals have used; None: as of this node."""
 
 
 def build_store(settings: Settings, newest: Format = FORMAT_1, older: Format | None = None) -> Stored:
@@ -83,6 +86,7 @@ def build_store(settings: Settings, newest: Format = FORMAT_1, older: Format | N
 
 
 def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
+    from unbroken.server.quota.redis import RedisLedger
     from unbroken.sessions.backends.redis.connection import Address, AddressError, connect
     from unbroken.sessions.backends.redis.keys import Bounds, Keys
     from unbroken.sessions.backends.redis.kinship import Kinship
@@ -139,7 +143,9 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
 
     membership = RedisMembership(client, keys, formats=formats, trouble=trouble, kept=bounds.lifetime)
     tally = RedisTally(client, keys, membership, patience=settings.redis_timeout, is_cluster=is_cluster)
-    return Stored(store, membership, opened, RedisState(trouble, watch, client, keys), formats, tally)
+    ledger = RedisLedger(client, settings.redis_prefix, patience=settings.redis_timeout)
+    state = RedisState(trouble, watch, client, keys)
+    return Stored(store, membership, opened, state, formats, tally, ledger)
 
 
 async def _check(client: Any) -> None:

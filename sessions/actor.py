@@ -79,7 +79,7 @@ class Actor(Alone):
         outage: Outage,
         spawn: Spawn,
         on_change: Callable[[Actor], None],
-        on_response: Callable[[ResponseDone], None],
+        on_response: Callable[[Session, ResponseDone], None],
         on_refusal: Callable[[str], None],
         on_run: Callable[[Run], None],
         on_owner: Callable[[Actor], None],
@@ -547,7 +547,7 @@ class Actor(Alone):
         elif type(body) is ToolStarted:
             self._runs.note_started(body.response_id, body.item_id)
         elif type(body) is ResponseDone and self.is_owner:  # else its owner tells
-            self._on_response(body)
+            self._on_response(self.session, body)
             log_end(self.session.id, body)
 
     async def shrink(self) -> None:

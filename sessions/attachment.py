@@ -97,6 +97,18 @@ class Attachment:
             raise Refusal(refused.code, refused.message, param=refused.param)
         return receipt
 
+    async def recall(self, submitted: Submitted) -> bool:
+        """Whether an input was written before: then to submit it says what became of it, and does nothing.
+
+        Raises:
+            Refusal: It can't be found out for the moment.
+
+        """
+        try:
+            return await self._node.turns.recall(self._actor, submitted) is not None
+        except StoreUnavailable as exc:
+            raise Refusal("store_unavailable", str(exc)) from None
+
     async def answered(self, seq: int) -> None:
         """Wait until input *seq* has been answered in the log, or the session is lost."""
         await self._actor.answered(seq)

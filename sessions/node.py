@@ -85,7 +85,7 @@ class Node:
             and closes them.
         clock: Where time comes from.
         limits: What the node holds.
-        on_response: Told of each attempt that ends here.
+        on_response: Told of each attempt that ends here, and of its session.
         on_refusal: Told the code of each input that is refused in the log.
         on_run: Told of each responder's work here when it has ended.
 
@@ -100,7 +100,7 @@ class Node:
         limits: NodeLimits,
         cluster: Cluster | None = None,
         caps: Caps | None = None,
-        on_response: Callable[[ResponseDone], None],
+        on_response: Callable[[Session, ResponseDone], None],
         on_refusal: Callable[[str], None] = lambda _: None,
         on_run: Callable[[Run], None] = lambda _: None,
     ) -> None:

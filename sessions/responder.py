@@ -117,7 +117,7 @@ class Handle:
 class Finish:
     """Why the responder stopped. One that just ends has completed."""
 
-    reason: Literal["completed", "max_output_tokens", "content_filter"] = "completed"
+    reason: Literal["completed", "max_output_tokens", "content_filter", "quota_exceeded"] = "completed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ INTERRUPTED: Final = Outcome(
     failure=Failure("interrupted", "The server was restarted before the answer was complete. Ask again."),
 )
 
-_REASONS: Final = ("completed", "max_output_tokens", "content_filter")
+_REASONS: Final = ("completed", "max_output_tokens", "content_filter", "quota_exceeded")
 
 _LONGEST_HANDLE: Final = 4096
 

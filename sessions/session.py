@@ -106,6 +106,7 @@ class Session:
         self._conversation = Conversation()
         self._inputs: deque[tuple[int, Submitted]] = deque()
         self._begun: tuple[ResponseId, ...] = ()  # the latest
+        self._merged: tuple[ResponseId, ...] = ()  # of those, what another one answers
         # The turn and the place of the attempt that ended last: another follows at once, or never.
         self._last_ended: tuple[int, ItemId | None] = (0, None)
 
@@ -275,6 +276,7 @@ class Session:
         for number, submitted in self._inputs:
             if number == seq and isinstance(submitted.command, CreateResponse):
                 self._note_begun(submitted.command.response_id)
+                self._merged = (*self._merged[1 - _BEGUN_KEPT :], submitted.command.response_id)
 
     def _anchor_of(self, started: ResponseStarted) -> ItemId | None:
         """Return the item that a response comes behind: a further attempt's is the first one's."""
@@ -288,6 +290,10 @@ class Session:
             self._inputs.popleft()
 
     # What is so.
+
+    def was_merged(self, response_id: ResponseId) -> bool:
+        """Whether a request of late is answered by another's response, as far as is known here."""
+        return response_id in self._merged
 
     @property
     def conversation_bytes(self) -> int:

@@ -56,7 +56,13 @@ class TurnCap:
         if not self._most or not isinstance(submitted.command, CreateResponse):
             return await actor.submit(submitted)
         if not await self._caps.admit(_KIND, actor.principal, self._most):
-            return await self._recall(actor, submitted)
+            if (known := await self.recall(actor, submitted)) is not None:
+                return known
+            raise Refusal(
+                "too_many_responses",
+                f"{self._most} responses of yours run or wait, as many as may at once, in all your sessions. "
+                "Send this again when one of them has ended.",
+            )
         has_place = True
         try:
             receipt = await actor.submit(submitted)
@@ -68,21 +74,15 @@ class TurnCap:
                 self._caps.change(_KIND, actor.principal, -1)
         return receipt
 
-    async def _recall(self, actor: Actor, submitted: Submitted) -> Receipt:
-        """Return what became of a request that was written before."""
+    async def recall(self, actor: Actor, submitted: Submitted) -> Receipt | None:
+        """Return what became of a request that was written before; None: it wasn't."""
         receipt: Receipt | None = None
         key = submitted.key
         if key is not None and not actor.feed.is_durable:  # the store doesn't have all that was said
             receipt = recalled(key, names_of(actor.keys()))
         elif key is not None and actor.is_opened:
             receipt = await self._store.recall(actor.session.id, actor.log.incarnation, submitted)
-        if receipt is None:
-            raise Refusal(
-                "too_many_responses",
-                f"{self._most} responses of yours run or wait, as many as may at once, in all your sessions. "
-                "Send this again when one of them has ended.",
-            )
-        if receipt.seq > actor.session.applied:
+        if receipt is not None and receipt.seq > actor.session.applied:
             actor.look()
         return receipt
 

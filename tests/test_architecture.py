@@ -134,7 +134,17 @@ INTERNAL: Final = {
     "server/agents/embedded.py": {"PACKAGED_MODEL", "WEIGHTS_PACKAGE"},
     "server/agents/llama.py": {"Bill", "Choice", "Delta"},
     "server/cli.py": {
-        *("check_config", "create_key", "drain", "keys", "list_keys", "new_key", "revoke_key", "serve"),
+        *(
+            "check_config",
+            "create_key",
+            "drain",
+            "keys",
+            "list_keys",
+            "new_key",
+            "revoke_key",
+            "serve",
+            "usage",
+        ),
     },
     "server/config.py": {"MASK"},
     "server/logs.py": {"MASK"},

@@ -146,6 +146,15 @@ def test_it_owns_no_top_level_name_but_its_own(installed: Path) -> None:
     assert run(installed / "python", "-c", lookup, cwd=Path("/")) == "[]\n"
 
 
+def test_what_is_no_code_is_read_where_it_is_installed(installed: Path) -> None:
+    """Prices, and what Redis is told to do."""
+    reads = (
+        "from importlib.resources import files; from unbroken.server.quota.prices import shipped; "
+        "assert shipped(); assert (files('unbroken.server.quota') / 'scripts' / 'ledger.lua').read_text()"
+    )
+    run(installed / "python", "-c", reads, cwd=Path("/"))
+
+
 def test_it_tells_its_version_from_anywhere(installed: Path) -> None:
     version = run(
         installed / "python", "-c", "import unbroken; print(unbroken.__version__)", cwd=Path("/")

@@ -130,7 +130,9 @@ class Flights:
             task.cancel()
             await asyncio.wait([task])
 
-    def _landed(self, flight: Flight, _: asyncio.Task[None]) -> None:
+    def _landed(self, flight: Flight, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # its askers are told of it; one that is ended as it fails has none left
         self._tasks.pop(flight, None)
         self._close(flight)
 

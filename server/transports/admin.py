@@ -1,4 +1,4 @@
-"""What an operator asks of a node, on the internal listener: to drain, to serve again, to forget answers.
+"""What an operator asks of a node, on the internal listener: to drain, to serve, to forget, what was used.
 
 It takes a key of its own: whoever may speak to the agent may not stop it.
 """
@@ -19,10 +19,15 @@ from unbroken.server.auth.keyring import Keyring
 from unbroken.server.cache.base import CacheUnavailable
 from unbroken.server.cache.stage import CacheStage
 from unbroken.server.drain import Drain, Stopping
+from unbroken.server.quota.base import Ledger
+from unbroken.server.quota.report import tenant_report
 from unbroken.server.throttle import Throttle
 from unbroken.server.transports.admin_keys import key_routes
 from unbroken.server.transports.health import state_response
+from unbroken.server.transports.refusal import Refused
+from unbroken.server.transports.usage import wanted_records
 from unbroken.sessions.clock import Clock
+from unbroken.sessions.errors import StoreUnavailable
 
 __all__ = ["admin_routes"]
 
@@ -39,12 +44,15 @@ def admin_routes(
     *,
     keys: Keyring | None = None,
     cache: CacheStage | None = None,
+    ledger: Ledger | None = None,
 ) -> list[Route]:
     """Return ``/admin/drain``; ``/admin/keys`` where *keys* come and go, ``/admin/cache`` where there is one.
 
-    Nothing without a *key*. Of a drain, GET says how far it is, POST begins one, DELETE takes it back. All
-    answer with the state as JSON; POST with 202 as long as something is left. DELETE of the cache has all
-    answers forgotten, or those of the tenant that ``?tenant=`` names.
+    And ``/admin/usage?tenant=&user=&limit=`` where a *ledger* counts. Nothing without a *key*.
+
+    Of a drain, GET says how far it is, POST begins one, DELETE takes it back. All answer with the state
+    as JSON; POST with 202 as long as something is left. DELETE of the cache has all answers forgotten, or
+    those of the tenant that ``?tenant=`` names.
     """
     if key is None:
         return []
@@ -90,10 +98,23 @@ def admin_routes(
             )
         return Response(status_code=204)
 
+    async def usage(request: Request) -> Response:
+        assert ledger is not None, "there is no such route without one"
+        tenant, user = request.query_params.get("tenant", "default"), request.query_params.get("user")
+        try:
+            report = await tenant_report(ledger, tenant, wanted_records(request), user)
+        except Refused as refused:
+            return _refused(refused.status, refused.code, refused.message)
+        except StoreUnavailable as exc:
+            return _refused(503, "store_unavailable", str(exc))
+        return state_response(200, report)
+
     path = "/admin/drain"
     cached = [] if cache is None else [Route("/admin/cache", guarded(forget), methods=["DELETE"])]
+    used = [] if ledger is None else [Route("/admin/usage", guarded(usage), methods=["GET"])]
     return [
         *cached,
+        *used,
         Route(path, guarded(state), methods=["GET"]),
         Route(path, guarded(begin), methods=["POST"]),
         Route(path, guarded(take_back), methods=["DELETE"]),

@@ -117,9 +117,9 @@ class Admission:
             self._addresses[address] = self._addresses.get(address, 0) + 1
         self.connections += 1
 
-    async def admit(self, principal: PrincipalId) -> None:
+    async def admit(self, principal: PrincipalId, most: int | None = None) -> None:
         """Count a connection that has entered for *principal* too. For :class:`Guest`."""
-        most = self._limits.principal
+        most = self._limits.principal if most is None else min(most, self._limits.principal)
         if not await self._caps.admit("connection", principal, most):
             message = (
                 f"This key has {most} connections, as many as one may have. Close some. "
@@ -196,14 +196,16 @@ class Guest:
         self._admission.enter(self._address)
         self._has_entered = True
 
-    async def admit(self, principal: PrincipalId) -> None:
-        """Be counted for *principal*. Once, having entered. One who is cut off meanwhile isn't.
+    async def admit(self, principal: PrincipalId, most: int | None = None) -> None:
+        """Be counted for *principal*, whose plan allows *most*. Once, having entered.
+
+        One who is cut off meanwhile isn't.
 
         Raises:
             Refused: They have as many connections as they may.
 
         """
-        await self._admission.admit(principal)
+        await self._admission.admit(principal, most)
         self._principal = principal
 
     def failed(self) -> None:

@@ -31,6 +31,8 @@ from unbroken.server.metrics import Metrics
 from unbroken.server.protocols.realtime.connection import RealtimeConnection
 from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import Frame, error_frame
+from unbroken.server.quota.gate import Asker
+from unbroken.server.quota.refusal import QuotaRefusal, rate_limits
 from unbroken.server.transports.idle import IdleWatch
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet
 from unbroken.server.transports.refusal import TOO_NEW, overloaded
@@ -44,6 +46,7 @@ from unbroken.sessions.errors import (
     NodeFull,
     Refusal,
     SessionError,
+    StoreUnavailable,
     UnknownFormat,
 )
 from unbroken.sessions.ids import PrincipalId
@@ -79,6 +82,8 @@ class Admitted:
     """None: it is a new session."""
     grant: Grant
     """What the client was let in with."""
+    asker: Asker | None = None
+    """Asks for budgets. None: nothing is counted."""
 
 
 class Pump:
@@ -301,10 +306,9 @@ class Pump:
         name = submitted.event_id
         try:
             self._check_void(submitted.command)
-            if needs_files(submitted.command):
-                receipt = await self._submit_with_files(submitted)
-            else:
-                receipt = await self._attachment.submit(submitted)
+            receipt = await self._write_within_budget(submitted)
+        except QuotaRefusal as refusal:
+            return _error(refusal, name, refusal.retry_after, type="rate_limit_error")
         except Refusal as refusal:
             self._is_void |= refusal.code == "store_unavailable" and type(submitted.command) is CreateItem
             # All who are refused would come back in the same moment.
@@ -315,6 +319,35 @@ class Pump:
         self._is_void &= type(submitted.command) is not CreateItem
         self._submitted = max(self._submitted, receipt.seq)  # a duplicate's is an old one
         return None
+
+    async def _write_within_budget(self, submitted: Submitted) -> Receipt:
+        """Write an input. Before a response is asked for, what it may take is reserved."""
+        command, asker, attachment = submitted.command, self._admitted.asker, self._attachment
+        if asker is None or not isinstance(command, CreateResponse):
+            return await self._write(submitted)
+        try:
+            decision = await asker.reserve(attachment.session, command)
+        except QuotaRefusal:
+            if not await attachment.recall(submitted):
+                raise
+            return await self._write(submitted)  # it was granted before
+        try:
+            receipt = await self._write(submitted)
+        except BaseException as exc:
+            (asker.release if _is_unwritten(exc) else asker.loosen)(attachment.session, command)
+            raise
+        if receipt.duplicate:
+            asker.release(attachment.session, command)
+        else:
+            asker.follow(attachment, command, receipt.seq)
+        if limits := rate_limits(decision):
+            self._say({"type": "rate_limits.updated", "rate_limits": limits})
+        return receipt
+
+    async def _write(self, submitted: Submitted) -> Receipt:
+        if needs_files(submitted.command):
+            return await self._submit_with_files(submitted)
+        return await self._attachment.submit(submitted)
 
     def _check_void(self, command: Command) -> None:
         """Refuse a request, once, whose item couldn't be saved: it would be answered without that.
@@ -426,7 +459,20 @@ class Pump:
             pass
 
 
-def _error(error: DecodeError | Refusal, event_id: str | None, retry_after: int | None = None) -> Frame:
+def _is_unwritten(exc: BaseException) -> bool:
+    """Return whether what couldn't be written is not in the log, for sure."""
+    if isinstance(exc, StoreUnavailable) or (isinstance(exc, Refusal) and exc.code == "store_unavailable"):
+        return False
+    return isinstance(exc, SessionError)
+
+
+def _error(
+    error: DecodeError | Refusal,
+    event_id: str | None,
+    retry_after: int | None = None,
+    *,
+    type: str = "invalid_request_error",
+) -> Frame:
     return error_frame(
-        error.code, error.message, param=error.param, event_id=event_id, retry_after=retry_after
+        error.code, error.message, type=type, param=error.param, event_id=event_id, retry_after=retry_after
     )

@@ -24,6 +24,7 @@ from unbroken.server.models import Models
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.realtime.connection import RealtimeConnection
 from unbroken.server.protocols.realtime.encode import RealtimeEncoder
+from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.admission import Admission, Guest
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
@@ -73,7 +74,9 @@ class RealtimeDoor:
         files: FileStore | None = None,
         file_lifetime: float = 86400.0,
         clock: Clock,
+        gate: Gate | None = None,
     ) -> None:
+        self._gate = gate
         self._node = node
         self._files = files
         self._file_lifetime = file_lifetime
@@ -193,7 +196,8 @@ class RealtimeDoor:
         principal = grant.principal
         if REALTIME not in principal.scopes:
             raise Refused(403, "insufficient_scope", "This key isn't good for sessions. Use another one.")
-        await guest.admit(principal.id)
+        gate = self._gate
+        await guest.admit(principal.id, None if gate is None else gate.plans.connections(principal.plan))
         await self._directory.note(principal)
         model = self._model(handshake.model, grant)
         if model is None:
@@ -204,7 +208,7 @@ class RealtimeDoor:
                 admitted = await self._resume(handshake.resume, handshake.after, grant, model)
             else:
                 admitted = await self._begin(grant, model)
-            return await self._spent(admitted, guest)
+            admitted = await self._spent(admitted, guest)
         except SessionNotFound as exc:
             raise Refused(101, "session_not_found", str(exc)) from None
         except NodeDraining:
@@ -219,6 +223,7 @@ class RealtimeDoor:
             raise Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:
             raise Refused(101, "too_many_connections", str(exc), CloseCode.TRY_AGAIN) from None
+        return admitted if gate is None else replace(admitted, asker=gate.asker(principal, guest.address))
 
     def _draining(self) -> Refused:
         elsewhere = self._node.is_handing_over

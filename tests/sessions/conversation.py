@@ -234,7 +234,7 @@ class World:
             limits=limits,
             cluster=cluster,
             caps=Caps(self.clock, tally),
-            on_response=lambda done: self.ended.append(done.status),
+            on_response=lambda _, done: self.ended.append(done.status),
         )
 
     def encoder(self, session_id: SessionId, incarnation: Incarnation) -> RealtimeEncoder:

@@ -86,7 +86,7 @@ class World:
             responder=self,
             clock=FakeClock(),
             limits=limits_of(),
-            on_response=lambda _: None,
+            on_response=lambda _session, _done: None,
         )
         self._sent = 0
 
@@ -266,7 +266,7 @@ async def test_what_is_remembered_of_inputs_is_bounded_and_counted() -> None:
         responder=Verbose(),
         clock=FakeClock(),
         limits=limits_of(),
-        on_response=lambda _: None,
+        on_response=lambda _session, _done: None,
     )
     async with world.node:
         session = await world.begin()

@@ -214,7 +214,12 @@ class RealtimeEncoder:
                 if body.reason == "superseded":
                     response.setdefault("unbroken", {})["reason"] = "superseded"
             case "incomplete":
-                response["status_details"] = {"type": "incomplete", "reason": body.reason}
+                # The protocol's reasons are a closed list.
+                is_quota = body.reason == "quota_exceeded"
+                reason = "max_output_tokens" if is_quota else body.reason
+                response["status_details"] = {"type": "incomplete", "reason": reason}
+                if is_quota:
+                    response.setdefault("unbroken", {})["reason"] = "quota_exceeded"
             case "failed" if body.failure is not None:
                 failure = body.failure
                 response["status_details"] = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Sequence
+import gc
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from tests.server.realtime.serving import eventually as until
 from unbroken.server.agents.base import File, Message, Text, UpstreamCut, Usage
 from unbroken.server.auth.principal import Principal
 from unbroken.server.cache.base import AnswerStore, CacheUnavailable, Found, Slot, StoreLimits
+from unbroken.server.cache.flight import Flights
 from unbroken.server.cache.index import PlaceIndex
 from unbroken.server.cache.memory import MemoryAnswers
 from unbroken.server.cache.rules import CacheRules
@@ -235,6 +237,31 @@ async def test_i4_the_last_one_takes_the_call_along(store: AnswerStore) -> None:
     assert cache.stopped == 1, "by the time the last asker has gone"
     cache.gate.set()
     assert (await cache.ask(ASKED)).text == "answer 2", "a cancelled answer is nobody's"
+
+
+async def test_i4_one_that_fails_as_it_is_ended_is_nobody_s_and_no_complaint() -> None:
+    flights = Flights()
+
+    async def ask() -> AsyncGenerator[Output, None]:
+        try:
+            await asyncio.Event().wait()
+            yield ""
+        except asyncio.CancelledError:
+            raise UpstreamCut from None
+
+    async def settle(_: Sequence[Output]) -> None:
+        raise AssertionError("nobody wants it")
+
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    flight, _ = flights.board("key", ask, settle)
+    await asyncio.sleep(0)
+    await flights.leave(flight)
+    del flight
+    gc.collect()
+
+    assert len(flights) == 0
+    assert complaints == []
 
 
 async def test_i4_a_failure_is_each_asker_s(store: AnswerStore) -> None:

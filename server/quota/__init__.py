@@ -1,0 +1,1 @@
+"""How much: what each principal may use, what they have used, and what it costs."""

@@ -1,0 +1,108 @@
+"""How many tokens something is, roughly, where nobody has counted yet: four bytes of UTF-8 each.
+
+Right within a quarter or so for English, and for most scripts whose letters take three bytes. What a
+provider tells takes its place when a turn is settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from unbroken.server.agents.base import TurnInput
+from unbroken.sessions.items import (
+    FunctionCall,
+    FunctionOutput,
+    FunctionTool,
+    Message,
+    Produced,
+    Reasoning,
+    ResponseRequest,
+    Text,
+    ToolCall,
+)
+from unbroken.sessions.responder import FunctionCallPiece, Output, ReasoningPiece, ToolCallPiece
+from unbroken.sessions.session import Session
+
+__all__ = ["bytes_of", "produced_bytes", "prompt_tokens", "request_tokens", "said_bytes", "tokens_of"]
+
+_BYTES: Final = 4
+
+_REFERENCE: Final = 1000
+"""Tokens of an image or a file, whatever is in it."""
+
+_FRAME: Final = 4
+"""Tokens that say whose a message is, and where it ends."""
+
+
+def tokens_of(size: int) -> int:
+    """Return how many tokens so many bytes are, rounded up."""
+    return -(-size // _BYTES)
+
+
+def bytes_of(tokens: int) -> int:
+    """Return how many bytes so many tokens are."""
+    return tokens * _BYTES
+
+
+def request_tokens(session: Session, request: ResponseRequest) -> int:
+    """Return what a request would send to a model, as far as is known."""
+    config = session.config
+    instructions = config.instructions if request.instructions is None else request.instructions
+    items = session.items() if request.input is None else request.input
+    return _prompted(items, instructions, request.tools_with(config))
+
+
+def prompt_tokens(given: TurnInput) -> int:
+    """Return what a turn sends to a model."""
+    return _prompted(given.items, given.instructions, given.tools)
+
+
+def said_bytes(piece: Output) -> int:
+    """Return how much a piece of an answer is."""
+    match piece:
+        case str() as text:
+            return _bytes(text)
+        case FunctionCallPiece(arguments=text) | ToolCallPiece(arguments=text) | ReasoningPiece(text=text):
+            return _bytes(text)
+        case _:
+            return 0
+
+
+def produced_bytes(item: Produced) -> int:
+    """Return how much of an item its model has said."""
+    match item:
+        case Message(text=text) | Reasoning(text=text):
+            return _bytes(text)
+        case FunctionCall(arguments=text) | ToolCall(arguments=text):
+            return _bytes(text)
+        case _:
+            return 0
+
+
+def _prompted(items: Iterable[object], instructions: str, tools: Iterable[FunctionTool]) -> int:
+    told = _bytes(instructions) + sum(len(msgspec.json.encode(tool)) for tool in tools)
+    return tokens_of(told + sum(_size(item) for item in items))
+
+
+def _size(item: object) -> int:
+    size = _FRAME * _BYTES
+    match item:
+        case Message(content=parts):
+            for part in parts:
+                size += _bytes(part.text) if isinstance(part, Text) else _REFERENCE * _BYTES
+        case FunctionCall():
+            size += _bytes(item.name) + _bytes(item.arguments)
+        case FunctionOutput():
+            size += _bytes(item.output)
+        case ToolCall():
+            size += _bytes(item.name) + _bytes(item.arguments) + _bytes(item.result)
+        case _:
+            return 0  # no model is shown it
+    return size
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,352 @@
+"""The policy of quotas: what is reserved for a turn, held while it streams, and settled at its end.
+
+What counts, by how a response ended:
+
+- Its provider told what it used: that.
+- It came from the cache: what that bills, by default nothing.
+- Nobody told, and something was said: what was sent and said, as counted here.
+- Nobody told, and it was cancelled before anything was said: what was sent, once the agent had been asked.
+- Nobody told, and nothing was said (failed, cancelled in time, lost with its node): no tokens and no money.
+- It never came to be (refused, a duplicate, merged into another): not even a request.
+
+A second attempt at a turn is a response of its own, which no request is counted for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Final, TypeVar
+
+import structlog
+from msgspec import UNSET
+
+from unbroken.server.agents.base import TurnInput
+from unbroken.server.auth.directory import Directory
+from unbroken.server.auth.principal import Principal
+from unbroken.server.metrics import Metrics
+from unbroken.server.quota.base import Amount, Decision, Ledger, Scope, UsageRecord, bounded
+from unbroken.server.quota.estimate import prompt_tokens, request_tokens
+from unbroken.server.quota.meter import Meter, first_output, used
+from unbroken.server.quota.plans import Plans
+from unbroken.server.quota.prices import Prices
+from unbroken.server.quota.refusal import refusal_of
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.entries import CreateResponse, ResponseDone
+from unbroken.sessions.errors import Refusal, SessionError, StoreUnavailable
+from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId
+from unbroken.sessions.node import Attachment
+from unbroken.sessions.responder import Finish, Output, Turn
+from unbroken.sessions.session import Session
+
+__all__ = ["Asker", "Gate"]
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+_LIFETIME: Final = 300.0
+"""Seconds after which a reservation that nobody holds is given back."""
+
+_MOMENT: Final = 60.0
+"""The same, of one of which nobody knows whether its response was asked for."""
+
+_RENEWAL: Final = _MOMENT / 3
+
+_TURNS_KNOWN: Final = 100_000
+_RESERVED_KNOWN: Final = 10_000
+
+_SETTLING: Final = 1.5
+"""Seconds that a node that ends waits for what it has to settle, and again for what it couldn't before. There
+isn't much time behind a drain's deadline."""
+
+
+class Gate:
+    """Decides for one node.
+
+    Args:
+        ledger: What counts.
+        plans: What each plan may use.
+        prices: What tokens cost.
+        directory: Whom a principal's id stands for.
+        clock: Where time comes from.
+        metrics: Where figures go.
+        is_shadow: Whether nobody is refused anything: it is only counted, and said.
+
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        plans: Plans,
+        prices: Prices,
+        directory: Directory,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        is_shadow: bool = False,
+    ) -> None:
+        self.ledger: Final = ledger
+        self.plans: Final = plans
+        self._prices = prices
+        self._directory = directory
+        self._clock = clock
+        self._metrics = metrics
+        self._is_shadow = is_shadow
+        self._meters: OrderedDict[ResponseId, Meter] = OrderedDict()  # of turns that run here
+        # What was reserved here of late, and when, by the turn.
+        self._reserved: OrderedDict[str, tuple[Amount, float]] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def asker(self, principal: Principal, address: bytes | None) -> Asker:
+        """Return what asks for a connection's turns."""
+        return Asker(self, principal, _scopes_of(principal, address))
+
+    # Admission.
+
+    async def reserve(
+        self, principal: Principal, scopes: Sequence[Scope], turn: str, amount: Amount
+    ) -> Decision:
+        """Reserve for a turn.
+
+        Raises:
+            QuotaRefusal: There is too little of something. Nothing was reserved.
+            Refusal: Nobody can be asked, and the ledger is strict.
+
+        """
+        tenant, limits = principal.tenant, self.plans.limits(principal.plan)
+        try:
+            decision = await self.ledger.reserve(
+                tenant, turn, scopes, limits, amount, lifetime=_LIFETIME, enforce=not self._is_shadow
+            )
+        except (asyncio.CancelledError, StoreUnavailable) as exc:
+            self.begin(self.ledger.release(tenant, turn))  # it may have been reserved all the same
+            if isinstance(exc, asyncio.CancelledError):
+                raise
+            message = "What you have used can't be told for the moment. Send this again in a while."
+            raise Refusal("store_unavailable", message) from None
+        self._count(decision)
+        if decision.denied is not None and not self._is_shadow:
+            raise refusal_of(decision)
+        if decision.is_new:
+            _remember(self._reserved, turn, (amount, self._clock.monotonic()), _RESERVED_KNOWN)
+        return decision
+
+    def amount(self, principal: Principal, session: Session, command: CreateResponse) -> Amount:
+        """Return what to reserve for a response that is asked for."""
+        wanted, config = command.request.max_output_tokens, session.config
+        most = config.max_output_tokens if wanted is None else wanted
+        return self._meter(principal, config.model, request_tokens(session, command.request), most).ahead()
+
+    def _meter(self, principal: Principal, model: str, prompt: int, most: int | None, said: int = 0) -> Meter:
+        price = self._prices.of(model)
+        first = first_output(self.plans.limits(principal.plan), price, most)
+        return Meter(model, price, prompt, first, said)
+
+    def _count(self, decision: Decision) -> None:
+        denied = decision.denied is not None
+        outcome = ("would_deny" if self._is_shadow else "denied") if denied else "granted"
+        self._metrics.quota_decisions.labels(outcome).inc()
+
+    # While a turn runs.
+
+    async def metered(
+        self, turn: Turn, given: TurnInput, outputs: AsyncGenerator[Output, None]
+    ) -> AsyncGenerator[Output, None]:
+        """Yield *outputs* as long as there is budget for them; then end the turn, with what there is."""
+        async with aclosing(outputs) as pieces:
+            principal = await self._find(turn.principal)
+            if principal is None:
+                async for piece in pieces:
+                    yield piece
+                return
+            resumption = turn.resumption
+            said = 0 if resumption is None else resumption.offset + sum(resumption.calls)
+            prompt, most = prompt_tokens(given), given.max_output_tokens
+            meter = self._meter(principal, given.model, prompt, most, said)
+            first = meter.ahead()
+            if not (self._has_reserved(turn, first) or await self._hold(principal, turn, first)):
+                yield Finish("quota_exceeded")
+                return
+            _remember(self._meters, turn.response_id, meter, _TURNS_KNOWN)
+            renew_at = self._clock.monotonic() + _RENEWAL
+            async for piece in pieces:
+                if needs_more := meter.take(piece):
+                    meter.ahead()
+                if needs_more or self._clock.monotonic() >= renew_at:
+                    if not await self._hold(principal, turn, meter.held):
+                        yield Finish("quota_exceeded")
+                        return
+                    renew_at = self._clock.monotonic() + _RENEWAL
+                yield piece
+
+    def _has_reserved(self, turn: Turn, amount: Amount) -> bool:
+        """Whether so much was reserved here a moment ago, so that nobody has to be asked."""
+        reserved, at = self._reserved.pop(_turn_id(turn.session_id, turn.response_id), (Amount(), 0.0))
+        is_enough = reserved.tokens >= amount.tokens and reserved.cost >= amount.cost
+        return is_enough and at > self._clock.monotonic() - _RENEWAL
+
+    async def _hold(self, principal: Principal, turn: Turn, amount: Amount) -> bool:
+        decision = await self.ledger.hold(
+            principal.tenant,
+            _turn_id(turn.session_id, turn.response_id),
+            _scopes_of(principal, None),
+            self.plans.limits(principal.plan),
+            amount,
+            lifetime=_LIFETIME,
+            enforce=not self._is_shadow,
+        )
+        if decision.denied is not None:
+            self._count(decision)
+        return decision.denied is None or self._is_shadow
+
+    # Its end.
+
+    def ended(self, session: Session, done: ResponseDone) -> None:
+        """Settle a response that has ended: the log says so, and this node has written it."""
+        meter = self._meters.pop(done.response_id, None)
+        if session.principal is not None:
+            model = session.config.model if meter is None else meter.model
+            self.begin(self._settle(session.id, session.principal, model, done, meter))
+
+    async def _settle(
+        self,
+        session_id: SessionId,
+        principal_id: PrincipalId,
+        model: str,
+        done: ResponseDone,
+        meter: Meter | None,
+    ) -> None:
+        principal = await self._find(principal_id)
+        if principal is None:
+            return
+        usage, is_estimate = used(done, meter)
+        cost = self._prices.of(model).cost(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+        amount = bounded(usage.total_tokens, cost)
+        record = UsageRecord(
+            at=self._clock.time(),
+            user=principal.user,
+            session_id=session_id,
+            response_id=done.response_id,
+            model=model,
+            status=done.status,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cached_tokens=usage.cached_tokens,
+            cost=amount.cost,
+            is_estimate=is_estimate,
+            reused="" if usage.reused is UNSET else usage.reused.tier,
+        )
+        turn, scopes = _turn_id(session_id, done.response_id), _scopes_of(principal, None)
+        await self.ledger.settle(principal.tenant, turn, scopes, amount, record)
+
+    async def _find(self, principal_id: PrincipalId) -> Principal | None:
+        try:
+            principal = await self._directory.find(principal_id)
+        except StoreUnavailable:
+            principal = None
+        if principal is None:
+            self._metrics.quota_decisions.labels("unknown").inc()
+        return principal
+
+    # Tasks.
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something be done that nobody waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            structlog.get_logger().error("task failed", exc_info=exc)
+
+    async def settled(self) -> None:
+        """Return when everything has been settled that has ended."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def aclose(self) -> None:
+        """Settle what has ended, for some seconds; the rest lapses."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=_SETTLING)
+        for task in set(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLING):
+                await self.ledger.aclose()
+
+
+class Asker:
+    """Asks for the turns of one connection."""
+
+    __slots__ = ("_gate", "_principal", "_scopes")
+
+    def __init__(self, gate: Gate, principal: Principal, scopes: tuple[Scope, ...]) -> None:
+        self._gate = gate
+        self._principal = principal
+        self._scopes = scopes
+
+    async def reserve(self, session: Session, command: CreateResponse) -> Decision:
+        """Reserve for a response, before it is submitted.
+
+        Raises:
+            QuotaRefusal: There is too little of something.
+
+        """
+        turn = _turn_id(session.id, command.response_id)
+        return await self._gate.reserve(
+            self._principal, self._scopes, turn, self._gate.amount(self._principal, session, command)
+        )
+
+    def release(self, session: Session, command: CreateResponse) -> None:
+        """Give back what was reserved: it was not submitted, or had been before."""
+        turn = _turn_id(session.id, command.response_id)
+        self._gate.begin(self._gate.ledger.release(self._principal.tenant, turn))
+
+    def loosen(self, session: Session, command: CreateResponse) -> None:
+        """Hold what was reserved for a moment only: nobody knows whether it was submitted.
+
+        If it was, whoever runs it goes on holding it.
+        """
+        self._gate.begin(self._hold(_turn_id(session.id, command.response_id)))
+
+    async def _hold(self, turn: str) -> None:
+        ledger, tenant = self._gate.ledger, self._principal.tenant
+        await ledger.hold(tenant, turn, self._scopes, {}, Amount(), lifetime=_MOMENT, enforce=False)
+
+    def follow(self, attachment: Attachment, command: CreateResponse, seq: int) -> None:
+        """Give it back too if what was submitted as input *seq* turns out to be refused, or merged."""
+        self._gate.begin(self._follow(attachment, command, seq))
+
+    async def _follow(self, attachment: Attachment, command: CreateResponse, seq: int) -> None:
+        try:
+            await attachment.answered(seq)
+        except SessionError:
+            return  # it lapses, unless another node goes on with it
+        session = attachment.session
+        if seq in session.refusals or session.was_merged(command.response_id):
+            turn = _turn_id(session.id, command.response_id)
+            await self._gate.ledger.release(self._principal.tenant, turn)
+
+
+def _remember(known: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
+    """Add something of a turn. Of more than *most*, forget the one that is the longest there."""
+    known[key] = value
+    if len(known) > most:
+        known.popitem(last=False)
+
+
+def _turn_id(session_id: SessionId, response_id: ResponseId) -> str:
+    """Return what a response is called in the ledger, on whichever node."""
+    return f"{session_id}:{response_id}"
+
+
+def _scopes_of(principal: Principal, address: bytes | None) -> tuple[Scope, ...]:
+    """Return whom a principal's turns are counted for. Without *address* (loopback): for none."""
+    mine = (Scope("t"), Scope("u", principal.id))
+    return mine if address is None else (*mine, Scope("a", address.hex()))

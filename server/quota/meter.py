@@ -1,0 +1,118 @@
+"""What one turn comes to, while it runs and once it has ended. No I/O, no clock.
+
+What its provider tells takes the place of what is estimated here, as far as it goes. An answer that was
+given before, or to others too, takes what its usage says it is billed: often nothing.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Final
+
+from msgspec import UNSET
+
+from unbroken.server.quota.base import MOST, Amount, Limits, bounded
+from unbroken.server.quota.estimate import bytes_of, produced_bytes, said_bytes, tokens_of
+from unbroken.server.quota.prices import Price
+from unbroken.sessions.entries import ResponseDone
+from unbroken.sessions.items import Usage
+from unbroken.sessions.responder import Output
+
+__all__ = ["Meter", "first_output", "used"]
+
+_FIRST_OUTPUT: Final = 1024
+"""Tokens of output that are reserved at first; fewer where the answer may not have so many."""
+
+_TOP_UP: Final = 256
+"""Tokens that are reserved whenever an answer has come to what is; no more than at first."""
+
+_SHARE: Final = 4
+"""The first part of an answer takes no more than one in so many of any limit: small ones must allow some."""
+
+_MILLION: Final = 1_000_000
+
+
+def first_output(limits: Limits, price: Price, most: int | None) -> int:
+    """Return how many tokens of an answer, which has *most* at most, are reserved at first."""
+    bounds = [_FIRST_OUTPUT, most or _FIRST_OUTPUT]
+    for row in limits.values():
+        bounds += [row[code] // _SHARE for code in ("tm", "td") if code in row]
+        if "cd" in row and price.output:
+            bounds.append(row["cd"] * _MILLION // (price.output * _SHARE))
+    return max(1, min(bounds))
+
+
+class Meter:
+    """Counts what is said in one turn.
+
+    Args:
+        model: Which model was asked.
+        price: Its price.
+        prompt: Tokens that it was sent, as estimated.
+        first: Tokens of its answer that were reserved at first.
+        said: Bytes of its answer that another node has let through.
+
+    """
+
+    def __init__(self, model: str, price: Price, prompt: int, first: int, said: int = 0) -> None:
+        self.model: Final = model
+        self.prompt: Final = prompt
+        self.held = Amount()
+        """What was last asked to be held."""
+        self._price = price
+        self._step = first
+        self._said = said  # bytes, since its provider last told
+        self._room = 0  # bytes up to which that is held
+        self._told: Usage | None = None
+        self._is_counted = True  # whether what is said costs anything
+
+    def take(self, piece: Output) -> bool:
+        """Count a piece. Return whether more is to be held before it may be let through."""
+        if type(piece) is Usage:
+            # It counts with the next piece: what is complete isn't cut short by the bill.
+            self._told, self._said, self._room = _clean(piece), 0, 0
+            self._is_counted = piece.reused is UNSET
+            return False
+        if not self._is_counted:
+            return False
+        self._said += said_bytes(piece)
+        return self._said > self._room
+
+    def ahead(self) -> Amount:
+        """Return what is to be held altogether: for what was said, and some more. Then that is held."""
+        output = tokens_of(self._said) + self._step
+        self._step = min(self._step, _TOP_UP)
+        self._room = bytes_of(output)
+        told = self._told or Usage(self.prompt)
+        said = told.output_tokens + output
+        cost = self._price.cost(told.input_tokens, said, told.cached_tokens)
+        self.held = bounded(told.input_tokens + said, cost)
+        return self.held
+
+
+def used(done: ResponseDone, meter: Meter | None) -> tuple[Usage, bool]:
+    """Return what a response counts for that has ended, and whether that is but an estimate.
+
+    *meter*: what counted it on this node; None: its agent wasn't asked here, for all that is known.
+    """
+    if done.usage is not None:
+        return _clean(done.usage), False
+    prompt = 0 if meter is None else meter.prompt
+    said = 0 if done.status == "interrupted" else sum(map(produced_bytes, done.output))
+    if said:
+        return _clean(Usage(prompt, tokens_of(said))), True
+    if done.status == "cancelled" and prompt:
+        return _clean(Usage(prompt)), True
+    return Usage(), False
+
+
+def _clean(usage: Usage) -> Usage:
+    """Return *usage* in numbers that can be counted: an agent may yield anything.
+
+    Raises:
+        TypeError: It holds something that is no number of tokens.
+
+    """
+    counts: list[Any] = [usage.input_tokens, usage.output_tokens, usage.cached_tokens]
+    read, said, cached = (min(max(operator.index(count or 0), 0), MOST // 2) for count in counts)
+    return Usage(read, said, cached, usage.reused)

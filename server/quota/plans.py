@@ -1,0 +1,55 @@
+"""What each plan may use, as a ledger takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final
+
+from unbroken.server.quota.base import TURNS, Limits
+from unbroken.server.quota_settings import PlanQuota
+
+__all__ = ["Plans"]
+
+_FIELDS: Final = {
+    "requests_per_minute": "rm",
+    "requests_per_day": "rd",
+    "tokens_per_minute": "tm",
+    "tokens_per_day": "td",
+    "cost_per_day": "cd",
+    "turns": TURNS,
+}
+_PREFIXES: Final = {"u": "", "t": "tenant_", "a": "address_"}
+_DEFAULT: Final = "default"
+
+
+class Plans:
+    """Limits by plan. Whose plan isn't there has those of ``default``; where that isn't either, none."""
+
+    def __init__(self, quotas: Mapping[str, PlanQuota]) -> None:
+        self._limits = {name: _limits(quota) for name, quota in quotas.items()}
+        self._connections = {name: quota.connections for name, quota in quotas.items()}
+
+    def limits(self, plan: str) -> Limits:
+        """Return what a plan may use."""
+        return self._limits.get(plan, self._limits.get(_DEFAULT, {}))
+
+    def connections(self, plan: str) -> int | None:
+        """Return how many connections one user of a plan may have. None: the plan doesn't say."""
+        return self._connections.get(plan, self._connections.get(_DEFAULT))
+
+    @property
+    def count_money(self) -> bool:
+        """Whether any of them is bound by what things cost."""
+        return any("cd" in row for limits in self._limits.values() for row in limits.values())
+
+
+def _limits(quota: PlanQuota) -> Limits:
+    found: dict[str, dict[str, int]] = {}
+    for kind, prefix in _PREFIXES.items():
+        for name, code in _FIELDS.items():
+            value = getattr(quota, prefix + name)
+            if value is not None:
+                millionths = int(value * 1_000_000) if isinstance(value, Decimal) else value
+                found.setdefault(kind, {})[code] = millionths
+    return found

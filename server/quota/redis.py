@@ -1,0 +1,197 @@
+"""Quotas that nodes share in Redis: one script takes one decision, on keys of one hash slot."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+from unbroken.server.quota.base import (
+    CODES,
+    KEPT,
+    LAPSES,
+    RECORDS,
+    TURNS,
+    Amount,
+    Decision,
+    Limits,
+    Scope,
+    Standing,
+    UsageRecord,
+    record_fields,
+)
+from unbroken.sessions.backends.redis.connection import Client, unavailable
+from unbroken.sessions.backends.redis.scripts import Caller, Scripts
+from unbroken.sessions.errors import StoreUnavailable
+
+__all__ = ["RedisLedger"]
+
+_AT_ONCE: Final = 4
+"""Calls under way. The client's pool is shared with sessions: whoever asks for a turn waits for its place."""
+
+_RECORD_LIFETIME: Final = 7 * 86_400
+"""Seconds after the last one, after which a tenant's records of usage are forgotten."""
+
+_PAGE: Final = 500
+
+
+class RedisLedger:
+    """A :class:`~unbroken.server.quota.base.Ledger` in Redis.
+
+    Args:
+        client: How it is reached. The caller's, to close.
+        prefix: What all keys begin with.
+        patience: Seconds after which it counts as out of reach.
+        now: Where time comes from, for tests. None: the server's own clock, one for all nodes.
+
+    """
+
+    def __init__(self, client: Client, prefix: str, *, patience: float = 2.0, now: Any = None) -> None:
+        self._client: Any = client
+        self._scripts = Scripts(
+            cast(Caller, client), _AT_ONCE, patience, package="unbroken.server.quota", names=("ledger",)
+        )
+        self._prefix = prefix
+        self._patience = patience
+        self._now = now
+
+    def _base(self, tenant: str) -> str:
+        # A digest: whatever a tenant is called, it is one hash tag.
+        digest = hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return f"{self._prefix}:{{q:{digest}}}:"
+
+    async def reserve(
+        self,
+        tenant: str,
+        turn: str,
+        scopes: Sequence[Scope],
+        limits: Limits,
+        amount: Amount,
+        *,
+        lifetime: float,
+        enforce: bool = True,
+    ) -> Decision:
+        """See :meth:`Ledger.reserve`."""
+        given = _asked(turn, scopes, limits, amount, lifetime, enforce=enforce)
+        return _decision(await self._call("reserve", tenant, given))
+
+    async def hold(
+        self,
+        tenant: str,
+        turn: str,
+        scopes: Sequence[Scope],
+        limits: Limits,
+        amount: Amount,
+        *,
+        lifetime: float,
+        enforce: bool = True,
+    ) -> Decision:
+        """See :meth:`Ledger.hold`."""
+        given = _asked(turn, scopes, limits, amount, lifetime, enforce=enforce)
+        return _decision(await self._call("hold", tenant, given))
+
+    async def settle(
+        self, tenant: str, turn: str, scopes: Sequence[Scope], used: Amount, record: UsageRecord | None
+    ) -> bool:
+        """See :meth:`Ledger.settle`."""
+        given = _asked(turn, scopes, {}, used, 0, enforce=False)
+        if record is not None:
+            given["record"] = json.dumps(record_fields(record))
+        given |= {"kept": KEPT, "records": RECORDS, "record_lifetime": _RECORD_LIFETIME}
+        return bool(await self._call("settle", tenant, given))
+
+    async def release(self, tenant: str, turn: str) -> None:
+        """See :meth:`Ledger.release`."""
+        await self._call("release", tenant, {"turn": turn})
+
+    async def look(self, tenant: str, scopes: Sequence[Scope]) -> list[Mapping[str, int]]:
+        """See :meth:`Ledger.look`."""
+        flat = await self._call("look", tenant, {"scopes": [scope.key for scope in scopes]})
+        width = len(CODES) + 1
+        rows = [flat[at : at + width] for at in range(0, len(flat), width)]
+        return [dict(zip((*CODES, TURNS), map(int, row), strict=True)) for row in rows]
+
+    async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
+        """See :meth:`Ledger.records`."""
+        found: list[UsageRecord] = []
+        latest = "+"
+        while len(found) < most:
+            page = await self._read(self._base(tenant) + "l", latest)
+            for key, fields in page:
+                record = _record(fields[b"r"])
+                if user in (None, record.user):
+                    found.append(record)
+                latest = "(" + key.decode()
+            if len(page) < _PAGE:
+                break
+        return found[:most]
+
+    async def aclose(self) -> None:
+        """See :meth:`Ledger.aclose`. The client is its caller's."""
+
+    async def _read(self, key: str, latest: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        try:
+            async with asyncio.timeout(self._patience):
+                page: list[tuple[bytes, dict[bytes, bytes]]] = await self._client.xrevrange(
+                    key, latest, "-", count=_PAGE
+                )
+        except Exception as exc:  # noqa: BLE001 - the boundary: what it is decides what it becomes
+            raise self._failure(exc) from None
+        return page
+
+    async def _call(self, op: str, tenant: str, given: dict[str, Any]) -> Any:
+        base = self._base(tenant)
+        given |= {"prefix": base, "lapses": LAPSES}
+        if self._now is not None:
+            given["now"] = self._now()
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._scripts.call("ledger", [base + "o", base + "l"], op, json.dumps(given))
+        except Exception as exc:  # noqa: BLE001 - the boundary: what it is decides what it becomes
+            raise self._failure(exc) from None  # what it quotes may be an address with a password
+
+    @staticmethod
+    def _failure(exc: Exception) -> Exception:
+        if isinstance(exc, builtins.TimeoutError):
+            return StoreUnavailable("no answer in time")
+        return unavailable(exc) or exc
+
+
+def _asked(
+    turn: str, scopes: Sequence[Scope], limits: Limits, amount: Amount, lifetime: float, *, enforce: bool
+) -> dict[str, Any]:
+    return {
+        "turn": turn,
+        "scopes": [scope.key for scope in scopes],
+        "limits": {kind: list(row.items()) for kind, row in limits.items()},
+        "tokens": amount.tokens,
+        "cost": amount.cost,
+        "lifetime": lifetime,
+        "enforce": enforce,
+    }
+
+
+def _record(data: bytes) -> UsageRecord:
+    """Read a record, which a node of another release may have written: what isn't known here is left out."""
+    given = json.loads(data)
+    return UsageRecord(**{name: given[name] for name in UsageRecord.__slots__ if name in given})
+
+
+def _decision(answer: list[Any]) -> Decision:
+    state, denied, milliseconds, *flat = answer
+    standings = tuple(
+        Standing(
+            Scope(kind.decode(), key.decode()[2:]), code.decode(), int(limit), int(used), max(0, reset) / 1000
+        )
+        for kind, key, code, limit, used, reset in zip(*(flat[at::6] for at in range(6)), strict=True)
+    )
+    return Decision(
+        standings,
+        standings[denied - 1] if denied else None,
+        math.inf if milliseconds < 0 else milliseconds / 1000,
+        is_new=state != b"known",
+    )

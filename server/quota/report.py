@@ -1,0 +1,89 @@
+"""What was used, as HTTP and the command tell it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from unbroken.server.auth.principal import Principal
+from unbroken.server.quota.base import (
+    CODES,
+    TURNS,
+    Decision,
+    Ledger,
+    Limits,
+    Scope,
+    Standing,
+    record_fields,
+)
+from unbroken.server.quota.gate import Gate
+
+__all__ = ["own_report", "standings_of", "tenant_report"]
+
+_NAMES: Final = {
+    "rm": "requests_per_minute",
+    "rd": "requests_per_day",
+    "tm": "tokens_per_minute",
+    "td": "tokens_per_day",
+    "cd": "cost_per_day",
+    TURNS: "turns",
+}
+
+
+async def own_report(gate: Gate, principal: Principal, most: int) -> tuple[dict[str, Any], Decision]:
+    """Return what a principal has used, with up to *most* of their turns; and how they stand.
+
+    Raises:
+        StoreUnavailable: It can't be told for the moment.
+
+    """
+    scope, limits = Scope("u", principal.id), gate.plans.limits(principal.plan)
+    looked, records = await asyncio.gather(
+        gate.ledger.look(principal.tenant, [scope]),
+        gate.ledger.records(principal.tenant, most, principal.user),
+    )
+    body = {
+        "object": "usage",
+        "plan": principal.plan,
+        "usage": _rows(looked[0], limits.get("u", {})),
+        "data": [_shown(record_fields(record)) for record in records],
+    }
+    return body, Decision(standings_of(scope, looked[0], limits))
+
+
+async def tenant_report(ledger: Ledger, tenant: str, most: int, user: str | None = None) -> dict[str, Any]:
+    """Return what a tenant has used, or of its turns those of *user* alone.
+
+    Raises:
+        StoreUnavailable: It can't be told for the moment.
+
+    """
+    looked, records = await asyncio.gather(
+        ledger.look(tenant, [Scope("t")]), ledger.records(tenant, most, user)
+    )
+    return {
+        "object": "usage",
+        "tenant": tenant,
+        "usage": _rows(looked[0], {}),
+        "data": [record_fields(record) for record in records],
+    }
+
+
+def standings_of(scope: Scope, looked: Mapping[str, int], limits: Limits) -> tuple[Standing, ...]:
+    """Return how a scope stands that nothing was asked for."""
+    row = limits.get(scope.kind, {})
+    return tuple(Standing(scope, code, limit, looked[code], 0.0) for code, limit in row.items())
+
+
+def _rows(looked: Mapping[str, int], limits: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Return used and limit by name. Money is in millionths."""
+    return {
+        _NAMES[code]: {"used": looked[code]} | ({"limit": limits[code]} if code in limits else {})
+        for code in (*CODES, TURNS)
+    }
+
+
+def _shown(fields: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what everybody knows of themselves."""
+    return {name: value for name, value in fields.items() if name != "user"}

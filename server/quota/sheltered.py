@@ -1,0 +1,250 @@
+"""A ledger that goes on while the shared one is out of reach: on this node alone, as caps do, if it may.
+
+Each node then grants as if it were the only one; so with N nodes a limit may be
+exceeded up to N times over, for as long as it lasts. What was used meanwhile is
+kept, within bounds, and the others are told when it is back; what doesn't fit, or
+is left when the node ends, is lost to them, and said so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import structlog
+
+from unbroken.server.quota.base import KEPT, Amount, Decision, Ledger, Limits, Scope, UsageRecord
+from unbroken.server.quota.memory import MemoryLedger
+from unbroken.sessions.clock import Clock, pause
+from unbroken.sessions.errors import StoreBusy, StoreUnavailable
+
+__all__ = ["ShelteredLedger"]
+
+_T = TypeVar("_T")
+
+_RETRY: Final = 5.0
+"""Seconds for which a shared ledger that has failed isn't asked again: nobody's turn waits for it."""
+
+_UNSETTLED: Final = 10_000
+"""Turns that wait to be settled."""
+
+_UNSURE: Final = KEPT / 2
+"""Seconds after which a settling whose outcome nobody knows isn't tried again: what it did, if it did
+anything, is known for not much longer, and nothing may be paid twice."""
+
+_MOMENT: Final = 60.0
+"""Seconds for which a turn is reserved whose end is told at once."""
+
+
+class _NotAsked(StoreUnavailable):
+    """It was out of reach a moment ago."""
+
+
+@dataclass(slots=True)
+class _Unsettled:
+    """The end of a turn that the others are to be told of."""
+
+    tenant: str
+    turn: str
+    scopes: Sequence[Scope]
+    used: Amount
+    record: UsageRecord | None
+    is_request: bool
+    """Whether its request is to be counted too: it was let in by this node alone."""
+    asked_at: float | None = None
+    """When it was first tried; None: it wasn't, and has had no effect for sure."""
+
+
+class ShelteredLedger:
+    """A :class:`~unbroken.server.quota.base.Ledger` that fails only where nothing may be made up.
+
+    That is in looking, and if it is strict, in reserving.
+
+    Args:
+        shared: What all nodes share.
+        clock: Where time comes from.
+        on_alone: Told of each turn that was granted by this node's count alone.
+        is_strict: Whether nothing new is let in then: reserving fails. What runs goes on.
+
+    """
+
+    def __init__(
+        self, shared: Ledger, clock: Clock, on_alone: Callable[[], None], *, is_strict: bool = False
+    ) -> None:
+        self._is_strict = is_strict
+        self._shared = shared
+        self._local = MemoryLedger(clock)
+        self._clock = clock
+        self._on_alone = on_alone
+        self._retry_at: float | None = None
+        self._unsettled: deque[_Unsettled] = deque(maxlen=_UNSETTLED)
+        self._telling: asyncio.Task[None] | None = None  # tells the others, while there is something to tell
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the shared one failed when it was last asked."""
+        return self._retry_at is not None
+
+    @property
+    def unsettled(self) -> int:
+        """How many turns wait to be settled."""
+        return len(self._unsettled)
+
+    async def reserve(
+        self,
+        tenant: str,
+        turn: str,
+        scopes: Sequence[Scope],
+        limits: Limits,
+        amount: Amount,
+        *,
+        lifetime: float,
+        enforce: bool = True,
+    ) -> Decision:
+        """See :meth:`Ledger.reserve`."""
+
+        def reserve(ledger: Ledger) -> Awaitable[Decision]:
+            return ledger.reserve(tenant, turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce)
+
+        return await self._ask(reserve) if self._is_strict else await self._either(reserve)
+
+    async def hold(
+        self,
+        tenant: str,
+        turn: str,
+        scopes: Sequence[Scope],
+        limits: Limits,
+        amount: Amount,
+        *,
+        lifetime: float,
+        enforce: bool = True,
+    ) -> Decision:
+        """See :meth:`Ledger.hold`."""
+
+        def hold(ledger: Ledger) -> Awaitable[Decision]:
+            return ledger.hold(tenant, turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce)
+
+        return await hold(self._local) if self._local.knows(tenant, turn) else await self._either(hold)
+
+    async def settle(
+        self, tenant: str, turn: str, scopes: Sequence[Scope], used: Amount, record: UsageRecord | None
+    ) -> bool:
+        """See :meth:`Ledger.settle`. True also where the others are yet to be told."""
+        requested = self._local.requested(tenant, turn)
+        if self._local.knows(tenant, turn):
+            await self._local.settle(tenant, turn, scopes, used, None)
+        ended = _Unsettled(tenant, turn, requested or scopes, used, record, requested is not None)
+        try:
+            return await self._tell(ended)
+        except StoreUnavailable:
+            if len(self._unsettled) == _UNSETTLED:
+                _say_lost(1)
+            self._unsettled.append(ended)
+            if self._telling is None:
+                self._telling = asyncio.create_task(self._tell_later())
+            return True
+
+    async def release(self, tenant: str, turn: str) -> None:
+        """See :meth:`Ledger.release`. What can't be given back now lapses."""
+        if self._local.knows(tenant, turn):
+            await self._local.release(tenant, turn)
+            return
+        with suppress(StoreUnavailable):
+            await self._ask(lambda ledger: ledger.release(tenant, turn))
+
+    async def look(self, tenant: str, scopes: Sequence[Scope]) -> list[Mapping[str, int]]:
+        """See :meth:`Ledger.look`."""
+        return await self._ask(lambda ledger: ledger.look(tenant, scopes))
+
+    async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
+        """See :meth:`Ledger.records`."""
+        return await self._ask(lambda ledger: ledger.records(tenant, most, user))
+
+    async def aclose(self) -> None:
+        """See :meth:`Ledger.aclose`."""
+        try:
+            if self._telling is not None:
+                self._telling.cancel()
+                await asyncio.wait({self._telling})
+            self._retry_at = None
+            await self._tell_all()
+        finally:
+            if self._unsettled:
+                _say_lost(len(self._unsettled))
+
+    async def _either(self, act: Callable[[Ledger], Awaitable[_T]]) -> _T:
+        try:
+            return await self._ask(act)
+        except StoreUnavailable:
+            self._on_alone()
+            return await act(self._local)
+
+    async def _ask(self, act: Callable[[Ledger], Awaitable[_T]]) -> _T:
+        now, was_alone = self._clock.monotonic(), self._retry_at is not None
+        if self._retry_at is not None:
+            if now < self._retry_at:
+                raise _NotAsked("out of reach a moment ago")
+            self._retry_at = now + _RETRY  # this one finds out, and nobody else waits for that
+        try:
+            answer = await act(self._shared)
+        except StoreUnavailable as exc:
+            if self._retry_at is None:
+                structlog.get_logger().warning("quotas hold on this node alone", reason=str(exc))
+            self._retry_at = self._clock.monotonic() + _RETRY
+            raise
+        if was_alone and self._retry_at is not None:
+            self._retry_at = None
+            structlog.get_logger().info("quotas hold on all nodes again")
+        return answer
+
+    # What the others are told.
+
+    async def _tell(self, ended: _Unsettled) -> bool:
+        """Settle a turn with the others. Once, however often it is tried."""
+        tenant, turn, scopes = ended.tenant, ended.turn, ended.scopes
+        try:
+            if ended.is_request:
+                await self._ask(
+                    lambda ledger: ledger.reserve(
+                        tenant, turn, scopes, {}, Amount(), lifetime=_MOMENT, enforce=False
+                    )
+                )
+            return await self._ask(
+                lambda ledger: ledger.settle(tenant, turn, scopes, ended.used, ended.record)
+            )
+        except (_NotAsked, StoreBusy):
+            raise
+        except (StoreUnavailable, asyncio.CancelledError):
+            ended.asked_at = self._clock.monotonic() if ended.asked_at is None else ended.asked_at
+            raise
+
+    async def _tell_later(self) -> None:
+        while self._unsettled:
+            await pause(self._clock, _RETRY)
+            await self._tell_all()
+        self._telling = None
+
+    async def _tell_all(self) -> None:
+        """Tell the others of all that has ended, in order, until they are out of reach again."""
+        while self._unsettled:
+            ended = self._unsettled[0]
+            if ended.asked_at is not None and self._clock.monotonic() > ended.asked_at + _UNSURE:
+                _say_lost(1)
+            else:
+                try:
+                    await self._tell(ended)
+                except StoreUnavailable:
+                    return
+                except Exception as exc:  # noqa: BLE001 - the boundary: it must not be in the others' way
+                    _say_lost(1, exc)
+            if self._unsettled[0] is ended:  # else it had to make room meanwhile
+                self._unsettled.popleft()
+
+
+def _say_lost(turns: int, exc: Exception | None = None) -> None:
+    hint = "Redis was out of reach for too long, or until the end." if exc is None else "This is a bug."
+    structlog.get_logger().error("usage lost", turns=turns, hint=hint, exc_info=exc)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unbroken.server.agents.base import TurnInput
+from unbroken.server.quota.estimate import (
+    bytes_of,
+    produced_bytes,
+    prompt_tokens,
+    request_tokens,
+    said_bytes,
+    tokens_of,
+)
+from unbroken.sessions.admission import SessionLimits
+from unbroken.sessions.entries import Entry, ItemAdded, SessionOpened
+from unbroken.sessions.ids import ItemId, Nonce, PrincipalId, SessionId
+from unbroken.sessions.items import (
+    FunctionCall,
+    FunctionOutput,
+    FunctionTool,
+    Image,
+    Message,
+    ResponseRequest,
+    SessionConfig,
+    Text,
+)
+from unbroken.sessions.responder import FunctionCallPiece, ReasoningPiece, Working
+from unbroken.sessions.session import Session
+
+HELLO = Message(ItemId("a"), "user", (Text("hello"),))
+
+
+def prompt(*items: object, instructions: str = "", tools: tuple[FunctionTool, ...] = ()) -> int:
+    given = TurnInput(
+        session_id="s",
+        response_id="r",
+        principal="p",
+        model="m",
+        instructions=instructions,
+        items=items,  # type: ignore[arg-type]
+        tools=tools,
+    )
+    return prompt_tokens(given)
+
+
+def test_a_short_message_is_a_few_tokens() -> None:
+    """Not what it takes of memory."""
+    assert prompt(HELLO) == 6
+    assert prompt(HELLO, HELLO, instructions="Be kind.") == 13
+
+
+def test_everything_that_a_model_is_shown_counts() -> None:
+    text = "word " * 400
+    assert 500 <= prompt(FunctionOutput(ItemId("a"), "c", text)) <= 510
+    assert 500 <= prompt(FunctionCall(ItemId("a"), "c", "f", text)) <= 510
+    assert 500 <= prompt(tools=(FunctionTool("f", text, {}),)) <= 520
+    assert 1000 <= prompt(Message(ItemId("a"), "user", (Image("file_1"),))) <= 1010
+
+
+def test_a_request_is_what_it_brings_or_what_was_said_before() -> None:
+    session = Session(SessionId("s"), SessionLimits())
+    config = SessionConfig("m", instructions="Be kind.")
+    session.apply(Entry(1, Nonce(1), SessionOpened(PrincipalId("p"), config)))
+    session.apply(Entry(2, Nonce(1), ItemAdded(HELLO, None)))
+
+    assert request_tokens(session, ResponseRequest()) == 8
+    assert request_tokens(session, ResponseRequest(input=(), instructions="")) == 0
+
+
+@pytest.mark.parametrize("piece", ["été", FunctionCallPiece(0, "été"), ReasoningPiece("été")])
+def test_what_is_said_is_counted_in_bytes(piece: str | FunctionCallPiece | ReasoningPiece) -> None:
+    assert said_bytes(piece) == 5
+    assert said_bytes(Working()) == 0
+    assert produced_bytes(Message(ItemId("a"), "assistant", (Text("été"), Text("\ud800")))) == 8
+
+
+@given(st.integers(0, 2**60))
+def test_tokens_are_rounded_up(size: int) -> None:
+    assert size <= bytes_of(tokens_of(size)) < size + 4

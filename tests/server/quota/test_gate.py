@@ -1,0 +1,358 @@
+"""What the gate reserves, holds and settles; over real doors in ``tests/server/realtime/test_quota.py``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.fakes.clock import FakeClock
+from unbroken.server.agents.base import TurnInput
+from unbroken.server.auth.directory import MemoryDirectory
+from unbroken.server.auth.principal import Principal
+from unbroken.server.metrics import Metrics
+from unbroken.server.quota.base import MOST, Amount, Scope, UsageRecord
+from unbroken.server.quota.gate import Gate
+from unbroken.server.quota.memory import MemoryLedger
+from unbroken.server.quota.plans import Plans
+from unbroken.server.quota.prices import Price, Prices
+from unbroken.server.quota.refusal import QuotaRefusal
+from unbroken.server.quota_settings import PlanQuota
+from unbroken.sessions.admission import SessionLimits
+from unbroken.sessions.entries import CreateResponse, Entry, ResponseDone, SessionOpened
+from unbroken.sessions.errors import Refusal, StoreUnavailable
+from unbroken.sessions.ids import ItemId, Nonce, ResponseId, SessionId
+from unbroken.sessions.items import (
+    FunctionTool,
+    Message,
+    ResponseRequest,
+    Reused,
+    SessionConfig,
+    Text,
+    Usage,
+)
+from unbroken.sessions.responder import Finish, Output, Turn, Working
+from unbroken.sessions.session import Session
+
+ALICE = Principal("alice", tenant="acme")
+SESSION, RESPONSE = SessionId("sess_1"), ResponseId("resp_1")
+PRICE = Price.of(Decimal(1), Decimal(10), Decimal("0.1"))
+"""A millionth for a token that is read, ten for one that is said."""
+
+
+class World:
+    """A gate, and one turn of alice's."""
+
+    def __init__(self, **quota: Any) -> None:
+        self.clock = FakeClock()
+        self.ledger = MemoryLedger(self.clock)
+        self.directory = MemoryDirectory(self.clock)
+        plans = Plans({"default": PlanQuota(**quota)})
+        prices = Prices({"m": PRICE})
+        self.gate = Gate(self.ledger, plans, prices, self.directory, self.clock, Metrics())
+        self.session = Session(SESSION, SessionLimits())
+        self.session.apply(Entry(1, Nonce(1), SessionOpened(ALICE.id, SessionConfig("m"))))
+        self.asked = False
+
+    async def reserve(self, request: ResponseRequest | None = None) -> None:
+        await self.directory.note(ALICE)
+        asker = self.gate.asker(ALICE, None)
+        await asker.reserve(self.session, CreateResponse(RESPONSE, request or ResponseRequest()))
+
+    async def answer(self, *outputs: Output, text: str = "", resumed: Any = None) -> list[Output]:
+        """Return what is let through of an answer to *text*."""
+        return [output async for output in self.metered(outputs, text, resumed)]
+
+    def metered(
+        self, outputs: Sequence[Output], text: str = "", resumed: Any = None
+    ) -> AsyncGenerator[Output, None]:
+        async def said() -> AsyncGenerator[Output, None]:
+            self.asked = True
+            for output in outputs:
+                yield output
+
+        items = (Message(ItemId("u1"), "user", (Text(text),)),)
+        config, request = SessionConfig("m"), ResponseRequest()
+        turn = Turn(
+            session_id=SESSION,
+            response_id=RESPONSE,
+            principal=ALICE.id,
+            attempt=1,
+            config=config,
+            request=request,
+            items=items,
+            resumption=resumed,
+        )
+        given = TurnInput(
+            session_id=SESSION,
+            response_id=RESPONSE,
+            principal=ALICE.id,
+            model="m",
+            instructions="",
+            items=items if text else (),
+        )
+        return self.gate.metered(turn, given, said())
+
+    async def end(self, status: Any = "completed", usage: Usage | None = None, text: str = "") -> UsageRecord:
+        """Return the record of the turn that has ended so."""
+        output = (Message(ItemId("a1"), "assistant", (Text(text),)),) if text else ()
+        self.gate.ended(self.session, ResponseDone(RESPONSE, status, 1, output, usage=usage))
+        await self.gate.settled()
+        return (await self.ledger.records("acme", 1))[0]
+
+    async def used(self) -> dict[str, int]:
+        return dict((await self.ledger.look("acme", [Scope("u", ALICE.id)]))[0])
+
+
+async def test_what_was_said_is_held_before_it_is_let_through() -> None:
+    world = World(tokens_per_day=4096)
+    await world.reserve()
+    seen = 0
+    async for piece in world.metered(["x" * 400] * 100):
+        if isinstance(piece, str):
+            seen += 100
+            assert (await world.used())["td"] >= seen
+
+    assert piece == Finish("quota_exceeded")
+    assert 4096 - 256 <= seen <= 4096
+
+
+async def test_one_piece_that_is_too_large_is_not_let_through() -> None:
+    world = World(tokens_per_day=4096)
+    await world.reserve()
+
+    assert await world.answer("x", "y" * 20_000) == ["x", Finish("quota_exceeded")]
+    assert (await world.used())["td"] <= 4096
+
+
+@pytest.mark.parametrize(
+    "quota", [{"tokens_per_minute": 100}, {"cost_per_day": "0.001"}, {"tenant_tokens_per_day": 100}]
+)
+async def test_a_small_limit_is_no_reason_to_refuse_everything(quota: dict[str, Any]) -> None:
+    """Of one, not all is reserved for the first part of an answer; and the last of it can be used."""
+    world = World(**quota)
+    await world.reserve()
+    said = await world.answer(*["four"] * 200)
+
+    assert said[-1] == Finish("quota_exceeded")
+    assert 75 <= len(said) - 1 <= 100
+
+
+async def test_cancelled_once_the_agent_was_asked_counts_what_it_was_sent() -> None:
+    """It reads, and bills, whether anybody waits for it or not."""
+    world = World()
+    await world.reserve()
+    await world.answer(Working(), text="x" * 4000)
+    record = await world.end("cancelled")
+
+    assert 1000 <= record.input_tokens <= 1100
+    assert (record.output_tokens, record.is_estimate) == (0, True)
+
+
+@pytest.mark.parametrize("status", ["cancelled", "interrupted", "incomplete"])
+async def test_what_ends_before_the_agent_was_asked_counts_nothing(status: str) -> None:
+    world = World()
+    await world.reserve()
+    record = await world.end(status)
+
+    assert (record.tokens, record.cost) == (0, 0)
+    assert (await world.used())["rd"] == 1
+
+
+async def test_without_budget_the_agent_is_not_asked() -> None:
+    """It waited for so long that its budget lapsed, and another took that."""
+    world = World(tokens_per_day=2000)
+    await world.reserve()
+    world.clock.advance(301)
+    await world.ledger.settle("acme", "other", (Scope("u", ALICE.id),), Amount(1999), None)
+
+    assert await world.answer("x") == [Finish("quota_exceeded")]
+    assert not world.asked
+    assert (await world.end("incomplete")).tokens == 0
+
+
+async def test_what_a_provider_tells_in_between_is_held_with_the_next_piece() -> None:
+    """Each round of a turn with tools sends everything once more: the estimate knows of the first alone."""
+    world = World(tokens_per_day=10_000)
+    await world.reserve()
+    said = await world.answer("x", Usage(5000, 10), "y", Usage(12_000, 20), "z")
+
+    assert said == ["x", Usage(5000, 10), "y", Usage(12_000, 20), Finish("quota_exceeded")]
+    assert 5000 <= (await world.used())["td"] <= 10_000
+    await world.end("incomplete", Usage(12_000, 20))
+    assert (await world.used())["td"] == 12_020
+
+
+async def test_a_provider_s_last_word_does_not_cut_what_is_complete() -> None:
+    world = World(tokens_per_day=2000)
+    await world.reserve()
+
+    assert await world.answer("x", Usage(9000, 9000)) == ["x", Usage(9000, 9000)]
+
+
+@pytest.mark.parametrize("usage", [Usage(2**53 - 1, 2**53 - 1), Usage(2**53 - 1, 0, 2**53 - 1)])
+async def test_absurd_figures_are_settled(usage: Usage) -> None:
+    """And records still sum to counters."""
+    world = World()
+    await world.reserve()
+    await world.answer("x", usage, "y")
+    record = await world.end("completed", usage)
+    used = await world.used()
+
+    assert (used["td"], used["cd"]) == (record.tokens, record.cost)
+    assert 0 < record.tokens <= MOST
+    assert used["turns"] == 0
+
+
+@pytest.mark.parametrize("usage", [Usage(-5, -5), Usage(None, 7)])  # type: ignore[arg-type]
+async def test_an_agent_s_odd_figures_are_no_credit(usage: Usage) -> None:
+    world = World(tokens_per_day=5000)
+    await world.reserve()
+    await world.answer("x", usage, "y" * 8000)
+
+    assert (await world.used())["td"] >= 2000
+
+
+REUSED = Usage(reused=Reused("exact", 5.0))
+
+
+async def test_what_was_answered_before_takes_what_it_is_billed() -> None:
+    """F7. It is not cut short for a budget that it doesn't need, however long it is."""
+    world = World(tokens_per_day=2000)
+    await world.reserve()
+    said = await world.answer(REUSED, *["x" * 400] * 100)
+    record = await world.end("completed", REUSED, "x" * 40_000)
+
+    assert len(said) == 101
+    assert (record.tokens, record.cost, record.reused, record.is_estimate) == (0, 0, "exact", False)
+    used = await world.used()
+    assert (used["td"], used["rd"], used["turns"]) == (0, 1, 0)
+
+
+async def test_what_was_answered_before_and_is_billed_in_full_is_counted_in_full() -> None:
+    """F7, with ``UNBROKEN_CACHE_BILLING=full``."""
+    world = World(tokens_per_day=2000)
+    await world.reserve()
+    billed = Usage(100, 900, 50, Reused("semantic", 5.0))
+    await world.answer(billed, *["x" * 400] * 10)
+    record = await world.end("completed", billed, "x" * 4000)
+
+    assert (record.tokens, record.reused) == (1000, "semantic")
+    assert record.cost == PRICE.cost(100, 900, 50)
+
+
+async def test_who_joined_a_call_and_is_left_with_it_pays() -> None:
+    """The one who made it has gone: from here on it is theirs."""
+    world = World(tokens_per_day=2000)
+    await world.reserve()
+    flight = Usage(reused=Reused("flight", 0.0))
+    said = await world.answer(flight, "x" * 40_000, Usage(50, 900), "y", "z" * 8000)
+    record = await world.end("incomplete", Usage(50, 900))
+
+    assert said[-1] == Finish("quota_exceeded")
+    assert said[-2] == "y"
+    assert (record.tokens, record.reused) == (950, "")
+
+
+async def test_definitions_of_functions_are_read_too() -> None:
+    world = World(tokens_per_day=5000)
+    tool = FunctionTool("f", "d" * 40_000, {})
+    with pytest.raises(QuotaRefusal):
+        await world.reserve(ResponseRequest(tools=(tool,)))
+
+
+async def test_who_is_cut_off_while_a_budget_is_reserved_has_none() -> None:
+    world = World()
+    waits, goes_on = asyncio.Event(), asyncio.Event()
+    reserve = world.ledger.reserve
+
+    async def late(*args: Any, **kwargs: Any) -> Any:
+        decision = await reserve(*args, **kwargs)
+        waits.set()
+        await goes_on.wait()
+        return decision
+
+    world.ledger.reserve = late  # type: ignore[method-assign]
+    task = asyncio.create_task(world.reserve())
+    await waits.wait()
+    assert (await world.used())["turns"] == 1
+    task.cancel()
+    await asyncio.wait({task})
+    await world.gate.settled()
+
+    assert set((await world.used()).values()) == {0}
+
+
+async def test_where_nobody_can_be_asked_a_strict_gate_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+
+    async def gone(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("redis://user:password@host")
+
+    monkeypatch.setattr(world.ledger, "reserve", gone)
+    with pytest.raises(Refusal, match="Send this again") as refused:
+        await world.reserve()
+    assert refused.value.code == "store_unavailable"
+    assert "password" not in refused.value.message
+    await world.gate.settled()
+
+
+async def test_a_turn_that_runs_for_long_keeps_its_budget() -> None:
+    world = World()
+    await world.reserve()
+    async for _ in world.metered([Working()] * 20):
+        world.clock.advance(100)
+        assert (await world.used())["turns"] == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text", "calls"),
+    [(0, "", 0), (30, "", 1), (0, "y" * 4000, 1)],
+    ids=["", "long ago", "too little"],
+)
+async def test_who_has_reserved_enough_here_is_not_asked_again(seconds: int, text: str, calls: int) -> None:
+    """One call less before the first word. It is good for one attempt."""
+    world = World(tokens_per_day=10**6)
+    asked: list[Amount] = []
+    hold = world.ledger.hold
+
+    async def counted(tenant: str, turn: str, scopes: Any, limits: Any, amount: Amount, **rest: Any) -> Any:
+        asked.append(amount)
+        return await hold(tenant, turn, scopes, limits, amount, **rest)
+
+    world.ledger.hold = counted  # type: ignore[method-assign]
+    await world.reserve()
+    world.clock.advance(seconds)
+    await world.answer("x", text=text)
+    assert len(asked) == calls
+    await world.answer("x", text=text)
+    assert len(asked) == calls + 1
+
+
+async def test_a_turn_that_has_budget_left_is_not_cut_short_for_want_of_more() -> None:
+    """Others have taken the rest; it renews what it has, and says what it may."""
+    world = World(tokens_per_day=2000)
+    await world.reserve()
+    await world.ledger.settle("acme", "other", (Scope("u", ALICE.id),), Amount(10_000), None)
+    said = []
+    async for piece in world.metered(["four"] * 1000):
+        said.append(piece)
+        world.clock.advance(1)
+
+    assert said[-1] == Finish("quota_exceeded")
+    assert 499 <= len(said) - 1 <= 500, "a fourth of the limit was reserved"
+
+
+async def test_what_nobody_knows_was_written_is_held_for_a_moment() -> None:
+    """Its client was cut off meanwhile: if it was, its run holds it; else it is not in anybody's way."""
+    world = World(turns=1)
+    await world.reserve()
+    asker = world.gate.asker(ALICE, None)
+    asker.loosen(world.session, CreateResponse(RESPONSE, ResponseRequest()))
+    await world.gate.settled()
+    assert (await world.used())["turns"] == 1
+    world.clock.advance(61)
+    assert (await world.used())["turns"] == 0

@@ -1,0 +1,84 @@
+"""The ledger on other servers than the one Valkey: a cluster, Redis, and one with a user of few rights."""
+
+from __future__ import annotations
+
+import gc
+import re
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.fakes.clock import FakeClock
+from tests.fakes.valkey import Server, ValkeyCluster, redis_binary
+from tests.server.quota.ledger_contract import SCOPES, LedgerContract, record
+from unbroken.server.quota.base import Amount, Ledger
+from unbroken.server.quota.redis import RedisLedger
+from unbroken.sessions.backends.redis.connection import Address, connect
+
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
+(RULE,) = re.findall(r"^ACL SETUSER unbroken .*$", OPERATIONS.read_text(), re.MULTILINE)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
+    with ValkeyCluster(tmp_path_factory.mktemp("cluster")).running() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("redis"), redis_binary()).running() as server:
+        yield server
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+class TestLedgerOnACluster(LedgerContract):
+    @pytest_asyncio.fixture
+    async def nodes(self, servers: ValkeyCluster, clock: FakeClock) -> AsyncIterator[list[Ledger]]:
+        servers.flush()
+        clients = [connect(Address(servers.url), name="test") for _ in range(4)]
+        yield [RedisLedger(client, "test", now=clock.monotonic) for client in clients]
+        for client in clients:
+            await client.aclose()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # connections that the client forgets
+            gc.collect()
+
+
+@pytest.mark.slow
+class TestLedgerOnRedis(LedgerContract):
+    @pytest_asyncio.fixture
+    async def nodes(self, redis: Server, clock: FakeClock) -> AsyncIterator[list[Ledger]]:
+        redis.command("FLUSHALL")
+        clients = [connect(Address(redis.url), name="test") for _ in range(4)]
+        yield [RedisLedger(client, "test", now=clock.monotonic) for client in clients]
+        for client in clients:
+            await client.aclose()
+
+
+async def test_the_user_that_the_docs_name_may_do_all_of_it(valkey: Server) -> None:
+    valkey.command(*RULE.split())
+    client = connect(Address(valkey.url.replace("redis://", "redis://unbroken:password@")), name="test")
+    ledger = RedisLedger(client, "unbroken")
+    limits = {"u": {"rm": 9, "cd": 9}}
+    try:
+        for turn in ("a", "b", "c"):
+            await ledger.reserve("acl", turn, SCOPES, limits, Amount(5, 2), lifetime=-1)  # lapsed at once
+            await ledger.hold("acl", turn, SCOPES, limits, Amount(6, 3), lifetime=300)
+        await ledger.settle("acl", "a", SCOPES, Amount(3, 1), record("a", 3, cost=1))
+        await ledger.release("acl", "b")
+        looked = (await ledger.look("acl", SCOPES))[1]
+        assert (looked["td"], looked["cd"], looked["turns"]) == (9, 4, 1)
+        assert len(await ledger.records("acl", 9)) == 1
+    finally:
+        await client.aclose()
+        valkey.command("ACL", "DELUSER", "unbroken")

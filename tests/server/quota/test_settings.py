@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from unbroken.server.app import build
+from unbroken.server.config import ConfigError, Settings, StartupError
+from unbroken.server.quota.plans import Plans
+from unbroken.server.quota_settings import PlanQuota
+from unbroken.server.setting_sources import load_settings
+from unbroken.server.setting_transfer import packed, unpacked
+
+FILE = """
+[quotas.default]
+requests_per_minute = 20
+cost_per_day = 1.10
+tenant_tokens_per_day = 1000
+[quotas.pro]
+connections = 3
+[prices.manual]
+input = "0.5"
+output = 1
+"""
+
+
+def test_plans_are_tables(tmp_path: Path) -> None:
+    (tmp_path / "unbroken.toml").write_text(FILE)
+    settings = load_settings({}, {}, tmp_path).settings
+    plans = Plans(settings.quotas)
+
+    assert plans.limits("anything") == {"u": {"rm": 20, "cd": 1_100_000}, "t": {"td": 1000}}
+    assert plans.limits("pro") == {}
+    assert (plans.connections("pro"), plans.connections("free")) == (3, None)
+    assert settings.prices["manual"].input == Decimal("0.5")
+    assert unpacked(packed(settings)) == settings
+
+
+def test_plans_are_json_in_the_environment(tmp_path: Path) -> None:
+    environ = {"UNBROKEN_QUOTAS": '{"default": {"cost_per_day": 0.1}}'}
+    settings = load_settings({}, environ, tmp_path).settings
+
+    assert Plans(settings.quotas).limits("x") == {"u": {"cd": 100_000}}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("nonsense", "should be a table"),
+        ('{"free": {"requests": 1}}', "free.requests"),
+        ('{"free": {"turns": 0}}', "free.turns"),
+        ("[1]", "should be a table"),
+    ],
+)
+def test_what_is_no_plan_is_one_line(tmp_path: Path, value: str, said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_settings({}, {"UNBROKEN_QUOTAS": value}, tmp_path)
+
+    (problem,) = raised.value.problems
+    assert problem.startswith("UNBROKEN_QUOTAS")
+    assert said in problem
+
+
+def test_a_bound_on_cost_needs_a_price() -> None:
+    quotas = {"default": PlanQuota(cost_per_day=Decimal(1))}
+    with pytest.raises(StartupError, match=r"\[prices\."):
+        build(Settings(agent="scripted", quotas=quotas))
+
+    with pytest.raises(StartupError, match="other"):
+        build(
+            Settings(
+                agent="openai", openai_api_key=SecretStr("k"), model="gpt-5", models=("other",), quotas=quotas
+            )
+        )

@@ -1,0 +1,225 @@
+"""While the shared ledger is out of reach, each node counts alone; nothing is settled twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import structlog
+
+from tests.fakes.clock import FakeClock
+from tests.server.quota.ledger_contract import SCOPES, USER, LedgerContract, record
+from unbroken.server.quota.base import Amount, Decision, Ledger
+from unbroken.server.quota.memory import MemoryLedger
+from unbroken.server.quota.sheltered import ShelteredLedger
+from unbroken.sessions.errors import StoreUnavailable
+
+LIMITS = {"u": {"rm": 2}}
+
+
+class FailingLedger(MemoryLedger):
+    """A shared ledger. Fault verb: set *is_gone*."""
+
+    is_gone = False
+    is_mute = False
+    """Whether what is asked for is done, and nobody hears of it."""
+    asked = 0
+
+    async def reserve(self, *args: Any, **kwargs: Any) -> Decision:
+        await self._reach()
+        return await super().reserve(*args, **kwargs)
+
+    async def hold(self, *args: Any, **kwargs: Any) -> Decision:
+        await self._reach()
+        return await super().hold(*args, **kwargs)
+
+    async def settle(self, *args: Any, **kwargs: Any) -> bool:
+        await self._reach()
+        first = await super().settle(*args, **kwargs)
+        if self.is_mute:
+            raise StoreUnavailable("mute")
+        return first
+
+    async def release(self, *args: Any, **kwargs: Any) -> None:
+        await self._reach()
+        await super().release(*args, **kwargs)
+
+    async def look(self, *args: Any, **kwargs: Any) -> list[Mapping[str, int]]:
+        await self._reach()
+        return await super().look(*args, **kwargs)
+
+    async def _reach(self) -> None:
+        self.asked += 1
+        await asyncio.sleep(0)  # as any call over a network would
+        if self.is_gone:
+            raise StoreUnavailable("gone")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def shared(clock: FakeClock) -> FailingLedger:
+    return FailingLedger(clock)
+
+
+class TestShelteredLedger(LedgerContract):
+    @pytest.fixture
+    def nodes(self, clock: FakeClock, shared: FailingLedger) -> list[Ledger]:
+        return [ShelteredLedger(shared, clock, lambda: None) for _ in range(4)]
+
+
+async def ask(node: ShelteredLedger, turn: str) -> Decision:
+    return await node.reserve("acme", turn, SCOPES, LIMITS, Amount(10), lifetime=300)
+
+
+async def test_each_node_holds_the_limits_alone(clock: FakeClock, shared: FailingLedger) -> None:
+    alone: list[str] = []
+    nodes = [ShelteredLedger(shared, clock, lambda: alone.append("")) for _ in range(2)]
+    shared.is_gone = True
+    granted = [(await ask(node, f"{i}{n}")).denied is None for i, node in enumerate(nodes) for n in range(3)]
+
+    assert granted == [True, True, False] * 2
+    assert len(alone) == 6
+    with pytest.raises(StoreUnavailable):
+        await nodes[0].look("acme", [USER])
+
+
+async def test_one_that_is_strict_lets_nobody_in_and_what_runs_go_on(
+    clock: FakeClock, shared: FailingLedger
+) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None, is_strict=True)
+    await ask(node, "a")
+    shared.is_gone = True
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await ask(node, "b")
+    assert (await node.hold("acme", "a", SCOPES, LIMITS, Amount(30), lifetime=300)).denied is None
+    await node.settle("acme", "a", SCOPES, Amount(20), record("a", 20))
+    shared.is_gone = False
+    await told(node, clock)
+
+    looked = (await shared.look("acme", [USER]))[0]
+    assert (looked["td"], looked["rd"], looked["turns"]) == (20, 1, 0)
+
+
+async def told(node: ShelteredLedger, clock: FakeClock) -> None:
+    """Return when the others have been told everything, with nobody asking for anything."""
+    while node.unsettled:
+        clock.advance(1)
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+async def test_what_was_used_meanwhile_the_others_are_told_when_it_is_back(
+    clock: FakeClock, shared: FailingLedger
+) -> None:
+    """Before, during and after: each turn counts once, wherever it was let in, held, and settled."""
+    node = ShelteredLedger(shared, clock, lambda: None)
+    for turn in ("a", "b"):
+        await ask(node, turn)
+    shared.is_gone = True
+    await node.hold("acme", "b", SCOPES, LIMITS, Amount(30), lifetime=300)  # went on meanwhile
+    for turn, used in (("a", 7), ("b", 29)):
+        assert await node.settle("acme", turn, SCOPES, Amount(used), record(turn, used))
+    await ask(node, "alone")  # began and ended meanwhile
+    await node.settle("acme", "alone", SCOPES, Amount(100), record("alone", 100))
+    await ask(node, "across")
+    assert (node.unsettled, node.is_alone) == (3, True)
+    shared.is_gone = False
+    await told(node, clock)
+    await node.settle("acme", "across", SCOPES, Amount(1000), record("across", 1000))
+    assert not await node.settle("acme", "across", SCOPES, Amount(1000), record("across", 1000))
+
+    looked = (await shared.look("acme", [USER]))[0]
+    assert (looked["td"], looked["rd"], looked["turns"]) == (1136, 4, 0)
+    assert [each.response_id for each in await node.records("acme", 9)] == ["across", "alone", "b", "a"]
+    assert not node.is_alone
+
+
+async def test_a_request_whose_budget_lapsed_meanwhile_is_counted_once(
+    clock: FakeClock, shared: FailingLedger
+) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None)
+    await ask(node, "a")
+    shared.is_gone = True
+    clock.advance(301)
+    await node.hold("acme", "a", SCOPES, LIMITS, Amount(30), lifetime=300)
+    await node.settle("acme", "a", SCOPES, Amount(25), record("a", 25))
+    shared.is_gone = False
+    await told(node, clock)
+
+    looked = (await shared.look("acme", [USER]))[0]
+    assert (looked["td"], looked["rd"], looked["turns"]) == (25, 1, 0)
+
+
+async def test_one_finds_out_whether_it_is_back_and_nobody_else_waits(
+    clock: FakeClock, shared: FailingLedger
+) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None)
+    shared.is_gone = True
+    await ask(node, "a")
+    clock.advance(5)
+    shared.asked = 0
+    await asyncio.gather(*(ask(node, str(n)) for n in range(20)))
+
+    assert shared.asked == 1
+
+
+async def test_nobody_waits_until_the_others_have_been_told(clock: FakeClock, shared: FailingLedger) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None)
+    shared.is_gone = True
+    for turn in range(50):
+        await node.settle("acme", str(turn), SCOPES, Amount(1), None)
+    shared.is_gone = False
+    clock.now += 5  # and no timer has fired yet
+    shared.asked = 0
+    await ask(node, "next")
+    assert (shared.asked, node.unsettled) == (1, 50)
+    await node.aclose()
+    assert node.unsettled == 0
+    assert (await shared.look("acme", [USER]))[0]["td"] == 60
+
+
+@pytest.mark.parametrize("hours", [0.2, 0.6, 3])
+async def test_what_may_have_been_settled_is_never_settled_again_that_nobody_knows_of(
+    clock: FakeClock, shared: FailingLedger, hours: float
+) -> None:
+    """However long it is away; and what was surely not settled is not lost to that."""
+    node = ShelteredLedger(shared, clock, lambda: None)
+    shared.is_mute = True
+    await node.settle("acme", "a", SCOPES, Amount(100), record("a", 100))
+    shared.is_mute, shared.is_gone = False, True
+    await node.settle("acme", "b", SCOPES, Amount(10), record("b", 10))
+    clock.now += hours * 3600
+    shared.is_gone = False
+    await told(node, clock)
+
+    assert [each.response_id for each in await node.records("acme", 9)] == ["b", "a"]
+    assert (await shared.look("acme", [USER]))[0]["td"] == 110
+
+
+async def test_what_is_left_at_the_end_is_said_to_be_lost(clock: FakeClock, shared: FailingLedger) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None)
+    shared.is_gone = True
+    await node.settle("acme", "a", SCOPES, Amount(1), record("a", 1))
+    with structlog.testing.capture_logs() as logs:
+        await node.aclose()
+
+    assert [entry["turns"] for entry in logs if entry["event"] == "usage lost"] == [1]
+
+
+async def test_a_ledger_that_failed_is_not_asked_for_a_while(clock: FakeClock, shared: FailingLedger) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None)
+    shared.is_gone = True
+    await ask(node, "a")
+    shared.is_gone = False
+    await ask(node, "b")
+    assert not shared.knows("acme", "b")
+    clock.advance(5)
+    await ask(node, "c")
+    assert shared.knows("acme", "c")
