@@ -14,18 +14,20 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from tests.guards.corpus import Case, read_corpus, read_rows
-from unbroken.server.guards.injection.base import Action, Classifier, Passage
+from tests.guards.corpus import Case, Part, read_corpus, read_rows
+from unbroken.server.guards.injection.base import Action, Passage
 from unbroken.server.guards.injection.examiner import Examiner
 from unbroken.server.guards.injection.firewall import Firewall
-from unbroken.server.guards.injection.onnx import OnnxClassifier, packaged_model
+from unbroken.server.guards.injection.onnx import packaged_model
 from unbroken.server.guards.injection.policy import Policies
+from unbroken.server.guards.injection.reading import Reading
+from unbroken.server.guards.injection.selection import read_by
 from unbroken.server.guards.injection.suspicion import MemorySuspicion
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.clock import SystemClock
@@ -46,12 +48,12 @@ class Figures:
     """Milliseconds of CPU for the last message of each."""
 
 
-async def measure(cases: Iterable[Case], classifier: Classifier | None) -> dict[tuple[str, bool], Figures]:
-    """Return what a firewall with *classifier* makes of *cases*, by source and kind."""
+async def measure(cases: Iterable[Case], reading: Reading | None) -> dict[tuple[str, bool], Figures]:
+    """Return what a firewall with the models of *reading* makes of *cases*, by source and kind."""
     found: defaultdict[tuple[str, bool], Figures] = defaultdict(Figures)
     with ThreadPoolExecutor(1) as threads:
         clock = SystemClock()
-        examiner = _Timed(Examiner(classifier))
+        examiner = _Timed(Examiner(reading))
         firewall = Firewall(
             examiner,
             Policies(),
@@ -110,6 +112,11 @@ def table(found: dict[tuple[str, bool], Figures]) -> list[str]:
     return rows
 
 
+def _marked(case: Case) -> Case:
+    """Return *case* as one of a source of its own: it was trained on, or rules were written after it."""
+    return replace(case, source=f"{case.source} (t)")
+
+
 def _sampled(cases: Iterable[Case], most: int) -> list[Case]:
     """Return at most so many cases of each source and kind, the same ones each time."""
     by_source: defaultdict[tuple[str, bool], list[Case]] = defaultdict(list)
@@ -126,16 +133,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="make guards", description=__doc__)
     parser.add_argument("--data", type=Path, help="a folder of .jsonl files: text, label, source")
     parser.add_argument("--most", type=int, default=1000, help="cases of each source (1000)")
-    parser.add_argument("--rules-alone", action="store_true", help="without the local model")
+    parser.add_argument("--rules-alone", action="store_true", help="without the models")
     options = parser.parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     folder = None if options.rules_alone else packaged_model()
-    classifier = None if folder is None else OnnxClassifier(folder)
-    print(f"Local model: {'none, rules alone' if classifier is None else 'that of the extra guards'}\n")  # noqa: T201
-    cases = list(read_corpus())
+    reading = None if folder is None else read_by(folder)
+    print(f"Models: {'none, rules alone' if reading is None else 'those of the extra guards'}\n")  # noqa: T201
+    cases = [each if each.part is Part.KEPT else _marked(each) for each in read_corpus()]
     if options.data is not None:
-        cases += _sampled(read_rows(options.data), options.most)
-    for row in table(asyncio.run(measure(cases, classifier))):
+        kept = (each for each in read_rows(options.data) if each.part is Part.KEPT)
+        cases += _sampled(kept, options.most)
+    for row in table(asyncio.run(measure(cases, reading))):
         print(row)  # noqa: T201
 
 

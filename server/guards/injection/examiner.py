@@ -1,4 +1,4 @@
-"""One text, examined: rules over all its views, the model over its most suspicious windows, one score.
+"""One text, examined: rules over all its views, models over what could be read there, one score.
 
 No I/O, no clock. It computes, and belongs in a thread.
 """
@@ -6,54 +6,23 @@ No I/O, no clock. It computes, and belongs in a thread.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from unbroken.server.guards.injection.base import Classifier, Evidence, Origin, Passage
+from unbroken.server.guards.injection.base import Evidence, Origin, Passage
 from unbroken.server.guards.injection.normal_form import NormalForm
+from unbroken.server.guards.injection.reading import Reading
 from unbroken.server.guards.injection.rulebook import Rulebook, read_rules
-from unbroken.server.guards.injection.views import View, Views
-from unbroken.server.guards.injection.windows import WINDOW, ranked
+from unbroken.server.guards.injection.views import View, Views, legible
+from unbroken.server.guards.injection.windows import PART, SHARED, parts
 
-__all__ = ["Certainty", "Examination", "Examiner"]
+__all__ = ["Examination", "Examiner"]
 
-_PART: Final = 16 * 1024
-_SHARED: Final = 1024
-"""Characters that two parts of a long text share: no attack that rules know is longer."""
-
-_READ_BY_MODEL: Final = frozenset(
-    {"base64", "hex", "binary", "escapes", "percent", "entities", "tags", "selectors"}
+_READ_BY_MODELS: Final = frozenset(
+    {"text", "spaced", "base64", "hex", "binary", "escapes", "percent", "entities", "tags", "selectors"}
 )
-"""Views whose text was put there by somebody, and not made up here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Certainty:
-    """How sure the model has to be, for texts of one origin."""
-
-    flag: float
-    """The probability that by itself comes to a score of 0.5."""
-    block: float
-    """The one that comes to 0.8."""
-    windows: int
-    """Windows of one text that it reads at most."""
-
-    def weight(self, probability: float) -> float:
-        """Return what the model's *probability* weighs as evidence, from 0 to 1."""
-        if probability < self.flag:
-            return max(0.0, 0.5 - 0.3 * (self.flag - probability) / (self.block - self.flag))
-        if probability < self.block:
-            return 0.5 + 0.3 * (probability - self.flag) / (self.block - self.flag)
-        return 0.8 + 0.2 * (probability - self.block) / (1 - self.block)
-
-
-# For the model of the extra `guards`. Blocking users: one ordinary message in a hundred, on sources that are
-# otherwise not measured on. What tools return: the vendor's preset for that. See docs/guards.md.
-_CERTAINTY: Final = {
-    Origin.USER: Certainty(flag=0.7, block=0.85, windows=2),
-    Origin.TOOL: Certainty(flag=0.65, block=0.77, windows=6),
-}
+"""Views that read as somebody wrote them: the others are made up here, and models know no such thing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +45,21 @@ class Examiner:
     """Looks at texts. Immutable: any number of threads use it.
 
     Args:
-        classifier: The local model. None: rules alone.
+        reading: The models. None: rules alone.
         without: Ids of rules, and names of marks, that don't count.
-        certainty: How sure the model has to be. Instructions aren't shown to it: they instruct.
 
     """
 
     def __init__(
         self,
-        classifier: Classifier | None = None,
+        reading: Reading | None = None,
         *,
         without: frozenset[str] = frozenset(),
-        certainty: Mapping[Origin, Certainty] = _CERTAINTY,
     ) -> None:
         self._form = NormalForm()
-        rules, triggers = read_rules()
-        self.rulebook = Rulebook(rules, triggers, self._form, without=without)
+        self.rulebook = Rulebook(read_rules(), self._form, without=without)
         self._views = Views(self._form, self.rulebook.vocabulary)
-        self._classifier = classifier
-        self._certainty = certainty
+        self._reading = reading
 
     def examine(self, passage: Passage, before: str = "") -> Examination:
         """Return what *passage* looks like.
@@ -102,30 +67,30 @@ class Examiner:
         *before* is what the same speaker said last: an attack may come in pieces.
 
         Raises:
-            DetectorFailed: The model can't be run.
+            DetectorFailed: A model can't be run.
 
         """
         best: dict[str, Evidence] = {}
-        suspects: list[tuple[View, tuple[int, ...]]] = []
-        for part in _parts(passage.text):
+        suspects: list[tuple[float, str]] = []
+        for part in parts(passage.text):
             for view in self._views.of(part):
-                found = self.rulebook.examine(view, passage.origin)
-                _keep(best, found.evidence)
-                if view.name == "text" or view.name in _READ_BY_MODEL:
-                    suspects.append((view, found.triggers))
-        if len(passage.text) <= _PART and not best:
+                _keep(best, self.rulebook.examine(view, passage.origin))
+                if self._reading is not None and view.name in _READ_BY_MODELS:
+                    readable = view.text if view.is_decoded else legible(view.text)
+                    suspects += self._reading.suspected(readable, passage.origin)
+        if len(passage.text) <= PART and not best:
             for view in self._views.turned(passage.text):
-                _keep(best, self.rulebook.examine(view, passage.origin).evidence)
+                _keep(best, self.rulebook.examine(view, passage.origin))
         if before and not best:
             _keep(best, self._across(before, passage))
-        self._ask_model(passage.origin, suspects, best)
+        self._ask_models(suspects, best)
         evidence = tuple(sorted(best.values(), key=lambda each: (-each.weight, each.rule)))
         doubt = math.prod(1 - each.weight for each in evidence)
         return Examination(1 - doubt, evidence)
 
     def _across(self, before: str, passage: Passage) -> Iterator[Evidence]:
         """Yield what is found only where both texts are read as one."""
-        head = passage.text[:_SHARED]
+        head = passage.text[:SHARED]
         alone = {each.rule for each in self._plainly(before, passage.origin)}
         for glue in (" ", ""):
             for each in self._plainly(f"{before}{glue}{head}", passage.origin):
@@ -133,46 +98,21 @@ class Examiner:
                     yield Evidence(each.rule, each.weight, "turns")
 
     def _plainly(self, text: str, origin: Origin) -> tuple[Evidence, ...]:
-        return self.rulebook.examine(View("text", self._form.of(text)), origin).evidence
+        return self.rulebook.examine(View("text", self._form.of(text)), origin)
 
-    def _ask_model(
-        self, origin: Origin, suspects: list[tuple[View, tuple[int, ...]]], best: dict[str, Evidence]
-    ) -> None:
-        certainty = self._certainty.get(origin)
-        if self._classifier is None or certainty is None:
+    def _ask_models(self, suspects: list[tuple[float, str]], best: dict[str, Evidence]) -> None:
+        if self._reading is None or math.prod(1 - each.weight for each in best.values()) < _NO_DOUBT:
             return
-        if math.prod(1 - each.weight for each in best.values()) < _NO_DOUBT:
-            return
-        # What was decoded first: nobody encodes small talk. Then the beginning, then the rest by its words.
-        candidates: list[tuple[int, int, str]] = []
-        for number, (view, places) in enumerate(suspects):
-            for rank, window in ranked(view.text, places):
-                is_beginning = rank == WINDOW and (view.is_decoded or number == 0)
-                candidates.append((2 * view.is_decoded + is_beginning, rank % WINDOW, window))
-        candidates.sort(key=lambda each: each[:2], reverse=True)
-        shown = [window for _, _, window in candidates[: certainty.windows]]
-        if not shown:
-            return
-        weight = certainty.weight(max(self._classifier.scores(shown)))
+        weight = self._reading.weight(suspects)
         if weight > 0:
-            _keep(best, [Evidence(self._classifier.name, weight)])
+            _keep(best, [Evidence(self._reading.name, weight)])
 
 
 _NO_DOUBT: Final = 0.1
-"""What rules are that sure of, the model isn't asked about."""
+"""What rules are that sure of, models aren't asked about."""
 
 
 def _keep(best: dict[str, Evidence], evidence: Iterable[Evidence]) -> None:
     for each in evidence:
         if each.rule not in best or best[each.rule].weight < each.weight:
             best[each.rule] = each
-
-
-def _parts(text: str) -> Iterator[str]:
-    """Cut a long text, so that nothing holds the interpreter for longer than some milliseconds."""
-    start = 0
-    while True:
-        yield text[start : start + _PART]
-        if start + _PART >= len(text):
-            return
-        start += _PART - _SHARED

@@ -50,7 +50,9 @@ _LOOKALIKES: Final = {
 }
 _TO_LATIN: Final = {ord(odd): plain for plain, odds in _LOOKALIKES.items() for odd in odds}
 
-_WORD: Final = re.compile(r"[^\W\d_]+")
+_WORD: Final = re.compile(r"(?<![^\W\d_])[^\W\d_]*?[^\W\d_\x00-\x7f][^\W\d_]*")
+"""A word that has more than plain letters. It begins where a word does: a long plain one is read once."""
+
 _LATIN: Final = re.compile("[a-z]")
 
 
@@ -97,12 +99,10 @@ class NormalForm:
 
 def _latin_if_mixed(match: re.Match[str]) -> str:
     word = match[0]
-    return word if word.isascii() or not _LATIN.search(word) else word.translate(_TO_LATIN)
+    return word.translate(_TO_LATIN) if _LATIN.search(word) else word
 
 
 def _latin_if_whole(match: re.Match[str]) -> str:
     word = match[0]
-    if word.isascii():
-        return word
     latin = word.translate(_TO_LATIN)
     return latin if latin.isascii() else word

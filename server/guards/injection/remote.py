@@ -15,6 +15,7 @@ Anything else counts as no answer. Services of Lakera's kind get ``{"messages": 
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Final, Literal
@@ -23,7 +24,9 @@ import httpx2
 import orjson
 
 from unbroken.server.guards.injection.base import Classifier, DetectorFailed, Origin, Passage
-from unbroken.server.guards.injection.windows import choose
+from unbroken.server.guards.injection.normal_form import NormalForm
+from unbroken.server.guards.injection.reading import Rater, suspected
+from unbroken.server.guards.injection.windows import parts
 
 __all__ = ["Api", "HttpDetector", "ModelDetector"]
 
@@ -126,9 +129,11 @@ def _score_in(content: bytes) -> float:
 class ModelDetector:
     """A :class:`~unbroken.server.guards.injection.base.Detector` that runs a model in a thread."""
 
-    def __init__(self, classifier: Classifier, threads: Executor) -> None:
+    def __init__(self, classifier: Classifier, rater: Rater, threads: Executor) -> None:
         self._classifier = classifier
+        self._rater = rater
         self._threads = threads
+        self._form = NormalForm()
 
     @property
     def name(self) -> str:
@@ -137,13 +142,14 @@ class ModelDetector:
 
     async def score(self, passage: Passage) -> float:
         """See :meth:`Detector.score`."""
-        shown = choose(passage.text, (), _WINDOWS)
-        if not shown:
-            return 0.0
-        scores = await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._classifier.scores, shown
-        )
-        return max(scores)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._score, passage.text)
+
+    def _score(self, text: str) -> float:
+        shown: list[tuple[float, str]] = []
+        for part in parts(text):
+            shown += suspected(self._rater, self._form.of(part), _WINDOWS)
+        windows = [window for _, window in heapq.nlargest(_WINDOWS, shown)]
+        return max(self._classifier.scores(windows), default=0.0)
 
     async def close(self) -> None:
         """See :meth:`Detector.close`. The threads are somebody else's."""

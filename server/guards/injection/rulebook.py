@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
@@ -15,12 +15,16 @@ from unbroken.server.guards.injection.spoofing import marks
 from unbroken.server.guards.injection.views import View
 from unbroken.server.guards.injection.words import Matcher, Vocabulary, slices, tokens
 
-__all__ = ["BadRules", "Found", "Rule", "Rulebook", "read_rules"]
+__all__ = ["BadRules", "Rule", "Rulebook", "read_rules"]
 
 _USUAL: Final = (Origin.USER, Origin.TOOL)
 
 _HIDDEN: Final = 0.75
 """What is left of the doubts about something that was found where only a decoder looks."""
+
+_UNSEEN: Final = frozenset({"tags", "selectors"})
+_UNSEEN_WEIGHT: Final = 0.75
+"""Of text in characters that nobody sees: what it says to whom hardly matters."""
 
 _MENTIONED: Final = 0.6
 """What a finding weighs inside quotation marks, in a text about such things."""
@@ -55,17 +59,8 @@ class Rule:
     """Their twins, in which it must not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What one view holds."""
-
-    evidence: tuple[Evidence, ...]
-    triggers: tuple[int, ...]
-    """Where words stand that make a passage worth a closer look."""
-
-
-def read_rules(text: str | None = None) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
-    """Return the rules in *text*, which is TOML, and the triggers. None: those that come with the server.
+def read_rules(text: str | None = None) -> tuple[Rule, ...]:
+    """Return the rules in *text*, which is TOML. None: those that come with the server.
 
     Raises:
         BadRules: They can't be read.
@@ -80,7 +75,7 @@ def read_rules(text: str | None = None) -> tuple[tuple[Rule, ...], tuple[str, ..
     rules = tuple(_rule(each) for each in content.get("rule", ()))
     if len({rule.id for rule in rules}) < len(rules):
         raise BadRules("Two rules have one id.")
-    return rules, tuple(content.get("triggers", ()))
+    return rules
 
 
 def _rule(row: dict[str, Any]) -> Rule:
@@ -107,8 +102,7 @@ class Rulebook:
 
     Args:
         rules: The rules.
-        triggers: Patterns of words that make a passage worth a closer look.
-        form: What both are brought into.
+        form: What they are brought into.
         without: Ids of rules and names of marks that don't count.
 
     """
@@ -116,7 +110,6 @@ class Rulebook:
     def __init__(
         self,
         rules: Iterable[Rule],
-        triggers: Sequence[str],
         form: NormalForm,
         *,
         without: frozenset[str] = frozenset(),
@@ -126,31 +119,28 @@ class Rulebook:
         self._owners = [rule for rule in self.rules for _ in rule.patterns]
         patterns = [pattern for rule in self.rules for pattern in rule.patterns]
         # A beginning keeps its star: the form of a star is a star.
-        self.vocabulary = Vocabulary([form.of(pattern) for pattern in [*patterns, *triggers]])
+        self.vocabulary = Vocabulary([form.of(pattern) for pattern in patterns])
 
-    def examine(self, view: View, origin: Origin) -> Found:
+    def examine(self, view: View, origin: Origin) -> tuple[Evidence, ...]:
         """Return what *view* of a text from *origin* holds. Linear in its length."""
         text = view.text
         weights: dict[str, float] = {}
-        places: list[int] = []
         quotes = _Quotes(text)
-        for name, start, weight in self._findings(text, origin, places):
+        for name, start, weight in self._findings(text, origin):
             if name not in self._without:
                 weighed = weight * (_MENTIONED if quotes.covers(start) else 1.0)
                 weights[name] = max(weights.get(name, 0.0), weighed)
+        if view.name in _UNSEEN and "hidden-text" not in self._without:
+            weights["hidden-text"] = _UNSEEN_WEIGHT
         if view.is_decoded:
             weights = {name: 1 - (1 - weight) * _HIDDEN for name, weight in weights.items()}
-        return Found(
-            tuple(Evidence(name, weight, view.name) for name, weight in weights.items()), tuple(places)
-        )
+        return tuple(Evidence(name, weight, view.name) for name, weight in weights.items())
 
-    def _findings(self, text: str, origin: Origin, places: list[int]) -> Iterator[tuple[str, int, float]]:
+    def _findings(self, text: str, origin: Origin) -> Iterator[tuple[str, int, float]]:
         matcher, owners = Matcher(self.vocabulary), self._owners
         for offset, piece in slices(text):
             for match in matcher.feed(piece, offset):
-                if match.pattern >= len(owners):
-                    places.append(match.start)
-                elif origin in (rule := owners[match.pattern]).origins:
+                if origin in (rule := owners[match.pattern]).origins:
                     yield rule.id, match.start, rule.weight
         for mark in marks(text, origin):
             yield mark.name, mark.start, mark.weight

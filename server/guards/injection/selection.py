@@ -12,17 +12,19 @@ import structlog
 
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.firewall_settings import row_of, rows_of
-from unbroken.server.guards.injection.base import Classifier, Detector, DetectorFailed
+from unbroken.server.guards.injection.base import Detector, DetectorFailed
 from unbroken.server.guards.injection.examiner import Examiner
 from unbroken.server.guards.injection.firewall import Firewall, FirewallLimits
+from unbroken.server.guards.injection.linear import shipped
 from unbroken.server.guards.injection.onnx import OnnxClassifier, has_runtime, packaged_model
 from unbroken.server.guards.injection.policy import Mode, Policies, Policy
+from unbroken.server.guards.injection.reading import Reading
 from unbroken.server.guards.injection.suspicion import Suspicion
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.clock import Clock
 
-__all__ = ["Surroundings", "build_firewall", "policies_of"]
+__all__ = ["Surroundings", "build_firewall", "policies_of", "read_by"]
 
 _EXTRA: Final = "pip install 'unbroken[guards]'"
 
@@ -69,12 +71,12 @@ def build_firewall(settings: Settings, around: Surroundings) -> Firewall | None:
     if policies.is_off:
         return None
     try:
-        classifier = _classifier(settings, around.packaged)
+        reading = _reading(settings, around.packaged)
         detectors = _detectors(settings, around.threads)
     except DetectorFailed as exc:
         raise StartupError(f"The firewall's model can't be used. {exc}") from None
     return Firewall(
-        Examiner(classifier, without=frozenset(settings.firewall_rules_off)),
+        Examiner(reading, without=frozenset(settings.firewall_rules_off)),
         policies,
         around.suspicion,
         around.threads,
@@ -91,16 +93,28 @@ def build_firewall(settings: Settings, around: Surroundings) -> Firewall | None:
     )
 
 
-def _classifier(settings: Settings, packaged: Callable[[], Path | None]) -> Classifier | None:
+def _reading(settings: Settings, packaged: Callable[[], Path | None]) -> Reading | None:
     log = structlog.get_logger()
     if settings.firewall_model not in ("auto", "off"):
-        return OnnxClassifier(Path(settings.firewall_model))
+        return read_by(Path(settings.firewall_model))
     folder = packaged() if settings.firewall_model == "auto" and has_runtime() else None
     if folder is not None:
-        return OnnxClassifier(folder)
+        return read_by(folder)
     hint = "as set" if settings.firewall_model == "off" else _EXTRA
     log.info("firewall has rules alone", model="none", hint=hint)
     return None
+
+
+def read_by(folder: Path) -> Reading:
+    """Return what reads with the local model in *folder*, and the linear one of this package.
+
+    Raises:
+        DetectorFailed: It can't be used.
+
+    """
+    classifier = OnnxClassifier(folder)
+    linear, bands = shipped()
+    return Reading(linear, classifier, bands)
 
 
 def _detectors(settings: Settings, threads: Executor) -> list[Detector]:
@@ -108,7 +122,8 @@ def _detectors(settings: Settings, threads: Executor) -> list[Detector]:
     if settings.firewall_heavy_model is not None:
         from unbroken.server.guards.injection.remote import ModelDetector
 
-        detectors.append(ModelDetector(OnnxClassifier(settings.firewall_heavy_model, name="heavy"), threads))
+        classifier = OnnxClassifier(settings.firewall_heavy_model, name="heavy")
+        detectors.append(ModelDetector(classifier, shipped()[0], threads))
     if settings.firewall_service is not None:
         from unbroken.server.guards.injection.remote import HttpDetector
 

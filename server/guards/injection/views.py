@@ -10,16 +10,16 @@ import binascii
 import codecs
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Final
 from urllib.parse import unquote
 
 from unbroken.server.guards.injection.normal_form import NormalForm
-from unbroken.server.guards.injection.words import Vocabulary
+from unbroken.server.guards.injection.words import Vocabulary, tokens
 
-__all__ = ["View", "Views"]
+__all__ = ["View", "Views", "legible"]
 
 _DEEPEST: Final = 2
 """Encodings within each other that are undone."""
@@ -43,7 +43,7 @@ _PERCENT: Final = re.compile(r"(?:%[0-9a-fA-F]{2}){3}|(?:%[0-9a-fA-F]{2}[A-Za-z]
 _ENTITY: Final = re.compile(r"&(?:#\d{2,7}|#x[0-9a-fA-F]{2,6});")
 _BITS: Final = re.compile(r"(?:[01]{8} ?){8,}")
 
-_LEET_WORD: Final = re.compile(r"[a-z0-9@$!|+]{2,}")
+_LEET_WORD: Final = re.compile(r"(?<![a-z0-9@$!|+])(?=[a-z0-9@$!|+]*[013457@$])[a-z0-9@$!|+]{2,}")
 _LETTER: Final = re.compile(r"[a-z]")
 _CIPHER: Final = re.compile(r"[013457@$]")
 _LEET: Final = {
@@ -65,6 +65,10 @@ _SPACED: Final = re.compile(r"(?<![^\W_])(?:[^\W\d_][ .\-_*·/]{1,3}){5,}[^\W\d_
 _APART: Final = re.compile(r"[ .\-_*·/]")
 _LETTERS: Final = re.compile(r"[a-z]{18,400}")
 _LONGEST_WORD: Final = 16
+_LEAST_TURNED: Final = 4
+_FEWEST_TURNED: Final = 2
+"""Letters of a word, and words, by which a text is recognised that is written backwards or rotated."""
+
 _MOST_SQUEEZED: Final = 8
 """Words written as one, of one text, that are taken apart."""
 
@@ -90,6 +94,7 @@ class Views:
 
     def __init__(self, form: NormalForm, vocabulary: Vocabulary) -> None:
         self._form = form
+        self._vocabulary = vocabulary
         known = {word for word in vocabulary.words if word.isascii() and len(word) > 1}
         self._words = known | {"a", "i"}
 
@@ -108,10 +113,25 @@ class Views:
                 yield view
 
     def turned(self, text: str) -> Iterator[View]:
-        """Yield what *text* is backwards, and with its alphabet rotated: dear, and rarely anything."""
+        """Yield what *text* is backwards, and with its alphabet rotated, where that has words of rules."""
         plain = self._form.of(text)
-        yield View("rot13", codecs.encode(plain, "rot13"), is_decoded=True)
-        yield View("reversed", plain[::-1], is_decoded=True)
+        words = {word for word in tokens(plain) if _LEAST_TURNED <= len(word) <= _LONGEST_WORD}
+        if self._knows_enough(codecs.encode(word, "rot13") for word in words):
+            yield View("rot13", codecs.encode(plain, "rot13"), is_decoded=True)
+        if self._knows_enough(word[::-1] for word in words):
+            yield View("reversed", plain[::-1], is_decoded=True)
+
+    def _knows_enough(self, words: Iterable[str]) -> bool:
+        """Return whether rules have several of *words*: one is met by accident."""
+        known = filter(self._vocabulary.known, words)
+        return sum(1 for _ in islice(known, _FEWEST_TURNED)) == _FEWEST_TURNED
+
+    def _reads(self, name: str, plain: str, rewritten: str) -> Iterator[View]:
+        """Yield *plain* as *rewritten*, where words have become such as rules have."""
+        if rewritten != plain and any(
+            self._vocabulary.known(word) for word in {*tokens(rewritten)}.difference(tokens(plain))
+        ):
+            yield View(name, rewritten)
 
     def _decoded(self, text: str, left: list[int], depth: int) -> Iterator[View]:
         for name, piece in _pieces(text):
@@ -125,10 +145,10 @@ class Views:
 
     def _rewritten(self, plain: str) -> Iterator[View]:
         if not plain.isascii():
-            yield View("lookalikes", self._form.lookalikes(plain))
+            yield from self._reads("lookalikes", plain, self._form.lookalikes(plain))
         if _CIPHER.search(plain):
-            yield View("leet", _LEET_WORD.sub(_as_i, plain))
-            yield View("leet", _LEET_WORD.sub(_as_l, plain))
+            yield from self._reads("leet", plain, _LEET_WORD.sub(_as_i, plain))
+            yield from self._reads("leet", plain, _LEET_WORD.sub(_as_l, plain))
         if _SPACED.search(plain):
             yield View("spaced", _SPACED.sub(self._joined, plain), is_decoded=True)
         if _LETTERS.search(plain):
@@ -166,6 +186,13 @@ class Views:
         return found
 
 
+def legible(text: str) -> str:
+    """Return *text* without what people can't read: models say anything of it. It is read decoded."""
+    for pattern in (_BITS, _HEX, _BASE64, _SPACED):
+        text = pattern.sub(" ", text)
+    return text
+
+
 def _as_i(match: re.Match[str]) -> str:
     return match[0].translate(_ONE_AS_I) if _is_mixed(match[0]) else match[0]
 
@@ -175,8 +202,8 @@ def _as_l(match: re.Match[str]) -> str:
 
 
 def _is_mixed(word: str) -> bool:
-    """Return whether *word* has letters and what may stand for some: no number, and no plain word."""
-    return bool(_CIPHER.search(word)) and bool(_LETTER.search(word))
+    """Return whether *word*, which has what may stand for letters, has letters as well: it is no number."""
+    return _LETTER.search(word) is not None
 
 
 def _pieces(text: str) -> Iterator[tuple[str, str]]:

@@ -1,17 +1,22 @@
 """The parts of a text that a model reads: sentences, put together up to a length.
 
-A text may have a megabyte, and a model reads a few hundred characters at a time. So it is shown the
-beginning, and what has most of the words that attacks are made of. What is left out, only rules see.
+A text may have a megabyte, and a model reads a few hundred characters at a time.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["WINDOW", "choose", "ranked", "windows"]
+__all__ = ["PART", "SHARED", "WINDOW", "parts", "windows"]
+
+PART: Final = 16 * 1024
+"""Characters of a long text that are looked at in one go."""
+
+SHARED: Final = 1024
+"""Characters that two parts of a long text share: no attack that rules know is longer."""
 
 WINDOW: Final = 256
 """Characters of a window: some 60 tokens of English."""
@@ -52,25 +57,11 @@ def windows(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def choose(text: str, places: Sequence[int], most: int) -> list[str]:
-    """Return *most* windows of *text* at most: the first, and those with most of *places*.
-
-    *places* are in ascending order.
-    """
-    return [window for _, window in sorted(ranked(text, places), key=_by_rank)[:most]]
-
-
-def ranked(text: str, places: Sequence[int]) -> list[tuple[int, str]]:
-    """Return the windows of *text*, each with how much it is worth a look."""
-    return [
-        (_FIRST if start == 0 else bisect_left(places, end) - bisect_left(places, start), text[start:end])
-        for start, end in windows(text)
-    ]
-
-
-def _by_rank(each: tuple[int, str]) -> int:
-    return -each[0]
-
-
-_FIRST: Final = WINDOW
-"""What the first window counts for: more words it has not."""
+def parts(text: str) -> Iterator[str]:
+    """Cut a long text, so that nothing holds the interpreter for longer than some milliseconds."""
+    start = 0
+    while True:
+        yield text[start : start + PART]
+        if start + PART >= len(text):
+            return
+        start += PART - SHARED

@@ -1,24 +1,30 @@
 """Patterns over words, all matched in one pass: linear in any text, whatever it is made of.
 
 A pattern is words in order. ``ignore|forget`` are alternatives, ``instruct*`` is a beginning, ``..3``
-allows up to three other words in between. Writing without spaces between words (Chinese, Japanese)
+allows up to three other words in between. Writing without spaces between words (Chinese, Japanese, Thai)
 counts each character as a word.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 __all__ = ["BadPattern", "Match", "Matcher", "Vocabulary", "slices", "tokens"]
 
-_IDEOGRAPHS: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_IDEOGRAPHS: Final = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+)
 _TOKEN: Final = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
 _GAP: Final = re.compile(r"\.\.(\d{1,2})")
 _STEM: Final = 3
 """Letters that a beginning has at least."""
+
+_MOST_SEEN: Final = 30_000
+_LONGEST_SEEN: Final = 32
+"""Words whose places are kept, and their letters: a few MB at most."""
 
 _SLICE: Final = 4096
 """Characters that are looked at without letting another thread run: less than a millisecond."""
@@ -45,6 +51,19 @@ class Match:
     """The character at which its last word begins."""
 
 
+class _Seen(dict[str, Sequence[tuple[int, int]]]):
+    """What was looked up before. Bounded; any number of threads use it."""
+
+    def __init__(self, look_up: Callable[[str], Sequence[tuple[int, int]]]) -> None:
+        self._look_up = look_up
+
+    def __missing__(self, word: str) -> Sequence[tuple[int, int]]:
+        found = self._look_up(word)
+        if len(self) < _MOST_SEEN and len(word) <= _LONGEST_SEEN:
+            self[word] = found
+        return found
+
+
 class Vocabulary:
     """Patterns, and the words they are made of. Immutable: any number of matchers share it.
 
@@ -68,10 +87,14 @@ class Vocabulary:
                         self._stems.setdefault(stem[:_STEM], []).append((stem, (number, place)))
                     else:
                         self._exact.setdefault(word, []).append((number, place))
+        self._seen = _Seen(self._look_up)
         self.words = frozenset(self._exact) | {stem for stems in self._stems.values() for stem, _ in stems}
 
     def places(self, word: str) -> Sequence[tuple[int, int]]:
         """Return in which patterns *word* can stand, and where: later places of a pattern first."""
+        return self._seen[word]
+
+    def _look_up(self, word: str) -> Sequence[tuple[int, int]]:
         found = self._exact.get(word, ())
         stems = self._stems.get(word[:_STEM])
         if stems:

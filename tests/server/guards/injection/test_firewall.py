@@ -14,8 +14,9 @@ import pytest
 import structlog
 
 from tests.fakes.clock import FakeClock
+from tests.server.guards.injection.models import reading
 from unbroken.server.guards.injection.base import Action, Detector, DetectorFailed, Origin, Passage, Verdict
-from unbroken.server.guards.injection.examiner import Certainty, Examiner
+from unbroken.server.guards.injection.examiner import Examiner
 from unbroken.server.guards.injection.firewall import Firewall, FirewallLimits, Unchecked
 from unbroken.server.guards.injection.policy import Policies, Policy
 from unbroken.server.guards.injection.suspicion import HALF_LIFE, MemorySuspicion, raised
@@ -254,9 +255,8 @@ async def test_h8_a_detector_without_an_answer_is_dealt_with_as_set(fault: str, 
 @pytest.mark.parametrize("fails_closed", [True, False])
 async def test_h8_what_takes_too_long_or_waits_too_long_is_dealt_with_as_set(fails_closed: bool) -> None:
     held = HeldClassifier()
-    certainty = {Origin.USER: Certainty(0.5, 0.8, 1)}
     limits = FirewallLimits(timeout=0.2, waiting=1, fails_closed=fails_closed)
-    with guarded(examiner=Examiner(held, certainty=certainty), limits=limits) as each:
+    with guarded(examiner=Examiner(reading(held)), limits=limits) as each:
         try:
             both = await asyncio.gather(
                 each.screen(HARMLESS), each.screen(f"{HARMLESS}?"), return_exceptions=True
@@ -278,7 +278,7 @@ async def test_h8_in_shadow_nothing_is_refused_for_lack_of_an_answer() -> None:
 
 async def test_the_event_loop_goes_on_while_a_text_is_examined() -> None:
     held = HeldClassifier()
-    with guarded(examiner=Examiner(held, certainty={Origin.USER: Certainty(0.5, 0.8, 1)})) as each:
+    with guarded(examiner=Examiner(reading(held))) as each:
         screening = asyncio.ensure_future(each.screen(HARMLESS))
         for _ in range(100):
             await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.server.guards.injection.test_examiner import FakeClassifier
+from tests.server.guards.injection.models import FakeClassifier, FakeRater
 from unbroken.server.guards.injection.base import DetectorFailed, Origin, Passage
 from unbroken.server.guards.injection.remote import Api, HttpDetector, ModelDetector
 
@@ -119,7 +119,10 @@ async def test_long_texts_and_odd_ones_are_sent_shortened() -> None:
 
 async def test_a_model_may_be_the_heavier_detector() -> None:
     with ThreadPoolExecutor(1) as threads:
-        detector = ModelDetector(FakeClassifier(needle=0.9), threads)
+        detector = ModelDetector(FakeClassifier(needle=0.9), FakeRater(0.0, needle=1.0), threads)
         assert await detector.score(Passage(Origin.USER, "a needle")) == 0.9
         assert await detector.score(Passage(Origin.USER, "")) == 0.0
+        assert (
+            await detector.score(Passage(Origin.USER, "hay. " * 9999 + "A needle. " + "hay. " * 9999)) == 0.9
+        )
         await detector.close()

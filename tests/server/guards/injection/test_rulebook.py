@@ -8,7 +8,7 @@ from unbroken.server.guards.injection.base import Origin, Passage
 from unbroken.server.guards.injection.examiner import Examiner
 from unbroken.server.guards.injection.rulebook import BadRules, read_rules
 
-RULES, TRIGGERS = read_rules()
+RULES = read_rules()
 
 
 @pytest.fixture(scope="module")

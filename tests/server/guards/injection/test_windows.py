@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unbroken.server.guards.injection.windows import WINDOW, choose, windows
+from unbroken.server.guards.injection.windows import PART, SHARED, WINDOW, parts, windows
 
 
 @given(st.text(alphabet="ab .\n!", max_size=2000))
@@ -25,10 +25,10 @@ def test_windows_end_where_sentences_do() -> None:
     assert [text[end - 2 : end] for _, end in windows(text)] == [". "] * 4
 
 
-def test_the_first_is_chosen_and_those_with_most_places() -> None:
-    text = "".join(f"{number:03} " + "x" * 240 + ". " for number in range(20))
-    places = [text.index("007 ") + 5, text.index("007 ") + 9, text.index("012 ") + 5]
+@given(st.integers(0, 5 * PART))
+def test_parts_cover_the_text_and_share_some_of_it(size: int) -> None:
+    text = "".join(chr(0x100 + number % 5000) for number in range(size))
+    found = list(parts(text))
 
-    assert [window[:3] for window in choose(text, places, 3)] == ["000", "007", "012"]
-    assert choose("short", [], 3) == ["short"]
-    assert choose("", [], 3) == []
+    assert found[0] + "".join(part[SHARED:] for part in found[1:]) == text
+    assert all(len(part) <= PART for part in found)
