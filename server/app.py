@@ -128,7 +128,9 @@ class App:
         self._tokens = ResumeTokens(self._secret)
         self.auth = build_auth(settings, self._stored.redis, self._tokens, clock, self.metrics)
         self._auth_opened: AbstractAsyncContextManager[None] | None = None
-        self.guards = Guards(settings, self._secret, self.auth.directory, self.metrics, clock)
+        self.guards = Guards(
+            settings, self._secret, self.auth.directory, self.metrics, clock, self._stored.redis
+        )
         self.models = Models(agent.model, settings.models)
         self._stored_opened: AbstractAsyncContextManager[None] | None = None
         redis = self._stored.redis

@@ -11,11 +11,12 @@ from unbroken.server.config import Settings
 from unbroken.server.guards.canary import Canaries
 from unbroken.server.guards.injection.screening import Gate
 from unbroken.server.guards.injection.selection import Surroundings, build_firewall
-from unbroken.server.guards.injection.suspicion import MemorySuspicion
+from unbroken.server.guards.injection.suspicion import MemorySuspicion, Suspicion
 from unbroken.server.guards.leaks.filtering import LeakFiltering
 from unbroken.server.guards.leaks.selection import build_leak_policy
 from unbroken.server.guards.plan import PlanOf, plans_in
 from unbroken.server.metrics import Metrics
+from unbroken.server.store_selection import RedisState
 from unbroken.sessions.clock import Clock
 
 __all__ = ["Guards"]
@@ -30,16 +31,24 @@ class Guards:
         directory: Knows who has which plan.
         metrics: Where figures go.
         clock: Where time comes from.
+        shared: What nodes share. None: there is but this one.
 
     """
 
     def __init__(
-        self, settings: Settings, secret: bytes, directory: Directory, metrics: Metrics, clock: Clock
+        self,
+        settings: Settings,
+        secret: bytes,
+        directory: Directory,
+        metrics: Metrics,
+        clock: Clock,
+        shared: RedisState | None = None,
     ) -> None:
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.firewall_threads, thread_name_prefix="guard")
         plan_of = plans_in(directory)
-        self._around = Surroundings(MemorySuspicion(clock), self._threads, metrics, clock, plan_of)
+        suspicion = _suspicion(shared, clock)
+        self._around = Surroundings(suspicion, self._threads, metrics, clock, plan_of)
         self.gate: Final = Gate(frozenset(settings.firewall_trusted_tools))
         """What comes in. Everything passes until :meth:`open` has returned."""
         self.canaries: Final = Canaries(secret) if settings.canaries else None
@@ -67,6 +76,14 @@ class Guards:
         if (firewall := self.gate.firewall) is not None:
             await firewall.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _suspicion(shared: RedisState | None, clock: Clock) -> Suspicion:
+    if shared is None:
+        return MemorySuspicion(clock)
+    from unbroken.server.guards.injection.redis import RedisSuspicion
+
+    return RedisSuspicion(shared.client, shared.keys, clock)
 
 
 def _filtering(

@@ -20,6 +20,7 @@ pytest.register_assert_rewrite(
     "tests.server.files.file_store_contract",
     "tests.server.agents.upstream_contract",
     "tests.server.auth.directory_contract",
+    "tests.server.guards.injection.suspicion_contract",
     "tests.server.realtime.client",
     "tests.server.realtime.serving",
 )

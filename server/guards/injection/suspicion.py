@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import SessionId
 
-__all__ = ["HALF_LIFE", "LEAST", "MemorySuspicion", "Suspicion", "raised"]
+__all__ = ["HALF_LIFE", "LEAST", "MOST", "MemorySuspicion", "Suspicion", "raised"]
 
 HALF_LIFE: Final = 600.0
 """Seconds after which half of it is forgotten."""
@@ -16,10 +16,12 @@ HALF_LIFE: Final = 600.0
 LEAST: Final = 0.3
 """The least score of a message that adds to it, or that it adds to: small talk stays small talk."""
 
-_MOST: Final = 2.0
+MOST: Final = 2.0
+"""What a session is suspected of at most, in scores."""
+
 _SHARE: Final = 0.3
 _SESSIONS: Final = 50_000
-"""Sessions that are remembered; the one that was suspected longest ago is forgotten first. Some 10 MB."""
+"""Some 10 MB."""
 
 
 class Suspicion(Protocol):
@@ -34,10 +36,17 @@ class Suspicion(Protocol):
 
 
 class MemorySuspicion:
-    """A :class:`Suspicion` of one node."""
+    """A :class:`Suspicion` of one node.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        clock: Where time comes from.
+        sessions: How many are remembered; the one that was suspected longest ago is forgotten first.
+
+    """
+
+    def __init__(self, clock: Clock, *, sessions: int = _SESSIONS) -> None:
         self._clock = clock
+        self._most = sessions
         self._known: OrderedDict[SessionId, tuple[float, float]] = OrderedDict()  # each with when it was so
 
     def __len__(self) -> int:
@@ -48,12 +57,12 @@ class MemorySuspicion:
         now = self._clock.monotonic()
         amount, since = self._known.pop(session_id, (0.0, now))
         before = amount * 0.5 ** ((now - since) / HALF_LIFE)
-        self._known[session_id] = min(before + score, _MOST), now
-        if len(self._known) > _SESSIONS:
+        self._known[session_id] = min(before + score, MOST), now
+        if len(self._known) > self._most:
             self._known.popitem(last=False)
         return float(before)
 
 
 def raised(score: float, before: float) -> float:
     """Return a message's *score* in a session of which *before* is remembered."""
-    return 1 - (1 - score) * (1 - _SHARE * min(before, _MOST))
+    return 1 - (1 - score) * (1 - _SHARE * min(before, MOST))
