@@ -22,7 +22,7 @@ import structlog
 
 from tests.guards.corpus import Case, Part, read_corpus, read_rows
 from unbroken.server.guards.injection.base import Action, Passage
-from unbroken.server.guards.injection.examiner import Examiner
+from unbroken.server.guards.injection.examiner import Examiner, Steps, step
 from unbroken.server.guards.injection.firewall import Firewall
 from unbroken.server.guards.injection.onnx import packaged_model
 from unbroken.server.guards.injection.policy import Policies
@@ -79,18 +79,22 @@ async def measure(cases: Iterable[Case], reading: Reading | None) -> dict[tuple[
 
 
 class _Timed(Examiner):
-    """Notes how long the last examination took, in seconds of its thread."""
+    """Notes how long the last examination took, in seconds of its threads."""
 
     def __init__(self, other: Examiner) -> None:
         self._other = other
         self.cost = 0.0
 
-    def examine(self, passage: Passage, before: str = "") -> object:  # type: ignore[override]
-        began = time.thread_time()
-        try:
-            return self._other.examine(passage, before)
-        finally:
-            self.cost = time.thread_time() - began
+    def steps(self, passage: Passage, before: str = "") -> Steps:
+        self.cost = 0.0
+        steps = self._other.steps(passage, before)
+        while True:
+            began = time.thread_time()
+            examination = step(steps)
+            self.cost += time.thread_time() - began
+            if examination is not None:
+                return examination
+            yield
 
 
 def table(found: dict[tuple[str, bool], Figures]) -> list[str]:

@@ -6,9 +6,9 @@ No I/O, no clock. It computes, and belongs in a thread.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from unbroken.server.guards.injection.base import Evidence, Origin, Passage
 from unbroken.server.guards.injection.normal_form import NormalForm
@@ -17,7 +17,7 @@ from unbroken.server.guards.injection.rulebook import Rulebook, read_rules
 from unbroken.server.guards.injection.views import View, Views, legible
 from unbroken.server.guards.injection.windows import PART, SHARED, parts
 
-__all__ = ["Examination", "Examiner"]
+__all__ = ["Examination", "Examiner", "Steps", "step"]
 
 _READ_BY_MODELS: Final = frozenset(
     {"text", "spaced", "base64", "hex", "binary", "escapes", "percent", "entities", "tags", "selectors"}
@@ -39,6 +39,20 @@ class Examination:
         return tuple(
             each.rule if each.view == "text" else f"{each.rule}:{each.view}" for each in self.evidence[:8]
         )
+
+
+Steps: TypeAlias = Generator[None, None, Examination]
+"""An examination under way."""
+
+
+def step(steps: Steps) -> Examination | None:
+    """Go on with an examination: for milliseconds. Return what came of it; None: it isn't over."""
+    try:
+        next(steps)
+    except StopIteration as ended:
+        examination: Examination = ended.value
+        return examination
+    return None
 
 
 class Examiner:
@@ -70,9 +84,19 @@ class Examiner:
             DetectorFailed: A model can't be run.
 
         """
+        examination: Examination | None = None
+        steps = self.steps(passage, before)
+        while examination is None:
+            examination = step(steps)
+        return examination
+
+    def steps(self, passage: Passage, before: str = "") -> Steps:
+        """Do the same in steps, one for each part of a long text: others may have their turn in between."""
         best: dict[str, Evidence] = {}
         suspects: list[tuple[float, str]] = []
-        for part in parts(passage.text):
+        for number, part in enumerate(parts(passage.text)):
+            if number:
+                yield
             for view in self._views.of(part):
                 _keep(best, self.rulebook.examine(view, passage.origin))
                 if self._reading is not None and view.name in _READ_BY_MODELS:

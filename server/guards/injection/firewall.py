@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.guards.injection.base import Action, Detector, DetectorFailed, Origin, Passage, Verdict
-from unbroken.server.guards.injection.examiner import Examination, Examiner
+from unbroken.server.guards.injection.examiner import Examination, Examiner, step
 from unbroken.server.guards.injection.policy import Policies, Policy
 from unbroken.server.guards.injection.suspicion import LEAST, Suspicion, raised
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
@@ -34,6 +34,10 @@ _REMEMBERED: Final = 10_000
 """Texts that passed, so that one that is sent again after a lost connection passes again."""
 
 
+_MOST_PASSAGES: Final = 8
+"""Passages of one input that are looked at each by itself."""
+
+
 class Unchecked(Exception):
     """There was no verdict in time, and what isn't checked doesn't pass."""
 
@@ -45,7 +49,9 @@ class FirewallLimits:
     timeout: float = 2.0
     """Seconds until there has to be a verdict, a heavier detector's time included."""
     waiting: int = 64
-    """Texts that are examined or wait for it. What comes beyond that is unchecked."""
+    """Inputs that are examined or wait for it. What comes beyond that is unchecked."""
+    share: float = 0.25
+    """How many of these may be one principal's: nobody keeps out all others."""
     fails_closed: bool = True
     """Whether what couldn't be checked is refused, rather than let in."""
 
@@ -91,7 +97,7 @@ class Firewall:
         self._limits = limits or FirewallLimits()
         self._plan_of = plan_of or _no_plan
         self._allowed = allowed
-        self._waiting = 0
+        self._waiting: Counter[PrincipalId] = Counter()
         self._passed: OrderedDict[bytes, None] = OrderedDict()
 
     async def screen(
@@ -105,20 +111,26 @@ class Firewall:
             Unchecked: There is no verdict, and the firewall fails closed.
 
         """
-        passages = [passage for passage in passages if passage.text and not self._is_allowed(passage.text)]
+        passages = _bundled([each for each in passages if each.text and not self._is_allowed(each.text)])
         policy = self._policies.of(await self._plan_of(principal)) if passages else None
         if policy is None or policy.mode == "off":
             return _NOTHING
-        digest = _digest(session_id, passages)
+        digest = _digest(session_id, passages, before)
         if digest in self._passed:
             self._passed.move_to_end(digest)
             return _NOTHING
         started = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._limits.timeout):
-                verdict = await self._verdict(passages, policy, session_id, before)
-        except (TimeoutError, DetectorFailed) as exc:
-            return self._unchecked(exc, passages, policy, session_id)
+                found = await self._examine(passages, principal, before)
+                verdict = await self._verdict(passages, found, policy, session_id)
+        except TimeoutError:
+            return self._unchecked("It took too long.", passages, policy, session_id)
+        except DetectorFailed as exc:
+            return self._unchecked(str(exc), passages, policy, session_id)
+        except Exception as exc:  # noqa: BLE001 - a bug of ours: what couldn't be checked is dealt with as set
+            reason = f"The examination failed ({type(exc).__name__})."  # its text may quote what was examined
+            return self._unchecked(reason, passages, policy, session_id)
         finally:
             self._metrics.firewall_seconds.observe(self._clock.monotonic() - started)
         self._tell(verdict, policy, session_id)
@@ -136,10 +148,14 @@ class Firewall:
         )
 
     async def _verdict(
-        self, passages: Sequence[Passage], policy: Policy, session_id: SessionId, before: str
+        self,
+        passages: Sequence[Passage],
+        examinations: Sequence[Examination],
+        policy: Policy,
+        session_id: SessionId,
     ) -> Verdict:
         worst, found = passages[0], _HARMLESS
-        for passage, examination in zip(passages, await self._examine(passages, before), strict=True):
+        for passage, examination in zip(passages, examinations, strict=True):
             if examination.score > found.score:
                 worst, found = passage, examination
         score = found.score
@@ -152,24 +168,30 @@ class Firewall:
             score, reasons = heavier, (name, *reasons)
         return Verdict(action, score, reasons, worst.param, worst.origin)
 
-    async def _examine(self, passages: Sequence[Passage], before: str) -> list[Examination]:
-        if self._waiting >= self._limits.waiting:
+    async def _examine(
+        self, passages: Sequence[Passage], principal: PrincipalId, before: str
+    ) -> list[Examination]:
+        """Examine *passages* in a thread, part by part: a short text doesn't wait for a whole long one."""
+        most = self._limits.waiting
+        if self._waiting.total() >= most or self._waiting[principal] >= max(1, most * self._limits.share):
             raise DetectorFailed("Too much waits to be examined.")
-        self._waiting += 1
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._examine_all, passages, before)
-        work.add_done_callback(self._examined)  # also where nobody waits for it any more
-        return await work
+        self._waiting[principal] += 1
+        try:
+            return [
+                await self._examined(passage, before if passage.origin is Origin.USER else "")
+                for passage in passages
+            ]
+        finally:
+            self._waiting[principal] -= 1
+            if not self._waiting[principal]:
+                del self._waiting[principal]
 
-    def _examined(self, work: asyncio.Future[list[Examination]]) -> None:
-        self._waiting -= 1
-        if not work.cancelled():
-            work.exception()  # looked at, should nobody else have
-
-    def _examine_all(self, passages: Sequence[Passage], before: str) -> list[Examination]:
-        return [
-            self._examiner.examine(passage, before if passage.origin is Origin.USER else "")
-            for passage in passages
-        ]
+    async def _examined(self, passage: Passage, before: str) -> Examination:
+        loop, steps = asyncio.get_running_loop(), self._examiner.steps(passage, before)
+        examination: Examination | None = None
+        while examination is None:
+            examination = await loop.run_in_executor(self._threads, step, steps)
+        return examination
 
     async def _ask(self, passage: Passage) -> tuple[str, float]:
         """Return the first answer of a heavier detector, with who gave it."""
@@ -191,10 +213,9 @@ class Firewall:
         raise failure
 
     def _unchecked(
-        self, exc: Exception, passages: Sequence[Passage], policy: Policy, session_id: SessionId
+        self, reason: str, passages: Sequence[Passage], policy: Policy, session_id: SessionId
     ) -> Verdict:
         self._metrics.firewall_verdicts.labels(passages[0].origin.value, "unchecked").inc()
-        reason = str(exc) or "It took too long."
         _log.warning("input not checked", session_id=session_id, reason=reason)
         if self._limits.fails_closed and policy.mode == "on":
             raise Unchecked
@@ -231,10 +252,24 @@ async def _no_plan(_principal: PrincipalId) -> str:
     return DEFAULT_PLAN
 
 
-def _digest(session_id: SessionId, passages: Sequence[Passage]) -> bytes:
+def _digest(session_id: SessionId, passages: Sequence[Passage], before: str) -> bytes:
     digest = hashlib.blake2b(session_id.encode(), digest_size=16)
+    digest.update(f"\0{len(before)}\0{before}".encode("utf-8", "surrogatepass"))
     for passage in passages:
         text = passage.text.encode("utf-8", "surrogatepass")
         digest.update(f"\0{passage.origin.value}\0{len(text)}\0".encode())
         digest.update(text)
     return digest.digest()
+
+
+def _bundled(passages: list[Passage]) -> list[Passage]:
+    """Return *passages*, or where they are many, those of each origin as one: each by itself has its cost."""
+    if len(passages) <= _MOST_PASSAGES:
+        return passages
+    together: dict[Origin, list[Passage]] = {}
+    for passage in passages:
+        together.setdefault(passage.origin, []).append(passage)
+    return [
+        Passage(origin, "\n".join(each.text for each in those), (those[0].param or "").partition("[")[0])
+        for origin, those in together.items()
+    ]

@@ -16,6 +16,9 @@ __all__ = ["NormalForm"]
 _MOST_CACHED: Final = 20_000
 """Characters whose form is kept: more than any text has that people read."""
 
+_MOST_FORMED: Final = 4
+"""Characters that one becomes. A few stand for whole phrases, and would make texts twenty times as long."""
+
 _FILLERS: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800\u17b4\u17b5")
 """Blank letters."""
 
@@ -78,7 +81,7 @@ def _form_of(char: str) -> str | None:
         return " "
     parts = unicodedata.normalize("NFKD", char.casefold())
     kept = "".join(part for part in parts if unicodedata.category(part) not in ("Mn", "Me", "Mc"))
-    return kept.casefold() or None
+    return kept.casefold()[:_MOST_FORMED] or None
 
 
 class NormalForm:

@@ -73,7 +73,8 @@ class Gate:
         passages = [] if self.firewall is None else list(passages_of(command, session))
         if self.firewall is None or not passages:
             return
-        before = _before(session) if any(each.origin is Origin.USER for each in passages) else ""
+        said = [each.text for each in passages if each.origin is Origin.USER]
+        before = _before(session, said[0]) if said else ""
         try:
             verdict = await self.firewall.screen(passages, session.id, principal, before)
         except Unchecked:
@@ -142,11 +143,19 @@ def _of_tools(tools: tuple[FunctionTool, ...], param: str) -> Iterator[Passage]:
             yield Passage(Origin.INSTRUCTIONS, text, f"{param}[{index}]")
 
 
-def _before(session: Session) -> str:
-    """Return the end of what the user said last. From the log: any node knows it."""
+def _before(session: Session, text: str) -> str:
+    """Return the end of what the user said last. From the log: any node knows it.
+
+    If that is *text*, it isn't before it: it is sent again, after a connection was lost.
+    """
     said: list[str] = []
+    is_last = True
     for item in reversed(session.items()):
         if isinstance(item, Message) and item.role == "user":
+            if is_last and item.text == text:
+                is_last = False
+                continue
+            is_last = False
             said.append(item.text[-_MOST_BEFORE:])
             if len(said) == _TURNS_BEFORE:
                 break

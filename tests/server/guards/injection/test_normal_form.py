@@ -50,3 +50,8 @@ def test_the_table_is_bounded() -> None:
     form.of("".join(map(chr, range(0x20, 0x1FFFF))))
 
     assert len(form._table) <= 20_000
+
+
+@given(st.text(max_size=50) | st.text(alphabet="\ufdfa\ufdfb\u33ff\ufb03", max_size=50))
+def test_no_text_becomes_much_longer(text: str) -> None:
+    assert len(NormalForm().of(text)) <= 4 * len(text)
