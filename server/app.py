@@ -27,8 +27,7 @@ from unbroken.server.files.base import FilesUnavailable
 from unbroken.server.files.reading import FileReading
 from unbroken.server.files.selection import build_files
 from unbroken.server.files.transfers import TransferLimits, Transfers
-from unbroken.server.guards.leaks.filtering import LeakFiltering
-from unbroken.server.guards.leaks.selection import build_leak_policy
+from unbroken.server.guard_selection import Guards
 from unbroken.server.limits import ConnectionLimits, Rate
 from unbroken.server.metrics import Metrics, NodeFigures, RedisFigures
 from unbroken.server.models import Models
@@ -135,6 +134,9 @@ class App:
         self._tokens = ResumeTokens(self._secret)
         self.auth = build_auth(settings, self._stored.redis, self._tokens, clock, self.metrics)
         self._auth_opened: AbstractAsyncContextManager[None] | None = None
+        self.guards = Guards(
+            settings, self._secret, self.auth.directory, self.metrics, clock, self._stored.redis
+        )
         self.models = Models(agent.model, settings.models)
         self._stored_opened: AbstractAsyncContextManager[None] | None = None
         redis = self._stored.redis
@@ -157,7 +159,8 @@ class App:
                 files=self.reading,
                 max_output_tokens=settings.max_output_tokens,
                 tools=self._tool_loop(),
-                leaks=self._leak_filtering(clock),
+                leaks=self.guards.leaks,
+                canaries=self.guards.canaries,
                 cache=self.cache,
                 own_agent=settings.agent if settings.fallbacks else None,
                 gate=self.gate,
@@ -203,18 +206,6 @@ class App:
             ledger=None if self.gate is None else self.gate.ledger,
         )
         self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
-
-    def _leak_filtering(self, clock: Clock) -> LeakFiltering | None:
-        if self._settings.leaks == "off":
-            return None
-        found = self.metrics.leaks
-        policy = build_leak_policy(
-            self._settings,
-            self._secret,
-            self.auth.directory,
-            lambda entity, action, count: found.labels(entity, action).inc(count),
-        )
-        return LeakFiltering(policy, clock)
 
     def _response_ended(self, session: Session, done: ResponseDone) -> None:
         self.metrics.response_ended(done)
@@ -293,7 +284,12 @@ class App:
             call=CallLimits(timeout=settings.tool_timeout, result_bytes=settings.tool_result_bytes),
             sign_interval=settings.stall_timeout / 3,  # one may be late, and the turn still isn't stalled
         )
-        return ToolLoop(self.catalogue, limits, lambda label, outcome: calls.labels(label, outcome).inc())
+        return ToolLoop(
+            self.catalogue,
+            limits,
+            lambda label, outcome: calls.labels(label, outcome).inc(),
+            self.guards.gate.result,
+        )
 
     def _observe_node(self) -> None:
         node, hub, metrics = self.node, self.node.hub, self.metrics
@@ -361,6 +357,7 @@ class App:
             allowed_origins=settings.allowed_origins,
             loopback_only=not settings.has_authentication,
             metrics=self.metrics,
+            screen=self.guards.gate.command,
             clock=clock,
             files=self.files,
             file_lifetime=settings.file_lifetime,
@@ -368,6 +365,15 @@ class App:
         )
 
     async def __aenter__(self) -> Self:
+        await self.guards.open()
+        try:
+            await self._open()
+        except BaseException:
+            await self.guards.close()
+            raise
+        return self
+
+    async def _open(self) -> None:
         try:
             if self.files is not None:
                 await self.files.__aenter__()
@@ -390,7 +396,7 @@ class App:
         if self._settings.agent == "embedded" or any(e.is_embedded for e in self._settings.fallbacks):
             # Loading takes seconds; liveness answers meanwhile, readiness when it is done.
             self._loading = asyncio.create_task(self._load())
-            return self
+            return
         try:
             await self._agent.start()
         except AgentError as exc:
@@ -399,7 +405,6 @@ class App:
             await self.catalogue.stop()
             await self._close_files()
             raise StartupError(str(exc)) from None
-        return self
 
     async def _load(self) -> None:
         try:
@@ -435,6 +440,7 @@ class App:
         await self.catalogue.stop()
         await self._agent.stop()
         await self._close_files()
+        await self.guards.close()
 
     async def _open_node(self) -> None:
         opened: AbstractAsyncContextManager[None] = self._stored.opened()

@@ -31,6 +31,7 @@ from unbroken.server.chain import masked_url
 from unbroken.server.connection_settings import ConnectionSettings
 from unbroken.server.door_settings import DoorSettings
 from unbroken.server.file_settings import FileSettings
+from unbroken.server.firewall_settings import FirewallSettings
 from unbroken.server.leak_settings import LeakSettings
 from unbroken.server.quota_settings import QuotaSettings
 from unbroken.server.redis_settings import RedisSettings
@@ -82,6 +83,7 @@ class Settings(
     ConnectionSettings,
     FileSettings,
     QuotaSettings,
+    FirewallSettings,
 ):
     """Everything that can be set. Durations are in seconds, sizes in bytes.
 
@@ -167,7 +169,7 @@ def shown(name: str, settings: Settings) -> str:
         return MASK
     if name == "api_keys":
         return ", ".join(f"{entry.partition(':')[0]}:{MASK}" for entry in value)
-    if name == "openai_base_url":
+    if name in ("openai_base_url", "firewall_service"):
         return masked_url(value)
     if isinstance(value, tuple | dict):  # of tables, their names
         return ", ".join(map(str, value))

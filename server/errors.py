@@ -98,6 +98,8 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "quota_exceeded": "What may be used within a day is used, or reserved. A response may end of it.",
     "request_exceeds_quota": "The response alone may take more than may be used. Shorten it.",
     "response_cancel_not_active": "There is no such response in progress.",
+    "content_filter": "It looks like an attack on the model. It was not taken, and nobody else sees it.",
+    "guard_unavailable": "It couldn't be checked for attacks in time. Send it again in a moment.",
     # A file can't be taken, or isn't there: over HTTP, or in an event that names it.
     "file_not_found": "There is no such file: it has expired, or it isn't yours.",
     "file_too_large": "The file is larger than a file may be.",

@@ -49,6 +49,8 @@ _LATENCY_BUCKETS: Final = (
 
 _LAG_BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
+_GUARD_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
 # RFC 6455, section 7.4.1, and the registry it opens. A client may send any number from 1000 to 4999.
 _CLOSE_CODES: Final = frozenset(range(1000, 1016))
 
@@ -91,6 +93,7 @@ class Metrics:
         self._add_agents()
         self._add_cache()
         self._add_files()
+        self._add_firewall()
         self._add_node()
         self.registry.register(ProcessFigures())
 
@@ -243,6 +246,24 @@ class Metrics:
         )
         self._files = self._gauge("files", "Files held by this node.")
         self._file_bytes = self._gauge("files_bytes", "Bytes that files take, with 4 KiB for each on top.")
+
+    def _add_firewall(self) -> None:
+        self.firewall_verdicts = self._counter(
+            "firewall_verdicts",
+            "What the injection firewall made of what came in, by where it came from.",
+            "origin",
+            "verdict",
+        )
+        self.firewall_seconds = self._histogram(
+            "firewall_seconds",
+            "Time until there was a verdict, or none, waiting included.",
+            _GUARD_BUCKETS,
+        )
+        self.firewall_detectors = self._counter(
+            "firewall_detector_calls",
+            "Times that a heavier detector was asked, by how that ended.",
+            "outcome",
+        )
 
     def _add_node(self) -> None:
         self._sessions = self._gauge("sessions", "Sessions held by this node.")

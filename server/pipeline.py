@@ -10,6 +10,7 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, closing
+from dataclasses import replace
 from typing import Final
 
 from msgspec import UNSET
@@ -19,6 +20,7 @@ from unbroken.server.agents.calls import in_pairs
 from unbroken.server.cache.base import Veto
 from unbroken.server.cache.stage import CacheStage
 from unbroken.server.files.reading import FileReader, FileReading
+from unbroken.server.guards.canary import Canaries
 from unbroken.server.guards.leaks.filtering import LeakFiltering
 from unbroken.server.metrics import Metrics
 from unbroken.server.quota.gate import Gate
@@ -62,6 +64,7 @@ class Pipeline:
         cache: Answers what was answered before. None: nothing is.
         own_agent: The name of the first of several agents. What another answers for it isn't kept.
         gate: Holds each turn's budget. None: nothing is counted.
+        canaries: Marks each session's instructions. None: they aren't marked.
 
     """
 
@@ -78,6 +81,7 @@ class Pipeline:
         cache: CacheStage | None = None,
         own_agent: str | None = None,
         gate: Gate | None = None,
+        canaries: Canaries | None = None,
     ) -> None:
         self._gate = gate
         self._cache = cache
@@ -85,6 +89,7 @@ class Pipeline:
         self._files = files or FileReading(None, turn_bytes=0, node_bytes=0)
         self._tools = tools
         self._leaks = leaks
+        self._canaries = canaries
         self._max_output_tokens = max_output_tokens
         self._agent = agent
         self._metrics = metrics
@@ -130,9 +135,16 @@ class Pipeline:
         if isinstance(self._agent, Reattaching):
             await self._agent.abandon(Handle(handle))
 
+    def _marked(self, given: TurnInput) -> TurnInput:
+        """Return *given* with its session's canary, where there are any."""
+        if self._canaries is None:
+            return given
+        return replace(given, instructions=self._canaries.planted(given.instructions, given.session_id))
+
     def _answer(self, turn: Turn, given: TurnInput) -> AsyncGenerator[Output, None]:
         agent, resumption = self._agent, turn.resumption
         if resumption is not None and isinstance(agent, Reattaching):
+            given = self._marked(given)
             return agent.reattach(given, Handle(resumption.handle), resumption.offset, resumption.calls)
         if self._cache is None:
             return self._asked(turn, given)
@@ -142,6 +154,7 @@ class Pipeline:
         )
 
     def _asked(self, turn: Turn, given: TurnInput) -> AsyncGenerator[Output, None]:
+        given = self._marked(given)  # for the agent alone: to the cache, sessions don't differ by their marks
         if self._tools is None:
             return self._agent.respond(given)
         return self._tools.answer(self._agent, turn, given)

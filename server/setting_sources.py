@@ -33,7 +33,7 @@ _NEVER_REPEATED: Final = frozenset(
     {
         *("api_keys", "fallbacks", "mcp_keys", "mcp_servers"),
         *("openai_api_key", "openai_base_url", "secret", "redis_url", "redis_sentinel_password"),
-        "admin_key",
+        *("admin_key", "firewall_service", "firewall_service_key"),
     }
 )
 

@@ -21,6 +21,7 @@ pytest.register_assert_rewrite(
     "tests.server.agents.upstream_contract",
     "tests.server.auth.directory_contract",
     "tests.server.quota.ledger_contract",
+    "tests.server.guards.injection.suspicion_contract",
     "tests.server.realtime.client",
     "tests.server.realtime.serving",
 )

@@ -16,6 +16,7 @@ const PASSING = new Map([
   ["response_queue_full", "Too many answers are waiting"],
   ["too_many_responses", "Too many answers run at once"],
   ["store_unavailable", "Nothing can be saved at the moment"],
+  ["guard_unavailable", "It couldn't be checked at the moment"],
   ["files_unavailable", "The server can't read files at the moment"],
 ]);
 

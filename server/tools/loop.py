@@ -25,6 +25,7 @@ from unbroken.server.agents.base import (
     Usage,
     Working,
 )
+from unbroken.server.guards.injection.screening import ResultScreen
 from unbroken.server.tools.base import ToolContext
 from unbroken.server.tools.calls import Called, CallLimits, run
 from unbroken.server.tools.catalogue import Catalogue, Offer
@@ -65,6 +66,7 @@ class ToolLoop:
         catalogue: The tools.
         limits: What a response may do with them.
         count: Told the label of a toolset, and how a call of it ended.
+        screen: Says what is given to the agent of a result, and of the label of the toolset it came from.
 
     """
 
@@ -73,10 +75,12 @@ class ToolLoop:
         catalogue: Catalogue,
         limits: LoopLimits | None = None,
         count: Callable[[str, str], None] = lambda *_: None,
+        screen: ResultScreen | None = None,
     ) -> None:
         self._catalogue = catalogue
         self._limits = limits or LoopLimits()
         self._count = count
+        self._screen = screen
 
     def may_call(self, turn: Turn, given: TurnInput) -> bool:
         """Whether an answer to *turn* may call any of the server's tools."""
@@ -213,7 +217,8 @@ class ToolLoop:
     async def _run(self, turn: Turn, call: Called) -> ToolEnded:
         """Return what came of a call. Every result passes here, on its way to log, client and model."""
         context = ToolContext(key=call.item_id, session_id=turn.session_id, principal=turn.principal)
-        return await run(call, context, self._limits.call, self._count)
+        ended = await run(call, context, self._limits.call, self._count)
+        return ended if self._screen is None else await self._screen(ended, call.offer.toolset.label, turn)
 
 
 def _choice(wanted: ToolChoice, number: int, rounds: int) -> ToolChoice:

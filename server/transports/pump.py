@@ -26,6 +26,7 @@ from unbroken.server.auth.base import Grant
 from unbroken.server.auth.lapse import Lapse
 from unbroken.server.errors import CLOSE_REASONS, ERROR_MEANINGS, CloseCode
 from unbroken.server.files.references import Referring, needs_files
+from unbroken.server.guards.injection.screening import Screen
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.metrics import Metrics
 from unbroken.server.protocols.realtime.connection import RealtimeConnection
@@ -66,6 +67,13 @@ _BATCH_BYTES: Final = 16_384
 _TURNS_TO_WORKER: Final = 16
 """Turns of the loop that the reader leaves to the worker after each frame: more than it takes in memory."""
 
+_VOID: Final = {
+    "store_unavailable": "What was sent before it couldn't be saved. Send that again, then this.",
+    "content_filter": "What was sent before it was refused. Send something else, then this.",
+    "guard_unavailable": "What was sent before it couldn't be checked. Send that again, then this.",
+}
+"""Why an item wasn't taken, and what is said of a request behind it."""
+
 
 Refer: TypeAlias = Callable[[Command, PrincipalId], AbstractAsyncContextManager[Referring]]
 """Has an input's references stand for files."""
@@ -99,9 +107,11 @@ class Pump:
         send: Send,
         outlet: Outlet,
         refer: Refer,
+        screen: Screen,
         log: FilteringBoundLogger,
     ) -> None:
         self._refer = refer
+        self._screen = screen
         self._admitted = admitted
         self._attachment = admitted.attachment
         self._cursor = admitted.attachment.cursor
@@ -116,6 +126,8 @@ class Pump:
         self._inbox: deque[str | bytes] = deque()
         self._own: deque[Frame] = deque()  # frames for this client alone, until they are sent
         self._taken = asyncio.Event()  # one of them was
+        self._checked = asyncio.Event()  # no guard looks at anything
+        self._checked.set()
         self._heard = 0  # how many messages have come
         self._submitted = 0  # the last input that was written
         self._worker: asyncio.Task[None] | None = None  # there is one while there is something to work on
@@ -124,7 +136,7 @@ class Pump:
         self._close: CloseCode | None = None
         self._left: int | None = None  # the close code that the client, or the transport, ended with
         self._is_durable = True  # as the client was told
-        self._is_void = False  # whether an item couldn't be taken since the last that was
+        self._void: str | None = None  # why an item wasn't taken, since the last that was
         self._is_slow = False  # whether there is more to send than the client takes
         self._farewell: Frame | None = None  # for a close with POLICY: what it is about
         self._id = secrets.token_hex(6)
@@ -248,6 +260,7 @@ class Pump:
                 self._left = message.get("code")
                 return
             self._heard += 1
+            await self._room()
             data = message.get("text")
             if data is None:
                 data = message.get("bytes") or b""
@@ -269,6 +282,16 @@ class Pump:
                 await asyncio.sleep(0)
                 if not self._inbox:
                     break
+
+    async def _room(self) -> None:
+        """Wait while the inbox is full and guards look at what is first: that isn't the client's fault."""
+        most = self._limits.input_queue
+        if len(self._inbox) >= most and not self._checked.is_set():
+            await self._checked.wait()
+            for _ in range(_TURNS_TO_WORKER):
+                if len(self._inbox) < most:
+                    break
+                await asyncio.sleep(0)
 
     async def _work(self) -> None:
         try:
@@ -306,17 +329,23 @@ class Pump:
         name = submitted.event_id
         try:
             self._check_void(submitted.command)
+            if type(submitted.command) is CreateItem:
+                # It is read together with what was said before: with what was sent just now, too.
+                await self._attachment.answered(self._submitted)
+            await self._check(submitted.command)
             receipt = await self._write_within_budget(submitted)
         except QuotaRefusal as refusal:
             return _error(refusal, name, refusal.retry_after, type="rate_limit_error")
         except Refusal as refusal:
-            self._is_void |= refusal.code == "store_unavailable" and type(submitted.command) is CreateItem
+            if refusal.code in _VOID and type(submitted.command) is CreateItem:
+                self._void = refusal.code
             # All who are refused would come back in the same moment.
             wait = overloaded().retry_after if refusal.code == "server_overloaded" else None
             return _error(refusal, name, wait)
         except NodeFull as full:
             return _error(Refusal("server_full", str(full)), name)
-        self._is_void &= type(submitted.command) is not CreateItem
+        if type(submitted.command) is CreateItem:
+            self._void = None
         self._submitted = max(self._submitted, receipt.seq)  # a duplicate's is an old one
         return None
 
@@ -349,15 +378,22 @@ class Pump:
             return await self._submit_with_files(submitted)
         return await self._attachment.submit(submitted)
 
+    async def _check(self, command: Command) -> None:
+        """Have the guards look at *command*: for milliseconds, and never longer than their time-out."""
+        self._checked.clear()
+        try:
+            await self._screen(command, self._admitted.grant.principal.id, self._attachment.session)
+        finally:
+            self._checked.set()
+
     def _check_void(self, command: Command) -> None:
-        """Refuse a request, once, whose item couldn't be saved: it would be answered without that.
+        """Refuse a request, once, whose item wasn't taken: it would be answered without that.
 
         Whoever sends both in one breath has not seen the first refusal. One that is sent once more is meant.
         """
-        if self._is_void and type(command) is CreateResponse:
-            self._is_void = False
-            message = "What was sent before it couldn't be saved. Send that again, then this."
-            raise Refusal("store_unavailable", message)
+        if self._void is not None and type(command) is CreateResponse:
+            code, self._void = self._void, None
+            raise Refusal(code, _VOID[code])
 
     async def _submit_with_files(self, submitted: Submitted) -> Receipt:
         """Write an input that refers to files, once these are there."""

@@ -18,6 +18,7 @@ from unbroken.server.auth.principal import REALTIME
 from unbroken.server.errors import CloseCode
 from unbroken.server.files.base import FileStore
 from unbroken.server.files.references import Referring, referring
+from unbroken.server.guards.injection.screening import Screen
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
@@ -71,6 +72,7 @@ class RealtimeDoor:
         allowed_origins: tuple[str, ...],
         loopback_only: bool,
         metrics: Metrics,
+        screen: Screen,
         files: FileStore | None = None,
         file_lifetime: float = 86400.0,
         clock: Clock,
@@ -79,6 +81,7 @@ class RealtimeDoor:
         self._gate = gate
         self._node = node
         self._files = files
+        self._screen = screen
         self._file_lifetime = file_lifetime
         self._authenticator = authenticator
         self._directory = directory
@@ -129,6 +132,7 @@ class RealtimeDoor:
                         send,
                         outlet,
                         self._refer,
+                        self._screen,
                         self._log,
                     )
                     stay = self._lapses.stay(admitted.grant, pump.lapse)

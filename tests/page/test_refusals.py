@@ -15,6 +15,7 @@ PASSING = [
     "server_full",
     "server_draining",
     "store_unavailable",
+    "guard_unavailable",
     "input_queue_full",
     "response_queue_full",
     "too_many_responses",

@@ -50,7 +50,7 @@ class Loading:
 
 
 def settings(**values: Any) -> Settings:
-    return Settings(**{"agent": "scripted", "admin_port": 0, **values})
+    return Settings(**{"agent": "scripted", "admin_port": 0, "firewall_model": "off", **values})
 
 
 async def get(asgi: ASGIApp, path: str) -> tuple[int, bytes]:

@@ -288,6 +288,7 @@ def test_secrets_are_never_shown() -> None:
         secret="s3cret" * 6,  # type: ignore[arg-type]
         openai_api_key="s3cret",  # type: ignore[arg-type]
         openai_base_url="https://me:s3cret@host/v1?key=s3cret",
+        firewall_service="https://me:s3cret@guard/check",
         api_keys=(f"alice:{DIGEST}",),
     )
     text = [shown(name, settings) for name in Settings.model_fields]
@@ -295,6 +296,7 @@ def test_secrets_are_never_shown() -> None:
     assert "s3cret" not in f"{text} {settings!r} {settings}"
     assert DIGEST not in f"{text} {settings!r}"
     assert shown("openai_base_url", settings) == "https://********@host/v1?********"
+    assert shown("firewall_service", settings) == "https://********@guard/check"
     assert shown("api_keys", settings) == "alice:********"
 
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -14,12 +14,11 @@ from unbroken.server.guards.leaks.answer import AnswerFilter, Watch
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions, Entity
 from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.verbatim import Instructions
+from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
 from unbroken.sessions.ids import PrincipalId, SessionId
 from unbroken.sessions.responder import Turn
 
-__all__ = ["DEFAULT_PLAN", "LeakPolicy", "LeakRules", "placeholder_of"]
-
-DEFAULT_PLAN: Final = "default"
+__all__ = ["LeakPolicy", "LeakRules", "placeholder_of"]
 
 _INSTRUCTIONS_KNOWN: Final = 64
 """Instructions that are kept ready; those of which nobody made use for longest are made anew."""
@@ -40,7 +39,7 @@ class LeakRules:
     """Seconds that an ordinary word waits for what follows it; at most twice that."""
 
 
-async def _everybody(principal_id: PrincipalId) -> str:  # noqa: ARG001 - whoever it is
+async def _everybody(_principal: PrincipalId) -> str:
     return DEFAULT_PLAN
 
 
@@ -61,7 +60,7 @@ class LeakPolicy:
         rules: LeakRules,
         secret: bytes,
         *,
-        plan_of: Callable[[PrincipalId], Awaitable[str]] = _everybody,
+        plan_of: PlanOf = _everybody,
         canaries_of: Callable[[SessionId], tuple[str, ...]] = lambda _: (),
         count: Callable[[str, str, int], None] = lambda *_: None,
     ) -> None:

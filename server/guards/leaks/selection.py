@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from unbroken.server.auth.directory import Directory
+from unbroken.server.guards.canary import Canaries
 from unbroken.server.guards.leaks.entities import ACTIONS, DEFAULT_ACTIONS, ENTITIES, Action, Actions, Entity
-from unbroken.server.guards.leaks.policy import DEFAULT_PLAN, LeakPolicy, LeakRules
-from unbroken.sessions.errors import StoreUnavailable
-from unbroken.sessions.ids import PrincipalId
+from unbroken.server.guards.leaks.policy import LeakPolicy, LeakRules
+from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
+from unbroken.sessions.ids import SessionId
 
 if TYPE_CHECKING:
     from unbroken.server.config import Settings
@@ -18,9 +18,16 @@ __all__ = ["actions_of", "build_leak_policy"]
 
 
 def build_leak_policy(
-    settings: Settings, secret: bytes, directory: Directory, count: Callable[[str, str, int], None]
+    settings: Settings,
+    secret: bytes,
+    plan_of: PlanOf,
+    count: Callable[[str, str, int], None],
+    canaries: Canaries | None = None,
 ) -> LeakPolicy:
-    """Return the policy that *settings* describe. *count* is told of what is found."""
+    """Return the policy that *settings* describe. *count* is told of what is found.
+
+    *canaries* are those that sessions' instructions are marked with. None: they aren't marked.
+    """
     rules = LeakRules(
         mode=settings.leaks,
         actions=actions_of(settings.leak_actions),
@@ -28,16 +35,11 @@ def build_leak_policy(
         hold=settings.leak_hold,
     )
 
-    async def plan_of(principal_id: PrincipalId) -> str:
-        try:
-            principal = await directory.find(principal_id)
-        except StoreUnavailable:
-            principal = None  # whoever it is: answered by the row that holds for all
-        return DEFAULT_PLAN if principal is None else principal.plan
+    def canaries_of(session_id: SessionId) -> tuple[str, ...]:
+        marks = () if canaries is None else (canaries.of(session_id),)
+        return (*settings.leak_canaries, *marks)
 
-    return LeakPolicy(
-        rules, secret, plan_of=plan_of, canaries_of=lambda _: settings.leak_canaries, count=count
-    )
+    return LeakPolicy(rules, secret, plan_of=plan_of, canaries_of=canaries_of, count=count)
 
 
 def actions_of(entries: tuple[str, ...]) -> Mapping[str, Actions]:

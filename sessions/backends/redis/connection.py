@@ -47,10 +47,10 @@ Client = Redis | RedisCluster
 ERRORS: Final = (RedisError, RedisClusterException, OSError)
 """What a client raises. The second isn't one of the first."""
 
-RESERVED: Final = 13
+RESERVED: Final = 14
 """Connections beside those for calls: for what this node is told and tells, who else is there, how many
-connections and responses there are of whom, who is speaking, what was answered before, and what is done
-in the background."""
+connections and responses there are of whom, who is speaking, what sessions are suspected of, what was
+answered before, and what is done in the background."""
 
 _UNREACHABLE: Final = (
     ConnectionError,

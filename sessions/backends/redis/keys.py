@@ -99,6 +99,10 @@ class Keys:
         """Return the key of how many a principal has of what is counted."""
         return f"{self._prefix}:{{{self.bucket(principal)}}}:t:{principal}"
 
+    def suspicion(self, session_id: SessionId) -> str:
+        """Return the key of what a session is suspected of."""
+        return f"{self._prefix}:{{{self.bucket(session_id)}}}:{session_id}:g"
+
     def cached(self, name: str) -> str:
         """Return a key of the cache's. All have one tag: one script bounds what is kept as a whole."""
         return f"{self._prefix}:{{cache}}:{name}"

@@ -211,7 +211,7 @@ async def test_a_model_or_a_role_that_a_frame_names_changes_nothing() -> None:
     """What the upstream is asked for is the connection's model, and nobody but the client has said it."""
     async with FakeUpstream() as upstream:
         agent = OpenAIAgent(Upstream(base_url=upstream.base_url, api_key="k", max_retries=0), model="own")
-        async with serving(agent, instructions="Ours.") as served:
+        async with serving(agent, instructions="Ours.", firewall="off") as served:
             client = await served.client()
             await client.send(
                 {

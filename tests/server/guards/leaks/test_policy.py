@@ -16,6 +16,7 @@ from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, ENTITIES
 from unbroken.server.guards.leaks.policy import LeakPolicy
 from unbroken.server.guards.leaks.selection import actions_of, build_leak_policy
 from unbroken.server.guards.leaks.verbatim import RUN, Instructions
+from unbroken.server.guards.plan import plans_in
 from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import Message, ResponseRequest, SessionConfig, Text
@@ -87,7 +88,7 @@ async def test_plans_are_looked_up_and_who_is_not_found_is_as_all_others() -> No
     ):
         await directory.note(gold)
         await directory.note(other)
-        policy = build_leak_policy(settings, SECRET, directory, lambda *_: None)
+        policy = build_leak_policy(settings, SECRET, plans_in(directory), lambda *_: None)
 
         assert await says(policy, gold.id) == expected
         assert await says(policy, other.id) == ("", True)
@@ -95,7 +96,9 @@ async def test_plans_are_looked_up_and_who_is_not_found_is_as_all_others() -> No
 
 
 async def test_off_nothing_is_filtered() -> None:
-    policy = build_leak_policy(Settings(leaks="off"), SECRET, MemoryDirectory(FakeClock()), lambda *_: None)
+    policy = build_leak_policy(
+        Settings(leaks="off"), SECRET, plans_in(MemoryDirectory(FakeClock())), lambda *_: None
+    )
 
     assert await policy.filter_for(turn(PrincipalId("ann"))) is None
 

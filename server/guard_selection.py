@@ -1,0 +1,103 @@
+"""What is checked, as the settings say: what comes in, and what may leave."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from unbroken.server.auth.directory import Directory
+from unbroken.server.config import Settings
+from unbroken.server.guards.canary import Canaries
+from unbroken.server.guards.injection.screening import Gate
+from unbroken.server.guards.injection.selection import Surroundings, build_firewall
+from unbroken.server.guards.injection.suspicion import MemorySuspicion, Suspicion
+from unbroken.server.guards.leaks.filtering import LeakFiltering
+from unbroken.server.guards.leaks.selection import build_leak_policy
+from unbroken.server.guards.plan import PlanOf, plans_in
+from unbroken.server.metrics import Metrics
+from unbroken.server.store_selection import RedisState
+from unbroken.sessions.clock import Clock
+
+__all__ = ["Guards"]
+
+
+class Guards:
+    """Both guards, and what one has the other look for.
+
+    Args:
+        settings: What the operator wants.
+        secret: A key that all nodes have.
+        directory: Knows who has which plan.
+        metrics: Where figures go.
+        clock: Where time comes from.
+        shared: What nodes share. None: there is but this one.
+
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        secret: bytes,
+        directory: Directory,
+        metrics: Metrics,
+        clock: Clock,
+        shared: RedisState | None = None,
+    ) -> None:
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(settings.firewall_threads, thread_name_prefix="guard")
+        plan_of = plans_in(directory)
+        suspicion = _suspicion(shared, clock)
+        self._around = Surroundings(suspicion, self._threads, metrics, clock, plan_of)
+        self.gate: Final = Gate(frozenset(settings.firewall_trusted_tools))
+        """What comes in. Everything passes until :meth:`open` has returned."""
+        self.canaries: Final = Canaries(secret) if settings.canaries else None
+        """Marks in sessions' instructions. None: there are none."""
+        self.leaks: Final = _filtering(settings, secret, plan_of, self.canaries, metrics, clock)
+        """What may leave. None: everything."""
+
+    async def open(self) -> None:
+        """Load the firewall's models, in the thread that will run them.
+
+        Raises:
+            StartupError: One of them can't be used.
+
+        """
+        try:
+            self.gate.firewall = await asyncio.get_running_loop().run_in_executor(
+                self._threads, build_firewall, self._settings, self._around
+            )
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Release everything."""
+        if (firewall := self.gate.firewall) is not None:
+            await firewall.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _suspicion(shared: RedisState | None, clock: Clock) -> Suspicion:
+    if shared is None:
+        return MemorySuspicion(clock)
+    from unbroken.server.guards.injection.redis import RedisSuspicion
+
+    return RedisSuspicion(shared.client, shared.keys, clock)
+
+
+def _filtering(
+    settings: Settings,
+    secret: bytes,
+    plan_of: PlanOf,
+    canaries: Canaries | None,
+    metrics: Metrics,
+    clock: Clock,
+) -> LeakFiltering | None:
+    if settings.leaks == "off":
+        return None
+
+    def count(entity: str, action: str, times: int) -> None:
+        metrics.leaks.labels(entity, action).inc(times)
+
+    return LeakFiltering(build_leak_policy(settings, secret, plan_of, count, canaries), clock)

@@ -1,0 +1,112 @@
+"""What models make of a text: a linear one reads all of it, a local one the window that looks worst.
+
+Both say how much a window looks like an attack, in log odds, and these are added. The local model is
+asked only where its answer could matter: most of what people write is settled by the first alone.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from unbroken.server.guards.injection.base import Classifier, Origin
+from unbroken.server.guards.injection.windows import windows
+
+__all__ = ["SHARE", "Bands", "Rater", "Reading", "odds", "suspected"]
+
+SHARE: Final = 0.4
+"""What the local model's log odds count for, beside those of the linear one."""
+
+_SURE: Final = 1e-3
+"""No model is surer than that."""
+
+_READ: Final = frozenset({Origin.USER, Origin.TOOL})
+"""What models read. Instructions aren't shown to them: they instruct."""
+
+
+class Rater(Protocol):
+    """Reads all of a text, and says what deserves a closer look."""
+
+    def rated(self, text: str, windows: Sequence[tuple[int, int]]) -> list[float]:
+        """Return the log odds of an attack for each of *windows*, which are places in *text*.
+
+        Linear in the text, however many windows there are.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """How sure both models have to be, together, in log odds."""
+
+    flag: float
+    """What by itself comes to a score of 0.5."""
+    block: float
+    """What comes to 0.8."""
+
+    def weight(self, found: float) -> float:
+        """Return what log odds of *found* weigh as evidence, from 0 to 1."""
+        if found < self.flag:
+            return max(0.0, 0.5 - 0.5 * (self.flag - found) / _DOUBTS)
+        if found < self.block:
+            return 0.5 + 0.3 * (found - self.flag) / (self.block - self.flag)
+        return 1 - 0.2 * math.exp(self.block - found)
+
+
+_DOUBTS: Final = 1.0
+"""Log odds below those that flag, from which on there is any evidence."""
+
+
+class Reading:
+    """Reads views of texts. Immutable: any number of threads use it.
+
+    Args:
+        linear: Reads everything.
+        classifier: Reads the most suspicious window.
+        bands: How sure they have to be.
+
+    """
+
+    def __init__(self, linear: Rater, classifier: Classifier, bands: Bands) -> None:
+        self._linear = linear
+        self._classifier = classifier
+        self._bands = bands
+
+    @property
+    def name(self) -> str:
+        """What the models are called in reasons."""
+        return self._classifier.name
+
+    def suspected(self, text: str, origin: Origin) -> list[tuple[float, str]]:
+        """Return which window of *text*, in normal form, :meth:`weight` is to be told of."""
+        return suspected(self._linear, text, 1) if origin in _READ else []
+
+    def weight(self, suspects: list[tuple[float, str]]) -> float:
+        """Return what the windows in *suspects*, each with its log odds, weigh as evidence, from 0 to 1.
+
+        The local model reads the one that is suspected most: a second one finds hardly anything more.
+
+        Raises:
+            DetectorFailed: The local model can't be run.
+
+        """
+        rating, window = max(suspects, default=(-math.inf, ""))
+        if rating <= self._bands.flag - _DOUBTS - SHARE * odds(1.0):
+            return 0.0
+        (probability,) = self._classifier.scores([window])
+        return self._bands.weight(rating + SHARE * odds(probability))
+
+
+def suspected(rater: Rater, text: str, most: int) -> list[tuple[float, str]]:
+    """Return *most* windows of *text*, in normal form: those that *rater* suspects, with their log odds."""
+    places = windows(text)
+    found = heapq.nlargest(most, zip(rater.rated(text, places), places, strict=True))
+    return [(rating, text[start:end]) for rating, (start, end) in found]
+
+
+def odds(probability: float) -> float:
+    """Return the log odds of *probability*, bounded."""
+    bounded = min(max(probability, _SURE), 1 - _SURE)
+    return math.log(bounded / (1 - bounded))

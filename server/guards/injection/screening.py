@@ -1,0 +1,162 @@
+"""What the firewall is shown of a command or a tool's result, and what becomes of one that it blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Final, TypeAlias
+
+import orjson
+from msgspec import UNSET
+
+from unbroken.server.guards.injection.base import Action, Origin, Passage
+from unbroken.server.guards.injection.firewall import Firewall, Unchecked
+from unbroken.sessions.entries import Command, CreateItem, CreateResponse, UpdateConfig
+from unbroken.sessions.errors import Refusal
+from unbroken.sessions.ids import PrincipalId
+from unbroken.sessions.items import (
+    ApprovalResponse,
+    FunctionCall,
+    FunctionOutput,
+    FunctionTool,
+    Item,
+    Message,
+    Text,
+    ToolError,
+)
+from unbroken.sessions.responder import ToolEnded, Turn
+from unbroken.sessions.session import Session
+
+__all__ = ["Gate", "ResultScreen", "Screen", "passages_of"]
+
+Screen: TypeAlias = Callable[[Command, PrincipalId, Session], Awaitable[None]]
+"""Refuses a command, or returns."""
+
+ResultScreen: TypeAlias = Callable[[ToolEnded, str, Turn], Awaitable[ToolEnded]]
+"""Returns what the agent is given of a tool's result. The second is the label of its toolset."""
+
+_MOST_BEFORE: Final = 1000
+"""Characters of what was said before that a message is read together with."""
+
+_TURNS_BEFORE: Final = 3
+
+_BLOCKED: Final = {
+    Origin.USER: "This looks like an attempt to override the instructions. Say it in another way.",
+    Origin.INSTRUCTIONS: "These instructions would have the model ignore its operator's. Change them.",
+    Origin.TOOL: "This looks as if it tells the model what to do. Send another output, such as an error.",
+}
+
+_WITHHELD: Final = ToolError("The result was withheld: it looks as if it tells the model what to do.")
+_UNCHECKED: Final = ToolError("The result was withheld: it couldn't be checked.")
+
+
+class Gate:
+    """Has the firewall look at what comes in.
+
+    Args:
+        trusted: Labels of toolsets whose results aren't looked at.
+
+    """
+
+    def __init__(self, trusted: frozenset[str] = frozenset()) -> None:
+        self.firewall: Firewall | None = None
+        """Set when its models are loaded, before anybody is let in. None: everything passes."""
+        self._trusted = trusted
+
+    async def command(self, command: Command, principal: PrincipalId, session: Session) -> None:
+        """Return, if *command* may go on to *session*.
+
+        Raises:
+            Refusal: ``content_filter``, or ``guard_unavailable`` where there is no verdict.
+
+        """
+        passages = [] if self.firewall is None else list(passages_of(command, session))
+        if self.firewall is None or not passages:
+            return
+        said = [each.text for each in passages if each.origin is Origin.USER]
+        before = _before(session, said[0]) if said else ""
+        try:
+            verdict = await self.firewall.screen(passages, session.id, principal, before)
+        except Unchecked:
+            message = "It couldn't be checked for the moment. Send it again in a moment."
+            raise Refusal("guard_unavailable", message, param=passages[0].param) from None
+        if verdict.action is Action.BLOCK:
+            assert verdict.origin is not None
+            raise Refusal("content_filter", _BLOCKED[verdict.origin], param=verdict.param)
+
+    async def result(self, ended: ToolEnded, label: str, turn: Turn) -> ToolEnded:
+        """Return what the agent, and everybody else, is given of a result of the toolset *label*."""
+        text = ended.output or ("" if ended.error is None else ended.error.message)
+        if self.firewall is None or not text or label in self._trusted:
+            return ended
+        passage = Passage(Origin.TOOL, text)
+        try:
+            verdict = await self.firewall.screen([passage], turn.session_id, turn.principal)
+        except Unchecked:
+            return replace(ended, output=None, error=_UNCHECKED)
+        return replace(ended, output=None, error=_WITHHELD) if verdict.action is Action.BLOCK else ended
+
+
+def passages_of(command: Command, session: Session) -> Iterator[Passage]:
+    """Yield every text of *command* that a model would read, and that isn't in *session* already."""
+    match command:
+        case CreateItem(item=item):
+            yield from _of_item(item, "item")
+        case CreateResponse(request=request):
+            if request.instructions:
+                yield Passage(Origin.INSTRUCTIONS, request.instructions, "response.instructions")
+            for index, item in enumerate(request.input or ()):
+                if session.item(item.id) is not item:  # a reference: it was looked at when it came
+                    yield from _of_item(item, f"response.input[{index}]")
+            yield from _of_tools(request.tools or (), "response.tools")
+        case UpdateConfig():
+            if command.instructions is not UNSET and command.instructions:
+                yield Passage(Origin.INSTRUCTIONS, command.instructions, "session.instructions")
+            if command.tools is not UNSET:
+                yield from _of_tools(command.tools, "session.tools")
+
+
+def _of_item(item: Item, param: str) -> Iterator[Passage]:
+    match item:
+        case Message(role=role, content=content):
+            origin = Origin.INSTRUCTIONS if role == "system" else Origin.USER
+            texts = [part.text for part in content if isinstance(part, Text)]
+            for index, part in enumerate(content):
+                if isinstance(part, Text):
+                    yield Passage(origin, part.text, f"{param}.content[{index}].text")
+            if len(texts) > 1:  # a model reads them as one
+                yield Passage(origin, "".join(texts), f"{param}.content")
+        case FunctionOutput(output=output):
+            yield Passage(Origin.TOOL, output, f"{param}.output")
+        case FunctionCall(arguments=arguments):
+            yield Passage(Origin.USER, arguments, f"{param}.arguments")
+        case ApprovalResponse(reason=reason) if reason:
+            yield Passage(Origin.USER, reason, f"{param}.reason")
+
+
+def _of_tools(tools: tuple[FunctionTool, ...], param: str) -> Iterator[Passage]:
+    for index, tool in enumerate(tools):
+        text = tool.description or ""
+        if tool.parameters:
+            text += "\n" + orjson.dumps(tool.parameters).decode()
+        if text:
+            yield Passage(Origin.INSTRUCTIONS, text, f"{param}[{index}]")
+
+
+def _before(session: Session, text: str) -> str:
+    """Return the end of what the user said last. From the log: any node knows it.
+
+    If that is *text*, it isn't before it: it is sent again, after a connection was lost.
+    """
+    said: list[str] = []
+    is_last = True
+    for item in reversed(session.items()):
+        if isinstance(item, Message) and item.role == "user":
+            if is_last and item.text == text:
+                is_last = False
+                continue
+            is_last = False
+            said.append(item.text[-_MOST_BEFORE:])
+            if len(said) == _TURNS_BEFORE:
+                break
+    return " ".join(reversed(said))[-_MOST_BEFORE:]

@@ -1,0 +1,139 @@
+"""The firewall that the settings ask for: which models there are, and what is said where there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from unbroken.server.config import Settings, StartupError
+from unbroken.server.firewall_settings import row_of, rows_of
+from unbroken.server.guards.injection.base import Detector, DetectorFailed
+from unbroken.server.guards.injection.examiner import Examiner
+from unbroken.server.guards.injection.firewall import Firewall, FirewallLimits
+from unbroken.server.guards.injection.linear import shipped
+from unbroken.server.guards.injection.onnx import OnnxClassifier, has_runtime, packaged_model
+from unbroken.server.guards.injection.policy import Mode, Policies, Policy
+from unbroken.server.guards.injection.reading import Reading
+from unbroken.server.guards.injection.suspicion import Suspicion
+from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
+from unbroken.server.metrics import Metrics
+from unbroken.sessions.clock import Clock
+
+__all__ = ["Surroundings", "build_firewall", "policies_of", "read_by"]
+
+_EXTRA: Final = "pip install 'unbroken[guards]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a firewall is given by whoever builds it."""
+
+    suspicion: Suspicion
+    threads: Executor
+    metrics: Metrics
+    clock: Clock
+    plan_of: PlanOf | None = None
+    packaged: Callable[[], Path | None] = packaged_model
+
+
+def policies_of(settings: Settings) -> Policies:
+    """Return what is done about scores, by plan."""
+    tables = [rows_of(each) for each in (settings.firewall, settings.firewall_flag, settings.firewall_block)]
+    modes, flags, blocks = tables
+    return Policies(
+        {
+            plan: Policy(
+                mode=_MODES[row_of(modes, plan, "on")],
+                flag=float(row_of(flags, plan, "0.5")),
+                block=float(row_of(blocks, plan, "0.8")),
+            )
+            for plan in {DEFAULT_PLAN, *modes, *flags, *blocks}
+        }
+    )
+
+
+_MODES: Final[dict[str, Mode]] = {"off": "off", "shadow": "shadow", "on": "on"}
+
+
+def build_firewall(settings: Settings, around: Surroundings) -> Firewall | None:
+    """Return the firewall; None: it is off. Loads models, which takes a second: not on the event loop.
+
+    Raises:
+        StartupError: A model that the settings name can't be used.
+
+    """
+    policies = policies_of(settings)
+    if policies.is_off:
+        return None
+    try:
+        reading = _reading(settings, around.packaged)
+        detectors = _detectors(settings, around.threads)
+    except DetectorFailed as exc:
+        raise StartupError(f"The firewall's model can't be used. {exc}") from None
+    return Firewall(
+        Examiner(reading, without=frozenset(settings.firewall_rules_off)),
+        policies,
+        around.suspicion,
+        around.threads,
+        around.metrics,
+        around.clock,
+        detectors=detectors,
+        limits=FirewallLimits(
+            timeout=settings.firewall_timeout,
+            waiting=settings.firewall_queue,
+            fails_closed=settings.firewall_failure == "closed",
+        ),
+        plan_of=around.plan_of,
+        allowed=frozenset(settings.firewall_allow),
+    )
+
+
+def _reading(settings: Settings, packaged: Callable[[], Path | None]) -> Reading | None:
+    log = structlog.get_logger()
+    if settings.firewall_model not in ("auto", "off"):
+        return read_by(Path(settings.firewall_model))
+    folder = packaged() if settings.firewall_model == "auto" and has_runtime() else None
+    if folder is not None:
+        return read_by(folder)
+    hint = "as set" if settings.firewall_model == "off" else _EXTRA
+    log.info("firewall has rules alone", model="none", hint=hint)
+    return None
+
+
+def read_by(folder: Path) -> Reading:
+    """Return what reads with the local model in *folder*, and the linear one of this package.
+
+    Raises:
+        DetectorFailed: It can't be used.
+
+    """
+    classifier = OnnxClassifier(folder)
+    linear, bands = shipped()
+    return Reading(linear, classifier, bands)
+
+
+def _detectors(settings: Settings, threads: Executor) -> list[Detector]:
+    detectors: list[Detector] = []
+    if settings.firewall_heavy_model is not None:
+        from unbroken.server.guards.injection.remote import ModelDetector
+
+        classifier = OnnxClassifier(settings.firewall_heavy_model, name="heavy")
+        detectors.append(ModelDetector(classifier, shipped()[0], threads))
+    if settings.firewall_service is not None:
+        from unbroken.server.guards.injection.remote import HttpDetector
+
+        key = settings.firewall_service_key
+        detectors.append(
+            HttpDetector(
+                settings.firewall_service,
+                api=settings.firewall_service_api,
+                key=None if key is None else key.get_secret_value(),
+                timeout=settings.firewall_timeout,
+            )
+        )
+    return detectors

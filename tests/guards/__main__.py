@@ -1,0 +1,155 @@
+"""``make guards``: what the injection firewall finds, what it finds in vain, and what it costs.
+
+Everything goes the way that messages go, but for the socket: the same examiner, bands and memory of
+sessions. Figures are CPU time of one thread, so that a busy machine says the same as an idle one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from tests.guards.corpus import Case, Part, read_corpus, read_rows
+from unbroken.server.guards.injection.base import Action, Passage
+from unbroken.server.guards.injection.examiner import Examiner, Steps, step
+from unbroken.server.guards.injection.firewall import Firewall
+from unbroken.server.guards.injection.onnx import packaged_model
+from unbroken.server.guards.injection.policy import Policies
+from unbroken.server.guards.injection.reading import Reading
+from unbroken.server.guards.injection.selection import read_by
+from unbroken.server.guards.injection.suspicion import MemorySuspicion
+from unbroken.server.metrics import Metrics
+from unbroken.sessions.clock import SystemClock
+from unbroken.sessions.ids import PrincipalId, SessionId
+
+_SOMEBODY: Final = PrincipalId("measured")
+
+
+@dataclass(slots=True)
+class Figures:
+    """Of one source, and one kind of case."""
+
+    count: int = 0
+    flagged: int = 0
+    """Or blocked."""
+    blocked: int = 0
+    costs: list[float] = field(default_factory=list)
+    """Milliseconds of CPU for the last message of each."""
+
+
+async def measure(cases: Iterable[Case], reading: Reading | None) -> dict[tuple[str, bool], Figures]:
+    """Return what a firewall with the models of *reading* makes of *cases*, by source and kind."""
+    found: defaultdict[tuple[str, bool], Figures] = defaultdict(Figures)
+    with ThreadPoolExecutor(1) as threads:
+        clock = SystemClock()
+        examiner = _Timed(Examiner(reading))
+        firewall = Firewall(
+            examiner,
+            Policies(),
+            MemorySuspicion(clock),
+            threads,
+            Metrics(),
+            clock,
+        )
+        for number, case in enumerate(cases):
+            action = Action.ALLOW
+            said: list[str] = []
+            for turn in case.turns:
+                passage, before = Passage(case.origin, turn), " ".join(said)[-1000:]
+                verdict = await firewall.screen([passage], SessionId(f"s{number}"), _SOMEBODY, before)
+                action = max(action, verdict.action)  # stopped before its last message is stopped, too
+                said.append(turn)
+            figures = found[case.source, case.is_attack]
+            figures.count += 1
+            figures.flagged += action >= Action.FLAG
+            figures.blocked += action is Action.BLOCK
+            figures.costs.append(examiner.cost * 1000)
+    return found
+
+
+class _Timed(Examiner):
+    """Notes how long the last examination took, in seconds of its threads."""
+
+    def __init__(self, other: Examiner) -> None:
+        self._other = other
+        self.cost = 0.0
+
+    def steps(self, passage: Passage, before: str = "") -> Steps:
+        self.cost = 0.0
+        steps = self._other.steps(passage, before)
+        while True:
+            began = time.thread_time()
+            examination = step(steps)
+            self.cost += time.thread_time() - began
+            if examination is not None:
+                return examination
+            yield
+
+
+def table(found: dict[tuple[str, bool], Figures]) -> list[str]:
+    """Return the figures as the rows of a Markdown table."""
+    rows = [
+        "| source | cases | blocked | flagged or blocked | CPU p50, ms | CPU p99, ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for is_attack in (True, False):
+        rows.append(f"| **{'attacks' if is_attack else 'harmless'}** | | | | | |")
+        for (source, kind), each in sorted(found.items()):
+            if kind is is_attack:
+                costs = sorted(each.costs)
+                rows.append(
+                    f"| {source} | {each.count} | {each.blocked / each.count:.1%} | "
+                    f"{each.flagged / each.count:.1%} | {costs[len(costs) // 2]:.1f} | "
+                    f"{costs[min(len(costs) * 99 // 100, len(costs) - 1)]:.1f} |"
+                )
+    return rows
+
+
+def _marked(case: Case) -> Case:
+    """Return *case* as one of a source of its own: it was trained on, or rules were written after it."""
+    return replace(case, source=f"{case.source} (t)")
+
+
+def _sampled(cases: Iterable[Case], most: int) -> list[Case]:
+    """Return at most so many cases of each source and kind, the same ones each time."""
+    by_source: defaultdict[tuple[str, bool], list[Case]] = defaultdict(list)
+    for case in cases:
+        by_source[case.source, case.is_attack].append(case)
+    drawn: list[Case] = []
+    for each in by_source.values():
+        drawn += each if len(each) <= most else random.Random(most).sample(each, most)
+    return drawn
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(prog="make guards", description=__doc__)
+    parser.add_argument("--data", type=Path, help="a folder of .jsonl files: text, label, source")
+    parser.add_argument("--most", type=int, default=1000, help="cases of each source (1000)")
+    parser.add_argument("--rules-alone", action="store_true", help="without the models")
+    options = parser.parse_args(arguments)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    folder = None if options.rules_alone else packaged_model()
+    reading = None if folder is None else read_by(folder)
+    print(f"Models: {'none, rules alone' if reading is None else 'those of the extra guards'}\n")  # noqa: T201
+    cases = [each if each.part is Part.KEPT else _marked(each) for each in read_corpus()]
+    if options.data is not None:
+        kept = (each for each in read_rows(options.data) if each.part is Part.KEPT)
+        cases += _sampled(kept, options.most)
+    for row in table(asyncio.run(measure(cases, reading))):
+        print(row)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from tests.fakes.clock import FakeClock
+from unbroken.server.config import Settings, StartupError
+from unbroken.server.guards.injection.policy import Policy
+from unbroken.server.guards.injection.selection import Surroundings, build_firewall, policies_of
+from unbroken.server.guards.injection.suspicion import MemorySuspicion
+from unbroken.server.metrics import Metrics
+
+
+def set_to(**values: Any) -> Settings:
+    """Return settings, whose values are written as an operator would."""
+    return Settings(**values)
+
+
+@pytest.fixture
+def around() -> Iterator[Surroundings]:
+    clock = FakeClock()
+    with ThreadPoolExecutor(1) as threads:
+        yield Surroundings(MemorySuspicion(clock), threads, Metrics(), clock, packaged=lambda: None)
+
+
+def test_policies_come_from_three_tables() -> None:
+    policies = policies_of(set_to(firewall="on, free=shadow", firewall_block={"default": 0.9, "pro": 0.95}))
+
+    assert policies.of("default") == Policy("on", 0.5, 0.9)
+    assert policies.of("free") == Policy("shadow", 0.5, 0.9)
+    assert policies.of("pro") == Policy("on", 0.5, 0.95)
+    assert policies.of("other") == policies.of("default")
+
+
+def test_without_the_extra_rules_work_alone_and_one_line_says_so(around: Surroundings) -> None:
+    with structlog.testing.capture_logs() as logs:
+        firewall = build_firewall(Settings(), around)
+
+    assert firewall is not None
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("firewall has rules alone", "info")]
+    assert "unbroken[guards]" in logs[0]["hint"]
+
+
+def test_it_is_off_where_it_is_for_all(around: Surroundings) -> None:
+    assert build_firewall(set_to(firewall="off"), around) is None
+    assert build_firewall(set_to(firewall="off, free=on"), around) is not None
+
+
+@pytest.mark.parametrize("setting", ["firewall_model", "firewall_heavy_model"])
+def test_a_model_that_cannot_be_used_is_told_of_at_start(
+    around: Surroundings, tmp_path: Path, setting: str
+) -> None:
+    with pytest.raises(StartupError, match="The firewall's model can't be used"):
+        build_firewall(set_to(**{setting: str(tmp_path)}), around)
+
+
+async def test_heavier_detectors_are_made_as_set(around: Surroundings) -> None:
+    firewall = build_firewall(
+        set_to(
+            firewall_service="http://127.0.0.1:9/", firewall_service_key="k", firewall_service_api="lakera"
+        ),
+        around,
+    )
+
+    assert firewall is not None
+    assert [each.name for each in firewall._detectors] == ["service"]
+    await firewall.close()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"firewall": "perhaps"},
+        {"firewall": "free=on"},
+        {"firewall": "on, default=off"},
+        {"firewall": "a b=on, on"},
+        {"firewall_block": "1.5"},
+        {"firewall_flag": {"default": "much"}},
+        {"firewall_allow": "abc"},
+        {"firewall_service": "ftp://host"},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="should"):
+        set_to(**values)
