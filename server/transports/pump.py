@@ -354,6 +354,7 @@ class Pump:
         command, asker, attachment = submitted.command, self._admitted.asker, self._attachment
         if asker is None or not isinstance(command, CreateResponse):
             return await self._write(submitted)
+        await attachment.answered(self._submitted)  # what was sent just now is part of what it takes
         try:
             decision = await asker.reserve(attachment.session, command)
         except QuotaRefusal:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from typing import Final
 
 import orjson
@@ -114,8 +115,11 @@ async def refuse(refused: Refused, handshake: Handshake, send: Send) -> None:
         await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
         wait = refused.retry_after if refused.asks_to_wait else None
         frame = lone_error(refused.code, refused.message, retry_after=wait)
-        await send({"type": "websocket.send", "text": frame.decode()})
-        await send({"type": "websocket.close", "code": refused.close, "reason": CLOSE_REASONS[refused.close]})
+        # It may have left meanwhile: uvicorn calls that a RuntimeError, if it was before it was let in.
+        with suppress(RuntimeError, OSError):
+            await send({"type": "websocket.send", "text": frame.decode()})
+            reason = CLOSE_REASONS[refused.close]
+            await send({"type": "websocket.close", "code": refused.close, "reason": reason})
         return
     headers = [(b"content-type", b"application/json")]
     if refused.asks_to_wait:

@@ -94,6 +94,9 @@ class Upstream:
         finally:
             self.is_closed = True
 
+    async def abandon(self, handle: Handle) -> None:
+        raise AssertionError("nobody is to be told to stop")
+
     async def reattach(
         self, turn: TurnInput, handle: Handle, offset: int, calls: Sequence[int] = ()
     ) -> AsyncGenerator[AgentOutput, None]:
