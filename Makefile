@@ -72,9 +72,10 @@ test: setup chromium node redis haproxy nginx lint  ## Run everything: format, l
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --ignore=tests/page $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m slow tests/page $(PYTEST_ARGS)
 
-check: lint  ## Check format, lint, types and what can be tested quickly
-	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-quick} \
-		$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" $(PYTEST_ARGS)
+check: lint  ## Check format, lint, types, imports and what can be tested by itself, in less than a minute
+	$(BIN)/lint-imports
+	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-check} \
+		$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow and not whole" $(PYTEST_ARGS)
 
 lint: $(VENV)/.project $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Generator
+from pathlib import Path
+from typing import Final
 
 import pytest
 import structlog
@@ -27,6 +29,30 @@ pytest.register_assert_rewrite(
 )
 
 
+_ROOT: Final = Path(__file__).parent
+
+_WHOLE: Final = tuple(
+    _ROOT / each
+    for each in (
+        "conformance",
+        "server/realtime",
+        "server/test_keys.py",
+        "server/test_logs.py",
+        "server/test_redis.py",
+        "sessions/backends/redis",
+        "test_imports.py",
+    )
+)
+"""What takes a whole server, or other programs, and is quick all the same: not part of `make check`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes a whole server."""
+    for item in items:
+        if any(item.path.is_relative_to(each) for each in _WHOLE):
+            item.add_marker("whole")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Look for no garbage among the modules and tests: they are many, and stay to the end."""
@@ -42,6 +68,6 @@ def pytest_collection() -> Generator[None, object, object]:
 settings.register_profile(
     "default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=25)
+settings.register_profile("check", parent=settings.get_profile("default"), max_examples=10)
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
