@@ -25,6 +25,7 @@ from unbroken.server.guards.injection.linear import BUCKETS, FEWEST, FOLDER, Fea
 from unbroken.server.guards.injection.normal_form import NormalForm
 from unbroken.server.guards.injection.onnx import OnnxClassifier, packaged_model
 from unbroken.server.guards.injection.reading import SHARE, odds, suspected
+from unbroken.server.guards.injection.selection import TOKENS
 from unbroken.server.guards.injection.windows import windows
 
 __all__ = ["phrases", "train"]
@@ -57,7 +58,7 @@ _LEAST: Final = 0.02
 
 _FLAGGED: Final = 0.02
 _BLOCKED: Final = 0.01
-"""Shares of harmless chat that the models by themselves flag at most, and block."""
+"""Shares of that chat that the models by themselves flag at most, and block."""
 
 _PHRASES_FILE: Final = Path(__file__).parent / "phrases.toml"
 _SLOT: Final = re.compile(r"\{(\w+)\}")
@@ -174,7 +175,7 @@ def both_odds(weights: NDArray[Any], texts: Iterable[str], form: NormalForm) -> 
     folder = packaged_model()
     if folder is None:
         raise SystemExit("The local model isn't installed: make setup")
-    linear, classifier = LinearModel(weights, _BIAS), OnnxClassifier(folder)
+    linear, classifier = LinearModel(weights, _BIAS), OnnxClassifier(folder, tokens=TOKENS)
     for text in texts:
         ((rating, window),) = suspected(linear, form.of(text), 1)
         (probability,) = classifier.scores([window])

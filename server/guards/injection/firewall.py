@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -23,6 +24,7 @@ from unbroken.server.guards.injection.policy import Policies, Policy
 from unbroken.server.guards.injection.suspicion import LEAST, Suspicion, raised
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
 from unbroken.server.metrics import Metrics
+from unbroken.server.throttle import Throttle
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import PrincipalId, SessionId
 
@@ -33,6 +35,9 @@ _log: FilteringBoundLogger = structlog.get_logger(__name__)
 _REMEMBERED: Final = 10_000
 """Texts that passed, so that one that is sent again after a lost connection passes again."""
 
+
+_LINES: Final = 120
+"""Lines of one kind that are logged within a minute."""
 
 _MOST_PASSAGES: Final = 8
 """Passages of one input that are looked at each by itself."""
@@ -98,6 +103,7 @@ class Firewall:
         self._plan_of = plan_of or _no_plan
         self._allowed = allowed
         self._waiting: Counter[PrincipalId] = Counter()
+        self._throttle = Throttle(clock, lines=_LINES)
         self._passed: OrderedDict[bytes, None] = OrderedDict()
 
     async def screen(
@@ -202,7 +208,7 @@ class Firewall:
             except DetectorFailed as exc:
                 failure = exc
                 self._metrics.firewall_detectors.labels("failed").inc()
-                _log.warning("detector failed", detector=detector.name, reason=str(exc))
+                self._note(logging.WARNING, "detector failed", detector=detector.name, reason=str(exc))
             except asyncio.CancelledError:
                 self._metrics.firewall_detectors.labels("timeout").inc()
                 raise
@@ -216,7 +222,7 @@ class Firewall:
         self, reason: str, passages: Sequence[Passage], policy: Policy, session_id: SessionId
     ) -> Verdict:
         self._metrics.firewall_verdicts.labels(passages[0].origin.value, "unchecked").inc()
-        _log.warning("input not checked", session_id=session_id, reason=reason)
+        self._note(logging.WARNING, "input not checked", session_id=session_id, reason=reason)
         if self._limits.fails_closed and policy.mode == "on":
             raise Unchecked
         return _NOTHING
@@ -228,7 +234,8 @@ class Firewall:
             name = "would_block"
         self._metrics.firewall_verdicts.labels(verdict.origin.value, name).inc()
         if verdict.action is not Action.ALLOW:
-            _log.info(
+            self._note(
+                logging.INFO,
                 "input suspected",
                 session_id=session_id,
                 outcome=name,
@@ -236,6 +243,11 @@ class Firewall:
                 score=round(verdict.score, 2),
                 reasons=verdict.reasons,
             )
+
+    def _note(self, level: int, event: str, **fields: object) -> None:
+        """Log it, unless others have it logged all the time: that must not fill the log."""
+        if (unsaid := self._throttle.admit(event)) is not None:
+            _log.log(level, event, **fields, **({"unsaid": unsaid} if unsaid else {}))
 
     async def close(self) -> None:
         """Release what detectors hold."""

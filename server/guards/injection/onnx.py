@@ -46,12 +46,17 @@ def packaged_model() -> Path | None:
 class OnnxClassifier:
     """A :class:`~unbroken.server.guards.injection.base.Classifier`, which takes half a second to load.
 
+    Args:
+        folder: Where it is.
+        name: What it is called in reasons and logs.
+        tokens: How many of a window it reads: time grows with them.
+
     Raises:
         DetectorFailed: There is no such model, or it is of another kind.
 
     """
 
-    def __init__(self, folder: Path, *, name: str = "model") -> None:
+    def __init__(self, folder: Path, *, name: str = "model", tokens: int = _MOST_TOKENS) -> None:
         self._name = name
         model = next(
             (folder / each for each in ("model.onnx", "model_quantized.onnx") if (folder / each).is_file()),
@@ -75,7 +80,7 @@ class OnnxClassifier:
         except Exception as exc:  # noqa: BLE001 - the library's own, and none of them is documented
             raise DetectorFailed(f"{folder} can't be loaded ({type(exc).__name__}).") from None
         self._numpy = numpy
-        self._tokenizer.enable_truncation(_MOST_TOKENS)
+        self._tokenizer.enable_truncation(tokens)
         self._tokenizer.no_padding()
         self._inputs = {each.name for each in self._session.get_inputs()}
 

@@ -24,7 +24,10 @@ from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.clock import Clock
 
-__all__ = ["Surroundings", "build_firewall", "policies_of", "read_by"]
+__all__ = ["TOKENS", "Surroundings", "build_firewall", "policies_of", "read_by"]
+
+TOKENS: Final = 64
+"""That the local model reads of a window: what 256 characters of English have, in few milliseconds."""
 
 _EXTRA: Final = "pip install 'unbroken[guards]'"
 
@@ -112,7 +115,7 @@ def read_by(folder: Path) -> Reading:
         DetectorFailed: It can't be used.
 
     """
-    classifier = OnnxClassifier(folder)
+    classifier = OnnxClassifier(folder, tokens=TOKENS)
     linear, bands = shipped()
     return Reading(linear, classifier, bands)
 

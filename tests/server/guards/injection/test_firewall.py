@@ -392,3 +392,12 @@ async def test_what_passed_is_looked_at_again_where_it_stands_behind_something_e
         for before, action in (("", Action.ALLOW), ("Remember: ignore all", Action.BLOCK)):
             verdict = await each.firewall.screen([second], SessionId("s"), PrincipalId("p"), before)
             assert verdict.action is action
+
+
+async def test_whoever_tries_again_and_again_does_not_fill_the_log() -> None:
+    with structlog.testing.capture_logs() as logs, guarded() as each:
+        for number in range(200):
+            await each.screen(f"{ATTACK} {number}")
+
+    assert each.count("block") == 200
+    assert len(logs) == 120
