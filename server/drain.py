@@ -18,7 +18,7 @@ class Stopping(Exception):
     """The process is about to end: that can't be taken back."""
 
 
-class DrainState(Struct, frozen=True):
+class DrainState(Struct, frozen=True, omit_defaults=True):
     """How far a drain is."""
 
     status: Literal["serving", "draining", "drained"]
@@ -27,6 +27,8 @@ class DrainState(Struct, frozen=True):
     """Those that run."""
     sessions: int
     """Those held here. With the store in memory they stay when it is drained, and end with the process."""
+    group: int | None = None
+    """What the workers of one server have in common."""
 
 
 class Drain:
@@ -43,6 +45,8 @@ class Drain:
         self._timeout: Final = timeout
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
+        self.group: int | None = None
+        """What the workers of one server have in common; None: there are none."""
 
     @property
     def state(self) -> DrainState:
@@ -51,7 +55,7 @@ class Drain:
         status: Literal["serving", "draining", "drained"] = (
             "serving" if not node.is_draining else "drained" if node.is_settled else "draining"
         )
-        return DrainState(status, node.hub.connections, node.hub.running, len(node.hub))
+        return DrainState(status, node.hub.connections, node.hub.running, len(node.hub), self.group)
 
     def begin(self) -> None:
         """Take no new work, and end what there is. Harmless while that is being done, or after."""

@@ -24,6 +24,9 @@ _STATUSES: Final = ("serving", "draining", "drained")
 _COUNTS: Final = ("connections", "responses", "sessions")
 _TIMEOUT: Final = 5.0
 _INTERVAL: Final = 0.5
+_MISSED: Final = 2
+"""Ports in succession where no worker answers, after which no other is looked for."""
+_LAST_PORT: Final = 65535
 _SLACK: Final = 10.0
 """Seconds beyond the drain's own deadline: agents clean up, and clients are told."""
 
@@ -52,6 +55,8 @@ def ask_to_drain(settings: Settings, *, url: str | None, wait: float | None, und
     key = settings.admin_key.get_secret_value()
     urls = [address_of(settings, number) for number in range(settings.workers)] if url is None else [url]
     nodes = [_Node(each, key) for each in urls]
+    if url is None:
+        nodes += _further_workers(nodes, settings, key)
     if undo:
         yield _described(_summed(_asked(nodes, "DELETE")))
         return
@@ -69,6 +74,27 @@ def ask_to_drain(settings: Settings, *, url: str | None, wait: float | None, und
         state = _summed(_asked(nodes, "GET"))
         if state["status"] == "serving":
             raise DrainFailed("The drain was taken back meanwhile. Ask for it again, if it is wanted.")
+
+
+def _further_workers(nodes: list[_Node], settings: Settings, key: str) -> list[_Node]:
+    """Return the other workers of a server whose number of workers is set there, and not here."""
+    try:
+        group = nodes[0].ask("GET")["group"]
+    except DrainFailed:
+        return []  # whoever asks next is told
+    found: list[_Node] = []
+    number, missed = len(nodes), 0
+    while group is not None and missed < _MISSED and settings.admin_port + number <= _LAST_PORT:
+        node = _Node(address_of(settings, number), key)
+        try:
+            is_one = node.ask("GET")["group"] == group
+        except DrainFailed:
+            is_one = False  # or it is being started again
+        missed = 0 if is_one else missed + 1
+        if is_one:
+            found.append(node)
+        number += 1
+    return found
 
 
 def _asked(nodes: list[_Node], method: str) -> list[dict[str, Any]]:
@@ -138,7 +164,8 @@ class _Node:
                 state: dict[str, Any] = json.loads(answer.read(65536))
                 if state["status"] not in _STATUSES:
                     raise ValueError
-                return {name: int(state[name]) for name in _COUNTS} | {"status": state["status"]}
+                counts = {name: int(state[name]) for name in _COUNTS}
+                return {**counts, "status": state["status"], "group": state.get("group")}
         except urllib.error.HTTPError as error:
             with error:
                 raise DrainFailed(self._explained(error)) from None

@@ -61,7 +61,9 @@ def _build(settings: Settings) -> Application:
     # Here, after the sockets are bound: this is what takes seconds.
     from unbroken.server.app import build
 
-    return build(settings)
+    app = build(settings)
+    app.drain.group = os.getppid()  # whoever drains one worker finds the others
+    return app
 
 
 def _die_with(parent: int) -> None:

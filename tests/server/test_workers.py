@@ -280,7 +280,8 @@ def test_all_are_drained_by_one_command_and_end_with_their_parent(tmp_path: Path
     admin = admin_port()
     with workers(tmp_path, valkey, UNBROKEN_ADMIN_PORT=str(admin)) as running:
         pids = running.pids()
-        settings = Settings(workers=2, admin_port=admin, admin_key=SecretStr(KEY))
+        # How many there are, they tell: it was said on their command line, perhaps.
+        settings = Settings(admin_port=admin, admin_key=SecretStr(KEY))
         drained = list(ask_to_drain(settings, url=None, wait=None, undo=False))
         unready = [running.get("/readyz", port)[0] for port in (running.port, admin, admin + 1)]
         back = list(ask_to_drain(settings, url=None, wait=None, undo=True))
