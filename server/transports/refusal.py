@@ -23,7 +23,7 @@ from unbroken.server.transports.handshake import Handshake
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import NodeOverloaded
 
-__all__ = ["TOO_NEW", "RefusalLog", "Refused", "overloaded", "refuse"]
+__all__ = ["TOO_NEW", "RefusalLog", "Refused", "overloaded", "refuse", "spread_wait"]
 
 TOO_NEW: Final = (
     "A later version of the server has written the session, and this node can't read it. "
@@ -35,7 +35,7 @@ _RETRY_AFTER: Final = 2
 """Seconds after which to come back, at the earliest."""
 
 _RETRY_SPREAD: Final = 8
-"""Seconds over which those are spread whom an overloaded node sends away: else they come back at once."""
+"""Seconds over which those are spread whom a node sends away that has too much to do, or ends."""
 
 _REFUSALS_LOGGED: Final = 10
 """Refused connections that are logged in a minute, of each error code."""
@@ -79,6 +79,14 @@ class Refused(Exception):
         return self.status in (429, 503)
 
 
+def spread_wait(over: int | None = None) -> int:
+    """Return seconds to wait, not the same for all who are refused at once: they would come back at once.
+
+    *over*: the seconds that lie between the first and the last of them; None: several.
+    """
+    return _RETRY_AFTER + secrets.randbelow(_RETRY_SPREAD if over is None else over + 1)
+
+
 def overloaded() -> Refused:
     """Return the refusal of a node that has too much to do."""
     return Refused(
@@ -86,7 +94,7 @@ def overloaded() -> Refused:
         "server_overloaded",
         str(NodeOverloaded()),
         CloseCode.TRY_AGAIN,
-        retry_after=_RETRY_AFTER + secrets.randbelow(_RETRY_SPREAD),
+        retry_after=spread_wait(),
     )
 
 

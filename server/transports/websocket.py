@@ -33,7 +33,7 @@ from unbroken.server.transports.intake import IntakeLimits
 from unbroken.server.transports.outlet import PlainSend, has_outlet, outlet_of
 from unbroken.server.transports.pace import PacedReceive
 from unbroken.server.transports.pump import Admitted, Pump
-from unbroken.server.transports.refusal import TOO_NEW, RefusalLog, Refused, overloaded, refuse
+from unbroken.server.transports.refusal import TOO_NEW, RefusalLog, Refused, overloaded, refuse, spread_wait
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Command
 from unbroken.sessions.errors import (
@@ -231,7 +231,14 @@ class RealtimeDoor:
 
     def _draining(self) -> Refused:
         elsewhere = self._node.is_handing_over
-        return Refused(503, "server_draining", str(NodeDraining()), CloseCode.RESTART, elsewhere=elsewhere)
+        return Refused(
+            503,
+            "server_draining",
+            str(NodeDraining()),
+            CloseCode.RESTART,
+            retry_after=spread_wait(over=2 if elsewhere else None),
+            elsewhere=elsewhere,
+        )
 
     def _model(self, wanted: str | None, grant: Grant) -> str | None:
         """Return the model that somebody is to have; None: it isn't offered, or not to them."""

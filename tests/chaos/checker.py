@@ -13,6 +13,7 @@ I7    every attempt ends once, and nothing of it follows
 I8    the pieces of an answer are its text, and the text is what the agent said: no word more or less;
       and the agent was told of all that was said before, in order, as it stands in the conversation
 I9    what was acknowledged is in the log, or the client was told to start over
+I10   what the store keeps of a session is bounded
 I12   every attempt ends
 ====  ==============================================================================================
 """

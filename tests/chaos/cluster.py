@@ -104,8 +104,18 @@ async def _log(store: RedisStore, client: Any, key: bytes) -> Log:
             elif isinstance(item, Ongoing) and item.item_id is not None:
                 standing.append((item.item_id, "assistant", ""))
     seen = opened.floor if opened.snapshot is None else opened.snapshot.seq
+    _, log, names, snapshot, _ = Keys("unbroken").session(session)
     return Log(
-        session, incarnation, opened.floor, entries, opened.fence.node, tuple(standing), seen, is_whole
+        session,
+        incarnation,
+        opened.floor,
+        entries,
+        opened.fence.node,
+        tuple(standing),
+        seen,
+        is_whole,
+        await client.hlen(names),
+        sum([await client.memory_usage(each) or 0 for each in (log, snapshot)]),
     )
 
 

@@ -10,6 +10,7 @@ from tests.chaos.checker import Violation, acknowledged, check_words
 from tests.chaos.history import History, Segment
 from tests.chaos.talk import Talk
 from unbroken.server.protocols.cursor import parse_cursor
+from unbroken.sessions.backends.redis.keys import Bounds
 from unbroken.sessions.entries import (
     Body,
     CancelAccepted,
@@ -33,6 +34,11 @@ _VISIBLE = (ItemAdded, ResponseStarted, OutputStarted, OutputDone, ResponseDone)
 """What every client is shown, whoever it is, as frames of its own."""
 
 
+_MOST_NAMES = Bounds().dedupe_window * 5 // 4
+_MOST_BYTES = 2 * (1 << 20) + 2 * (2 << 20)
+"""Twice the log that a node keeps at most, and twice the conversation: Redis needs some more than that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Log:
     """A session's log as the store holds it."""
@@ -49,6 +55,10 @@ class Log:
     """The last entry that the snapshot knows of."""
     is_whole: bool = True
     """False: the store itself can't read on behind the last of these."""
+    names: int = 0
+    """How many inputs the store knows again."""
+    bytes: int = 0
+    """What its entries and its snapshot take there."""
 
     def turns(self) -> dict[str, str]:
         """Return for each response that was begun what it was asked."""
@@ -87,6 +97,9 @@ def check_log(log: Log, *, is_over: bool = True) -> list[Violation]:
         auditor.found.append(Violation("I1", f"log of {log.session}", f"can't be read behind {last}"))
     if is_over:
         auditor.close()
+    for what, much, most in (("names", log.names, _MOST_NAMES), ("bytes", log.bytes, _MOST_BYTES)):
+        if much > most:
+            auditor.found.append(Violation("I10", f"log of {log.session}", f"has {much} {what}"))
     return auditor.found
 
 

@@ -310,3 +310,10 @@ def test_a_log_s_answer_that_knows_all_that_was_said_passes() -> None:
 def test_a_log_s_answer_to_another_conversation_is_found() -> None:
     assert heard(digest([("user", HELLO), ("user", TURN)])) == ["I8"]
     assert heard(digest([("user", TURN)]), standing=(("h", "user", HELLO),)) == ["I8"]
+
+
+def test_a_log_that_grows_without_bound_is_found() -> None:
+    log = log_of(*written(*WORDS))
+    assert check_log(log) == []
+    for grown in (replace(log, names=2000), replace(log, bytes=20 << 20)):
+        assert [violation.rule for violation in check_log(grown)] == ["I10"]
