@@ -14,6 +14,7 @@ import argparse
 import gc
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -41,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--pii", type=Path, metavar="FILE", help="texts with labelled personal data, for leaks"
     )
+    parser.add_argument(
+        "--litellm", type=Path, metavar="FILE", default=shutil.which("litellm"), help="a LiteLLM proxy"
+    )
     options = parser.parse_args(arguments)
 
     build: Path = options.build
@@ -48,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     report = Report()
     cores = Cores.choose()
     launcher = Launcher(cores, build / "bench-frames.json", build)
-    bench = Bench(launcher, options.quick, say=_say, pii=options.pii)
+    bench = Bench(launcher, options.quick, say=_say, pii=options.pii, litellm=options.litellm)
     begun, busy, load_before = time.monotonic(), busy_seconds(), os.getloadavg()
     os.sched_setaffinity(0, {cores.load})
     gc.disable()  # the load makes no cycles, and must not pause

@@ -19,12 +19,12 @@ from tests.fakes.surroundings import free_port, neutral_environment
 
 __all__ = ["Kind", "Launcher", "Server"]
 
-Kind: TypeAlias = Literal["ours", "bare", "ws", "socketio"]
+Kind: TypeAlias = Literal["ours", "bare", "ws", "socketio", "litellm"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _AGENT: Final = {"UNBROKEN_AGENT": "python", "UNBROKEN_PYTHON_AGENT": "tests.bench.agents:answer"}
 """What answers, unless a suite has its own."""
-_START_TIMEOUT: Final = 30.0
+_START_TIMEOUT: Final = 90.0
 _STOP_TIMEOUT: Final = 10.0
 _SETTLE_TIMEOUT: Final = 5.0
 _QUIET: Final = 0.02
@@ -123,7 +123,7 @@ class Launcher:
         try:
             with log.open("wb") as output:
                 process = subprocess.Popen(
-                    _command(kind, port),
+                    _command(kind, port, settings),
                     cwd=self._empty.name,
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -135,7 +135,7 @@ class Launcher:
         return Server(kind, process, port, self.cores, log)
 
 
-def _command(kind: Kind, port: int) -> list[str]:
+def _command(kind: Kind, port: int, settings: Mapping[str, str]) -> list[str]:
     match kind:
         case "ours":
             options = ["--port", str(port), "--admin-port", "0"]
@@ -144,6 +144,16 @@ def _command(kind: Kind, port: int) -> list[str]:
             return _uvicorn("tests.bench.bare:create", port)
         case "socketio":
             return _uvicorn("tests.bench.peer_socketio:create", port)
+        case "litellm":
+            return [
+                settings["LITELLM"],
+                "--config",
+                settings["CONFIG"],
+                "--port",
+                str(port),
+                "--host",
+                "127.0.0.1",
+            ]
         case "ws":
             return ["node", str(_ROOT / "tests" / "bench" / "peer_ws.mjs"), str(port)]
 

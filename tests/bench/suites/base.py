@@ -28,6 +28,8 @@ class Bench:
     """Tells a waiting person what goes on."""
     pii: Path | None = None
     """A file of texts in which personal data is labelled."""
+    litellm: Path | None = None
+    """A LiteLLM proxy. None: there is none."""
     load_shares: list[float] = field(default_factory=list)
     """How busy the load's own core was in each measurement: near 1, the load would be the limit."""
     notes: list[str] = field(default_factory=list)

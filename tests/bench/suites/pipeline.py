@@ -33,14 +33,14 @@ from tests.bench.wire import RESPONSE_DONE, create_message, create_response, req
 from tests.bench.workload import Order, answer_text
 from tests.fakes.valkey import Server as Valkey
 
-__all__ = ["run"]
+__all__ = ["EVERYTHING", "run"]
 
 _STREAMS: Final = 400
 _RATE: Final = 20
 _LONG: Final = 1000
 _TIMEOUT: Final = 120.0
 
-_EVERYTHING: Final[Mapping[str, str]] = {
+EVERYTHING: Final[Mapping[str, str]] = {
     "UNBROKEN_LEAKS": "on",
     "UNBROKEN_CACHE": "on",
     "UNBROKEN_CACHE_SEMANTIC": "on",
@@ -70,7 +70,7 @@ def run(bench: Bench) -> list[Result]:
         os.sched_setaffinity(0, {bench.launcher.cores.load})
         valkey = stack.enter_context(Valkey(folder / "valkey").running())
         shared = redis_settings(valkey)
-        full = stack.enter_context(bench.launcher.start("ours", {**shared, **_EVERYTHING}, name="full"))
+        full = stack.enter_context(bench.launcher.start("ours", {**shared, **EVERYTHING}, name="full"))
         plain = stack.enter_context(bench.launcher.start("ours", {**shared, **_NOTHING}, name="plain"))
         for server in (full, plain):
             _first_words(server, 40, numbers)  # warms up
