@@ -108,7 +108,10 @@ class FirewallSettings(BaseSettings):
     )
     firewall_threads: int = Field(default=1, ge=1, le=64, description="Texts that are examined at once.")
     firewall_queue: int = Field(
-        default=64, ge=1, le=10_000, description="Texts that are examined or wait for it; more are unchecked."
+        default=256,
+        ge=1,
+        le=10_000,
+        description="Inputs that are examined or wait for it; more are unchecked.",
     )
     firewall_timeout: Seconds = Field(default=2, description="Seconds in which a text has to be checked.")
     firewall_failure: Literal["closed", "open"] = Field(

@@ -53,7 +53,7 @@ class FirewallLimits:
 
     timeout: float = 2.0
     """Seconds until there has to be a verdict, a heavier detector's time included."""
-    waiting: int = 64
+    waiting: int = 256
     """Inputs that are examined or wait for it. What comes beyond that is unchecked."""
     share: float = 0.25
     """How many of these may be one principal's: nobody keeps out all others."""
