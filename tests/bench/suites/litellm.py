@@ -37,6 +37,8 @@ __all__ = ["run"]
 _EVENTS: Final = 300
 _MODEL: Final = "bench"
 _TIMEOUT: Final = 60.0
+_KEY: Final = "sk-" + 64 * "1"
+_HEADERS: Final = {"Content-Type": "application/json", "Authorization": f"Bearer {_KEY}"}
 
 
 def run(bench: Bench) -> list[Result]:
@@ -99,7 +101,12 @@ def _ours(upstream: str) -> dict[str, str]:
 
 def _theirs(program: Path, config: Path) -> dict[str, str]:
     # Nothing is fetched: prices are those of the package.
-    return {"LITELLM": str(program), "CONFIG": str(config), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    return {
+        "LITELLM": str(program),
+        "CONFIG": str(config),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_MASTER_KEY": _KEY,
+    }
 
 
 def _config(upstream: str) -> str:
@@ -141,7 +148,7 @@ def _through_litellm(server: Server, questions: int, numbers: count[int]) -> tup
         messages = [{"role": "user", "content": _question(numbers)}]
         body = json.dumps({"model": _MODEL, "messages": messages, "stream": True})
         begun = time.monotonic_ns()
-        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        connection.request("POST", "/v1/chat/completions", body, _HEADERS)
         response = connection.getresponse()
         first, words = 0, 0
         for line in response:
