@@ -92,7 +92,7 @@ class FirewallSettings(BaseSettings):
     """What is looked at, how closely, and what becomes of it."""
 
     firewall: _Modes = Field(
-        default=("default=on",),
+        default=("default=shadow",),
         description="Whether what comes in is checked for attacks, by plan: on, shadow (count only) or off.",
     )
     firewall_flag: _Scores = Field(

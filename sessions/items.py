@@ -350,6 +350,8 @@ class SessionConfig(Struct, frozen=True):
     """Unset: as the agent does by itself."""
     reasoning: bool | UnsetType = UNSET
     """Whether what models think is shown. Unset: no."""
+    server_tools: bool | UnsetType = UNSET
+    """Whether the server's own tools are offered. Unset: yes."""
 
 
 class ResponseRequest(Struct, frozen=True, omit_defaults=True):

@@ -16,7 +16,7 @@ from typing import Final
 from unbroken.server.auth.base import Credentials, Grant, Unauthenticated
 from unbroken.server.auth.keyring import Keyring
 from unbroken.server.auth.pins import Pins
-from unbroken.server.auth.principal import FILES, REALTIME, Principal
+from unbroken.server.auth.principal import FILES, REALTIME, STRANGERS, Principal
 from unbroken.server.auth.secret_store import SecretRecord, SecretStore
 from unbroken.server.resume import ResumeTokens
 from unbroken.sessions.clock import Clock
@@ -116,7 +116,7 @@ class ClientSecrets:
             StoreUnavailable: It can't be kept for the moment.
 
         """
-        return await self._issue(wanted, Principal(_stranger(), plan=plan), None)
+        return await self._issue(wanted, Principal(_stranger(), STRANGERS, plan), None)
 
     async def _issue(self, wanted: Wanted, owner: Principal, key_id: str | None) -> Issued:
         now = self._clock.time()

@@ -26,6 +26,7 @@ class Pins(Struct, frozen=True, omit_defaults=True):
     max_output_tokens: int | UnsetType = UNSET
     """The most that an answer may have: a client may ask for less."""
     tools: tuple[FunctionTool, ...] | UnsetType = UNSET
+    """All that there are: with this, the server's own tools aren't offered."""
     tool_choice: ToolChoice | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
     concurrency: Concurrency | UnsetType = UNSET
@@ -38,7 +39,28 @@ class Pins(Struct, frozen=True, omit_defaults=True):
             for name in self.__struct_fields__
             if name != "model" and getattr(self, name) is not UNSET
         }
+        if self.tools is not UNSET:
+            settled["server_tools"] = False  # what is settled is all that there is
         return replace(config, **settled)
+
+    def allows(self, config: SessionConfig) -> bool:
+        """Whether a session that is as *config* says is no wider than what is settled. Its model aside."""
+        most = 1 << 31 if config.max_output_tokens is None else config.max_output_tokens
+        has = self._changed(
+            config.instructions,
+            () if config.tools is UNSET else config.tools,
+            UNSET if self.tool_choice is UNSET else config.tool_choice,
+            UNSET if self.parallel_tool_calls is UNSET else config.parallel_tool_calls,
+            most,
+        )
+        return (
+            has is None
+            and self.tool_choice in (UNSET, config.tool_choice)
+            and self.parallel_tool_calls in (UNSET, config.parallel_tool_calls)
+            and self.concurrency in (UNSET, config.concurrency)
+            and (self.reasoning is UNSET or config.reasoning in (UNSET, False, self.reasoning))
+            and (self.tools is UNSET or config.server_tools is False)
+        )
 
     def violation(self, command: Command) -> str | None:
         """Return which field of *command*, as clients write it, would change what is settled; None: none.

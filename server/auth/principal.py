@@ -8,7 +8,7 @@ from typing import Final
 
 from unbroken.sessions.ids import PrincipalId
 
-__all__ = ["ALL_SCOPES", "CLIENT_SECRETS", "FILES", "REALTIME", "Principal"]
+__all__ = ["ALL_SCOPES", "CLIENT_SECRETS", "FILES", "REALTIME", "STRANGERS", "Principal"]
 
 REALTIME: Final = "realtime"
 """May connect to sessions, and begin them."""
@@ -18,6 +18,9 @@ FILES: Final = "files"
 
 CLIENT_SECRETS: Final = "client_secrets"
 """May make short-lived keys for pages."""
+
+STRANGERS: Final = "strangers"
+"""The tenant of all strangers: what they do is counted apart."""
 
 ALL_SCOPES: Final = frozenset({REALTIME, FILES, CLIENT_SECRETS})
 

@@ -55,6 +55,11 @@ _MOMENT: Final = 60.0
 _RENEWAL: Final = _MOMENT / 3
 
 _TURNS_KNOWN: Final = 100_000
+
+_KNOWN_FOR: Final = 600.0
+"""Seconds after which whoever asks is noted again: nodes forget them in a week, or among very many others."""
+
+_PRINCIPALS_KNOWN: Final = 10_000
 _RESERVED_KNOWN: Final = 10_000
 
 _SETTLING: Final = 1.5
@@ -95,6 +100,7 @@ class Gate:
         self._metrics = metrics
         self._is_shadow = is_shadow
         self._meters: OrderedDict[ResponseId, Meter] = OrderedDict()  # of turns that run here
+        self._known: OrderedDict[PrincipalId, float] = OrderedDict()  # when each was noted last
         # What was reserved here of late, and when, by the turn.
         self._reserved: OrderedDict[str, tuple[Amount, float]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -102,6 +108,10 @@ class Gate:
     def asker(self, principal: Principal, address: bytes | None) -> Asker:
         """Return what asks for a connection's turns."""
         return Asker(self, principal, _scopes_of(principal, address))
+
+    def connections(self, plan: str) -> int | None:
+        """Return how many connections somebody of *plan* may have; None: that isn't bounded here."""
+        return None if self._is_shadow else self.plans.connections(plan)
 
     # Admission.
 
@@ -148,6 +158,18 @@ class Gate:
         denied = decision.denied is not None
         outcome = ("would_deny" if self._is_shadow else "denied") if denied else "granted"
         self._metrics.quota_decisions.labels(outcome).inc()
+
+    async def know(self, principal: Principal) -> None:
+        """Have nodes know whose turn runs: whoever stays connected for weeks is noted again."""
+        now = self._clock.monotonic()
+        if now - self._known.get(principal.id, float("-inf")) < _KNOWN_FOR:
+            return
+        self._known[principal.id] = now
+        self._known.move_to_end(principal.id)
+        while len(self._known) > _PRINCIPALS_KNOWN:
+            self._known.popitem(last=False)
+        with suppress(StoreUnavailable):  # then as it was noted before
+            await self._directory.note(principal)
 
     # While a turn runs.
 
@@ -298,6 +320,7 @@ class Asker:
             QuotaRefusal: There is too little of something.
 
         """
+        await self._gate.know(self._principal)
         turn = _turn_id(session.id, command.response_id)
         return await self._gate.reserve(
             self._principal, self._scopes, turn, self._gate.amount(self._principal, session, command)

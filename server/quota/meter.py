@@ -89,21 +89,36 @@ class Meter:
         self.held = bounded(told.input_tokens + said, cost)
         return self.held
 
+    def total(self) -> tuple[Usage, bool]:
+        """Return what was told, with what has been said since, and whether that is but an estimate.
+
+        What comes in rounds is told after each of them: whoever cuts the next one short has had that, too.
+        """
+        since = tokens_of(self._said) if self._said else 0
+        told = self._told
+        if told is None:
+            return (Usage(self.prompt, since), True) if since else (Usage(), False)
+        return _clean(
+            Usage(told.input_tokens, told.output_tokens + since, told.cached_tokens, told.reused)
+        ), since > 0
+
 
 def used(done: ResponseDone, meter: Meter | None) -> tuple[Usage, bool]:
     """Return what a response counts for that has ended, and whether that is but an estimate.
 
     *meter*: what counted it on this node; None: its agent wasn't asked here, for all that is known.
     """
-    if done.usage is not None:
+    if done.usage is not None and (meter is None or done.status == "completed"):
         return _clean(done.usage), False
-    prompt = 0 if meter is None else meter.prompt
-    said = 0 if done.status == "interrupted" else sum(map(produced_bytes, done.output))
-    if said:
-        return _clean(Usage(prompt, tokens_of(said))), True
-    if done.status == "cancelled" and prompt:
-        return _clean(Usage(prompt)), True
-    return Usage(), False
+    if done.status == "interrupted":
+        return Usage(), False
+    if meter is None:
+        said = sum(map(produced_bytes, done.output))
+        return (_clean(Usage(0, tokens_of(said))), True) if said else (Usage(), False)
+    usage, is_estimate = meter.total()
+    if not usage.total_tokens and usage.reused is UNSET and done.status == "cancelled" and meter.prompt:
+        return _clean(Usage(meter.prompt)), True
+    return usage, is_estimate
 
 
 def _clean(usage: Usage) -> Usage:

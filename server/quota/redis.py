@@ -38,6 +38,9 @@ _RECORD_LIFETIME: Final = 7 * 86_400
 
 _PAGE: Final = 500
 
+_LOOKED_THROUGH: Final = 2000
+"""Records that are looked through for those of one user. Older ones aren't shown."""
+
 
 class RedisLedger:
     """A :class:`~unbroken.server.quota.base.Ledger` in Redis.
@@ -118,14 +121,15 @@ class RedisLedger:
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
         """See :meth:`Ledger.records`."""
         found: list[UsageRecord] = []
-        latest = "+"
-        while len(found) < most:
+        latest, read = "+", 0
+        while len(found) < most and read < _LOOKED_THROUGH:
             page = await self._read(self._base(tenant) + "l", latest)
             for key, fields in page:
                 record = _record(fields[b"r"])
                 if user in (None, record.user):
                     found.append(record)
                 latest = "(" + key.decode()
+            read += len(page)
             if len(page) < _PAGE:
                 break
         return found[:most]

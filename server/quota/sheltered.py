@@ -179,6 +179,8 @@ class ShelteredLedger:
     async def _either(self, act: Callable[[Ledger], Awaitable[_T]]) -> _T:
         try:
             return await self._ask(act)
+        except StoreBusy:  # whoever asks is told to ask again
+            raise
         except StoreUnavailable:
             self._on_alone()
             return await act(self._local)
@@ -191,6 +193,10 @@ class ShelteredLedger:
             self._retry_at = now + _RETRY  # this one finds out, and nobody else waits for that
         try:
             answer = await act(self._shared)
+        except StoreBusy:  # it is there: this node asks for more than it gets done
+            if was_alone:
+                self._retry_at = self._clock.monotonic()
+            raise
         except StoreUnavailable as exc:
             if self._retry_at is None:
                 structlog.get_logger().warning("quotas hold on this node alone", reason=str(exc))

@@ -9,7 +9,7 @@ nobody runs it again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -84,8 +84,7 @@ class ToolLoop:
 
     def may_call(self, turn: Turn, given: TurnInput) -> bool:
         """Whether an answer to *turn* may call any of the server's tools."""
-        taken = {tool.name for tool in given.tools}
-        return bool(turn.approved or self._catalogue.offers(taken, may_ask=turn.request.answers_conversation))
+        return bool(turn.approved or self._offers(turn, given))
 
     def answer(self, agent: Agent, turn: Turn, given: TurnInput) -> AsyncGenerator[Output, None]:
         """Answer *turn*, which an agent is told of as *given*.
@@ -95,11 +94,16 @@ class ToolLoop:
             AgentError: As the agent says.
 
         """
-        taken = {tool.name for tool in given.tools}
-        offers = self._catalogue.offers(taken, may_ask=turn.request.answers_conversation)
+        offers = self._offers(turn, given)
         if not offers and not turn.approved:
             return agent.respond(given)
         return self._answer(agent, turn, given, list(offers.values()))
+
+    def _offers(self, turn: Turn, given: TurnInput) -> Mapping[str, Offer]:
+        if turn.config.server_tools is False:
+            return {}
+        taken = {tool.name for tool in given.tools}
+        return self._catalogue.offers(taken, may_ask=turn.request.answers_conversation)
 
     async def _answer(
         self, agent: Agent, turn: Turn, given: TurnInput, offers: Sequence[Offer]

@@ -201,7 +201,7 @@ class RealtimeDoor:
         if REALTIME not in principal.scopes:
             raise Refused(403, "insufficient_scope", "This key isn't good for sessions. Use another one.")
         gate = self._gate
-        await guest.admit(principal.id, None if gate is None else gate.plans.connections(principal.plan))
+        await guest.admit(principal.id, None if gate is None else gate.connections(principal.plan))
         await self._directory.note(principal)
         model = self._model(handshake.model, grant)
         if model is None:
@@ -309,6 +309,14 @@ class RealtimeDoor:
                 session_id=session_id,
                 incarnation=position.incarnation,
             )
+        pins = grant.pins
+        if pins is not None and not (
+            pins.allows(attachment.session.config)
+            and (pins.model is UNSET or attachment.session.config.model == model)
+        ):
+            attachment.close()
+            message = "The session is wider than this key allows. Resume it with a key of its own kind."
+            raise Refused(101, "session_pinned", message)
         resumed = attachment.resumed
         self._metrics.attached.labels("resumed" if resumed else "reset").inc()
         if not resumed or position is None:

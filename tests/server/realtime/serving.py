@@ -312,6 +312,7 @@ async def serving(
     before = asyncio.all_tasks()
     # The clients run in the same loop, and the machine may be busy: it isn't the server that is late.
     settings.setdefault("overload_lag", 0)
+    settings.setdefault("firewall", "on")  # as an operator should have it: what follows is held against it
     settings.setdefault("firewall_model", "off")  # half a second to load, for each server
     chosen = Settings(agent="scripted", port=0, admin_port=0, **settings)
     records = _Records(is_stock=chosen.websocket_class == "stock")
