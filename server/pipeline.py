@@ -150,7 +150,10 @@ class Pipeline:
             return self._asked(turn, given)
         may_use_tools = bool(given.tools) or (self._tools is not None and self._tools.may_call(turn, given))
         return self._cache.answer(
-            given, functools.partial(self._kept, turn, given), may_use_tools=may_use_tools
+            given,
+            functools.partial(self._kept, turn, given),
+            may_use_tools=may_use_tools,
+            may_join=self._canaries is None,
         )
 
     def _asked(self, turn: Turn, given: TurnInput) -> AsyncGenerator[Output, None]:

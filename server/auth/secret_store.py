@@ -12,10 +12,11 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from unbroken.server.auth.pins import Pins
-from unbroken.server.auth.principal import Principal
+from unbroken.server.auth.principal import STRANGERS, Principal
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import SessionId
 
@@ -23,6 +24,20 @@ __all__ = ["Held", "MemorySecretStore", "SecretRecord", "SecretStore", "SecretsF
 
 _MOST: Final = 50_000
 """Short-lived keys in memory, with those that were used."""
+
+_MOST_BYTES: Final = 64 * 1024 * 1024
+"""What they take there, roughly."""
+
+_MOST_OF_USER: Final = 50
+"""Of one user's, those that can still be used: nobody takes the places of all others."""
+
+_MOST_OF_STRANGERS: Final = 20_000
+_MOST_OF_KEY: Final = 40_000
+"""The same of all that one API key made for nobody in particular."""
+
+
+_COST: Final = 600
+"""Bytes of a short-lived key beside what it says."""
 
 
 class SecretsFull(Exception):
@@ -46,6 +61,15 @@ class SecretRecord(Struct, frozen=True, omit_defaults=True):
     origin: str | None = None
     """Whose pages alone may present it; None: any that may connect at all."""
     pins: Pins = Pins()
+
+    @property
+    def pool(self) -> tuple[str, int]:
+        """Among whose short-lived keys it counts, and how many of these may be usable at a time."""
+        if self.user.startswith("user:"):
+            return f"user {self.tenant} {self.user}", _MOST_OF_USER
+        if self.tenant == STRANGERS:
+            return "strangers", _MOST_OF_STRANGERS
+        return f"key {self.tenant} {self.key_id}", _MOST_OF_KEY
 
     @property
     def principal(self) -> Principal:
@@ -96,15 +120,19 @@ class _Kept:
     uses: int
     usable_until: float
     kept_until: float
+    size: int
     sessions: set[str] = field(default_factory=set)
 
 
 class MemorySecretStore:
     """A :class:`SecretStore` of one node, which it ends with."""
 
-    def __init__(self, clock: Clock, *, most: int = _MOST) -> None:
+    def __init__(self, clock: Clock, *, most: int = _MOST, most_bytes: int = _MOST_BYTES) -> None:
         self._clock = clock
         self._most = most
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._pools: dict[str, set[str]] = {}  # digests, some of which may not be usable any more
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
 
     def __len__(self) -> int:
@@ -112,16 +140,34 @@ class MemorySecretStore:
 
     async def put(self, digest: str, record: SecretRecord, *, uses: int, lifetime: float) -> None:
         """See :meth:`SecretStore.put`."""
-        now = self._clock.monotonic()
-        if len(self._kept) >= self._most:
+        now, size = self._clock.monotonic(), len(msgspec.json.encode(record)) + _COST
+        pool, most = record.pool
+        usable = self._pools.get(pool, set())
+        if len(usable) >= most:
+            usable = self._pools[pool] = {each for each in usable if self._is_usable(each, now)}
+            if len(usable) >= most:
+                raise SecretsFull
+        if len(self._kept) >= self._most or self._bytes + size > self._most_bytes:
             self._sweep(now)
-        self._kept[digest] = _Kept(record, uses, now + lifetime, now + lifetime)
+            if len(self._kept) >= self._most or self._bytes + size > self._most_bytes:
+                raise SecretsFull
+        self._kept[digest] = _Kept(record, uses, now + lifetime, now + lifetime, size)
+        self._bytes += size
+        self._pools.setdefault(pool, set()).add(digest)
+
+    def _is_usable(self, digest: str, now: float) -> bool:
+        kept = self._kept.get(digest)
+        return kept is not None and kept.uses > 0 and now < kept.usable_until
 
     def _sweep(self, now: float) -> None:
         for digest in [digest for digest, kept in self._kept.items() if kept.kept_until <= now]:
-            del self._kept[digest]
-        if len(self._kept) >= self._most:
-            raise SecretsFull
+            gone = self._kept.pop(digest)
+            self._bytes -= gone.size
+            pool, _ = gone.record.pool
+            if (usable := self._pools.get(pool)) is not None:
+                usable.discard(digest)
+                if not usable:
+                    del self._pools[pool]
 
     async def look(self, digest: str) -> Held | None:
         """See :meth:`SecretStore.look`."""

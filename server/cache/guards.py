@@ -81,12 +81,11 @@ class Wording:
         return tuple(part for word in found for part in _CONTRACTIONS.get(word, (word,)))
 
     @cached_property
-    def numbers(self) -> Counter[str]:
-        """Its numbers, in figures, each as often as it is there."""
+    def numbers(self) -> tuple[str, ...]:
+        """Its numbers, in figures, in order; those in words behind the others."""
         written = (number.strip(".,:/") for number in _NUMERAL.findall(_folded(self.text)))
-        figures = Counter(re.sub(r",(?=\d{3})", "", number) for number in written)
-        figures.update(NUMBERS[word] for word in self.words if word in NUMBERS)
-        return figures
+        figures = [re.sub(r",(?=\d{3})", "", number) for number in written]
+        return (*figures, *(NUMBERS[word] for word in self.words if word in NUMBERS))
 
     @cached_property
     def symbols(self) -> Counter[str]:
@@ -161,13 +160,31 @@ def difference(one: Wording, other: Wording) -> Difference | None:
     if one.content == other.content:
         return None
     # "How do I stop the pump?", "How does the pump stop?"
+    if _CONDITIONS.intersection(one.words) and one.content != other.content:
+        return "order"  # what depends on what
     has_same_doer = FIRST.isdisjoint(one.words) == FIRST.isdisjoint(other.words)
-    return None if has_same_doer and _is_turned(one.content, other.content) else "order"
+    # A comma says where a clause ends, were it of one word.
+    least = 1 if "," in one.text or "," in other.text else _CLAUSE
+    return None if has_same_doer and _is_turned(one.content, other.content, least) else "order"
 
 
-def _is_turned(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether two lists of the same words differ at most in which clause comes first."""
-    return any(one[start:] + one[:start] == other for start in range(len(one)))
+_CLAUSE: Final = 2
+"""Words that carry meaning: the least that a clause has, if there is no comma."""
+
+_CONDITIONS: Final = frozenset({"if", "when", "unless", "because", "than", "before", "after", "until", "to"})
+"""Words by which it matters what comes first."""
+
+
+def _is_turned(one: tuple[str, ...], other: tuple[str, ...], least: int) -> bool:
+    """Whether two lists of the same words differ at most in which clause, of *least* words, comes first.
+
+    Two words that changed places may be all the difference.
+    """
+    return any(
+        one[start:] + one[:start] == other
+        for start in range(len(one))
+        if not start or min(start, len(one) - start) >= least
+    )
 
 
 def _folded(text: str) -> str:

@@ -37,7 +37,7 @@ class PlaceIndex:
         """Add a question, or put it in place of the one of the same key. One of another length is ignored."""
         vector = np.frombuffer(neighbour.vector, dtype="<f2").astype(np.float32)
         if self._vectors is None:
-            self._vectors = np.zeros((min(self._most, 16), len(vector)), np.float32)
+            self._vectors = np.zeros((min(self._most, 1), len(vector)), np.float32)
             self._held = [None] * len(self._vectors)
             self._free = list(range(len(self._vectors) - 1, -1, -1))
         if len(vector) != self._vectors.shape[1] or not np.isfinite(vector).all():

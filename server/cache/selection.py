@@ -45,7 +45,8 @@ def build_cache(
         semantic=modes_by_plan(settings.cache_semantic),
         scope=settings.cache_scope,
         threshold=settings.cache_threshold,
-        version=settings.cache_version,
+        # What answers is part of the question: another model may go by the same name.
+        version="\0".join((settings.cache_version, settings.agent, settings.openai_base_url or "")),
         pace=settings.cache_pace,
         is_free=settings.cache_billing == "free",
         sample=settings.cache_sample,

@@ -99,9 +99,12 @@ class CacheStage:
         await self.store.forget(None if tenant is None else tenant_digest(tenant))
 
     async def answer(
-        self, turn: TurnInput, produce: Produce, *, may_use_tools: bool
+        self, turn: TurnInput, produce: Produce, *, may_use_tools: bool, may_join: bool = True
     ) -> AsyncGenerator[Output, None]:
-        """Answer *turn* from the cache, or else as *produce* does, which may be asked for others too."""
+        """Answer *turn* from the cache, or else as *produce* does, which may be asked for others too.
+
+        Not with *may_join* unset: the agent is told something that is this session's alone.
+        """
         asker, plan = await self._asker(turn)
         mode = self.rules.mode_of(plan)
         if mode == "off":
@@ -114,7 +117,8 @@ class CacheStage:
             else:
                 inquiry = _Inquiry(self, LookUp(question), produce, mode, self.rules.semantic_mode_of(plan))
                 # In shadow each asks for itself, as if there were no cache.
-                outputs = self._fly(question.slot.key if mode == "on" else turn.response_id, inquiry)
+                joins = may_join and mode == "on"
+                outputs = self._fly(question.slot.key if joins else turn.response_id, inquiry)
         async with aclosing(outputs):
             async for output in outputs:
                 yield output

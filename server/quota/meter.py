@@ -71,7 +71,8 @@ class Meter:
         if type(piece) is Usage:
             # It counts with the next piece: what is complete isn't cut short by the bill.
             self._told, self._said, self._room = _clean(piece), 0, 0
-            self._is_counted = piece.reused is UNSET
+            # Of a call that several share, nobody knows yet who will pay: each has to find a budget for it.
+            self._is_counted = piece.reused is UNSET or piece.reused.tier == "flight"
             return False
         if not self._is_counted:
             return False
@@ -96,6 +97,8 @@ class Meter:
         """
         since = tokens_of(self._said) if self._said else 0
         told = self._told
+        if told is not None and told.reused is not UNSET:
+            return told, False  # what it is billed
         if told is None:
             return (Usage(self.prompt, since), True) if since else (Usage(), False)
         return _clean(

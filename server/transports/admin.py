@@ -90,6 +90,10 @@ def admin_routes(
 
     async def forget(request: Request) -> Response:
         assert cache is not None, "there is no such route without one"
+        if other := set(request.query_params) - {"tenant"}:
+            return _refused(
+                400, "invalid_query", f"There is no {sorted(other)[0]}: tenant, or nothing for all."
+            )
         try:
             await cache.forget(request.query_params.get("tenant"))
         except CacheUnavailable:
@@ -101,6 +105,8 @@ def admin_routes(
     async def usage(request: Request) -> Response:
         assert ledger is not None, "there is no such route without one"
         tenant, user = request.query_params.get("tenant", "default"), request.query_params.get("user")
+        if user is not None and ":" not in user:
+            user = f"user:{user}"  # as keys have it
         try:
             report = await tenant_report(ledger, tenant, wanted_records(request), user)
         except Refused as refused:

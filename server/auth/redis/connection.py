@@ -16,7 +16,15 @@ __all__ = ["Redis"]
 _AT_ONCE: Final = 2
 """Calls under way: of the connections that are beside those for sessions' calls."""
 
-_NAMES: Final = ("key_add", "key_revoke", "key_uses", "secret_look", "secret_put", "secret_spend")
+_NAMES: Final = (
+    "key_add",
+    "key_revoke",
+    "key_uses",
+    "secret_look",
+    "secret_put",
+    "secret_room",
+    "secret_spend",
+)
 
 _T = TypeVar("_T")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
 
 from unbroken.server.auth.redis.connection import Redis
-from unbroken.server.auth.secret_store import Held, SecretRecord
+from unbroken.server.auth.secret_store import Held, SecretRecord, SecretsFull
 from unbroken.sessions.ids import SessionId
 
 __all__ = ["RedisSecretStore"]
@@ -23,6 +24,11 @@ class RedisSecretStore:
 
     async def put(self, digest: str, record: SecretRecord, *, uses: int, lifetime: float) -> None:
         """See :meth:`SecretStore.put`."""
+        pool, most = record.pool
+        milliseconds = int(lifetime * 1000)
+        key = f"{self._redis.prefix}:{{sp:{hashlib.sha256(pool.encode()).hexdigest()[:32]}}}:p"
+        if not await self._redis.script("secret_room", [key], digest, milliseconds, most):
+            raise SecretsFull
         data = msgspec.json.encode(record)
         await self._redis.script("secret_put", self._keys(digest), data, uses, int(lifetime * 1000))
 

@@ -13,12 +13,15 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local ends = now + life * 1000
 
-local function drop(gone)
+local function drop(gone, comes_back)
   local of, name = string.match(gone, '^(%x+):(%x+)$')
   local took = tonumber(redis.call('HGET', sizes, gone) or '0')
   redis.call('DEL', prefix .. 'a:' .. of .. ':' .. name)
   redis.call('ZREM', all, gone)
   redis.call('ZREM', prefix .. 'p:' .. of, gone)
+  if not comes_back and redis.call('ZCARD', prefix .. 'p:' .. of) == 0 then
+    redis.call('DEL', prefix .. 'i:' .. of) -- what was asked there isn't kept longer than what was answered
+  end
   redis.call('HDEL', sizes, gone)
   redis.call('HINCRBY', sizes, ':', -took)
   if redis.call('HINCRBY', sizes, ':' .. of, -took) <= 0 then
@@ -34,7 +37,7 @@ for _, gone in ipairs(redis.call('ZRANGE', all, '-inf', now, 'BYSCORE', 'LIMIT',
   drop(gone)
 end
 if redis.call('ZSCORE', all, member) then
-  drop(member)
+  drop(member, true)
 end
 redis.call('SET', answer, body, 'PX', life)
 redis.call('ZADD', all, ends, member)

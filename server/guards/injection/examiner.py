@@ -102,10 +102,10 @@ class Examiner:
                 if self._reading is not None and view.name in _READ_BY_MODELS:
                     readable = view.text if view.is_decoded else legible(view.text)
                     suspects += self._reading.suspected(readable, passage.origin)
-        if len(passage.text) <= PART and not best:
+        if len(passage.text) <= PART and _doubt(best) > _NO_DOUBT:
             for view in self._views.turned(passage.text):
                 _keep(best, self.rulebook.examine(view, passage.origin))
-        if before and not best:
+        if before and _doubt(best) > _NO_DOUBT:
             _keep(best, self._across(before, passage))
         self._ask_models(suspects, best)
         evidence = tuple(sorted(best.values(), key=lambda each: (-each.weight, each.rule)))
@@ -125,7 +125,7 @@ class Examiner:
         return self.rulebook.examine(View("text", self._form.of(text)), origin)
 
     def _ask_models(self, suspects: list[tuple[float, str]], best: dict[str, Evidence]) -> None:
-        if self._reading is None or math.prod(1 - each.weight for each in best.values()) < _NO_DOUBT:
+        if self._reading is None or _doubt(best) < _NO_DOUBT:
             return
         weight = self._reading.weight(suspects)
         if weight > 0:
@@ -134,6 +134,10 @@ class Examiner:
 
 _NO_DOUBT: Final = 0.1
 """What rules are that sure of, models aren't asked about."""
+
+
+def _doubt(best: dict[str, Evidence]) -> float:
+    return math.prod(1 - each.weight for each in best.values())
 
 
 def _keep(best: dict[str, Evidence], evidence: Iterable[Evidence]) -> None:

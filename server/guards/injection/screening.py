@@ -108,6 +108,11 @@ def passages_of(command: Command, session: Session) -> Iterator[Passage]:
             for index, item in enumerate(request.input or ()):
                 if session.item(item.id) is not item:  # a reference: it was looked at when it came
                     yield from _of_item(item, f"response.input[{index}]")
+            said = [
+                item.text for item in request.input or () if isinstance(item, Message) and item.role == "user"
+            ]
+            if len(said) > 1:  # they are read one after another
+                yield Passage(Origin.USER, " ".join(said), "response.input")
             yield from _of_tools(request.tools or (), "response.tools")
         case UpdateConfig():
             if command.instructions is not UNSET and command.instructions:

@@ -24,8 +24,8 @@ __all__ = ["View", "Views", "legible"]
 _DEEPEST: Final = 2
 """Encodings within each other that are undone."""
 
-_MOST_PIECES: Final = 64
-"""Encoded pieces of one text that are decoded."""
+_MOST_PIECES: Final = 2048
+"""Encoded pieces of one text that are decoded: more than there is room for in a part."""
 
 _MOST_DECODED: Final = 64 * 1024
 """Characters that all decoded pieces of one text may have."""

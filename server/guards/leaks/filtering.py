@@ -23,6 +23,12 @@ __all__ = ["LeakFiltering"]
 
 _BLOCKED: Final = Finish("content_filter")
 
+_IN_SILENCE: Final = 32
+"""Pieces of which nothing leaves after which others have their turn: an agent may never wait for anything."""
+
+_AT_ONCE: Final = 2048
+"""Characters of a whole answer that are looked at before anything else gets its turn."""
+
 
 class LeakFiltering:
     """Filters answers.
@@ -62,10 +68,17 @@ class LeakFiltering:
         watch = _Patience(answer, turn.interjection, self._clock, hold)
         try:
             async with aclosing(respond(turn)) as outputs:
+                taken = 0
                 async for output in outputs:
                     watch.is_quiet = False
+                    has_left = False
                     for released in answer.take(output):
+                        has_left = True
                         yield released
+                    taken = 0 if has_left else taken + 1
+                    if taken >= _IN_SILENCE:  # nothing leaves, and so nobody else had a turn
+                        taken = 0
+                        await asyncio.sleep(0)
                     if answer.is_blocked:
                         break
             for released in answer.finish():
@@ -90,7 +103,9 @@ class LeakFiltering:
         answer = await self._policy.filter_for(turn)
         if answer is None:
             return False
-        answer.take(text)
+        for begin in range(0, len(text), _AT_ONCE):
+            answer.take(text[begin : begin + _AT_ONCE])
+            await asyncio.sleep(0)  # an answer may be long, and others have their turn
         answer.cut()
         return answer.found.total() > 0
 

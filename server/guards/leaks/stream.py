@@ -65,6 +65,31 @@ Placeholder: TypeAlias = Callable[[Entity, str], str]
 """Told the kind of what is replaced, and what it is known again by, returns what stands in its place."""
 
 
+_ESCAPE: Final = re.compile(r"\\(.?)", re.DOTALL)
+_ESCAPED: Final = "nrtbfu"
+_NUMBER: Final = "+-.0123456789eE"
+
+
+def _unescaped(flat: str, *, is_open: bool) -> tuple[str, bool]:
+    """Return JSON with its escapes as so many gaps, and whether it ends in the midst of one.
+
+    Else the letter of one that stands for a line's end would be taken for the beginning of what follows.
+    """
+    begin = ""
+    if is_open and flat:
+        begin, flat = "\n" if flat[0] in _ESCAPED or flat[0] == "\\" else flat[0], flat[1:]
+        is_open = False
+    ends = is_open
+
+    def gap(match: re.Match[str]) -> str:
+        nonlocal ends
+        char = match[1]
+        ends = not char
+        return "\n" + ("\n" if char in ("\\", *_ESCAPED) else char)
+
+    return begin + _ESCAPE.sub(gap, flat), ends
+
+
 class LeakFilter:
     """Filters one stream.
 
@@ -109,6 +134,7 @@ class LeakFilter:
         self._in_json = in_json
         self._in_string = False
         self._escapes = False
+        self._is_escaping = False  # the same, of all that has come
 
     @property
     def held(self) -> int:
@@ -144,7 +170,7 @@ class LeakFilter:
         released = self._advance(is_last=True)
         self._past, self._swallowing = [], None
         self._is_plain, self._is_quick = True, not (self._in_json or self.is_blocked)
-        self._in_string = self._escapes = False
+        self._in_string = self._escapes = self._is_escaping = False
         return released
 
     def show(self) -> str:
@@ -165,7 +191,10 @@ class LeakFilter:
             return ""
         self._read_again()
         self._raw += piece
-        self._flat += piece if piece.isascii() and "\0" not in piece else piece.translate(self._flattening)
+        flat = piece if piece.isascii() and "\0" not in piece else piece.translate(self._flattening)
+        if self._in_json:
+            flat, self._is_escaping = _unescaped(flat, is_open=self._is_escaping)
+        self._flat += flat
         return self._advance(is_last=False)
 
     def _read_again(self) -> None:
@@ -275,6 +304,8 @@ class LeakFilter:
             if begin >= decided:
                 break
             decided = max(decided, finish)
+            if self._in_json and not self._in_string and self._is_part(begin, finish):
+                continue  # of a number with a sign, a fraction or an exponent
             action = self._note(match.entity)
             if action == "flag":
                 continue
@@ -293,6 +324,12 @@ class LeakFilter:
         out.append(self._released(raw[position:decided]))
         self._remember(flat[start:decided])
         return decided
+
+    def _is_part(self, begin: int, finish: int) -> bool:
+        """Whether JSON's number, outside of a string, goes on before *begin* or behind *finish*."""
+        flat = self._flat
+        before = flat[begin - 1] if begin else self._context()[-1:]
+        return (before != "" and before in _NUMBER) or flat[finish : finish + 1] in tuple(_NUMBER)
 
     def _note(self, entity: Entity) -> str:
         action = self._actions.get(entity, "ignore")

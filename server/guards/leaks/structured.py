@@ -114,6 +114,9 @@ def _is_card(text: str, groups: list[tuple[int, int]]) -> bool:
     sizes = [end - start for start, end in groups]
     if not 12 <= sum(sizes) <= 19:
         return False
+    begin = groups[0][0]
+    if begin > 1 and text[begin - 1] in ".," and text[begin - 2].isdigit():
+        return False  # a fraction
     if len(groups) > 1:
         if len({text[end] for _, end in groups[:-1]}) > 1:
             return False

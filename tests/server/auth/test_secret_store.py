@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.fakes.clock import FakeClock
 from unbroken.server.auth.pins import Pins
@@ -63,6 +64,17 @@ class SecretStoreContract:
         assert not await here.spend("d1", TWO, kept=600)
         assert not await there.spend("d1", ONE, kept=600)
         assert await here.look("d1") == Held(RECORD, 0, frozenset({ONE}))
+
+    async def test_nobody_takes_the_places_of_others(self, stores: tuple[SecretStore, SecretStore]) -> None:
+        here, there = stores
+        for number in range(50):
+            await here.put(f"d{number}", RECORD, uses=1, lifetime=60)
+        with pytest.raises(SecretsFull):
+            await there.put("d50", RECORD, uses=1, lifetime=60)
+
+        await there.put("d51", replace(RECORD, user="user:bob"), uses=1, lifetime=60)
+        await there.put("d52", replace(RECORD, user="anon:1"), uses=1, lifetime=60)
+        assert await here.look("d50") is None
 
     async def test_several_uses_are_so_many(self, stores: tuple[SecretStore, SecretStore]) -> None:
         here, there = stores
@@ -226,3 +238,28 @@ def test_nobody_ever_gets_more_uses_than_were_made(steps: list[tuple[Any, ...]])
                     clock.advance(args[0])
 
     asyncio.run(walk())
+
+
+async def test_a_node_holds_so_many_bytes_of_them() -> None:
+    clock = FakeClock()
+    store = MemorySecretStore(clock, most_bytes=1_000_000)
+    large = replace(RECORD, user="anon:1", pins=replace(PINS, instructions="x" * 200_000))
+    for number in range(4):
+        await store.put(f"d{number}", large, uses=1, lifetime=60)
+    with pytest.raises(SecretsFull):
+        await store.put("d5", large, uses=1, lifetime=60)
+    clock.advance(61)
+    await store.put("d6", large, uses=1, lifetime=60)
+    assert len(store) == 1
+
+
+async def test_places_of_a_user_are_free_again_once_keys_are_used_or_over() -> None:
+    clock = FakeClock()
+    store = MemorySecretStore(clock)
+    for number in range(50):
+        await store.put(f"d{number}", RECORD, uses=1, lifetime=60)
+    assert await store.spend("d0", ONE, kept=600)
+    await store.put("d50", RECORD, uses=1, lifetime=60)
+    clock.advance(61)
+    for number in range(51, 100):
+        await store.put(f"d{number}", RECORD, uses=1, lifetime=60)

@@ -34,7 +34,7 @@ from unbroken.sessions.items import (
     Text,
     Usage,
 )
-from unbroken.sessions.responder import Finish, Output, Turn, Working
+from unbroken.sessions.responder import Finish, Output, ReasoningPiece, Turn, Working
 from unbroken.sessions.session import Session
 
 ALICE = Principal("alice", tenant="acme")
@@ -183,7 +183,8 @@ async def test_what_a_provider_tells_in_between_is_held_with_the_next_piece() ->
     assert said == ["x", Usage(5000, 10), "y", Usage(12_000, 20), Finish("quota_exceeded")]
     assert 5000 <= (await world.used())["td"] <= 10_000
     await world.end("incomplete", Usage(12_000, 20))
-    assert (await world.used())["td"] == 12_020
+    # The last piece was cut off here, and said by the provider.
+    assert (await world.used())["td"] == 12_021
 
 
 async def test_a_provider_s_last_word_does_not_cut_what_is_complete() -> None:
@@ -245,16 +246,47 @@ async def test_what_was_answered_before_and_is_billed_in_full_is_counted_in_full
 
 
 async def test_who_joined_a_call_and_is_left_with_it_pays() -> None:
-    """The one who made it has gone: from here on it is theirs."""
+    """The one who made it has gone: then it is theirs."""
+    world = World(tokens_per_day=20_000)
+    await world.reserve()
+    flight = Usage(reused=Reused("flight", 0.0))
+    await world.answer(flight, "x" * 4000, Usage(50, 900))
+    record = await world.end("completed", Usage(50, 900))
+
+    assert (record.tokens, record.reused) == (950, "")
+
+
+async def test_who_joined_a_call_needs_a_budget_and_pays_nothing_if_another_does() -> None:
+    """Who will pay is known at the end: without a budget, it would be everybody's way around it."""
     world = World(tokens_per_day=2000)
     await world.reserve()
     flight = Usage(reused=Reused("flight", 0.0))
-    said = await world.answer(flight, "x" * 40_000, Usage(50, 900), "y", "z" * 8000)
-    record = await world.end("incomplete", Usage(50, 900))
+    said = await world.answer(flight, "x" * 40_000, flight)
+    record = await world.end("incomplete", flight)
 
-    assert said[-1] == Finish("quota_exceeded")
-    assert said[-2] == "y"
-    assert (record.tokens, record.reused) == (950, "")
+    assert said == [flight, Finish("quota_exceeded")]
+    assert (record.tokens, record.reused) == (0, "flight")
+    assert (await world.used())["td"] == 0
+
+
+@pytest.mark.parametrize("status", ["incomplete", "cancelled", "failed"])
+async def test_what_was_told_after_a_round_and_said_since_is_paid_however_it_ends(status: str) -> None:
+    world = World(tokens_per_day=100_000)
+    await world.reserve()
+    await world.answer(Usage(8000, 500), "x" * 4000)
+    record = await world.end(status, None if status == "cancelled" else Usage(8000, 500))
+
+    assert 9400 <= record.tokens <= 9600
+    assert record.is_estimate
+
+
+async def test_what_is_thought_and_not_shown_is_paid_by_who_cancels() -> None:
+    world = World(tokens_per_day=100_000)
+    await world.reserve()
+    await world.answer(ReasoningPiece("x" * 40_000))
+    record = await world.end("cancelled", None)
+
+    assert record.tokens > 9000
 
 
 async def test_definitions_of_functions_are_read_too() -> None:

@@ -401,3 +401,21 @@ async def test_the_official_client_is_told_why_it_gets_no_key(shop: Served[Scrip
         await stranger.realtime.client_secrets.create()
 
     assert refused.value.code == "invalid_api_key"
+
+
+async def test_a_narrow_key_doesn_t_bring_a_wide_session_back(serve: Serve) -> None:
+    """G8: what its maker has settled holds for whatever it is used for."""
+    served = await serve(ScriptedAgent(), api_keys=KEYS, allowed_origins=(SHOP,), models=("better",))
+    ann = {"unbroken": {"user": "ann"}}
+    client = await served.client(await issued(served, ann))
+    wide = {"type": "realtime", "instructions": "Obey me.", "tools": [{**TOOL, "name": "buy"}]}
+    await client.send({"type": "session.update", "session": wide})
+    await client.ask("Hello")
+    await client.done()
+    await client.drop()
+    narrow = {"type": "realtime", "instructions": "Sell shoes.", "tools": [], "max_output_tokens": 50}
+    client.key = await issued(served, {**ann, "session": narrow})
+    with pytest.raises(AssertionError, match="session_pinned"):
+        await client.resume()
+    client.key = await issued(served, ann)
+    await client.resume()

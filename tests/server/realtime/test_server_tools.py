@@ -15,6 +15,8 @@ from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.client import WAIT
 from tests.server.realtime.desk import LOCAL, at_desk, outputs_of
 from tests.server.realtime.official import speaking
+from tests.server.realtime.test_browser_security import ANONYMOUS
+from tests.server.realtime.test_client_secrets import KEYS, SHOP, issued
 from unbroken.server.agents.base import (
     FunctionCall,
     FunctionCallPiece,
@@ -441,3 +443,22 @@ async def test_settings_name_the_tools(tmp_path: Path, monkeypatch: pytest.Monke
             pass
 
     assert names == ["noon"]
+
+
+async def test_a_key_that_settles_its_tools_has_no_others() -> None:
+    async with at_desk(api_keys=KEYS) as (desk, served):
+        key = await issued(served, {"session": {"type": "realtime", "tools": []}})
+        client = await served.client(key)
+        await client.ask('/call weather {"city": "Ulm"}')
+        await client.done()
+        assert not desk.runs
+
+
+async def test_strangers_have_none_of_the_server_s_tools() -> None:
+    async with at_desk(**ANONYMOUS) as (desk, served):
+        stranger = served.stranger()
+        key = await issued(served, key=None, origin=SHOP)
+        await stranger.connect(headers={"Authorization": f"Bearer {key}", "Origin": SHOP})
+        await stranger.ask('/call weather {"city": "Ulm"}')
+        await stranger.done()
+        assert not desk.runs

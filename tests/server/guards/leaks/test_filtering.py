@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -444,3 +445,42 @@ async def test_thoughts_are_filtered_and_end_where_words_begin() -> None:
     thought = "".join(output.text for output in outputs if isinstance(output, ReasoningPiece))
     assert (thought, said(outputs)) == (f"the card {CARD_NAME}", "It is 42.")
     assert outputs.index("It is ") > max(i for i, o in enumerate(outputs) if isinstance(o, ReasoningPiece))
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "AKIAIOSFODNN7EXAMPLQ",
+        CARD,
+        "DE89 3704 0044 0532 0130 00",
+        "ghp_abcdefghijABCDEFGHIJ0123456789abcdef",
+        "bob@example.com",
+    ],
+)
+@pytest.mark.parametrize("before", ["Key:\n", "a\tb\t", '"', "back\\"])
+@pytest.mark.parametrize("size", [1, 3, 1000])
+async def test_h1_what_follows_an_escape_in_a_call_s_arguments_is_found(
+    what: str, before: str, size: int
+) -> None:
+    raw = json.dumps({"body": before + what})
+    pieces: list[Output] = [FunctionCallPiece(0, raw[:size], "c", "send")]
+    pieces += [FunctionCallPiece(0, raw[at : at + size]) for at in range(size, len(raw), size)]
+    outputs = await answered(*pieces, Finish(), actions={"default": STRICT})
+    body = json.loads(arguments(outputs))["body"]
+
+    assert what not in body
+    assert body.startswith(before)
+
+
+@pytest.mark.parametrize(
+    "number", ["0.3141471703767915", "-4111111111111111", "4111111111111111e0", "1.4111111111111111"]
+)
+async def test_arguments_with_numbers_stay_json(number: str) -> None:
+    raw = f'{{"x": {number}, "y": 1}}'
+    outputs = await answered(FunctionCallPiece(0, raw, "c", "plot"), Finish())
+    assert json.loads(arguments(outputs)) == json.loads(raw)
+
+
+async def test_a_fraction_is_no_card() -> None:
+    text = "It is 0.4111111111111111 or so."
+    assert said(await answered(text, Finish())) == text
