@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -25,6 +26,7 @@ __all__ = ["JwksUnavailable", "KeySet", "SigningKey"]
 
 _MOST_BYTES: Final = 1 << 20
 _MOST_KEYS: Final = 100
+_PIECE: Final = 65_536
 _TIMEOUT: Final = 5.0
 
 _REFRESHED: Final = 600.0
@@ -154,8 +156,13 @@ class KeySet:
             else:
                 # Nowhere but there: whoever answers says who everybody is.
                 opener = urllib.request.build_opener(_Unmoved)
+                text = b""
+                deadline = time.monotonic() + _TIMEOUT
                 with opener.open(self._source, timeout=_TIMEOUT) as answer:
-                    text = answer.read(_MOST_BYTES + 1)
+                    while len(text) <= _MOST_BYTES and (piece := answer.read1(_PIECE)):
+                        text += piece
+                        if time.monotonic() > deadline:  # each piece came in time, and no end does
+                            raise TimeoutError("it takes too long")
         except (OSError, http.client.HTTPException, ValueError) as exc:
             raise self._unavailable(str(getattr(exc, "reason", exc))) from None
         if len(text) > _MOST_BYTES:

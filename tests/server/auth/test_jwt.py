@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import json
 import threading
@@ -375,3 +376,22 @@ class TestOverTheDoors:
                 jwt_audience=(AUDIENCE,),
             ):
                 raise AssertionError("it started")
+
+
+async def test_a_set_that_trickles_in_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unbroken.server.auth.jwks._TIMEOUT", 0.2)
+
+    async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while True:  # each byte in time
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        writer.close()
+
+    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(JwksUnavailable, match="takes too long"):
+            await KeySet(f"http://127.0.0.1:{port}/", FakeClock()).start()
