@@ -235,7 +235,7 @@ class Pump:
             case CursorLost():
                 self._metrics.fell_behind.inc()
                 self._end(CloseCode.TRY_AGAIN)
-            case NodeDraining():
+            case NodeDraining() | StoreUnavailable():
                 self._end(CloseCode.TRY_AGAIN)
             case Displaced():
                 # Were it to come back by itself, and find its place taken again, it would never end.
