@@ -380,18 +380,27 @@ class TestOverTheDoors:
 
 async def test_a_set_that_trickles_in_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unbroken.server.auth.jwks._TIMEOUT", 0.2)
+    over = threading.Event()
 
-    async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        with contextlib.suppress(OSError):
-            while True:  # each byte in time
-                writer.write(b" ")
-                await writer.drain()
-                await asyncio.sleep(0.01)
-        writer.close()
+    class Trickle(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not over.wait(0.01):  # each byte in time
+                    self.wfile.write(b" ")
 
-    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        with pytest.raises(JwksUnavailable, match="takes too long"):
-            await KeySet(f"http://127.0.0.1:{port}/", FakeClock()).start()
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Trickle) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(JwksUnavailable, match="takes too long"):
+                await KeySet(f"http://127.0.0.1:{server.server_port}/", FakeClock()).start()
+        finally:
+            over.set()
+            server.shutdown()
+            thread.join()
