@@ -142,7 +142,7 @@ class Ownership:
         self._polled = 0  # how many of those that are followed were read at the latest polls
         self._owned_polled = 0  # likewise, of its own
         self._outages = outages
-        self._wishes = Wishes(cluster, spawn)
+        self._wishes = Wishes(cluster, spawn, self._wants)
         self._gates: dict[SessionId, _Gate] = {}
         self.returns: Final = Returns(
             node,
@@ -274,6 +274,10 @@ class Ownership:
             raise SessionGone(session_id)
         is_owner = fence.node == self._node
         return self._make(session, log, session.principal, fence, opened=True, is_owner=is_owner)
+
+    def _wants(self, owner: NodeId, session_id: SessionId) -> bool:
+        actor = self.live(session_id)
+        return not (self.is_leaving or actor is None or actor.is_owner) and actor.fence.node == owner
 
     # Ownership changes.
 

@@ -25,13 +25,18 @@ class Wishes:
 
     Args:
         cluster: Tells them. It never raises.
+        is_wanted: Says whether this node still waits for a session that *owner* has.
         spawn: Starts a task of the node's.
 
     """
 
     def __init__(
-        self, cluster: Cluster, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+        self,
+        cluster: Cluster,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        is_wanted: Callable[[NodeId, SessionId], bool],
     ) -> None:
+        self._is_wanted = is_wanted
         self._cluster = cluster
         self._spawn = spawn
         self._waiting: dict[SessionId, NodeId] = {}
@@ -55,6 +60,8 @@ class Wishes:
         try:
             while self._waiting:
                 session_id = next(iter(self._waiting))  # who has waited longest
-                await self._cluster.wish(self._waiting.pop(session_id), session_id)
+                owner = self._waiting.pop(session_id)
+                if self._is_wanted(owner, session_id):
+                    await self._cluster.wish(owner, session_id)
         finally:
             self._active -= 1

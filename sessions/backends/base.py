@@ -217,7 +217,9 @@ class SessionStore(Protocol):
         """
 
     async def release(self, session_id: SessionId, fence: Fence, *, to: NodeId = NOBODY) -> None:
-        """Give up ownership, to *to*. The session stays, and its followers are told.
+        """Give up ownership, to *to* if that follows the session, else to nobody.
+
+        The session stays, and its followers are told.
 
         Raises:
             Fenced: *fence* is void.

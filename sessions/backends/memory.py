@@ -125,7 +125,7 @@ class MemoryStore:
         stored = self._sessions.get(session_id)
         if stored is None or not stored.admits(fence):
             raise Fenced(session_id)
-        self._pass_on(session_id, stored, to)
+        self._pass_on(session_id, stored, to if to in stored.followers else NOBODY)
         if to != NOBODY:
             self._announce(session_id, stored, to)
 

@@ -458,6 +458,7 @@ class StoreContract:
 
     async def test_a_session_can_be_released_to_somebody(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
+        await store.follow(session_id, B)
         await store.release(session_id, fence, to=B)
 
         with pytest.raises(Fenced):
@@ -467,6 +468,16 @@ class StoreContract:
         with pytest.raises(Fenced):
             await self.write(store, session_id, fence, mark("zombie"))
         await self.write(store, session_id, opened.fence, mark("owner"))
+
+    async def test_who_follows_no_more_is_given_nothing(self, store: SessionStore) -> None:
+        """It may have left meanwhile, and would own the session for ever."""
+        session_id, fence = await self.begin(store)
+        await store.follow(session_id, B)
+        await store.unfollow(session_id, B)
+        await store.release(session_id, fence, to=B)
+
+        opened = await store.acquire(session_id, C)
+        assert opened.fence.node == C
 
     async def test_what_was_released_is_nobodys(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
@@ -497,6 +508,7 @@ class StoreContract:
         found = await store.busy(owner, 9)
         assert sorted(found) == sorted([(running, fence), (asked_for, fence)])
         assert len(await store.busy(owner, 1)) == 1
+        await store.follow(running, B)
         await store.release(running, fence, to=B)
         assert [each for each, _ in await store.busy(owner, 9)] == [asked_for]
         assert running in [each for each, _ in await store.busy(B, 999)]
