@@ -48,7 +48,7 @@ def chromium_path() -> str:
     raise AssertionError("These tests need Chromium. Install it: apt-get install chromium")
 
 
-_REST: Final = 6.0
+_REST: Final = 20.0
 """Seconds in which what others left running comes to an end."""
 
 
