@@ -13,7 +13,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -66,6 +66,9 @@ _BATCH_BYTES: Final = 16_384
 
 _TURNS_TO_WORKER: Final = 16
 """Turns of the loop that the reader leaves to the worker after each frame: more than it takes in memory."""
+
+_CATCHING_UP: Final = 0.5
+"""Seconds that an input waits for the one before it to be part of the session."""
 
 _VOID: Final = {
     "store_unavailable": "What was sent before it couldn't be saved. Send that again, then this.",
@@ -130,6 +133,7 @@ class Pump:
         self._checked.set()
         self._heard = 0  # how many messages have come
         self._submitted = 0  # the last input that was written
+        self._awaited = 0  # the last one that another waited for
         self._worker: asyncio.Task[None] | None = None  # there is one while there is something to work on
         self._cut = asyncio.timeout(None)  # ends the reading early
         self._is_over = False
@@ -312,7 +316,7 @@ class Pump:
         answer = self._understand(data)
         if not isinstance(answer, Submitted):
             # It may speak of what was sent before it, and must not be answered sooner.
-            await self._attachment.answered(self._submitted)
+            await self._catch_up()
             answer = self._understand(data)
         own = await self._submit(answer) if isinstance(answer, Submitted) else answer
         if own is not None:
@@ -331,7 +335,7 @@ class Pump:
             self._check_void(submitted.command)
             if type(submitted.command) is CreateItem:
                 # It is read together with what was said before: with what was sent just now, too.
-                await self._attachment.answered(self._submitted)
+                await self._catch_up()
             await self._check(submitted.command)
             receipt = await self._write_within_budget(submitted)
         except QuotaRefusal as refusal:
@@ -349,12 +353,24 @@ class Pump:
         self._submitted = max(self._submitted, receipt.seq)  # a duplicate's is an old one
         return None
 
+    async def _catch_up(self) -> None:
+        """Wait until what was sent just now is part of the session.
+
+        Not for ever: a store that loses something may have lost that, and its number is another's then.
+        """
+        if self._awaited == self._submitted:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CATCHING_UP):
+                await self._attachment.answered(self._submitted)
+        self._awaited = self._submitted
+
     async def _write_within_budget(self, submitted: Submitted) -> Receipt:
         """Write an input. Before a response is asked for, what it may take is reserved."""
         command, asker, attachment = submitted.command, self._admitted.asker, self._attachment
         if asker is None or not isinstance(command, CreateResponse):
             return await self._write(submitted)
-        await attachment.answered(self._submitted)  # what was sent just now is part of what it takes
+        await self._catch_up()  # what was sent just now is part of what it takes
         try:
             decision = await asker.reserve(attachment.session, command)
         except QuotaRefusal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -324,3 +325,20 @@ async def test_a_message_of_many_parts_is_checked_like_one(server: Served[Script
     error = await refused(client)
 
     assert (error["code"], error["param"]) == ("content_filter", "item.content")
+
+
+async def test_an_input_that_a_store_has_lost_holds_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may never be reached again: chaos found clients that were silent for good."""
+    monkeypatch.setattr("unbroken.server.transports.pump._CATCHING_UP", 0.05)
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async with serving(ScriptedAgent()) as served:
+        client = await served.client()
+        await client.say("one")
+        with monkeypatch.context() as patch:
+            patch.setattr("unbroken.sessions.attachment.Attachment.answered", never)
+            await client.say("two")
+            for _ in range(2):
+                await client.until("conversation.item.done")
