@@ -35,6 +35,8 @@ class KeepingUpstream(FakeUpstream):
         self._works: dict[str, _Work] = {}
         self.begun: list[tuple[str, str]] = []
         """For each response that was asked for, the id that it has with who asked, and its turn's key."""
+        self.dawdle = 0.0
+        """Seconds that each word takes at least."""
 
     async def __aexit__(
         self,
@@ -79,7 +81,7 @@ class KeepingUpstream(FakeUpstream):
         words = words_of(asked, past)
         try:
             for word in words:
-                await asyncio.sleep(pause_of(asked))
+                await asyncio.sleep(max(pause_of(asked), self.dawdle))
                 await self._add(work, [work.dialect.text(word)])
             usage = {"prompt_tokens": 1, "completion_tokens": len(words), "total_tokens": 1 + len(words)}
             await self._add(work, work.dialect.ending("stop", usage))

@@ -100,13 +100,19 @@ class Nodes:
 
     def answering(self) -> int | None:
         """Return a node that has a session in which a response runs; None: none has."""
-        for number, port in enumerate(self._admin_ports):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            with contextlib.closing(connection), contextlib.suppress(OSError):
-                connection.request("GET", "/metrics")
-                if b"\nunbroken_sessions_running 1.0\n" in connection.getresponse().read():
-                    return number
-        return None
+        numbers = range(len(self.ports))
+        return next((number for number in numbers if self.measure(number, "unbroken_sessions_running")), None)
+
+    def measure(self, number: int, gauge: str) -> float:
+        """Return what a node says of itself, and 0 when it says nothing."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._admin_ports[number], timeout=5)
+        with contextlib.closing(connection), contextlib.suppress(OSError):
+            connection.request("GET", "/metrics")
+            for line in connection.getresponse().read().decode().splitlines():
+                name, _, value = line.rpartition(" ")
+                if name == gauge:
+                    return float(value)
+        return 0.0
 
     def mend(self) -> None:
         """Have all of them serve again, whatever was done to them."""

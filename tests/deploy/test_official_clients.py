@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import openai
@@ -50,15 +50,35 @@ class Place:
     upstream: KeepingUpstream
     certificate: Certificate
 
-    async def lose_owners(self) -> None:
+    @contextlib.asynccontextmanager
+    async def losing_owners(self) -> AsyncIterator[None]:
         """Have the first answer's node drained, and the second's killed, each once twenty words were said."""
-        ways: list[Callable[[int], object]] = [self.balanced.nodes.terminate, self.balanced.nodes.kill]
-        for number, lose in enumerate(ways, 1):
-            await eventually(lambda number=number: len(self.upstream.begun) == number)  # type: ignore[misc]
-            await asyncio.wait_for(self.upstream.has_said(20), PATIENCE)
-            owner = await asyncio.to_thread(self.balanced.nodes.answering)
-            assert owner is not None
-            await asyncio.to_thread(lose, owner)
+        losing = asyncio.create_task(self._lose_owners())
+        try:
+            yield
+            await losing
+        finally:
+            losing.cancel()
+            await asyncio.wait([losing])
+            self.upstream.dawdle = 0.0
+
+    async def _lose_owners(self) -> None:
+        drained = await self._owner_of(1)
+        # The answer isn't to end before its client has been sent elsewhere; the balancer cuts off the silent.
+        self.upstream.dawdle = 0.5
+        self.balanced.nodes.terminate(drained)
+        async with asyncio.timeout(PATIENCE):
+            while await asyncio.to_thread(self.balanced.nodes.measure, drained, "unbroken_connections"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        self.upstream.dawdle = 0.0
+        await asyncio.to_thread(self.balanced.nodes.kill, await self._owner_of(2))
+
+    async def _owner_of(self, answer: int) -> int:
+        await eventually(lambda: len(self.upstream.begun) == answer)
+        await asyncio.wait_for(self.upstream.has_said(20), PATIENCE)
+        owner = await asyncio.to_thread(self.balanced.nodes.answering)
+        assert owner is not None
+        return owner
 
     def asked(self) -> list[str]:
         """Return what the upstream was asked for, by turn: each costs."""
@@ -99,12 +119,10 @@ async def place(running: Place) -> Place:
 @pytest.mark.client("openai-python", "node")
 async def test_openai_for_python_sees_whole_answers_and_goes_on(place: Place) -> None:
     client = openai.AsyncOpenAI(api_key="me", base_url=f"http://127.0.0.1:{place.balanced.port}/v1")
-    losing = asyncio.create_task(place.lose_owners())
-    async with speaking(client) as official:
+    async with place.losing_owners(), speaking(client) as official:
         for asked in ASKED:
             await official.ask(asked)
             await official.done()
-    await losing
 
     assert official.reconnections == CODES
     assert official.answers() == ANSWERS
@@ -113,11 +131,9 @@ async def test_openai_for_python_sees_whole_answers_and_goes_on(place: Place) ->
 
 @pytest.mark.client("openai-node", "node")
 async def test_openai_for_node_sees_whole_answers_and_goes_on(place: Place) -> None:
-    async with TlsProxy(place.balanced.port, place.certificate) as tls:
-        losing = asyncio.create_task(place.lose_owners())
+    async with TlsProxy(place.balanced.port, place.certificate) as tls, place.losing_owners():
         address = f"https://127.0.0.1:{tls.port}/v1"
         told = await node("openai.mjs", "converse-again", address, *ASKED, certificate=place.certificate)
-        await losing
     seen = Seen(**told)
 
     assert seen.reconnections == CODES
