@@ -256,7 +256,7 @@ class Metrics:
         )
         self.firewall_seconds = self._histogram(
             "firewall_seconds",
-            "Time until there was a verdict, or none, waiting included.",
+            "Time until there was a verdict, or none; in shadow without the time that nobody waited for it.",
             _GUARD_BUCKETS,
         )
         self.firewall_detectors = self._counter(

@@ -1,5 +1,8 @@
 """The firewall: what comes in is examined in threads, within a time, and gets a verdict.
 
+Where verdicts are acted upon, what comes in waits for its own. In shadow nobody waits: it is examined
+beside what goes on, when there is time, and comes late at worst.
+
 The verdict on a text depends on the text, where it comes from, its plan's policy, and what its session
 has tried before: not on the way it came, nor on whether the answer is streamed.
 """
@@ -9,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -20,7 +23,9 @@ from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.guards.injection.base import Action, Detector, DetectorFailed, Origin, Passage, Verdict
 from unbroken.server.guards.injection.examiner import Examination, Examiner, step
-from unbroken.server.guards.injection.policy import Policies, Policy
+from unbroken.server.guards.injection.inquiry import Inquiry, bundled
+from unbroken.server.guards.injection.places import Places
+from unbroken.server.guards.injection.policy import Policies
 from unbroken.server.guards.injection.suspicion import LEAST, Suspicion, raised
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
 from unbroken.server.metrics import Metrics
@@ -39,9 +44,6 @@ _REMEMBERED: Final = 10_000
 _LINES: Final = 120
 """Lines of one kind that are logged within a minute."""
 
-_MOST_PASSAGES: Final = 8
-"""Passages of one input that are looked at each by itself."""
-
 
 class Unchecked(Exception):
     """There was no verdict in time, and what isn't checked doesn't pass."""
@@ -54,9 +56,11 @@ class FirewallLimits:
     timeout: float = 2.0
     """Seconds until there has to be a verdict, a heavier detector's time included."""
     waiting: int = 256
-    """Inputs that are examined or wait for it. What comes beyond that is unchecked."""
+    """Inputs that are examined or wait for it, and as many again in shadow. More are unchecked."""
     share: float = 0.25
     """How many of these may be one principal's: nobody keeps out all others."""
+    threads: int = 1
+    """How many are examined at once in shadow."""
     fails_closed: bool = True
     """Whether what couldn't be checked is refused, rather than let in."""
 
@@ -102,7 +106,10 @@ class Firewall:
         self._limits = limits or FirewallLimits()
         self._plan_of = plan_of or _no_plan
         self._allowed = allowed
-        self._waiting: Counter[PrincipalId] = Counter()
+        self._places = Places(self._limits.waiting, self._limits.share)
+        self._places_aside = Places(self._limits.waiting, self._limits.share)
+        self._aside: set[asyncio.Task[None]] = set()
+        self._turns_aside = asyncio.Semaphore(self._limits.threads)
         self._throttle = Throttle(clock, lines=_LINES)
         self._passed: OrderedDict[bytes, None] = OrderedDict()
 
@@ -111,40 +118,71 @@ class Firewall:
     ) -> Verdict:
         """Return what is to become of *passages*, which come together: the weightiest verdict on one of them.
 
-        *before* is what the same speaker said last. Blocks nothing where the plan's mode is ``shadow``.
+        *before* is what the same speaker said last. Where the plan's mode is ``shadow``, it allows
+        everything, at once: there is a verdict later, which is counted and logged.
 
         Raises:
             Unchecked: There is no verdict, and the firewall fails closed.
 
         """
-        passages = _bundled([each for each in passages if each.text and not self._is_allowed(each.text)])
+        passages = bundled([each for each in passages if each.text and not self._is_allowed(each.text)])
         policy = self._policies.of(await self._plan_of(principal)) if passages else None
         if policy is None or policy.mode == "off":
             return _NOTHING
-        digest = _digest(session_id, passages, before)
+        inquiry = Inquiry(passages, before, policy, session_id)
+        digest = inquiry.digest()
         if digest in self._passed:
             self._passed.move_to_end(digest)
             return _NOTHING
+        if policy.mode == "shadow":
+            self._look_aside(inquiry, principal)
+            return _NOTHING
+        if not self._places.take(principal):
+            return self._unchecked(_FULL, inquiry)
+        try:
+            return await self._looked_at(inquiry)
+        finally:
+            self._places.leave(principal)
+
+    def _look_aside(self, inquiry: Inquiry, principal: PrincipalId) -> None:
+        """Have *inquiry* looked at when there is time. Nobody waits for it."""
+        if not self._places_aside.take(principal):
+            self._unchecked(_FULL, inquiry)
+            return
+        task = asyncio.create_task(self._looked_at_aside(inquiry))
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+        task.add_done_callback(lambda _: self._places_aside.leave(principal))
+
+    async def _looked_at_aside(self, inquiry: Inquiry) -> None:
+        async with self._turns_aside:
+            await self._looked_at(inquiry)
+
+    async def _looked_at(self, inquiry: Inquiry) -> Verdict:
+        """Return a verdict, counted and logged.
+
+        Raises:
+            Unchecked: See :meth:`screen`.
+
+        """
         started = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._limits.timeout):
-                found = await self._examine(passages, principal, before)
-                verdict = await self._verdict(passages, found, policy, session_id)
+                verdict = await self._verdict(inquiry, await self._examine(inquiry))
         except TimeoutError:
-            return self._unchecked("It took too long.", passages, policy, session_id)
+            return self._unchecked("It took too long.", inquiry)
         except DetectorFailed as exc:
-            return self._unchecked(str(exc), passages, policy, session_id)
+            return self._unchecked(str(exc), inquiry)
         except Exception as exc:  # noqa: BLE001 - a bug of ours: what couldn't be checked is dealt with as set
             reason = f"The examination failed ({type(exc).__name__})."  # its text may quote what was examined
-            return self._unchecked(reason, passages, policy, session_id)
+            return self._unchecked(reason, inquiry)
         finally:
             self._metrics.firewall_seconds.observe(self._clock.monotonic() - started)
-        self._tell(verdict, policy, session_id)
-        if verdict.action is Action.BLOCK:
-            return verdict if policy.mode == "on" else _NOTHING
-        self._passed[digest] = None
-        if len(self._passed) > _REMEMBERED:
-            self._passed.popitem(last=False)
+        self._tell(verdict, inquiry)
+        if verdict.action is not Action.BLOCK:
+            self._passed[inquiry.digest()] = None
+            if len(self._passed) > _REMEMBERED:
+                self._passed.popitem(last=False)
         return verdict
 
     def _is_allowed(self, text: str) -> bool:
@@ -153,44 +191,27 @@ class Firewall:
             and hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() in self._allowed
         )
 
-    async def _verdict(
-        self,
-        passages: Sequence[Passage],
-        examinations: Sequence[Examination],
-        policy: Policy,
-        session_id: SessionId,
-    ) -> Verdict:
-        worst, found = passages[0], _HARMLESS
-        for passage, examination in zip(passages, examinations, strict=True):
+    async def _verdict(self, inquiry: Inquiry, examinations: Sequence[Examination]) -> Verdict:
+        worst, found = inquiry.passages[0], _HARMLESS
+        for passage, examination in zip(inquiry.passages, examinations, strict=True):
             if examination.score > found.score:
                 worst, found = passage, examination
         score = found.score
         if worst.origin is Origin.USER and score >= LEAST:
-            score = raised(score, await self._suspicion.add(session_id, score))
-        action, reasons = policy.action(score), found.reasons
+            score = raised(score, await self._suspicion.add(inquiry.session_id, score))
+        action, reasons = inquiry.policy.action(score), found.reasons
         if action is Action.FLAG and self._detectors:
             name, heavier = await self._ask(worst)
             action = Action.BLOCK if heavier >= 0.5 else Action.ALLOW
             score, reasons = heavier, (name, *reasons)
         return Verdict(action, score, reasons, worst.param, worst.origin)
 
-    async def _examine(
-        self, passages: Sequence[Passage], principal: PrincipalId, before: str
-    ) -> list[Examination]:
-        """Examine *passages* in a thread, part by part: a short text doesn't wait for a whole long one."""
-        most = self._limits.waiting
-        if self._waiting.total() >= most or self._waiting[principal] >= max(1, most * self._limits.share):
-            raise DetectorFailed("Too much waits to be examined.")
-        self._waiting[principal] += 1
-        try:
-            return [
-                await self._examined(passage, before if passage.origin is Origin.USER else "")
-                for passage in passages
-            ]
-        finally:
-            self._waiting[principal] -= 1
-            if not self._waiting[principal]:
-                del self._waiting[principal]
+    async def _examine(self, inquiry: Inquiry) -> list[Examination]:
+        """Examine it in a thread, part by part: a short text doesn't wait for a whole long one."""
+        return [
+            await self._examined(passage, inquiry.before if passage.origin is Origin.USER else "")
+            for passage in inquiry.passages
+        ]
 
     async def _examined(self, passage: Passage, before: str) -> Examination:
         loop, steps = asyncio.get_running_loop(), self._examiner.steps(passage, before)
@@ -218,26 +239,24 @@ class Firewall:
         assert failure is not None
         raise failure
 
-    def _unchecked(
-        self, reason: str, passages: Sequence[Passage], policy: Policy, session_id: SessionId
-    ) -> Verdict:
-        self._metrics.firewall_verdicts.labels(passages[0].origin.value, "unchecked").inc()
-        self._note(logging.WARNING, "input not checked", session_id=session_id, reason=reason)
-        if self._limits.fails_closed and policy.mode == "on":
+    def _unchecked(self, reason: str, inquiry: Inquiry) -> Verdict:
+        self._metrics.firewall_verdicts.labels(inquiry.passages[0].origin.value, "unchecked").inc()
+        self._note(logging.WARNING, "input not checked", session_id=inquiry.session_id, reason=reason)
+        if self._limits.fails_closed and inquiry.policy.mode == "on":
             raise Unchecked
         return _NOTHING
 
-    def _tell(self, verdict: Verdict, policy: Policy, session_id: SessionId) -> None:
+    def _tell(self, verdict: Verdict, inquiry: Inquiry) -> None:
         assert verdict.origin is not None
         name = _OUTCOMES[verdict.action]
-        if verdict.action is Action.BLOCK and policy.mode == "shadow":
+        if verdict.action is Action.BLOCK and inquiry.policy.mode == "shadow":
             name = "would_block"
         self._metrics.firewall_verdicts.labels(verdict.origin.value, name).inc()
         if verdict.action is not Action.ALLOW:
             self._note(
                 logging.INFO,
                 "input suspected",
-                session_id=session_id,
+                session_id=inquiry.session_id,
                 outcome=name,
                 origin=verdict.origin.value,
                 score=round(verdict.score, 2),
@@ -250,11 +269,15 @@ class Firewall:
             _log.log(level, event, **fields, **({"unsaid": unsaid} if unsaid else {}))
 
     async def close(self) -> None:
-        """Release what detectors hold."""
+        """Look at nothing any more, and release what detectors hold."""
+        for task in self._aside:
+            task.cancel()
+        await asyncio.gather(*self._aside, return_exceptions=True)
         for detector in self._detectors:
             await detector.close()
 
 
+_FULL: Final = "Too much waits to be examined."
 _NOTHING: Final = Verdict(Action.ALLOW, 0.0)
 _HARMLESS: Final = Examination(0.0, ())
 _OUTCOMES: Final = {Action.ALLOW: "allow", Action.FLAG: "flag", Action.BLOCK: "block"}
@@ -262,26 +285,3 @@ _OUTCOMES: Final = {Action.ALLOW: "allow", Action.FLAG: "flag", Action.BLOCK: "b
 
 async def _no_plan(_principal: PrincipalId) -> str:
     return DEFAULT_PLAN
-
-
-def _digest(session_id: SessionId, passages: Sequence[Passage], before: str) -> bytes:
-    digest = hashlib.blake2b(session_id.encode(), digest_size=16)
-    digest.update(f"\0{len(before)}\0{before}".encode("utf-8", "surrogatepass"))
-    for passage in passages:
-        text = passage.text.encode("utf-8", "surrogatepass")
-        digest.update(f"\0{passage.origin.value}\0{len(text)}\0".encode())
-        digest.update(text)
-    return digest.digest()
-
-
-def _bundled(passages: list[Passage]) -> list[Passage]:
-    """Return *passages*, or where they are many, those of each origin as one: each by itself has its cost."""
-    if len(passages) <= _MOST_PASSAGES:
-        return passages
-    together: dict[Origin, list[Passage]] = {}
-    for passage in passages:
-        together.setdefault(passage.origin, []).append(passage)
-    return [
-        Passage(origin, "\n".join(each.text for each in those), (those[0].param or "").partition("[")[0])
-        for origin, those in together.items()
-    ]

@@ -89,6 +89,7 @@ def build_firewall(settings: Settings, around: Surroundings) -> Firewall | None:
         limits=FirewallLimits(
             timeout=settings.firewall_timeout,
             waiting=settings.firewall_queue,
+            threads=settings.firewall_threads,
             fails_closed=settings.firewall_failure == "closed",
         ),
         plan_of=around.plan_of,

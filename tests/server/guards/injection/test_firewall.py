@@ -16,6 +16,7 @@ import structlog
 
 from tests.fakes.clock import FakeClock
 from tests.server.guards.injection.models import FakeClassifier, reading
+from tests.server.realtime.serving import eventually
 from unbroken.server.guards.injection.base import Action, Detector, DetectorFailed, Origin, Passage, Verdict
 from unbroken.server.guards.injection.examiner import Examination, Examiner, Steps
 from unbroken.server.guards.injection.firewall import Firewall, FirewallLimits, Unchecked
@@ -149,6 +150,7 @@ async def test_plans_have_policies_of_their_own() -> None:
             for plan in (*policies, "unknown")
             for text in (ATTACK, DOUBTFUL)
         }
+        await eventually(lambda: each.count("would_block") == 1)  # decided and counted, and not acted upon
 
     assert {key for key, is_blocked in blocked.items() if is_blocked} == {
         ("default", ATTACK),
@@ -156,7 +158,6 @@ async def test_plans_have_policies_of_their_own() -> None:
         ("strict", DOUBTFUL),
         ("unknown", ATTACK),
     }
-    assert each.count("would_block") == 1  # decided and counted, and not acted upon
 
 
 async def test_logs_say_why_and_never_what(usual: Guarded) -> None:
@@ -275,6 +276,66 @@ async def test_h8_in_shadow_nothing_is_refused_for_lack_of_an_answer() -> None:
     detector.fails = True
     with guarded(detectors=[detector], policies={"default": Policy(mode="shadow")}) as each:
         assert (await each.screen(DOUBTFUL)).action is Action.ALLOW
+        await eventually(lambda: each.count("unchecked") == 1)
+
+
+async def test_in_shadow_nobody_waits_for_a_verdict() -> None:
+    held = HeldClassifier()
+    with guarded(examiner=Examiner(reading(held)), policies={"default": Policy(mode="shadow")}) as each:
+        assert (await each.screen(DOUBTFUL)).action is Action.ALLOW  # while the model stands still
+        assert each.count("flag") == 0
+        held.let_go.set()
+        await eventually(lambda: each.count("flag") == 1)
+
+
+async def test_in_shadow_so_much_waits_and_what_comes_beyond_that_is_unchecked() -> None:
+    held = HeldClassifier()
+    limits = FirewallLimits(waiting=4, share=0.5)
+    with guarded(
+        examiner=Examiner(reading(held)), policies={"default": Policy(mode="shadow")}, limits=limits
+    ) as each:
+        for number in range(3):
+            await each.screen(f"{HARMLESS} {number}", principal="greedy")
+        assert each.count("unchecked") == 1  # nobody takes all the places
+        for number in range(3):
+            await each.screen(f"{HARMLESS} {number}", principal=f"other {number}")
+        assert each.count("unchecked") == 2
+        held.let_go.set()
+        await eventually(lambda: each.count("allow") == 4)
+        await each.screen(f"{HARMLESS} at last", principal="greedy")
+        await eventually(lambda: each.count("allow") == 5)
+
+
+async def test_who_is_in_shadow_takes_no_place_of_those_who_wait() -> None:
+    async def plan_of(principal: PrincipalId) -> str:
+        return principal
+
+    policies = {"default": Policy(), "shadow": Policy(mode="shadow")}
+    held = HeldClassifier()
+    with guarded(
+        examiner=Examiner(reading(held)),
+        policies=policies,
+        plan_of=plan_of,
+        limits=FirewallLimits(waiting=1, share=1.0),
+    ) as each:
+        await each.screen(HARMLESS, principal="shadow")
+        waits = asyncio.create_task(each.screen(HARMLESS, session="another", principal="usual"))
+        held.let_go.set()
+        assert (await waits).action is Action.ALLOW
+        await eventually(lambda: each.count("allow") == 2)
+
+
+async def test_a_firewall_that_is_closed_looks_at_nothing_any_more() -> None:
+    held = HeldClassifier()
+    with guarded(examiner=Examiner(reading(held)), policies={"default": Policy(mode="shadow")}) as each:
+        for number in range(3):
+            await each.screen(f"{HARMLESS} {number}")
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await each.firewall.close()
+        assert len(others) == 3
+        assert all(task.done() for task in others)
+        held.let_go.set()
+    assert each.count("allow") == 0
 
 
 async def test_the_event_loop_goes_on_while_a_text_is_examined() -> None:
