@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -20,6 +23,9 @@ from unbroken.server.store_selection import RedisState
 from unbroken.sessions.clock import Clock
 
 __all__ = ["Guards"]
+
+_LAST: Final = 19
+"""The lowest priority there is."""
 
 
 class Guards:
@@ -46,9 +52,12 @@ class Guards:
     ) -> None:
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.firewall_threads, thread_name_prefix="guard")
+        self._threads_aside = ThreadPoolExecutor(
+            settings.firewall_threads, thread_name_prefix="guard-aside", initializer=_give_way
+        )
         plan_of = plans_in(directory)
         suspicion = _suspicion(shared, clock)
-        self._around = Surroundings(suspicion, self._threads, metrics, clock, plan_of)
+        self._around = Surroundings(suspicion, self._threads, self._threads_aside, metrics, clock, plan_of)
         self.gate: Final = Gate(frozenset(settings.firewall_trusted_tools))
         """What comes in. Everything passes until :meth:`open` has returned."""
         self.canaries: Final = Canaries(secret) if settings.canaries else None
@@ -76,6 +85,13 @@ class Guards:
         if (firewall := self.gate.firewall) is not None:
             await firewall.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads_aside.shutdown(wait=False, cancel_futures=True)
+
+
+def _give_way() -> None:
+    """Have this thread run when nothing else wants to. On Linux, where threads have their own priority."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LAST)
 
 
 def _suspicion(shared: RedisState | None, clock: Clock) -> Suspicion:

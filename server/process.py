@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import os
 import signal
 import socket
@@ -32,6 +31,7 @@ import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from unbroken.server.config import StartupError
+from unbroken.server.interpreter import tune_gc, tune_threads
 from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.http_protocol import HttpProtocol
 from unbroken.server.transports.intake import intake_limits
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from unbroken.server.config import Settings
 
-__all__ = ["Application", "Listeners", "Server", "announcement", "bind", "run", "tune_gc"]
+__all__ = ["Application", "Listeners", "Server", "announcement", "bind", "run"]
 
 _BACKLOG: Final = 2048
 _OTHER_SOCKETS: Final = 1000
@@ -214,17 +214,6 @@ def _leave(code: int) -> None:
         os._exit(code)
 
 
-def tune_gc() -> None:
-    """Spare the collector what lives as long as the process.
-
-    With the defaults each full collection walks all connections: setting them
-    up costs 1.6 to 2 times as much at 5,000.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1000)
-
-
 class _StopSignals:
     """SIGINT and SIGTERM: the first asks for a drain, the second for the end; of a worker, SIGQUIT."""
 
@@ -380,6 +369,7 @@ async def _serve(
             for server in servers:
                 await server.listening.wait()
             tune_gc()
+            tune_threads()
             _announce(settings, application, listeners, worker)
             failure = group.create_task(application.failure())
             await signals.requested.wait()

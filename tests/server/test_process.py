@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import http.client
 import json
 import re
@@ -22,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.fakes.surroundings import free_port, neutral_environment
 from unbroken.server import process
 from unbroken.server.config import Settings, StartupError
-from unbroken.server.process import bind, tune_gc
+from unbroken.server.process import bind
 from unbroken.sessions import node
 from unbroken.sessions.run import RunLimits
 
@@ -426,18 +425,6 @@ def test_every_address_of_a_name_listens_on_one_port() -> None:
 
         assert len(ports) == 1
         assert 0 not in ports
-
-
-def test_gc_is_tuned_for_long_lived_connections() -> None:
-    before = gc.get_threshold()
-    try:
-        tune_gc()
-
-        assert gc.get_threshold() == (100_000, 50, 1000)
-        assert gc.get_freeze_count() > 0
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*before)
 
 
 def test_nothing_of_an_address_is_logged(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ class Firewall:
         policies: What is done about them.
         suspicion: What sessions have tried before.
         threads: Where it is computed. Somebody else shuts them down.
+        aside: Where that is done for which nobody waits. None: there, too.
         metrics: Where figures go.
         clock: Where time comes from.
         detectors: Asked in order, where a score is between flag and block; the first answer decides.
@@ -91,6 +92,7 @@ class Firewall:
         metrics: Metrics,
         clock: Clock,
         *,
+        aside: Executor | None = None,
         detectors: Sequence[Detector] = (),
         limits: FirewallLimits | None = None,
         plan_of: PlanOf | None = None,
@@ -100,6 +102,7 @@ class Firewall:
         self._policies = policies
         self._suspicion = suspicion
         self._threads = threads
+        self._threads_aside = aside or threads
         self._metrics = metrics
         self._clock = clock
         self._detectors = tuple(detectors)
@@ -208,16 +211,17 @@ class Firewall:
 
     async def _examine(self, inquiry: Inquiry) -> list[Examination]:
         """Examine it in a thread, part by part: a short text doesn't wait for a whole long one."""
+        threads = self._threads_aside if inquiry.policy.mode == "shadow" else self._threads
         return [
-            await self._examined(passage, inquiry.before if passage.origin is Origin.USER else "")
+            await self._examined(passage, inquiry.before if passage.origin is Origin.USER else "", threads)
             for passage in inquiry.passages
         ]
 
-    async def _examined(self, passage: Passage, before: str) -> Examination:
+    async def _examined(self, passage: Passage, before: str, threads: Executor) -> Examination:
         loop, steps = asyncio.get_running_loop(), self._examiner.steps(passage, before)
         examination: Examination | None = None
         while examination is None:
-            examination = await loop.run_in_executor(self._threads, step, steps)
+            examination = await loop.run_in_executor(threads, step, steps)
         return examination
 
     async def _ask(self, passage: Passage) -> tuple[str, float]:

@@ -38,6 +38,8 @@ class Surroundings:
 
     suspicion: Suspicion
     threads: Executor
+    aside: Executor
+    """Threads for which nobody waits."""
     metrics: Metrics
     clock: Clock
     plan_of: PlanOf | None = None
@@ -85,6 +87,7 @@ def build_firewall(settings: Settings, around: Surroundings) -> Firewall | None:
         around.threads,
         around.metrics,
         around.clock,
+        aside=around.aside,
         detectors=detectors,
         limits=FirewallLimits(
             timeout=settings.firewall_timeout,

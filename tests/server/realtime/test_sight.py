@@ -236,6 +236,7 @@ async def test_a_slow_reader_that_leaves_is_slow_no_more(serve: Serve) -> None:
         await raw.response()
         await raw.send({"type": "response.create"})
         await held_up(manual, raw)
+        manual.agent.turns[0].say(LINE)  # what filled its buffers may have been all there was
         await eventually(lambda: value(manual, "connections_slow") == 1)
         raw.reset()
         await eventually(lambda: value(manual, "connections") == 0)

@@ -288,6 +288,21 @@ async def test_in_shadow_nobody_waits_for_a_verdict() -> None:
         await eventually(lambda: each.count("flag") == 1)
 
 
+async def test_what_nobody_waits_for_is_examined_in_threads_of_its_own() -> None:
+    async def plan_of(principal: PrincipalId) -> str:
+        return principal
+
+    policies = {"default": Policy(), "shadow": Policy(mode="shadow")}
+    with ThreadPoolExecutor(1, thread_name_prefix="aside") as aside:
+        examiner = FakeExaminer()
+        with guarded(examiner=examiner, policies=policies, plan_of=plan_of, aside=aside) as each:
+            await each.screen("first", principal="shadow")
+            await eventually(lambda: each.count("allow") == 1)
+            await each.screen("second", principal="usual")
+
+    assert [name.startswith("aside") for name in examiner.threads] == [True, False]
+
+
 async def test_in_shadow_so_much_waits_and_what_comes_beyond_that_is_unchecked() -> None:
     held = HeldClassifier()
     limits = FirewallLimits(waiting=4, share=0.5)
@@ -354,11 +369,13 @@ class FakeExaminer(Examiner):
 
     def __init__(self, *, error: Exception | None = None) -> None:
         self.taken: list[str] = []
+        self.threads: list[str] = []
         self._error = error
 
     def steps(self, passage: Passage, before: str = "") -> Steps:
         for word in itertools.cycle(["step"]) if passage.text == "endless" else passage.text.split():
             self.taken.append(word)
+            self.threads.append(threading.current_thread().name)
             yield
         if self._error is not None:
             raise self._error

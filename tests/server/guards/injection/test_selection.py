@@ -25,7 +25,7 @@ def set_to(**values: Any) -> Settings:
 def around() -> Iterator[Surroundings]:
     clock = FakeClock()
     with ThreadPoolExecutor(1) as threads:
-        yield Surroundings(MemorySuspicion(clock), threads, Metrics(), clock, packaged=lambda: None)
+        yield Surroundings(MemorySuspicion(clock), threads, threads, Metrics(), clock, packaged=lambda: None)
 
 
 def test_policies_come_from_three_tables() -> None:

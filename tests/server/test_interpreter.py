@@ -1,0 +1,30 @@
+"""How the interpreter is set."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+from unbroken.server.interpreter import tune_gc, tune_threads
+
+
+def test_gc_is_tuned_for_long_lived_connections() -> None:
+    before = gc.get_threshold()
+    try:
+        tune_gc()
+
+        assert gc.get_threshold() == (100_000, 50, 1000)
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
+
+
+def test_threads_give_way_to_the_loop_soon() -> None:
+    before = sys.getswitchinterval()
+    try:
+        tune_threads()
+
+        assert sys.getswitchinterval() < 0.001
+    finally:
+        sys.setswitchinterval(before)
