@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tests.bench.answers import PacedAnswer
 from tests.bench.load import Client, Load
@@ -13,7 +13,7 @@ from tests.bench.suites.base import Bench, Watch
 from tests.bench.wire import RESPONSE_DONE, answer_request
 from tests.bench.workload import Order
 
-__all__ = ["pace"]
+__all__ = ["pace", "steady"]
 
 _PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
@@ -71,16 +71,66 @@ def pace(
     assert watch is not None
     cpu = server.cpu() - cpu
     bench.load_shares.append(watch.load_cpu / watch.seconds)
+    parts = [
+        (answer, slice(*cut)) for answer, cut in zip(answers, zip(first, last, strict=True), strict=True)
+    ]
+    return {"tokens": len(clients) * order.count / cpu} | _figures(watch, parts, rate, len(clients) * rate)
+
+
+def steady(
+    bench: Bench, server: Server, load: Load, *, rate: int, seconds: int, request: Callable[[Order], bytes]
+) -> dict[str, float]:
+    """Keep each client of *load* in one answer after another, of *rate* words a second for so many *seconds*.
+
+    They begin one after the other within that time, and go on as they began: as many questions come
+    as answers end. Every answer is checked whole. Measured for as long again: as for :func:`pace`.
+    """
+    order = Order("paced", rate, rate * seconds)
+    clients = load.clients
+    running: dict[int, PacedAnswer] = {}
+    begins: dict[PacedAnswer, int] = {}  # of those that are measured, how many words had come before
+    ends: dict[PacedAnswer, int] = {}
+    begun = time.monotonic()
+    watch: Watch | None = None
+
+    def ask(client: Client) -> None:
+        answer = running[client.fd] = PacedAnswer(order.count)
+        load.ask(client, request(order), RESPONSE_DONE, answer)
+        if watch is not None:
+            begins[answer] = 0
+
+    def start() -> float | None:
+        nonlocal watch
+        passed = time.monotonic() - begun
+        due = min(len(clients), int(passed / seconds * len(clients)) + 1)
+        for client in clients[len(running) : due]:
+            ask(client)
+        if watch is None and passed >= seconds:
+            watch = Watch(server)
+            begins.update((answer, len(answer.ages)) for answer in running.values())
+        if watch is not None and not ends and passed >= 2 * seconds:
+            watch.stop()
+            ends.update((answer, len(answer.ages)) for answer in begins)
+        return None if ends else 0.001 if len(running) < len(clients) else 0.01
+
+    load.drive(timeout=6 * seconds + 30, on_done=lambda client: None if ends else ask(client), starter=start)
+    assert watch is not None
+    bench.load_shares.append(watch.load_cpu / watch.seconds)
+    parts = [(answer, slice(begin, ends[answer])) for answer, begin in begins.items()]
+    return _figures(watch, parts, rate, len(clients) * rate)
+
+
+def _figures(
+    watch: Watch, parts: Iterable[tuple[PacedAnswer, slice]], rate: int, full: int
+) -> dict[str, float]:
     ages: list[int] = []
     lateness: list[int] = []
-    for answer, begin, stop in zip(answers, first, last, strict=True):
-        ages += answer.ages[begin:stop]
-        lateness += _lateness(answer, rate)[begin:stop]
+    for answer, part in parts:
+        ages += answer.ages[part]
+        lateness += _lateness(answer, rate)[part]
     ages.sort()
     lateness.sort()
-    full = len(clients) * rate
     figures = {
-        "tokens": len(clients) * order.count / cpu,
         "cpu": 100 * watch.cpu / len(ages) * full,
         "pace": 100 * len(ages) / watch.seconds / full,
         "others": 100 * watch.others / watch.seconds,
@@ -93,5 +143,7 @@ def pace(
 
 def _lateness(answer: PacedAnswer, rate: int) -> list[int]:
     step = 1_000_000_000 // rate
+    if not answer.yielded:
+        return []
     first = answer.yielded[0]
     return [at - first - number * step for number, at in enumerate(answer.yielded)]

@@ -1,11 +1,13 @@
-"""Pipeline: what all policies together add, beside the same server without any. Both are over one Valkey.
+"""Pipeline: what all policies together add, beside the same server without any. All are over one Valkey.
+
+With everything on the firewall acts, and each message waits for it; in ``shadow`` it only looks.
 
 ``first``: from the question to the first word of its answer, in a conversation of its own each, one after
 the other; no answer is in the cache. ``added`` is by how much a percentile of that is longer, in the same
 round. ``token``: the CPU time that a word more costs, whole process: that of long answers without that of
 short ones, so that what is done once for each message isn't in it. ``paced``: 400 answers at once, 20 words
-a second each, with everything on: from the agent's yield to the client's read, and how late the agent gets
-to run, which is how long the loop is busy otherwise.
+a second each, and each followed by the next question, with everything on: from the agent's yield to the
+client's read, and how late the agent gets to run, which is how long the loop is busy otherwise.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Final
 from tests.bench.answers import BurstAnswer, FirstWord
 from tests.bench.load import Load
 from tests.bench.nodes import redis_settings
-from tests.bench.pacing import pace
+from tests.bench.pacing import steady
 from tests.bench.questions import asked
 from tests.bench.report import Goal, Result, compared, median_of, percentile
 from tests.bench.server import Server
@@ -41,7 +43,7 @@ _LONG: Final = 1000
 _TIMEOUT: Final = 120.0
 
 EVERYTHING: Final[Mapping[str, str]] = {
-    "UNBROKEN_FIREWALL": "shadow",  # which costs the same
+    "UNBROKEN_FIREWALL": "on",
     "UNBROKEN_LEAKS": "on",
     "UNBROKEN_CACHE": "on",
     "UNBROKEN_CACHE_SEMANTIC": "on",
@@ -63,7 +65,7 @@ def run(bench: Bench) -> list[Result]:
     """See the module's text."""
     rounds, questions, answers, seconds = (1, 80, 10, 3) if bench.is_quick else (3, 300, 40, 10)
     numbers = count()
-    first: list[tuple[list[float], list[float]]] = []
+    first: list[list[list[float]]] = []
     tokens: list[float] = []
     paced: list[dict[str, float]] = []
     with ExitStack() as stack:
@@ -73,17 +75,20 @@ def run(bench: Bench) -> list[Result]:
         shared = redis_settings(valkey)
         full = stack.enter_context(bench.launcher.start("ours", {**shared, **EVERYTHING}, name="full"))
         plain = stack.enter_context(bench.launcher.start("ours", {**shared, **_NOTHING}, name="plain"))
-        for server in (full, plain):
+        quiet = {**shared, **EVERYTHING, "UNBROKEN_FIREWALL": "shadow"}
+        shadow = stack.enter_context(bench.launcher.start("ours", quiet, name="shadow"))
+        servers = (full, shadow, plain)
+        for server in servers:
             _first_words(server, 40, numbers)  # warms up
         for number in range(rounds):
-            first.append((_first_words(full, questions, numbers), _first_words(plain, questions, numbers)))
+            first.append([_first_words(server, questions, numbers) for server in servers])
             costs = [_word_cost(server, answers, numbers) for server in (full, plain)]
             tokens.append(costs[0] - costs[1])
             with Load(full.port) as load:
                 load.open(_STREAMS)
                 full.settle()
                 request = partial(_request, numbers)
-                paced.append(pace(bench, full, load, rate=_RATE, seconds=seconds, request=request))
+                paced.append(steady(bench, full, load, rate=_RATE, seconds=seconds, request=request))
             shown = " to ".join(f"{percentile(side, 0.99):.0f}" for side in first[-1])
             bench.say(
                 f"pipeline {number + 1}/{rounds}: first p99 {shown} us, {tokens[-1]:.1f} us a word, "
@@ -93,14 +98,15 @@ def run(bench: Bench) -> list[Result]:
 
 
 def _results(
-    first: list[tuple[list[float], list[float]]], tokens: list[float], paced: list[dict[str, float]]
+    first: list[list[list[float]]], tokens: list[float], paced: list[dict[str, float]]
 ) -> list[Result]:
     results: list[Result] = []
     for name, share, goal in (("p50", 0.5, None), ("p99", 0.99, Goal("at most", 15_000))):
-        ours, plain = ([percentile(pair[side], share) for pair in first] for side in (0, 1))
-        results += compared(f"pipeline.first.{name}", "us", ours, plain, peer="plain")
-        added = [there - here for there, here in zip(ours, plain, strict=True)]
-        results.append(median_of(f"pipeline.first.added.{name}", "us", added, goal))
+        full, shadow, plain = ([percentile(waits[side], share) for waits in first] for side in range(3))
+        results += compared(f"pipeline.first.{name}", "us", full, plain, peer="plain")
+        for kind, ours, aim in (("first", full, goal), ("shadow", shadow, None)):
+            added = [there - here for there, here in zip(ours, plain, strict=True)]
+            results.append(median_of(f"pipeline.{kind}.added.{name}", "us", added, aim))
     results.append(median_of("pipeline.token.added", "us CPU", tokens, Goal("at most", 20)))
     goals = {"p99": Goal("at most", 10_000), "agent_late_p99": Goal("at most", 20_000)}
     units = {"p50": "us", "p99": "us", "agent_late_p99": "us", "cpu": "% of a core", "pace": "% of full pace"}
