@@ -17,6 +17,7 @@ from unbroken.server.auth.keyring import Keyring
 from unbroken.server.auth.keys import DevelopmentAuthenticator, KeyAuthenticator
 from unbroken.server.auth.lapse import Lapses
 from unbroken.server.auth.secret_store import MemorySecretStore, SecretStore
+from unbroken.server.auth.tenant_plans import TenantPlans
 from unbroken.server.config import Settings, StartupError, is_loopback
 from unbroken.server.metrics import Metrics
 from unbroken.server.resume import ResumeTokens
@@ -93,12 +94,14 @@ def build_auth(
     secrets = ClientSecrets(
         _secret_store(redis, clock), tokens, keyring, clock, session_lifetime=settings.client_session_lifetime
     )
-    entrance = Entrance(
+    entrance: Authenticator = Entrance(
         secrets,
         jwt,
         _keys(settings, keyring),
         in_browsers=settings.api_keys_in_browsers or _is_open(settings),
     )
+    if settings.tenant_plans:
+        entrance = TenantPlans(entrance, dict(entry.split("=", 1) for entry in settings.tenant_plans))
     return Auth(entrance, secrets, _directory(redis, clock), lapses, keyring, jwks)
 
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode
 
-from unbroken.server.setting_values import Names, check_algorithms, check_jwks, check_plain_name
+from unbroken.server.setting_values import (
+    Names,
+    check_algorithms,
+    check_jwks,
+    check_plain_name,
+    check_tenant_plans,
+    read_pairs,
+)
 
 __all__ = ["AuthSettings"]
 
 _Claim = Annotated[str, Field(max_length=128)]
+_TenantPlans = Annotated[
+    tuple[str, ...], NoDecode, BeforeValidator(read_pairs), AfterValidator(check_tenant_plans)
+]
 _PlainName = Annotated[str, AfterValidator(check_plain_name)]
 
 
@@ -43,6 +53,9 @@ class AuthSettings(BaseSettings):
         ge=1,
         le=100_000,
         description="Keys for strangers that an address may ask for in a minute.",
+    )
+    tenant_plans: _TenantPlans = Field(
+        default=(), description="The plan of all users of a tenant, as tenant=plan; comma-separated."
     )
     anonymous_plan: _PlainName = Field(default="anonymous", description="The plan of strangers.")
     jwt_jwks: Annotated[str | None, AfterValidator(check_jwks)] = Field(

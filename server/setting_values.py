@@ -30,7 +30,9 @@ __all__ = [
     "check_plain_name",
     "check_secret",
     "check_targets",
+    "check_tenant_plans",
     "read_list",
+    "read_pairs",
     "read_size",
 ]
 
@@ -160,6 +162,29 @@ def check_plain_name(value: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value) is None:
         raise ValueError("should be up to 64 letters, digits, dots, dashes and underscores")
     return value
+
+
+def read_pairs(value: object) -> object:
+    """Turn ``"a=1, b=2"``, or a mapping, into ``name=value`` entries."""
+    return (
+        tuple(f"{name}={each}" for name, each in value.items())
+        if isinstance(value, dict)
+        else read_list(value)
+    )
+
+
+def check_tenant_plans(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what isn't ``tenant=plan``, and tenants with two plans."""
+    pairs = [entry.partition("=") for entry in entries]
+    names = re.compile(r"[A-Za-z0-9_.:@-]{1,64}")
+    if not all(
+        names.fullmatch(tenant.strip()) and names.fullmatch(plan.strip()) for tenant, _, plan in pairs
+    ):
+        raise ValueError("should be tenant=plan for each tenant")
+    plans = {tenant.strip(): plan.strip() for tenant, _, plan in pairs}
+    if len(plans) < len(pairs):
+        raise ValueError("should have one plan for each tenant")
+    return tuple(f"{tenant}={plan}" for tenant, plan in plans.items())
 
 
 def check_admin_key(value: SecretStr | None) -> SecretStr | None:

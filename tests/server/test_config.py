@@ -349,6 +349,8 @@ def test_whatever_else_may_be_reached(host: str) -> None:
         ({"UNBROKEN_JWT_ALGORITHMS": "RS256, HS256"}, "should be some of RS256"),
         ({"UNBROKEN_JWT_ALGORITHMS": "none"}, "should be some of RS256"),
         ({"UNBROKEN_ANONYMOUS_PLAN": "a b"}, "letters, digits"),
+        ({"UNBROKEN_TENANT_PLANS": "acme"}, "tenant=plan"),
+        ({"UNBROKEN_TENANT_PLANS": "acme=a, acme=b"}, "one plan for each tenant"),
     ],
 )
 def test_ways_to_speak_that_do_not_fit_are_said(
