@@ -5,7 +5,7 @@
  */
 
 /** Seconds after which what is waited for will never come. */
-const WAIT = 20;
+const WAIT = 40;
 
 export class Conversation {
   /** Every frame, over all connections. @type {any[]} */

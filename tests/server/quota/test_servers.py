@@ -40,7 +40,6 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 class TestLedgerOnACluster(LedgerContract):
     @pytest_asyncio.fixture
     async def nodes(self, servers: ValkeyCluster, clock: FakeClock) -> AsyncIterator[list[Ledger]]:
