@@ -534,6 +534,7 @@ def _admission_limits(settings: Settings) -> AdmissionLimits:
         node=settings.max_connections,
         address=settings.connections_per_address,
         principal=settings.connections_per_principal,
+        tenant=settings.connections_per_tenant,
         failures=Rate(settings.auth_failures / 60, settings.auth_failures),
         handshakes=Rate(settings.rate_handshakes, 10 * settings.rate_handshakes),
     )

@@ -26,6 +26,7 @@ from msgspec import UNSET
 from unbroken.server.agents.base import TurnInput
 from unbroken.server.auth.directory import Directory
 from unbroken.server.auth.principal import Principal
+from unbroken.server.limits import ConnectionBounds
 from unbroken.server.metrics import Metrics
 from unbroken.server.quota.base import Amount, Decision, Ledger, Scope, UsageRecord, bounded
 from unbroken.server.quota.estimate import prompt_tokens, request_tokens
@@ -109,9 +110,9 @@ class Gate:
         """Return what asks for a connection's turns."""
         return Asker(self, principal, _scopes_of(principal, address))
 
-    def connections(self, plan: str) -> int | None:
-        """Return how many connections somebody of *plan* may have; None: that isn't bounded here."""
-        return None if self._is_shadow else self.plans.connections(plan)
+    def connections(self, plan: str) -> ConnectionBounds:
+        """Return how many connections somebody of *plan*, and theirs, may have."""
+        return ConnectionBounds() if self._is_shadow else self.plans.connections(plan)
 
     # Admission.
 
