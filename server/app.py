@@ -144,7 +144,13 @@ class App:
         self.cache = build_cache(settings, clock, self.metrics, self.auth.directory, shared)
         models = (agent.model, *settings.models)
         self.gate = build_gate(
-            settings, self._stored.ledger, self.auth.directory, models, clock, self.metrics
+            settings,
+            self._stored.ledger,
+            self.auth.directory,
+            models,
+            clock,
+            self.metrics,
+            waiting=lambda session_id: self.node.hub.waiting_in(session_id),
         )
         self.node = Node(
             store=self._stored.store,

@@ -206,11 +206,14 @@ class Ledger(Protocol):
         *,
         lifetime: float,
         enforce: bool = True,
+        as_new: bool = False,
     ) -> Decision:
         """Have *amount* be reserved for a turn altogether, and go on holding it for *lifetime* seconds.
 
-        A turn whose reservation was given back gets one again if there is room; its request counted.
-        *scopes* count for such a one only. What is denied leaves the rest as it was.
+        A turn whose reservation was given back gets one again if there is room; its request counted. With
+        *as_new* there has to be room among the turns at once, too; without, it is one that goes on, and is
+        counted there in any case. *scopes* count for such a one only. What is denied leaves the rest as it
+        was.
         """
 
     async def settle(

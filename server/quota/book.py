@@ -237,6 +237,7 @@ class Book:
         *,
         lifetime: float,
         enforce: bool,
+        as_new: bool = False,
         now: float,
     ) -> Decision:
         """See :meth:`Ledger.hold`."""
@@ -247,7 +248,8 @@ class Book:
         known = reservation or _Reservation(tuple(scopes), now + lifetime, None)
         has = known.total()
         more = Amount(max(0, amount.tokens - has.tokens), max(0, amount.cost - has.cost))
-        decision = self._decide(known.scopes, limits, {"t": more.tokens, "c": more.cost}, now)
+        place = int(as_new and reservation is None)
+        decision = self._decide(known.scopes, limits, {"t": more.tokens, "c": more.cost, TURNS: place}, now)
         is_granted = decision.denied is None or not enforce
         if reservation is not None:
             self._keep(turn, known, now + lifetime)

@@ -69,10 +69,18 @@ class MemoryLedger:
         *,
         lifetime: float,
         enforce: bool = True,
+        as_new: bool = False,
     ) -> Decision:
         """See :meth:`Ledger.hold`."""
         return self._book(tenant).hold(
-            turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce, now=self._clock.monotonic()
+            turn,
+            scopes,
+            limits,
+            amount,
+            lifetime=lifetime,
+            enforce=enforce,
+            as_new=as_new,
+            now=self._clock.monotonic(),
         )
 
     async def settle(

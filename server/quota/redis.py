@@ -92,9 +92,10 @@ class RedisLedger:
         *,
         lifetime: float,
         enforce: bool = True,
+        as_new: bool = False,
     ) -> Decision:
         """See :meth:`Ledger.hold`."""
-        given = _asked(turn, scopes, limits, amount, lifetime, enforce=enforce)
+        given = _asked(turn, scopes, limits, amount, lifetime, enforce=enforce) | {"as_new": as_new}
         return _decision(await self._call("hold", tenant, given))
 
     async def settle(

@@ -122,11 +122,14 @@ class ShelteredLedger:
         *,
         lifetime: float,
         enforce: bool = True,
+        as_new: bool = False,
     ) -> Decision:
         """See :meth:`Ledger.hold`."""
 
         def hold(ledger: Ledger) -> Awaitable[Decision]:
-            return ledger.hold(tenant, turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce)
+            return ledger.hold(
+                tenant, turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce, as_new=as_new
+            )
 
         return await hold(self._local) if self._local.knows(tenant, turn) else await self._either(hold)
 

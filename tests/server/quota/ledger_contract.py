@@ -57,9 +57,17 @@ class LedgerContract:
         return await ledger.reserve(tenant, turn, scopes, limits, amount, lifetime=LIFETIME, enforce=enforce)
 
     async def hold(
-        self, ledger: Ledger, turn: str, limits: Limits, tokens: int = 0, cost: int = 0
+        self,
+        ledger: Ledger,
+        turn: str,
+        limits: Limits,
+        tokens: int = 0,
+        cost: int = 0,
+        *,
+        as_new: bool = False,
     ) -> Decision:
-        return await ledger.hold("acme", turn, SCOPES, limits, Amount(tokens, cost), lifetime=LIFETIME)
+        amount = Amount(tokens, cost)
+        return await ledger.hold("acme", turn, SCOPES, limits, amount, lifetime=LIFETIME, as_new=as_new)
 
     async def used(self, ledger: Ledger, code: str, scope: Scope = USER) -> int:
         return (await ledger.look("acme", [scope]))[0][code]
@@ -199,6 +207,36 @@ class LedgerContract:
         clock.advance(LIFETIME + 1)
         await self.reserve(nodes[0], "b", limits, 60)
         assert (await self.hold(nodes[1], "a", limits, 60)).denied is not None
+
+    async def test_a_turn_that_lapsed_before_it_began_needs_its_place_again(
+        self, nodes: list[Ledger], clock: FakeClock
+    ) -> None:
+        """It had waited for long, and others have come meanwhile: then there are as many as there may be."""
+        limits = {"u": {"turns": 2}}
+        for turn in ("a", "b"):
+            await self.reserve(nodes[0], turn, limits)
+        clock.advance(LIFETIME + 1)
+        for turn in ("c", "d"):
+            assert (await self.reserve(nodes[1], turn, limits)).denied is None
+
+        denied = (await self.hold(nodes[0], "a", limits, as_new=True)).denied
+        assert denied is not None
+        assert (denied.scope, denied.code) == (USER, "turns")
+        assert await self.used(nodes[1], "turns") == 2
+        await nodes[1].release("acme", "c")
+        assert (await self.hold(nodes[0], "a", limits, as_new=True)).denied is None
+        assert (await self.hold(nodes[0], "a", limits, as_new=True)).denied is None, "it has one"
+        assert await self.used(nodes[1], "turns") == 2
+
+    async def test_one_that_goes_on_is_counted_whether_there_is_a_place_or_not(
+        self, nodes: list[Ledger]
+    ) -> None:
+        """A second attempt: the first one's place may not have been given back yet."""
+        limits = {"u": {"turns": 1}}
+        await self.reserve(nodes[0], "first", limits)
+
+        assert (await self.hold(nodes[1], "second", limits)).denied is None
+        assert await self.used(nodes[0], "turns") == 2
 
     async def test_a_turn_that_was_settled_is_held_no_more(self, nodes: list[Ledger]) -> None:
         """A call that was under way when it ended comes late."""

@@ -30,6 +30,7 @@ from unbroken.server.quota.base import Scope
 from unbroken.server.quota.gate import Gate
 from unbroken.server.usage_command import ask_for_usage
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.ids import SessionId
 
 PLAN = {"requests_per_minute": 3, "tokens_per_day": 4000, "turns": 2}
 
@@ -185,6 +186,21 @@ async def test_turns_at_once_are_bounded_on_all_connections(door: Served[ManualA
     await one.sync()
     await two.ask("hello")
     assert (await two.error())["code"] == "too_many_responses"
+
+
+async def test_the_gate_knows_what_waits_behind_the_turn_that_runs(door: Served[ManualAgent]) -> None:
+    """It holds that too, for as long as it waits."""
+    client = await door.client()
+    await client.ask("hello")
+    await client.until("response.created")
+    await client.ask("hello")
+    await client.sync()
+    waiting = gate(door)._waiting(SessionId(client.session_id or ""))
+    assert len(waiting) == 1
+
+    for number in range(2):
+        await answered(door, client, number, Usage(1, 1))
+    assert gate(door)._waiting(SessionId(client.session_id or "")) == []
 
 
 async def test_what_is_sent_twice_is_not_refused_at_the_limit(door: Served[ManualAgent]) -> None:
