@@ -227,6 +227,9 @@ class Ledger(Protocol):
     async def look(self, tenant: str, scopes: Sequence[Scope]) -> list[Mapping[str, int]]:
         """Return for each of *scopes* what it uses: by the codes, and ``turns``."""
 
+    async def standings(self, tenant: str, scopes: Sequence[Scope], limits: Limits) -> tuple[Standing, ...]:
+        """Return how *scopes* stand with each of their limits, as a decision says it. Nothing is taken."""
+
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
         """Return the latest records of usage, the latest first: up to *most*, of *user* alone if named."""
 

@@ -295,6 +295,19 @@ class Book:
         self._end(reservation, now)
         del self._turns[turn]
 
+    def standings(self, scopes: Sequence[Scope], limits: Limits, *, now: float) -> tuple[Standing, ...]:
+        """See :meth:`Ledger.standings`."""
+        self._reap(now)
+        found: list[Standing] = []
+        for scope in scopes:
+            account = self._accounts.get(scope, _Account())  # whoever only asks is no reason to forget others
+            account.prune(now)
+            found += (
+                Standing(scope, code, limit, account.used(code), account.reset(code, now))
+                for code, limit in limits.get(scope.kind, {}).items()
+            )
+        return tuple(found)
+
     def look(self, scopes: Sequence[Scope], *, now: float) -> list[Mapping[str, int]]:
         """See :meth:`Ledger.look`."""
         self._reap(now)

@@ -119,6 +119,11 @@ class RedisLedger:
         rows = [flat[at : at + width] for at in range(0, len(flat), width)]
         return [dict(zip((*CODES, TURNS), map(int, row), strict=True)) for row in rows]
 
+    async def standings(self, tenant: str, scopes: Sequence[Scope], limits: Limits) -> tuple[Standing, ...]:
+        """See :meth:`Ledger.standings`."""
+        given = _asked("", scopes, limits, Amount(), 0, enforce=False)
+        return _decision(await self._call("standings", tenant, given)).standings
+
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
         """See :meth:`Ledger.records`."""
         found: list[UsageRecord] = []

@@ -203,6 +203,8 @@ if op == 'look' then
   return answer
 end
 
+if op == 'standings' then return reply('ok', 0, 0, (decide(given.scopes, {}))) end
+
 local reservation = reservation_of(given.turn)
 if op == 'reserve' then
   if reservation then return reply('known', 0, 0, decide(given.scopes, {})) end

@@ -118,6 +118,29 @@ class LedgerContract:
         assert {s.code: (s.limit, s.remaining) for s in decision.standings} == {"rm": (3, 2), "tm": (100, 60)}
         assert all(60 <= s.reset <= 65 for s in decision.standings)
 
+    async def test_standings_are_told_to_whoever_asks_for_nothing(
+        self, nodes: list[Ledger], clock: FakeClock
+    ) -> None:
+        """The same as to whoever asks for a turn, on whichever node; and nothing is taken."""
+        limits = {"u": {"rm": 3, "tm": 100, "turns": 2}, "t": {"td": 1000}}
+        before = await nodes[1].standings("acme", [USER, TENANT], limits)
+        assert [(s.scope, s.code, s.used, s.reset) for s in before] == [
+            (USER, "rm", 0, 0.0),
+            (USER, "tm", 0, 0.0),
+            (USER, "turns", 0, 0.0),
+            (TENANT, "td", 0, 0.0),
+        ]
+        decision = await self.reserve(nodes[0], "a", limits, 40)
+        told = await nodes[1].standings("acme", [TENANT, USER], limits)
+        assert told == decision.standings
+        resets = {s.code: s.reset for s in told}
+        assert 60 <= resets["rm"] == resets["tm"] <= 65
+        assert 86_400 <= resets["td"] <= 90_000
+
+        clock.advance(resets["tm"])
+        later = {s.code: (s.used, s.reset) for s in await nodes[2].standings("acme", [USER], limits)}
+        assert later["tm"] == (0, 0.0)
+
     async def test_the_same_turn_is_reserved_once(self, nodes: list[Ledger]) -> None:
         """F10."""
         limits = {"u": {"rm": 1, "tm": 100}}

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import functools
 import json
+import math
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx2
 import pytest
 import pytest_asyncio
 import uvicorn
@@ -341,6 +343,23 @@ async def test_an_official_client_sees_an_ordinary_error_and_its_usage(door: Ser
     response = await openai.get("/usage", cast_to=object, options={})
     assert isinstance(response, dict)
     assert response["usage"]["requests_per_minute"] == {"used": 0, "limit": 3}
+
+
+async def test_headers_of_usage_say_when_it_is_free_again(door: Served[ManualAgent]) -> None:
+    """As ``rate_limits.updated`` says it, of the same limits."""
+    client = await door.client()
+    await client.ask("hello")
+    (limits,) = [(await client.until("rate_limits.updated"))["rate_limits"]]
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        url = f"http://127.0.0.1:{door.port}/v1/usage"
+        headers = (await http.get(url, headers={"Authorization": "Bearer alice"})).headers
+    for limit in limits:
+        name = limit["name"]
+        assert headers[f"x-ratelimit-limit-{name}"] == str(limit["limit"])
+        assert headers[f"x-ratelimit-remaining-{name}"] == str(limit["remaining"])
+        told = headers[f"x-ratelimit-reset-{name}"]
+        assert told.endswith("s")
+        assert 0 < int(told.removesuffix("s")) <= math.ceil(limit["reset_seconds"])
 
 
 async def test_an_official_client_that_is_too_fast_sees_an_ordinary_error_and_goes_on() -> None:
