@@ -250,6 +250,7 @@ class App:
             defaults=self._defaults(),
             is_draining=lambda: self.node.is_draining,
             metrics=self.metrics,
+            guard=self.guards.gate,
         )
         return door.routes()
 
