@@ -126,6 +126,19 @@ async def test_what_was_said_is_held_before_it_is_let_through() -> None:
     assert 4096 - 256 <= seen <= 4096
 
 
+@pytest.mark.parametrize("size", [1, 3, 100, 4000])
+async def test_f2_an_answer_counts_the_same_however_it_is_cut(size: int) -> None:
+    """F2: streamed word by word, or all of it at once, where nobody tells what it took."""
+    world = World()
+    await world.reserve()
+    text = "some words " * 364
+    await world.answer(*(text[at : at + size] for at in range(0, len(text), size)))
+    record = await world.end("cancelled", text=text)
+
+    assert record.output_tokens == 1001
+    assert (await world.used())["td"] == record.tokens
+
+
 async def test_one_piece_that_is_too_large_is_not_let_through() -> None:
     world = World(tokens_per_day=4096)
     await world.reserve()
