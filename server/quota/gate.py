@@ -285,10 +285,7 @@ class Gate:
         await self.ledger.settle(principal.tenant, turn, scopes, amount, record)
 
     async def _find(self, principal_id: PrincipalId) -> Principal | None:
-        try:
-            principal = await self._directory.find(principal_id)
-        except StoreUnavailable:
-            principal = None
+        principal = await self._directory.known(principal_id)
         if principal is None:
             self._metrics.quota_decisions.labels("unknown").inc()
         return principal

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
+from unbroken.server.auth.principal import DEFAULT_PLAN
 from unbroken.server.limits import ConnectionBounds
 from unbroken.server.quota.base import TURNS, Limits
 from unbroken.server.quota_settings import PlanQuota
@@ -21,7 +22,6 @@ _FIELDS: Final = {
     "turns": TURNS,
 }
 _PREFIXES: Final = {"u": "", "t": "tenant_", "a": "address_"}
-_DEFAULT: Final = "default"
 
 
 class Plans:
@@ -33,11 +33,11 @@ class Plans:
 
     def limits(self, plan: str) -> Limits:
         """Return what a plan may use."""
-        return self._limits.get(plan, self._limits.get(_DEFAULT, {}))
+        return self._limits.get(plan, self._limits.get(DEFAULT_PLAN, {}))
 
     def connections(self, plan: str) -> ConnectionBounds:
         """Return how many connections a plan allows."""
-        return self._connections.get(plan, self._connections.get(_DEFAULT, ConnectionBounds()))
+        return self._connections.get(plan, self._connections.get(DEFAULT_PLAN, ConnectionBounds()))
 
     @property
     def count_money(self) -> bool:
