@@ -49,7 +49,7 @@ from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretT
 from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.health import health_routes, metrics_route
-from unbroken.server.transports.http_way import HttpWay
+from unbroken.server.transports.http_way import HttpWay, nothing_there
 from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
@@ -77,6 +77,10 @@ _HANDOVER_DELAY: Final = 1.2
 
 _GATHERING: Final = 0.001
 """Seconds that nobody sees, and that halve how often a shared store is called."""
+
+
+_ELSEWHERE: Final = {404: nothing_there, 405: nothing_there}
+"""What answers requests that no route takes."""
 
 
 def build(settings: Settings) -> App:
@@ -195,7 +199,7 @@ class App:
         health = health_routes(self._readiness)
         way = self._way(clock)
         doors = [*self._file_routes(way), *self._secret_routes(way, clock), *self._usage_routes(way)]
-        pages = Starlette(routes=[*health, *page_routes(), *doors])
+        pages = Starlette(routes=[*health, *page_routes(), *doors], exception_handlers=_ELSEWHERE)
         pages.router.redirect_slashes = (
             False  # an answer ahead of every check, with a name that anybody chose
         )
@@ -211,7 +215,9 @@ class App:
             cache=self.cache,
             ledger=None if self.gate is None else self.gate.ledger,
         )
-        self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
+        self.admin_asgi: ASGIApp = Starlette(
+            routes=[*health, metrics_route(self.metrics), *admin], exception_handlers=_ELSEWHERE
+        )
 
     def _response_ended(self, session: Session, done: ResponseDone) -> None:
         self.metrics.response_ended(done)
