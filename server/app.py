@@ -49,7 +49,7 @@ from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretT
 from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.health import health_routes, metrics_route
-from unbroken.server.transports.http_way import HttpWay
+from unbroken.server.transports.http_way import HttpWay, nothing_there
 from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
@@ -77,6 +77,10 @@ _HANDOVER_DELAY: Final = 1.2
 
 _GATHERING: Final = 0.001
 """Seconds that nobody sees, and that halve how often a shared store is called."""
+
+
+_ELSEWHERE: Final = {404: nothing_there, 405: nothing_there}
+"""What answers requests that no route takes."""
 
 
 def build(settings: Settings) -> App:
@@ -144,7 +148,13 @@ class App:
         self.cache = build_cache(settings, clock, self.metrics, self.auth.directory, shared)
         models = (agent.model, *settings.models)
         self.gate = build_gate(
-            settings, self._stored.ledger, self.auth.directory, models, clock, self.metrics
+            settings,
+            self._stored.ledger,
+            self.auth.directory,
+            models,
+            clock,
+            self.metrics,
+            waiting=lambda session_id: self.node.hub.waiting_in(session_id),
         )
         self.node = Node(
             store=self._stored.store,
@@ -189,7 +199,7 @@ class App:
         health = health_routes(self._readiness)
         way = self._way(clock)
         doors = [*self._file_routes(way), *self._secret_routes(way, clock), *self._usage_routes(way)]
-        pages = Starlette(routes=[*health, *page_routes(), *doors])
+        pages = Starlette(routes=[*health, *page_routes(), *doors], exception_handlers=_ELSEWHERE)
         pages.router.redirect_slashes = (
             False  # an answer ahead of every check, with a name that anybody chose
         )
@@ -205,7 +215,9 @@ class App:
             cache=self.cache,
             ledger=None if self.gate is None else self.gate.ledger,
         )
-        self.admin_asgi: ASGIApp = Starlette(routes=[*health, metrics_route(self.metrics), *admin])
+        self.admin_asgi: ASGIApp = Starlette(
+            routes=[*health, metrics_route(self.metrics), *admin], exception_handlers=_ELSEWHERE
+        )
 
     def _response_ended(self, session: Session, done: ResponseDone) -> None:
         self.metrics.response_ended(done)
@@ -244,6 +256,7 @@ class App:
             defaults=self._defaults(),
             is_draining=lambda: self.node.is_draining,
             metrics=self.metrics,
+            guard=self.guards.gate,
         )
         return door.routes()
 
@@ -534,6 +547,7 @@ def _admission_limits(settings: Settings) -> AdmissionLimits:
         node=settings.max_connections,
         address=settings.connections_per_address,
         principal=settings.connections_per_principal,
+        tenant=settings.connections_per_tenant,
         failures=Rate(settings.auth_failures / 60, settings.auth_failures),
         handshakes=Rate(settings.rate_handshakes, 10 * settings.rate_handshakes),
     )

@@ -83,7 +83,11 @@ class CacheSettings(BaseSettings):
     cache_entries: int = Field(
         default=100_000, ge=1, description="Answers that are kept; with Redis, by all nodes."
     )
-    cache_bytes: Bytes = Field(default=256 << 20, ge=4096, description="Bytes of all answers that are kept.")
+    cache_bytes: Bytes = Field(
+        default=256 << 20,
+        ge=4096,
+        description="Bytes of all answers that are kept, in memory with their questions.",
+    )
     cache_place_entries: int = Field(
         default=1000,
         ge=1,
@@ -91,5 +95,7 @@ class CacheSettings(BaseSettings):
         description="Answers of one place: the same asker, model and instructions.",
     )
     cache_place_bytes: Bytes = Field(
-        default=16 << 20, ge=4096, description="Bytes of the answers of one place."
+        default=16 << 20,
+        ge=4096,
+        description="Bytes of the answers of one place, in memory with their questions.",
     )

@@ -148,6 +148,12 @@ class Loaded:
                 f"{label('cache_semantic', self.origins)} does nothing, as the cache is off. "
                 f"Set {PREFIX}CACHE to shadow or on, or unset it."
             )
+        for name in ("canaries", "leak_canaries"):
+            if getattr(settings, name) and settings.leaks == "off":
+                yield (
+                    f"{label(name, self.origins)} does nothing, as the leak filter, which looks for them, "
+                    f"is off. Set {PREFIX}LEAKS to shadow or on, or unset it."
+                )
         if settings.key_file is not None and settings.key_store != "file":
             yield (
                 f"{label('key_file', self.origins)} does nothing, as keys are kept in: {settings.key_store}. "

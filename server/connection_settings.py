@@ -104,13 +104,18 @@ class ConnectionSettings(BaseSettings):
     connections_per_principal: int = Field(
         default=1000, ge=1, description="Connections of one key, on all its sessions and all nodes."
     )
+    connections_per_tenant: int = Field(
+        default=0, ge=0, description="Connections of all keys of one tenant, on all nodes; 0: no bound."
+    )
     responses_per_principal: int = Field(
         default=0,
         ge=0,
         description="Responses of one key that run or wait at once, on all nodes; 0: no bound.",
     )
     connections_per_address: int = Field(
-        default=256, ge=1, description="Connections from one address, or IPv6 /64; loopback aside."
+        default=256,
+        ge=1,
+        description="Connections from one address, or IPv6 /64, on all nodes; loopback aside.",
     )
     max_connections: int = Field(default=20_000, ge=1, description="Connections that this node holds.")
     trusted_proxies: Annotated[Names, AfterValidator(_networks)] = Field(

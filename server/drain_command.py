@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from unbroken.server.config import Settings
+from unbroken.server.openers import unmoved
 
-__all__ = ["DrainFailed", "Unmoved", "address_of", "ask_to_drain"]
+__all__ = ["DrainFailed", "address_of", "ask_to_drain"]
 
 _STATUSES: Final = ("serving", "draining", "drained")
 _COUNTS: Final = ("connections", "responses", "sessions")
@@ -133,13 +134,6 @@ def _described(state: dict[str, Any]) -> str:
     return f"{state['status']}: {', '.join(counts)}"
 
 
-class Unmoved(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection: it would take the key along."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Return no request."""
-
-
 class _Node:
     """A node's ``/admin/drain``."""
 
@@ -148,8 +142,7 @@ class _Node:
             raise DrainFailed(f"{url} is no address. Give --url as in http://127.0.0.1:8001.")
         self._url = url.rstrip("/") + "/admin/drain"
         self._headers = {"Authorization": f"Bearer {key}"}
-        # No proxy, and nowhere that is answered: the key is for the node alone.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), Unmoved)
+        self._opener = unmoved(is_direct=True)  # the key is for the node alone
 
     def ask(self, method: str) -> dict[str, Any]:
         """Return the node's state, as it answers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ConnectionLimits", "Rate"]
+__all__ = ["ConnectionBounds", "ConnectionLimits", "Rate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,16 @@ class ConnectionLimits:
     """Seconds that a client which doesn't read is given to take the last frames."""
     idle_timeout: float = 0.0
     """Seconds without a message either way, and a response that runs, after which it is closed; 0: never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionBounds:
+    """How many connections somebody's plan allows at once. None: it doesn't say."""
+
+    user: int | None = None
+    tenant: int | None = None
+    """Of all its users."""
+    address: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,6 +237,9 @@ class Metrics:
         )
         self._cache_entries = self._gauge("cache_entries", "Answers that are kept, as this node knows.")
         self._cache_bytes = self._gauge("cache_bytes", "Bytes that answers take, as this node knows.")
+        self._cache_index_bytes = self._gauge(
+            "cache_index_bytes", "Bytes that questions and their vectors take in this process."
+        )
 
     def _add_files(self) -> None:
         self.uploads = self._counter(
@@ -361,10 +364,13 @@ class Metrics:
         self._lag_worst.set_function(lambda: overload.worst)
         self._overload.set_function(lambda: overload.level)
 
-    def observe_cache(self, entries: Callable[[], float], size: Callable[[], float]) -> None:
+    def observe_cache(
+        self, entries: Callable[[], float], size: Callable[[], float], index_size: Callable[[], float]
+    ) -> None:
         """Take a cache's own figures whenever somebody asks."""
         self._cache_entries.set_function(entries)
         self._cache_bytes.set_function(size)
+        self._cache_index_bytes.set_function(index_size)
 
     def observe_files(self, count: Callable[[], float], size: Callable[[], float]) -> None:
         """Take a file store's own figures whenever somebody asks."""

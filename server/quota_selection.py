@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from unbroken.server.auth.directory import Directory
 from unbroken.server.config import Settings, StartupError
@@ -15,6 +15,7 @@ from unbroken.server.quota.plans import Plans
 from unbroken.server.quota.prices import Price, Prices, shipped
 from unbroken.server.quota.sheltered import ShelteredLedger
 from unbroken.sessions.clock import Clock
+from unbroken.sessions.ids import ResponseId, SessionId
 
 __all__ = ["build_gate"]
 
@@ -26,10 +27,11 @@ def build_gate(
     models: Iterable[str],
     clock: Clock,
     metrics: Metrics,
+    waiting: Callable[[SessionId], Sequence[ResponseId]],
 ) -> Gate | None:
     """Return what holds the quotas of *settings*. None: there are none.
 
-    *shared*: what all nodes count in; None: there is but this one.
+    *shared*: what all nodes count in; None: there is but this one. *waiting*: as the gate takes it.
 
     Raises:
         StartupError: A plan bounds cost, and one of *models* has no price.
@@ -53,4 +55,4 @@ def build_gate(
     else:
         ledger = ShelteredLedger(shared, clock, alone, is_strict=settings.quota_strict)
     is_shadow = settings.quota_mode == "shadow"
-    return Gate(ledger, plans, prices, directory, clock, metrics, is_shadow=is_shadow)
+    return Gate(ledger, plans, prices, directory, clock, metrics, is_shadow=is_shadow, waiting=waiting)

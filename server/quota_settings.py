@@ -35,6 +35,7 @@ class PlanQuota(BaseModel):
     tenant_tokens_per_day: _Count = None
     tenant_cost_per_day: _Money = None
     tenant_turns: _Count = None
+    tenant_connections: _Count = None
 
     address_requests_per_minute: _Count = None
     address_requests_per_day: _Count = None
@@ -42,6 +43,7 @@ class PlanQuota(BaseModel):
     address_tokens_per_day: _Count = None
     address_cost_per_day: _Money = None
     address_turns: _Count = None
+    address_connections: _Count = None
 
 
 class ModelPrice(BaseModel):

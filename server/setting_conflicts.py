@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 from unbroken.server.config import Settings, is_loopback
+from unbroken.server.firewall_settings import row_of, rows_of
 from unbroken.server.setting_origins import PREFIX, label
 
 __all__ = ["conflicts"]
+
+_OWN_TOOLS: Final = "tools"
+"""The label of the operator's own functions."""
 
 
 def conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str, str]) -> Iterator[str]:
@@ -54,8 +59,9 @@ def conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str, 
             f"Nodes that share sessions sign resume tokens alike. Set {PREFIX}SECRET, the same on all; "
             "`openssl rand -hex 32` prints one."
         )
-    if sound("mcp_servers", "mcp_keys", "mcp_trusted"):
+    if sound("mcp_servers", "mcp_keys", "mcp_trusted", "firewall_trusted_tools"):
         yield from _mcp_conflicts(settings, origins)
+    yield from _guard_conflicts(settings, sound, origins)
     is_chat = settings.openai_api == "chat"
     if sound("openai_background", "openai_api") and settings.openai_background and is_chat:
         yield f"{label('openai_background', origins)} needs {PREFIX}OPENAI_API to be responses. Set it so."
@@ -129,13 +135,33 @@ def _mcp_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[s
     """Find labels that name no server. Of a key's entry only the label is shown."""
     known = [entry.partition("=")[0] for entry in settings.mcp_servers]
     keys = [key.get_secret_value().partition(":")[0] for key in settings.mcp_keys]
-    for name, labels in (("mcp_keys", keys), ("mcp_trusted", settings.mcp_trusted)):
+    unchecked = [each for each in settings.firewall_trusted_tools if each != _OWN_TOOLS]
+    for name, labels in (
+        ("mcp_keys", keys),
+        ("mcp_trusted", settings.mcp_trusted),
+        ("firewall_trusted_tools", unchecked),
+    ):
         for each in dict.fromkeys(labels):
             if each not in known:
                 there = f"{label('mcp_servers', origins)} has {', '.join(known) or 'no server'}"
                 yield (
                     f"{label(name, origins)} has the label {each[:32]!r}, and {there}. "
                     "Correct the label, or take it out."
+                )
+
+
+def _guard_conflicts(
+    settings: Settings, sound: Callable[..., bool], origins: Mapping[str, str]
+) -> Iterator[str]:
+    if sound("firewall_flag", "firewall_block"):
+        flags, blocks = rows_of(settings.firewall_flag), rows_of(settings.firewall_block)
+        for plan in dict.fromkeys((*flags, *blocks)):
+            flag, block = row_of(flags, plan, "0.5"), row_of(blocks, plan, "0.8")
+            if float(block) < float(flag):
+                yield (
+                    f"{label('firewall_block', origins)} is {block} for the plan {plan}, and "
+                    f"{label('firewall_flag', origins)} {flag}: what is flagged would be blocked before. "
+                    "Raise the first, or lower the second."
                 )
 
 

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from unbroken.server.config import Settings
-from unbroken.server.drain_command import Unmoved, address_of
+from unbroken.server.drain_command import address_of
+from unbroken.server.openers import unmoved
 
 __all__ = ["UsageUnknown", "ask_for_usage"]
 
@@ -58,8 +59,7 @@ def ask_for_usage(
 
 
 def _get(url: str, key: str) -> dict[str, Any]:
-    # No proxy, and nowhere that is answered: the key is for the node alone.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), Unmoved)
+    opener = unmoved(is_direct=True)  # the key is for the node alone
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})  # noqa: S310 - checked
     try:
         with opener.open(request, timeout=_TIMEOUT) as answer:

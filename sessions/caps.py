@@ -1,4 +1,4 @@
-"""How many connections and responses a principal may have at once: on this node, and on all of them.
+"""How many connections and responses somebody may have at once: on this node, and on all of them.
 
 Where there is a tally, whoever wants one more is counted in it before they get it. What goes is told at
 once. There is one call at a time, for all who have something to ask or to tell meanwhile, and it
@@ -28,7 +28,6 @@ import structlog
 from unbroken.sessions.backends.tally import Claim, Kind, Tally
 from unbroken.sessions.clock import Clock, Timer, pause
 from unbroken.sessions.errors import StoreUnavailable
-from unbroken.sessions.ids import PrincipalId
 
 __all__ = ["Caps"]
 
@@ -49,7 +48,7 @@ _LEAVING: Final = 0.1
 """Seconds for telling that this node has nothing any more. Its death would be noticed, only later, and a
 process's end has but half a second."""
 
-_Key: TypeAlias = tuple[Kind, PrincipalId]
+_Key: TypeAlias = tuple[Kind, str]
 
 
 class _Asker(NamedTuple):
@@ -58,7 +57,7 @@ class _Asker(NamedTuple):
 
 
 class Caps:
-    """What each principal has on this node, and whether it may have more.
+    """What everybody has on this node, and whether they may have more.
 
     Args:
         clock: Where time comes from.
@@ -82,12 +81,12 @@ class Caps:
         self._is_open = False
         self._is_alone = False  # whether the tally failed when it was last asked
 
-    def held(self, kind: Kind, principal: PrincipalId) -> int:
-        """Return how many of *kind* the principal has on this node."""
-        return self._held.get((kind, principal), 0)
+    def held(self, kind: Kind, whose: str) -> int:
+        """Return how many of *kind* somebody has on this node."""
+        return self._held.get((kind, whose), 0)
 
-    def principals(self, kind: Kind) -> int:
-        """Return how many principals have any of *kind* on this node. Walks through all."""
+    def holders(self, kind: Kind) -> int:
+        """Return how many have any of *kind* on this node. Walks through all."""
         return sum(of == kind for of, _ in self._held)
 
     # While there is a tally.
@@ -126,16 +125,16 @@ class Caps:
     def _later(self, name: str, delay: float, callback: Callable[[], None]) -> None:
         self._timers[name] = self._clock.call_later(delay, callback)
 
-    # What principals have.
+    # What everybody has.
 
-    async def admit(self, kind: Kind, principal: PrincipalId, most: int) -> bool:
+    async def admit(self, kind: Kind, whose: str, most: int) -> bool:
         """Count one more, unless there are *most* already. Return whether it was: then have it go again,
         by :meth:`change`.
 
         Without a tally it never suspends. With one, whoever is refused by it is asked for once
         more, after a moment. One who is cut off while waiting is not counted.
         """
-        key = kind, principal
+        key = kind, whose
         if not self._has_room(key, most):
             return False
         if await self._try(key, most):
@@ -143,9 +142,9 @@ class Caps:
         await pause(self._clock, _MOMENT)
         return self._has_room(key, most) and await self._try(key, most)
 
-    def change(self, kind: Kind, principal: PrincipalId, by: int) -> None:
+    def change(self, kind: Kind, whose: str, by: int) -> None:
         """Count so many more, or fewer, without asking: of what goes, or is here whether it may or not."""
-        self._count((kind, principal), by)
+        self._count((kind, whose), by)
 
     def _has_room(self, key: _Key, most: int) -> bool:
         return self._held.get(key, 0) + len(self._askers.get(key, ())) < most
@@ -221,7 +220,10 @@ class Caps:
         for key in islice(self._askers, _BATCH // 2):  # and what has gone makes room for others
             askers = self._askers[key]
             self._changed.pop(key, None)
-            batch.append(Claim(*key, self._held.get(key, 0), wanted=len(askers), most=askers[-1].most))
+            # They may not all be allowed as many: those behind the first who isn't are asked for next.
+            most = askers[0].most
+            wanted = next((i for i, asker in enumerate(askers) if asker.most != most), len(askers))
+            batch.append(Claim(*key, self._held.get(key, 0), wanted=wanted, most=most))
         while self._changed and len(batch) < _BATCH:
             key = next(iter(self._changed))
             del self._changed[key]
@@ -232,7 +234,7 @@ class Caps:
 
     def _answered(self, batch: Sequence[Claim], given: Sequence[int]) -> None:
         for claim, count in zip(batch, given, strict=True):
-            key = claim.kind, claim.principal
+            key = claim.kind, claim.whose
             self._answer(key, claim.wanted, count)
             told = claim.held + count
             if told:
@@ -268,7 +270,7 @@ class Caps:
         self._is_alone = True
         self._let_in()
         self._told.clear()
-        self._changed.update(dict.fromkeys((claim.kind, claim.principal) for claim in batch))
+        self._changed.update(dict.fromkeys((claim.kind, claim.whose) for claim in batch))
         self._changed.update(dict.fromkeys(self._held))
         if self._is_open:
             self._later("retry", _RETRY_INTERVAL, lambda: self._begin(is_retry=True))

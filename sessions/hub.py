@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from unbroken.sessions.actor import Actor
-from unbroken.sessions.ids import SessionId
+from unbroken.sessions.ids import ResponseId, SessionId
 from unbroken.sessions.turn import AttemptState
 from unbroken.sessions.turn_cap import TurnCap
 
@@ -69,6 +69,14 @@ class Hub:
             count = states.count(AttemptState.QUEUED)
             self._waiting[session_id] = count
             self.waiting += count
+
+    def waiting_in(self, session_id: SessionId) -> list[ResponseId]:
+        """Return which responses of a session wait behind another. None of one that isn't here."""
+        actor = self._actors.get(session_id)
+        if actor is None:
+            return []
+        responses = actor.session.responses.values()
+        return [each.id for each in responses if each.attempt.state is AttemptState.QUEUED]
 
     def remove(self, actor: Actor) -> None:
         """Forget *actor*. Harmless for one that isn't here."""

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from unbroken.server.auth.principal import Principal
 from unbroken.sessions.clock import Clock
+from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.ids import PrincipalId
 
 __all__ = ["Directory", "MemoryDirectory"]
@@ -41,8 +42,18 @@ class Directory(Protocol):
 
         """
 
+    async def known(self, principal_id: PrincipalId) -> Principal | None:
+        """Return whom *principal_id* stands for; None: nobody can say, be it for the moment. Never fails.
 
-class MemoryDirectory:
+        For policies that have something to go by for somebody who isn't known.
+        """
+        try:
+            return await self.find(principal_id)
+        except StoreUnavailable:
+            return None
+
+
+class MemoryDirectory(Directory):
     """A :class:`Directory` of one node, which it ends with. O(1), and bounded."""
 
     def __init__(self, clock: Clock, *, lifetime: float = _LIFETIME, remembered: int = _REMEMBERED) -> None:

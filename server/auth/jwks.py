@@ -10,8 +10,6 @@ import asyncio
 import http.client
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,6 +18,7 @@ import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWK, PyJWTError
 
+from unbroken.server.openers import unmoved
 from unbroken.sessions.clock import Clock
 
 __all__ = ["JwksUnavailable", "KeySet", "SigningKey"]
@@ -155,7 +154,7 @@ class KeySet:
                     text = file.read(_MOST_BYTES + 1)
             else:
                 # Nowhere but there: whoever answers says who everybody is.
-                opener = urllib.request.build_opener(_Unmoved)
+                opener = unmoved(is_direct=False)
                 text = b""
                 deadline = time.monotonic() + _TIMEOUT
                 with opener.open(self._source, timeout=_TIMEOUT) as answer:
@@ -173,13 +172,6 @@ class KeySet:
         return JwksUnavailable(
             f"The keys at {self._source} can't be had: {reason}. Correct UNBROKEN_JWT_JWKS, or what is there."
         )
-
-
-class _Unmoved(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Return no request."""
 
 
 def _usable(entry: dict[str, Any]) -> SigningKey | None:

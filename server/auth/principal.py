@@ -8,7 +8,7 @@ from typing import Final
 
 from unbroken.sessions.ids import PrincipalId
 
-__all__ = ["ALL_SCOPES", "CLIENT_SECRETS", "FILES", "REALTIME", "STRANGERS", "Principal"]
+__all__ = ["ALL_SCOPES", "CLIENT_SECRETS", "DEFAULT_PLAN", "FILES", "REALTIME", "STRANGERS", "Principal"]
 
 REALTIME: Final = "realtime"
 """May connect to sessions, and begin them."""
@@ -22,6 +22,9 @@ CLIENT_SECRETS: Final = "client_secrets"
 STRANGERS: Final = "strangers"
 """The tenant of all strangers: what they do is counted apart."""
 
+DEFAULT_PLAN: Final = "default"
+"""The plan of whoever has none of their own, and the row of tables by plan that holds for all others."""
+
 ALL_SCOPES: Final = frozenset({REALTIME, FILES, CLIENT_SECRETS})
 
 
@@ -31,7 +34,7 @@ class Principal:
 
     user: str
     tenant: str = "default"
-    plan: str = "default"
+    plan: str = DEFAULT_PLAN
     scopes: frozenset[str] = ALL_SCOPES
     """What they may do. Whoever may do nothing that a door asks for is refused there."""
     expires_at: float | None = None

@@ -41,6 +41,10 @@ _ENTRY_COST: Final = 512
 """Bytes that an answer takes beside its text, roughly."""
 
 
+_QUESTION_COST: Final = 512
+"""Bytes that a question takes beside its text and vector, roughly."""
+
+
 class CacheUnavailable(Exception):
     """It can't be looked up, or kept, for the moment. The text says why, and holds no address."""
 
@@ -87,6 +91,16 @@ class Neighbour:
     vector: bytes
     """Its embedding: little-endian 16-bit floats, of length 1 together."""
 
+    @property
+    def size(self) -> int:
+        """Bytes it takes in an index, roughly: also a row of floats twice as wide, and a free one."""
+        return (
+            _QUESTION_COST
+            + len(self.text.encode("utf-8", "surrogatepass"))
+            + len(self.key)
+            + 5 * len(self.vector)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -106,6 +120,7 @@ class StoreLimits:
     """Seconds for which an answer is good."""
     entries: int = 100_000
     bytes: int = 256 << 20
+    """In memory, with the questions; in Redis these are apart, and a node's copies of them have as much."""
     place_entries: int = 1000
     """Of one place; its index has as many questions at most."""
     place_bytes: int = 16 << 20
@@ -138,6 +153,10 @@ class AnswerStore(Protocol):
     @property
     def size(self) -> int:
         """Bytes they take, as far as this node knows."""
+
+    @property
+    def index_size(self) -> int:
+        """Bytes that indexes take in this process."""
 
 
 class Veto:

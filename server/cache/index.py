@@ -29,6 +29,8 @@ class PlaceIndex:
         self._held: list[Neighbour | None] = []  # a row each; None: it is free
         self._rows: dict[str, int] = {}  # by key, the oldest first
         self._free: list[int] = []
+        self.size = 0
+        """Bytes that its questions take, roughly."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -51,14 +53,20 @@ class PlaceIndex:
         self._vectors[row] = vector
         self._held[row] = neighbour
         self._rows[neighbour.key] = row
+        self.size += neighbour.size
 
     def discard(self, key: str) -> None:
         """Take a question out, if it is there."""
         row = self._rows.pop(key, None)
-        if row is not None and self._vectors is not None:
-            self._vectors[row] = 0
-            self._held[row] = None
-            self._free.append(row)
+        if row is None or self._vectors is None:
+            return
+        if (held := self._held[row]) is not None:
+            self.size -= held.size
+        self._vectors[row] = 0
+        self._held[row] = None
+        self._free.append(row)
+        if len(self._rows) <= len(self._held) // 4:
+            self._shrink()
 
     def near(self, vector: bytes, threshold: float, most: int = 8) -> Iterator[tuple[float, Neighbour]]:
         """Yield the questions whose cosine to *vector* is *threshold* or more, the nearest first."""
@@ -83,3 +91,15 @@ class PlaceIndex:
         self._vectors = vectors
         self._held += [None] * (larger - size)
         self._free += range(larger - 1, size - 1, -1)
+
+    def _shrink(self) -> None:
+        """Give up half of the rows, of which three in four are free."""
+        assert self._vectors is not None
+        rows = list(self._rows.values())
+        size = max(1, len(self._held) // 2)
+        vectors = np.zeros((size, self._vectors.shape[1]), np.float32)
+        vectors[: len(rows)] = self._vectors[rows]
+        self._held = [self._held[row] for row in rows] + [None] * (size - len(rows))
+        self._vectors = vectors
+        self._rows = {key: row for row, key in enumerate(self._rows)}
+        self._free = list(range(size - 1, len(rows) - 1, -1))

@@ -6,7 +6,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from unbroken.server.cache.base import Answer, Found, Neighbour, Slot, StoreLimits
 from unbroken.sessions.clock import Clock
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from unbroken.server.cache.index import PlaceIndex
 
 __all__ = ["MemoryAnswers"]
+
+_T = TypeVar("_T")
 
 _TENANTS_FORGOTTEN: Final = 10_000
 """Of which it is remembered. Of one more, everything is forgotten instead."""
@@ -54,7 +56,7 @@ class MemoryAnswers:
         self._new_index = new_index
         self._places: dict[str, _Place] = {}
         self._order: OrderedDict[tuple[str, str], None] = OrderedDict()  # as they were kept
-        self._size = 0
+        self._size = self._index_size = 0  # of all; of that the part which indexes take
         self._epoch = ""
         self._epochs: dict[str, str] = {}  # of tenants
 
@@ -73,7 +75,8 @@ class MemoryAnswers:
     async def keep(self, slot: Slot, answer: Answer, epoch: str, neighbour: Neighbour | None) -> None:
         """See :meth:`AnswerStore.keep`."""
         limits, size = self._limits, answer.size
-        if epoch != self._epoch_of(slot) or size > min(limits.bytes, limits.place_bytes):
+        whole = size if neighbour is None or self._new_index is None else size + neighbour.size
+        if epoch != self._epoch_of(slot) or whole > min(limits.bytes, limits.place_bytes):
             return
         place = self._places.setdefault(slot.place, _Place())
         if (old := place.kept.pop(slot.key, None)) is not None:  # its question stays in the index
@@ -88,7 +91,7 @@ class MemoryAnswers:
         if neighbour is not None and self._new_index is not None:
             if place.index is None:
                 place.index = self._new_index(limits.place_entries)
-            place.index.add(neighbour)
+            self._indexed(place, place.index.add, neighbour)
         while len(place.kept) > limits.place_entries or place.size > limits.place_bytes:
             self._drop(slot.place, next(iter(place.kept)))
         while len(self._order) > limits.entries or self._size > limits.bytes:
@@ -107,7 +110,7 @@ class MemoryAnswers:
             self._epochs.clear()
             self._places.clear()
             self._order.clear()
-            self._size = 0
+            self._size = self._index_size = 0
             return
         self._epochs[tenant] = epoch
         gone = [
@@ -129,8 +132,23 @@ class MemoryAnswers:
         """See :attr:`AnswerStore.size`."""
         return self._size
 
+    @property
+    def index_size(self) -> int:
+        """See :attr:`AnswerStore.index_size`."""
+        return self._index_size
+
     def _epoch_of(self, slot: Slot) -> str:
         return f"{self._epoch}.{self._epochs.get(slot.tenant, '')}"
+
+    def _indexed(self, place: _Place, change: Callable[[_T], None], what: _T) -> None:
+        """Have a place's index change, and count what it takes then."""
+        assert place.index is not None
+        before = place.index.size
+        change(what)
+        by = place.index.size - before
+        place.size += by
+        self._size += by
+        self._index_size += by
 
     def _drop(self, name: str, key: str) -> None:
         place = self._places.get(name)
@@ -141,6 +159,6 @@ class MemoryAnswers:
         self._size -= kept.size
         del self._order[name, key]
         if place.index is not None:
-            place.index.discard(key)
+            self._indexed(place, place.index.discard, key)
         if not place.kept:
             del self._places[name]

@@ -160,7 +160,13 @@ class RedisAnswers:
                 copy.index.add(Neighbour(fields[b"k"].decode(), fields[b"t"].decode(), fields[b"v"]))
                 copy.last = entry.decode()
             if len(page) < _PAGE:
+                self._let_go()
                 return copy.index
+
+    def _let_go(self) -> None:
+        """Forget copies of indexes that were asked longest ago, while all together take too much."""
+        while self.index_size > self._limits.bytes and len(self._copies) > 1:
+            self._copies.popitem(last=False)
 
     async def forget(self, tenant: str | None) -> None:
         """See :meth:`AnswerStore.forget`."""
@@ -178,6 +184,11 @@ class RedisAnswers:
     def size(self) -> int:
         """See :attr:`AnswerStore.size`. Likewise."""
         return self._size
+
+    @property
+    def index_size(self) -> int:
+        """See :attr:`AnswerStore.index_size`."""
+        return sum(copy.index.size for copy in self._copies.values())
 
     async def _call(self, call: Callable[[], Any]) -> Any:
         if self._clock.monotonic() < self._rests_until:

@@ -72,7 +72,7 @@ def build_cache(
         from unbroken.server.cache.redis import RedisAnswers
 
         store = RedisAnswers(*shared, clock, limits, new_index, patience=settings.cache_patience)
-    metrics.observe_cache(lambda: store.entries, lambda: store.size)
+    metrics.observe_cache(lambda: store.entries, lambda: store.size, lambda: store.index_size)
     return CacheStage(
         rules, store, clock, embedder=embedder, directory=directory, observer=_CacheMetrics(metrics)
     )

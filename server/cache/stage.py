@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Final, TypeAlias
 
 from msgspec import UNSET
 
 from unbroken.server.agents.base import TurnInput, Usage
 from unbroken.server.auth.directory import Directory
-from unbroken.server.auth.principal import Principal
+from unbroken.server.auth.principal import DEFAULT_PLAN, Principal
 from unbroken.server.cache.base import Answer, AnswerStore, CacheUnavailable, Veto
 from unbroken.server.cache.comparison import agree
 from unbroken.server.cache.embedder import Embedder
@@ -27,7 +27,6 @@ from unbroken.server.cache.personal import is_personal
 from unbroken.server.cache.question import Asker, question_of, tenant_digest
 from unbroken.server.cache.rules import CacheObserver, CacheRules, Mode
 from unbroken.sessions.clock import Clock, pause
-from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.ids import PrincipalId
 from unbroken.sessions.items import Reused
 from unbroken.sessions.responder import Finish, Handle, Output, Working
@@ -141,10 +140,9 @@ class CacheStage:
         """Return for whom an answer to *turn* is good, and by which plan it is asked."""
         principal: Principal | None = None
         if self._directory is not None:
-            with suppress(StoreUnavailable):  # then as somebody who isn't known: by himself
-                principal = await self._directory.find(PrincipalId(turn.principal))
-        if principal is None:
-            return Asker("user", turn.principal, ""), "default"
+            principal = await self._directory.known(PrincipalId(turn.principal))
+        if principal is None:  # by himself
+            return Asker("user", turn.principal, ""), DEFAULT_PLAN
         if self.rules.scope == "tenant":
             return Asker("tenant", principal.tenant, principal.tenant), principal.plan
         return Asker("user", turn.principal, principal.tenant), principal.plan

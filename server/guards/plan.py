@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from unbroken.server.auth.directory import Directory
-from unbroken.sessions.errors import StoreUnavailable
+from unbroken.server.auth.principal import DEFAULT_PLAN
 from unbroken.sessions.ids import PrincipalId
 
 __all__ = ["DEFAULT_PLAN", "PlanOf", "plans_in"]
-
-DEFAULT_PLAN: Final = "default"
-"""The row that holds for all plans without one of their own."""
 
 PlanOf: TypeAlias = Callable[[PrincipalId], Awaitable[str]]
 """Says which plan somebody has. Never fails."""
@@ -22,10 +19,7 @@ def plans_in(directory: Directory) -> PlanOf:
     """Return what looks plans up in *directory*. Whoever can't be found there has that of all others."""
 
     async def plan_of(principal_id: PrincipalId) -> str:
-        try:
-            principal = await directory.find(principal_id)
-        except StoreUnavailable:
-            principal = None
+        principal = await directory.known(principal_id)
         return DEFAULT_PLAN if principal is None else principal.plan
 
     return plan_of

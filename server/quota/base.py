@@ -206,11 +206,14 @@ class Ledger(Protocol):
         *,
         lifetime: float,
         enforce: bool = True,
+        as_new: bool = False,
     ) -> Decision:
         """Have *amount* be reserved for a turn altogether, and go on holding it for *lifetime* seconds.
 
-        A turn whose reservation was given back gets one again if there is room; its request counted.
-        *scopes* count for such a one only. What is denied leaves the rest as it was.
+        A turn whose reservation was given back gets one again if there is room; its request counted. With
+        *as_new* there has to be room among the turns at once, too; without, it is one that goes on, and is
+        counted there in any case. *scopes* count for such a one only. What is denied leaves the rest as it
+        was.
         """
 
     async def settle(
@@ -223,6 +226,9 @@ class Ledger(Protocol):
 
     async def look(self, tenant: str, scopes: Sequence[Scope]) -> list[Mapping[str, int]]:
         """Return for each of *scopes* what it uses: by the codes, and ``turns``."""
+
+    async def standings(self, tenant: str, scopes: Sequence[Scope], limits: Limits) -> tuple[Standing, ...]:
+        """Return how *scopes* stand with each of their limits, as a decision says it. Nothing is taken."""
 
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
         """Return the latest records of usage, the latest first: up to *most*, of *user* alone if named."""

@@ -237,6 +237,7 @@ class Book:
         *,
         lifetime: float,
         enforce: bool,
+        as_new: bool = False,
         now: float,
     ) -> Decision:
         """See :meth:`Ledger.hold`."""
@@ -247,7 +248,8 @@ class Book:
         known = reservation or _Reservation(tuple(scopes), now + lifetime, None)
         has = known.total()
         more = Amount(max(0, amount.tokens - has.tokens), max(0, amount.cost - has.cost))
-        decision = self._decide(known.scopes, limits, {"t": more.tokens, "c": more.cost}, now)
+        place = int(as_new and reservation is None)
+        decision = self._decide(known.scopes, limits, {"t": more.tokens, "c": more.cost, TURNS: place}, now)
         is_granted = decision.denied is None or not enforce
         if reservation is not None:
             self._keep(turn, known, now + lifetime)
@@ -292,6 +294,19 @@ class Book:
                 self._account(scope, now).change("r", reservation.requested_in, -1, now)
         self._end(reservation, now)
         del self._turns[turn]
+
+    def standings(self, scopes: Sequence[Scope], limits: Limits, *, now: float) -> tuple[Standing, ...]:
+        """See :meth:`Ledger.standings`."""
+        self._reap(now)
+        found: list[Standing] = []
+        for scope in scopes:
+            account = self._accounts.get(scope, _Account())  # whoever only asks is no reason to forget others
+            account.prune(now)
+            found += (
+                Standing(scope, code, limit, account.used(code), account.reset(code, now))
+                for code, limit in limits.get(scope.kind, {}).items()
+            )
+        return tuple(found)
 
     def look(self, scopes: Sequence[Scope], *, now: float) -> list[Mapping[str, int]]:
         """See :meth:`Ledger.look`."""

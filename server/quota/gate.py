@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
@@ -26,6 +26,7 @@ from msgspec import UNSET
 from unbroken.server.agents.base import TurnInput
 from unbroken.server.auth.directory import Directory
 from unbroken.server.auth.principal import Principal
+from unbroken.server.limits import ConnectionBounds
 from unbroken.server.metrics import Metrics
 from unbroken.server.quota.base import Amount, Decision, Ledger, Scope, UsageRecord, bounded
 from unbroken.server.quota.estimate import prompt_tokens, request_tokens
@@ -54,6 +55,9 @@ _MOMENT: Final = 60.0
 
 _RENEWAL: Final = _MOMENT / 3
 
+_WAITING_RENEWAL: Final = _LIFETIME / 3
+"""Seconds after which what waits behind a turn is held again by the one that runs."""
+
 _TURNS_KNOWN: Final = 100_000
 
 _KNOWN_FOR: Final = 600.0
@@ -78,6 +82,7 @@ class Gate:
         clock: Where time comes from.
         metrics: Where figures go.
         is_shadow: Whether nobody is refused anything: it is only counted, and said.
+        waiting: Says which responses of a session that runs here wait behind another.
 
     """
 
@@ -91,6 +96,7 @@ class Gate:
         metrics: Metrics,
         *,
         is_shadow: bool = False,
+        waiting: Callable[[SessionId], Sequence[ResponseId]] = lambda _: (),
     ) -> None:
         self.ledger: Final = ledger
         self.plans: Final = plans
@@ -99,6 +105,7 @@ class Gate:
         self._clock = clock
         self._metrics = metrics
         self._is_shadow = is_shadow
+        self._waiting = waiting
         self._meters: OrderedDict[ResponseId, Meter] = OrderedDict()  # of turns that run here
         self._known: OrderedDict[PrincipalId, float] = OrderedDict()  # when each was noted last
         # What was reserved here of late, and when, by the turn.
@@ -109,9 +116,9 @@ class Gate:
         """Return what asks for a connection's turns."""
         return Asker(self, principal, _scopes_of(principal, address))
 
-    def connections(self, plan: str) -> int | None:
-        """Return how many connections somebody of *plan* may have; None: that isn't bounded here."""
-        return None if self._is_shadow else self.plans.connections(plan)
+    def connections(self, plan: str) -> ConnectionBounds:
+        """Return how many connections somebody of *plan*, and theirs, may have."""
+        return ConnectionBounds() if self._is_shadow else self.plans.connections(plan)
 
     # Admission.
 
@@ -193,6 +200,7 @@ class Gate:
                 return
             _remember(self._meters, turn.response_id, meter, _TURNS_KNOWN)
             renew_at = self._clock.monotonic() + _RENEWAL
+            waiting_at = self._clock.monotonic() + _WAITING_RENEWAL
             async for piece in pieces:
                 if needs_more := meter.take(piece):
                     meter.ahead()
@@ -201,6 +209,9 @@ class Gate:
                         yield Finish("quota_exceeded")
                         return
                     renew_at = self._clock.monotonic() + _RENEWAL
+                if self._clock.monotonic() >= waiting_at:
+                    self.begin(self._hold_waiting(principal, turn.session_id))
+                    waiting_at = self._clock.monotonic() + _WAITING_RENEWAL
                 yield piece
 
     def _has_reserved(self, turn: Turn, amount: Amount) -> bool:
@@ -208,6 +219,15 @@ class Gate:
         reserved, at = self._reserved.pop(_turn_id(turn.session_id, turn.response_id), (Amount(), 0.0))
         is_enough = reserved.tokens >= amount.tokens and reserved.cost >= amount.cost
         return is_enough and at > self._clock.monotonic() - _RENEWAL
+
+    async def _hold_waiting(self, principal: Principal, session_id: SessionId) -> None:
+        """Go on holding what was reserved for responses that wait: they are turns at once, too."""
+        scopes = _scopes_of(principal, None)
+        for response_id in self._waiting(session_id):
+            turn = _turn_id(session_id, response_id)
+            await self.ledger.hold(
+                principal.tenant, turn, scopes, {}, Amount(), lifetime=_LIFETIME, enforce=False
+            )
 
     async def _hold(self, principal: Principal, turn: Turn, amount: Amount) -> bool:
         decision = await self.ledger.hold(
@@ -218,6 +238,7 @@ class Gate:
             amount,
             lifetime=_LIFETIME,
             enforce=not self._is_shadow,
+            as_new=turn.attempt == 1,  # a further one's was let in, and the place of the last may still count
         )
         if decision.denied is not None:
             self._count(decision)
@@ -264,10 +285,7 @@ class Gate:
         await self.ledger.settle(principal.tenant, turn, scopes, amount, record)
 
     async def _find(self, principal_id: PrincipalId) -> Principal | None:
-        try:
-            principal = await self._directory.find(principal_id)
-        except StoreUnavailable:
-            principal = None
+        principal = await self._directory.known(principal_id)
         if principal is None:
             self._metrics.quota_decisions.labels("unknown").inc()
         return principal

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Final
 
-from unbroken.server.quota.base import Amount, Decision, Limits, Scope, UsageRecord
+from unbroken.server.quota.base import Amount, Decision, Limits, Scope, Standing, UsageRecord
 from unbroken.server.quota.book import Book
 from unbroken.sessions.clock import Clock
 
@@ -69,10 +69,18 @@ class MemoryLedger:
         *,
         lifetime: float,
         enforce: bool = True,
+        as_new: bool = False,
     ) -> Decision:
         """See :meth:`Ledger.hold`."""
         return self._book(tenant).hold(
-            turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce, now=self._clock.monotonic()
+            turn,
+            scopes,
+            limits,
+            amount,
+            lifetime=lifetime,
+            enforce=enforce,
+            as_new=as_new,
+            now=self._clock.monotonic(),
         )
 
     async def settle(
@@ -88,6 +96,10 @@ class MemoryLedger:
     async def look(self, tenant: str, scopes: Sequence[Scope]) -> list[Mapping[str, int]]:
         """See :meth:`Ledger.look`."""
         return self._books.get(tenant, Book()).look(scopes, now=self._clock.monotonic())
+
+    async def standings(self, tenant: str, scopes: Sequence[Scope], limits: Limits) -> tuple[Standing, ...]:
+        """See :meth:`Ledger.standings`."""
+        return self._books.get(tenant, Book()).standings(scopes, limits, now=self._clock.monotonic())
 
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
         """See :meth:`Ledger.records`."""

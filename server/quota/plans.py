@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
+from unbroken.server.auth.principal import DEFAULT_PLAN
+from unbroken.server.limits import ConnectionBounds
 from unbroken.server.quota.base import TURNS, Limits
 from unbroken.server.quota_settings import PlanQuota
 
@@ -20,7 +22,6 @@ _FIELDS: Final = {
     "turns": TURNS,
 }
 _PREFIXES: Final = {"u": "", "t": "tenant_", "a": "address_"}
-_DEFAULT: Final = "default"
 
 
 class Plans:
@@ -28,20 +29,26 @@ class Plans:
 
     def __init__(self, quotas: Mapping[str, PlanQuota]) -> None:
         self._limits = {name: _limits(quota) for name, quota in quotas.items()}
-        self._connections = {name: quota.connections for name, quota in quotas.items()}
+        self._connections = {name: _bounds(quota) for name, quota in quotas.items()}
 
     def limits(self, plan: str) -> Limits:
         """Return what a plan may use."""
-        return self._limits.get(plan, self._limits.get(_DEFAULT, {}))
+        return self._limits.get(plan, self._limits.get(DEFAULT_PLAN, {}))
 
-    def connections(self, plan: str) -> int | None:
-        """Return how many connections one user of a plan may have. None: the plan doesn't say."""
-        return self._connections.get(plan, self._connections.get(_DEFAULT))
+    def connections(self, plan: str) -> ConnectionBounds:
+        """Return how many connections a plan allows."""
+        return self._connections.get(plan, self._connections.get(DEFAULT_PLAN, ConnectionBounds()))
 
     @property
     def count_money(self) -> bool:
         """Whether any of them is bound by what things cost."""
         return any("cd" in row for limits in self._limits.values() for row in limits.values())
+
+
+def _bounds(quota: PlanQuota) -> ConnectionBounds:
+    return ConnectionBounds(
+        user=quota.connections, tenant=quota.tenant_connections, address=quota.address_connections
+    )
 
 
 def _limits(quota: PlanQuota) -> Limits:

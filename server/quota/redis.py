@@ -92,9 +92,10 @@ class RedisLedger:
         *,
         lifetime: float,
         enforce: bool = True,
+        as_new: bool = False,
     ) -> Decision:
         """See :meth:`Ledger.hold`."""
-        given = _asked(turn, scopes, limits, amount, lifetime, enforce=enforce)
+        given = _asked(turn, scopes, limits, amount, lifetime, enforce=enforce) | {"as_new": as_new}
         return _decision(await self._call("hold", tenant, given))
 
     async def settle(
@@ -117,6 +118,11 @@ class RedisLedger:
         width = len(CODES) + 1
         rows = [flat[at : at + width] for at in range(0, len(flat), width)]
         return [dict(zip((*CODES, TURNS), map(int, row), strict=True)) for row in rows]
+
+    async def standings(self, tenant: str, scopes: Sequence[Scope], limits: Limits) -> tuple[Standing, ...]:
+        """See :meth:`Ledger.standings`."""
+        given = _asked("", scopes, limits, Amount(), 0, enforce=False)
+        return _decision(await self._call("standings", tenant, given)).standings
 
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
         """See :meth:`Ledger.records`."""

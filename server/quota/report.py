@@ -12,14 +12,12 @@ from unbroken.server.quota.base import (
     TURNS,
     Decision,
     Ledger,
-    Limits,
     Scope,
-    Standing,
     record_fields,
 )
 from unbroken.server.quota.gate import Gate
 
-__all__ = ["own_report", "standings_of", "tenant_report"]
+__all__ = ["own_report", "tenant_report"]
 
 _NAMES: Final = {
     "rm": "requests_per_minute",
@@ -39,8 +37,9 @@ async def own_report(gate: Gate, principal: Principal, most: int) -> tuple[dict[
 
     """
     scope, limits = Scope("u", principal.id), gate.plans.limits(principal.plan)
-    looked, records = await asyncio.gather(
+    looked, standings, records = await asyncio.gather(
         gate.ledger.look(principal.tenant, [scope]),
+        gate.ledger.standings(principal.tenant, [scope], limits),
         gate.ledger.records(principal.tenant, most, principal.user),
     )
     body = {
@@ -49,7 +48,7 @@ async def own_report(gate: Gate, principal: Principal, most: int) -> tuple[dict[
         "usage": _rows(looked[0], limits.get("u", {})),
         "data": [_shown(record_fields(record)) for record in records],
     }
-    return body, Decision(standings_of(scope, looked[0], limits))
+    return body, Decision(standings)
 
 
 async def tenant_report(ledger: Ledger, tenant: str, most: int, user: str | None = None) -> dict[str, Any]:
@@ -68,12 +67,6 @@ async def tenant_report(ledger: Ledger, tenant: str, most: int, user: str | None
         "usage": _rows(looked[0], {}),
         "data": [record_fields(record) for record in records],
     }
-
-
-def standings_of(scope: Scope, looked: Mapping[str, int], limits: Limits) -> tuple[Standing, ...]:
-    """Return how a scope stands that nothing was asked for."""
-    row = limits.get(scope.kind, {})
-    return tuple(Standing(scope, code, limit, looked[code], 0.0) for code, limit in row.items())
 
 
 def _rows(looked: Mapping[str, int], limits: Mapping[str, int]) -> dict[str, dict[str, int]]:

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from unbroken.server.quota.base import KEPT, Amount, Decision, Ledger, Limits, Scope, UsageRecord
+from unbroken.server.quota.base import KEPT, Amount, Decision, Ledger, Limits, Scope, Standing, UsageRecord
 from unbroken.server.quota.memory import MemoryLedger
 from unbroken.sessions.clock import Clock, pause
 from unbroken.sessions.errors import StoreBusy, StoreUnavailable
@@ -62,7 +62,7 @@ class _Unsettled:
 class ShelteredLedger:
     """A :class:`~unbroken.server.quota.base.Ledger` that fails only where nothing may be made up.
 
-    That is in looking, and if it is strict, in reserving.
+    That is in looking, at amounts and at standings, and if it is strict, in reserving.
 
     Args:
         shared: What all nodes share.
@@ -122,11 +122,14 @@ class ShelteredLedger:
         *,
         lifetime: float,
         enforce: bool = True,
+        as_new: bool = False,
     ) -> Decision:
         """See :meth:`Ledger.hold`."""
 
         def hold(ledger: Ledger) -> Awaitable[Decision]:
-            return ledger.hold(tenant, turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce)
+            return ledger.hold(
+                tenant, turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce, as_new=as_new
+            )
 
         return await hold(self._local) if self._local.knows(tenant, turn) else await self._either(hold)
 
@@ -159,6 +162,10 @@ class ShelteredLedger:
     async def look(self, tenant: str, scopes: Sequence[Scope]) -> list[Mapping[str, int]]:
         """See :meth:`Ledger.look`."""
         return await self._ask(lambda ledger: ledger.look(tenant, scopes))
+
+    async def standings(self, tenant: str, scopes: Sequence[Scope], limits: Limits) -> tuple[Standing, ...]:
+        """See :meth:`Ledger.standings`."""
+        return await self._ask(lambda ledger: ledger.standings(tenant, scopes, limits))
 
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
         """See :meth:`Ledger.records`."""

@@ -1,30 +1,40 @@
-"""How many may connect: counted per node, address and principal, from the handshake to the end.
+"""How many may connect: counted per node, address, principal and tenant, from the handshake to the end.
 
 It costs the same for everybody, and what it keeps is bounded: a number for each
-address and principal that has a connection, and one for each of the
+address, principal and tenant that has a connection, and one for each of the
 addresses that have lately connected, and that have failed to authenticate.
-Principals' are those of all nodes that share their caps.
+
+Principals' and tenants' are those of all nodes that share their caps. So are addresses', once it is known who
+is there: before, each node counts by itself, so that whoever has no key causes no call to a store.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
+from unbroken.server.auth.principal import Principal
 from unbroken.server.errors import CloseCode
-from unbroken.server.limits import Rate
+from unbroken.server.limits import ConnectionBounds, Rate
 from unbroken.server.transports.address import Address, Proxies
 from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.refusal import Refused
+from unbroken.sessions.backends.tally import Kind
 from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.ids import PrincipalId
 
 __all__ = ["Admission", "AdmissionLimits", "Guest"]
+
+_Place: TypeAlias = tuple[Kind, str]
+"""What a connection is counted as, and for whom."""
+
+_UNBOUNDED: Final = ConnectionBounds()
 
 _REMEMBERED: Final = 4096
 """Addresses that have failed; the one that has not for longest is forgotten for a new one."""
@@ -36,8 +46,10 @@ class AdmissionLimits:
 
     node: int = 20_000
     address: int = 256
+    """On all nodes that share their caps, as are the next two; and on each, without a key too."""
     principal: int = 1000
-    """On all nodes that share their caps."""
+    tenant: int = 0
+    """0: there is no bound."""
     failures: Rate = field(default=Rate(30 / 60, 30))
     """Failed authentications of one address."""
     handshakes: Rate = field(default=Rate(30, 300))
@@ -51,7 +63,7 @@ class Admission:
         limits: How many there may be.
         clock: Where time comes from.
         proxies: Who is believed about addresses.
-        caps: Where principals' connections are counted.
+        caps: Where the connections of principals, tenants and addresses are counted.
 
     """
 
@@ -82,13 +94,13 @@ class Admission:
     def __repr__(self) -> str:
         return (
             f"<Admission {self.connections} connections, {len(self._addresses)} addresses, "
-            f"{self._caps.principals('connection')} principals, {len(self._failures)} failures>"
+            f"{self._caps.holders('connection')} principals, {len(self._failures)} failures>"
         )
 
     @property
     def is_empty(self) -> bool:
         """Whether nobody is counted anywhere."""
-        return not (self.connections or self._addresses or self._caps.principals("connection"))
+        return not (self.connections or self._addresses or self._caps.holders("connection"))
 
     def knock(self, address: Address | None) -> None:
         """Count a handshake. For :class:`Guest`."""
@@ -108,34 +120,61 @@ class Admission:
         if address is not None:
             self._check_failures(address)
             if self._addresses.get(address, 0) >= self._limits.address:
-                message = (
-                    f"There are {self._limits.address} connections from this address, as many as may be. "
-                    "Close some. The operator can raise UNBROKEN_CONNECTIONS_PER_ADDRESS, "
-                    "or list a proxy in UNBROKEN_TRUSTED_PROXIES."
-                )
-                raise Refused(429, "too_many_connections_from_address", message, CloseCode.TRY_AGAIN)
+                raise _too_many_from_address(self._limits.address)
             self._addresses[address] = self._addresses.get(address, 0) + 1
         self.connections += 1
 
-    async def admit(self, principal: PrincipalId, most: int | None = None) -> None:
-        """Count a connection that has entered for *principal* too. For :class:`Guest`."""
-        most = self._limits.principal if most is None else min(most, self._limits.principal)
-        if not await self._caps.admit("connection", principal, most):
-            message = (
-                f"This key has {most} connections, as many as one may have. Close some. "
-                "The operator can raise UNBROKEN_CONNECTIONS_PER_PRINCIPAL."
-            )
-            raise Refused(429, "too_many_connections_of_key", message, CloseCode.TRY_AGAIN)
+    async def admit(
+        self, principal: Principal, address: Address | None, plan: ConnectionBounds
+    ) -> tuple[_Place, ...]:
+        """Count a connection that has entered for all whose it is. For :class:`Guest`.
 
-    def leave(self, address: Address | None, principal: PrincipalId | None) -> None:
+        Whoever is refused by one of them, or is cut off, is counted for none.
+        """
+        limits, places = self._limits, list[_Place]()
+        tenant = _least(plan.tenant, limits.tenant or None)
+        from_address = _least(plan.address, limits.address) if address is not None else None
+        try:
+            await self._take(
+                places, "connection", principal.id, _least(plan.user, limits.principal), _too_many_of_key
+            )
+            await self._take(
+                places, "tenant_connection", _named(principal.tenant), tenant, _too_many_of_tenant
+            )
+            await self._take(
+                places, "address_connection", (address or b"").hex(), from_address, _too_many_from_address
+            )
+        except BaseException:
+            self._give_back(places)
+            raise
+        return tuple(places)
+
+    async def _take(
+        self,
+        places: list[_Place],
+        kind: Kind,
+        whose: str,
+        most: int | None,
+        refusal: Callable[[int], Refused],
+    ) -> None:
+        if most is None:
+            return
+        if not await self._caps.admit(kind, whose, most):
+            raise refusal(most)
+        places.append((kind, whose))
+
+    def _give_back(self, places: Iterable[_Place]) -> None:
+        for kind, whose in places:
+            self._caps.change(kind, whose, -1)
+
+    def leave(self, address: Address | None, places: Iterable[_Place]) -> None:
         """Count a connection that has entered no more. For :class:`Guest`."""
         self.connections -= 1
         if address is not None:
             self._addresses[address] -= 1
             if not self._addresses[address]:
                 del self._addresses[address]
-        if principal is not None:
-            self._caps.change("connection", principal, -1)
+        self._give_back(places)
 
     def _check_failures(self, address: Address) -> None:
         account = self._failures.get(address)
@@ -164,12 +203,12 @@ class Admission:
 class Guest:
     """One who asks for a connection, and has it until they leave."""
 
-    __slots__ = ("_address", "_admission", "_has_entered", "_principal")
+    __slots__ = ("_address", "_admission", "_has_entered", "_places")
 
     def __init__(self, admission: Admission, address: Address | None) -> None:
         self._admission = admission
         self._address = address
-        self._principal: PrincipalId | None = None
+        self._places: tuple[_Place, ...] = ()
         self._has_entered = False
 
     @property
@@ -196,17 +235,16 @@ class Guest:
         self._admission.enter(self._address)
         self._has_entered = True
 
-    async def admit(self, principal: PrincipalId, most: int | None = None) -> None:
-        """Be counted for *principal*, whose plan allows *most*. Once, having entered.
+    async def admit(self, principal: Principal, plan: ConnectionBounds = _UNBOUNDED) -> None:
+        """Be counted for *principal*, their tenant and the address, of which the plan allows so many.
 
-        One who is cut off meanwhile isn't.
+        Once, having entered. One who is cut off meanwhile isn't.
 
         Raises:
-            Refused: They have as many connections as they may.
+            Refused: One of them has as many connections as they may.
 
         """
-        await self._admission.admit(principal, most)
-        self._principal = principal
+        self._places = await self._admission.admit(principal, self._address, plan)
 
     def failed(self) -> None:
         """Note that what was presented proves nothing."""
@@ -216,4 +254,44 @@ class Guest:
         """Be counted no more. Harmless for one who isn't."""
         if self._has_entered:
             self._has_entered = False
-            self._admission.leave(self._address, self._principal)
+            self._admission.leave(self._address, self._places)
+            self._places = ()
+
+
+def _least(*bounds: int | None) -> int | None:
+    """Return the lowest of *bounds*; None: there is none."""
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
+def _named(tenant: str) -> str:
+    """Return what a tenant is counted as: a name of any length and spelling would be a key in Redis."""
+    return hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _too_many(code: str, message: str) -> Refused:
+    return Refused(429, code, message, CloseCode.TRY_AGAIN)
+
+
+def _too_many_of_key(most: int) -> Refused:
+    return _too_many(
+        "too_many_connections_of_key",
+        f"This key has {most} connections, as many as one may have. Close some. "
+        "The operator can raise UNBROKEN_CONNECTIONS_PER_PRINCIPAL, or what its plan allows.",
+    )
+
+
+def _too_many_of_tenant(most: int) -> Refused:
+    return _too_many(
+        "too_many_connections_of_tenant",
+        f"All keys of this tenant together have {most} connections, as many as they may have. Close some. "
+        "The operator can raise UNBROKEN_CONNECTIONS_PER_TENANT, or what the plan allows.",
+    )
+
+
+def _too_many_from_address(most: int) -> Refused:
+    return _too_many(
+        "too_many_connections_from_address",
+        f"There are {most} connections from this address, as many as may be. Close some. "
+        "The operator can raise UNBROKEN_CONNECTIONS_PER_ADDRESS, or what the plan allows, "
+        "or list a proxy in UNBROKEN_TRUSTED_PROXIES.",
+    )

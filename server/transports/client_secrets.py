@@ -21,6 +21,7 @@ from unbroken.server.auth.client_secrets import ClientSecrets, ForeignUser, Issu
 from unbroken.server.auth.pins import Pins
 from unbroken.server.auth.principal import CLIENT_SECRETS
 from unbroken.server.auth.secret_store import SecretsFull
+from unbroken.server.guards.injection.screening import Gate
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
 from unbroken.server.protocols.realtime.decode import DecodeError
@@ -29,7 +30,8 @@ from unbroken.server.protocols.realtime.pinning import SecretRequest, decode_sec
 from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found, json_response
 from unbroken.server.transports.refusal import Refused
-from unbroken.sessions.errors import NodeDraining, StoreUnavailable
+from unbroken.sessions.entries import UpdateConfig
+from unbroken.sessions.errors import NodeDraining, Refusal, StoreUnavailable
 from unbroken.sessions.ids import new_session_id
 from unbroken.sessions.items import SessionConfig
 
@@ -61,6 +63,7 @@ class ClientSecretsDoor:
         defaults: What sessions are unless something else is settled.
         is_draining: Whether no new work is taken.
         metrics: Where figures go.
+        guard: Looks at what is settled of sessions.
 
     """
 
@@ -75,6 +78,7 @@ class ClientSecretsDoor:
         defaults: SessionConfig,
         is_draining: Callable[[], bool],
         metrics: Metrics,
+        guard: Gate,
     ) -> None:
         self._way = way
         self._secrets = secrets
@@ -84,6 +88,7 @@ class ClientSecretsDoor:
         self._defaults = defaults
         self._is_draining = is_draining
         self._metrics = metrics
+        self._guard = guard
 
     def routes(self) -> list[Route]:
         """Return its routes."""
@@ -110,6 +115,10 @@ class ClientSecretsDoor:
         maker = await self._way.authenticate(visit, CLIENT_SECRETS)
         request = await self._read(visit)
         pins = pins_of(request.session, most_tokens=self._defaults.max_output_tokens)
+        # Once, by the plan of whoever makes it: sessions begin with it, and aren't looked at for it again.
+        await self._guard.settled(
+            UpdateConfig(instructions=pins.instructions, tools=pins.tools), maker.principal.id
+        )
         issued = await self._secrets.issue(maker, self._wanted(request, pins, is_ticket=is_ticket))
         self._metrics.short_lived_keys.labels("made").inc()
         return self._answer(issued, pins)
@@ -184,6 +193,10 @@ def _refusal_of(exc: Exception) -> HttpRefusal | None:
     match exc:
         case DecodeError():
             return HttpRefusal(400, exc.code, exc.message, exc.param)
+        case Refusal():  # by the guard
+            return HttpRefusal(
+                503 if exc.code == "guard_unavailable" else 400, exc.code, exc.message, exc.param
+            )
         case ForeignUser():
             return HttpRefusal(403, "foreign_user", str(exc), "unbroken.user")
         case SecretsFull():

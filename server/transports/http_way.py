@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from unbroken.server.auth.base import Authenticator, Grant, LongLivedKey, Unauthenticated
@@ -25,7 +26,7 @@ from unbroken.server.transports.refusal import RefusalLog, Refused, overloaded
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import StoreUnavailable
 
-__all__ = ["Act", "Endpoint", "HttpRefusal", "HttpWay", "Visit", "found", "json_response"]
+__all__ = ["Act", "Endpoint", "HttpRefusal", "HttpWay", "Visit", "found", "json_response", "nothing_there"]
 
 _RETRY_AFTER: Final = 2
 """Seconds."""
@@ -226,6 +227,18 @@ def found(methods: Iterable[str], method: str) -> None:
         # RFC 9110, section 15.5.6. What takes GET takes HEAD, and every path OPTIONS.
         allow = ", ".join((*known, *(("HEAD",) if "GET" in known else ()), "OPTIONS"))
         raise HttpRefusal(405, "method_not_allowed", f"This path takes {allow}.", allow=allow)
+
+
+async def nothing_there(request: Request, _: Exception) -> Response:
+    """Answer what no route of an application takes: the path, or its method. For its exception handlers."""
+    known: set[str] = set()
+    for route in request.app.routes:  # a path may have several, each with methods of its own
+        if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
+            known |= route.methods or set()
+    if known:
+        allow = ", ".join(sorted(known))
+        return _refused(HttpRefusal(405, "method_not_allowed", f"This path takes {allow}.", allow=allow))
+    return _refused(HttpRefusal(404, "path_not_found", "There is nothing at this path."))
 
 
 def json_response(fields: dict[str, Any], status: int = 200) -> Response:

@@ -19,7 +19,7 @@ from unbroken.server.errors import CloseCode
 from unbroken.server.files.base import FileStore
 from unbroken.server.files.references import Referring, referring
 from unbroken.server.guards.injection.screening import Screen
-from unbroken.server.limits import ConnectionLimits
+from unbroken.server.limits import ConnectionBounds, ConnectionLimits
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
 from unbroken.server.protocols.cursor import parse_cursor
@@ -201,7 +201,7 @@ class RealtimeDoor:
         if REALTIME not in principal.scopes:
             raise Refused(403, "insufficient_scope", "This key isn't good for sessions. Use another one.")
         gate = self._gate
-        await guest.admit(principal.id, None if gate is None else gate.connections(principal.plan))
+        await guest.admit(principal, ConnectionBounds() if gate is None else gate.connections(principal.plan))
         await self._directory.note(principal)
         model = self._model(handshake.model, grant)
         if model is None:

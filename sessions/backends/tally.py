@@ -1,4 +1,4 @@
-"""How many connections and responses each principal has, on all nodes that share a store.
+"""How many connections and responses somebody has, on all nodes that share a store.
 
 Every node tells its own numbers, whole and not as differences: whatever gets
 lost, twice or late, the next time puts right. A node that is dead counts no
@@ -12,23 +12,23 @@ from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from unbroken.sessions.ids import PrincipalId
-
 __all__ = ["Claim", "Kind", "Tally"]
 
-Kind: TypeAlias = Literal["connection", "response"]
-"""What is counted: each by itself."""
+Kind: TypeAlias = Literal["connection", "response", "tenant_connection", "address_connection"]
+"""What is counted, each by itself: connections and responses of a principal, and connections of a whole
+tenant and of an address."""
 
 
 class Claim(Struct, frozen=True):
-    """What one principal has on this node of one kind, and how many more it asks for."""
+    """What somebody has on this node of one kind, and how many more they ask for."""
 
     kind: Kind
-    principal: PrincipalId
+    whose: str
+    """A principal's id, or another opaque name that no principal has."""
     held: int
     wanted: int = 0
     most: int = 0
-    """What it may have on all nodes together. Means nothing where none is wanted."""
+    """What they may have on all nodes together. Means nothing where none is wanted."""
 
 
 class Tally(Protocol):

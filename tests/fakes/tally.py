@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from unbroken.sessions.backends.tally import Claim, Kind
 from unbroken.sessions.errors import StoreUnavailable
-from unbroken.sessions.ids import NodeId, PrincipalId
+from unbroken.sessions.ids import NodeId
 
 __all__ = ["DistantTally", "SharedTally"]
 
@@ -20,7 +20,7 @@ class SharedTally:
     """
 
     def __init__(self, seed: int = 0) -> None:
-        self.numbers: dict[tuple[PrincipalId, Kind], dict[NodeId, int]] = {}
+        self.numbers: dict[tuple[str, Kind], dict[NodeId, int]] = {}
         self.dead: set[NodeId] = set()
         self.random = random.Random(seed)
         self.is_out = False
@@ -40,9 +40,9 @@ class SharedTally:
         """Forget everything."""
         self.numbers.clear()
 
-    def of(self, kind: Kind, principal: PrincipalId) -> dict[NodeId, int]:
+    def of(self, kind: Kind, whose: str) -> dict[NodeId, int]:
         """Return what each node has, as it was told."""
-        return dict(self.numbers.get((principal, kind), {}))
+        return dict(self.numbers.get((whose, kind), {}))
 
 
 class DistantTally:
@@ -71,7 +71,7 @@ class DistantTally:
 
     def _settle(self, claim: Claim) -> int:
         shared = self._shared
-        numbers = shared.numbers.setdefault((claim.principal, claim.kind), {})
+        numbers = shared.numbers.setdefault((claim.whose, claim.kind), {})
         for node in shared.dead:
             numbers.pop(node, None)
         others = sum(count for node, count in numbers.items() if node != self.node)

@@ -113,6 +113,48 @@ async def test_metrics_are_on_the_internal_listener_alone() -> None:
         assert (await get(app.admin_asgi, "/"))[0] == 404
 
 
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/v1/realtime", "/v1/usage/", "/v1/realtime/client_secrets/x", "/page/"]
+)
+async def test_where_there_is_nothing_http_says_so_as_everywhere(path: str) -> None:
+    async with build(settings()) as app:
+        for asgi in (app.asgi, app.admin_asgi):
+            answer = await ask(asgi, path)
+            error = orjson.loads(answer.body)["error"]
+            assert (answer.status, error["code"]) == (404, "path_not_found")
+            assert (error["type"], error["param"]) == ("invalid_request_error", None)
+            assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "allow"),
+    [
+        ("/", "POST", {"GET", "HEAD"}),
+        ("/healthz", "DELETE", {"GET", "HEAD"}),
+        ("/page/chat.js", "PUT", {"GET", "HEAD"}),
+    ],
+)
+async def test_a_method_that_a_path_does_not_take_is_refused_with_those_that_it_does(
+    path: str, method: str, allow: set[str]
+) -> None:
+    async with build(settings()) as app:
+        answer = await ask(app.asgi, path, method=method)
+
+    error = orjson.loads(answer.body)["error"]
+    assert (answer.status, error["code"]) == (405, "method_not_allowed")
+    assert set(answer.headers["allow"].split(", ")) == allow
+    assert all(each in error["message"] for each in allow)
+
+
+async def test_the_operator_s_paths_refuse_other_methods_likewise() -> None:
+    async with build(settings(admin_key="k" * 32)) as app:
+        for path, allow in (("/metrics", "GET, HEAD"), ("/admin/drain", "DELETE, GET, HEAD, POST")):
+            answer = await ask(app.admin_asgi, path, method="PUT")
+            error = orjson.loads(answer.body)["error"]
+            assert (answer.status, error["code"]) == (405, "method_not_allowed")
+            assert answer.headers["allow"] == allow
+
+
 class Unwalked(dict[Any, Any]):
     """What is in it can be found and counted, and not gone through."""
 

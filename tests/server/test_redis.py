@@ -173,3 +173,27 @@ async def test_a_node_that_the_others_have_left_behind_drains(server: Server) ->
 
 async def drained(served: Served[ScriptedAgent]) -> None:
     await eventually(lambda: served.app.drain.state.status == "drained")
+
+
+async def test_a_session_without_a_word_goes_on_elsewhere_if_its_client_can_tell_where_it_was(
+    server: Server,
+) -> None:
+    """Nobody but its node knows it. A place at its beginning says that nothing can be missing; without one,
+    it may as well be a session that is gone, and an empty one in its stead would hide that.
+    """
+    async with start(server) as a, start(server) as b:
+        client = await a.client("alice")
+        token, session_id, place = client.token, client.session_id, client.last_id
+        assert token is not None
+        assert place is not None
+        await client.open(resume=token)
+        await client.until("session.created")
+        client.port = b.port
+        await client.open(resume=token)
+        assert (await client.error())["code"] == "session_not_found"
+        assert await client.closed() == 1008
+
+        created = await client.resume(after=place)
+        assert created["session"]["id"] == session_id
+        await client.ask("hello")
+        assert (await client.done())["status"] == "completed"

@@ -99,7 +99,7 @@ async def test_without_a_tally_nobody_waits_and_nobody_is_told() -> None:
     assert caps.held("connection", ANN) == MOST
     assert caps.held("response", ANN) == caps.held("connection", BEN) == 0
     caps.change("connection", ANN, -MOST)
-    assert caps.principals("connection") == 0
+    assert caps.holders("connection") == 0
     await caps.aclose()
     assert clock.pending == 0
 
@@ -144,6 +144,21 @@ async def test_whoever_is_refused_by_this_node_s_own_count_does_not_wait(country
     assert len(a.tally.calls) == calls
 
 
+async def test_whoever_waits_is_asked_for_with_their_own_bound(country: Country) -> None:
+    """Users of one tenant, of two plans, may come in the same moment."""
+    a, b = country.place(), country.place()
+    for _ in range(2):
+        assert await b.caps.admit("tenant_connection", "acme", 9)
+    small = asyncio.create_task(a.caps.admit("tenant_connection", "acme", 2))
+    large = asyncio.create_task(a.caps.admit("tenant_connection", "acme", 9))
+    await settle()
+
+    assert large.done() and large.result()
+    assert not small.done(), "it was refused, and is asked for again"
+    country.clock.advance(0.25)
+    assert not await small
+
+
 async def test_many_at_once_are_asked_and_told_in_few_calls(country: Country) -> None:
     a = country.place()
     principals = [PrincipalId(f"p{number}") for number in range(300)]
@@ -168,7 +183,7 @@ async def test_those_who_go_are_told_of_also_while_all_the_world_asks(country: C
     a.caps.change("connection", ANN, -1)
     assert all(await asyncio.gather(*tasks))
 
-    assert (0, 0) in {(each.held, each.wanted) for each in a.tally.calls[1] if each.principal == ANN}
+    assert (0, 0) in {(each.held, each.wanted) for each in a.tally.calls[1] if each.whose == ANN}
 
 
 async def test_what_changes_back_in_the_same_moment_is_not_told(country: Country) -> None:

@@ -85,3 +85,21 @@ async def test_a_session_that_was_given_up_does_not_run_here() -> None:
 
         assert actor.session.is_running
         assert world.node.hub.running == 0
+
+
+async def test_it_says_which_responses_of_a_session_wait_behind_another() -> None:
+    async with open_world() as world:
+        client = await world.client()
+        hub = world.node.hub
+        session_id = SessionId(client.session_id or "")
+        await client.send({"type": "session.update", "session": QUEUE})
+        await client.ask()
+        assert hub.waiting_in(session_id) == []
+        for _ in range(2):
+            await client.ask()
+        waiting = hub.waiting_in(session_id)
+        assert len(waiting) == 2
+        world.responder.last.end()
+        await settle()
+        assert hub.waiting_in(session_id) == waiting[1:]
+        assert hub.waiting_in(SessionId("sess_none")) == []

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from unbroken.server.auth.directory import Directory
 from unbroken.server.auth.principal import Principal
 from unbroken.server.auth.redis.connection import Redis
 from unbroken.sessions.clock import Clock
@@ -40,7 +41,7 @@ class _Record(Struct, frozen=True, array_like=True):
     expires_at: float | None
 
 
-class RedisDirectory:
+class RedisDirectory(Directory):
     """A node's view of a :class:`~unbroken.server.auth.directory.Directory` in Redis."""
 
     def __init__(self, redis: Redis, clock: Clock, *, remembered: int = _REMEMBERED) -> None:

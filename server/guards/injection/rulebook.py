@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from unbroken.server.guards.injection.base import Evidence, Origin
 from unbroken.server.guards.injection.normal_form import NormalForm
-from unbroken.server.guards.injection.spoofing import marks
+from unbroken.server.guards.injection.spoofing import MARKS, marks
 from unbroken.server.guards.injection.views import View
 from unbroken.server.guards.injection.words import Matcher, Vocabulary, slices, tokens
 
@@ -25,6 +25,8 @@ _HIDDEN: Final = 0.75
 _UNSEEN: Final = frozenset({"tags", "selectors"})
 _UNSEEN_WEIGHT: Final = 0.75
 """Of text in characters that nobody sees: what it says to whom hardly matters."""
+
+_HIDDEN_TEXT: Final = "hidden-text"
 
 _MENTIONED: Final = 0.6
 """What a finding weighs inside quotation marks, in a text about such things."""
@@ -114,8 +116,11 @@ class Rulebook:
         *,
         without: frozenset[str] = frozenset(),
     ) -> None:
-        self.rules = tuple(rule for rule in rules if rule.id not in without)
+        known = tuple(rules)
+        self.rules = tuple(rule for rule in known if rule.id not in without)
         self._without = without
+        self.unknown: Final = without - {rule.id for rule in known} - MARKS - {_HIDDEN_TEXT}
+        """What is not to count, and is no rule or mark."""
         self._owners = [rule for rule in self.rules for _ in rule.patterns]
         patterns = [pattern for rule in self.rules for pattern in rule.patterns]
         # A beginning keeps its star: the form of a star is a star.
@@ -130,8 +135,8 @@ class Rulebook:
             if name not in self._without:
                 weighed = weight * (_MENTIONED if quotes.covers(start) else 1.0)
                 weights[name] = max(weights.get(name, 0.0), weighed)
-        if view.name in _UNSEEN and "hidden-text" not in self._without:
-            weights["hidden-text"] = _UNSEEN_WEIGHT
+        if view.name in _UNSEEN and _HIDDEN_TEXT not in self._without:
+            weights[_HIDDEN_TEXT] = _UNSEEN_WEIGHT
         if view.is_decoded:
             weights = {name: 1 - (1 - weight) * _HIDDEN for name, weight in weights.items()}
         return tuple(Evidence(name, weight, view.name) for name, weight in weights.items())

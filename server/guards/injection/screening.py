@@ -13,7 +13,7 @@ from unbroken.server.guards.injection.base import Action, Origin, Passage
 from unbroken.server.guards.injection.firewall import Firewall, Unchecked
 from unbroken.sessions.entries import Command, CreateItem, CreateResponse, UpdateConfig
 from unbroken.sessions.errors import Refusal
-from unbroken.sessions.ids import PrincipalId
+from unbroken.sessions.ids import PrincipalId, SessionId
 from unbroken.sessions.items import (
     ApprovalResponse,
     FunctionCall,
@@ -84,6 +84,26 @@ class Gate:
             assert verdict.origin is not None
             raise Refusal("content_filter", _BLOCKED[verdict.origin], param=verdict.param)
 
+    async def settled(self, update: UpdateConfig, principal: PrincipalId) -> None:
+        """Return, if sessions that haven't begun may be as *update* says, which *principal* asks for.
+
+        What passed passes again, in whichever sessions of theirs. In logs their id stands for the session's.
+
+        Raises:
+            Refusal: As for :meth:`command`.
+
+        """
+        passages = [] if self.firewall is None else list(_of_update(update))
+        if self.firewall is None or not passages:
+            return
+        try:
+            verdict = await self.firewall.screen(passages, SessionId(principal), principal)
+        except Unchecked:
+            message = "It couldn't be checked for the moment. Ask again in a moment."
+            raise Refusal("guard_unavailable", message, param=passages[0].param) from None
+        if verdict.action is Action.BLOCK:
+            raise Refusal("content_filter", _BLOCKED[Origin.INSTRUCTIONS], param=verdict.param)
+
     async def result(self, ended: ToolEnded, label: str, turn: Turn) -> ToolEnded:
         """Return what the agent, and everybody else, is given of a result of the toolset *label*."""
         text = ended.output or ("" if ended.error is None else ended.error.message)
@@ -115,10 +135,14 @@ def passages_of(command: Command, session: Session) -> Iterator[Passage]:
                 yield Passage(Origin.USER, " ".join(said), "response.input")
             yield from _of_tools(request.tools or (), "response.tools")
         case UpdateConfig():
-            if command.instructions is not UNSET and command.instructions:
-                yield Passage(Origin.INSTRUCTIONS, command.instructions, "session.instructions")
-            if command.tools is not UNSET:
-                yield from _of_tools(command.tools, "session.tools")
+            yield from _of_update(command)
+
+
+def _of_update(update: UpdateConfig) -> Iterator[Passage]:
+    if update.instructions is not UNSET and update.instructions:
+        yield Passage(Origin.INSTRUCTIONS, update.instructions, "session.instructions")
+    if update.tools is not UNSET:
+        yield from _of_tools(update.tools, "session.tools")
 
 
 def _of_item(item: Item, param: str) -> Iterator[Passage]:

@@ -80,8 +80,12 @@ def build_firewall(settings: Settings, around: Surroundings) -> Firewall | None:
         detectors = _detectors(settings, around.threads)
     except DetectorFailed as exc:
         raise StartupError(f"The firewall's model can't be used. {exc}") from None
+    examiner = Examiner(reading, without=frozenset(settings.firewall_rules_off))
+    if unknown := sorted(examiner.rulebook.unknown):
+        hint = "Correct UNBROKEN_FIREWALL_RULES_OFF: server/guards/injection/rules.toml has the names."
+        structlog.get_logger().warning("firewall rules not known", names=unknown, hint=hint)
     return Firewall(
-        Examiner(reading, without=frozenset(settings.firewall_rules_off)),
+        examiner,
         policies,
         around.suspicion,
         around.threads,

@@ -12,7 +12,7 @@ from typing import Final
 
 from unbroken.server.guards.injection.base import Origin
 
-__all__ = ["Mark", "marks"]
+__all__ = ["MARKS", "Mark", "marks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,9 @@ _MARKS: Final = (
         ),
     ),
 )
+
+MARKS: Final = frozenset(name for name, *_ in _MARKS)
+"""What marks are called."""
 
 _MOST: Final = 32
 """Marks of one text that are reported."""

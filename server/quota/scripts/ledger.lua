@@ -2,7 +2,7 @@
 -- KEYS: the tenant's open reservations (sorted by when they lapse), its records (a stream). All other keys begin
 --   with the prefix, which has the same hash tag.
 -- ARGV: what to do, its arguments as JSON: prefix, now (else the server's time), turn, scopes (of kind and key),
---   limits by kind and code, tokens, cost, lifetime, enforce, lapses, record, kept, records, record_lifetime
+--   limits by kind and code, tokens, cost, lifetime, enforce, as_new, lapses, record, kept, records, record_lifetime
 -- Returns: state ('ok', 'denied', 'known'), the denied one's place among the standings (0: none), milliseconds
 --   to wait (-1: for ever), then for each standing: kind, key, code, limit, used, milliseconds until a part is free
 local op, given = ARGV[1], cjson.decode(ARGV[2])
@@ -203,6 +203,8 @@ if op == 'look' then
   return answer
 end
 
+if op == 'standings' then return reply('ok', 0, 0, (decide(given.scopes, {}))) end
+
 local reservation = reservation_of(given.turn)
 if op == 'reserve' then
   if reservation then return reply('known', 0, 0, decide(given.scopes, {})) end
@@ -220,7 +222,8 @@ elseif op == 'hold' then
   local had = reservation
   reservation = reservation or {turn = given.turn, scopes = given.scopes, t = 0, c = 0}
   local tokens, cost = math.max(0, given.tokens - reservation.t), math.max(0, given.cost - reservation.c)
-  local answer, denied, longest = decide(reservation.scopes, {t = tokens, c = cost})
+  local place = given.as_new and not had and 1 or 0
+  local answer, denied, longest = decide(reservation.scopes, {t = tokens, c = cost, turns = place})
   local is_granted = denied == 0 or not given.enforce
   if had or is_granted then keep(reservation, given.lifetime) end
   if is_granted and not had then count_turns(reservation.scopes, 1) end

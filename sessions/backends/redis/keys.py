@@ -12,7 +12,7 @@ key                          type    what
 ``P:{B}:S:d``                hash    the names of its latest inputs, each with number and digest
 ``P:{B}:S:s``                hash    its snapshot
 ``P:{B}:busy``               hash    of the bucket's sessions those with something to do, and their owners
-``P:{B}:t:X``                hash    how many connections and responses a principal has on which node
+``P:{B}:t:X``                hash    how many connections and responses somebody has on which node
 ``P:{nodes}:N``              string  the lease of a node
 ``P:{nodes}:all``            set     the nodes there are
 ``P:{nodes}:n:N``            channel what a node is told
@@ -36,14 +36,14 @@ from zlib import crc32
 
 from msgspec import Struct
 
-from unbroken.sessions.ids import NodeId, PrincipalId, SessionId
+from unbroken.sessions.ids import NodeId, SessionId
 
 __all__ = ["BUCKETS", "TALLY_LIFETIME", "Bounds", "Keys"]
 
 BUCKETS: Final = 256
 
 TALLY_LIFETIME: Final = 300
-"""Seconds that what a principal has is known, unless it is told again. Nodes do so each minute."""
+"""Seconds that what somebody has is known, unless it is told again. Nodes do so each minute."""
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
@@ -72,8 +72,8 @@ class Keys:
         self._prefix = prefix
 
     @staticmethod
-    def bucket(name: SessionId | PrincipalId) -> int:
-        """Return the bucket of a session, or of a principal."""
+    def bucket(name: str) -> int:
+        """Return the bucket of a session, or of whoever has connections."""
         return crc32(name.encode()) % BUCKETS
 
     def meta(self, session_id: SessionId) -> str:
@@ -95,9 +95,9 @@ class Keys:
         """The keys of all buckets' indexes."""
         return [self.busy(bucket) for bucket in range(BUCKETS)]
 
-    def tally(self, principal: PrincipalId) -> str:
-        """Return the key of how many a principal has of what is counted."""
-        return f"{self._prefix}:{{{self.bucket(principal)}}}:t:{principal}"
+    def tally(self, whose: str) -> str:
+        """Return the key of how many somebody has of what is counted."""
+        return f"{self._prefix}:{{{self.bucket(whose)}}}:t:{whose}"
 
     def suspicion(self, session_id: SessionId) -> str:
         """Return the key of what a session is suspected of."""

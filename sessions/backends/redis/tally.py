@@ -1,4 +1,4 @@
-"""How many connections and responses each principal has: one hash each, with a field for each node.
+"""How many connections and responses everybody has: one hash each, with a field for each node.
 
 Hashes are forgotten some minutes after the last write, so that nothing is left
 of nodes that nobody knows; nodes write what they have more often than that.
@@ -88,7 +88,7 @@ class RedisTally:
             return [list(range(len(claims)))]
         groups: dict[int, list[int]] = {}
         for index, claim in enumerate(claims):
-            groups.setdefault(self._keys.bucket(claim.principal), []).append(index)
+            groups.setdefault(self._keys.bucket(claim.whose), []).append(index)
         return list(groups.values())
 
     async def _settle(self, claims: Sequence[Claim]) -> list[int]:
@@ -103,7 +103,7 @@ class RedisTally:
         return given
 
     async def _call(self, claims: Sequence[Claim], dead: Iterable[NodeId]) -> tuple[list[int], list[NodeId]]:
-        keys = [self._keys.tally(claim.principal) for claim in claims]
+        keys = [self._keys.tally(claim.whose) for claim in claims]
         known = tuple(dead)
         args: list[Any] = [self._membership.node, TALLY_LIFETIME, len(known), *known]
         for claim in claims:

@@ -29,6 +29,13 @@ class DirectoryContract:
         assert await there.find(Principal("user:ann", "other").id) is None
         assert await here.find(PrincipalId("strange: {name} *")) is None
 
+    async def test_known_is_who_is_found(self, nodes: tuple[Directory, Directory]) -> None:
+        here, there = nodes
+        await here.note(ANN)
+
+        assert await there.known(ANN.id) == ANN
+        assert await there.known(BEN.id) is None
+
     async def test_who_was_noted_last_counts(self, nodes: tuple[Directory, Directory]) -> None:
         here, _ = nodes
         await here.note(ANN)

@@ -85,6 +85,8 @@ async def test_without_the_others_a_node_knows_its_own(nobody: Redis) -> None:
     assert await directory.find(ANN.id) == ANN
     with pytest.raises(StoreUnavailable):
         await directory.find(BEN.id)
+    assert await directory.known(ANN.id) == ANN
+    assert await directory.known(BEN.id) is None, "nobody waits for it, and nothing fails"
 
 
 async def test_who_could_not_be_told_of_is_told_of_the_next_time(redis: Redis, nobody: Redis) -> None:

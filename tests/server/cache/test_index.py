@@ -36,6 +36,37 @@ def test_vectors_of_another_length_or_of_no_number_are_nobody_s_neighbours() -> 
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=120), st.integers(1, 20))
+def test_its_size_is_that_of_what_it_holds(steps: list[tuple[int, bool]], most: int) -> None:
+    index = PlaceIndex(most)
+    held: dict[str, Neighbour] = {}
+    for number, is_added in steps:
+        key = str(number)
+        held.pop(key, None)
+        if is_added:
+            held[key] = Neighbour(key, "so " * number, at(number / 100))
+            index.add(held[key])
+        else:
+            index.discard(key)
+        while len(held) > most:
+            held.pop(next(iter(held)))
+        assert index.size == sum(neighbour.size for neighbour in held.values())
+
+
+def test_what_it_has_given_up_takes_no_room() -> None:
+    """A place that was full once doesn't stay as large for ever."""
+    index = PlaceIndex(1000)
+    for number in range(1000):
+        index.add(Neighbour(str(number), "x", at(number / 1000)))
+    for number in range(997):
+        index.discard(str(number))
+    assert index._vectors is not None
+    assert len(index._vectors) == len(index._held) <= 8
+    assert sorted(keys(index, 0.998)) == ["997", "998", "999"]
+    index.add(Neighbour("new", "x", at(0)))
+    assert keys(index, 0, 0.99) == ["new"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=120), st.integers(1, 20))
 def test_it_holds_the_latest_of_what_was_added(steps: list[tuple[int, bool]], most: int) -> None:
     index = PlaceIndex(most)
     model: dict[str, None] = {}

@@ -323,6 +323,17 @@ async def test_i5_what_is_not_whole_or_not_for_all_is_not_kept(
     assert cache.counted.outcomes == {reason: 2}
 
 
+async def test_i5_what_failed_is_not_kept(store: AnswerStore) -> None:
+    """However much of it was said. What was cancelled: see I4."""
+    cache = kitchen(store)
+    cache.outputs = ["answer ", UpstreamCut()]  # type: ignore[list-item]
+    with pytest.raises(UpstreamCut):
+        await cache.ask(ASKED)
+    cache.outputs = None
+    assert (await cache.ask(REWORDED)).text == "answer 2"
+    assert cache.counted.hits == {}
+
+
 async def test_i5_a_filter_s_veto_counts(store: AnswerStore) -> None:
     cache = kitchen(store)
     cache.veto = "filtered"

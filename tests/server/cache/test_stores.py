@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import uuid
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.fakes.valkey import Server
 from tests.server.cache.conftest import NewStore
 from unbroken.server.cache.base import Answer, AnswerStore, CacheUnavailable, Neighbour, Slot, StoreLimits
 from unbroken.server.cache.index import PlaceIndex
+from unbroken.server.cache.memory import MemoryAnswers
 from unbroken.server.cache.redis import RedisAnswers
 from unbroken.sessions.backends.redis.connection import Address, connect
 from unbroken.sessions.backends.redis.keys import Keys
@@ -99,6 +101,40 @@ async def test_the_oldest_of_too_much_goes(new_store: NewStore, bound: str) -> N
     assert store.size == most
     await kept(store, slot(4), "x" * 10_000)
     assert await found(store, slot(4), slot(2)) == [None, "x" * 1000], "what never fits takes nobody's place"
+
+
+@pytest.mark.parametrize("bound", ["bytes", "place_bytes"])
+async def test_in_memory_questions_count_as_answers_do(bound: str) -> None:
+    """Their vectors and keys take more than most answers."""
+    question = near(1).size
+    most = 2 * (answer("x" * 1000).size + question)
+    limits = StoreLimits(bytes=most) if bound == "bytes" else StoreLimits(place_bytes=most)
+    store = MemoryAnswers(FakeClock(), limits, PlaceIndex)
+    for number in range(3):
+        await kept(store, slot(number), "x" * 1000, near(number))
+    assert await found(store, *map(slot, range(3))) == [None, "x" * 1000, "x" * 1000]
+    assert (store.size, store.index_size) == (most, 2 * question)
+    await kept(store, slot(1), "x" * 1000)
+    assert store.size == most, "its question stays"
+    await kept(store, slot(4), "x" * 3500, near(4))
+    assert await found(store, slot(4), slot(2), slot(1)) == [None, "x" * 1000, "x" * 1000], "that never fits"
+
+    await store.forget(slot(1).tenant)
+    assert (store.size, store.index_size, store.entries) == (0, 0, 0)
+
+
+async def test_in_redis_a_node_s_copies_of_indexes_are_bounded_by_bytes(answers_server: Server) -> None:
+    async with AsyncExitStack() as stack:
+        client = connect(Address(answers_server.url), name="test")
+        stack.push_async_callback(client.aclose)
+        limits = StoreLimits(bytes=10_000)
+        store = RedisAnswers(client, Keys(f"t{uuid.uuid4().hex[:12]}"), FakeClock(), limits, PlaceIndex)
+        size = near(1).size
+        for place in range(10_000 // size + 3):
+            await kept(store, slot(place, place), neighbour=near(place))
+            assert await keys_in(store, place) == {place}
+            assert store.index_size <= 10_000
+        assert store.index_size > 10_000 - 2 * size
 
 
 async def test_an_index_is_one_place_s(store: AnswerStore) -> None:

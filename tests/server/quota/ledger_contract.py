@@ -57,9 +57,17 @@ class LedgerContract:
         return await ledger.reserve(tenant, turn, scopes, limits, amount, lifetime=LIFETIME, enforce=enforce)
 
     async def hold(
-        self, ledger: Ledger, turn: str, limits: Limits, tokens: int = 0, cost: int = 0
+        self,
+        ledger: Ledger,
+        turn: str,
+        limits: Limits,
+        tokens: int = 0,
+        cost: int = 0,
+        *,
+        as_new: bool = False,
     ) -> Decision:
-        return await ledger.hold("acme", turn, SCOPES, limits, Amount(tokens, cost), lifetime=LIFETIME)
+        amount = Amount(tokens, cost)
+        return await ledger.hold("acme", turn, SCOPES, limits, amount, lifetime=LIFETIME, as_new=as_new)
 
     async def used(self, ledger: Ledger, code: str, scope: Scope = USER) -> int:
         return (await ledger.look("acme", [scope]))[0][code]
@@ -109,6 +117,29 @@ class LedgerContract:
 
         assert {s.code: (s.limit, s.remaining) for s in decision.standings} == {"rm": (3, 2), "tm": (100, 60)}
         assert all(60 <= s.reset <= 65 for s in decision.standings)
+
+    async def test_standings_are_told_to_whoever_asks_for_nothing(
+        self, nodes: list[Ledger], clock: FakeClock
+    ) -> None:
+        """The same as to whoever asks for a turn, on whichever node; and nothing is taken."""
+        limits = {"u": {"rm": 3, "tm": 100, "turns": 2}, "t": {"td": 1000}}
+        before = await nodes[1].standings("acme", [USER, TENANT], limits)
+        assert [(s.scope, s.code, s.used, s.reset) for s in before] == [
+            (USER, "rm", 0, 0.0),
+            (USER, "tm", 0, 0.0),
+            (USER, "turns", 0, 0.0),
+            (TENANT, "td", 0, 0.0),
+        ]
+        decision = await self.reserve(nodes[0], "a", limits, 40)
+        told = await nodes[1].standings("acme", [TENANT, USER], limits)
+        assert told == decision.standings
+        resets = {s.code: s.reset for s in told}
+        assert 60 <= resets["rm"] == resets["tm"] <= 65
+        assert 86_400 <= resets["td"] <= 90_000
+
+        clock.advance(resets["tm"])
+        later = {s.code: (s.used, s.reset) for s in await nodes[2].standings("acme", [USER], limits)}
+        assert later["tm"] == (0, 0.0)
 
     async def test_the_same_turn_is_reserved_once(self, nodes: list[Ledger]) -> None:
         """F10."""
@@ -199,6 +230,36 @@ class LedgerContract:
         clock.advance(LIFETIME + 1)
         await self.reserve(nodes[0], "b", limits, 60)
         assert (await self.hold(nodes[1], "a", limits, 60)).denied is not None
+
+    async def test_a_turn_that_lapsed_before_it_began_needs_its_place_again(
+        self, nodes: list[Ledger], clock: FakeClock
+    ) -> None:
+        """It had waited for long, and others have come meanwhile: then there are as many as there may be."""
+        limits = {"u": {"turns": 2}}
+        for turn in ("a", "b"):
+            await self.reserve(nodes[0], turn, limits)
+        clock.advance(LIFETIME + 1)
+        for turn in ("c", "d"):
+            assert (await self.reserve(nodes[1], turn, limits)).denied is None
+
+        denied = (await self.hold(nodes[0], "a", limits, as_new=True)).denied
+        assert denied is not None
+        assert (denied.scope, denied.code) == (USER, "turns")
+        assert await self.used(nodes[1], "turns") == 2
+        await nodes[1].release("acme", "c")
+        assert (await self.hold(nodes[0], "a", limits, as_new=True)).denied is None
+        assert (await self.hold(nodes[0], "a", limits, as_new=True)).denied is None, "it has one"
+        assert await self.used(nodes[1], "turns") == 2
+
+    async def test_one_that_goes_on_is_counted_whether_there_is_a_place_or_not(
+        self, nodes: list[Ledger]
+    ) -> None:
+        """A second attempt: the first one's place may not have been given back yet."""
+        limits = {"u": {"turns": 1}}
+        await self.reserve(nodes[0], "first", limits)
+
+        assert (await self.hold(nodes[1], "second", limits)).denied is None
+        assert await self.used(nodes[0], "turns") == 2
 
     async def test_a_turn_that_was_settled_is_held_no_more(self, nodes: list[Ledger]) -> None:
         """A call that was under way when it ended comes late."""

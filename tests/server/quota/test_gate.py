@@ -52,22 +52,28 @@ class World:
         self.directory = MemoryDirectory(self.clock)
         plans = Plans({"default": PlanQuota(**quota)})
         prices = Prices({"m": PRICE})
-        self.gate = Gate(self.ledger, plans, prices, self.directory, self.clock, Metrics())
+        self.waiting: list[ResponseId] = []
+        """What waits behind the turn that runs."""
+        self.gate = Gate(
+            self.ledger, plans, prices, self.directory, self.clock, Metrics(), waiting=lambda _: self.waiting
+        )
         self.session = Session(SESSION, SessionLimits())
         self.session.apply(Entry(1, Nonce(1), SessionOpened(ALICE.id, SessionConfig("m"))))
         self.asked = False
 
-    async def reserve(self, request: ResponseRequest | None = None) -> None:
+    async def reserve(
+        self, request: ResponseRequest | None = None, response_id: ResponseId = RESPONSE
+    ) -> None:
         await self.directory.note(ALICE)
         asker = self.gate.asker(ALICE, None)
-        await asker.reserve(self.session, CreateResponse(RESPONSE, request or ResponseRequest()))
+        await asker.reserve(self.session, CreateResponse(response_id, request or ResponseRequest()))
 
     async def answer(self, *outputs: Output, text: str = "", resumed: Any = None) -> list[Output]:
         """Return what is let through of an answer to *text*."""
         return [output async for output in self.metered(outputs, text, resumed)]
 
     def metered(
-        self, outputs: Sequence[Output], text: str = "", resumed: Any = None
+        self, outputs: Sequence[Output], text: str = "", resumed: Any = None, attempt: int = 1
     ) -> AsyncGenerator[Output, None]:
         async def said() -> AsyncGenerator[Output, None]:
             self.asked = True
@@ -80,7 +86,7 @@ class World:
             session_id=SESSION,
             response_id=RESPONSE,
             principal=ALICE.id,
-            attempt=1,
+            attempt=attempt,
             config=config,
             request=request,
             items=items,
@@ -118,6 +124,19 @@ async def test_what_was_said_is_held_before_it_is_let_through() -> None:
 
     assert piece == Finish("quota_exceeded")
     assert 4096 - 256 <= seen <= 4096
+
+
+@pytest.mark.parametrize("size", [1, 3, 100, 4000])
+async def test_f2_an_answer_counts_the_same_however_it_is_cut(size: int) -> None:
+    """F2: streamed word by word, or all of it at once, where nobody tells what it took."""
+    world = World()
+    await world.reserve()
+    text = "some words " * 364
+    await world.answer(*(text[at : at + size] for at in range(0, len(text), size)))
+    record = await world.end("cancelled", text=text)
+
+    assert record.output_tokens == 1001
+    assert (await world.used())["td"] == record.tokens
 
 
 async def test_one_piece_that_is_too_large_is_not_let_through() -> None:
@@ -338,6 +357,42 @@ async def test_a_turn_that_runs_for_long_keeps_its_budget() -> None:
     async for _ in world.metered([Working()] * 20):
         world.clock.advance(100)
         assert (await world.used())["turns"] == 1
+
+
+async def test_what_waits_for_long_behind_a_turn_keeps_its_budget_and_its_place() -> None:
+    """Turns at once are those that run or wait: nobody takes the place of one that has waited for long."""
+    world = World(turns=2)
+    await world.reserve()
+    await world.reserve(response_id=ResponseId("resp_2"))
+    world.waiting = [ResponseId("resp_2")]
+    async for _ in world.metered([Working()] * 20):
+        world.clock.advance(60)
+        await world.gate.settled()
+        with pytest.raises(QuotaRefusal, match="run or wait"):
+            await world.reserve(response_id=ResponseId("resp_3"))
+
+    world.waiting = []
+    world.clock.advance(301)
+    assert (await world.used())["turns"] == 0, "nobody holds it any more"
+
+
+async def test_a_turn_that_lapsed_while_it_waited_does_not_begin_beyond_the_limit() -> None:
+    """Nobody could hold it: its nodes were away. Others have taken its place since."""
+    world = World(turns=1)
+    await world.reserve()
+    world.clock.advance(301)
+    await world.reserve(response_id=ResponseId("resp_2"))
+
+    assert await world.answer("x") == [Finish("quota_exceeded")]
+    assert not world.asked
+    assert (await world.used())["turns"] == 1
+
+
+async def test_a_second_attempt_begins_though_the_first_one_s_place_was_not_given_back_yet() -> None:
+    world = World(turns=1)
+    await world.reserve(response_id=ResponseId("resp_0"))
+
+    assert [piece async for piece in world.metered(["x"], attempt=2)] == ["x"]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("reserve"), nodes, turns, amounts, amounts),
         st.tuples(st.just("hold"), nodes, turns, amounts, amounts),
+        st.tuples(st.just("begin"), nodes, turns, amounts, amounts),
         st.tuples(st.just("loosen"), nodes, turns, st.just(0), st.just(0)),
         st.tuples(st.just("settle"), nodes, turns, amounts, amounts),
         st.tuples(st.just("release"), nodes, turns, st.just(0), st.just(0)),
@@ -138,22 +139,25 @@ async def walk(clock: FakeClock, ledgers: list[Ledger], tenant: str, script: lis
                 model.take(granted, tokens, cost)
             else:
                 assert not model.would_fit(scopes, wanted, slack=True), "it was refused in vain"
-        elif op == "hold":
-            decision = await ledger.hold(tenant, turn, scopes, LIMITS, amount, lifetime=LIFETIME)
+        elif op in ("hold", "begin"):
+            as_new = op == "begin"
+            decision = await ledger.hold(
+                tenant, turn, scopes, LIMITS, amount, lifetime=LIFETIME, as_new=as_new
+            )
             said.append(decision)
             if known is not None and not known.is_open:
                 continue
             granted = known or Granted(scopes, 0, None)
             more = max(0, tokens - granted.total(1)), max(0, cost - granted.total(2))
-            wanted = {"t": more[0], "c": more[1]}
-            if known is not None or decision.denied is None:
-                granted.until = clock.now + LIFETIME
-                model.turns[turn] = granted
+            wanted = {"t": more[0], "c": more[1], "turns": int(as_new and known is None)}
             if decision.denied is None:
                 assert model.would_fit(granted.scopes, wanted, slack=False), "more was granted than may be"
                 model.take(granted, *more)
             else:
                 assert not model.would_fit(granted.scopes, wanted, slack=True), "it was refused in vain"
+            if known is not None or decision.denied is None:
+                granted.until = clock.now + LIFETIME
+                model.turns[turn] = granted
         elif op == "loosen":  # nobody knows whether it was asked for
             await ledger.hold(tenant, turn, scopes, {}, Amount(), lifetime=60.0, enforce=False)
             if known is None or known.is_open:

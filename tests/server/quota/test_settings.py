@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from unbroken.server.app import build
 from unbroken.server.config import ConfigError, Settings, StartupError
+from unbroken.server.limits import ConnectionBounds
 from unbroken.server.quota.plans import Plans
 from unbroken.server.quota_settings import PlanQuota
 from unbroken.server.setting_sources import load_settings
@@ -20,6 +21,8 @@ cost_per_day = 1.10
 tenant_tokens_per_day = 1000
 [quotas.pro]
 connections = 3
+tenant_connections = 20
+address_connections = 5
 [prices.manual]
 input = "0.5"
 output = 1
@@ -33,7 +36,8 @@ def test_plans_are_tables(tmp_path: Path) -> None:
 
     assert plans.limits("anything") == {"u": {"rm": 20, "cd": 1_100_000}, "t": {"td": 1000}}
     assert plans.limits("pro") == {}
-    assert (plans.connections("pro"), plans.connections("free")) == (3, None)
+    assert plans.connections("pro") == ConnectionBounds(user=3, tenant=20, address=5)
+    assert plans.connections("free") == ConnectionBounds(), "it says nothing of connections"
     assert settings.prices["manual"].input == Decimal("0.5")
     assert unpacked(packed(settings)) == settings
 

@@ -11,7 +11,7 @@ import structlog
 
 from tests.fakes.clock import FakeClock
 from tests.server.quota.ledger_contract import SCOPES, USER, LedgerContract, record
-from unbroken.server.quota.base import Amount, Decision, Ledger
+from unbroken.server.quota.base import Amount, Decision, Ledger, Standing
 from unbroken.server.quota.memory import MemoryLedger
 from unbroken.server.quota.sheltered import ShelteredLedger
 from unbroken.sessions.errors import StoreUnavailable
@@ -49,6 +49,10 @@ class FailingLedger(MemoryLedger):
     async def look(self, *args: Any, **kwargs: Any) -> list[Mapping[str, int]]:
         await self._reach()
         return await super().look(*args, **kwargs)
+
+    async def standings(self, *args: Any, **kwargs: Any) -> tuple[Standing, ...]:
+        await self._reach()
+        return await super().standings(*args, **kwargs)
 
     async def _reach(self) -> None:
         self.asked += 1

@@ -182,7 +182,7 @@ async def test_sessions_do_not_differ_by_their_canaries(serve: Serve) -> None:
     assert (mark(first), mark(again)["tier"]) == (None, "exact")
 
 
-async def test_what_the_firewall_blocks_is_no_question(serve: Serve) -> None:
+async def test_h9_what_the_firewall_blocks_is_no_question(serve: Serve) -> None:
     """It enters neither history nor cache: what is asked after it is asked without it."""
     served: Served[ScriptedAgent] = await serve(ScriptedAgent(), cache="on", cache_pace=0, cache_sample=0)
     attacker, other = await served.client(), await served.client()

@@ -53,9 +53,9 @@ async def doors(valkey: Server) -> AsyncIterator[Doors]:
         yield doors
 
 
-async def refusal(door: Served[ManualAgent], key: str = "alice") -> str | None:
+async def refusal(door: Served[ManualAgent], key: str = "alice", address: str = "") -> str | None:
     """Return why a connection is refused; None: it isn't. It is gone afterwards."""
-    async with RawClient(door.port, key) as raw:
+    async with RawClient(door.port, key, headers={"X-Forwarded-For": address} if address else None) as raw:
         response = await raw.response()
     if response.status_code == 101:
         return None
@@ -84,6 +84,34 @@ async def test_a_key_has_so_many_connections_at_all_doors(doors: Doors) -> None:
 
     await first.drop()
     assert await refusal(b) is None, "it has just left the other one"
+
+
+async def test_a_tenant_has_so_many_connections_at_all_doors(valkey: Server) -> None:
+    """Of all its users together."""
+    valkey.command("FLUSHALL")
+    async with opened(valkey, connections_per_tenant=3) as (a, b):
+        first = await a.client("alice")
+        await b.client("bob")
+        await b.client("carol")
+        assert await refusal(a, "alice") == await refusal(b, "dave") == "too_many_connections_of_tenant"
+
+        await first.drop()
+        assert await refusal(b, "dave") is None
+
+
+async def test_an_address_has_so_many_connections_at_all_doors(valkey: Server) -> None:
+    """Whoever they are. Without a key that is good they cause no call: each door counts those by itself."""
+    valkey.command("FLUSHALL")
+    proxied: dict[str, Any] = {"trusted_proxies": ("127.0.0.1",), "connections_per_address": 2}
+    async with opened(valkey, **proxied) as (a, b), contextlib.AsyncExitStack() as stack:
+        for door, key in ((a, "alice"), (b, "bob")):
+            headers = {"X-Forwarded-For": "203.0.113.7"}
+            raw = await stack.enter_async_context(RawClient(door.port, key, headers=headers))
+            assert (await raw.response()).status_code == 101
+        assert await refusal(a, "carol", "203.0.113.7") == "too_many_connections_from_address"
+        assert await refusal(a, "carol", "203.0.113.8") is None
+
+        await eventually(lambda: a.app.node.caps.holders("address_connection") == 1)
 
 
 async def test_a_client_comes_back_to_another_door_at_once(doors: Doors) -> None:

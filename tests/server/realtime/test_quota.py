@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import functools
 import json
+import math
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx2
 import pytest
 import pytest_asyncio
 import uvicorn
@@ -30,6 +32,7 @@ from unbroken.server.quota.base import Scope
 from unbroken.server.quota.gate import Gate
 from unbroken.server.usage_command import ask_for_usage
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.ids import SessionId
 
 PLAN = {"requests_per_minute": 3, "tokens_per_day": 4000, "turns": 2}
 
@@ -187,6 +190,21 @@ async def test_turns_at_once_are_bounded_on_all_connections(door: Served[ManualA
     assert (await two.error())["code"] == "too_many_responses"
 
 
+async def test_the_gate_knows_what_waits_behind_the_turn_that_runs(door: Served[ManualAgent]) -> None:
+    """It holds that too, for as long as it waits."""
+    client = await door.client()
+    await client.ask("hello")
+    await client.until("response.created")
+    await client.ask("hello")
+    await client.sync()
+    waiting = gate(door)._waiting(SessionId(client.session_id or ""))
+    assert len(waiting) == 1
+
+    for number in range(2):
+        await answered(door, client, number, Usage(1, 1))
+    assert gate(door)._waiting(SessionId(client.session_id or "")) == []
+
+
 async def test_what_is_sent_twice_is_not_refused_at_the_limit(door: Served[ManualAgent]) -> None:
     """F10: its budget was reserved before."""
     client = await door.client()
@@ -325,6 +343,23 @@ async def test_an_official_client_sees_an_ordinary_error_and_its_usage(door: Ser
     response = await openai.get("/usage", cast_to=object, options={})
     assert isinstance(response, dict)
     assert response["usage"]["requests_per_minute"] == {"used": 0, "limit": 3}
+
+
+async def test_headers_of_usage_say_when_it_is_free_again(door: Served[ManualAgent]) -> None:
+    """As ``rate_limits.updated`` says it, of the same limits."""
+    client = await door.client()
+    await client.ask("hello")
+    (limits,) = [(await client.until("rate_limits.updated"))["rate_limits"]]
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        url = f"http://127.0.0.1:{door.port}/v1/usage"
+        headers = (await http.get(url, headers={"Authorization": "Bearer alice"})).headers
+    for limit in limits:
+        name = limit["name"]
+        assert headers[f"x-ratelimit-limit-{name}"] == str(limit["limit"])
+        assert headers[f"x-ratelimit-remaining-{name}"] == str(limit["remaining"])
+        told = headers[f"x-ratelimit-reset-{name}"]
+        assert told.endswith("s")
+        assert 0 < int(told.removesuffix("s")) <= math.ceil(limit["reset_seconds"])
 
 
 async def test_an_official_client_that_is_too_fast_sees_an_ordinary_error_and_goes_on() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 
@@ -11,16 +13,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.fakes.clock import FakeClock
-from unbroken.server.limits import Rate
+from tests.fakes.tally import SharedTally
+from tests.sessions.conversation import settle
+from unbroken.server.auth.principal import Principal
+from unbroken.server.limits import ConnectionBounds, Rate
 from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.admission import Admission, AdmissionLimits, Guest
 from unbroken.server.transports.refusal import Refused
 from unbroken.sessions.caps import Caps
-from unbroken.sessions.ids import PrincipalId
+from unbroken.sessions.ids import new_node_id
 
 ADDRESSES = ["203.0.113.1", "203.0.113.2", "2001:db8::1", "127.0.0.1"]
-PRINCIPALS = [PrincipalId(name) for name in ("ann", "ben", "eve")]
-LIMITS = AdmissionLimits(node=6, address=3, principal=2, failures=Rate(0.5, 4))
+PRINCIPALS = [Principal("ann", "acme"), Principal("ben", "acme"), Principal("eve", "ebay")]
+LIMITS = AdmissionLimits(node=6, address=3, principal=2, tenant=3, failures=Rate(0.5, 4))
 
 
 def admission(limits: AdmissionLimits = LIMITS, clock: FakeClock | None = None) -> Admission:
@@ -85,6 +90,95 @@ def test_a_principal_has_a_limit() -> None:
     at_once(guests[3].admit(PRINCIPALS[0]))
 
 
+def test_a_tenant_has_a_limit_for_all_its_users() -> None:
+    counted = admission()
+    guests = [entered(counted, address) for address in [*ADDRESSES, "203.0.113.9"]]
+    for guest, principal in zip(guests, [0, 0, 1], strict=False):
+        at_once(guest.admit(PRINCIPALS[principal]))
+    with pytest.raises(Refused) as caught:
+        at_once(guests[3].admit(PRINCIPALS[1]))
+    assert (caught.value.status, caught.value.code) == (429, "too_many_connections_of_tenant")
+    assert caught.value.close == 1013
+    at_once(guests[4].admit(PRINCIPALS[2]))
+    guests[0].leave()
+    at_once(guests[3].admit(PRINCIPALS[1]))
+
+
+def test_who_is_refused_for_their_tenant_takes_no_place_of_their_own() -> None:
+    counted = admission()
+    guests = [entered(counted, address) for address in ADDRESSES]
+    tight = ConnectionBounds(tenant=1)
+    at_once(guests[0].admit(PRINCIPALS[0], tight))
+    for _ in range(3):
+        with pytest.raises(Refused):
+            at_once(guests[1].admit(PRINCIPALS[1], tight))
+    assert counted._caps.held("connection", PRINCIPALS[1].id) == 0
+    at_once(guests[2].admit(PRINCIPALS[1]))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "code"),
+    [
+        (ConnectionBounds(user=1), "too_many_connections_of_key"),
+        (ConnectionBounds(tenant=1), "too_many_connections_of_tenant"),
+        (ConnectionBounds(address=1), "too_many_connections_from_address"),
+    ],
+)
+def test_a_plan_may_allow_less_than_the_settings_and_never_more(bounds: ConnectionBounds, code: str) -> None:
+    counted = admission(AdmissionLimits(principal=2, tenant=2, address=2))
+    wide = ConnectionBounds(user=9, tenant=9, address=9)
+    at_once(entered(counted).admit(PRINCIPALS[0], wide))
+    with pytest.raises(Refused) as caught:
+        at_once(entered(counted).admit(PRINCIPALS[0], bounds))
+
+    assert caught.value.code == code
+
+
+async def test_an_address_has_its_limit_on_all_nodes_together() -> None:
+    clock, shared = FakeClock(), SharedTally()
+    nodes = [Caps(clock, shared.at(new_node_id())) for _ in range(2)]
+    a, b = [Admission(LIMITS, clock, Proxies(), caps) for caps in nodes]
+    for caps in nodes:
+        caps.open()
+    guests = [entered(counted, "203.0.113.1") for counted in (a, b, a, b)]
+    for guest, principal in zip(guests[:3], [0, 1, 2], strict=True):
+        await guest.admit(PRINCIPALS[principal])
+    asking = asyncio.create_task(guests[3].admit(PRINCIPALS[2]))
+    await settle()
+    clock.advance(0.25)
+    with pytest.raises(Refused) as caught:
+        await asking
+    assert caught.value.code == "too_many_connections_from_address"
+    guests[0].leave()
+    await guests[3].admit(PRINCIPALS[2])
+
+    for guest in guests:
+        guest.leave()
+    assert a.is_empty and b.is_empty
+    for caps in nodes:
+        await caps.aclose()
+
+
+async def test_one_who_is_cut_off_has_no_place_anywhere() -> None:
+    """Wherever it is on its way: it has a place of its key's, of its tenant's, or none yet."""
+    clock, shared = FakeClock(), SharedTally()
+    caps = Caps(clock, shared.at(new_node_id()))
+    caps.open()
+    counted = Admission(LIMITS, clock, Proxies(), caps)
+    for turns in range(24):
+        guest = entered(counted, "203.0.113.1")
+        asking = asyncio.create_task(guest.admit(PRINCIPALS[0]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait({asking})
+        guest.leave()
+        assert counted.is_empty
+    await settle()
+    assert not any(shared.numbers.values())
+    await caps.aclose()
+
+
 def test_whoever_fails_too_often_has_to_wait_and_others_have_not() -> None:
     clock = FakeClock()
     counted = admission(clock=clock)
@@ -144,7 +238,7 @@ class Counting(RuleBasedStateMachine):
     def begin(self) -> None:
         self.clock = FakeClock()
         self.admission = admission(clock=self.clock)
-        self.present: list[tuple[Guest, str, PrincipalId | None]] = []
+        self.present: list[tuple[Guest, str, Principal | None]] = []
 
     @rule(
         address=st.sampled_from(ADDRESSES),
@@ -152,7 +246,7 @@ class Counting(RuleBasedStateMachine):
         stays=st.booleans(),
         fails=st.booleans(),
     )
-    def come(self, address: str, principal: PrincipalId | None, stays: bool, fails: bool) -> None:
+    def come(self, address: str, principal: Principal | None, stays: bool, fails: bool) -> None:
         guest = self.admission.guest(address, "")
         admitted = None
         try:
@@ -187,7 +281,10 @@ class Counting(RuleBasedStateMachine):
         assert self.admission.connections == len(self.present) <= LIMITS.node
         assert sorted(self.admission._addresses.values()) == sorted(map(addresses.count, set(addresses)))
         for name in PRINCIPALS:
-            assert self.admission._caps.held("connection", name) == principals.count(name)
+            assert self.admission._caps.held("connection", name.id) == principals.count(name)
+        tenants = Counter(principal.tenant for principal in principals)
+        assert self.admission._caps.holders("tenant_connection") == len(tenants)
+        assert max(tenants.values(), default=0) <= LIMITS.tenant
         assert all(addresses.count(address) <= LIMITS.address for address in addresses)
         assert all(principals.count(principal) <= LIMITS.principal for principal in principals)
 

@@ -26,7 +26,7 @@ class Books(Protocol):
 
 
 def claim(
-    held: int = 0, wanted: int = 0, most: int = 3, kind: Kind = "connection", principal: PrincipalId = ANN
+    held: int = 0, wanted: int = 0, most: int = 3, kind: Kind = "connection", principal: str = ANN
 ) -> Claim:
     return Claim(kind, principal, held, wanted, most)
 
@@ -78,6 +78,16 @@ class TallyContract:
                 claim(wanted=4, kind="response", principal=BEN),
             ]
         ) == [0, 3, 1, 3]
+
+    async def test_tenants_and_addresses_are_counted_too(self, books: Books) -> None:
+        a, b, c = [await books.node() for _ in range(3)]
+        acme = claim(wanted=2, kind="tenant_connection", principal="tenant:ab12")
+        home = claim(wanted=2, kind="address_connection", principal="address:cb007101")
+        assert await a.settle([acme, home]) == [2, 2]
+        assert await b.settle([acme, home]) == [1, 1]
+        await books.kill(a)
+
+        assert await c.settle([acme, home]) == [2, 2]
 
     async def test_many_are_told_in_one_call(self, books: Books) -> None:
         a, b = await books.node(), await books.node()

@@ -1,5 +1,5 @@
--- Set how many a node's principals have, and say how many more each may have.
--- KEYS: for each claim the principal's hash, of '<kind>:<node>' to number
+-- Set how many everybody has on a node, and say how many more each may have.
+-- KEYS: for each claim its holder's hash, of '<kind>:<node>' to number
 -- ARGV: node, seconds after which the hashes are forgotten, number of nodes known to be dead, these,
 --   then for each claim: kind, held, wanted, most
 -- Returns what is given for each claim, and the other nodes that were counted.
@@ -12,11 +12,11 @@ for i, key in ipairs(KEYS) do
   local granted = 0
   if wanted > 0 then
     for j = 4, 3 + dead do
-      redis.call('HDEL', key, 'connection:' .. ARGV[j], 'response:' .. ARGV[j])
+      redis.call('HDEL', key, kind .. ':' .. ARGV[j])
     end
     local all, sum = redis.call('HGETALL', key), held
     for j = 1, #all, 2 do
-      local of, other = string.match(all[j], '^(%a+):(.+)$')
+      local of, other = string.match(all[j], '^([%a_]+):(.+)$')
       if of == kind and other ~= node then
         sum = sum + tonumber(all[j + 1])
         if not seen[other] then

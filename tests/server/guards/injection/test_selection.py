@@ -51,6 +51,21 @@ def test_it_is_off_where_it_is_for_all(around: Surroundings) -> None:
     assert build_firewall(set_to(firewall="off, free=on"), around) is not None
 
 
+def test_rules_that_are_off_and_that_nobody_knows_are_said(around: Surroundings) -> None:
+    """A mistyped name, or one of another release: it goes on, and what was meant still counts."""
+    names = ("override-previous", "role-line", "hidden-text", "overide", "override:base64")
+    assert build_firewall(Settings(), around) is not None
+    with structlog.testing.capture_logs() as logs:
+        firewall = build_firewall(set_to(firewall_rules_off=names), around)
+    assert firewall is not None
+    warnings = [entry for entry in logs if entry["log_level"] == "warning"]
+
+    assert [(entry["event"], entry["names"]) for entry in warnings] == [
+        ("firewall rules not known", ["overide", "override:base64"])
+    ]
+    assert "UNBROKEN_FIREWALL_RULES_OFF" in warnings[0]["hint"]
+
+
 @pytest.mark.parametrize("setting", ["firewall_model", "firewall_heavy_model"])
 def test_a_model_that_cannot_be_used_is_told_of_at_start(
     around: Surroundings, tmp_path: Path, setting: str
