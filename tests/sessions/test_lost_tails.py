@@ -310,7 +310,7 @@ async def test_there_is_one_search_at_a_time(seed: int, monkeypatch: pytest.Monk
 
         monkeypatch.setattr(distant(one), "owners", slow)
         for _ in range(20):
-            one.node._outages.of(SessionId("")).note_failure()
+            one.node._outages.of(SessionId("")).note_failure(SessionId(""))
             for _ in range(4):
                 one.clock.advance(1)
                 await settle()
@@ -408,7 +408,7 @@ async def test_a_woken_zombie_says_nothing_alone(seed: int) -> None:
     """Not even where the store has just failed."""
     async with open_town(seed=seed) as town:
         one, _, client = await _woken(town)
-        one.node._outages.of(SessionId("")).note_failure()
+        one.node._outages.of(SessionId("")).note_failure(SessionId(""))
         one.responder.last.say("z")
         await settle()
         if one.responder.open:

@@ -241,7 +241,7 @@ async def answered(town: Town) -> tuple[World, World, Client]:
 async def begin_outage(world: World) -> None:
     """Have the store out of a node's reach for longer than writes wait for it."""
     distant(world).is_out = True
-    world.node._outages.of(SessionId("")).note_failure()  # somebody noticed
+    world.node._outages.of(SessionId("")).note_failure(SessionId(""))  # somebody noticed
     for _ in range(6):
         await settle()
         world.clock.advance(0.6)
