@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from tests.chaos.bills import Bill, bills_in
 from tests.chaos.client import Place
 from tests.chaos.logs import Log
 from tests.chaos.nodes import NodeProcess
@@ -39,6 +40,10 @@ _SETTINGS: Final = {
     "UNBROKEN_TURN_ATTEMPTS": "2",
     "UNBROKEN_REDIS_TIMEOUT": "1",
     "UNBROKEN_RELEASE_AFTER": "2",
+    "UNBROKEN_LEAKS": "on",
+    "UNBROKEN_LEAK_ACTIONS": "email=redact,secret=ignore,card=ignore,iban=ignore,national_id=ignore,"
+    "ip=ignore,coordinates=ignore,phone=ignore",
+    "UNBROKEN_QUOTAS": '{"default": {"tokens_per_day": 1000000000000}}',
 }
 
 
@@ -70,6 +75,10 @@ class Cluster:
     async def logs(self) -> dict[str, Log]:
         """Return the logs of all sessions that the store holds."""
         return await logs_in(self.valkey.url)
+
+    async def bills(self) -> list[Bill]:
+        """Return what was counted of what people used."""
+        return await bills_in(self.valkey.url)
 
 
 def begun_in(journal: Path) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from tests.chaos.bills import bills_in, check_bills, endings_of
 from tests.chaos.checker import Violation, check_generations
 from tests.chaos.cluster import begun_in, environment, logs_in, started
 from tests.chaos.crowd import Crowd
@@ -50,6 +51,12 @@ class Talks:
         left = {node.node_id() for node in self.nodes}
         return [
             *check_all(self.people, logs, left=left, may_lose=may_lose),
+            *check_bills(
+                await bills_in(self.url),
+                endings_of(self.people, logs),
+                may_drop=may_lose,
+                may_miss=may_lose,
+            ),
             *check_generations(begun_in(self.folder / "journal"), shown, may_drop=may_lose),
             *(Violation("log", node.name, problem) for node in self.nodes for problem in node.problems()),
         ]
