@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.sessions.conversation import Client, World, settle
-from tests.sessions.town import Town, tab_on
+from tests.sessions.town import Town, asked, tab_on
 from unbroken.sessions.backends.base import Page
 from unbroken.sessions.entries import Deltas, ResponseDone
 from unbroken.sessions.event_log import Position
@@ -30,17 +30,6 @@ __all__ = [
     "vercel_47_an_end_that_nobody_is_told_of",
     "zombie_that_comes_back_writes_nothing",
 ]
-
-
-async def ask(town: Town, *said: str) -> tuple[World, World, Client]:
-    """Return two nodes, and a client of the first that is being answered."""
-    one, two = town.worlds[:2]
-    client = await one.client()
-    await client.ask()
-    one.responder.last.say(*said)
-    await settle()
-    client.read()
-    return one, two, client
 
 
 async def come(client: Client, world: World) -> None:
@@ -72,7 +61,7 @@ async def librechat_11710_words_said_while_a_node_begins_to_follow(town: Town) -
 
     Here a node is a follower before it reads, so that nothing falls in between.
     """
-    one, two, client = await ask(town, "a ")
+    one, two, client = await asked(town, "a ")
     client.disconnect()
     words = await while_answering(one, come(client, two))
     await see(client)
@@ -90,7 +79,7 @@ async def librechat_13117_a_tab_that_left_sees_the_next_answer(town: Town) -> No
     The next answer began at 0, and was dropped as a duplicate. Here numbers are the session's, and never
     begin again.
     """
-    one, two, client = await ask(town, *[f"w{number} " for number in range(945)])
+    one, two, client = await asked(town, *[f"w{number} " for number in range(945)])
     tab = await tab_on(two, client)
     one.responder.last.end()
     await see(client, tab)
@@ -104,7 +93,7 @@ async def librechat_13117_a_tab_that_left_sees_the_next_answer(town: Town) -> No
 
 async def librechat_14411_a_tab_that_stays_sees_the_next_answer(town: Town) -> None:
     """There, the same came of a reader that had stayed, at another replica than that of the answer."""
-    one, two, client = await ask(town, *[f"w{number} " for number in range(945)])
+    one, two, client = await asked(town, *[f"w{number} " for number in range(945)])
     tab = await tab_on(two, client)
     one.responder.last.end()
     await see(client, tab)
@@ -127,7 +116,7 @@ async def librechat_14411_what_is_replayed_is_not_shown_again(town: Town) -> Non
 
     Here what was and what comes are one log, which the tab reads once.
     """
-    one, two, client = await ask(town, "first ")
+    one, two, client = await asked(town, "first ")
     one.responder.last.end()
     await see(client)
     await client.ask("again")
@@ -163,7 +152,7 @@ async def vercel_41_coming_back_before_the_first_word(town: Town) -> None:
 
 async def vercel_44_coming_back_after_the_end(town: Town) -> None:
     """There, nothing could be resumed any more once the stream had ended: its end was never seen."""
-    one, two, client = await ask(town, "a ", "b ")
+    one, two, client = await asked(town, "a ", "b ")
     client.disconnect()
     one.responder.last.say("c")
     one.responder.last.end()
@@ -181,7 +170,7 @@ async def vercel_47_an_end_that_nobody_is_told_of(town: Town) -> None:
 
     Here the end is in the log, and who follows looks there from time to time.
     """
-    one, two, client = await ask(town, "a ")
+    one, two, client = await asked(town, "a ")
     client.disconnect()
     await come(client, two)
     await settle()
@@ -215,7 +204,7 @@ async def socketio_5423_a_storm_of_reconnects_reads_each_log_once(town: Town) ->
 
     Here a client's node reads the client's own session, once.
     """
-    clients = [(await ask(town, "a ", "b ", "c "))[2] for _ in range(20)]
+    clients = [(await asked(town, "a ", "b ", "c "))[2] for _ in range(20)]
     lengths = {each.session_id: len(await log_of(town, each)) for each in clients}
     counting = Counting(town)
     one, two = town.worlds
@@ -235,7 +224,7 @@ async def socketio_5423_a_storm_of_reconnects_reads_each_log_once(town: Town) ->
 
 async def openwebui_15162_a_question_that_comes_to_another_node(town: Town) -> None:
     """There, what a client sent to another worker than its session's was relayed to nobody: the chat hung."""
-    one, two, client = await ask(town, "a")
+    one, two, client = await asked(town, "a")
     one.responder.last.end()
     await see(client)
     tab = await tab_on(two, client)
@@ -256,7 +245,7 @@ async def openwebui_27104_stop_works_where_news_do_not(town: Town) -> None:
 
     Here Stop is an entry of the log: the owner finds it the next time that it writes.
     """
-    one, two, client = await ask(town, "a ")
+    one, two, client = await asked(town, "a ")
     tab = await tab_on(two, client)
     town.is_silent = True
     await tab.send({"type": "response.cancel"})
@@ -275,7 +264,7 @@ async def zombie_that_comes_back_writes_nothing(town: Town) -> None:
 
     Here the store asks for proof with each write, in the very step that writes.
     """
-    one, two, client = await ask(town, "a ")
+    one, two, client = await asked(town, "a ")
     client.disconnect()
     town.is_silent = True  # it is asleep, hears nothing, and wakes up below
     town.notice(one)
