@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ _PRIMARIES: Final = 3
 class ValkeyCluster:
     """Three servers that share the slots.
 
-    Fault verbs: those of each server, and :meth:`move`.
+    Fault verbs: those of each server, :meth:`move` and :meth:`move_whole`.
 
     Args:
         folder: For their data.
@@ -119,6 +119,13 @@ class ValkeyCluster:
                 for server in (target, *(each for each in self.servers if each is not target)):
                     server.command("CLUSTER", "SETSLOT", str(slot), "NODE", _id_of(target))
         return moved
+
+    def move_whole(self, slots: Sequence[int], source: Server, target: Server) -> None:
+        """Move *slots* as Valkey 9 does by itself: each of them at once, when all that is in it is there."""
+        with _client(source) as client:
+            ranges = [bound for slot in slots for bound in ("SLOTSRANGE", slot, slot, "NODE", _id_of(target))]
+            client.execute_command("CLUSTER", "MIGRATESLOTS", *ranges)
+        wait_until(lambda: not set(slots) & set(self.slots_in_use(source)), "the slots don't move")
 
 
 def _migrate(client: Any, target: Server, keys: list[bytes]) -> int:
