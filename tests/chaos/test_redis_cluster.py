@@ -27,7 +27,7 @@ from unbroken.sessions.backends.redis.keys import Keys
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 PEOPLE: Final = 24
-MANNER: Final = Manner(words=15, pause=0.05)
+MANNER: Final = Manner(words=10, pause=0.05)
 
 
 @dataclass(slots=True)
