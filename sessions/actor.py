@@ -202,7 +202,7 @@ class Actor(Alone):
             try:
                 return await self._store.submit(self.session.id, submitted, self.position)
             except StoreUnavailable as exc:
-                self.outage.note_failure(exc)
+                self.outage.note_failure(self.session.id, exc)
                 self._is_behind = is_doubtful = True  # it may have been written all the same
                 if not (self._is_sure and self.outage.is_over_patience):
                     raise
@@ -271,7 +271,7 @@ class Actor(Alone):
                 self._store, self.session.id, self.fence, opened, was_tried=was_tried
             )
         except StoreUnavailable as exc:
-            self.outage.note_failure(exc)
+            self.outage.note_failure(self.session.id, exc)
             if not self.outage.is_over_patience:
                 self._opening = None  # whoever has something to say next tries again
                 raise
@@ -453,7 +453,7 @@ class Actor(Alone):
         """Ask the store again after a while, first for what it holds: it can't be reached now."""
         self._is_behind = True
         # Who goes on alone does so until an outage is over: then there has to be one.
-        self.outage.note_failure(None if self._ring else why)
+        self.outage.note_failure(self.session.id, None if self._ring else why)
         if self._ring is not None:
             return
         if self.is_opened and self._is_sure and self.outage.is_over_patience:

@@ -7,6 +7,7 @@ from typing import Final
 
 from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.errors import StoreBusy, StoreUnavailable
+from unbroken.sessions.ids import SessionId
 
 __all__ = ["Outage", "Retry"]
 
@@ -21,12 +22,12 @@ class Outage:
         clock: Where time comes from.
         patience: Seconds for which writes wait for a store that doesn't answer. Then owners go on without.
         is_strict: They don't: what can't be saved isn't said.
-        on_begin: Called when the store has failed for the first time since it last answered.
+        on_begin: Called with the session for which the store has failed first since it last answered.
 
     """
 
     def __init__(
-        self, clock: Clock, *, patience: float, is_strict: bool, on_begin: Callable[[], None]
+        self, clock: Clock, *, patience: float, is_strict: bool, on_begin: Callable[[SessionId], None]
     ) -> None:
         self._clock = clock
         self._patience: Final = patience
@@ -53,11 +54,14 @@ class Outage:
         """Whether the store has been out of reach for so long."""
         return self._since is not None and self._clock.monotonic() - self._since >= seconds
 
-    def note_failure(self, why: StoreUnavailable | None = None) -> None:
-        """Note that the store didn't answer, or could take nothing. That a call had no turn says neither."""
+    def note_failure(self, session_id: SessionId, why: StoreUnavailable | None = None) -> None:
+        """Note that the store didn't answer, or could take nothing of a session.
+
+        That a call had no turn says neither.
+        """
         if self._since is None and not isinstance(why, StoreBusy):
             self._since = self._clock.monotonic()
-            self._on_begin()
+            self._on_begin(session_id)
 
     def note_success(self) -> None:
         """Note that it did what it was asked to."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -72,7 +73,7 @@ class Outages:
                 self._clock,
                 patience=self._patience,
                 is_strict=self._is_strict,
-                on_begin=lambda: self._began(part, session_id),
+                on_begin=partial(self._began, part),
             )
         return outage
 
@@ -101,8 +102,8 @@ class Outages:
     async def _probe(self, part: str, session_id: SessionId) -> None:
         """Ask the store whether it is back. Whatever a session owes it is written then."""
         try:
-            # To be read isn't enough. It does nothing: the node is no follower of its own.
-            await self._store.unfollow(SessionId(f"probe:{session_id}"), self._node)
+            # To be read isn't enough, nor is what another server says. It does nothing: nobody is called so.
+            await self._store.unfollow(session_id, NodeId(f"probe:{self._node}"))
         except StoreUnavailable:
             self._probe_later(part, session_id)
             return

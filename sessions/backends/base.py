@@ -209,7 +209,7 @@ class SessionStore(Protocol):
     async def unfollow(self, session_id: SessionId, node: NodeId) -> None:
         """Have *node* told no more. Harmless if it wasn't.
 
-        Also where there is no such session: then it tells whether the store takes anything.
+        Also where there is no such session: it tells whether the store takes what is written of it.
 
         Raises:
             StoreUnavailable: The store can't be reached, or can't be written to.

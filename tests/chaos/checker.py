@@ -15,6 +15,8 @@ I8    the pieces of an answer are its text, and the text is what the agent said:
 I9    what was acknowledged is in the log, or the client was told to start over
 I10   what the store keeps of a session is bounded
 I12   every attempt ends
+I13   what the leak filter keeps back is nowhere: in no log, and shown to nobody
+I14   what a turn has used is counted once, as the log says that it ended
 ====  ==============================================================================================
 """
 
@@ -26,7 +28,7 @@ from dataclasses import dataclass, field
 
 from tests.chaos.history import Frame, History, Segment
 from tests.chaos.talk import Talk
-from tests.chaos.words import answer_to, digest_of, key_of
+from tests.chaos.words import answer_to, digest_of, key_of, restored
 from unbroken.server.protocols.cursor import parse_cursor
 
 __all__ = ["Violation", "acknowledged", "check_generations", "check_history", "turn_of"]
@@ -234,7 +236,7 @@ def check_words(where: str, turn: str, status: str, said: str, past: str | None)
 
     *past*: digest of what was said before; None: that isn't known, and the answer's own word is taken.
     """
-    whole = answer_to(turn, digest_of(said) if past is None else past)
+    whole, said = answer_to(turn, digest_of(said) if past is None else past), restored(said)
     if status == "completed" and said != whole:
         return [Violation("I8", where, f"the answer to {turn!r} is {_differ(said, whole)}")]
     if not whole.startswith(said):

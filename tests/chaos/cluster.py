@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from redis.asyncio import Redis
-
+from tests.chaos.bills import Bill, bills_in
 from tests.chaos.client import Place
 from tests.chaos.logs import Log
 from tests.chaos.nodes import NodeProcess
 from tests.chaos.upstream import KeepingUpstream
 from tests.chaos.words import JOURNAL
 from tests.fakes.valkey import Server
+from unbroken.sessions.backends.redis.connection import Address, connect
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.entries import Entry
@@ -29,7 +29,7 @@ from unbroken.sessions.items import Message
 from unbroken.sessions.response import Ongoing
 from unbroken.sessions.session import Session, SessionLimits
 
-__all__ = ["AgentKind", "Cluster", "cluster_of"]
+__all__ = ["AgentKind", "Cluster", "begun_in", "cluster_of", "environment", "logs_in", "started"]
 
 AgentKind = Literal["words", "upstream"]
 """What answers: a function in each node, or an upstream that keeps its answers, whatever becomes of nodes."""
@@ -40,6 +40,10 @@ _SETTINGS: Final = {
     "UNBROKEN_TURN_ATTEMPTS": "2",
     "UNBROKEN_REDIS_TIMEOUT": "1",
     "UNBROKEN_RELEASE_AFTER": "2",
+    "UNBROKEN_LEAKS": "on",
+    "UNBROKEN_LEAK_ACTIONS": "email=redact,secret=ignore,card=ignore,iban=ignore,national_id=ignore,"
+    "ip=ignore,coordinates=ignore,phone=ignore",
+    "UNBROKEN_QUOTAS": '{"default": {"tokens_per_day": 1000000000000}}',
 }
 
 
@@ -66,22 +70,36 @@ class Cluster:
         """Return, for each answer that an agent began, its response and its turn's key."""
         if self.upstream is not None:
             return self.upstream.begun
-        if not self.journal.exists():
-            return []
-        lines = self.journal.read_text().splitlines()
-        return [(response_id, key) for response_id, key in map(str.split, lines)]
+        return begun_in(self.journal)
 
     async def logs(self) -> dict[str, Log]:
         """Return the logs of all sessions that the store holds."""
-        client: Any = Redis.from_url(self.valkey.url)
-        store = RedisStore(client, Keys("unbroken"), Bounds())
-        try:
-            names = [key async for key in client.scan_iter(match="unbroken:{*}:*:m", count=1000)]
-            logs = [await _log(store, client, key) for key in names]
-            return {log.session: log for log in logs}
-        finally:
-            await store.aclose()
-            await client.aclose()
+        return await logs_in(self.valkey.url)
+
+    async def bills(self) -> list[Bill]:
+        """Return what was counted of what people used."""
+        return await bills_in(self.valkey.url)
+
+
+def begun_in(journal: Path) -> list[tuple[str, str]]:
+    """Return, for each answer that *journal* says to have begun, its response and its turn's key."""
+    if not journal.exists():
+        return []
+    return [(response_id, key) for response_id, key in map(str.split, journal.read_text().splitlines())]
+
+
+async def logs_in(url: str) -> dict[str, Log]:
+    """Return the logs of all sessions that the store at *url* holds."""
+    address = Address(url)
+    client: Any = connect(address, name="chaos")
+    store = RedisStore(client, Keys("unbroken"), Bounds(), is_cluster=address.kind == "cluster")
+    try:
+        names = [key async for key in client.scan_iter(match="unbroken:{*}:*:m", count=1000)]
+        logs = [await _log(store, client, key) for key in names]
+        return {log.session: log for log in logs}
+    finally:
+        await store.aclose()
+        await client.aclose()
 
 
 async def _log(store: RedisStore, client: Any, key: bytes) -> Log:
@@ -144,29 +162,52 @@ async def cluster_of(
     valkey = Server(data, None, "--appendonly", "yes", "--appendfsync", "no")
     async with AsyncExitStack() as stack:
         upstream = None
-        chosen = {**_SETTINGS, JOURNAL: str(journal), "UNBROKEN_SECRET": secrets.token_hex(32)}
+        chosen = dict(settings or {})
         if agent == "upstream":
             upstream = await stack.enter_async_context(KeepingUpstream())
-            chosen |= {
+            chosen = {
                 "UNBROKEN_AGENT": "openai",
                 "UNBROKEN_OPENAI_API": "responses",
                 "UNBROKEN_OPENAI_BACKGROUND": "true",
                 "UNBROKEN_OPENAI_BASE_URL": upstream.base_url,
                 "UNBROKEN_OPENAI_API_KEY": "none",
                 "UNBROKEN_MODEL": "fake",
+                **chosen,
             }
-        else:
-            chosen |= {"UNBROKEN_AGENT": "python", "UNBROKEN_PYTHON_AGENT": "tests.chaos.words:answer"}
+        chosen = environment(journal, chosen)
         await asyncio.to_thread(valkey.start)
         stack.callback(valkey.stop)
-        chosen |= dict(settings or {})
         running = [
             NodeProcess(
-                f"node{number}", valkey.port, folder, chosen, program=program, has_proxies=has_proxies
+                f"node{number}",
+                valkey.port,
+                folder,
+                chosen,
+                program=program,
+                has_proxies=has_proxies,
             )
             for number in range(nodes)
         ]
-        for node in running:
-            stack.push_async_callback(node.close)
-        await asyncio.gather(*[node.open() for node in running])
+        await stack.enter_async_context(started(running))
         yield Cluster(valkey, data, running, upstream, journal)
+
+
+def environment(journal: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    """Return what all nodes are set to, with *settings*.
+
+    A function in each node answers, unless these say what does.
+    """
+    chosen = {**_SETTINGS, JOURNAL: str(journal), "UNBROKEN_SECRET": secrets.token_hex(32)}
+    if "UNBROKEN_AGENT" not in settings:
+        chosen |= {"UNBROKEN_AGENT": "python", "UNBROKEN_PYTHON_AGENT": "tests.chaos.words:answer"}
+    return {**chosen, **settings}
+
+
+@asynccontextmanager
+async def started(nodes: Sequence[NodeProcess]) -> AsyncIterator[None]:
+    """Start *nodes*, and end them in the end, wherever they are."""
+    async with AsyncExitStack() as stack:
+        for node in nodes:
+            stack.push_async_callback(node.close)
+        await asyncio.gather(*[node.open() for node in nodes])
+        yield

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.chaos.bills import check_bills, endings_of
 from tests.chaos.checker import Violation
 from tests.chaos.cluster import AgentKind, cluster_of
 from tests.chaos.crowd import Crowd
@@ -103,7 +104,9 @@ async def restart_all(
         for node in cluster.nodes:  # not at once: what one passes on, the other still takes
             await node.terminate()
         report.exits = [code for node in cluster.nodes for code in node.exits]
-        report.violations = check_all(people, await cluster.logs(), left=left, may_lose=False)
+        logs = await cluster.logs()
+        report.violations = check_all(people, logs, left=left, may_lose=False)
+        report.violations += check_bills(await cluster.bills(), endings_of(people, logs))
     _count(report, people)
     return report
 

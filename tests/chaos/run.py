@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.chaos.bills import check_bills, endings_of
 from tests.chaos.checker import Violation, check_generations, check_history
 from tests.chaos.cluster import AgentKind, Cluster, cluster_of
 from tests.chaos.faults import FAULTS, OUTAGES, World
 from tests.chaos.history import History, Witness
+from tests.chaos.leaks import check_kept, check_told
 from tests.chaos.logs import Log, check_acknowledged, check_log, check_shown
 from tests.chaos.nodes import NodeProcess
 from tests.chaos.speaker import Manner, Speaker
@@ -70,13 +72,19 @@ class Report:
     """Answers that the agent was asked for."""
     unseen: int = 0
     """Of these, those that nobody was shown."""
+    charges: int = 0
+    """Turns that were counted when they had ended."""
     words: int = 0
+    withheld: int = 0
+    """What the leak filter put something else in the place of, as often as it was shown."""
     refusals: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
 
     def must_be_sound(self) -> None:
         """Fail unless people were answered, things went wrong, and no rule was broken."""
         assert self.turns["completed"] > 0
+        assert self.charges > 0
+        assert self.withheld > 0
         assert self.faults.total() >= self.plan.least
         assert self.violations == []
 
@@ -94,7 +102,9 @@ class Report:
             ("  attempted again", self.attempts),
             ("answers that the agent began", self.begun),
             ("  and nobody was shown", self.unseen),
+            ("turns that were counted", self.charges),
             ("words shown", self.words),
+            ("  kept back", self.withheld),
             ("sessions", self.sessions),
             ("connections", self.connections),
             ("  resumed", self.resumed),
@@ -141,6 +151,9 @@ async def carry_out(plan: Plan, folder: Path) -> Report:
         shown = {response: key_of(turn) for response, turn in turns.items() if turn}
         may_drop = any(report.faults[name] + report.idle[name] for name in OUTAGES)
         report.violations += check_generations(cluster.begun(), shown, may_drop=may_drop)
+        bills = await cluster.bills()
+        report.charges = sum(len(bill.charges) for bill in bills)
+        report.violations += check_bills(bills, endings_of(people, logs), may_drop=may_drop, may_miss=True)
         report.unseen = len({response for response, _ in cluster.begun()} - shown.keys())
         if report.violations:
             keep(folder, people, logs)
@@ -241,6 +254,7 @@ def check_all(
     asked = {item: turns.get(response, "") for item, response in answers.items()}
     for log in logs.values():
         found += check_log(log)
+        found += check_kept(log)
         if log.owner in left and not may_lose:
             found.append(Violation("I11", log.session, f"is still {log.owner}'s, which has ended in order"))
     for person in people:
@@ -249,6 +263,7 @@ def check_all(
             found.append(Violation("I9", person.name, "a session has ended that nobody has lost"))
         for history in person.histories:
             found += check_history(history, is_over=history.is_open, answers=asked)
+            found += check_told(history)
             held = logs.get(history.session)
             if not history.is_open:
                 continue
@@ -304,4 +319,5 @@ def _count(report: Report, people: list[Witness]) -> None:
                 seen.setdefault(turn, set()).add(frame["response"]["id"])
             elif frame["type"] == "response.output_text.delta":
                 report.words += frame["delta"].count(" ")
+                report.withheld += frame["delta"].count("[email ")
     report.attempts = sum(len(responses) > 1 for responses in seen.values())

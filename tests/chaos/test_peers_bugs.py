@@ -1,333 +1,100 @@
-"""What went wrong elsewhere, by name: each test fails on the behaviour that its docstring tells of."""
+"""What went wrong elsewhere, by name: it doesn't here, and is noticed where it is planted."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
 
 import pytest
 
-from tests.sessions.conversation import Client, World, settle
-from tests.sessions.town import Town, open_town, tab_on
-from unbroken.sessions.actor import Actor
-from unbroken.sessions.backends.base import Page
-from unbroken.sessions.entries import Deltas, ResponseDone
-from unbroken.sessions.event_log import Position
-from unbroken.sessions.ids import ChainId, PrincipalId, SessionId
-from unbroken.sessions.node import Attachment, Node
-from unbroken.sessions.ownership import Ownership
+from tests.chaos import peers, peers_faults
+from tests.sessions.town import Town, open_town
 
 SEEDS: Final = (None, 1, 2, 3)
 """None: the store answers at once; else in an order, and after delays, of chance."""
 
-pytestmark = pytest.mark.parametrize("seed", SEEDS)
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A scenario, what has to be planted for it to fail, and what it says then."""
+
+    scenario: Callable[[Town], Awaitable[None]]
+    fault: peers_faults.Fault
+    complaint: str
 
 
-async def ask(town: Town, *said: str) -> tuple[World, World, Client]:
-    """Return two nodes, and a client of the first that is being answered."""
-    one, two = town.worlds[:2]
-    client = await one.client()
-    await client.ask()
-    one.responder.last.say(*said)
-    await settle()
-    client.read()
-    return one, two, client
+BUGS: Final = {
+    "LibreChat #11710": Bug(
+        peers.librechat_11710_words_said_while_a_node_begins_to_follow,
+        peers_faults.subscribe_late,
+        "what was said in between is left out",
+    ),
+    "LibreChat #13117": Bug(
+        peers.librechat_13117_a_tab_that_left_sees_the_next_answer,
+        peers_faults.expect_the_next_number,
+        "the next answer was taken for a duplicate",
+    ),
+    "LibreChat #14411": Bug(
+        peers.librechat_14411_a_tab_that_stays_sees_the_next_answer,
+        peers_faults.expect_the_next_number,
+        "the next answer was taken for a duplicate",
+    ),
+    "LibreChat #14411, what is replayed": Bug(
+        peers.librechat_14411_what_is_replayed_is_not_shown_again,
+        peers_faults.replay_and_go_on_from_there,
+        "words are shown again",
+    ),
+    "Vercel resumable-stream #41": Bug(
+        peers.vercel_41_coming_back_before_the_first_word,
+        peers_faults.listen_once_something_was_said,
+        "whoever came early got nothing",
+    ),
+    "Vercel resumable-stream #44": Bug(
+        peers.vercel_44_coming_back_after_the_end,
+        peers_faults.attach_behind_the_end,
+        "whoever came late got nothing",
+    ),
+    "Vercel resumable-stream #47": Bug(
+        peers.vercel_47_an_end_that_nobody_is_told_of,
+        peers_faults.never_look,
+        "the answer never ends",
+    ),
+    "Socket.IO #5423": Bug(
+        peers.socketio_5423_a_storm_of_reconnects_reads_each_log_once,
+        peers_faults.read_all_logs,
+        "not once more for each reader",
+    ),
+    "open-webui #15162": Bug(
+        peers.openwebui_15162_a_question_that_comes_to_another_node,
+        peers_faults.drop_what_comes_from_elsewhere,
+        "the chat hangs",
+    ),
+    "open-webui #27104": Bug(
+        peers.openwebui_27104_stop_works_where_news_do_not,
+        peers_faults.hear_of_stop_by_news_alone,
+        "it goes on",
+    ),
+    "zombies without a fence": Bug(
+        peers.zombie_that_comes_back_writes_nothing, peers_faults.have_no_fence, "two have written"
+    ),
+}
+
+pytestmark = [
+    pytest.mark.parametrize("seed", SEEDS),
+    pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS),
+]
 
 
-async def come(client: Client, world: World) -> None:
-    """Have *client* come to *world*, from where it was; its old connection is gone."""
-    client.world = world
-    await client.resume()
-
-
-async def while_answering(world: World, work: Any) -> list[str]:
-    """Do *work* while words are said, one in each step of the loop; return them."""
-    task = asyncio.ensure_future(work)
-    words: list[str] = []
-    while not task.done() or len(words) < 5:
-        words.append(f"w{len(words)} ")
-        world.responder.last.say(words[-1])
-        await asyncio.sleep(0)
-    await task
-    return words
-
-
-async def see(*clients: Client) -> None:
-    await settle()
-    for client in clients:
-        client.read()
-
-
-async def test_librechat_11710_words_said_while_a_node_begins_to_follow(seed: int | None) -> None:
-    """There, SUBSCRIBE was sent and not awaited: what was published before it took effect was dropped.
-
-    Here a node is a follower before it reads, so that nothing falls in between.
-    """
+async def test_what_goes_wrong_elsewhere_does_not_here(bug: Bug, seed: int | None) -> None:
     async with open_town(seed=seed) as town:
-        one, two, client = await ask(town, "a ")
-        client.disconnect()
-        words = await while_answering(one, come(client, two))
-        await see(client)
-        assert client.text() == "a " + "".join(words), "before the answer's end moves the session here"
-
-        one.responder.last.end()
-        await see(client)
-        assert client.statuses() == ["completed"]
+        await bug.scenario(town)
 
 
-async def test_librechat_13117_a_follower_sees_the_next_answer_too(seed: int | None) -> None:
-    """There, a replica kept the number that it expected next (945) when the next answer began at 0.
-
-    All of that answer was dropped as a duplicate. Here numbers are the session's, and never begin again.
-    """
-    async with open_town(seed=seed) as town:
-        one, two, client = await ask(town, *[f"w{number} " for number in range(945)])
-        tab = await tab_on(two, client)
-        one.responder.last.end()
-        await see(client, tab)
-        seen = len(tab.frames)
-        await client.ask("and now?")
-        one.responder.last.say("short")
-        one.responder.last.end()
-        await see(client, tab)
-
-        deltas = [frame.get("delta") for frame in tab.frames[seen:] if frame["type"].endswith("text.delta")]
-        assert deltas == ["short"]
-        assert tab.statuses() == ["completed", "completed"]
-
-
-async def test_librechat_14411_what_is_replayed_is_not_shown_again(seed: int | None) -> None:
-    """There, a tab that came early got the first pieces from a buffer, and then once more as they came.
-
-    Here what was and what comes are one log, which the tab reads once.
-    """
-    async with open_town(seed=seed) as town:
-        one, two, client = await ask(town, "first ")
-        one.responder.last.end()
-        await see(client)
-        await client.ask("again")
-        tab = Client(two, client.session_id)
-        words = await while_answering(one, tab.connect())
-        one.responder.last.end()
-        await see(client, tab)
-
-        assert tab.text() == client.text() == "first " + "".join(words)
-        ids = [frame["event_id"] for frame in tab.frames]
-        assert len(ids) == len(set(ids))
-
-
-async def test_vercel_41_coming_back_before_the_first_word(seed: int | None) -> None:
-    """There, a stream was announced before its producer listened: who resumed in between got nothing.
-
-    Here a request that was taken is in the log before there is anybody to ask.
-    """
-    async with open_town(seed=seed) as town:
-        one, two = town.worlds
-        client = await one.client()
-        await client.ask()
-        client.disconnect()
-        await come(client, two)
-        await settle()
-        one.responder.last.say("late")
-        await see(client)
-        assert client.text() == "late"
-
-        one.responder.last.end()
-        await see(client)
-        assert client.statuses() == ["completed"]
-
-
-async def come_back_after_the_end(town: Town) -> None:
-    one, two, client = await ask(town, "a ", "b ")
-    client.disconnect()
-    one.responder.last.say("c")
-    one.responder.last.end()
-    await settle()
-    await come(client, two)
-    await see(client)
-
-    assert client.resumed
-    assert (client.text(), client.statuses()) == ("a b c", ["completed"])
-
-
-async def test_vercel_44_coming_back_after_the_end(seed: int | None) -> None:
-    """There, nothing could be resumed any more once the stream had ended: its end was never seen."""
-    async with open_town(seed=seed) as town:
-        await come_back_after_the_end(town)
-
-
-async def test_vercel_44_is_found_where_it_is_planted(
-    seed: int | None, monkeypatch: pytest.MonkeyPatch
+async def test_it_is_noticed_where_it_is_planted(
+    bug: Bug, seed: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attach = Node.attach
-
-    async def forgetful(
-        self: Node,
-        session_id: SessionId,
-        principal: PrincipalId,
-        position: Position | None,
-        chain: ChainId,
-        **more: bool,
-    ) -> Attachment:
-        actor = self.hub.get(session_id) or await self._ownership.load(session_id)
-        if not actor.session.responses:  # the stream has ended: nobody is shown any more of it
-            position = actor.log.position(actor.log.head)
-        return await attach(self, session_id, principal, position, chain, **more)
-
     async with open_town(seed=seed) as town:
-        monkeypatch.setattr(Node, "attach", forgetful)
-        with pytest.raises(AssertionError, match="a b c"):
-            await come_back_after_the_end(town)
-
-
-async def test_vercel_47_an_end_that_nobody_is_told_of(seed: int | None) -> None:
-    """There, the message that said so could get lost: the stream stayed open for ever.
-
-    Here the end is in the log, and who follows looks there from time to time.
-    """
-    async with open_town(seed=seed) as town:
-        one, two, client = await ask(town, "a ")
-        client.disconnect()
-        await come(client, two)
-        await settle()
-        town.is_silent = True
-        one.responder.last.say("b")
-        one.responder.last.end()
-        await see(client)
-        assert client.statuses() == []
-
-        town.poll()
-        await see(client)
-        assert (client.text(), client.statuses()) == ("a b", ["completed"])
-
-
-class Counting:
-    """Counts what is read of which session."""
-
-    def __init__(self, town: Town) -> None:
-        self.entries: Counter[SessionId] = Counter()
-        self._read = town.memory.read
-        town.memory.read = self.read  # type: ignore[method-assign]
-
-    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
-        page = await self._read(session_id, after, limit)
-        self.entries[session_id] += sum(entry.last - entry.seq + 1 for entry in page.entries)
-        return page
-
-
-async def storm(town: Town) -> None:
-    clients = [(await ask(town, "a ", "b ", "c "))[2] for _ in range(20)]
-    lengths = {each.session_id: len(await log_of(town, each)) for each in clients}
-    counting = Counting(town)
-    one, two = town.worlds
-    town.kill(one)
-    town.notice(one)
-    await settle()
-    for client in clients:
-        client.disconnect()
-        await come(client, two)
-    await see(*clients)
-
-    assert [client.text() for client in clients] == 20 * ["a b c "]
-    for session_id, count in counting.entries.items():
-        assert count <= 3 * lengths[session_id], "it is read to be loaded, not once more for each reader"
-    assert set(counting.entries) == set(lengths)
-
-
-async def test_socketio_5423_a_storm_of_reconnects_reads_each_log_once(seed: int | None) -> None:
-    """There, all rooms share one stream: each client that came back read everything that anybody was told.
-
-    Here a client's node reads the client's own session, once.
-    """
-    async with open_town(seed=seed) as town:
-        await storm(town)
-
-
-async def test_socketio_5423_is_found_where_it_is_planted(
-    seed: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    load = Ownership.load
-
-    async def sharing(self: Ownership, session_id: SessionId) -> Actor:
-        for other in list(town.memory._sessions):  # what anybody was told, to find in it what this one was
-            opened = await town.memory.inspect(other)
-            start = Position(opened.fence.incarnation, opened.floor, opened.floor_nonce)
-            await town.memory.read(other, start, 10_000)
-        return await load(self, session_id)
-
-    async with open_town(seed=seed) as town:
-        monkeypatch.setattr(Ownership, "load", sharing)
-        with pytest.raises(AssertionError, match="not once more for each reader"):
-            await storm(town)
-
-
-async def test_openwebui_15162_a_question_that_comes_to_another_node(seed: int | None) -> None:
-    """There, what a client sent to another worker than its session's was relayed to nobody: the chat hung."""
-    async with open_town(seed=seed) as town:
-        one, two, client = await ask(town, "a")
-        one.responder.last.end()
-        await see(client)
-        tab = await tab_on(two, client)
-        await tab.ask("from elsewhere")
-        await settle()
-        (open_turn,) = one.responder.open + two.responder.open
-        open_turn.say("b")
-        open_turn.end()
-        await see(client, tab)
-
-        assert client.text() == tab.text() == "ab"
-        assert client.statuses() == tab.statuses() == ["completed", "completed"]
-
-
-async def test_openwebui_27104_stop_works_where_news_do_not(seed: int | None) -> None:
-    """There, whoever listened for Stop died of a time-out when nothing was stopped for a while, silently.
-
-    Here Stop is an entry of the log: the owner finds it the next time that it writes.
-    """
-    async with open_town(seed=seed) as town:
-        one, two, client = await ask(town, "a ")
-        tab = await tab_on(two, client)
-        town.is_silent = True
-        await tab.send({"type": "response.cancel"})
-        await settle()
-        one.responder.last.say("b ")
-        await settle()
-        town.poll()
-        await see(client, tab)
-
-        assert one.responder.open == []
-        assert client.statuses() == tab.statuses() == ["cancelled"]
-
-
-async def test_a_zombie_that_comes_back_writes_nothing(seed: int | None) -> None:
-    """Elsewhere a lease alone keeps two from writing: who slept through its end goes on where it was.
-
-    Here the store asks for proof with each write, in the very step that writes.
-    """
-    async with open_town(seed=seed) as town:
-        one, two, client = await ask(town, "a ")
-        client.disconnect()
-        town.is_silent = True  # it is asleep, hears nothing, and wakes up below
-        town.notice(one)
-        await come(client, two)
-        await see(client)
-        assert client.statuses() == ["failed"]
-        one.responder.turns[0].say("zombie ")
-        await see(client)
-
-        entries = await log_of(town, client)
-        end = next(number for number, body in enumerate(entries) if isinstance(body, ResponseDone))
-        assert not any(isinstance(body, Deltas) for body in entries[end:])
-        assert client.text() == "a "
-        assert town.owner_of(client) is two.node
-
-
-async def log_of(town: Town, client: Client) -> Sequence[Any]:
-    """Return the bodies of a session's log."""
-    session_id = SessionId(client.session_id or "")
-    opened = await town.memory.inspect(session_id)
-    start = Position(opened.fence.incarnation, opened.floor, opened.floor_nonce)
-    page = await town.memory.read(session_id, start, 10_000)
-    return [entry.body for entry in page.entries]
+        bug.fault(monkeypatch, town)
+        with pytest.raises(AssertionError, match=bug.complaint):
+            await bug.scenario(town)

@@ -1,6 +1,7 @@
 """What is asked and answered: words that carry their turn, their number, and what was said before.
 
-So none can be missed, and none can come from an agent that was told of another conversation.
+So none can be missed, and none can come from an agent that was told of another conversation. Among them
+is something that the leak filter has to keep back, cut in two.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JOURNAL",
+    "SECRET",
     "answer",
     "answer_to",
     "digest",
@@ -24,11 +26,19 @@ __all__ = [
     "key_of",
     "pause_of",
     "prompt",
+    "restored",
     "words_of",
 ]
 
 JOURNAL: Final = "CHAOS_JOURNAL"
 """Environment variable that names the file in which each answer that is begun gets a line."""
+
+
+SECRET: Final = "ada@unbroken-chaos.org"
+"""What agents say, and nobody is to be shown."""
+
+_CUT: Final = 12
+_PLACEHOLDER: Final = re.compile(r"\[email [a-z2-7]+\]")
 
 
 def prompt(key: str, count: int, pause: float) -> str:
@@ -61,12 +71,21 @@ def words_of(asked: str, past: str) -> list[str]:
     *past* is the digest of all messages up to that.
     """
     _, key, count, _ = asked.split()
-    return [f"{key}.{number}.{past} " for number in range(int(count))]
+    words = [f"{key}.{number}.{past} " for number in range(int(count))]
+    for number in range(4, len(words) - 1, 6):
+        words[number] += SECRET[:_CUT]
+        words[number + 1] = f"{SECRET[_CUT:]} {words[number + 1]}"
+    return words
 
 
 def answer_to(asked: str, past: str) -> str:
     """Return the whole answer."""
     return "".join(words_of(asked, past))
+
+
+def restored(said: str) -> str:
+    """Return what an agent said of which this was left, or is the beginning."""
+    return _PLACEHOLDER.sub(SECRET, said)
 
 
 def digest_of(said: str) -> str:

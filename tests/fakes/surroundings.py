@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from collections.abc import Callable
 from typing import Final
 
-__all__ = ["free_port", "neutral_environment"]
+__all__ = ["free_port", "neutral_environment", "wait_until"]
 
 _SETTINGS: Final = ("UNBROKEN_", "OPENAI_", "UVICORN_")
 _BELOW: Final = 55_000  # a cluster's bus has the port 10,000 above its server's
@@ -25,3 +27,17 @@ def free_port() -> int:
 def neutral_environment() -> dict[str, str]:
     """Return the environment without what the server, or a bare one, would take for a setting."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
+
+
+def wait_until(holds: Callable[[], bool], problem: str) -> None:
+    """Return when *holds* does, of something that can only be looked at.
+
+    Raises:
+        RuntimeError: It doesn't, for twenty seconds. Says what the problem is.
+
+    """
+    end = time.monotonic() + 20
+    while not holds():
+        if time.monotonic() > end:
+            raise RuntimeError(problem)
+        time.sleep(0.02)

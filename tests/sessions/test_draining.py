@@ -20,6 +20,7 @@ from tests.sessions.town import (
     go,
     move,
     open_town,
+    polls,
     tab_on,
     texts,
 )
@@ -64,9 +65,7 @@ async def test_what_is_left_at_the_deadline_and_nobody_follows_has_an_end() -> N
         one.node.begin_drain()
         await one.node.drained(0)
         await settle()
-        for _ in range(30):
-            town.poll()
-            await settle()
+        await polls(town, 30)
         two.responder.last.end()  # the further attempt
         await settle()
 

@@ -1,4 +1,4 @@
-"""What falls between two nodes: lost news, deaths at the wrong moment, a part of a store that is gone."""
+"""What falls between two nodes: lost news, deaths at the wrong moment, sessions that begin twice."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
-from tests.fakes.store import DistantStore
 from tests.sessions.conversation import ALICE, Client, World, limits_of, settle
-from tests.sessions.town import Town, actor_on, answered, asked, distant, move, open_town, tab_on
+from tests.sessions.town import Town, actor_on, answered, asked, distant, move, open_town, polls, tab_on
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.realtime.connection import RealtimeConnection
-from unbroken.sessions.errors import CursorLost, NodeFull, SessionNotFound, StoreUnavailable
+from unbroken.sessions.errors import CursorLost, NodeFull, SessionNotFound
 from unbroken.sessions.ids import SessionId
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.replica import ActorLimits
@@ -24,12 +22,6 @@ near_or_far = pytest.mark.parametrize("seed", [None, 1, 2])
 far = pytest.mark.parametrize("seed", [1, 2, 3])
 
 TWO_ATTEMPTS = limits_of(actor=ActorLimits(run=RunLimits(stop_timeout=0.01), attempts=2))
-
-
-async def polls(town: Town, count: int) -> None:
-    for _ in range(count):
-        town.poll()
-        await settle()
 
 
 # News that were lost.
@@ -149,6 +141,22 @@ async def test_a_node_holds_no_more_sessions_than_it_may_also_of_those_that_come
         assert len(two.node.hub) == 3
 
 
+@near_or_far
+async def test_a_full_node_lets_go_at_once_of_what_a_shared_store_holds(seed: int | None) -> None:
+    async with open_town(seed=seed, limits=limits_of(sessions=3)) as town:
+        one = town.worlds[0]
+        for _ in range(3):
+            client = await one.client()
+            await client.ask()
+            one.responder.last.end()
+            await settle()
+            client.disconnect()
+            await settle()
+        late = await one.client()
+        await late.ask()
+        assert len(one.node.hub) <= 3
+
+
 async def test_wishes_are_told_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = most = 0
     async with open_town(seed=1) as town:
@@ -172,40 +180,7 @@ async def test_wishes_are_told_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) 
     assert 1 <= most <= 2
 
 
-# Upstreams that work on.
-
-
-@pytest.mark.parametrize("said", ["handle", "item"])
-async def test_a_session_that_is_left_at_the_deadline_asks_no_upstream_again(
-    said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A write is on its way then, and the model hasn't said its first word."""
-    async with open_town(seed=1, limits=TWO_ATTEMPTS) as town:
-        one = town.worlds[0]
-        client = await one.client()
-        await client.ask()
-        go_on, on_its_way = asyncio.Event(), asyncio.Event()
-        append = distant(one).append
-
-        async def slow(appends: Any) -> Any:
-            results = await append(appends)
-            on_its_way.set()
-            await go_on.wait()
-            return results
-
-        monkeypatch.setattr(distant(one), "append", slow)
-        if said == "handle":
-            one.responder.last.say(Handle("upstream-1"))
-        else:
-            await client.say("by the way")
-        await on_its_way.wait()
-        client.disconnect()
-        one.node.begin_drain()
-        await one.node.drained(0)
-        go_on.set()
-        await settle()
-
-        assert len(one.responder.turns) == 1
+# Deaths in mid-answer.
 
 
 @near_or_far
@@ -213,13 +188,8 @@ async def test_a_stop_that_comes_before_a_dead_owner_is_replaced_reaches_the_ups
     seed: int | None,
 ) -> None:
     async with open_town(seed=seed) as town:
-        one, two = town.worlds
-        two.responder.can_resume = True
-        client = await one.client()
-        await client.ask()
-        one.responder.last.say(Handle("upstream-1"), "a", "b")
-        await settle()
-        client.read()
+        town.worlds[1].responder.can_resume = True
+        one, two, client = await asked(town, Handle("upstream-1"), "a", "b")
         await move(client, two)
         town.kill(one)
         await client.send({"type": "response.cancel"})
@@ -228,26 +198,6 @@ async def test_a_stop_that_comes_before_a_dead_owner_is_replaced_reaches_the_ups
         client.read()
 
         assert client.statuses() == ["cancelled"]
-        assert two.responder.abandoned == ["upstream-1"]
-
-
-async def test_an_upstream_s_work_that_nobody_can_go_on_with_is_stopped_at_the_deadline() -> None:
-    """The turn is attempted again elsewhere; what the upstream has of the first attempt is nobody's."""
-    async with open_town(seed=1, limits=TWO_ATTEMPTS) as town:
-        one, two = town.worlds
-        client = await one.client()
-        await client.ask()
-        one.responder.last.say(Handle("upstream-1"), "a", "b")
-        await settle()
-        client.read()
-        await move(client, two)
-        one.node.begin_drain()
-        await one.node.drained(0)
-        await settle()
-        await polls(town, 3)
-
-        assert two.responder.last.turn.attempt == 2
-        assert not one.responder.turns[0].turn.custody.is_passed_on
         assert two.responder.abandoned == ["upstream-1"]
 
 
@@ -270,278 +220,7 @@ async def test_thoughts_are_no_tool_call(seed: int | None) -> None:
         assert [turn.turn.attempt for turn in two.responder.turns] == [2]
 
 
-@near_or_far
-async def test_a_node_that_drains_begins_no_response_that_waited(seed: int | None) -> None:
-    async with open_town(seed=seed) as town:
-        one, two = town.worlds
-        client = await one.client()
-        session = {"type": "realtime", "unbroken": {"concurrency": "queue"}}
-        await client.send({"type": "session.update", "session": session})
-        await client.ask()
-        one.responder.last.say("a")
-        await settle()
-        await client.ask("second")
-        client.read()
-        assert client.errors() == []
-        await move(client, two)
-        one.node.begin_drain()
-        draining = asyncio.create_task(one.node.drained(60))
-        await settle()
-        one.responder.last.end()
-        await settle()
-
-        assert len(one.responder.turns) == 1
-        assert town.owner_of(client) is two.node
-        assert len(two.responder.turns) == 1
-        assert draining.done()
-
-
-@near_or_far
-async def test_nodes_that_are_told_to_end_together_keep_their_connections_to_the_end(
-    seed: int | None,
-) -> None:
-    async with open_town(seed=seed, limits=limits_of(handover_delay=1.0)) as town:
-        one, two, client = await asked(town)
-        for world in (one, two):
-            world.node.begin_drain()
-        draining = asyncio.create_task(one.node.drained(60))
-        await settle()
-        for _ in range(3):
-            one.clock.advance(0.6)
-            await settle()
-        assert not one.node.is_handing_over
-        assert client.attachment is not None
-        assert not client.attachment.is_finished
-        one.responder.last.say("c")
-        one.responder.last.end()
-        await settle()
-        client.read()
-        assert client.statuses() == ["completed"]
-        assert client.attachment.is_finished
-        client.disconnect()
-        await settle()
-        assert draining.done()
-
-
-@near_or_far
-async def test_a_node_that_comes_while_another_drains_is_handed_its_sessions(seed: int | None) -> None:
-    async with open_town(1, seed=seed) as town:
-        one = town.worlds[0]
-        client = await one.client()
-        await client.ask()
-        one.node.begin_drain()
-        draining = asyncio.create_task(one.node.drained(60))
-        await settle()
-        assert not one.node.is_handing_over
-        await town.node()
-        for _ in range(3):
-            one.clock.advance(0.6)
-            await settle()
-        assert one.node.is_handing_over
-        draining.cancel()
-        await asyncio.wait([draining])
-
-
-# A store of which something is gone.
-
-
-@far
-@pytest.mark.parametrize("is_named", [False, True])
-async def test_a_stop_whose_answer_was_lost_stops_nothing_else(seed: int, is_named: bool) -> None:
-    async with open_town(seed=seed) as town:
-        one = town.worlds[0]
-        client = await one.client()
-        await client.ask()  # and the model thinks for long
-        client.read()
-        distant(one).loses_answers = True
-        one.node._outages.of(SessionId("")).note_failure()  # somebody noticed
-        for _ in range(2):
-            one.clock.advance(0.6)
-            await settle()
-        await client.send({"type": "response.cancel", **({"event_id": "stop_1"} if is_named else {})})
-        await settle()
-        client.read()
-        assert client.statuses() == ["cancelled"]
-        await client.ask("something else")
-        one.responder.last.say("a")
-        await settle()
-        await town.store_is_back()
-        one.responder.last.say("b")
-        one.responder.last.end()
-        await settle()
-
-        assert one.ended == ["cancelled", "completed"]
-
-
-@far
-async def test_sessions_go_on_alone_when_their_part_of_the_store_is_gone_and_the_others_don_t_notice(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def part_of(session_id: str) -> str:
-        return "even" if int(session_id[-1:] or "0", 16) % 2 == 0 else "odd"
-
-    monkeypatch.setattr(DistantStore, "part_of", lambda _, session_id: part_of(session_id), raising=False)
-    async with open_town(seed=seed) as town:
-        one = town.worlds[0]
-        clients: dict[str, list[Client]] = {"even": [], "odd": []}
-        while not all(clients.values()):
-            client = await one.client()
-            await client.ask()
-            one.responder.last.say("ab")
-            await settle()
-            clients[part_of(client.session_id or "")].append(client)
-        store = distant(one)
-        real_append, real_read, real_unfollow = store.append, store.read, store.unfollow
-        reads = 0
-
-        async def append(appends: Any) -> Any:
-            if any(part_of(each.session_id) == "even" for each in appends):
-                raise StoreUnavailable
-            return await real_append(appends)
-
-        async def read(session_id: Any, *args: Any) -> Any:
-            nonlocal reads
-            if part_of(session_id) == "even":
-                raise StoreUnavailable
-            reads += 1
-            return await real_read(session_id, *args)
-
-        async def unfollow(session_id: Any, *args: Any) -> Any:
-            if part_of(session_id) == "even":
-                raise StoreUnavailable
-            return await real_unfollow(session_id, *args)
-
-        monkeypatch.setattr(store, "append", append)
-        monkeypatch.setattr(store, "read", read)
-        monkeypatch.setattr(store, "unfollow", unfollow)
-        for turn in one.responder.turns:
-            turn.say("c")
-        for _ in range(24):  # six seconds; a session waits for one
-            one.clock.advance(0.25)
-            await settle()
-        for part, each in clients.items():
-            for client in each:
-                client.read()
-                assert client.text() == "abc"
-                assert actor_on(one, client).feed.is_durable == (part == "odd")
-        assert reads == 0, "nobody doubts what the others have"
-
-
-@far
-async def test_strict_says_nothing_that_isn_t_saved_also_after_a_loss(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def full(*_: Any, **__: Any) -> Any:
-        raise StoreUnavailable("OOM")
-
-    async with open_town(seed=seed, limits=limits_of(is_strict=True)) as town:
-        one, _, client = await asked(town)
-        town.lose()  # restarted empty, and with too little memory
-        with monkeypatch.context() as patch:
-            patch.setattr(distant(one), "reseed", full)
-            patch.setattr(distant(one), "unfollow", full)
-            one.responder.last.say("c")
-            await settle()
-            for _ in range(20):
-                one.clock.advance(0.5)
-                await settle()
-            await client.say("taken?", id="item_x")
-            await settle()
-            client.read()
-            assert client.text() == "ab"
-            assert client.errors() == ["store_unavailable"]
-            assert "taken?" not in [item.text for item in actor_on(one, client).session.items()]
-
-        await town.store_is_back()
-        await client.resume()
-        one.responder.last.end()
-        await settle()
-        client.read()
-        assert client.statuses() == ["completed"]
-        assert actor_on(one, client).session.items()[-1].text == "abc"
-
-
-@far
-async def test_a_store_that_can_be_read_and_not_written_is_out_of_reach(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = 0
-
-    async def full(*_: Any, **__: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        raise StoreUnavailable("OOM")
-
-    async with open_town(seed=seed) as town:
-        one, _, client = await asked(town)
-        with monkeypatch.context() as patch, capture_logs() as logs:
-            for verb in ("append", "unfollow", "rejoin", "reseed", "submit"):
-                patch.setattr(distant(one), verb, full)
-            one.responder.last.say("c")
-            for _ in range(40):  # four seconds
-                one.clock.advance(0.1)
-                town.poll()
-                await settle()
-            client.read()
-            assert client.text() == "abc"
-            assert not actor_on(one, client).feed.is_durable
-            assert calls < 30
-            assert [entry["event"] for entry in logs].count("store out of reach") == 1
-        await town.store_is_back()
-        one.responder.last.end()
-        await settle()
-        client.read()
-        assert client.statuses() == ["completed"]
-        assert actor_on(one, client).feed.is_durable
-
-
-@far
-async def test_who_follows_is_told_when_its_node_hears_nothing_any_more(seed: int) -> None:
-    async with open_town(3, seed=seed) as town:
-        _, two, client = await asked(town)
-        await move(client, two)
-        distant(two).is_out = True
-        two.node._outages.of(SessionId("")).note_failure()
-        for _ in range(3):
-            two.clock.advance(1.0)
-            town.poll()
-            await settle()
-        assert not actor_on(two, client).feed.is_durable
-        await town.store_is_back()
-        assert actor_on(two, client).feed.is_durable
-
-
-@near_or_far
-async def test_a_full_node_lets_go_at_once_of_what_a_shared_store_holds(seed: int | None) -> None:
-    async with open_town(seed=seed, limits=limits_of(sessions=3)) as town:
-        one = town.worlds[0]
-        for _ in range(3):
-            client = await one.client()
-            await client.ask()
-            one.responder.last.end()
-            await settle()
-            client.disconnect()
-            await settle()
-        late = await one.client()
-        await late.ask()
-        assert len(one.node.hub) <= 3
-
-
-@far
-async def test_who_follows_on_a_node_that_is_cut_off_is_sent_away(seed: int) -> None:
-    async with open_town(3, seed=seed) as town:
-        _, two, client = await asked(town)
-        await move(client, two)  # its node follows; the answer goes on on the first
-        distant(two).is_out = True
-        two.node._outages.of(SessionId("")).note_failure()
-        for _ in range(12):
-            two.clock.advance(1.0)
-            town.poll()
-            await settle()
-        with pytest.raises(StoreUnavailable):
-            client.read()
-        with pytest.raises(StoreUnavailable):
-            await Client(two, client.session_id).connect()
+# Sessions that begin.
 
 
 @far

@@ -19,6 +19,7 @@ from tests.sessions.town import (
     go,
     move,
     open_town,
+    polls,
     tab_on,
     texts,
 )
@@ -183,9 +184,7 @@ async def test_a_session_that_was_given_up_is_asked_for_again(seed: int) -> None
         await go(client, three)
         assert town.owner_of(client) is None
         town.is_silent = False
-        for _ in range(3):
-            town.poll()
-            await settle()
+        await polls(town, 3)
         client.read()
 
         assert town.owner_of(client) is three.node
@@ -259,9 +258,7 @@ async def test_what_was_taken_and_could_not_be_read_is_given_back(
         town.notice(one)
         await town.store_is_back()
         assert town.stored(client).owner == NOBODY
-        for _ in range(60):
-            town.poll()
-            await settle()
+        await polls(town, 60)
 
         assert not town.stored(client).has_work
 
@@ -310,7 +307,7 @@ async def test_there_is_one_search_at_a_time(seed: int, monkeypatch: pytest.Monk
 
         monkeypatch.setattr(distant(one), "owners", slow)
         for _ in range(20):
-            one.node._outages.of(SessionId("")).note_failure()
+            one.node._outages.of(SessionId("")).note_failure(SessionId(""))
             for _ in range(4):
                 one.clock.advance(1)
                 await settle()
@@ -408,7 +405,7 @@ async def test_a_woken_zombie_says_nothing_alone(seed: int) -> None:
     """Not even where the store has just failed."""
     async with open_town(seed=seed) as town:
         one, _, client = await _woken(town)
-        one.node._outages.of(SessionId("")).note_failure()
+        one.node._outages.of(SessionId("")).note_failure(SessionId(""))
         one.responder.last.say("z")
         await settle()
         if one.responder.open:
@@ -473,9 +470,7 @@ async def test_who_was_cut_off_for_long_takes_a_session_as_it_is(seed: int) -> N
             two.clock.advance(2)
             await settle()
         await go(client, four)
-        for _ in range(3):
-            town.poll()
-            await settle()
+        await polls(town, 3)
 
         assert "more 0" in texts(four, client)
 

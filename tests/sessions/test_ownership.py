@@ -5,7 +5,7 @@ from typing import Final
 import pytest
 
 from tests.sessions.conversation import Client, limits_of, settle
-from tests.sessions.town import actor_on, asked, go, move, open_town, tab_on
+from tests.sessions.town import actor_on, asked, go, move, open_town, orphaned, polls, tab_on
 from unbroken.sessions.backends.base import NOBODY, Opened
 from unbroken.sessions.errors import SessionNotFound, StoreUnavailable
 from unbroken.sessions.ids import NodeId, SessionId
@@ -151,10 +151,7 @@ async def test_lost_news_cost_at_most_a_poll(seed: int | None) -> None:
         assert client.text() == "ab"
 
         town.is_silent = False
-        town.poll()
-        await settle()
-        town.poll()
-        await settle()
+        await polls(town, 2)
         client.read()
         assert (client.text(), client.statuses()) == ("abc", ["cancelled"])
 
@@ -444,12 +441,7 @@ async def test_a_zombie_is_fenced_and_goes_on_as_a_follower(seed: int | None) ->
 async def test_a_turn_is_attempted_again_where_that_is_set(seed: int | None) -> None:
     limits = limits_of(actor=ActorLimits(run=RunLimits(), attempts=2))
     async with open_town(3, seed=seed, limits=limits) as town:
-        one, two, client = await asked(town)
-        await move(client, two)
-        town.kill(one)
-        town.notice(one)
-        await settle()
-        client.read()
+        two, client = await orphaned(town)
         assert [item.text for item in two.responder.last.turn.items] == ["hello"]
         assert two.responder.last.turn.attempt == 2
         two.responder.last.say("whole")
@@ -487,17 +479,8 @@ async def test_a_further_attempt_answers_what_the_first_one_did(seed: int | None
 
 async def test_an_answer_that_its_upstream_keeps_goes_on(seed: int | None) -> None:
     async with open_town(seed=seed) as town:
-        one, two = town.worlds
-        two.responder.can_resume = True
-        client = await one.client()
-        await client.ask()
-        one.responder.last.say(Handle("upstream-1"), "a", "b")
-        await settle()
-        client.read()
-        await move(client, two)
-        town.kill(one)
-        town.notice(one)
-        await settle()
+        town.worlds[1].responder.can_resume = True
+        two, client = await orphaned(town, Handle("upstream-1"), "a", "b")
 
         resumption = two.responder.last.turn.resumption
         assert resumption is not None
@@ -515,17 +498,8 @@ async def test_an_answer_that_its_upstream_keeps_goes_on(seed: int | None) -> No
 
 async def test_an_answer_whose_upstream_lost_it_is_marked(seed: int | None) -> None:
     async with open_town(seed=seed) as town:
-        one, two = town.worlds
-        two.responder.can_resume = True
-        client = await one.client()
-        await client.ask()
-        one.responder.last.say(Handle("upstream-1"), "a")
-        await settle()
-        client.read()
-        await move(client, two)
-        town.kill(one)
-        town.notice(one)
-        await settle()
+        town.worlds[1].responder.can_resume = True
+        two, client = await orphaned(town, Handle("upstream-1"), "a")
         two.responder.last.fail(RuntimeError("gone"))
         await settle()
         client.read()

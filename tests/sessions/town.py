@@ -16,6 +16,7 @@ from unbroken.sessions.backends.cluster import Neighbour
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.ids import NodeId, SessionId, new_node_id
 from unbroken.sessions.node import Node, NodeLimits
+from unbroken.sessions.responder import Output
 
 __all__ = [
     "Town",
@@ -27,6 +28,8 @@ __all__ = [
     "go",
     "move",
     "open_town",
+    "orphaned",
+    "polls",
     "stored_text",
     "tab_on",
     "texts",
@@ -219,15 +222,33 @@ async def tab_on(world: World, client: Client) -> Client:
     return tab
 
 
-async def asked(town: Town) -> tuple[World, World, Client]:
-    """Return two nodes, and a client of the first whose answer has begun."""
+async def polls(town: Town, count: int) -> None:
+    """Let the slow poll of all nodes come so often, and what follows from it."""
+    for _ in range(count):
+        town.poll()
+        await settle()
+
+
+async def asked(town: Town, *said: Output) -> tuple[World, World, Client]:
+    """Return two nodes, and a client of the first whose answer has begun: with *said*, else with ``ab``."""
     one, two = town.worlds[:2]
     client = await one.client()
     await client.ask()
-    one.responder.last.say("a", "b")
+    one.responder.last.say(*(said or ("a", "b")))
     await settle()
     client.read()
     return one, two, client
+
+
+async def orphaned(town: Town, *said: Output) -> tuple[World, Client]:
+    """Return a node, and a client that came to it in mid-answer: of another node, which has died since."""
+    one, two, client = await asked(town, *said)
+    await move(client, two)
+    town.kill(one)
+    town.notice(one)
+    await settle()
+    client.read()
+    return two, client
 
 
 async def answered(town: Town) -> tuple[World, World, Client]:
@@ -241,7 +262,7 @@ async def answered(town: Town) -> tuple[World, World, Client]:
 async def begin_outage(world: World) -> None:
     """Have the store out of a node's reach for longer than writes wait for it."""
     distant(world).is_out = True
-    world.node._outages.of(SessionId("")).note_failure()  # somebody noticed
+    world.node._outages.of(SessionId("")).note_failure(SessionId(""))  # somebody noticed
     for _ in range(6):
         await settle()
         world.clock.advance(0.6)

@@ -139,8 +139,16 @@ class _HangsUp:
     """A connection that has been closed behind its back, when it is written to.
 
     The streams of asyncio then raise an OSError, those of uvloop a RuntimeError, which would be taken
-    for a bug, here and in the client.
+    for a bug, here and in the client. Where the client itself has closed it, for another call, there is
+    no stream any more.
     """
+
+    _writer: Any = None
+
+    async def _send_packed_command(self, command: Any) -> None:
+        if self._writer is None:
+            raise ConnectionError("The connection was closed as it was made.")
+        await super()._send_packed_command(command)  # type: ignore[misc]
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Write; raise a ConnectionError if that is closed."""
@@ -185,6 +193,9 @@ def connect(address: Address, *, name: str) -> Client:
             startup_nodes=[ClusterNode(host, port) for host, port in hosts],
             max_connections=address.connections + RESERVED,
             retry=Retry(NoBackoff(), 0),
+            # A call that is told where its slot has moved goes there. Else, at each fifth time, the client
+            # would close all connections, to all servers, with the calls that are under way on them.
+            reinitialize_steps=0,
             **common,
             **credentials,
             **tls,

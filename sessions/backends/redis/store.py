@@ -177,7 +177,8 @@ class RedisStore:
 
     async def unfollow(self, session_id: SessionId, node: NodeId) -> None:
         """See :meth:`SessionStore.unfollow`."""
-        await self._call("unfollow", [self._keys.meta(session_id)], node)
+        # With all keys of a session, as its writes: where some of them are being moved, that tells.
+        await self._call("unfollow", self._keys.session(session_id), node)
 
     async def release(self, session_id: SessionId, fence: Fence, *, to: NodeId = NOBODY) -> None:
         """See :meth:`SessionStore.release`."""

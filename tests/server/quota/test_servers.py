@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.clock import FakeClock
-from tests.fakes.valkey import Server, ValkeyCluster, redis_binary
+from tests.fakes.valkey import Server, redis_binary
+from tests.fakes.valkey_cluster import ValkeyCluster
 from tests.server.quota.ledger_contract import SCOPES, LedgerContract, record
 from unbroken.server.quota.base import Amount, Ledger
 from unbroken.server.quota.redis import RedisLedger

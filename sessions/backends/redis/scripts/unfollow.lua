@@ -1,7 +1,7 @@
 #!lua
 -- Have a node follow a session no more. A server that can't write refuses it at once (the line above has it
 -- taken for a write): so it also tells whether one can.
--- KEYS: meta  ARGV: node
+-- KEYS: meta, log, names, snapshot, busy: the first is used; all have to be there for one to write  ARGV: node
 local followers = redis.call('HGET', KEYS[1], 'w')
 if followers then
   local kept = {}

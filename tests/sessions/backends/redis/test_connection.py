@@ -93,6 +93,21 @@ async def test_so_it_is_on_every_kind_of_connection(url: str, monkeypatch: pytes
     await client.aclose()
 
 
+async def test_a_connection_that_is_closed_as_it_is_made_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client of a cluster closes all of them when it learns anew who is there, whoever uses them."""
+
+    async def closed_at_once(*_: object, **__: object) -> None:
+        pass
+
+    client = connect(Address("redis+cluster://127.0.0.1:6379"), name="test")
+    assert isinstance(client, RedisCluster)
+    (node,) = client.nodes_manager.startup_nodes.values()
+    monkeypatch.setattr(node.connection_class, "connect_check_health", closed_at_once)
+    with pytest.raises(ConnectionError):
+        await node.connection_class(**node.connection_kwargs).send_packed_command(b"PING")
+    await client.aclose()
+
+
 async def test_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "valkey.sock"
     with Server(tmp_path / "data", None, "--unixsocket", str(path)).running():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ import structlog
 from tests.fakes.valkey import Server
 from tests.server.realtime.serving import eventually
 from tests.sessions.backends.cluster_contract import ClusterContract
+from tests.sessions.backends.redis.acl import allow
 from tests.sessions.backends.redis.rollout import Place, Region
 from tests.sessions.backends.redis.test_membership import RedisStreet
 from tests.sessions.backends.store_contract import StoreContract
@@ -188,16 +188,11 @@ async def test_what_may_not_be_looked_at_is_said_once(server: Server) -> None:
 # What a user of Redis has to be allowed: the rule in the docs, to the letter.
 
 
-def documented_rule() -> list[str]:
-    (rule,) = re.findall(r"^ACL SETUSER (unbroken .*)$", OPERATIONS.read_text(), re.MULTILINE)
-    return [word.replace("unbroken:*", "test:*") for word in rule.split()]
-
-
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose user has the rule of the docs."""
     with Server(tmp_path_factory.mktemp("guarded") / "data").running() as server:
-        assert server.command("ACL", "SETUSER", *documented_rule()) == b"+OK\r\n"
+        allow(server, "test")
         server.url = server.url.replace("redis://", "redis://unbroken:password@")
         yield server
 

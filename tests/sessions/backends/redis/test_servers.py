@@ -13,9 +13,10 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
-from tests.fakes.valkey import ValkeyCluster, Watchtower
+from tests.fakes.valkey import Watchtower
+from tests.fakes.valkey_cluster import ValkeyCluster
 from tests.sessions.backends.cluster_contract import ClusterContract, House
-from tests.sessions.backends.redis.test_degradation import OPERATIONS, documented_rule
+from tests.sessions.backends.redis.acl import allow
 from tests.sessions.backends.redis.test_membership import RedisStreet
 from tests.sessions.backends.redis.test_tally import RedisBooks
 from tests.sessions.backends.store_contract import LIFE, NONE, START, A, StoreContract, asked, words
@@ -154,9 +155,8 @@ def test_all_of_a_bucket_is_in_one_slot() -> None:
 async def test_a_restricted_user_may_do_in_a_cluster_what_is_done_there(servers: ValkeyCluster) -> None:
     """The rule in the docs, with what it says of clusters."""
     servers.flush()
-    (more,) = re.findall(r"In a cluster add `(.*?)`", OPERATIONS.read_text())
     for server in servers.servers:
-        assert server.command("ACL", "SETUSER", *documented_rule(), *more.split()) == b"+OK\r\n"
+        allow(server, "test", in_cluster=True)
     street = RedisStreet(
         Address(servers.url.replace("redis+cluster://", "redis+cluster://unbroken:password@"))
     )
