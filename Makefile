@@ -38,7 +38,7 @@ $(foreach venv,$(VENV) $(AGENTS_VENV),$(shell [ ! -f $(venv)/pyvenv.cfg ] \
 	|| $(venv)/bin/python -c '$(NEW_ENOUGH)' 2>/dev/null || rm -rf $(venv)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint bench cover guards guards-train conformance fuzz chaos lock node chromium redis haproxy nginx cluster links
+.PHONY: help setup run test check lint bench cover guards guards-train names conformance fuzz chaos lock node chromium redis haproxy nginx cluster links
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ cover: $(VENV)/.project $(VENV)/.dev  ## Show which lines the quick tests leave 
 
 guards: $(VENV)/.project $(VENV)/.dev  ## Measure the injection firewall, on DATA (a folder) too
 	$(BIN)/python -m tests.guards $(if $(DATA),--data $(DATA))
+
+names: $(VENV)/.project $(VENV)/.dev  ## Measure what is found of names and addresses, and what in vain
+	$(BIN)/python -m tests.guards.names
 
 guards-train: $(VENV)/.project $(VENV)/.dev  ## Train the firewall's linear model anew, on DATA (a folder)
 	$(BIN)/python -m tests.guards.training --data $(DATA)
