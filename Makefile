@@ -59,6 +59,8 @@ run: $(VENV)/.project  ## Start the server with the built-in model, on PORT (800
 	[[ "$$url" != *'***'* ]] || $(MAKE) $(VENV)/.redis
 	@cached=$$($(BIN)/unbroken check-config cache_semantic 2>/dev/null || true); \
 	[[ ! "$$cached" =~ (^|=)(on|shadow) ]] || $(MAKE) $(VENV)/.cache
+	@leaks=$$($(BIN)/unbroken check-config leak_actions 2>/dev/null || true); \
+	[[ ! "$$leaks" =~ (name|address)\ *=\ *(redact|block|flag) ]] || $(MAKE) $(VENV)/.names
 	@exec $(BIN)/unbroken serve $(if $(PORT),--port $(PORT))
 
 cluster: setup haproxy  ## Start three nodes, Valkey and HAProxy, on PORT (8080), to kill nodes in mid-answer
