@@ -2,11 +2,13 @@
 
 Each line goes the way that answers go: it is cut into sentences, and the packaged model reads what the
 filter would have it read. A mark counts as found if no character of it is left; what was found counts as
-in vain if it touches nothing that is marked as its kind. Costs are CPU time of the one thread that reads.
+in vain if it touches nothing that is marked as its kind. Costs are CPU time of the one thread that reads;
+what that does to an event loop beside it is measured with and without, for the machine's own noise.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -16,10 +18,12 @@ from typing import Final
 from tests.guards.names.corpus import Line, read_corpus
 from unbroken.server.guards.leaks.addresses import Label, addresses
 from unbroken.server.guards.leaks.people import is_worth_reading, people
-from unbroken.server.guards.leaks.recogniser import load_model
+from unbroken.server.guards.leaks.recogniser import ModelRecogniser, load_model
 from unbroken.server.guards.leaks.sentences import Sentences
 
 _KINDS: Final = ("name", "address")
+_IDLE: Final = 3.0
+"""Seconds for which the machine's own noise is measured."""
 
 
 @dataclass(slots=True)
@@ -118,11 +122,48 @@ def table(figures: dict[str, Figures]) -> list[str]:
     return rows
 
 
+async def lateness(texts: list[str]) -> tuple[float, list[float], list[float]]:
+    """Return how many sentences are read in a second, one after the other, and by how many milliseconds
+    timers of the event loop are late meanwhile, and while nothing is read.
+    """
+    recogniser = ModelRecogniser(load_model, timeout=60)
+    await recogniser.start()
+    idle, busy = list[float](), list[float]()
+    clock = asyncio.create_task(_late(idle))
+    await asyncio.sleep(_IDLE)
+    clock.cancel()
+    clock = asyncio.create_task(_late(busy))
+    began = time.perf_counter()
+    for text in texts:
+        await recogniser.labels(text)
+    took = time.perf_counter() - began
+    clock.cancel()
+    await recogniser.stop()
+    return len(texts) / took, sorted(busy), sorted(idle)
+
+
+async def _late(found: list[float]) -> None:
+    while True:
+        due = time.perf_counter() + 0.001
+        await asyncio.sleep(0.001)
+        found.append((time.perf_counter() - due) * 1000)
+
+
+def _quantiles(sorted_values: list[float]) -> str:
+    return ", ".join(
+        f"{name} {sorted_values[int(len(sorted_values) * part)]:.1f} ms"
+        for name, part in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+    )
+
+
 def main() -> None:
     """Measure, and print a table and what went wrong."""
     figures = measure(read_corpus())
     for row in table(figures):
         print(row)  # noqa: T201
+    rate, busy, idle = asyncio.run(lateness([line.text for line in read_corpus()] * 3))
+    print(f"{rate:.0f} sentences a second. The event loop is late meanwhile: {_quantiles(busy)};")  # noqa: T201
+    print(f"while nothing is read: {_quantiles(idle)}.")  # noqa: T201
     for title, rows in (
         ("Missed", [row for each in figures.values() for row in each.missed]),
         ("In vain", [row for each in figures.values() for row in each.vain]),
