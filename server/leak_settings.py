@@ -22,6 +22,8 @@ Entity: TypeAlias = Literal[
     "ip",
     "coordinates",
     "phone",
+    "address",
+    "name",
     "instructions",
 ]
 
@@ -82,6 +84,17 @@ class LeakSettings(BaseSettings):
     )
     leak_tool_outputs: bool = Field(
         default=False, description="Also filter what the server's own tools return, for model and client."
+    )
+    leak_names_hold: Annotated[float, Field(ge=0.1, le=60, allow_inf_nan=False)] = Field(
+        default=2.0,
+        description="Seconds that the beginning of a sentence waits for its end, where names are kept back.",
+    )
+    leak_names_timeout: Annotated[float, Field(ge=0.01, le=60, allow_inf_nan=False)] = Field(
+        default=2.0, description="Seconds within which a sentence has to be looked through for names."
+    )
+    leak_names_failure: Literal["closed", "open"] = Field(
+        default="closed",
+        description="What becomes of a sentence that wasn't: the answer fails, or it leaves.",
     )
     leak_hold: Annotated[float, Field(ge=0.01, le=60, allow_inf_nan=False)] = Field(
         default=0.25, description="Seconds that an ordinary word waits for what follows it."

@@ -210,6 +210,16 @@ class Metrics:
             "entity",
             "action",
         )
+        self.names_unread = self._counter(
+            "names_unread",
+            "Sentences that could not be looked through for names and addresses, by reason.",
+            "reason",
+        )
+        self.names_seconds = self._histogram(
+            "names_seconds",
+            "Time until a sentence was looked through for names, waiting included.",
+            _GUARD_BUCKETS,
+        )
         self.tool_calls = self._counter(
             "tool_calls",
             "Calls of the server's own tools, by toolset and how they ended.",

@@ -31,9 +31,10 @@ def folder(tmp_path: Path) -> Path:
     script(
         venv / "bin" / "unbroken",
         '[ $1 = serve ] && echo "$@"',
-        "[ $1 = serve ] || [ $2 = mcp_servers ] || [ $2 = jwt_jwks ] || printf '%s\\n' $AGENTS",
+        "case $2 in mcp_servers|jwt_jwks|leak_actions) ;; agent) printf '%s\\n' $AGENTS;; esac",
         '[ "$2" != mcp_servers ] || echo "${SERVERS:-not set}"',
         '[ "$2" != jwt_jwks ] || echo "${JWKS:-not set}"',
+        '[ "$2" != leak_actions ] || echo "${LEAKS:-not set}"',
     )
     return tmp_path
 
@@ -71,6 +72,15 @@ def test_what_speaks_to_mcp_servers_is_installed_where_there_are_some(folder: Pa
     tried = make(folder, "run", AGENTS="scripted", SERVERS="docs=http://127.0.0.1/mcp")
     assert tried.returncode != 0
     assert ".venv/.mcp" in tried.stderr
+
+
+def test_what_reads_names_is_installed_where_they_are_looked_for(folder: Path) -> None:
+    for leaks in ("email=redact", "name=ignore", "gold.phone=flag,address=ignore"):
+        assert make(folder, "run", AGENTS="scripted", LEAKS=leaks).returncode == 0
+    for leaks in ("email=flag,name=redact", "gold.address = block"):
+        tried = make(folder, "run", AGENTS="scripted", LEAKS=leaks)
+        assert tried.returncode != 0
+        assert ".venv/.names" in tried.stderr
 
 
 def test_what_checks_tokens_is_installed_where_there_are_some(folder: Path) -> None:

@@ -17,9 +17,9 @@ from typing import Final, Literal
 
 from msgspec import structs
 
-from unbroken.server.agents.base import AgentError
 from unbroken.server.guards.leaks.canary import SpelledOut
 from unbroken.server.guards.leaks.entities import Actions, Entity
+from unbroken.server.guards.leaks.resumed import AlreadySaid, AnswerChanged
 from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.stream import LeakFilter, Placeholder
 from unbroken.server.guards.leaks.verbatim import Instructions, Verbatim
@@ -39,13 +39,6 @@ from unbroken.sessions.responder import (
 )
 
 __all__ = ["AnswerChanged", "AnswerFilter", "Watch"]
-
-
-class AnswerChanged(AgentError):
-    """What is said now isn't what was said: the rules are others, or the upstream's answer is."""
-
-    code = "upstream_cut"
-    message = "The answer couldn't be continued."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +69,7 @@ class _Stream:
         if watch.instructions and action != "ignore":
             self.verbatim = Verbatim(watch.instructions, action, watch.placeholder("instructions", ""))
         self._is_shadow = watch.is_shadow
-        self._known = known
+        self._known = AlreadySaid(known)
         self._noted = 0  # findings that have been told of
 
     def has_news(self) -> bool:
@@ -99,7 +92,7 @@ class _Stream:
     @property
     def is_known(self) -> bool:
         """Whether something has yet to be said that the log holds."""
-        return bool(self._known)
+        return bool(self._known.left)
 
     def feed(self, piece: str) -> str:
         """Take in a piece, and return what leaves.
@@ -113,7 +106,7 @@ class _Stream:
             released = self.verbatim.feed(released)
         if self._is_shadow:
             released = piece
-        return self._new(released) if self._known else released
+        return self._known.new(released) if self._known.left else released
 
     def flush(self) -> str:
         """Return what is held."""
@@ -123,26 +116,14 @@ class _Stream:
         released = self.form.flush()
         if self.verbatim is not None:
             released = self.verbatim.feed(released) + self.verbatim.flush()
-        return self._new(released) if self._known else released
+        return self._known.new(released) if self._known.left else released
 
     def show(self) -> str:
         """Return of what is held what may leave early."""
-        if self._is_shadow or self._known:
+        if self._is_shadow or self._known.left:
             return ""
         released = self.form.show()
         return released if self.verbatim is None else self.verbatim.feed(released)
-
-    def _new(self, released: str) -> str:
-        known = self._known
-        if len(released) <= len(known):
-            if not known.startswith(released):
-                raise AnswerChanged
-            self._known = known[len(released) :]
-            return ""
-        if not released.startswith(known):
-            raise AnswerChanged
-        self._known = ""
-        return released[len(known) :]
 
 
 class AnswerFilter:

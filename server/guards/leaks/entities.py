@@ -24,6 +24,9 @@ DEFAULT_ACTIONS: Final[Actions] = MappingProxyType(
         "ip": "flag",
         "coordinates": "ignore",
         "phone": "flag",
+        # A model has to read each sentence for these.
+        "address": "ignore",
+        "name": "ignore",
         "instructions": "flag",
     }
 )

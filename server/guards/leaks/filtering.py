@@ -14,8 +14,11 @@ from typing import Final
 
 import structlog
 
-from unbroken.server.guards.leaks.answer import AnswerFilter
+from unbroken.server.guards.leaks.answer import AnswerFilter, Watch
+from unbroken.server.guards.leaks.name_stage import NameStage
+from unbroken.server.guards.leaks.names import NameReading, NamesIn, acts_on_names, looks_for_names
 from unbroken.server.guards.leaks.policy import LeakPolicy
+from unbroken.server.guards.leaks.recogniser import NamesUnread
 from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.responder import Finish, Interjection, Output, Resumption, Turn
 
@@ -36,14 +39,16 @@ class LeakFiltering:
     Args:
         policy: Whose are filtered how.
         clock: Where time comes from.
+        reading: What reads names and addresses, where a plan's rules look for them. None: no plan's do.
 
     """
 
-    def __init__(self, policy: LeakPolicy, clock: Clock) -> None:
+    def __init__(self, policy: LeakPolicy, clock: Clock, reading: NameReading | None = None) -> None:
         self._policy = policy
         self._clock = clock
+        self._reading = reading
 
-    async def filtered(
+    def filtered(
         self, turn: Turn, respond: Callable[[Turn], AsyncGenerator[Output, None]]
     ) -> AsyncGenerator[Output, None]:
         """Yield what may leave of the answer that *respond* gives to *turn*.
@@ -55,22 +60,70 @@ class LeakFiltering:
             AnswerChanged: It is resumed, and isn't what it was.
 
         """
-        answer = await self._policy.filter_for(turn)
-        if answer is None:
+        if self._reading is None:
+            return self._formed(turn, respond)
+        return self._named(turn, respond, self._reading)
+
+    async def _named(
+        self, turn: Turn, respond: Callable[[Turn], AsyncGenerator[Output, None]], reading: NameReading
+    ) -> AsyncGenerator[Output, None]:
+        """Yield what both let pass: the filter of what has a form, and behind it the reading of names."""
+        watch = await self._policy.watch_for(turn)
+        if watch is None or not looks_for_names(watch.actions):
+            answer, names = self._formed(turn, respond, watch), None
+        else:
+            is_held = not watch.is_shadow and acts_on_names(watch.actions)
+            names = NamesIn(
+                reading,
+                watch.actions,
+                watch.placeholder,
+                is_held=is_held,
+                tool_outputs=watch.tool_outputs,
+                resumption=turn.resumption if is_held else None,
+            )
+
+            def formed(given: Turn) -> AsyncGenerator[Output, None]:
+                return self._formed(given, respond, watch, is_checked=not is_held)
+
+            answer = NameStage(names, self._clock, reading.hold if is_held else None).passed(turn, formed)
+        try:
+            async with aclosing(answer) as outputs:
+                async for output in outputs:
+                    yield output
+        finally:
+            if names is not None:
+                self._policy.note(names.found)
+
+    async def _formed(
+        self,
+        turn: Turn,
+        respond: Callable[[Turn], AsyncGenerator[Output, None]],
+        watch: Watch | None = None,
+        *,
+        is_checked: bool = True,
+    ) -> AsyncGenerator[Output, None]:
+        """Yield what has no form that is watched for. Whether a resumed answer is what it was is checked
+        where *is_checked*; else it is later.
+        """
+        if watch is None:
+            watch = await self._policy.watch_for(turn)
+        if watch is None:
             async with aclosing(respond(turn)) as outputs:
                 async for output in outputs:
                     yield output
             return
+        is_known = is_checked and not watch.is_shadow
+        answer = AnswerFilter(watch, turn.resumption if is_known else None)
         if turn.resumption is not None and self._policy.rules.mode == "on":
             # The upstream counts what it said; the log holds what was left of it. See the filter.
             turn = replace(turn, resumption=Resumption(turn.resumption.handle, 0))
         hold = self._policy.rules.hold if self._policy.rules.mode == "on" else None
-        watch = _Patience(answer, turn.interjection, self._clock, hold)
+        patience = _Patience(answer, turn.interjection, self._clock, hold)
         try:
             async with aclosing(respond(turn)) as outputs:
                 taken = 0
                 async for output in outputs:
-                    watch.is_quiet = False
+                    patience.is_quiet = False
                     has_left = False
                     for released in answer.take(output):
                         has_left = True
@@ -95,19 +148,29 @@ class LeakFiltering:
                 yield released
             raise
         finally:
-            watch.stop()
-            self._policy.note(answer)
+            patience.stop()
+            self._policy.note(answer.found)
 
     async def finds(self, turn: Turn, text: str) -> bool:
         """Return whether anything in *text*, a whole answer to *turn*, is watched for. Nothing is counted."""
-        answer = await self._policy.filter_for(turn)
-        if answer is None:
+        watch = await self._policy.watch_for(turn)
+        if watch is None:
             return False
+        answer = AnswerFilter(watch)
         for begin in range(0, len(text), _AT_ONCE):
             answer.take(text[begin : begin + _AT_ONCE])
             await asyncio.sleep(0)  # an answer may be long, and others have their turn
         answer.cut()
-        return answer.found.total() > 0
+        if answer.found.total() or self._reading is None or not looks_for_names(watch.actions):
+            return answer.found.total() > 0
+        reading = replace(self._reading, fails_closed=True, unread=lambda _: None)
+        names = NamesIn(reading, watch.actions, watch.placeholder)
+        try:
+            await names.take(text)
+            await names.finish()
+        except NamesUnread:
+            return True  # nobody knows
+        return names.found.total() > 0
 
 
 def _names(answer: AnswerFilter) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from unbroken.server.guards.leaks.answer import AnswerFilter, Watch
+from unbroken.server.guards.leaks.answer import Watch
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions, Entity
 from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.verbatim import Instructions
@@ -44,7 +44,7 @@ async def _everybody(_principal: PrincipalId) -> str:
 
 
 class LeakPolicy:
-    """Makes a filter for each answer.
+    """Says what is watched for in each answer.
 
     Args:
         rules: What is done about what.
@@ -72,8 +72,8 @@ class LeakPolicy:
         self._scanners = {plan: Scanner(actions) for plan, actions in rules.actions.items()}
         self._instructions: OrderedDict[str, Instructions] = OrderedDict()
 
-    async def filter_for(self, turn: Turn) -> AnswerFilter | None:
-        """Return what filters the answer to *turn*; None: nothing does."""
+    async def watch_for(self, turn: Turn) -> Watch | None:
+        """Return what is watched for in the answer to *turn*; None: nothing is."""
         if self.rules.mode == "off":
             return None
         plan = DEFAULT_PLAN
@@ -82,25 +82,24 @@ class LeakPolicy:
             if plan not in self.rules.actions:
                 plan = DEFAULT_PLAN
         actions = self.rules.actions[plan]
-        request, is_shadow = turn.request, self.rules.mode == "shadow"
+        request = turn.request
         text = turn.config.instructions if request.instructions is None else request.instructions
         watches = actions.get("canary", "ignore") != "ignore"
         canaries = self._canaries_of(turn.session_id) if watches else ()
         scanner = self._scanners[plan]
-        watch = Watch(
+        return Watch(
             scanner=scanner.watching(canaries) if canaries else scanner,
             actions=actions,
             placeholder=placeholder_of(self._secret, turn.session_id),
             canaries=canaries,
             instructions=self._watched(text) if actions.get("instructions", "ignore") != "ignore" else None,
             tool_outputs=self.rules.tool_outputs,
-            is_shadow=is_shadow,
+            is_shadow=self.rules.mode == "shadow",
         )
-        return AnswerFilter(watch, None if is_shadow else turn.resumption)
 
-    def note(self, answer: AnswerFilter) -> None:
+    def note(self, found: Mapping[tuple[Entity, str], int]) -> None:
         """Count what was found in an answer that has ended."""
-        for (entity, action), count in answer.found.items():
+        for (entity, action), count in found.items():
             self._count(entity, action if self.rules.mode == "on" else f"{action}_shadow", count)
 
     def _watched(self, text: str) -> Instructions | None:

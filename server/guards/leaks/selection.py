@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
+from unbroken.server.config import Settings, StartupError
 from unbroken.server.guards.canary import Canaries
 from unbroken.server.guards.leaks.entities import ACTIONS, DEFAULT_ACTIONS, ENTITIES, Action, Actions, Entity
+from unbroken.server.guards.leaks.names import NameReading, looks_for_names
 from unbroken.server.guards.leaks.policy import LeakPolicy, LeakRules
+from unbroken.server.guards.leaks.recogniser import ModelRecogniser, load_model, missing_packages
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
+from unbroken.server.metrics import Metrics
 from unbroken.sessions.ids import SessionId
 
-if TYPE_CHECKING:
-    from unbroken.server.config import Settings
-
-__all__ = ["actions_of", "build_leak_policy"]
+__all__ = ["actions_of", "build_leak_policy", "build_name_reading"]
 
 
 def build_leak_policy(
@@ -40,6 +40,28 @@ def build_leak_policy(
         return (*settings.leak_canaries, *marks)
 
     return LeakPolicy(rules, secret, plan_of=plan_of, canaries_of=canaries_of, count=count)
+
+
+def build_name_reading(settings: Settings, metrics: Metrics) -> NameReading | None:
+    """Return what reads names and addresses, to be started; None: no plan's rules look for them.
+
+    Raises:
+        StartupError: What it needs isn't installed.
+
+    """
+    if settings.leaks == "off" or not any(map(looks_for_names, actions_of(settings.leak_actions).values())):
+        return None
+    if missing_packages():
+        message = "UNBROKEN_LEAK_ACTIONS names name or address, which need a local model. Install it: "
+        raise StartupError(f"{message}pip install 'unbroken[names]'")
+    return NameReading(
+        recogniser=ModelRecogniser(
+            load_model, timeout=settings.leak_names_timeout, observe=metrics.names_seconds.observe
+        ),
+        hold=settings.leak_names_hold,
+        fails_closed=settings.leak_names_failure == "closed",
+        unread=lambda reason: metrics.names_unread.labels(reason).inc(),
+    )
 
 
 def actions_of(entries: tuple[str, ...]) -> Mapping[str, Actions]:

@@ -10,7 +10,16 @@ from typing import Any, Final
 import pytest
 
 from tests.server.guards.leaks.samples import ALL, JWT, filtered
-from unbroken.server.guards.leaks import private_key, secrets, stream, structured, verbatim
+from unbroken.server.guards.leaks import (
+    addresses,
+    people,
+    private_key,
+    secrets,
+    sentences,
+    stream,
+    structured,
+    verbatim,
+)
 from unbroken.server.guards.leaks.checksums import ean13, iban, luhn, mod11_10, verhoeff
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, ENTITIES, Match, merged
 from unbroken.server.guards.leaks.national_ids import NATIONAL_IDS
@@ -170,7 +179,7 @@ def patterns() -> Iterator[re.Pattern[str]]:
         yield kind.form
         if kind.words is not None:
             yield kind.words
-    for module in (structured, secrets, stream, private_key, verbatim):
+    for module in (structured, secrets, stream, private_key, verbatim, sentences, people, addresses):
         for value in vars(module).values():
             pattern = getattr(value, "__self__", value)
             if isinstance(pattern, re.Pattern):

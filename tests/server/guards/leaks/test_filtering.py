@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -14,21 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.clock import FakeClock
+from tests.server.guards.leaks.answering import SESSION, Upstream, arguments, collect, notes, said, turn
 from tests.server.guards.leaks.samples import SAMPLES, cut
-from unbroken.server.agents.base import AgentOutput, Handle, TurnInput, UpstreamCut
+from unbroken.server.agents.base import AgentOutput, Handle, UpstreamCut
 from unbroken.server.guards.leaks.answer import AnswerChanged
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions
 from unbroken.server.guards.leaks.filtering import LeakFiltering
 from unbroken.server.guards.leaks.policy import LeakPolicy, LeakRules, placeholder_of
 from unbroken.server.metrics import Metrics
 from unbroken.server.pipeline import Pipeline
-from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
+from unbroken.sessions.ids import ItemId, PrincipalId, SessionId
 from unbroken.sessions.items import (
     ApprovalHead,
-    Message,
-    ResponseRequest,
-    SessionConfig,
-    Text,
     ToolHead,
     Usage,
 )
@@ -36,7 +31,6 @@ from unbroken.sessions.responder import (
     AsksApproval,
     Finish,
     FunctionCallPiece,
-    Notes,
     Output,
     ReasoningPiece,
     Resumption,
@@ -48,70 +42,11 @@ from unbroken.sessions.responder import (
 )
 
 SECRET: Final = b"a secret of at least 32 characters"
-SESSION: Final = SessionId("sess_1")
 CARD: Final = "4111111111111111"
 STRICT: Final[Actions] = {**DEFAULT_ACTIONS, "email": "redact"}
 NAME: Final = placeholder_of(SECRET, SESSION)
 CARD_NAME: Final = NAME("card", CARD)
 MAIL_NAME: Final = NAME("email", "aliceexamplecom")
-
-
-def turn(instructions: str = "", resumption: Resumption | None = None) -> Turn:
-    return Turn(
-        session_id=SESSION,
-        response_id=ResponseId("resp_1"),
-        principal=PrincipalId("alice"),
-        attempt=1,
-        config=SessionConfig("m", instructions),
-        request=ResponseRequest(),
-        items=(Message(ItemId("u1"), "user", (Text("hi"),)),),
-        resumption=resumption,
-    )
-
-
-@dataclass
-class Upstream:
-    """An agent that says a list, and keeps its answer."""
-
-    outputs: Sequence[AgentOutput | Exception]
-    model: str = "m"
-    is_ready: bool = True
-    is_closed: bool = False
-    waits_at_end: bool = False
-    offset: int | None = None
-
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-    async def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
-        try:
-            for output in self.outputs:
-                if isinstance(output, Exception):
-                    raise output
-                yield output
-            if self.waits_at_end:
-                await asyncio.Event().wait()
-        finally:
-            self.is_closed = True
-
-    async def abandon(self, handle: Handle) -> None:
-        raise AssertionError("nobody is to be told to stop")
-
-    async def reattach(
-        self, turn: TurnInput, handle: Handle, offset: int, calls: Sequence[int] = ()
-    ) -> AsyncGenerator[AgentOutput, None]:
-        self.offset = offset
-        left, known = offset, list(calls)
-        async with aclosing(self.respond(turn)) as outputs:
-            async for output in outputs:
-                if isinstance(output, str):
-                    yield output[left:]
-                    left = max(left - len(output), 0)
-                elif isinstance(output, FunctionCallPiece) and output.index < len(known):
-                    yield replace(output, arguments=output.arguments[known[output.index] :])
-                else:
-                    yield output
 
 
 def filtering(clock: FakeClock | None = None, **rules: Any) -> LeakFiltering:
@@ -126,25 +61,6 @@ def pipeline(agent: Upstream, leaks: LeakFiltering) -> Pipeline:
 async def answered(*outputs: Output | Exception, given: Turn | None = None, **rules: Any) -> list[Output]:
     agent = Upstream(outputs)  # type: ignore[arg-type]  # tools' outputs come from the loop
     return [each async for each in pipeline(agent, filtering(**rules)).respond(given or turn())]
-
-
-async def collect(answer: AsyncGenerator[Output, None], outputs: list[Output]) -> None:
-    """Put what *answer* yields to *outputs*, up to where it ends or fails."""
-    async for output in answer:
-        outputs.append(output)  # noqa: PERF401 - what came before a failure counts
-
-
-def said(outputs: Sequence[Output]) -> str:
-    return "".join(output for output in outputs if isinstance(output, str))
-
-
-def arguments(outputs: Sequence[Output]) -> str:
-    return "".join(each.arguments for each in outputs if isinstance(each, FunctionCallPiece | ToolCallPiece))
-
-
-def notes(outputs: Sequence[Output]) -> object:
-    told = [output.values for output in outputs if isinstance(output, Notes)]
-    return told[-1] if told else None
 
 
 # Text.

@@ -12,6 +12,7 @@ from tests.server.guards.leaks.samples import ALL
 from unbroken.server.auth.directory import MemoryDirectory
 from unbroken.server.auth.principal import Principal
 from unbroken.server.config import Settings
+from unbroken.server.guards.leaks.answer import AnswerFilter
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, ENTITIES
 from unbroken.server.guards.leaks.policy import LeakPolicy
 from unbroken.server.guards.leaks.selection import actions_of, build_leak_policy
@@ -74,8 +75,9 @@ class LostDirectory(MemoryDirectory):
 
 
 async def says(policy: LeakPolicy, principal: PrincipalId) -> object:
-    answer = await policy.filter_for(turn(principal))
-    assert answer is not None
+    watch = await policy.watch_for(turn(principal))
+    assert watch is not None
+    answer = AnswerFilter(watch)
     return (answer.take(f"{CARD}, so")[0], answer.is_blocked)
 
 
@@ -100,7 +102,7 @@ async def test_off_nothing_is_filtered() -> None:
         Settings(leaks="off"), SECRET, plans_in(MemoryDirectory(FakeClock())), lambda *_: None
     )
 
-    assert await policy.filter_for(turn(PrincipalId("ann"))) is None
+    assert await policy.watch_for(turn(PrincipalId("ann"))) is None
 
 
 def test_instructions_without_a_long_piece_are_not_watched_for() -> None:

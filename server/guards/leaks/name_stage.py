@@ -1,0 +1,171 @@
+"""One answer on its way through the reading of names: the shell around it.
+
+A sentence that isn't over in time is read as far as it has come, and leaves. When the answer is cut
+short, what is held is read within a moment, or dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from unbroken.server.guards.leaks.names import NamesIn
+from unbroken.server.guards.leaks.recogniser import NamesUnread
+from unbroken.server.guards.leaks.resumed import AnswerChanged
+from unbroken.sessions.clock import Clock, Timer
+from unbroken.sessions.responder import Finish, Interjection, Output, Turn
+
+__all__ = ["NameStage"]
+
+_BLOCKED: Final = Finish("content_filter")
+
+_LAST: Final = 0.5
+"""Seconds that an answer that is cut short waits for what it holds to be read."""
+
+
+class NameStage:
+    """The way of one answer.
+
+    Args:
+        names: Reads it.
+        clock: Where time comes from.
+        hold: Seconds that the beginning of a sentence waits for its end. None: nothing waits.
+
+    """
+
+    def __init__(self, names: NamesIn, clock: Clock, hold: float | None) -> None:
+        self._names = names
+        self._clock = clock
+        self._hold = hold
+        self._lock = asyncio.Lock()  # of the reading: time may be up while an output is being read
+        self._aside: deque[Output] = deque()  # what was said while the answer waited
+        self._timer: Timer | None = None
+        self._sentences = 0  # how many had left when the timer was set
+        self._cutting: asyncio.Task[None] | None = None
+        self._failure: AnswerChanged | None = None  # met when time was up
+
+    async def passed(
+        self, turn: Turn, respond: Callable[[Turn], AsyncGenerator[Output, None]]
+    ) -> AsyncGenerator[Output, None]:
+        """Yield what may leave of the answer that *respond* gives to *turn*.
+
+        Raises:
+            AnswerChanged: It is resumed, and isn't what it was.
+            NamesUnread: A sentence couldn't be read.
+
+        """
+        outer, inner = turn.interjection, Interjection()
+        inner.take = outer.put if self._hold is None else functools.partial(self._set_aside, outer)
+        try:
+            async with aclosing(respond(replace(turn, interjection=inner))) as outputs:
+                async for output in outputs:
+                    if self._hold is None:
+                        yield output  # nobody waits for what is only counted
+                    async with self._lock:
+                        await self._take(output)
+                        while self._names.ready:
+                            yield self._names.ready.popleft()
+                    if self._names.is_blocked:
+                        break
+                    self._watch(outer)
+            await self._stop()
+            if not self._names.is_blocked:
+                await self._take_aside()
+                await self._names.finish()
+                while self._names.ready:
+                    yield self._names.ready.popleft()
+            if self._names.is_blocked:
+                blocked = sorted(entity for entity, action in self._names.found if action == "block")
+                structlog.get_logger().warning("answer blocked", found=blocked)
+                yield _BLOCKED
+        except asyncio.CancelledError:
+            await self._stop()
+            await self._read_last()
+            self._names.let_go()
+            while self._names.ready:
+                outer.put(self._names.ready.popleft())
+            raise
+        except Exception as exc:
+            await self._stop()
+            if not isinstance(exc, NamesUnread):  # what couldn't be read doesn't leave
+                await self._read_last()
+            self._names.let_go()
+            while self._names.ready:
+                yield self._names.ready.popleft()
+            raise
+        finally:
+            await self._stop()
+
+    async def _take(self, output: Output) -> None:
+        if self._failure is not None:
+            raise self._failure
+        await self._take_aside()
+        await self._names.take(output)
+
+    async def _take_aside(self) -> None:
+        while self._aside:
+            await self._names.take(self._aside.popleft())
+
+    async def _read_last(self) -> None:
+        if self._hold is None:
+            return
+        try:
+            async with asyncio.timeout(_LAST):
+                await self._take_aside()
+                await self._names.finish(is_whole=False)
+        except (TimeoutError, AnswerChanged, NamesUnread):
+            pass  # what wasn't read doesn't leave
+
+    def _set_aside(self, outer: Interjection, output: Output) -> None:
+        self._aside.append(output)
+        self._watch(outer)
+
+    # Time.
+
+    def _watch(self, outer: Interjection) -> None:
+        """Look again when the sentence that is held now has been held for long enough."""
+        if self._hold is None:
+            return
+        if self._names.sentences != self._sentences or not self._names.held:
+            self._sentences = self._names.sentences
+            self._disarm()
+        if (self._names.held or self._aside) and self._timer is None:
+            self._timer = self._clock.call_later(self._hold, lambda: self._time_is_up(outer))
+
+    def _time_is_up(self, outer: Interjection) -> None:
+        self._timer = None
+        if self._cutting is None or self._cutting.done():
+            self._cutting = asyncio.create_task(self._cut(outer))
+
+    async def _cut(self, outer: Interjection) -> None:
+        async with self._lock:
+            try:
+                await self._take_aside()
+                await self._names.cut()
+            except NamesUnread:
+                self._names.let_go()  # the sentence waits: it is tried again, and fails the answer then
+            except AnswerChanged as exc:
+                self._failure = exc  # raised where the answer goes on
+            while self._names.ready:
+                outer.put(self._names.ready.popleft())
+        self._watch(outer)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _stop(self) -> None:
+        """End what time has begun."""
+        self._disarm()
+        if (cutting := self._cutting) is not None:
+            self._cutting = None
+            cutting.cancel()
+            await asyncio.gather(cutting, return_exceptions=True)

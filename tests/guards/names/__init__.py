@@ -1,0 +1,1 @@
+"""Names and addresses: sentences written by hand, and what the pass finds in them."""

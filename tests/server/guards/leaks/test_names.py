@@ -1,0 +1,436 @@
+"""Names and addresses in answers, from a scripted agent through the pipeline, read by a scripted model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes.clock import FakeClock
+from tests.fakes.recogniser import FakeRecogniser
+from tests.server.guards.leaks.answering import SESSION, Upstream, arguments, collect, notes, said, turn
+from tests.server.guards.leaks.samples import SAMPLES, cut
+from unbroken.server.agents.base import AgentOutput, UpstreamCut
+from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions
+from unbroken.server.guards.leaks.filtering import LeakFiltering
+from unbroken.server.guards.leaks.names import NameReading
+from unbroken.server.guards.leaks.policy import LeakPolicy, LeakRules, placeholder_of
+from unbroken.server.guards.leaks.recogniser import NamesUnread, Unread
+from unbroken.server.guards.leaks.resumed import AnswerChanged
+from unbroken.server.metrics import Metrics
+from unbroken.server.pipeline import Pipeline
+from unbroken.sessions.ids import ItemId
+from unbroken.sessions.items import ApprovalHead, ToolHead
+from unbroken.sessions.responder import (
+    AsksApproval,
+    Finish,
+    FunctionCallPiece,
+    Output,
+    ReasoningPiece,
+    Resumption,
+    RunsTools,
+    ToolCallPiece,
+    ToolEnded,
+    Turn,
+    Working,
+)
+
+SECRET: Final = b"a secret of at least 32 characters"
+REDACTING: Final[Actions] = {**DEFAULT_ACTIONS, "name": "redact", "address": "redact"}
+KNOWN_AS: Final = placeholder_of(SECRET, SESSION)
+MARIA: Final = KNOWN_AS("name", "marialopez")
+ANN: Final = KNOWN_AS("name", "ann")
+STREET: Final = KNOWN_AS("address", "12highstreetlondon")
+CARD: Final = KNOWN_AS("card", "4111111111111111")
+
+
+class Server:
+    """One agent behind the filter, and what was counted."""
+
+    def __init__(
+        self,
+        *outputs: AgentOutput | Exception,
+        actions: Actions = REDACTING,
+        is_shadow: bool = False,
+        fails_closed: bool = True,
+        tool_outputs: bool = False,
+        waits: bool = False,
+    ) -> None:
+        self.recogniser = FakeRecogniser()
+        self.clock = FakeClock()
+        self.counted: list[tuple[str, str, int]] = []
+        self.unread: list[Unread] = []
+        rules = LeakRules(
+            mode="shadow" if is_shadow else "on", actions={"default": actions}, tool_outputs=tool_outputs
+        )
+        policy = LeakPolicy(rules, SECRET, count=lambda *each: self.counted.append(each))
+        reading = NameReading(
+            recogniser=self.recogniser, hold=2.0, fails_closed=fails_closed, unread=self.unread.append
+        )
+        self.leaks = LeakFiltering(policy, self.clock, reading)
+        self.agent = Upstream(outputs, waits_at_end=waits)
+        self.aside: list[Output] = []
+        self.outputs: list[Output] = []
+
+    async def answer(self, given: Turn | None = None) -> list[Output]:
+        given = given or turn()
+        given.interjection.take = self.outputs.append
+        await collect(
+            Pipeline(self.agent, Metrics(), self.clock, leaks=self.leaks).respond(given), self.outputs
+        )
+        return self.outputs
+
+
+async def answered(*outputs: Output | Exception, **options: object) -> list[Output]:
+    return await Server(*outputs, **options).answer()  # type: ignore[arg-type]  # tools' outputs come from the loop
+
+
+async def settle() -> None:
+    """Let every task go as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+# Text.
+
+
+async def test_names_and_addresses_are_replaced_and_told_by_kind_and_a_town_is_not() -> None:
+    outputs = await answered(
+        "Write to Maria Lo", "pez, 12 High Street, Lon", "don. The capital of France is Paris.", Finish()
+    )
+
+    assert said(outputs) == f"Write to {MARIA}, {STREET}. The capital of France is Paris."
+    assert notes(outputs) == {"redacted": {"address": 1, "name": 1}}
+    assert outputs[-1] == Finish()
+    assert "Lo" not in repr(outputs).replace("'content_filter'", "")
+
+
+WORDS: Final = "Maria Lopez|Ann|Dr. John Smith|at 12 High Street, London|Paris|the|It is|so.|Émile|用户|4"
+OTHERS: Final = ["😀", "\n", "\ud83d", "x" * 600, *(sample for _, sample in SAMPLES)]
+TEXTS: Final = st.lists(st.sampled_from([*WORDS.split("|"), *OTHERS]), max_size=14).map(" ".join)
+PLACES: Final = st.lists(st.integers(0, 900), max_size=20)
+
+
+@given(text=TEXTS, places=PLACES)
+@settings(max_examples=150, deadline=None)
+def test_however_the_answer_is_cut_what_leaves_is_the_same(text: str, places: list[int]) -> None:
+    whole = said(asyncio.run(answered(text)))
+
+    assert said(asyncio.run(answered(*cut(text, places)))) == whole
+    assert said(asyncio.run(answered(*text))) == whole
+    assert not any(name in whole for name in ("Maria", "Lopez", "Smith", "High Street"))
+
+
+@pytest.mark.parametrize("name", ["Maria Lopez", "Dr. Ann Lee", "12 High Street, London"])
+def test_split_at_every_place_no_part_of_a_name_leaves(name: str) -> None:
+    text = f"Well, {name}'s it is."
+    whole = said(asyncio.run(answered(text)))
+
+    assert not set(name.replace(",", "").split()[-2:]) & set(whole.replace("'s", "").split())
+    for place in range(len(text)):
+        assert said(asyncio.run(answered(text[:place], text[place:]))) == whole
+
+
+async def test_a_name_has_one_placeholder_in_a_session() -> None:
+    outputs = await answered("Ann and ANN? ", "Maria Lopez. Ann's. Mr. Ann.")
+    assert said(outputs) == f"{ANN} and ANN? {MARIA}. {ANN}'s. Mr. {ANN}."
+
+
+async def test_what_has_a_form_is_found_first_and_no_name_takes_anything_from_it() -> None:
+    outputs = await answered("Ann pays with 4111 1111 1111 1111, and ", "ann.lee@example.com is hers. Bye")
+
+    assert said(outputs) == f"{ANN} pays with {CARD}, and ann.lee@example.com is hers. Bye"
+    assert notes(outputs) == {"redacted": {"card": 1, "name": 1}}
+
+
+async def test_before_the_first_capital_letter_nothing_waits() -> None:
+    server = Server("well, she is with ", "Ann now, and ", waits=True)
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+
+    assert said(server.outputs) == "well, she is with "
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert said(server.outputs) == f"well, she is with {ANN} now, and "
+
+
+async def test_a_name_that_blocks_ends_the_answer_and_the_agent_is_closed() -> None:
+    server = Server("It was Ann who did it. ", "More.", actions={**REDACTING, "name": "block"})
+    outputs = await server.answer()
+
+    assert said(outputs) == "It was "
+    assert outputs[-1] == Finish("content_filter")
+    assert notes(outputs) == {"blocked": {"name": 1}}
+    assert server.agent.is_closed
+    assert server.counted == [("name", "block", 1)]
+
+
+async def test_a_name_that_blocks_at_the_very_end_does_so_too() -> None:
+    outputs = await answered("It was Ann", Finish(), actions={**REDACTING, "name": "block"})
+    assert (said(outputs), outputs[-1]) == ("It was ", Finish("content_filter"))
+
+
+@pytest.mark.parametrize(("is_shadow", "action"), [(True, "redact_shadow"), (False, "flag")])
+async def test_what_is_only_counted_leaves_before_it_is_read(is_shadow: bool, action: str) -> None:
+    actions: Actions = REDACTING if is_shadow else {**REDACTING, "name": "flag", "address": "ignore"}
+    server = Server("It is Maria Lopez. ", "So.", is_shadow=is_shadow, actions=actions)
+    server.recogniser.hang()
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    assert said(server.outputs) == "It is Maria Lopez. "
+    server.recogniser.recover()
+    await task
+
+    assert said(server.outputs) == "It is Maria Lopez. So."
+    assert notes(server.outputs) is None
+    assert server.counted == [("name", action, 1)]
+
+
+async def test_in_shadow_a_model_that_has_much_to_do_is_not_waited_for() -> None:
+    server = Server("It is Ann. So.", is_shadow=True)
+    server.recogniser.be_busy()
+    assert said(await server.answer()) == "It is Ann. So."
+    assert (server.recogniser.texts, server.unread) == ([], ["busy"])
+
+
+async def test_where_nobody_looks_for_names_no_model_is_asked() -> None:
+    server = Server("It is Ann.", actions=DEFAULT_ACTIONS)
+    assert said(await server.answer()) == "It is Ann."
+    assert server.recogniser.texts == []
+
+
+# Time.
+
+
+async def test_a_sentence_that_does_not_end_in_time_is_read_as_far_as_it_has_come() -> None:
+    server = Server("It was Ann who called Maria Lo", waits=True)
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    assert said(server.outputs) == "It was "
+    server.clock.advance(2.0)
+    await settle()
+    assert said(server.outputs) == f"It was {ANN} who called ", "what may be half a name waits once more"
+    server.clock.advance(2.0)
+    await settle()
+    assert said(server.outputs) == f"It was {ANN} who called {KNOWN_AS('name', 'maria')} Lo"
+
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert server.clock.pending == 0
+
+
+async def test_a_word_that_the_other_filter_let_go_of_late_does_not_wait_for_ever() -> None:
+    server = Server("It was Ann", waits=True)
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    server.clock.advance(0.5)
+    await settle()
+    assert said(server.outputs) == "It was "
+    server.clock.advance(2.0)
+    await settle()
+    assert said(server.outputs) == f"It was {ANN}"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_each_sentence_has_its_own_time() -> None:
+    server = Server("Is it Ann. Is it Maria", waits=True)
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    server.clock.advance(1.9)
+    await settle()
+    assert said(server.outputs) == f"Is it {ANN}. Is it "
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_one_that_time_has_cut_and_that_could_not_be_read_is_tried_again() -> None:
+    server = Server("It was Ann who", waits=True)
+    server.recogniser.fail()
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    server.clock.advance(2.0)
+    await settle()
+    assert (said(server.outputs), server.unread) == ("It was ", ["failed"])
+    server.recogniser.recover()
+    server.clock.advance(2.0)
+    await settle()
+    assert said(server.outputs) == f"It was {ANN} who"
+
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert server.clock.pending == 0
+
+
+# Faults.
+
+
+async def test_what_could_not_be_read_does_not_leave_and_the_answer_fails() -> None:
+    server = Server("well, it is Ann. ", "More.")
+    server.recogniser.fail()
+    with pytest.raises(NamesUnread):
+        await server.answer()
+
+    assert said(server.outputs) == "well, it is "
+    assert server.unread == ["failed"]
+    assert server.agent.is_closed
+
+
+async def test_or_it_leaves_and_is_counted_where_it_is_set_so() -> None:
+    server = Server("It is Ann. ", "Ask Ann.", fails_closed=False)
+    server.recogniser.fail()
+
+    assert said(await server.answer()) == "It is Ann. Ask Ann."
+    assert server.unread == ["failed", "failed"]
+
+
+@pytest.mark.parametrize("ending", ["error", "cancel", "end"])
+@pytest.mark.parametrize(("held", "left"), [("Ann", ANN), ("Maria Lo", f"{KNOWN_AS('name', 'maria')} Lo")])
+async def test_what_is_held_leaves_at_the_end_redacted(ending: str, held: str, left: str) -> None:
+    server = Server(
+        f"It is {held}", *([UpstreamCut()] if ending == "error" else []), waits=ending == "cancel"
+    )
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    if ending == "cancel":
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert said(server.outputs) == f"It is {left}"
+    assert server.clock.pending == 0
+
+
+async def test_cancelled_while_a_sentence_is_read_none_of_it_is_lost_or_shown_unread() -> None:
+    server = Server("It is Ann. ", waits=True)
+    server.recogniser.hang()
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    task.cancel()
+    await asyncio.sleep(0)
+    server.recogniser.recover()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert said(server.outputs) == f"It is {ANN}. "
+
+
+async def test_cancelled_with_a_model_that_hangs_what_is_held_is_dropped() -> None:
+    server = Server("It is Ann. And", waits=True)
+    server.recogniser.hang()
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert said(server.outputs) == "It is "
+
+
+# Calls, thoughts, tools, and resuming.
+
+CALL: Final = json.dumps(
+    {"to": "Maria Lopez", "at": "12 High Street, London", "n": 12, "body": "Dear Ann,\nbye"}
+)
+
+
+@given(places=st.lists(st.integers(0, 120), max_size=8))
+@settings(deadline=None)
+def test_the_arguments_of_calls_stay_json_however_they_come(places: list[int]) -> None:
+    pieces = [
+        FunctionCallPiece(0, piece, name="" if number else "send")
+        for number, piece in enumerate(cut(CALL, places))
+    ]
+    outputs = asyncio.run(answered("Ok Ann", *pieces, Finish()))
+    calls = [each for each in outputs if isinstance(each, FunctionCallPiece)]
+
+    assert json.loads(arguments(outputs)) == {"to": MARIA, "at": STREET, "n": 12, "body": f"Dear {ANN},\nbye"}
+    assert calls[0].name == "send"
+    assert said(outputs[: outputs.index(calls[0])]) == f"Ok {ANN}"
+
+
+async def test_a_tools_call_is_written_redacted_before_it_is_run_and_its_result_where_set() -> None:
+    item = ItemId("item_1")
+    outputs = await answered(
+        ToolCallPiece(item, '{"to": "Ann', ToolHead("mail", "post")), ToolCallPiece(item, '"}'),
+        RunsTools((item,)), ToolEnded(item, "Sent to Ann."), "Done.", tool_outputs=True,
+    )  # fmt: skip
+    place = next(number for number, output in enumerate(outputs) if isinstance(output, RunsTools))
+
+    assert arguments(outputs[:place]) == f'{{"to": "{ANN}"}}'
+    assert ToolEnded(item, f"Sent to {ANN}.") in outputs
+
+
+async def test_a_call_that_waits_for_approval_is_shown_redacted() -> None:
+    outputs = await answered(AsksApproval(ItemId("item_1"), ApprovalHead("pay", "bank", '{"to": "Ann"}')))
+    heads = [each.head.arguments for each in outputs if isinstance(each, AsksApproval)]
+    assert heads == [f'{{"to": "{ANN}"}}']
+
+
+async def test_a_call_whose_arguments_block_is_never_run() -> None:
+    item = ItemId("item_1")
+    outputs = await answered(
+        ToolCallPiece(item, '{"to": "Ann"}', ToolHead("pay", "bank")),
+        RunsTools((item,)),
+        actions={**REDACTING, "name": "block"},
+    )
+
+    assert not any(isinstance(output, RunsTools) for output in outputs)
+    assert outputs[-1] == Finish("content_filter")
+
+
+async def test_thoughts_are_read_and_end_where_words_begin() -> None:
+    outputs = await answered(ReasoningPiece("it is An"), ReasoningPiece("n"), "Ann", Working())
+    thought = "".join(each.text for each in outputs if isinstance(each, ReasoningPiece))
+
+    assert (thought, said(outputs)) == (f"it is {ANN}", ANN)
+    assert Working() in outputs
+
+
+@given(text=TEXTS, first=PLACES, then=PLACES, taken=st.integers(0, 30))
+@settings(max_examples=60, deadline=None)
+def test_a_resumed_answer_goes_on_at_the_very_character(
+    text: str, first: list[int], then: list[int], taken: int
+) -> None:
+    whole = said(asyncio.run(answered(text)))
+    written = said(asyncio.run(answered(*cut(text, first)))[: taken + 1])
+    server = Server(*cut(text, then))
+    resumption = Resumption("upstream_1", len(written), (), written, ())
+
+    assert written + said(asyncio.run(server.answer(turn("", resumption)))) == whole
+
+
+async def test_a_resumed_answer_that_is_not_what_it_was_is_no_continuation() -> None:
+    server = Server("It is Ann. And so on.")
+    with pytest.raises(AnswerChanged):
+        await server.answer(turn("", Resumption("upstream_1", 9, (), "It is Ann", ())))
+
+    assert said(server.outputs) == ""
+
+
+async def test_a_resumed_call_goes_on_too() -> None:
+    pieces: Sequence[FunctionCallPiece] = [
+        FunctionCallPiece(0, part, name="f") for part in ('{"a": "An', 'n", "b": "x', 'y"}')
+    ]
+    known = f'{{"a": "{ANN}", '
+    server = Server(*pieces, Finish())
+    outputs = await server.answer(turn("", Resumption("upstream_1", 0, (len(known),), "", (known,))))
+
+    assert known + arguments(outputs) == f'{{"a": "{ANN}", "b": "xy"}}'
+
+
+# The cache.
+
+
+async def test_an_answer_with_a_name_in_it_or_that_nobody_could_read_is_not_kept() -> None:
+    server = Server()
+
+    assert await server.leaks.finds(turn(), "It is Ann.")
+    assert not await server.leaks.finds(turn(), "Paris it is.")
+    server.recogniser.fail()
+    assert await server.leaks.finds(turn(), "Paris it is.")
+    assert not server.unread
+    assert not server.counted

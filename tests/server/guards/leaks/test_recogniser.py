@@ -1,0 +1,137 @@
+"""What is promised of whatever reads: of the real model, of one with scripted faults, and of the fake."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tests.fakes.recogniser import FakeRecogniser
+from unbroken.server.guards.leaks.addresses import Label
+from unbroken.server.guards.leaks.recogniser import (
+    ModelRecogniser,
+    NamesUnread,
+    Recogniser,
+    load_model,
+    missing_packages,
+)
+
+TEXT = "Ask Maria Lopez whether Paris is far."
+LABELS = [Label(4, 15, "PERSON"), Label(24, 29, "GPE")]
+
+
+@pytest.fixture(params=["model", "fake"])
+def recogniser(request: pytest.FixtureRequest) -> Recogniser:
+    return FakeRecogniser() if request.param == "fake" else ModelRecogniser(load_model, timeout=30)
+
+
+async def test_people_and_places_are_named_in_order_and_the_same_each_time(recogniser: Recogniser) -> None:
+    await recogniser.start()
+    for _ in range(3):
+        assert list(await recogniser.labels(TEXT)) == LABELS
+    assert [label.start for label in await recogniser.labels("\ud83d" + TEXT)] == [5, 25], "half a character"
+    assert list(await recogniser.labels("")) == []
+    assert not recogniser.is_busy
+    await recogniser.stop()
+
+
+def test_the_model_is_installed_where_tests_are_run() -> None:
+    assert missing_packages() == []
+
+
+# Faults.
+
+
+class Model:
+    """One that waits until it is told to go on, and counts."""
+
+    def __init__(self) -> None:
+        self.goes_on = threading.Event()
+        self.texts: list[str] = []
+        self.error: Exception | None = None
+
+    def load(self) -> Model:
+        return self
+
+    def __call__(self, text: str) -> Sequence[Label]:
+        self.texts.append(text)
+        self.goes_on.wait()
+        if self.error is not None:
+            raise self.error
+        return LABELS
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    model = Model()
+    yield model
+    model.goes_on.set()
+
+
+async def why(recogniser: ModelRecogniser, text: str = TEXT) -> str:
+    with pytest.raises(NamesUnread) as failure:
+        await recogniser.labels(text)
+    return failure.value.reason
+
+
+async def test_what_is_not_loaded_reads_nothing(model: Model) -> None:
+    recogniser = ModelRecogniser(model.load)
+    assert await why(recogniser) == "not loaded"
+    await recogniser.start()
+    model.goes_on.set()
+    assert await recogniser.labels(TEXT) == LABELS
+    await recogniser.stop()
+    assert await why(recogniser) == "not loaded"
+
+
+async def test_a_model_that_hangs_is_not_waited_for_and_what_waits_behind_it_never_comes_to_it(
+    model: Model,
+) -> None:
+    recogniser = ModelRecogniser(model.load, timeout=0.01)
+    await recogniser.start()
+    assert await why(recogniser, "one") == "late"
+    assert await why(recogniser, "two") == "late"
+    model.goes_on.set()
+    await recogniser.stop()
+    assert model.texts == ["one"]
+
+
+async def test_only_so_many_wait_and_places_come_back(model: Model) -> None:
+    recogniser = ModelRecogniser(model.load, timeout=60, waiting=1)
+    await recogniser.start()
+    both = [asyncio.ensure_future(recogniser.labels(text)) for text in ("one", "two")]
+    await asyncio.sleep(0)
+    assert await why(recogniser) == "busy"
+    both[1].cancel()
+    model.goes_on.set()
+    assert await both[0] == LABELS
+    with pytest.raises(asyncio.CancelledError):
+        await both[1]
+    assert await recogniser.labels("three") == LABELS
+    await recogniser.stop()
+    assert model.texts == ["one", "three"], "who was cancelled while waiting was never read"
+
+
+async def test_whatever_a_model_raises_says_nothing_of_what_it_read(model: Model) -> None:
+    recogniser = ModelRecogniser(model.load)
+    await recogniser.start()
+    model.error = ValueError(TEXT)
+    model.goes_on.set()
+    with pytest.raises(NamesUnread) as failure:
+        await recogniser.labels(TEXT)
+    await recogniser.stop()
+
+    assert failure.value.reason == "failed"
+    assert "Maria" not in f"{failure.value!r} {failure.value.message} {failure.value.__cause__!r}"
+
+
+async def test_how_long_it_took_is_told(model: Model) -> None:
+    seconds: list[float] = []
+    recogniser = ModelRecogniser(model.load, observe=seconds.append)
+    await recogniser.start()
+    model.goes_on.set()
+    await recogniser.labels(TEXT)
+    await recogniser.stop()
+    assert len(seconds) == 1
