@@ -105,10 +105,10 @@ async def test_only_so_many_wait_and_places_come_back(model: Model) -> None:
     await asyncio.sleep(0)
     assert await why(recogniser) == "busy"
     both[1].cancel()
-    model.goes_on.set()
-    assert await both[0] == LABELS
     with pytest.raises(asyncio.CancelledError):
         await both[1]
+    model.goes_on.set()
+    assert await both[0] == LABELS
     assert await recogniser.labels("three") == LABELS
     await recogniser.stop()
     assert model.texts == ["one", "three"], "who was cancelled while waiting was never read"
