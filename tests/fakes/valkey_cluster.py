@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from functools import partial
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ class ValkeyCluster:
 
     def __init__(self, folder: Path, *options: str, replicas: int = 0) -> None:
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", *options)
+        options += ("--repl-diskless-sync-delay", "0")
         self.servers = [Server(folder / str(number), None, *options) for number in range(_PRIMARIES)]
         self.replicas = [Server(folder / f"replica{number}", None, *options) for number in range(replicas)]
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
@@ -48,20 +50,17 @@ class ValkeyCluster:
         with contextlib.ExitStack() as stack:
             for server in self._all:
                 stack.enter_context(server.running())
-            first, *others = self._all
-            for server in others:
-                first.command("CLUSTER", "MEET", "127.0.0.1", str(server.port))
+            for one, other in combinations(self._all, 2):  # who hears of another from a third takes seconds
+                one.command("CLUSTER", "MEET", "127.0.0.1", str(other.port))
             bounds = [_SLOTS * number // _PRIMARIES for number in range(_PRIMARIES + 1)]
             for server, (begin, end) in zip(self.servers, pairwise(bounds), strict=True):
                 server.command("CLUSTER", "ADDSLOTSRANGE", str(begin), str(end - 1))
             self._wait(self._is_whole, "the cluster does not form")
             for primary, replica in zip(self.servers, self.replicas, strict=False):
-                replica.command("CLUSTER", "REPLICATE", _id_of(primary))
+                # It may know its primary under a name for the time being only.
+                wait_until(partial(_follows, replica, primary), "a replica can't follow")
             for primary in self.servers[: len(self.replicas)]:
-                wait_until(
-                    lambda primary=primary: b"state=online" in primary.command("INFO", "replication"),  # type: ignore[misc]
-                    "a replica doesn't follow",
-                )
+                wait_until(partial(_has_replica, primary), "a replica doesn't follow")
             yield self
 
     def _wait(self, holds: Callable[[Server], bool], problem: str) -> None:
@@ -126,6 +125,14 @@ class ValkeyCluster:
             ranges = [bound for slot in slots for bound in ("SLOTSRANGE", slot, slot, "NODE", _id_of(target))]
             client.execute_command("CLUSTER", "MIGRATESLOTS", *ranges)
         wait_until(lambda: not set(slots) & set(self.slots_in_use(source)), "the slots don't move")
+
+
+def _follows(replica: Server, primary: Server) -> bool:
+    return replica.command("CLUSTER", "REPLICATE", _id_of(primary)) == b"+OK\r\n"
+
+
+def _has_replica(primary: Server) -> bool:
+    return b"state=online" in primary.command("INFO", "replication")
 
 
 def _migrate(client: Any, target: Server, keys: list[bytes]) -> int:
