@@ -506,9 +506,10 @@ class Actor(Alone):
             self.demote()
 
     def promote(self, opened: Opened) -> None:
-        """Run the session from here on: this node has acquired it."""
+        """Run the session from here on: this node has acquired it, with all that is here in the store."""
         self.fence = opened.fence
         self.is_owner = self._is_taking = True
+        self._note_durable(True)  # whether its node heard anything lately doesn't matter any more
         self.session.consume(opened.consumed)
         self.look()
 

@@ -189,6 +189,30 @@ async def test_who_follows_is_told_when_its_node_hears_nothing_any_more(seed: in
 
 
 @far
+async def test_a_follower_that_heard_nothing_and_then_takes_the_session_says_that_all_is_saved(
+    seed: int,
+) -> None:
+    """Found by chaos: it was told to be unsaved for as long as it lived there."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        await move(client, two)
+        distant(two).is_out = True
+        two.node._outages.of(SessionId("")).note_failure(SessionId(""))
+        for _ in range(3):
+            two.clock.advance(1.0)
+            town.poll()
+            await settle()
+        assert not actor_on(two, client).feed.is_durable
+        town.kill(one)
+        distant(two).is_out = False
+        town.notice(one)  # before anybody has seen that the store is back
+        await settle()
+        assert actor_on(two, client).is_owner
+        await town.store_is_back()
+        assert actor_on(two, client).feed.is_durable
+
+
+@far
 async def test_who_follows_on_a_node_that_is_cut_off_is_sent_away(seed: int) -> None:
     async with open_town(3, seed=seed) as town:
         _, two, client = await asked(town)
