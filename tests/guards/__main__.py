@@ -15,12 +15,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from tests.guards.corpus import Case, Part, read_corpus, read_rows
+from tests.guards.corpus import Case, Part, read_corpus, read_follow_ups, read_rows
 from unbroken.server.guards.injection.base import Action, Passage
 from unbroken.server.guards.injection.examiner import Examiner, Steps, step
 from unbroken.server.guards.injection.firewall import Firewall
@@ -46,10 +47,17 @@ class Figures:
     blocked: int = 0
     costs: list[float] = field(default_factory=list)
     """Milliseconds of CPU for the last message of each."""
+    sizes: list[int] = field(default_factory=list)
+    """Characters of that message."""
 
 
-async def measure(cases: Iterable[Case], reading: Reading | None) -> dict[tuple[str, bool], Figures]:
-    """Return what a firewall with the models of *reading* makes of *cases*, by source and kind."""
+async def measure(
+    cases: Iterable[Case], reading: Reading | None, runs: int = 1
+) -> dict[tuple[str, bool], Figures]:
+    """Return what a firewall with the models of *reading* makes of *cases*, by source and kind.
+
+    Each message's cost is its best of so many *runs*: what else the machine does costs time of a thread, too.
+    """
     found: defaultdict[tuple[str, bool], Figures] = defaultdict(Figures)
     with ThreadPoolExecutor(1) as threads:
         clock = SystemClock()
@@ -64,9 +72,10 @@ async def measure(cases: Iterable[Case], reading: Reading | None) -> dict[tuple[
         )
         for number, case in enumerate(cases):
             action = Action.ALLOW
-            said: list[str] = []
+            said = [case.before]
+            passage, before = Passage(case.origin, ""), ""
             for turn in case.turns:
-                passage, before = Passage(case.origin, turn), " ".join(said)[-1000:]
+                passage, before = Passage(case.origin, turn), " ".join(said).strip()[-1000:]
                 verdict = await firewall.screen([passage], SessionId(f"s{number}"), _SOMEBODY, before)
                 action = max(action, verdict.action)  # stopped before its last message is stopped, too
                 said.append(turn)
@@ -74,7 +83,12 @@ async def measure(cases: Iterable[Case], reading: Reading | None) -> dict[tuple[
             figures.count += 1
             figures.flagged += action >= Action.FLAG
             figures.blocked += action is Action.BLOCK
-            figures.costs.append(examiner.cost * 1000)
+            cost = examiner.cost
+            for _ in range(runs - 1):
+                examiner.examine(passage, before)
+                cost = min(cost, examiner.cost)
+            figures.costs.append(cost * 1000)
+            figures.sizes.append(len(passage.text))
     return found
 
 
@@ -107,13 +121,32 @@ def table(found: dict[tuple[str, bool], Figures]) -> list[str]:
         rows.append(f"| **{'attacks' if is_attack else 'harmless'}** | | | | | |")
         for (source, kind), each in sorted(found.items()):
             if kind is is_attack:
-                costs = sorted(each.costs)
                 rows.append(
-                    f"| {source} | {each.count} | {each.blocked / each.count:.1%} | "
-                    f"{each.flagged / each.count:.1%} | {costs[len(costs) // 2]:.1f} | "
-                    f"{costs[min(len(costs) * 99 // 100, len(costs) - 1)]:.1f} |"
+                    f"| {source} | {each.count} | {each.blocked / each.count:.1%} "
+                    f"| {each.flagged / each.count:.1%} "
+                    f"| {_quantile(each.costs, 50)} | {_quantile(each.costs, 99)} |"
                 )
     return rows
+
+
+def table_of_lengths(found: dict[tuple[str, bool], Figures]) -> list[str]:
+    """Return what texts of different lengths cost, whatever they are, as the rows of another."""
+    costs = [pair for each in found.values() for pair in zip(each.sizes, each.costs, strict=True)]
+    rows = ["| characters | texts | CPU p50, ms | CPU p99, ms |", "|---|---|---|---|"]
+    for least, most in pairwise(_LENGTHS):
+        those = [cost for size, cost in costs if least < size <= most]
+        if those:
+            rows.append(
+                f"| {least + 1} to {most} | {len(those)} | {_quantile(those, 50)} | {_quantile(those, 99)} |"
+            )
+    return rows
+
+
+_LENGTHS: Final = (0, 40, 200, 300, 1000, 2500, 6000)
+
+
+def _quantile(costs: list[float], percent: int) -> str:
+    return f"{sorted(costs)[min(len(costs) * percent // 100, len(costs) - 1)]:.1f}"
 
 
 def _marked(case: Case) -> Case:
@@ -137,17 +170,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="make guards", description=__doc__)
     parser.add_argument("--data", type=Path, help="a folder of .jsonl files: text, label, source")
     parser.add_argument("--most", type=int, default=1000, help="cases of each source (1000)")
+    parser.add_argument(
+        "--runs", type=int, default=1, help="of which each text's best counts as its cost (1)"
+    )
     parser.add_argument("--rules-alone", action="store_true", help="without the models")
     options = parser.parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     folder = None if options.rules_alone else packaged_model()
     reading = None if folder is None else read_by(folder)
     print(f"Models: {'none, rules alone' if reading is None else 'those of the extra guards'}\n")  # noqa: T201
-    cases = [each if each.part is Part.KEPT else _marked(each) for each in read_corpus()]
+    cases = [
+        each if each.part is Part.KEPT else _marked(each) for each in (*read_corpus(), *read_follow_ups())
+    ]
     if options.data is not None:
         kept = (each for each in read_rows(options.data) if each.part is Part.KEPT)
         cases += _sampled(kept, options.most)
-    for row in table(asyncio.run(measure(cases, reading))):
+    found = asyncio.run(measure(cases, reading, options.runs))
+    for row in (*table(found), "", *table_of_lengths(found)):
         print(row)  # noqa: T201
 
 

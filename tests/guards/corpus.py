@@ -1,4 +1,4 @@
-"""The corpus: attacks written by hand, each with a harmless twin. And rows from elsewhere."""
+"""The corpus: attacks written by hand, each with a harmless twin, and follow-ups. And rows from elsewhere."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 from tests.guards.encoding import encoded
 from unbroken.server.guards.injection.base import Origin
 
-__all__ = ["FOLDER", "SOURCES", "Case", "Part", "part_of", "read_corpus", "read_rows"]
+__all__ = [
+    "FOLDER",
+    "SOURCES",
+    "Case",
+    "Part",
+    "part_of",
+    "read_corpus",
+    "read_follow_ups",
+    "read_rows",
+]
 
 FOLDER: Final = Path(__file__).parent / "corpus"
+_FOLLOW_UPS: Final = Path(__file__).parent / "follow_ups.tsv"
 _TURN: Final = " // "
 
 SOURCES: Final = {
@@ -56,6 +67,8 @@ class Case:
     turns: tuple[str, ...]
     is_attack: bool
     part: Part = Part.KEPT
+    before: str = ""
+    """What the same speaker said before all this, and nobody judges."""
 
 
 def read_corpus() -> Iterator[Case]:
@@ -70,6 +83,20 @@ def read_corpus() -> Iterator[Case]:
             for text, is_attack in ((attack, True), (benign, False)):
                 turns = tuple(encoded(turn.replace("\\n", "\n")) for turn in text.split(_TURN))
                 yield Case(path.stem, origin, turns, is_attack, part)
+
+
+def read_follow_ups() -> Iterator[Case]:
+    """Yield what people say after their first message: short, and meaningless without it.
+
+    Every second conversation is kept, as a whole.
+    """
+    lines = _FOLLOW_UPS.read_text("utf-8").splitlines()
+    for number, line in enumerate(line for line in lines if not line.startswith("# ")):
+        part = Part.KEPT if number % 2 else Part.TRAIN
+        _, conversation = line.split("\t")
+        said = [message.replace("\\n", "\n") for message in conversation.split(_TURN)]
+        for before, message in pairwise(said):
+            yield Case("follow-ups", Origin.USER, (message,), False, part, before)
 
 
 def read_rows(folder: Path) -> Iterator[Case]:

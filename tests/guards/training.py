@@ -2,7 +2,8 @@
 
 Everything is drawn from fixed seeds: the same rows give the same weights. Of each public source, six
 tenths are trained on, two more may set the bands, and two are kept to be measured; which, a digest of
-the text says. Of the corpus, one half is trained on. Sources that ``SOURCES`` doesn't name are all kept.
+the text says. Of the corpus and of the follow-ups, one half is trained on. Sources that ``SOURCES``
+doesn't name are all kept.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from typing import Any, Final
 import numpy
 from numpy.typing import NDArray
 
-from tests.guards.corpus import SOURCES, Part, read_corpus, read_rows
+from tests.guards.corpus import SOURCES, Part, read_corpus, read_follow_ups, read_rows
 from unbroken.server.guards.injection.linear import BUCKETS, FEWEST, FOLDER, Features, LinearModel
 from unbroken.server.guards.injection.normal_form import NormalForm
 from unbroken.server.guards.injection.onnx import OnnxClassifier, packaged_model
-from unbroken.server.guards.injection.reading import SHARE, odds, suspected
+from unbroken.server.guards.injection.reading import suspect, together
 from unbroken.server.guards.injection.selection import TOKENS
 from unbroken.server.guards.injection.windows import windows
 
@@ -43,7 +44,7 @@ _WEIGHTS: Final = {"mosscap": 0.4, "awesome_chatgpt_benign": 2.0}
 """Of rows: many guesses at riddles are harmless by themselves, and few rows give roles to play in earnest."""
 
 _OURS: Final = 0.7
-_PHRASES: Final = (7000, 13000)
+_PHRASES: Final = (7000, 26000)
 """Attacks and harmless ones that are put together."""
 
 _BIAS: Final = -2.0
@@ -56,9 +57,10 @@ _MOST_WINDOWS: Final = 40
 _LEAST: Final = 0.02
 """Weights below it are left out."""
 
-_FLAGGED: Final = 0.02
-_BLOCKED: Final = 0.01
-"""Shares of that chat that the models by themselves flag at most, and block."""
+_FLAGGED: Final = 0.03
+_BLOCKED: Final = 0.015
+"""Shares of that chat that the models by themselves flag at most, and block. It is the hardest of chat:
+long requests, full of orders. Of what people write in all, a third of that."""
 
 _PHRASES_FILE: Final = Path(__file__).parent / "phrases.toml"
 _SLOT: Final = re.compile(r"\{(\w+)\}")
@@ -143,6 +145,9 @@ def _ours(form: NormalForm) -> Iterator[Example]:
         # What is encoded or in other languages is the rules' part.
         if case.part is Part.TRAIN and len(case.turns) == 1 and case.source not in ("encodings", "languages"):
             yield example(case.turns[0], case.is_attack, 1.0, form)
+    for case in read_follow_ups():
+        if case.part is Part.TRAIN:
+            yield example(case.turns[0], case.is_attack, 1.0, form)
 
 
 def _public(folder: Path, form: NormalForm, without: frozenset[str] = frozenset()) -> Iterator[Example]:
@@ -177,9 +182,9 @@ def both_odds(weights: NDArray[Any], texts: Iterable[str], form: NormalForm) -> 
         raise SystemExit("The local model isn't installed: make setup")
     linear, classifier = LinearModel(weights, _BIAS), OnnxClassifier(folder, tokens=TOKENS)
     for text in texts:
-        ((rating, window),) = suspected(linear, form.of(text), 1)
+        ((rating, window),) = suspect(linear, form.of(text))
         (probability,) = classifier.scores([window])
-        yield rating + SHARE * odds(probability)
+        yield together(rating, probability)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -207,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "trained_on": {
             **{f"{name}, six tenths": licence for name, licence in SOURCES.items()},
             DOCUMENTS: "MIT",
-            "tests/guards/phrases.toml and one half of tests/guards/corpus": "this repository's",
+            "phrases.toml, half of corpus and of follow_ups.tsv, in tests/guards": "this repository's",
         },
         "texts": len(rows),
         "attacks": sum(row.is_attack for row in rows),

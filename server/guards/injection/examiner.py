@@ -94,16 +94,18 @@ class Examiner:
         """Do the same in steps, one for each part of a long text: others may have their turn in between."""
         best: dict[str, Evidence] = {}
         suspects: list[tuple[float, str]] = []
+        plain = ""
         for number, part in enumerate(parts(passage.text)):
             if number:
                 yield
             for view in self._views.of(part):
+                plain = plain or view.text  # of the first part, the first view
                 _keep(best, self.rulebook.examine(view, passage.origin))
                 if self._reading is not None and view.name in _READ_BY_MODELS:
                     readable = view.text if view.is_decoded else legible(view.text)
                     suspects += self._reading.suspected(readable, passage.origin)
         if len(passage.text) <= PART and _doubt(best) > _NO_DOUBT:
-            for view in self._views.turned(passage.text):
+            for view in self._views.turned(plain):
                 _keep(best, self.rulebook.examine(view, passage.origin))
         if before and _doubt(best) > _NO_DOUBT:
             _keep(best, self._across(before, passage))

@@ -56,6 +56,7 @@ _TO_LATIN: Final = {ord(odd): plain for plain, odds in _LOOKALIKES.items() for o
 _WORD: Final = re.compile(r"(?<![^\W\d_])[^\W\d_]*?[^\W\d_\x00-\x7f][^\W\d_]*")
 """A word that has more than plain letters. It begins where a word does: a long plain one is read once."""
 
+_ODD: Final = re.compile(r"[^\W\d_\x00-\x7f]")
 _LATIN: Final = re.compile("[a-z]")
 
 
@@ -93,11 +94,16 @@ class NormalForm:
     def of(self, text: str) -> str:
         """Return the form of *text*."""
         formed = text.translate(self._table)
-        return formed if formed.isascii() else _WORD.sub(_latin_if_mixed, formed)
+        return _WORD.sub(_latin_if_mixed, formed) if _has_odd(formed) else formed
 
     def lookalikes(self, formed: str) -> str:
         """Return *formed* with every lookalike as the Latin letter, where whole words are made of them."""
-        return formed if formed.isascii() else _WORD.sub(_latin_if_whole, formed)
+        return _WORD.sub(_latin_if_whole, formed) if _has_odd(formed) else formed
+
+
+def _has_odd(formed: str) -> bool:
+    """Return whether *formed* has a letter that isn't plain. Dashes and quotation marks are none."""
+    return not formed.isascii() and _ODD.search(formed) is not None
 
 
 def _latin_if_mixed(match: re.Match[str]) -> str:

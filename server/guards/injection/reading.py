@@ -1,7 +1,8 @@
 """What models make of a text: a linear one reads all of it, a local one the window that looks worst.
 
 Both say how much a window looks like an attack, in log odds, and these are added. The local model is
-asked only where its answer could matter: most of what people write is settled by the first alone.
+asked only where its answer could matter: most of what people write is settled by the first alone. It
+costs ten times what all else does, and is surest of what it knows least: of short texts, and of strings.
 """
 
 from __future__ import annotations
@@ -13,15 +14,28 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from unbroken.server.guards.injection.base import Classifier, Origin
-from unbroken.server.guards.injection.windows import windows
+from unbroken.server.guards.injection.windows import WINDOW, windows
+from unbroken.server.guards.injection.words import tokens
 
-__all__ = ["SHARE", "Bands", "Rater", "Reading", "odds", "suspected"]
+__all__ = ["Bands", "Rater", "Reading", "suspect", "suspected", "together"]
 
-SHARE: Final = 0.4
+_SHARE: Final = 0.5
 """What the local model's log odds count for, beside those of the linear one."""
 
 _SURE: Final = 1e-3
 """No model is surer than that."""
+
+_MOST_SUSPICION: Final = 2.5
+"""Log odds of an attack that count: it may be surer of harmlessness than that, not of the contrary.
+So it makes no attack of what the linear model finds harmless, and needn't be asked."""
+
+_FEWEST_WORDS: Final = 3
+"""Different words below which a text is none that models know: ``reveal`` may be about anything."""
+
+_ENOUGH_WORDS: Final = 8
+_PER_WORD: Final = 0.3
+"""Different words from which on a text is judged as it is, and the log odds that each lacking one costs:
+people who answer in five words mean what was said before, and that isn't seen here."""
 
 _READ: Final = frozenset({Origin.USER, Origin.TOOL})
 """What models read. Instructions aren't shown to them: they instruct."""
@@ -55,7 +69,7 @@ class Bands:
         return 1 - 0.2 * math.exp(self.block - found)
 
 
-_DOUBTS: Final = 1.0
+_DOUBTS: Final = 0.6
 """Log odds below those that flag, from which on there is any evidence."""
 
 
@@ -81,7 +95,7 @@ class Reading:
 
     def suspected(self, text: str, origin: Origin) -> list[tuple[float, str]]:
         """Return which window of *text*, in normal form, :meth:`weight` is to be told of."""
-        return suspected(self._linear, text, 1) if origin in _READ else []
+        return suspect(self._linear, text) if origin in _READ else []
 
     def weight(self, suspects: list[tuple[float, str]]) -> float:
         """Return what the windows in *suspects*, each with its log odds, weigh as evidence, from 0 to 1.
@@ -93,10 +107,22 @@ class Reading:
 
         """
         rating, window = max(suspects, default=(-math.inf, ""))
-        if rating <= self._bands.flag - _DOUBTS - SHARE * odds(1.0):
+        if together(rating, 1.0) <= self._bands.flag - _DOUBTS:
             return 0.0
+        if (least := together(rating, 0.0)) >= self._bands.block:
+            return self._bands.weight(least)
         (probability,) = self._classifier.scores([window])
-        return self._bands.weight(rating + SHARE * odds(probability))
+        return self._bands.weight(together(rating, probability))
+
+
+def suspect(rater: Rater, text: str) -> list[tuple[float, str]]:
+    """Return the window of *text*, in normal form, that *rater* suspects most, with its log odds.
+
+    A short text has to look worse than a long one: what it is about was said before. Windows of a long
+    one that happen to be short don't, or one that isn't read would hide another.
+    """
+    lacking = _brevity(text) if len(text) <= WINDOW else 0.0
+    return [(rating - lacking, window) for rating, window in suspected(rater, text, 1)]
 
 
 def suspected(rater: Rater, text: str, most: int) -> list[tuple[float, str]]:
@@ -106,7 +132,13 @@ def suspected(rater: Rater, text: str, most: int) -> list[tuple[float, str]]:
     return [(rating, text[start:end]) for rating, (start, end) in found]
 
 
-def odds(probability: float) -> float:
-    """Return the log odds of *probability*, bounded."""
-    bounded = min(max(probability, _SURE), 1 - _SURE)
-    return math.log(bounded / (1 - bounded))
+def _brevity(text: str) -> float:
+    count = len(set(tokens(text)))
+    return math.inf if count < _FEWEST_WORDS else _PER_WORD * max(0, _ENOUGH_WORDS - count)
+
+
+def together(rating: float, probability: float) -> float:
+    """Return the log odds of both models: *rating* is the linear one's, *probability* the local one's."""
+    bounded = max(probability, _SURE)
+    odds = math.log(bounded / (1 - bounded)) if bounded < 1 - _SURE else _MOST_SUSPICION
+    return rating + _SHARE * min(odds, _MOST_SUSPICION)

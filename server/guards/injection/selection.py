@@ -26,8 +26,8 @@ from unbroken.sessions.clock import Clock
 
 __all__ = ["TOKENS", "Surroundings", "build_firewall", "policies_of", "read_by"]
 
-TOKENS: Final = 64
-"""That the local model reads of a window: what 256 characters of English have, in few milliseconds."""
+TOKENS: Final = 48
+"""That the local model reads of a window: its time grows with them, and it finds hardly more in 64."""
 
 _EXTRA: Final = "pip install 'unbroken[guards]'"
 

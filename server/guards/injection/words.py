@@ -87,12 +87,13 @@ class Vocabulary:
                         self._stems.setdefault(stem[:_STEM], []).append((stem, (number, place)))
                     else:
                         self._exact.setdefault(word, []).append((number, place))
-        self._seen = _Seen(self._look_up)
+        self.seen = _Seen(self._look_up)
+        """What :meth:`places` returns, by word: one look-up for each word of a text, without a call."""
         self.words = frozenset(self._exact) | {stem for stems in self._stems.values() for stem, _ in stems}
 
     def places(self, word: str) -> Sequence[tuple[int, int]]:
         """Return in which patterns *word* can stand, and where: later places of a pattern first."""
-        return self._seen[word]
+        return self.seen[word]
 
     def _look_up(self, word: str) -> Sequence[tuple[int, int]]:
         found = self._exact.get(word, ())
@@ -119,28 +120,22 @@ class Matcher:
         self._vocabulary = vocabulary
         self._reached: dict[tuple[int, int], int] = {}
         self._count = 0
-        self.hits: list[int] = []
-        """Where words stood that patterns have: as many characters from the beginning."""
 
     def feed(self, text: str, offset: int = 0) -> Iterator[Match]:
         """Yield what is found in the next slice, which begins at *offset*. A word must not be cut in two."""
-        places, reached, steps = self._vocabulary.places, self._reached, self._vocabulary.steps
+        seen, reached, steps = self._vocabulary.seen, self._reached, self._vocabulary.steps
         count = self._count
         for token in _TOKEN.finditer(text):
-            found = places(token[0])
-            if found:
-                start = offset + token.start()
-                self.hits.append(start)
-                for number, place in found:
-                    if place:
-                        last = reached.get((number, place - 1))
-                        if last is None or count - last - 1 > steps[number][place].gap:
-                            continue
-                    if place == len(steps[number]) - 1:
-                        yield Match(number, start)
-                    else:
-                        reached[number, place] = count
             count += 1
+            for number, place in seen[token[0]]:
+                if place:
+                    last = reached.get((number, place - 1))
+                    if last is None or count - last - 1 > steps[number][place].gap:
+                        continue
+                if place == len(steps[number]) - 1:
+                    yield Match(number, offset + token.start())
+                else:
+                    reached[number, place] = count
         self._count = count
 
 

@@ -74,7 +74,12 @@ def test_the_model_reads_what_is_suspicious_in_a_long_text_and_what_was_decoded(
 
     assert examiner.examine(Passage(Origin.TOOL, text)).score >= 0.8
     assert len(model.shown) == 1
-    assert examiner.examine(Passage(Origin.USER, encoded("@base64 a needle in the hay stack"))).score >= 0.8
+    assert (
+        examiner.examine(
+            Passage(Origin.USER, encoded("@base64 a needle in the hay stack of our neighbour"))
+        ).score
+        >= 0.8
+    )
 
 
 def test_the_model_is_not_shown_instructions_nor_asked_where_rules_are_sure() -> None:

@@ -6,11 +6,13 @@ import pytest
 
 from tests.server.guards.injection.models import BANDS, FakeClassifier, FakeRater, reading
 from unbroken.server.guards.injection.base import Origin
-from unbroken.server.guards.injection.reading import SHARE, odds, suspected
+from unbroken.server.guards.injection.reading import suspected, together
+
+LONG = "here is a word, among seven others that matter"
 
 
 @pytest.mark.parametrize(
-    ("found", "weight"), [(-9.0, 0.0), (-1.0, 0.0), (-0.5, 0.25), (0.0, 0.5), (0.5, 0.65), (1.0, 0.8)]
+    ("found", "weight"), [(-9.0, 0.0), (-0.6, 0.0), (-0.3, 0.25), (0.0, 0.5), (0.5, 0.65), (1.0, 0.8)]
 )
 def test_log_odds_become_weights(found: float, weight: float) -> None:
     assert BANDS.weight(found) == pytest.approx(weight)
@@ -23,27 +25,58 @@ def test_weights_grow_and_never_reach_certainty() -> None:
     assert 0.99 < weights[-1] < 1
 
 
-def test_odds_are_bounded() -> None:
-    assert odds(0.5) == 0
-    assert odds(0.0) == pytest.approx(-odds(1.0)) == pytest.approx(math.log(0.001 / 0.999))
+def test_what_models_say_is_added_and_bounded() -> None:
+    assert together(1.5, 0.5) == 1.5
+    assert together(1.5, 0.0) == together(1.5, 0.0001) == pytest.approx(1.5 + math.log(0.001 / 0.999) / 2)
+    assert together(1.5, 1.0) == together(1.5, 0.95) == 1.5 + 2.5 / 2
 
 
-def test_what_both_models_say_is_added() -> None:
+def test_what_both_models_say_decides() -> None:
     classifier = FakeClassifier(word=0.9)
     both = reading(classifier, -0.4)
 
-    found = both.weight(both.suspected("a word", Origin.USER))
+    found = both.weight(both.suspected(LONG, Origin.USER))
 
-    assert found == pytest.approx(BANDS.weight(-0.4 + SHARE * odds(0.9)))
+    assert found == pytest.approx(BANDS.weight(together(-0.4, 0.9)))
+    assert classifier.shown == [LONG]
 
 
-def test_the_local_model_is_asked_only_where_it_could_matter() -> None:
-    classifier = FakeClassifier(word=1.0)
-    least = BANDS.flag - 1.0 - SHARE * odds(1.0)
-    for rating, is_asked in ((least - 0.01, False), (least + 0.01, True)):
-        both = reading(classifier, rating)
-        both.weight(both.suspected("a word", Origin.USER))
-        assert bool(classifier.shown) is is_asked
+@pytest.mark.parametrize(
+    ("rating", "is_asked"), [(-2.5, False), (-1.9, False), (-1.8, True), (4.4, True), (4.5, False)]
+)
+def test_the_local_model_is_asked_only_where_it_could_matter(rating: float, is_asked: bool) -> None:
+    classifier = FakeClassifier(word=0.5)
+    both = reading(classifier, rating)
+
+    weight = both.weight(both.suspected(LONG, Origin.USER))
+
+    assert bool(classifier.shown) is is_asked
+    assert is_asked or weight == 0 or weight >= 0.8
+
+
+def test_few_words_make_no_case() -> None:
+    texts = ("word", "a word", "forget a word", "now forget a word", "now forget a word please", LONG)
+
+    ratings = [reading(FakeClassifier(), 1.0).suspected(text, Origin.USER)[0][0] for text in texts]
+
+    assert ratings == pytest.approx([-math.inf, -math.inf, -0.5, -0.2, 0.1, 1.0])
+
+
+def test_a_short_window_of_a_long_text_is_no_short_text() -> None:
+    both = reading(FakeClassifier(), -3.0, Pin=1.0)
+
+    found = both.suspected(f"{'hay ' * 62}end. Pin it.", Origin.USER)
+
+    assert found == [(1.0, "Pin it.")]
+
+
+def test_a_short_view_hides_no_long_one() -> None:
+    classifier = FakeClassifier()
+    both = reading(classifier, 1.0, pin=3.0)
+
+    both.weight([*both.suspected("pin it", Origin.USER), *both.suspected(LONG, Origin.USER)])
+
+    assert classifier.shown == [LONG]
 
 
 @pytest.mark.parametrize(("origin", "most"), [(Origin.USER, 1), (Origin.TOOL, 1), (Origin.INSTRUCTIONS, 0)])
