@@ -396,7 +396,9 @@ class Actor(Alone):
             if self._retry.failures:
                 self._retry.reached()
             self._ingest(result)
-            if self._is_stirred and asked is not None:  # else it was but pieces
+            if asked is not None and result and result[-1].last > self.session.applied:
+                self._due = asked.consumed  # when it has been read: until then the store may lose it
+            elif self._is_stirred and asked is not None:  # else it was but pieces
                 self.session.consume(asked.consumed)
                 self._tell_waiters()
                 if not self._is_behind:  # otherwise what was written last may not be applied yet
@@ -490,6 +492,7 @@ class Actor(Alone):
             # Nobody else writes outputs.
             asked, self._asked = self._asked, None  # it was written, and only the answer was lost
             self.session.consume(asked.consumed)
+        self.session.consume(self._due)
         self._tell_waiters()
         self._runs.reconcile()
 
@@ -520,7 +523,7 @@ class Actor(Alone):
         """
         self.is_owner = self._is_taking = False
         self.wanted_by = None
-        self._asked = None
+        self._asked, self._due = None, 0
         self._runs.pass_on()
         self._on_owner(self)
         with suppress(NodeDraining):

@@ -55,6 +55,7 @@ class Alone(Replica, ABC):
         """The owner's, as far as it is known here: on the owner, its proof."""
         self._spawn = spawn
         self._asked: Append | None = None  # what is to be written, until that is known to be done
+        self._due = 0  # the last input that is answered by what was written, and hasn't been read yet
         self._is_taking = False  # whether this node became the owner, and has to read the log first
         self._is_contested = False  # whether the store says that it isn't, and hasn't said who is
         self.outage: Final = outage
@@ -99,6 +100,7 @@ class Alone(Replica, ABC):
         if self._is_taking:
             self._resume_writing()  # what is here is all that is left of the log
         if self._ring is None:
+            self._due = 0  # what isn't here may be nowhere: it is answered anew
             self._ring = Ring(self.position, self._limits.alone_bytes, self.keys)
             self._retry.stop()
             structlog.get_logger().warning("session not durable", session_id=self.session.id)

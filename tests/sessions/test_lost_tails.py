@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -77,6 +78,43 @@ async def test_a_log_that_was_lost_twice_while_its_owner_was_alone_is_begun_anew
         client.read()
 
         assert texts(two, client) == ["hello", "abcd"]
+
+
+async def test_an_input_whose_answer_is_lost_before_it_was_read_is_answered_again(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by chaos: it was known by its name, and in no conversation. Somebody's input had come in between."""
+    async with open_town(seed=seed) as town:
+        one = town.worlds[0]
+        client = await one.client()
+        await client.say("hello")
+        await settle()
+        session_id = SessionId(client.session_id or "")
+        said = CreateItem(Message(ItemId("item_9"), "user", (Text("in between"),)))
+        append = distant(one).append
+        copied: dict[SessionId, Any] = {}
+
+        async def write_behind(appends: Sequence[Append]) -> Any:
+            if copied:
+                return await append(appends)
+            copied.update(town.copy())
+            log = town.stored(client).log
+            await town.memory.submit(
+                session_id, Submitted(said, ChainId("elsewhere")), log.position(log.head)
+            )
+            result = await append(appends)
+            distant(one).is_out = True
+            return result
+
+        monkeypatch.setattr(distant(one), "append", write_behind)
+        await client.say("kept")
+        await begin_outage(one)
+        assert copied
+        town.lose(copied)
+        await town.store_is_back()
+        await go(client, one)
+
+        assert texts(one, client)[:2] == ["hello", "kept"]
 
 
 async def test_what_is_written_while_a_log_is_begun_anew_is_kept(
