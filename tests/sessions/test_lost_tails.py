@@ -83,7 +83,7 @@ async def test_a_log_that_was_lost_twice_while_its_owner_was_alone_is_begun_anew
 async def test_an_input_whose_answer_is_lost_before_it_was_read_is_answered_again(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Found by chaos: it was known by its name, and in no conversation. Somebody's input had come in between."""
+    """Found by chaos: it was known by its name, and in no conversation. Another input had come in between."""
     async with open_town(seed=seed) as town:
         one = town.worlds[0]
         client = await one.client()
