@@ -7,6 +7,7 @@ connections of a session are sent is encoded for the first of them alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import orjson
@@ -52,12 +53,13 @@ class DeltaEncoder:
         self._content_index = 0
         self._before = b""  # what stands before the place in its frames,
         self._after = b""  # and between the place and the text
-        self._shared: tuple[int, int, list[bytes]] | None = None  # the latest: place, pieces, frames
+        # The latest: place, its nonces, frames. A log that has lost its tail has other pieces in the same places.
+        self._shared: tuple[int, Sequence[int], list[bytes]] | None = None
 
     def encode(self, piece: Slice) -> list[bytes]:
         """Return the frames of *piece*: one for each part, or fewer where there are many."""
         shared, seq, count = self._shared, piece.seq, len(piece.parts)
-        if shared is not None and shared[0] == seq and shared[1] == count:
+        if shared is not None and shared[0] == seq and shared[1] == piece.nonces:
             return shared[2]
         if self._item_id != piece.item_id or self._content_index != piece.content_index:
             self._turn_to(piece)
@@ -71,7 +73,7 @@ class DeltaEncoder:
                 for seq, nonce, text in self._merged(piece)
             ]
         is_small = count <= _SHARED_PIECES and len(frames[0]) * count <= _SHARED_BYTES
-        self._shared = (seq, count, frames) if is_small else None
+        self._shared = (seq, piece.nonces, frames) if is_small else None
         return frames
 
     def _turn_to(self, piece: Slice) -> None:

@@ -448,6 +448,17 @@ def test_connections_that_share_an_encoder_get_what_they_would_alone(
             assert shared.encode(record) == RealtimeEncoder(ID, LIFE, merge_above=4).encode(record)
 
 
+@pytest.mark.parametrize("parts", [["a"], ["a", "b"]])
+def test_other_pieces_in_the_place_of_lost_ones_are_shown_as_they_are(parts: list[str]) -> None:
+    """Found by chaos: a log that loses its tail goes on in the same incarnation, with the same encoder."""
+    shared = RealtimeEncoder(ID, LIFE)
+    for output, nonce in ((OUTPUTS[0], 100), (OUTPUTS[-1], 200)):
+        log = EventLog(LIFE)
+        log.append(Entry(1, Nonce(nonce), msgspec.structs.replace(output, parts=parts)))
+        (record,) = log.read(0, 10)
+        assert shared.encode(record) == RealtimeEncoder(ID, LIFE).encode(record)
+
+
 def test_merged_frames_have_a_size() -> None:
     piece = slice_of([["x" * 1_000] * 10])
     frames = [orjson.loads(each) for each in RealtimeEncoder(ID, LIFE, merge_above=2).encode(piece)]
