@@ -53,7 +53,7 @@ class DeltaEncoder:
         self._content_index = 0
         self._before = b""  # what stands before the place in its frames,
         self._after = b""  # and between the place and the text
-        # The latest: place, its nonces, frames. A log that has lost its tail has other pieces in the same places.
+        # The latest: place, its nonces, frames. A log that lost its tail has other pieces in the same places.
         self._shared: tuple[int, Sequence[int], list[bytes]] | None = None
 
     def encode(self, piece: Slice) -> list[bytes]:
