@@ -200,7 +200,10 @@ class Actor(Alone):
         is_doubtful = False
         if self._ring is None:
             try:
-                return await self._store.submit(self.session.id, submitted, self.position)
+                receipt = await self._store.submit(self.session.id, submitted, self.position)
+                if self._ring is None:
+                    return receipt
+                is_doubtful = True  # taken, but its number may be another's by now: this node went on alone
             except StoreUnavailable as exc:
                 self.outage.note_failure(self.session.id, exc)
                 self._is_behind = is_doubtful = True  # it may have been written all the same
@@ -214,7 +217,8 @@ class Actor(Alone):
                 if not (is_ours and self._is_sure):
                     self._is_contested = self.is_owner
                     raise CursorLost from None  # what its sender was shown is no part of the log
-            self._go_on_alone()
+            if self._ring is None:
+                self._go_on_alone()
         if self._ring is None:  # it was back at once
             return await self._store.submit(self.session.id, submitted, self.position)
         if self.outage.is_strict:
@@ -466,15 +470,18 @@ class Actor(Alone):
     async def _catch_up(self) -> None:
         """Read what the store holds and this node has not seen: nothing is written meanwhile."""
         try:
-            while self._is_behind:
+            while self._is_behind and self._ring is None:
                 self._is_behind = False
                 fence = await self._read_on()
+                if self._ring is not None:
+                    break
                 if not self.is_owner:
                     self._retry.failures = 0  # which says nothing of whether anything can be written
                 self._note_owner(fence)
-            self._is_contested = False
-            if self.is_owner:
-                self._resume_writing()
+            if self._ring is None:
+                self._is_contested = False
+                if self.is_owner:
+                    self._resume_writing()
         except (LostTail, SessionGone):
             if self.is_owner:  # by a store that has lost something; or it is another node's by now
                 with suppress(SessionGone):
@@ -482,6 +489,7 @@ class Actor(Alone):
             raise
         finally:
             self._reading = None
+        self.rejoin()  # if it went on alone meanwhile
 
     def _resume_writing(self) -> None:
         """Go on as the owner, when all that is in the log has been read."""

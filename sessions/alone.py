@@ -86,6 +86,11 @@ class Alone(Replica, ABC):
         """Give the session up."""
 
     @property
+    def _is_apart(self) -> bool:
+        """See :attr:`Replica._is_apart`."""
+        return self._ring is not None
+
+    @property
     def _is_sure(self) -> bool:
         """Whether this node owns the session, as far as it knows, and knows all of it."""
         return self.is_owner and not (self._is_taking or self._is_contested) and self.feed.ended is None

@@ -184,10 +184,17 @@ class Replica:
             self._account()
         self.feed.publish()
 
+    @property
+    def _is_apart(self) -> bool:
+        """Whether what is here goes on without the store: what that holds is no part of it then."""
+        return False
+
     async def _read_on(self) -> Fence:
-        """Read on to the log's end, and return its owner's fence."""
+        """Read on to the log's end, unless this goes on without it; return its owner's fence."""
         while True:
             page = await self._store.read(self.session.id, self.position, _READ_LIMIT)
+            if self._is_apart:
+                return page.fence
             self._written += sum(type(entry.body) is not Submitted for entry in page.entries)
             self._ingest(page.entries)
             if page.is_end:

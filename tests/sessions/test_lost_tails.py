@@ -117,6 +117,69 @@ async def test_an_input_whose_answer_is_lost_before_it_was_read_is_answered_agai
         assert texts(one, client)[:2] == ["hello", "kept"]
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_an_input_that_was_taken_as_its_owner_went_on_alone_is_answered(
+    seed: int, is_lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by chaos: its number was another's by then, and it was taken for answered."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        submit, copied = distant(one).submit, town.copy()
+        receipts: list[Any] = []
+
+        async def submit_slowly(*args: Any) -> Any:
+            receipts.append(await submit(*args))
+            if len(receipts) == 1:
+                one.responder.last.say("c")
+                await begin_outage(one)
+                assert not actor_on(one, client).feed.is_durable
+            return receipts[-1]
+
+        monkeypatch.setattr(distant(one), "submit", submit_slowly)
+        await client.say("kept")
+        if is_lost:
+            town.lose(copied)
+        await town.store_is_back()
+        await go(client, one)
+        one.responder.last.end()
+        await settle()
+        await move(client, two)
+
+        assert texts(two, client) == ["hello", "abc", "kept"]
+
+
+async def test_what_is_read_as_its_owner_went_on_alone_is_no_part_of_what_that_says(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        tab = await tab_on(two, client)
+        read = distant(one).read
+        pages: list[Any] = []
+
+        async def read_slowly(*args: Any) -> Any:
+            page = await read(*args)
+            if page.entries and not pages:
+                pages.append(page)
+                actor_on(one, client)._go_on_alone()
+                one.responder.last.say("c")
+                for _ in range(50):  # all that can be done without the store
+                    await asyncio.sleep(0)
+            return page
+
+        monkeypatch.setattr(distant(one), "read", read_slowly)
+        await tab.say("kept")
+        await settle()
+        assert pages
+        await town.store_is_back()
+        await go(client, one)
+        one.responder.last.end()
+        await settle()
+        await move(client, two)
+
+        assert texts(two, client) == ["hello", "abc", "kept"]
+
+
 async def test_what_is_written_while_a_log_is_begun_anew_is_kept(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
