@@ -521,7 +521,7 @@ class Actor(Alone):
         self.fence = opened.fence
         self.is_owner = self._is_taking = True
         self._note_durable(True)  # whether its node heard anything lately doesn't matter any more
-        self.session.consume(opened.consumed)
+        self._due = opened.consumed  # when the answers have been read: until then the store may lose them
         self.look()
 
     def demote(self) -> None:

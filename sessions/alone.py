@@ -102,10 +102,11 @@ class Alone(Replica, ABC):
     def _go_on_alone(self) -> None:
         """Write without the store until it takes that: it is out of reach, or has lost something."""
         self._is_contested = False  # by a store that has lost something, or was asked no more
+        if self._ring is None:
+            self._due = 0  # what isn't here may be nowhere: it is answered anew
         if self._is_taking:
             self._resume_writing()  # what is here is all that is left of the log
         if self._ring is None:
-            self._due = 0  # what isn't here may be nowhere: it is answered anew
             self._ring = Ring(self.position, self._limits.alone_bytes, self.keys)
             self._retry.stop()
             structlog.get_logger().warning("session not durable", session_id=self.session.id)

@@ -180,6 +180,45 @@ async def test_what_is_read_as_its_owner_went_on_alone_is_no_part_of_what_that_s
         assert texts(two, client) == ["hello", "abc", "kept"]
 
 
+async def test_who_takes_a_session_takes_for_answered_only_what_it_has_read_the_answer_of(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        tab = await tab_on(two, client)
+        append, read = distant(one).append, distant(two).read
+        copied: dict[SessionId, Any] = {}
+
+        async def write_and_say_nothing(appends: Sequence[Append]) -> Any:
+            if not copied:
+                copied.update(town.copy())
+                town.is_silent = True
+            return await append(appends)
+
+        async def lose_and_read(*args: Any) -> Any:
+            if copied:
+                town.lose(copied)
+                monkeypatch.setattr(distant(two), "read", read)
+            return await read(*args)
+
+        monkeypatch.setattr(distant(one), "append", write_and_say_nothing)
+        await tab.say("kept")
+        await settle()
+        assert copied
+        town.kill(one)
+        monkeypatch.setattr(distant(two), "read", lose_and_read)
+        town.is_silent = False
+        town.notice(one)
+        await settle()
+        for _ in range(4):
+            two.clock.advance(2)
+            town.poll()
+            await settle()
+        await go(tab, two)
+
+        assert "kept" in texts(two, tab)
+
+
 async def test_what_is_written_while_a_log_is_begun_anew_is_kept(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
