@@ -57,7 +57,7 @@ class Outage:
     def note_failure(self, session_id: SessionId, why: StoreUnavailable | None = None) -> None:
         """Note that the store didn't answer, or could take nothing of a session.
 
-        That a call had no turn says neither.
+        That it is asked too much, of here or of one session, says neither.
         """
         if self._since is None and not isinstance(why, StoreBusy):
             self._since = self._clock.monotonic()
