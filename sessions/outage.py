@@ -73,16 +73,14 @@ class Retry:
 
     Args:
         clock: Where time comes from.
-        outage: Told of failures and success.
         again: Called when it is time.
 
     """
 
-    __slots__ = ("_again", "_clock", "_outage", "_timer", "failures", "is_waiting")
+    __slots__ = ("_again", "_clock", "_timer", "failures", "is_waiting")
 
-    def __init__(self, clock: Clock, outage: Outage, again: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, again: Callable[[], None]) -> None:
         self._clock = clock
-        self._outage = outage
         self._again = again
         self._timer: Timer | None = None
         self.failures = 0
@@ -101,7 +99,6 @@ class Retry:
     def reached(self) -> None:
         """Note that the store answered after failures."""
         self.failures = 0
-        self._outage.note_success()
 
     def stop(self) -> None:
         """Wait no more, and call nobody."""
