@@ -71,12 +71,12 @@ class Actor(Alone):
         *,
         principal: PrincipalId,
         store: SessionStore,
-        committer: Committer,
+        find_committer: Callable[[], Committer],
         fence: Fence,
         responder: Responder,
         clock: Clock,
         limits: ActorLimits,
-        outage: Outage,
+        find_outage: Callable[[], Outage],
         spawn: Spawn,
         on_change: Callable[[Actor], None],
         on_response: Callable[[Session, ResponseDone], None],
@@ -95,7 +95,7 @@ class Actor(Alone):
             fence=fence,
             is_owner=is_owner,
             clock=clock,
-            outage=outage,
+            find_outage=find_outage,
             spawn=spawn,
         )
         self.principal: Final = principal
@@ -107,7 +107,8 @@ class Actor(Alone):
         """A node that has connections of the session and would rather own it."""
         self.is_scheduled = False
         """The committer's note."""
-        self._committer = committer
+        self._find_committer = find_committer
+        self._committer = find_committer()
         self._clock = clock
         self._on_change = on_change
         self._on_response = on_response
@@ -205,7 +206,7 @@ class Actor(Alone):
                     return receipt
                 is_doubtful = True  # taken, but its number may be another's by now: this node went on alone
             except StoreUnavailable as exc:
-                self.outage.note_failure(self.session.id, exc)
+                self._note_failure(exc)
                 self._is_behind = is_doubtful = True  # it may have been written all the same
                 if not (self._is_sure and self.outage.is_over_patience):
                     raise
@@ -230,6 +231,13 @@ class Actor(Alone):
         self._is_stirred = True
         if self.feed.ended is None:
             self._committer.schedule(self)
+
+    def find_part(self) -> bool:
+        """See :meth:`Alone.find_part`. What is under way goes on where it was asked for."""
+        has_moved = super().find_part()
+        if has_moved:
+            self._committer = self._find_committer()
+        return has_moved
 
     def look(self) -> None:
         """Read what other nodes have written: there is said to be something."""
@@ -275,7 +283,7 @@ class Actor(Alone):
                 self._store, self.session.id, self.fence, opened, was_tried=was_tried
             )
         except StoreUnavailable as exc:
-            self.outage.note_failure(self.session.id, exc)
+            self._note_failure(exc)
             if not self.outage.is_over_patience:
                 self._opening = None  # whoever has something to say next tries again
                 raise
@@ -399,6 +407,7 @@ class Actor(Alone):
             self._asked = None
             if self._retry.failures:
                 self._retry.reached()
+                self.outage.note_success()
             self._ingest(result)
             if asked is not None and result and result[-1].last > self.session.applied:
                 self._due = asked.consumed  # when it has been read: until then the store may lose it
@@ -459,7 +468,7 @@ class Actor(Alone):
         """Ask the store again after a while, first for what it holds: it can't be reached now."""
         self._is_behind = True
         # Who goes on alone does so until an outage is over: then there has to be one.
-        self.outage.note_failure(self.session.id, None if self._ring else why)
+        self._note_failure(None if self._ring else why)
         if self._ring is not None:
             return
         if self.is_opened and self._is_sure and self.outage.is_over_patience:

@@ -10,14 +10,13 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final
 
 import structlog
 
 from unbroken.sessions.backends.base import Append, Fence, SessionStore
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Body
-from unbroken.sessions.errors import CursorLost, Fenced, NodeDraining, SessionError
+from unbroken.sessions.errors import CursorLost, Fenced, NodeDraining, SessionError, StoreUnavailable
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.outage import Outage, Retry
 from unbroken.sessions.rejoining import settle
@@ -45,7 +44,7 @@ class Alone(Replica, ABC):
         fence: Fence,
         is_owner: bool,
         clock: Clock,
-        outage: Outage,
+        find_outage: Callable[[], Outage],
         spawn: Spawn,
     ) -> None:
         super().__init__(session, log, store, limits)
@@ -58,11 +57,12 @@ class Alone(Replica, ABC):
         self._due = 0  # the last input that is answered by what was written, and hasn't been read yet
         self._is_taking = False  # whether this node became the owner, and has to read the log first
         self._is_contested = False  # whether the store says that it isn't, and hasn't said who is
-        self.outage: Final = outage
-        """Whether the store can be reached, as far as this session is concerned."""
+        self._find_outage = find_outage
+        self.outage: Outage = find_outage()
+        """Whether the store can be reached, as far as this session is concerned: that of its part."""
         self._ring: Ring | None = None  # what is written without the store; None: it is there
         self._is_created = True  # whether the store knows the session, if it is opened
-        self._retry = Retry(clock, outage, self._try_now)
+        self._retry = Retry(clock, self._try_now)
         self._reading: asyncio.Task[None] | None = None  # catches up with the store
 
     @abstractmethod
@@ -94,6 +94,19 @@ class Alone(Replica, ABC):
     def _is_sure(self) -> bool:
         """Whether this node owns the session, as far as it knows, and knows all of it."""
         return self.is_owner and not (self._is_taking or self._is_contested) and self.feed.ended is None
+
+    def find_part(self) -> bool:
+        """Find out which part of the store has the session by now. Return whether that is another one.
+
+        In a cluster sessions move from server to server. To ask each time would cost too much.
+        """
+        before, self.outage = self.outage, self._find_outage()
+        return self.outage is not before
+
+    def _note_failure(self, why: StoreUnavailable | None) -> None:
+        """Note that the store didn't answer: the part that has the session, and none that had it before."""
+        self.find_part()
+        self.outage.note_failure(self.session.id, why)
 
     def _try_now(self) -> None:
         with suppress(NodeDraining):

@@ -18,7 +18,7 @@
     |   +-- LostTail            the store forgot entries it had confirmed
     |   +-- Unseen              the store holds outputs of this owner's that it hasn't seen
     |   +-- StoreUnavailable    the store can't be reached, or can't hold more: it may have been written
-    |       +-- StoreBusy       this node has more to ask of it than it gets asked: it wasn't asked
+    |       +-- StoreBusy       this node, or one session, asks more of it than it takes: nothing was written
     +-- ResponderError          the responder failed in a way it can name
     +-- IllegalTransition       a turn was told something it can't accept: a bug of ours
     +-- OutOfOrder              an entry was applied out of sequence: a bug of ours
@@ -170,7 +170,9 @@ class StoreUnavailable(StoreError):
 
 
 class StoreBusy(StoreUnavailable):
-    """So much is asked of the store here that something hasn't had its turn. It may be as well as ever."""
+    """So much is asked of the store here, or of one session, that something wasn't done. It may be as well as
+    ever, and nothing was written.
+    """
 
 
 class ResponderError(SessionError):

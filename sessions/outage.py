@@ -57,7 +57,7 @@ class Outage:
     def note_failure(self, session_id: SessionId, why: StoreUnavailable | None = None) -> None:
         """Note that the store didn't answer, or could take nothing of a session.
 
-        That a call had no turn says neither.
+        That it is asked too much, of here or of one session, says neither.
         """
         if self._since is None and not isinstance(why, StoreBusy):
             self._since = self._clock.monotonic()
@@ -73,16 +73,14 @@ class Retry:
 
     Args:
         clock: Where time comes from.
-        outage: Told of failures and success.
         again: Called when it is time.
 
     """
 
-    __slots__ = ("_again", "_clock", "_outage", "_timer", "failures", "is_waiting")
+    __slots__ = ("_again", "_clock", "_timer", "failures", "is_waiting")
 
-    def __init__(self, clock: Clock, outage: Outage, again: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, again: Callable[[], None]) -> None:
         self._clock = clock
-        self._outage = outage
         self._again = again
         self._timer: Timer | None = None
         self.failures = 0
@@ -101,7 +99,6 @@ class Retry:
     def reached(self) -> None:
         """Note that the store answered after failures."""
         self.failures = 0
-        self._outage.note_success()
 
     def stop(self) -> None:
         """Wait no more, and call nobody."""

@@ -92,20 +92,27 @@ class Outages:
             self._probed.add(part)
             self._probe_later(part, session_id)
 
-    def _probe_later(self, part: str, session_id: SessionId) -> None:
+    def _probe_later(self, part: str, session_id: SessionId, *, is_bug_told: bool = False) -> None:
         def begin() -> None:
             with suppress(NodeDraining):
-                self._spawn(self._probe(part, session_id))
+                self._spawn(self._probe(part, session_id, is_bug_told))
 
         self._clock.call_later(_PROBE_INTERVAL, begin)
 
-    async def _probe(self, part: str, session_id: SessionId) -> None:
+    async def _probe(self, part: str, session_id: SessionId, is_bug_told: bool) -> None:
         """Ask the store whether it is back. Whatever a session owes it is written then."""
         try:
             # To be read isn't enough, nor is what another server says. It does nothing: nobody is called so.
             await self._store.unfollow(session_id, NodeId(f"probe:{self._node}"))
         except StoreUnavailable:
-            self._probe_later(part, session_id)
+            self._probe_later(part, session_id, is_bug_told=is_bug_told)
+            return
+        except Exception as exc:  # noqa: BLE001 - the boundary: nobody else would find out that it is over
+            if not is_bug_told:
+                structlog.get_logger().error(
+                    "probe failed", node_id=self._node, part=part or None, exc_info=exc
+                )
+            self._probe_later(part, session_id, is_bug_told=True)
             return
         self._probed.discard(part)
         self._parts[part].note_success()

@@ -467,19 +467,22 @@ class Ownership:
         for number, actor in enumerate(self._hub):
             if actor.feed.ended is not None or not actor.is_opened or outage not in (None, actor.outage):
                 continue
-            if not actor.is_owner:
-                actor.note_blindness()
-                self.look(actor)
-                self._look_after(actor)
-            elif actor.feed.is_durable:
-                self.look(actor)
-            else:
-                with suppress(NodeDraining):
-                    actor.rejoin()
+            self._verify(actor)
             if number % _VERIFIED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         if self._store.is_shared:
             self._search.begin_soon()
+
+    def _verify(self, actor: Actor) -> None:
+        if not actor.is_owner:
+            actor.note_blindness()
+            self.look(actor)
+            self._look_after(actor)
+        elif actor.feed.is_durable:
+            self.look(actor)
+        else:
+            with suppress(NodeDraining):
+                actor.rejoin()
 
     def on_poll(self) -> None:
         """See :meth:`Neighbour.on_poll`."""
@@ -492,7 +495,7 @@ class Ownership:
             if actor.feed.ended is None and actor.is_opened:
                 (owned if actor.is_owner else followed).append(actor)
         for actor in followed:
-            if actor.outage.lasts_for(_BLIND):
+            if actor.outage.lasts_for(_BLIND) and not actor.find_part():
                 actor.let_go(StoreUnavailable())
                 continue
             actor.note_poll()
@@ -505,7 +508,11 @@ class Ownership:
         """Look at *count* of *actors* behind the first *looked_at*; return behind how many to go on."""
         begin = looked_at if looked_at < len(actors) else 0
         for actor in actors[begin : begin + count]:
-            if actor.feed.ended is None:
+            if actor.feed.ended is not None:
+                continue
+            if actor.outage.is_on and actor.find_part():
+                self._verify(actor)  # its part may be well
+            else:
                 self.look(actor)
         return begin + count
 

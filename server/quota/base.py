@@ -183,6 +183,11 @@ class Ledger(Protocol):
 
     """
 
+    def part_of(self, tenant: str) -> str:
+        """Return the name of the part of it that a tenant's counts are in now; empty: there is but one, or it
+        isn't known yet. A part may be out of reach while the others answer.
+        """
+
     async def reserve(
         self,
         tenant: str,

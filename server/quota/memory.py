@@ -43,6 +43,10 @@ class MemoryLedger:
         book = self._books.get(tenant)
         return book is not None and book.knows(turn)
 
+    def part_of(self, tenant: str) -> str:  # noqa: ARG002 - there is but one
+        """See :meth:`Ledger.part_of`."""
+        return ""
+
     async def reserve(
         self,
         tenant: str,

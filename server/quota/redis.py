@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final, cast
 
 from unbroken.server.quota.base import (
@@ -24,14 +25,15 @@ from unbroken.server.quota.base import (
     UsageRecord,
     record_fields,
 )
-from unbroken.sessions.backends.redis.connection import Client, unavailable
+from unbroken.sessions.backends.redis.connection import Client, server_of, unavailable
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
 from unbroken.sessions.errors import StoreUnavailable
 
 __all__ = ["RedisLedger"]
 
 _AT_ONCE: Final = 4
-"""Calls under way. The client's pool is shared with sessions: whoever asks for a turn waits for its place."""
+"""Calls under way, to each server. The client's pool is shared with sessions: whoever asks for a turn waits
+for its place."""
 
 _RECORD_LIFETIME: Final = 7 * 86_400
 """Seconds after the last one, after which a tenant's records of usage are forgotten."""
@@ -55,8 +57,14 @@ class RedisLedger:
 
     def __init__(self, client: Client, prefix: str, *, patience: float = 2.0, now: Any = None) -> None:
         self._client: Any = client
+        self._server_of = partial(server_of, client)
         self._scripts = Scripts(
-            cast(Caller, client), _AT_ONCE, patience, package="unbroken.server.quota", names=("ledger",)
+            cast(Caller, client),
+            _AT_ONCE,
+            patience,
+            package="unbroken.server.quota",
+            names=("ledger",),
+            server_of=self._server_of,
         )
         self._prefix = prefix
         self._patience = patience
@@ -66,6 +74,10 @@ class RedisLedger:
         # A digest: whatever a tenant is called, it is one hash tag.
         digest = hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return f"{self._prefix}:{{q:{digest}}}:"
+
+    def part_of(self, tenant: str) -> str:
+        """See :meth:`Ledger.part_of`."""
+        return self._server_of(self._base(tenant) + "o")
 
     async def reserve(
         self,

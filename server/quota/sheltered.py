@@ -1,7 +1,8 @@
 """A ledger that goes on while the shared one is out of reach: on this node alone, as caps do, if it may.
 
 Each node then grants as if it were the only one; so with N nodes a limit may be
-exceeded up to N times over, for as long as it lasts. What was used meanwhile is
+exceeded up to N times over, for as long as it lasts. A part of the shared one may be out of reach alone: then
+that is so for the tenants whose counts it has, and for nobody else. What was used meanwhile is
 kept, within bounds, and the others are told when it is back; what doesn't fit, or
 is left when the node ends, is lost to them, and said so.
 """
@@ -9,10 +10,10 @@ is left when the node ends, is lost to them, and said so.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Final, TypeVar
 
 import structlog
@@ -59,6 +60,15 @@ class _Unsettled:
     """When it was first tried; None: it wasn't, and has had no effect for sure."""
 
 
+@dataclass(slots=True)
+class _Lost:
+    """A part that is out of reach."""
+
+    tenant: str
+    """Whose counts it had when it failed."""
+    retry_at: float
+
+
 class ShelteredLedger:
     """A :class:`~unbroken.server.quota.base.Ledger` that fails only where nothing may be made up.
 
@@ -80,19 +90,24 @@ class ShelteredLedger:
         self._local = MemoryLedger(clock)
         self._clock = clock
         self._on_alone = on_alone
-        self._retry_at: float | None = None
-        self._unsettled: deque[_Unsettled] = deque(maxlen=_UNSETTLED)
+        self._lost: dict[str, _Lost] = {}  # parts that failed when they were last asked
+        self._unsettled: dict[int, _Unsettled] = {}  # in order
+        self._numbers = count()
         self._telling: asyncio.Task[None] | None = None  # tells the others, while there is something to tell
 
     @property
     def is_alone(self) -> bool:
-        """Whether the shared one failed when it was last asked."""
-        return self._retry_at is not None
+        """Whether any part of the shared one failed when it was last asked."""
+        return bool(self._lost)
 
     @property
     def unsettled(self) -> int:
         """How many turns wait to be settled."""
         return len(self._unsettled)
+
+    def part_of(self, tenant: str) -> str:
+        """See :meth:`Ledger.part_of`."""
+        return self._shared.part_of(tenant)
 
     async def reserve(
         self,
@@ -110,7 +125,7 @@ class ShelteredLedger:
         def reserve(ledger: Ledger) -> Awaitable[Decision]:
             return ledger.reserve(tenant, turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce)
 
-        return await self._ask(reserve) if self._is_strict else await self._either(reserve)
+        return await (self._ask if self._is_strict else self._either)(tenant, reserve)
 
     async def hold(
         self,
@@ -131,7 +146,9 @@ class ShelteredLedger:
                 tenant, turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce, as_new=as_new
             )
 
-        return await hold(self._local) if self._local.knows(tenant, turn) else await self._either(hold)
+        return (
+            await hold(self._local) if self._local.knows(tenant, turn) else await self._either(tenant, hold)
+        )
 
     async def settle(
         self, tenant: str, turn: str, scopes: Sequence[Scope], used: Amount, record: UsageRecord | None
@@ -146,7 +163,8 @@ class ShelteredLedger:
         except StoreUnavailable:
             if len(self._unsettled) == _UNSETTLED:
                 _say_lost(1)
-            self._unsettled.append(ended)
+                del self._unsettled[next(iter(self._unsettled))]
+            self._unsettled[next(self._numbers)] = ended
             if self._telling is None:
                 self._telling = asyncio.create_task(self._tell_later())
             return True
@@ -157,19 +175,19 @@ class ShelteredLedger:
             await self._local.release(tenant, turn)
             return
         with suppress(StoreUnavailable):
-            await self._ask(lambda ledger: ledger.release(tenant, turn))
+            await self._ask(tenant, lambda ledger: ledger.release(tenant, turn))
 
     async def look(self, tenant: str, scopes: Sequence[Scope]) -> list[Mapping[str, int]]:
         """See :meth:`Ledger.look`."""
-        return await self._ask(lambda ledger: ledger.look(tenant, scopes))
+        return await self._ask(tenant, lambda ledger: ledger.look(tenant, scopes))
 
     async def standings(self, tenant: str, scopes: Sequence[Scope], limits: Limits) -> tuple[Standing, ...]:
         """See :meth:`Ledger.standings`."""
-        return await self._ask(lambda ledger: ledger.standings(tenant, scopes, limits))
+        return await self._ask(tenant, lambda ledger: ledger.standings(tenant, scopes, limits))
 
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
         """See :meth:`Ledger.records`."""
-        return await self._ask(lambda ledger: ledger.records(tenant, most, user))
+        return await self._ask(tenant, lambda ledger: ledger.records(tenant, most, user))
 
     async def aclose(self) -> None:
         """See :meth:`Ledger.aclose`."""
@@ -177,42 +195,50 @@ class ShelteredLedger:
             if self._telling is not None:
                 self._telling.cancel()
                 await asyncio.wait({self._telling})
-            self._retry_at = None
+            self._lost.clear()
             await self._tell_all()
         finally:
             if self._unsettled:
                 _say_lost(len(self._unsettled))
 
-    async def _either(self, act: Callable[[Ledger], Awaitable[_T]]) -> _T:
+    async def _either(self, tenant: str, act: Callable[[Ledger], Awaitable[_T]]) -> _T:
         try:
-            return await self._ask(act)
+            return await self._ask(tenant, act)
         except StoreBusy:  # whoever asks is told to ask again
             raise
         except StoreUnavailable:
             self._on_alone()
             return await act(self._local)
 
-    async def _ask(self, act: Callable[[Ledger], Awaitable[_T]]) -> _T:
-        now, was_alone = self._clock.monotonic(), self._retry_at is not None
-        if self._retry_at is not None:
-            if now < self._retry_at:
+    async def _ask(self, tenant: str, act: Callable[[Ledger], Awaitable[_T]]) -> _T:
+        part, now = self._shared.part_of(tenant), self._clock.monotonic()
+        if (lost := self._lost.get(part)) is not None:
+            if now < lost.retry_at:
                 raise _NotAsked("out of reach a moment ago")
-            self._retry_at = now + _RETRY  # this one finds out, and nobody else waits for that
+            lost.retry_at = now + _RETRY  # this one finds out, and nobody else waits for that
         try:
             answer = await act(self._shared)
         except StoreBusy:  # it is there: this node asks for more than it gets done
-            if was_alone:
-                self._retry_at = self._clock.monotonic()
+            if lost is not None:
+                lost.retry_at = self._clock.monotonic()
             raise
         except StoreUnavailable as exc:
-            if self._retry_at is None:
-                structlog.get_logger().warning("quotas hold on this node alone", reason=str(exc))
-            self._retry_at = self._clock.monotonic() + _RETRY
+            if part not in self._lost:
+                structlog.get_logger().warning(
+                    "quotas hold on this node alone", part=part or None, reason=str(exc)
+                )
+            self._lost[part] = _Lost(tenant, self._clock.monotonic() + _RETRY)
             raise
-        if was_alone and self._retry_at is not None:
-            self._retry_at = None
-            structlog.get_logger().info("quotas hold on all nodes again")
+        if self._lost:
+            self._note_back(part if lost is not None else None)
         return answer
+
+    def _note_back(self, part: str | None) -> None:
+        """Note that *part* is there again, and parts that have nothing more of what they failed for."""
+        for name, lost in list(self._lost.items()):
+            if name == part or self._shared.part_of(lost.tenant) != name:
+                del self._lost[name]
+                structlog.get_logger().info("quotas hold on all nodes again", part=name or None)
 
     # What the others are told.
 
@@ -222,12 +248,13 @@ class ShelteredLedger:
         try:
             if ended.is_request:
                 await self._ask(
+                    tenant,
                     lambda ledger: ledger.reserve(
                         tenant, turn, scopes, {}, Amount(), lifetime=_MOMENT, enforce=False
-                    )
+                    ),
                 )
             return await self._ask(
-                lambda ledger: ledger.settle(tenant, turn, scopes, ended.used, ended.record)
+                tenant, lambda ledger: ledger.settle(tenant, turn, scopes, ended.used, ended.record)
             )
         except (_NotAsked, StoreBusy):
             raise
@@ -242,20 +269,26 @@ class ShelteredLedger:
         self._telling = None
 
     async def _tell_all(self) -> None:
-        """Tell the others of all that has ended, in order, until they are out of reach again."""
-        while self._unsettled:
-            ended = self._unsettled[0]
+        """Tell the others of all that has ended, in order: of a part that is out of reach, later."""
+        out: set[str] = set()
+        waiting: set[str] = set()  # tenants: to look up their parts once, not for each turn
+        for number, ended in list(self._unsettled.items()):
+            if number not in self._unsettled or ended.tenant in waiting:
+                continue  # it had to make room meanwhile, or has to wait
+            if (part := self._shared.part_of(ended.tenant)) in out:
+                waiting.add(ended.tenant)
+                continue
             if ended.asked_at is not None and self._clock.monotonic() > ended.asked_at + _UNSURE:
                 _say_lost(1)
             else:
                 try:
                     await self._tell(ended)
                 except StoreUnavailable:
-                    return
+                    out.add(part)
+                    continue
                 except Exception as exc:  # noqa: BLE001 - the boundary: it must not be in the others' way
                     _say_lost(1, exc)
-            if self._unsettled[0] is ended:  # else it had to make room meanwhile
-                self._unsettled.popleft()
+            self._unsettled.pop(number, None)
 
 
 def _say_lost(turns: int, exc: Exception | None = None) -> None:

@@ -34,6 +34,11 @@ class Claim(Struct, frozen=True):
 class Tally(Protocol):
     """One node's view of what all nodes have."""
 
+    def part_of(self, whose: str) -> str:
+        """Return the name of the part of the store that has somebody's numbers now; empty: there is but one,
+        or it isn't known yet. A part may be out of reach while the others answer.
+        """
+
     async def settle(self, claims: Sequence[Claim]) -> list[int]:
         """Set this node's numbers, and return for each claim how many of those wanted it gets.
 
@@ -42,6 +47,7 @@ class Tally(Protocol):
         all nodes have told. One that has lately died may still count.
 
         Raises:
-            StoreUnavailable: The store can't be reached in time. Some may have been set.
+            StoreUnavailable: A part of the store that has some of them can't be reached in time. Some
+                may have been set. Claims of other parts fail along: let each have a call of its own.
 
         """

@@ -16,7 +16,8 @@ __all__ = ["DistantTally", "SharedTally"]
 class SharedTally:
     """The numbers of all nodes.
 
-    Fault verbs: :meth:`bury`, :meth:`lose`, :attr:`is_out`, :attr:`loses_answers`.
+    Fault verbs: :meth:`bury`, :meth:`lose`, :meth:`divide`, :attr:`is_out`, :attr:`loses_answers`,
+    :attr:`parts_out`, :attr:`parts_hung`.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -27,6 +28,11 @@ class SharedTally:
         """Whether nothing reaches it."""
         self.loses_answers = False
         """Whether what is asked for is done, and nobody hears of it."""
+        self.parts_out: set[str] = set()
+        """Parts that nothing reaches."""
+        self.parts_hung: dict[str, asyncio.Event] = {}
+        """Parts that answer nothing before an event."""
+        self._parts: dict[str, str] = {}
 
     def at(self, node: NodeId) -> DistantTally:
         """Return a node's way to it."""
@@ -39,6 +45,14 @@ class SharedTally:
     def lose(self) -> None:
         """Forget everything."""
         self.numbers.clear()
+
+    def divide(self, **parts: str) -> None:
+        """Say in which parts people's numbers are from now on."""
+        self._parts |= parts
+
+    def part_of(self, whose: str) -> str:
+        """Return the part that somebody's numbers are in."""
+        return self._parts.get(whose, "")
 
     def of(self, kind: Kind, whose: str) -> dict[NodeId, int]:
         """Return what each node has, as it was told."""
@@ -54,17 +68,24 @@ class DistantTally:
         self.calls: list[list[Claim]] = []
         """What it was asked."""
 
-    async def _travel(self) -> None:
-        for _ in range(self._shared.random.randrange(4)):
+    def part_of(self, whose: str) -> str:
+        return self._shared.part_of(whose)
+
+    async def _travel(self, claims: Sequence[Claim]) -> None:
+        shared = self._shared
+        for _ in range(shared.random.randrange(4)):
             await asyncio.sleep(0)
-        if self._shared.is_out:
+        parts = {shared.part_of(claim.whose) for claim in claims}
+        for part in parts & shared.parts_hung.keys():
+            await shared.parts_hung[part].wait()
+        if shared.is_out or parts & shared.parts_out:
             raise StoreUnavailable
 
     async def settle(self, claims: Sequence[Claim]) -> list[int]:
         self.calls.append(list(claims))
-        await self._travel()
+        await self._travel(claims)
         given = [self._settle(claim) for claim in claims]
-        await self._travel()
+        await self._travel(claims)
         if self._shared.loses_answers:
             raise StoreUnavailable
         return given

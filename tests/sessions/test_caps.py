@@ -22,6 +22,7 @@ from unbroken.sessions.ids import NodeId, PrincipalId, new_node_id
 
 ANN, BEN = PrincipalId("ann"), PrincipalId("ben")
 MOST = 3
+PARTS = ["1st", "2nd"]
 
 
 class Place:
@@ -71,6 +72,7 @@ class Country:
 
     async def aclose(self) -> None:
         self.shared.is_out = self.shared.loses_answers = False
+        self.shared.parts_out.clear()
         for place in self.places:
             await place.caps.aclose()
 
@@ -355,6 +357,100 @@ async def test_leaving_does_not_wait_for_what_is_out_of_reach(country: Country) 
     assert a.caps.held("connection", ANN) == 1
 
 
+# A part of it.
+
+
+def divided(country: Country) -> tuple[Place, Place]:
+    """Return two places. What ANN has is in one part, and what BEN has is in another."""
+    country.shared.divide(ann="1st", ben="2nd")
+    return country.place(), country.place()
+
+
+async def test_a_part_that_is_gone_is_no_outage_of_the_others(country: Country) -> None:
+    a, b = divided(country)
+    for _ in range(MOST):
+        await a.admits(ANN)
+        await a.admits(BEN)
+    country.shared.parts_out.add("2nd")
+    with structlog.testing.capture_logs() as logs:
+        assert [await b.admits(BEN) for _ in range(MOST + 1)] == [True] * MOST + [False], "alone"
+        assert not await b.admits(ANN)
+        for _ in range(3):
+            country.clock.advance(1)
+            await settle()
+            assert not await b.admits(ANN), "nor after it was tried again"
+        assert b.alone == {"connection": MOST}
+        country.shared.parts_out.clear()
+        country.clock.advance(1)
+        await settle()
+
+    assert [(entry["event"], entry["part"]) for entry in logs] == [
+        ("caps hold on this node alone", "2nd"),
+        ("caps hold on all nodes again", "2nd"),
+    ]
+    assert country.shared.of("connection", BEN) == {a.name: MOST, b.name: MOST}
+
+
+async def test_a_part_that_does_not_answer_has_nobody_wait_but_its_own(country: Country) -> None:
+    a, b = divided(country)
+    hung = country.shared.parts_hung["2nd"] = asyncio.Event()
+    waits = b.ask(BEN)
+    await settle()
+
+    assert [await place.admits(ANN) for place in (a, b, a, b)] == [True, True, True, False]
+    assert not waits.done()
+    hung.set()
+    assert await waits
+
+
+@pytest.mark.parametrize("how", ["out", "hung"])
+async def test_leaving_tells_the_parts_that_are_there(country: Country, how: str) -> None:
+    a, _ = divided(country)
+    await a.admits(ANN)
+    await a.admits(BEN)
+    if how == "out":
+        country.shared.parts_out.add("2nd")
+    else:
+        country.shared.parts_hung["2nd"] = asyncio.Event()
+    a.caps.change("connection", BEN, 1)
+    await a.caps.aclose()
+
+    assert country.shared.of("connection", ANN) == {}
+    assert country.shared.of("connection", BEN) == {a.name: 1}
+
+
+async def test_numbers_that_another_part_has_by_now_are_asked_for_there(country: Country) -> None:
+    """As when a cluster is resharded, and then the server that some of them went to is lost."""
+    a, b = divided(country)
+    await a.admits(ANN)
+    await a.admits(BEN)
+    country.shared.divide(ben="1st")
+    country.shared.parts_out.add("2nd")
+    assert [await b.admits(BEN) for _ in range(MOST)] == [True, True, False]
+    country.shared.divide(ann="2nd")
+    a.caps.renew()
+    await settle()
+    assert a.caps.held("connection", ANN) == 1
+    for _ in range(2):
+        country.clock.advance(1)
+        await settle()
+
+    assert [await a.admits(BEN), await b.admits(BEN)] == [False, False], "its part is there"
+    assert await a.admits(ANN)
+    assert a.alone == {"connection": 1}
+
+
+async def test_parts_of_which_nothing_is_left_are_forgotten(country: Country) -> None:
+    a, _ = divided(country)
+    await a.admits(ANN)
+    await a.admits(BEN)
+    await a.drop(BEN)
+    country.clock.advance(60)
+    await settle()
+
+    assert list(a.caps._parts) == ["1st"]
+
+
 class Model:
     """Random steps of several nodes, and what must be so in the meantime and in the end."""
 
@@ -407,6 +503,10 @@ class Model:
             shared.loses_answers = not shared.loses_answers
         elif roll < 0.7:
             shared.lose()
+        elif roll < 0.75:
+            shared.parts_out ^= {self.draw.choice(PARTS)}
+        elif roll < 0.8:
+            shared.divide(**{self.draw.choice([ANN, BEN]): self.draw.choice(PARTS)})
         elif roll < 0.85:
             place.caps.renew()
         elif len(self.country.places) > 1:
@@ -418,11 +518,11 @@ class Model:
         for each, _, task in self.tasks:
             if each is place:
                 task.cancel()
-        if place.caps._task is not None:
-            place.caps._task.cancel()
+        for part in place.caps._parts.values():
+            part.stop()
         for timer in place.caps._timers.values():
             timer.cancel()
-        place.caps._is_open = False
+        place.caps._note_open(False)
         self.country.shared.bury(place.name)
         for key in list(self.inside):
             if key[0] == place.name:
@@ -447,6 +547,7 @@ class Model:
         """Let all be well again, and everything come to rest."""
         shared = self.country.shared
         shared.is_out = shared.loses_answers = False
+        shared.parts_out.clear()
         for _ in range(4):
             self.country.clock.advance(1)
             await settle()

@@ -150,6 +150,27 @@ async def test_a_session_whose_beginning_was_not_answered_begins_once(seed: int)
         assert texts(one, client) == ["hi"]
 
 
+async def test_a_bug_in_asking_whether_the_store_is_back_does_not_end_the_asking(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_: object) -> None:
+        raise ValueError("planted")
+
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town)
+        await begin_outage(one)
+        with monkeypatch.context() as patch, capture_logs() as logs:
+            patch.setattr(distant(one), "unfollow", crash)
+            for _ in range(3):
+                one.clock.advance(0.5)
+                await settle()
+        assert [entry["event"] for entry in logs if "exc_info" in entry] == ["probe failed"], "once"
+
+        await town.store_is_back()
+        assert not one.node.is_store_lost
+        assert actor_on(one, client).feed.is_durable
+
+
 # Longer than writes wait.
 
 

@@ -111,9 +111,9 @@ class Town:
             task.cancel()
         self.neighbours.pop(world.node.id, None)
         caps = world.node.caps
-        caps._is_open = False
-        if caps._task is not None:
-            caps._task.cancel()
+        caps._note_open(False)
+        for part in caps._parts.values():
+            part.stop()
 
     def notice(self, world: World) -> None:
         """Have all others find *world*'s node dead, whether it is or not."""

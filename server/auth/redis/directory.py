@@ -50,7 +50,7 @@ class RedisDirectory(Directory):
         self._remembered = remembered
         # Each with until when that counts, and whether this node has written it.
         self._known: OrderedDict[PrincipalId, tuple[Principal, float, bool]] = OrderedDict()
-        self._silent_until = float("-inf")
+        self._silent_until: dict[str, float] = {}  # of servers that failed
 
     def __len__(self) -> int:
         return len(self._known)
@@ -68,7 +68,8 @@ class RedisDirectory(Directory):
             tuple(sorted(principal.scopes)),
             principal.expires_at,
         )
-        if now < self._silent_until:
+        server = self._redis.server_of(self._key(principal_id))
+        if now < self._silent_until.get(server, now):
             self._remember(principal, now + _RENEWED, is_written=False)
             return
         self._remember(principal, now + _RENEWED, is_written=True)
@@ -78,7 +79,7 @@ class RedisDirectory(Directory):
             )
         except StoreUnavailable:
             # This node knows; the others do when it is back, and the next connection is here.
-            self._silent_until = self._clock.monotonic() + _SILENCE
+            self._silent_until[server] = self._clock.monotonic() + _SILENCE
             self._remember(principal, now + _RENEWED, is_written=False)
         except BaseException:
             self._known.pop(principal_id, None)

@@ -45,6 +45,7 @@ from unbroken.sessions.errors import (
     LostTail,
     MessageIdReused,
     SessionGone,
+    StoreBusy,
     StoreError,
     StoreUnavailable,
     Unseen,
@@ -210,7 +211,7 @@ class RedisStore:
         if found == b"REUSED":
             raise MessageIdReused
         if found == b"FULL":
-            raise StoreUnavailable("too many inputs wait for an answer")
+            raise StoreBusy("too many inputs wait for an answer")
         _check(found, session_id)
         if not found[0]:
             return Receipt(found[1], duplicate=True, entry=None)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import builtins
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Final, cast
 
-from unbroken.sessions.backends.redis.connection import Client, unavailable
+from unbroken.sessions.backends.redis.connection import Client, server_of, unavailable
 from unbroken.sessions.backends.redis.keys import TALLY_LIFETIME, Keys
 from unbroken.sessions.backends.redis.membership import RedisMembership
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
@@ -22,7 +23,7 @@ from unbroken.sessions.ids import NodeId
 __all__ = ["RedisTally"]
 
 _AT_ONCE: Final = 2
-"""Calls under way: of the connections that are beside those for sessions' calls."""
+"""Calls under way, to each server: of the connections that are beside those for sessions' calls."""
 
 
 class RedisTally:
@@ -50,11 +51,16 @@ class RedisTally:
         is_cluster: bool = False,
     ) -> None:
         # Its methods are of both worlds, says redis-py.
-        self._scripts = Scripts(cast(Caller, client), _AT_ONCE, patience)
+        self._server_of = partial(server_of, client)
+        self._scripts = Scripts(cast(Caller, client), _AT_ONCE, patience, server_of=self._server_of)
         self._keys = keys
         self._membership = membership
         self._patience = patience
         self._is_cluster = is_cluster
+
+    def part_of(self, whose: str) -> str:
+        """See :meth:`Tally.part_of`."""
+        return self._server_of(self._keys.tally(whose))
 
     async def settle(self, claims: Sequence[Claim]) -> list[int]:
         """See :meth:`Tally.settle`."""

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.fakes.clock import FakeClock
+from tests.fakes.valkey_cluster import ValkeyCluster
 from tests.server.auth.directory_contract import ANN, BEN, DirectoryContract
 from unbroken.server.auth.directory import Directory, MemoryDirectory
 from unbroken.server.auth.principal import Principal
 from unbroken.server.auth.redis.connection import Redis
 from unbroken.server.auth.redis.directory import RedisDirectory
+from unbroken.sessions.backends.redis.connection import Address, connect
 from unbroken.sessions.errors import StoreUnavailable
 
 
@@ -109,3 +113,31 @@ async def test_a_node_remembers_so_many_that_others_have_noted(redis: Redis) -> 
 
     assert len(directory) == 2
     assert await directory.find(Principal("user:0").id) == Principal("user:0"), "it asks"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_a_server_of_a_cluster_that_is_gone_has_only_its_own_principals_wait(tmp_path: Path) -> None:
+    with ValkeyCluster(tmp_path, "--cluster-require-full-coverage", "no").running() as servers:
+        client = connect(Address(servers.url, timeout=5.0), name="test")
+        redis, clock, lost = Redis(client, "test", patience=5.0), FakeClock(), servers.servers[0]
+        here, there = RedisDirectory(redis, clock), RedisDirectory(redis, clock)
+        people = [Principal(f"user:{number}") for number in range(30)]
+        theirs = [each for each in people if servers.server_of(f"test:p:{each.id}") is lost]
+        others = [each for each in people if each not in theirs]
+        await here.note(others[0])
+        lost.freeze()
+        try:
+            waiting = [asyncio.create_task(there.find(each.id)) for each in theirs]
+            await here.note(others[1])
+            assert await there.find(others[1].id) == others[1]
+            assert not any(task.done() for task in waiting)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            lost.kill()
+            await here.note(theirs[0])
+            await here.note(others[2])
+            assert await there.find(others[2].id) == others[2], "told of at once"
+        finally:
+            await client.aclose()

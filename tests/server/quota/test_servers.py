@@ -17,6 +17,7 @@ from tests.fakes.valkey_cluster import ValkeyCluster
 from tests.server.quota.ledger_contract import SCOPES, LedgerContract, record
 from unbroken.server.quota.base import Amount, Ledger
 from unbroken.server.quota.redis import RedisLedger
+from unbroken.server.quota.sheltered import ShelteredLedger
 from unbroken.sessions.backends.redis.connection import Address, connect
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
@@ -52,6 +53,35 @@ class TestLedgerOnACluster(LedgerContract):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # connections that the client forgets
             gc.collect()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_a_server_that_is_gone_ends_the_quotas_of_its_own_tenants_alone(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    with ValkeyCluster(tmp_path, "--cluster-require-full-coverage", "no").running() as servers:
+        lost, limits = servers.servers[0], {"u": {"rm": 1}}
+        client = connect(Address(servers.url, timeout=0.5), name="test")
+        shared, alone = RedisLedger(client, "test"), list[str]()
+        node = ShelteredLedger(shared, clock, lambda: alone.append(""))
+        tenants = [f"tenant{number}" for number in range(20)]
+        theirs = [each for each in tenants if servers.server_of(shared._base(each)) is lost]
+        try:
+            for tenant in tenants:
+                assert (
+                    await node.reserve(tenant, "a", SCOPES, limits, Amount(), lifetime=300)
+                ).denied is None
+            lost.kill()
+            denied = {
+                tenant
+                for tenant in [*theirs, *tenants]
+                if (await node.reserve(tenant, "b", SCOPES, limits, Amount(), lifetime=300)).denied
+            }
+        finally:
+            await client.aclose()
+        assert denied == set(tenants) - set(theirs)
+        assert len(alone) == 2 * len(theirs)
 
 
 @pytest.mark.slow

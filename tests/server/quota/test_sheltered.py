@@ -20,44 +20,48 @@ LIMITS = {"u": {"rm": 2}}
 
 
 class FailingLedger(MemoryLedger):
-    """A shared ledger. Fault verb: set *is_gone*."""
+    """A shared ledger, with each tenant in a part of its own. Fault verbs: set *is_gone*, or *part_gone*."""
 
     is_gone = False
+    part_gone: str | None = None
     is_mute = False
     """Whether what is asked for is done, and nobody hears of it."""
     asked = 0
 
     async def reserve(self, *args: Any, **kwargs: Any) -> Decision:
-        await self._reach()
+        await self._reach(*args)
         return await super().reserve(*args, **kwargs)
 
     async def hold(self, *args: Any, **kwargs: Any) -> Decision:
-        await self._reach()
+        await self._reach(*args)
         return await super().hold(*args, **kwargs)
 
     async def settle(self, *args: Any, **kwargs: Any) -> bool:
-        await self._reach()
+        await self._reach(*args)
         first = await super().settle(*args, **kwargs)
         if self.is_mute:
             raise StoreUnavailable("mute")
         return first
 
     async def release(self, *args: Any, **kwargs: Any) -> None:
-        await self._reach()
+        await self._reach(*args)
         await super().release(*args, **kwargs)
 
     async def look(self, *args: Any, **kwargs: Any) -> list[Mapping[str, int]]:
-        await self._reach()
+        await self._reach(*args)
         return await super().look(*args, **kwargs)
 
     async def standings(self, *args: Any, **kwargs: Any) -> tuple[Standing, ...]:
-        await self._reach()
+        await self._reach(*args)
         return await super().standings(*args, **kwargs)
 
-    async def _reach(self) -> None:
+    def part_of(self, tenant: str) -> str:
+        return tenant
+
+    async def _reach(self, tenant: str, *_: Any) -> None:
         self.asked += 1
         await asyncio.sleep(0)  # as any call over a network would
-        if self.is_gone:
+        if self.is_gone or self.part_of(tenant) == self.part_gone:
             raise StoreUnavailable("gone")
 
 
@@ -77,8 +81,8 @@ class TestShelteredLedger(LedgerContract):
         return [ShelteredLedger(shared, clock, lambda: None) for _ in range(4)]
 
 
-async def ask(node: ShelteredLedger, turn: str) -> Decision:
-    return await node.reserve("acme", turn, SCOPES, LIMITS, Amount(10), lifetime=300)
+async def ask(node: ShelteredLedger, turn: str, tenant: str = "acme") -> Decision:
+    return await node.reserve(tenant, turn, SCOPES, LIMITS, Amount(10), lifetime=300)
 
 
 async def test_each_node_holds_the_limits_alone(clock: FakeClock, shared: FailingLedger) -> None:
@@ -227,3 +231,55 @@ async def test_a_ledger_that_failed_is_not_asked_for_a_while(clock: FakeClock, s
     clock.advance(5)
     await ask(node, "c")
     assert shared.knows("acme", "c")
+
+
+async def test_a_part_that_is_gone_is_no_outage_for_the_tenants_of_the_others(
+    clock: FakeClock, shared: FailingLedger
+) -> None:
+    nodes = [ShelteredLedger(shared, clock, lambda: None) for _ in range(2)]
+    shared.part_gone = "acme"
+    with structlog.testing.capture_logs() as logs:
+        assert (await ask(nodes[0], "a")).denied is None
+        granted = [(await ask(node, f"{i}", "other")).denied is None for i, node in enumerate(nodes * 2)]
+        assert granted == [True, True, False, False], "together"
+        shared.part_gone = None
+        clock.advance(5)
+        await ask(nodes[0], "b")
+    assert [(entry["event"], entry["part"]) for entry in logs] == [
+        ("quotas hold on this node alone", "acme"),
+        ("quotas hold on all nodes again", "acme"),
+    ]
+    assert not nodes[0].is_alone
+
+
+async def test_what_is_of_a_part_that_is_gone_has_nothing_else_wait(
+    clock: FakeClock, shared: FailingLedger
+) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None)
+    shared.is_gone = True
+    for tenant in ("acme", "other"):
+        await node.settle(tenant, "a", SCOPES, Amount(7), record("a", 7))
+    shared.is_gone, shared.part_gone = False, "acme"
+    for _ in range(3):
+        clock.advance(5)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert ((await shared.look("other", [USER]))[0]["td"], node.unsettled) == (7, 1)
+
+    shared.part_gone = None
+    await told(node, clock)
+    assert (await shared.look("acme", [USER]))[0]["td"] == 7
+
+
+async def test_a_tenant_that_another_part_has_by_now_is_asked_for_there(
+    clock: FakeClock, shared: FailingLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a failover in a cluster: the name of the server that is gone is never heard of again."""
+    node = ShelteredLedger(shared, clock, lambda: None)
+    shared.part_gone = "acme"
+    await ask(node, "a")
+    monkeypatch.setattr(shared, "part_of", lambda _: "2nd")
+    await ask(node, "b")
+
+    assert shared.knows("acme", "b")
+    assert not node.is_alone

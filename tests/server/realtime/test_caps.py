@@ -158,10 +158,13 @@ async def test_who_hangs_up_while_the_tally_is_asked_is_not_counted(doors: Doors
     valkey.freeze()
     try:
         async with RawClient(a.port, "alice"):
-            await eventually(lambda: bool(a.app.node.caps._askers))
+            await eventually(
+                lambda: bool("" in a.app.node.caps._parts and a.app.node.caps._parts[""]._askers)
+            )
     finally:
         valkey.thaw()
-    await eventually(lambda: a.app.admission.is_empty and a.app.node.caps._task is None)
+    part = a.app.node.caps._parts[""]
+    await eventually(lambda: a.app.admission.is_empty and part._task is None)
     assert valkey.command("KEYS", "unbroken:*:t:*") == b"*0\r\n"
 
 
@@ -176,9 +179,10 @@ async def test_without_redis_each_door_holds_the_bound_alone(tmp_path: Path) -> 
             assert await refusal(b) == "too_many_connections_of_key"
             assert let_in_alone(b) == 2
             server.start()
-            await eventually(lambda: not (a.app.node.caps._is_alone or b.app.node.caps._is_alone))
-            await eventually(lambda: a.app.node.caps._told == a.app.node.caps._held)
-            await eventually(lambda: b.app.node.caps._told == b.app.node.caps._held)
+            one, other = [door.app.node.caps._parts[""] for door in (a, b)]
+            await eventually(lambda: not (one.is_alone or other.is_alone))
+            await eventually(lambda: one._told == one._held)
+            await eventually(lambda: other._told == other._held)
 
             await clients.pop().drop()
             assert await refusal(b) == "too_many_connections_of_key"

@@ -96,6 +96,20 @@ class TallyContract:
 
         assert await b.settle([claim(wanted=2, principal=each) for each in many]) == [1] * 256
 
+    async def test_nodes_agree_in_which_part_somebody_s_numbers_are(self, books: Books) -> None:
+        a, b = await books.node(), await books.node()
+        many = [PrincipalId(f"p{number}") for number in range(64)]
+        parts: dict[str, list[PrincipalId]] = {}
+        for each in many:
+            parts.setdefault(a.part_of(each), []).append(each)
+        assert [b.part_of(each) for each in many] == [a.part_of(each) for each in many]
+
+        given = [
+            await a.settle([claim(wanted=4, principal=each) for each in part]) for part in parts.values()
+        ]
+
+        assert sum(map(sum, given)) == 3 * len(many)
+
     async def test_nobody_is_given_more_when_all_ask_at_once(self, books: Books) -> None:
         nodes = [await books.node() for _ in range(4)]
 

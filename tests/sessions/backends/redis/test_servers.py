@@ -29,6 +29,8 @@ from unbroken.sessions.backends.redis.rewriting import Rewriting
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
 from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.backends.redis.watch import Watch
+from unbroken.sessions.caps import Caps
+from unbroken.sessions.clock import SystemClock
 from unbroken.sessions.entries import version_of
 from unbroken.sessions.errors import StoreError, StoreUnavailable
 from unbroken.sessions.ids import SessionId, new_session_id
@@ -78,6 +80,43 @@ class TestTallyOnACluster(TallyContract):
         books = RedisBooks(Address(servers.url))
         yield books
         await books.street.aclose()
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+async def test_a_server_that_is_gone_ends_the_caps_of_its_own_principals_alone(
+    tmp_path: Path, fault: str
+) -> None:
+    with ValkeyCluster(tmp_path, "--cluster-require-full-coverage", "no").running() as servers:
+        keys = Keys("test")
+        primary = servers.server_of(keys.nodes)  # it stays: this isn't about who is judged dead
+        lost = next(server for server in servers.servers if server is not primary)
+        names = [f"p{number}" for number in range(30)]
+        theirs = [name for name in names if servers.server_of(keys.tally(name)) is lost]
+        others = [name for name in names if name not in theirs]
+        books = RedisBooks(Address(servers.url, timeout=0.5))
+        alone: list[str] = []
+        a, b = [Caps(SystemClock(), await books.node(), on_alone=alone.append) for _ in "ab"]
+        a.open()
+        b.open()
+        for name in names:
+            assert await a.admit("connection", name, 1)
+        if fault == "kill":
+            lost.kill()
+        else:
+            lost.freeze()
+        try:
+            waits = asyncio.gather(*(b.admit("connection", name, 1) for name in theirs))
+            for _ in range(2):
+                refused = await asyncio.gather(*(b.admit("connection", name, 1) for name in others))
+                assert not any(refused)
+                assert all(await waits)
+            assert len(alone) == len(theirs)
+        finally:
+            if fault == "freeze":
+                lost.thaw()
+            await a.aclose()
+            await b.aclose()
+            await books.street.aclose()
 
 
 async def test_sessions_of_all_servers_are_written_together(servers: ValkeyCluster) -> None:
