@@ -327,7 +327,7 @@ class App:
             self.metrics.observe_formats(formats)
             formats.on_outdated = self._outdated
         if (redis := self._stored.redis) is not None:
-            watch, failures = redis.watch, self.metrics.store_failures
+            watch, kinship, failures = redis.watch, redis.kinship, self.metrics.store_failures
             redis.trouble.on_failure = lambda reason: failures.labels(reason).inc()
             self.metrics.observe_redis(
                 RedisFigures(
@@ -335,6 +335,7 @@ class App:
                     evicted=lambda: watch.evicted,
                     used=lambda: watch.used,
                     limit=lambda: watch.limit,
+                    has_foreign=lambda: kinship.has_foreign,
                 )
             )
 

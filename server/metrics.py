@@ -79,6 +79,7 @@ class RedisFigures:
     evicted: Callable[[], float]
     used: Callable[[], float]
     limit: Callable[[], float]
+    has_foreign: Callable[[], float]
 
 
 class Metrics:
@@ -320,6 +321,9 @@ class Metrics:
         self._store_bytes_limit = self._gauge(
             "store_bytes_limit", "Bytes that Redis may take; 0: nothing bounds it."
         )
+        self._store_foreign = self._gauge(
+            "store_foreign_nodes", "1 while nodes of another deployment are in this Redis, else 0."
+        )
         self.unreadable = self._counter(
             "store_unreadable", "What was found in Redis in a format that this version can't read."
         )
@@ -367,6 +371,7 @@ class Metrics:
         self._store_evicted.set_function(watch.evicted)
         self._store_bytes.set_function(watch.used)
         self._store_bytes_limit.set_function(watch.limit)
+        self._store_foreign.set_function(watch.has_foreign)
 
     def observe_overload(self, overload: Overload) -> None:
         """Take what is known of the load whenever somebody asks."""

@@ -38,6 +38,7 @@ class RedisState:
     watch: Watch
     client: Client
     keys: Keys
+    kinship: Kinship
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     membership = RedisMembership(client, keys, formats=formats, trouble=trouble, kept=bounds.lifetime)
     tally = RedisTally(client, keys, membership, patience=settings.redis_timeout, is_cluster=is_cluster)
     ledger = RedisLedger(client, settings.redis_prefix, patience=settings.redis_timeout)
-    state = RedisState(trouble, watch, client, keys)
+    state = RedisState(trouble, watch, client, keys, kinship)
     return Stored(store, membership, opened, state, formats, tally, ledger)
 
 

@@ -388,7 +388,7 @@ class Actor(Alone):
             if bodies := self._runs.ended() or ([] if self._is_leaving() else session.promote()):
                 return consumed, bodies
             self._is_stirred = False
-            if self._has_forgotten and self._compacting is None:
+            if self._has_forgotten and self._compacting is None and self._ring is None:
                 self._compacting = self._spawn(self._beside(self._compact_beside))
             if not self._runs:
                 self._rest()

@@ -18,10 +18,11 @@ from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Body
 from unbroken.sessions.errors import CursorLost, Fenced, NodeDraining, SessionError, StoreUnavailable
 from unbroken.sessions.event_log import EventLog
+from unbroken.sessions.ids import new_incarnation
 from unbroken.sessions.outage import Outage, Retry
 from unbroken.sessions.rejoining import settle
 from unbroken.sessions.replica import ActorLimits, Replica
-from unbroken.sessions.ring import Ring
+from unbroken.sessions.ring import Anew, Ring
 from unbroken.sessions.run import Spawn
 from unbroken.sessions.runs import Runs
 from unbroken.sessions.session import Session
@@ -125,6 +126,12 @@ class Alone(Replica, ABC):
             structlog.get_logger().warning("session not durable", session_id=self.session.id)
             self._note_durable(False)
         self.rejoin()
+
+    def begin_anew(self) -> None:
+        """Have the store hold what is here as a new log: its own isn't what this was made of."""
+        self._go_on_alone()
+        assert self._ring is not None
+        self._ring.anew = Anew(new_incarnation(), [], keeps_keys=False)
 
     def rejoin(self) -> None:
         """Have the store take what was written without it, if it can be reached."""

@@ -254,7 +254,12 @@ class Ownership:
         return fence.node in (NOBODY, self._node) or self._cluster.is_lost(fence.node)
 
     async def _read(self, session_id: SessionId, opened: Opened) -> Actor:
-        """Rebuild the session from its snapshot and its log."""
+        """Rebuild the session from its snapshot and its log.
+
+        A snapshot of what the log doesn't hold is of a branch that the store has lost: a release that didn't
+        compare them may have left it. It is all that is known of what the log has forgotten, so the owner
+        goes on from it, as a new log: whoever saw the old one starts over.
+        """
         fence, snapshot = opened.fence, opened.snapshot
         if snapshot is None:
             session = Session(session_id, self._limits)
@@ -273,7 +278,16 @@ class Ownership:
         if session.principal is None:
             raise SessionGone(session_id)
         is_owner = fence.node == self._node
-        return self._make(session, log, session.principal, fence, opened=True, is_owner=is_owner)
+        is_lost = snapshot is not None and not snapshot.is_of(log)
+        if is_lost and not is_owner:
+            raise StoreUnavailable  # its owner sets it right
+        if snapshot is not None and snapshot.seq > log.head:
+            log = EventLog(fence.incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)
+        actor = self._make(session, log, session.principal, fence, opened=True, is_owner=is_owner)
+        if is_lost:
+            structlog.get_logger().warning("snapshot not of its log", session_id=session_id)
+            actor.begin_anew()
+        return actor
 
     def _wants(self, owner: NodeId, session_id: SessionId) -> bool:
         actor = self.live(session_id)

@@ -47,7 +47,7 @@ from msgspec import Struct
 
 from unbroken.sessions.entries import Body, Entry, InputKey, Submitted
 from unbroken.sessions.errors import MessageIdReused, StoreError
-from unbroken.sessions.event_log import Position
+from unbroken.sessions.event_log import EventLog, Position, Verdict
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
 __all__ = [
@@ -135,6 +135,10 @@ class Snapshot:
     seq: int
     nonce: Nonce
     data: bytes
+
+    def is_of(self, log: EventLog) -> bool:
+        """Return whether *log* holds what this was made of."""
+        return log.check(Position(log.incarnation, self.seq, self.nonce)) is Verdict.HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,11 +281,12 @@ class SessionStore(Protocol):
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """Save *snapshot* and forget the entries up to *floor*, which must not be above ``snapshot.seq``.
 
-        One that comes late, when a newer snapshot is there, does nothing.
+        One that comes late, when a newer snapshot of the log is there, does nothing.
 
         Raises:
             Fenced: *fence* is void.
             SessionGone: There is no such session.
+            LostTail: The log doesn't hold what the snapshot was made of. Nothing was done.
 
         """
 

@@ -215,8 +215,11 @@ class MemoryStore:
         stored = self._find(session_id, fence.incarnation)
         if not stored.admits(fence):
             raise Fenced(session_id)
-        if stored.snapshot is not None and stored.snapshot.seq > snapshot.seq:
+        kept = stored.snapshot
+        if kept is not None and kept.seq > snapshot.seq and kept.is_of(stored.log):
             return
+        if not snapshot.is_of(stored.log):
+            raise LostTail(session_id)
         stored.snapshot = snapshot
         stored.log.forget(min(floor, snapshot.seq))
 

@@ -142,7 +142,10 @@ class Server:
 
 
 class Watchtower:
-    """A server, its replica, and three Sentinels that watch over them."""
+    """A server, its replica, and three Sentinels that watch over them.
+
+    Fault verbs: those of each server, and :meth:`cut_replication`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.primary = Server(folder / "primary", redis_binary())
@@ -180,6 +183,20 @@ class Watchtower:
         return b"status=ok,address=127.0.0.1" in (told := sentinel.command("INFO", "sentinel")) and (
             b"slaves=1,sentinels=3" in told
         )
+
+    def cut_replication(self) -> None:
+        """Have the replica get nothing more of what the primary is told. It has to be thawed."""
+        self.replica.freeze()
+        self.primary.command("CLIENT", "KILL", "TYPE", "replica")
+
+    def wait_until_promoted(self) -> None:
+        """Return when the replica is the primary."""
+        wait_until(self._is_promoted, "nobody is promoted")
+
+    def _is_promoted(self) -> bool:
+        with contextlib.suppress(OSError):  # who promotes it closes the connections of all
+            return b"role:master" in self.replica.command("INFO", "replication")
+        return False
 
     def wait_for_replica(self) -> None:
         """Return when the replica has all that the primary has."""

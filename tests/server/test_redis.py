@@ -10,6 +10,8 @@ from typing import Any, Final
 import orjson
 import pytest
 import structlog
+from redis.exceptions import ConnectionError
+from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 
 from tests.fakes.surroundings import free_port
@@ -21,6 +23,7 @@ from unbroken.server import app as application
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.config import StartupError
 from unbroken.server.store_selection import build_store
+from unbroken.sessions.backends.redis.kinship import Kinship
 from unbroken.sessions.format import FORMAT_1
 
 SECRET: Final = 32 * "x"
@@ -71,6 +74,38 @@ async def test_a_node_with_another_secret_is_not_let_in(server: Server) -> None:
         async with start(server):
             pass
     assert SECRET.encode() not in server.command("GET", "unbroken:{nodes}:secret")
+
+
+async def test_nodes_with_another_secret_that_got_in_are_told_of(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when Redis was restarted empty, or failed in the very moment in which a node compared."""
+
+    async def fail(_: Kinship) -> None:
+        raise ConnectionError
+
+    def told(served: Served[ScriptedAgent]) -> bool:
+        return "unbroken_store_foreign_nodes 1.0" in served.app.metrics.exposition().decode().splitlines()
+
+    async with start(server) as one:
+        monkeypatch.setattr(Kinship, "check", fail)
+        async with serving(ScriptedAgent(), redis_url=server.url, secret=32 * "y") as two:
+            kinships = [one.app._stored.redis, two.app._stored.redis]
+            assert not told(one)
+            with capture_logs() as logs:
+                for _ in range(3):
+                    for each in kinships:
+                        assert each is not None
+                        await each.kinship.look()
+            assert told(one)
+            assert told(two)
+            errors = [log for log in logs if log["log_level"] == "error"]
+            assert [log["event"] for log in errors] == 2 * ["foreign nodes in redis"]
+            assert "UNBROKEN_SECRET" in errors[0]["hint"]
+            assert SECRET not in str(logs)
+        for _ in range(5):
+            await kinships[0].kinship.look()
+        assert not told(one)
 
 
 async def test_why_redis_can_t_be_reached_is_said(server: Server, tmp_path: Path) -> None:

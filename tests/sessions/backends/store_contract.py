@@ -401,6 +401,28 @@ class StoreContract:
         assert opened.snapshot is not None
         assert (opened.snapshot.seq, opened.snapshot.data) == (3, b"state")
 
+    async def test_a_snapshot_of_what_the_log_does_not_hold_is_not_kept(self, store: SessionStore) -> None:
+        """Of what was lost, or of another branch that is as long: nobody could go on from it."""
+        session_id, fence = await self.begin(store)
+        entries = [(await self.write(store, session_id, fence, mark(name)))[0] for name in "abc"]
+        first, middle, last = [entry.nonce for entry in entries]
+        await store.compact(session_id, fence, 1, Snapshot(1, first, b"state"))
+        before = await store.inspect(session_id)
+
+        for seq, nonce in (4, last), (99, last), (3, middle), (2, last), (1, last):
+            with pytest.raises(LostTail):
+                await store.compact(session_id, fence, seq, Snapshot(seq, nonce, b"lost"))
+        assert await store.inspect(session_id) == before
+        assert flat(await entries_in(store, session_id, behind(entries[:1]), 9)) == [mark("b"), mark("c")]
+
+    async def test_a_snapshot_of_the_middle_of_an_entry_is_kept(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        (pieces,) = await self.write(store, session_id, fence, words("a", "b", "c"))
+        await self.write(store, session_id, fence, mark("d"))
+        await store.compact(session_id, fence, 0, Snapshot(2, pieces.nonce, b"state"))
+
+        assert (await store.inspect(session_id)).snapshot == Snapshot(2, pieces.nonce, b"state")
+
     async def test_only_the_owner_compacts_and_deletes(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
         (entry,) = await self.write(store, session_id, fence, mark("a"))

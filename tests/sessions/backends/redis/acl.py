@@ -22,7 +22,9 @@ def documented_rule(prefix: str, *, in_cluster: bool = False) -> list[str]:
     return [word.replace("unbroken:*", f"{prefix}:*") for word in words.split()]
 
 
-def allow(server: Server, prefix: str, *, in_cluster: bool = False) -> None:
-    """Make the user, ``unbroken`` with the password ``password``."""
+def allow(server: Server, prefix: str, *, in_cluster: bool = False, is_redis7: bool = False) -> None:
+    """Make the user, ``unbroken`` with the password ``password``; on Redis 7.0, as the docs say of it."""
     words = documented_rule(prefix, in_cluster=in_cluster)
+    if is_redis7:
+        words.remove("+client|setinfo")
     assert server.command("ACL", "SETUSER", *words) == b"+OK\r\n"

@@ -234,11 +234,7 @@ class Log(RuleBasedStateMachine):
                 return
             seen = Position(opened.fence.incarnation, opened.floor, opened.floor_nonce)
         key = InputKey(f"m:{name}", b"digest")
-        try:
-            self.run(self.world.store.read(self.session_id, seen, 1))
-            is_lost = False
-        except (LostTail, SessionGone):
-            is_lost = True
+        is_lost = not self.holds(seen)
         try:
             receipt = self.run(self.world.store.submit(self.session_id, asked(key.name, key=key), seen))
         except (LostTail, SessionGone):
@@ -249,6 +245,13 @@ class Log(RuleBasedStateMachine):
             assert receipt.duplicate
             assert receipt.seq == self.confirmed[key.name]
         self.confirmed[key.name] = receipt.seq
+
+    def holds(self, place: Position) -> bool:
+        try:
+            self.run(self.world.store.read(self.session_id, place, 1))
+        except (LostTail, SessionGone):
+            return False
+        return True
 
     @rule()
     def another_reader(self) -> None:
@@ -286,18 +289,14 @@ class Log(RuleBasedStateMachine):
         if author is None or author.seen == 0:
             return
         snapshot = Snapshot(author.seen, author.nonce, b"state")
+        floor = max(0, author.seen - keep)
+        is_lost = not self.holds(Position(author.fence.incarnation, author.seen, author.nonce))
         try:
-            (result,) = self.run(
-                self.world.store.append(
-                    [Append(self.session_id, author.fence, author.seen, author.nonce, 0, [])]
-                )
-            )
-            if isinstance(result, StoreError):
-                return  # an owner compacts what it has just found to be so
-            floor = max(0, author.seen - keep)
             self.run(self.world.store.compact(self.session_id, author.fence, floor, snapshot))
         except (Fenced, SessionGone):
             return
+        except LostTail:
+            assert is_lost
 
     @rule(node=st.sampled_from(NODES))
     def reseed(self, node: NodeId) -> None:
@@ -380,6 +379,18 @@ class Log(RuleBasedStateMachine):
             held = log[reader.first - opened.floor : reader.place.seq - opened.floor]
             assert held == reader.shown
 
+    @invariant()
+    def the_snapshot_is_of_the_log(self) -> None:
+        """Whoever opens the session goes on from it."""
+        store = self.world.store
+        try:
+            opened = self.run(store.inspect(self.session_id))
+        except SessionGone:
+            return
+        if (kept := opened.snapshot) is not None:
+            assert opened.floor <= kept.seq <= opened.head
+            assert self.holds(Position(opened.fence.incarnation, kept.seq, kept.nonce))
+
     def log_from(self, start: Position) -> list[object]:
         return flat(self.read_all(start))
 
@@ -443,7 +454,7 @@ def test_over_valkey_at_length(valkey: Server) -> None:
     run_machine(lambda: ValkeyWorld(valkey), 600)
 
 
-# Two holes that a number alone leaves open, step by step.
+# Holes that a number alone leaves open, step by step.
 
 
 async def stolen_twice(world: World) -> tuple[SessionId, Fence, Fence]:
@@ -505,6 +516,16 @@ async def goes_on_from_a_lost_branch(world: World) -> bool:
     return True
 
 
+async def keeps_a_snapshot_of_a_lost_branch(world: World) -> bool:
+    session_id, place = await lost_branch(world)
+    fence = (await world.store.inspect(session_id)).fence
+    try:
+        await world.store.compact(session_id, fence, 1, Snapshot(place.seq, place.nonce, b"lost"))
+    except LostTail:
+        return False
+    return True
+
+
 async def test_a_token_that_was_issued_twice_is_no_proof(valkey: Server) -> None:
     for world in (MemoryWorld(), ValkeyWorld(valkey)):
         assert not await writes_of_a_zombie(world)
@@ -526,6 +547,18 @@ async def test_a_number_that_was_taken_again_is_another_place(valkey: Server) ->
 async def test_without_nonces_a_lost_branch_would_be_gone_on_from(valkey: Server) -> None:
     world = Broken(valkey, "read", "at[5] ~= ARGV[3]", "false")
     assert await goes_on_from_a_lost_branch(world)
+    await world.aclose()
+
+
+async def test_a_snapshot_of_a_lost_branch_is_not_kept(valkey: Server) -> None:
+    for world in (MemoryWorld(), ValkeyWorld(valkey)):
+        assert not await keeps_a_snapshot_of_a_lost_branch(world)
+        await world.aclose()
+
+
+async def test_without_nonces_a_snapshot_of_a_lost_branch_would_be_kept(valkey: Server) -> None:
+    world = Broken(valkey, "compact", "return at[6] == nonce", "return true")
+    assert await keeps_a_snapshot_of_a_lost_branch(world)
     await world.aclose()
 
 
