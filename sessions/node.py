@@ -73,6 +73,9 @@ something has happened.
 _TELLING_TIMEOUT: Final = 0.3
 """Seconds that connections get to be told of what was interrupted."""
 
+_UNHEARD_OF: Final = frozenset({Verdict.FUTURE, Verdict.OTHER_BRANCH})
+"""What a node says of places in a log that has gone on, or was begun anew, without its having heard of it."""
+
 
 class Node:
     """The sessions of one process. Use as an asynchronous context manager.
@@ -296,11 +299,13 @@ class Node:
                 if self._is_full:
                     raise NodeFull
             return await self._ownership.load(session_id)
+        if not (self._store.is_shared and actor.is_opened):
+            return actor
+        if position is not None and actor.log.check(position) in _UNHEARD_OF:
+            await actor.catch_up()  # this node may not have heard of what the client has seen
+            return self._ownership.live(session_id) or await self._ownership.load(session_id)
         if actor.is_owner:
             self._ownership.look(actor)  # whoever comes may have said something on a node that died of it
-        elif position is not None and actor.log.check(position) is Verdict.FUTURE:
-            await actor.catch_up()  # this node hasn't heard of what the client has seen
-            return self._ownership.live(session_id) or await self._ownership.load(session_id)
         return actor
 
     @property
