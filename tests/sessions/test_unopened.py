@@ -11,6 +11,7 @@ from tests.sessions.conversation import Client, World, limits_of, settle
 from tests.sessions.town import (
     Town,
     actor_on,
+    begin_outage,
     come_back,
     distant,
     knock,
@@ -20,13 +21,14 @@ from tests.sessions.town import (
     texts,
 )
 from unbroken.sessions import unopened
-from unbroken.sessions.backends.base import Opened
+from unbroken.sessions.backends.base import Fence, Opened
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.errors import CursorLost, SessionNotFound, StoreUnavailable
-from unbroken.sessions.ids import PrincipalId, SessionId
+from unbroken.sessions.ids import Incarnation, NodeId, PrincipalId, SessionId
 from unbroken.sessions.items import SessionConfig
 
 near_or_far = pytest.mark.parametrize("seed", [None, 1, 2])
+far = pytest.mark.parametrize("seed", [1, 2, 3])
 
 
 async def gone_on(town: Town) -> tuple[World, World, Client]:
@@ -275,6 +277,61 @@ async def test_making_room_for_a_session_anew_leaves_one_that_came_meanwhile() -
         await tabs[0].say("one")
         tabs[1].read()
         assert len(tabs[1].of_type("conversation.item.added")) == 1
+
+
+@far
+async def test_who_is_fenced_while_it_begins_a_session_has_its_client_come_again(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another node finds it begun and without an entry, and takes it: nobody is lost over that."""
+    async with open_town(seed=seed) as town:
+        one, two = town.worlds
+        client = await one.client()
+        other = Client(two, client.session_id)
+        other.last_id = client.last_id
+        await come_back(other, two)
+        create = MemoryStore.create
+
+        async def overtaken(
+            self: MemoryStore, session_id: SessionId, node: NodeId, incarnation: Incarnation
+        ) -> Fence:
+            fence = await create(self, session_id, node, incarnation)
+            if node == one.node.id:
+                await other.say("two")
+            return fence
+
+        monkeypatch.setattr(MemoryStore, "create", overtaken)
+        with pytest.raises(CursorLost):
+            await client.say("one", id="item_1")
+        client.disconnect()
+        await come_back(client, one)
+        assert client.resumed
+        await client.say("one", id="item_1")
+        client.read()
+        assert texts(one, client) == ["two", "one"]
+
+
+@far
+async def test_who_began_alone_what_another_began_too_has_its_client_come_again(seed: int) -> None:
+    """It went on without the store, which has the other's session when it is back."""
+    async with open_town(seed=seed) as town:
+        one, two = town.worlds
+        client = await one.client()
+        other = Client(two, client.session_id)
+        other.last_id = client.last_id
+        await come_back(other, two)
+        await begin_outage(one)
+        await client.say("one", id="item_1")
+        client.read()
+        assert texts(one, client) == ["one"]
+        await other.say("two")
+        await town.store_is_back()
+        with pytest.raises(CursorLost):
+            client.read()
+        client.disconnect()
+        await client.resume()
+        await client.say("one", id="item_1")
+        assert texts(one, client) == ["two", "one"]
 
 
 @near_or_far
