@@ -39,18 +39,16 @@ async def begin(
         raise
     except StoreError as exc:
         fence = await _take(store, session_id, fence, exc)
-    if was_tried:
-        try:
+    try:
+        if was_tried:
             page = await store.read(session_id, Position(fence.incarnation, 0, Nonce(0)), _READ_LIMIT)
-        except (SessionGone, LostTail) as exc:
-            raise CursorLost from exc
-        if page.entries:
-            return fence, page.entries
-    (result,) = await store.append([Append(session_id, fence, 0, Nonce(0), 0, [opened], is_busy=False)])
-    if isinstance(result, Fenced | LostTail | SessionGone):
-        raise CursorLost from result
-    if isinstance(result, StoreError):
-        raise result
+            if page.entries:
+                return fence, page.entries
+        (result,) = await store.append([Append(session_id, fence, 0, Nonce(0), 0, [opened], is_busy=False)])
+        if isinstance(result, StoreError):
+            raise result
+    except (Fenced, LostTail, SessionGone) as exc:
+        raise CursorLost from exc
     return fence, result
 
 

@@ -21,9 +21,9 @@ from tests.sessions.town import (
     texts,
 )
 from unbroken.sessions import unopened
-from unbroken.sessions.backends.base import Fence, Opened
+from unbroken.sessions.backends.base import Fence, Opened, Page
 from unbroken.sessions.backends.memory import MemoryStore
-from unbroken.sessions.errors import CursorLost, SessionNotFound, StoreUnavailable
+from unbroken.sessions.errors import CursorLost, SessionNotFound, StoreUnavailable, UnknownFormat
 from unbroken.sessions.ids import Incarnation, NodeId, PrincipalId, SessionId
 from unbroken.sessions.items import SessionConfig
 
@@ -45,6 +45,14 @@ async def gone_on(town: Town) -> tuple[World, World, Client]:
     await settle()
     client.read()
     return one, two, client
+
+
+async def never(*_: Any) -> Opened:
+    raise AssertionError
+
+
+async def without_end(*_: Any) -> None:
+    await asyncio.Event().wait()
 
 
 # Who comes back.
@@ -136,13 +144,21 @@ async def test_another_tab_that_waits_there_starts_over_when_one_comes_back() ->
         assert "response.created" in tab.types()
 
 
-async def test_an_empty_session_goes_on_while_the_store_is_out_of_reach() -> None:
+async def test_an_empty_session_goes_on_while_the_store_is_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with open_town(seed=1) as town:
         one = town.worlds[0]
         client = await one.client()
         client.disconnect()
         distant(one).is_out = True
         await come_back(client, one)
+        assert client.resumed
+        client.disconnect()
+        await begin_outage(one)
+        with monkeypatch.context() as patch:
+            patch.setattr(distant(one), "inspect", never)  # nobody waits for what is known to fail
+            await come_back(client, one)
         assert client.resumed
         await town.store_is_back()
         await client.say("hi")
@@ -167,6 +183,27 @@ async def test_who_comes_while_the_session_begins_waits_for_that(seed: int | Non
         assert texts(one, client) == ["hi"]
 
 
+@far
+async def test_who_comes_while_a_beginning_is_lost_to_another_node_resumes(seed: int) -> None:
+    """Another tab speaks where the session was empty, at the moment when its client comes back to there."""
+    async with open_town(seed=seed) as town:
+        one, two = town.worlds
+        client = await one.client()
+        tab = await tab_on(one, client)
+        client.disconnect()
+        await come_back(client, two)
+        await client.say("hello")
+        client.read()
+        client.disconnect()
+        saying = asyncio.ensure_future(tab.say("too late"))
+        await asyncio.sleep(0)
+        await knock(client, one)
+        assert client.resumed
+        with pytest.raises(CursorLost):
+            await saying
+        assert texts(one, client) == ["hello"]
+
+
 # Who waits.
 
 
@@ -188,6 +225,30 @@ async def test_a_tab_that_waits_elsewhere_learns_of_the_first_word(seed: int | N
         await come_back(tab, two)
         assert tab.resumed
         assert tab.text() == "a"
+
+
+async def test_who_waits_is_left_alone_while_there_is_nothing_to_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The node that begins the session has died between the two calls which that takes."""
+    async with open_town(seed=1) as town:
+        one, two = town.worlds
+        client = await one.client()
+        tab = Client(two, client.session_id)
+        tab.last_id = client.last_id
+        await come_back(tab, two)
+        monkeypatch.setattr(distant(one), "append", without_end)
+        saying = asyncio.ensure_future(client.say("hi"))
+        await settle()
+        town.kill(one)
+        town.notice(one)
+        saying.cancel()
+        await asyncio.wait([saying])
+        assert town.stored(client)
+        await polls(town, 2)
+        tab.read()
+        await tab.say("hello")
+        assert texts(two, tab) == ["hello"]
 
 
 async def test_of_many_that_wait_some_are_asked_for_at_each_poll(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,9 +275,6 @@ async def test_of_many_that_wait_some_are_asked_for_at_each_poll(monkeypatch: py
 
 
 async def test_nothing_is_asked_of_a_store_that_nobody_shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(*_: Any) -> Opened:
-        raise AssertionError
-
     async with open_town(1) as town:
         monkeypatch.setattr(town.memory, "_tell", None)
         monkeypatch.setattr(MemoryStore, "inspect", never)
@@ -334,6 +392,26 @@ async def test_who_began_alone_what_another_began_too_has_its_client_come_again(
         assert texts(one, client) == ["two", "one"]
 
 
+async def test_who_begins_what_a_later_release_has_begun_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_town() as town:
+        one, two = town.worlds
+        client = await one.client()
+        client.disconnect()
+        await come_back(client, two)
+        tab = await tab_on(one, client)
+        await client.say("hello")
+
+        async def unreadable(*_: Any) -> Page:
+            raise UnknownFormat
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryStore, "read", unreadable)
+            with pytest.raises(UnknownFormat):
+                await tab.say("hi")
+            with pytest.raises(UnknownFormat):
+                tab.read()
+
+
 @near_or_far
 async def test_a_session_that_begins_is_not_forgotten_meanwhile(seed: int | None) -> None:
     """Its client may be cut off in that moment: what it said is answered all the same."""
@@ -370,8 +448,10 @@ async def test_a_session_whose_beginning_was_not_answered_is_seen_to_by_its_node
         assert not actor_on(one, client).is_opened
         client.disconnect()
         client.world = two
+        town.is_silent = True
         await client.connect()  # a reload of the page
         await settle()
+        town.is_silent = False
         await client.send({"type": "response.create"})
         turns = [*one.responder.turns, *two.responder.turns]
         assert len(turns) == 1
