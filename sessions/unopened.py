@@ -74,10 +74,14 @@ class Unopened:
         async with self._moving(actor.session.id):
             if not self._is_empty(actor) or actor.outage.is_on:
                 return
-            with suppress(StoreUnavailable):
-                if await self._is_known(actor) and self._is_empty(actor):
-                    actor.let_go(CursorLost())
-                    self._hub.remove(actor)
+            try:
+                is_known = await self._is_known(actor)
+            except StoreUnavailable as exc:
+                actor.outage.note_failure(actor.session.id, exc)
+                return
+            if is_known and self._is_empty(actor):
+                actor.let_go(CursorLost())
+                self._hub.remove(actor)
 
     def _is_empty(self, actor: Actor) -> bool:
         """Whether *actor* is here, and nobody has said anything, or is about to."""

@@ -154,6 +154,7 @@ async def test_an_empty_session_goes_on_while_the_store_is_out_of_reach(
         distant(one).is_out = True
         await come_back(client, one)
         assert client.resumed
+        assert one.node.is_store_lost  # whoever notices says so
         client.disconnect()
         await begin_outage(one)
         with monkeypatch.context() as patch:
