@@ -144,6 +144,7 @@ class Actor(Alone):
             or self._is_writing
             or self._reading
             or self._compacting
+            or self.is_beginning
             or self._runs
             or (self.is_owner and self.session.is_busy)
             or len(self.feed)
@@ -269,6 +270,16 @@ class Actor(Alone):
                 self._runs.reconcile()  # else that follows with what is being written or read
             self._try_now()
 
+    @property
+    def is_beginning(self) -> bool:
+        """Whether it is being begun in the store."""
+        return self._opening is not None and not self._opening.done()
+
+    async def begun(self) -> None:
+        """Wait until it is not, whatever came of it. Cancelling it loses nothing."""
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+
     async def _open(self) -> None:
         """Begin the session in the store: once, and wholly, also if who needs it is cut off meanwhile."""
         if self._opening is None:
@@ -291,7 +302,7 @@ class Actor(Alone):
             self._go_on_alone()
             assert self._ring is not None
             entries = self._ring.write([opened])
-        except (StoreError, CursorLost) as exc:
+        except (StoreError, CursorLost, UnknownFormat) as exc:
             self._abandon(exc)
             raise
         self._ingest(entries)

@@ -16,7 +16,14 @@ import structlog
 from unbroken.sessions.backends.base import Append, Fence, SessionStore
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Body
-from unbroken.sessions.errors import CursorLost, Fenced, NodeDraining, SessionError, StoreUnavailable
+from unbroken.sessions.errors import (
+    CursorLost,
+    Fenced,
+    NodeDraining,
+    SessionError,
+    StoreError,
+    StoreUnavailable,
+)
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.ids import new_incarnation
 from unbroken.sessions.outage import Outage, Retry
@@ -163,7 +170,7 @@ class Alone(Replica, ABC):
         session_id, store = self.session.id, self._store
         try:
             if not self._is_created:
-                await store.create(session_id, self.fence.node, self.fence.incarnation)
+                await self._create()
                 self._is_created = True
             while (ring := self._ring) is not None:
                 settled = await settle(store, self, self.fence, ring)
@@ -183,3 +190,18 @@ class Alone(Replica, ABC):
             self._abandon(CursorLost())
         finally:
             self._reading = None
+
+    async def _create(self) -> None:
+        """Have the store know a session that was begun without it.
+
+        Raises:
+            Fenced: Another node has begun it: its client was there, too, before it said anything.
+            StoreUnavailable: It may be known by now.
+
+        """
+        try:
+            await self._store.create(self.session.id, self.fence.node, self.fence.incarnation)
+        except StoreUnavailable:
+            raise
+        except StoreError as exc:
+            raise Fenced from exc

@@ -7,7 +7,7 @@ from typing import Final
 
 from unbroken.sessions.backends.base import Append, Fence, SessionStore
 from unbroken.sessions.entries import Entry, SessionOpened
-from unbroken.sessions.errors import CursorLost, StoreError, StoreUnavailable
+from unbroken.sessions.errors import CursorLost, Fenced, LostTail, SessionGone, StoreError, StoreUnavailable
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Nonce, SessionId
 
@@ -27,8 +27,10 @@ async def begin(
 
     Raises:
         StoreUnavailable: It may have been written.
-        CursorLost: Another node has begun it: its client was there, too, before it said anything.
+        CursorLost: Another node has begun it, or takes it at this moment: its client was there, too, before
+            it said anything.
         StoreError: It could not be written.
+        UnknownFormat: Another node has begun it, of a later release.
 
     """
     try:
@@ -37,13 +39,16 @@ async def begin(
         raise
     except StoreError as exc:
         fence = await _take(store, session_id, fence, exc)
-    if was_tried:
-        page = await store.read(session_id, Position(fence.incarnation, 0, Nonce(0)), _READ_LIMIT)
-        if page.entries:
-            return fence, page.entries
-    (result,) = await store.append([Append(session_id, fence, 0, Nonce(0), 0, [opened], is_busy=False)])
-    if isinstance(result, StoreError):
-        raise result
+    try:
+        if was_tried:
+            page = await store.read(session_id, Position(fence.incarnation, 0, Nonce(0)), _READ_LIMIT)
+            if page.entries:
+                return fence, page.entries
+        (result,) = await store.append([Append(session_id, fence, 0, Nonce(0), 0, [opened], is_busy=False)])
+        if isinstance(result, StoreError):
+            raise result
+    except (Fenced, LostTail, SessionGone) as exc:
+        raise CursorLost from exc
     return fence, result
 
 

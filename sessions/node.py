@@ -39,6 +39,7 @@ from unbroken.sessions.ids import (
     ChainId,
     Incarnation,
     NodeId,
+    Nonce,
     PrincipalId,
     SessionId,
     new_incarnation,
@@ -72,6 +73,9 @@ something has happened.
 
 _TELLING_TIMEOUT: Final = 0.3
 """Seconds that connections get to be told of what was interrupted."""
+
+_UNHEARD_OF: Final = frozenset({Verdict.FUTURE, Verdict.OTHER_BRANCH})
+"""What a node says of places in a log that has gone on, or was begun anew, without its having heard of it."""
 
 
 class Node:
@@ -220,10 +224,13 @@ class Node:
         """Begin a session. The store doesn't learn of it before its first input.
 
         One that another node began, and that never had an input, goes on under the *session_id* and
-        *incarnation* that its client knows. On a full node, sessions that have been idle for long make
+        *incarnation* that its client knows: there is nothing to miss, so that it is resumed. If that has come
+        here meanwhile, the client attaches to it. On a full node, sessions that have been idle for long make
         room for it.
 
         Raises:
+            SessionNotFound: Another principal's has come meanwhile; or one that has gone again.
+            TooManyConnections: It has come meanwhile, and has as many connections as it may.
             NodeFull: The node holds as many sessions or bytes as it may.
             NodeOverloaded: :attr:`takes_sessions` is false.
             NodeDraining: The node is shutting down.
@@ -237,13 +244,17 @@ class Node:
             await self._make_room()
             if self._is_full:
                 raise NodeFull
+        if session_id is not None and self._ownership.live(session_id) is not None:
+            start = None if incarnation is None else Position(incarnation, 0, Nonce(0))
+            return await self.attach(session_id, principal, start, chain)
         session = Session(session_id or new_session_id(), self.limits.session)
         session.config = config
         log = EventLog(incarnation or new_incarnation())
         fence = Fence(self.id, 1, log.incarnation)
         actor = self._actor(session, log, principal, fence, opened=False)
         self.hub.add(actor)
-        return Attachment(self, actor, actor.feed.attach(0, chain), resumed=False, preamble=[])
+        is_known = incarnation is not None
+        return Attachment(self, actor, actor.feed.attach(0, chain), resumed=is_known, preamble=[])
 
     async def attach(
         self,
@@ -290,17 +301,22 @@ class Node:
     async def _found(self, session_id: SessionId, position: Position | None) -> Actor:
         """Return a session from here, or from the store: as it is by now, as far as *position* needs that."""
         actor = self._ownership.live(session_id)
+        if actor is not None and not actor.is_opened:
+            await self._ownership.unopened.check(actor)  # the client may have said something elsewhere
+            actor = self._ownership.live(session_id)
         if actor is None:
             if self._store.is_shared and self._is_full:
                 await self._make_room()
                 if self._is_full:
                     raise NodeFull
             return await self._ownership.load(session_id)
+        if not (self._store.is_shared and actor.is_opened):
+            return actor
+        if position is not None and actor.log.check(position) in _UNHEARD_OF:
+            await actor.catch_up()  # this node may not have heard of what the client has seen
+            return self._ownership.live(session_id) or await self._ownership.load(session_id)
         if actor.is_owner:
             self._ownership.look(actor)  # whoever comes may have said something on a node that died of it
-        elif position is not None and actor.log.check(position) is Verdict.FUTURE:
-            await actor.catch_up()  # this node hasn't heard of what the client has seen
-            return self._ownership.live(session_id) or await self._ownership.load(session_id)
         return actor
 
     @property

@@ -47,6 +47,7 @@ from unbroken.sessions.outages import Outages
 from unbroken.sessions.returns import Returns
 from unbroken.sessions.search import Search
 from unbroken.sessions.session import Session, SessionLimits
+from unbroken.sessions.unopened import Unopened
 from unbroken.sessions.wishes import Wishes
 
 __all__ = ["MakeActor", "Ownership"]
@@ -154,12 +155,16 @@ class Ownership:
             on_done=on_change,
         )
         """What is the node's by the store alone."""
+        self.unopened: Final = Unopened(
+            store, hub, moving=self._moving, spawn=spawn, on_gone=self.returns.add
+        )
+        """What is empty here, and may not be elsewhere."""
         self._search = Search(
             node,
             store=store,
             cluster=cluster,
             clock=clock,
-            known=lambda: {actor.session.id for actor in hub if actor.feed.ended is None},
+            known=lambda: {actor.session.id for actor in hub if actor.feed.ended is None and actor.is_opened},
             at_work=lambda: {actor.session.id for actor in hub if actor.is_owner and actor.session.is_busy},
             look=self._look_at,
             load=self.load,
@@ -181,6 +186,8 @@ class Ownership:
             UnknownFormat: It was written by a later release. It is nobody's then, for others to take.
 
         """
+        if (actor := self.live(session_id)) is not None:
+            await self.unopened.check(actor)
         async with self._moving(session_id):
             if (actor := self.live(session_id)) is not None:
                 return actor
@@ -505,9 +512,15 @@ class Ownership:
             self._search.begin()
         followed: list[Actor] = []
         owned: list[Actor] = []
+        empty: list[Actor] = []
         for actor in self._hub:
-            if actor.feed.ended is None and actor.is_opened:
+            if actor.feed.ended is not None:
+                continue
+            if actor.is_opened:
                 (owned if actor.is_owner else followed).append(actor)
+            elif len(actor.feed):
+                empty.append(actor)
+        self.unopened.poll(empty)
         for actor in followed:
             if actor.outage.lasts_for(_BLIND) and not actor.find_part():
                 actor.let_go(StoreUnavailable())
@@ -544,6 +557,10 @@ class Ownership:
 
     def look(self, actor: Actor) -> None:
         """Have what others have written of a session be read, if there may be others."""
-        if self._store.is_shared and actor.is_opened:
-            with suppress(NodeDraining):
-                actor.look()
+        if not self._store.is_shared:
+            return
+        if not actor.is_opened:
+            self.unopened.check_soon(actor)
+            return
+        with suppress(NodeDraining):
+            actor.look()

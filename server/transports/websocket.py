@@ -299,7 +299,8 @@ class RealtimeDoor:
         try:
             attachment = await self._node.attach(session_id, principal, position, chain, repeat=remaining > 0)
         except SessionNotFound:
-            if position is None or position.seq or not position.incarnation or not self._node.has_others:
+            is_beginning = position is not None and not (position.seq or remaining) and position.incarnation
+            if position is None or not (is_beginning and self._node.has_others):
                 raise
             # Nothing was ever said in it, so that only the node that it began on knows it.
             attachment = await self._node.create(

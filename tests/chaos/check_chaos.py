@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 PLANTS = [
     ("no-fence", "SIGSTOP beyond the lease", {"I7"}),  # two write, one of them after the other's end
+    ("empty-here", "clients cut", {"I4"}),  # who comes back to where nothing was said is shown nothing
     ("no-nonce", "store loses its tail", {"I1"}),  # what is written again leaves out what was lost
 ]
 

@@ -6,6 +6,7 @@ The rules are named for the invariants of a session's log:
 I1    what a client is shown is contiguous: nothing is left out, shown twice or shown out of order
 I2    what a client has been shown is what the log holds
 I3    a log has one author at a time: its entries follow from one another
+I4    who comes back with a place that the log holds goes on from there
 I5    an input is in the log once
 I6    an input is answered once; another attempt follows only when the one before was lost, and is told;
       what an agent was asked for it was asked for once, and somebody was told, or can be

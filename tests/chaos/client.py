@@ -129,6 +129,12 @@ class Tab:
 
     # Connections.
 
+    def cut(self) -> None:
+        """Lose the connection, if there is one, without a word."""
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.transport.abort()
+
     async def live(self) -> None:
         """Stay connected."""
         pause = _LEAST_PAUSE

@@ -18,7 +18,7 @@ from tests.chaos.overhearing import overheard
 from tests.fakes.proxy import Way
 from tests.fakes.valkey import Server
 
-__all__ = ["FAULTS", "OUTAGES", "Fault", "World"]
+__all__ = ["FAULTS", "GENTLE", "OUTAGES", "STANDSTILLS", "Fault", "World"]
 
 _LEASE: Final = 6.0
 
@@ -299,6 +299,21 @@ FAULTS: Final[dict[str, tuple[Fault, int]]] = {
     "store restarts empty": (empty_store, 1),
 }
 """Each fault by its name, with how often it comes, compared to others."""
+
+GENTLE: Final = (
+    "kill -9",
+    "SIGTERM",
+    "news lost",
+    "news again, late and in disorder",
+    "clients cut",
+    "clients half-closed",
+    "clients half-open",
+    "SCRIPT FLUSH",
+)
+"""Those in which every node that lives can ask its store, and knows what it owns."""
+
+STANDSTILLS: Final = ("SIGSTOP beyond the lease", "SIGSTOP within it")
+"""Those after which a node may take itself for the owner of what others have taken."""
 
 OUTAGES: Final = (
     "partition from the store",

@@ -104,6 +104,10 @@ class NodeProcess:
             if '"exception":' in line
         ]
 
+    def was_cut_off(self) -> bool:
+        """Return whether the log says that the store was ever out of reach."""
+        return '"store out of reach"' in self.log.read_text()
+
     async def open(self) -> None:
         """Open the proxies and start a node."""
         if self._has_proxies:

@@ -4,7 +4,8 @@
 
 - ``no-fence``: who owned a session once may go on writing to it, behind what others wrote;
 - ``no-nonce``: nobody asks which entry is at a place of a log, neither of who writes behind it nor of
-  who reads from there.
+  who reads from there;
+- ``empty-here``: a session in which nobody has said anything is empty, whatever was said in it elsewhere.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ import os
 from typing import Any, Final
 
 from unbroken.server.cli import main
+from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.redis.scripts import Scripts
 from unbroken.sessions.event_log import EventLog, Position, Verdict
+from unbroken.sessions.unopened import Unopened
 
 __all__ = ["PLANT"]
 
 PLANT: Final = "CHAOS_PLANT"
 
 _OWNER = "at[2] ~= a[2] or at[3] ~= a[3]"
-_MISTAKES: Final = {
+_MISTAKES: Final[dict[str, dict[str, list[tuple[str, str]]]]] = {
+    "empty-here": {},
     "no-fence": {
         "append": [
             (f"at[1] ~= a[4] or {_OWNER}", "at[1] ~= a[4]"),
@@ -58,6 +62,8 @@ def plant(name: str) -> None:
     Scripts.__init__ = changed  # type: ignore[method-assign]
     if name == "no-nonce":
         EventLog.check = _check_number  # type: ignore[method-assign]
+    if name == "empty-here":
+        Unopened.check = _never  # type: ignore[method-assign]
 
 
 _check = EventLog.check
@@ -68,6 +74,10 @@ def _check_number(self: EventLog, position: Position) -> Verdict:
     if self.floor <= position.seq <= self.head:
         position = position._replace(nonce=self.nonce_at(position.seq))
     return _check(self, position)
+
+
+async def _never(self: Unopened, actor: Actor) -> None:
+    """Ask nobody."""
 
 
 if __name__ == "__main__":

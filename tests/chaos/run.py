@@ -13,11 +13,12 @@ from typing import Final
 from tests.chaos.bills import check_bills, endings_of
 from tests.chaos.checker import Violation, check_generations, check_history
 from tests.chaos.cluster import AgentKind, Cluster, cluster_of
-from tests.chaos.faults import FAULTS, OUTAGES, World
+from tests.chaos.faults import FAULTS, OUTAGES, STANDSTILLS, World
 from tests.chaos.history import History, Witness
 from tests.chaos.leaks import check_kept, check_told
 from tests.chaos.logs import Log, check_acknowledged, check_log, check_shown
 from tests.chaos.nodes import NodeProcess
+from tests.chaos.resets import check_resets
 from tests.chaos.speaker import Manner, Speaker
 from tests.chaos.words import key_of
 
@@ -64,6 +65,8 @@ class Report:
     """Connections that went on exactly where the one before had ended."""
     resets: int = 0
     """Connections that were told to start over."""
+    knew: bool = False
+    """Whether every node could tell what each log held, all the time: then none of them was for nothing."""
     gone: int = 0
     """Sessions of which clients were told that they have ended."""
     attempts: int = 0
@@ -109,6 +112,7 @@ class Report:
             ("connections", self.connections),
             ("  resumed", self.resumed),
             ("  told to start over", self.resets),
+            ("  and each of these could be judged", self.knew),
             ("  told that the session has ended", self.gone),
             ("refusals", self.refusals.total()),
             *((f"  {name}", count) for name, count in sorted(self.refusals.items())),
@@ -147,6 +151,12 @@ async def carry_out(plan: Plan, folder: Path) -> Report:
         logs = await cluster.logs()
         report.begun = len(cluster.begun())
         report.violations += check_all(people, logs, left=left, may_lose=world.lost > 0)
+        report.knew = not any(node.was_cut_off() for node in cluster.nodes) and not any(
+            report.faults[name] + report.idle[name] for name in STANDSTILLS
+        )
+        if report.knew:
+            held = [(each, logs.get(each.session)) for person in people for each in person.histories]
+            report.violations += [found for each, log in held if log for found in check_resets(each, log)]
         turns, _ = told_of(people, logs)
         shown = {response: key_of(turn) for response, turn in turns.items() if turn}
         may_drop = any(report.faults[name] + report.idle[name] for name in OUTAGES)
@@ -164,6 +174,7 @@ def _speaker(number: int, cluster: Cluster, draw: random.Random) -> Speaker:
     manner = Manner(
         has_second_tab=number % 3 == 1,
         is_slow=number % 4 == 2,
+        wanders=number % 2 == 0,
         cancels=number % 5 == 3,
         words=draw.choice((5, 30, 60)),
         pause=draw.choice((0.01, 0.05, 0.1)),

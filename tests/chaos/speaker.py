@@ -18,6 +18,9 @@ __all__ = ["Manner", "Speaker"]
 _UNKNOWN: Final = 8.0
 """Seconds after which somebody who was told to start over no longer waits for what was asked before."""
 
+_TALK: Final = 3
+"""Turns in each session of somebody who wanders."""
+
 
 @dataclass(frozen=True, slots=True)
 class Manner:
@@ -29,6 +32,10 @@ class Manner:
     words: int = 30
     pause: float = 0.05
     """Seconds between two words."""
+    wanders: bool = False
+    """Whether it loses its connection before it says the first word, and in the first answer; and soon begins
+    another session.
+    """
 
 
 @dataclass(eq=False)
@@ -56,6 +63,7 @@ class Speaker:
     """Set it to have the tabs leave, once they are connected and have seen everything."""
     waits_for: str | None = None
     """The turn that has not ended yet."""
+    _turns: int = 0
 
     def witness(self) -> Witness:
         """Return what was seen."""
@@ -73,8 +81,12 @@ class Speaker:
         tabs = [self._tab("a", None)]
         tasks = [asyncio.create_task(tabs[0].live())]
         try:
+            if self.manner.wanders:
+                await _lost(tabs[0])
             while not (self.is_over or tabs[0].is_gone):
                 await self._turn(tabs[0])
+                if self.manner.wanders and self._has_talked():
+                    return
                 if self.manner.has_second_tab and len(tabs) == 1 and tabs[0].resume is not None:
                     tabs.append(self._tab("b", tabs[0].resume))
                     tasks.append(asyncio.create_task(tabs[1].live()))
@@ -94,6 +106,11 @@ class Speaker:
                 if not task.cancelled() and (error := task.exception()) is not None:
                     raise error
 
+    def _has_talked(self) -> bool:
+        """Whether a session has had enough turns of one that wanders."""
+        self._turns += 1
+        return not (self.is_over or self._turns % _TALK)
+
     def _tab(self, name: str, resume: str | None) -> Tab:
         patience = 0.02 if self.manner.is_slow else 0.0
         draw = random.Random(self.draw.random())
@@ -111,6 +128,9 @@ class Speaker:
         await tab.say(turn, f"item-{key}")
         if self.manner.cancels and self.draw.random() < 0.7:
             await self._cancel(tab, watch)
+        if self.manner.wanders and self._turns % _TALK == 0:
+            await _told(tab, watch)
+            await _lost(tab)
         outcome = await self._outcome(tab, watch)
         self.ended[outcome] = self.ended.get(outcome, 0) + 1
         self.waits_for = None
@@ -191,6 +211,24 @@ class _Watch:
                 self.ended = status_of(frame["response"])
             case "conversation.item.done" if frame.get("previous_item_id") == self._item_id:
                 self._standing = self._standing or f"{frame['item']['status']} when told to start over"
+
+
+async def _lost(tab: Tab) -> None:
+    """Have a tab lose its connection once it has one, without a word: it comes back to whichever node."""
+    async with tab.changed:
+        await tab.changed.wait_for(lambda: tab.is_gone or tab.is_connected)
+    tab.cut()
+
+
+async def _told(tab: Tab, watch: _Watch) -> None:
+    """Wait for the first piece of an answer, or until there is none to wait for."""
+
+    def is_told() -> bool:
+        watch.look()
+        return watch.pieces > 0 or tab.is_gone or watch.is_reset or watch.ended is not None
+
+    async with tab.changed:
+        await tab.changed.wait_for(is_told)
 
 
 async def _settled(tab: Tab) -> None:

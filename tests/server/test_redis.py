@@ -232,3 +232,38 @@ async def test_a_session_without_a_word_goes_on_elsewhere_if_its_client_can_tell
         assert created["session"]["id"] == session_id
         await client.ask("hello")
         assert (await client.done())["status"] == "completed"
+
+
+async def test_who_comes_back_to_where_its_session_was_empty_sees_its_answer_go_on(server: Server) -> None:
+    """Within a minute that node still has it as it was, and by itself doesn't hear of the other."""
+    async with start(server) as a, start(server) as b:
+        client = await a.client("alice")
+        client.port = b.port
+        created = await client.resume()
+        assert created["session"]["unbroken"]["resumed"] is True
+        await client.ask("/tokens 40 20")
+        await client.until("response.output_text.delta")
+
+        client.port = a.port
+        created = await client.resume()
+        assert created["session"]["unbroken"]["resumed"] is True
+        assert (await client.done())["status"] == "completed"
+        await client.drop()
+        await a.no_connections()
+
+
+async def test_a_tab_that_waits_on_another_node_is_sent_back_at_the_first_word(server: Server) -> None:
+    async with start(server) as a, start(server) as b:
+        client, tab = await a.client("alice"), await b.client("alice")
+        tab.token, tab.last_id = client.token, client.last_id
+        await tab.resume()
+        assert tab.session_id == client.session_id
+        await client.ask("hello")
+        await client.done()
+
+        assert await tab.closed() == 1013
+        created = await tab.resume()
+        assert created["session"]["unbroken"]["resumed"] is True
+        assert (await tab.done())["status"] == "completed"
+        await client.drop()
+        await a.no_connections()

@@ -24,6 +24,7 @@ from unbroken.sessions.backends.tally import Tally
 from unbroken.sessions.caps import Caps
 from unbroken.sessions.entries import Submitted
 from unbroken.sessions.errors import Refusal
+from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import ChainId, Incarnation, PrincipalId, SessionId, new_chain_id
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Attachment, Node, NodeLimits
@@ -88,41 +89,47 @@ class Client:
         """Begin a session, or resume the one there is, from *after*."""
         node = self.world.node
         if self.session_id is None:
-            self.attachment = await node.create(principal, SessionConfig("m"), self.chain)
-            self.session_id = self.attachment.session.id
-            self.resumed = None
-            start, remaining = self.attachment.cursor.position(), 0
+            attachment = await node.create(principal, SessionConfig("m"), self.chain)
+            self.session_id = attachment.session.id
+            self.attach(attachment, None, is_new=True)
+            return
+        cursor = None if after is None else parse_cursor(after)
+        assert after is None or cursor is not None
+        position, remaining = (None, 0) if cursor is None else cursor
+        attachment = await node.attach(
+            self.session_id,  # type: ignore[arg-type]
+            principal,
+            position,
+            self.chain,
+            repeat=remaining > 0,
+        )
+        self.attach(attachment, position, remaining)
+
+    def attach(
+        self, attachment: Attachment, position: Position | None, remaining: int = 0, *, is_new: bool = False
+    ) -> None:
+        """Go on with *attachment*, which was asked for from *position*."""
+        self.attachment = attachment
+        self.resumed = None if is_new else attachment.resumed
+        start = attachment.cursor.position()
+        if position is not None and attachment.resumed:
+            start = position
         else:
-            cursor = None if after is None else parse_cursor(after)
-            assert after is None or cursor is not None
-            position, remaining = (None, 0) if cursor is None else cursor
-            self.attachment = await node.attach(
-                self.session_id,  # type: ignore[arg-type]
-                principal,
-                position,
-                self.chain,
-                repeat=remaining > 0,
-            )
-            self.resumed = self.attachment.resumed
-            if position is None or not self.resumed:
-                self.frames.clear()
-                start, remaining = self.attachment.cursor.position(), 0
-            else:
-                start = position
+            remaining = 0
+            self.frames.clear()
         self.connection = RealtimeConnection(
-            self.attachment.session,
+            attachment.session,
             start,
             self.chain,
             max_depth=32,
             remaining=remaining,
-            refusals_from=self.attachment.session.applied if after is None else 0,
-            encoder=self.world.encoder(self.attachment.session.id, start.incarnation),
+            refusals_from=attachment.session.applied if position is None else 0,
+            encoder=self.world.encoder(attachment.session.id, start.incarnation),
             most_tokens=self.world.most_tokens,
         )
-        preamble = self.attachment.preamble
-        self._is_durable = self.attachment.cursor.is_durable
+        self._is_durable = attachment.cursor.is_durable
         opening = self.connection.opening(
-            "rt", resumed=self.resumed, preamble=preamble, is_durable=self._is_durable
+            "rt", resumed=self.resumed, preamble=attachment.preamble, is_durable=self._is_durable
         )
         self._pending = list(opening)
 

@@ -28,6 +28,7 @@ from unbroken.sessions.entries import (
     Submitted,
 )
 from unbroken.sessions.errors import (
+    CursorLost,
     LostTail,
     ResponderError,
     SessionNotFound,
@@ -248,9 +249,9 @@ async def test_a_session_that_can_not_be_opened_is_given_up() -> None:
     async with open_world(store=store) as world:
         client = await world.client()
         store.fail_next_append(LostTail("planted"))
-        with pytest.raises(LostTail):
+        with pytest.raises(CursorLost):
             await client.say("hi")
-        with pytest.raises(LostTail):
+        with pytest.raises(CursorLost):
             client.read()
         client.disconnect()
 

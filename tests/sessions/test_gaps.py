@@ -7,13 +7,21 @@ from typing import Any
 
 import pytest
 
-from tests.sessions.conversation import ALICE, Client, World, limits_of, settle
-from tests.sessions.town import Town, actor_on, answered, asked, distant, move, open_town, polls, tab_on
-from unbroken.server.protocols.cursor import parse_cursor
-from unbroken.server.protocols.realtime.connection import RealtimeConnection
-from unbroken.sessions.errors import CursorLost, NodeFull, SessionNotFound
+from tests.sessions.conversation import Client, limits_of, settle
+from tests.sessions.town import (
+    Town,
+    actor_on,
+    answered,
+    asked,
+    come_back,
+    distant,
+    move,
+    open_town,
+    polls,
+    tab_on,
+)
+from unbroken.sessions.errors import CursorLost, NodeFull
 from unbroken.sessions.ids import SessionId
-from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import Handle, ReasoningPiece
 from unbroken.sessions.run import RunLimits
@@ -275,30 +283,3 @@ async def test_of_two_nodes_that_begin_a_session_at_once_one_does(
 def bodies_of(town: Town, client: Client) -> list[Any]:
     log = town.stored(client).log
     return [record.body for record in log.read(0, 1000)]
-
-
-async def come_back(client: Client, world: World) -> None:
-    """Come back to a session in which nothing was said, as the door does: under the same id."""
-    assert client.last_id is not None
-    session_id = SessionId(client.session_id or "")
-    cursor = parse_cursor(client.last_id)
-    assert cursor is not None
-    position, _ = cursor
-    with pytest.raises(SessionNotFound):
-        await world.node.attach(session_id, ALICE, position, client.chain)
-    client.attachment = await world.node.create(
-        ALICE,
-        SessionConfig("m"),
-        client.chain,
-        session_id=session_id,
-        incarnation=position.incarnation,
-    )
-    start = client.attachment.cursor.position()
-    client.connection = RealtimeConnection(
-        client.attachment.session,
-        start,
-        client.chain,
-        max_depth=32,
-        encoder=world.encoder(session_id, start.incarnation),
-        most_tokens=None,
-    )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.sessions.conversation import open_world
+import pytest
+
+from tests.sessions.conversation import open_world, settle
+from tests.sessions.town import actor_on, answered, asked, come_back, open_town, tab_on, texts
+
+near_or_far = pytest.mark.parametrize("seed", [None, 1, 2])
 
 
 async def test_old_refusals_are_repeated_only_to_whoever_knows_what_was_refused() -> None:
@@ -41,3 +46,55 @@ async def test_a_response_that_ended_while_it_waited_is_shown_whole() -> None:
             each["id"]: each["conversation_id"] for each in done
         }
         assert len(world.responder.turns) == 1
+
+
+@near_or_far
+async def test_who_has_seen_the_new_log_is_not_shown_the_one_of_before(seed: int | None) -> None:
+    """Where it comes back to, nobody has heard that the session was lost and begun anew."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await answered(town)
+        client.read()
+        await tab_on(two, client)
+        town.is_silent = True
+        town.lose()
+        actor_on(one, client).look()
+        await settle()
+        await client.resume()
+        await client.ask("more")
+        one.responder.last.say("c")
+        one.responder.last.end()
+        await settle()
+        client.read()
+
+        client.disconnect()
+        await come_back(client, two)
+        assert client.resumed
+        assert texts(two, client) == ["hello", "ab", "more", "c"]
+
+
+@near_or_far
+async def test_who_has_seen_more_elsewhere_resumes_on_a_node_that_takes_itself_for_the_owner(
+    seed: int | None,
+) -> None:
+    """It was cut off from the others, which have taken its session; and hasn't noticed."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        await tab_on(one, client)  # so that it isn't passed on
+        client.disconnect()
+        await come_back(client, two)
+        town.is_silent = True
+        one.responder.last.end()
+        await settle()
+        client.read()
+        town.notice(one)
+        await settle()
+        await client.ask("more")
+        two.responder.last.say("c")
+        await settle()
+        client.read()
+        assert actor_on(one, client).is_owner
+
+        client.disconnect()
+        await come_back(client, one)
+        assert client.resumed
+        assert not actor_on(one, client).is_owner

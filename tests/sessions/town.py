@@ -10,11 +10,14 @@ from typing import Any
 
 from tests.fakes.store import DistantStore
 from tests.fakes.tally import DistantTally, SharedTally
-from tests.sessions.conversation import Client, World, limits_of, settle
+from tests.sessions.conversation import ALICE, Client, World, limits_of, settle
+from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.cluster import Neighbour
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.errors import SessionNotFound
 from unbroken.sessions.ids import NodeId, SessionId, new_node_id
+from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Node, NodeLimits
 from unbroken.sessions.responder import Output
 
@@ -24,8 +27,10 @@ __all__ = [
     "answered",
     "asked",
     "begin_outage",
+    "come_back",
     "distant",
     "go",
+    "knock",
     "move",
     "open_town",
     "orphaned",
@@ -211,6 +216,37 @@ async def go(client: Client, world: World) -> None:
     await client.resume()
     await settle()
     client.read()
+
+
+async def come_back(client: Client, world: World) -> None:
+    """Come to a node as :func:`knock` does, and see what there is."""
+    await knock(client, world)
+    await settle()
+    client.read()
+
+
+async def knock(client: Client, world: World) -> None:
+    """Come to a node as its door lets a client in: what was empty, and isn't known there, is begun anew."""
+    assert client.last_id is not None
+    client.world = world
+    session_id = SessionId(client.session_id or "")
+    cursor = parse_cursor(client.last_id)
+    assert cursor is not None
+    position, _ = cursor
+    try:
+        await client.resume()
+    except SessionNotFound:
+        assert not position.seq
+        client.attach(
+            await world.node.create(
+                ALICE,
+                SessionConfig("m"),
+                client.chain,
+                session_id=session_id,
+                incarnation=position.incarnation,
+            ),
+            position,
+        )
 
 
 async def tab_on(world: World, client: Client) -> Client:
