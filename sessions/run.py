@@ -18,6 +18,7 @@ from msgspec import UNSET
 from structlog.contextvars import bind_contextvars
 
 from unbroken.sessions.clock import Clock, Timer
+from unbroken.sessions.custody import Custody
 from unbroken.sessions.entries import Failure
 from unbroken.sessions.errors import ResponderError
 from unbroken.sessions.ids import ItemId, ResponseId
@@ -25,7 +26,6 @@ from unbroken.sessions.items import Usage
 from unbroken.sessions.outputs import Outputs, Taken, cleaned
 from unbroken.sessions.responder import (
     AsksApproval,
-    Custody,
     Finish,
     FunctionCallPiece,
     Handle,
@@ -93,13 +93,14 @@ class Run:
         """The upstream's name for the response, until it is written."""
         self.outcome: Outcome | None = None
         """How it ended. None: it hasn't, or there is something left to take first."""
+        self.custody = Custody()
+        """Whether its upstream's work may be stopped."""
         self._limits = limits
         self._clock = clock
         self._notify = notify
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
-        self._custody: Custody | None = None
         self._ending: Outcome | None = None  # how it was stopped, by us
         self._outputs = Outputs(limits.output_bytes)
         self._awaited: set[ItemId] = set()  # the calls that are run once the log says so
@@ -131,7 +132,7 @@ class Run:
 
         Where the turn is resumed, *known* is what has been written of it.
         """
-        self._custody = turn.custody
+        self.custody = turn.custody
         turn.interjection.take = self._interject
         self._last_sign = self._clock.monotonic()
         self._deadline = self._last_sign + self._limits.turn_timeout
@@ -166,8 +167,7 @@ class Run:
 
     def pass_on(self) -> None:
         """Stop, and leave the upstream's work to another owner."""
-        if self._custody is not None:
-            self._custody.is_passed_on = True
+        self.custody.pass_on()
         self.stop(INTERRUPTED)
 
     async def _work(self, responder: Responder, turn: Turn) -> None:
