@@ -60,6 +60,9 @@ _LONGEST_HANDLE: Final = 4096
 _MOST_TOKENS: Final = 2**53 - 1
 """What every JSON reader takes without rounding."""
 
+_BEAT: Final = 1.0
+"""Seconds by which a time-out may be late, and still says something about the responder."""
+
 _PIECES_HELD: Final = 256
 """Pieces after which the responder waits until they are written."""
 
@@ -110,6 +113,7 @@ class Run:
         self._notes: Notes | None = None
         self._finish = Finish()
         self._deadline = 0.0
+        self._due = 0.0  # when that is looked at next
         self.longest_gap: float | None = None
         """Seconds between two pieces that were the furthest apart; None: there were no two.
 
@@ -320,13 +324,17 @@ class Run:
 
     def _watch(self) -> None:
         """Look again when the time for a sign of life, or for the whole attempt, is over."""
-        due = min(self._last_sign + self._limits.stall_timeout, self._deadline)
-        self._timer = self._clock.call_later(due - self._clock.monotonic(), self._check_progress)
+        self._due = min(self._last_sign + self._limits.stall_timeout, self._deadline)
+        self._timer = self._clock.call_later(self._due - self._clock.monotonic(), self._check_progress)
 
     def _check_progress(self) -> None:
         self._timer = None
         now = self._clock.monotonic()
-        if now >= self._deadline:
+        if now - self._due > _BEAT:  # the process stood still: what has come meanwhile hasn't been read yet
+            self._last_sign = now
+            self._deadline = max(self._deadline, now + _BEAT)
+            self._watch()
+        elif now >= self._deadline:
             message = f"The answer wasn't complete after {self._limits.turn_timeout:g} seconds."
             self.stop(self._failed("turn_timeout", message, "server_error"))
         elif now >= self._last_sign + self._limits.stall_timeout and not self._outputs:
