@@ -34,7 +34,9 @@ class AgentSettings(BaseSettings):
         description="Most tokens of one answer, whatever a client asks for. Unset: the agent's own bound.",
     )
     stall_timeout: Seconds = Field(
-        default=60, description="Seconds without progress after which a turn fails."
+        default=60,
+        description="Seconds without progress after which a turn fails. Where the whole process stood still, "
+        "they begin anew.",
     )
     turn_timeout: Seconds = Field(
         default=1800, description="Seconds after which a turn fails, whatever it still produces."

@@ -125,6 +125,7 @@ class Actor(Alone):
             spawn=spawn,
             heard=self._heard,
             on_end=on_run,
+            is_sole=not store.is_shared,
         )
         if is_owner:
             self._runs.adopt(session.running_ids)
@@ -408,6 +409,8 @@ class Actor(Alone):
     def committed(self, result: Sequence[Entry] | StoreError) -> bool:
         """See :meth:`Writer.committed`."""
         self._is_writing = False
+        if not isinstance(result, StoreError):
+            self._runs.settle()
         if self.feed.ended is not None:
             return False  # it was given up meanwhile: whoever is its owner now sees to what follows
         asked = self._asked
@@ -520,6 +523,7 @@ class Actor(Alone):
             # Nobody else writes outputs.
             asked, self._asked = self._asked, None  # it was written, and only the answer was lost
             self.session.consume(asked.consumed)
+            self._runs.settle()
         self.session.consume(self._due)
         self._tell_waiters()
         self._runs.reconcile()

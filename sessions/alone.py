@@ -180,6 +180,7 @@ class Alone(Replica, ABC):
                     self._restart(settled.log)
                     for submitted in settled.foreign:
                         self._ingest(settled.rest.take_over(submitted))
+            self._runs.settle()  # nobody has taken it meanwhile
             self._is_behind = True  # others may have written since
             structlog.get_logger().info("session durable again", session_id=session_id)
             self._note_durable(True)

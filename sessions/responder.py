@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
+from unbroken.sessions.custody import Custody
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import (
     ApprovalHead,
@@ -22,7 +23,6 @@ from unbroken.sessions.items import (
 __all__ = [
     "Abandoning",
     "AsksApproval",
-    "Custody",
     "Finish",
     "FunctionCallPiece",
     "Handle",
@@ -162,14 +162,6 @@ class Resumption:
     """Those arguments."""
 
 
-@dataclass(slots=True)
-class Custody:
-    """Whether a response is this owner's to stop."""
-
-    is_passed_on: bool = False
-    """It goes on elsewhere: who is stopped now leaves the upstream's work alone."""
-
-
 class Interjection:
     """Lets a responder say something while it waits for what comes next, and when it is stopped.
 
@@ -208,6 +200,7 @@ class Turn:
     resumption: Resumption | None = None
     """Set: the response is resumed."""
     custody: Custody = field(default_factory=Custody)
+    """Takes what would stop an upstream's work."""
     interjection: Interjection = field(default_factory=Interjection)
 
 

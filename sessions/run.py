@@ -18,6 +18,7 @@ from msgspec import UNSET
 from structlog.contextvars import bind_contextvars
 
 from unbroken.sessions.clock import Clock, Timer
+from unbroken.sessions.custody import Custody
 from unbroken.sessions.entries import Failure
 from unbroken.sessions.errors import ResponderError
 from unbroken.sessions.ids import ItemId, ResponseId
@@ -25,7 +26,6 @@ from unbroken.sessions.items import Usage
 from unbroken.sessions.outputs import Outputs, Taken, cleaned
 from unbroken.sessions.responder import (
     AsksApproval,
-    Custody,
     Finish,
     FunctionCallPiece,
     Handle,
@@ -60,6 +60,9 @@ _LONGEST_HANDLE: Final = 4096
 _MOST_TOKENS: Final = 2**53 - 1
 """What every JSON reader takes without rounding."""
 
+_BEAT: Final = 1.0
+"""Seconds by which a time-out may be late, and still says something about the responder."""
+
 _PIECES_HELD: Final = 256
 """Pieces after which the responder waits until they are written."""
 
@@ -93,13 +96,14 @@ class Run:
         """The upstream's name for the response, until it is written."""
         self.outcome: Outcome | None = None
         """How it ended. None: it hasn't, or there is something left to take first."""
+        self.custody = Custody()
+        """Whether its upstream's work may be stopped."""
         self._limits = limits
         self._clock = clock
         self._notify = notify
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
-        self._custody: Custody | None = None
         self._ending: Outcome | None = None  # how it was stopped, by us
         self._outputs = Outputs(limits.output_bytes)
         self._awaited: set[ItemId] = set()  # the calls that are run once the log says so
@@ -109,6 +113,7 @@ class Run:
         self._notes: Notes | None = None
         self._finish = Finish()
         self._deadline = 0.0
+        self._due = 0.0  # when that is looked at next
         self.longest_gap: float | None = None
         """Seconds between two pieces that were the furthest apart; None: there were no two.
 
@@ -131,7 +136,7 @@ class Run:
 
         Where the turn is resumed, *known* is what has been written of it.
         """
-        self._custody = turn.custody
+        self.custody = turn.custody
         turn.interjection.take = self._interject
         self._last_sign = self._clock.monotonic()
         self._deadline = self._last_sign + self._limits.turn_timeout
@@ -166,8 +171,7 @@ class Run:
 
     def pass_on(self) -> None:
         """Stop, and leave the upstream's work to another owner."""
-        if self._custody is not None:
-            self._custody.is_passed_on = True
+        self.custody.pass_on()
         self.stop(INTERRUPTED)
 
     async def _work(self, responder: Responder, turn: Turn) -> None:
@@ -320,13 +324,17 @@ class Run:
 
     def _watch(self) -> None:
         """Look again when the time for a sign of life, or for the whole attempt, is over."""
-        due = min(self._last_sign + self._limits.stall_timeout, self._deadline)
-        self._timer = self._clock.call_later(due - self._clock.monotonic(), self._check_progress)
+        self._due = min(self._last_sign + self._limits.stall_timeout, self._deadline)
+        self._timer = self._clock.call_later(self._due - self._clock.monotonic(), self._check_progress)
 
     def _check_progress(self) -> None:
         self._timer = None
         now = self._clock.monotonic()
-        if now >= self._deadline:
+        if now - self._due > _BEAT:  # the process stood still: what has come meanwhile hasn't been read yet
+            self._last_sign = now
+            self._deadline = max(self._deadline, now + _BEAT)
+            self._watch()
+        elif now >= self._deadline:
             message = f"The answer wasn't complete after {self._limits.turn_timeout:g} seconds."
             self.stop(self._failed("turn_timeout", message, "server_error"))
         elif now >= self._last_sign + self._limits.stall_timeout and not self._outputs:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import structlog
 
 from unbroken.sessions.clock import Clock
+from unbroken.sessions.custody import Custody
 from unbroken.sessions.entries import Body, HandleNoted, ResponseDone
 from unbroken.sessions.errors import NodeDraining
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId, new_response_id
@@ -42,6 +44,7 @@ class Runs:
         spawn: Starts a task that its owner, the node, will wait for.
         heard: Called when one has something new, or has ended.
         on_end: Told of each that has ended here.
+        is_sole: Whether nobody else can own the session.
 
     """
 
@@ -50,9 +53,11 @@ class Runs:
         "_clock",
         "_heard",
         "_is_interrupting",
+        "_is_sole",
         "_limits",
         "_on_end",
         "_orphans",
+        "_owed",
         "_principal",
         "_responder",
         "_resumed",
@@ -73,6 +78,7 @@ class Runs:
         spawn: Spawn,
         heard: Callable[[], None],
         on_end: Callable[[Run], None],
+        is_sole: bool,
     ) -> None:
         self._session = session
         self._principal = principal
@@ -87,6 +93,8 @@ class Runs:
         self._orphans = _NONE  # what ran under an owner that is gone
         self._resumed = _NOTHING  # of those, what goes on here
         self._is_interrupting = False
+        self._is_sole = is_sole
+        self._owed: tuple[Custody, ...] = ()  # of what has ended, and the store isn't known to hold the end
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -140,6 +148,7 @@ class Runs:
                 if run is not None:
                     del self._runs[response.id]
                     self._on_end(run)
+                    self._owed += (run.custody,)
                 elif response.id in self._orphans:
                     self._abandon(response)
                 if response.id in self._resumed:
@@ -182,6 +191,7 @@ class Runs:
             items=self._session.prompt(response.id),
             approved=self._session.approved(response.id),
             resumption=resumption,
+            custody=Custody(is_sole=self._is_sole),
         )
 
     def note_started(self, response_id: ResponseId, item_id: ItemId) -> None:
@@ -205,10 +215,24 @@ class Runs:
         return True
 
     def _abandon(self, response: Response) -> None:
-        """Have an orphan's upstream stop, if it still works: else that is billed, and nobody has it."""
+        """Have an orphan's upstream stop, if it still works, once the orphan's end is in the store.
+
+        Else that is billed, and nobody has it.
+        """
         if response.handle is not None and isinstance(self._responder, Abandoning):
-            with suppress(NodeDraining):
-                self._spawn(self._responder.abandon(response.handle))
+            custody = Custody(is_sole=False)
+            custody.stop(partial(self._tell_to_stop, self._responder, response.handle))
+            self._owed += (custody,)
+
+    def _tell_to_stop(self, responder: Abandoning, handle: str) -> None:
+        with suppress(NodeDraining):
+            self._spawn(responder.abandon(handle))
+
+    def settle(self) -> None:
+        """Note that the store has taken, under this owner's fence, each end that was to be written."""
+        owed, self._owed = self._owed, ()
+        for custody in owed:
+            custody.settle()
 
     def _resumption(self, response: Response) -> Resumption | None:
         responder = self._responder
@@ -246,10 +270,13 @@ class Runs:
         """As :meth:`stop`, and leave their upstreams' work to another owner, which may be at it already."""
         for run in self._runs.values():
             run.pass_on()
+        for custody in self._owed:
+            custody.pass_on()
+        self._owed = ()
         self._forget()
 
     def leave(self) -> None:
-        """As :meth:`pass_on`, for an owner that is still to come: what none could go on with is stopped."""
+        """As :meth:`pass_on`, for an owner that is still to come. It ends what none could go on with, too."""
         for response_id, run in self._runs.items():
             response = self._session.responses.get(response_id)
             if response is not None and self._resumption(response) is not None:

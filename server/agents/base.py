@@ -46,6 +46,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from unbroken.server.files.reading import FileReader, NoFiles
+from unbroken.sessions.custody import Custody
 from unbroken.sessions.errors import ResponderError
 from unbroken.sessions.items import (
     File,
@@ -59,7 +60,7 @@ from unbroken.sessions.items import (
     ToolChoice,
     Usage,
 )
-from unbroken.sessions.responder import Custody, Finish, FunctionCallPiece, Handle, ReasoningPiece, Working
+from unbroken.sessions.responder import Finish, FunctionCallPiece, Handle, ReasoningPiece, Working
 
 __all__ = [
     "Agent",
@@ -140,7 +141,7 @@ class TurnInput:
     author: Author = field(default_factory=Author)
     """Shared by the rounds of one response."""
     custody: Custody = field(default_factory=Custody)
-    """Says, when the turn is stopped, whether the upstream's work goes on for another process."""
+    """Takes what would stop the upstream's work, which may be another process's by now."""
     shows_reasoning: bool = False
     """Whether the client sees reasoning: then an answer begins with it."""
 

@@ -11,12 +11,14 @@ anybody reads it or not. That has three consequences:
   already passed on are dropped.
 - Another process can do the same: see :meth:`ResponsesAgent.reattach`.
 - Closing the connection stops nothing. A turn that isn't wanted any more is
-  cancelled by a request of its own.
+  cancelled by a request of its own, when its custody says that nobody else
+  goes on with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final, assert_never
@@ -51,7 +53,7 @@ from unbroken.server.agents.base import (
 from unbroken.server.agents.calls import answered
 from unbroken.server.agents.response_stream import ResponseAnswer
 from unbroken.server.agents.upstream import Request, Upstream, cache_key_of, headers_for, user_of
-from unbroken.sessions.responder import Custody
+from unbroken.sessions.custody import Custody
 
 if TYPE_CHECKING:
     import openai
@@ -62,7 +64,7 @@ _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 # Streams cut one after the other, none of which brought any text.
 _VAIN_STREAMS: Final = 3
-# Whoever stops a turn waits for this; below the two seconds that a run waits.
+# Whoever stops the agent waits for this.
 _CANCEL_SECONDS: Final = 1.0
 
 
@@ -117,8 +119,8 @@ class ResponsesAgent:
         connection at once. It yields text, Working for whatever else shows
         that the upstream is alive, and at the end Usage, where the upstream
         gave one, and Finish. In background mode a Handle comes before the
-        text, and stopping takes until the upstream has confirmed it, a second
-        at most. A turn that is stopped before the response's id has come can't
+        text, and what cancels the response upstream is left with the turn's
+        custody. A turn that is stopped before the response's id has come can't
         be cancelled upstream.
 
         Raises:
@@ -166,7 +168,7 @@ class ResponsesAgent:
 
     async def abandon(self, handle: Handle) -> None:
         """See :meth:`Reattaching.abandon`."""
-        await self._cancel(handle.value)
+        await asyncio.shield(self._cancel(handle.value))
 
     def _request(self, turn: TurnInput, contents: Contents = NOTHING) -> dict[str, Any]:
         wire_messages = [{"role": "system", "content": turn.instructions}] if turn.instructions else []
@@ -218,15 +220,15 @@ class ResponsesAgent:
                 request = _retrieval(answer.response_id)
                 answer = answer.resumed()
         finally:
-            if answer.response_id is not None and not (answer.is_over or custody.is_passed_on):
-                await self._cancel(answer.response_id)
+            if answer.response_id is not None and not answer.is_over:
+                custody.stop(functools.partial(self._cancel, answer.response_id))
 
-    async def _cancel(self, response_id: str) -> None:
-        """Have the upstream stop. A turn that is stopped twice doesn't stop this."""
+    def _cancel(self, response_id: str) -> asyncio.Task[None]:
+        """Have the upstream stop, whatever becomes of who wants it to."""
         task = asyncio.create_task(self._request_cancel(response_id))
         self._cancelling.add(task)
         task.add_done_callback(self._cancelling.discard)
-        await asyncio.shield(task)
+        return task
 
     async def _request_cancel(self, response_id: str) -> None:
         import openai

@@ -172,6 +172,7 @@ async def cluster_of(
                 "UNBROKEN_OPENAI_BASE_URL": upstream.base_url,
                 "UNBROKEN_OPENAI_API_KEY": "none",
                 "UNBROKEN_MODEL": "fake",
+                "UNBROKEN_STALL_TIMEOUT": "5",  # shorter than a freeze: who wakes up has everything overdue
                 **chosen,
             }
         chosen = environment(journal, chosen)

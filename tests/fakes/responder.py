@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator
 
-from unbroken.sessions.responder import Output, Turn
+from unbroken.sessions.responder import Handle, Output, Turn
 
 __all__ = ["ManualResponder", "ManualTurn"]
 
@@ -20,6 +21,9 @@ class ManualTurn:
         self.closed = asyncio.Event()
         self.ignores_cancel = False
         self.hangs_on_close: asyncio.Event | None = None
+        self.cancelled: list[str] = []
+        """What its upstream was told to stop: it keeps whatever has a handle."""
+        self._handle = None if turn.resumption is None else turn.resumption.handle
         self._script: asyncio.Queue[Output | BaseException | None] = asyncio.Queue()
 
     def say(self, *pieces: Output) -> None:
@@ -42,11 +46,16 @@ class ManualTurn:
                         continue
                     raise
                 if step is None:
+                    self._handle = None
                     return
                 if isinstance(step, BaseException):
                     raise step
+                if isinstance(step, Handle):
+                    self._handle = step.value
                 yield step
         finally:
+            if self._handle is not None:
+                self.turn.custody.stop(functools.partial(self.cancelled.append, self._handle))
             if self.hangs_on_close is not None:
                 await self.hangs_on_close.wait()
             self.is_closed = True
@@ -66,6 +75,11 @@ class ManualResponder:
     @property
     def last(self) -> ManualTurn:
         return self.turns[-1]
+
+    @property
+    def cancelled(self) -> list[str]:
+        """What upstreams were told to stop, by those who read it or instead of one who did."""
+        return [*(handle for turn in self.turns for handle in turn.cancelled), *self.abandoned]
 
     @property
     def open(self) -> list[ManualTurn]:

@@ -85,6 +85,45 @@ async def test_signs_of_life_alone_do_not_go_on_for_ever() -> None:
     assert bench.turn.is_closed
 
 
+async def test_a_process_that_stood_still_has_not_heard_yet_what_its_responder_said(bench: Bench) -> None:
+    """Woken, it makes the calls that are overdue before it reads anything."""
+    await bench.start()
+    bench.clock.block(100)
+    await bench.say("a")
+    assert bench.run.outcome is None
+    assert bench.text() == "a"
+    bench.clock.advance(61)
+    await settle()
+
+    assert code_of(bench.outcome) == "agent_stalled"
+
+
+async def test_a_process_that_stood_still_beyond_the_deadline_reads_first_what_has_come(
+    bench: Bench,
+) -> None:
+    await bench.start()
+    bench.clock.block(10_000)
+    await bench.say("a")
+    assert bench.run.outcome is None
+    bench.clock.advance(1)
+    await settle()
+
+    assert code_of(bench.outcome) == "turn_timeout"
+    assert bench.text() == "a"
+
+
+async def test_a_process_that_stands_still_again_and_again_ends_its_answers(bench: Bench) -> None:
+    await bench.start()
+    for _ in range(200):
+        bench.clock.block(9.9)
+        await bench.say("a")
+        bench.take()
+    bench.clock.advance(1)
+    await settle()
+
+    assert code_of(bench.outcome) == "turn_timeout"
+
+
 # Being stopped.
 
 

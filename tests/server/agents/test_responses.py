@@ -31,7 +31,8 @@ from unbroken.server.agents.base import (
     Working,
 )
 from unbroken.server.agents.responses import ResponsesAgent
-from unbroken.sessions.responder import Custody
+from unbroken.server.cache.flight import Flights
+from unbroken.sessions.custody import Custody
 
 PIECES = ("Grüße, ", "世界", " ", "🎉", " und mehr")
 WHOLE = "".join(PIECES)
@@ -304,6 +305,7 @@ async def test_stream_that_gets_no_further_is_given_up(
 
     _, outputs = await fails(background, UpstreamCut)
 
+    await background.stop()
     assert text_of(outputs) == PIECES[0]
     assert len(upstream.requests) < 10
     assert upstream.cancelled == [RESPONSE_ID]
@@ -353,7 +355,7 @@ async def test_what_goes_on_elsewhere_is_not_cancelled_upstream(
         async for output in outputs:
             if isinstance(output, str):
                 break
-        custody.is_passed_on = True
+        custody.pass_on()
     rest = [o async for o in background.reattach(turn("hi"), Handle(RESPONSE_ID), len(PIECES[0]))]
 
     assert upstream.cancelled == []
@@ -382,6 +384,53 @@ async def test_stopping_cancels_upstream_once(
     await asyncio.wait([task])
 
     await upstream.requests[0].disconnected.wait()
+    await background.stop()
+    assert upstream.cancelled == [RESPONSE_ID]
+
+
+async def test_what_may_be_another_s_is_cancelled_when_the_log_has_its_end(
+    background: ResponsesAgent, upstream: FakeUpstream
+) -> None:
+    """The stream that was read is closed at once, which stops nothing."""
+    upstream.keep(*PIECES)
+    custody = Custody(is_sole=False)
+    async with aclosing(background.respond(replace(turn("hi"), custody=custody))) as outputs:
+        async for output in outputs:
+            if isinstance(output, str):
+                break
+    rest = [o async for o in background.reattach(turn("hi"), Handle(RESPONSE_ID), len(PIECES[0]))]
+    assert text_of(rest) == WHOLE[len(PIECES[0]) :]
+    assert upstream.cancelled == []
+    custody.settle()
+    await background.stop()
+
+    assert upstream.cancelled == [RESPONSE_ID]
+
+
+async def test_an_answer_that_several_follow_is_cancelled_with_the_last(
+    background: ResponsesAgent, upstream: FakeUpstream
+) -> None:
+    """Also if the first of them, who asked for it, has long ended."""
+    upstream.never_ending()
+    flights, custody = Flights(), Custody(is_sole=False)
+
+    async def keep(_: object) -> None:
+        pass
+
+    asked = replace(turn("hi"), custody=custody)
+    flight, _ = [flights.board("hi", lambda: background.respond(asked), keep)[0] for _ in range(2)]
+    async with aclosing(flight.follow()) as outputs:
+        async for output in outputs:
+            if isinstance(output, str):
+                break
+    await flights.leave(flight)
+    custody.settle()
+    async with aclosing(flight.follow()) as outputs:
+        assert len([await anext(outputs) for _ in range(10)]) == 10
+    assert upstream.cancelled == []
+    await flights.leave(flight)
+    await background.stop()
+
     assert upstream.cancelled == [RESPONSE_ID]
 
 
@@ -394,6 +443,7 @@ async def test_stopping_a_reattached_response_cancels_it(
             if isinstance(output, str):
                 break
 
+    await background.stop()
     assert upstream.cancelled == [RESPONSE_ID]
 
 
@@ -425,6 +475,7 @@ async def test_cancel_that_is_not_answered_is_not_waited_for(
             async for output in outputs:
                 if isinstance(output, str):
                     break
+        await background.stop()
 
     assert upstream.cancelled == [RESPONSE_ID]
     assert [log["event"] for log in logs] == ["upstream did not confirm a cancel"]
@@ -433,7 +484,7 @@ async def test_cancel_that_is_not_answered_is_not_waited_for(
 async def test_cancel_outlives_who_asked_for_it(
     background: ResponsesAgent, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second cancellation ends the waiting, not the request; stopping the agent waits for it."""
+    """Stopping the agent waits for it."""
     monkeypatch.setattr("unbroken.server.agents.responses._CANCEL_SECONDS", 0.5)
     upstream.never_ending()
     upstream.stall_cancels()
@@ -449,15 +500,14 @@ async def test_cancel_outlives_who_asked_for_it(
     task = asyncio.create_task(consume())
     await has_text.wait()
     task.cancel()
-    request = await upstream.request(1)
-    task.cancel()
     await asyncio.wait([task])
+    request = await upstream.request(1)
 
     assert task.cancelled()
-    assert upstream.cancelled == [RESPONSE_ID]
     assert not request.disconnected.is_set()
     await background.stop()
     await request.disconnected.wait()
+    assert upstream.cancelled == [RESPONSE_ID]
 
 
 @pytest.mark.parametrize("place", range(1, 13))
