@@ -47,6 +47,7 @@ from unbroken.server.transports.admin import admin_routes
 from unbroken.server.transports.admission import Admission, AdmissionLimits
 from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
 from unbroken.server.transports.doors import Doors
+from unbroken.server.transports.failure_rate import FailureRate
 from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.health import health_routes, metrics_route
 from unbroken.server.transports.http_way import HttpWay, nothing_there
@@ -211,6 +212,10 @@ class App:
             self.drain,
             None if key is None else key.get_secret_value(),
             clock,
+            failures=FailureRate(
+                _admission_limits(settings).failures, clock
+            ),  # no user's lock an operator out
+            proxies=self._proxies,
             keys=self.auth.keyring,
             cache=self.cache,
             ledger=None if self.gate is None else self.gate.ledger,

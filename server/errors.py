@@ -69,6 +69,9 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "store_unavailable": "Nothing can be saved or looked up for the moment. Try again in a moment.",
     # A short-lived key can't be made.
     "foreign_user": "A user's own key makes short-lived keys for that user only.",
+    "too_many_short_lived_keys": (
+        "This user, this API key or strangers have as many short-lived keys as they may."
+    ),
     "body_too_large": "The body of the request is too long.",
     # An event can't be taken; the connection goes on.
     "invalid_json": "The frame isn't JSON, or not an object, or nested too deeply.",

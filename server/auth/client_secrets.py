@@ -95,7 +95,7 @@ class ClientSecrets:
 
         Raises:
             ForeignUser: It is wanted for somebody else than its maker.
-            SecretsFull: There are as many as may be.
+            SecretsFull: There are as many as may be, be it of this user or this API key alone.
             StoreUnavailable: It can't be kept for the moment.
 
         """
@@ -106,6 +106,7 @@ class ClientSecrets:
                 self._user(owner, wanted.user), owner.tenant, owner.plan, owner.scopes, owner.expires_at
             ),
             maker.key_id,
+            maker="" if _has_user(owner) else owner.user,
         )
 
     async def issue_anonymous(self, wanted: Wanted, *, plan: str) -> Issued:
@@ -118,7 +119,9 @@ class ClientSecrets:
         """
         return await self._issue(wanted, Principal(_stranger(), STRANGERS, plan), None)
 
-    async def _issue(self, wanted: Wanted, owner: Principal, key_id: str | None) -> Issued:
+    async def _issue(
+        self, wanted: Wanted, owner: Principal, key_id: str | None, *, maker: str = ""
+    ) -> Issued:
         now = self._clock.time()
         ends = now + max(self._session_lifetime, wanted.lifetime)
         usable = now + wanted.lifetime
@@ -133,6 +136,7 @@ class ClientSecrets:
             key_id,
             wanted.origin,
             wanted.pins,
+            maker,
         )
         value = (_TICKET if wanted.is_ticket else _KEY) + secrets.token_urlsafe(32)
         uses = 1 if wanted.is_ticket else wanted.uses
@@ -141,7 +145,7 @@ class ClientSecrets:
 
     @staticmethod
     def _user(owner: Principal, wanted: str | None) -> str:
-        has_user = owner.user.startswith("user:")
+        has_user = _has_user(owner)
         if wanted is None:
             # A backend makes keys for many: they must not find each other's files and sessions.
             return owner.user if has_user else _stranger()
@@ -178,9 +182,14 @@ class ClientSecrets:
             raise Unauthenticated
 
         async def spend(session_id: SessionId) -> bool:
-            return await self._store.spend(digest, session_id, kept=record.expires_at - self._clock.time())
+            kept = record.expires_at - self._clock.time()
+            return await self._store.spend(digest, record, session_id, kept=kept)
 
         return Grant(principal, record.key_id, record.pins, spend)
+
+
+def _has_user(owner: Principal) -> bool:
+    return owner.user.startswith("user:")
 
 
 def _stranger() -> str:

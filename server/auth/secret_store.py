@@ -1,14 +1,15 @@
-"""Where short-lived keys and tickets are until they are used: the interface, and one in memory.
+"""Where short-lived keys and tickets are until they are used, and after: the interface, and one in memory.
 
 ::
 
     Exception
     +-- SecretsFull     there are as many as this node holds
+        +-- PoolFull    there are as many as one user, one API key, or all strangers may have
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import heapq
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -20,24 +21,38 @@ from unbroken.server.auth.principal import STRANGERS, Principal
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import SessionId
 
-__all__ = ["Held", "MemorySecretStore", "SecretRecord", "SecretStore", "SecretsFull"]
+__all__ = [
+    "Held",
+    "MemorySecretStore",
+    "Pool",
+    "PoolFull",
+    "SecretRecord",
+    "SecretStore",
+    "SecretsFull",
+    "size_of",
+]
 
-_MOST: Final = 50_000
+_MOST: Final = 100_000
 """Short-lived keys in memory, with those that were used."""
 
-_MOST_BYTES: Final = 64 * 1024 * 1024
-"""What they take there, roughly."""
+_MOST_BYTES: Final = 128 * 1024 * 1024
+"""What they take there, roughly. No pool may have more than a quarter."""
 
-_MOST_OF_USER: Final = 50
-"""Of one user's, those that can still be used: nobody takes the places of all others."""
-
-_MOST_OF_STRANGERS: Final = 20_000
+_MOST_OF_USER: Final = 200
+_MOST_BYTES_OF_USER: Final = 2 * 1024 * 1024
 _MOST_OF_KEY: Final = 40_000
-"""The same of all that one API key made for nobody in particular."""
+_MOST_BYTES_OF_KEY: Final = 32 * 1024 * 1024
+_MOST_OF_STRANGERS: Final = 20_000
+_MOST_BYTES_OF_STRANGERS: Final = 32 * 1024 * 1024
 
+_LAPSES: Final = 250
+"""That are forgotten with each new one: a few milliseconds at the most. Those beyond count until the next."""
 
 _COST: Final = 600
 """Bytes of a short-lived key beside what it says."""
+
+_COST_OF_USE: Final = 100
+"""Bytes of a session that it is used for."""
 
 
 class SecretsFull(Exception):
@@ -45,6 +60,31 @@ class SecretsFull(Exception):
 
     def __str__(self) -> str:
         return "There are as many short-lived keys as the server holds. Try again in a moment."
+
+
+class PoolFull(SecretsFull):
+    """There are as many short-lived keys as *whose* may be: one user's, one API key's, or strangers'."""
+
+    def __init__(self, whose: str) -> None:
+        super().__init__(whose)
+        self.whose = whose
+
+    def __str__(self) -> str:
+        return (
+            f"There are as many short-lived keys of {self.whose} as may be. One that was used counts for as "
+            "long as its session may be come back to with it. Try again later."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Among whose short-lived keys one counts, from when it is made until it is good for nothing more."""
+
+    name: str
+    whose: str
+    """The same, for whoever is refused."""
+    most: int
+    most_bytes: int
 
 
 class SecretRecord(Struct, frozen=True, omit_defaults=True):
@@ -61,20 +101,32 @@ class SecretRecord(Struct, frozen=True, omit_defaults=True):
     origin: str | None = None
     """Whose pages alone may present it; None: any that may connect at all."""
     pins: Pins = Pins()
+    maker: str = ""
+    """Which backend made it; empty: the user did, or the server for a stranger."""
 
     @property
-    def pool(self) -> tuple[str, int]:
-        """Among whose short-lived keys it counts, and how many of these may be usable at a time."""
-        if self.user.startswith("user:"):
-            return f"user {self.tenant} {self.user}", _MOST_OF_USER
+    def pools(self) -> tuple[Pool, ...]:
+        """All pools that it counts in: a backend is bounded also if it names a user of their own for each."""
         if self.tenant == STRANGERS:
-            return "strangers", _MOST_OF_STRANGERS
-        return f"key {self.tenant} {self.key_id}", _MOST_OF_KEY
+            return (Pool("strangers", "strangers", _MOST_OF_STRANGERS, _MOST_BYTES_OF_STRANGERS),)
+        pools: list[Pool] = []
+        if is_users := self.user.startswith("user:"):
+            name = f"user {self.tenant} {self.user}"
+            pools.append(Pool(name, "this user", _MOST_OF_USER, _MOST_BYTES_OF_USER))
+        if self.maker or not is_users:
+            name = f"key {self.tenant} {self.key_id} {self.maker}"
+            pools.append(Pool(name, "this API key", _MOST_OF_KEY, _MOST_BYTES_OF_KEY))
+        return tuple(pools)
 
     @property
     def principal(self) -> Principal:
         """Who presents it."""
         return Principal(self.user, self.tenant, self.plan, frozenset(self.scopes), self.expires_at)
+
+
+def size_of(record: SecretRecord, uses: int) -> int:
+    """Return what a short-lived key takes once it has been used so often, in bytes, roughly."""
+    return len(msgspec.json.encode(record)) + _COST + uses * _COST_OF_USE
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +144,8 @@ class SecretStore(Protocol):
     """Keeps short-lived keys by their digests.
 
     Guarantee: of those who use a key's last use, on whatever nodes, exactly one is told that they have; also
-    where the answer to another was lost. Everything goes by itself, in time.
+    where the answer to another was lost. One that was used is known for as long as was said then: there are
+    no new ones rather than that it be forgotten for them. Everything goes by itself, in time.
 
     Raises:
         StoreUnavailable: From each of the calls: it can't be reached. What was asked for may have happened.
@@ -103,15 +156,19 @@ class SecretStore(Protocol):
         """Keep a key that may be used *uses* times within *lifetime* seconds.
 
         Raises:
-            SecretsFull: There are as many as may be.
+            PoolFull: There are as many, or as large ones, as one of its pools may have.
+            SecretsFull: There are as many as may be at all.
 
         """
 
     async def look(self, digest: str) -> Held | None:
         """Return a key as it stands, which one that has been used does for as long as was said then."""
 
-    async def spend(self, digest: str, session_id: SessionId, *, kept: float) -> bool:
-        """Use a key for a session, and keep it *kept* seconds. Return whether it could be used."""
+    async def spend(self, digest: str, record: SecretRecord, session_id: SessionId, *, kept: float) -> bool:
+        """Use a key, whose *record* was looked up, for a session, and keep it *kept* seconds.
+
+        Return whether it could be used.
+        """
 
 
 @dataclass(slots=True)
@@ -124,6 +181,14 @@ class _Kept:
     sessions: set[str] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Account:
+    """What there is of one pool."""
+
+    count: int = 0
+    size: int = 0
+
+
 class MemorySecretStore:
     """A :class:`SecretStore` of one node, which it ends with."""
 
@@ -132,42 +197,52 @@ class MemorySecretStore:
         self._most = most
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._pools: dict[str, set[str]] = {}  # digests, some of which may not be usable any more
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._accounts: dict[str, _Account] = {}  # by pool; none that is empty
+        self._kept: dict[str, _Kept] = {}
+        self._due: list[tuple[float, str]] = []  # a heap of when to look at which of them
 
     def __len__(self) -> int:
         return len(self._kept)
 
     async def put(self, digest: str, record: SecretRecord, *, uses: int, lifetime: float) -> None:
         """See :meth:`SecretStore.put`."""
-        now, size = self._clock.monotonic(), len(msgspec.json.encode(record)) + _COST
-        pool, most = record.pool
-        usable = self._pools.get(pool, set())
-        if len(usable) >= most:
-            usable = self._pools[pool] = {each for each in usable if self._is_usable(each, now)}
-            if len(usable) >= most:
-                raise SecretsFull
+        now, size = self._clock.monotonic(), size_of(record, uses)
+        self._forget(digest)
+        self._sweep(now)
+        for pool in record.pools:
+            account = self._accounts.get(pool.name, _Account())
+            if account.count >= pool.most or account.size + size > pool.most_bytes:
+                raise PoolFull(pool.whose)
         if len(self._kept) >= self._most or self._bytes + size > self._most_bytes:
-            self._sweep(now)
-            if len(self._kept) >= self._most or self._bytes + size > self._most_bytes:
-                raise SecretsFull
+            raise SecretsFull
+        self._count(record, 1, size)
         self._kept[digest] = _Kept(record, uses, now + lifetime, now + lifetime, size)
-        self._bytes += size
-        self._pools.setdefault(pool, set()).add(digest)
+        heapq.heappush(self._due, (now + lifetime, digest))
 
-    def _is_usable(self, digest: str, now: float) -> bool:
-        kept = self._kept.get(digest)
-        return kept is not None and kept.uses > 0 and now < kept.usable_until
+    def _count(self, record: SecretRecord, number: int, size: int) -> None:
+        self._bytes += size
+        for pool in record.pools:
+            account = self._accounts.setdefault(pool.name, _Account())
+            account.count += number
+            account.size += size
+            if not account.count:
+                del self._accounts[pool.name]
 
     def _sweep(self, now: float) -> None:
-        for digest in [digest for digest, kept in self._kept.items() if kept.kept_until <= now]:
-            gone = self._kept.pop(digest)
-            self._bytes -= gone.size
-            pool, _ = gone.record.pool
-            if (usable := self._pools.get(pool)) is not None:
-                usable.discard(digest)
-                if not usable:
-                    del self._pools[pool]
+        """Forget what is over. Each is looked at when it ends unused, and if it was used, once more."""
+        for _ in range(_LAPSES):
+            if not self._due or self._due[0][0] > now:
+                return
+            _, digest = heapq.heappop(self._due)
+            kept = self._kept.get(digest)
+            if kept is not None and kept.kept_until > now:
+                heapq.heappush(self._due, (kept.kept_until, digest))
+            else:
+                self._forget(digest)
+
+    def _forget(self, digest: str) -> None:
+        if (gone := self._kept.pop(digest, None)) is not None:
+            self._count(gone.record, -1, -gone.size)
 
     async def look(self, digest: str) -> Held | None:
         """See :meth:`SecretStore.look`."""
@@ -177,7 +252,14 @@ class MemorySecretStore:
         uses = kept.uses if now < kept.usable_until else 0
         return Held(kept.record, uses, frozenset(kept.sessions))
 
-    async def spend(self, digest: str, session_id: SessionId, *, kept: float) -> bool:
+    async def spend(
+        self,
+        digest: str,
+        record: SecretRecord,  # noqa: ARG002 - here it is known
+        session_id: SessionId,
+        *,
+        kept: float,
+    ) -> bool:
         """See :meth:`SecretStore.spend`."""
         now, found = self._clock.monotonic(), self._kept.get(digest)
         if found is None or found.uses < 1 or found.usable_until <= now:

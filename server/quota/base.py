@@ -25,6 +25,7 @@ __all__ = [
     "LAPSES",
     "MOST",
     "RECORDS",
+    "RECORDS_OF_USER",
     "SLICES",
     "TURNS",
     "Amount",
@@ -70,6 +71,9 @@ milliseconds). Those beyond count until the next one."""
 
 RECORDS: Final = 10_000
 """Records of usage that are kept of a tenant, for a week at most."""
+
+RECORDS_OF_USER: Final = 100
+"""Those of a user that can be told by themselves: the latest, as far as they are among the tenant's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +240,10 @@ class Ledger(Protocol):
         """Return how *scopes* stand with each of their limits, as a decision says it. Nothing is taken."""
 
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
-        """Return the latest records of usage, the latest first: up to *most*, of *user* alone if named."""
+        """Return the latest records of usage, the latest first: up to *most*.
+
+        Of *user* alone if named, :data:`RECORDS_OF_USER` at most: no others' are read.
+        """
 
     async def aclose(self) -> None:
         """Write what couldn't be written yet, if it can be now. Never raises; the last call."""

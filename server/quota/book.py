@@ -14,6 +14,7 @@ from unbroken.server.quota.base import (
     KEPT,
     KNOWN,
     RECORDS,
+    RECORDS_OF_USER,
     SLICES,
     TURNS,
     Amount,
@@ -100,11 +101,27 @@ class Book:
         self._turns: dict[str, _Reservation] = {}  # that are open
         self._due: list[tuple[float, str]] = []  # a heap of when to look at which of them
         self._settled: OrderedDict[str, float] = OrderedDict()  # those of late, and until when they are known
-        self.entries: deque[UsageRecord] = deque(maxlen=RECORDS)
+        self.entries: deque[UsageRecord] = deque()
+        self._entries_of: dict[str, deque[UsageRecord]] = {}  # by user: the latest of those above
 
     def knows(self, turn: str) -> bool:
         """Whether there is a reservation of a turn here, or was a while ago."""
         return turn in self._turns or turn in self._settled
+
+    def entries_of(self, user: str) -> Sequence[UsageRecord]:
+        """Return the latest records of a user, the latest last."""
+        return self._entries_of.get(user, ())
+
+    def _note(self, record: UsageRecord) -> None:
+        self.entries.append(record)
+        self._entries_of.setdefault(record.user, deque(maxlen=RECORDS_OF_USER)).append(record)
+        if len(self.entries) > RECORDS:
+            gone = self.entries.popleft()
+            own = self._entries_of[gone.user]
+            if own[0] is gone:  # else it went for a later one of the same user
+                own.popleft()
+            if not own:
+                del self._entries_of[gone.user]
 
     def requested(self, turn: str) -> tuple[Scope, ...] | None:
         """Return for whom the request of an open reservation was counted here. None: it wasn't."""
@@ -279,7 +296,7 @@ class Book:
         if len(self._settled) > KNOWN:
             self._settled.popitem(last=False)
         if record is not None:
-            self.entries.append(record)
+            self._note(record)
         return True
 
     def release(self, turn: str, *, now: float) -> None:

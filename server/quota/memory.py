@@ -107,8 +107,8 @@ class MemoryLedger:
 
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
         """See :meth:`Ledger.records`."""
-        entries = reversed(self._books.get(tenant, Book()).entries)
-        return list(islice((each for each in entries if user in (None, each.user)), most))
+        book = self._books.get(tenant, Book())
+        return list(islice(reversed(book.entries if user is None else book.entries_of(user)), most))
 
     async def aclose(self) -> None:
         """See :meth:`Ledger.aclose`."""

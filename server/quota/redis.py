@@ -16,6 +16,7 @@ from unbroken.server.quota.base import (
     KEPT,
     LAPSES,
     RECORDS,
+    RECORDS_OF_USER,
     TURNS,
     Amount,
     Decision,
@@ -39,9 +40,6 @@ _RECORD_LIFETIME: Final = 7 * 86_400
 """Seconds after the last one, after which a tenant's records of usage are forgotten."""
 
 _PAGE: Final = 500
-
-_LOOKED_THROUGH: Final = 2000
-"""Records that are looked through for those of one user. Older ones aren't shown."""
 
 
 class RedisLedger:
@@ -71,9 +69,7 @@ class RedisLedger:
         self._now = now
 
     def _base(self, tenant: str) -> str:
-        # A digest: whatever a tenant is called, it is one hash tag.
-        digest = hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        return f"{self._prefix}:{{q:{digest}}}:"
+        return f"{self._prefix}:{{q:{_digest(tenant)}}}:"
 
     def part_of(self, tenant: str) -> str:
         """See :meth:`Ledger.part_of`."""
@@ -116,8 +112,9 @@ class RedisLedger:
         """See :meth:`Ledger.settle`."""
         given = _asked(turn, scopes, {}, used, 0, enforce=False)
         if record is not None:
-            given["record"] = json.dumps(record_fields(record))
-        given |= {"kept": KEPT, "records": RECORDS, "record_lifetime": _RECORD_LIFETIME}
+            given |= {"record": json.dumps(record_fields(record)), "user": _digest(record.user)}
+        given |= {"kept": KEPT, "records": RECORDS, "records_of_user": RECORDS_OF_USER}
+        given["record_lifetime"] = _RECORD_LIFETIME
         return bool(await self._call("settle", tenant, given))
 
     async def release(self, tenant: str, turn: str) -> None:
@@ -138,28 +135,27 @@ class RedisLedger:
 
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
         """See :meth:`Ledger.records`."""
+        if user is not None:
+            given = {"user": _digest(user), "most": min(most, RECORDS_OF_USER)}
+            return [_record(data) for data in await self._call("records", tenant, given)]
         found: list[UsageRecord] = []
-        latest, read = "+", 0
-        while len(found) < most and read < _LOOKED_THROUGH:
-            page = await self._read(self._base(tenant) + "l", latest)
-            for key, fields in page:
-                record = _record(fields[b"r"])
-                if user in (None, record.user):
-                    found.append(record)
-                latest = "(" + key.decode()
-            read += len(page)
-            if len(page) < _PAGE:
+        latest = "+"
+        while wanted := min(_PAGE, most - len(found)):
+            page = await self._read(self._base(tenant) + "l", latest, wanted)
+            found += (_record(fields[b"r"]) for _, fields in page)
+            if len(page) < wanted:
                 break
-        return found[:most]
+            latest = "(" + page[-1][0].decode()
+        return found
 
     async def aclose(self) -> None:
         """See :meth:`Ledger.aclose`. The client is its caller's."""
 
-    async def _read(self, key: str, latest: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    async def _read(self, key: str, latest: str, most: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
         try:
             async with asyncio.timeout(self._patience):
                 page: list[tuple[bytes, dict[bytes, bytes]]] = await self._client.xrevrange(
-                    key, latest, "-", count=_PAGE
+                    key, latest, "-", count=most
                 )
         except Exception as exc:  # noqa: BLE001 - the boundary: what it is decides what it becomes
             raise self._failure(exc) from None
@@ -181,6 +177,11 @@ class RedisLedger:
         if isinstance(exc, builtins.TimeoutError):
             return StoreUnavailable("no answer in time")
         return unavailable(exc) or exc
+
+
+def _digest(name: str) -> str:
+    """Return one word for a tenant or a user, whatever they are called: of tenants, it is the hash tag."""
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _asked(

@@ -22,7 +22,10 @@ from unbroken.server.drain import Drain, Stopping
 from unbroken.server.quota.base import Ledger
 from unbroken.server.quota.report import tenant_report
 from unbroken.server.throttle import Throttle
+from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.admin_keys import key_routes
+from unbroken.server.transports.failure_rate import FailureRate
+from unbroken.server.transports.handshake import forwarded_for
 from unbroken.server.transports.health import state_response
 from unbroken.server.transports.refusal import Refused
 from unbroken.server.transports.usage import wanted_records
@@ -42,13 +45,16 @@ def admin_routes(
     key: str | None,
     clock: Clock,
     *,
+    failures: FailureRate,
+    proxies: Proxies,
     keys: Keyring | None = None,
     cache: CacheStage | None = None,
     ledger: Ledger | None = None,
 ) -> list[Route]:
     """Return ``/admin/drain``; ``/admin/keys`` where *keys* come and go, ``/admin/cache`` where there is one.
 
-    And ``/admin/usage?tenant=&user=&limit=`` where a *ledger* counts. Nothing without a *key*.
+    And ``/admin/usage?tenant=&user=&limit=`` where a *ledger* counts. Nothing without a *key*, and nothing
+    for a while, whatever the key, for an address that *failures* has too many wrong ones of.
 
     Of a drain, GET says how far it is, POST begins one, DELETE takes it back. All answer with the state
     as JSON; POST with 202 as long as something is left. DELETE of the cache has all answers forgotten, or
@@ -60,12 +66,20 @@ def admin_routes(
 
     def guarded(act: _Act) -> _Act:
         async def checked(request: Request) -> Response:
+            peer = None if request.client is None else request.client.host
+            address = proxies.client(peer, forwarded_for(request.scope))
+            try:
+                failures.check(address)
+            except Refused as refused:
+                response = _refused(refused.status, refused.code, refused.message)
+                response.headers["retry-after"] = str(refused.retry_after)
+                return response
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
             is_right = hmac.compare_digest(_digest(given.strip()), expected)
             if scheme.lower() == "bearer" and is_right:
                 return await act(request)
+            failures.failed(address)
             if (unsaid := throttle.admit("refused")) is not None:
-                peer = None if request.client is None else request.client.host
                 structlog.get_logger().warning("admin key refused", address=peer, unsaid=unsaid)
             message = "Send the key of UNBROKEN_ADMIN_KEY as Authorization: Bearer <key>."
             response = _refused(401, "invalid_admin_key", message)

@@ -11,8 +11,6 @@ is there: before, each node counts by itself, so that whoever has no key causes 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -24,6 +22,7 @@ from unbroken.server.errors import CloseCode
 from unbroken.server.limits import ConnectionBounds, Rate
 from unbroken.server.transports.address import Address, Proxies
 from unbroken.server.transports.address_rate import AddressRate
+from unbroken.server.transports.failure_rate import FailureRate
 from unbroken.server.transports.refusal import Refused
 from unbroken.sessions.backends.tally import Kind
 from unbroken.sessions.caps import Caps
@@ -35,9 +34,6 @@ _Place: TypeAlias = tuple[Kind, str]
 """What a connection is counted as, and for whom."""
 
 _UNBOUNDED: Final = ConnectionBounds()
-
-_REMEMBERED: Final = 4096
-"""Addresses that have failed; the one that has not for longest is forgotten for a new one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +65,10 @@ class Admission:
 
     def __init__(self, limits: AdmissionLimits, clock: Clock, proxies: Proxies, caps: Caps) -> None:
         self._limits = limits
-        self._clock = clock
         self._proxies = proxies
         self._addresses: dict[Address, int] = {}
         self._caps = caps
-        self._failures: OrderedDict[Address, float] = OrderedDict()  # accounts, the latest to fail last
+        self._failures = FailureRate(limits.failures, clock)
         self._handshakes = AddressRate(limits.handshakes, clock)
         self._has_warned = False
         self.connections = 0
@@ -118,7 +113,7 @@ class Admission:
             message = "The server holds as many connections as it may. Try again in a moment."
             raise Refused(503, "server_full", message, CloseCode.TRY_AGAIN)
         if address is not None:
-            self._check_failures(address)
+            self._failures.check(address)
             if self._addresses.get(address, 0) >= self._limits.address:
                 raise _too_many_from_address(self._limits.address)
             self._addresses[address] = self._addresses.get(address, 0) + 1
@@ -176,28 +171,9 @@ class Admission:
                 del self._addresses[address]
         self._give_back(places)
 
-    def _check_failures(self, address: Address) -> None:
-        account = self._failures.get(address)
-        if account is None:
-            return
-        wait = self._limits.failures.debt(account, self._clock.monotonic())
-        # Sums of fractions aren't exact: half a failure is none.
-        if wait * self._limits.failures.per_second > -0.5:
-            message = (
-                "Too many attempts with wrong keys came from this address. Try again later, with a valid key."
-            )
-            seconds = math.ceil(max(1.0, wait + 1 / self._limits.failures.per_second))
-            raise Refused(429, "too_many_failed_attempts", message, CloseCode.TRY_AGAIN, retry_after=seconds)
-
     def failed(self, address: Address | None) -> None:
         """Note that somebody has proved nothing. For :class:`Guest`."""
-        if address is None:
-            return
-        now, failures = self._clock.monotonic(), self._failures
-        failures[address] = self._limits.failures.spent(failures.pop(address, 0.0), now, 1)
-        # Those that are as good as new are forgotten, and whoever exceeds the bound.
-        while len(failures) > _REMEMBERED or next(iter(failures.values())) <= now:
-            failures.popitem(last=False)
+        self._failures.failed(address)
 
 
 class Guest:

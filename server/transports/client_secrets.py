@@ -20,7 +20,7 @@ from starlette.types import Send
 from unbroken.server.auth.client_secrets import ClientSecrets, ForeignUser, Issued, Wanted
 from unbroken.server.auth.pins import Pins
 from unbroken.server.auth.principal import CLIENT_SECRETS
-from unbroken.server.auth.secret_store import SecretsFull
+from unbroken.server.auth.secret_store import PoolFull, SecretsFull
 from unbroken.server.guards.injection.screening import Gate
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
@@ -38,7 +38,10 @@ from unbroken.sessions.items import SessionConfig
 __all__ = ["ClientSecretsDoor", "SecretTerms"]
 
 _MOST_BYTES: Final = 256 * 1024
-"""Of a request: instructions and tools."""
+"""Of a request, however it is written: what it settles may be less."""
+
+_RETRY_AFTER: Final = 120
+"""Seconds, where somebody has as many keys as may be. Longer than clients wait by themselves to try again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +202,8 @@ def _refusal_of(exc: Exception) -> HttpRefusal | None:
             )
         case ForeignUser():
             return HttpRefusal(403, "foreign_user", str(exc), "unbroken.user")
+        case PoolFull():
+            return HttpRefusal(429, "too_many_short_lived_keys", str(exc), retry_after=_RETRY_AFTER)
         case SecretsFull():
             return HttpRefusal(503, "server_full", str(exc))
         case StoreUnavailable():

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 
 from tests.fakes.asking import ask
+from tests.fakes.clock import FakeClock
 from tests.fakes.surroundings import free_port
 from tests.server.conftest import Serve
 from tests.server.realtime.agent import ManualAgent
@@ -49,8 +50,8 @@ class Operator:
         self._asgi = served.app.admin_asgi
         self._headers = [] if authorization is None else [(b"authorization", authorization)]
 
-    async def ask(self, method: str, path: str = "/admin/drain") -> Answer:
-        answer = await ask(self._asgi, path, method=method, headers=self._headers)
+    async def ask(self, method: str, path: str = "/admin/drain", *, client: str = "127.0.0.1") -> Answer:
+        answer = await ask(self._asgi, path, method=method, headers=self._headers, client=client)
         is_json = answer.headers.get("content-type") == "application/json"
         return Answer(answer.status, json.loads(answer.body) if is_json else {}, answer.headers)
 
@@ -88,6 +89,29 @@ async def test_who_hasn_t_the_key_gets_nothing(serve: Serve, given: str | None) 
     assert not served.app.node.is_draining
     assert [entry["event"] for entry in logs] == ["admin key refused"] * 3
     assert "wrong" not in str(logs)
+
+
+async def test_nobody_tries_keys_for_long(serve: Serve) -> None:
+    """Neither is the right one taken then, or they could: but from elsewhere, this machine for one."""
+    clock = FakeClock()
+    served: Served[ManualAgent] = await serve(ManualAgent(), admin_key=KEY, auth_failures=6, clock=clock)
+    wrong, right = Operator(served, b"Bearer wrong"), Operator(served)
+    stranger = "203.0.113.7"
+    assert (await right.ask("GET", client=stranger)).status == 200
+    for method in ("GET", "POST", "DELETE") * 2:
+        assert (await wrong.ask(method, client=stranger)).status == 401
+    answers = [await operator.ask("GET", client=stranger) for operator in (wrong, right)]
+    assert [answer.status for answer in answers] == [429] * 2
+    assert answers[0].body["error"]["code"] == "too_many_failed_attempts"
+    for elsewhere in ("203.0.113.8", "127.0.0.1"):
+        assert (await right.ask("GET", client=elsewhere)).status == 200
+    for _ in range(20):
+        assert (await wrong.ask("GET")).status == 401
+    assert (await right.ask("GET")).status == 200
+    clock.advance(int(answers[0].headers["retry-after"]))
+
+    assert (await right.ask("GET", client=stranger)).status == 200
+    assert " 0 failures" in repr(served.app.admission), "those of clients are counted apart"
 
 
 async def test_a_client_s_key_is_not_the_operator_s(serve: Serve) -> None:

@@ -22,6 +22,8 @@ _NAMES: Final = (
     "key_add",
     "key_revoke",
     "key_uses",
+    "secret_keep",
+    "secret_leave",
     "secret_look",
     "secret_put",
     "secret_room",

@@ -15,6 +15,9 @@ from unbroken.sessions.entries import Command
 
 __all__ = ["SecretRequest", "check_pins", "decode_secret_request", "pins_of"]
 
+_MOST_BYTES: Final = 32 * 1024
+"""Of what is settled, as JSON: it is kept with each key, for as long as its session may be come back to."""
+
 _MESSAGE: Final = (
     "Whoever made your short-lived key has settled this for its sessions. "
     "Leave the field out, or have the key made otherwise."
@@ -101,7 +104,7 @@ def pins_of(session: SessionParam | None, *, most_tokens: int | None) -> Pins:
     """Return what *session* settles: every field that it has.
 
     Raises:
-        DecodeError: A field is none that a session can have.
+        DecodeError: A field is none that a session can have, or all together are too long to be kept.
 
     """
     if session is None:
@@ -109,4 +112,11 @@ def pins_of(session: SessionParam | None, *, most_tokens: int | None) -> Pins:
     settled: dict[str, Any] = asdict(update_of(session, most_tokens))
     if settled["max_output_tokens"] is None:
         settled["max_output_tokens"] = UNSET  # "inf" settles nothing
-    return Pins(model=UNSET if session.model is None else session.model, **settled)
+    pins = Pins(model=UNSET if session.model is None else session.model, **settled)
+    if (size := len(msgspec.json.encode(pins))) > _MOST_BYTES:
+        message = (
+            f"What is settled of sessions may have up to {_MOST_BYTES >> 10} KiB, and this has {size >> 10}. "
+            "Shorten its instructions or tools."
+        )
+        raise DecodeError("invalid_request", message, param="session")
+    return pins

@@ -2,7 +2,8 @@
 -- KEYS: the tenant's open reservations (sorted by when they lapse), its records (a stream). All other keys begin
 --   with the prefix, which has the same hash tag.
 -- ARGV: what to do, its arguments as JSON: prefix, now (else the server's time), turn, scopes (of kind and key),
---   limits by kind and code, tokens, cost, lifetime, enforce, as_new, lapses, record, kept, records, record_lifetime
+--   limits by kind and code, tokens, cost, lifetime, enforce, as_new, lapses, record, user, kept, records,
+--   records_of_user, record_lifetime, most
 -- Returns: state ('ok', 'denied', 'known'), the denied one's place among the standings (0: none), milliseconds
 --   to wait (-1: for ever), then for each standing: kind, key, code, limit, used, milliseconds until a part is free
 local op, given = ARGV[1], cjson.decode(ARGV[2])
@@ -161,6 +162,23 @@ local function keep(reservation, lifetime)
   redis.call('EXPIRE', KEYS[1], LIFETIME + math.ceil(lifetime))
 end
 
+-- Which of the tenant's records are a user's: the ids of the latest. And which users have any: there are no more of
+-- them than there are records, so whoever got one longest ago has none left.
+local function owner_key(user) return given.prefix .. 'l:' .. user end
+local function note_owner(id)
+  local key, owners = owner_key(given.user), given.prefix .. 'lu'
+  local milliseconds, number = string.match(id, '^(%d+)-(%d+)$')
+  redis.call('ZADD', key, string.format('%.3f', tonumber(milliseconds) + tonumber(number) / 1000), id)
+  redis.call('EXPIRE', key, given.record_lifetime)
+  for _, old in ipairs(redis.call('ZRANGE', key, 0, -given.records_of_user - 1)) do redis.call('ZREM', key, old) end
+  redis.call('ZADD', owners, milliseconds, given.user)
+  redis.call('EXPIRE', owners, given.record_lifetime)
+  for _, user in ipairs(redis.call('ZRANGE', owners, 0, -given.records - 1)) do
+    redis.call('ZREM', owners, user)
+    redis.call('DEL', owner_key(user))
+  end
+end
+
 -- What lapsed is given back before anything is decided, so much at a time: what is left still counts.
 for _, turn in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, given.lapses)) do
   local reservation = reservation_of(turn)
@@ -199,6 +217,16 @@ if op == 'look' then
   for _, scope in ipairs(given.scopes) do
     local account = account_of(scope)
     for _, code in ipairs({'rm', 'rd', 'tm', 'td', 'cd', 'turns'}) do answer[#answer + 1] = whole(used(account, code)) end
+  end
+  return answer
+end
+
+if op == 'records' then
+  local answer = {}
+  if given.most == 0 then return answer end
+  for _, id in ipairs(redis.call('ZRANGE', owner_key(given.user), 0, given.most - 1, 'REV')) do
+    local entry = redis.call('XRANGE', KEYS[2], id, id)[1]
+    if entry then answer[#answer + 1] = entry[2][2] end -- else the tenant has had so many since
   end
   return answer
 end
@@ -242,8 +270,9 @@ elseif op == 'settle' then
   redis.call('HSET', turn_key(given.turn), 'x', string.format('%.6f', now + given.kept))
   redis.call('EXPIRE', turn_key(given.turn), given.kept)
   if given.record then
-    redis.call('XADD', KEYS[2], 'MAXLEN', '~', given.records, '*', 'r', given.record)
+    local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', given.records, '*', 'r', given.record)
     redis.call('EXPIRE', KEYS[2], given.record_lifetime)
+    note_owner(id)
   end
   return 1
 elseif op == 'release' then

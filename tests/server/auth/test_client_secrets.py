@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 
 import pytest
 
@@ -79,6 +80,27 @@ async def test_a_backend_that_names_no_user_makes_keys_for_strangers_to_each_oth
 
     assert len(users) == 50
     assert all(user.startswith("anon:") and len(user) == 37 for user in users), "unguessable: 128 bits"
+
+
+async def test_what_a_backend_makes_counts_as_its_own_and_what_a_user_makes_does_not() -> None:
+    """Else one backend could have all places, or all users together have one's."""
+    clock = FakeClock()
+    store = MemorySecretStore(clock)
+    secrets = ClientSecrets(store, TOKENS, None, clock, session_lifetime=3600)
+    made = [
+        await secrets.issue(BACKEND, wanted(user="ann")),
+        await secrets.issue(BACKEND, wanted()),
+        await secrets.issue(ANN, wanted()),
+        await secrets.issue_anonymous(wanted(), plan="free"),
+    ]
+    counted = []
+    for issued in made:
+        held = await store.look(hashlib.sha256(issued.value.encode()).hexdigest()[:40])
+        assert held is not None
+        counted.append([pool.name for pool in held.record.pools])
+
+    backend = "key acme None key:backend"
+    assert counted == [["user acme user:ann", backend], [backend], ["user acme user:ann"], ["strangers"]]
 
 
 async def test_whoever_has_a_user_makes_keys_for_that_one_only() -> None:

@@ -182,6 +182,18 @@ async def test_algorithms_are_pinned(issuer: Issuer) -> None:
     await refused(issuer.authenticator(algorithms=("ES256",)), issuer.token())
 
 
+async def test_a_key_is_good_for_the_algorithm_that_it_is_published_for(issuer: Issuer) -> None:
+    """RFC 8725, 3.1: whatever else the settings allow, and the same numbers could do."""
+    algorithms = ("RS256", "PS256")
+    await refused(issuer.authenticator(algorithms=algorithms), issuer.token(algorithm="PS256"))
+    await issuer.authenticator(algorithms=algorithms).authenticate(presented(issuer.token()))
+    public = RSAAlgorithm.to_jwk(issuer.private["k1"].public_key(), as_dict=True)
+    issuer.publish([public | {"kid": "k1"}])
+    for algorithm in algorithms:
+        token = issuer.token(algorithm=algorithm)
+        await issuer.authenticator(algorithms=algorithms).authenticate(presented(token))
+
+
 async def test_other_kinds_of_key_will_do(issuer: Issuer) -> None:
     curve, edwards = ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()
     issuer.publish(

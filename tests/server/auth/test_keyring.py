@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -14,12 +14,13 @@ from unbroken.sessions.errors import StoreUnavailable
 
 
 class FlakyStore(MemoryKeyStore):
-    """A store in memory. Fault verbs: :meth:`go`, :meth:`come_back`."""
+    """A store in memory. Fault verbs: :meth:`go`, :meth:`come_back`, :meth:`delay_next_answer`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.is_gone = False
         self.finds = 0
+        self._meanwhile: Callable[[], Awaitable[None]] | None = None
         self.notes = 0
 
     def go(self) -> None:
@@ -28,6 +29,10 @@ class FlakyStore(MemoryKeyStore):
     def come_back(self) -> None:
         self.is_gone = False
 
+    def delay_next_answer(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        """Have this be done between finding a key and saying so."""
+        self._meanwhile = meanwhile
+
     def _check(self) -> None:
         if self.is_gone:
             raise StoreUnavailable("gone")
@@ -35,7 +40,11 @@ class FlakyStore(MemoryKeyStore):
     async def find(self, digest: str) -> KeyRecord | None:
         self._check()
         self.finds += 1
-        return await super().find(digest)
+        found = await super().find(digest)
+        if (meanwhile := self._meanwhile) is not None:
+            self._meanwhile = None
+            await meanwhile()
+        return found
 
     async def version(self) -> str:
         self._check()
@@ -111,6 +120,21 @@ async def test_a_revoked_key_ends_connections_at_the_next_look_and_lets_nobody_i
     assert bench.told == [Lapse.REVOKED]
     await bench.refused(key)
     assert not await bench.ring.stands(record.id)
+
+
+async def test_a_key_that_is_revoked_while_it_is_looked_up_lets_nobody_in_after_that(bench: Bench) -> None:
+    """What was found before the change is not what is known after it."""
+    key, record = await bench.add()
+    await bench.ring.look()
+
+    async def revoke() -> None:
+        await bench.store.revoke(record.id)
+        await bench.ring.look()
+
+    bench.store.delay_next_answer(revoke)
+    await bench.present(key)  # who came before
+
+    await bench.refused(key)
 
 
 async def test_a_key_that_came_and_went_between_two_looks_ends_connections_too(bench: Bench) -> None:

@@ -35,7 +35,7 @@ async def test_the_user_that_the_docs_name_may_do_all_of_it(valkey: Server, clie
         assert await keys.revoke(record.id)
         secrets = RedisSecretStore(redis)
         await secrets.put("d", RECORD, uses=2, lifetime=60)
-        assert [await secrets.spend("d", ONE, kept=60) for _ in range(3)] == [True, True, False]
+        assert [await secrets.spend("d", RECORD, ONE, kept=60) for _ in range(3)] == [True, True, False]
         assert await secrets.look("d") is not None
         directory = RedisDirectory(redis, FakeClock())
         await directory.note(Principal("user:ann"))

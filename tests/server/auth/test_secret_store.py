@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from typing import Any
 
@@ -11,12 +12,13 @@ from msgspec.structs import replace
 
 from tests.fakes.clock import FakeClock
 from unbroken.server.auth.pins import Pins
-from unbroken.server.auth.principal import Principal
+from unbroken.server.auth.principal import STRANGERS, Principal
 from unbroken.server.auth.redis.connection import Redis
 from unbroken.server.auth.redis.secrets import RedisSecretStore
 from unbroken.server.auth.secret_store import (
     Held,
     MemorySecretStore,
+    PoolFull,
     SecretRecord,
     SecretsFull,
     SecretStore,
@@ -60,32 +62,73 @@ class SecretStoreContract:
         here, there = stores
         await here.put("d1", RECORD, uses=1, lifetime=60)
 
-        assert await there.spend("d1", ONE, kept=600)
-        assert not await here.spend("d1", TWO, kept=600)
-        assert not await there.spend("d1", ONE, kept=600)
+        assert await there.spend("d1", RECORD, ONE, kept=600)
+        assert not await here.spend("d1", RECORD, TWO, kept=600)
+        assert not await there.spend("d1", RECORD, ONE, kept=600)
         assert await here.look("d1") == Held(RECORD, 0, frozenset({ONE}))
 
     async def test_nobody_takes_the_places_of_others(self, stores: tuple[SecretStore, SecretStore]) -> None:
+        """Nor by keys that were used, and that are kept for their sessions."""
         here, there = stores
-        for number in range(50):
+        for number in range(200):
             await here.put(f"d{number}", RECORD, uses=1, lifetime=60)
-        with pytest.raises(SecretsFull):
-            await there.put("d50", RECORD, uses=1, lifetime=60)
+            if number % 2:
+                assert await there.spend(f"d{number}", RECORD, SessionId(f"s{number}"), kept=600)
+        with pytest.raises(PoolFull, match="this user"):
+            await there.put("d200", RECORD, uses=1, lifetime=60)
 
-        await there.put("d51", replace(RECORD, user="user:bob"), uses=1, lifetime=60)
-        await there.put("d52", replace(RECORD, user="anon:1"), uses=1, lifetime=60)
-        assert await here.look("d50") is None
+        await there.put("d201", replace(RECORD, user="user:bob"), uses=1, lifetime=60)
+        await there.put("d202", replace(RECORD, user="anon:1"), uses=1, lifetime=60)
+        await there.put("d203", replace(RECORD, user="anon:1", tenant=STRANGERS), uses=1, lifetime=60)
+        assert await here.look("d200") is None
+        for number in range(1, 200, 2):
+            assert await here.look(f"d{number}") == Held(RECORD, 0, frozenset({f"s{number}"})), (
+                "all are known"
+            )
+
+    async def test_nor_does_anybody_with_few_large_ones(
+        self, stores: tuple[SecretStore, SecretStore]
+    ) -> None:
+        here, there = stores
+        large = replace(RECORD, pins=replace(PINS, instructions="x" * 500_000))
+        for number in range(4):
+            await here.put(f"d{number}", large, uses=1, lifetime=60)
+            assert await here.spend(f"d{number}", large, SessionId(f"s{number}"), kept=600)
+        with pytest.raises(PoolFull):
+            await there.put("d4", large, uses=1, lifetime=60)
+
+        await there.put("d5", RECORD, uses=1, lifetime=60)
+        await there.put("d6", replace(large, user="user:bob"), uses=1, lifetime=60)
+
+    async def test_a_backend_is_bounded_whomever_it_makes_them_for(
+        self, stores: tuple[SecretStore, SecretStore]
+    ) -> None:
+        """Each use that may be made of one counts, too."""
+        here, there = stores
+        made = replace(RECORD, maker="key:backend")
+        users = [replace(made, user=f"user:{number}") for number in range(20)]
+        for number, record in enumerate(users[:16]):
+            await here.put(f"d{number}", record, uses=20_000, lifetime=60)
+        for attempt in range(3):
+            with pytest.raises(PoolFull, match="this API key"):
+                await there.put(f"e{attempt}", users[17], uses=20_000, lifetime=60)
+
+        await here.put("f0", replace(users[17], maker=""), uses=20_000, lifetime=60)
+        await here.put("f1", replace(users[18], maker="key:other"), uses=20_000, lifetime=60)
+        await here.put("f2", replace(users[18], maker="key:backend", tenant="else"), uses=1, lifetime=60)
 
     async def test_several_uses_are_so_many(self, stores: tuple[SecretStore, SecretStore]) -> None:
         here, there = stores
         await here.put("d1", RECORD, uses=2, lifetime=60)
 
-        spent = [await each.spend("d1", SessionId(f"s{n}"), kept=600) for n in range(3) for each in stores]
+        spent = [
+            await each.spend("d1", RECORD, SessionId(f"s{n}"), kept=600) for n in range(3) for each in stores
+        ]
         assert spent == [True, True, False, False, False, False]
         assert await there.look("d1") == Held(RECORD, 0, frozenset({"s0"})), "one session, used twice"
 
     async def test_what_was_never_kept_can_not_be_used(self, stores: tuple[SecretStore, SecretStore]) -> None:
-        assert not await stores[0].spend("d1", ONE, kept=600)
+        assert not await stores[0].spend("d1", RECORD, ONE, kept=600)
         assert await stores[0].look("d1") is None, "and nothing came of trying"
 
     async def test_of_many_who_use_the_last_one_exactly_one_does(
@@ -96,7 +139,7 @@ class SecretStoreContract:
             await stores[0].put(digest, RECORD, uses=1, lifetime=60)
             sessions = [SessionId(f"s{number}") for number in range(10)]
             spent = await asyncio.gather(
-                *(stores[n % 2].spend(digest, session, kept=60) for n, session in enumerate(sessions))
+                *(stores[n % 2].spend(digest, RECORD, session, kept=60) for n, session in enumerate(sessions))
             )
 
             assert spent.count(True) == 1
@@ -122,7 +165,7 @@ async def test_all_that_redis_keeps_of_it_has_an_end(redis: Redis) -> None:
     await store.put("d1", RECORD, uses=1, lifetime=60)
     ends = [await redis.command("PTTL", f"test:{{s:d1}}:{part}") for part in "ur"]
     assert all(59_000 < end <= 60_000 for end in ends)
-    await store.spend("d1", ONE, kept=600)
+    await store.spend("d1", RECORD, ONE, kept=600)
 
     assert await redis.command("EXISTS", "test:{s:d1}:u") == 0
     assert 599_000 < await redis.command("PTTL", "test:{s:d1}:r") <= 600_000
@@ -131,8 +174,8 @@ async def test_all_that_redis_keeps_of_it_has_an_end(redis: Redis) -> None:
 async def test_a_use_never_shortens_what_another_needs(redis: Redis) -> None:
     store = RedisSecretStore(redis)
     await store.put("d1", RECORD, uses=2, lifetime=60)
-    await store.spend("d1", ONE, kept=600)
-    await store.spend("d1", TWO, kept=1)
+    await store.spend("d1", RECORD, ONE, kept=600)
+    await store.spend("d1", RECORD, TWO, kept=1)
 
     assert await redis.command("PTTL", "test:{s:d1}:r") > 500_000
 
@@ -143,7 +186,7 @@ async def test_one_that_was_not_used_in_time_is_gone() -> None:
     await store.put("d1", RECORD, uses=1, lifetime=60)
     clock.advance(60)
 
-    assert not await store.spend("d1", ONE, kept=600)
+    assert not await store.spend("d1", RECORD, ONE, kept=600)
     assert await store.look("d1") is None
 
 
@@ -152,10 +195,10 @@ async def test_one_that_was_used_is_known_as_long_as_was_said_then() -> None:
     store = MemorySecretStore(clock)
     await store.put("d1", RECORD, uses=2, lifetime=60)
     clock.advance(50)
-    await store.spend("d1", ONE, kept=600)
+    await store.spend("d1", RECORD, ONE, kept=600)
     clock.advance(599)
     assert await store.look("d1") == Held(RECORD, 0, frozenset({ONE})), "the second use isn't any more"
-    assert not await store.spend("d1", TWO, kept=600)
+    assert not await store.spend("d1", RECORD, TWO, kept=600)
     clock.advance(1)
 
     assert await store.look("d1") is None
@@ -177,7 +220,11 @@ async def test_a_node_holds_so_many_and_forgets_the_old_ones_first() -> None:
 async def test_without_redis_nobody_can_say(nobody: Redis) -> None:
     store = RedisSecretStore(nobody)
 
-    for call in (store.look("d"), store.spend("d", ONE, kept=1), store.put("d", RECORD, uses=1, lifetime=1)):
+    for call in (
+        store.look("d"),
+        store.spend("d", RECORD, ONE, kept=1),
+        store.put("d", RECORD, uses=1, lifetime=1),
+    ):
         with pytest.raises(StoreUnavailable):
             await call
 
@@ -197,8 +244,8 @@ async def test_redis_gives_as_many_uses_as_memory_whatever_comes_in_which_order(
             await node.put(digest, RECORD, uses=uses, lifetime=60)
             await model.put(digest, RECORD, uses=uses, lifetime=60)
         else:
-            used = await node.spend(digest, session, kept=600)
-            assert used == await model.spend(digest, session, kept=600)
+            used = await node.spend(digest, RECORD, session, kept=600)
+            assert used == await model.spend(digest, RECORD, session, kept=600)
         for each in nodes:
             assert await each.look(digest) == await model.look(digest)
 
@@ -232,7 +279,10 @@ def test_nobody_ever_gets_more_uses_than_were_made(steps: list[tuple[Any, ...]])
                     for digest, (uses, until) in list(left.items()):
                         if digest.startswith(f"d{args[0]}"):
                             may = uses > 0 and clock.now < until
-                            assert await store.spend(digest, SessionId(f"s{args[1]}"), kept=args[2]) == may
+                            assert (
+                                await store.spend(digest, RECORD, SessionId(f"s{args[1]}"), kept=args[2])
+                                == may
+                            )
                             left[digest] = uses - may, until
                 case _:
                     clock.advance(args[0])
@@ -253,13 +303,77 @@ async def test_a_node_holds_so_many_bytes_of_them() -> None:
     assert len(store) == 1
 
 
-async def test_places_of_a_user_are_free_again_once_keys_are_used_or_over() -> None:
+async def test_places_of_a_user_are_free_again_once_nobody_can_come_with_the_keys() -> None:
     clock = FakeClock()
     store = MemorySecretStore(clock)
-    for number in range(50):
+    for number in range(200):
         await store.put(f"d{number}", RECORD, uses=1, lifetime=60)
-    assert await store.spend("d0", ONE, kept=600)
-    await store.put("d50", RECORD, uses=1, lifetime=60)
-    clock.advance(61)
-    for number in range(51, 100):
+    for number in range(3):
+        assert await store.spend(f"d{number}", RECORD, ONE, kept=600)
+    clock.advance(60)
+    for number in range(200, 397):
+        await store.put(f"d{number}", RECORD, uses=1, lifetime=3600)
+    with pytest.raises(PoolFull):
+        await store.put("d397", RECORD, uses=1, lifetime=60)
+    clock.advance(540)
+    await store.put("d397", RECORD, uses=1, lifetime=60)
+    clock.advance(3600)
+    await store.put("d398", RECORD, uses=1, lifetime=60)
+    assert len(store) == 1
+
+
+async def test_in_redis_places_are_free_again_too(redis: Redis) -> None:
+    store = RedisSecretStore(redis)
+    for number in range(200):
         await store.put(f"d{number}", RECORD, uses=1, lifetime=60)
+    pool = pool_of(redis, "user acme user:ann")
+    assert await redis.command("ZCARD", pool) == 200
+    bytes_of = pool[:-1] + "b"
+    (each,) = {int(await redis.command("HGET", bytes_of, f"d{number}")) for number in range(200)}
+    assert int(await redis.command("HGET", bytes_of, "all")) == 200 * each
+    for number in range(3):
+        await redis.command("ZADD", pool, 1, f"d{number}")  # as if its time were over
+    await store.put("d200", RECORD, uses=1, lifetime=60)
+
+    assert await redis.command("ZCARD", pool) == 198
+    assert await redis.command("HLEN", bytes_of) == 199
+    assert int(await redis.command("HGET", bytes_of, "all")) == 198 * each
+
+
+async def test_in_redis_a_place_is_kept_as_long_as_its_key(redis: Redis) -> None:
+    store = RedisSecretStore(redis)
+    await store.put("d1", RECORD, uses=2, lifetime=60)
+    pool = pool_of(redis, "user acme user:ann")
+    begun = float(await redis.command("ZSCORE", pool, "d1"))
+    await store.spend("d1", RECORD, ONE, kept=600)
+    spent = float(await redis.command("ZSCORE", pool, "d1"))
+    await store.spend("d1", RECORD, TWO, kept=1)
+
+    assert spent - begun >= 540_000
+    assert float(await redis.command("ZSCORE", pool, "d1")) == spent
+    for key in (pool, pool[:-1] + "b"):
+        assert await redis.command("PTTL", key) > 600_000
+
+
+async def test_in_redis_a_place_that_came_to_nothing_is_given_back(redis: Redis) -> None:
+    store = RedisSecretStore(redis)
+    large = replace(RECORD, maker="key:backend")
+    for number in range(16):
+        await store.put(f"d{number}", replace(large, user=f"user:{number}"), uses=20_000, lifetime=60)
+    with pytest.raises(PoolFull):
+        await store.put("d16", large, uses=20_000, lifetime=60)
+
+    assert await redis.command("EXISTS", pool_of(redis, "user acme user:ann")) == 0
+
+
+async def test_in_redis_bytes_whose_keys_are_gone_count_no_more(redis: Redis) -> None:
+    """As where it had to throw something away."""
+    store = RedisSecretStore(redis)
+    await store.put("d1", RECORD, uses=20_000, lifetime=60)
+    await redis.command("DEL", pool_of(redis, "user acme user:ann"))
+
+    await store.put("d2", RECORD, uses=20_000, lifetime=60)
+
+
+def pool_of(redis: Redis, name: str) -> str:
+    return f"test:{{sp:{hashlib.sha256(name.encode()).hexdigest()[:32]}}}:p"

@@ -406,6 +406,20 @@ class LedgerContract:
         assert [each.response_id for each in await nodes[3].records("acme", 10, "alice")] == ["2", "0"]
         assert [each.response_id for each in await nodes[3].records("acme", 1)] == ["2"]
         assert await nodes[3].records("other", 10) == []
+        assert await nodes[3].records("acme", 10, "nobody") == []
+        assert await nodes[3].records("acme", 0, "alice") == []
+
+    async def test_a_users_records_are_found_behind_any_number_of_others(self, nodes: list[Ledger]) -> None:
+        """The latest of them, and no other is looked at."""
+        await nodes[0].settle("acme", "a", SCOPES, Amount(5), record("a", 5))
+        for number in range(2_100):
+            turn = f"b{number}"
+            await nodes[number % 4].settle("acme", turn, (TENANT,), Amount(5), record(turn, 5, "bob"))
+
+        assert [each.response_id for each in await nodes[1].records("acme", 20, "alice")] == ["a"]
+        latest = [each.response_id for each in await nodes[1].records("acme", 1_000, "bob")]
+        assert latest == [f"b{number}" for number in reversed(range(2_000, 2_100))], "a hundred of a user"
+        assert len(await nodes[1].records("acme", 3_000)) == 2_101
 
     async def test_what_was_settled_is_forgotten_some_time_later(
         self, nodes: list[Ledger], clock: FakeClock

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from tests.fakes.clock import FakeClock
 from tests.fakes.valkey import Server
-from tests.server.quota.ledger_contract import SCOPES, LedgerContract, record
+from tests.server.quota.ledger_contract import SCOPES, TENANT, LedgerContract, record
 from unbroken.server.quota.base import Amount, Ledger
 from unbroken.server.quota.redis import RedisLedger
 from unbroken.sessions.backends.redis.connection import Address, Client, connect
@@ -45,7 +45,7 @@ async def test_all_keys_of_a_tenant_are_in_one_slot_and_lapse(clients: list[Clie
     await ledger.settle("acme", "a", SCOPES, Amount(5, 5), record("a", 5))
     keys = [key async for key in clients[0].scan_iter("*")]
 
-    assert len(keys) == 6  # tenant, user, two turns, what is open, records
+    assert len(keys) == 8  # tenant, user, two turns, what is open, records, whose these are, which are hers
     assert len({re.fullmatch(rb"test:\{(q:[0-9a-f]{32})\}:.+", key)[1] for key in keys}) == 1  # type: ignore[index]
     assert all([await clients[0].ttl(key) > 0 for key in keys])
 
@@ -112,6 +112,27 @@ async def test_names_that_no_encoding_has_are_names(clients: list[Client]) -> No
     await ledger.settle("acme\ud800", "a", SCOPES, Amount(5), record("a", 5, "alice\ud800"))
 
     assert [each.user for each in await ledger.records("acme\ud800", 5)] == ["alice\ud800"]
+    assert [each.user for each in await ledger.records("acme\ud800", 5, "alice\ud800")] == ["alice\ud800"]
+
+
+async def test_whose_records_are_kept_is_as_bounded_as_these_are(
+    clients: list[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has none any more is forgotten, and a user's that are gone aren't shown."""
+    monkeypatch.setattr("unbroken.server.quota.redis.RECORDS", 3)
+    ledger = RedisLedger(clients[0], "test")
+    for number in range(250):
+        user = f"user{number % 5}"
+        await ledger.settle("acme", f"{number}", (TENANT,), Amount(5), record(f"{number}", 5, user))
+    keys = [key async for key in clients[0].scan_iter("*:l*")]
+
+    assert len(keys) == 1 + 1 + 3  # the records, whose these are, and which are whose
+    assert len(await ledger.records("acme", 9, "user4")) in range(1, 10)
+    assert await ledger.records("acme", 9, "user1") == []
+    [stream] = [key async for key in clients[0].scan_iter("*:l")]
+    await clients[0].xtrim(stream, maxlen=1, approximate=False)
+    assert [each.response_id for each in await ledger.records("acme", 9, "user4")] == ["249"]
+    assert await ledger.records("acme", 9, "user3") == []
 
 
 async def test_records_of_other_releases_are_read(clients: list[Client]) -> None:

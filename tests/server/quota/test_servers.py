@@ -109,6 +109,7 @@ async def test_the_user_that_the_docs_name_may_do_all_of_it(valkey: Server) -> N
         looked = (await ledger.look("acl", SCOPES))[1]
         assert (looked["td"], looked["cd"], looked["turns"]) == (9, 4, 1)
         assert len(await ledger.records("acl", 9)) == 1
+        assert len(await ledger.records("acl", 9, "alice")) == 1
     finally:
         await client.aclose()
         valkey.command("ACL", "DELUSER", "unbroken")

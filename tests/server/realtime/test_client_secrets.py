@@ -158,6 +158,28 @@ async def test_whoever_is_sent_away_for_the_moment_has_not_used_the_key(serve: S
     assert await refusal(served, key) is None
 
 
+async def test_one_user_doesn_t_take_everybodys_keys(shop: Served[ScriptedAgent]) -> None:
+    """With keys of which each is used once and left: as large as may be, then small ones."""
+    large = {"session": {"type": "realtime", "instructions": "x" * 32_000}, "unbroken": {"user": "mallory"}}
+    small = {"unbroken": {"user": "mallory"}}
+    client = await shop.client(await issued(shop, small))
+    await client.ask("Hello")
+    await client.done()
+    for body in (large, small):
+        for _ in range(200):
+            answer = await posted(shop, body)
+            if answer.status != 200:
+                break
+            assert await refusal(shop, json.loads(answer.body)["value"]) is None
+
+    answer = await posted(shop, small)
+    assert code_of(answer) == (429, "too_many_short_lived_keys")
+    assert int(answer.headers["retry-after"]) > 60, "official clients don't wait for it"
+    assert (await posted(shop, {"unbroken": {"user": "ann"}})).status == 200
+    assert (await posted(shop)).status == 200
+    assert await refusal(shop, client.key, resume=str(client.token)) is None, "whoever is in comes back"
+
+
 async def test_another_session_of_the_same_user_is_not_its_own(shop: Served[ScriptedAgent]) -> None:
     """A used key comes back to the session that it was used for; a fresh one of the user to any of theirs."""
     body = {"unbroken": {"user": "ann"}}
@@ -336,6 +358,7 @@ async def test_a_ticket_lasts_as_long_as_is_set(serve: Serve) -> None:
         ({"session": {"tools": [{"type": "mcp"}]}}, "session.tools[0].type"),
         ({"session": {"max_output_tokens": 0}}, "session.max_output_tokens"),
         ({"session": {"model": "better"}}, "session.model"),
+        ({"session": {"instructions": "x" * 33_000}}, "session"),
     ],
 )
 async def test_a_request_that_makes_no_sense_says_which_field(
@@ -462,7 +485,7 @@ async def test_an_official_client_sees_that_what_it_settles_is_an_ordinary_bad_r
 async def test_in_shadow_what_is_settled_is_only_counted(serve: Serve) -> None:
     served = await serve(ScriptedAgent(), api_keys=KEYS, firewall="shadow")
     await issued(served, {"session": {"type": "realtime", "instructions": ORDERS}})
-    assert verdicts(served, "would_block") == 1
+    await eventually(lambda: verdicts(served, "would_block") == 1)  # nobody waited for it
 
 
 async def test_the_plan_of_whoever_makes_the_key_says_whether_it_is_looked_at(serve: Serve) -> None:
