@@ -111,7 +111,8 @@ class FirewallSettings(BaseSettings):
         default=256,
         ge=1,
         le=10_000,
-        description="Inputs that are examined or wait for it; more are unchecked.",
+        description="Inputs that are examined or wait for it (in shadow, parts of 16 KiB). "
+        "More are unchecked.",
     )
     firewall_timeout: Seconds = Field(default=2, description="Seconds in which a text has to be checked.")
     firewall_failure: Literal["closed", "open"] = Field(

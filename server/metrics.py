@@ -270,7 +270,7 @@ class Metrics:
         )
         self.firewall_seconds = self._histogram(
             "firewall_seconds",
-            "Time until there was a verdict, or none; in shadow without the time that nobody waited for it.",
+            "Time until there was a verdict, or none; in shadow without what it waited for its turns.",
             _GUARD_BUCKETS,
         )
         self.firewall_detectors = self._counter(

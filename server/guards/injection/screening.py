@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Final, TypeAlias
 
 import orjson
@@ -25,6 +26,7 @@ from unbroken.sessions.items import (
     ToolError,
 )
 from unbroken.sessions.responder import ToolEnded, Turn
+from unbroken.sessions.response import Ongoing
 from unbroken.sessions.session import Session
 
 __all__ = ["Gate", "ResultScreen", "Screen", "passages_of"]
@@ -35,10 +37,10 @@ Screen: TypeAlias = Callable[[Command, PrincipalId, Session], Awaitable[None]]
 ResultScreen: TypeAlias = Callable[[ToolEnded, str, Turn], Awaitable[ToolEnded]]
 """Returns what the agent is given of a tool's result. The second is the label of its toolset."""
 
-_MOST_BEFORE: Final = 1000
-"""Characters of what was said before that a message is read together with."""
+_MOST_AROUND: Final = 1000
+"""Characters of what was said in front of a message, and as many behind it, that it is read together with."""
 
-_TURNS_BEFORE: Final = 3
+_TURNS_AROUND: Final = 3
 
 _BLOCKED: Final = {
     Origin.USER: "This looks like an attempt to override the instructions. Say it in another way.",
@@ -74,9 +76,9 @@ class Gate:
         if self.firewall is None or not passages:
             return
         said = [each.text for each in passages if each.origin is Origin.USER]
-        before = _before(session, said[0]) if said else ""
+        before, after = _around(command, session, said[0]) if said else ("", "")
         try:
-            verdict = await self.firewall.screen(passages, session.id, principal, before)
+            verdict = await self.firewall.screen(passages, session.id, principal, before, after)
         except Unchecked:
             message = "It couldn't be checked for the moment. Send it again in a moment."
             raise Refusal("guard_unavailable", message, param=passages[0].param) from None
@@ -172,20 +174,38 @@ def _of_tools(tools: tuple[FunctionTool, ...], param: str) -> Iterator[Passage]:
             yield Passage(Origin.INSTRUCTIONS, text, f"{param}[{index}]")
 
 
-def _before(session: Session, text: str) -> str:
-    """Return the end of what the user said last. From the log: any node knows it.
+def _around(command: Command, session: Session, text: str) -> tuple[str, str]:
+    """Return what the user said that stands in front of *text* and behind it, the ends that are next to it.
 
-    If that is *text*, it isn't before it: it is sent again, after a connection was lost.
+    From the log: any node knows it. If *text* stands there already, that isn't around it: it is sent
+    again, after a connection was lost.
     """
-    said: list[str] = []
-    is_last = True
-    for item in reversed(session.items()):
-        if isinstance(item, Message) and item.role == "user":
-            if is_last and item.text == text:
-                is_last = False
-                continue
-            is_last = False
-            said.append(item.text[-_MOST_BEFORE:])
-            if len(said) == _TURNS_BEFORE:
-                break
-    return " ".join(reversed(said))[-_MOST_BEFORE:]
+    items = session.items()
+    place = _place(command, session, len(items))
+    before = _said(reversed(items[:place]), text)
+    after = _said(items[place:], text)
+    return " ".join(each[-_MOST_AROUND:] for each in reversed(before))[-_MOST_AROUND:], " ".join(
+        each[:_MOST_AROUND] for each in after
+    )[:_MOST_AROUND]
+
+
+def _place(command: Command, session: Session, count: int) -> int:
+    """Return how many of the *count* items that are whole stand in front of what *command* adds."""
+    if not isinstance(command, CreateItem) or command.previous is None:
+        return count
+    if command.previous == "root":
+        return 0
+    whole = 0
+    for each in session.standing():
+        is_whole = not isinstance(each, Ongoing)
+        whole += is_whole
+        if command.previous == (each.item_id if isinstance(each, Ongoing) else each.id):
+            return whole
+    return count  # it is going to be refused
+
+
+def _said(items: Iterable[Item], text: str) -> list[str]:
+    """Return the user's messages that come first in *items*, but for the very first if that is *text*."""
+    texts = (item.text for item in items if isinstance(item, Message) and item.role == "user")
+    said = list(islice(texts, _TURNS_AROUND + 1))
+    return said[1:] if said and said[0] == text else said[:_TURNS_AROUND]

@@ -85,7 +85,7 @@ _MARKS: Final = (
         0.5,
         ("---", "===", "###", "***"),
         re.compile(
-            r"(?:-{3,40}|={3,40}|#{3,40}|\*{3,40})\s{0,4}(?:end|stop|finish) (?:of )?(?:the )?"
+            r"(?:-{3}|={3}|#{3}|\*{3})\s{0,4}(?:end|stop|finish) (?:of )?(?:the )?"
             r"(?:user |system |original |previous |current )?(?:prompt|instructions?|input|query|context"
             r"|conversation|message|document|data|email)"
         ),

@@ -1,13 +1,18 @@
-"""Who runs next when more turns want a model than it can run.
+"""Who is next when more wants to be done than can be: turns of a model, parts of texts.
 
-At most ``slots`` turns run at once. The others wait, and a free slot goes to the
-waiting principal with the fewest turns running; among equals, to the one that
+At most ``slots`` run at once. The others wait, and a free slot goes to the
+waiting principal with the fewest running; among equals, to the one that
 has gone longest without. So ten turns of one user delay another user's single turn by
 at most the turn that is running. Within one principal it is first come, first
 served.
 
 The queue is bounded, and no principal may fill more than half of it: whoever
 comes alone still finds a place.
+
+::
+
+    Exception
+    +-- QueueFull      no more may wait
 """
 
 from __future__ import annotations
@@ -15,13 +20,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 
-from unbroken.server.agents.base import AgentBusy
+__all__ = ["FairQueue", "QueueFull", "Ticket"]
 
-__all__ = ["FairQueue", "Ticket"]
+
+class QueueFull(Exception):
+    """Too many wait already, in all or of one principal's."""
 
 
 class Ticket:
-    """One turn's place, from :meth:`FairQueue.join` until :meth:`leave`."""
+    """A place, from :meth:`FairQueue.join` until :meth:`leave`."""
 
     def __init__(self, queue: FairQueue, principal: str) -> None:
         self.principal = principal
@@ -33,6 +40,10 @@ class Ticket:
     def is_admitted(self) -> bool:
         """Whether it holds a slot."""
         return self._admitted.is_set() and not self._has_left
+
+    async def admitted(self) -> None:
+        """Wait for a slot, however long. Cancelling is safe; leave all the same."""
+        await self._admitted.wait()
 
     async def wait(self, seconds: float) -> bool:
         """Wait up to *seconds* for a slot. Whether it has one. Cancelling is safe; leave all the same."""
@@ -57,7 +68,7 @@ class FairQueue:
     """Hands out a fixed number of slots, fairly among principals. For one event loop.
 
     Args:
-        slots: How many turns may run at once.
+        slots: How many may run at once.
         max_waiting: How many may wait beyond those.
 
     """
@@ -73,14 +84,14 @@ class FairQueue:
         self._running: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        """How many turns are waiting."""
+        """How many are waiting."""
         return sum(map(len, self._waiting.values()))
 
-    def join(self, principal: str) -> Ticket:
-        """Ask for a slot on behalf of *principal*.
+    def join(self, principal: str, *, goes_on: bool = False) -> Ticket:
+        """Ask for a slot on behalf of *principal*. What *goes_on* comes before all else of theirs.
 
         Raises:
-            AgentBusy: Too many are waiting, in all or of this principal's.
+            QueueFull: Too many are waiting, in all or of this principal's.
 
         """
         ticket = Ticket(self, principal)
@@ -89,8 +100,12 @@ class FairQueue:
             return ticket
         own = self._waiting.get(principal, ())
         if len(self) >= self._max_waiting or len(own) >= self._max_waiting_each:
-            raise AgentBusy()
-        self._waiting.setdefault(principal, deque()).append(ticket)
+            raise QueueFull()
+        waiting = self._waiting.setdefault(principal, deque())
+        if goes_on:
+            waiting.appendleft(ticket)
+        else:
+            waiting.append(ticket)
         return ticket
 
     def _admit(self, ticket: Ticket) -> None:

@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from unbroken.server.agents.base import AgentBusy
-from unbroken.server.agents.fair_queue import FairQueue, Ticket
+from unbroken.server.fair_queue import FairQueue, QueueFull, Ticket
 
 
 def admitted(tickets: list[Ticket]) -> list[int]:
@@ -48,6 +47,27 @@ def test_waiting_principals_take_turns() -> None:
     assert order == ["ann", "ben", "cat", "ann", "ben", "ann"]
 
 
+def test_what_goes_on_and_asks_before_it_leaves_is_next_unless_another_principal_is() -> None:
+    queue = FairQueue(slots=1, max_waiting=20)
+    running, other = queue.join("ann"), queue.join("ann")
+    order: list[str] = []
+    bens = None
+    for _ in range(4):
+        following = queue.join("ann", goes_on=True)
+        running.leave()
+        bens = bens or queue.join("ben")
+        if bens.is_admitted:
+            order.append("ben")
+            bens.leave()
+        assert following.is_admitted
+        order.append("ann")
+        running = following
+    assert order == ["ann", "ann", "ben", "ann", "ann"]
+    assert not other.is_admitted
+    running.leave()
+    assert other.is_admitted
+
+
 def test_whoever_leaves_while_waiting_is_forgotten() -> None:
     queue = FairQueue(slots=1, max_waiting=20)
     first, second, third = (queue.join("ann") for _ in range(3))
@@ -71,7 +91,7 @@ def test_the_queue_is_bounded() -> None:
     queue = FairQueue(slots=1, max_waiting=2)
     for name in ("ann", "ben", "cat"):
         queue.join(name)
-    with pytest.raises(AgentBusy):
+    with pytest.raises(QueueFull):
         queue.join("dan")
 
 
@@ -79,7 +99,7 @@ def test_one_principal_cannot_fill_the_queue() -> None:
     queue = FairQueue(slots=1, max_waiting=8)
     for _ in range(1 + 4):
         queue.join("ann")
-    with pytest.raises(AgentBusy):
+    with pytest.raises(QueueFull):
         queue.join("ann")
     queue.join("ben")
 
@@ -87,7 +107,7 @@ def test_one_principal_cannot_fill_the_queue() -> None:
 def test_a_queue_without_waiting_room_still_hands_out_its_slots() -> None:
     queue = FairQueue(slots=1, max_waiting=0)
     only = queue.join("ann")
-    with pytest.raises(AgentBusy):
+    with pytest.raises(QueueFull):
         queue.join("ben")
     only.leave()
     assert queue.join("ben").is_admitted
