@@ -56,7 +56,10 @@ _MOMENT: Final = 60.0
 _RENEWAL: Final = _MOMENT / 3
 
 _WAITING_RENEWAL: Final = _LIFETIME / 3
-"""Seconds after which what waits behind a turn is held again by the one that runs."""
+"""Seconds after which what waits in a session is held again, by whichever of its turns runs then."""
+
+_SESSIONS_KNOWN: Final = 10_000
+"""Sessions of which it is known when that is. In one that was forgotten it is at once."""
 
 _TURNS_KNOWN: Final = 100_000
 
@@ -110,6 +113,7 @@ class Gate:
         self._known: OrderedDict[PrincipalId, float] = OrderedDict()  # when each was noted last
         # What was reserved here of late, and when, by the turn.
         self._reserved: OrderedDict[str, tuple[Amount, float]] = OrderedDict()
+        self._waiting_at: OrderedDict[SessionId, float] = OrderedDict()  # when to hold what waits there
         self._tasks: set[asyncio.Task[None]] = set()
 
     def asker(self, principal: Principal, address: bytes | None) -> Asker:
@@ -200,7 +204,7 @@ class Gate:
                 return
             _remember(self._meters, turn.response_id, meter, _TURNS_KNOWN)
             renew_at = self._clock.monotonic() + _RENEWAL
-            waiting_at = self._clock.monotonic() + _WAITING_RENEWAL
+            self._hold_waiting(principal, turn.session_id)
             async for piece in pieces:
                 if needs_more := meter.take(piece):
                     meter.ahead()
@@ -209,9 +213,7 @@ class Gate:
                         yield Finish("quota_exceeded")
                         return
                     renew_at = self._clock.monotonic() + _RENEWAL
-                if self._clock.monotonic() >= waiting_at:
-                    self.begin(self._hold_waiting(principal, turn.session_id))
-                    waiting_at = self._clock.monotonic() + _WAITING_RENEWAL
+                self._hold_waiting(principal, turn.session_id)
                 yield piece
 
     def _has_reserved(self, turn: Turn, amount: Amount) -> bool:
@@ -220,14 +222,21 @@ class Gate:
         is_enough = reserved.tokens >= amount.tokens and reserved.cost >= amount.cost
         return is_enough and at > self._clock.monotonic() - _RENEWAL
 
-    async def _hold_waiting(self, principal: Principal, session_id: SessionId) -> None:
-        """Go on holding what was reserved for responses that wait: they are turns at once, too."""
-        scopes = _scopes_of(principal, None)
-        for response_id in self._waiting(session_id):
-            turn = _turn_id(session_id, response_id)
-            await self.ledger.hold(
-                principal.tenant, turn, scopes, {}, Amount(), lifetime=_LIFETIME, enforce=False
-            )
+    def _hold_waiting(self, principal: Principal, session_id: SessionId) -> None:
+        """Go on holding what was reserved for responses that wait: they are turns at once, too.
+
+        It is the session's turns that come to a renewal together: each alone may be too short for one.
+        """
+        now = self._clock.monotonic()
+        if now < self._waiting_at.get(session_id, now):
+            return
+        _remember(self._waiting_at, session_id, now + _WAITING_RENEWAL, _SESSIONS_KNOWN)
+        if waiting := self._waiting(session_id):
+            self.begin(self._keep(principal.tenant, [_turn_id(session_id, each) for each in waiting]))
+
+    async def _keep(self, tenant: str, turns: Sequence[str]) -> None:
+        for turn in turns:
+            await self.ledger.keep(tenant, turn, lifetime=_LIFETIME)
 
     async def _hold(self, principal: Principal, turn: Turn, amount: Amount) -> bool:
         decision = await self.ledger.hold(
@@ -354,11 +363,8 @@ class Asker:
 
         If it was, whoever runs it goes on holding it.
         """
-        self._gate.begin(self._hold(_turn_id(session.id, command.response_id)))
-
-    async def _hold(self, turn: str) -> None:
-        ledger, tenant = self._gate.ledger, self._principal.tenant
-        await ledger.hold(tenant, turn, self._scopes, {}, Amount(), lifetime=_MOMENT, enforce=False)
+        turn = _turn_id(session.id, command.response_id)
+        self._gate.begin(self._gate.ledger.keep(self._principal.tenant, turn, lifetime=_MOMENT))
 
     def follow(self, attachment: Attachment, command: CreateResponse, seq: int) -> None:
         """Give it back too if what was submitted as input *seq* turns out to be refused, or merged."""
@@ -378,6 +384,7 @@ class Asker:
 def _remember(known: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
     """Add something of a turn. Of more than *most*, forget the one that is the longest there."""
     known[key] = value
+    known.move_to_end(key)
     if len(known) > most:
         known.popitem(last=False)
 

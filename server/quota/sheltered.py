@@ -133,6 +133,14 @@ class ShelteredLedger:
 
         return await hold(self._local) if self._local.knows(tenant, turn) else await self._either(hold)
 
+    async def keep(self, tenant: str, turn: str, *, lifetime: float) -> None:
+        """See :meth:`Ledger.keep`. What can't be kept now lapses, unless it is kept in time."""
+        if self._local.knows(tenant, turn):
+            await self._local.keep(tenant, turn, lifetime=lifetime)
+            return
+        with suppress(StoreUnavailable):
+            await self._ask(lambda ledger: ledger.keep(tenant, turn, lifetime=lifetime))
+
     async def settle(
         self, tenant: str, turn: str, scopes: Sequence[Scope], used: Amount, record: UsageRecord | None
     ) -> bool:

@@ -376,6 +376,49 @@ async def test_what_waits_for_long_behind_a_turn_keeps_its_budget_and_its_place(
     assert (await world.used())["turns"] == 0, "nobody holds it any more"
 
 
+async def test_what_waits_behind_many_short_turns_keeps_its_place() -> None:
+    """Each is too short to renew anything; together they aren't."""
+    world = World(turns=2)
+    await world.reserve()
+    await world.reserve(response_id=ResponseId("resp_2"))
+    world.waiting = [ResponseId("resp_2")]
+    for _ in range(5):
+        async for _piece in world.metered([Working()] * 9):
+            world.clock.advance(10)
+            await world.gate.settled()
+
+    assert (await world.used())["turns"] == 2
+
+
+@pytest.mark.parametrize("asks", ["renewal", "loosen"])
+async def test_what_is_given_back_while_it_is_being_held_leaves_no_turn_behind(asks: str) -> None:
+    """It was merged into another while the call was under way: nobody would end it again."""
+    world = World(turns=5)
+    await world.reserve()
+    waits = CreateResponse(ResponseId("resp_2"), ResponseRequest())
+    await world.reserve(response_id=waits.response_id)
+    world.waiting = [waits.response_id]
+    asker, keep = world.gate.asker(ALICE, None), world.ledger.keep
+    is_asked, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def late(*args: Any, **kwargs: Any) -> None:
+        is_asked.set()
+        await goes_on.wait()
+        await keep(*args, **kwargs)
+
+    world.ledger.keep = late  # type: ignore[method-assign]
+    if asks == "renewal":
+        await world.answer("x")
+    else:
+        asker.loosen(world.session, waits)
+    await is_asked.wait()
+    await world.ledger.release("acme", f"{SESSION}:{waits.response_id}")
+    goes_on.set()
+    await world.gate.settled()
+
+    assert (await world.used())["turns"] == 1
+
+
 async def test_a_turn_that_lapsed_while_it_waited_does_not_begin_beyond_the_limit() -> None:
     """Nobody could hold it: its nodes were away. Others have taken its place since."""
     world = World(turns=1)
