@@ -302,6 +302,7 @@ class App:
             limits,
             lambda label, outcome: calls.labels(label, outcome).inc(),
             self.guards.gate.result,
+            None if self.gate is None else self.gate.may_ask,
         )
 
     def _observe_node(self) -> None:

@@ -109,7 +109,8 @@ class Gate:
         self._metrics = metrics
         self._is_shadow = is_shadow
         self._waiting = waiting
-        self._meters: OrderedDict[ResponseId, Meter] = OrderedDict()  # of turns that run here
+        # Of turns that run here: whose they are, whatever the directory forgets meanwhile.
+        self._meters: OrderedDict[ResponseId, tuple[Principal, Meter]] = OrderedDict()
         self._known: OrderedDict[PrincipalId, float] = OrderedDict()  # when each was noted last
         # What was reserved here of late, and when, by the turn.
         self._reserved: OrderedDict[str, tuple[Amount, float]] = OrderedDict()
@@ -202,7 +203,7 @@ class Gate:
             if not (self._has_reserved(turn, first) or await self._hold(principal, turn, first)):
                 yield Finish("quota_exceeded")
                 return
-            _remember(self._meters, turn.response_id, meter, _TURNS_KNOWN)
+            _remember(self._meters, turn.response_id, (principal, meter), _TURNS_KNOWN)
             renew_at = self._clock.monotonic() + _RENEWAL
             self._hold_waiting(principal, turn.session_id)
             async for piece in pieces:
@@ -215,6 +216,22 @@ class Gate:
                     renew_at = self._clock.monotonic() + _RENEWAL
                 self._hold_waiting(principal, turn.session_id)
                 yield piece
+
+    async def may_ask(self, turn: Turn, asked: TurnInput, number: int) -> bool:
+        """Hold what a round of a turn that runs sends, before its agent is *asked*. False: no budget.
+
+        *number*: of the round, from 0. Of the first one it is known only now what the server's tools add.
+        """
+        principal, meter = self._meters.get(turn.response_id, (None, None))
+        if principal is None or meter is None:
+            return True
+        held = meter.held
+        forgo = meter.ask(prompt_tokens(asked), is_first=number == 0)
+        has_enough = meter.held.tokens <= held.tokens and meter.held.cost <= held.cost
+        if has_enough or await self._hold(principal, turn, meter.held):
+            return True
+        forgo()
+        return False
 
     def _has_reserved(self, turn: Turn, amount: Amount) -> bool:
         """Whether so much was reserved here a moment ago, so that nobody has to be asked."""
@@ -257,20 +274,20 @@ class Gate:
 
     def ended(self, session: Session, done: ResponseDone) -> None:
         """Settle a response that has ended: the log says so, and this node has written it."""
-        meter = self._meters.pop(done.response_id, None)
+        principal, meter = self._meters.pop(done.response_id, (None, None))
         if session.principal is not None:
             model = session.config.model if meter is None else meter.model
-            self.begin(self._settle(session.id, session.principal, model, done, meter))
+            self.begin(self._settle(session.id, principal or session.principal, model, done, meter))
 
     async def _settle(
         self,
         session_id: SessionId,
-        principal_id: PrincipalId,
+        whose: Principal | PrincipalId,
         model: str,
         done: ResponseDone,
         meter: Meter | None,
     ) -> None:
-        principal = await self._find(principal_id)
+        principal = whose if isinstance(whose, Principal) else await self._find(whose)
         if principal is None:
             return
         usage, is_estimate = used(done, meter)

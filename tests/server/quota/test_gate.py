@@ -60,6 +60,10 @@ class World:
         self.session = Session(SESSION, SessionLimits())
         self.session.apply(Entry(1, Nonce(1), SessionOpened(ALICE.id, SessionConfig("m"))))
         self.asked = False
+        self.rounds = 0
+        """How often its agent was asked, of one that answers in rounds."""
+        self.most = 0
+        """Tokens that were reserved when it was."""
 
     async def reserve(
         self, request: ResponseRequest | None = None, response_id: ResponseId = RESPONSE
@@ -80,27 +84,23 @@ class World:
             for output in outputs:
                 yield output
 
-        items = (Message(ItemId("u1"), "user", (Text(text),)),)
-        config, request = SessionConfig("m"), ResponseRequest()
-        turn = Turn(
-            session_id=SESSION,
-            response_id=RESPONSE,
-            principal=ALICE.id,
-            attempt=attempt,
-            config=config,
-            request=request,
-            items=items,
-            resumption=resumed,
-        )
-        given = TurnInput(
-            session_id=SESSION,
-            response_id=RESPONSE,
-            principal=ALICE.id,
-            model="m",
-            instructions="",
-            items=items if text else (),
-        )
-        return self.gate.metered(turn, given, said())
+        return self.gate.metered(_turn(text, resumed, attempt), _given(text), said())
+
+    async def answer_in_rounds(self, *rounds: tuple[str, Sequence[Output]], text: str = "") -> list[Output]:
+        """Return what is let through of an answer in rounds: what each sends, and what comes of it."""
+        turn = _turn(text)
+
+        async def said() -> AsyncGenerator[Output, None]:
+            for number, (sent, outputs) in enumerate(rounds):
+                if not await self.gate.may_ask(turn, _given(sent), number):
+                    yield Finish("quota_exceeded")
+                    return
+                self.rounds += 1
+                self.most = max(self.most, (await self.used())["td"])
+                for output in outputs:
+                    yield output
+
+        return [output async for output in self.gate.metered(turn, _given(text), said())]
 
     async def end(self, status: Any = "completed", usage: Usage | None = None, text: str = "") -> UsageRecord:
         """Return the record of the turn that has ended so."""
@@ -111,6 +111,34 @@ class World:
 
     async def used(self) -> dict[str, int]:
         return dict((await self.ledger.look("acme", [Scope("u", ALICE.id)]))[0])
+
+
+def _items(text: str) -> tuple[Message, ...]:
+    return (Message(ItemId("u1"), "user", (Text(text),)),)
+
+
+def _turn(text: str = "", resumed: Any = None, attempt: int = 1) -> Turn:
+    return Turn(
+        session_id=SESSION,
+        response_id=RESPONSE,
+        principal=ALICE.id,
+        attempt=attempt,
+        config=SessionConfig("m"),
+        request=ResponseRequest(),
+        items=_items(text),
+        resumption=resumed,
+    )
+
+
+def _given(text: str) -> TurnInput:
+    return TurnInput(
+        session_id=SESSION,
+        response_id=RESPONSE,
+        principal=ALICE.id,
+        model="m",
+        instructions="",
+        items=_items(text) if text else (),
+    )
 
 
 async def test_what_was_said_is_held_before_it_is_let_through() -> None:
@@ -194,7 +222,7 @@ async def test_without_budget_the_agent_is_not_asked() -> None:
 
 
 async def test_what_a_provider_tells_in_between_is_held_with_the_next_piece() -> None:
-    """Each round of a turn with tools sends everything once more: the estimate knows of the first alone."""
+    """An agent may have rounds of its own, which all send everything: the estimate knows of one alone."""
     world = World(tokens_per_day=10_000)
     await world.reserve()
     said = await world.answer("x", Usage(5000, 10), "y", Usage(12_000, 20), "z")
@@ -204,6 +232,69 @@ async def test_what_a_provider_tells_in_between_is_held_with_the_next_piece() ->
     await world.end("incomplete", Usage(12_000, 20))
     # The last piece was cut off here, and said by the provider.
     assert (await world.used())["td"] == 12_021
+
+
+LONG = "x" * 40_000
+"""Ten thousand tokens."""
+
+
+async def test_what_a_round_sends_is_held_before_its_agent_is_asked() -> None:
+    world = World(tokens_per_day=30_000)
+    await world.reserve()
+    said = await world.answer_in_rounds(("hi", ["x", Usage(5, 1)]), (LONG, ["y", Usage(10_012, 2)]))
+
+    assert said[-1] == Usage(10_012, 2)
+    assert world.rounds == 2
+    assert 10_000 <= world.most <= 11_400
+
+
+async def test_a_round_that_there_is_no_budget_for_is_not_begun() -> None:
+    """What was said is kept, and paid; what would have been sent isn't."""
+    world = World(tokens_per_day=10_000)
+    await world.reserve()
+    said = await world.answer_in_rounds(("hi", ["x", Usage(5, 1)]), (LONG, ["y"]))
+
+    assert said == ["x", Usage(5, 1), Finish("quota_exceeded")]
+    assert world.rounds == 1
+    assert (await world.used())["td"] < 10_000
+    record = await world.end("incomplete", Usage(5, 1))
+    assert (record.input_tokens, record.output_tokens, record.is_estimate) == (5, 1, False)
+
+
+async def test_a_first_round_sends_the_server_s_tools_too() -> None:
+    """Nobody knew of them when the turn began: they are no reason to ask with less than it takes."""
+    world = World(tokens_per_day=5000)
+    await world.reserve()
+
+    assert await world.answer_in_rounds((LONG, ["x"]), text="hi") == [Finish("quota_exceeded")]
+    assert world.rounds == 0
+    assert (await world.end("incomplete")).tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "tokens"),
+    [("cancelled", [], 10_010), ("failed", [], 6), ("failed", ["y" * 4000], 11_010)],
+    ids=["cancelled", "failed before a word", "failed"],
+)
+async def test_a_round_that_was_cut_short_is_paid_as_a_turn_is(
+    status: str, said: list[Output], tokens: int
+) -> None:
+    world = World(tokens_per_day=30_000)
+    await world.reserve()
+    await world.answer_in_rounds(("hi", ["x", Usage(5, 1)]), (LONG, [Working(), *said]))
+    record = await world.end(status, None if status == "cancelled" else Usage(5, 1))
+
+    assert abs(record.tokens - tokens) < 10
+
+
+async def test_rounds_of_which_nobody_tells_are_all_counted() -> None:
+    world = World(tokens_per_day=30_000)
+    await world.reserve()
+    await world.answer_in_rounds((LONG, ["x" * 400]), (LONG, ["y" * 400]), text="hi")
+    record = await world.end("incomplete")
+
+    assert 20_000 <= record.input_tokens <= 20_010
+    assert record.output_tokens == 200
 
 
 async def test_a_provider_s_last_word_does_not_cut_what_is_complete() -> None:
