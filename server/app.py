@@ -174,6 +174,7 @@ class App:
                 cache=self.cache,
                 own_agent=settings.agent if settings.fallbacks else None,
                 gate=self.gate,
+                presence=self.auth.directory,
             ),
             clock=clock,
             limits=_node_limits(settings, patience),

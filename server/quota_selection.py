@@ -54,5 +54,14 @@ def build_gate(
         ledger = MemoryLedger(clock)
     else:
         ledger = ShelteredLedger(shared, clock, alone, is_strict=settings.quota_strict)
-    is_shadow = settings.quota_mode == "shadow"
-    return Gate(ledger, plans, prices, directory, clock, metrics, is_shadow=is_shadow, waiting=waiting)
+    return Gate(
+        ledger,
+        plans,
+        prices,
+        directory,
+        clock,
+        metrics,
+        is_strict=settings.quota_strict,
+        is_shadow=settings.quota_mode == "shadow",
+        waiting=waiting,
+    )

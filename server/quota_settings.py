@@ -95,7 +95,7 @@ class QuotaSettings(BaseSettings):
     )
     quota_strict: bool = Field(
         default=False,
-        description="Refuse responses while Redis can't be asked for budgets, instead of counting alone.",
+        description="Refuse responses that can't be counted: Redis can't be asked, or the user isn't known.",
     )
     quotas: Annotated[dict[str, PlanQuota], NoDecode, BeforeValidator(_plans)] = Field(
         default={}, description="What each plan may use, a table each; `default` holds for all others."

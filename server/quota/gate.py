@@ -36,13 +36,13 @@ from unbroken.server.quota.prices import Prices
 from unbroken.server.quota.refusal import refusal_of
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import CreateResponse, ResponseDone
-from unbroken.sessions.errors import Refusal, SessionError, StoreUnavailable
+from unbroken.sessions.errors import Refusal, ResponderError, SessionError, StoreUnavailable
 from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId
 from unbroken.sessions.node import Attachment
 from unbroken.sessions.responder import Finish, Output, Turn
 from unbroken.sessions.session import Session
 
-__all__ = ["Asker", "Gate"]
+__all__ = ["Asker", "Gate", "UnknownPrincipal"]
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -74,6 +74,15 @@ _SETTLING: Final = 1.5
 isn't much time behind a drain's deadline."""
 
 
+class UnknownPrincipal(ResponderError):
+    """A turn was to run of which nobody can say whose it is, so that it could be counted for nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "store_unavailable", "Whose response this is can't be told. Connect again, and ask again."
+        )
+
+
 class Gate:
     """Decides for one node.
 
@@ -84,6 +93,7 @@ class Gate:
         directory: Whom a principal's id stands for.
         clock: Where time comes from.
         metrics: Where figures go.
+        is_strict: Whether a turn isn't run of which nobody can say whose it is; else it is, uncounted.
         is_shadow: Whether nobody is refused anything: it is only counted, and said.
         waiting: Says which responses of a session that runs here wait behind another.
 
@@ -98,6 +108,7 @@ class Gate:
         clock: Clock,
         metrics: Metrics,
         *,
+        is_strict: bool = False,
         is_shadow: bool = False,
         waiting: Callable[[SessionId], Sequence[ResponseId]] = lambda _: (),
     ) -> None:
@@ -107,6 +118,7 @@ class Gate:
         self._directory = directory
         self._clock = clock
         self._metrics = metrics
+        self._is_strict = is_strict
         self._is_shadow = is_shadow
         self._waiting = waiting
         # Of turns that run here: whose they are, whatever the directory forgets meanwhile.
@@ -188,10 +200,17 @@ class Gate:
     async def metered(
         self, turn: Turn, given: TurnInput, outputs: AsyncGenerator[Output, None]
     ) -> AsyncGenerator[Output, None]:
-        """Yield *outputs* as long as there is budget for them; then end the turn, with what there is."""
+        """Yield *outputs* as long as there is budget for them; then end the turn, with what there is.
+
+        Raises:
+            UnknownPrincipal: Nobody can say for whom to count it, and the gate is strict.
+
+        """
         async with aclosing(outputs) as pieces:
             principal = await self._find(turn.principal)
             if principal is None:
+                if self._is_strict and not self._is_shadow:
+                    raise UnknownPrincipal
                 async for piece in pieces:
                     yield piece
                 return

@@ -15,7 +15,7 @@ from unbroken.server.auth.directory import MemoryDirectory
 from unbroken.server.auth.principal import Principal
 from unbroken.server.metrics import Metrics
 from unbroken.server.quota.base import MOST, Amount, Scope, UsageRecord
-from unbroken.server.quota.gate import Gate
+from unbroken.server.quota.gate import Gate, UnknownPrincipal
 from unbroken.server.quota.memory import MemoryLedger
 from unbroken.server.quota.plans import Plans
 from unbroken.server.quota.prices import Price, Prices
@@ -46,7 +46,7 @@ PRICE = Price.of(Decimal(1), Decimal(10), Decimal("0.1"))
 class World:
     """A gate, and one turn of alice's."""
 
-    def __init__(self, **quota: Any) -> None:
+    def __init__(self, *, is_strict: bool = False, is_shadow: bool = False, **quota: Any) -> None:
         self.clock = FakeClock()
         self.ledger = MemoryLedger(self.clock)
         self.directory = MemoryDirectory(self.clock)
@@ -55,7 +55,15 @@ class World:
         self.waiting: list[ResponseId] = []
         """What waits behind the turn that runs."""
         self.gate = Gate(
-            self.ledger, plans, prices, self.directory, self.clock, Metrics(), waiting=lambda _: self.waiting
+            self.ledger,
+            plans,
+            prices,
+            self.directory,
+            self.clock,
+            Metrics(),
+            is_strict=is_strict,
+            is_shadow=is_shadow,
+            waiting=lambda _: self.waiting,
         )
         self.session = Session(SESSION, SessionLimits())
         self.session.apply(Entry(1, Nonce(1), SessionOpened(ALICE.id, SessionConfig("m"))))
@@ -577,3 +585,27 @@ async def test_what_nobody_knows_was_written_is_held_for_a_moment() -> None:
     assert (await world.used())["turns"] == 1
     world.clock.advance(61)
     assert (await world.used())["turns"] == 0
+
+
+@pytest.mark.parametrize("is_shadow", [False, True])
+async def test_whom_nobody_knows_is_counted_for_nobody(is_shadow: bool) -> None:
+    """Unless the operator would rather have nothing that isn't counted. In the shadow nobody is refused."""
+    for is_strict in (False, True):
+        world = World(is_strict=is_strict, is_shadow=is_shadow)
+        if is_strict and not is_shadow:
+            with pytest.raises(UnknownPrincipal):
+                await world.answer("x")
+            assert not world.asked
+        else:
+            assert await world.answer("x") == ["x"]
+        assert (await world.used())["rd"] == 0
+
+
+async def test_a_turn_that_runs_is_settled_though_its_user_is_forgotten_meanwhile() -> None:
+    world = World()
+    await world.reserve()
+    await world.answer("x" * 400)
+    world.clock.advance(8 * 86_400)
+    assert await world.directory.known(ALICE.id) is None
+
+    assert (await world.end("completed", Usage(10, 100))).tokens == 110
