@@ -29,7 +29,17 @@ class Plans:
 
     def __init__(self, quotas: Mapping[str, PlanQuota]) -> None:
         self._limits = {name: _limits(quota) for name, quota in quotas.items()}
-        self._connections = {name: _bounds(quota) for name, quota in quotas.items()}
+        counts_tenants = any(quota.tenant_connections is not None for quota in quotas.values())
+        self._unbounded = ConnectionBounds(counts_tenant=counts_tenants)
+        self._connections = {
+            name: ConnectionBounds(
+                user=quota.connections,
+                tenant=quota.tenant_connections,
+                address=quota.address_connections,
+                counts_tenant=counts_tenants,
+            )
+            for name, quota in quotas.items()
+        }
 
     def limits(self, plan: str) -> Limits:
         """Return what a plan may use."""
@@ -37,18 +47,12 @@ class Plans:
 
     def connections(self, plan: str) -> ConnectionBounds:
         """Return how many connections a plan allows."""
-        return self._connections.get(plan, self._connections.get(DEFAULT_PLAN, ConnectionBounds()))
+        return self._connections.get(plan, self._connections.get(DEFAULT_PLAN, self._unbounded))
 
     @property
     def count_money(self) -> bool:
         """Whether any of them is bound by what things cost."""
         return any("cd" in row for limits in self._limits.values() for row in limits.values())
-
-
-def _bounds(quota: PlanQuota) -> ConnectionBounds:
-    return ConnectionBounds(
-        user=quota.connections, tenant=quota.tenant_connections, address=quota.address_connections
-    )
 
 
 def _limits(quota: PlanQuota) -> Limits:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -36,8 +37,9 @@ def test_plans_are_tables(tmp_path: Path) -> None:
 
     assert plans.limits("anything") == {"u": {"rm": 20, "cd": 1_100_000}, "t": {"td": 1000}}
     assert plans.limits("pro") == {}
-    assert plans.connections("pro") == ConnectionBounds(user=3, tenant=20, address=5)
-    assert plans.connections("free") == ConnectionBounds(), "it says nothing of connections"
+    counted = ConnectionBounds(counts_tenant=True)
+    assert plans.connections("pro") == replace(counted, user=3, tenant=20, address=5)
+    assert plans.connections("free") == counted, "it says nothing of connections, and another does"
     assert settings.prices["manual"].input == Decimal("0.5")
     assert unpacked(packed(settings)) == settings
 
