@@ -94,7 +94,6 @@ class Gate:
         clock: Where time comes from.
         metrics: Where figures go.
         is_strict: Whether a turn isn't run of which nobody can say whose it is; else it is, uncounted.
-        is_shadow: Whether nobody is refused anything: it is only counted, and said.
         waiting: Says which responses of a session that runs here wait behind another.
 
     """
@@ -109,7 +108,6 @@ class Gate:
         metrics: Metrics,
         *,
         is_strict: bool = False,
-        is_shadow: bool = False,
         waiting: Callable[[SessionId], Sequence[ResponseId]] = lambda _: (),
     ) -> None:
         self.ledger: Final = ledger
@@ -119,7 +117,6 @@ class Gate:
         self._clock = clock
         self._metrics = metrics
         self._is_strict = is_strict
-        self._is_shadow = is_shadow
         self._waiting = waiting
         # Of turns that run here: whose they are, whatever the directory forgets meanwhile.
         self._meters: OrderedDict[ResponseId, tuple[Principal, Meter]] = OrderedDict()
@@ -129,13 +126,15 @@ class Gate:
         self._waiting_at: OrderedDict[SessionId, float] = OrderedDict()  # when to hold what waits there
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def asker(self, principal: Principal, address: bytes | None) -> Asker:
-        """Return what asks for a connection's turns."""
+    def asker(self, principal: Principal, address: bytes | None) -> Asker | None:
+        """Return what asks for a connection's turns; None: nothing is counted for its plan."""
+        if self.plans.mode(principal.plan) == "off":
+            return None
         return Asker(self, principal, _scopes_of(principal, address))
 
     def connections(self, plan: str) -> ConnectionBounds:
         """Return how many connections somebody of *plan*, and theirs, may have."""
-        return ConnectionBounds() if self._is_shadow else self.plans.connections(plan)
+        return self.plans.connections(plan)
 
     # Admission.
 
@@ -149,10 +148,11 @@ class Gate:
             Refusal: Nobody can be asked, and the ledger is strict.
 
         """
-        tenant, limits = principal.tenant, self.plans.limits(principal.plan)
+        tenant, plan = principal.tenant, principal.plan
+        limits, enforce = self.plans.limits(plan), self.plans.mode(plan) == "on"
         try:
             decision = await self.ledger.reserve(
-                tenant, turn, scopes, limits, amount, lifetime=_LIFETIME, enforce=not self._is_shadow
+                tenant, turn, scopes, limits, amount, lifetime=_LIFETIME, enforce=enforce
             )
         except (asyncio.CancelledError, StoreUnavailable) as exc:
             self.begin(self.ledger.release(tenant, turn))  # it may have been reserved all the same
@@ -160,8 +160,8 @@ class Gate:
                 raise
             message = "What you have used can't be told for the moment. Send this again in a while."
             raise Refusal("store_unavailable", message) from None
-        self._count(decision)
-        if decision.denied is not None and not self._is_shadow:
+        self._count(decision, plan)
+        if decision.denied is not None and enforce:
             raise refusal_of(decision)
         if decision.is_new:
             _remember(self._reserved, turn, (amount, self._clock.monotonic()), _RESERVED_KNOWN)
@@ -178,9 +178,9 @@ class Gate:
         first = first_output(self.plans.limits(principal.plan), price, most)
         return Meter(model, price, prompt, first, said)
 
-    def _count(self, decision: Decision) -> None:
-        denied = decision.denied is not None
-        outcome = ("would_deny" if self._is_shadow else "denied") if denied else "granted"
+    def _count(self, decision: Decision, plan: str) -> None:
+        denied = "denied" if self.plans.mode(plan) == "on" else "would_deny"
+        outcome = "granted" if decision.denied is None else denied
         self._metrics.quota_decisions.labels(outcome).inc()
 
     async def know(self, principal: Principal) -> None:
@@ -208,9 +208,9 @@ class Gate:
         """
         async with aclosing(outputs) as pieces:
             principal = await self._find(turn.principal)
-            if principal is None:
-                if self._is_strict and not self._is_shadow:
-                    raise UnknownPrincipal
+            if principal is None and self._is_strict and self.plans.refuse:
+                raise UnknownPrincipal
+            if principal is None or self.plans.mode(principal.plan) == "off":
                 async for piece in pieces:
                     yield piece
                 return
@@ -275,6 +275,7 @@ class Gate:
             await self.ledger.keep(tenant, turn, lifetime=_LIFETIME)
 
     async def _hold(self, principal: Principal, turn: Turn, amount: Amount) -> bool:
+        enforce = self.plans.mode(principal.plan) == "on"
         decision = await self.ledger.hold(
             principal.tenant,
             _turn_id(turn.session_id, turn.response_id),
@@ -282,12 +283,12 @@ class Gate:
             self.plans.limits(principal.plan),
             amount,
             lifetime=_LIFETIME,
-            enforce=not self._is_shadow,
+            enforce=enforce,
             as_new=turn.attempt == 1,  # a further one's was let in, and the place of the last may still count
         )
         if decision.denied is not None:
-            self._count(decision)
-        return decision.denied is None or self._is_shadow
+            self._count(decision, principal.plan)
+        return decision.denied is None or not enforce
 
     # Its end.
 
@@ -307,7 +308,7 @@ class Gate:
         meter: Meter | None,
     ) -> None:
         principal = whose if isinstance(whose, Principal) else await self._find(whose)
-        if principal is None:
+        if principal is None or self.plans.mode(principal.plan) == "off":
             return
         usage, is_estimate = used(done, meter)
         cost = self._prices.of(model).cost(usage.input_tokens, usage.output_tokens, usage.cached_tokens)

@@ -14,6 +14,7 @@ from unbroken.server.agents.base import TurnInput
 from unbroken.server.auth.directory import MemoryDirectory
 from unbroken.server.auth.principal import Principal
 from unbroken.server.metrics import Metrics
+from unbroken.server.plan_tables import Mode
 from unbroken.server.quota.base import MOST, Amount, Scope, UsageRecord
 from unbroken.server.quota.gate import Gate, UnknownPrincipal
 from unbroken.server.quota.memory import MemoryLedger
@@ -46,11 +47,11 @@ PRICE = Price.of(Decimal(1), Decimal(10), Decimal("0.1"))
 class World:
     """A gate, and one turn of alice's."""
 
-    def __init__(self, *, is_strict: bool = False, is_shadow: bool = False, **quota: Any) -> None:
+    def __init__(self, *, is_strict: bool = False, mode: Mode = "on", **quota: Any) -> None:
         self.clock = FakeClock()
         self.ledger = MemoryLedger(self.clock)
         self.directory = MemoryDirectory(self.clock)
-        plans = Plans({"default": PlanQuota(**quota)})
+        plans = Plans({"default": PlanQuota(**quota)}, {"default": mode})
         prices = Prices({"m": PRICE})
         self.waiting: list[ResponseId] = []
         """What waits behind the turn that runs."""
@@ -62,7 +63,6 @@ class World:
             self.clock,
             Metrics(),
             is_strict=is_strict,
-            is_shadow=is_shadow,
             waiting=lambda _: self.waiting,
         )
         self.session = Session(SESSION, SessionLimits())
@@ -78,6 +78,7 @@ class World:
     ) -> None:
         await self.directory.note(ALICE)
         asker = self.gate.asker(ALICE, None)
+        assert asker is not None
         await asker.reserve(self.session, CreateResponse(response_id, request or ResponseRequest()))
 
     async def answer(self, *outputs: Output, text: str = "", resumed: Any = None) -> list[Output]:
@@ -498,6 +499,7 @@ async def test_what_is_given_back_while_it_is_being_held_leaves_no_turn_behind(a
     await world.reserve(response_id=waits.response_id)
     world.waiting = [waits.response_id]
     asker, keep = world.gate.asker(ALICE, None), world.ledger.keep
+    assert asker is not None
     is_asked, goes_on = asyncio.Event(), asyncio.Event()
 
     async def late(*args: Any, **kwargs: Any) -> None:
@@ -580,6 +582,7 @@ async def test_what_nobody_knows_was_written_is_held_for_a_moment() -> None:
     world = World(turns=1)
     await world.reserve()
     asker = world.gate.asker(ALICE, None)
+    assert asker is not None
     asker.loosen(world.session, CreateResponse(RESPONSE, ResponseRequest()))
     await world.gate.settled()
     assert (await world.used())["turns"] == 1
@@ -587,12 +590,12 @@ async def test_what_nobody_knows_was_written_is_held_for_a_moment() -> None:
     assert (await world.used())["turns"] == 0
 
 
-@pytest.mark.parametrize("is_shadow", [False, True])
-async def test_whom_nobody_knows_is_counted_for_nobody(is_shadow: bool) -> None:
+@pytest.mark.parametrize("mode", ["on", "shadow"])
+async def test_whom_nobody_knows_is_counted_for_nobody(mode: Mode) -> None:
     """Unless the operator would rather have nothing that isn't counted. In the shadow nobody is refused."""
     for is_strict in (False, True):
-        world = World(is_strict=is_strict, is_shadow=is_shadow)
-        if is_strict and not is_shadow:
+        world = World(is_strict=is_strict, mode=mode)
+        if is_strict and mode == "on":
             with pytest.raises(UnknownPrincipal):
                 await world.answer("x")
             assert not world.asked
@@ -609,3 +612,20 @@ async def test_a_turn_that_runs_is_settled_though_its_user_is_forgotten_meanwhil
     assert await world.directory.known(ALICE.id) is None
 
     assert (await world.end("completed", Usage(10, 100))).tokens == 110
+
+
+async def test_where_nothing_is_counted_a_turn_leaves_nothing_behind() -> None:
+    """Its plan is none of those for which it is."""
+    world = World(mode="off", tokens_per_day=10)
+    await world.directory.note(ALICE)
+    assert world.gate.asker(ALICE, None) is None
+    assert await world.answer_in_rounds(("hi", ["x" * 4000, Usage(1, 1000)]), (LONG, ["y"])) == [
+        "x" * 4000,
+        Usage(1, 1000),
+        "y",
+    ]
+    world.gate.ended(world.session, ResponseDone(RESPONSE, "completed", 1, (), usage=Usage(1, 1000)))
+    await world.gate.settled()
+
+    assert set((await world.used()).values()) == {0}
+    assert await world.ledger.records("acme", 1) == []
