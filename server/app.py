@@ -175,6 +175,7 @@ class App:
                 cache=self.cache,
                 own_agent=settings.agent if settings.fallbacks else None,
                 gate=self.gate,
+                presence=self.auth.directory,
             ),
             clock=clock,
             limits=_node_limits(settings, patience),
@@ -307,6 +308,7 @@ class App:
             limits,
             lambda label, outcome: calls.labels(label, outcome).inc(),
             self.guards.gate.result,
+            None if self.gate is None else self.gate.may_ask,
         )
 
     def _observe_node(self) -> None:

@@ -16,6 +16,7 @@ from unbroken.server.auth.key_store import KeyStore, KeyStoreUnusable, MemoryKey
 from unbroken.server.auth.keyring import Keyring
 from unbroken.server.auth.keys import DevelopmentAuthenticator, KeyAuthenticator
 from unbroken.server.auth.lapse import Lapses
+from unbroken.server.auth.presence import Presence
 from unbroken.server.auth.secret_store import MemorySecretStore, SecretStore
 from unbroken.server.auth.tenant_plans import TenantPlans
 from unbroken.server.config import Settings, StartupError, is_loopback
@@ -38,7 +39,7 @@ class Auth:
 
     authenticator: Authenticator
     secrets: ClientSecrets
-    directory: Directory
+    directory: Presence
     lapses: Lapses
     keyring: Keyring | None
     jwks: KeySet | None
@@ -102,7 +103,7 @@ def build_auth(
     )
     if settings.tenant_plans:
         entrance = TenantPlans(entrance, dict(entry.split("=", 1) for entry in settings.tenant_plans))
-    return Auth(entrance, secrets, _directory(redis, clock), lapses, keyring, jwks)
+    return Auth(entrance, secrets, Presence(_directory(redis, clock)), lapses, keyring, jwks)
 
 
 def key_store(settings: Settings, redis: Redis | None) -> KeyStore | None:

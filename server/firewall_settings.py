@@ -1,74 +1,29 @@
-"""The settings of the injection firewall. Part of :class:`Settings`.
-
-What differs by plan is a table: ``plan=value`` entries, or a value by itself for all plans.
-"""
+"""The settings of the injection firewall. Part of :class:`Settings`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode
 
+from unbroken.server.plan_tables import Modes, check_rows, read_rows
 from unbroken.server.setting_values import Names, Seconds, check_address
 
-__all__ = ["FirewallSettings", "row_of", "rows_of"]
-
-_DEFAULT: Final = "default"
-_PLAN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-
-
-def _read_rows(value: object) -> object:
-    """Turn ``"on, free=shadow"``, a mapping, or a list of entries into ``plan=value`` entries."""
-    if isinstance(value, dict):
-        value = tuple(f"{plan}={each}" for plan, each in value.items())
-    elif isinstance(value, str):
-        value = tuple(part.strip() for part in value.split(",") if part.strip())
-    elif isinstance(value, int | float):
-        value = (str(value),)
-    if isinstance(value, list | tuple):
-        return tuple(part if "=" in str(part) else f"{_DEFAULT}={part}" for part in value)
-    return value
-
-
-def _check_rows(check: Callable[[str], bool], what: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
-    def checked(rows: tuple[str, ...]) -> tuple[str, ...]:
-        plans = [row.partition("=")[0].strip() for row in rows]
-        for row in rows:
-            plan, _, value = row.partition("=")
-            if not _PLAN.fullmatch(plan.strip()) or not check(value.strip()):
-                raise ValueError(f"should be {what}, or plan=value for each plan, as in default=.., free=..")
-        if len(set(plans)) < len(plans):
-            raise ValueError("should have one entry for each plan")
-        if rows and _DEFAULT not in plans:
-            raise ValueError("should have an entry for the plan default, which holds for all others")
-        return tuple(f"{plan}={row.partition('=')[2].strip()}" for plan, row in zip(plans, rows, strict=True))
-
-    return checked
-
-
-def _is_mode(value: str) -> bool:
-    return value in ("off", "shadow", "on")
+__all__ = ["FirewallSettings"]
 
 
 def _is_score(value: str) -> bool:
     return re.fullmatch(r"0?\.\d{1,4}|[01](\.0{1,4})?", value) is not None
 
 
-_Modes = Annotated[
-    tuple[str, ...],
-    NoDecode,
-    BeforeValidator(_read_rows),
-    AfterValidator(_check_rows(_is_mode, "off, shadow or on")),
-]
 _Scores = Annotated[
     tuple[str, ...],
     NoDecode,
-    BeforeValidator(_read_rows),
-    AfterValidator(_check_rows(_is_score, "a score from 0 to 1")),
+    BeforeValidator(read_rows),
+    AfterValidator(check_rows(_is_score, "a score from 0 to 1")),
 ]
 
 
@@ -78,20 +33,10 @@ def _check_digests(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(value.lower() for value in values)
 
 
-def rows_of(entries: tuple[str, ...]) -> dict[str, str]:
-    """Return a table's values by plan."""
-    return dict(entry.split("=", 1) for entry in entries)
-
-
-def row_of(rows: dict[str, str], plan: str, otherwise: str) -> str:
-    """Return what *rows* have for *plan*, else for all."""
-    return rows.get(plan, rows.get(_DEFAULT, otherwise))
-
-
 class FirewallSettings(BaseSettings):
     """What is looked at, how closely, and what becomes of it."""
 
-    firewall: _Modes = Field(
+    firewall: Modes = Field(
         default=("default=shadow",),
         description="Whether what comes in is checked for attacks, by plan: on, shadow (count only) or off.",
     )

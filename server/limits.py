@@ -28,6 +28,8 @@ class ConnectionBounds:
     user: int | None = None
     tenant: int | None = None
     """Of all its users."""
+    counts_tenant: bool = False
+    """Whether a tenant's are counted, bound or not: another plan bounds them, and it may have both."""
     address: int | None = None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, closing
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from dataclasses import replace
 from typing import Final
 
@@ -17,6 +17,7 @@ from msgspec import UNSET
 
 from unbroken.server.agents.base import Agent, AgentNotReady, Handle, Reattaching, TurnInput
 from unbroken.server.agents.calls import in_pairs
+from unbroken.server.auth.presence import Presence
 from unbroken.server.cache.base import Veto
 from unbroken.server.cache.stage import CacheStage
 from unbroken.server.files.reading import FileReader, FileReading
@@ -26,6 +27,7 @@ from unbroken.server.metrics import Metrics
 from unbroken.server.quota.gate import Gate
 from unbroken.server.tools.loop import ToolLoop
 from unbroken.sessions.clock import Clock
+from unbroken.sessions.ids import PrincipalId
 from unbroken.sessions.items import NamedTool, Usage
 from unbroken.sessions.responder import (
     AsksApproval,
@@ -65,6 +67,7 @@ class Pipeline:
         own_agent: The name of the first of several agents. What another answers for it isn't kept.
         gate: Holds each turn's budget. None: nothing is counted.
         canaries: Marks each session's instructions. None: they aren't marked.
+        presence: Knows whose turns run, whether they are connected or not. None: nobody asks.
 
     """
 
@@ -82,7 +85,9 @@ class Pipeline:
         own_agent: str | None = None,
         gate: Gate | None = None,
         canaries: Canaries | None = None,
+        presence: Presence | None = None,
     ) -> None:
+        self._presence = presence
         self._gate = gate
         self._cache = cache
         self._own_agent = own_agent
@@ -111,7 +116,7 @@ class Pipeline:
         started = self._clock.monotonic()
         waits = True
         shown = _SHOWN_ALL if turn.config.reasoning is True else _SHOWN
-        with closing(self._files.for_turn(turn.principal)) as files:
+        with await self._stay(turn.principal), closing(self._files.for_turn(turn.principal)) as files:
             given = _turn_input(turn, self._max_output_tokens, files)
             answer = self._answer(turn, given)
             if self._gate is not None:
@@ -124,6 +129,13 @@ class Pipeline:
                         waits = False
                         self._metrics.time_to_first_token.observe(self._clock.monotonic() - started)
                     yield output
+
+    async def _stay(self, principal_id: PrincipalId) -> AbstractContextManager[None]:
+        """Return what has whoever it is be known, to all who ask about them while their turn runs."""
+        principal = None if self._presence is None else await self._presence.known(principal_id)
+        return (
+            nullcontext() if self._presence is None or principal is None else self._presence.stay(principal)
+        )
 
     @property
     def can_resume(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from unbroken.server.auth.directory import Directory
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.metrics import Metrics
+from unbroken.server.plan_tables import modes_of
 from unbroken.server.quota.base import Ledger
 from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.memory import MemoryLedger
@@ -37,10 +38,11 @@ def build_gate(
         StartupError: A plan bounds cost, and one of *models* has no price.
 
     """
-    if settings.quota_mode == "off" or not settings.quotas:
+    modes = modes_of(settings.quota_mode)
+    if set(modes.values()) == {"off"} or not settings.quotas:
         return None
     own = {name: Price.of(row.input, row.output, row.cached) for name, row in settings.prices.items()}
-    prices, plans = Prices(shipped() | own), Plans(settings.quotas)
+    prices, plans = Prices(shipped() | own), Plans(settings.quotas, modes)
     unpriced = [name for name in models if prices.find(name) is None]
     if plans.count_money and unpriced:
         raise StartupError(
@@ -54,5 +56,13 @@ def build_gate(
         ledger = MemoryLedger(clock)
     else:
         ledger = ShelteredLedger(shared, clock, alone, is_strict=settings.quota_strict)
-    is_shadow = settings.quota_mode == "shadow"
-    return Gate(ledger, plans, prices, directory, clock, metrics, is_shadow=is_shadow, waiting=waiting)
+    return Gate(
+        ledger,
+        plans,
+        prices,
+        directory,
+        clock,
+        metrics,
+        is_strict=settings.quota_strict,
+        waiting=waiting,
+    )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode
+
+from unbroken.server.plan_tables import Modes
 
 __all__ = ["ModelPrice", "PlanQuota", "QuotaSettings"]
 
@@ -90,12 +92,13 @@ def _prices(value: object) -> dict[str, Any]:
 class QuotaSettings(BaseSettings):
     """How much whoever is of which plan may use, and what it costs."""
 
-    quota_mode: Literal["off", "shadow", "on"] = Field(
-        default="on", description="off: count nothing; shadow: count and say so, refuse nobody; on."
+    quota_mode: Modes = Field(
+        default=("default=on",),
+        description="By plan; off: count nothing; shadow: count and say so, refuse nobody; on.",
     )
     quota_strict: bool = Field(
         default=False,
-        description="Refuse responses while Redis can't be asked for budgets, instead of counting alone.",
+        description="Refuse responses that can't be counted: Redis can't be asked, or the user isn't known.",
     )
     quotas: Annotated[dict[str, PlanQuota], NoDecode, BeforeValidator(_plans)] = Field(
         default={}, description="What each plan may use, a table each; `default` holds for all others."

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from unbroken.server.config import Settings, is_loopback
-from unbroken.server.firewall_settings import row_of, rows_of
+from unbroken.server.plan_tables import row_of, rows_of
 from unbroken.server.setting_origins import PREFIX, label
 
 __all__ = ["conflicts"]

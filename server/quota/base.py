@@ -225,6 +225,12 @@ class Ledger(Protocol):
         was.
         """
 
+    async def keep(self, tenant: str, turn: str, *, lifetime: float) -> None:
+        """Have what is reserved for a turn lapse in *lifetime* seconds, later than it would or sooner.
+
+        Where nothing is reserved for it (any more) nothing comes to be.
+        """
+
     async def settle(
         self, tenant: str, turn: str, scopes: Sequence[Scope], used: Amount, record: UsageRecord | None
     ) -> bool:

@@ -277,6 +277,13 @@ class Book:
             self._take(known, more, now)
         return decision
 
+    def keep(self, turn: str, *, lifetime: float, now: float) -> None:
+        """See :meth:`Ledger.keep`."""
+        self._reap(now)
+        reservation = self._turns.get(turn)
+        if reservation is not None:
+            self._keep(turn, reservation, now + lifetime)
+
     def settle(
         self, turn: str, scopes: Sequence[Scope], used: Amount, record: UsageRecord | None, *, now: float
     ) -> bool:

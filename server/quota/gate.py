@@ -36,13 +36,13 @@ from unbroken.server.quota.prices import Prices
 from unbroken.server.quota.refusal import refusal_of
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import CreateResponse, ResponseDone
-from unbroken.sessions.errors import Refusal, SessionError, StoreUnavailable
+from unbroken.sessions.errors import Refusal, ResponderError, SessionError, StoreUnavailable
 from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId
 from unbroken.sessions.node import Attachment
 from unbroken.sessions.responder import Finish, Output, Turn
 from unbroken.sessions.session import Session
 
-__all__ = ["Asker", "Gate"]
+__all__ = ["Asker", "Gate", "UnknownPrincipal"]
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -56,7 +56,10 @@ _MOMENT: Final = 60.0
 _RENEWAL: Final = _MOMENT / 3
 
 _WAITING_RENEWAL: Final = _LIFETIME / 3
-"""Seconds after which what waits behind a turn is held again by the one that runs."""
+"""Seconds after which what waits in a session is held again, by whichever of its turns runs then."""
+
+_SESSIONS_KNOWN: Final = 10_000
+"""Sessions of which it is known when that is. In one that was forgotten it is at once."""
 
 _TURNS_KNOWN: Final = 100_000
 
@@ -71,6 +74,15 @@ _SETTLING: Final = 1.5
 isn't much time behind a drain's deadline."""
 
 
+class UnknownPrincipal(ResponderError):
+    """A turn was to run of which nobody can say whose it is, so that it could be counted for nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "store_unavailable", "Whose response this is can't be told. Connect again, and ask again."
+        )
+
+
 class Gate:
     """Decides for one node.
 
@@ -81,7 +93,7 @@ class Gate:
         directory: Whom a principal's id stands for.
         clock: Where time comes from.
         metrics: Where figures go.
-        is_shadow: Whether nobody is refused anything: it is only counted, and said.
+        is_strict: Whether a turn isn't run of which nobody can say whose it is; else it is, uncounted.
         waiting: Says which responses of a session that runs here wait behind another.
 
     """
@@ -95,7 +107,7 @@ class Gate:
         clock: Clock,
         metrics: Metrics,
         *,
-        is_shadow: bool = False,
+        is_strict: bool = False,
         waiting: Callable[[SessionId], Sequence[ResponseId]] = lambda _: (),
     ) -> None:
         self.ledger: Final = ledger
@@ -104,21 +116,25 @@ class Gate:
         self._directory = directory
         self._clock = clock
         self._metrics = metrics
-        self._is_shadow = is_shadow
+        self._is_strict = is_strict
         self._waiting = waiting
-        self._meters: OrderedDict[ResponseId, Meter] = OrderedDict()  # of turns that run here
+        # Of turns that run here: whose they are, whatever the directory forgets meanwhile.
+        self._meters: OrderedDict[ResponseId, tuple[Principal, Meter]] = OrderedDict()
         self._known: OrderedDict[PrincipalId, float] = OrderedDict()  # when each was noted last
         # What was reserved here of late, and when, by the turn.
         self._reserved: OrderedDict[str, tuple[Amount, float]] = OrderedDict()
+        self._waiting_at: OrderedDict[SessionId, float] = OrderedDict()  # when to hold what waits there
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def asker(self, principal: Principal, address: bytes | None) -> Asker:
-        """Return what asks for a connection's turns."""
+    def asker(self, principal: Principal, address: bytes | None) -> Asker | None:
+        """Return what asks for a connection's turns; None: nothing is counted for its plan."""
+        if self.plans.mode(principal.plan) == "off":
+            return None
         return Asker(self, principal, _scopes_of(principal, address))
 
     def connections(self, plan: str) -> ConnectionBounds:
         """Return how many connections somebody of *plan*, and theirs, may have."""
-        return ConnectionBounds() if self._is_shadow else self.plans.connections(plan)
+        return self.plans.connections(plan)
 
     # Admission.
 
@@ -132,10 +148,11 @@ class Gate:
             Refusal: Nobody can be asked, and the ledger is strict.
 
         """
-        tenant, limits = principal.tenant, self.plans.limits(principal.plan)
+        tenant, plan = principal.tenant, principal.plan
+        limits, enforce = self.plans.limits(plan), self.plans.mode(plan) == "on"
         try:
             decision = await self.ledger.reserve(
-                tenant, turn, scopes, limits, amount, lifetime=_LIFETIME, enforce=not self._is_shadow
+                tenant, turn, scopes, limits, amount, lifetime=_LIFETIME, enforce=enforce
             )
         except (asyncio.CancelledError, StoreUnavailable) as exc:
             self.begin(self.ledger.release(tenant, turn))  # it may have been reserved all the same
@@ -143,8 +160,8 @@ class Gate:
                 raise
             message = "What you have used can't be told for the moment. Send this again in a while."
             raise Refusal("store_unavailable", message) from None
-        self._count(decision)
-        if decision.denied is not None and not self._is_shadow:
+        self._count(decision, plan)
+        if decision.denied is not None and enforce:
             raise refusal_of(decision)
         if decision.is_new:
             _remember(self._reserved, turn, (amount, self._clock.monotonic()), _RESERVED_KNOWN)
@@ -161,9 +178,9 @@ class Gate:
         first = first_output(self.plans.limits(principal.plan), price, most)
         return Meter(model, price, prompt, first, said)
 
-    def _count(self, decision: Decision) -> None:
-        denied = decision.denied is not None
-        outcome = ("would_deny" if self._is_shadow else "denied") if denied else "granted"
+    def _count(self, decision: Decision, plan: str) -> None:
+        denied = "denied" if self.plans.mode(plan) == "on" else "would_deny"
+        outcome = "granted" if decision.denied is None else denied
         self._metrics.quota_decisions.labels(outcome).inc()
 
     async def know(self, principal: Principal) -> None:
@@ -183,10 +200,17 @@ class Gate:
     async def metered(
         self, turn: Turn, given: TurnInput, outputs: AsyncGenerator[Output, None]
     ) -> AsyncGenerator[Output, None]:
-        """Yield *outputs* as long as there is budget for them; then end the turn, with what there is."""
+        """Yield *outputs* as long as there is budget for them; then end the turn, with what there is.
+
+        Raises:
+            UnknownPrincipal: Nobody can say for whom to count it, and the gate is strict.
+
+        """
         async with aclosing(outputs) as pieces:
             principal = await self._find(turn.principal)
-            if principal is None:
+            if principal is None and self._is_strict and self.plans.refuse:
+                raise UnknownPrincipal
+            if principal is None or self.plans.mode(principal.plan) == "off":
                 async for piece in pieces:
                     yield piece
                 return
@@ -198,9 +222,9 @@ class Gate:
             if not (self._has_reserved(turn, first) or await self._hold(principal, turn, first)):
                 yield Finish("quota_exceeded")
                 return
-            _remember(self._meters, turn.response_id, meter, _TURNS_KNOWN)
+            _remember(self._meters, turn.response_id, (principal, meter), _TURNS_KNOWN)
             renew_at = self._clock.monotonic() + _RENEWAL
-            waiting_at = self._clock.monotonic() + _WAITING_RENEWAL
+            self._hold_waiting(principal, turn.session_id)
             async for piece in pieces:
                 if needs_more := meter.take(piece):
                     meter.ahead()
@@ -209,10 +233,24 @@ class Gate:
                         yield Finish("quota_exceeded")
                         return
                     renew_at = self._clock.monotonic() + _RENEWAL
-                if self._clock.monotonic() >= waiting_at:
-                    self.begin(self._hold_waiting(principal, turn.session_id))
-                    waiting_at = self._clock.monotonic() + _WAITING_RENEWAL
+                self._hold_waiting(principal, turn.session_id)
                 yield piece
+
+    async def may_ask(self, turn: Turn, asked: TurnInput, number: int) -> bool:
+        """Hold what a round of a turn that runs sends, before its agent is *asked*. False: no budget.
+
+        *number*: of the round, from 0. Of the first one it is known only now what the server's tools add.
+        """
+        principal, meter = self._meters.get(turn.response_id, (None, None))
+        if principal is None or meter is None:
+            return True
+        held = meter.held
+        forgo = meter.ask(prompt_tokens(asked), is_first=number == 0)
+        has_enough = meter.held.tokens <= held.tokens and meter.held.cost <= held.cost
+        if has_enough or await self._hold(principal, turn, meter.held):
+            return True
+        forgo()
+        return False
 
     def _has_reserved(self, turn: Turn, amount: Amount) -> bool:
         """Whether so much was reserved here a moment ago, so that nobody has to be asked."""
@@ -220,16 +258,24 @@ class Gate:
         is_enough = reserved.tokens >= amount.tokens and reserved.cost >= amount.cost
         return is_enough and at > self._clock.monotonic() - _RENEWAL
 
-    async def _hold_waiting(self, principal: Principal, session_id: SessionId) -> None:
-        """Go on holding what was reserved for responses that wait: they are turns at once, too."""
-        scopes = _scopes_of(principal, None)
-        for response_id in self._waiting(session_id):
-            turn = _turn_id(session_id, response_id)
-            await self.ledger.hold(
-                principal.tenant, turn, scopes, {}, Amount(), lifetime=_LIFETIME, enforce=False
-            )
+    def _hold_waiting(self, principal: Principal, session_id: SessionId) -> None:
+        """Go on holding what was reserved for responses that wait: they are turns at once, too.
+
+        It is the session's turns that come to a renewal together: each alone may be too short for one.
+        """
+        now = self._clock.monotonic()
+        if now < self._waiting_at.get(session_id, now):
+            return
+        _remember(self._waiting_at, session_id, now + _WAITING_RENEWAL, _SESSIONS_KNOWN)
+        if waiting := self._waiting(session_id):
+            self.begin(self._keep(principal.tenant, [_turn_id(session_id, each) for each in waiting]))
+
+    async def _keep(self, tenant: str, turns: Sequence[str]) -> None:
+        for turn in turns:
+            await self.ledger.keep(tenant, turn, lifetime=_LIFETIME)
 
     async def _hold(self, principal: Principal, turn: Turn, amount: Amount) -> bool:
+        enforce = self.plans.mode(principal.plan) == "on"
         decision = await self.ledger.hold(
             principal.tenant,
             _turn_id(turn.session_id, turn.response_id),
@@ -237,32 +283,32 @@ class Gate:
             self.plans.limits(principal.plan),
             amount,
             lifetime=_LIFETIME,
-            enforce=not self._is_shadow,
+            enforce=enforce,
             as_new=turn.attempt == 1,  # a further one's was let in, and the place of the last may still count
         )
         if decision.denied is not None:
-            self._count(decision)
-        return decision.denied is None or self._is_shadow
+            self._count(decision, principal.plan)
+        return decision.denied is None or not enforce
 
     # Its end.
 
     def ended(self, session: Session, done: ResponseDone) -> None:
         """Settle a response that has ended: the log says so, and this node has written it."""
-        meter = self._meters.pop(done.response_id, None)
+        principal, meter = self._meters.pop(done.response_id, (None, None))
         if session.principal is not None:
             model = session.config.model if meter is None else meter.model
-            self.begin(self._settle(session.id, session.principal, model, done, meter))
+            self.begin(self._settle(session.id, principal or session.principal, model, done, meter))
 
     async def _settle(
         self,
         session_id: SessionId,
-        principal_id: PrincipalId,
+        whose: Principal | PrincipalId,
         model: str,
         done: ResponseDone,
         meter: Meter | None,
     ) -> None:
-        principal = await self._find(principal_id)
-        if principal is None:
+        principal = whose if isinstance(whose, Principal) else await self._find(whose)
+        if principal is None or self.plans.mode(principal.plan) == "off":
             return
         usage, is_estimate = used(done, meter)
         cost = self._prices.of(model).cost(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
@@ -354,11 +400,8 @@ class Asker:
 
         If it was, whoever runs it goes on holding it.
         """
-        self._gate.begin(self._hold(_turn_id(session.id, command.response_id)))
-
-    async def _hold(self, turn: str) -> None:
-        ledger, tenant = self._gate.ledger, self._principal.tenant
-        await ledger.hold(tenant, turn, self._scopes, {}, Amount(), lifetime=_MOMENT, enforce=False)
+        turn = _turn_id(session.id, command.response_id)
+        self._gate.begin(self._gate.ledger.keep(self._principal.tenant, turn, lifetime=_MOMENT))
 
     def follow(self, attachment: Attachment, command: CreateResponse, seq: int) -> None:
         """Give it back too if what was submitted as input *seq* turns out to be refused, or merged."""
@@ -378,6 +421,7 @@ class Asker:
 def _remember(known: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
     """Add something of a turn. Of more than *most*, forget the one that is the longest there."""
     known[key] = value
+    known.move_to_end(key)
     if len(known) > most:
         known.popitem(last=False)
 

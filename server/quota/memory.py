@@ -87,6 +87,10 @@ class MemoryLedger:
             now=self._clock.monotonic(),
         )
 
+    async def keep(self, tenant: str, turn: str, *, lifetime: float) -> None:
+        """See :meth:`Ledger.keep`."""
+        self._book(tenant).keep(turn, lifetime=lifetime, now=self._clock.monotonic())
+
     async def settle(
         self, tenant: str, turn: str, scopes: Sequence[Scope], used: Amount, record: UsageRecord | None
     ) -> bool:

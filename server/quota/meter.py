@@ -7,6 +7,7 @@ given before, or to others too, takes what its usage says it is billed: often no
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec import UNSET
@@ -48,7 +49,7 @@ class Meter:
     Args:
         model: Which model was asked.
         price: Its price.
-        prompt: Tokens that it was sent, as estimated.
+        prompt: Tokens that it is sent, as estimated.
         first: Tokens of its answer that were reserved at first.
         said: Bytes of its answer that another node has let through.
 
@@ -56,21 +57,23 @@ class Meter:
 
     def __init__(self, model: str, price: Price, prompt: int, first: int, said: int = 0) -> None:
         self.model: Final = model
-        self.prompt: Final = prompt
         self.held = Amount()
         """What was last asked to be held."""
+        self._prompts = prompt  # tokens that were sent since its provider last told
         self._price = price
         self._step = first
         self._said = said  # bytes, since its provider last told
         self._room = 0  # bytes up to which that is held
         self._told: Usage | None = None
+        self._has_told = False  # of the round that is under way
         self._is_counted = True  # whether what is said costs anything
 
     def take(self, piece: Output) -> bool:
         """Count a piece. Return whether more is to be held before it may be let through."""
         if type(piece) is Usage:
             # It counts with the next piece: what is complete isn't cut short by the bill.
-            self._told, self._said, self._room = _clean(piece), 0, 0
+            self._told, self._prompts, self._said, self._room = _clean(piece), 0, 0, 0
+            self._has_told = True
             # Of a call that several share, nobody knows yet who will pay: each has to find a budget for it.
             self._is_counted = piece.reused is UNSET or piece.reused.tier == "flight"
             return False
@@ -81,29 +84,50 @@ class Meter:
 
     def ahead(self) -> Amount:
         """Return what is to be held altogether: for what was said, and some more. Then that is held."""
-        output = tokens_of(self._said) + self._step
+        self._room = bytes_of(tokens_of(self._said) + self._step)
         self._step = min(self._step, _TOP_UP)
-        self._room = bytes_of(output)
-        told = self._told or Usage(self.prompt)
-        said = told.output_tokens + output
-        cost = self._price.cost(told.input_tokens, said, told.cached_tokens)
-        self.held = bounded(told.input_tokens + said, cost)
+        return self._hold()
+
+    def ask(self, prompt: int, *, is_first: bool) -> Callable[[], None]:
+        """Count the prompt of a round; what :attr:`held` is then is to be held before the agent is asked.
+
+        Return what takes it back: its agent isn't asked. What the *is_first* sends was estimated before.
+        """
+        before = self._prompts, self._said, self._room, self._has_told, self.held
+        if is_first:
+            self._prompts = prompt
+            self._hold()
+        else:
+            if self._has_told:  # of all that was said so far, also behind the bill
+                self._said = self._room = 0
+            self._prompts, self._has_told = self._prompts + prompt, False
+            self.ahead()
+
+        def forgo() -> None:
+            self._prompts, self._said, self._room, self._has_told, self.held = before
+
+        return forgo
+
+    def _hold(self) -> Amount:
+        told = self._told or Usage()
+        read, said = told.input_tokens + self._prompts, told.output_tokens + tokens_of(self._room)
+        self.held = bounded(read + said, self._price.cost(read, said, told.cached_tokens))
         return self.held
 
-    def total(self) -> tuple[Usage, bool]:
-        """Return what was told, with what has been said since, and whether that is but an estimate.
+    def total(self, *, was_asked: bool = False) -> tuple[Usage, bool]:
+        """Return what was told, with what was sent and said since, and whether that is but an estimate.
 
-        What comes in rounds is told after each of them: whoever cuts the next one short has had that, too.
+        What was sent counts once something was said, or with *was_asked*. What comes in rounds is told
+        after each of them: whoever cuts the next one short has had that, too.
         """
-        since = tokens_of(self._said) if self._said else 0
-        told = self._told
-        if told is not None and told.reused is not UNSET:
+        told = self._told or Usage()
+        if told.reused is not UNSET:
             return told, False  # what it is billed
-        if told is None:
-            return (Usage(self.prompt, since), True) if since else (Usage(), False)
+        said = tokens_of(self._said)
+        sent = self._prompts if said or was_asked else 0
         return _clean(
-            Usage(told.input_tokens, told.output_tokens + since, told.cached_tokens, told.reused)
-        ), since > 0
+            Usage(told.input_tokens + sent, told.output_tokens + said, told.cached_tokens)
+        ), sent + said > 0
 
 
 def used(done: ResponseDone, meter: Meter | None) -> tuple[Usage, bool]:
@@ -118,10 +142,7 @@ def used(done: ResponseDone, meter: Meter | None) -> tuple[Usage, bool]:
     if meter is None:
         said = sum(map(produced_bytes, done.output))
         return (_clean(Usage(0, tokens_of(said))), True) if said else (Usage(), False)
-    usage, is_estimate = meter.total()
-    if not usage.total_tokens and usage.reused is UNSET and done.status == "cancelled" and meter.prompt:
-        return _clean(Usage(meter.prompt)), True
-    return usage, is_estimate
+    return meter.total(was_asked=done.status == "cancelled")
 
 
 def _clean(usage: Usage) -> Usage:

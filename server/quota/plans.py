@@ -8,6 +8,7 @@ from typing import Final
 
 from unbroken.server.auth.principal import DEFAULT_PLAN
 from unbroken.server.limits import ConnectionBounds
+from unbroken.server.plan_tables import Mode
 from unbroken.server.quota.base import TURNS, Limits
 from unbroken.server.quota_settings import PlanQuota
 
@@ -25,30 +26,55 @@ _PREFIXES: Final = {"u": "", "t": "tenant_", "a": "address_"}
 
 
 class Plans:
-    """Limits by plan. Whose plan isn't there has those of ``default``; where that isn't either, none."""
+    """Limits by plan. Whose plan isn't there has those of ``default``; where that isn't either, none.
 
-    def __init__(self, quotas: Mapping[str, PlanQuota]) -> None:
+    Args:
+        quotas: By plan.
+        modes: Whether they hold, likewise by plan. None: they do.
+
+    """
+
+    def __init__(self, quotas: Mapping[str, PlanQuota], modes: Mapping[str, Mode] | None = None) -> None:
+        self._modes: Mapping[str, Mode] = {DEFAULT_PLAN: "on", **(modes or {})}
         self._limits = {name: _limits(quota) for name, quota in quotas.items()}
-        self._connections = {name: _bounds(quota) for name, quota in quotas.items()}
+        is_bound = any(quota.tenant_connections is not None for quota in quotas.values())
+        counts_tenants = is_bound and self.refuse
+        self._unbounded = ConnectionBounds(counts_tenant=counts_tenants)
+        self._connections = {
+            name: ConnectionBounds(
+                user=quota.connections,
+                tenant=quota.tenant_connections,
+                address=quota.address_connections,
+                counts_tenant=counts_tenants,
+            )
+            for name, quota in quotas.items()
+        }
+
+    def mode(self, plan: str) -> Mode:
+        """Return whether what a plan may use is counted, and whether anybody is refused for it."""
+        return self._modes.get(plan, self._modes[DEFAULT_PLAN])
+
+    @property
+    def refuse(self) -> bool:
+        """Whether anybody is."""
+        return "on" in self._modes.values()
 
     def limits(self, plan: str) -> Limits:
         """Return what a plan may use."""
+        if self.mode(plan) == "off":
+            return {}
         return self._limits.get(plan, self._limits.get(DEFAULT_PLAN, {}))
 
     def connections(self, plan: str) -> ConnectionBounds:
         """Return how many connections a plan allows."""
-        return self._connections.get(plan, self._connections.get(DEFAULT_PLAN, ConnectionBounds()))
+        if self.mode(plan) != "on":
+            return self._unbounded
+        return self._connections.get(plan, self._connections.get(DEFAULT_PLAN, self._unbounded))
 
     @property
     def count_money(self) -> bool:
         """Whether any of them is bound by what things cost."""
         return any("cd" in row for limits in self._limits.values() for row in limits.values())
-
-
-def _bounds(quota: PlanQuota) -> ConnectionBounds:
-    return ConnectionBounds(
-        user=quota.connections, tenant=quota.tenant_connections, address=quota.address_connections
-    )
 
 
 def _limits(quota: PlanQuota) -> Limits:

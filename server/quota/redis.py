@@ -106,6 +106,10 @@ class RedisLedger:
         given = _asked(turn, scopes, limits, amount, lifetime, enforce=enforce) | {"as_new": as_new}
         return _decision(await self._call("hold", tenant, given))
 
+    async def keep(self, tenant: str, turn: str, *, lifetime: float) -> None:
+        """See :meth:`Ledger.keep`."""
+        await self._call("keep", tenant, {"turn": turn, "lifetime": lifetime})
+
     async def settle(
         self, tenant: str, turn: str, scopes: Sequence[Scope], used: Amount, record: UsageRecord | None
     ) -> bool:

@@ -10,9 +10,11 @@ is left when the node ends, is lost to them, and said so.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Final, TypeVar
 
@@ -31,11 +33,14 @@ _RETRY: Final = 5.0
 """Seconds for which a shared ledger that has failed isn't asked again: nobody's turn waits for it."""
 
 _UNSETTLED: Final = 10_000
-"""Turns that wait to be settled."""
+"""Turns that wait to be settled; and as many to be given back."""
 
 _UNSURE: Final = KEPT / 2
 """Seconds after which a settling whose outcome nobody knows isn't tried again: what it did, if it did
 anything, is known for not much longer, and nothing may be paid twice."""
+
+_LAPSED: Final = 300.0
+"""Seconds after which what couldn't be given back isn't reserved any more, whoever reserved it."""
 
 _MOMENT: Final = 60.0
 """Seconds for which a turn is reserved whose end is told at once."""
@@ -93,6 +98,8 @@ class ShelteredLedger:
         self._lost: dict[str, _Lost] = {}  # parts that failed when they were last asked
         self._unsettled: dict[int, _Unsettled] = {}  # in order
         self._numbers = count()
+        # Turns that never came to be, and until when the others may have something reserved for each.
+        self._unreleased: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._telling: asyncio.Task[None] | None = None  # tells the others, while there is something to tell
 
     @property
@@ -104,6 +111,11 @@ class ShelteredLedger:
     def unsettled(self) -> int:
         """How many turns wait to be settled."""
         return len(self._unsettled)
+
+    @property
+    def unreleased(self) -> int:
+        """How many wait to be given back."""
+        return len(self._unreleased)
 
     def part_of(self, tenant: str) -> str:
         """See :meth:`Ledger.part_of`."""
@@ -121,6 +133,7 @@ class ShelteredLedger:
         enforce: bool = True,
     ) -> Decision:
         """See :meth:`Ledger.reserve`."""
+        self._unreleased.pop((tenant, turn), None)
 
         def reserve(ledger: Ledger) -> Awaitable[Decision]:
             return ledger.reserve(tenant, turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce)
@@ -140,6 +153,7 @@ class ShelteredLedger:
         as_new: bool = False,
     ) -> Decision:
         """See :meth:`Ledger.hold`."""
+        self._unreleased.pop((tenant, turn), None)
 
         def hold(ledger: Ledger) -> Awaitable[Decision]:
             return ledger.hold(
@@ -149,6 +163,14 @@ class ShelteredLedger:
         return (
             await hold(self._local) if self._local.knows(tenant, turn) else await self._either(tenant, hold)
         )
+
+    async def keep(self, tenant: str, turn: str, *, lifetime: float) -> None:
+        """See :meth:`Ledger.keep`. What can't be kept now lapses, unless it is kept in time."""
+        if self._local.knows(tenant, turn):
+            await self._local.keep(tenant, turn, lifetime=lifetime)
+            return
+        with suppress(StoreUnavailable):
+            await self._ask(tenant, lambda ledger: ledger.keep(tenant, turn, lifetime=lifetime))
 
     async def settle(
         self, tenant: str, turn: str, scopes: Sequence[Scope], used: Amount, record: UsageRecord | None
@@ -165,17 +187,23 @@ class ShelteredLedger:
                 _say_lost(1)
                 del self._unsettled[next(iter(self._unsettled))]
             self._unsettled[next(self._numbers)] = ended
-            if self._telling is None:
-                self._telling = asyncio.create_task(self._tell_later())
+            self._begin_telling()
             return True
 
     async def release(self, tenant: str, turn: str) -> None:
-        """See :meth:`Ledger.release`. What can't be given back now lapses."""
+        """See :meth:`Ledger.release`. The others are told as soon as they can be.
+
+        Also where this node knows of it by itself: they may have reserved what they couldn't say any more.
+        """
         if self._local.knows(tenant, turn):
             await self._local.release(tenant, turn)
-            return
-        with suppress(StoreUnavailable):
+        try:
             await self._ask(tenant, lambda ledger: ledger.release(tenant, turn))
+        except StoreUnavailable:
+            self._unreleased[tenant, turn] = self._clock.monotonic() + _LAPSED
+            if len(self._unreleased) > _UNSETTLED:
+                self._unreleased.popitem(last=False)  # it lapses
+            self._begin_telling()
 
     async def look(self, tenant: str, scopes: Sequence[Scope]) -> list[Mapping[str, int]]:
         """See :meth:`Ledger.look`."""
@@ -262,8 +290,12 @@ class ShelteredLedger:
             ended.asked_at = self._clock.monotonic() if ended.asked_at is None else ended.asked_at
             raise
 
+    def _begin_telling(self) -> None:
+        if self._telling is None:
+            self._telling = asyncio.create_task(self._tell_later())
+
     async def _tell_later(self) -> None:
-        while self._unsettled:
+        while self._unsettled or self._unreleased:
             await pause(self._clock, _RETRY)
             await self._tell_all()
         self._telling = None
@@ -289,6 +321,28 @@ class ShelteredLedger:
                 except Exception as exc:  # noqa: BLE001 - the boundary: it must not be in the others' way
                     _say_lost(1, exc)
             self._unsettled.pop(number, None)
+        await self._give_back(out)
+
+    async def _give_back(self, out: set[str]) -> None:
+        """Have the others give back what was released meanwhile, but for parts that are *out* of reach."""
+        for whose, until in list(self._unreleased.items()):
+            tenant, turn = whose
+            part = self._shared.part_of(tenant)
+            if part in out or self._unreleased.pop(whose, None) is None:  # it was asked for again since
+                continue
+            if self._clock.monotonic() >= until:
+                continue
+            try:
+                await self._ask(tenant, partial(_release, tenant, turn))
+            except StoreUnavailable:
+                out.add(part)
+                self._unreleased[whose] = until
+            except Exception as exc:  # noqa: BLE001 - the boundary: it must not be in the others' way
+                structlog.get_logger().error("budget not given back", hint="This is a bug.", exc_info=exc)
+
+
+async def _release(tenant: str, turn: str, ledger: Ledger) -> None:
+    await ledger.release(tenant, turn)
 
 
 def _say_lost(turns: int, exc: Exception | None = None) -> None:

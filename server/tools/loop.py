@@ -9,7 +9,7 @@ nobody runs it again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -67,6 +67,7 @@ class ToolLoop:
         limits: What a response may do with them.
         count: Told the label of a toolset, and how a call of it ended.
         screen: Says what is given to the agent of a result, and of the label of the toolset it came from.
+        may_ask: Says whether there is a budget for a round, from 0, whose agent is to be asked so.
 
     """
 
@@ -76,11 +77,13 @@ class ToolLoop:
         limits: LoopLimits | None = None,
         count: Callable[[str, str], None] = lambda *_: None,
         screen: ResultScreen | None = None,
+        may_ask: Callable[[Turn, TurnInput, int], Awaitable[bool]] | None = None,
     ) -> None:
         self._catalogue = catalogue
         self._limits = limits or LoopLimits()
         self._count = count
         self._screen = screen
+        self._may_ask = may_ask
 
     def may_call(self, turn: Turn, given: TurnInput) -> bool:
         """Whether an answer to *turn* may call any of the server's tools."""
@@ -129,6 +132,9 @@ class ToolLoop:
                 tool_choice=_choice(given.tool_choice, number, self._limits.rounds),
                 max_output_tokens=left,
             )
+            if self._may_ask is not None and not await self._may_ask(turn, asked, number):
+                yield Finish("quota_exceeded")
+                return
             round_, finish, paid = Round(by_name, first), Finish(), bill
             async with aclosing(agent.respond(asked)) as said:
                 async for output in said:

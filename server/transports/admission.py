@@ -133,9 +133,11 @@ class Admission:
             await self._take(
                 places, "connection", principal.id, _least(plan.user, limits.principal), _too_many_of_key
             )
-            await self._take(
-                places, "tenant_connection", _named(principal.tenant), tenant, _too_many_of_tenant
-            )
+            whose = _named(principal.tenant)
+            await self._take(places, "tenant_connection", whose, tenant, _too_many_of_tenant)
+            if tenant is None and plan.counts_tenant:
+                self._caps.change("tenant_connection", whose, 1)
+                places.append(("tenant_connection", whose))
             await self._take(
                 places, "address_connection", (address or b"").hex(), from_address, _too_many_from_address
             )

@@ -12,8 +12,8 @@ from starlette.types import Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from unbroken.server.auth.base import Authenticator, Grant, LongLivedKey, Unauthenticated
-from unbroken.server.auth.directory import Directory
 from unbroken.server.auth.lapse import Lapses
+from unbroken.server.auth.presence import Presence
 from unbroken.server.auth.principal import REALTIME
 from unbroken.server.errors import CloseCode
 from unbroken.server.files.base import FileStore
@@ -61,7 +61,7 @@ class RealtimeDoor:
         *,
         node: Node,
         authenticator: Authenticator,
-        directory: Directory,
+        directory: Presence,
         lapses: Lapses,
         tokens: ResumeTokens,
         models: Models,
@@ -121,7 +121,10 @@ class RealtimeDoor:
             try:
                 await send({"type": "websocket.accept", "subprotocol": subprotocol})
                 self._metrics.opened.inc()
-                with self._metrics.connections.track_inprogress():
+                with (
+                    self._metrics.connections.track_inprogress(),
+                    self._directory.stay(admitted.grant.principal),
+                ):
                     outlet = outlet_of(scope, send)
                     pump = Pump(
                         admitted,

@@ -11,7 +11,6 @@ from typing import Final
 import structlog
 
 from unbroken.server.config import Settings, StartupError
-from unbroken.server.firewall_settings import row_of, rows_of
 from unbroken.server.guards.injection.base import Detector, DetectorFailed
 from unbroken.server.guards.injection.examiner import Examiner
 from unbroken.server.guards.injection.firewall import Firewall, FirewallLimits
@@ -22,6 +21,7 @@ from unbroken.server.guards.injection.reading import Reading
 from unbroken.server.guards.injection.suspicion import Suspicion
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
 from unbroken.server.metrics import Metrics
+from unbroken.server.plan_tables import row_of, rows_of
 from unbroken.sessions.clock import Clock
 
 __all__ = ["TOKENS", "Surroundings", "build_firewall", "policies_of", "read_by"]

@@ -257,6 +257,10 @@ elseif op == 'hold' then
   if is_granted and not had then count_turns(reservation.scopes, 1) end
   if is_granted then take(reservation, tokens, cost) end
   return reply(is_granted and 'ok' or 'denied', denied, longest, answer)
+elseif op == 'keep' then
+  if not reservation or reservation.is_settled then return 0 end
+  keep(reservation, given.lifetime)
+  return 1
 elseif op == 'settle' then
   if reservation and reservation.is_settled then return 0 end
   local had = reservation

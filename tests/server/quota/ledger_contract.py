@@ -216,6 +216,39 @@ class LedgerContract:
 
         assert (await self.reserve(nodes[1], "b", limits, 1)).denied is not None
 
+    async def test_what_is_kept_lapses_as_late_or_as_soon_as_it_says(
+        self, nodes: list[Ledger], clock: FakeClock
+    ) -> None:
+        limits = {"u": {"td": 200, "turns": 2}}
+        for turn in ("a", "b"):
+            await self.reserve(nodes[0], turn, limits, 100)
+        await nodes[1].keep("acme", "a", lifetime=2 * LIFETIME)
+        await nodes[2].keep("acme", "b", lifetime=LIFETIME / 5)
+        clock.advance(LIFETIME / 5 + 1)
+        assert await self.used(nodes[3], "turns") == 1
+        clock.advance(LIFETIME)
+        assert await self.used(nodes[3], "td") == 100
+        clock.advance(LIFETIME)
+        looked = (await nodes[3].look("acme", [USER]))[0]
+        assert (looked["td"], looked["turns"], looked["rd"]) == (0, 0, 2)
+
+    async def test_keeping_makes_nothing_of_what_is_not_there(
+        self, nodes: list[Ledger], clock: FakeClock
+    ) -> None:
+        """It was given back, has lapsed or was settled while the call was under way; or never was."""
+        for turn in ("released", "lapsed", "settled"):
+            await self.reserve(nodes[0], turn, {}, 100)
+        await nodes[0].release("acme", "released")
+        await nodes[0].settle("acme", "settled", SCOPES, Amount(10), None)
+        clock.advance(LIFETIME + 1)
+        for turn in ("released", "lapsed", "settled", "unheard of"):
+            await nodes[1].keep("acme", turn, lifetime=LIFETIME)
+
+        looked = (await nodes[2].look("acme", [USER]))[0]
+        assert (looked["td"], looked["turns"], looked["rd"]) == (10, 0, 2)
+        assert not await nodes[1].settle("acme", "settled", SCOPES, Amount(10), None)
+        assert (await self.reserve(nodes[1], "lapsed", {}, 5)).is_new
+
     async def test_a_turn_that_lapsed_gets_its_budget_again_if_there_is_any(
         self, nodes: list[Ledger], clock: FakeClock
     ) -> None:

@@ -14,8 +14,9 @@ from unbroken.server.agents.base import TurnInput
 from unbroken.server.auth.directory import MemoryDirectory
 from unbroken.server.auth.principal import Principal
 from unbroken.server.metrics import Metrics
+from unbroken.server.plan_tables import Mode
 from unbroken.server.quota.base import MOST, Amount, Scope, UsageRecord
-from unbroken.server.quota.gate import Gate
+from unbroken.server.quota.gate import Gate, UnknownPrincipal
 from unbroken.server.quota.memory import MemoryLedger
 from unbroken.server.quota.plans import Plans
 from unbroken.server.quota.prices import Price, Prices
@@ -46,26 +47,38 @@ PRICE = Price.of(Decimal(1), Decimal(10), Decimal("0.1"))
 class World:
     """A gate, and one turn of alice's."""
 
-    def __init__(self, **quota: Any) -> None:
+    def __init__(self, *, is_strict: bool = False, mode: Mode = "on", **quota: Any) -> None:
         self.clock = FakeClock()
         self.ledger = MemoryLedger(self.clock)
         self.directory = MemoryDirectory(self.clock)
-        plans = Plans({"default": PlanQuota(**quota)})
+        plans = Plans({"default": PlanQuota(**quota)}, {"default": mode})
         prices = Prices({"m": PRICE})
         self.waiting: list[ResponseId] = []
         """What waits behind the turn that runs."""
         self.gate = Gate(
-            self.ledger, plans, prices, self.directory, self.clock, Metrics(), waiting=lambda _: self.waiting
+            self.ledger,
+            plans,
+            prices,
+            self.directory,
+            self.clock,
+            Metrics(),
+            is_strict=is_strict,
+            waiting=lambda _: self.waiting,
         )
         self.session = Session(SESSION, SessionLimits())
         self.session.apply(Entry(1, Nonce(1), SessionOpened(ALICE.id, SessionConfig("m"))))
         self.asked = False
+        self.rounds = 0
+        """How often its agent was asked, of one that answers in rounds."""
+        self.most = 0
+        """Tokens that were reserved when it was."""
 
     async def reserve(
         self, request: ResponseRequest | None = None, response_id: ResponseId = RESPONSE
     ) -> None:
         await self.directory.note(ALICE)
         asker = self.gate.asker(ALICE, None)
+        assert asker is not None
         await asker.reserve(self.session, CreateResponse(response_id, request or ResponseRequest()))
 
     async def answer(self, *outputs: Output, text: str = "", resumed: Any = None) -> list[Output]:
@@ -80,27 +93,23 @@ class World:
             for output in outputs:
                 yield output
 
-        items = (Message(ItemId("u1"), "user", (Text(text),)),)
-        config, request = SessionConfig("m"), ResponseRequest()
-        turn = Turn(
-            session_id=SESSION,
-            response_id=RESPONSE,
-            principal=ALICE.id,
-            attempt=attempt,
-            config=config,
-            request=request,
-            items=items,
-            resumption=resumed,
-        )
-        given = TurnInput(
-            session_id=SESSION,
-            response_id=RESPONSE,
-            principal=ALICE.id,
-            model="m",
-            instructions="",
-            items=items if text else (),
-        )
-        return self.gate.metered(turn, given, said())
+        return self.gate.metered(_turn(text, resumed, attempt), _given(text), said())
+
+    async def answer_in_rounds(self, *rounds: tuple[str, Sequence[Output]], text: str = "") -> list[Output]:
+        """Return what is let through of an answer in rounds: what each sends, and what comes of it."""
+        turn = _turn(text)
+
+        async def said() -> AsyncGenerator[Output, None]:
+            for number, (sent, outputs) in enumerate(rounds):
+                if not await self.gate.may_ask(turn, _given(sent), number):
+                    yield Finish("quota_exceeded")
+                    return
+                self.rounds += 1
+                self.most = max(self.most, (await self.used())["td"])
+                for output in outputs:
+                    yield output
+
+        return [output async for output in self.gate.metered(turn, _given(text), said())]
 
     async def end(self, status: Any = "completed", usage: Usage | None = None, text: str = "") -> UsageRecord:
         """Return the record of the turn that has ended so."""
@@ -111,6 +120,34 @@ class World:
 
     async def used(self) -> dict[str, int]:
         return dict((await self.ledger.look("acme", [Scope("u", ALICE.id)]))[0])
+
+
+def _items(text: str) -> tuple[Message, ...]:
+    return (Message(ItemId("u1"), "user", (Text(text),)),)
+
+
+def _turn(text: str = "", resumed: Any = None, attempt: int = 1) -> Turn:
+    return Turn(
+        session_id=SESSION,
+        response_id=RESPONSE,
+        principal=ALICE.id,
+        attempt=attempt,
+        config=SessionConfig("m"),
+        request=ResponseRequest(),
+        items=_items(text),
+        resumption=resumed,
+    )
+
+
+def _given(text: str) -> TurnInput:
+    return TurnInput(
+        session_id=SESSION,
+        response_id=RESPONSE,
+        principal=ALICE.id,
+        model="m",
+        instructions="",
+        items=_items(text) if text else (),
+    )
 
 
 async def test_what_was_said_is_held_before_it_is_let_through() -> None:
@@ -194,7 +231,7 @@ async def test_without_budget_the_agent_is_not_asked() -> None:
 
 
 async def test_what_a_provider_tells_in_between_is_held_with_the_next_piece() -> None:
-    """Each round of a turn with tools sends everything once more: the estimate knows of the first alone."""
+    """An agent may have rounds of its own, which all send everything: the estimate knows of one alone."""
     world = World(tokens_per_day=10_000)
     await world.reserve()
     said = await world.answer("x", Usage(5000, 10), "y", Usage(12_000, 20), "z")
@@ -204,6 +241,69 @@ async def test_what_a_provider_tells_in_between_is_held_with_the_next_piece() ->
     await world.end("incomplete", Usage(12_000, 20))
     # The last piece was cut off here, and said by the provider.
     assert (await world.used())["td"] == 12_021
+
+
+LONG = "x" * 40_000
+"""Ten thousand tokens."""
+
+
+async def test_what_a_round_sends_is_held_before_its_agent_is_asked() -> None:
+    world = World(tokens_per_day=30_000)
+    await world.reserve()
+    said = await world.answer_in_rounds(("hi", ["x", Usage(5, 1)]), (LONG, ["y", Usage(10_012, 2)]))
+
+    assert said[-1] == Usage(10_012, 2)
+    assert world.rounds == 2
+    assert 10_000 <= world.most <= 11_400
+
+
+async def test_a_round_that_there_is_no_budget_for_is_not_begun() -> None:
+    """What was said is kept, and paid; what would have been sent isn't."""
+    world = World(tokens_per_day=10_000)
+    await world.reserve()
+    said = await world.answer_in_rounds(("hi", ["x", Usage(5, 1)]), (LONG, ["y"]))
+
+    assert said == ["x", Usage(5, 1), Finish("quota_exceeded")]
+    assert world.rounds == 1
+    assert (await world.used())["td"] < 10_000
+    record = await world.end("incomplete", Usage(5, 1))
+    assert (record.input_tokens, record.output_tokens, record.is_estimate) == (5, 1, False)
+
+
+async def test_a_first_round_sends_the_server_s_tools_too() -> None:
+    """Nobody knew of them when the turn began: they are no reason to ask with less than it takes."""
+    world = World(tokens_per_day=5000)
+    await world.reserve()
+
+    assert await world.answer_in_rounds((LONG, ["x"]), text="hi") == [Finish("quota_exceeded")]
+    assert world.rounds == 0
+    assert (await world.end("incomplete")).tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "tokens"),
+    [("cancelled", [], 10_010), ("failed", [], 6), ("failed", ["y" * 4000], 11_010)],
+    ids=["cancelled", "failed before a word", "failed"],
+)
+async def test_a_round_that_was_cut_short_is_paid_as_a_turn_is(
+    status: str, said: list[Output], tokens: int
+) -> None:
+    world = World(tokens_per_day=30_000)
+    await world.reserve()
+    await world.answer_in_rounds(("hi", ["x", Usage(5, 1)]), (LONG, [Working(), *said]))
+    record = await world.end(status, None if status == "cancelled" else Usage(5, 1))
+
+    assert abs(record.tokens - tokens) < 10
+
+
+async def test_rounds_of_which_nobody_tells_are_all_counted() -> None:
+    world = World(tokens_per_day=30_000)
+    await world.reserve()
+    await world.answer_in_rounds((LONG, ["x" * 400]), (LONG, ["y" * 400]), text="hi")
+    record = await world.end("incomplete")
+
+    assert 20_000 <= record.input_tokens <= 20_010
+    assert record.output_tokens == 200
 
 
 async def test_a_provider_s_last_word_does_not_cut_what_is_complete() -> None:
@@ -376,6 +476,50 @@ async def test_what_waits_for_long_behind_a_turn_keeps_its_budget_and_its_place(
     assert (await world.used())["turns"] == 0, "nobody holds it any more"
 
 
+async def test_what_waits_behind_many_short_turns_keeps_its_place() -> None:
+    """Each is too short to renew anything; together they aren't."""
+    world = World(turns=2)
+    await world.reserve()
+    await world.reserve(response_id=ResponseId("resp_2"))
+    world.waiting = [ResponseId("resp_2")]
+    for _ in range(5):
+        async for _piece in world.metered([Working()] * 9):
+            world.clock.advance(10)
+            await world.gate.settled()
+
+    assert (await world.used())["turns"] == 2
+
+
+@pytest.mark.parametrize("asks", ["renewal", "loosen"])
+async def test_what_is_given_back_while_it_is_being_held_leaves_no_turn_behind(asks: str) -> None:
+    """It was merged into another while the call was under way: nobody would end it again."""
+    world = World(turns=5)
+    await world.reserve()
+    waits = CreateResponse(ResponseId("resp_2"), ResponseRequest())
+    await world.reserve(response_id=waits.response_id)
+    world.waiting = [waits.response_id]
+    asker, keep = world.gate.asker(ALICE, None), world.ledger.keep
+    assert asker is not None
+    is_asked, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def late(*args: Any, **kwargs: Any) -> None:
+        is_asked.set()
+        await goes_on.wait()
+        await keep(*args, **kwargs)
+
+    world.ledger.keep = late  # type: ignore[method-assign]
+    if asks == "renewal":
+        await world.answer("x")
+    else:
+        asker.loosen(world.session, waits)
+    await is_asked.wait()
+    await world.ledger.release("acme", f"{SESSION}:{waits.response_id}")
+    goes_on.set()
+    await world.gate.settled()
+
+    assert (await world.used())["turns"] == 1
+
+
 async def test_a_turn_that_lapsed_while_it_waited_does_not_begin_beyond_the_limit() -> None:
     """Nobody could hold it: its nodes were away. Others have taken its place since."""
     world = World(turns=1)
@@ -438,8 +582,50 @@ async def test_what_nobody_knows_was_written_is_held_for_a_moment() -> None:
     world = World(turns=1)
     await world.reserve()
     asker = world.gate.asker(ALICE, None)
+    assert asker is not None
     asker.loosen(world.session, CreateResponse(RESPONSE, ResponseRequest()))
     await world.gate.settled()
     assert (await world.used())["turns"] == 1
     world.clock.advance(61)
     assert (await world.used())["turns"] == 0
+
+
+@pytest.mark.parametrize("mode", ["on", "shadow"])
+async def test_whom_nobody_knows_is_counted_for_nobody(mode: Mode) -> None:
+    """Unless the operator would rather have nothing that isn't counted. In the shadow nobody is refused."""
+    for is_strict in (False, True):
+        world = World(is_strict=is_strict, mode=mode)
+        if is_strict and mode == "on":
+            with pytest.raises(UnknownPrincipal):
+                await world.answer("x")
+            assert not world.asked
+        else:
+            assert await world.answer("x") == ["x"]
+        assert (await world.used())["rd"] == 0
+
+
+async def test_a_turn_that_runs_is_settled_though_its_user_is_forgotten_meanwhile() -> None:
+    world = World()
+    await world.reserve()
+    await world.answer("x" * 400)
+    world.clock.advance(8 * 86_400)
+    assert await world.directory.known(ALICE.id) is None
+
+    assert (await world.end("completed", Usage(10, 100))).tokens == 110
+
+
+async def test_where_nothing_is_counted_a_turn_leaves_nothing_behind() -> None:
+    """Its plan is none of those for which it is."""
+    world = World(mode="off", tokens_per_day=10)
+    await world.directory.note(ALICE)
+    assert world.gate.asker(ALICE, None) is None
+    assert await world.answer_in_rounds(("hi", ["x" * 4000, Usage(1, 1000)]), (LONG, ["y"])) == [
+        "x" * 4000,
+        Usage(1, 1000),
+        "y",
+    ]
+    world.gate.ended(world.session, ResponseDone(RESPONSE, "completed", 1, (), usage=Usage(1, 1000)))
+    await world.gate.settled()
+
+    assert set((await world.used()).values()) == {0}
+    assert await world.ledger.records("acme", 1) == []

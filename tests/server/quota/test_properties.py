@@ -34,7 +34,7 @@ steps = st.lists(
         st.tuples(st.just("reserve"), nodes, turns, amounts, amounts),
         st.tuples(st.just("hold"), nodes, turns, amounts, amounts),
         st.tuples(st.just("begin"), nodes, turns, amounts, amounts),
-        st.tuples(st.just("loosen"), nodes, turns, st.just(0), st.just(0)),
+        st.tuples(st.just("keep"), nodes, turns, st.sampled_from([60, 300]), st.just(0)),
         st.tuples(st.just("settle"), nodes, turns, amounts, amounts),
         st.tuples(st.just("release"), nodes, turns, st.just(0), st.just(0)),
         st.tuples(
@@ -158,11 +158,10 @@ async def walk(clock: FakeClock, ledgers: list[Ledger], tenant: str, script: lis
             if known is not None or decision.denied is None:
                 granted.until = clock.now + LIFETIME
                 model.turns[turn] = granted
-        elif op == "loosen":  # nobody knows whether it was asked for
-            await ledger.hold(tenant, turn, scopes, {}, Amount(), lifetime=60.0, enforce=False)
-            if known is None or known.is_open:
-                model.turns[turn] = known = known or Granted(scopes, 0, None)
-                known.until = clock.now + 60
+        elif op == "keep":
+            await ledger.keep(tenant, turn, lifetime=tokens)
+            if known is not None and known.is_open:
+                known.until = clock.now + tokens
         elif op == "settle":
             first = await ledger.settle(tenant, turn, scopes, amount, None)
             said.append(first)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pydantic import SecretStr
 from unbroken.server.app import build
 from unbroken.server.config import ConfigError, Settings, StartupError
 from unbroken.server.limits import ConnectionBounds
+from unbroken.server.plan_tables import Mode, modes_of
 from unbroken.server.quota.plans import Plans
 from unbroken.server.quota_settings import PlanQuota
 from unbroken.server.setting_sources import load_settings
@@ -36,8 +38,9 @@ def test_plans_are_tables(tmp_path: Path) -> None:
 
     assert plans.limits("anything") == {"u": {"rm": 20, "cd": 1_100_000}, "t": {"td": 1000}}
     assert plans.limits("pro") == {}
-    assert plans.connections("pro") == ConnectionBounds(user=3, tenant=20, address=5)
-    assert plans.connections("free") == ConnectionBounds(), "it says nothing of connections"
+    counted = ConnectionBounds(counts_tenant=True)
+    assert plans.connections("pro") == replace(counted, user=3, tenant=20, address=5)
+    assert plans.connections("free") == counted, "it says nothing of connections, and another does"
     assert settings.prices["manual"].input == Decimal("0.5")
     assert unpacked(packed(settings)) == settings
 
@@ -78,3 +81,38 @@ def test_a_bound_on_cost_needs_a_price() -> None:
                 agent="openai", openai_api_key=SecretStr("k"), model="gpt-5", models=("other",), quotas=quotas
             )
         )
+
+
+@pytest.mark.parametrize(
+    ("value", "modes"),
+    [
+        ("off", {"default": "off"}),
+        ("shadow, pro=on", {"default": "shadow", "pro": "on"}),
+        ("default=on,free=off", {"default": "on", "free": "off"}),
+    ],
+)
+def test_quotas_hold_or_not_by_plan(tmp_path: Path, value: str, modes: dict[str, Mode]) -> None:
+    settings = load_settings({}, {"UNBROKEN_QUOTA_MODE": value}, tmp_path).settings
+    assert modes_of(settings.quota_mode) == modes
+    assert unpacked(packed(settings)) == settings
+    quota = PlanQuota(turns=1, connections=2, tenant_connections=3)
+    plans = Plans({"default": quota}, modes)
+    for plan in ("pro", "free", "other"):
+        mode = modes.get(plan, modes["default"])
+        assert plans.mode(plan) == mode
+        assert plans.limits(plan) == ({} if mode == "off" else {"u": {"turns": 1}})
+        assert plans.connections(plan).user == (2 if mode == "on" else None)
+        assert plans.connections(plan).counts_tenant == ("on" in modes.values())
+
+
+def test_quotas_hold_unless_it_is_said(tmp_path: Path) -> None:
+    assert modes_of(load_settings({}, {}, tmp_path).settings.quota_mode) == {"default": "on"}
+
+
+@pytest.mark.parametrize("value", ["maybe", "free=on", "default=on,free=maybe", "on,default=off"])
+def test_what_is_no_mode_is_one_line(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_settings({}, {"UNBROKEN_QUOTA_MODE": value}, tmp_path)
+
+    (problem,) = raised.value.problems
+    assert problem.startswith("UNBROKEN_QUOTA_MODE")

@@ -117,7 +117,7 @@ async def test_one_that_is_strict_lets_nobody_in_and_what_runs_go_on(
 
 async def told(node: ShelteredLedger, clock: FakeClock) -> None:
     """Return when the others have been told everything, with nobody asking for anything."""
-    while node.unsettled:
+    while node.unsettled or node.unreleased:
         clock.advance(1)
         for _ in range(10):
             await asyncio.sleep(0)
@@ -283,3 +283,70 @@ async def test_a_tenant_that_another_part_has_by_now_is_asked_for_there(
 
     assert shared.knows("acme", "b")
     assert not node.is_alone
+
+
+async def turns(shared: FailingLedger) -> int:
+    return (await MemoryLedger.look(shared, "acme", [USER]))[0]["turns"]
+
+
+@pytest.mark.parametrize("is_local", [False, True])
+async def test_what_was_given_back_during_an_outage_is_given_back_by_the_others_too(
+    clock: FakeClock, shared: FailingLedger, is_local: bool
+) -> None:
+    """Not only after 300 seconds: until then it would be a turn at once that nobody has."""
+    node = ShelteredLedger(shared, clock, lambda: None)
+    await ask(node, "a")
+    shared.is_gone = True
+    if is_local:  # it went on, by this node's count
+        await node.hold("acme", "a", SCOPES, LIMITS, Amount(10), lifetime=300)
+    await node.release("acme", "a")
+    await node.release("acme", "a")
+    assert (await turns(shared), node.unreleased) == (1, 1)
+    shared.is_gone = False
+    await told(node, clock)
+
+    assert set((await shared.look("acme", [USER]))[0].values()) == {0}
+
+
+async def test_what_was_asked_for_again_since_is_not_given_back(
+    clock: FakeClock, shared: FailingLedger
+) -> None:
+    """Its client sent it once more, under the same name."""
+    node = ShelteredLedger(shared, clock, lambda: None)
+    await ask(node, "a")
+    shared.is_gone = True
+    await node.release("acme", "a")
+    shared.is_gone = False
+    clock.advance(5)
+    await ask(node, "a")
+    await told(node, clock)
+    clock.advance(10)
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    assert await turns(shared) == 1
+    await node.aclose()
+
+
+async def test_what_has_lapsed_is_not_given_back_once_more(clock: FakeClock, shared: FailingLedger) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None)
+    await ask(node, "a")
+    shared.is_gone = True
+    await node.release("acme", "a")
+    clock.advance(301)
+    shared.is_gone, shared.asked = False, 0
+    await node.aclose()
+
+    assert (node.unreleased, shared.asked) == (0, 0)
+
+
+async def test_what_waits_to_be_given_back_is_bounded(
+    clock: FakeClock, shared: FailingLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unbroken.server.quota.sheltered._UNSETTLED", 3)
+    node = ShelteredLedger(shared, clock, lambda: None)
+    shared.is_gone = True
+    for number in range(5):
+        await node.release("acme", str(number))
+    assert node.unreleased == 3
+    await node.aclose()

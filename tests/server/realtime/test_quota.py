@@ -309,6 +309,21 @@ async def test_who_is_cut_off_in_the_middle_of_a_request_pays_for_it(
         assert (counted["rd"], counted["td"]) == (5, 10)
 
 
+async def test_who_is_connected_or_has_a_response_that_runs_is_known(door: Served[ManualAgent]) -> None:
+    """However many others come meanwhile: policies ask whose turn it is, at any time."""
+    presence = door.app.auth.directory
+    client = await door.client()
+    assert presence.present == 1
+    await client.ask("hello")
+    held = await turn(door, 0)
+    await client.drop()
+    await door.no_connections()
+    assert presence.present == 1, "their response runs"
+    held.end()
+    await door.idle()
+    assert presence.present == 0
+
+
 async def test_in_the_shadow_nobody_is_refused() -> None:
     plan = {"requests_per_minute": 1}
     async with serving(ManualAgent(), quotas={"default": plan}, quota_mode="shadow") as door:

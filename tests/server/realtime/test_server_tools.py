@@ -31,6 +31,7 @@ from unbroken.server.agents.responses import ResponsesAgent
 from unbroken.server.agents.upstream import Upstream
 from unbroken.server.app import build
 from unbroken.server.config import Settings, StartupError
+from unbroken.server.quota.base import Scope
 from unbroken.sessions.clock import SystemClock
 
 
@@ -462,3 +463,21 @@ async def test_strangers_have_none_of_the_server_s_tools() -> None:
         await stranger.ask('/call weather {"city": "Ulm"}')
         await stranger.done()
         assert not desk.runs
+
+
+async def test_a_round_that_there_is_no_budget_for_ends_the_response() -> None:
+    """What a tool returned would be sent to the model: its call and the words before it are kept."""
+    plan = {"tokens_per_day": 700}
+    async with at_desk(quotas={"default": plan}, tool_result_bytes=100_000) as (_, served):
+        client = await served.client()
+        await client.ask("/say Let me see.\n/call large {}\n/then\n/say Large.")
+        response = await client.done()
+        assert served.app.gate is not None
+        await served.app.gate.settled()
+        counted = (await served.app.gate.ledger.look("default", [Scope("t")]))[0]
+
+    assert (response["status"], response["unbroken"]["reason"]) == ("incomplete", "quota_exceeded")
+    assert [item["type"] for item in response["output"]] == ["message", "mcp_call"]
+    assert served.agent.calls == 1
+    assert 0 < counted["td"] == response["usage"]["total_tokens"] < 700
+    assert counted["turns"] == 0

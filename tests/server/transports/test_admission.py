@@ -116,6 +116,30 @@ def test_who_is_refused_for_their_tenant_takes_no_place_of_their_own() -> None:
     at_once(guests[2].admit(PRINCIPALS[1]))
 
 
+def test_a_plan_s_bound_on_a_tenant_counts_those_that_it_does_not_bind() -> None:
+    """Its users may be on several plans, of which but one bounds it: it says "all keys of this tenant"."""
+    counted = admission(AdmissionLimits(node=20, address=20, principal=20))
+    unbound, tight = ConnectionBounds(counts_tenant=True), ConnectionBounds(tenant=2, counts_tenant=True)
+    first, second = (entered(counted) for _ in range(2))
+    at_once(first.admit(PRINCIPALS[0], unbound))
+    at_once(second.admit(PRINCIPALS[0], unbound))
+    with pytest.raises(Refused) as caught:
+        at_once(entered(counted).admit(PRINCIPALS[1], tight))
+    assert caught.value.code == "too_many_connections_of_tenant"
+    at_once(entered(counted).admit(PRINCIPALS[0], unbound))
+    at_once(entered(counted).admit(PRINCIPALS[2], tight))
+    first.leave()
+    second.leave()
+    at_once(entered(counted).admit(PRINCIPALS[1], tight))
+
+
+def test_tenants_are_counted_only_where_one_may_be_bound() -> None:
+    counted = admission(AdmissionLimits(node=20, address=20, principal=20))
+    at_once(entered(counted).admit(PRINCIPALS[0]))
+
+    assert counted._caps.holders("tenant_connection") == 0
+
+
 @pytest.mark.parametrize(
     ("bounds", "code"),
     [
