@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from unbroken.server.guards.leaks.answer import AnswerFilter, Watch
+from unbroken.server.guards.leaks.name_count import NameCount
 from unbroken.server.guards.leaks.name_stage import NameStage
 from unbroken.server.guards.leaks.names import NameReading, NamesIn, acts_on_names, looks_for_names
 from unbroken.server.guards.leaks.policy import LeakPolicy
@@ -85,7 +86,8 @@ class LeakFiltering:
             def formed(given: Turn) -> AsyncGenerator[Output, None]:
                 return self._formed(given, respond, watch, is_checked=not is_held)
 
-            answer = NameStage(names, self._clock, reading.hold if is_held else None).passed(turn, formed)
+            stage = NameStage(names, self._clock, reading.hold) if is_held else NameCount(names)
+            answer = stage.passed(turn, formed)
         try:
             async with aclosing(answer) as outputs:
                 async for output in outputs:
