@@ -517,8 +517,10 @@ async def test_a_resumed_call_goes_on_too() -> None:
 # The cache.
 
 
-async def test_an_answer_with_a_name_in_it_or_that_nobody_could_read_is_not_kept() -> None:
-    server = Server()
+@pytest.mark.parametrize("fails_closed", [True, False])
+async def test_an_answer_with_a_name_in_it_or_that_nobody_could_read_is_not_kept(fails_closed: bool) -> None:
+    """Also where it may be said: to one, who asked for it."""
+    server = Server(fails_closed=fails_closed)
 
     assert await server.leaks.finds(turn(), "It is Ann.")
     assert not await server.leaks.finds(turn(), "Paris it is.")
