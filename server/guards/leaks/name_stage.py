@@ -1,7 +1,7 @@
 """One answer on its way through the reading of names: the shell around it.
 
 A sentence that isn't over in time is read as far as it has come, and leaves. When the answer is cut
-short, what is held is read within a moment, or dropped.
+short, what is held is read within a moment, or dropped; when its user cancels it, it is dropped at once.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class NameStage:
                 yield _BLOCKED
         except asyncio.CancelledError:
             await self._stop()
-            await self._read_last()
+            if outer.is_heard:  # else its user has cancelled it, and waits
+                await self._read_last()
             self._names.let_go()
             while self._names.ready:
                 outer.put(self._names.ready.popleft())

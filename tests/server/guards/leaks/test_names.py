@@ -410,6 +410,22 @@ async def test_cancelled_while_a_sentence_is_read_none_of_it_is_lost_or_shown_un
     assert said(server.outputs) == f"It is {ANN}. "
 
 
+async def test_cancelled_by_its_user_an_answer_waits_for_no_model() -> None:
+    """What comes after the cancel is dropped: nothing is read for that."""
+    server, given = Server("It is Ann. And Maria", waits=True), turn()
+    server.recogniser.hang()
+    task = asyncio.ensure_future(server.answer(given))
+    await settle()
+    given.interjection.take = None
+    task.cancel()
+    await settle()
+
+    assert task.done()
+    assert said(server.outputs) == ""
+    assert server.recogniser.texts == ["It is Ann."]
+    assert server.clock.pending == 0
+
+
 async def test_cancelled_with_a_model_that_hangs_what_is_held_is_dropped() -> None:
     server = Server("It is Ann. And", waits=True)
     server.recogniser.hang()
