@@ -94,8 +94,8 @@ class LeakFiltering:
                 async for output in outputs:
                     yield output
         finally:
-            if names is not None:
-                self._policy.note(names.found)
+            if names is not None and watch is not None:
+                self._policy.note(names.found, is_shadow=watch.is_shadow)
 
     async def _formed(
         self,
@@ -117,10 +117,10 @@ class LeakFiltering:
             return
         is_known = is_checked and not watch.is_shadow
         answer = AnswerFilter(watch, turn.resumption if is_known else None)
-        if turn.resumption is not None and self._policy.rules.mode == "on":
+        if turn.resumption is not None and not watch.is_shadow:
             # The upstream counts what it said; the log holds what was left of it. See the filter.
             turn = replace(turn, resumption=Resumption(turn.resumption.handle, 0))
-        hold = self._policy.rules.hold if self._policy.rules.mode == "on" else None
+        hold = None if watch.is_shadow else self._policy.rules.hold
         patience = _Patience(answer, turn.interjection, self._clock, hold)
         try:
             async with aclosing(respond(turn)) as outputs:
@@ -159,7 +159,7 @@ class LeakFiltering:
             raise
         finally:
             patience.stop()
-            self._policy.note(answer.found)
+            self._policy.note(answer.found, is_shadow=watch.is_shadow)
 
     async def finds(self, turn: Turn, text: str) -> bool:
         """Return whether anything in *text*, a whole answer to *turn*, is watched for. Nothing is counted."""
