@@ -226,6 +226,8 @@ class AnswerFilter:
                 yield from self._end_reasoning()
                 for portion in portions(output):
                     yield from self._say(portion)
+                    if self.is_blocked:
+                        return
                     yield None
             case FunctionCallPiece():
                 call = self._calls.get(output.index)
@@ -238,6 +240,8 @@ class AnswerFilter:
                     piece = FunctionCallPiece(output.index) if number else output
                     yield replace(piece, arguments=call.feed(portion))
                     yield from self._checked(call)
+                    if self.is_blocked:
+                        return
                     yield None
             case ToolCallPiece():
                 tool = self._tools.get(output.item_id)
@@ -248,6 +252,8 @@ class AnswerFilter:
                     part = ToolCallPiece(output.item_id) if number else output
                     yield replace(part, arguments=tool.feed(portion))
                     yield from self._checked(tool)
+                    if self.is_blocked:
+                        return
                     yield None
             case ReasoningPiece():
                 if self._reasoning is None:
@@ -256,6 +262,8 @@ class AnswerFilter:
                 for portion in portions(output.text):
                     yield ReasoningPiece(self._reasoning.feed(portion))
                     yield from self._checked(self._reasoning)
+                    if self.is_blocked:
+                        return
                     yield None
             case RunsTools():
                 for item_id in output.item_ids:

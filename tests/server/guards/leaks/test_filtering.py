@@ -377,6 +377,20 @@ async def test_what_is_in_a_large_piece_is_found_as_in_small_ones(place: int) ->
     assert notes(outputs) == {"redacted": {"card": 5, "email": 5}}
 
 
+@pytest.mark.parametrize("kind", ["text", "thought", "call", "tool"])
+async def test_behind_what_blocks_nothing_of_a_large_piece_is_looked_at(kind: str) -> None:
+    text = f'["{CARD} ' + "and so on " * 6000 + '"]'
+    pieces: dict[str, Output] = {
+        "text": text,
+        "thought": ReasoningPiece(text),
+        "call": FunctionCallPiece(0, text, "c", "f"),
+        "tool": ToolCallPiece(ItemId("item_1"), text, ToolHead("f", "bank")),
+    }
+    blocking = {"default": {**STRICT, "card": "block"}}
+
+    assert await turns_given(answered(pieces[kind], actions=blocking)) == 0
+
+
 async def test_a_large_piece_that_blocks_ends_where_it_does() -> None:
     text = "so " * 1000 + f"{CARD} " + "and so on " * 1000
     outputs = await answered(text, "more", actions={"default": {**STRICT, "card": "block"}})
