@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings
 
-from unbroken.server.setting_values import Bytes, Seconds
+from unbroken.server.setting_values import Bytes, Seconds, modes_by_plan
 
-__all__ = ["CacheSettings", "Mode", "modes_by_plan"]
-
-Mode = Literal["off", "shadow", "on"]
-"""As the cache has it."""
-
-
-def modes_by_plan(value: str) -> dict[str, Mode]:
-    """Return a mode by plan, of ``on``, or of ``default=on,free=off``. There is always a ``default``.
-
-    Raises:
-        ValueError: It is neither.
-
-    """
-    modes: dict[str, Mode] = {"default": "off"}
-    for entry in value.split(","):
-        plan, mode = (
-            [part.strip() for part in entry.split("=", 1)] if "=" in entry else ("default", entry.strip())
-        )
-        match mode:
-            case "off" | "shadow" | "on" if re.fullmatch(r"[\w.-]{1,64}", plan):
-                modes[plan] = mode
-            case _:
-                raise ValueError("should be off, shadow or on, or one for each plan: default=on,free=shadow")
-    return modes
+__all__ = ["CacheSettings"]
 
 
 def _check_modes(value: str) -> str:

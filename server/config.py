@@ -32,7 +32,7 @@ from unbroken.server.connection_settings import ConnectionSettings
 from unbroken.server.door_settings import DoorSettings
 from unbroken.server.file_settings import FileSettings
 from unbroken.server.firewall_settings import FirewallSettings
-from unbroken.server.leak_settings import LeakSettings
+from unbroken.server.leak_settings import LeakSettings, filters_nothing
 from unbroken.server.quota_settings import QuotaSettings
 from unbroken.server.redis_settings import RedisSettings
 from unbroken.server.session_settings import SessionSettings
@@ -149,7 +149,7 @@ class Loaded:
                 f"Set {PREFIX}CACHE to shadow or on, or unset it."
             )
         for name in ("canaries", "leak_canaries"):
-            if getattr(settings, name) and settings.leaks == "off":
+            if getattr(settings, name) and filters_nothing(settings.leaks):
                 yield (
                     f"{label(name, self.origins)} does nothing, as the leak filter, which looks for them, "
                     f"is off. Set {PREFIX}LEAKS to shadow or on, or unset it."

@@ -8,9 +8,18 @@ from typing import Annotated, Final, Literal, TypeAlias, get_args
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings
 
-from unbroken.server.setting_values import Names
+from unbroken.server.setting_values import Mode, Names, modes_by_plan
 
-__all__ = ["ACTIONS", "ENTITIES", "LEAST_CANARY", "Action", "Entity", "LeakSettings"]
+__all__ = [
+    "ACTIONS",
+    "ENTITIES",
+    "LEAST_CANARY",
+    "Action",
+    "Entity",
+    "LeakSettings",
+    "filters_nothing",
+    "leak_modes",
+]
 
 Entity: TypeAlias = Literal[
     "canary",
@@ -37,6 +46,26 @@ ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 
 LEAST_CANARY: Final = 8
 """Letters and digits: a shorter one would be met by accident."""
+
+
+def leak_modes(value: str) -> dict[str, Mode]:
+    """Return what the filter does, by plan; in shadow for all others, unless it is said.
+
+    Raises:
+        ValueError: *value* says something else.
+
+    """
+    return modes_by_plan(value, "shadow")
+
+
+def filters_nothing(value: str) -> bool:
+    """Return whether the filter is off for every plan."""
+    return set(leak_modes(value).values()) == {"off"}
+
+
+def _check_modes(value: str) -> str:
+    leak_modes(value)
+    return value
 
 
 def _check_leak_actions(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -69,8 +98,10 @@ def _check_canaries(values: tuple[str, ...]) -> tuple[str, ...]:
 class LeakSettings(BaseSettings):
     """What is looked for in answers, and what is done about it."""
 
-    leaks: Literal["off", "shadow", "on"] = Field(
-        default="shadow", description="The leak filter; shadow: it counts what it would do, and does nothing."
+    leaks: Annotated[str, AfterValidator(_check_modes)] = Field(
+        default="shadow",
+        description="The leak filter, also by plan: on, off or shadow: it counts what it would do, "
+        "and does nothing.",
     )
     leak_actions: Annotated[Names, AfterValidator(_check_leak_actions)] = Field(
         default=(),

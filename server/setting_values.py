@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
@@ -16,6 +16,7 @@ from pydantic_settings import NoDecode
 __all__ = [
     "UNIT_NAMES",
     "Bytes",
+    "Mode",
     "Names",
     "Port",
     "Seconds",
@@ -31,6 +32,7 @@ __all__ = [
     "check_secret",
     "check_targets",
     "check_tenant_plans",
+    "modes_by_plan",
     "read_list",
     "read_pairs",
     "read_size",
@@ -164,6 +166,28 @@ def check_plain_name(value: str) -> str:
     return value
 
 
+def modes_by_plan(value: str, otherwise: Mode = "off") -> dict[str, Mode]:
+    """Return a mode by plan, of ``on``, or of ``default=on,free=off``.
+
+    There is always a ``default``: where it isn't said, it is as *otherwise*.
+
+    Raises:
+        ValueError: It is neither.
+
+    """
+    modes: dict[str, Mode] = {"default": otherwise}
+    for entry in value.split(","):
+        plan, mode = (
+            [part.strip() for part in entry.split("=", 1)] if "=" in entry else ("default", entry.strip())
+        )
+        match mode:
+            case "off" | "shadow" | "on" if re.fullmatch(r"[\w.-]{1,64}", plan):
+                modes[plan] = mode
+            case _:
+                raise ValueError("should be off, shadow or on, or one for each plan: default=on,free=shadow")
+    return modes
+
+
 def read_pairs(value: object) -> object:
     """Turn ``"a=1, b=2"``, or a mapping, into ``name=value`` entries."""
     return (
@@ -197,6 +221,8 @@ def check_admin_key(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+Mode = Literal["off", "shadow", "on"]
+"""Of what may be tried out: in shadow it looks and counts, and does nothing."""
 Bytes = Annotated[int, BeforeValidator(read_size)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_list)]
 Port = Annotated[int, Field(ge=0, le=65535)]

@@ -165,8 +165,8 @@ class Resumption:
 class Interjection:
     """Lets a responder say something while it waits for what comes next, and when it is stopped.
 
-    What is put here comes before whatever the responder yields later. Once the attempt has ended it
-    is dropped, as is what nobody takes.
+    What is put here comes before whatever the responder yields later. Once the attempt has ended, or its
+    user has cancelled it, it is dropped, as is what nobody takes.
     """
 
     __slots__ = ("take",)
@@ -174,6 +174,11 @@ class Interjection:
     def __init__(self) -> None:
         self.take: Callable[[Output], None] | None = None
         """Set by whoever takes what is put here."""
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody takes what is put here."""
+        return self.take is not None
 
     def put(self, output: Output) -> None:
         """Say *output* now."""

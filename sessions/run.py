@@ -29,6 +29,7 @@ from unbroken.sessions.responder import (
     Finish,
     FunctionCallPiece,
     Handle,
+    Interjection,
     Notes,
     Output,
     ReasoningPiece,
@@ -104,6 +105,7 @@ class Run:
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
+        self._interjection: Interjection | None = None
         self._ending: Outcome | None = None  # how it was stopped, by us
         self._outputs = Outputs(limits.output_bytes)
         self._awaited: set[ItemId] = set()  # the calls that are run once the log says so
@@ -137,7 +139,8 @@ class Run:
         Where the turn is resumed, *known* is what has been written of it.
         """
         self.custody = turn.custody
-        turn.interjection.take = self._interject
+        self._interjection = turn.interjection
+        self._interjection.take = self._interject
         self._last_sign = self._clock.monotonic()
         self._deadline = self._last_sign + self._limits.turn_timeout
         self._watch()
@@ -165,6 +168,8 @@ class Run:
         if self._ending is not None or self.outcome is not None or self._task is None:
             return
         self._ending = outcome
+        if outcome is CANCELLED and self._interjection is not None:
+            self._interjection.take = None  # what comes after a cancel is dropped
         self._disarm()
         self._task.cancel()
         self._timer = self._clock.call_later(self._limits.stop_timeout, self._give_up)

@@ -5,6 +5,7 @@ The names are SHA-256 digests of MessagePack, in which no two different lists of
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import unicodedata
@@ -15,13 +16,14 @@ import msgspec
 
 from unbroken.server.agents.base import Message, TurnInput
 from unbroken.server.cache.base import Slot
-from unbroken.server.cache.personal import is_passing, is_personal
+from unbroken.server.cache.personal import AT_ONCE, is_passing, is_personal, parts_of
 
 __all__ = ["Asker", "Question", "Unfit", "question_of", "tenant_digest"]
 
-Unfit: TypeAlias = Literal["tools", "content", "reasoning", "personal", "passing", "empty"]
+Unfit: TypeAlias = Literal["tools", "content", "reasoning", "long", "personal", "passing", "empty"]
 """Why a turn is no question for the cache: tools may be called; there is more than text; reasoning is
-shown; somebody's data, or something of today, is in it; or nothing was asked."""
+shown; there is too much of it to look at each time; somebody's data, or something of today, is in it; or
+nothing was asked."""
 
 _LAYOUT: Final = 1
 """Goes up when keys are made, or questions judged, otherwise: what was kept before is no longer found."""
@@ -29,7 +31,14 @@ _LAYOUT: Final = 1
 _LONGEST_MESSAGE: Final = 400
 """Characters of a message that is compared with others by meaning."""
 
-_SPACES: Final = re.compile(r"[ \t\u00a0]+")
+_MOST_TEXT: Final = 65_536
+"""Characters of a conversation. All of it is looked at in each turn; longer ones are hardly ever the same."""
+
+_NORMALISED: Final = 256
+"""Characters that are normalised at once: steps grow with the square of the accents in a row."""
+
+_SPACES: Final = re.compile(r"[ \t\u00a0]{2,}|[\t\u00a0]")
+"""What isn't one plain space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +62,40 @@ class Question:
     """The message, where it stands by itself: the first of its conversation, and short. Else None."""
 
 
-def question_of(turn: TurnInput, asker: Asker, version: str, *, may_use_tools: bool) -> Question | Unfit:
+async def question_of(
+    turn: TurnInput, asker: Asker, version: str, *, may_use_tools: bool
+) -> Question | Unfit:
     """Return what *turn* asks, or why it is nothing for the cache.
 
-    *may_use_tools*: whether an answer to it may call any. *version* is the operator's.
+    *may_use_tools*: whether an answer to it may call any. *version* is the operator's. Others have
+    their turn after every few thousand characters.
     """
     if may_use_tools:
         return "tools"
     if turn.shows_reasoning:
         return "reasoning"
-    said: list[tuple[str, str, str]] = []
+    conversation: list[tuple[str, str, str]] = []
+    size = 0
     for item in turn.items:
         if not isinstance(item, Message):
             return "tools"
         if item.references:
             return "content"
-        said.append((item.role, item.status, _normal(item.text)))
+        conversation.append((item.role, item.status, item.text))
+        size += len(item.text)
+        if size > _MOST_TEXT:
+            return "long"
+    turns = _Turns()
+    said = [(role, status, await _normal(text, turns)) for role, status, text in conversation]
     if not said or said[-1][0] != "user" or not said[-1][2]:
         return "empty"
     for role, _, text in said:
-        if is_personal(text):
-            return "personal"
-        if role == "user" and is_passing(text):
-            return "passing"
+        for part in parts_of(text):
+            if is_personal(part):
+                return "personal"
+            if role == "user" and is_passing(part):
+                return "passing"
+            await turns.spend(len(part.text))
     *before, (_, _, message) = said
     place = _digest(
         _LAYOUT,
@@ -99,15 +119,44 @@ def tenant_digest(tenant: str) -> str:
     return _digest(tenant)
 
 
-def _normal(text: str) -> str:
+class _Turns:
+    """Gives others their turn when enough has been looked at."""
+
+    def __init__(self) -> None:
+        self._spent = 0
+
+    async def spend(self, characters: int) -> None:
+        """Note that so many have been looked at."""
+        self._spent += characters
+        if self._spent >= AT_ONCE:
+            self._spent = 0
+            await asyncio.sleep(0)
+
+
+async def _normal(text: str, turns: _Turns) -> str:
     """Return *text* without what nobody means to say: other ways to write a letter, spaces at ends of lines.
 
     Upper and lower case, and spaces at the beginning of a line, may mean something.
     """
-    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").strip()
+    await turns.spend(len(text))
+    text = (text if text.isascii() else await _composed(text, turns)).replace("\r\n", "\n").strip()
     if "\n" in text:
         return "\n".join(line.rstrip() for line in text.split("\n"))
     return _SPACES.sub(" ", text)
+
+
+async def _composed(text: str, turns: _Turns) -> str:
+    """Return *text* in NFC; of a word of hundreds of characters, perhaps in another form for each part."""
+    parts: list[str] = []
+    begin = 0
+    while begin < len(text):
+        end = begin + _NORMALISED
+        if end < len(text):
+            end = max(text.rfind(" ", begin + 1, end), text.rfind("\n", begin + 1, end)) % (end + 1)
+        parts.append(unicodedata.normalize("NFC", text[begin:end]))
+        begin = end
+        await turns.spend(_NORMALISED)
+    return "".join(parts)
 
 
 def _digest(*values: object) -> str:

@@ -14,9 +14,9 @@ from unbroken.server.cache.embedder import Embedder, OnnxEmbedder, packaged_file
 from unbroken.server.cache.memory import MemoryAnswers
 from unbroken.server.cache.rules import CacheObserver, CacheRules
 from unbroken.server.cache.stage import CacheStage
-from unbroken.server.cache_settings import modes_by_plan
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.metrics import Metrics
+from unbroken.server.setting_values import modes_by_plan
 from unbroken.sessions.clock import Clock
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from unbroken.server.cache.comparison import agree
 from unbroken.server.cache.embedder import Embedder
 from unbroken.server.cache.flight import Flight, Flights
 from unbroken.server.cache.lookup import LookUp
-from unbroken.server.cache.personal import is_personal
+from unbroken.server.cache.personal import is_personal, parts_of
 from unbroken.server.cache.question import Asker, question_of, tenant_digest
 from unbroken.server.cache.rules import CacheObserver, CacheRules, Mode
 from unbroken.sessions.clock import Clock, pause
@@ -109,7 +109,7 @@ class CacheStage:
         if mode == "off":
             outputs = produce(Veto())
         else:
-            question = question_of(turn, asker, self.rules.version, may_use_tools=may_use_tools)
+            question = await question_of(turn, asker, self.rules.version, may_use_tools=may_use_tools)
             if isinstance(question, str):
                 self.observer.missed(question)
                 outputs = produce(Veto())
@@ -197,7 +197,7 @@ class _Inquiry:
         if self._is_answered:
             return
         stage, look = self._stage, self._look
-        answer = _answer_of(outputs, stage.clock.time())
+        answer = await _answer_of(outputs, stage.clock.time())
         if look.answer is not None and isinstance(answer, Answer):
             agrees = await agree(look.answer.text, answer.text, stage.embedder)
             stage.observer.compared(look.tier, agrees=agrees)
@@ -220,7 +220,7 @@ class _Inquiry:
         return "kept"
 
 
-def _answer_of(outputs: Sequence[Output], now: float) -> Answer | str:
+async def _answer_of(outputs: Sequence[Output], now: float) -> Answer | str:
     """Return what was said, if it may be said again; else why not."""
     pieces: list[str] = []
     usage: Usage | None = None
@@ -243,7 +243,12 @@ def _answer_of(outputs: Sequence[Output], now: float) -> Answer | str:
     if len(pieces) > _MOST_PIECES:
         return "long"
     answer = Answer(tuple(pieces), usage, now)
-    return "personal" if is_personal(answer.text) else answer
+    for part in parts_of(answer.text):
+        if is_personal(part):
+            return "personal"
+        if part.start:  # it is a long one
+            await asyncio.sleep(0)
+    return answer
 
 
 def _bill(flight: Flight, asker: object, usage: Usage) -> Usage:

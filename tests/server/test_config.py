@@ -410,6 +410,7 @@ def test_guards_that_would_not_do_what_is_set_are_said(
         {"UNBROKEN_FIREWALL_FLAG": "0.8"},
         {"UNBROKEN_FIREWALL_BLOCK": "0.6, free=1", "UNBROKEN_FIREWALL_FLAG": "0.4, free=0.9"},
         {"UNBROKEN_CANARIES": "true", "UNBROKEN_LEAKS": "shadow"},
+        {"UNBROKEN_CANARIES": "true", "UNBROKEN_LEAKS": "default=off, paid=on"},
         {"UNBROKEN_FIREWALL_TRUSTED_TOOLS": "wiki", "UNBROKEN_MCP_SERVERS": "wiki=http://127.0.0.1:9/mcp"},
         {"UNBROKEN_FIREWALL_TRUSTED_TOOLS": "tools"},
     ],
@@ -422,7 +423,7 @@ def test_guards_that_do_what_is_set_are_no_problem(tmp_path: Path, environ: dict
     "value", [{"UNBROKEN_CANARIES": "true"}, {"UNBROKEN_LEAK_CANARIES": "Zebra-4711-Kiwi"}]
 )
 def test_canaries_that_nobody_looks_for_are_hinted_at(tmp_path: Path, value: dict[str, str]) -> None:
-    (hint,) = load_settings({}, {**value, "UNBROKEN_LEAKS": "off"}, tmp_path).hints()
+    (hint,) = load_settings({}, {**value, "UNBROKEN_LEAKS": "default=off, free=off"}, tmp_path).hints()
     (name,) = value
     assert hint.startswith(f"{name} does nothing, as the leak filter")
     assert "Zebra" not in hint

@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 
 import pytest
 from msgspec import UNSET, UnsetType
 
 from tests.fakes.clock import FakeClock
+from tests.server.cache.asking import ON, Counted
+from tests.server.realtime.serving import eventually
 from unbroken.server import pipeline
 from unbroken.server.agents.base import AgentNotReady, AgentOutput, TurnInput, UpstreamCut
+from unbroken.server.cache.base import StoreLimits
+from unbroken.server.cache.index import PlaceIndex
+from unbroken.server.cache.memory import MemoryAnswers
+from unbroken.server.cache.stage import CacheStage
+from unbroken.server.guards.canary import Canaries
 from unbroken.server.metrics import Metrics
 from unbroken.server.pipeline import Pipeline
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
@@ -218,3 +227,69 @@ async def test_nobody_gets_more_tokens_than_the_operator_allows(
 
     assert agent.given is not None
     assert agent.given.max_output_tokens == given
+
+
+# The cache.
+
+
+class Several(Scripted):
+    """An agent that answers when it is told to, by the name that it is told."""
+
+    def __init__(self, author: str | None = None) -> None:
+        super().__init__("so")
+        self.goes_on = asyncio.Event()
+        self.instructions: list[str] = []
+        self._author = author
+
+    async def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+        self.instructions.append(turn.instructions)
+        await self.goes_on.wait()
+        if self._author is not None:
+            turn.author.name = self._author
+        async for output in super().respond(turn):
+            yield output
+
+
+def cached(clock: FakeClock, observer: Counted | None = None) -> CacheStage:
+    store = MemoryAnswers(clock, StoreLimits(), PlaceIndex)
+    return CacheStage(ON, store, clock, observer=observer)
+
+
+async def said(answer: AsyncGenerator[Output, None]) -> str:
+    return "".join([output async for output in answer if isinstance(output, str)])
+
+
+@pytest.mark.parametrize(("is_marked", "calls"), [(True, 2), (False, 1)])
+async def test_where_sessions_are_marked_none_is_answered_with_what_another_s_mark_was_told(
+    is_marked: bool, calls: int
+) -> None:
+    agent = Several()
+    canaries = Canaries(b"s" * 32) if is_marked else None
+    line = Pipeline(agent, agent.metrics, agent.clock, cache=cached(agent.clock), canaries=canaries)
+    given = turn(SessionConfig("m", "be kind"))
+    turns = [
+        replace(given, session_id=SessionId(f"sess_{name}"), response_id=ResponseId(f"resp_{name}"))
+        for name in ("one", "two")
+    ]
+    askers = [asyncio.ensure_future(said(line.respond(each))) for each in turns]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    agent.goes_on.set()
+
+    assert await asyncio.gather(*askers) == ["so", "so"]
+    assert len(agent.instructions) == len(set(agent.instructions)) == calls
+
+
+@pytest.mark.parametrize(("author", "outcome"), [(None, "kept"), ("first", "kept"), ("another", "fallback")])
+async def test_what_another_agent_answers_for_the_first_is_not_kept(author: str | None, outcome: str) -> None:
+    agent, counted = Several(author), Counted()
+    agent.goes_on.set()
+    stage = cached(agent.clock, counted)
+    line = Pipeline(agent, agent.metrics, agent.clock, cache=stage, own_agent="first")
+    await said(line.respond(turn()))
+    await eventually(lambda: not len(stage._flights))
+    await said(line.respond(turn()))
+
+    assert counted.outcomes[outcome] >= 1
+    assert counted.hits["exact"] == (outcome == "kept")
+    assert len(agent.instructions) == (1 if outcome == "kept" else 2)

@@ -443,6 +443,19 @@ class LetsGo:
             turn.interjection.put(Notes({"held": 1}))
 
 
+async def test_a_responder_that_its_user_cancels_is_heard_no_more_and_can_see_that(bench: Bench) -> None:
+    given = replace(TURN, interjection=Interjection())
+    bench.run.start(bench.spawn, LetsGo(), given)
+    await settle()
+    assert given.interjection.is_heard
+    bench.run.stop(CANCELLED)
+    assert not given.interjection.is_heard
+    await settle()
+
+    assert bench.take() == ["a"]
+    assert bench.run.outcome == CANCELLED
+
+
 async def test_a_responder_that_is_stopped_may_say_what_it_held(bench: Bench) -> None:
     await bench.start(LetsGo())
     await settle()

@@ -1,5 +1,7 @@
 """One answer, filtered: its text, its reasoning, and the arguments of each call, each for itself. No I/O.
 
+What comes in large pieces is looked at in portions, between which others may have their turn.
+
 An output that is followed by another kind has ended, and is let go of then, in the same places where
 :mod:`unbroken.sessions.outputs` ends it; calls are let go of when they are run, or at the end.
 
@@ -11,7 +13,7 @@ state of the filter has to come along, and an offset always counts characters th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -19,6 +21,7 @@ from msgspec import structs
 
 from unbroken.server.guards.leaks.canary import SpelledOut
 from unbroken.server.guards.leaks.entities import Actions, Entity
+from unbroken.server.guards.leaks.portions import portions
 from unbroken.server.guards.leaks.resumed import AlreadySaid, AnswerChanged
 from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.stream import LeakFilter, Placeholder
@@ -168,7 +171,18 @@ class AnswerFilter:
             if self._reasoning is not None:
                 return [*self._end_reasoning(), *self._say(output)]
             return self._say(output)
-        return list(self._take(output))
+        return [each for each in self._take(output) if each is not None]
+
+    def steps(self, output: Output) -> Iterator[Output | None]:
+        """Take in a large output, and yield what leaves; None, where others may have their turn.
+
+        In shadow it leaves first, as it is. Raises what :meth:`take` does.
+        """
+        if self._watch.is_shadow:
+            yield output
+            yield from (None for each in self._take(output) if each is None)
+        else:
+            yield from self._take(output)
 
     def cut(self) -> list[Output]:
         """Return what is held where the answer was cut short. Of a resumed one, nothing that isn't new."""
@@ -206,8 +220,15 @@ class AnswerFilter:
             return [released, *self._news()]
         return [released]
 
-    def _take(self, output: Output) -> Iterator[Output]:
+    def _take(self, output: Output) -> Iterator[Output | None]:
         match output:
+            case str():
+                yield from self._end_reasoning()
+                for portion in portions(output):
+                    yield from self._say(portion)
+                    if self.is_blocked:
+                        return
+                    yield None
             case FunctionCallPiece():
                 call = self._calls.get(output.index)
                 if call is None:
@@ -215,21 +236,35 @@ class AnswerFilter:
                     call = self._calls[output.index] = self._stream(
                         self._known_call(output.index), in_json=True
                     )
-                yield replace(output, arguments=call.feed(output.arguments))
-                yield from self._checked(call)
+                for number, portion in enumerate(portions(output.arguments)):
+                    piece = FunctionCallPiece(output.index) if number else output
+                    yield replace(piece, arguments=call.feed(portion))
+                    yield from self._checked(call)
+                    if self.is_blocked:
+                        return
+                    yield None
             case ToolCallPiece():
                 tool = self._tools.get(output.item_id)
                 if tool is None:
                     yield from self._end_said()
                     tool = self._tools[output.item_id] = self._stream(in_json=True)
-                yield replace(output, arguments=tool.feed(output.arguments))
-                yield from self._checked(tool)
+                for number, portion in enumerate(portions(output.arguments)):
+                    part = ToolCallPiece(output.item_id) if number else output
+                    yield replace(part, arguments=tool.feed(portion))
+                    yield from self._checked(tool)
+                    if self.is_blocked:
+                        return
+                    yield None
             case ReasoningPiece():
                 if self._reasoning is None:
                     yield from self._end_said()
                     self._reasoning = self._stream()
-                yield ReasoningPiece(self._reasoning.feed(output.text))
-                yield from self._checked(self._reasoning)
+                for portion in portions(output.text):
+                    yield ReasoningPiece(self._reasoning.feed(portion))
+                    yield from self._checked(self._reasoning)
+                    if self.is_blocked:
+                        return
+                    yield None
             case RunsTools():
                 for item_id in output.item_ids:
                     yield from self._end_tool(item_id)
@@ -237,11 +272,11 @@ class AnswerFilter:
                     yield output
             case ToolEnded():
                 yield from self._end_tool(output.item_id)
-                yield self._returned(output) if self._watch.tool_outputs else output
+                yield (yield from self._returned(output)) if self._watch.tool_outputs else output
                 yield from self._news()
             case AsksApproval():
                 yield from self._end_said()
-                arguments = self._once(output.head.arguments, in_json=True)
+                arguments = yield from self._once(output.head.arguments, in_json=True)
                 yield replace(output, head=structs.replace(output.head, arguments=arguments))
                 yield from self._news()
             case Finish():
@@ -252,19 +287,23 @@ class AnswerFilter:
             case _:
                 yield output
 
-    def _returned(self, ended: ToolEnded) -> ToolEnded:
+    def _returned(self, ended: ToolEnded) -> Generator[None, None, ToolEnded]:
         error = ended.error
         return ToolEnded(
             ended.item_id,
-            None if ended.output is None else self._once(ended.output),
-            None if error is None else ToolError(self._once(error.message)),
+            None if ended.output is None else (yield from self._once(ended.output)),
+            None if error is None else ToolError((yield from self._once(error.message))),
         )
 
-    def _once(self, text: str, *, in_json: bool = False) -> str:
+    def _once(self, text: str, *, in_json: bool = False) -> Generator[None, None, str]:
         stream = self._stream(in_json=in_json)
-        released = stream.feed(text) + stream.flush()
+        released: list[str] = []
+        for portion in portions(text):
+            released.append(stream.feed(portion))
+            yield None
+        released.append(stream.flush())
         self._close(stream)
-        return released
+        return "".join(released)
 
     # Ends.
 

@@ -15,9 +15,11 @@ from typing import Final
 import structlog
 
 from unbroken.server.guards.leaks.answer import AnswerFilter, Watch
+from unbroken.server.guards.leaks.name_count import NameCount
 from unbroken.server.guards.leaks.name_stage import NameStage
 from unbroken.server.guards.leaks.names import NameReading, NamesIn, acts_on_names, looks_for_names
 from unbroken.server.guards.leaks.policy import LeakPolicy
+from unbroken.server.guards.leaks.portions import AT_ONCE, portions, size_of
 from unbroken.server.guards.leaks.recogniser import NamesUnread
 from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.responder import Finish, Interjection, Output, Resumption, Turn
@@ -26,11 +28,11 @@ __all__ = ["LeakFiltering"]
 
 _BLOCKED: Final = Finish("content_filter")
 
-_IN_SILENCE: Final = 32
-"""Pieces of which nothing leaves after which others have their turn: an agent may never wait for anything."""
+_IN_PIECES: Final = 2048
+"""Characters of ordinary pieces after which others have their turn: an agent may never wait for anything."""
 
-_AT_ONCE: Final = 2048
-"""Characters of a whole answer that are looked at before anything else gets its turn."""
+_PIECE: Final = 8
+"""Characters that each piece counts for beside its own."""
 
 
 class LeakFiltering:
@@ -85,14 +87,15 @@ class LeakFiltering:
             def formed(given: Turn) -> AsyncGenerator[Output, None]:
                 return self._formed(given, respond, watch, is_checked=not is_held)
 
-            answer = NameStage(names, self._clock, reading.hold if is_held else None).passed(turn, formed)
+            stage = NameStage(names, self._clock, reading.hold) if is_held else NameCount(names)
+            answer = stage.passed(turn, formed)
         try:
             async with aclosing(answer) as outputs:
                 async for output in outputs:
                     yield output
         finally:
-            if names is not None:
-                self._policy.note(names.found)
+            if names is not None and watch is not None:
+                self._policy.note(names.found, is_shadow=watch.is_shadow)
 
     async def _formed(
         self,
@@ -114,26 +117,33 @@ class LeakFiltering:
             return
         is_known = is_checked and not watch.is_shadow
         answer = AnswerFilter(watch, turn.resumption if is_known else None)
-        if turn.resumption is not None and self._policy.rules.mode == "on":
+        if turn.resumption is not None and not watch.is_shadow:
             # The upstream counts what it said; the log holds what was left of it. See the filter.
             turn = replace(turn, resumption=Resumption(turn.resumption.handle, 0))
-        hold = self._policy.rules.hold if self._policy.rules.mode == "on" else None
+        hold = None if watch.is_shadow else self._policy.rules.hold
         patience = _Patience(answer, turn.interjection, self._clock, hold)
         try:
             async with aclosing(respond(turn)) as outputs:
-                taken = 0
+                looked_at = 0  # characters, since others had their turn
                 async for output in outputs:
                     patience.is_quiet = False
-                    has_left = False
-                    for released in answer.take(output):
-                        has_left = True
-                        yield released
-                    taken = 0 if has_left else taken + 1
-                    if taken >= _IN_SILENCE:  # nothing leaves, and so nobody else had a turn
-                        taken = 0
-                        await asyncio.sleep(0)
+                    size = len(output) if type(output) is str else size_of(output)
+                    if size <= AT_ONCE:  # the usual case
+                        for released in answer.take(output):
+                            yield released
+                    else:
+                        for step in answer.steps(output):
+                            if step is not None:
+                                yield step
+                            else:
+                                await asyncio.sleep(0)
+                                patience.is_quiet = False
                     if answer.is_blocked:
                         break
+                    looked_at += size + _PIECE
+                    if looked_at >= _IN_PIECES:
+                        looked_at = 0
+                        await asyncio.sleep(0)
             for released in answer.finish():
                 yield released
             if answer.is_blocked:
@@ -149,7 +159,7 @@ class LeakFiltering:
             raise
         finally:
             patience.stop()
-            self._policy.note(answer.found)
+            self._policy.note(answer.found, is_shadow=watch.is_shadow)
 
     async def finds(self, turn: Turn, text: str) -> bool:
         """Return whether anything in *text*, a whole answer to *turn*, is watched for. Nothing is counted."""
@@ -157,8 +167,8 @@ class LeakFiltering:
         if watch is None:
             return False
         answer = AnswerFilter(watch)
-        for begin in range(0, len(text), _AT_ONCE):
-            answer.take(text[begin : begin + _AT_ONCE])
+        for portion in portions(text):
+            answer.take(portion)
             await asyncio.sleep(0)  # an answer may be long, and others have their turn
         answer.cut()
         if answer.found.total() or self._reading is None or not looks_for_names(watch.actions):
@@ -166,7 +176,9 @@ class LeakFiltering:
         reading = replace(self._reading, fails_closed=True, unread=lambda _: None)
         names = NamesIn(reading, watch.actions, watch.placeholder)
         try:
-            await names.take(text)
+            for portion in portions(text):
+                await names.take(portion)
+                await asyncio.sleep(0)
             await names.finish()
         except NamesUnread:
             return True  # nobody knows

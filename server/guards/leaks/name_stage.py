@@ -1,7 +1,7 @@
 """One answer on its way through the reading of names: the shell around it.
 
 A sentence that isn't over in time is read as far as it has come, and leaves. When the answer is cut
-short, what is held is read within a moment, or dropped.
+short, what is held is read within a moment, or dropped; when its user cancels it, it is dropped at once.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class NameStage:
     Args:
         names: Reads it.
         clock: Where time comes from.
-        hold: Seconds that the beginning of a sentence waits for its end. None: nothing waits.
+        hold: Seconds that the beginning of a sentence waits for its end.
 
     """
 
-    def __init__(self, names: NamesIn, clock: Clock, hold: float | None) -> None:
+    def __init__(self, names: NamesIn, clock: Clock, hold: float) -> None:
         self._names = names
         self._clock = clock
         self._hold = hold
@@ -62,12 +62,10 @@ class NameStage:
 
         """
         outer, inner = turn.interjection, Interjection()
-        inner.take = outer.put if self._hold is None else functools.partial(self._set_aside, outer)
+        inner.take = functools.partial(self._set_aside, outer)
         try:
             async with aclosing(respond(replace(turn, interjection=inner))) as outputs:
                 async for output in outputs:
-                    if self._hold is None:
-                        yield output  # nobody waits for what is only counted
                     async with self._lock:
                         await self._take(output)
                         while self._names.ready:
@@ -87,7 +85,8 @@ class NameStage:
                 yield _BLOCKED
         except asyncio.CancelledError:
             await self._stop()
-            await self._read_last()
+            if outer.is_heard:  # else its user has cancelled it, and waits
+                await self._read_last()
             self._names.let_go()
             while self._names.ready:
                 outer.put(self._names.ready.popleft())
@@ -114,8 +113,6 @@ class NameStage:
             await self._names.take(self._aside.popleft())
 
     async def _read_last(self) -> None:
-        if self._hold is None:
-            return
         try:
             async with asyncio.timeout(_LAST):
                 await self._take_aside()
@@ -131,8 +128,6 @@ class NameStage:
 
     def _watch(self, outer: Interjection) -> None:
         """Look again when the sentence that is held now has been held for long enough."""
-        if self._hold is None:
-            return
         if self._names.sentences != self._sentences or not self._names.held:
             self._sentences = self._names.sentences
             self._disarm()

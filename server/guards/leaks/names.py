@@ -6,6 +6,7 @@ calls it says when time is up. Texts are read in the order in which they come, o
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from unbroken.server.guards.leaks.addresses import addresses
 from unbroken.server.guards.leaks.entities import Actions, Entity, Match, merged
 from unbroken.server.guards.leaks.json_strings import JsonStrings
 from unbroken.server.guards.leaks.people import is_worth_reading, people
+from unbroken.server.guards.leaks.portions import portions
 from unbroken.server.guards.leaks.recogniser import NamesUnread, Recogniser, Unread
 from unbroken.server.guards.leaks.resumed import AlreadySaid, AnswerChanged
 from unbroken.server.guards.leaks.sentences import Passage, Sentences
@@ -42,6 +44,9 @@ READ: Final[tuple[Entity, ...]] = ("name", "address")
 """What a model is needed for."""
 
 _TOLD: Final = {"redact": "redacted", "block": "blocked"}
+
+_MOST_WAITING: Final = 64
+"""Sentences of an answer that wait for being read, where they are only counted."""
 
 
 def looks_for_names(actions: Actions) -> bool:
@@ -86,7 +91,8 @@ class NamesIn:
         reading: What reads.
         actions: What is done about what is found.
         placeholder: Makes what stands in its place.
-        is_held: Whether anything waits for being read. Else it is only counted, and nothing becomes ready.
+        is_held: Whether anything waits for being read. Else it is only counted, by :meth:`read_aside`, and
+            nothing becomes ready.
         tool_outputs: Whether what the server's own tools return is read.
         resumption: What the log holds of the answer, if it is resumed.
 
@@ -114,6 +120,8 @@ class NamesIn:
         self._tools: dict[ItemId, _Part] = {}
         self._noted: Mapping[str, Note] = {}  # what the filter before this one has told
         self._told: Mapping[str, Note] = {}
+        self.waiting: deque[Passage] = deque()
+        """What is only counted, and has yet to be."""
         self.ready: deque[Output] = deque()
         self.found: Counter[tuple[Entity, str]] = Counter()
         """How much was found, by kind and by what was done."""
@@ -199,6 +207,18 @@ class NamesIn:
                 self._release(part, "".join(part.read))
                 part.read.clear()
 
+    async def read_aside(self) -> None:
+        """Read what is only counted, until nothing of it waits. Cancelled, it can be called again."""
+        while self.waiting:
+            await self._read_passage(self.waiting[0], [])
+            self.waiting.popleft()
+
+    def skip(self) -> None:
+        """Count what is only counted, and still waits, as unread."""
+        while self.waiting:
+            self.waiting.popleft()
+            self._reading.unread("late")
+
     # Parts.
 
     async def _take_call(self, output: FunctionCallPiece) -> None:
@@ -224,9 +244,17 @@ class NamesIn:
         await self._put(tool, output.arguments)
 
     async def _put(self, part: _Part, text: str) -> None:
-        if not self.is_blocked:
+        if self.is_blocked:
+            return
+        if self._is_held:  # which comes in small pieces, and nothing of it is to be lost
             part.waiting += part.cutter.feed(text)
             self._release(part, await self._read(part))
+            return
+        for number, portion in enumerate(portions(text)):
+            if number:
+                await asyncio.sleep(0)
+            part.waiting += part.cutter.feed(portion)
+            await self._read(part)
 
     async def _end(self, part: _Part) -> None:
         part.waiting += part.cutter.flush()
@@ -268,8 +296,13 @@ class NamesIn:
 
     async def _once(self, text: str, cutter: Sentences | JsonStrings) -> str:
         part = _Part(str, cutter)
-        part.waiting += [*cutter.feed(text), *cutter.flush()]
-        return await self._read(part)
+        released: list[str] = []
+        for portion in portions(text):
+            part.waiting += cutter.feed(portion)
+            released.append(await self._read(part))
+            await asyncio.sleep(0)
+        part.waiting += cutter.flush()
+        return "".join([*released, await self._read(part)])
 
     def _release(self, part: _Part, text: str) -> None:
         if self._is_held:
@@ -283,12 +316,26 @@ class NamesIn:
 
     async def _read(self, part: _Part) -> str:
         """Return what leaves of what waits in *part*. Cancelled, it can be called again."""
+        if not self._is_held:
+            self._set_aside(part.waiting)
+            return ""
         while part.waiting and not self.is_blocked:
             await self._read_passage(part.waiting[0], part.read)  # which nothing cuts in two
             part.waiting.popleft()
         released = "".join(part.read)
         part.read.clear()
         return part.said.new(released) if part.said.left else released
+
+    def _set_aside(self, passages: deque[Passage]) -> None:
+        """Have *passages* be read when there is time for it, those for which there is room."""
+        while passages:
+            passage = passages.popleft()
+            if passage.context is None or not is_worth_reading(passage.text):
+                continue
+            if len(self.waiting) < _MOST_WAITING:
+                self.waiting.append(passage)
+            else:
+                self._reading.unread("busy")
 
     async def _read_passage(self, passage: Passage, out: list[str]) -> None:
         matches = await self._matches(passage)

@@ -8,13 +8,14 @@ import hmac
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 from unbroken.server.guards.leaks.answer import Watch
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions, Entity
 from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.verbatim import Instructions
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
+from unbroken.server.setting_values import Mode
 from unbroken.sessions.ids import PrincipalId, SessionId
 from unbroken.sessions.responder import Turn
 
@@ -31,7 +32,9 @@ _TAG: Final = 5
 class LeakRules:
     """What the operator wants."""
 
-    mode: Literal["off", "shadow", "on"] = "shadow"
+    mode: Mode = "shadow"
+    modes: Mapping[str, Mode] = field(default_factory=dict)
+    """Of plans that have one of their own."""
     actions: Mapping[str, Actions] = field(default_factory=lambda: {DEFAULT_PLAN: DEFAULT_ACTIONS})
     """By plan; what plans have that aren't named is under :data:`DEFAULT_PLAN`."""
     tool_outputs: bool = False
@@ -74,13 +77,17 @@ class LeakPolicy:
 
     async def watch_for(self, turn: Turn) -> Watch | None:
         """Return what is watched for in the answer to *turn*; None: nothing is."""
-        if self.rules.mode == "off":
+        rules = self.rules
+        if rules.mode == "off" and not rules.modes:
             return None
         plan = DEFAULT_PLAN
-        if len(self.rules.actions) > 1:
+        if len(rules.actions) > 1 or rules.modes:
             plan = await self._plan_of(turn.principal)
-            if plan not in self.rules.actions:
-                plan = DEFAULT_PLAN
+        mode = rules.modes.get(plan, rules.mode)
+        if mode == "off":
+            return None
+        if plan not in rules.actions:
+            plan = DEFAULT_PLAN
         actions = self.rules.actions[plan]
         request = turn.request
         text = turn.config.instructions if request.instructions is None else request.instructions
@@ -94,13 +101,13 @@ class LeakPolicy:
             canaries=canaries,
             instructions=self._watched(text) if actions.get("instructions", "ignore") != "ignore" else None,
             tool_outputs=self.rules.tool_outputs,
-            is_shadow=self.rules.mode == "shadow",
+            is_shadow=mode == "shadow",
         )
 
-    def note(self, found: Mapping[tuple[Entity, str], int]) -> None:
+    def note(self, found: Mapping[tuple[Entity, str], int], *, is_shadow: bool) -> None:
         """Count what was found in an answer that has ended."""
         for (entity, action), count in found.items():
-            self._count(entity, action if self.rules.mode == "on" else f"{action}_shadow", count)
+            self._count(entity, f"{action}_shadow" if is_shadow else action, count)
 
     def _watched(self, text: str) -> Instructions | None:
         if not text:

@@ -11,6 +11,7 @@ from unbroken.server.guards.leaks.names import NameReading, looks_for_names
 from unbroken.server.guards.leaks.policy import LeakPolicy, LeakRules
 from unbroken.server.guards.leaks.recogniser import ModelRecogniser, load_model, missing_packages
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
+from unbroken.server.leak_settings import filters_nothing, leak_modes
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.ids import SessionId
 
@@ -28,8 +29,10 @@ def build_leak_policy(
 
     *canaries* are those that sessions' instructions are marked with. None: they aren't marked.
     """
+    modes = leak_modes(settings.leaks)
     rules = LeakRules(
-        mode=settings.leaks,
+        mode=modes.pop(DEFAULT_PLAN),
+        modes=modes,
         actions=actions_of(settings.leak_actions),
         tool_outputs=settings.leak_tool_outputs,
         hold=settings.leak_hold,
@@ -49,7 +52,9 @@ def build_name_reading(settings: Settings, metrics: Metrics) -> NameReading | No
         StartupError: What it needs isn't installed.
 
     """
-    if settings.leaks == "off" or not any(map(looks_for_names, actions_of(settings.leak_actions).values())):
+    if filters_nothing(settings.leaks):
+        return None
+    if not any(map(looks_for_names, actions_of(settings.leak_actions).values())):
         return None
     if missing_packages():
         message = "UNBROKEN_LEAK_ACTIONS names name or address, which need a local model. Install it: "

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import importlib
+import re
+from typing import Any, Final
+
 import pytest
 
-from unbroken.server.cache.personal import is_passing, is_personal
+from unbroken.server.cache.personal import AT_ONCE, LONGEST, PATTERNS, is_passing, is_personal, parts_of
 
 PERSONAL = [
     "Write to ada@example.org",
@@ -33,16 +37,58 @@ NEITHER = [
 ]
 
 
+def personal(text: str) -> bool:
+    return any(map(is_personal, parts_of(text)))
+
+
+def passing(text: str) -> bool:
+    return any(map(is_passing, parts_of(text)))
+
+
 @pytest.mark.parametrize("text", PERSONAL)
 def test_somebody_s_data_is_seen(text: str) -> None:
-    assert is_personal(text)
+    assert personal(text)
 
 
 @pytest.mark.parametrize("text", PASSING)
 def test_what_changes_by_itself_is_seen(text: str) -> None:
-    assert is_passing(text)
+    assert passing(text)
 
 
 @pytest.mark.parametrize("text", NEITHER)
 def test_a_plain_question_is_neither(text: str) -> None:
-    assert not (is_personal(text) or is_passing(text))
+    assert not (personal(text) or passing(text))
+
+
+@pytest.mark.parametrize("text", [*PERSONAL, *PASSING, *NEITHER])
+def test_in_a_long_text_the_same_is_seen_wherever_it_stands(text: str) -> None:
+    expected = personal(text), passing(text)
+    for before in range(AT_ONCE - len(text) - 2, AT_ONCE + 3):
+        long = "x" * (before - 1) + f" {text} " + "x" * AT_ONCE
+        assert (personal(long), passing(long)) == expected, before
+
+
+@pytest.mark.parametrize(
+    "text", ["Tommy name", "about means", "ask-abcdefghijkl1234", "x10.0.0.1", "knowhow", "x1.2.1990"]
+)
+def test_no_part_begins_or_ends_a_word_that_the_text_does_not(text: str) -> None:
+    for before in range(AT_ONCE - len(text) - 2, AT_ONCE + 3):
+        long = "x" * (before - 1) + f" {text} " + "x" * AT_ONCE
+        assert not (personal(long) or passing(long)), before
+
+
+_parser: Final[Any] = importlib.import_module("re._parser")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.pattern[:12])
+def test_no_pattern_is_tried_where_its_first_character_is_not(pattern: re.Pattern[str]) -> None:
+    """One that began with a repetition, or with a look around, would be tried at every place."""
+    parsed = _parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE)
+    first, operand = str(parsed[0][0]), parsed[0][1]
+    while first in ("BRANCH", "SUBPATTERN"):
+        operand = operand[-1]
+        chosen = operand[0] if isinstance(operand, list) else operand
+        first, operand = str(chosen[0][0]), chosen[0][1]
+
+    assert first in ("LITERAL", "IN")
+    assert parsed.getwidth()[1] < LONGEST

@@ -11,9 +11,9 @@ from tests.fakes.clock import FakeClock
 from unbroken.server.auth.directory import MemoryDirectory
 from unbroken.server.cache.selection import build_cache
 from unbroken.server.cache.stage import CacheStage
-from unbroken.server.cache_settings import modes_by_plan
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.metrics import Metrics
+from unbroken.server.setting_values import modes_by_plan
 
 
 def build(**settings: Any) -> CacheStage | None:

@@ -27,7 +27,7 @@ from unbroken.server.cache.index import PlaceIndex
 from unbroken.server.cache.memory import MemoryAnswers
 from unbroken.server.cache.rules import CacheRules
 from unbroken.sessions.ids import ItemId
-from unbroken.sessions.items import FunctionTool, NamedTool
+from unbroken.sessions.items import FunctionTool, NamedTool, Reused
 from unbroken.sessions.responder import Finish, FunctionCallPiece, Handle, Output, Working
 
 SEMANTIC = replace(ON, semantic={"default": "on"})
@@ -193,6 +193,22 @@ async def test_i4_all_who_ask_at_once_are_answered_by_one_call(store: AnswerStor
     assert [answer.tier for answer in answers].count("flight") == 19
     handles = sum(Handle("h") in answer.outputs for answer in answers)
     assert handles == 1, "one alone may have the upstream stopped"
+
+
+async def test_i4_who_comes_late_is_told_so_first_of_all_and_whatever_the_agent_says(
+    store: AnswerStore,
+) -> None:
+    """An agent may say nothing of what it cost, and an asker may leave before it does."""
+    cache = kitchen(store)
+    cache.outputs = ["a ", "b"]
+    cache.gate.clear()
+    askers = [asyncio.create_task(said(cache, turn_of(ASKED))) for _ in range(2)]
+    await until(lambda: cache.counted.hits["flight"] == 1)
+    cache.gate.set()
+    first, late = await asyncio.gather(*askers)
+
+    assert first.outputs == ["a ", "b"]
+    assert late.outputs == [Usage(reused=Reused("flight", 0.0)), "a ", "b"]
 
 
 async def test_i4_who_comes_when_it_has_just_failed_asks_anew(store: AnswerStore) -> None:

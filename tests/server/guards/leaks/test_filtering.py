@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.clock import FakeClock
-from tests.server.guards.leaks.answering import SESSION, Upstream, arguments, collect, notes, said, turn
+from tests.server.guards.leaks.answering import (
+    SESSION,
+    Upstream,
+    arguments,
+    collect,
+    notes,
+    said,
+    turn,
+    turns_given,
+)
 from tests.server.guards.leaks.samples import SAMPLES, cut
 from unbroken.server.agents.base import AgentOutput, Handle, UpstreamCut
 from unbroken.server.guards.leaks.answer import AnswerChanged
@@ -24,6 +33,7 @@ from unbroken.server.pipeline import Pipeline
 from unbroken.sessions.ids import ItemId, PrincipalId, SessionId
 from unbroken.sessions.items import (
     ApprovalHead,
+    ToolError,
     ToolHead,
     Usage,
 )
@@ -285,6 +295,108 @@ async def test_h3_a_cut_at_error_or_cancel_never_leaks_what_is_held(held: str, l
         await asyncio.gather(task, return_exceptions=True)
 
         assert said(outputs) == f"Hello {left}", ending
+
+
+# Pieces of any size.
+
+LARGE: Final = 60_000
+"""Characters."""
+
+
+def large(output: str) -> Output:
+    """Return what an agent may say at once, of the kind that is named: numbers, which cost most."""
+    text = ("12345 678 90 " * LARGE)[:LARGE]
+    item = ItemId("item_1")
+    kinds: dict[str, Output] = {
+        "text": text,
+        "thought": ReasoningPiece(text),
+        "call": FunctionCallPiece(0, f'["{text}"]', "c", "f"),
+        "tool": ToolCallPiece(item, f'["{text}"]', ToolHead("f", "bank")),
+        "result": ToolEnded(item, text),
+        "error": ToolEnded(item, None, ToolError(text)),
+        "approval": AsksApproval(item, ApprovalHead("pay", "bank", f'["{text}"]')),
+    }
+    return kinds[output]
+
+
+KINDS: Final = ("text", "thought", "call", "tool", "result", "error", "approval")
+
+
+@pytest.mark.parametrize("mode", ["on", "shadow"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_others_have_their_turn_while_a_large_piece_is_looked_at(kind: str, mode: str) -> None:
+    output = large(kind)
+    outputs: list[Output] = []
+    agent = Upstream([output])  # type: ignore[list-item]  # tools' outputs come from the loop
+    answer = pipeline(agent, filtering(mode=mode, tool_outputs=True)).respond(turn())
+    assert await turns_given(collect(answer, outputs)) >= LARGE // 512
+
+    if mode == "shadow":
+        assert outputs == [output], "it leaves as it came"
+
+
+async def test_others_have_their_turn_while_an_agent_that_never_waits_says_much() -> None:
+    assert await turns_given(answered(*["12345 678 90 "] * 1000, mode="shadow")) >= 13_000 // 2048
+
+
+async def test_others_have_their_turn_while_an_agent_that_never_waits_says_nothing() -> None:
+    assert await turns_given(answered(*[Working()] * 1000)) >= 1000 // 256
+
+
+async def test_an_ordinary_answer_is_looked_at_in_one_step() -> None:
+    assert await turns_given(answered("It ", "is ", "plain", ".", Usage(1, 1), Finish())) == 0
+
+
+@pytest.mark.parametrize("place", [0, 505, 1020, 5000])
+async def test_what_is_in_a_large_piece_is_found_as_in_small_ones(place: int) -> None:
+    text = "word " * (place // 5) + f"card {CARD}, mail alice@example.com, " + "and so on " * 500
+    small = await answered(*[text[at : at + 7] for at in range(0, len(text), 7)])
+    raw = json.dumps({"body": text})
+    item = ItemId("item_1")
+    outputs = await answered(
+        ReasoningPiece(text),
+        text,
+        FunctionCallPiece(0, raw, "c", "f"),
+        ToolCallPiece(item, raw, ToolHead("f", "bank")),
+        RunsTools((item,)),
+        ToolEnded(item, text),
+        tool_outputs=True,
+    )
+
+    whole = said(small)
+    assert whole == text.replace(CARD, CARD_NAME).replace("alice@example.com", MAIL_NAME)
+    assert said(outputs) == whole
+    assert "".join(output.text for output in outputs if isinstance(output, ReasoningPiece)) == whole
+    calls = [output for output in outputs if isinstance(output, FunctionCallPiece)]
+    assert [(call.call_id, call.name) for call in calls if call.name] == [("c", "f")]
+    assert json.loads("".join(call.arguments for call in calls)) == {"body": whole}
+    tools = [output for output in outputs if isinstance(output, ToolCallPiece)]
+    assert [tool.head is not None for tool in tools] == [True] + [False] * (len(tools) - 1)
+    assert json.loads("".join(tool.arguments for tool in tools)) == {"body": whole}
+    assert ToolEnded(item, whole) in outputs
+    assert notes(outputs) == {"redacted": {"card": 5, "email": 5}}
+
+
+@pytest.mark.parametrize("kind", ["text", "thought", "call", "tool"])
+async def test_behind_what_blocks_nothing_of_a_large_piece_is_looked_at(kind: str) -> None:
+    text = f'["{CARD} ' + "and so on " * 6000 + '"]'
+    pieces: dict[str, Output] = {
+        "text": text,
+        "thought": ReasoningPiece(text),
+        "call": FunctionCallPiece(0, text, "c", "f"),
+        "tool": ToolCallPiece(ItemId("item_1"), text, ToolHead("f", "bank")),
+    }
+    blocking = {"default": {**STRICT, "card": "block"}}
+
+    assert await turns_given(answered(pieces[kind], actions=blocking)) == 0
+
+
+async def test_a_large_piece_that_blocks_ends_where_it_does() -> None:
+    text = "so " * 1000 + f"{CARD} " + "and so on " * 1000
+    outputs = await answered(text, "more", actions={"default": {**STRICT, "card": "block"}})
+
+    assert said(outputs) == "so " * 1000
+    assert outputs[-1] == Finish("content_filter")
 
 
 # H5.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +15,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.recogniser import FakeRecogniser
 from tests.server.guards.leaks.answering import SESSION, Upstream, arguments, collect, notes, said, turn
 from tests.server.guards.leaks.samples import SAMPLES, cut
-from unbroken.server.agents.base import AgentOutput, UpstreamCut
+from unbroken.server.agents.base import AgentOutput, TurnInput, UpstreamCut
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions
 from unbroken.server.guards.leaks.filtering import LeakFiltering
 from unbroken.server.guards.leaks.names import NameReading
@@ -175,20 +175,112 @@ async def test_a_name_that_blocks_at_the_very_end_does_so_too() -> None:
     assert (said(outputs), outputs[-1]) == ("It was ", Finish("content_filter"))
 
 
-@pytest.mark.parametrize(("is_shadow", "action"), [(True, "redact_shadow"), (False, "flag")])
-async def test_what_is_only_counted_leaves_before_it_is_read(is_shadow: bool, action: str) -> None:
-    actions: Actions = REDACTING if is_shadow else {**REDACTING, "name": "flag", "address": "ignore"}
-    server = Server("It is Maria Lopez. ", "So.", is_shadow=is_shadow, actions=actions)
+FLAGGING: Final[Actions] = {**REDACTING, "name": "flag", "address": "ignore"}
+ONLY_COUNTED: Final = pytest.mark.parametrize("is_shadow", [True, False])
+
+
+def counting(*outputs: AgentOutput | Exception, is_shadow: bool, **options: Any) -> Server:
+    """Return one where names are only counted: in shadow, or as that is what is done about them."""
+    actions = REDACTING if is_shadow else FLAGGING
+    return Server(*outputs, is_shadow=is_shadow, actions=actions, **options)
+
+
+@ONLY_COUNTED
+async def test_what_is_only_counted_waits_for_no_model(is_shadow: bool) -> None:
+    server = counting("It is Maria Lopez. ", "So. ", "It is Ann.", is_shadow=is_shadow)
     server.recogniser.hang()
     task = asyncio.ensure_future(server.answer())
     await settle()
-    assert said(server.outputs) == "It is Maria Lopez. "
+    assert said(server.outputs) == "It is Maria Lopez. So. It is Ann."
     server.recogniser.recover()
     await task
 
-    assert said(server.outputs) == "It is Maria Lopez. So."
     assert notes(server.outputs) is None
-    assert server.counted == [("name", action, 1)]
+    assert server.counted == [("name", "redact_shadow" if is_shadow else "flag", 2)]
+    assert server.unread == []
+
+
+@ONLY_COUNTED
+async def test_at_its_end_what_could_not_be_read_by_then_is_given_up_and_counted(is_shadow: bool) -> None:
+    server = counting("It is Maria Lopez. ", "It is Ann. ", is_shadow=is_shadow)
+    server.recogniser.hang()
+    await server.answer()
+
+    assert server.recogniser.texts == ["It is Maria Lopez."], "and no more is asked for"
+    assert (server.counted, server.unread) == ([], ["late", "late"])
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_of_what_is_only_counted_few_sentences_wait() -> None:
+    server = counting(*["It is Ann. "] * 100, is_shadow=True, waits=True)
+    server.recogniser.hang()
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    assert said(server.outputs) == "It is Ann. " * 100
+    assert server.unread == ["busy"] * 36
+    server.recogniser.recover()
+    for _ in range(10):
+        await settle()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert server.counted == [("name", "redact_shadow", 64)]
+    assert server.unread == ["busy"] * 36
+
+
+@ONLY_COUNTED
+@pytest.mark.parametrize("ending", ["error", "cancel"])
+async def test_what_is_only_counted_is_when_the_answer_is_cut_short(is_shadow: bool, ending: str) -> None:
+    server = counting(
+        "It is Maria Lopez. ",
+        *([UpstreamCut()] if ending == "error" else []),
+        is_shadow=is_shadow,
+        waits=ending == "cancel",
+    )
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    if ending == "cancel":
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert [count for _, _, count in server.counted] == [1]
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_cancelled_nobody_waits_for_what_is_only_counted() -> None:
+    server = counting("It is Maria Lopez. ", is_shadow=True, waits=True)
+    server.recogniser.hang()
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    task.cancel()
+    await settle()
+
+    assert task.done()
+    assert server.unread == ["late"]
+
+
+async def test_a_word_that_left_while_the_answer_waited_is_counted_too() -> None:
+    goes_on = asyncio.Event()
+
+    class Hesitating(Upstream):
+        async def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+            yield "It is Maria"
+            await goes_on.wait()
+            yield " Lopez."
+
+    server = counting(is_shadow=False)
+    server.agent = Hesitating([])
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    server.clock.advance(0.5)
+    await settle()
+    assert said(server.outputs) == "It is Maria"
+    goes_on.set()
+    await task
+
+    assert said(server.outputs) == "It is Maria Lopez."
+    assert server.recogniser.texts == ["It is Maria Lopez."]
+    assert server.counted == [("name", "flag", 1)]
 
 
 async def test_in_shadow_a_model_that_has_much_to_do_is_not_waited_for() -> None:
@@ -318,6 +410,22 @@ async def test_cancelled_while_a_sentence_is_read_none_of_it_is_lost_or_shown_un
     assert said(server.outputs) == f"It is {ANN}. "
 
 
+async def test_cancelled_by_its_user_an_answer_waits_for_no_model() -> None:
+    """What comes after the cancel is dropped: nothing is read for that."""
+    server, given = Server("It is Ann. And Maria", waits=True), turn()
+    server.recogniser.hang()
+    task = asyncio.ensure_future(server.answer(given))
+    await settle()
+    given.interjection.take = None
+    task.cancel()
+    await settle()
+
+    assert task.done()
+    assert said(server.outputs) == ""
+    assert server.recogniser.texts == ["It is Ann."]
+    assert server.clock.pending == 0
+
+
 async def test_cancelled_with_a_model_that_hangs_what_is_held_is_dropped() -> None:
     server = Server("It is Ann. And", waits=True)
     server.recogniser.hang()
@@ -425,8 +533,10 @@ async def test_a_resumed_call_goes_on_too() -> None:
 # The cache.
 
 
-async def test_an_answer_with_a_name_in_it_or_that_nobody_could_read_is_not_kept() -> None:
-    server = Server()
+@pytest.mark.parametrize("fails_closed", [True, False])
+async def test_an_answer_with_a_name_in_it_or_that_nobody_could_read_is_not_kept(fails_closed: bool) -> None:
+    """Also where it may be said: to one, who asked for it."""
+    server = Server(fails_closed=fails_closed)
 
     assert await server.leaks.finds(turn(), "It is Ann.")
     assert not await server.leaks.finds(turn(), "Paris it is.")

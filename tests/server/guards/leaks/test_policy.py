@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from unbroken.server.auth.principal import Principal
 from unbroken.server.config import Settings
 from unbroken.server.guards.leaks.answer import AnswerFilter
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, ENTITIES
+from unbroken.server.guards.leaks.filtering import LeakFiltering
 from unbroken.server.guards.leaks.policy import LeakPolicy
 from unbroken.server.guards.leaks.selection import actions_of, build_leak_policy
 from unbroken.server.guards.leaks.verbatim import RUN, Instructions
@@ -21,7 +24,7 @@ from unbroken.server.guards.plan import plans_in
 from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import Message, ResponseRequest, SessionConfig, Text
-from unbroken.sessions.responder import Turn
+from unbroken.sessions.responder import Output, Resumption, Turn
 
 SECRET = b"a secret of at least 32 characters"
 CARD = "4111111111111111"
@@ -103,6 +106,56 @@ async def test_off_nothing_is_filtered() -> None:
     )
 
     assert await policy.watch_for(turn(PrincipalId("ann"))) is None
+
+
+async def test_a_plan_has_a_mode_of_its_own_and_all_others_are_in_shadow_unless_it_is_said() -> None:
+    counted: list[tuple[str, str, int]] = []
+    directory = MemoryDirectory(FakeClock())
+    policy = build_leak_policy(
+        Settings(leaks="gold=on, free=off"), SECRET, plans_in(directory), lambda *each: counted.append(each)
+    )
+    clock = FakeClock()
+    said: dict[str, str] = {}
+    for plan in ("gold", "free", "default"):
+        who = Principal(plan, plan=plan)
+        await directory.note(who)
+
+        async def say(_: Turn) -> AsyncGenerator[Output, None]:
+            yield f"{CARD}."
+
+        answer = LeakFiltering(policy, clock).filtered(turn(who.id), say)
+        said[plan] = "".join([output async for output in answer if isinstance(output, str)])
+
+    assert said["free"] == said["default"] == f"{CARD}."
+    assert CARD not in said["gold"]
+    assert counted == [("card", "redact", 1), ("card", "redact_shadow", 1)]
+
+
+async def test_an_answer_to_a_plan_whose_answers_pass_is_resumed_where_its_upstream_was() -> None:
+    """Only what is filtered is read again from its beginning."""
+    directory = MemoryDirectory(FakeClock())
+    policy = build_leak_policy(
+        Settings(leaks="default=shadow, gold=on"), SECRET, plans_in(directory), lambda *_: None
+    )
+    for plan, offset in (("default", 3), ("gold", 0)):
+        who = Principal(plan, plan=plan)
+        given: list[Turn] = []
+        await directory.note(who)
+
+        async def respond(turn: Turn, given: list[Turn] = given) -> AsyncGenerator[Output, None]:
+            given.append(turn)
+            yield "It is."
+
+        resumed = replace(turn(who.id), resumption=Resumption("upstream_1", 3, (), "It ", ()))
+        async for _ in LeakFiltering(policy, FakeClock()).filtered(resumed, respond):
+            pass
+        assert [each.resumption.offset for each in given if each.resumption is not None] == [offset]
+
+
+@pytest.mark.parametrize("value", ["yes", "gold=", "=on"])
+def test_what_is_no_mode_is_refused(value: str) -> None:
+    with pytest.raises(ValidationError, match="should be off, shadow or on"):
+        Settings(leaks=value)
 
 
 def test_instructions_without_a_long_piece_are_not_watched_for() -> None:
