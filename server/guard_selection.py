@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -25,9 +22,6 @@ from unbroken.server.store_selection import RedisState
 from unbroken.sessions.clock import Clock
 
 __all__ = ["Guards"]
-
-_LAST: Final = 19
-"""The lowest priority there is."""
 
 
 class Guards:
@@ -54,9 +48,8 @@ class Guards:
     ) -> None:
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.firewall_threads, thread_name_prefix="guard")
-        self._threads_aside = ThreadPoolExecutor(
-            settings.firewall_threads, thread_name_prefix="guard-aside", initializer=_give_way
-        )
+        # Of the usual priority: what has a lower one would have the interpreter, and wait for a core with it.
+        self._threads_aside = ThreadPoolExecutor(settings.firewall_threads, thread_name_prefix="guard-aside")
         plan_of = plans_in(directory)
         suspicion = _suspicion(shared, clock)
         self._around = Surroundings(suspicion, self._threads, self._threads_aside, metrics, clock, plan_of)
@@ -95,12 +88,6 @@ class Guards:
             await self._reading.recogniser.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._threads_aside.shutdown(wait=False, cancel_futures=True)
-
-
-def _give_way() -> None:
-    """Have this thread run when nothing else wants to. On Linux, where threads have their own priority."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LAST)
 
 
 async def _load(reading: NameReading) -> None:
