@@ -204,7 +204,7 @@ class Actor(Alone):
         if self._ring is None:
             try:
                 receipt = await self._store.submit(self.session.id, submitted, self.position)
-                if self._ring is None:
+                if self._ring is None or self._has_read(receipt.entry):
                     return receipt
                 is_doubtful = True  # taken, but its number may be another's by now: this node went on alone
             except StoreUnavailable as exc:
@@ -227,6 +227,13 @@ class Actor(Alone):
         if self.outage.is_strict:
             raise StoreUnavailable
         return self._ring.submit(submitted, is_doubtful=is_doubtful)
+
+    def _has_read(self, entry: Entry | None) -> bool:
+        """Whether *entry* is in the log that is here."""
+        log = self.log
+        return (
+            entry is not None and log.floor < entry.seq <= log.head and log.nonce_at(entry.seq) == entry.nonce
+        )
 
     def wake(self) -> None:
         """Have a look at what there is to do."""
@@ -418,13 +425,16 @@ class Actor(Alone):
             if isinstance(result, StoreError):
                 self._refused(result)
                 return self._is_behind
+            if self._ring is not None:  # it went on alone meanwhile: what the store took is on another branch
+                self._written = 0
+                return True
             self._asked = None
             if self._retry.failures:
                 self._retry.reached()
                 self.outage.note_success()
             self._ingest(result)
             if asked is not None and result and result[-1].last > self.session.applied:
-                self._due = asked.consumed  # when it has been read: until then the store may lose it
+                self._asked, self._written = asked, 0  # until it has been read: the store may lose it
             elif self._is_stirred and asked is not None:  # else it was but pieces
                 self.session.consume(asked.consumed)
                 self._tell_waiters()

@@ -7,7 +7,15 @@ from typing import Final
 
 from unbroken.sessions.backends.base import Append, Fence, SessionStore
 from unbroken.sessions.entries import Entry, SessionOpened
-from unbroken.sessions.errors import CursorLost, Fenced, LostTail, SessionGone, StoreError, StoreUnavailable
+from unbroken.sessions.errors import (
+    CursorLost,
+    Fenced,
+    LostTail,
+    SessionGone,
+    StoreError,
+    StoreUnavailable,
+    Unseen,
+)
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Nonce, SessionId
 
@@ -47,7 +55,7 @@ async def begin(
         (result,) = await store.append([Append(session_id, fence, 0, Nonce(0), 0, [opened], is_busy=False)])
         if isinstance(result, StoreError):
             raise result
-    except (Fenced, LostTail, SessionGone) as exc:
+    except (Fenced, LostTail, SessionGone, Unseen) as exc:
         raise CursorLost from exc
     return fence, result
 

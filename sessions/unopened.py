@@ -72,6 +72,7 @@ class Unopened:
             return
         await actor.begun()
         async with self._moving(actor.session.id):
+            actor.find_part()
             if not self._is_empty(actor) or actor.outage.is_on:
                 return
             try:

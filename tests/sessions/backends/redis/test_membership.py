@@ -213,18 +213,24 @@ async def test_it_leaves_though_its_client_takes_a_cancellation_for_its_own(
     house = await House(street).join()
     get_message = PubSub.get_message
     swallowed = 0
+    waits = False
 
     async def swallow(pubsub: PubSub, **options: Any) -> Any:
-        nonlocal swallowed
+        nonlocal swallowed, waits
+        waits = True
         try:
             return await get_message(pubsub, **options)
         except asyncio.CancelledError:
             swallowed += 1
             return None
+        finally:
+            waits = False
 
     monkeypatch.setattr(PubSub, "get_message", swallow)
     looked = house.listener.polls
-    await house.listener.until(lambda: house.listener.polls > looked + 3)  # it waits there again
+    await house.listener.until(lambda: house.listener.polls > looked + 3)
+    while not waits:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0)
     async with asyncio.timeout(20):
         await street.aclose()
     assert swallowed == 1

@@ -1,0 +1,193 @@
+"""What the store answers late: its owner went on alone meanwhile, or hasn't read yet what came before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.sessions.conversation import settle
+from tests.sessions.test_moved_parts import OTHER, Parts
+from tests.sessions.town import actor_on, asked, begin_outage, distant, go, knock, open_town, polls, texts
+from unbroken.sessions.backends.base import Append
+from unbroken.sessions.entries import CreateItem, Submitted
+from unbroken.sessions.errors import CursorLost, StoreUnavailable
+from unbroken.sessions.ids import ChainId, ItemId, SessionId
+from unbroken.sessions.items import Message, Text
+
+seeds = pytest.mark.parametrize("seed", [1, 2])
+outputs = pytest.mark.parametrize("what", ["piece", "end"])
+
+
+@seeds
+@outputs
+async def test_what_was_taken_as_its_owner_went_on_alone_is_said_again_there(
+    seed: int, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town)
+        append, gate, results = distant(one).append, asyncio.Event(), list[Any]()
+
+        async def append_slowly(appends: Sequence[Append]) -> Any:
+            result = await append(appends)
+            if not results:
+                results.append(result)
+                await gate.wait()
+            return result
+
+        monkeypatch.setattr(distant(one), "append", append_slowly)
+        one.responder.last.say("c") if what == "piece" else one.responder.last.end()
+        await settle()
+        assert results
+        await begin_outage(one)
+        await client.say("kept")  # nobody takes it: the owner goes on alone
+        assert not actor_on(one, client).feed.is_durable
+        gate.set()
+        await settle()
+        await town.store_is_back()
+        if what == "piece":
+            one.responder.last.say("d")
+            one.responder.last.end()
+            await settle()
+        await go(client, one)
+        await polls(town, 3)
+
+        assert not actor_on(one, client).session.is_running
+        assert texts(one, client) == ["hello", "abcd" if what == "piece" else "ab", "kept"]
+
+
+@seeds
+@outputs
+@pytest.mark.parametrize("how", ["lost", "outage", "outage, and something is said"])
+async def test_what_was_written_behind_something_unread_is_not_forgotten(
+    seed: int, what: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town)
+        said = CreateItem(Message(ItemId("item_9"), "user", (Text("in between"),)))
+        append = distant(one).append
+        copied: dict[SessionId, Any] = {}
+
+        async def write_behind(appends: Sequence[Append]) -> Any:
+            if copied:
+                return await append(appends)
+            copied.update(town.copy())
+            log = town.stored(client).log
+            late = Submitted(said, ChainId("elsewhere"))
+            await town.memory.submit(SessionId(client.session_id or ""), late, log.position(log.head))
+            result = await append(appends)
+            if how == "lost":
+                town.lose(copied)
+            else:
+                distant(one).is_out = True
+            return result
+
+        monkeypatch.setattr(distant(one), "append", write_behind)
+        one.responder.last.say("c") if what == "piece" else one.responder.last.end()
+        if how != "lost":
+            await settle()
+            await begin_outage(one)
+        if how == "outage, and something is said":
+            await client.say("kept")
+        await settle()
+        assert copied
+        await town.store_is_back()
+        if what == "piece":
+            one.responder.last.say("d")
+            one.responder.last.end()
+            await settle()
+        await go(client, one)
+        await polls(town, 3)
+
+        assert not actor_on(one, client).session.is_running
+        assert texts(one, client)[:2] == ["hello", "abcd" if what == "piece" else "ab"]
+
+
+@seeds
+async def test_an_input_without_a_name_that_was_read_before_its_answer_came_is_not_written_twice(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town)
+        submit, gate = distant(one).submit, asyncio.Event()
+
+        async def submit_slowly(*args: Any) -> Any:
+            receipt = await submit(*args)
+            await gate.wait()
+            return receipt
+
+        monkeypatch.setattr(distant(one), "submit", submit_slowly)
+        actor = actor_on(one, client)
+        saying = asyncio.create_task(client.say("kept"))
+        await settle()
+        actor.look()
+        await settle()
+        one.responder.last.say("c")
+        await begin_outage(one)
+        one.responder.last.say("d")
+        await settle()
+        assert not actor.feed.is_durable
+        gate.set()
+        await saying
+        await town.store_is_back()
+        one.responder.last.end()
+        await settle()
+        await go(client, one)
+        client.read()
+
+        assert "error" not in client.types()
+
+
+@seeds
+async def test_whoever_begins_a_session_as_another_writes_to_it_has_its_client_come_again(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_town(seed=seed) as town:
+        one, two = town.worlds
+        client = await one.client()
+        client.read()
+        other = type(client)(two, client.session_id)
+        other.last_id = client.last_id
+        await knock(other, two)
+        gate, is_written = asyncio.Event(), asyncio.Event()
+        append, acquire = distant(one).append, distant(two).acquire
+
+        async def append_then(appends: Sequence[Append]) -> Any:
+            await gate.wait()
+            result = await append(appends)
+            is_written.set()
+            return result
+
+        async def acquire_behind(*args: Any, **options: Any) -> Any:
+            gate.set()
+            await is_written.wait()
+            return await acquire(*args, **options)
+
+        monkeypatch.setattr(distant(one), "append", append_then)
+        monkeypatch.setattr(distant(two), "acquire", acquire_behind)
+        first = asyncio.create_task(client.say("from one"))
+        await settle()
+        with pytest.raises(CursorLost):
+            await other.say("from two")
+        await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_an_empty_session_whose_part_fails_says_nothing_of_the_part_it_was_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = Parts(monkeypatch)
+    async with open_town(seed=1) as town:
+        one = town.worlds[0]
+        await one.client()
+        await settle()
+        parts.move()
+
+        async def fail(*_: Any) -> Any:
+            raise StoreUnavailable
+
+        monkeypatch.setattr(distant(one), "inspect", fail)
+        await polls(town, 1)
+
+        assert not one.node._outages.of(OTHER).is_on
