@@ -55,7 +55,7 @@ _MOMENT: Final = 60.0
 
 _RENEWAL: Final = _MOMENT / 3
 
-_WAITING_RENEWAL: Final = _LIFETIME / 3
+_WAITING_RENEWAL: Final = _MOMENT / 3
 """Seconds after which what waits in a session is held again, by whichever of its turns runs then."""
 
 _SESSIONS_KNOWN: Final = 10_000

@@ -629,3 +629,23 @@ async def test_where_nothing_is_counted_a_turn_leaves_nothing_behind() -> None:
 
     assert set((await world.used()).values()) == {0}
     assert await world.ledger.records("acme", 1) == []
+
+
+async def test_what_waits_and_was_written_while_its_connection_broke_is_held_like_all_others() -> None:
+    """Nobody knew at first whether it was: it was held for a minute only."""
+    world = World(turns=2)
+    await world.reserve()
+    answer = world.metered([Working()] * 20)
+    await anext(answer)
+    late = CreateResponse(ResponseId("resp_2"), ResponseRequest())
+    await world.reserve(response_id=late.response_id)
+    world.waiting = [late.response_id]
+    asker = world.gate.asker(ALICE, None)
+    assert asker is not None
+    asker.loosen(world.session, late)
+    for _ in range(12):
+        world.clock.advance(10)
+        await anext(answer)
+        await world.gate.settled()
+
+    assert (await world.ledger.look(ALICE.tenant, [Scope("u", ALICE.id)]))[0]["turns"] == 2
