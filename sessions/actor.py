@@ -228,13 +228,6 @@ class Actor(Alone):
             raise StoreUnavailable
         return self._ring.submit(submitted, is_doubtful=is_doubtful)
 
-    def _has_read(self, entry: Entry | None) -> bool:
-        """Whether *entry* is in the log that is here."""
-        log = self.log
-        return (
-            entry is not None and log.floor < entry.seq <= log.head and log.nonce_at(entry.seq) == entry.nonce
-        )
-
     def wake(self) -> None:
         """Have a look at what there is to do."""
         self._is_stirred = True
@@ -570,11 +563,6 @@ class Actor(Alone):
         self._on_owner(self)
         with suppress(NodeDraining):
             self.look()
-
-    @property
-    def is_recoverable(self) -> bool:
-        """Whether another owner could go on with, or begin anew, all that runs here."""
-        return self._runs.are_recoverable
 
     def let_go(self, why: SessionError) -> None:
         """Write nothing any more, here or elsewhere, and leave what runs to another owner."""

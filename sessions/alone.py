@@ -120,6 +120,11 @@ class Alone(Replica, ABC):
         with suppress(NodeDraining):
             self.wake()
 
+    @property
+    def is_recoverable(self) -> bool:
+        """Whether another owner could go on with, or begin anew, all that runs here."""
+        return self._runs.are_recoverable
+
     def _go_on_alone(self) -> None:
         """Write without the store until it takes that: it is out of reach, or has lost something."""
         self._is_contested = False  # by a store that has lost something, or was asked no more
