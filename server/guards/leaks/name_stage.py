@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 
 from unbroken.server.guards.leaks.names import NamesIn
+from unbroken.server.guards.leaks.portions import ACTS
 from unbroken.server.guards.leaks.recogniser import NamesUnread
 from unbroken.server.guards.leaks.resumed import AnswerChanged
 from unbroken.sessions.clock import Clock, Timer
@@ -45,7 +46,9 @@ class NameStage:
         self._clock = clock
         self._hold = hold
         self._lock = asyncio.Lock()  # of the reading: time may be up while an output is being read
-        self._aside: deque[Output] = deque()  # what was said while the answer waited
+        self._aside: deque[Output] = (
+            deque()
+        )  # what has yet to be taken: that too which was said while the answer waited
         self._timer: Timer | None = None
         self._sentences = 0  # how many had left when the timer was set
         self._cutting: asyncio.Task[None] | None = None
@@ -66,8 +69,11 @@ class NameStage:
         try:
             async with aclosing(respond(replace(turn, interjection=inner))) as outputs:
                 async for output in outputs:
+                    self._aside.append(output)  # where nothing that is stopped loses it
                     async with self._lock:
-                        await self._take(output)
+                        if self._failure is not None:
+                            raise self._failure
+                        await self._take_aside()
                         while self._names.ready:
                             yield self._names.ready.popleft()
                     if self._names.is_blocked:
@@ -83,13 +89,14 @@ class NameStage:
                 blocked = sorted(entity for entity, action in self._names.found if action == "block")
                 structlog.get_logger().warning("answer blocked", found=blocked)
                 yield _BLOCKED
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             await self._stop()
             if outer.is_heard:  # else its user has cancelled it, and waits
                 await self._read_last()
             self._names.let_go()
             while self._names.ready:
-                outer.put(self._names.ready.popleft())
+                if not isinstance(output := self._names.ready.popleft(), ACTS):
+                    outer.put(output)
             raise
         except Exception as exc:
             await self._stop()
@@ -101,12 +108,6 @@ class NameStage:
             raise
         finally:
             await self._stop()
-
-    async def _take(self, output: Output) -> None:
-        if self._failure is not None:
-            raise self._failure
-        await self._take_aside()
-        await self._names.take(output)
 
     async def _take_aside(self) -> None:
         while self._aside:

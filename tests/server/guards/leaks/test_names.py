@@ -410,6 +410,59 @@ async def test_cancelled_while_a_sentence_is_read_none_of_it_is_lost_or_shown_un
     assert said(server.outputs) == f"It is {ANN}. "
 
 
+@pytest.mark.parametrize("text", ["Ann came. and then 12345", "Ann came. " + "and so on. " * 300 + "12345"])
+async def test_cancelled_while_a_sentence_is_read_what_follows_it_leaves_too(text: str) -> None:
+    server = Server(text, waits=True)
+    server.recogniser.hang()
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    task.cancel()
+    await settle()
+    server.recogniser.recover()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert said(server.outputs) == text.replace("Ann", ANN)
+    assert server.clock.pending == 0
+
+
+async def test_cancelled_while_time_cuts_a_sentence_what_came_meanwhile_leaves() -> None:
+    goes_on = asyncio.Event()
+
+    class Hesitating(Upstream):
+        async def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+            yield "It is Ann who "
+            await goes_on.wait()
+            yield "called, and "
+            await asyncio.Event().wait()
+
+    server = Server()
+    server.agent = Hesitating([])
+    server.recogniser.hang()
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    server.clock.advance(2.0)
+    await settle()
+    goes_on.set()
+    await settle()
+    task.cancel()
+    await settle()
+    server.recogniser.recover()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert said(server.outputs) == f"It is {ANN} who called, and "
+
+
+async def test_stopped_while_its_taker_has_no_room_what_is_held_leaves() -> None:
+    server, given = Server("It is Ann", waits=True), turn()
+    given.interjection.take = server.outputs.append
+    answer = server.leaks.filtered(given, Pipeline(server.agent, Metrics(), server.clock).respond)
+    server.outputs.append(await anext(answer))
+    await answer.aclose()
+
+    assert said(server.outputs) == f"It is {ANN}"
+    assert server.clock.pending == 0
+
+
 async def test_cancelled_by_its_user_an_answer_waits_for_no_model() -> None:
     """What comes after the cancel is dropped: nothing is read for that."""
     server, given = Server("It is Ann. And Maria", waits=True), turn()
