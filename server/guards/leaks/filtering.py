@@ -165,7 +165,9 @@ class LeakFiltering:
             self._policy.note(answer.found, is_shadow=watch.is_shadow)
 
     async def finds(self, turn: Turn, text: str) -> bool:
-        """Return whether anything in *text*, a whole answer to *turn*, is watched for. Nothing is counted."""
+        """Return whether anything in *text*, a whole answer to *turn*, is watched for, or may be: where the
+        model of names has much to do, nobody looks. Nothing is counted.
+        """
         watch = await self._policy.watch_for(turn)
         if watch is None:
             return False
@@ -177,10 +179,12 @@ class LeakFiltering:
         if answer.found.total() or self._reading is None or not looks_for_names(watch.actions):
             return answer.found.total() > 0
         reading = replace(self._reading, fails_closed=True, unread=lambda _: None)
-        names = NamesIn(reading, watch.actions, watch.placeholder)
+        names = NamesIn(reading, watch.actions, watch.placeholder, gives_way=True)
         try:
             for portion in portions(text):
                 await names.take(portion)
+                if names.found.total():
+                    return True
                 await asyncio.sleep(0)
             await names.finish()
         except NamesUnread:

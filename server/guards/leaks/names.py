@@ -93,6 +93,7 @@ class NamesIn:
         placeholder: Makes what stands in its place.
         is_held: Whether anything waits for being read. Else it is only counted, by :meth:`read_aside`, and
             nothing becomes ready.
+        gives_way: Whether a model that has much to do isn't asked. It never is for what isn't held.
         tool_outputs: Whether what the server's own tools return is read.
         resumption: What the log holds of the answer, if it is resumed.
 
@@ -105,6 +106,7 @@ class NamesIn:
         placeholder: Placeholder,
         *,
         is_held: bool = True,
+        gives_way: bool = False,
         tool_outputs: bool = False,
         resumption: Resumption | None = None,
     ) -> None:
@@ -112,6 +114,7 @@ class NamesIn:
         self._actions = actions
         self._placeholder = placeholder
         self._is_held = is_held
+        self._gives_way = gives_way or not is_held
         self._tool_outputs = tool_outputs
         self._known = resumption
         self._text: _Part | None = None
@@ -360,8 +363,8 @@ class NamesIn:
         if passage.context is None or not is_worth_reading(passage.text):
             return []
         try:
-            if not self._is_held and self._reading.recogniser.is_busy:
-                raise NamesUnread("busy")  # nobody is to wait for what is only counted
+            if self._gives_way and self._reading.recogniser.is_busy:
+                raise NamesUnread("busy")  # who has to wait for it comes first
             return await self._found(passage.context, passage.text)
         except NamesUnread as exc:
             self._reading.unread(exc.reason)
