@@ -53,6 +53,7 @@ class NameStage:
         self._sentences = 0  # how many had left when the timer was set
         self._cutting: asyncio.Task[None] | None = None
         self._failure: AnswerChanged | None = None  # met when time was up
+        self._waiting: asyncio.Timeout | None = None  # for what is said next
 
     async def passed(
         self, turn: Turn, respond: Callable[[Turn], AsyncGenerator[Output, None]]
@@ -68,7 +69,7 @@ class NameStage:
         inner.take = functools.partial(self._set_aside, outer)
         try:
             async with aclosing(respond(replace(turn, interjection=inner))) as outputs:
-                async for output in outputs:
+                while (output := await self._next(outputs)) is not None:
                     self._aside.append(output)  # where nothing that is stopped loses it
                     async with self._lock:
                         if self._failure is not None:
@@ -80,6 +81,8 @@ class NameStage:
                         break
                     self._watch(outer)
             await self._stop()
+            if self._failure is not None:
+                raise self._failure
             if not self._names.is_blocked:
                 await self._take_aside()
                 await self._names.finish()
@@ -108,6 +111,28 @@ class NameStage:
             raise
         finally:
             await self._stop()
+
+    async def _next(self, outputs: AsyncGenerator[Output, None]) -> Output | None:
+        """Return what is said next. None: nothing is, or nothing may be, as was found meanwhile."""
+        if self._is_over:
+            return None
+        waiting = asyncio.timeout(None)
+        try:
+            async with waiting:
+                self._waiting = waiting
+                return await anext(outputs)
+        except StopAsyncIteration:
+            return None
+        except TimeoutError:
+            if waiting.expired():
+                return None
+            raise
+        finally:
+            self._waiting = None
+
+    @property
+    def _is_over(self) -> bool:
+        return self._names.is_blocked or self._failure is not None
 
     async def _take_aside(self) -> None:
         while self._aside:
@@ -151,7 +176,10 @@ class NameStage:
                 self._failure = exc  # raised where the answer goes on
             while self._names.ready:
                 outer.put(self._names.ready.popleft())
-        self._watch(outer)
+        if not self._is_over:
+            self._watch(outer)
+        elif self._waiting is not None and self._waiting.when() is None:
+            self._waiting.reschedule(0.0)  # at once: its agent may say nothing more for long
 
     def _disarm(self) -> None:
         if self._timer is not None:

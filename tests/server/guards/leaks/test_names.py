@@ -321,6 +321,47 @@ async def test_a_sentence_that_does_not_end_in_time_is_read_as_far_as_it_has_com
     assert server.clock.pending == 0
 
 
+async def test_a_name_that_blocks_when_time_is_up_ends_the_answer_of_a_silent_agent() -> None:
+    server = Server("It was Ann who ", waits=True, actions={**REDACTING, "name": "block"})
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    server.clock.advance(2.0)
+    await settle()
+
+    assert task.done()
+    assert said(await task) == "It was "
+    assert server.outputs[-1] == Finish("content_filter")
+    assert notes(server.outputs) == {"blocked": {"name": 1}}
+    assert server.agent.is_closed
+    assert server.clock.pending == 0
+    assert task.cancelling() == 0
+
+
+async def test_a_time_out_of_the_agents_own_is_its_failure() -> None:
+    server = Server("It is Ann", TimeoutError("late"))
+    with pytest.raises(TimeoutError, match="late"):
+        await server.answer()
+
+    assert said(server.outputs) == f"It is {ANN}"
+
+
+async def test_a_resumed_answer_that_is_another_when_time_is_up_is_no_continuation_of_a_silent_agent() -> (
+    None
+):
+    server = Server("It was Ann who ", waits=True)
+    task = asyncio.ensure_future(
+        server.answer(turn("", Resumption("upstream_1", 11, (), "It was Maria", ())))
+    )
+    await settle()
+    server.clock.advance(2.0)
+    await settle()
+
+    assert task.done()
+    with pytest.raises(AnswerChanged):
+        await task
+    assert said(server.outputs) == ""
+
+
 async def test_a_word_that_the_other_filter_let_go_of_late_does_not_wait_for_ever() -> None:
     server = Server("It was Ann", waits=True)
     task = asyncio.ensure_future(server.answer())
