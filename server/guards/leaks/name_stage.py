@@ -51,7 +51,8 @@ class NameStage:
         )  # what has yet to be taken: that too which was said while the answer waited
         self._timer: Timer | None = None
         self._sentences = 0  # how many had left when the timer was set
-        self._cutting: asyncio.Task[None] | None = None
+        self._is_due = False  # the time of the sentence that is held is up
+        self._reading: asyncio.Task[None] | None = None  # while the answer waits
         self._failure: AnswerChanged | None = None  # met when time was up
         self._waiting: asyncio.Timeout | None = None  # for what is said next
 
@@ -148,7 +149,7 @@ class NameStage:
 
     def _set_aside(self, outer: Interjection, output: Output) -> None:
         self._aside.append(output)
-        self._watch(outer)
+        self._go_on(outer)
 
     # Time.
 
@@ -157,25 +158,33 @@ class NameStage:
         if self._names.sentences != self._sentences or not self._names.held:
             self._sentences = self._names.sentences
             self._disarm()
-        if (self._names.held or self._aside) and self._timer is None:
+        if self._names.held and self._timer is None:
             self._timer = self._clock.call_later(self._hold, lambda: self._time_is_up(outer))
 
     def _time_is_up(self, outer: Interjection) -> None:
         self._timer = None
-        if self._cutting is None or self._cutting.done():
-            self._cutting = asyncio.create_task(self._cut(outer))
+        self._is_due = True
+        self._go_on(outer)
 
-    async def _cut(self, outer: Interjection) -> None:
-        async with self._lock:
-            try:
-                await self._take_aside()
-                await self._names.cut()
-            except NamesUnread:
-                self._names.let_go()  # the sentence waits: it is tried again, and fails the answer then
-            except AnswerChanged as exc:
-                self._failure = exc  # raised where the answer goes on
-            while self._names.ready:
-                outer.put(self._names.ready.popleft())
+    def _go_on(self, outer: Interjection) -> None:
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read_on(outer))
+
+    async def _read_on(self, outer: Interjection) -> None:
+        """Read what was said while the answer waited, and the sentence whose time is up."""
+        while (self._aside or self._is_due) and not self._is_over:
+            async with self._lock:
+                try:
+                    await self._take_aside()
+                    if self._is_due:
+                        self._is_due = False
+                        await self._names.cut()
+                except NamesUnread:
+                    self._names.let_go()  # the sentence waits: it is tried again, and fails the answer then
+                except AnswerChanged as exc:
+                    self._failure = exc  # raised where the answer goes on
+                while self._names.ready:
+                    outer.put(self._names.ready.popleft())
         if not self._is_over:
             self._watch(outer)
         elif self._waiting is not None and self._waiting.when() is None:
@@ -189,7 +198,7 @@ class NameStage:
     async def _stop(self) -> None:
         """End what time has begun."""
         self._disarm()
-        if (cutting := self._cutting) is not None:
-            self._cutting = None
-            cutting.cancel()
-            await asyncio.gather(cutting, return_exceptions=True)
+        if (reading := self._reading) is not None:
+            self._reading = None
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)

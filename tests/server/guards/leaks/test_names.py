@@ -321,6 +321,38 @@ async def test_a_sentence_that_does_not_end_in_time_is_read_as_far_as_it_has_com
     assert server.clock.pending == 0
 
 
+async def test_an_ordinary_word_that_the_other_filter_let_go_of_late_leaves_then() -> None:
+    server = Server("well, she is with ", "peop", waits=True)
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    server.clock.advance(0.5)
+    await settle()
+
+    assert said(server.outputs) == "well, she is with peop"
+    assert server.recogniser.texts == []
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert server.clock.pending == 0
+
+
+async def test_a_word_that_is_let_go_of_while_a_sentence_is_read_leaves_behind_it() -> None:
+    server = Server("It is Ann. so then", waits=True)
+    task = asyncio.ensure_future(server.answer())
+    server.recogniser.hang()
+    await settle()
+    server.clock.advance(0.5)
+    await settle()
+    assert said(server.outputs) == ""
+    server.recogniser.recover()
+    await settle()
+    server.clock.advance(0.5)
+    await settle()
+
+    assert said(server.outputs) == f"It is {ANN}. so then"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_name_that_blocks_when_time_is_up_ends_the_answer_of_a_silent_agent() -> None:
     server = Server("It was Ann who ", waits=True, actions={**REDACTING, "name": "block"})
     task = asyncio.ensure_future(server.answer())
