@@ -79,6 +79,7 @@ class LeakFiltering:
                 reading,
                 watch.actions,
                 watch.placeholder,
+                principal=turn.principal,
                 is_held=is_held,
                 tool_outputs=watch.tool_outputs,
                 resumption=turn.resumption if is_held else None,
@@ -179,7 +180,7 @@ class LeakFiltering:
         if answer.found.total() or self._reading is None or not looks_for_names(watch.actions):
             return answer.found.total() > 0
         reading = replace(self._reading, fails_closed=True, unread=lambda _: None)
-        names = NamesIn(reading, watch.actions, watch.placeholder, gives_way=True)
+        names = NamesIn(reading, watch.actions, watch.placeholder, principal=turn.principal, gives_way=True)
         try:
             for portion in portions(text):
                 await names.take(portion)

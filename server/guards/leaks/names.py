@@ -23,7 +23,7 @@ from unbroken.server.guards.leaks.recogniser import NamesUnread, Recogniser, Unr
 from unbroken.server.guards.leaks.resumed import AlreadySaid, AnswerChanged
 from unbroken.server.guards.leaks.sentences import Passage, Sentences
 from unbroken.server.guards.leaks.stream import Placeholder
-from unbroken.sessions.ids import ItemId
+from unbroken.sessions.ids import ItemId, PrincipalId
 from unbroken.sessions.items import Note, ToolError
 from unbroken.sessions.responder import (
     AsksApproval,
@@ -91,6 +91,7 @@ class NamesIn:
         reading: What reads.
         actions: What is done about what is found.
         placeholder: Makes what stands in its place.
+        principal: Whose answer it is: they take turns.
         is_held: Whether anything waits for being read. Else it is only counted, by :meth:`read_aside`, and
             nothing becomes ready.
         gives_way: Whether a model that has much to do isn't asked. It never is for what isn't held.
@@ -105,6 +106,7 @@ class NamesIn:
         actions: Actions,
         placeholder: Placeholder,
         *,
+        principal: PrincipalId,
         is_held: bool = True,
         gives_way: bool = False,
         tool_outputs: bool = False,
@@ -113,6 +115,7 @@ class NamesIn:
         self._reading = reading
         self._actions = actions
         self._placeholder = placeholder
+        self._principal = principal
         self._is_held = is_held
         self._gives_way = gives_way or not is_held
         self._tool_outputs = tool_outputs
@@ -374,7 +377,7 @@ class NamesIn:
 
     async def _found(self, context: str, text: str) -> list[Match]:
         whole, start = context + text, len(context)
-        labels = await self._reading.recogniser.labels(whole)
+        labels = await self._reading.recogniser.labels(whole, self._principal)
         found = [Match(*place, "address") for place in addresses(whole, labels)]
         found += [
             Match(*place, "name")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -29,7 +30,7 @@ from unbroken.server.guards.leaks.recogniser import NamesUnread, Unread
 from unbroken.server.guards.leaks.resumed import AnswerChanged
 from unbroken.server.metrics import Metrics
 from unbroken.server.pipeline import Pipeline
-from unbroken.sessions.ids import ItemId
+from unbroken.sessions.ids import ItemId, PrincipalId
 from unbroken.sessions.items import ApprovalHead, ToolHead
 from unbroken.sessions.responder import (
     AsksApproval,
@@ -299,6 +300,14 @@ async def test_where_nobody_looks_for_names_no_model_is_asked() -> None:
     server = Server("It is Ann.", actions=DEFAULT_ACTIONS)
     assert said(await server.answer()) == "It is Ann."
     assert server.recogniser.texts == []
+
+
+async def test_sentences_are_read_on_behalf_of_whoever_asked() -> None:
+    server = Server("It is Ann.")
+    await server.answer(replace(turn(), principal=PrincipalId("bob")))
+    assert server.recogniser.principals == {"bob"}
+    await server.leaks.finds(turn(), "It is Ann.")
+    assert server.recogniser.principals == {"bob", "alice"}
 
 
 # Time.
