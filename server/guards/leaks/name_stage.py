@@ -137,7 +137,13 @@ class NameStage:
 
     async def _take_aside(self) -> None:
         while self._aside:
-            await self._names.take(self._aside.popleft())
+            output = self._aside.popleft()
+            try:
+                await self._names.take(output)
+            except asyncio.CancelledError:
+                if not self._names.has_taken:
+                    self._aside.appendleft(output)
+                raise
 
     async def _read_last(self) -> None:
         try:

@@ -133,6 +133,8 @@ class NamesIn:
         """How much was found, by kind and by what was done."""
         self.is_blocked = False
         """Whether nothing may follow what is ready."""
+        self.has_taken = False
+        """Whether a call of :meth:`take` that was cancelled had taken its output in. Else give it again."""
         self.sentences = 0
         """How many have been read, or parts of such."""
         if resumption is not None:
@@ -152,6 +154,7 @@ class NamesIn:
             NamesUnread: A sentence couldn't be read, and this fails closed.
 
         """
+        self.has_taken = False
         match output:
             case str():
                 await self._end_thought()
@@ -252,6 +255,7 @@ class NamesIn:
     async def _put(self, part: _Part, text: str) -> None:
         if self.is_blocked:
             return
+        self.has_taken = True
         if self._is_held:  # which comes in small pieces, and nothing of it is to be lost
             part.waiting += part.cutter.feed(text)
             self._release(part, await self._read(part))

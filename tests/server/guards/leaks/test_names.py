@@ -539,6 +539,40 @@ async def test_cancelled_while_time_cuts_a_sentence_what_came_meanwhile_leaves()
     assert said(server.outputs) == f"It is {ANN} who called, and "
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [ReasoningPiece("it is Ann"), "so then"],
+        ["it is Ann", ReasoningPiece("so then")],
+        ["it is Ann", FunctionCallPiece(0, "so then", name="f")],
+        ["it is Ann", ToolCallPiece(ItemId("item_1"), "so then", ToolHead("mail", "post"))],
+    ],
+)
+async def test_cancelled_while_the_end_of_one_output_is_read_the_next_leaves_too(
+    pieces: list[Output],
+) -> None:
+    async def spoken(_: Turn) -> AsyncGenerator[Output, None]:
+        for piece in pieces:
+            yield piece
+        await asyncio.Event().wait()
+
+    server, given = Server(), turn()
+    given.interjection.take = server.outputs.append
+    server.recogniser.hang()
+    task = asyncio.ensure_future(collect(server.leaks.filtered(given, spoken), server.outputs))
+    await settle()
+    task.cancel()
+    await settle()
+    server.recogniser.recover()
+    await asyncio.gather(task, return_exceptions=True)
+    texts = [str(getattr(each, "text", "")) for each in server.outputs]
+
+    assert said(server.outputs) + arguments(server.outputs) + "".join(texts) in (
+        f"it is {ANN}so then",
+        f"so thenit is {ANN}",  # thoughts come last here
+    )
+
+
 async def test_stopped_while_its_taker_has_no_room_what_is_held_leaves() -> None:
     server, given = Server("It is Ann", waits=True), turn()
     given.interjection.take = server.outputs.append
