@@ -176,14 +176,11 @@ class Pipeline:
 
     async def _kept(self, turn: Turn, given: TurnInput, veto: Veto) -> AsyncGenerator[Output, None]:
         """Ask, and say whether the answer may be kept."""
-        said: list[str] = []
+        if self._leaks is not None:
+            veto.found = functools.partial(self._leaks.finds, turn)
         async with aclosing(self._asked(turn, given)) as outputs:
             async for output in outputs:
-                if type(output) is str:
-                    said.append(output)
                 yield output
-        if self._leaks is not None and await self._leaks.finds(turn, "".join(said)):
-            veto.note("filtered")
         if self._own_agent is not None and given.author.name not in (None, self._own_agent):
             veto.note("fallback")
 

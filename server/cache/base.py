@@ -12,6 +12,7 @@ objects of their own, and in Redis keys of their own: there is no filter that a 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
@@ -165,10 +166,13 @@ class Veto:
     A filter that changed the answer, a guard that flagged its question: they are given this with the turn.
     """
 
-    __slots__ = ("reason",)
+    __slots__ = ("found", "reason")
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.found: Callable[[str], Awaitable[bool]] | None = None
+        """Looks through the whole text of an answer that would be kept, and says whether it mustn't be.
+        Nobody who waits for the answer waits for that."""
 
     def note(self, reason: str) -> None:
         """Speak against it. *reason* is of a closed list: a label of a metric."""

@@ -34,7 +34,8 @@ from unbroken.sessions.responder import Finish, Handle, Output, Working
 __all__ = ["CacheStage", "Produce"]
 
 Produce: TypeAlias = Callable[[Veto], AsyncGenerator[Output, None]]
-"""Asks the agent. Whoever stands in between notes in the veto why the answer is for this asker alone."""
+"""Asks the agent. Whoever stands in between notes in the veto why the answer is for this asker alone, or how
+to find that out."""
 
 _MOST_PIECES: Final = 20_000
 """Of an answer that is kept."""
@@ -207,6 +208,8 @@ class _Inquiry:
             stage.observer.kept(answer)
         elif look.epoch is None:
             stage.observer.kept("store")
+        elif self._veto.found is not None and await self._veto.found(answer.text):
+            stage.observer.kept("filtered")
         else:
             stage.observer.kept(await self._keep(answer, look.epoch))
 

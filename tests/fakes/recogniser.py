@@ -25,6 +25,8 @@ class FakeRecogniser:
     def __init__(self) -> None:
         self.texts: list[str] = []
         """What it was asked for."""
+        self.principals: set[str] = set()
+        """Whose texts these were."""
         self.is_started = False
         self.is_busy = False
         self._is_down = False
@@ -52,9 +54,10 @@ class FakeRecogniser:
         """Nothing has to be loaded."""
         self.is_started = True
 
-    async def labels(self, text: str) -> list[Label]:
-        """See :meth:`Recogniser.labels`."""
+    async def labels(self, text: str, principal: str) -> list[Label]:
+        """See :meth:`Recogniser.labels`. Each is read at once."""
         self.texts.append(text)
+        self.principals.add(principal)
         await self._goes_on.wait()
         if self._is_down:
             raise NamesUnread("failed")

@@ -7,19 +7,19 @@ answer is cut short, and stops an answer that must not go on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from unbroken.server.guards.leaks.answer import AnswerFilter, Watch
+from unbroken.server.guards.leaks.answer import AnswerChanged, AnswerFilter, Watch
 from unbroken.server.guards.leaks.name_count import NameCount
 from unbroken.server.guards.leaks.name_stage import NameStage
 from unbroken.server.guards.leaks.names import NameReading, NamesIn, acts_on_names, looks_for_names
 from unbroken.server.guards.leaks.policy import LeakPolicy
-from unbroken.server.guards.leaks.portions import AT_ONCE, portions, size_of
+from unbroken.server.guards.leaks.portions import ACTS, AT_ONCE, portions, size_of
 from unbroken.server.guards.leaks.recogniser import NamesUnread
 from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.responder import Finish, Interjection, Output, Resumption, Turn
@@ -79,13 +79,14 @@ class LeakFiltering:
                 reading,
                 watch.actions,
                 watch.placeholder,
+                principal=turn.principal,
                 is_held=is_held,
                 tool_outputs=watch.tool_outputs,
                 resumption=turn.resumption if is_held else None,
             )
 
             def formed(given: Turn) -> AsyncGenerator[Output, None]:
-                return self._formed(given, respond, watch, is_checked=not is_held)
+                return self._formed(given, respond, watch, is_checked=not is_held, heard=turn.interjection)
 
             stage = NameStage(names, self._clock, reading.hold) if is_held else NameCount(names)
             answer = stage.passed(turn, formed)
@@ -104,9 +105,11 @@ class LeakFiltering:
         watch: Watch | None = None,
         *,
         is_checked: bool = True,
+        heard: Interjection | None = None,
     ) -> AsyncGenerator[Output, None]:
         """Yield what has no form that is watched for. Whether a resumed answer is what it was is checked
-        where *is_checked*; else it is later.
+        where *is_checked*; else it is later. *heard* says whether anybody wants the answer still; None: the
+        turn's own.
         """
         if watch is None:
             watch = await self._policy.watch_for(turn)
@@ -122,36 +125,37 @@ class LeakFiltering:
             turn = replace(turn, resumption=Resumption(turn.resumption.handle, 0))
         hold = None if watch.is_shadow else self._policy.rules.hold
         patience = _Patience(answer, turn.interjection, self._clock, hold)
+        left: Iterator[Output | None] = iter(())  # what has yet to leave of the output that came last
         try:
             async with aclosing(respond(turn)) as outputs:
                 looked_at = 0  # characters, since others had their turn
                 async for output in outputs:
                     patience.is_quiet = False
                     size = len(output) if type(output) is str else size_of(output)
-                    if size <= AT_ONCE:  # the usual case
-                        for released in answer.take(output):
-                            yield released
-                    else:
-                        for step in answer.steps(output):
-                            if step is not None:
-                                yield step
-                            else:
-                                await asyncio.sleep(0)
-                                patience.is_quiet = False
+                    left = iter(answer.take(output)) if size <= AT_ONCE else answer.steps(output)
+                    for step in left:
+                        if step is not None:
+                            yield step
+                        else:
+                            await asyncio.sleep(0)
+                            patience.is_quiet = False
                     if answer.is_blocked:
                         break
                     looked_at += size + _PIECE
                     if looked_at >= _IN_PIECES:
                         looked_at = 0
                         await asyncio.sleep(0)
-            for released in answer.finish():
-                yield released
+            left = iter(answer.finish())
+            for released in left:
+                if released is not None:
+                    yield released
             if answer.is_blocked:
                 structlog.get_logger().warning("answer blocked", found=_names(answer))
                 yield _BLOCKED
-        except asyncio.CancelledError:
-            for released in answer.cut():
-                turn.interjection.put(released)
+        except (asyncio.CancelledError, GeneratorExit):
+            patience.stop()
+            # Where its user has cancelled it, nobody takes what is put there.
+            await _cut_short(answer, left if (heard or turn.interjection).is_heard else (), turn.interjection)
             raise
         except Exception:
             for released in answer.cut():
@@ -162,7 +166,9 @@ class LeakFiltering:
             self._policy.note(answer.found, is_shadow=watch.is_shadow)
 
     async def finds(self, turn: Turn, text: str) -> bool:
-        """Return whether anything in *text*, a whole answer to *turn*, is watched for. Nothing is counted."""
+        """Return whether anything in *text*, a whole answer to *turn*, is watched for, or may be: where the
+        model of names has much to do, nobody looks. Nothing is counted.
+        """
         watch = await self._policy.watch_for(turn)
         if watch is None:
             return False
@@ -174,15 +180,29 @@ class LeakFiltering:
         if answer.found.total() or self._reading is None or not looks_for_names(watch.actions):
             return answer.found.total() > 0
         reading = replace(self._reading, fails_closed=True, unread=lambda _: None)
-        names = NamesIn(reading, watch.actions, watch.placeholder)
+        names = NamesIn(reading, watch.actions, watch.placeholder, principal=turn.principal, gives_way=True)
         try:
             for portion in portions(text):
                 await names.take(portion)
+                if names.found.total():
+                    return True
                 await asyncio.sleep(0)
             await names.finish()
         except NamesUnread:
             return True  # nobody knows
         return names.found.total() > 0
+
+
+async def _cut_short(answer: AnswerFilter, left: Iterable[Output | None], interjection: Interjection) -> None:
+    """Put what is *left* of an output, and what is held, where it is heard still. Tools are no longer run."""
+    with suppress(AnswerChanged):  # then nothing of it leaves
+        for step in left:
+            if step is None:
+                await asyncio.sleep(0)
+            elif not isinstance(step, ACTS):
+                interjection.put(step)
+    for released in answer.cut():
+        interjection.put(released)
 
 
 def _names(answer: AnswerFilter) -> list[str]:

@@ -23,7 +23,7 @@ from unbroken.server.guards.leaks.recogniser import NamesUnread, Recogniser, Unr
 from unbroken.server.guards.leaks.resumed import AlreadySaid, AnswerChanged
 from unbroken.server.guards.leaks.sentences import Passage, Sentences
 from unbroken.server.guards.leaks.stream import Placeholder
-from unbroken.sessions.ids import ItemId
+from unbroken.sessions.ids import ItemId, PrincipalId
 from unbroken.sessions.items import Note, ToolError
 from unbroken.sessions.responder import (
     AsksApproval,
@@ -91,8 +91,10 @@ class NamesIn:
         reading: What reads.
         actions: What is done about what is found.
         placeholder: Makes what stands in its place.
+        principal: Whose answer it is: they take turns.
         is_held: Whether anything waits for being read. Else it is only counted, by :meth:`read_aside`, and
             nothing becomes ready.
+        gives_way: Whether a model that has much to do isn't asked. It never is for what isn't held.
         tool_outputs: Whether what the server's own tools return is read.
         resumption: What the log holds of the answer, if it is resumed.
 
@@ -104,14 +106,18 @@ class NamesIn:
         actions: Actions,
         placeholder: Placeholder,
         *,
+        principal: PrincipalId,
         is_held: bool = True,
+        gives_way: bool = False,
         tool_outputs: bool = False,
         resumption: Resumption | None = None,
     ) -> None:
         self._reading = reading
         self._actions = actions
         self._placeholder = placeholder
+        self._principal = principal
         self._is_held = is_held
+        self._gives_way = gives_way or not is_held
         self._tool_outputs = tool_outputs
         self._known = resumption
         self._text: _Part | None = None
@@ -127,6 +133,8 @@ class NamesIn:
         """How much was found, by kind and by what was done."""
         self.is_blocked = False
         """Whether nothing may follow what is ready."""
+        self.has_taken = False
+        """Whether a call of :meth:`take` that was cancelled had taken its output in. Else give it again."""
         self.sentences = 0
         """How many have been read, or parts of such."""
         if resumption is not None:
@@ -146,6 +154,7 @@ class NamesIn:
             NamesUnread: A sentence couldn't be read, and this fails closed.
 
         """
+        self.has_taken = False
         match output:
             case str():
                 await self._end_thought()
@@ -246,6 +255,7 @@ class NamesIn:
     async def _put(self, part: _Part, text: str) -> None:
         if self.is_blocked:
             return
+        self.has_taken = True
         if self._is_held:  # which comes in small pieces, and nothing of it is to be lost
             part.waiting += part.cutter.feed(text)
             self._release(part, await self._read(part))
@@ -360,8 +370,8 @@ class NamesIn:
         if passage.context is None or not is_worth_reading(passage.text):
             return []
         try:
-            if not self._is_held and self._reading.recogniser.is_busy:
-                raise NamesUnread("busy")  # nobody is to wait for what is only counted
+            if self._gives_way and self._reading.recogniser.is_busy:
+                raise NamesUnread("busy")  # who has to wait for it comes first
             return await self._found(passage.context, passage.text)
         except NamesUnread as exc:
             self._reading.unread(exc.reason)
@@ -371,7 +381,7 @@ class NamesIn:
 
     async def _found(self, context: str, text: str) -> list[Match]:
         whole, start = context + text, len(context)
-        labels = await self._reading.recogniser.labels(whole)
+        labels = await self._reading.recogniser.labels(whole, self._principal)
         found = [Match(*place, "address") for place in addresses(whole, labels)]
         found += [
             Match(*place, "name")

@@ -7,17 +7,22 @@ from typing import Final
 
 from unbroken.sessions.responder import (
     AsksApproval,
+    Finish,
     FunctionCallPiece,
     Output,
     ReasoningPiece,
+    RunsTools,
     ToolCallPiece,
     ToolEnded,
 )
 
-__all__ = ["AT_ONCE", "portions", "size_of"]
+__all__ = ["ACTS", "AT_ONCE", "portions", "size_of"]
 
 AT_ONCE: Final = 512
 """Characters: one to three milliseconds of the filter, where they are numbers."""
+
+ACTS: Final = (RunsTools, ToolEnded, AsksApproval, Finish)
+"""What an answer does rather than say. One that is stopped no longer does."""
 
 
 def portions(text: str) -> Iterator[str]:

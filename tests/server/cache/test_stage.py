@@ -357,6 +357,43 @@ async def test_i5_a_filter_s_veto_counts(store: AnswerStore) -> None:
     assert (await cache.ask(ASKED)).tier is None
 
 
+async def test_i5_an_answer_is_looked_through_behind_its_end_and_kept_only_then(store: AnswerStore) -> None:
+    cache, goes_on, texts = kitchen(store), asyncio.Event(), list[str]()
+
+    async def found(text: str) -> bool:
+        texts.append(text)
+        await goes_on.wait()
+        return text != "answer 2"
+
+    cache.found = found
+    assert (await said(cache, turn_of(ASKED))).text == "answer 1"
+    assert cache.counted.outcomes == {}
+    goes_on.set()
+    await cache.settled()
+    assert cache.counted.outcomes == {"filtered": 1}
+    await cache.ask(ASKED)
+    assert (await cache.ask(ASKED)).text == "answer 2"
+    assert cache.counted.outcomes == {"filtered": 1, "kept": 1}
+    assert texts == ["answer 1", "answer 2"], "and none that comes from the cache"
+
+
+@pytest.mark.parametrize("why", ["off", "question", "answer", "veto"])
+async def test_i5_what_is_not_kept_anyhow_is_not_looked_through(store: AnswerStore, why: str) -> None:
+    cache = kitchen(store, replace(SEMANTIC, modes={"default": "off" if why == "off" else "on"}))
+    texts: list[str] = []
+
+    async def found(text: str) -> bool:
+        texts.append(text)
+        return False
+
+    cache.found = found
+    cache.veto = "fallback" if why == "veto" else None
+    cache.outputs = ["So.", Finish("max_output_tokens")] if why == "answer" else None
+    await cache.ask("What time is it?" if why == "question" else ASKED)
+
+    assert (texts, cache.calls) == ([], 1)
+
+
 @pytest.mark.parametrize(
     ("texts", "reason"),
     [

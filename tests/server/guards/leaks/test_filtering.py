@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -345,6 +346,46 @@ async def test_others_have_their_turn_while_an_agent_that_never_waits_says_nothi
 
 async def test_an_ordinary_answer_is_looked_at_in_one_step() -> None:
     assert await turns_given(answered("It ", "is ", "plain", ".", Usage(1, 1), Finish())) == 0
+
+
+async def test_stopped_while_others_have_their_turn_the_rest_of_a_large_piece_leaves() -> None:
+    text, given, outputs = "and so on it went. " * 200 + CARD, turn(), list[Output]()
+    given.interjection.take = outputs.append
+    agent = Upstream([text], waits_at_end=True)
+    task = asyncio.ensure_future(collect(pipeline(agent, filtering()).respond(given), outputs))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert said(outputs) != text[: -len(CARD)], "it is looked at still"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert said(outputs) == text.replace(CARD, CARD_NAME)
+
+
+async def test_stopped_while_its_taker_has_no_room_the_rest_of_an_answer_leaves() -> None:
+    text, given, outputs = "and so on it went. " * 200 + CARD, turn(), list[Output]()
+    given.interjection.take = outputs.append
+    answer = pipeline(Upstream([text], waits_at_end=True), filtering()).respond(given)
+    outputs.append(await anext(answer))
+    await answer.aclose()
+
+    assert said(outputs) == text.replace(CARD, CARD_NAME)
+
+
+async def test_stopped_no_tool_is_run_any_more() -> None:
+    item, given, outputs = ItemId("item_1"), turn(), list[Output]()
+    given.interjection.take = outputs.append
+    answer = filtering().filtered(given, lambda _: tool_call(item))
+    outputs.append(await anext(answer))
+    await answer.aclose()
+
+    assert arguments(outputs) == '{"to": 1}'
+    assert not any(isinstance(output, RunsTools) for output in outputs)
+
+
+async def tool_call(item: ItemId) -> AsyncGenerator[Output, None]:
+    yield ToolCallPiece(item, '{"to": 1}', ToolHead("mail", "post"))
+    yield RunsTools((item,))
 
 
 @pytest.mark.parametrize("place", [0, 505, 1020, 5000])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -16,6 +17,11 @@ from tests.fakes.recogniser import FakeRecogniser
 from tests.server.guards.leaks.answering import SESSION, Upstream, arguments, collect, notes, said, turn
 from tests.server.guards.leaks.samples import SAMPLES, cut
 from unbroken.server.agents.base import AgentOutput, TurnInput, UpstreamCut
+from unbroken.server.cache.base import StoreLimits, Veto
+from unbroken.server.cache.index import PlaceIndex
+from unbroken.server.cache.memory import MemoryAnswers
+from unbroken.server.cache.rules import CacheRules
+from unbroken.server.cache.stage import CacheStage, Produce
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions
 from unbroken.server.guards.leaks.filtering import LeakFiltering
 from unbroken.server.guards.leaks.names import NameReading
@@ -24,7 +30,7 @@ from unbroken.server.guards.leaks.recogniser import NamesUnread, Unread
 from unbroken.server.guards.leaks.resumed import AnswerChanged
 from unbroken.server.metrics import Metrics
 from unbroken.server.pipeline import Pipeline
-from unbroken.sessions.ids import ItemId
+from unbroken.sessions.ids import ItemId, PrincipalId
 from unbroken.sessions.items import ApprovalHead, ToolHead
 from unbroken.sessions.responder import (
     AsksApproval,
@@ -296,6 +302,14 @@ async def test_where_nobody_looks_for_names_no_model_is_asked() -> None:
     assert server.recogniser.texts == []
 
 
+async def test_sentences_are_read_on_behalf_of_whoever_asked() -> None:
+    server = Server("It is Ann.")
+    await server.answer(replace(turn(), principal=PrincipalId("bob")))
+    assert server.recogniser.principals == {"bob"}
+    await server.leaks.finds(turn(), "It is Ann.")
+    assert server.recogniser.principals == {"bob", "alice"}
+
+
 # Time.
 
 
@@ -314,6 +328,79 @@ async def test_a_sentence_that_does_not_end_in_time_is_read_as_far_as_it_has_com
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert server.clock.pending == 0
+
+
+async def test_an_ordinary_word_that_the_other_filter_let_go_of_late_leaves_then() -> None:
+    server = Server("well, she is with ", "peop", waits=True)
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    server.clock.advance(0.5)
+    await settle()
+
+    assert said(server.outputs) == "well, she is with peop"
+    assert server.recogniser.texts == []
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert server.clock.pending == 0
+
+
+async def test_a_word_that_is_let_go_of_while_a_sentence_is_read_leaves_behind_it() -> None:
+    server = Server("It is Ann. so then", waits=True)
+    task = asyncio.ensure_future(server.answer())
+    server.recogniser.hang()
+    await settle()
+    server.clock.advance(0.5)
+    await settle()
+    assert said(server.outputs) == ""
+    server.recogniser.recover()
+    await settle()
+    server.clock.advance(0.5)
+    await settle()
+
+    assert said(server.outputs) == f"It is {ANN}. so then"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_name_that_blocks_when_time_is_up_ends_the_answer_of_a_silent_agent() -> None:
+    server = Server("It was Ann who ", waits=True, actions={**REDACTING, "name": "block"})
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    server.clock.advance(2.0)
+    await settle()
+
+    assert task.done()
+    assert said(await task) == "It was "
+    assert server.outputs[-1] == Finish("content_filter")
+    assert notes(server.outputs) == {"blocked": {"name": 1}}
+    assert server.agent.is_closed
+    assert server.clock.pending == 0
+    assert task.cancelling() == 0
+
+
+async def test_a_time_out_of_the_agents_own_is_its_failure() -> None:
+    server = Server("It is Ann", TimeoutError("late"))
+    with pytest.raises(TimeoutError, match="late"):
+        await server.answer()
+
+    assert said(server.outputs) == f"It is {ANN}"
+
+
+async def test_a_resumed_answer_that_is_another_when_time_is_up_is_no_continuation_of_a_silent_agent() -> (
+    None
+):
+    server = Server("It was Ann who ", waits=True)
+    task = asyncio.ensure_future(
+        server.answer(turn("", Resumption("upstream_1", 11, (), "It was Maria", ())))
+    )
+    await settle()
+    server.clock.advance(2.0)
+    await settle()
+
+    assert task.done()
+    with pytest.raises(AnswerChanged):
+        await task
+    assert said(server.outputs) == ""
 
 
 async def test_a_word_that_the_other_filter_let_go_of_late_does_not_wait_for_ever() -> None:
@@ -408,6 +495,93 @@ async def test_cancelled_while_a_sentence_is_read_none_of_it_is_lost_or_shown_un
     await asyncio.gather(task, return_exceptions=True)
 
     assert said(server.outputs) == f"It is {ANN}. "
+
+
+@pytest.mark.parametrize("text", ["Ann came. and then 12345", "Ann came. " + "and so on. " * 300 + "12345"])
+async def test_cancelled_while_a_sentence_is_read_what_follows_it_leaves_too(text: str) -> None:
+    server = Server(text, waits=True)
+    server.recogniser.hang()
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    task.cancel()
+    await settle()
+    server.recogniser.recover()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert said(server.outputs) == text.replace("Ann", ANN)
+    assert server.clock.pending == 0
+
+
+async def test_cancelled_while_time_cuts_a_sentence_what_came_meanwhile_leaves() -> None:
+    goes_on = asyncio.Event()
+
+    class Hesitating(Upstream):
+        async def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+            yield "It is Ann who "
+            await goes_on.wait()
+            yield "called, and "
+            await asyncio.Event().wait()
+
+    server = Server()
+    server.agent = Hesitating([])
+    server.recogniser.hang()
+    task = asyncio.ensure_future(server.answer())
+    await settle()
+    server.clock.advance(2.0)
+    await settle()
+    goes_on.set()
+    await settle()
+    task.cancel()
+    await settle()
+    server.recogniser.recover()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert said(server.outputs) == f"It is {ANN} who called, and "
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [ReasoningPiece("it is Ann"), "so then"],
+        ["it is Ann", ReasoningPiece("so then")],
+        ["it is Ann", FunctionCallPiece(0, "so then", name="f")],
+        ["it is Ann", ToolCallPiece(ItemId("item_1"), "so then", ToolHead("mail", "post"))],
+    ],
+)
+async def test_cancelled_while_the_end_of_one_output_is_read_the_next_leaves_too(
+    pieces: list[Output],
+) -> None:
+    async def spoken(_: Turn) -> AsyncGenerator[Output, None]:
+        for piece in pieces:
+            yield piece
+        await asyncio.Event().wait()
+
+    server, given = Server(), turn()
+    given.interjection.take = server.outputs.append
+    server.recogniser.hang()
+    task = asyncio.ensure_future(collect(server.leaks.filtered(given, spoken), server.outputs))
+    await settle()
+    task.cancel()
+    await settle()
+    server.recogniser.recover()
+    await asyncio.gather(task, return_exceptions=True)
+    texts = [str(getattr(each, "text", "")) for each in server.outputs]
+
+    assert said(server.outputs) + arguments(server.outputs) + "".join(texts) in (
+        f"it is {ANN}so then",
+        f"so thenit is {ANN}",  # thoughts come last here
+    )
+
+
+async def test_stopped_while_its_taker_has_no_room_what_is_held_leaves() -> None:
+    server, given = Server("It is Ann", waits=True), turn()
+    given.interjection.take = server.outputs.append
+    answer = server.leaks.filtered(given, Pipeline(server.agent, Metrics(), server.clock).respond)
+    server.outputs.append(await anext(answer))
+    await answer.aclose()
+
+    assert said(server.outputs) == f"It is {ANN}"
+    assert server.clock.pending == 0
 
 
 async def test_cancelled_by_its_user_an_answer_waits_for_no_model() -> None:
@@ -544,3 +718,39 @@ async def test_an_answer_with_a_name_in_it_or_that_nobody_could_read_is_not_kept
     assert await server.leaks.finds(turn(), "Paris it is.")
     assert not server.unread
     assert not server.counted
+
+
+async def test_an_answer_that_is_said_is_not_read_once_more_for_the_cache() -> None:
+    """The cache has that done behind its end, where it would keep it."""
+
+    class Off(CacheStage):
+        async def answer(
+            self, turn: TurnInput, produce: Produce, *, may_use_tools: bool, may_join: bool = True
+        ) -> AsyncGenerator[Output, None]:
+            async for output in produce(Veto()):
+                yield output
+
+    server = Server("It is Ann. And Ann again. ", Finish(), is_shadow=True)
+    server.recogniser.be_busy()
+    server.recogniser.hang()
+    cache = Off(CacheRules(), MemoryAnswers(server.clock, StoreLimits(), PlaceIndex), server.clock)
+    answer = Pipeline(server.agent, Metrics(), server.clock, leaks=server.leaks, cache=cache).respond(turn())
+    await collect(answer, server.outputs)
+
+    assert server.outputs == ["It is Ann. And Ann again. ", Finish()]
+    assert server.recogniser.texts == []
+
+
+async def test_where_the_model_has_much_to_do_an_answer_is_not_read_for_the_cache_and_not_kept() -> None:
+    server = Server()
+    server.recogniser.be_busy()
+
+    assert await server.leaks.finds(turn(), "Paris it is.")
+    assert server.recogniser.texts == []
+
+
+async def test_an_answer_is_read_for_the_cache_up_to_the_first_name() -> None:
+    server = Server()
+
+    assert await server.leaks.finds(turn(), "It is Ann. " + "So it goes on. " * 100 + "It is Maria.")
+    assert "It is Maria." not in server.recogniser.texts

