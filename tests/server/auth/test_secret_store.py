@@ -375,5 +375,18 @@ async def test_in_redis_bytes_whose_keys_are_gone_count_no_more(redis: Redis) ->
     await store.put("d2", RECORD, uses=20_000, lifetime=60)
 
 
+async def test_in_redis_a_place_whose_bytes_are_gone_is_given_back_and_blocks_nobody(redis: Redis) -> None:
+    store = RedisSecretStore(redis)
+    pool = pool_of(redis, "user acme user:ann")
+    await store.put("d1", RECORD, uses=1, lifetime=60)
+    await store.put("d2", RECORD, uses=1, lifetime=60)
+    await redis.command("DEL", pool[:-1] + "b")
+    await redis.command("ZADD", pool, 1, "d1")  # as if its time were over
+
+    await store.put("d3", RECORD, uses=1, lifetime=60)
+    await store.put("d4", RECORD, uses=1, lifetime=60)
+    assert await redis.command("ZRANGE", pool, 0, -1) == [b"d2", b"d3", b"d4"]
+
+
 def pool_of(redis: Redis, name: str) -> str:
     return f"test:{{sp:{hashlib.sha256(name.encode()).hexdigest()[:32]}}}:p"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.clock import FakeClock
-from tests.fakes.valkey import Server
+from tests.fakes.valkey import Server, redis_binary
 from tests.server.cache.conftest import NewStore
 from unbroken.server.cache.base import Answer, AnswerStore, CacheUnavailable, Neighbour, Slot, StoreLimits
 from unbroken.server.cache.index import PlaceIndex
@@ -230,3 +230,18 @@ async def test_in_redis_the_user_that_the_docs_describe_may_do_all_of_it(tmp_pat
             assert await keys_in(store) == {2, 3}
         finally:
             await client.aclose()
+
+
+async def test_in_redis_an_answer_whose_size_is_gone_makes_room_all_the_same(tmp_path: Path) -> None:
+    """As where Redis had to throw something away."""
+    keys = Keys("test")
+    with Server(tmp_path / "redis", redis_binary()).running() as server:
+        async with AsyncExitStack() as stack:
+            client = connect(Address(server.url), name="test")
+            stack.push_async_callback(client.aclose)
+            store = RedisAnswers(client, keys, FakeClock(), StoreLimits(entries=1), PlaceIndex)
+            await kept(store, slot(1))
+            await client.delete(keys.cached("sizes"))
+            await kept(store, slot(2))
+
+            assert await found(store, slot(1), slot(2)) == [None, "yes"]

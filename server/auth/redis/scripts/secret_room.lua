@@ -5,8 +5,11 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for _, digest in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[6])) do
-  redis.call('HINCRBY', KEYS[2], 'all', -tonumber(redis.call('HGET', KEYS[2], digest) or '0'))
-  redis.call('HDEL', KEYS[2], digest)
+  local lapsed = redis.call('HGET', KEYS[2], digest)
+  if lapsed then -- there may be none: and Redis 7.0 writes a negated 0 as -0, which it takes for no integer
+    redis.call('HINCRBY', KEYS[2], 'all', -tonumber(lapsed))
+    redis.call('HDEL', KEYS[2], digest)
+  end
   redis.call('ZREM', KEYS[1], digest)
 end
 local count = redis.call('ZCARD', KEYS[1])
