@@ -13,7 +13,7 @@ from unbroken.server.setting_values import (
     Names,
     check_algorithms,
     check_jwks,
-    check_plain_name,
+    check_plan_name,
     check_tenant_plans,
     read_pairs,
 )
@@ -26,7 +26,7 @@ _Claim = Annotated[str, Field(max_length=128)]
 _TenantPlans = Annotated[
     tuple[str, ...], NoDecode, BeforeValidator(read_pairs), AfterValidator(check_tenant_plans)
 ]
-_PlainName = Annotated[str, AfterValidator(check_plain_name)]
+_PlanName = Annotated[str, AfterValidator(check_plan_name)]
 
 
 class AuthSettings(BaseSettings):
@@ -77,7 +77,7 @@ class AuthSettings(BaseSettings):
     tenant_plans: _TenantPlans = Field(
         default=(), description="The plan of all users of a tenant, as tenant=plan; comma-separated."
     )
-    anonymous_plan: _PlainName = Field(default="anonymous", description="The plan of strangers.")
+    anonymous_plan: _PlanName = Field(default="anonymous", description="The plan of strangers.")
     jwt_jwks: Annotated[str | None, AfterValidator(check_jwks)] = Field(
         default=None,
         description="Address or file of the keys (JWKS) that tokens are signed with. Unset: none are taken.",
