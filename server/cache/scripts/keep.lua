@@ -40,6 +40,12 @@ end
 if redis.call('ZSCORE', all, member) then
   drop(member, true)
 end
+-- Redis may have thrown away the one without the other: what sizes then still say takes no room for good.
+if redis.call('ZCARD', all) == 0 then
+  redis.call('DEL', sizes)
+elseif redis.call('ZCARD', own) == 0 then
+  redis.call('HDEL', sizes, ':' .. place)
+end
 redis.call('SET', answer, body, 'PX', life)
 redis.call('ZADD', all, ends, member)
 redis.call('ZADD', own, ends, member)

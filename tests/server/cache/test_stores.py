@@ -245,3 +245,21 @@ async def test_in_redis_an_answer_whose_size_is_gone_makes_room_all_the_same(tmp
             await kept(store, slot(2))
 
             assert await found(store, slot(1), slot(2)) == [None, "yes"]
+
+
+@pytest.mark.parametrize("gone", ["all", "p"])
+async def test_in_redis_sizes_whose_answers_are_gone_take_no_room(answers_server: Server, gone: str) -> None:
+    """As where Redis had to throw something away."""
+    keys = Keys(f"t{uuid.uuid4().hex[:12]}")
+    async with AsyncExitStack() as stack:
+        client = connect(Address(answers_server.url), name="test")
+        stack.push_async_callback(client.aclose)
+        most = answer("x" * 1000).size * 3 // 2
+        limits = StoreLimits(bytes=most) if gone == "all" else StoreLimits(place_bytes=most)
+        store = RedisAnswers(client, keys, FakeClock(), limits, PlaceIndex)
+        await kept(store, slot(1), "x" * 1000)
+        await client.delete(keys.cached("all" if gone == "all" else f"p:{1:040x}"))
+        for number in range(2, 5):
+            await kept(store, slot(number), "x" * 1000)
+
+        assert await found(store, slot(3), slot(4)) == [None, "x" * 1000]
