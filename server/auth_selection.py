@@ -17,6 +17,7 @@ from unbroken.server.auth.keyring import Keyring
 from unbroken.server.auth.keys import DevelopmentAuthenticator, KeyAuthenticator
 from unbroken.server.auth.lapse import Lapses
 from unbroken.server.auth.presence import Presence
+from unbroken.server.auth.secret_pools import SecretBounds
 from unbroken.server.auth.secret_store import MemorySecretStore, SecretStore
 from unbroken.server.auth.tenant_plans import TenantPlans
 from unbroken.server.config import Settings, StartupError, is_loopback
@@ -93,7 +94,11 @@ def build_auth(
     keyring = None if keys is None else Keyring(keys, lapses, clock)
     jwks, jwt = _jwt(settings, clock, metrics)
     secrets = ClientSecrets(
-        _secret_store(redis, clock), tokens, keyring, clock, session_lifetime=settings.client_session_lifetime
+        _secret_store(settings, redis, clock),
+        tokens,
+        keyring,
+        clock,
+        session_lifetime=settings.client_session_lifetime,
     )
     entrance: Authenticator = Entrance(
         secrets,
@@ -140,12 +145,22 @@ def _directory(redis: Redis | None, clock: Clock) -> Directory:
     return RedisDirectory(redis, clock)
 
 
-def _secret_store(redis: Redis | None, clock: Clock) -> SecretStore:
+def _secret_store(settings: Settings, redis: Redis | None, clock: Clock) -> SecretStore:
+    bounds = SecretBounds(
+        user=settings.client_secrets_per_user,
+        user_bytes=settings.client_secrets_per_user_bytes,
+        key=settings.client_secrets_per_key,
+        key_bytes=settings.client_secrets_per_key_bytes,
+        strangers=settings.client_secrets_of_strangers,
+        strangers_bytes=settings.client_secrets_of_strangers_bytes,
+        node=settings.max_client_secrets,
+        node_bytes=settings.max_client_secret_bytes,
+    )
     if redis is None:
-        return MemorySecretStore(clock)
+        return MemorySecretStore(clock, bounds)
     from unbroken.server.auth.redis.secrets import RedisSecretStore
 
-    return RedisSecretStore(redis)
+    return RedisSecretStore(redis, bounds)
 
 
 def _is_open(settings: Settings) -> bool:

@@ -9,21 +9,24 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode
 
 from unbroken.server.setting_values import (
+    Bytes,
     Names,
     check_algorithms,
     check_jwks,
-    check_plain_name,
+    check_plan_name,
     check_tenant_plans,
     read_pairs,
 )
 
 __all__ = ["AuthSettings"]
 
+_Count = Annotated[int, Field(ge=1, le=100_000_000)]
+_Size = Annotated[Bytes, Field(ge=64 << 10, le=1 << 40)]
 _Claim = Annotated[str, Field(max_length=128)]
 _TenantPlans = Annotated[
     tuple[str, ...], NoDecode, BeforeValidator(read_pairs), AfterValidator(check_tenant_plans)
 ]
-_PlainName = Annotated[str, AfterValidator(check_plain_name)]
+_PlanName = Annotated[str, AfterValidator(check_plan_name)]
 
 
 class AuthSettings(BaseSettings):
@@ -45,6 +48,23 @@ class AuthSettings(BaseSettings):
     client_session_lifetime: Annotated[float, Field(ge=60, le=7 * 86400, allow_inf_nan=False)] = Field(
         default=3600, description="Seconds after which whoever came with a short-lived key needs another."
     )
+    client_secrets_per_user: _Count = Field(
+        default=200, description="Short-lived keys of one user that can be used, or reconnected with."
+    )
+    client_secrets_per_user_bytes: _Size = Field(
+        default=2 << 20, description="Bytes of these; what several settle alike counts once."
+    )
+    client_secrets_per_key: _Count = Field(
+        default=40_000,
+        description="The same of one API key that names no user, whomever it makes them for.",
+    )
+    client_secrets_per_key_bytes: _Size = Field(default=32 << 20, description="Bytes of these.")
+    client_secrets_of_strangers: _Count = Field(default=20_000, description="The same of all strangers.")
+    client_secrets_of_strangers_bytes: _Size = Field(default=32 << 20, description="Bytes of these.")
+    max_client_secrets: _Count = Field(
+        default=100_000, description="Short-lived keys that this node holds, without Redis."
+    )
+    max_client_secret_bytes: _Size = Field(default=128 << 20, description="Bytes of these.")
     anonymous: bool = Field(
         default=False, description="Give short-lived keys to pages of allowed origins without a key."
     )
@@ -57,7 +77,7 @@ class AuthSettings(BaseSettings):
     tenant_plans: _TenantPlans = Field(
         default=(), description="The plan of all users of a tenant, as tenant=plan; comma-separated."
     )
-    anonymous_plan: _PlainName = Field(default="anonymous", description="The plan of strangers.")
+    anonymous_plan: _PlanName = Field(default="anonymous", description="The plan of strangers.")
     jwt_jwks: Annotated[str | None, AfterValidator(check_jwks)] = Field(
         default=None,
         description="Address or file of the keys (JWKS) that tokens are signed with. Unset: none are taken.",

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from unbroken.server.setting_values import Bytes, Seconds, modes_by_plan
+from unbroken.server.plan_tables import ModesElseOff
+from unbroken.server.setting_values import Bytes, Seconds
 
 __all__ = ["CacheSettings"]
-
-
-def _check_modes(value: str) -> str:
-    modes_by_plan(value)
-    return value
 
 
 class CacheSettings(BaseSettings):
     """Whether, for whom and for how long an answer is good for who asks the same."""
 
-    cache: Annotated[str, AfterValidator(_check_modes)] = Field(
-        default="off",
+    cache: ModesElseOff = Field(
+        default=("default=off",),
         description="Answer what was answered before: off, shadow or on; by plan: default=on,free=off.",
     )
-    cache_semantic: Annotated[str, AfterValidator(_check_modes)] = Field(
-        default="off",
+    cache_semantic: ModesElseOff = Field(
+        default=("default=off",),
         description="The same for questions in other words. Needs the extra cache. See The cache.",
     )
     cache_scope: Literal["user", "tenant"] = Field(

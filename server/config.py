@@ -32,7 +32,8 @@ from unbroken.server.connection_settings import ConnectionSettings
 from unbroken.server.door_settings import DoorSettings
 from unbroken.server.file_settings import FileSettings
 from unbroken.server.firewall_settings import FirewallSettings
-from unbroken.server.leak_settings import LeakSettings, filters_nothing
+from unbroken.server.leak_settings import LeakSettings
+from unbroken.server.plan_tables import are_off
 from unbroken.server.quota_settings import QuotaSettings
 from unbroken.server.redis_settings import RedisSettings
 from unbroken.server.session_settings import SessionSettings
@@ -143,13 +144,13 @@ class Loaded:
                 f"{label('admin_key', self.origins)} does nothing, as there is no admin listener. "
                 f"Set {PREFIX}ADMIN_PORT to a port, or unset it."
             )
-        if settings.cache == "off" and settings.cache_semantic != "off":
+        if are_off(settings.cache) and not are_off(settings.cache_semantic):
             yield (
                 f"{label('cache_semantic', self.origins)} does nothing, as the cache is off. "
                 f"Set {PREFIX}CACHE to shadow or on, or unset it."
             )
         for name in ("canaries", "leak_canaries"):
-            if getattr(settings, name) and filters_nothing(settings.leaks):
+            if getattr(settings, name) and are_off(settings.leaks):
                 yield (
                     f"{label(name, self.origins)} does nothing, as the leak filter, which looks for them, "
                     f"is off. Set {PREFIX}LEAKS to shadow or on, or unset it."

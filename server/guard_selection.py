@@ -16,8 +16,8 @@ from unbroken.server.guards.leaks.filtering import LeakFiltering
 from unbroken.server.guards.leaks.names import NameReading
 from unbroken.server.guards.leaks.selection import build_leak_policy, build_name_reading
 from unbroken.server.guards.plan import PlanOf, plans_in
-from unbroken.server.leak_settings import filters_nothing
 from unbroken.server.metrics import Metrics
+from unbroken.server.plan_tables import are_off
 from unbroken.server.store_selection import RedisState
 from unbroken.sessions.clock import Clock
 
@@ -115,7 +115,7 @@ def _filtering(
     clock: Clock,
     reading: NameReading | None,
 ) -> LeakFiltering | None:
-    if filters_nothing(settings.leaks):
+    if are_off(settings.leaks):
         return None
 
     def count(entity: str, action: str, times: int) -> None:

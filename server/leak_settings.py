@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings
 
-from unbroken.server.setting_values import Mode, Names, modes_by_plan
+from unbroken.server.plan_tables import PLAN_NAME, ModesElseShadow, is_plan_name
+from unbroken.server.setting_values import Names
 
 __all__ = [
     "ACTIONS",
@@ -17,8 +17,6 @@ __all__ = [
     "Action",
     "Entity",
     "LeakSettings",
-    "filters_nothing",
-    "leak_modes",
 ]
 
 Entity: TypeAlias = Literal[
@@ -48,28 +46,9 @@ LEAST_CANARY: Final = 8
 """Letters and digits: a shorter one would be met by accident."""
 
 
-def leak_modes(value: str) -> dict[str, Mode]:
-    """Return what the filter does, by plan; in shadow for all others, unless it is said.
-
-    Raises:
-        ValueError: *value* says something else.
-
-    """
-    return modes_by_plan(value, "shadow")
-
-
-def filters_nothing(value: str) -> bool:
-    """Return whether the filter is off for every plan."""
-    return set(leak_modes(value).values()) == {"off"}
-
-
-def _check_modes(value: str) -> str:
-    leak_modes(value)
-    return value
-
-
 def _check_leak_actions(values: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse what isn't ``entity=action`` or ``plan.entity=action``, and what is said twice."""
+    said: set[tuple[str, str]] = set()
     for number, value in enumerate(values, 1):
         what, _, action = value.partition("=")
         plan, _, entity = what.rpartition(".")
@@ -78,10 +57,11 @@ def _check_leak_actions(values: tuple[str, ...]) -> tuple[str, ...]:
                 f"entry {number} should be entity=action or plan.entity=action, such as email=redact; "
                 f"entities: {', '.join(ENTITIES)}; actions: {', '.join(ACTIONS)}"
             )
-        if plan and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", plan.strip()):
-            raise ValueError(f"entry {number} should name a plan of letters, digits, - and _")
-    if len({value.partition("=")[0].strip() for value in values}) < len(values):
-        raise ValueError("should name each entity once for each plan")
+        if plan and not is_plan_name(plan.strip()):
+            raise ValueError(f"entry {number} should name a plan ahead of the entity: {PLAN_NAME}")
+        said.add((plan.strip() or "default", entity.strip()))
+    if len(said) < len(values):
+        raise ValueError("should name each entity once for each plan; one without a plan is that of default")
     return values
 
 
@@ -98,8 +78,8 @@ def _check_canaries(values: tuple[str, ...]) -> tuple[str, ...]:
 class LeakSettings(BaseSettings):
     """What is looked for in answers, and what is done about it."""
 
-    leaks: Annotated[str, AfterValidator(_check_modes)] = Field(
-        default="shadow",
+    leaks: ModesElseShadow = Field(
+        default=("default=shadow",),
         description="The leak filter, also by plan: on, off or shadow: it counts what it would do, "
         "and does nothing.",
     )

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from unbroken.server.plan_tables import PLAN_NAME, is_plan_name
+
 __all__ = [
     "UNIT_NAMES",
     "Bytes",
-    "Mode",
     "Names",
     "Port",
     "Seconds",
@@ -28,11 +29,10 @@ __all__ = [
     "check_jwks",
     "check_mcp_keys",
     "check_mcp_servers",
-    "check_plain_name",
+    "check_plan_name",
     "check_secret",
     "check_targets",
     "check_tenant_plans",
-    "modes_by_plan",
     "read_list",
     "read_pairs",
     "read_size",
@@ -159,33 +159,11 @@ def check_jwks(value: str | None) -> str | None:
     return value
 
 
-def check_plain_name(value: str) -> str:
-    """Refuse what isn't a short name."""
-    if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value) is None:
-        raise ValueError("should be up to 64 letters, digits, dots, dashes and underscores")
+def check_plan_name(value: str) -> str:
+    """Refuse what no plan can be called."""
+    if not is_plan_name(value):
+        raise ValueError(f"should be {PLAN_NAME}")
     return value
-
-
-def modes_by_plan(value: str, otherwise: Mode = "off") -> dict[str, Mode]:
-    """Return a mode by plan, of ``on``, or of ``default=on,free=off``.
-
-    There is always a ``default``: where it isn't said, it is as *otherwise*.
-
-    Raises:
-        ValueError: It is neither.
-
-    """
-    modes: dict[str, Mode] = {"default": otherwise}
-    for entry in value.split(","):
-        plan, mode = (
-            [part.strip() for part in entry.split("=", 1)] if "=" in entry else ("default", entry.strip())
-        )
-        match mode:
-            case "off" | "shadow" | "on" if re.fullmatch(r"[\w.-]{1,64}", plan):
-                modes[plan] = mode
-            case _:
-                raise ValueError("should be off, shadow or on, or one for each plan: default=on,free=shadow")
-    return modes
 
 
 def read_pairs(value: object) -> object:
@@ -201,10 +179,8 @@ def check_tenant_plans(entries: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse what isn't ``tenant=plan``, and tenants with two plans."""
     pairs = [entry.partition("=") for entry in entries]
     names = re.compile(r"[A-Za-z0-9_.:@-]{1,64}")
-    if not all(
-        names.fullmatch(tenant.strip()) and names.fullmatch(plan.strip()) for tenant, _, plan in pairs
-    ):
-        raise ValueError("should be tenant=plan for each tenant")
+    if not all(names.fullmatch(tenant.strip()) and is_plan_name(plan.strip()) for tenant, _, plan in pairs):
+        raise ValueError(f"should be tenant=plan for each tenant; either name is {PLAN_NAME}")
     plans = {tenant.strip(): plan.strip() for tenant, _, plan in pairs}
     if len(plans) < len(pairs):
         raise ValueError("should have one plan for each tenant")
@@ -221,8 +197,6 @@ def check_admin_key(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
-Mode = Literal["off", "shadow", "on"]
-"""Of what may be tried out: in shadow it looks and counts, and does nothing."""
 Bytes = Annotated[int, BeforeValidator(read_size)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_list)]
 Port = Annotated[int, Field(ge=0, le=65535)]

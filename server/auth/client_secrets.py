@@ -17,7 +17,8 @@ from unbroken.server.auth.base import Credentials, Grant, Unauthenticated
 from unbroken.server.auth.keyring import Keyring
 from unbroken.server.auth.pins import Pins
 from unbroken.server.auth.principal import FILES, REALTIME, STRANGERS, Principal
-from unbroken.server.auth.secret_store import SecretRecord, SecretStore
+from unbroken.server.auth.secret_pools import SecretRecord
+from unbroken.server.auth.secret_store import SecretStore
 from unbroken.server.resume import ResumeTokens
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import SessionId

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from unbroken.server.auth.key_store import KeyRecord, new_key
 from unbroken.server.auth.principal import ALL_SCOPES
+from unbroken.server.plan_tables import PLAN_NAME, is_plan_name
 
 __all__ = ["BadKeyRequest", "KeyRequest", "key_fields"]
 
@@ -48,11 +49,13 @@ class KeyRequest(Struct, frozen=True, forbid_unknown_fields=True):
             BadKeyRequest: It can't be had.
 
         """
-        for field, value in (("name", self.name), ("tenant", self.tenant), ("plan", self.plan)):
+        for field, value in (("name", self.name), ("tenant", self.tenant)):
             if _NAME.fullmatch(value) is None:
                 raise BadKeyRequest(
                     field, f"`{field}` should be 1 to 64 letters, digits, dots, dashes or underscores."
                 )
+        if not is_plan_name(self.plan):
+            raise BadKeyRequest("plan", f"`plan` should be {PLAN_NAME}.")
         if self.user is not None and not (0 < len(self.user) <= 256 and self.user.isprintable()):
             raise BadKeyRequest("user", "`user` should be up to 256 printable characters.")
         scopes = ALL_SCOPES if self.scopes is None else frozenset(self.scopes)

@@ -13,46 +13,23 @@ import heapq
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-import msgspec
-from msgspec import Struct
+from msgspec.structs import replace
 
 from unbroken.server.auth.pins import Pins
-from unbroken.server.auth.principal import STRANGERS, Principal
+from unbroken.server.auth.secret_pools import Account, SecretBounds, SecretRecord, Weight, weight_of
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import SessionId
 
 __all__ = [
     "Held",
     "MemorySecretStore",
-    "Pool",
     "PoolFull",
-    "SecretRecord",
     "SecretStore",
     "SecretsFull",
-    "size_of",
 ]
-
-_MOST: Final = 100_000
-"""Short-lived keys in memory, with those that were used."""
-
-_MOST_BYTES: Final = 128 * 1024 * 1024
-"""What they take there, roughly. No pool may have more than a quarter."""
-
-_MOST_OF_USER: Final = 200
-_MOST_BYTES_OF_USER: Final = 2 * 1024 * 1024
-_MOST_OF_KEY: Final = 40_000
-_MOST_BYTES_OF_KEY: Final = 32 * 1024 * 1024
-_MOST_OF_STRANGERS: Final = 20_000
-_MOST_BYTES_OF_STRANGERS: Final = 32 * 1024 * 1024
 
 _LAPSES: Final = 250
 """That are forgotten with each new one: a few milliseconds at the most. Those beyond count until the next."""
-
-_COST: Final = 600
-"""Bytes of a short-lived key beside what it says."""
-
-_COST_OF_USE: Final = 100
-"""Bytes of a session that it is used for."""
 
 
 class SecretsFull(Exception):
@@ -74,59 +51,6 @@ class PoolFull(SecretsFull):
             f"There are as many short-lived keys of {self.whose} as may be. One that was used counts for as "
             "long as its session may be come back to with it. Try again later."
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """Among whose short-lived keys one counts, from when it is made until it is good for nothing more."""
-
-    name: str
-    whose: str
-    """The same, for whoever is refused."""
-    most: int
-    most_bytes: int
-
-
-class SecretRecord(Struct, frozen=True, omit_defaults=True):
-    """What a short-lived key is good for."""
-
-    user: str
-    tenant: str
-    plan: str
-    scopes: tuple[str, ...]
-    expires_at: float
-    """Until when sessions that it was used for may be come back to; seconds since the epoch."""
-    key_id: str | None = None
-    """The API key that it was made with."""
-    origin: str | None = None
-    """Whose pages alone may present it; None: any that may connect at all."""
-    pins: Pins = Pins()
-    maker: str = ""
-    """Which backend made it; empty: the user did, or the server for a stranger."""
-
-    @property
-    def pools(self) -> tuple[Pool, ...]:
-        """All pools that it counts in: a backend is bounded also if it names a user of their own for each."""
-        if self.tenant == STRANGERS:
-            return (Pool("strangers", "strangers", _MOST_OF_STRANGERS, _MOST_BYTES_OF_STRANGERS),)
-        pools: list[Pool] = []
-        if is_users := self.user.startswith("user:"):
-            name = f"user {self.tenant} {self.user}"
-            pools.append(Pool(name, "this user", _MOST_OF_USER, _MOST_BYTES_OF_USER))
-        if self.maker or not is_users:
-            name = f"key {self.tenant} {self.key_id} {self.maker}"
-            pools.append(Pool(name, "this API key", _MOST_OF_KEY, _MOST_BYTES_OF_KEY))
-        return tuple(pools)
-
-    @property
-    def principal(self) -> Principal:
-        """Who presents it."""
-        return Principal(self.user, self.tenant, self.plan, frozenset(self.scopes), self.expires_at)
-
-
-def size_of(record: SecretRecord, uses: int) -> int:
-    """Return what a short-lived key takes once it has been used so often, in bytes, roughly."""
-    return len(msgspec.json.encode(record)) + _COST + uses * _COST_OF_USE
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,27 +101,19 @@ class _Kept:
     uses: int
     usable_until: float
     kept_until: float
-    size: int
+    weight: Weight
     sessions: set[str] = field(default_factory=set)
 
 
-@dataclass(slots=True)
-class _Account:
-    """What there is of one pool."""
-
-    count: int = 0
-    size: int = 0
-
-
 class MemorySecretStore:
-    """A :class:`SecretStore` of one node, which it ends with."""
+    """A :class:`SecretStore` of one node, which it ends with. What several settle alike is there once."""
 
-    def __init__(self, clock: Clock, *, most: int = _MOST, most_bytes: int = _MOST_BYTES) -> None:
+    def __init__(self, clock: Clock, bounds: SecretBounds | None = None) -> None:
         self._clock = clock
-        self._most = most
-        self._most_bytes = most_bytes
-        self._bytes = 0
-        self._accounts: dict[str, _Account] = {}  # by pool; none that is empty
+        self._bounds = bounds or SecretBounds()
+        self._all = Account()
+        self._accounts: dict[str, Account] = {}  # by pool; none that is empty
+        self._pins: dict[str, Pins] = {}  # by digest, as long as anybody holds them
         self._kept: dict[str, _Kept] = {}
         self._due: list[tuple[float, str]] = []  # a heap of when to look at which of them
 
@@ -206,27 +122,25 @@ class MemorySecretStore:
 
     async def put(self, digest: str, record: SecretRecord, *, uses: int, lifetime: float) -> None:
         """See :meth:`SecretStore.put`."""
-        now, size = self._clock.monotonic(), size_of(record, uses)
+        now, weight = self._clock.monotonic(), weight_of(record, uses)
         self._forget(digest)
         self._sweep(now)
-        for pool in record.pools:
-            account = self._accounts.get(pool.name, _Account())
-            if account.count >= pool.most or account.size + size > pool.most_bytes:
+        for pool in self._bounds.pools_of(record):
+            account = self._accounts.get(pool.name, Account())
+            if not account.has_room(weight, pool.most, pool.most_bytes):
                 raise PoolFull(pool.whose)
-        if len(self._kept) >= self._most or self._bytes + size > self._most_bytes:
+        if not self._all.has_room(weight, self._bounds.node, self._bounds.node_bytes):
             raise SecretsFull
-        self._count(record, 1, size)
-        self._kept[digest] = _Kept(record, uses, now + lifetime, now + lifetime, size)
+        if weight.digest:
+            record = replace(record, pins=self._pins.setdefault(weight.digest, record.pins))
+        self._count(record, weight)
+        self._kept[digest] = _Kept(record, uses, now + lifetime, now + lifetime, weight)
         heapq.heappush(self._due, (now + lifetime, digest))
 
-    def _count(self, record: SecretRecord, number: int, size: int) -> None:
-        self._bytes += size
-        for pool in record.pools:
-            account = self._accounts.setdefault(pool.name, _Account())
-            account.count += number
-            account.size += size
-            if not account.count:
-                del self._accounts[pool.name]
+    def _count(self, record: SecretRecord, weight: Weight) -> None:
+        self._all.add(weight)
+        for pool in self._bounds.pools_of(record):
+            self._accounts.setdefault(pool.name, Account()).add(weight)
 
     def _sweep(self, now: float) -> None:
         """Forget what is over. Each is looked at when it ends unused, and if it was used, once more."""
@@ -241,8 +155,17 @@ class MemorySecretStore:
                 self._forget(digest)
 
     def _forget(self, digest: str) -> None:
-        if (gone := self._kept.pop(digest, None)) is not None:
-            self._count(gone.record, -1, -gone.size)
+        gone = self._kept.pop(digest, None)
+        if gone is None:
+            return
+        self._all.remove(gone.weight)
+        if gone.weight.digest not in self._all.holders:
+            self._pins.pop(gone.weight.digest, None)
+        for pool in self._bounds.pools_of(gone.record):
+            account = self._accounts[pool.name]
+            account.remove(gone.weight)
+            if not account.count:
+                del self._accounts[pool.name]
 
     async def look(self, digest: str) -> Held | None:
         """See :meth:`SecretStore.look`."""

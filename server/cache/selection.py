@@ -16,7 +16,7 @@ from unbroken.server.cache.rules import CacheObserver, CacheRules
 from unbroken.server.cache.stage import CacheStage
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.metrics import Metrics
-from unbroken.server.setting_values import modes_by_plan
+from unbroken.server.plan_tables import modes_of
 from unbroken.sessions.clock import Clock
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def build_cache(
 
     """
     rules = CacheRules(
-        modes=modes_by_plan(settings.cache),
-        semantic=modes_by_plan(settings.cache_semantic),
+        modes=modes_of(settings.cache),
+        semantic=modes_of(settings.cache_semantic),
         scope=settings.cache_scope,
         threshold=settings.cache_threshold,
         # What answers is part of the question: another model may go by the same name.

@@ -22,6 +22,7 @@ _NAMES: Final = (
     "key_add",
     "key_revoke",
     "key_uses",
+    "secret_apart",
     "secret_keep",
     "secret_leave",
     "secret_look",

@@ -23,8 +23,9 @@ local function drop(gone, comes_back)
     redis.call('DEL', prefix .. 'i:' .. of) -- what was asked there isn't kept longer than what was answered
   end
   redis.call('HDEL', sizes, gone)
-  redis.call('HINCRBY', sizes, ':', -took)
-  if redis.call('HINCRBY', sizes, ':' .. of, -took) <= 0 then
+  local less = 0 - took -- and not -took: Redis 7.0 writes that of 0 as -0, which it takes for no integer
+  redis.call('HINCRBY', sizes, ':', less)
+  if redis.call('HINCRBY', sizes, ':' .. of, less) <= 0 then
     redis.call('HDEL', sizes, ':' .. of)
   end
 end
@@ -38,6 +39,12 @@ for _, gone in ipairs(redis.call('ZRANGE', all, '-inf', now, 'BYSCORE', 'LIMIT',
 end
 if redis.call('ZSCORE', all, member) then
   drop(member, true)
+end
+-- Redis may have thrown away the one without the other: what sizes then still say takes no room for good.
+if redis.call('ZCARD', all) == 0 then
+  redis.call('DEL', sizes)
+elseif redis.call('ZCARD', own) == 0 then
+  redis.call('HDEL', sizes, ':' .. place)
 end
 redis.call('SET', answer, body, 'PX', life)
 redis.call('ZADD', all, ends, member)

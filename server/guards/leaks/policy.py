@@ -15,7 +15,7 @@ from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions, Enti
 from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.verbatim import Instructions
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
-from unbroken.server.setting_values import Mode
+from unbroken.server.plan_tables import Mode
 from unbroken.sessions.ids import PrincipalId, SessionId
 from unbroken.sessions.responder import Turn
 

@@ -11,8 +11,8 @@ from unbroken.server.guards.leaks.names import NameReading, looks_for_names
 from unbroken.server.guards.leaks.policy import LeakPolicy, LeakRules
 from unbroken.server.guards.leaks.recogniser import ModelRecogniser, load_model, missing_packages
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
-from unbroken.server.leak_settings import filters_nothing, leak_modes
 from unbroken.server.metrics import Metrics
+from unbroken.server.plan_tables import are_off, modes_of
 from unbroken.sessions.ids import SessionId
 
 __all__ = ["actions_of", "build_leak_policy", "build_name_reading"]
@@ -29,7 +29,7 @@ def build_leak_policy(
 
     *canaries* are those that sessions' instructions are marked with. None: they aren't marked.
     """
-    modes = leak_modes(settings.leaks)
+    modes = modes_of(settings.leaks)
     rules = LeakRules(
         mode=modes.pop(DEFAULT_PLAN),
         modes=modes,
@@ -52,7 +52,7 @@ def build_name_reading(settings: Settings, metrics: Metrics) -> NameReading | No
         StartupError: What it needs isn't installed.
 
     """
-    if filters_nothing(settings.leaks):
+    if are_off(settings.leaks):
         return None
     if not any(map(looks_for_names, actions_of(settings.leak_actions).values())):
         return None

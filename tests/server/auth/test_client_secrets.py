@@ -15,6 +15,7 @@ from unbroken.server.auth.pins import Pins
 from unbroken.server.auth.principal import Principal
 from unbroken.server.auth.redis.connection import Redis
 from unbroken.server.auth.redis.secrets import RedisSecretStore
+from unbroken.server.auth.secret_pools import SecretBounds
 from unbroken.server.auth.secret_store import MemorySecretStore
 from unbroken.server.resume import ResumeTokens
 from unbroken.sessions.ids import ChainId, SessionId
@@ -97,7 +98,7 @@ async def test_what_a_backend_makes_counts_as_its_own_and_what_a_user_makes_does
     for issued in made:
         held = await store.look(hashlib.sha256(issued.value.encode()).hexdigest()[:40])
         assert held is not None
-        counted.append([pool.name for pool in held.record.pools])
+        counted.append([pool.name for pool in SecretBounds().pools_of(held.record)])
 
     backend = "key acme None key:backend"
     assert counted == [["user acme user:ann", backend], [backend], ["user acme user:ann"], ["strangers"]]

@@ -5,6 +5,7 @@ import hashlib
 import random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,11 +16,11 @@ from unbroken.server.auth.pins import Pins
 from unbroken.server.auth.principal import STRANGERS, Principal
 from unbroken.server.auth.redis.connection import Redis
 from unbroken.server.auth.redis.secrets import RedisSecretStore
+from unbroken.server.auth.secret_pools import SecretBounds, SecretRecord
 from unbroken.server.auth.secret_store import (
     Held,
     MemorySecretStore,
     PoolFull,
-    SecretRecord,
     SecretsFull,
     SecretStore,
 )
@@ -40,7 +41,12 @@ PINS = Pins(
 RECORD = SecretRecord(
     "user:ann", "acme", "pro", ("realtime",), 1_900_000_000.5, "key_1", "https://a.example", PINS
 )
+LARGE = replace(RECORD, pins=replace(PINS, instructions="Be brief. " * 100))
 ONE, TWO = SessionId("sess_1"), SessionId("sess_2")
+
+
+def settled(instructions: str) -> Pins:
+    return replace(PINS, instructions=instructions)
 
 
 class SecretStoreContract:
@@ -90,15 +96,31 @@ class SecretStoreContract:
         self, stores: tuple[SecretStore, SecretStore]
     ) -> None:
         here, there = stores
-        large = replace(RECORD, pins=replace(PINS, instructions="x" * 500_000))
-        for number in range(4):
-            await here.put(f"d{number}", large, uses=1, lifetime=60)
-            assert await here.spend(f"d{number}", large, SessionId(f"s{number}"), kept=600)
+        large = [replace(RECORD, pins=settled(f"{number}" * 500_000)) for number in range(5)]
+        for number, record in enumerate(large[:4]):
+            await here.put(f"d{number}", record, uses=1, lifetime=60)
+            assert await here.spend(f"d{number}", record, SessionId(f"s{number}"), kept=600)
         with pytest.raises(PoolFull):
-            await there.put("d4", large, uses=1, lifetime=60)
+            await there.put("d4", large[4], uses=1, lifetime=60)
 
         await there.put("d5", RECORD, uses=1, lifetime=60)
-        await there.put("d6", replace(large, user="user:bob"), uses=1, lifetime=60)
+        await there.put("d6", replace(large[4], user="user:bob"), uses=1, lifetime=60)
+
+    async def test_what_many_keys_settle_alike_counts_once(
+        self, stores: tuple[SecretStore, SecretStore]
+    ) -> None:
+        """A backend whose sessions all begin alike isn't bounded by how much that is."""
+        here, there = stores
+        large = replace(RECORD, pins=settled("x" * 900_000))
+        for number in range(20):
+            await stores[number % 2].put(f"d{number}", large, uses=1, lifetime=60)
+            assert await there.spend(f"d{number}", large, SessionId(f"s{number}"), kept=600)
+        await there.put("e0", replace(RECORD, pins=settled("y" * 900_000)), uses=1, lifetime=60)
+        with pytest.raises(PoolFull):
+            await here.put("e1", replace(RECORD, pins=settled("z" * 900_000)), uses=1, lifetime=60)
+
+        for number in range(20):
+            assert await here.look(f"d{number}") == Held(large, 0, frozenset({f"s{number}"}))
 
     async def test_a_backend_is_bounded_whomever_it_makes_them_for(
         self, stores: tuple[SecretStore, SecretStore]
@@ -206,7 +228,7 @@ async def test_one_that_was_used_is_known_as_long_as_was_said_then() -> None:
 
 async def test_a_node_holds_so_many_and_forgets_the_old_ones_first() -> None:
     clock = FakeClock()
-    store = MemorySecretStore(clock, most=2)
+    store = MemorySecretStore(clock, SecretBounds(node=2))
     await store.put("d1", RECORD, uses=1, lifetime=60)
     await store.put("d2", RECORD, uses=1, lifetime=120)
     with pytest.raises(SecretsFull):
@@ -292,14 +314,15 @@ def test_nobody_ever_gets_more_uses_than_were_made(steps: list[tuple[Any, ...]])
 
 async def test_a_node_holds_so_many_bytes_of_them() -> None:
     clock = FakeClock()
-    store = MemorySecretStore(clock, most_bytes=1_000_000)
-    large = replace(RECORD, user="anon:1", pins=replace(PINS, instructions="x" * 200_000))
-    for number in range(4):
-        await store.put(f"d{number}", large, uses=1, lifetime=60)
+    store = MemorySecretStore(clock, SecretBounds(node_bytes=1_000_000))
+    large = [replace(RECORD, user="anon:1", pins=settled(f"{number}" * 200_000)) for number in range(6)]
+    for number, record in enumerate(large[:4]):
+        await store.put(f"d{number}", record, uses=1, lifetime=60)
+    await store.put("d4", large[0], uses=1, lifetime=60)
     with pytest.raises(SecretsFull):
-        await store.put("d5", large, uses=1, lifetime=60)
+        await store.put("d5", large[5], uses=1, lifetime=60)
     clock.advance(61)
-    await store.put("d6", large, uses=1, lifetime=60)
+    await store.put("d6", large[5], uses=1, lifetime=60)
     assert len(store) == 1
 
 
@@ -325,19 +348,27 @@ async def test_places_of_a_user_are_free_again_once_nobody_can_come_with_the_key
 async def test_in_redis_places_are_free_again_too(redis: Redis) -> None:
     store = RedisSecretStore(redis)
     for number in range(200):
-        await store.put(f"d{number}", RECORD, uses=1, lifetime=60)
+        await store.put(f"d{number}", LARGE, uses=1, lifetime=60)
     pool = pool_of(redis, "user acme user:ann")
     assert await redis.command("ZCARD", pool) == 200
-    bytes_of = pool[:-1] + "b"
-    (each,) = {int(await redis.command("HGET", bytes_of, f"d{number}")) for number in range(200)}
-    assert int(await redis.command("HGET", bytes_of, "all")) == 200 * each
+    bytes_of = pool[:-1] + "c"
+    (each,) = {await redis.command("HGET", bytes_of, f"d{number}") for number in range(200)}
+    own, apart, size = each.decode().split(":")
+    assert int(await redis.command("HGET", bytes_of, "all")) == 200 * int(own) + int(size)
+    assert int(await redis.command("HGET", bytes_of, f"n:{apart}")) == 200
     for number in range(3):
         await redis.command("ZADD", pool, 1, f"d{number}")  # as if its time were over
-    await store.put("d200", RECORD, uses=1, lifetime=60)
+    await store.put("d200", LARGE, uses=1, lifetime=60)
 
     assert await redis.command("ZCARD", pool) == 198
-    assert await redis.command("HLEN", bytes_of) == 199
-    assert int(await redis.command("HGET", bytes_of, "all")) == 198 * each
+    assert await redis.command("HLEN", bytes_of) == 200
+    assert int(await redis.command("HGET", bytes_of, "all")) == 198 * int(own) + int(size)
+    assert int(await redis.command("HGET", bytes_of, f"n:{apart}")) == 198
+    for number in range(201):
+        await redis.command("ZADD", pool, "XX", 1, f"d{number}")
+    await store.put("d201", RECORD, uses=1, lifetime=60)
+    left = await redis.command("HGET", bytes_of, "d201")
+    assert await redis.command("HGET", bytes_of, "all") == left.split(b":")[0]
 
 
 async def test_in_redis_a_place_is_kept_as_long_as_its_key(redis: Redis) -> None:
@@ -351,7 +382,7 @@ async def test_in_redis_a_place_is_kept_as_long_as_its_key(redis: Redis) -> None
 
     assert spent - begun >= 540_000
     assert float(await redis.command("ZSCORE", pool, "d1")) == spent
-    for key in (pool, pool[:-1] + "b"):
+    for key in (pool, pool[:-1] + "c"):
         assert await redis.command("PTTL", key) > 600_000
 
 
@@ -375,5 +406,68 @@ async def test_in_redis_bytes_whose_keys_are_gone_count_no_more(redis: Redis) ->
     await store.put("d2", RECORD, uses=20_000, lifetime=60)
 
 
+async def test_in_redis_a_place_whose_bytes_are_gone_is_given_back_and_blocks_nobody(redis: Redis) -> None:
+    store = RedisSecretStore(redis)
+    pool = pool_of(redis, "user acme user:ann")
+    await store.put("d1", RECORD, uses=1, lifetime=60)
+    await store.put("d2", RECORD, uses=1, lifetime=60)
+    await redis.command("DEL", pool[:-1] + "c")
+    await redis.command("ZADD", pool, 1, "d1")  # as if its time were over
+
+    await store.put("d3", RECORD, uses=1, lifetime=60)
+    await store.put("d4", RECORD, uses=1, lifetime=60)
+    assert await redis.command("ZRANGE", pool, 0, -1) == [b"d2", b"d3", b"d4"]
+
+
+async def test_in_redis_what_is_settled_lasts_as_long_as_the_last_of_its_keys(redis: Redis) -> None:
+    store = RedisSecretStore(redis)
+    await store.put("d1", LARGE, uses=1, lifetime=60)
+    (key,) = [each for each in await redis.command("KEYS", "*") if b"{sa:" in each]
+    await store.spend("d1", LARGE, ONE, kept=600)
+    await store.put("d2", LARGE, uses=1, lifetime=60)
+    assert await redis.command("PTTL", key) > 600_000
+
+
+async def test_in_redis_a_key_whose_settled_part_is_gone_is_good_for_nothing_rather_than_for_more(
+    redis: Redis,
+) -> None:
+    """As where it had to throw something away. Another that settles the same brings it back."""
+    store = RedisSecretStore(redis)
+    await store.put("d1", LARGE, uses=1, lifetime=60)
+    (key,) = [each for each in await redis.command("KEYS", "*") if b"{sa:" in each]
+    await redis.command("DEL", key)
+    assert await store.look("d1") is None
+
+    await store.put("d2", LARGE, uses=1, lifetime=60)
+    assert await store.look("d1") == Held(LARGE, 1, frozenset())
+
+
+async def test_in_redis_a_key_of_an_earlier_release_is_good_still(redis: Redis) -> None:
+    """It has everything in one place."""
+    await redis.command("HSET", "test:{s:d1}:u", "n", 1)
+    await redis.command("HSET", "test:{s:d1}:r", "record", msgspec.json.encode(RECORD))
+    store = RedisSecretStore(redis)
+    assert await store.look("d1") == Held(RECORD, 1, frozenset())
+    assert await store.spend("d1", RECORD, ONE, kept=60)
+    assert await store.look("d1") == Held(RECORD, 0, frozenset({ONE}))
+
+
+@pytest.mark.parametrize("number", range(3))
+async def test_bounds_can_be_set(number: int) -> None:
+    which = (
+        RECORD,
+        replace(RECORD, user="anon:1"),
+        replace(RECORD, user="anon:1", tenant=STRANGERS),
+    )[number]
+    for bounds in (
+        SecretBounds(user=1, key=1, strangers=1),
+        SecretBounds(user_bytes=3000, key_bytes=3000, strangers_bytes=3000),
+    ):
+        store = MemorySecretStore(FakeClock(), bounds)
+        await store.put("d1", which, uses=1, lifetime=60)
+        with pytest.raises(PoolFull):
+            await store.put("d2", replace(which, pins=settled("x" * 1000)), uses=1, lifetime=60)
+
+
 def pool_of(redis: Redis, name: str) -> str:
-    return f"test:{{sp:{hashlib.sha256(name.encode()).hexdigest()[:32]}}}:p"
+    return f"test:{{sp:{hashlib.sha256(name.encode()).hexdigest()[:32]}}}:m"

@@ -13,7 +13,7 @@ from unbroken.server.cache.selection import build_cache
 from unbroken.server.cache.stage import CacheStage
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.metrics import Metrics
-from unbroken.server.setting_values import modes_by_plan
+from unbroken.server.plan_tables import modes_of
 
 
 def build(**settings: Any) -> CacheStage | None:
@@ -30,13 +30,13 @@ def build(**settings: Any) -> CacheStage | None:
     ],
 )
 def test_a_mode_is_for_all_or_by_plan(value: str, modes: dict[str, str]) -> None:
-    assert modes_by_plan(value) == modes
+    assert modes_of(Settings(cache=tuple(value.split(", "))).cache) == modes
 
 
-@pytest.mark.parametrize("value", ["", "yes", "free=", "=on", "on,", "a b=on"])
+@pytest.mark.parametrize("value", ["", "yes", "free=", "=on", "a b=on", "on,"])
 def test_what_is_no_mode_is_refused(value: str) -> None:
     with pytest.raises(ValidationError, match="should be off, shadow or on"):
-        Settings(cache=value)
+        Settings(cache=(value,))
 
 
 def test_a_threshold_has_a_floor() -> None:

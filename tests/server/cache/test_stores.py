@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.clock import FakeClock
-from tests.fakes.valkey import Server
+from tests.fakes.valkey import Server, redis_binary
 from tests.server.cache.conftest import NewStore
 from unbroken.server.cache.base import Answer, AnswerStore, CacheUnavailable, Neighbour, Slot, StoreLimits
 from unbroken.server.cache.index import PlaceIndex
@@ -230,3 +230,36 @@ async def test_in_redis_the_user_that_the_docs_describe_may_do_all_of_it(tmp_pat
             assert await keys_in(store) == {2, 3}
         finally:
             await client.aclose()
+
+
+async def test_in_redis_an_answer_whose_size_is_gone_makes_room_all_the_same(tmp_path: Path) -> None:
+    """As where Redis had to throw something away."""
+    keys = Keys("test")
+    with Server(tmp_path / "redis", redis_binary()).running() as server:
+        async with AsyncExitStack() as stack:
+            client = connect(Address(server.url), name="test")
+            stack.push_async_callback(client.aclose)
+            store = RedisAnswers(client, keys, FakeClock(), StoreLimits(entries=1), PlaceIndex)
+            await kept(store, slot(1))
+            await client.delete(keys.cached("sizes"))
+            await kept(store, slot(2))
+
+            assert await found(store, slot(1), slot(2)) == [None, "yes"]
+
+
+@pytest.mark.parametrize("gone", ["all", "p"])
+async def test_in_redis_sizes_whose_answers_are_gone_take_no_room(answers_server: Server, gone: str) -> None:
+    """As where Redis had to throw something away."""
+    keys = Keys(f"t{uuid.uuid4().hex[:12]}")
+    async with AsyncExitStack() as stack:
+        client = connect(Address(answers_server.url), name="test")
+        stack.push_async_callback(client.aclose)
+        most = answer("x" * 1000).size * 3 // 2
+        limits = StoreLimits(bytes=most) if gone == "all" else StoreLimits(place_bytes=most)
+        store = RedisAnswers(client, keys, FakeClock(), limits, PlaceIndex)
+        await kept(store, slot(1), "x" * 1000)
+        await client.delete(keys.cached("all" if gone == "all" else f"p:{1:040x}"))
+        for number in range(2, 5):
+            await kept(store, slot(number), "x" * 1000)
+
+        assert await found(store, slot(3), slot(4)) == [None, "x" * 1000]

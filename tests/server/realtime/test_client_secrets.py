@@ -515,3 +515,9 @@ async def test_what_could_not_be_looked_at_may_be_asked_for_again(
     assert code_of(answer) == (503, "guard_unavailable")
     assert answer.headers["retry-after"]
     assert (await posted(shop)).status == 200, "there is nothing to look at"
+
+
+async def test_how_many_keys_a_backend_may_have_is_the_operators_to_say(serve: Serve) -> None:
+    served: Served[ScriptedAgent] = await serve(ScriptedAgent(), api_keys=KEYS, client_secrets_per_key=1)
+    assert (await posted(served)).status == 200
+    assert code_of(await posted(served)) == (429, "too_many_short_lived_keys")

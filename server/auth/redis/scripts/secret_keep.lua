@@ -1,5 +1,5 @@
 -- Has a short-lived key's place in a pool, if it has one, be kept so long at the least: it is being used.
--- KEYS: the pool's digests, by until when each is kept; their bytes. ARGV: digest, milliseconds.
+-- KEYS: the pool's digests, by until when each is kept; what each takes. ARGV: digest, milliseconds.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZADD', KEYS[1], 'XX', 'GT', now + tonumber(ARGV[2]), ARGV[1])

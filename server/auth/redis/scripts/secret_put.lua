@@ -1,7 +1,9 @@
 -- Keeps a short-lived key that may be used so often, for so long.
--- KEYS: uses, record. ARGV: record, uses, milliseconds.
-redis.call('HSET', KEYS[1], 'n', ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-redis.call('HSET', KEYS[2], 'record', ARGV[1])
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
+-- KEYS: uses, record. ARGV: uses, milliseconds, the record's fields and their values...
+redis.call('HSET', KEYS[1], 'n', ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+for i = 3, #ARGV, 2 do
+  redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
 return 1

@@ -85,7 +85,7 @@ async def says(policy: LeakPolicy, principal: PrincipalId) -> object:
 
 
 async def test_plans_are_looked_up_and_who_is_not_found_is_as_all_others() -> None:
-    settings = Settings(leaks="on", leak_actions=("gold.card=flag", "default.card=block"))
+    settings = Settings(leaks=("on",), leak_actions=("gold.card=flag", "default.card=block"))
     gold, other = Principal("ann", plan="gold"), Principal("bob")
     for directory, expected in (
         (MemoryDirectory(FakeClock()), (f"{CARD}, ", False)),
@@ -102,7 +102,7 @@ async def test_plans_are_looked_up_and_who_is_not_found_is_as_all_others() -> No
 
 async def test_off_nothing_is_filtered() -> None:
     policy = build_leak_policy(
-        Settings(leaks="off"), SECRET, plans_in(MemoryDirectory(FakeClock())), lambda *_: None
+        Settings(leaks=("off",)), SECRET, plans_in(MemoryDirectory(FakeClock())), lambda *_: None
     )
 
     assert await policy.watch_for(turn(PrincipalId("ann"))) is None
@@ -112,7 +112,10 @@ async def test_a_plan_has_a_mode_of_its_own_and_all_others_are_in_shadow_unless_
     counted: list[tuple[str, str, int]] = []
     directory = MemoryDirectory(FakeClock())
     policy = build_leak_policy(
-        Settings(leaks="gold=on, free=off"), SECRET, plans_in(directory), lambda *each: counted.append(each)
+        Settings(leaks=("gold=on", "free=off")),
+        SECRET,
+        plans_in(directory),
+        lambda *each: counted.append(each),
     )
     clock = FakeClock()
     said: dict[str, str] = {}
@@ -135,7 +138,7 @@ async def test_an_answer_to_a_plan_whose_answers_pass_is_resumed_where_its_upstr
     """Only what is filtered is read again from its beginning."""
     directory = MemoryDirectory(FakeClock())
     policy = build_leak_policy(
-        Settings(leaks="default=shadow, gold=on"), SECRET, plans_in(directory), lambda *_: None
+        Settings(leaks=("default=shadow", "gold=on")), SECRET, plans_in(directory), lambda *_: None
     )
     for plan, offset in (("default", 3), ("gold", 0)):
         who = Principal(plan, plan=plan)
@@ -155,7 +158,7 @@ async def test_an_answer_to_a_plan_whose_answers_pass_is_resumed_where_its_upstr
 @pytest.mark.parametrize("value", ["yes", "gold=", "=on"])
 def test_what_is_no_mode_is_refused(value: str) -> None:
     with pytest.raises(ValidationError, match="should be off, shadow or on"):
-        Settings(leaks=value)
+        Settings(leaks=(value,))
 
 
 def test_instructions_without_a_long_piece_are_not_watched_for() -> None:
