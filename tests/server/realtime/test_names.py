@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from tests.server.realtime.agent import ManualAgent
-from tests.server.realtime.serving import serving
+from tests.server.realtime.serving import eventually, serving
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.guards.leaks import selection
@@ -51,14 +51,20 @@ async def test_nobody_is_shown_who_it_was_and_everybody_what_was_said() -> None:
 
 
 async def test_in_shadow_nothing_changes_and_everything_is_counted() -> None:
-    async with serving(ScriptedAgent(), leak_actions=ACTIONS, leak_names_timeout=30.0) as served:
+    async with serving(ManualAgent(), leak_actions=ACTIONS, leak_names_timeout=30.0) as served:
         client = await served.client()
-        await client.ask(f"/say {TEXT}")
+        await client.ask("go")
+        turn = await served.agent.turn()
+        turn.say(f"{TEXT}.\n")
+        await client.until("response.output_text.delta")  # whatever the model has to do
+        metrics = served.app.metrics.registry
+        await eventually(lambda: metrics.get_sample_value("unbroken_names_seconds_count") == 4)
+        turn.end()
         response = await client.done()
         labels = {"entity": "name", "action": "redact_shadow"}
-        counted = served.app.metrics.registry.get_sample_value("unbroken_leaks_total", labels)
+        counted = metrics.get_sample_value("unbroken_leaks_total", labels)
 
-    assert response["output"][0]["content"][0]["text"] == TEXT
+    assert response["output"][0]["content"][0]["text"] == f"{TEXT}.\n"
     assert counted == 2
 
 
