@@ -119,7 +119,7 @@ async def place(running: Place) -> Place:
 @pytest.mark.client("openai-python", "node")
 async def test_openai_for_python_sees_whole_answers_and_goes_on(place: Place) -> None:
     client = openai.AsyncOpenAI(api_key="me", base_url=f"http://127.0.0.1:{place.balanced.port}/v1")
-    async with place.losing_owners(), speaking(client) as official:
+    async with place.losing_owners(), speaking(client, delay=0.2) as official:
         for asked in ASKED:
             await official.ask(asked)
             await official.done()

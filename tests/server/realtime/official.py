@@ -74,14 +74,16 @@ class Official:
 
 
 @contextlib.asynccontextmanager
-async def speaking(client: AsyncOpenAI, *, model: str = "default", **options: Any) -> AsyncIterator[Official]:
+async def speaking(
+    client: AsyncOpenAI, *, model: str = "default", delay: float = 0.01, **options: Any
+) -> AsyncIterator[Official]:
     """Connect, read ``session.created``, and resume by the client's own hook when the connection is lost."""
     official = Official()
     manager = client.realtime.connect(
         model=model,
         on_reconnecting=official.on_reconnecting,
-        initial_delay=0.01,
-        max_delay=0.01,
+        initial_delay=delay,
+        max_delay=10 * delay,
         **options,
     )
     async with (
