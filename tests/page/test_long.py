@@ -16,10 +16,10 @@ from unbroken.server.agents.scripted import answer_to
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="package")]
 
 
-async def test_two_tabs_on_one_session(context: BrowserContext, chat: Chat, server: Server) -> None:
+async def test_two_tabs_on_one_session(context: BrowserContext, own_server: Server) -> None:
+    chat = await Chat.open(context, own_server.port)  # on which nobody else has anything answered
     await chat.say("first")
     await chat.is_idle()
-    before = server.answered
     # As duplicating a tab does, this copies its session storage.
     async with context.expect_page() as opened:
         await chat.page.evaluate("void window.open(location.href)")
@@ -44,8 +44,8 @@ async def test_two_tabs_on_one_session(context: BrowserContext, chat: Chat, serv
             "meanwhile",
             expected[2],
         ]
-    assert server.answered == before + 2
-    assert twin.complaints == []
+    assert own_server.answered == 3
+    assert chat.complaints == twin.complaints == []
 
 
 async def test_two_tabs_at_the_same_moment(
