@@ -62,7 +62,7 @@ class Alone(Replica, ABC):
         """The owner's, as far as it is known here: on the owner, its proof."""
         self._spawn = spawn
         self._asked: Append | None = None  # what is to be written, until that is known to be done
-        self._due = 0  # the last input that is answered by what was written, and hasn't been read yet
+        self._due = 0  # the last input that an owner before has answered, as far as that hasn't been read yet
         self._is_taking = False  # whether this node became the owner, and has to read the log first
         self._is_contested = False  # whether the store says that it isn't, and hasn't said who is
         self._find_outage = find_outage

@@ -9,8 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.fakes.store import DistantStore
-from tests.sessions.conversation import Client, limits_of, settle
-from tests.sessions.town import actor_on, asked, distant, move, open_town
+from tests.sessions.conversation import Client, World, limits_of, settle
+from tests.sessions.town import Town, actor_on, asked, distant, move, open_town
 from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.ids import SessionId
 from unbroken.sessions.replica import ActorLimits
@@ -172,17 +172,22 @@ async def test_a_store_that_can_be_read_and_not_written_is_out_of_reach(
         assert actor_on(one, client).feed.is_durable
 
 
+async def hears_nothing(town: Town, world: World, seconds: int) -> None:
+    """Have the store out of a node's reach for so long: it has noticed, and looks again at each poll."""
+    distant(world).is_out = True
+    world.node._outages.of(SessionId("")).note_failure(SessionId(""))
+    for _ in range(seconds):
+        world.clock.advance(1.0)
+        town.poll()
+        await settle()
+
+
 @far
 async def test_who_follows_is_told_when_its_node_hears_nothing_any_more(seed: int) -> None:
     async with open_town(3, seed=seed) as town:
         _, two, client = await asked(town)
         await move(client, two)
-        distant(two).is_out = True
-        two.node._outages.of(SessionId("")).note_failure(SessionId(""))
-        for _ in range(3):
-            two.clock.advance(1.0)
-            town.poll()
-            await settle()
+        await hears_nothing(town, two, 3)
         assert not actor_on(two, client).feed.is_durable
         await town.store_is_back()
         assert actor_on(two, client).feed.is_durable
@@ -196,12 +201,7 @@ async def test_a_follower_that_heard_nothing_and_then_takes_the_session_says_tha
     async with open_town(seed=seed) as town:
         one, two, client = await asked(town)
         await move(client, two)
-        distant(two).is_out = True
-        two.node._outages.of(SessionId("")).note_failure(SessionId(""))
-        for _ in range(3):
-            two.clock.advance(1.0)
-            town.poll()
-            await settle()
+        await hears_nothing(town, two, 3)
         assert not actor_on(two, client).feed.is_durable
         town.kill(one)
         distant(two).is_out = False
@@ -217,12 +217,7 @@ async def test_who_follows_on_a_node_that_is_cut_off_is_sent_away(seed: int) -> 
     async with open_town(3, seed=seed) as town:
         _, two, client = await asked(town)
         await move(client, two)  # its node follows; the answer goes on on the first
-        distant(two).is_out = True
-        two.node._outages.of(SessionId("")).note_failure(SessionId(""))
-        for _ in range(12):
-            two.clock.advance(1.0)
-            town.poll()
-            await settle()
+        await hears_nothing(town, two, 12)
         with pytest.raises(StoreUnavailable):
             client.read()
         with pytest.raises(StoreUnavailable):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import unicodedata
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 
 from tests.fakes.clock import FakeClock
+from tests.fakes.turns import turns_given
 from tests.server.cache.asking import Kitchen, turn_of
 from unbroken.server.agents.base import TurnInput
 from unbroken.server.cache import question, stage
@@ -22,23 +21,6 @@ from unbroken.server.cache.question import Asker, Question, question_of
 
 async def asked(turn: TurnInput) -> Question | str:
     return await question_of(turn, Asker("user", "u", "t"), "1", may_use_tools=False)
-
-
-async def turns_given(work: Coroutine[Any, Any, object]) -> int:
-    """Return how often another task had its turn meanwhile."""
-    count = 0
-
-    async def other() -> None:
-        nonlocal count
-        while True:
-            await asyncio.sleep(0)
-            count += 1
-
-    task = asyncio.create_task(other())
-    await asyncio.sleep(0)
-    await work
-    task.cancel()
-    return count
 
 
 @pytest.mark.parametrize("unit", ["x", "words ", "\u00fc ", "e\u0301\u0323", "\n"])

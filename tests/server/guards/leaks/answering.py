@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from unbroken.server.agents.base import AgentOutput, Handle, TurnInput
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
@@ -78,23 +78,6 @@ async def collect(answer: AsyncGenerator[Output, None], outputs: list[Output]) -
     """Put what *answer* yields to *outputs*, up to where it ends or fails."""
     async for output in answer:
         outputs.append(output)  # noqa: PERF401 - what came before a failure counts
-
-
-async def turns_given(work: Coroutine[Any, Any, object]) -> int:
-    """Return how often another task had its turn meanwhile."""
-    count = 0
-
-    async def other() -> None:
-        nonlocal count
-        while True:
-            await asyncio.sleep(0)
-            count += 1
-
-    task = asyncio.create_task(other())
-    await asyncio.sleep(0)
-    await work
-    task.cancel()
-    return count
 
 
 def said(outputs: Sequence[Output]) -> str:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.clock import FakeClock
+from tests.fakes.turns import turns_given
 from tests.server.guards.leaks.answering import (
     SESSION,
     Upstream,
@@ -21,7 +22,6 @@ from tests.server.guards.leaks.answering import (
     notes,
     said,
     turn,
-    turns_given,
 )
 from tests.server.guards.leaks.samples import SAMPLES, cut
 from unbroken.server.agents.base import AgentOutput, Handle, UpstreamCut
