@@ -204,7 +204,7 @@ class Actor(Alone):
         if self._ring is None:
             try:
                 receipt = await self._store.submit(self.session.id, submitted, self.position)
-                if self._ring is None or self._has_read(receipt.entry):
+                if self._ring is None or (receipt.entry is not None and self.log.holds(receipt.entry)):
                     return receipt
                 is_doubtful = True  # taken, but its number may be another's by now: this node went on alone
             except StoreUnavailable as exc:

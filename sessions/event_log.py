@@ -274,6 +274,10 @@ class EventLog:
         """Return the position at *seq*, which must be from the floor to the head."""
         return Position(self.incarnation, seq, self.nonce_at(seq))
 
+    def holds(self, entry: Entry) -> bool:
+        """Return whether *entry* is in here: itself, not another one in its place."""
+        return self.floor < entry.seq <= self.head and self.nonce_at(entry.seq) == entry.nonce
+
     def check(self, position: Position) -> Verdict:
         """Say whether *position* can be resumed from."""
         if position.incarnation != self.incarnation:

@@ -165,10 +165,7 @@ async def _foreign(
         with suppress(LostTail, SessionGone):
             entries, end = await _behind_place(store, replica.session.id, place)
             foreign = [
-                entry.body
-                for entry in entries
-                if isinstance(entry.body, Submitted)
-                and not (log.floor < entry.seq <= log.head and log.nonce_at(entry.seq) == entry.nonce)
+                entry.body for entry in entries if isinstance(entry.body, Submitted) and not log.holds(entry)
             ]
             return foreign, end
     return None

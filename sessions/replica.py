@@ -132,13 +132,6 @@ class Replica:
         """Return the keys of the latest inputs, as far as they are known here, by their numbers."""
         return self._former_keys | self.session.keys | self.log.keys()
 
-    def _has_read(self, entry: Entry | None) -> bool:
-        """Whether *entry* is in the log that is here."""
-        log = self.log
-        return (
-            entry is not None and log.floor < entry.seq <= log.head and log.nonce_at(entry.seq) == entry.nonce
-        )
-
     def snapshot(self) -> Snapshot:
         """Return what is so, for a store to keep."""
         return Snapshot(self.session.applied, self.log.head_nonce, self.session.snapshot())
