@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from unbroken.server.auth.directory import Directory
+from unbroken.server.computing_threads import ComputingThreads
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.guards.canary import Canaries
 from unbroken.server.guards.injection.screening import Gate
@@ -47,9 +47,9 @@ class Guards:
         shared: RedisState | None = None,
     ) -> None:
         self._settings = settings
-        self._threads = ThreadPoolExecutor(settings.firewall_threads, thread_name_prefix="guard")
+        self._threads = ComputingThreads(settings.firewall_threads, "guard")
         # Of the usual priority: what has a lower one would have the interpreter, and wait for a core with it.
-        self._threads_aside = ThreadPoolExecutor(settings.firewall_threads, thread_name_prefix="guard-aside")
+        self._threads_aside = ComputingThreads(settings.firewall_threads, "guard-aside")
         plan_of = plans_in(directory)
         suspicion = _suspicion(shared, clock)
         self._around = Surroundings(suspicion, self._threads, self._threads_aside, metrics, clock, plan_of)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -18,6 +17,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from unbroken.server.cache.base import CacheUnavailable
+from unbroken.server.computing_threads import ComputingThreads
 
 __all__ = ["Embedder", "OnnxEmbedder", "cosine", "packaged_files"]
 
@@ -91,7 +91,7 @@ class OnnxEmbedder:
     ) -> None:
         self._files = model, tokenizer
         self._load = load or _load
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="embedder")
+        self._pool = ComputingThreads(threads, "embedder")
         self._most = threads + _WAITING
         self._busy = 0
         self._embed: Callable[[str], bytes] | None = None

@@ -24,6 +24,10 @@ _REST: Final = 4.0
 _LONGEST_REST: Final = 0.25
 """Seconds."""
 
+_AHEAD: Final = 1
+"""Parts handed to the threads beyond those that are looked at: a thread has its next one at hand, however
+long the event loop takes to hear of the last. Else a loop with much to do would leave the threads idle."""
+
 
 @dataclass(slots=True)
 class Spent:
@@ -37,12 +41,12 @@ class Turns:
     """Threads, and who is next in them. For one event loop.
 
     Among principals it goes round, whoever has how many texts there. Another's short text waits
-    for the part that is looked at, and for one of each of the others.
+    for the part that is looked at, for the one that is at hand, and for one of each of the others.
 
     Args:
         threads: Where it is done.
         clock: Where time comes from.
-        slots: How many parts are looked at at once.
+        slots: How many parts are looked at at once: as many as there are threads.
         waiting: How many texts may wait at most. Somebody else counts them.
         timeout: Seconds that the parts of one input may take. None: somebody else sees to that.
         is_aside: Whether nobody waits. Then there are rests, and a principal's texts come one after
@@ -61,7 +65,8 @@ class Turns:
         is_aside: bool = False,
     ) -> None:
         self._threads = threads
-        self._queue = FairQueue(slots=slots, max_waiting=2 * waiting)  # half of that may be one principal's
+        ahead = 0 if is_aside else _AHEAD  # what rests needn't be quick
+        self._queue = FairQueue(slots=slots + ahead, max_waiting=2 * waiting)  # half may be one principal's
         self._clock = clock
         self._timeout = timeout
         self._is_aside = is_aside

@@ -11,10 +11,10 @@ import functools
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from unbroken.server.agents.base import AgentError
+from unbroken.server.computing_threads import ComputingThreads
 from unbroken.server.fair_queue import FairQueue, QueueFull, Ticket
 from unbroken.server.guards.leaks.addresses import Label
 
@@ -100,7 +100,7 @@ class ModelRecogniser:
         self._timeout = timeout
         self._queue = FairQueue(slots=_IN_THREAD, max_waiting=waiting)
         self._observe = observe
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="names")
+        self._pool = ComputingThreads(1, "names")
         self._read: _Read | None = None
         self._count = 0  # texts that wait for their turn, or have it
 

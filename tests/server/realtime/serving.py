@@ -48,11 +48,20 @@ _STOCK_COMPLAINTS: Final = frozenset(
 _BUGS: Final = frozenset({"connection failed", "session crashed", "session lost", "task failed"})
 
 
+_LOOKS: Final = 200
+_REST: Final = 0.001
+
+
 async def eventually(holds: Callable[[], bool]) -> None:
-    """Return when *holds* does. For what nothing tells of: it looks again whenever other tasks have run."""
+    """Return when *holds* does. For what nothing tells of: it looks again whenever other tasks have run.
+
+    After a while it lets threads run, too: beside a loop that never rests they don't.
+    """
+    looks = 0
     async with asyncio.timeout(WAIT):
-        while not holds():  # noqa: ASYNC110 - as said
-            await asyncio.sleep(0)
+        while not holds():
+            looks += 1
+            await asyncio.sleep(0 if looks < _LOOKS else _REST)
 
 
 class Inspector:

@@ -47,7 +47,9 @@ async def heard_the_end(client: Client, turn: int, frames: int) -> bool:
 async def test_every_answer_is_whole_and_was_asked_for_once(serve: Serve) -> None:
     seed = random.randrange(1 << 32)
     print("seed", seed)  # noqa: T201 - to run it again as it was
-    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), connections_per_session=64)
+    server: Served[ScriptedAgent] = await serve(
+        ScriptedAgent(), connections_per_session=64, firewall_timeout=60.0
+    )
     baseline = len(asyncio.all_tasks())
     clients = await asyncio.gather(*(server.client(f"user{number}") for number in range(CLIENTS)))
     scripts = await asyncio.gather(

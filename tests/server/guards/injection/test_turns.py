@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -78,3 +79,33 @@ async def test_one_who_is_cut_off_leaves_their_turn_to_others(threads: ThreadPoo
     await eventually(lambda: going.done() and waiting.done())
 
     assert await turns.examined(steps(clock, 2, 1.0), BEN, Spent()) == HARMLESS
+
+
+class Slow(Executor):
+    """Threads that have begun what they were given, and don't end it."""
+
+    def __init__(self) -> None:
+        self.given: list[Future[Any]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.given.append(Future())
+        return self.given[-1]
+
+
+@pytest.mark.parametrize(("is_aside", "given"), [(False, 2), (True, 1)])
+async def test_a_thread_has_the_next_part_at_hand(is_aside: bool, given: int) -> None:
+    """A loop that is busy hears late of what was done: until then the thread would do nothing."""
+    threads = Slow()
+    turns = Turns(threads, FakeClock(), 1, 9, is_aside=is_aside)
+    examined = [
+        asyncio.create_task(turns.examined(steps(FakeClock(), 1, 0.0), PrincipalId(f"p{number}"), Spent()))
+        for number in range(4)
+    ]
+    await eventually(lambda: len(threads.given) == given)
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    assert len(threads.given) == given
+    for each in examined:
+        each.cancel()
+    await asyncio.wait(examined)
