@@ -17,6 +17,7 @@ whole requests.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -164,7 +165,11 @@ def configure_logs(
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    return not (record.name == "uvicorn.error" and record.getMessage() in _CAUSED_BY_CLIENTS)
+    if record.name != "uvicorn.error":
+        return True
+    # Of what it cancels when the server stops it says how many there are, and then of each that it failed.
+    is_cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not is_cancelled and record.getMessage() not in _CAUSED_BY_CLIENTS
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):

@@ -24,6 +24,9 @@ _STARTING: Final = 120.0
 _STOPPING: Final = 40.0
 _PAUSE: Final = 0.3
 
+_TRACED: Final = 5
+"""Lines of a traceback that are shown, from its end."""
+
 
 class NodeProcess:
     """One place in the cluster: a node runs there, or another after it. Its door's port stays the same.
@@ -98,11 +101,8 @@ class NodeProcess:
 
     def problems(self) -> list[str]:
         """Return what the log says that none may, whatever goes wrong around a node: a task of its failed."""
-        return [
-            json.loads(line)["exception"].splitlines()[-1]
-            for line in self.log.read_text().splitlines()
-            if '"exception":' in line
-        ]
+        said = [json.loads(line) for line in self.log.read_text().splitlines() if '"exception":' in line]
+        return [f"{each['event']}: {_end_of(each['exception'])}" for each in said]
 
     def was_cut_off(self) -> bool:
         """Return whether the log says that the store was ever out of reach."""
@@ -222,3 +222,7 @@ class NodeProcess:
             with contextlib.suppress(asyncio.CancelledError):
                 await reading
         return code
+
+
+def _end_of(traceback: str) -> str:
+    return " | ".join(line.strip() for line in traceback.splitlines()[-_TRACED:])

@@ -458,6 +458,16 @@ def test_what_clients_cause_at_will_is_no_error() -> None:
     assert [line["logger"] for line in lines(stream)] == [*4 * ["other"], "uvicorn.error"]
 
 
+def test_what_is_cancelled_is_no_error() -> None:
+    """uvicorn says so of every request and connection that it ends itself when the server stops."""
+    stream = configured()
+    for error in (asyncio.CancelledError(), ValueError()):
+        logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
+
+    (line,) = lines(stream)
+    assert "ValueError" in line["exception"]
+
+
 KEPT: Final = ("ip", "coordinates")
 
 

@@ -239,6 +239,17 @@ def test_an_application_that_does_not_stop_is_stopped(fault: str) -> None:
         assert not slow.recv(4096).startswith(b"HTTP/1.1 200")
 
 
+def test_a_request_that_is_cut_off_at_the_end_is_no_error() -> None:
+    """It is said that there were some, and no traceback of each."""
+    with server(drain_timeout=0.1) as running, running.request("/slow"):
+        running.get("/busy")
+        running.terminate()
+        _, err = running.process.communicate(timeout=HANG)
+
+    assert "Cancel 1 running task(s)" in err
+    assert "CancelledError" not in err
+
+
 @pytest.mark.parametrize("milliseconds", [600, 1500])
 def test_at_the_deadline_clients_of_an_agent_that_is_slow_to_stop_are_told(
     milliseconds: int, tmp_path: Path
