@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 __all__ = ["Clock", "SystemClock", "Timer", "pause"]
 
@@ -27,7 +27,10 @@ class Clock(Protocol):
         """Return seconds since the epoch. No decision about safety may depend on it."""
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
-        """Call *callback* in the running event loop after *delay*."""
+        """Call *callback* in the running event loop when *delay* has passed by :meth:`monotonic`, not before.
+
+        Whoever then looks at the time finds that it has come.
+        """
 
 
 class SystemClock:
@@ -39,7 +42,37 @@ class SystemClock:
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """See :meth:`Clock.call_later`."""
-        return asyncio.get_running_loop().call_later(delay, callback)
+        return _LoopTimer(asyncio.get_running_loop(), delay, callback)
+
+
+_RESOLUTION: Final = 0.001
+"""Seconds: uvloop rounds to these."""
+
+
+class _LoopTimer:
+    """A loop's timer that is set again if it is early.
+
+    uvloop counts from the time at which it woke up, in whole milliseconds: a call that is asked for
+    in a round with much to do comes early by as long as the round has lasted by then.
+    """
+
+    __slots__ = ("_callback", "_due", "_handle", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, delay: float, callback: Callable[[], None]) -> None:
+        self._loop = loop
+        self._callback = callback
+        self._due = time.monotonic() + delay
+        self._handle = loop.call_later(delay, self._fire)
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+    def _fire(self) -> None:
+        left = self._due - time.monotonic()
+        if left > 0:
+            self._handle = self._loop.call_later(max(left, _RESOLUTION), self._fire)
+        else:
+            self._callback()
 
 
 async def pause(clock: Clock, seconds: float) -> None:

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+
+import pytest
+import uvloop
 
 from tests.fakes.clock import FakeClock
 from unbroken.sessions.clock import Clock, SystemClock
@@ -30,6 +34,25 @@ async def test_a_dropped_call_is_not_made() -> None:
     await made.wait()
 
     assert calls == []
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_no_call_comes_early(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Else whoever asks then whether it is time is told that it isn't, and waits for ever."""
+
+    async def early_by(delay: float) -> float:
+        clock = SystemClock()
+        called = asyncio.get_running_loop().create_future()
+        due = clock.monotonic() + delay
+        clock.call_later(delay, lambda: called.set_result(due - clock.monotonic()))
+        early: float = await called
+        return early
+
+    async def main() -> list[float]:
+        return [await early_by(0.002 + 0.0004 * (number % 7)) for number in range(60)]
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        assert max(runner.run(main())) <= 0
 
 
 def test_the_fake_clock_makes_calls_in_the_order_they_come_due() -> None:
