@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -395,43 +395,45 @@ class App:
         return self
 
     async def _open(self) -> None:
-        try:
-            if self.files is not None:
-                await self.files.__aenter__()
-        except FilesUnavailable as exc:
-            raise StartupError(str(exc)) from None
-        try:
+        async with AsyncExitStack() as stack:
+            try:
+                if self.files is not None:
+                    await self.files.__aenter__()
+            except FilesUnavailable as exc:
+                raise StartupError(str(exc)) from None
+            stack.push_async_callback(self._close_files)
+            if not self._loads_later:
+                # Before the node joins: what an agent imports holds the loop for seconds, and others take a
+                # node that is silent for so long for dead.
+                await self._start_agent()
+                stack.push_async_callback(self._agent.stop)
             await self._open_node()
-        except BaseException:
-            await self._close_files()
-            raise
-        try:
-            await self.catalogue.start()
-        except ToolsUnusable as exc:
-            await self._close_node()
-            await self._close_files()
-            raise StartupError(str(exc)) from None
-        if self.cache is not None:
-            self.cache.start()
-        self._pulse.start()
-        if self._settings.agent == "embedded" or any(e.is_embedded for e in self._settings.fallbacks):
-            # Loading takes seconds; liveness answers meanwhile, readiness when it is done.
-            self._loading = asyncio.create_task(self._load())
-            return
+            stack.push_async_callback(self._close_node)
+            try:
+                await self.catalogue.start()
+            except ToolsUnusable as exc:
+                raise StartupError(str(exc)) from None
+            if self.cache is not None:
+                self.cache.start()
+            self._pulse.start()
+            if self._loads_later:
+                self._loading = asyncio.create_task(self._load())
+            stack.pop_all()
+
+    @property
+    def _loads_later(self) -> bool:
+        """Whether the agent loads for seconds: liveness answers meanwhile, readiness when it is done."""
+        embedded = any(entry.is_embedded for entry in self._settings.fallbacks)
+        return embedded or self._settings.agent == "embedded"
+
+    async def _start_agent(self) -> None:
         try:
             await self._agent.start()
         except AgentError as exc:
-            self._pulse.stop()
-            await self._close_node()
-            await self.catalogue.stop()
-            await self._close_files()
             raise StartupError(str(exc)) from None
 
     async def _load(self) -> None:
-        try:
-            await self._agent.start()
-        except AgentError as exc:
-            raise StartupError(str(exc)) from None
+        await self._start_agent()
         structlog.get_logger().info("agent ready", model=self._agent.model)
 
     async def failure(self) -> None:

@@ -244,6 +244,36 @@ async def test_leaving_while_a_model_loads_stops_that() -> None:
     assert agent.is_stopped
 
 
+async def test_an_agent_is_ready_before_the_node_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it imports holds the loop: others take a node that is silent for so long for dead."""
+    agent = Loading()
+    agent.told.set()
+    app = App(settings(), agent, FakeClock())
+    open_node, was_ready = app._open_node, []
+
+    async def opened() -> None:
+        was_ready.append(agent.is_ready)
+        await open_node()
+
+    monkeypatch.setattr(app, "_open_node", opened)
+    async with app:
+        assert was_ready == [True]
+
+
+async def test_what_fails_to_open_stops_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Loading()
+    agent.told.set()
+    app = App(settings(), agent, FakeClock())
+
+    async def fail() -> None:
+        raise StartupError("no store")
+
+    monkeypatch.setattr(app, "_open_node", fail)
+    with pytest.raises(StartupError, match="no store"):
+        await app.__aenter__()
+    assert agent.is_stopped
+
+
 async def test_another_agent_that_can_not_start_keeps_the_server_from_starting() -> None:
     agent = Loading()
     agent.failure = AgentError("Install the thing.")
