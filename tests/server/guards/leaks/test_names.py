@@ -24,7 +24,7 @@ from unbroken.server.cache.rules import CacheRules
 from unbroken.server.cache.stage import CacheStage, Produce
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions
 from unbroken.server.guards.leaks.filtering import LeakFiltering
-from unbroken.server.guards.leaks.names import NameReading
+from unbroken.server.guards.leaks.name_reading import NameReading
 from unbroken.server.guards.leaks.policy import LeakPolicy, LeakRules, placeholder_of
 from unbroken.server.guards.leaks.recogniser import NamesUnread, Unread
 from unbroken.server.guards.leaks.resumed import AnswerChanged
