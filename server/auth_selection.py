@@ -151,6 +151,8 @@ def _secret_store(settings: Settings, redis: Redis | None, clock: Clock) -> Secr
         user_bytes=settings.client_secrets_per_user_bytes,
         key=settings.client_secrets_per_key,
         key_bytes=settings.client_secrets_per_key_bytes,
+        address=settings.client_secrets_per_address,
+        address_bytes=settings.client_secrets_per_address_bytes,
         strangers=settings.client_secrets_of_strangers,
         strangers_bytes=settings.client_secrets_of_strangers_bytes,
         node=settings.max_client_secrets,

@@ -59,6 +59,11 @@ class AuthSettings(BaseSettings):
         description="The same of one API key that names no user, whomever it makes them for.",
     )
     client_secrets_per_key_bytes: _Size = Field(default=32 << 20, description="Bytes of these.")
+    client_secrets_per_address: _Count = Field(
+        default=1000,
+        description="The same of all strangers from one address, or IPv6 /64; loopback aside.",
+    )
+    client_secrets_per_address_bytes: _Size = Field(default=2 << 20, description="Bytes of these.")
     client_secrets_of_strangers: _Count = Field(default=20_000, description="The same of all strangers.")
     client_secrets_of_strangers_bytes: _Size = Field(default=32 << 20, description="Bytes of these.")
     max_client_secrets: _Count = Field(

@@ -109,11 +109,12 @@ def serve(**flags: str | None) -> int:
     from unbroken.server.config import StartupError
     from unbroken.server.guards.leaks.lines import LineFilter
     from unbroken.server.logs import configure_logs
+    from unbroken.server.setting_hints import hints
 
     loaded = _load(flags)
     settings = loaded.settings
     configure_logs(settings, clean=LineFilter())
-    for hint in loaded.hints():
+    for hint in hints(loaded):
         structlog.get_logger(__name__).warning("a setting does nothing", hint=hint)
     try:
         return workers.run(settings) if settings.workers > 1 else process.run(settings, _build)
@@ -175,6 +176,7 @@ def usage(url: str | None, tenant: str, user: str | None, turns: int, config: st
 def check_config(names: tuple[str, ...], **flags: str | None) -> None:
     """Show each setting in force and where it comes from, or the values of those that are named."""
     from unbroken.server.config import ConfigError, shown
+    from unbroken.server.setting_hints import hints
 
     try:
         loaded, problems = _load(flags), None
@@ -194,7 +196,7 @@ def check_config(names: tuple[str, ...], **flags: str | None) -> None:
             click.echo(f"{name:<{widths[0]}}  {value:<{min(widths[1], 40)}}  {origin}")
     if problems is not None:
         raise problems
-    _complain(*loaded.hints())
+    _complain(*hints(loaded))
 
 
 @_commands.command("new-key")

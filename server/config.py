@@ -17,7 +17,7 @@ there, or the file that ``--config`` or ``UNBROKEN_CONFIG`` names), the default.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -33,11 +33,10 @@ from unbroken.server.door_settings import DoorSettings
 from unbroken.server.file_settings import FileSettings
 from unbroken.server.firewall_settings import FirewallSettings
 from unbroken.server.leak_settings import LeakSettings
-from unbroken.server.plan_tables import are_off
 from unbroken.server.quota_settings import QuotaSettings
 from unbroken.server.redis_settings import RedisSettings
 from unbroken.server.session_settings import SessionSettings
-from unbroken.server.setting_origins import PREFIX, label
+from unbroken.server.setting_origins import PREFIX
 from unbroken.server.setting_values import UNIT_NAMES
 from unbroken.server.tool_settings import ToolSettings
 
@@ -130,41 +129,6 @@ class Loaded:
     origins: Mapping[str, str]
     """For each field: ``flag``, ``environment``, ``environment OPENAI_API_KEY`` where the variable
     isn't the setting's own, ``.env`` likewise, ``file NAME`` or ``default``."""
-
-    def hints(self) -> Iterator[str]:
-        """Find what is set in vain: a line each. The server works all the same."""
-        settings = self.settings
-        if settings.python_agent is not None and settings.agent != "python":
-            yield (
-                f"{label('python_agent', self.origins)} does nothing, as the agent is {settings.agent}. "
-                f"Set {PREFIX}AGENT to python, or unset it."
-            )
-        if settings.admin_key is not None and not settings.admin_port:
-            yield (
-                f"{label('admin_key', self.origins)} does nothing, as there is no admin listener. "
-                f"Set {PREFIX}ADMIN_PORT to a port, or unset it."
-            )
-        if are_off(settings.cache) and not are_off(settings.cache_semantic):
-            yield (
-                f"{label('cache_semantic', self.origins)} does nothing, as the cache is off. "
-                f"Set {PREFIX}CACHE to shadow or on, or unset it."
-            )
-        for name in ("canaries", "leak_canaries"):
-            if getattr(settings, name) and are_off(settings.leaks):
-                yield (
-                    f"{label(name, self.origins)} does nothing, as the leak filter, which looks for them, "
-                    f"is off. Set {PREFIX}LEAKS to shadow or on, or unset it."
-                )
-        if settings.key_file is not None and settings.key_store != "file":
-            yield (
-                f"{label('key_file', self.origins)} does nothing, as keys are kept in: {settings.key_store}. "
-                f"Set {PREFIX}KEY_STORE to file, or unset it."
-            )
-        if settings.files_dir is not None and settings.files != "disk":
-            yield (
-                f"{label('files_dir', self.origins)} does nothing, as files are {settings.files}. "
-                f"Set {PREFIX}FILES to disk, or unset it."
-            )
 
 
 def shown(name: str, settings: Settings) -> str:

@@ -70,7 +70,8 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     # A short-lived key can't be made.
     "foreign_user": "A user's own key makes short-lived keys for that user only.",
     "too_many_short_lived_keys": (
-        "This user, this API key or strangers have as many short-lived keys as they may."
+        "This user, this API key, strangers from this address or all strangers have as many short-lived keys "
+        "as they may."
     ),
     "body_too_large": "The body of the request is too long.",
     # An event can't be taken; the connection goes on.

@@ -13,7 +13,7 @@ from unbroken.server.guards.injection.screening import Gate
 from unbroken.server.guards.injection.selection import Surroundings, build_firewall
 from unbroken.server.guards.injection.suspicion import MemorySuspicion, Suspicion
 from unbroken.server.guards.leaks.filtering import LeakFiltering
-from unbroken.server.guards.leaks.names import NameReading
+from unbroken.server.guards.leaks.name_reading import NameReading
 from unbroken.server.guards.leaks.selection import build_leak_policy, build_name_reading
 from unbroken.server.guards.plan import PlanOf, plans_in
 from unbroken.server.metrics import Metrics

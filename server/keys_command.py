@@ -17,6 +17,8 @@ from unbroken.server.auth.key_request import KeyRequest
 from unbroken.server.auth.key_store import KeyRecord, KeyStore, KeyStoreFull, KeyStoreUnusable
 from unbroken.server.auth_selection import key_store, shared_redis
 from unbroken.server.config import Settings, StartupError
+from unbroken.server.plan_tables import DEFAULT_PLAN
+from unbroken.server.setting_hints import plans_with_rows
 from unbroken.server.store_selection import build_store
 from unbroken.sessions.errors import StoreUnavailable
 
@@ -30,7 +32,7 @@ class KeysFailed(Exception):
 
 
 def create(settings: Settings, request: KeyRequest) -> tuple[str, str]:
-    """Make a key, and return it and a line about it.
+    """Make a key, and return it and a line about it: also where it is on a plan that settings don't know.
 
     Raises:
         BadKeyRequest: It can't be had.
@@ -39,7 +41,12 @@ def create(settings: Settings, request: KeyRequest) -> tuple[str, str]:
     """
     key, record = request.made(time.time())
     _run(settings, lambda store: store.add(record))
-    return key, f"It is {record.id}: revoke it with `unbroken keys revoke {record.id}`."
+    line = f"It is {record.id}: revoke it with `unbroken keys revoke {record.id}`."
+    if record.plan != DEFAULT_PLAN and record.plan not in plans_with_rows(settings):
+        line += (
+            f" No table of the settings here has a row for the plan {record.plan}: it is as {DEFAULT_PLAN}."
+        )
+    return key, line
 
 
 def listed(settings: Settings) -> list[str]:

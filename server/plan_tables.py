@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
 __all__ = [
+    "DEFAULT_PLAN",
     "PLAN_NAME",
     "Mode",
     "Modes",
@@ -27,7 +28,9 @@ __all__ = [
 Mode: TypeAlias = Literal["off", "shadow", "on"]
 """Shadow: what would be done is counted, and not done."""
 
-_DEFAULT: Final = "default"
+DEFAULT_PLAN: Final = "default"
+"""The row that holds for all plans that have none."""
+
 _PLAN: Final = re.compile(r"[\w.:@-]{1,64}")
 PLAN_NAME: Final = "up to 64 letters, digits and . _ - : @"
 """What a plan's name is, for whoever is told that theirs is none."""
@@ -47,7 +50,7 @@ def read_rows(value: object) -> object:
     elif isinstance(value, int | float):
         value = (str(value),)
     if isinstance(value, list | tuple):
-        return tuple(part if "=" in str(part) else f"{_DEFAULT}={part}" for part in value)
+        return tuple(part if "=" in str(part) else f"{DEFAULT_PLAN}={part}" for part in value)
     return value
 
 
@@ -73,10 +76,10 @@ def check_rows(
             raise ValueError("should have one entry for each plan; one without a plan is that of default")
         if otherwise is not None and not pairs:
             raise ValueError(f"should be {what}, or plan=value for each plan, as in default=.., free=..")
-        if pairs and _DEFAULT not in plans:
+        if pairs and DEFAULT_PLAN not in plans:
             if otherwise is None:
                 raise ValueError("should have an entry for the plan default, which holds for all others")
-            pairs.insert(0, (_DEFAULT, otherwise))
+            pairs.insert(0, (DEFAULT_PLAN, otherwise))
         return tuple(f"{plan}={value}" for plan, value in pairs)
 
     return checked
@@ -118,7 +121,7 @@ def rows_of(entries: tuple[str, ...]) -> dict[str, str]:
 
 def row_of(rows: Mapping[str, str], plan: str, otherwise: str) -> str:
     """Return what *rows* have for *plan*, else for all."""
-    return rows.get(plan, rows.get(_DEFAULT, otherwise))
+    return rows.get(plan, rows.get(DEFAULT_PLAN, otherwise))
 
 
 def modes_of(entries: tuple[str, ...]) -> dict[str, Mode]:

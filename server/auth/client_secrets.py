@@ -110,18 +110,22 @@ class ClientSecrets:
             maker="" if _has_user(owner) else owner.user,
         )
 
-    async def issue_anonymous(self, wanted: Wanted, *, plan: str) -> Issued:
+    async def issue_anonymous(self, wanted: Wanted, *, plan: str, address: bytes | None = None) -> Issued:
         """Return a fresh short-lived key for somebody whom nobody can be again.
 
+        *address*: where they are, by which such keys are bounded; None: where any number may be.
+
         Raises:
-            SecretsFull: There are as many as may be.
+            SecretsFull: There are as many as may be, be it for this address alone.
             StoreUnavailable: It can't be kept for the moment.
 
         """
-        return await self._issue(wanted, Principal(_stranger(), STRANGERS, plan), None)
+        return await self._issue(
+            wanted, Principal(_stranger(), STRANGERS, plan), None, address=address or b""
+        )
 
     async def _issue(
-        self, wanted: Wanted, owner: Principal, key_id: str | None, *, maker: str = ""
+        self, wanted: Wanted, owner: Principal, key_id: str | None, *, maker: str = "", address: bytes = b""
     ) -> Issued:
         now = self._clock.time()
         ends = now + max(self._session_lifetime, wanted.lifetime)
@@ -138,6 +142,7 @@ class ClientSecrets:
             wanted.origin,
             wanted.pins,
             maker,
+            address.hex(),
         )
         value = (_TICKET if wanted.is_ticket else _KEY) + secrets.token_urlsafe(32)
         uses = 1 if wanted.is_ticket else wanted.uses

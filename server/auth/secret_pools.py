@@ -41,6 +41,8 @@ class SecretRecord(Struct, frozen=True, omit_defaults=True):
     pins: Pins = Pins()
     maker: str = ""
     """Which backend made it; empty: the user did, or the server for a stranger."""
+    address: str = ""
+    """Of a stranger's: the address that it was asked for from, in hexadecimal; empty: it counts for none."""
 
     @property
     def principal(self) -> Principal:
@@ -68,6 +70,9 @@ class SecretBounds:
     key: int = 40_000
     """Of an API key that names no user, whomever it makes them for."""
     key_bytes: int = 32 * 1024 * 1024
+    address: int = 1000
+    """Of all strangers from one address, each of whom is somebody else."""
+    address_bytes: int = 2 * 1024 * 1024
     strangers: int = 20_000
     """All of them together."""
     strangers_bytes: int = 32 * 1024 * 1024
@@ -76,10 +81,17 @@ class SecretBounds:
     node_bytes: int = 128 * 1024 * 1024
 
     def pools_of(self, record: SecretRecord) -> tuple[Pool, ...]:
-        """Return all pools that a key counts in: a backend is bounded also if it names a user for each."""
-        if record.tenant == STRANGERS:
-            return (Pool("strangers", "strangers", self.strangers, self.strangers_bytes),)
+        """Return all pools that a key counts in, the smaller ones first.
+
+        A backend is bounded also if it names a user for each, and an address whoever is there.
+        """
         pools: list[Pool] = []
+        if record.tenant == STRANGERS:
+            if record.address:
+                name = f"address {record.address}"
+                pools.append(Pool(name, "this address", self.address, self.address_bytes))
+            pools.append(Pool("strangers", "strangers", self.strangers, self.strangers_bytes))
+            return tuple(pools)
         if is_users := record.user.startswith("user:"):
             name = f"user {record.tenant} {record.user}"
             pools.append(Pool(name, "this user", self.user, self.user_bytes))

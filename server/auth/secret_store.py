@@ -4,7 +4,7 @@
 
     Exception
     +-- SecretsFull     there are as many as this node holds
-        +-- PoolFull    there are as many as one user, one API key, or all strangers may have
+        +-- PoolFull    there are as many as one user, one API key, one address, or all strangers may have
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SecretsFull(Exception):
 
 
 class PoolFull(SecretsFull):
-    """There are as many short-lived keys as *whose* may be: one user's, one API key's, or strangers'."""
+    """There are as many short-lived keys of *whose* as may be: a user, an API key, an address, strangers."""
 
     def __init__(self, whose: str) -> None:
         super().__init__(whose)

@@ -19,7 +19,7 @@ from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.items import Usage
 from unbroken.sessions.responder import Output
 
-__all__ = ["Meter", "first_output", "used"]
+__all__ = ["Meter", "begun", "used"]
 
 _FIRST_OUTPUT: Final = 1024
 """Tokens of output that are reserved at first; fewer where the answer may not have so many."""
@@ -31,16 +31,6 @@ _SHARE: Final = 4
 """The first part of an answer takes no more than one in so many of any limit: small ones must allow some."""
 
 _MILLION: Final = 1_000_000
-
-
-def first_output(limits: Limits, price: Price, most: int | None) -> int:
-    """Return how many tokens of an answer, which has *most* at most, are reserved at first."""
-    bounds = [_FIRST_OUTPUT, most or _FIRST_OUTPUT]
-    for row in limits.values():
-        bounds += [row[code] // _SHARE for code in ("tm", "td") if code in row]
-        if "cd" in row and price.output:
-            bounds.append(row["cd"] * _MILLION // (price.output * _SHARE))
-    return max(1, min(bounds))
 
 
 class Meter:
@@ -128,6 +118,21 @@ class Meter:
         return _clean(
             Usage(told.input_tokens + sent, told.output_tokens + said, told.cached_tokens)
         ), sent + said > 0
+
+
+def begun(model: str, price: Price, limits: Limits, prompt: int, most: int | None, said: int = 0) -> Meter:
+    """Return what counts a turn whose answer may have *most* tokens. The rest is as :class:`Meter` has it."""
+    return Meter(model, price, prompt, _first_output(limits, price, most), said)
+
+
+def _first_output(limits: Limits, price: Price, most: int | None) -> int:
+    """Return how many tokens of an answer, which has *most* at most, are reserved at first."""
+    bounds = [_FIRST_OUTPUT, most or _FIRST_OUTPUT]
+    for row in limits.values():
+        bounds += [row[code] // _SHARE for code in ("tm", "td") if code in row]
+        if "cd" in row and price.output:
+            bounds.append(row["cd"] * _MILLION // (price.output * _SHARE))
+    return max(1, min(bounds))
 
 
 def used(done: ResponseDone, meter: Meter | None) -> tuple[Usage, bool]:

@@ -143,7 +143,7 @@ class ClientSecretsDoor:
         )
         lifetime = self._terms.ticket_lifetime if is_ticket else self._terms.lifetime
         wanted = Wanted(pins=pins, lifetime=lifetime, origin=visit.handshake.origin, is_ticket=is_ticket)
-        issued = await self._secrets.issue_anonymous(wanted, plan=plan)
+        issued = await self._secrets.issue_anonymous(wanted, plan=plan, address=visit.guest.address)
         self._metrics.short_lived_keys.labels("anonymous").inc()
         return self._answer(issued, pins)
 

@@ -32,7 +32,7 @@ from unbroken.server.metrics import Metrics
 from unbroken.server.protocols.realtime.connection import RealtimeConnection
 from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import Frame, error_frame
-from unbroken.server.quota.gate import Asker
+from unbroken.server.quota.asker import Asker
 from unbroken.server.quota.refusal import QuotaRefusal, rate_limits
 from unbroken.server.transports.idle import IdleWatch
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet

@@ -374,11 +374,6 @@ def test_other_ways_than_keys_of_the_settings_open_the_door_too(
     assert load_settings({}, {"UNBROKEN_HOST": "0.0.0.0", **environ}, tmp_path).settings.has_authentication
 
 
-def test_a_file_of_keys_that_nobody_reads_is_hinted_at(tmp_path: Path) -> None:
-    (hint,) = load_settings({}, {"UNBROKEN_KEY_FILE": "keys.json"}, tmp_path).hints()
-    assert hint.startswith("UNBROKEN_KEY_FILE does nothing")
-
-
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
@@ -402,28 +397,3 @@ def test_guards_that_would_not_do_what_is_set_are_said(
 ) -> None:
     (problem,) = problems(tmp_path, environ)
     assert said in problem
-
-
-@pytest.mark.parametrize(
-    "environ",
-    [
-        {"UNBROKEN_FIREWALL_FLAG": "0.8"},
-        {"UNBROKEN_FIREWALL_BLOCK": "0.6, free=1", "UNBROKEN_FIREWALL_FLAG": "0.4, free=0.9"},
-        {"UNBROKEN_CANARIES": "true", "UNBROKEN_LEAKS": "shadow"},
-        {"UNBROKEN_CANARIES": "true", "UNBROKEN_LEAKS": "default=off, paid=on"},
-        {"UNBROKEN_FIREWALL_TRUSTED_TOOLS": "wiki", "UNBROKEN_MCP_SERVERS": "wiki=http://127.0.0.1:9/mcp"},
-        {"UNBROKEN_FIREWALL_TRUSTED_TOOLS": "tools"},
-    ],
-)
-def test_guards_that_do_what_is_set_are_no_problem(tmp_path: Path, environ: dict[str, str]) -> None:
-    assert list(load_settings({}, environ, tmp_path).hints()) == []
-
-
-@pytest.mark.parametrize(
-    "value", [{"UNBROKEN_CANARIES": "true"}, {"UNBROKEN_LEAK_CANARIES": "Zebra-4711-Kiwi"}]
-)
-def test_canaries_that_nobody_looks_for_are_hinted_at(tmp_path: Path, value: dict[str, str]) -> None:
-    (hint,) = load_settings({}, {**value, "UNBROKEN_LEAKS": "default=off, free=off"}, tmp_path).hints()
-    (name,) = value
-    assert hint.startswith(f"{name} does nothing, as the leak filter")
-    assert "Zebra" not in hint

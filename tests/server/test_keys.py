@@ -65,6 +65,19 @@ def test_a_key_is_made_listed_and_revoked(folder: Path, capsys: pytest.CaptureFi
     assert "There is no key" in capsys.readouterr().err
 
 
+def test_a_key_on_a_plan_that_no_table_knows_is_made_and_that_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (folder / "unbroken.toml").open("a") as file:
+        file.write("[quotas.pro]\nturns = 2\n")
+    said = {}
+    for plan in ("por", "pro", "default"):
+        assert run("create", "ci", "--plan", plan) == 0
+        said[plan] = "row for the plan" in capsys.readouterr().err
+
+    assert said == {"por": True, "pro": False, "default": False}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -16,8 +16,9 @@ import structlog
 
 from unbroken.server.guards.leaks.answer import AnswerChanged, AnswerFilter, Watch
 from unbroken.server.guards.leaks.name_count import NameCount
+from unbroken.server.guards.leaks.name_reading import NameReading, acts_on_names, looks_for_names
 from unbroken.server.guards.leaks.name_stage import NameStage
-from unbroken.server.guards.leaks.names import NameReading, NamesIn, acts_on_names, looks_for_names
+from unbroken.server.guards.leaks.names import NamesIn
 from unbroken.server.guards.leaks.policy import LeakPolicy
 from unbroken.server.guards.leaks.portions import ACTS, AT_ONCE, portions, size_of
 from unbroken.server.guards.leaks.recogniser import NamesUnread
@@ -96,7 +97,7 @@ class LeakFiltering:
                     yield output
         finally:
             if names is not None and watch is not None:
-                self._policy.note(names.found, is_shadow=watch.is_shadow)
+                self._policy.note(names.reader.found, is_shadow=watch.is_shadow)
 
     async def _formed(
         self,
@@ -184,13 +185,13 @@ class LeakFiltering:
         try:
             for portion in portions(text):
                 await names.take(portion)
-                if names.found.total():
+                if names.reader.found.total():
                     return True
                 await asyncio.sleep(0)
             await names.finish()
         except NamesUnread:
             return True  # nobody knows
-        return names.found.total() > 0
+        return names.reader.found.total() > 0
 
 
 async def _cut_short(answer: AnswerFilter, left: Iterable[Output | None], interjection: Interjection) -> None:

@@ -68,12 +68,12 @@ class NameCount:
         self._read()
 
     def _read(self) -> None:
-        if self._names.waiting and (self._reading is None or self._reading.done()):
+        if self._names.aside.waiting and (self._reading is None or self._reading.done()):
             self._reading = asyncio.create_task(self._read_on())
 
     async def _read_on(self) -> None:
         try:
-            await self._names.read_aside()
+            await self._names.aside.read()
         except Exception as exc:  # noqa: BLE001 - a bug, and no reason for an answer to fail
             structlog.get_logger().error("names not counted", error=type(exc).__qualname__)
 
@@ -90,4 +90,4 @@ class NameCount:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
-        self._names.skip()
+        self._names.aside.skip()

@@ -90,7 +90,7 @@ class NameStage:
                 while self._names.ready:
                     yield self._names.ready.popleft()
             if self._names.is_blocked:
-                blocked = sorted(entity for entity, action in self._names.found if action == "block")
+                blocked = sorted(entity for entity, action in self._names.reader.found if action == "block")
                 structlog.get_logger().warning("answer blocked", found=blocked)
                 yield _BLOCKED
         except (asyncio.CancelledError, GeneratorExit):
@@ -161,8 +161,8 @@ class NameStage:
 
     def _watch(self, outer: Interjection) -> None:
         """Look again when the sentence that is held now has been held for long enough."""
-        if self._names.sentences != self._sentences or not self._names.held:
-            self._sentences = self._names.sentences
+        if self._names.reader.sentences != self._sentences or not self._names.held:
+            self._sentences = self._names.reader.sentences
             self._disarm()
         if self._names.held and self._timer is None:
             self._timer = self._clock.call_later(self._hold, lambda: self._time_is_up(outer))

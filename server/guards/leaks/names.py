@@ -7,19 +7,17 @@ calls it says when time is up. Texts are read in the order in which they come, o
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from msgspec import structs
 
-from unbroken.server.guards.leaks.addresses import addresses
-from unbroken.server.guards.leaks.entities import Actions, Entity, Match, merged
+from unbroken.server.guards.leaks.entities import Actions
 from unbroken.server.guards.leaks.json_strings import JsonStrings
-from unbroken.server.guards.leaks.people import is_worth_reading, people
+from unbroken.server.guards.leaks.name_reading import NameReader, NameReading, NamesAside
 from unbroken.server.guards.leaks.portions import portions
-from unbroken.server.guards.leaks.recogniser import NamesUnread, Recogniser, Unread
 from unbroken.server.guards.leaks.resumed import AlreadySaid, AnswerChanged
 from unbroken.server.guards.leaks.sentences import Passage, Sentences
 from unbroken.server.guards.leaks.stream import Placeholder
@@ -38,38 +36,7 @@ from unbroken.sessions.responder import (
     ToolEnded,
 )
 
-__all__ = ["READ", "NameReading", "NamesIn", "acts_on_names", "looks_for_names"]
-
-READ: Final[tuple[Entity, ...]] = ("name", "address")
-"""What a model is needed for."""
-
-_TOLD: Final = {"redact": "redacted", "block": "blocked"}
-
-_MOST_WAITING: Final = 64
-"""Sentences of an answer that wait for being read, where they are only counted."""
-
-
-def looks_for_names(actions: Actions) -> bool:
-    """Return whether names or addresses are looked for at all."""
-    return any(actions.get(entity, "ignore") != "ignore" for entity in READ)
-
-
-def acts_on_names(actions: Actions) -> bool:
-    """Return whether one may be kept from leaving. Else nothing has to wait."""
-    return any(actions.get(entity) in _TOLD for entity in READ)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NameReading:
-    """What reads, and what becomes of what it couldn't read."""
-
-    recogniser: Recogniser
-    hold: float = 2.0
-    """Seconds that the beginning of a sentence waits for its end."""
-    fails_closed: bool = True
-    """Whether an answer fails of a sentence that couldn't be read, rather than say it."""
-    unread: Callable[[Unread], None] = lambda _: None
-    """Told of each sentence that wasn't read."""
+__all__ = ["NamesIn"]
 
 
 @dataclass(slots=True)
@@ -92,8 +59,8 @@ class NamesIn:
         actions: What is done about what is found.
         placeholder: Makes what stands in its place.
         principal: Whose answer it is: they take turns.
-        is_held: Whether anything waits for being read. Else it is only counted, by :meth:`read_aside`, and
-            nothing becomes ready.
+        is_held: Whether anything waits for being read. Else it is only counted, :attr:`aside`, and nothing
+            becomes ready.
         gives_way: Whether a model that has much to do isn't asked. It never is for what isn't held.
         tool_outputs: Whether what the server's own tools return is read.
         resumption: What the log holds of the answer, if it is resumed.
@@ -112,12 +79,12 @@ class NamesIn:
         tool_outputs: bool = False,
         resumption: Resumption | None = None,
     ) -> None:
-        self._reading = reading
-        self._actions = actions
-        self._placeholder = placeholder
-        self._principal = principal
+        self.reader: Final = NameReader(
+            reading, actions, placeholder, principal=principal, is_held=is_held, gives_way=gives_way
+        )
+        self.aside: Final = NamesAside(self.reader)
+        """What is only counted, and has yet to be."""
         self._is_held = is_held
-        self._gives_way = gives_way or not is_held
         self._tool_outputs = tool_outputs
         self._known = resumption
         self._text: _Part | None = None
@@ -126,19 +93,16 @@ class NamesIn:
         self._tools: dict[ItemId, _Part] = {}
         self._noted: Mapping[str, Note] = {}  # what the filter before this one has told
         self._told: Mapping[str, Note] = {}
-        self.waiting: deque[Passage] = deque()
-        """What is only counted, and has yet to be."""
         self.ready: deque[Output] = deque()
-        self.found: Counter[tuple[Entity, str]] = Counter()
-        """How much was found, by kind and by what was done."""
-        self.is_blocked = False
-        """Whether nothing may follow what is ready."""
         self.has_taken = False
         """Whether a call of :meth:`take` that was cancelled had taken its output in. Else give it again."""
-        self.sentences = 0
-        """How many have been read, or parts of such."""
         if resumption is not None:
             self._text = _Part(str, said=AlreadySaid(resumption.text))
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nothing may follow what is ready."""
+        return self.reader.is_blocked
 
     @property
     def held(self) -> int:
@@ -215,18 +179,6 @@ class NamesIn:
             if part is not None and part.read and not part.said.left:
                 self._release(part, "".join(part.read))
                 part.read.clear()
-
-    async def read_aside(self) -> None:
-        """Read what is only counted, until nothing of it waits. Cancelled, it can be called again."""
-        while self.waiting:
-            await self._read_passage(self.waiting[0], [])
-            self.waiting.popleft()
-
-    def skip(self) -> None:
-        """Count what is only counted, and still waits, as unread."""
-        while self.waiting:
-            self.waiting.popleft()
-            self._reading.unread("late")
 
     # Parts.
 
@@ -327,83 +279,20 @@ class NamesIn:
     async def _read(self, part: _Part) -> str:
         """Return what leaves of what waits in *part*. Cancelled, it can be called again."""
         if not self._is_held:
-            self._set_aside(part.waiting)
+            self.aside.add(part.waiting)
             return ""
         while part.waiting and not self.is_blocked:
-            await self._read_passage(part.waiting[0], part.read)  # which nothing cuts in two
+            await self.reader.read(part.waiting[0], part.read)  # which nothing cuts in two
             part.waiting.popleft()
         released = "".join(part.read)
         part.read.clear()
         return part.said.new(released) if part.said.left else released
 
-    def _set_aside(self, passages: deque[Passage]) -> None:
-        """Have *passages* be read when there is time for it, those for which there is room."""
-        while passages:
-            passage = passages.popleft()
-            if passage.context is None or not is_worth_reading(passage.text):
-                continue
-            if len(self.waiting) < _MOST_WAITING:
-                self.waiting.append(passage)
-            else:
-                self._reading.unread("busy")
-
-    async def _read_passage(self, passage: Passage, out: list[str]) -> None:
-        matches = await self._matches(passage)
-        self.sentences += passage.context is not None
-        position = 0
-        for match in matches:
-            action = self._actions.get(match.entity, "ignore")
-            self.found[match.entity, action] += 1
-            if action == "flag":
-                continue
-            out.append(passage.part(position, match.start))
-            position = match.end
-            if action == "block":
-                self.is_blocked = self._is_held
-                if self.is_blocked:
-                    return
-            known_by = "".join(filter(str.isalnum, passage.text[match.start : match.end])).casefold()
-            out.append(self._placeholder(match.entity, known_by))
-        out.append(passage.part(position, len(passage.text)))
-
-    async def _matches(self, passage: Passage) -> list[Match]:
-        if passage.context is None or not is_worth_reading(passage.text):
-            return []
-        try:
-            if self._gives_way and self._reading.recogniser.is_busy:
-                raise NamesUnread("busy")  # who has to wait for it comes first
-            return await self._found(passage.context, passage.text)
-        except NamesUnread as exc:
-            self._reading.unread(exc.reason)
-            if self._is_held and self._reading.fails_closed:
-                raise
-            return []
-
-    async def _found(self, context: str, text: str) -> list[Match]:
-        whole, start = context + text, len(context)
-        labels = await self._reading.recogniser.labels(whole, self._principal)
-        found = [Match(*place, "address") for place in addresses(whole, labels)]
-        found += [
-            Match(*place, "name")
-            for place in people(whole, labels)
-            if not any(place[0] < each.end and each.start < place[1] for each in found)
-        ]
-        wanted = [
-            match._replace(start=max(match.start - start, 0), end=match.end - start)
-            for match in found
-            if match.end > start and self._actions.get(match.entity, "ignore") != "ignore"
-        ]
-        return merged(wanted, self._actions)
-
     def _tell(self) -> None:
         """Make ready what the response's end will say, if that has changed."""
         if not self._is_held:
             return
-        notes: dict[str, Note] = dict(self._noted)
-        for (entity, action), count in sorted(self.found.items()):
-            if action in _TOLD:
-                before = notes.get(_TOLD[action])
-                notes[_TOLD[action]] = {**(before if isinstance(before, dict) else {}), entity: count}
+        notes = self.reader.told(self._noted)
         if notes != self._told:
             self._told = notes
             self.ready.append(Notes(notes))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.guards.canary import Canaries
 from unbroken.server.guards.leaks.entities import ACTIONS, DEFAULT_ACTIONS, ENTITIES, Action, Actions, Entity
-from unbroken.server.guards.leaks.names import NameReading, looks_for_names
+from unbroken.server.guards.leaks.name_reading import NameReading, looks_for_names
 from unbroken.server.guards.leaks.policy import LeakPolicy, LeakRules
 from unbroken.server.guards.leaks.recogniser import ModelRecogniser, load_model, missing_packages
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf

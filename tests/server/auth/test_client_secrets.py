@@ -93,6 +93,7 @@ async def test_what_a_backend_makes_counts_as_its_own_and_what_a_user_makes_does
         await secrets.issue(BACKEND, wanted()),
         await secrets.issue(ANN, wanted()),
         await secrets.issue_anonymous(wanted(), plan="free"),
+        await secrets.issue_anonymous(wanted(), plan="free", address=bytes([203, 0, 113, 7])),
     ]
     counted = []
     for issued in made:
@@ -101,7 +102,13 @@ async def test_what_a_backend_makes_counts_as_its_own_and_what_a_user_makes_does
         counted.append([pool.name for pool in SecretBounds().pools_of(held.record)])
 
     backend = "key acme None key:backend"
-    assert counted == [["user acme user:ann", backend], [backend], ["user acme user:ann"], ["strangers"]]
+    assert counted == [
+        ["user acme user:ann", backend],
+        [backend],
+        ["user acme user:ann"],
+        ["strangers"],
+        ["address cb007107", "strangers"],
+    ]
 
 
 async def test_whoever_has_a_user_makes_keys_for_that_one_only() -> None:

@@ -49,6 +49,18 @@ def settled(instructions: str) -> Pins:
     return replace(PINS, instructions=instructions)
 
 
+def stranger(number: int, address: str, instructions: str = "Be brief.") -> SecretRecord:
+    """Return a key of somebody whom nobody can be again, asked for from *address*."""
+    return replace(
+        RECORD,
+        user=f"anon:{number}",
+        tenant=STRANGERS,
+        key_id=None,
+        pins=settled(instructions),
+        address=address,
+    )
+
+
 class SecretStoreContract:
     """Run over each implementation: ``stores`` are two views of one."""
 
@@ -138,6 +150,37 @@ class SecretStoreContract:
         await here.put("f0", replace(users[17], maker=""), uses=20_000, lifetime=60)
         await here.put("f1", replace(users[18], maker="key:other"), uses=20_000, lifetime=60)
         await here.put("f2", replace(users[18], maker="key:backend", tenant="else"), uses=1, lifetime=60)
+
+    async def test_strangers_from_one_address_do_not_take_the_places_of_all(
+        self, stores: tuple[SecretStore, SecretStore]
+    ) -> None:
+        """Each is somebody else, and their keys are kept once they are used."""
+        here, there = stores
+        for number in range(1000):
+            await here.put(f"d{number}", stranger(number, "cb007107"), uses=1, lifetime=60)
+            if number % 100 == 0:
+                used = stranger(number, "cb007107")
+                assert await there.spend(f"d{number}", used, SessionId(f"s{number}"), kept=600)
+        with pytest.raises(PoolFull, match="this address"):
+            await there.put("d1000", stranger(1000, "cb007107"), uses=1, lifetime=60)
+
+        await there.put("e0", stranger(0, "cb007108"), uses=1, lifetime=60)
+        await there.put("e1", stranger(1, ""), uses=1, lifetime=60)
+        await there.put("e2", replace(RECORD, user="user:ann", address="cb007107"), uses=1, lifetime=60)
+        assert await here.look("d1000") is None
+        for number in range(0, 1000, 100):
+            held = await here.look(f"d{number}")
+            assert held == Held(stranger(number, "cb007107"), 0, frozenset({f"s{number}"})), "all are known"
+
+    async def test_nor_do_they_with_few_large_ones(self, stores: tuple[SecretStore, SecretStore]) -> None:
+        here, there = stores
+        for number in range(4):
+            large = stranger(number, "cb007107", f"{number}" * 500_000)
+            await here.put(f"d{number}", large, uses=1, lifetime=60)
+        with pytest.raises(PoolFull, match="this address"):
+            await there.put("d4", stranger(4, "cb007107", "4" * 500_000), uses=1, lifetime=60)
+
+        await there.put("d5", stranger(4, "cb007108", "4" * 500_000), uses=1, lifetime=60)
 
     async def test_several_uses_are_so_many(self, stores: tuple[SecretStore, SecretStore]) -> None:
         here, there = stores
@@ -397,6 +440,16 @@ async def test_in_redis_a_place_that_came_to_nothing_is_given_back(redis: Redis)
     assert await redis.command("EXISTS", pool_of(redis, "user acme user:ann")) == 0
 
 
+async def test_in_redis_a_place_of_an_address_that_came_to_nothing_is_given_back(redis: Redis) -> None:
+    store = RedisSecretStore(redis, SecretBounds(strangers=1))
+    await store.put("d1", stranger(1, "cb007107"), uses=1, lifetime=60)
+    with pytest.raises(PoolFull, match="strangers"):
+        await store.put("d2", stranger(2, "cb007108"), uses=1, lifetime=60)
+
+    assert await redis.command("EXISTS", pool_of(redis, "address cb007108")) == 0
+    assert await redis.command("ZRANGE", pool_of(redis, "address cb007107"), 0, -1) == [b"d1"]
+
+
 async def test_in_redis_bytes_whose_keys_are_gone_count_no_more(redis: Redis) -> None:
     """As where it had to throw something away."""
     store = RedisSecretStore(redis)
@@ -452,16 +505,17 @@ async def test_in_redis_a_key_of_an_earlier_release_is_good_still(redis: Redis) 
     assert await store.look("d1") == Held(RECORD, 0, frozenset({ONE}))
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 async def test_bounds_can_be_set(number: int) -> None:
-    which = (
-        RECORD,
-        replace(RECORD, user="anon:1"),
-        replace(RECORD, user="anon:1", tenant=STRANGERS),
+    which, strangers, size = (
+        (RECORD, 1, 3000),
+        (replace(RECORD, user="anon:1"), 1, 3000),
+        (replace(RECORD, user="anon:1", tenant=STRANGERS), 1, 3000),
+        (stranger(1, "cb007107"), 9, 9000),
     )[number]
     for bounds in (
-        SecretBounds(user=1, key=1, strangers=1),
-        SecretBounds(user_bytes=3000, key_bytes=3000, strangers_bytes=3000),
+        SecretBounds(user=1, key=1, address=1, strangers=strangers),
+        SecretBounds(user_bytes=3000, key_bytes=3000, address_bytes=3000, strangers_bytes=size),
     ):
         store = MemorySecretStore(FakeClock(), bounds)
         await store.put("d1", which, uses=1, lifetime=60)

@@ -22,9 +22,27 @@ from unbroken.server.cache.stage import CacheStage
 from unbroken.sessions.ids import ItemId
 from unbroken.sessions.responder import Output
 
-__all__ = ["ON", "Asked", "Counted", "Kitchen", "said", "text_of", "turn_of"]
+__all__ = [
+    "ASKED",
+    "ON",
+    "REWORDED",
+    "SEMANTIC",
+    "TENANTS",
+    "Asked",
+    "Counted",
+    "Kitchen",
+    "kitchen",
+    "said",
+    "text_of",
+    "turn_of",
+]
 
 ON: CacheRules = CacheRules(modes={"default": "on"}, pace=0, sample=0, threshold=0.5, patience=5)
+SEMANTIC = replace(ON, semantic={"default": "on"})
+TENANTS = replace(SEMANTIC, scope="tenant")
+
+ASKED = "How do I reset the red router?"
+REWORDED = "How can I reset the red router?"
 
 _numbers = itertools.count()
 
@@ -161,6 +179,10 @@ class Kitchen:
         return Kitchen(self.store, replace(self.rules, **rules), self.embedder, self.clock)
 
 
-async def said(kitchen: Kitchen, turn: TurnInput) -> Asked:
+def kitchen(store: AnswerStore, rules: CacheRules = SEMANTIC, **named: Any) -> Kitchen:
+    return Kitchen(store, rules, FakeEmbedder(), **named)
+
+
+async def said(cache: Kitchen, turn: TurnInput) -> Asked:
     """Ask *turn* to its end, as a task of its own may."""
-    return Asked([output async for output in kitchen.begin(turn)])
+    return Asked([output async for output in cache.begin(turn)])

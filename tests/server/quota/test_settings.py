@@ -56,9 +56,19 @@ def test_plans_are_json_in_the_environment(tmp_path: Path) -> None:
     ("value", "said"),
     [
         ("nonsense", "should be a table"),
-        ('{"free": {"requests": 1}}', "free.requests"),
-        ('{"free": {"turns": 0}}', "free.turns"),
         ("[1]", "should be a table"),
+        ('{"free": {"turns": 0}}', "can't be used: free.turns should be greater than or equal to 1"),
+        ('{"free": {"turns": true}}', "free.turns should be a number"),
+        ('{"free": {"cost_per_day": true}}', "free.cost_per_day should be a number"),
+        ('{"free": {"turns": "x"}}', "free.turns should be a valid integer"),
+        ('{"turns": 2}', "turns should be a table of its own, as of plans, such as [quotas.default]"),
+        ('{"free": {"request_per_minute": 1}}', "free.request_per_minute: did you mean requests_per_minute?"),
+        ('{"free": {"tenant_turn": 1}}', "free.tenant_turn: did you mean tenant_turns?"),
+        ('{"free": {"budget": 1}}', "free.budget: there are requests_per_minute, requests_per_day, "),
+        ('{"free": {"budget": 1}}', "turns and connections, also with tenant_ or address_ before them"),
+        ('{"a b": {"turns": 1}}', "a b should be a plan's name: up to 64 letters"),
+        ('{"free": {"turns": 1}, "free": {"turns": 2}}', "should have one entry for free"),
+        ('{"free": {"turns": 1, "turns": 2}}', "should have one entry for turns"),
     ],
 )
 def test_what_is_no_plan_is_one_line(tmp_path: Path, value: str, said: str) -> None:
@@ -68,6 +78,35 @@ def test_what_is_no_plan_is_one_line(tmp_path: Path, value: str, said: str) -> N
     (problem,) = raised.value.problems
     assert problem.startswith("UNBROKEN_QUOTAS")
     assert said in problem
+
+
+def test_all_that_is_wrong_with_plans_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "unbroken.toml").write_text("[quotas.free]\nturn = 1\n[quotas.pro]\nturns = 0\n")
+    with pytest.raises(ConfigError) as raised:
+        load_settings({}, {}, tmp_path)
+
+    (problem,) = raised.value.problems
+    assert problem.startswith(
+        "quotas in unbroken.toml can't be used: free.turn: did you mean turns?; pro.turns "
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("input = 1", "m.output is missing"),
+        ("input = 1\noutput = 1\noutptu = 2", "m.outptu: did you mean output?"),
+        ("input = 1\noutput = 1\nwritten = 2", "m.written: there are input, output and cached"),
+        ("input = 1\noutput = -1", "m.output should be greater than or equal to 0"),
+    ],
+)
+def test_what_is_no_price_is_one_line(tmp_path: Path, row: str, said: str) -> None:
+    (tmp_path / "unbroken.toml").write_text(f"[prices.m]\n{row}\n")
+    with pytest.raises(ConfigError) as raised:
+        load_settings({}, {}, tmp_path)
+
+    (problem,) = raised.value.problems
+    assert problem.startswith(f"prices in unbroken.toml can't be used: {said}")
 
 
 def test_a_bound_on_cost_needs_a_price() -> None:

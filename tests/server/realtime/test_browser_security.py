@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.asking import Answer
 from tests.fakes.clock import FakeClock
 from tests.server.conftest import Serve
 from tests.server.realtime.raw import RawClient
@@ -234,6 +235,31 @@ async def test_g6_strangers_come_at_a_rate_for_each_address(serve: Serve) -> Non
     assert (await posted(served)).status == 200, "and who has a key is none"
     clock.advance(60)
     assert await code("203.0.113.7") is None
+
+
+async def test_g6_one_address_does_not_take_all_places_of_strangers(serve: Serve) -> None:
+    """Not by keys that were used either: by the address that a trusted proxy tells of."""
+    served: Served[ScriptedAgent] = await serve(
+        ScriptedAgent(), **ANONYMOUS, client_secrets_per_address=2, trusted_proxies=("127.0.0.1",)
+    )
+
+    async def asked(address: str) -> Answer:
+        return await posted(served, key=None, origin=SHOP, x_forwarded_for=address)
+
+    for _ in range(2):
+        key = json.loads((await asked("203.0.113.7")).body)["value"]
+        assert (await page(served, key, SHOP))[1]["type"] == "session.created"
+    refused = await asked("203.0.113.8, 203.0.113.7")
+
+    assert refused.status == 429
+    assert json.loads(refused.body)["error"]["code"] == "too_many_short_lived_keys"
+    assert "this address" in json.loads(refused.body)["error"]["message"]
+    assert (await asked("203.0.113.8")).status == 200
+    assert (await asked("2001:db8::1")).status == 200
+    assert (await asked("2001:db8::2")).status == 200
+    assert (await asked("2001:db8::3")).status == 429, "a network of 64 bits is one"
+    for _ in range(3):
+        assert (await posted(served, key=None, origin=SHOP)).status == 200, "this machine is none"
 
 
 @pytest.mark.parametrize("origin", [None, "https://evil.example"])
