@@ -1,7 +1,7 @@
 """Which parts of a node's store can be reached: probed where they can't, and told of once they can.
 
 A store of one server has one part. Of one that is divided among several, each part has sessions of its
-own, and may be out of reach while the others answer.
+own, and may be out of reach while the others answer: a server, or what is on its way from one to another.
 """
 
 from __future__ import annotations

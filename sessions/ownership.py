@@ -488,6 +488,8 @@ class Ownership:
         for number, actor in enumerate(self._hub):
             if actor.feed.ended is not None or not actor.is_opened or outage not in (None, actor.outage):
                 continue
+            if outage is not None:
+                actor.find_part()  # what was half moved is whole again, and with the rest of its server
             self._verify(actor)
             if number % _VERIFIED_AT_ONCE == 0:
                 await asyncio.sleep(0)

@@ -78,6 +78,7 @@ class Unopened:
             try:
                 is_known = await self._is_known(actor)
             except StoreUnavailable as exc:
+                actor.find_part()  # which may only be known by this failure
                 actor.outage.note_failure(actor.session.id, exc)
                 return
             if is_known and self._is_empty(actor):

@@ -372,7 +372,11 @@ class Immediate(Protocol):
 
 @runtime_checkable
 class Parted(Protocol):
-    """A store that may be divided among several servers, of which each may fail by itself."""
+    """A store that may be divided among several servers, of which each may fail by itself.
+
+    What is being moved from one to another may, too: it is a part of its own then, from the first call that
+    fails of it. There is a bounded number of parts.
+    """
 
     def part_of(self, session_id: SessionId) -> str:
         """Return the name of the part that holds a session now; empty: there is but one."""

@@ -27,9 +27,8 @@ __all__ = ["DistantStore"]
 class DistantStore:
     """Wraps a store. Before and after each call, other tasks get to run, a random number of times.
 
-    Fault verbs: :meth:`fail_next_append`, :attr:`is_out`, :attr:`is_busy`, :attr:`loses_answers`,
-    :attr:`is_late`,
-    :attr:`are_inputs_late`.
+    Fault verbs: :meth:`fail_next_append`, :attr:`is_out`, :attr:`is_busy`, :attr:`half_moved`,
+    :attr:`loses_answers`, :attr:`is_late`, :attr:`are_inputs_late`.
     """
 
     def __init__(self, inner: SessionStore, seed: int = 0) -> None:
@@ -40,6 +39,9 @@ class DistantStore:
         """Whether nothing reaches it."""
         self.is_busy = False
         """Whether so much is asked of it that nothing has its turn."""
+        self.half_moved: set[SessionId] = set()
+        """Of which some is on one server and the rest on another: nothing of these is read or written."""
+        self._found_half_moved: set[SessionId] = set()
         self.is_late = False
         """Whether writes are on their way for so long that nobody believes that they still come."""
         self._late: list[Sequence[Append]] = []
@@ -56,10 +58,19 @@ class DistantStore:
         """Take back a failure that hasn't happened yet."""
         self._failure = None
 
-    async def _travel(self) -> None:
+    def part_of(self, session_id: SessionId) -> str:
+        return "half moved" if session_id in self.half_moved & self._found_half_moved else ""
+
+    def _is_half_moved(self, session_id: SessionId | None) -> bool:
+        if session_id is None or session_id not in self.half_moved:
+            return False
+        self._found_half_moved.add(session_id)
+        return True
+
+    async def _travel(self, session_id: SessionId | None = None) -> None:
         for _ in range(self._random.randrange(4)):
             await asyncio.sleep(0)
-        if self.is_out:
+        if self.is_out or self._is_half_moved(session_id):
             raise StoreUnavailable
         if self.is_busy:
             raise StoreBusy
@@ -70,13 +81,13 @@ class DistantStore:
             raise StoreUnavailable
 
     async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
-        await self._travel()
+        await self._travel(session_id)
         result = await self.inner.create(session_id, node, incarnation)
         await self._return()
         return result
 
     async def acquire(self, session_id: SessionId, node: NodeId, *, seen: Fence | None = None) -> Opened:
-        await self._travel()
+        await self._travel(session_id)
         result = await self.inner.acquire(session_id, node, seen=seen)
         await self._return()
         return result
@@ -86,29 +97,29 @@ class DistantStore:
         return self.inner.is_shared
 
     async def inspect(self, session_id: SessionId) -> Opened:
-        await self._travel()
+        await self._travel(session_id)
         result = await self.inner.inspect(session_id)
         await self._return()
         return result
 
     async def follow(self, session_id: SessionId, node: NodeId) -> Opened:
-        await self._travel()
+        await self._travel(session_id)
         opened = await self.inner.follow(session_id, node)
         await self._return()
         return opened
 
     async def unfollow(self, session_id: SessionId, node: NodeId) -> None:
-        await self._travel()
+        await self._travel(session_id)
         await self.inner.unfollow(session_id, node)
         await self._return()
 
     async def release(self, session_id: SessionId, fence: Fence, *, to: NodeId = NOBODY) -> None:
-        await self._travel()
+        await self._travel(session_id)
         await self.inner.release(session_id, fence, to=to)
         await self._return()
 
     async def submit(self, session_id: SessionId, submitted: Submitted, seen: Position) -> Receipt:
-        await self._travel()
+        await self._travel(session_id)
         if self.are_inputs_late:
             self._late_inputs.append((session_id, submitted, seen))
             raise StoreUnavailable
@@ -132,9 +143,10 @@ class DistantStore:
         if self.is_late:
             self._late.append(appends)
             raise StoreUnavailable
-        results = await self.inner.append(appends)
+        whole = [append for append in appends if not self._is_half_moved(append.session_id)]
+        results = iter(await self.inner.append(whole))
         await self._return()
-        return results
+        return [next(results) if append in whole else StoreUnavailable() for append in appends]
 
     async def deliver(self) -> list[Sequence[Entry] | StoreError]:
         """Let what was late come, and return what became of it: nobody else hears of that."""
@@ -145,7 +157,7 @@ class DistantStore:
         return [result for appends in late for result in await self.inner.append(appends)]
 
     async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
-        await self._travel()
+        await self._travel(session_id)
         result = await self.inner.read(session_id, after, limit)
         await self._return()
         return result
@@ -162,7 +174,7 @@ class DistantStore:
         is_busy: bool = True,
         head: Position | None = None,
     ) -> Fence:
-        await self._travel()
+        await self._travel(session_id)
         result = await self.inner.reseed(
             session_id, fence, incarnation, snapshot, keys, keeps_keys=keeps_keys, is_busy=is_busy, head=head
         )
@@ -179,7 +191,7 @@ class DistantStore:
         *,
         is_busy: bool = True,
     ) -> None:
-        await self._travel()
+        await self._travel(session_id)
         await self.inner.rejoin(session_id, fence, after, consumed, entries, is_busy=is_busy)
         await self._return()
 
@@ -198,11 +210,11 @@ class DistantStore:
         return result
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
-        await self._travel()
+        await self._travel(session_id)
         await self.inner.compact(session_id, fence, floor, snapshot)
         await self._return()
 
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
-        await self._travel()
+        await self._travel(session_id)
         await self.inner.delete(session_id, fence)
         await self._return()

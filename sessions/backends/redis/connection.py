@@ -24,6 +24,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
+    ClusterError,
     ConnectionError,
     MasterDownError,
     MaxConnectionsError,
@@ -37,10 +38,20 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from unbroken.sessions.backends.redis.scripts import TooManyCalls
+from unbroken.sessions.backends.redis.scripts import HalfMoved, TooManyCalls
 from unbroken.sessions.errors import StoreBusy, StoreUnavailable
 
-__all__ = ["ERRORS", "RESERVED", "Address", "AddressError", "Client", "connect", "server_of", "unavailable"]
+__all__ = [
+    "ERRORS",
+    "RESERVED",
+    "Address",
+    "AddressError",
+    "Client",
+    "connect",
+    "is_of_a_slot",
+    "server_of",
+    "unavailable",
+]
 
 Client = Redis | RedisCluster
 
@@ -57,6 +68,7 @@ _UNREACHABLE: Final = (
     TimeoutError,
     BusyLoadingError,
     ClusterDownError,
+    HalfMoved,
     MasterDownError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -160,6 +172,21 @@ class _HangsUp:
             raise ConnectionError("The server has closed the connection.") from exc
 
 
+class _TellsOfHalfMoved:
+    """A connection to a server of a cluster.
+
+    The client asks sixteen times, and waits in between, where keys are half moved: whatever is written with
+    them would wait, too. So who calls is told instead.
+    """
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Read; raise HalfMoved where a server says TRYAGAIN."""
+        try:
+            return await super().read_response(*args, **kwargs)  # type: ignore[misc]
+        except TryAgainError as exc:
+            raise HalfMoved(str(exc)) from None
+
+
 def _hanging_up(connection: type[Any]) -> type[Any]:
     return type(connection.__name__, (_HangsUp, connection), {})
 
@@ -201,10 +228,11 @@ def connect(address: Address, *, name: str) -> Client:
             **tls,
         )
         known = cluster.nodes_manager
-        hanging_up = _hanging_up(known.connection_kwargs["connection_class"])
-        known.connection_kwargs["connection_class"] = hanging_up  # of the servers that it comes to know
+        of_cluster = known.connection_kwargs["connection_class"]
+        of_cluster = type(of_cluster.__name__, (_TellsOfHalfMoved, _hanging_up(of_cluster)), {})
+        known.connection_kwargs["connection_class"] = of_cluster  # of the servers that it comes to know
         for node in known.startup_nodes.values():
-            node.connection_class = hanging_up
+            node.connection_class = of_cluster
         return cluster
     service = parts.path.strip("/")
     if not service:
@@ -287,6 +315,12 @@ def server_of(client: Client, key: str) -> str:
     except RedisClusterException:
         return ""
     return "" if node is None else str(node.name)
+
+
+def is_of_a_slot(error: Exception) -> bool:
+    """Return whether a client's *error* is one of the slot that was asked for, while its servers are well."""
+    # The latter: it was sent from the one to the other for too often, each saying that the other has it.
+    return isinstance(error, HalfMoved) or type(error) is ClusterError
 
 
 def unavailable(error: Exception) -> StoreUnavailable | None:

@@ -76,6 +76,11 @@ class Keys:
         """Return the bucket of a session, or of whoever has connections."""
         return crc32(name.encode()) % BUCKETS
 
+    @staticmethod
+    def tag_of(key: str) -> str:
+        """Return what of *key* decides where in a cluster it is."""
+        return key.partition("{")[2].partition("}")[0]
+
     def meta(self, session_id: SessionId) -> str:
         """Return the key of what a session is."""
         return f"{self._prefix}:{{{self.bucket(session_id)}}}:{session_id}:m"

@@ -11,9 +11,9 @@ from functools import partial
 from importlib.resources import files
 from typing import Any, Final, Protocol
 
-from redis.exceptions import NoScriptError, TimeoutError
+from redis.exceptions import NoScriptError, ResponseError, TimeoutError
 
-__all__ = ["Caller", "Scripts", "TooManyCalls"]
+__all__ = ["Caller", "HalfMoved", "Scripts", "TooManyCalls"]
 
 _NAMES: Final = (
     "acquire",
@@ -38,9 +38,19 @@ _NAMES: Final = (
     "unfollow",
 )
 
+_AGAIN: Final = (0.0, 0.05, 0.1, 0.2)
+"""Seconds after which a call is made again whose keys were half moved. With few keys that takes no longer."""
+
 
 class TooManyCalls(TimeoutError):
     """A call hasn't had its turn in time, behind others of this node. It wasn't made."""
+
+
+class HalfMoved(ResponseError):
+    """Some keys of a call are still on the server that their slot comes from, and some aren't: TRYAGAIN.
+
+    It wasn't made. The server has nothing else against it, or against other calls.
+    """
 
 
 class Caller(Protocol):
@@ -64,6 +74,8 @@ class Scripts:
         package: Whose folder ``scripts`` they are in.
         names: Theirs, without ``.lua``.
         server_of: Names the server of a key: one that doesn't answer has none of the others' calls wait.
+        again: Seconds after which a call is made again whose keys are half moved, each time that it finds
+            them so. It has no place meanwhile.
 
     """
 
@@ -76,11 +88,13 @@ class Scripts:
         package: str = "unbroken.sessions.backends.redis",
         names: Sequence[str] = _NAMES,
         server_of: Callable[[str], str] = lambda _: "",
+        again: Sequence[float] = _AGAIN,
     ) -> None:
         self._caller = caller
         self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, at_once))
         self._server_of = server_of
         self._patience = patience
+        self._again = again
         folder = files(package) / "scripts"
         self._texts = {name: (folder / f"{name}.lua").read_text("utf-8") for name in names}
         self._digests = {
@@ -93,9 +107,18 @@ class Scripts:
 
         Raises:
             TooManyCalls: It isn't its turn in time.
+            HalfMoved: Its keys are, for longer than that takes as a rule.
             RedisError: As the client does.
 
         """
+        for delay in self._again:
+            try:
+                return await self._call(name, keys, *args)
+            except HalfMoved:
+                await asyncio.sleep(delay)
+        return await self._call(name, keys, *args)
+
+    async def _call(self, name: str, keys: list[str], *args: Any) -> Any:
         places = self._places[self._server_of(keys[0])]
         try:
             async with asyncio.timeout(self._patience):

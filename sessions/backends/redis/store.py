@@ -25,7 +25,7 @@ from unbroken.sessions.backends.base import (
     Snapshot,
 )
 from unbroken.sessions.backends.redis.channels import Channels
-from unbroken.sessions.backends.redis.connection import Client, server_of, unavailable
+from unbroken.sessions.backends.redis.connection import Client, is_of_a_slot, server_of, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.news import News
 from unbroken.sessions.backends.redis.packing import packed, unpacked
@@ -106,18 +106,23 @@ class RedisStore:
         self._scripts = Scripts(
             caller, max(1, connections - writers), patience * _READS_PATIENCE, server_of=which
         )
-        self._writes = Scripts(caller, writers, patience * _WRITES_PATIENCE, server_of=which)
+        # Who writes asks again by himself, and others would have to wait for it.
+        self._writes = Scripts(caller, writers, patience * _WRITES_PATIENCE, server_of=which, again=())
         self._keys = keys
         self._bounds = bounds
         self._formats = formats or Formats(FORMAT_1)
         self._trouble = trouble or Trouble()
         self._is_cluster = is_cluster
+        self._half_moved: dict[str, str] = {}  # the servers of tags whose slots weren't whole there
         self._news = News(Channels(client, keys))
         self._draw = random.Random().getrandbits  # noqa: S311 - a nonce tells branches apart, no more
 
     def part_of(self, session_id: SessionId) -> str:
         """See :meth:`Parted.part_of`."""
-        return server_of(self._client, self._keys.meta(session_id))
+        key = self._keys.meta(session_id)
+        server, tag = server_of(self._client, key), self._keys.tag_of(key)
+        # Once it has been moved it is elsewhere, and whole. Where it stays after all, this costs little.
+        return f"{server}/{tag}" if server and self._half_moved.get(tag) == server else server
 
     async def aclose(self) -> None:
         """Tell nobody anything more. The client stays open."""
@@ -133,6 +138,8 @@ class RedisStore:
             error = unavailable(exc)
             if error is None:
                 raise
+            if is_of_a_slot(exc):
+                self._half_moved[self._keys.tag_of(keys[0])] = server_of(self._client, keys[0])
             self._trouble.note(error)
             raise error from None  # what it quotes may be an address with a password
 

@@ -50,6 +50,7 @@ _REASONS: Final[dict[str, str]] = {
     "CLUSTERDOWN": "cluster_down",
     "MasterDownError": "cluster_down",
     "MASTERDOWN": "cluster_down",
+    "HalfMoved": "cluster_down",
     "TryAgainError": "cluster_down",
     "RedisClusterException": "cluster_down",
     "SlotNotCoveredError": "cluster_down",

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 import pytest_asyncio
+from redis.crc import key_slot
 
 from tests.fakes.valkey import Watchtower
 from tests.fakes.valkey_cluster import ValkeyCluster
@@ -19,7 +20,7 @@ from tests.sessions.backends.cluster_contract import ClusterContract, House
 from tests.sessions.backends.redis.acl import allow
 from tests.sessions.backends.redis.test_membership import RedisStreet
 from tests.sessions.backends.redis.test_tally import RedisBooks
-from tests.sessions.backends.store_contract import LIFE, NONE, START, A, StoreContract, asked, words
+from tests.sessions.backends.store_contract import LIFE, NONE, START, A, StoreContract, asked, mark, words
 from tests.sessions.backends.tally_contract import TallyContract
 from tests.sessions.next_format import new_release
 from unbroken.sessions.backends.base import Append, Fence
@@ -152,6 +153,54 @@ async def test_a_server_of_a_cluster_that_is_gone_is_an_outage(tmp_path: Path) -
         assert failed > 0
         await store.aclose()
         await client.aclose()
+
+
+async def test_what_is_half_moved_is_a_part_of_its_own(servers: ValkeyCluster) -> None:
+    """Nobody else of its server's is refused anything, or waits, or is taken to be out of reach."""
+    servers.flush()
+    client = connect(Address(servers.url), name="test")
+    store, keys = RedisStore(client, Keys("test"), Bounds(), is_cluster=True), Keys("test")
+    ids = [new_session_id() for _ in range(30)]
+    for each in ids:
+        await store.create(each, A, LIFE)
+        await store.append([Append(each, Fence(A, 1, LIFE), 0, NONE, 0, [mark("a")])])
+    torn = ids[0]
+    source = servers.server_of(keys.meta(torn))
+    near = [each for each in ids if store.part_of(each) == store.part_of(torn)]
+    near = [torn, *(each for each in near if keys.bucket(each) != keys.bucket(torn))]
+    assert len(near) > 1
+    target = next(server for server in servers.servers if server is not source)
+    whole = store.part_of(torn)
+    loop = asyncio.get_running_loop()
+    heads = {each: (await store.read(each, START, 9)).entries[-1].nonce for each in near}
+    found: dict[SessionId, Any] = {}
+
+    async def write() -> None:
+        appends = [Append(each, Fence(A, 1, LIFE), 1, heads[each], 0, [mark("b")]) for each in near]
+        found.update(zip(near, await store.append(appends), strict=True))
+        with pytest.raises(StoreUnavailable):
+            await store.unfollow(torn, A)
+        assert {store.part_of(each) for each in near[1:]} == {whole}
+        assert store.part_of(torn) not in ("", whole)
+
+    slot = key_slot(keys.meta(torn).encode())
+    await asyncio.to_thread(
+        servers.move,
+        [slot],
+        source,
+        target,
+        halfway=lambda: asyncio.run_coroutine_threadsafe(write(), loop).result(),
+    )
+    assert isinstance(found.pop(torn), StoreUnavailable)
+    assert not any(isinstance(each, StoreError) for each in found.values())
+
+    (result,) = await store.append([Append(torn, Fence(A, 1, LIFE), 1, heads[torn], 0, [mark("b")])])
+    assert not isinstance(result, StoreError), "what was refused hadn't been written"
+    assert "/" not in store.part_of(torn)
+    assert store.part_of(torn) != whole
+    await store.aclose()
+    await client.aclose()
+    await asyncio.to_thread(servers.move, [slot], target, source, halfway=lambda: None)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from tests.sessions.backends.store_contract import LIFE, NONE, START, A, B, Stor
 from unbroken.sessions.backends.base import Append, Fence, SessionStore, Snapshot
 from unbroken.sessions.backends.redis.connection import Address, Client, connect
 from unbroken.sessions.backends.redis.keys import BUCKETS, Bounds, Keys
+from unbroken.sessions.backends.redis.scripts import HalfMoved, Scripts
 from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.entries import InputKey
 from unbroken.sessions.errors import LostTail, StoreBusy, StoreError, StoreUnavailable
@@ -306,3 +307,39 @@ async def test_a_call_that_has_not_had_its_turn_says_that_it_was_not_made() -> N
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     await store.aclose()
+
+
+class _Moving:
+    """A client whose keys are half moved for the first so many calls."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    async def evalsha(self, *_: object) -> bytes:
+        if self.left:
+            self.left -= 1
+            raise HalfMoved("TRYAGAIN")
+        return b"OK"
+
+    async def eval(self, *_: object) -> bytes:
+        raise AssertionError("it knows the script")
+
+
+async def test_a_call_whose_keys_are_half_moved_is_made_again_some_times() -> None:
+    scripts = Scripts(_Moving(3), 1, 1.0, again=(0.0, 0.0, 0.0))
+    assert await scripts.call("inspect", ["k"]) == b"OK"
+
+    scripts = Scripts(_Moving(4), 1, 1.0, again=(0.0, 0.0, 0.0))
+    with pytest.raises(HalfMoved):
+        await scripts.call("inspect", ["k"])
+
+
+async def test_nobody_waits_for_one_whose_keys_are_half_moved() -> None:
+    client = _Moving(1)
+    scripts = Scripts(client, 1, 1.0, again=(60.0,))
+    moving = asyncio.create_task(scripts.call("inspect", ["k"]))
+    while client.left:  # noqa: ASYNC110 - a few turns of the loop, no time
+        await asyncio.sleep(0)
+    assert await scripts.call("inspect", ["l"]) == b"OK"
+    moving.cancel()
+    await asyncio.gather(moving, return_exceptions=True)
