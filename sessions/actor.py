@@ -567,7 +567,6 @@ class Actor(Alone):
     def let_go(self, why: SessionError) -> None:
         """Write nothing any more, here or elsewhere, and leave what runs to another owner."""
         self.is_owner = False
-        self._runs.leave()
         self._abandon(why)
 
     def _observe(self, body: Body) -> None:

@@ -261,7 +261,10 @@ class Runs:
         return was_interrupting
 
     def stop(self) -> None:
-        """Stop all, and forget them: nobody will write what they have produced."""
+        """Stop all, and forget them: nobody will write what they have produced.
+
+        What their upstreams do by themselves is the next owner's, who goes on with it or has it stopped.
+        """
         for run in self._runs.values():
             run.stop(INTERRUPTED)
         self._forget()
@@ -274,14 +277,6 @@ class Runs:
             custody.pass_on()
         self._owed = ()
         self._forget()
-
-    def leave(self) -> None:
-        """As :meth:`pass_on`, for an owner that is still to come. It ends what none could go on with, too."""
-        for response_id, run in self._runs.items():
-            response = self._session.responses.get(response_id)
-            if response is not None and self._resumption(response) is not None:
-                run.pass_on()
-        self.stop()
 
     def _forget(self) -> None:
         self._runs.clear()
