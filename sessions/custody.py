@@ -2,8 +2,9 @@
 
 An upstream may keep a response and work on it whether anybody reads or not. Then another owner can go on
 with it, and one that has been replaced may not know yet: it was frozen, or cut off. So nobody tells an
-upstream to stop before the log says that the response has ended, by an entry that the store took under the
-owner's fence. Work that is stopped late, or by the next owner, costs some tokens; another's would be lost.
+upstream to stop before the log says that the response has ended, or goes on without that upstream, by an
+entry that the store took under the owner's fence. Work that is stopped late, or by the next owner, costs some
+tokens; another's would be lost.
 """
 
 from __future__ import annotations
@@ -47,6 +48,16 @@ class Custody:
         self._is_settled = True
         while self._stops:
             self._stops.pop(0)()
+
+    def give_up(self) -> Custody:
+        """Return what has been left until now as something of its own: the response goes on without it.
+
+        It is settled once the log says so.
+        """
+        given_up = Custody(is_sole=False)
+        given_up._stops.extend(self._stops)
+        self._stops.clear()
+        return given_up
 
     def pass_on(self) -> None:
         """Note that the response goes on elsewhere, or may. What waited is dropped."""

@@ -239,7 +239,10 @@ class ResponseStarted(Struct, frozen=True, tag="started"):
 
 
 class HandleNoted(Struct, frozen=True, tag="handle"):
-    """The upstream's own name for the response, so that a later owner can ask for the rest."""
+    """The upstream's own name for the response, so that a later owner can ask for the rest.
+
+    Empty: there is none any more. The upstream that it was for is gone on without.
+    """
 
     response_id: ResponseId
     handle: str

@@ -108,7 +108,11 @@ class AsksApproval:
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """The upstream's own name for the response that is being produced."""
+    """The upstream's own name for the response that is being produced.
+
+    An empty one takes back the one before: the rest comes from elsewhere. What was left with the turn's
+    custody until then is done once the log says so.
+    """
 
     value: str
 

@@ -94,11 +94,13 @@ class Run:
     ) -> None:
         self.response_id: Final = response_id
         self.handle: str | None = None
-        """The upstream's name for the response, until it is written."""
+        """The upstream's name for the response, until it is written. Empty: it has none any more."""
         self.outcome: Outcome | None = None
         """How it ended. None: it hasn't, or there is something left to take first."""
         self.custody = Custody()
         """Whether its upstream's work may be stopped."""
+        self.given_up: list[Custody] = []
+        """The same of those that it goes on without, until that is written."""
         self._limits = limits
         self._clock = clock
         self._notify = notify
@@ -302,6 +304,8 @@ class Run:
                 if not isinstance(value, str) or len(value) > _LONGEST_HANDLE:
                     raise ValueError("a handle is a short string")
                 self.handle = cleaned(value)
+                if not self.handle:
+                    self.given_up.append(self.custody.give_up())
                 self._notify()
             case _:
                 raise TypeError(f"a responder can't yield a {type(output).__name__}")

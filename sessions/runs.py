@@ -94,7 +94,8 @@ class Runs:
         self._resumed = _NOTHING  # of those, what goes on here
         self._is_interrupting = False
         self._is_sole = is_sole
-        self._owed: tuple[Custody, ...] = ()  # of what has ended, and the store isn't known to hold the end
+        # Of what has ended, or is gone on without, and the store isn't known to hold that.
+        self._owed: tuple[Custody, ...] = ()
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -120,6 +121,9 @@ class Runs:
                 bodies.append(HandleNoted(run.response_id, run.handle, ordinal))
                 run.handle = None
                 ordinal += 1
+                if run.given_up:
+                    self._owed += tuple(run.given_up)
+                    run.given_up.clear()
             if response.attempt.state is not AttemptState.CANCELLING:  # what comes after a cancel is dropped
                 bodies += self._session.write(run.response_id, news, ordinal)
         return bodies, has_ended
@@ -229,7 +233,10 @@ class Runs:
             self._spawn(responder.abandon(handle))
 
     def settle(self) -> None:
-        """Note that the store has taken, under this owner's fence, each end that was to be written."""
+        """Note that the store has taken, under this owner's fence, all that was to be written.
+
+        So it holds each end, and with which upstream no response goes on.
+        """
         owed, self._owed = self._owed, ()
         for custody in owed:
             custody.settle()

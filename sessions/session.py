@@ -228,8 +228,8 @@ class Session:
                     self.consume(body.turn)
             case HandleNoted():
                 response = self.responses[body.response_id]
-                response.handle = body.handle
-                response.handles += 1
+                response.handle = body.handle or None
+                response.handles += bool(body.handle)
                 response.ordinal += 1
             case OutputStarted():
                 response = self.responses[body.response_id]

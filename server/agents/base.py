@@ -9,7 +9,8 @@ An agent is given a :class:`TurnInput` and yields what it produces, in order:
   a piece of the answer.
 - :class:`Working`: nothing yet, but alive (for example waiting in a queue).
 - :class:`Usage`: the bill. At most once; the last one counts.
-- :class:`Handle`: the upstream's own name for this response, for :meth:`Reattaching.reattach`.
+- :class:`Handle`: the upstream's own name for this response, for :meth:`Reattaching.reattach`. An empty one
+  takes back the one before: another upstream is asked, and what would stop that one is done.
 - :class:`Finish`: why it stopped. Optional: an agent that just ends has finished.
 
 Guarantees an agent gives:

@@ -152,6 +152,7 @@ class FallbackAgent:
         """
         failure: AgentError | None = None
         last = len(self._links) - 1
+        is_named = False  # whether one that has failed has a name for it
         for number, link in enumerate(self._links):
             if turn.author.name not in (None, link.member.name):
                 continue  # another one has begun this response
@@ -159,6 +160,9 @@ class FallbackAgent:
             if admission is None:
                 continue
             if failure is not None:
+                if is_named:  # whoever took the response over would go on with what is stopped
+                    yield Handle("")
+                    is_named = False
                 yield Working()
             attempt = _Attempt(link, admission, turn, self._observer, is_first=not number)
             try:
@@ -172,6 +176,7 @@ class FallbackAgent:
                 if turn.author.name is not None or consequence_of(error) is Consequence.END:
                     raise
                 failure = error
+                is_named = is_named or attempt.has_name
                 _log.warning("agent failed, the next one is asked", agent=link.member.name, code=error.code)
         if failure is not None:
             raise failure
@@ -223,6 +228,8 @@ class _Attempt:
     ) -> None:
         self.has_begun = False
         """Whether a piece has been passed on."""
+        self.has_name = False
+        """Whether a handle has."""
         self._member = link.member
         self._admission = admission
         self._turn = turn
@@ -267,7 +274,10 @@ class _Attempt:
 
     def _named(self, output: AgentOutput) -> AgentOutput:
         """Return *output*, a handle so that it is known whose it is."""
-        return Handle(f"{self._member.name}:{output.value}") if isinstance(output, Handle) else output
+        if not isinstance(output, Handle):
+            return output
+        self.has_name = bool(output.value)
+        return Handle(f"{self._member.name}:{output.value}") if output.value else output
 
     def _own_turn(self) -> TurnInput:
         model = self._member.model

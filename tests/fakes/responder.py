@@ -51,15 +51,20 @@ class ManualTurn:
                 if isinstance(step, BaseException):
                     raise step
                 if isinstance(step, Handle):
-                    self._handle = step.value
+                    if not step.value:
+                        self._leave_handle()
+                    self._handle = step.value or None
                 yield step
         finally:
-            if self._handle is not None:
-                self.turn.custody.stop(functools.partial(self.cancelled.append, self._handle))
+            self._leave_handle()
             if self.hangs_on_close is not None:
                 await self.hangs_on_close.wait()
             self.is_closed = True
             self.closed.set()
+
+    def _leave_handle(self) -> None:
+        if self._handle is not None:
+            self.turn.custody.stop(functools.partial(self.cancelled.append, self._handle))
 
 
 class ManualResponder:

@@ -188,6 +188,84 @@ async def test_a_node_that_has_its_sessions_alone_waits_for_nothing() -> None:
     assert world.responder.cancelled == ["resp_1"]
 
 
+# One of several upstreams that is gone on without.
+
+
+@near_or_far
+async def test_an_upstream_that_is_gone_on_without_is_stopped_while_the_response_runs(
+    seed: int | None,
+) -> None:
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town, Handle("resp_1"))
+        assert one.responder.cancelled == []
+        one.responder.last.say(Handle(""))
+        await settle()
+        assert one.responder.cancelled == ["resp_1"]
+
+        one.responder.last.say(Handle("resp_2"), "a")
+        one.responder.last.end()
+        await settle()
+        client.read()
+        assert (client.text(), client.statuses()) == ("a", ["completed"])
+        assert one.responder.cancelled == ["resp_1"]
+
+
+@near_or_far
+async def test_it_is_also_if_the_next_one_has_a_name_at_once(seed: int | None) -> None:
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town, Handle("resp_1"))
+        one.responder.last.say(Handle(""), Handle("resp_2"), "a")
+        await settle()
+        client.read()
+
+        assert client.text() == "a"
+        assert one.responder.cancelled == ["resp_1"]
+
+
+@near_or_far
+async def test_who_has_been_replaced_stops_nothing_that_it_would_go_on_without(seed: int | None) -> None:
+    """It stood still, and takes an upstream for silent with which the new owner goes on."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await frozen(town)
+        one.responder.turns[0].say(Handle(""), "from another")
+        await settle()
+
+        assert await finished(two, client) == "abc"
+        assert one.responder.cancelled == two.responder.cancelled == []
+
+
+@far
+async def test_what_is_gone_on_without_while_the_store_is_away_waits_for_it(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, _, client = await asked(town, Handle("resp_1"))
+        await begin_outage(one)
+        one.responder.last.say(Handle(""), "a")
+        await settle()
+        client.read()
+        assert client.text() == "a"
+        assert one.responder.cancelled == []
+        await town.store_is_back()
+
+        assert one.responder.cancelled == ["resp_1"]
+
+
+@near_or_far
+async def test_no_owner_goes_on_with_what_one_before_went_on_without(seed: int | None) -> None:
+    """Its rest would be another answer's than the beginning."""
+    async with open_town(seed=seed) as town:
+        for world in town.worlds:
+            world.responder.can_resume = True
+        one, two, client = await asked(town, Handle("resp_1"), Handle(""), "a")
+        await move(client, two)
+        town.kill(one)
+        town.notice(one)
+        await settle()
+        client.read()
+
+        assert two.responder.turns == []
+        assert client.statuses() == ["failed"]
+
+
 # By itself.
 
 
@@ -206,6 +284,17 @@ def test_what_is_left_waits_until_the_end_is_in_the_store() -> None:
 
     assert said == [1]
     assert told(custody) == [1], "what comes later needn't wait"
+
+
+def test_what_is_given_up_is_settled_by_itself() -> None:
+    custody = Custody(is_sole=False)
+    before = told(custody)
+    given_up = custody.give_up()
+    after = told(custody)
+    given_up.settle()
+    assert (before, after) == ([1], [])
+    custody.settle()
+    assert (before, after) == ([1], [1])
 
 
 def test_what_is_passed_on_is_never_stopped() -> None:

@@ -376,6 +376,20 @@ async def test_handle_leads_back_to_the_agent_it_came_from() -> None:
         [o async for o in chain.agent.reattach(turn("hi"), Handle("gone:resp:1"), 3)]
 
 
+async def test_the_handle_of_one_that_failed_is_taken_back() -> None:
+    """Before the next one says anything: nobody is to go on with what the first has in its name."""
+    chain = Chain(
+        FakeAgent([Handle("resp:1"), UpstreamCut()]),
+        FakeAgent([UpstreamCut()]),
+        FakeAgent([Handle("resp:3"), "three"]),
+    )
+
+    outputs = await collect(chain.agent, turn("hi"))
+
+    taken_back = [Handle(""), Working(), Working()]
+    assert outputs == [Handle("a:resp:1"), *taken_back, Handle("c:resp:3"), "three"]
+
+
 async def test_closing_stops_the_agent_that_answers() -> None:
     chain = Chain(FakeAgent([UpstreamUnavailable()]), FakeAgent(["two", None]))
     async with aclosing(chain.agent.respond(turn("hi"))) as outputs:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from tests.fakes.agent import FakeAgent
+from tests.fakes.clock import FakeClock
 from tests.fakes.dialects import RESPONSE_ID, ResponsesDialect
 from tests.fakes.upstream import FakeUpstream, Wire
 from tests.server.agents.agent_contract import collect, message, text_of, turn
@@ -30,6 +32,7 @@ from unbroken.server.agents.base import (
     Usage,
     Working,
 )
+from unbroken.server.agents.fallback import FallbackAgent, Member
 from unbroken.server.agents.responses import ResponsesAgent
 from unbroken.server.cache.flight import Flights
 from unbroken.sessions.custody import Custody
@@ -405,6 +408,37 @@ async def test_what_may_be_another_s_is_cancelled_when_the_log_has_its_end(
     await background.stop()
 
     assert upstream.cancelled == [RESPONSE_ID]
+
+
+@pytest.mark.parametrize("how", ["silent", "cut"])
+async def test_a_fallback_has_it_cancelled_before_its_own_first_word(
+    background: ResponsesAgent, upstream: FakeUpstream, how: str
+) -> None:
+    """Once the log says that the answer goes on without it."""
+    if how == "silent":
+        upstream.stall_after(0)
+    else:
+        upstream.keep(*PIECES, cuts=[2, 2, 2, 2])
+    second = FakeAgent([None])
+    second.is_ready = True
+    members = [Member(name="a", agent=background), Member(name="b", agent=second)]
+    chain, custody = FallbackAgent(members, FakeClock(), patience=0.3), Custody(is_sole=False)
+    said: list[str] = []
+    async with aclosing(chain.respond(replace(turn("hi"), custody=custody))) as outputs:
+        async for output in outputs:
+            if isinstance(output, Handle):
+                said.append(output.value)
+            if said == [f"a:{RESPONSE_ID}", ""]:
+                break
+        assert upstream.cancelled == []
+        custody.give_up().settle()
+        assert await anext(outputs) == Working()
+        pending = asyncio.ensure_future(anext(outputs))
+        await second.hanging.wait()
+        await background.stop()
+        assert upstream.cancelled == [RESPONSE_ID]
+        pending.cancel()
+        await asyncio.gather(pending, return_exceptions=True)
 
 
 async def test_an_answer_that_several_follow_is_cancelled_with_the_last(
