@@ -21,6 +21,7 @@ from unbroken.server.agents.base import Agent, AgentError
 from unbroken.server.agents.selection import build_agent
 from unbroken.server.auth_selection import build_auth
 from unbroken.server.cache.selection import build_cache
+from unbroken.server.computing_threads import Way
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.drain import Drain
 from unbroken.server.files.base import FilesUnavailable
@@ -139,14 +140,15 @@ class App:
         self._tokens = ResumeTokens(self._secret)
         self.auth = build_auth(settings, self._stored.redis, self._tokens, clock, self.metrics)
         self._auth_opened: AbstractAsyncContextManager[None] | None = None
+        way = Way()
         self.guards = Guards(
-            settings, self._secret, self.auth.directory, self.metrics, clock, self._stored.redis
+            settings, self._secret, self.auth.directory, self.metrics, clock, self._stored.redis, way
         )
         self.models = Models(agent.model, settings.models)
         self._stored_opened: AbstractAsyncContextManager[None] | None = None
         redis = self._stored.redis
         shared = None if redis is None else (redis.client, redis.keys)
-        self.cache = build_cache(settings, clock, self.metrics, self.auth.directory, shared)
+        self.cache = build_cache(settings, clock, self.metrics, self.auth.directory, shared, way)
         models = (agent.model, *settings.models)
         self.gate = build_gate(
             settings,
@@ -199,8 +201,12 @@ class App:
         )
         self.metrics.observe_overload(self._overload)
         health = health_routes(self._readiness)
-        way = self._way(clock)
-        doors = [*self._file_routes(way), *self._secret_routes(way, clock), *self._usage_routes(way)]
+        http_way = self._way(clock)
+        doors = [
+            *self._file_routes(http_way),
+            *self._secret_routes(http_way, clock),
+            *self._usage_routes(http_way),
+        ]
         pages = Starlette(routes=[*health, *page_routes(), *doors], exception_handlers=_ELSEWHERE)
         pages.router.redirect_slashes = (
             False  # an answer ahead of every check, with a name that anybody chose

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from unbroken.server.auth.directory import Directory
-from unbroken.server.computing_threads import ComputingThreads
+from unbroken.server.computing_threads import ComputingThreads, Way
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.guards.canary import Canaries
 from unbroken.server.guards.injection.screening import Gate
@@ -34,6 +34,7 @@ class Guards:
         metrics: Where figures go.
         clock: Where time comes from.
         shared: What nodes share. None: there is but this one.
+        way: What makes way for threads. None: something of their own.
 
     """
 
@@ -45,11 +46,13 @@ class Guards:
         metrics: Metrics,
         clock: Clock,
         shared: RedisState | None = None,
+        way: Way | None = None,
     ) -> None:
+        way = way or Way()
         self._settings = settings
-        self._threads = ComputingThreads(settings.firewall_threads, "guard")
+        self._threads = ComputingThreads(settings.firewall_threads, "guard", way)
         # Of the usual priority: what has a lower one would have the interpreter, and wait for a core with it.
-        self._threads_aside = ComputingThreads(settings.firewall_threads, "guard-aside")
+        self._threads_aside = ComputingThreads(settings.firewall_threads, "guard-aside", way)
         plan_of = plans_in(directory)
         suspicion = _suspicion(shared, clock)
         self._around = Surroundings(suspicion, self._threads, self._threads_aside, metrics, clock, plan_of)
@@ -57,7 +60,7 @@ class Guards:
         """What comes in. Everything passes until :meth:`open` has returned."""
         self.canaries: Final = Canaries(secret) if settings.canaries else None
         """Marks in sessions' instructions. None: there are none."""
-        self._reading = build_name_reading(settings, metrics)
+        self._reading = build_name_reading(settings, metrics, way)
         self.leaks: Final = _filtering(
             settings, secret, plan_of, self.canaries, metrics, clock, self._reading
         )

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from unbroken.server.cache.base import CacheUnavailable
-from unbroken.server.computing_threads import ComputingThreads
+from unbroken.server.computing_threads import ComputingThreads, Way
 
 __all__ = ["Embedder", "OnnxEmbedder", "cosine", "packaged_files"]
 
@@ -78,6 +78,7 @@ class OnnxEmbedder:
         tokenizer: Its tokenizer's.
         threads: Texts that are worked on at once.
         load: Makes of both files what embeds a text. For tests.
+        way: What makes way for its threads. None: something of its own.
 
     """
 
@@ -88,10 +89,11 @@ class OnnxEmbedder:
         *,
         threads: int = 1,
         load: Callable[[Path, Path], Callable[[str], bytes]] | None = None,
+        way: Way | None = None,
     ) -> None:
         self._files = model, tokenizer
         self._load = load or _load
-        self._pool = ComputingThreads(threads, "embedder")
+        self._pool = ComputingThreads(threads, "embedder", way)
         self._most = threads + _WAITING
         self._busy = 0
         self._embed: Callable[[str], bytes] | None = None

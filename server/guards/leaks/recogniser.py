@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from unbroken.server.agents.base import AgentError
-from unbroken.server.computing_threads import ComputingThreads
+from unbroken.server.computing_threads import ComputingThreads, Way
 from unbroken.server.fair_queue import FairQueue, QueueFull, Ticket
 from unbroken.server.guards.leaks.addresses import Label
 
@@ -85,6 +85,7 @@ class ModelRecogniser:
         timeout: Seconds that a text is waited for, in the queue and out of it.
         waiting: Texts that may wait for their turn; more are refused at once.
         observe: Told how many seconds each text that was read had taken, waiting included.
+        way: What makes way for its thread. None: something of its own.
 
     """
 
@@ -95,12 +96,13 @@ class ModelRecogniser:
         timeout: float = 2.0,
         waiting: int = _WAITING,
         observe: Callable[[float], None] = lambda _: None,
+        way: Way | None = None,
     ) -> None:
         self._load = load
         self._timeout = timeout
         self._queue = FairQueue(slots=_IN_THREAD, max_waiting=waiting)
         self._observe = observe
-        self._pool = ComputingThreads(1, "names")
+        self._pool = ComputingThreads(1, "names", way)
         self._read: _Read | None = None
         self._count = 0  # texts that wait for their turn, or have it
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from unbroken.server.computing_threads import Way
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.guards.canary import Canaries
 from unbroken.server.guards.leaks.entities import ACTIONS, DEFAULT_ACTIONS, ENTITIES, Action, Actions, Entity
@@ -45,8 +46,10 @@ def build_leak_policy(
     return LeakPolicy(rules, secret, plan_of=plan_of, canaries_of=canaries_of, count=count)
 
 
-def build_name_reading(settings: Settings, metrics: Metrics) -> NameReading | None:
+def build_name_reading(settings: Settings, metrics: Metrics, way: Way | None = None) -> NameReading | None:
     """Return what reads names and addresses, to be started; None: no plan's rules look for them.
+
+    *way* makes way for its thread.
 
     Raises:
         StartupError: What it needs isn't installed.
@@ -61,7 +64,10 @@ def build_name_reading(settings: Settings, metrics: Metrics) -> NameReading | No
         raise StartupError(f"{message}pip install 'unbroken[names]'")
     return NameReading(
         recogniser=ModelRecogniser(
-            load_model, timeout=settings.leak_names_timeout, observe=metrics.names_seconds.observe
+            load_model,
+            timeout=settings.leak_names_timeout,
+            observe=metrics.names_seconds.observe,
+            way=way,
         ),
         hold=settings.leak_names_hold,
         fails_closed=settings.leak_names_failure == "closed",
