@@ -170,9 +170,7 @@ class Actor(Stored):
         if not self.is_opened:
             await self._open()
         try:
-            log, receipt = self.log, await self._write_input(submitted)
-            while log is not self.log:  # that was begun anew meanwhile, maybe without it
-                log, receipt = self.log, await self._write_input(submitted)
+            receipt = await self._write_input(submitted)
         except asyncio.CancelledError:
             with suppress(NodeDraining):  # then whoever loads the session next reads it
                 self.look()  # it may have been written all the same
@@ -187,12 +185,21 @@ class Actor(Stored):
         return receipt
 
     async def _write_input(self, submitted: Submitted) -> Receipt:
+        while True:
+            log = self.log
+            receipt, is_stored = await self._try_to_write(submitted)
+            if log is self.log or not is_stored:
+                return receipt
+            # The log was begun anew meanwhile, maybe without it.
+
+    async def _try_to_write(self, submitted: Submitted) -> tuple[Receipt, bool]:
+        """Return the receipt, and whether it is the store's: else it was taken here, in the log as it is."""
         is_doubtful = False
         if self._ring is None:
             try:
                 receipt = await self._store.submit(self.session.id, submitted, self.position)
                 if self._ring is None or (receipt.entry is not None and self.log.holds(receipt.entry)):
-                    return receipt
+                    return receipt, True
                 is_doubtful = True  # taken, but its number may be another's by now: this node went on alone
             except StoreUnavailable as exc:
                 self._note_failure(exc)
@@ -210,10 +217,10 @@ class Actor(Stored):
             if self._ring is None:
                 self._go_on_alone()
         if self._ring is None:  # it was back at once
-            return await self._store.submit(self.session.id, submitted, self.position)
+            return await self._store.submit(self.session.id, submitted, self.position), True
         if self.outage.is_strict:
             raise StoreUnavailable
-        return self._ring.submit(submitted, is_doubtful=is_doubtful)
+        return self._ring.submit(submitted, is_doubtful=is_doubtful), False
 
     def wake(self) -> None:
         """Have a look at what there is to do."""
@@ -281,6 +288,7 @@ class Actor(Stored):
         session = self.session
         is_busy = not self._is_stirred or session.is_running_after(bodies)
         self._written = 0
+        self._asked_on = self._branch
         self._asked = append = Append(
             session.id, self.fence, session.applied, self.feed.log.head_nonce, answered, bodies, is_busy
         )
@@ -289,7 +297,7 @@ class Actor(Stored):
     def _ask_again(self, asked: Append) -> Append:
         """Return what was asked for and isn't in the log: inputs may have come before it."""
         self._is_writing = True
-        self._written = 0
+        self._written, self._asked_on = 0, self._branch
         self._asked = append = replace(
             asked, fence=self.fence, seen=self.session.applied, nonce=self.log.head_nonce
         )
@@ -323,18 +331,20 @@ class Actor(Stored):
     def committed(self, result: Sequence[Entry] | StoreError) -> bool:
         """See :meth:`Writer.committed`."""
         self._is_writing = False
-        if not isinstance(result, StoreError):
+        is_elsewhere = self._asked_on != self._branch  # it went on alone meanwhile, and may be back
+        if not (isinstance(result, StoreError) or is_elsewhere):
             self._runs.settle()
         if self.feed.ended is not None:
             return False  # it was given up meanwhile: whoever is its owner now sees to what follows
         asked = self._asked
         try:
+            if is_elsewhere:  # what the store says is of what is no part of the log, maybe: that is read
+                self._written = 0
+                self._is_behind = True
+                return True
             if isinstance(result, StoreError):
                 self._refused(result)
                 return self._is_behind
-            if self._ring is not None:  # it went on alone meanwhile: what the store took is on another branch
-                self._written = 0
-                return True
             self._asked = None
             if self._retry.failures:
                 self._retry.reached()

@@ -62,6 +62,8 @@ class Alone(Replica, ABC):
         """The owner's, as far as it is known here: on the owner, its proof."""
         self._spawn = spawn
         self._asked: Append | None = None  # what is to be written, until that is known to be done
+        self._branch = 0  # grows when it goes on alone: what was asked for before may be on another one
+        self._asked_on = 0
         self._due = 0  # the last input that an owner before has answered, as far as that hasn't been read yet
         self._is_taking = False  # whether this node became the owner, and has to read the log first
         self._is_contested = False  # whether the store says that it isn't, and hasn't said who is
@@ -133,6 +135,7 @@ class Alone(Replica, ABC):
         if self._is_taking:
             self._resume_writing()  # what is here is all that is left of the log
         if self._ring is None:
+            self._branch += 1
             self._ring = Ring(self.position, self._limits.alone_bytes, self.keys)
             self._retry.stop()
             structlog.get_logger().warning("session not durable", session_id=self.session.id)

@@ -209,7 +209,8 @@ class Stored(Alone):
             self._runs.settle()
         self.session.consume(self._due)
         self._tell_waiters()
-        self._runs.reconcile()
+        if self._asked is None:
+            self._runs.reconcile()  # else when that is written: it may hold the end of what would be begun
 
     # Its owner changes.
 
