@@ -331,7 +331,7 @@ class Actor(Stored):
     def committed(self, result: Sequence[Entry] | StoreError) -> bool:
         """See :meth:`Writer.committed`."""
         self._is_writing = False
-        is_elsewhere = self._asked_on != self._branch  # it went on alone meanwhile, and may be back
+        is_elsewhere = self._asked_on != self._branch or self._is_elsewhere(result)
         if not (isinstance(result, StoreError) or is_elsewhere):
             self._runs.settle()
         if self.feed.ended is not None:
@@ -360,6 +360,12 @@ class Actor(Stored):
         except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
             self._fail(exc)
         return self._is_stirred or self._is_behind
+
+    def _is_elsewhere(self, result: Sequence[Entry] | StoreError) -> bool:
+        """Whether something else is in the log where *result* was written: the store has lost that since."""
+        if isinstance(result, StoreError) or not result:
+            return False
+        return result[0].seq <= self.session.applied and not self.log.holds(result[0])
 
     def _refused(self, error: StoreError) -> None:
         """See to a write that the store refused, or didn't answer."""

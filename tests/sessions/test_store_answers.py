@@ -131,6 +131,39 @@ async def test_a_write_is_not_taken_for_done_when_the_log_is_another_by_then(
         assert len(world.responder.open) == 1
 
 
+@pytest.mark.parametrize("what", ["a piece", "the end"])
+async def test_a_write_is_not_taken_for_done_when_the_store_has_lost_it_before_its_answer_comes(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An input has its number by then."""
+    async with open_town(seed=1) as town:
+        world, other, client = await asked(town)
+        before = town.copy()
+        held = Held()
+        held.hold_append(town, monkeypatch)
+        if what == "a piece":
+            world.responder.last.say("c")
+        else:
+            world.responder.last.end()
+        await settle()
+        assert held.is_asked
+        town.lose(before)
+        await client.say("kept")
+        held.let_go.set()
+        await settle()
+        if what == "a piece":
+            world.responder.last.end()
+        await settle()
+        await polls(town, 3)
+        tab = await tab_on(other, client)
+        tab.read()
+
+        said = "abc" if what == "a piece" else "ab"
+        assert sorted(texts(world, client)) == sorted(["hello", said, "kept"])
+        assert texts(other, client) == texts(world, client)
+        assert len(world.responder.turns) == 1
+
+
 async def test_an_input_that_the_owner_takes_alone_is_not_taken_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
