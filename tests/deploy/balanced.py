@@ -24,7 +24,7 @@ from tests.fakes.surroundings import free_port, neutral_environment
 __all__ = ["PATIENCE", "ROOT", "Balanced", "Nodes", "Program", "Talk", "start", "wait_for_port"]
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 30.0
+PATIENCE = 45.0
 
 
 def start(command: list[str], log: Path, **settings: str) -> subprocess.Popen[bytes]:

@@ -19,7 +19,7 @@ from tests.fakes.tied import tied
 
 __all__ = ["Server", "Watchtower", "redis_binary", "valkey_binary"]
 
-_PATIENCE = 10.0
+_PATIENCE = 30.0
 
 
 def valkey_binary() -> str:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
 
-HANG = 20
+HANG = 45
 """Seconds after which what is waited for will never come. Nothing is said about how long it takes."""
 
 

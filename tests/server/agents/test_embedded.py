@@ -39,7 +39,7 @@ from unbroken.server.files.memory import MemoryFiles
 from unbroken.server.files.reading import FileReading
 from unbroken.sessions.ids import ItemId
 
-HANG = 20
+HANG = 45
 """Seconds after which what is waited for will never come."""
 
 

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 __all__ = ["WAIT", "Client", "Frame", "user_item", "whole"]
 
-WAIT: Final = 20.0
+WAIT: Final = 45.0
 """Seconds after which what is waited for will never come."""
 
 Frame = dict[str, Any]

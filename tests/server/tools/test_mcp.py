@@ -20,7 +20,7 @@ from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.tools.base import ToolContext, ToolFailed
 from unbroken.server.tools.mcp import KEY, McpTarget, McpTools
 
-WAIT = 20
+WAIT = 45
 PROGRAM = [sys.executable, "-m", "tests.fakes.mcp_server"]
 CALL = ToolContext(key="item_1", session_id="sess_1", principal="ada")
 NAMES = ["add", "meta", "broken", "die", "hang", "grow"]

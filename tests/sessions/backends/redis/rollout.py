@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
+from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import eventually
 from tests.sessions.backends.redis.test_membership import PACE
 from tests.sessions.conversation import Client, World, limits_of
@@ -210,11 +211,11 @@ class Region:
     async def until_owned(self, client: Client, node: str) -> None:
         """Return when a session is a node's, or nobody's."""
         meta = self.keys.meta(SessionId(client.session_id or ""))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT):
             while await self.redis.hget(meta, "o") != node.encode():  # noqa: ASYNC110 - as `eventually`
                 await asyncio.sleep(0)
 
     async def until_range(self, *expected: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT):
             while await self.range() != expected:  # noqa: ASYNC110 - as `eventually`
                 await asyncio.sleep(0)
