@@ -29,6 +29,7 @@ from unbroken.server.files.reading import FileReading
 from unbroken.server.files.selection import build_files
 from unbroken.server.files.transfers import TransferLimits, Transfers
 from unbroken.server.guard_selection import Guards
+from unbroken.server.limit_selection import admission_limits, node_limits
 from unbroken.server.limits import ConnectionLimits, Rate
 from unbroken.server.metrics import Metrics, NodeFigures, RedisFigures
 from unbroken.server.models import Models
@@ -45,7 +46,7 @@ from unbroken.server.tools.loop import LoopLimits, ToolLoop
 from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.admin import admin_routes
-from unbroken.server.transports.admission import Admission, AdmissionLimits
+from unbroken.server.transports.admission import Admission
 from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
 from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.failure_rate import FailureRate
@@ -63,22 +64,13 @@ from unbroken.sessions.clock import Clock, SystemClock
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.errors import StoreUnavailable, UnknownFormat
 from unbroken.sessions.items import Concurrency, SessionConfig
-from unbroken.sessions.node import Node, NodeLimits
-from unbroken.sessions.replica import ActorLimits
-from unbroken.sessions.run import RunLimits
-from unbroken.sessions.session import Session, SessionLimits
+from unbroken.sessions.node import Node
+from unbroken.sessions.session import Session
 
 __all__ = ["App", "build"]
 
 _TURNS_WITH_FILES: Final = 32
 """Turns that may hold as much as one may read, at once. More that hold less."""
-
-
-_HANDOVER_DELAY: Final = 1.2
-"""Seconds in which a node hears that others are told to end with it, as a machine's workers are."""
-
-_GATHERING: Final = 0.001
-"""Seconds that nobody sees, and that halve how often a shared store is called."""
 
 
 _ELSEWHERE: Final = {404: nothing_there, 405: nothing_there}
@@ -180,13 +172,13 @@ class App:
                 presence=self.auth.directory,
             ),
             clock=clock,
-            limits=_node_limits(settings, patience),
+            limits=node_limits(settings, patience),
             on_response=self._response_ended,
             on_refusal=lambda code: self.metrics.input_errors.labels(code).inc(),
             on_run=self.metrics.run_ended,
         )
         self._proxies = Proxies(settings.trusted_proxies)
-        self.admission = Admission(_admission_limits(settings), clock, self._proxies, self.node.caps)
+        self.admission = Admission(admission_limits(settings), clock, self._proxies, self.node.caps)
         self._observe_node()
         self._overload = Overload(
             OverloadLimits(busy_lag=settings.overload_lag, swamped_lag=settings.overload_lag_responses)
@@ -220,7 +212,7 @@ class App:
             None if key is None else key.get_secret_value(),
             clock,
             failures=FailureRate(
-                _admission_limits(settings).failures, clock
+                admission_limits(settings).failures, clock
             ),  # no user's lock an operator out
             proxies=self._proxies,
             keys=self.auth.keyring,
@@ -556,43 +548,3 @@ def _toolsets(settings: Settings) -> list[Toolset]:
 
 def _secret(settings: Settings) -> bytes:
     return settings.secret.get_secret_value().encode() if settings.secret else secrets.token_bytes(32)
-
-
-def _admission_limits(settings: Settings) -> AdmissionLimits:
-    return AdmissionLimits(
-        node=settings.max_connections,
-        address=settings.connections_per_address,
-        principal=settings.connections_per_principal,
-        tenant=settings.connections_per_tenant,
-        failures=Rate(settings.auth_failures / 60, settings.auth_failures),
-        handshakes=Rate(settings.rate_handshakes, 10 * settings.rate_handshakes),
-    )
-
-
-def _node_limits(settings: Settings, patience: float) -> NodeLimits:
-    return NodeLimits(
-        actor=ActorLimits(
-            run=RunLimits(
-                stall_timeout=settings.stall_timeout,
-                turn_timeout=settings.turn_timeout,
-                output_bytes=settings.max_output_bytes,
-            ),
-            retain_bytes=settings.log_retain_bytes,
-            log_bytes=settings.log_max_bytes,
-            alone_bytes=settings.log_max_bytes,
-            attempts=settings.turn_attempts,
-        ),
-        session=SessionLimits(conversation_bytes=settings.max_session_bytes),
-        sessions=settings.max_sessions,
-        bytes=settings.max_node_bytes,
-        connections_per_session=settings.connections_per_session,
-        responses_per_principal=settings.responses_per_principal,
-        idle_timeout=settings.session_idle_timeout,
-        empty_grace=settings.empty_session_grace,
-        release_after=settings.release_after,
-        outage_patience=settings.store_patience,
-        is_strict=settings.store_strict,
-        patience=patience,
-        gathering=_GATHERING,
-        handover_delay=_HANDOVER_DELAY if settings.redis_url is not None else 0.0,
-    )

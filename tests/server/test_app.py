@@ -13,7 +13,7 @@ from tests.fakes.asking import ask
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import FakeUpstream
 from tests.server.agents.agent_contract import collect, text_of, turn
-from unbroken.server import app as app_module
+from unbroken.server import limit_selection
 from unbroken.server.agents.base import AgentError, AgentOutput, TurnInput
 from unbroken.server.agents.responses import ResponsesAgent
 from unbroken.server.agents.scripted import ScriptedAgent
@@ -314,7 +314,7 @@ async def test_an_app_says_what_answers() -> None:
 
 
 def test_limits_are_those_that_were_set() -> None:
-    limits = app_module._node_limits(
+    limits = limit_selection.node_limits(
         settings(
             stall_timeout=7,
             turn_timeout=70,
