@@ -1,14 +1,16 @@
 """What messages refer to, as models are given it: read from the file store when the turn begins.
 
-Newest first, as far as the turn's bound goes. Text files become text under their name. What can't be
-given is told of in the text, so that the conversation goes on: a file that has expired, one
-of an older turn for which there is no room, a picture of an older turn for a model that sees none. In the
-newest turn the last two are errors: an answer would be about something else.
+Newest first, as far as the turn's bound goes. Text files become text under their name, up to a mark that
+they can't know: what follows is the user's. What can't be given is told of in the text, so that the
+conversation goes on: a file that has expired, one of an older turn for which there is no room, a picture of
+an older turn for a model that sees none. In the newest turn the last two are errors: an answer would be
+about something else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +40,7 @@ __all__ = [
     "Data",
     "as_text",
     "contents_of",
+    "framed",
     "has_references",
     "pieces_of",
     "wire_message",
@@ -92,29 +95,41 @@ async def _content_of(part: Reference, files: FileReader, *, sees: bool, is_newe
     if not (sees or part.media_type == TEXT):
         if is_newest:
             raise ContentUnsupported
-        return f"[{_kind_of(part)} {part.name}: it can't be seen]"
+        return f"[{_named(part)}: it can't be seen]"
     try:
         content = await files.read(part)
     except FileNotFound:
-        return f"[{_kind_of(part)} {part.name}: it has expired, and is gone]"
+        return f"[{_named(part)}: it has expired, and is gone]"
     except TooMuchToRead:
         if is_newest:
             raise ContextTooLong(_TOO_MUCH) from None
-        return f"[{_kind_of(part)} {part.name}: left out, as there is too much]"
+        return f"[{_named(part)}: left out, as there is too much]"
     except ReadingBusy:
         raise AgentBusy from None
     except FilesUnavailable:
         raise AgentBusy(_UNREADABLE) from None
     if part.media_type == TEXT:
-        return f"[File {part.name}]\n{content.decode(errors='replace')}\n[End of {part.name}]"
+        return framed(part, content.decode(errors="replace"))
     # Megabytes: not in the event loop.
     return Data(part, await asyncio.to_thread(_data_uri, part.media_type, content))
+
+
+def framed(part: Reference, text: str) -> str:
+    """Return the *text* of a file so that a model can tell it from what the user says.
+
+    The mark where it ends comes of the file's id, which nobody knew when the content was written, and is
+    the same in each turn, so that prompts are found in upstreams' caches.
+    """
+    mark = ""
+    while not mark or mark in text:
+        mark = hashlib.blake2b(f"{mark}{part.file_id}".encode(), digest_size=8).hexdigest()
+    return f"[File {mark}: {_plain(part.name)}]\n{text}\n[End of file {mark}]"
 
 
 def pieces_of(message: Message, contents: Contents) -> list[str | Data]:
     """Return what *message* is made of, in order."""
     return [
-        part.text if isinstance(part, Text) else contents.get(part.file_id, f"[{part.name}]")
+        part.text if isinstance(part, Text) else contents.get(part.file_id, f"[{_plain(part.name)}]")
         for part in message.content
     ]
 
@@ -155,8 +170,16 @@ def _texts(pieces: Sequence[str | Data]) -> list[str]:
     return [piece for piece in pieces if isinstance(piece, str) and piece]
 
 
-def _kind_of(part: Reference) -> str:
-    return "Image" if isinstance(part, Image) else "File"
+def _named(part: Reference) -> str:
+    return f"{'Image' if isinstance(part, Image) else 'File'} {_plain(part.name)}"
+
+
+def _plain(name: str) -> str:
+    """Return *name* without what ends the brackets that it stands in."""
+    return name.translate(_BRACKETS)
+
+
+_BRACKETS: Final = str.maketrans("[]", "()")
 
 
 def _data_uri(media_type: str, content: bytes) -> str:

@@ -18,6 +18,7 @@ from tests.server.agents.agent_contract import AgentContract, Subject, collect, 
 from tests.server.files.file_store_contract import ALICE, put
 from tests.server.realtime.serving import eventually
 from unbroken.server.agents import embedded, llama
+from unbroken.server.agents.attachments import framed
 from unbroken.server.agents.base import (
     AgentBusy,
     AgentError,
@@ -351,11 +352,10 @@ async def test_it_reads_text_files_and_does_not_answer_what_it_cannot_see(
     def asked(part: File | Image) -> TurnInput:
         return turn(Message(ItemId("i"), "user", (Text("read"), part)), files=files)
 
-    outputs = await collect(agent, asked(File(poem.id, "text/plain", poem.bytes, poem.name)))
+    part = File(poem.id, "text/plain", poem.bytes, poem.name)
+    outputs = await collect(agent, asked(part))
     assert text_of(outputs) == "all is well"
-    assert model.requests[0]["messages"][-1]["content"] == (
-        "read\n\n[File poem.txt]\nroses are red\n[End of poem.txt]"
-    )
+    assert model.requests[0]["messages"][-1]["content"] == "read\n\n" + framed(part, "roses are red")
     with pytest.raises(ContentUnsupported, match="can't see images"):
         await collect(agent, asked(Image("file-1", "image/png", 70, "a.png")))
     assert len(model.requests) == 1
