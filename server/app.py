@@ -134,7 +134,14 @@ class App:
         self._auth_opened: AbstractAsyncContextManager[None] | None = None
         way = Way()
         self.guards = Guards(
-            settings, self._secret, self.auth.directory, self.metrics, clock, self._stored.redis, way
+            settings,
+            self._secret,
+            self.auth.directory,
+            self.metrics,
+            clock,
+            self._stored.redis,
+            way,
+            self.files,
         )
         self.models = Models(agent.model, settings.models)
         self._stored_opened: AbstractAsyncContextManager[None] | None = None

@@ -8,7 +8,9 @@ from typing import Final
 from unbroken.server.auth.directory import Directory
 from unbroken.server.computing_threads import ComputingThreads, Way
 from unbroken.server.config import Settings, StartupError
+from unbroken.server.files.base import FileStore
 from unbroken.server.guards.canary import Canaries
+from unbroken.server.guards.injection.attached import AttachedFiles
 from unbroken.server.guards.injection.screening import Gate
 from unbroken.server.guards.injection.selection import Surroundings, build_firewall
 from unbroken.server.guards.injection.suspicion import MemorySuspicion, Suspicion
@@ -35,6 +37,7 @@ class Guards:
         clock: Where time comes from.
         shared: What nodes share. None: there is but this one.
         way: What makes way for threads. None: something of their own.
+        files: Where those are that messages bring along. None: nowhere.
 
     """
 
@@ -47,6 +50,7 @@ class Guards:
         clock: Clock,
         shared: RedisState | None = None,
         way: Way | None = None,
+        files: FileStore | None = None,
     ) -> None:
         way = way or Way()
         self._settings = settings
@@ -56,7 +60,10 @@ class Guards:
         plan_of = plans_in(directory)
         suspicion = _suspicion(shared, clock)
         self._around = Surroundings(suspicion, self._threads, self._threads_aside, metrics, clock, plan_of)
-        self.gate: Final = Gate(frozenset(settings.firewall_trusted_tools))
+        attached = AttachedFiles(
+            files, most=settings.max_turn_file_bytes, timeout=settings.firewall_timeout
+        )  # more text than a turn may be given needn't be looked at
+        self.gate: Final = Gate(frozenset(settings.firewall_trusted_tools), attached)
         """What comes in. Everything passes until :meth:`open` has returned."""
         self.canaries: Final = Canaries(secret) if settings.canaries else None
         """Marks in sessions' instructions. None: there are none."""

@@ -396,7 +396,10 @@ class Pump:
         return await self._attachment.submit(submitted)
 
     async def _check(self, command: Command) -> None:
-        """Have the guards look at *command*: for milliseconds, and never longer than their time-out."""
+        """Have the guards look at *command*: for milliseconds, and never longer than their time-out.
+
+        What files of the store say is looked at part by part, and that holds for each of them.
+        """
         self._checked.clear()
         try:
             await self._screen(command, self._admitted.grant.principal.id, self._attachment.session)

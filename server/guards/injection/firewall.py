@@ -155,6 +155,22 @@ class Firewall:
         finally:
             self._places.leave(principal)
 
+    async def looks_at(self, principal: PrincipalId) -> bool:
+        """Return whether anything is looked at that comes from *principal*."""
+        return self._policies.of(await self._plan_of(principal)).mode != "off"
+
+    async def unread(
+        self, reason: str, origin: Origin, session_id: SessionId, principal: PrincipalId
+    ) -> None:
+        """Deal with what *principal* brings, and can't be read, as with what couldn't be checked.
+
+        Raises:
+            Unchecked: The firewall fails closed.
+
+        """
+        policy = self._policies.of(await self._plan_of(principal))
+        self._unchecked(reason, Inquiry([Passage(origin, "")], "", policy, session_id))
+
     def _look_aside(self, inquiry: Inquiry, principal: PrincipalId) -> None:
         """Have *inquiry* looked at when there is time. Nobody waits for it."""
         parts = inquiry.parts()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, TypeAlias
 
 import orjson
 from msgspec import UNSET
 
+from unbroken.server.files.base import StoredFile
+from unbroken.server.guards.injection.attached import (
+    NOTHING_BROUGHT,
+    AttachedFiles,
+    FilesUnread,
+    attached_to,
+)
 from unbroken.server.guards.injection.base import Action, Origin, Passage
 from unbroken.server.guards.injection.firewall import Firewall, Unchecked
 from unbroken.sessions.entries import Command, CreateItem, CreateResponse, UpdateConfig
@@ -45,7 +53,8 @@ _TURNS_AROUND: Final = 3
 _BLOCKED: Final = {
     Origin.USER: "This looks like an attempt to override the instructions. Say it in another way.",
     Origin.INSTRUCTIONS: "These instructions would have the model ignore its operator's. Change them.",
-    Origin.TOOL: "This looks as if it tells the model what to do. Send another output, such as an error.",
+    Origin.TOOL: "This looks as if it tells the model what to do. Send another output, such as an error, "
+    "or another file.",
 }
 
 _WITHHELD: Final = ToolError("The result was withheld: it looks as if it tells the model what to do.")
@@ -57,13 +66,15 @@ class Gate:
 
     Args:
         trusted: Labels of toolsets whose results aren't looked at.
+        files: Reads what messages bring along. None: nobody brings anything.
 
     """
 
-    def __init__(self, trusted: frozenset[str] = frozenset()) -> None:
+    def __init__(self, trusted: frozenset[str] = frozenset(), files: AttachedFiles | None = None) -> None:
         self.firewall: Firewall | None = None
         """Set when its models are loaded, before anybody is let in. None: everything passes."""
         self._trusted = trusted
+        self._files = files or AttachedFiles()
 
     async def command(self, command: Command, principal: PrincipalId, session: Session) -> None:
         """Return, if *command* may go on to *session*.
@@ -72,19 +83,41 @@ class Gate:
             Refusal: ``content_filter``, or ``guard_unavailable`` where there is no verdict.
 
         """
-        passages = [] if self.firewall is None else list(passages_of(command, session))
-        if self.firewall is None or not passages:
+        if (firewall := self.firewall) is None:
+            return
+        passages, attached = list(passages_of(command, session)), attached_to(command, session)
+        if not passages and not attached:
             return
         said = [each.text for each in passages if each.origin is Origin.USER]
-        before, after = _around(command, session, said[0]) if said else ("", "")
+        around = _around(command, session, said[0]) if said else ("", "")
+        looking = _Looking(firewall, session.id, principal)
         try:
-            verdict = await self.firewall.screen(passages, session.id, principal, before, after)
+            is_read = bool(attached) and await firewall.looks_at(principal)
+            brought = await self._files.brought(attached, principal) if is_read else NOTHING_BROUGHT
+            await looking.at([*passages, *brought.passages], *around)
+            await self._read(brought.texts, looking)
         except Unchecked:
             message = "It couldn't be checked for the moment. Send it again in a moment."
-            raise Refusal("guard_unavailable", message, param=passages[0].param) from None
-        if verdict.action is Action.BLOCK:
-            assert verdict.origin is not None
-            raise Refusal("content_filter", _BLOCKED[verdict.origin], param=verdict.param)
+            param = passages[0].param if passages else attached[0].param
+            raise Refusal("guard_unavailable", message, param=param) from None
+
+    async def _read(self, texts: Iterable[tuple[StoredFile, str]], looking: _Looking) -> None:
+        """Look at files of the store, one part after another.
+
+        Raises:
+            Refusal: ``content_filter``.
+            Unchecked: One can't be read, or not looked at, and the firewall fails closed.
+
+        """
+        size = 0
+        for file, param in texts:
+            size += file.bytes
+            try:
+                async with aclosing(self._files.parts(file, size)) as parts:
+                    async for text in parts:
+                        await looking.at([Passage(Origin.TOOL, text, param)])
+            except FilesUnread as exc:
+                await looking.firewall.unread(str(exc), Origin.TOOL, looking.session_id, looking.principal)
 
     async def settled(self, update: UpdateConfig, principal: PrincipalId) -> None:
         """Return, if sessions that haven't begun may be as *update* says, which *principal* asks for.
@@ -117,6 +150,21 @@ class Gate:
         except Unchecked:
             return replace(ended, output=None, error=_UNCHECKED)
         return replace(ended, output=None, error=_WITHHELD) if verdict.action is Action.BLOCK else ended
+
+
+@dataclass(frozen=True, slots=True)
+class _Looking:
+    """Looks at what comes in with one command."""
+
+    firewall: Firewall
+    session_id: SessionId
+    principal: PrincipalId
+
+    async def at(self, passages: Sequence[Passage], before: str = "", after: str = "") -> None:
+        verdict = await self.firewall.screen(passages, self.session_id, self.principal, before, after)
+        if verdict.action is Action.BLOCK:
+            assert verdict.origin is not None
+            raise Refusal("content_filter", _BLOCKED[verdict.origin], param=verdict.param)
 
 
 def passages_of(command: Command, session: Session) -> Iterator[Passage]:

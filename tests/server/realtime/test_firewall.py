@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -125,6 +126,30 @@ async def test_h11_the_verdict_is_the_same_by_every_way_in(server: Served[Script
             "item.content[0].text",
             "item.content[0].text",
         )
+    ]
+    assert items_of(server, client) == []
+
+
+async def test_what_a_text_file_says_and_is_called_is_looked_at(server: Served[ScriptedAgent]) -> None:
+    client, api = await server.client(), await server.openai()
+    stored = (await api.files.create(file=("a.txt", ATTACK.encode()), purpose="user_data")).id
+    called = (await api.files.create(file=(ATTACK, b"Rain."), purpose="user_data")).id
+    within = "data:text/plain;base64," + b64encode(ATTACK.encode()).decode()
+    found = []
+    for part in (
+        {"type": "input_file", "file_data": within},
+        {"type": "input_file", "file_id": stored},
+        {"type": "input_file", "file_id": called},
+        {"type": "input_text", "text": "", "unbroken": {"file_id": stored}},
+    ):
+        item = {"type": "message", "role": "user", "content": [part]}
+        await client.send({"type": "conversation.item.create", "item": item})
+        error = await refused(client)
+        found.append((error["code"], error["param"]))
+
+    assert found == [
+        ("content_filter", f"item.content[0].{field}")
+        for field in ("file_data", "file_id", "filename", "file_id")
     ]
     assert items_of(server, client) == []
 
