@@ -24,9 +24,10 @@ from structlog.typing import FilteringBoundLogger
 from unbroken.server.guards.injection.base import Action, Detector, DetectorFailed, Origin, Passage, Verdict
 from unbroken.server.guards.injection.examiner import Examination, Examiner
 from unbroken.server.guards.injection.inquiry import Inquiry, bundled
+from unbroken.server.guards.injection.judging import Judge
 from unbroken.server.guards.injection.places import Places
 from unbroken.server.guards.injection.policy import Policies
-from unbroken.server.guards.injection.suspicion import LEAST, Suspicion, raised
+from unbroken.server.guards.injection.suspicion import Suspicion
 from unbroken.server.guards.injection.turns import Spent, Turns
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
 from unbroken.server.metrics import Metrics
@@ -79,7 +80,7 @@ class Firewall:
         aside: Where that is done for which nobody waits. None: there, too.
         metrics: Where figures go.
         clock: Where time comes from.
-        detectors: Asked in order, where a score is between flag and block; the first answer decides.
+        detectors: See :class:`~unbroken.server.guards.injection.judging.Judge`.
         limits: What it may take.
         plan_of: Which plan a principal has.
         allowed: SHA-256 digests, in hexadecimal, of texts that always pass.
@@ -103,10 +104,9 @@ class Firewall:
     ) -> None:
         self._examiner = examiner
         self._policies = policies
-        self._suspicion = suspicion
+        self._judge = Judge(suspicion, detectors, metrics, self._note)
         self._metrics = metrics
         self._clock = clock
-        self._detectors = tuple(detectors)
         self._limits = limits = limits or FirewallLimits()
         self._plan_of = plan_of or _no_plan
         self._allowed = allowed
@@ -215,33 +215,18 @@ class Firewall:
             and hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() in self._allowed
         )
 
-    async def _verdict(self, inquiry: Inquiry, examinations: Sequence[Examination]) -> Verdict:
-        worst, found = inquiry.passages[0], _HARMLESS
-        for passage, examination in zip(inquiry.passages, examinations, strict=True):
-            if examination.score > found.score:
-                worst, found = passage, examination
-        score = found.score
-        if worst.origin is Origin.USER and score >= LEAST:
-            score = raised(score, await self._suspicion.add(inquiry.session_id, score))
-        action, reasons = inquiry.policy.action(score), found.reasons
-        if action is Action.FLAG and self._detectors:
-            name, heavier = await self._ask(worst)
-            action = Action.BLOCK if heavier >= 0.5 else Action.ALLOW
-            score, reasons = heavier, (name, *reasons)
-        return Verdict(action, score, reasons, worst.param, worst.origin)
-
     async def _judged(self, inquiry: Inquiry, principal: PrincipalId, spent: Spent) -> Verdict:
         if inquiry.policy.mode == "shadow":
             examinations = await self._examine(inquiry, self._turns_aside, principal, spent)
             began = self._clock.monotonic()
             try:
                 async with asyncio.timeout(self._limits.timeout):
-                    return await self._verdict(inquiry, examinations)
+                    return await self._judge.verdict(inquiry, examinations)
             finally:
                 spent.seconds += self._clock.monotonic() - began
         async with asyncio.timeout(self._limits.timeout):
             examinations = await self._examine(inquiry, self._turns, principal, spent)
-            return await self._verdict(inquiry, examinations)
+            return await self._judge.verdict(inquiry, examinations)
 
     async def _examine(
         self, inquiry: Inquiry, turns: Turns, principal: PrincipalId, spent: Spent
@@ -254,25 +239,6 @@ class Firewall:
             steps = self._examiner.steps(passage, *around)
             examinations.append(await turns.examined(steps, principal, spent))
         return examinations
-
-    async def _ask(self, passage: Passage) -> tuple[str, float]:
-        """Return the first answer of a heavier detector, with who gave it."""
-        failure: DetectorFailed | None = None
-        for detector in self._detectors:
-            try:
-                score = await detector.score(passage)
-            except DetectorFailed as exc:
-                failure = exc
-                self._metrics.firewall_detectors.labels("failed").inc()
-                self._note(logging.WARNING, "detector failed", detector=detector.name, reason=str(exc))
-            except asyncio.CancelledError:
-                self._metrics.firewall_detectors.labels("timeout").inc()
-                raise
-            else:
-                self._metrics.firewall_detectors.labels("answered").inc()
-                return detector.name, score
-        assert failure is not None
-        raise failure
 
     def _unchecked(self, reason: str, inquiry: Inquiry) -> Verdict:
         self._metrics.firewall_verdicts.labels(inquiry.passages[0].origin.value, "unchecked").inc()
@@ -308,13 +274,11 @@ class Firewall:
         for task in self._aside:
             task.cancel()
         await asyncio.gather(*self._aside, return_exceptions=True)
-        for detector in self._detectors:
-            await detector.close()
+        await self._judge.close()
 
 
 _FULL: Final = "Too much waits to be examined."
 _NOTHING: Final = Verdict(Action.ALLOW, 0.0)
-_HARMLESS: Final = Examination(0.0, ())
 _OUTCOMES: Final = {Action.ALLOW: "allow", Action.FLAG: "flag", Action.BLOCK: "block"}
 
 

@@ -17,7 +17,15 @@ import structlog
 from tests.fakes.clock import FakeClock
 from tests.server.guards.injection.models import FakeClassifier, reading
 from tests.server.realtime.serving import eventually
-from unbroken.server.guards.injection.base import Action, Detector, DetectorFailed, Origin, Passage, Verdict
+from unbroken.server.guards.injection.base import (
+    Action,
+    Detector,
+    DetectorFailed,
+    Evidence,
+    Origin,
+    Passage,
+    Verdict,
+)
 from unbroken.server.guards.injection.examiner import Examination, Examiner, Steps
 from unbroken.server.guards.injection.firewall import Firewall, FirewallLimits, Unchecked
 from unbroken.server.guards.injection.policy import Policies, Policy
@@ -253,6 +261,83 @@ async def test_the_next_detector_is_asked_when_one_fails() -> None:
         assert (await each.screen(DOUBTFUL)).action is Action.BLOCK
 
     assert first.asked == second.asked == [DOUBTFUL]
+
+
+class ScriptedExaminer:
+    """Finds what it is told to."""
+
+    def __init__(self, scores: dict[str, float]) -> None:
+        self._scores = scores
+
+    def steps(self, passage: Passage, before: str = "", after: str = "") -> Steps:
+        score = self._scores[passage.text]
+        return Examination(score, (Evidence(f"rule-{passage.text}", score),))
+        yield
+
+
+class KnowingDetector(FakeDetector):
+    """Has a score for each text."""
+
+    def __init__(self, scores: dict[str, float]) -> None:
+        super().__init__()
+        self._scores = scores
+
+    async def score(self, passage: Passage) -> float:
+        await super().score(passage)
+        return self._scores[passage.text]
+
+
+def passages(**texts: Origin) -> list[Passage]:
+    return [Passage(origin, text, f"param-{text}") for text, origin in texts.items()]
+
+
+async def test_a_decoy_does_not_take_a_heavier_detector_s_look() -> None:
+    detector = KnowingDetector({"decoy": 0.1, "attack": 0.9, "more": 0.9})
+    examiner = ScriptedExaminer({"fine": 0.1, "more": 0.55, "attack": 0.6, "decoy": 0.7})
+    asked = passages(fine=Origin.TOOL, more=Origin.TOOL, attack=Origin.TOOL, decoy=Origin.USER)
+    with guarded(detectors=[detector], examiner=examiner) as each:
+        verdict = await each.firewall.screen(asked, SessionId("s"), PrincipalId("p"))
+
+    assert detector.asked == ["decoy", "attack"]  # the worst first, until one is an attack
+    assert (verdict.action, verdict.score, verdict.param, verdict.origin) == (
+        Action.BLOCK,
+        0.9,
+        "param-attack",
+        Origin.TOOL,
+    )
+    assert verdict.reasons == ("service", "rule-attack")
+
+
+async def test_what_a_heavier_detector_allows_is_allowed_if_it_allows_all_of_it() -> None:
+    detector = KnowingDetector({"one": 0.1, "two": 0.2})
+    examiner = ScriptedExaminer({"fine": 0.1, "one": 0.6, "two": 0.7})
+    asked = passages(fine=Origin.TOOL, one=Origin.TOOL, two=Origin.USER)
+    asked.append(asked[1])  # sent twice
+    with guarded(detectors=[detector], examiner=examiner) as each:
+        verdict = await each.firewall.screen(asked, SessionId("s"), PrincipalId("p"))
+
+    assert detector.asked == ["two", "one"]
+    assert (verdict.action, verdict.param, verdict.score) == (Action.ALLOW, "param-two", 0.2)
+
+
+async def test_a_user_is_suspected_of_what_they_said_beside_what_is_worse() -> None:
+    examiner = ScriptedExaminer({"doubtful": 0.4, "output": 0.6, "later": 0.6})
+    asked = passages(doubtful=Origin.USER, output=Origin.TOOL)
+    with guarded(examiner=examiner) as each:
+        await each.firewall.screen(asked, SessionId("s"), PrincipalId("p"))
+
+        assert (await each.screen("later")).score == pytest.approx(raised(0.6, 0.4))
+
+
+async def test_what_is_raised_is_no_longer_below_what_is_worse_by_itself() -> None:
+    examiner = ScriptedExaminer({"first": 1.0, "said": 0.55, "also": 0.5, "output": 0.6})
+    asked = passages(output=Origin.TOOL, also=Origin.USER, said=Origin.USER)
+    with guarded(examiner=examiner) as each:
+        await each.screen("first")
+        verdict = await each.firewall.screen(asked, SessionId("s"), PrincipalId("p"))
+
+    assert verdict.param == "param-said"
+    assert verdict.score == pytest.approx(raised(0.55, 1.0))
 
 
 @pytest.mark.parametrize("fault", ["hangs", "fails"])

@@ -83,7 +83,7 @@ async def test_heavier_detectors_are_made_as_set(around: Surroundings) -> None:
     )
 
     assert firewall is not None
-    assert [each.name for each in firewall._detectors] == ["service"]
+    assert [each.name for each in firewall._judge._detectors] == ["service"]
     await firewall.close()
 
 
