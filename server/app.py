@@ -24,6 +24,7 @@ from unbroken.server.cache.selection import build_cache
 from unbroken.server.computing_threads import Way
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.drain import Drain
+from unbroken.server.fair_names import FairNames
 from unbroken.server.files.base import FilesUnavailable
 from unbroken.server.files.reading import FileReading
 from unbroken.server.files.selection import build_files
@@ -85,8 +86,9 @@ def build(settings: Settings) -> App:
 
     """
     clock, metrics = SystemClock(), Metrics()
-    agent = build_agent(settings, clock, metrics)
-    return App(settings, agent, clock, metrics, toolsets=_toolsets(settings))
+    fair_names = FairNames()
+    agent = build_agent(settings, clock, metrics, fair_names.of)
+    return App(settings, agent, clock, metrics, toolsets=_toolsets(settings), fair_names=fair_names)
 
 
 class App:
@@ -101,6 +103,7 @@ class App:
             No reader sees it, and an answer of more than 125 pieces a second costs a fraction.
         toolsets: What the server can do for its agent.
         stored: Where sessions are. None: in memory.
+        fair_names: Who waits under which name. The agent's own, where it has any.
 
     """
 
@@ -114,11 +117,13 @@ class App:
         patience: float = 0.008,
         toolsets: Sequence[Toolset] = (),
         stored: Stored | None = None,
+        fair_names: FairNames | None = None,
     ) -> None:
         self.metrics = metrics or Metrics()
         self._settings = settings
         self._secret = _secret(settings)
         self._agent = agent
+        self.fair_names: Final = fair_names or FairNames()
         self._loading: asyncio.Task[None] | None = None
         self.files = build_files(settings, clock)
         self.transfers = Transfers(TransferLimits(at_once=settings.max_uploads))
@@ -142,6 +147,7 @@ class App:
             self._stored.redis,
             way,
             self.files,
+            self.fair_names.of,
         )
         self.models = Models(agent.model, settings.models)
         self._stored_opened: AbstractAsyncContextManager[None] | None = None
@@ -388,6 +394,7 @@ class App:
             files=self.files,
             file_lifetime=settings.file_lifetime,
             gate=self.gate,
+            fair_names=self.fair_names,
         )
 
     async def __aenter__(self) -> Self:

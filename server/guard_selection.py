@@ -8,6 +8,7 @@ from typing import Final
 from unbroken.server.auth.directory import Directory
 from unbroken.server.computing_threads import ComputingThreads, Way
 from unbroken.server.config import Settings, StartupError
+from unbroken.server.fair_names import FairName
 from unbroken.server.files.base import FileStore
 from unbroken.server.guards.canary import Canaries
 from unbroken.server.guards.injection.attached import AttachedFiles
@@ -38,6 +39,7 @@ class Guards:
         shared: What nodes share. None: there is but this one.
         way: What makes way for threads. None: something of their own.
         files: Where those are that messages bring along. None: nowhere.
+        fair_name: Says under which name a principal waits for its turn.
 
     """
 
@@ -51,6 +53,7 @@ class Guards:
         shared: RedisState | None = None,
         way: Way | None = None,
         files: FileStore | None = None,
+        fair_name: FairName = str,
     ) -> None:
         way = way or Way()
         self._settings = settings
@@ -59,7 +62,9 @@ class Guards:
         self._threads_aside = ComputingThreads(settings.firewall_threads, "guard-aside", way)
         plan_of = plans_in(directory)
         suspicion = _suspicion(shared, clock)
-        self._around = Surroundings(suspicion, self._threads, self._threads_aside, metrics, clock, plan_of)
+        self._around = Surroundings(
+            suspicion, self._threads, self._threads_aside, metrics, clock, plan_of, fair_name=fair_name
+        )
         attached = AttachedFiles(
             files, most=settings.max_turn_file_bytes, timeout=settings.firewall_timeout
         )  # more text than a turn may be given needn't be looked at
@@ -67,7 +72,7 @@ class Guards:
         """What comes in. Everything passes until :meth:`open` has returned."""
         self.canaries: Final = Canaries(secret) if settings.canaries else None
         """Marks in sessions' instructions. None: there are none."""
-        self._reading = build_name_reading(settings, metrics, way)
+        self._reading = build_name_reading(settings, metrics, way, fair_name)
         self.leaks: Final = _filtering(
             settings, secret, plan_of, self.canaries, metrics, clock, self._reading
         )

@@ -35,6 +35,7 @@ from unbroken.server.agents.base import (
     Working,
 )
 from unbroken.server.agents.window import Window, fit
+from unbroken.server.fair_names import FairName
 from unbroken.server.fair_queue import FairQueue, QueueFull, Ticket
 from unbroken.sessions.items import Message
 
@@ -73,6 +74,7 @@ class EmbeddedAgent:
         max_queue: How many turns may wait for a slot.
         threads: How many compute. None: one fewer than this process may use, at least one.
         model: The name that clients see. None: that of the file.
+        fair_name: Says under which name the turns of a principal wait for a slot.
 
     """
 
@@ -85,6 +87,7 @@ class EmbeddedAgent:
         max_queue: int = 64,
         threads: int | None = None,
         model: str | None = None,
+        fair_name: FairName = str,
     ) -> None:
         self._model = model
         self._model_path = model_path
@@ -92,6 +95,7 @@ class EmbeddedAgent:
         self._context = context
         self._threads = threads or llama.default_threads()
         self._queue = FairQueue(slots=slots, max_waiting=max_queue)
+        self._fair_name = fair_name
         self._llama: llama.Llama | None = None
         self._pool: ThreadPoolExecutor | None = None
 
@@ -151,7 +155,7 @@ class EmbeddedAgent:
 
     def _ticket(self, turn: TurnInput) -> Ticket:
         try:
-            return self._queue.join(turn.principal)
+            return self._queue.join(self._fair_name(turn.principal))
         except QueueFull:
             raise AgentBusy from None
 

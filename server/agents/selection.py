@@ -11,25 +11,30 @@ from unbroken.server.agents.fallback import FallbackAgent, Member, Observer
 from unbroken.server.agents.upstream import Upstream, UpstreamObserver
 from unbroken.server.chain import ChainEntry, UpstreamApi
 from unbroken.server.config import Settings, StartupError
+from unbroken.server.fair_names import FairName
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.clock import Clock
 
 __all__ = ["build_agent"]
 
 
-def build_agent(settings: Settings, clock: Clock, metrics: Metrics) -> Agent:
+def build_agent(settings: Settings, clock: Clock, metrics: Metrics, fair_name: FairName = str) -> Agent:
     """Return the agent that *settings* describe: one, or a chain of them.
+
+    *fair_name* says under which name somebody's turns wait, where they have to.
 
     Raises:
         StartupError: What it needs isn't installed.
 
     """
     if not settings.fallbacks:
-        return _agent(settings, metrics)
-    members = [Member(name=settings.agent, agent=_agent(settings, metrics))]
+        return _agent(settings, metrics, fair_name)
+    members = [Member(name=settings.agent, agent=_agent(settings, metrics, fair_name))]
     for entry in settings.fallbacks:
         agent = (
-            _embedded(settings, metrics, None) if entry.is_embedded else _fallback(settings, entry, metrics)
+            _embedded(settings, metrics, None, fair_name)
+            if entry.is_embedded
+            else _fallback(settings, entry, metrics)
         )
         members.append(Member(name=entry.name, agent=agent, model=agent.model))
     limits = BreakerLimits(
@@ -69,10 +74,10 @@ class _UpstreamMetrics(UpstreamObserver):
         self._metrics.upstream_calls.labels(self._agent, outcome).inc()
 
 
-def _agent(settings: Settings, metrics: Metrics) -> Agent:
+def _agent(settings: Settings, metrics: Metrics, fair_name: FairName) -> Agent:
     match settings.agent:
         case "embedded":
-            return _embedded(settings, metrics, settings.model)
+            return _embedded(settings, metrics, settings.model, fair_name)
         case "openai":
             key = settings.openai_api_key
             return _upstream(
@@ -94,7 +99,7 @@ def _agent(settings: Settings, metrics: Metrics) -> Agent:
             return ScriptedAgent(model=settings.model or "scripted")
 
 
-def _embedded(settings: Settings, metrics: Metrics, model: str | None) -> Agent:
+def _embedded(settings: Settings, metrics: Metrics, model: str | None, fair_name: FairName) -> Agent:
     from unbroken.server.agents.embedded import EmbeddedAgent
 
     agent = EmbeddedAgent(
@@ -104,6 +109,7 @@ def _embedded(settings: Settings, metrics: Metrics, model: str | None) -> Agent:
         context=settings.embedded_context,
         max_queue=settings.embedded_queue,
         threads=settings.embedded_threads,
+        fair_name=fair_name,
     )
     try:
         agent.check()  # what is missing is said before anything else is

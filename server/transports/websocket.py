@@ -14,8 +14,9 @@ from structlog.typing import FilteringBoundLogger
 from unbroken.server.auth.base import Authenticator, Grant, LongLivedKey, Unauthenticated
 from unbroken.server.auth.lapse import Lapses
 from unbroken.server.auth.presence import Presence
-from unbroken.server.auth.principal import REALTIME
+from unbroken.server.auth.principal import REALTIME, STRANGERS
 from unbroken.server.errors import CloseCode
+from unbroken.server.fair_names import FairNames
 from unbroken.server.files.base import FileStore
 from unbroken.server.files.references import Referring, referring
 from unbroken.server.guards.injection.screening import Screen
@@ -77,8 +78,10 @@ class RealtimeDoor:
         file_lifetime: float = 86400.0,
         clock: Clock,
         gate: Gate | None = None,
+        fair_names: FairNames | None = None,
     ) -> None:
         self._gate = gate
+        self._fair_names = fair_names or FairNames()
         self._node = node
         self._files = files
         self._screen = screen
@@ -206,6 +209,8 @@ class RealtimeDoor:
         gate = self._gate
         await guest.admit(principal, ConnectionBounds() if gate is None else gate.connections(principal.plan))
         await self._directory.note(principal)
+        if principal.tenant == STRANGERS and guest.address is not None:
+            self._fair_names.note(principal.id, f"strangers at {guest.address.hex()}")
         model = self._model(handshake.model, grant)
         if model is None:
             message = f"The model isn't offered here. Use one of: {', '.join(self._models.names)}."

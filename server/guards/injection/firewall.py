@@ -21,6 +21,7 @@ from typing import Final
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from unbroken.server.fair_names import FairName
 from unbroken.server.guards.injection.base import Action, Detector, DetectorFailed, Origin, Passage, Verdict
 from unbroken.server.guards.injection.examiner import Examination, Examiner
 from unbroken.server.guards.injection.inquiry import Inquiry, bundled
@@ -62,7 +63,7 @@ class FirewallLimits:
     """Inputs that are examined or wait for it. More are unchecked. As many again in shadow, where
     a long one counts for each of its parts."""
     share: float = 0.25
-    """How many of these may be one principal's: nobody keeps out all others."""
+    """How many of these may be taken under one name: nobody keeps out all others."""
     threads: int = 1
     """How many are examined at once, and how many at once in shadow."""
     fails_closed: bool = True
@@ -84,6 +85,7 @@ class Firewall:
         limits: What it may take.
         plan_of: Which plan a principal has.
         allowed: SHA-256 digests, in hexadecimal, of texts that always pass.
+        fair_name: Says under which name a principal waits, and has a share.
 
     """
 
@@ -101,6 +103,7 @@ class Firewall:
         limits: FirewallLimits | None = None,
         plan_of: PlanOf | None = None,
         allowed: frozenset[str] = frozenset(),
+        fair_name: FairName = str,
     ) -> None:
         self._examiner = examiner
         self._policies = policies
@@ -109,6 +112,7 @@ class Firewall:
         self._clock = clock
         self._limits = limits = limits or FirewallLimits()
         self._plan_of = plan_of or _no_plan
+        self._fair_name = fair_name
         self._allowed = allowed
         self._places = Places(limits.waiting, limits.share)
         self._places_aside = Places(limits.waiting, limits.share)
@@ -145,15 +149,16 @@ class Firewall:
         if digest in self._passed:
             self._passed.move_to_end(digest)
             return _NOTHING
+        name = self._fair_name(principal)
         if policy.mode == "shadow":
-            self._look_aside(inquiry, principal)
+            self._look_aside(inquiry, name)
             return _NOTHING
-        if not self._places.take(principal):
+        if not self._places.take(name):
             return self._unchecked(_FULL, inquiry)
         try:
-            return await self._looked_at(inquiry, principal)
+            return await self._looked_at(inquiry, name)
         finally:
-            self._places.leave(principal)
+            self._places.leave(name)
 
     async def looks_at(self, principal: PrincipalId) -> bool:
         """Return whether anything is looked at that comes from *principal*."""
@@ -171,18 +176,18 @@ class Firewall:
         policy = self._policies.of(await self._plan_of(principal))
         self._unchecked(reason, Inquiry([Passage(origin, "")], "", policy, session_id))
 
-    def _look_aside(self, inquiry: Inquiry, principal: PrincipalId) -> None:
+    def _look_aside(self, inquiry: Inquiry, name: str) -> None:
         """Have *inquiry* looked at when there is time. Nobody waits for it."""
         parts = inquiry.parts()
-        if not self._places_aside.take(principal, parts):
+        if not self._places_aside.take(name, parts):
             self._unchecked(_FULL, inquiry)
             return
-        task = asyncio.create_task(self._looked_at(inquiry, principal))
+        task = asyncio.create_task(self._looked_at(inquiry, name))
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
-        task.add_done_callback(lambda _: self._places_aside.leave(principal, parts))
+        task.add_done_callback(lambda _: self._places_aside.leave(name, parts))
 
-    async def _looked_at(self, inquiry: Inquiry, principal: PrincipalId) -> Verdict:
+    async def _looked_at(self, inquiry: Inquiry, name: str) -> Verdict:
         """Return a verdict, counted and logged.
 
         Raises:
@@ -191,7 +196,7 @@ class Firewall:
         """
         started, spent = self._clock.monotonic(), Spent()
         try:
-            verdict = await self._judged(inquiry, principal, spent)
+            verdict = await self._judged(inquiry, name, spent)
         except TimeoutError:
             return self._unchecked("It took too long.", inquiry)
         except DetectorFailed as exc:
@@ -215,9 +220,9 @@ class Firewall:
             and hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() in self._allowed
         )
 
-    async def _judged(self, inquiry: Inquiry, principal: PrincipalId, spent: Spent) -> Verdict:
+    async def _judged(self, inquiry: Inquiry, name: str, spent: Spent) -> Verdict:
         if inquiry.policy.mode == "shadow":
-            examinations = await self._examine(inquiry, self._turns_aside, principal, spent)
+            examinations = await self._examine(inquiry, self._turns_aside, name, spent)
             began = self._clock.monotonic()
             try:
                 async with asyncio.timeout(self._limits.timeout):
@@ -225,19 +230,17 @@ class Firewall:
             finally:
                 spent.seconds += self._clock.monotonic() - began
         async with asyncio.timeout(self._limits.timeout):
-            examinations = await self._examine(inquiry, self._turns, principal, spent)
+            examinations = await self._examine(inquiry, self._turns, name, spent)
             return await self._judge.verdict(inquiry, examinations)
 
-    async def _examine(
-        self, inquiry: Inquiry, turns: Turns, principal: PrincipalId, spent: Spent
-    ) -> list[Examination]:
+    async def _examine(self, inquiry: Inquiry, turns: Turns, name: str, spent: Spent) -> list[Examination]:
         """Examine it in a thread, part by part: a short text doesn't wait for a whole long one."""
         examinations = []
         for passage in inquiry.passages:
             is_said = passage.origin is Origin.USER
             around = (inquiry.before, inquiry.after) if is_said else ("", "")
             steps = self._examiner.steps(passage, *around)
-            examinations.append(await turns.examined(steps, principal, spent))
+            examinations.append(await turns.examined(steps, name, spent))
         return examinations
 
     def _unchecked(self, reason: str, inquiry: Inquiry) -> Verdict:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-from unbroken.sessions.ids import PrincipalId
-
 __all__ = ["Places"]
 
 
@@ -14,30 +12,30 @@ class Places:
 
     Args:
         most: How many there are.
-        share: How many of these may be one principal's, from 0 to 1: nobody keeps out all others.
+        share: How many of these may be taken under one name, from 0 to 1: nobody keeps out all others.
 
     """
 
     def __init__(self, most: int, share: float) -> None:
         self._most = most
         self._most_each = max(1, most * share)
-        self._taken: Counter[PrincipalId] = Counter()
+        self._taken: Counter[str] = Counter()
 
-    def take(self, principal: PrincipalId, count: int = 1) -> bool:
+    def take(self, name: str, count: int = 1) -> bool:
         """Take *count* places, and return True; False: there aren't so many. Whoever takes some leaves them.
 
         Who has none gets them wherever one is free, even if they are more than a share: what needs
         many would never have any.
         """
-        taken, total = self._taken[principal], self._taken.total()
+        taken, total = self._taken[name], self._taken.total()
         fits = taken + count <= self._most_each and total + count <= self._most
         if not fits and (taken or total >= self._most):
             return False
-        self._taken[principal] += count
+        self._taken[name] += count
         return True
 
-    def leave(self, principal: PrincipalId, count: int = 1) -> None:
+    def leave(self, name: str, count: int = 1) -> None:
         """Give places back."""
-        self._taken[principal] -= count
-        if not self._taken[principal]:
-            del self._taken[principal]
+        self._taken[name] -= count
+        if not self._taken[name]:
+            del self._taken[name]

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from unbroken.server.config import Settings, StartupError
+from unbroken.server.fair_names import FairName
 from unbroken.server.guards.injection.base import Detector, DetectorFailed
 from unbroken.server.guards.injection.examiner import Examiner
 from unbroken.server.guards.injection.firewall import Firewall, FirewallLimits
@@ -43,6 +44,7 @@ class Surroundings:
     metrics: Metrics
     clock: Clock
     plan_of: PlanOf | None = None
+    fair_name: FairName = str
     packaged: Callable[[], Path | None] = packaged_model
 
 
@@ -101,6 +103,7 @@ def build_firewall(settings: Settings, around: Surroundings) -> Firewall | None:
         ),
         plan_of=around.plan_of,
         allowed=frozenset(settings.firewall_allow),
+        fair_name=around.fair_name,
     )
 
 

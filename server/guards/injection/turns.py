@@ -14,7 +14,6 @@ from typing import Final
 from unbroken.server.fair_queue import FairQueue
 from unbroken.server.guards.injection.examiner import Examination, Steps, step
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.ids import PrincipalId
 
 __all__ = ["Spent", "Turns"]
 
@@ -71,8 +70,8 @@ class Turns:
         self._timeout = timeout
         self._is_aside = is_aside
 
-    async def examined(self, steps: Steps, principal: PrincipalId, spent: Spent) -> Examination:
-        """Go through *steps*, each when it is its turn, and return what comes of them.
+    async def examined(self, steps: Steps, name: str, spent: Spent) -> Examination:
+        """Go through *steps*, each when it is the turn of *name*, and return what comes of them.
 
         Cancelling is safe: no further step is taken.
 
@@ -80,7 +79,7 @@ class Turns:
             TimeoutError: They took too long.
 
         """
-        ticket = self._queue.join(principal, goes_on=self._is_aside and spent.seconds > 0)
+        ticket = self._queue.join(name, goes_on=self._is_aside and spent.seconds > 0)
         try:
             while True:
                 await ticket.admitted()
@@ -91,7 +90,7 @@ class Turns:
                 if examination is not None:
                     return examination
                 # Asked for before this one is given back: else another text of theirs would have it.
-                following = self._queue.join(principal, goes_on=self._is_aside)
+                following = self._queue.join(name, goes_on=self._is_aside)
                 ticket.leave()
                 ticket = following
         finally:

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from unbroken.server.agents.base import AgentError
 from unbroken.server.computing_threads import ComputingThreads, Way
+from unbroken.server.fair_names import FairName
 from unbroken.server.fair_queue import FairQueue, QueueFull, Ticket
 from unbroken.server.guards.leaks.addresses import Label
 
@@ -86,6 +87,7 @@ class ModelRecogniser:
         waiting: Texts that may wait for their turn; more are refused at once.
         observe: Told how many seconds each text that was read had taken, waiting included.
         way: What makes way for its thread. None: something of its own.
+        fair_name: Says under which name the texts of a principal wait.
 
     """
 
@@ -97,11 +99,13 @@ class ModelRecogniser:
         waiting: int = _WAITING,
         observe: Callable[[float], None] = lambda _: None,
         way: Way | None = None,
+        fair_name: FairName = str,
     ) -> None:
         self._load = load
         self._timeout = timeout
         self._queue = FairQueue(slots=_IN_THREAD, max_waiting=waiting)
         self._observe = observe
+        self._fair_name = fair_name
         self._pool = ComputingThreads(1, "names", way)
         self._read: _Read | None = None
         self._count = 0  # texts that wait for their turn, or have it
@@ -121,7 +125,7 @@ class ModelRecogniser:
         if read is None:
             raise NamesUnread("not loaded")
         try:
-            ticket = self._queue.join(principal)
+            ticket = self._queue.join(self._fair_name(principal))
         except QueueFull:
             raise NamesUnread("busy") from None
         self._count += 1

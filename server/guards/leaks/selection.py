@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from unbroken.server.computing_threads import Way
 from unbroken.server.config import Settings, StartupError
+from unbroken.server.fair_names import FairName
 from unbroken.server.guards.canary import Canaries
 from unbroken.server.guards.leaks.entities import ACTIONS, DEFAULT_ACTIONS, ENTITIES, Action, Actions, Entity
 from unbroken.server.guards.leaks.name_reading import NameReading, looks_for_names
@@ -46,10 +47,12 @@ def build_leak_policy(
     return LeakPolicy(rules, secret, plan_of=plan_of, canaries_of=canaries_of, count=count)
 
 
-def build_name_reading(settings: Settings, metrics: Metrics, way: Way | None = None) -> NameReading | None:
+def build_name_reading(
+    settings: Settings, metrics: Metrics, way: Way | None = None, fair_name: FairName = str
+) -> NameReading | None:
     """Return what reads names and addresses, to be started; None: no plan's rules look for them.
 
-    *way* makes way for its thread.
+    *way* makes way for its thread; *fair_name* says under which name somebody's texts wait for their turn.
 
     Raises:
         StartupError: What it needs isn't installed.
@@ -68,6 +71,7 @@ def build_name_reading(settings: Settings, metrics: Metrics, way: Way | None = N
             timeout=settings.leak_names_timeout,
             observe=metrics.names_seconds.observe,
             way=way,
+            fair_name=fair_name,
         ),
         hold=settings.leak_names_hold,
         fails_closed=settings.leak_names_failure == "closed",

@@ -262,6 +262,34 @@ async def test_g6_one_address_does_not_take_all_places_of_strangers(serve: Serve
         assert (await posted(served, key=None, origin=SHOP)).status == 200, "this machine is none"
 
 
+async def test_g6_strangers_of_one_address_wait_under_one_name(serve: Serve) -> None:
+    """Where all take turns. Whoever has a key waits under their own, wherever they come from."""
+    served: Served[ScriptedAgent] = await serve(ScriptedAgent(), **ANONYMOUS, trusted_proxies=("127.0.0.1",))
+
+    async def name(address: str | None, key: str | None = None) -> str:
+        forwarded = {} if address is None else {"X-Forwarded-For": address}
+        key = key or await issued(served, key=None, origin=SHOP)
+        headers = {"Authorization": f"Bearer {key}", "Origin": SHOP, **forwarded}
+        async with RawClient(served.port, None, headers=headers) as raw:
+            assert (await raw.response()).status_code == 101
+        return served.app.fair_names.of(seen[-1])
+
+    seen: list[str] = []
+    note = served.app.auth.directory.note
+
+    async def watched(principal: Any) -> None:
+        seen.append(principal.id)
+        await note(principal)
+
+    served.app.auth.directory.note = watched  # type: ignore[method-assign]
+    first, second = await name("203.0.113.7"), await name("203.0.113.7")
+    third, here, known = await name("203.0.113.8"), await name(None), await name("203.0.113.7", KEY)
+
+    assert first == second
+    assert len({first, third, here, known}) == 4
+    assert [here, known] == seen[-2:]
+
+
 @pytest.mark.parametrize("origin", [None, "https://evil.example"])
 async def test_g6_strangers_come_from_allowed_pages_only(serve: Serve, origin: str | None) -> None:
     served: Served[ScriptedAgent] = await serve(ScriptedAgent(), **ANONYMOUS)

@@ -17,6 +17,7 @@ import structlog
 from tests.fakes.clock import FakeClock
 from tests.server.guards.injection.models import FakeClassifier, reading
 from tests.server.realtime.serving import eventually
+from unbroken.server.fair_names import FairNames
 from unbroken.server.guards.injection.base import (
     Action,
     Detector,
@@ -28,7 +29,7 @@ from unbroken.server.guards.injection.base import (
 )
 from unbroken.server.guards.injection.examiner import Examination, Examiner, Steps
 from unbroken.server.guards.injection.firewall import Firewall, FirewallLimits, Unchecked
-from unbroken.server.guards.injection.policy import Policies, Policy
+from unbroken.server.guards.injection.policy import Mode, Policies, Policy
 from unbroken.server.guards.injection.suspicion import HALF_LIFE, MemorySuspicion, raised
 from unbroken.server.guards.injection.windows import PART
 from unbroken.server.metrics import Metrics
@@ -373,6 +374,32 @@ async def test_h8_what_takes_too_long_or_waits_too_long_is_dealt_with_as_set(fai
     assert each.count("unchecked") == 2
     for outcome in both:
         assert isinstance(outcome, Unchecked) if fails_closed else outcome == Verdict(Action.ALLOW, 0.0)
+
+
+@pytest.mark.parametrize("mode", ["on", "shadow"])
+async def test_strangers_of_one_address_have_one_share(mode: Mode) -> None:
+    names = FairNames()
+    for number in range(5):
+        names.note(f"stranger {number}", "an address")
+    held = HeldClassifier()
+    limits = FirewallLimits(waiting=8, share=0.25, timeout=60.0)
+    with guarded(
+        examiner=Examiner(reading(held)),
+        limits=limits,
+        policies={"default": Policy(mode=mode)},
+        fair_name=names.of,
+    ) as each:
+        asked = [
+            asyncio.create_task(each.screen(HARMLESS, principal=principal))
+            for principal in (*(f"stranger {number}" for number in range(5)), "somebody")
+        ]
+        await eventually(lambda: each.count("unchecked") == 3)
+        held.let_go.set()
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        await eventually(lambda: each.count("allow") == 3)
+
+    if mode == "on":
+        assert [isinstance(outcome, Unchecked) for outcome in outcomes] == [False, False, *3 * [True], False]
 
 
 async def test_h8_in_shadow_nothing_is_refused_for_lack_of_an_answer() -> None:

@@ -156,6 +156,25 @@ async def test_whoever_has_many_texts_read_takes_turns_with_others_and_leaves_th
     assert model.texts == ["0", "1", "alice's", "2", "3"]
 
 
+async def test_those_who_wait_under_one_name_take_turns_as_one(model: Model) -> None:
+    names = {"one": "an address", "two": "an address"}
+    recogniser = ModelRecogniser(
+        model.load, timeout=60, waiting=4, fair_name=lambda principal: names.get(principal, principal)
+    )
+    await recogniser.start()
+    many = [asyncio.ensure_future(recogniser.labels(each, each)) for each in ("one", "two", "one", "two")]
+    await asyncio.sleep(0)
+    with pytest.raises(NamesUnread):
+        await recogniser.labels("one", "one")
+    other = asyncio.ensure_future(recogniser.labels("alice's", "alice"))
+    await asyncio.sleep(0)
+    model.goes_on.set()
+    await asyncio.gather(*many, other)
+    await recogniser.stop()
+
+    assert model.texts == ["one", "two", "alice's", "one", "two"]
+
+
 async def test_whoever_is_late_or_gone_leaves_his_place(model: Model) -> None:
     recogniser = ModelRecogniser(model.load, timeout=0.01, waiting=2)
     await recogniser.start()
