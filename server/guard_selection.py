@@ -60,10 +60,18 @@ class Guards:
         self._threads = ComputingThreads(settings.firewall_threads, "guard", way)
         # Of the usual priority: what has a lower one would have the interpreter, and wait for a core with it.
         self._threads_aside = ComputingThreads(settings.firewall_threads, "guard-aside", way)
+        self._threads_heavy = ComputingThreads(1, "guard-heavy", way)
         plan_of = plans_in(directory)
         suspicion = _suspicion(shared, clock)
         self._around = Surroundings(
-            suspicion, self._threads, self._threads_aside, metrics, clock, plan_of, fair_name=fair_name
+            suspicion,
+            self._threads,
+            self._threads_aside,
+            self._threads_heavy,
+            metrics,
+            clock,
+            plan_of,
+            fair_name=fair_name,
         )
         attached = AttachedFiles(
             files, most=settings.max_turn_file_bytes, timeout=settings.firewall_timeout
@@ -103,6 +111,7 @@ class Guards:
             await self._reading.recogniser.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._threads_aside.shutdown(wait=False, cancel_futures=True)
+        self._threads_heavy.shutdown(wait=False, cancel_futures=True)
 
 
 async def _load(reading: NameReading) -> None:

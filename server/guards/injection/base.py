@@ -13,7 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Action", "Classifier", "Detector", "DetectorFailed", "Evidence", "Origin", "Passage", "Verdict"]
+__all__ = [
+    "Action",
+    "Classifier",
+    "Detector",
+    "DetectorFailed",
+    "Evidence",
+    "Origin",
+    "Passage",
+    "Question",
+    "Verdict",
+]
 
 
 class Origin(enum.Enum):
@@ -77,12 +87,23 @@ class Verdict:
     """Of the passage that it is about; None: there was nothing to be said of any."""
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a heavier detector is asked."""
+
+    passage: Passage
+    name: str = ""
+    """Under which those wait whose text it is, where they have to take turns."""
+    is_aside: bool = False
+    """Whether nobody waits for the answer."""
+
+
 class DetectorFailed(Exception):
     """A detector has no answer. The text says why, and quotes nothing of what it was asked about."""
 
 
 class Classifier(Protocol):
-    """A model in this process. Called from one thread at a time, never from the event loop's."""
+    """A model in this process. Called from several threads at once, never from the event loop's."""
 
     @property
     def name(self) -> str:
@@ -107,8 +128,8 @@ class Detector(Protocol):
     def name(self) -> str:
         """What it is called in reasons, metrics and logs."""
 
-    async def score(self, passage: Passage) -> float:
-        """Return how much it looks like an attack, from 0 to 1. Half and more is one.
+    async def score(self, question: Question) -> float:
+        """Return how much what is asked about looks like an attack, from 0 to 1. Half and more is one.
 
         Never blocks the event loop. Cancelling it is safe: the caller has a time-out.
 

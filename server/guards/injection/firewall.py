@@ -226,12 +226,12 @@ class Firewall:
             began = self._clock.monotonic()
             try:
                 async with asyncio.timeout(self._limits.timeout):
-                    return await self._judge.verdict(inquiry, examinations)
+                    return await self._judge.verdict(inquiry, examinations, name)
             finally:
                 spent.seconds += self._clock.monotonic() - began
         async with asyncio.timeout(self._limits.timeout):
             examinations = await self._examine(inquiry, self._turns, name, spent)
-            return await self._judge.verdict(inquiry, examinations)
+            return await self._judge.verdict(inquiry, examinations, name)
 
     async def _examine(self, inquiry: Inquiry, turns: Turns, name: str, spent: Spent) -> list[Examination]:
         """Examine it in a thread, part by part: a short text doesn't wait for a whole long one."""

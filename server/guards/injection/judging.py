@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from unbroken.server.guards.injection.base import Action, Detector, DetectorFailed, Origin, Passage, Verdict
+from unbroken.server.guards.injection.base import (
+    Action,
+    Detector,
+    DetectorFailed,
+    Origin,
+    Passage,
+    Question,
+    Verdict,
+)
 from unbroken.server.guards.injection.examiner import Examination
 from unbroken.server.guards.injection.inquiry import Inquiry
 from unbroken.server.guards.injection.suspicion import LEAST, Suspicion, raised
@@ -51,8 +59,10 @@ class Judge:
         self._metrics = metrics
         self._note = note
 
-    async def verdict(self, inquiry: Inquiry, examinations: Sequence[Examination]) -> Verdict:
+    async def verdict(self, inquiry: Inquiry, examinations: Sequence[Examination], name: str) -> Verdict:
         """Return the weightiest verdict on a passage of *inquiry*; *examinations* are of each of them.
+
+        Where detectors have those who ask take turns, it is asked under *name*.
 
         Raises:
             DetectorFailed: No detector has an answer about one of them.
@@ -68,7 +78,8 @@ class Judge:
         if action is not Action.FLAG or not self._detectors:
             return findings[0].verdict(action)
         flagged = [each for each in findings if inquiry.policy.action(each.score) is Action.FLAG]
-        return await self._second_verdict(flagged)
+        is_aside = inquiry.policy.mode == "shadow"
+        return await self._second_verdict(flagged, name, is_aside=is_aside)
 
     async def _suspected(self, findings: list[_Finding], inquiry: Inquiry) -> list[_Finding]:
         """Return *findings* with the user's raised by what the session has tried. The worst is remembered."""
@@ -83,7 +94,7 @@ class Judge:
             for each in findings
         ]
 
-    async def _second_verdict(self, flagged: Sequence[_Finding]) -> Verdict:
+    async def _second_verdict(self, flagged: Sequence[_Finding], name: str, *, is_aside: bool) -> Verdict:
         """Return what detectors make of *flagged*: one that is worse for us may be harmless for them.
 
         The first of which they say that it is an attack decides. It passes only if all do.
@@ -93,19 +104,19 @@ class Judge:
             passage = each.passage
             if (passage.origin, passage.text) in answers:
                 continue  # the same was sent twice
-            name, score = await self._ask(passage)
-            answer = _Finding(passage, score, (name, *each.reasons))
+            who, score = await self._ask(Question(passage, name, is_aside))
+            answer = _Finding(passage, score, (who, *each.reasons))
             if score >= 0.5:
                 return answer.verdict(Action.BLOCK)
             answers[passage.origin, passage.text] = answer
         return next(iter(answers.values())).verdict(Action.ALLOW)
 
-    async def _ask(self, passage: Passage) -> tuple[str, float]:
+    async def _ask(self, question: Question) -> tuple[str, float]:
         """Return the first answer of a heavier detector, with who gave it."""
         failure: DetectorFailed | None = None
         for detector in self._detectors:
             try:
-                score = await detector.score(passage)
+                score = await detector.score(question)
             except DetectorFailed as exc:
                 failure = exc
                 self._metrics.firewall_detectors.labels("failed").inc()

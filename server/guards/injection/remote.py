@@ -1,6 +1,6 @@
-"""Heavier detectors: any HTTP service, and any ONNX classifier in a folder.
+"""Any HTTP service as a heavier detector.
 
-The contract of a service, in UTF-8 JSON over HTTPS (or HTTP on a private network)::
+The contract, in UTF-8 JSON over HTTPS (or HTTP on a private network)::
 
     POST <address>
     Authorization: Bearer <key>                              where one is set
@@ -14,21 +14,15 @@ Anything else counts as no answer. Services of Lakera's kind get ``{"messages": 
 
 from __future__ import annotations
 
-import asyncio
-import heapq
 from collections.abc import Callable
-from concurrent.futures import Executor
 from typing import Any, Final, Literal
 
 import httpx2
 import orjson
 
-from unbroken.server.guards.injection.base import Classifier, DetectorFailed, Origin, Passage
-from unbroken.server.guards.injection.normal_form import NormalForm
-from unbroken.server.guards.injection.reading import Rater, suspected
-from unbroken.server.guards.injection.windows import parts
+from unbroken.server.guards.injection.base import DetectorFailed, Origin, Question
 
-__all__ = ["Api", "HttpDetector", "ModelDetector"]
+__all__ = ["Api", "HttpDetector"]
 
 Api = Literal["plain", "lakera"]
 
@@ -37,7 +31,6 @@ _MOST_SENT: Final = 32 * 1024
 
 _MOST_ANSWERED: Final = 64 * 1024
 _CONNECTIONS: Final = 32
-_WINDOWS: Final = 4
 
 
 class HttpDetector:
@@ -73,9 +66,9 @@ class HttpDetector:
         """See :attr:`Detector.name`."""
         return "service"
 
-    async def score(self, passage: Passage) -> float:
+    async def score(self, question: Question) -> float:
         """See :meth:`Detector.score`."""
-        body = orjson.dumps(self._request(passage))
+        body = orjson.dumps(self._request(question))
         try:
             async with self._client.stream("POST", self._address, content=body) as answer:
                 if answer.status_code != 200:
@@ -94,20 +87,20 @@ class HttpDetector:
         await self._client.aclose()
 
 
-def _plain(passage: Passage) -> dict[str, Any]:
-    return {"text": _shortened(passage.text), "origin": passage.origin.value}
+def _plain(question: Question) -> dict[str, Any]:
+    return {"text": _shortened(question), "origin": question.passage.origin.value}
 
 
-def _lakera(passage: Passage) -> dict[str, Any]:
-    role = {Origin.USER: "user", Origin.TOOL: "tool", Origin.INSTRUCTIONS: "system"}[passage.origin]
-    return {"messages": [{"role": role, "content": _shortened(passage.text)}]}
+def _lakera(question: Question) -> dict[str, Any]:
+    roles = {Origin.USER: "user", Origin.TOOL: "tool", Origin.INSTRUCTIONS: "system"}
+    return {"messages": [{"role": roles[question.passage.origin], "content": _shortened(question)}]}
 
 
-_REQUESTS: Final[dict[Api, Callable[[Passage], dict[str, Any]]]] = {"plain": _plain, "lakera": _lakera}
+_REQUESTS: Final[dict[Api, Callable[[Question], dict[str, Any]]]] = {"plain": _plain, "lakera": _lakera}
 
 
-def _shortened(text: str) -> str:
-    text = text.encode("utf-8", "replace").decode()  # JSON has no lone surrogates
+def _shortened(question: Question) -> str:
+    text = question.passage.text.encode("utf-8", "replace").decode()  # JSON has no lone surrogates
     return text if len(text) <= _MOST_SENT else text[: _MOST_SENT // 2] + "\n" + text[-_MOST_SENT // 2 :]
 
 
@@ -124,32 +117,3 @@ def _score_in(content: bytes) -> float:
         case {"flagged": bool() as flagged}:
             return float(flagged)
     raise DetectorFailed("The service's answer has neither a score from 0 to 1 nor whether it flagged.")
-
-
-class ModelDetector:
-    """A :class:`~unbroken.server.guards.injection.base.Detector` that runs a model in a thread."""
-
-    def __init__(self, classifier: Classifier, rater: Rater, threads: Executor) -> None:
-        self._classifier = classifier
-        self._rater = rater
-        self._threads = threads
-        self._form = NormalForm()
-
-    @property
-    def name(self) -> str:
-        """See :attr:`Detector.name`."""
-        return self._classifier.name
-
-    async def score(self, passage: Passage) -> float:
-        """See :meth:`Detector.score`."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._score, passage.text)
-
-    def _score(self, text: str) -> float:
-        shown: list[tuple[float, str]] = []
-        for part in parts(text):
-            shown += suspected(self._rater, self._form.of(part), _WINDOWS)
-        windows = [window for _, window in heapq.nlargest(_WINDOWS, shown)]
-        return max(self._classifier.scores(windows), default=0.0)
-
-    async def close(self) -> None:
-        """See :meth:`Detector.close`. The threads are somebody else's."""

@@ -41,6 +41,8 @@ class Surroundings:
     threads: Executor
     aside: Executor
     """Threads for which nobody waits."""
+    heavy: Executor
+    """Threads for a heavier model: others' messages don't wait for that."""
     metrics: Metrics
     clock: Clock
     plan_of: PlanOf | None = None
@@ -79,7 +81,7 @@ def build_firewall(settings: Settings, around: Surroundings) -> Firewall | None:
         return None
     try:
         reading = _reading(settings, around.packaged)
-        detectors = _detectors(settings, around.threads)
+        detectors = _detectors(settings, around)
     except DetectorFailed as exc:
         raise StartupError(f"The firewall's model can't be used. {exc}") from None
     examiner = Examiner(reading, without=frozenset(settings.firewall_rules_off))
@@ -131,13 +133,17 @@ def read_by(folder: Path) -> Reading:
     return Reading(linear, classifier, bands)
 
 
-def _detectors(settings: Settings, threads: Executor) -> list[Detector]:
+def _detectors(settings: Settings, around: Surroundings) -> list[Detector]:
     detectors: list[Detector] = []
     if settings.firewall_heavy_model is not None:
-        from unbroken.server.guards.injection.remote import ModelDetector
+        from unbroken.server.guards.injection.heavy import ModelDetector
 
         classifier = OnnxClassifier(settings.firewall_heavy_model, name="heavy")
-        detectors.append(ModelDetector(classifier, shipped()[0], threads))
+        detectors.append(
+            ModelDetector(
+                classifier, shipped()[0], around.heavy, around.aside, waiting=settings.firewall_queue
+            )
+        )
     if settings.firewall_service is not None:
         from unbroken.server.guards.injection.remote import HttpDetector
 

@@ -25,6 +25,7 @@ from unbroken.server.guards.injection.base import (
     Evidence,
     Origin,
     Passage,
+    Question,
     Verdict,
 )
 from unbroken.server.guards.injection.examiner import Examination, Examiner, Steps
@@ -48,13 +49,15 @@ class FakeDetector:
 
     def __init__(self, score: float = 0.0) -> None:
         self.asked: list[str] = []
+        self.questions: list[Question] = []
         self.is_closed = False
         self.hangs = False
         self.fails = False
         self._score = score
 
-    async def score(self, passage: Passage) -> float:
-        self.asked.append(passage.text)
+    async def score(self, question: Question) -> float:
+        self.questions.append(question)
+        self.asked.append(question.passage.text)
         if self.hangs:
             await asyncio.Event().wait()
         if self.fails:
@@ -283,9 +286,9 @@ class KnowingDetector(FakeDetector):
         super().__init__()
         self._scores = scores
 
-    async def score(self, passage: Passage) -> float:
-        await super().score(passage)
-        return self._scores[passage.text]
+    async def score(self, question: Question) -> float:
+        await super().score(question)
+        return self._scores[question.passage.text]
 
 
 def passages(**texts: Origin) -> list[Passage]:
@@ -319,6 +322,19 @@ async def test_what_a_heavier_detector_allows_is_allowed_if_it_allows_all_of_it(
 
     assert detector.asked == ["two", "one"]
     assert (verdict.action, verdict.param, verdict.score) == (Action.ALLOW, "param-two", 0.2)
+
+
+@pytest.mark.parametrize("mode", ["on", "shadow"])
+async def test_a_detector_is_told_whose_turn_it_is_and_whether_somebody_waits(mode: Mode) -> None:
+    detector = FakeDetector()
+    with guarded(
+        detectors=[detector], policies={"default": Policy(mode=mode)}, fair_name=lambda _: "an address"
+    ) as each:
+        await each.screen(DOUBTFUL)
+        await eventually(lambda: each.count("allow") == 1)
+
+    (question,) = detector.questions
+    assert (question.name, question.is_aside) == ("an address", mode == "shadow")
 
 
 async def test_a_user_is_suspected_of_what_they_said_beside_what_is_worse() -> None:

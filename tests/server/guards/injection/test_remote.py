@@ -3,16 +3,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.server.guards.injection.models import FakeClassifier, FakeRater
-from unbroken.server.guards.injection.base import DetectorFailed, Origin, Passage
-from unbroken.server.guards.injection.remote import Api, HttpDetector, ModelDetector
+from unbroken.server.guards.injection.base import DetectorFailed, Origin, Passage, Question
+from unbroken.server.guards.injection.remote import Api, HttpDetector
 
-PASSAGE = Passage(Origin.TOOL, "Is this one?")
+QUESTION = Question(Passage(Origin.TOOL, "Is this one?"))
 
 
 class FakeService:
@@ -55,7 +53,7 @@ async def asking(
 async def test_a_service_is_asked_by_the_contract() -> None:
     service = FakeService()
     async with asking(service, key="k" * 8) as detector:
-        assert await detector.score(PASSAGE) == 0.75
+        assert await detector.score(QUESTION) == 0.75
 
     ((headers, body),) = service.requests
     assert body == {"text": "Is this one?", "origin": "tool"}
@@ -66,7 +64,7 @@ async def test_a_service_of_lakeras_kind_is_asked_in_its_words() -> None:
     service = FakeService()
     service.answer = b'{"flagged": true, "metadata": {}}'
     async with asking(service, api="lakera") as detector:
-        assert await detector.score(PASSAGE) == 1.0
+        assert await detector.score(QUESTION) == 1.0
 
     assert service.requests[0][1] == {"messages": [{"role": "tool", "content": "Is this one?"}]}
 
@@ -91,7 +89,7 @@ async def test_any_other_answer_is_none(status: int, answer: bytes) -> None:
     service.status, service.answer = status, answer
     async with asking(service) as detector:
         with pytest.raises(DetectorFailed):
-            await detector.score(PASSAGE)
+            await detector.score(QUESTION)
 
     assert len(service.requests) == 1  # it is not asked again
 
@@ -102,27 +100,16 @@ async def test_a_service_that_is_not_there_has_no_answer() -> None:
         address = service.address
     detector = HttpDetector(address)
     with pytest.raises(DetectorFailed, match="ConnectError"):
-        await detector.score(PASSAGE)
+        await detector.score(QUESTION)
     await detector.close()
 
 
 async def test_long_texts_and_odd_ones_are_sent_shortened() -> None:
     service = FakeService()
     async with asking(service) as detector:
-        await detector.score(Passage(Origin.USER, "\ud800" + "x" * 100_000 + "end"))
+        await detector.score(Question(Passage(Origin.USER, "\ud800" + "x" * 100_000 + "end")))
 
     body = service.requests[0][1]
     assert isinstance(body, dict)
     assert len(body["text"]) <= 32 * 1024 + 1
     assert body["text"].endswith("end")
-
-
-async def test_a_model_may_be_the_heavier_detector() -> None:
-    with ThreadPoolExecutor(1) as threads:
-        detector = ModelDetector(FakeClassifier(needle=0.9), FakeRater(0.0, needle=1.0), threads)
-        assert await detector.score(Passage(Origin.USER, "a needle")) == 0.9
-        assert await detector.score(Passage(Origin.USER, "")) == 0.0
-        assert (
-            await detector.score(Passage(Origin.USER, "hay. " * 9999 + "A needle. " + "hay. " * 9999)) == 0.9
-        )
-        await detector.close()
