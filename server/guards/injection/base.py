@@ -92,6 +92,8 @@ class Question:
     """What a heavier detector is asked."""
 
     passage: Passage
+    part: str = ""
+    """Of a long text, the part that looks worst, as it is."""
     name: str = ""
     """Under which those wait whose text it is, where they have to take turns."""
     is_aside: bool = False

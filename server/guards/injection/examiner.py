@@ -32,6 +32,8 @@ class Examination:
     score: float
     evidence: tuple[Evidence, ...]
     """The weightiest first."""
+    part: str = ""
+    """Of a text of several parts, the one in which the weightiest was found, as it is."""
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -94,7 +96,9 @@ class Examiner:
     def steps(self, passage: Passage, before: str = "", after: str = "") -> Steps:
         """Do the same in steps, each of some milliseconds: others may have their turn in between."""
         best: dict[str, Evidence] = {}
+        places: dict[str, str] = {}  # by rule, in which part it was found
         suspects: list[tuple[float, str]] = []
+        worst = _NO_SUSPECT
         plain, looked_at = "", 0
         for part in parts(passage.text):
             for view in self._views.of(part):
@@ -103,10 +107,12 @@ class Examiner:
                     yield
                 looked_at += len(view.text) + _VIEW
                 plain = plain or view.text  # of the first part, the first view
-                _keep(best, self.rulebook.examine(view, passage.origin))
+                places |= dict.fromkeys(_keep(best, self.rulebook.examine(view, passage.origin)), part)
                 if self._reading is not None and view.name in _READ_BY_MODELS:
                     readable = view.text if view.is_decoded else legible(view.text)
-                    suspects += self._reading.suspected(readable, passage.origin)
+                    suspects += (found := self._reading.suspected(readable, passage.origin))
+                    if (suspect := max(found, default=_NO_SUSPECT)) > worst:
+                        worst, places[self._reading.name] = suspect, part
         if len(passage.text) <= PART and _doubt(best) > _NO_DOUBT:
             for view in self._views.turned(plain):
                 _keep(best, self.rulebook.examine(view, passage.origin))
@@ -115,7 +121,8 @@ class Examiner:
         self._ask_models(suspects, best)
         evidence = tuple(sorted(best.values(), key=lambda each: (-each.weight, each.rule)))
         doubt = math.prod(1 - each.weight for each in evidence)
-        return Examination(1 - doubt, evidence)
+        is_long = bool(evidence) and len(passage.text) > PART
+        return Examination(1 - doubt, evidence, places.get(evidence[0].rule, "") if is_long else "")
 
     def _across(self, before: str, passage: Passage, after: str) -> Iterator[Evidence]:
         """Yield what is found only where texts are read as one."""
@@ -155,7 +162,14 @@ def _doubt(best: dict[str, Evidence]) -> float:
     return math.prod(1 - each.weight for each in best.values())
 
 
-def _keep(best: dict[str, Evidence], evidence: Iterable[Evidence]) -> None:
+_NO_SUSPECT: Final = (-math.inf, "")
+
+
+def _keep(best: dict[str, Evidence], evidence: Iterable[Evidence]) -> list[str]:
+    """Keep the weightiest of each rule in *best*, and return for which rules that is new."""
+    kept = []
     for each in evidence:
         if each.rule not in best or best[each.rule].weight < each.weight:
             best[each.rule] = each
+            kept.append(each.rule)
+    return kept

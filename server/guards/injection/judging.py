@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from unbroken.server.guards.injection.base import (
@@ -35,6 +35,7 @@ class _Finding:
     passage: Passage
     score: float
     reasons: tuple[str, ...]
+    part: str = ""
 
     def verdict(self, action: Action) -> Verdict:
         return Verdict(action, self.score, self.reasons, self.passage.param, self.passage.origin)
@@ -69,7 +70,7 @@ class Judge:
 
         """
         findings = [
-            _Finding(passage, examination.score, examination.reasons)
+            _Finding(passage, examination.score, examination.reasons, examination.part)
             for passage, examination in zip(inquiry.passages, examinations, strict=True)
         ]
         findings = await self._suspected(findings, inquiry)
@@ -88,7 +89,7 @@ class Judge:
             return findings
         before = await self._suspicion.add(inquiry.session_id, worst)
         return [
-            _Finding(each.passage, raised(each.score, before), each.reasons)
+            replace(each, score=raised(each.score, before))
             if each.passage.origin is Origin.USER and each.score >= LEAST
             else each
             for each in findings
@@ -104,7 +105,7 @@ class Judge:
             passage = each.passage
             if (passage.origin, passage.text) in answers:
                 continue  # the same was sent twice
-            who, score = await self._ask(Question(passage, name, is_aside))
+            who, score = await self._ask(Question(passage, each.part, name, is_aside))
             answer = _Finding(passage, score, (who, *each.reasons))
             if score >= 0.5:
                 return answer.verdict(Action.BLOCK)

@@ -27,7 +27,7 @@ __all__ = ["Api", "HttpDetector"]
 Api = Literal["plain", "lakera"]
 
 _MOST_SENT: Final = 32 * 1024
-"""Characters of a text that a service is sent; of a longer one, both ends."""
+"""Characters of a text that a service is sent; of a longer one, both ends and the part that looks worst."""
 
 _MOST_ANSWERED: Final = 64 * 1024
 _CONNECTIONS: Final = 32
@@ -100,8 +100,15 @@ _REQUESTS: Final[dict[Api, Callable[[Question], dict[str, Any]]]] = {"plain": _p
 
 
 def _shortened(question: Question) -> str:
-    text = question.passage.text.encode("utf-8", "replace").decode()  # JSON has no lone surrogates
-    return text if len(text) <= _MOST_SENT else text[: _MOST_SENT // 2] + "\n" + text[-_MOST_SENT // 2 :]
+    text, part = _sendable(question.passage.text), _sendable(question.part)
+    if len(text) <= _MOST_SENT:
+        return text
+    end = (_MOST_SENT - len(part)) // 2
+    return "\n".join(each for each in (text[:end], part, text[-end:]) if each)
+
+
+def _sendable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()  # JSON has no lone surrogates
 
 
 def _score_in(content: bytes) -> float:

@@ -337,6 +337,17 @@ async def test_a_detector_is_told_whose_turn_it_is_and_whether_somebody_waits(mo
     assert (question.name, question.is_aside) == ("an address", mode == "shadow")
 
 
+async def test_a_detector_is_told_what_looks_worst_in_a_long_text() -> None:
+    detector = FakeDetector()
+    text = f"{'The garden is quiet. ' * 3000}{DOUBTFUL}{' The garden is quiet.' * 3000}"
+    with guarded(detectors=[detector]) as each:
+        await each.screen(text)
+
+    (question,) = detector.questions
+    assert DOUBTFUL in question.part
+    assert len(question.part) <= PART
+
+
 async def test_a_user_is_suspected_of_what_they_said_beside_what_is_worse() -> None:
     examiner = ScriptedExaminer({"doubtful": 0.4, "output": 0.6, "later": 0.6})
     asked = passages(doubtful=Origin.USER, output=Origin.TOOL)

@@ -113,3 +113,20 @@ async def test_long_texts_and_odd_ones_are_sent_shortened() -> None:
     assert isinstance(body, dict)
     assert len(body["text"]) <= 32 * 1024 + 1
     assert body["text"].endswith("end")
+
+
+async def test_of_a_long_text_what_looks_worst_is_sent_too() -> None:
+    service = FakeService()
+    text = "begins" + "x" * 100_000 + "ends"
+    async with asking(service) as detector:
+        await detector.score(Question(Passage(Origin.USER, text), part="\ud800worst" + "y" * 16_000))
+        await detector.score(Question(Passage(Origin.USER, "short"), part="of no interest"))
+
+    (_, long), (_, short) = service.requests
+    assert isinstance(long, dict)
+    begins, worst, ends = long["text"].split("\n")
+    assert begins.startswith("begins")
+    assert worst == "?worst" + "y" * 16_000
+    assert ends.endswith("ends")
+    assert len(long["text"]) <= 32 * 1024 + 2
+    assert short == {"text": "short", "origin": "user"}
