@@ -25,6 +25,7 @@ from unbroken.server.guards.canary import Canaries
 from unbroken.server.guards.leaks.filtering import LeakFiltering
 from unbroken.server.metrics import Metrics
 from unbroken.server.quota.gate import Gate
+from unbroken.server.quota.share import Share
 from unbroken.server.tools.loop import ToolLoop
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import PrincipalId
@@ -118,9 +119,10 @@ class Pipeline:
         shown = _SHOWN_ALL if turn.config.reasoning is True else _SHOWN
         with await self._stay(turn.principal), closing(self._files.for_turn(turn.principal)) as files:
             given = _turn_input(turn, self._max_output_tokens, files)
-            answer = self._answer(turn, given)
+            share = Share()
+            answer = self._answer(turn, given, share)
             if self._gate is not None:
-                answer = self._gate.metered(turn, given, answer)
+                answer = self._gate.metered(turn, given, answer, share)
             async with aclosing(answer) as outputs:
                 async for output in outputs:
                     if waits and type(output) is Usage and output.reused is not UNSET:
@@ -153,7 +155,7 @@ class Pipeline:
             return given
         return replace(given, instructions=self._canaries.planted(given.instructions, given.session_id))
 
-    def _answer(self, turn: Turn, given: TurnInput) -> AsyncGenerator[Output, None]:
+    def _answer(self, turn: Turn, given: TurnInput, share: Share) -> AsyncGenerator[Output, None]:
         agent, resumption = self._agent, turn.resumption
         if resumption is not None and isinstance(agent, Reattaching):
             given = self._marked(given)
@@ -166,6 +168,7 @@ class Pipeline:
             functools.partial(self._kept, turn, given),
             may_use_tools=may_use_tools,
             may_join=self._canaries is None,
+            share=share,
         )
 
     def _asked(self, turn: Turn, given: TurnInput) -> AsyncGenerator[Output, None]:

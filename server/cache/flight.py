@@ -13,9 +13,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Final
 
+from unbroken.server.cache.fare import Fare, Fellow
+from unbroken.server.quota.share import Share
 from unbroken.sessions.responder import Output
 
-__all__ = ["Flight", "Flights", "Settle"]
+__all__ = ["Flight", "Flights", "Seat", "Settle"]
 
 Settle = Callable[[Sequence[Output]], Awaitable[None]]
 """Is given all that came, where nothing went wrong. Never raises."""
@@ -33,10 +35,9 @@ class Flight:
         self.error: BaseException | None = None
         self.is_over = False
         """Whether nothing more comes. It may still be kept for later."""
-        self.payer: object | None = None
-        """The asker that was given the bill."""
-        self.askers = 0
-        """How many follow it."""
+        self.fare: Final = Fare()
+        self.seats: Final[list[Seat]] = []
+        """Of those who follow it, in the order in which they came."""
         self._furthest = 0
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -62,21 +63,25 @@ class Flight:
             self._tell()
         await settle(self.outputs)
 
-    async def follow(self) -> AsyncGenerator[Output, None]:
-        """Yield what comes, from the beginning."""
-        place = 0
+    async def follow(self, seat: Seat) -> AsyncGenerator[Output, None]:
+        """Yield what comes, from the beginning, and who pays for it."""
+        fare = self.fare
         while True:
-            while place < len(self.outputs):
-                output = self.outputs[place]
-                place += 1
-                if place > self._furthest:
-                    self._furthest = place
+            while seat.place < len(self.outputs):
+                if seat.is_handed_on:
+                    yield fare.hand_on(seat)
+                output = self.outputs[seat.place]
+                seat.place += 1
+                if seat.place > self._furthest:
+                    self._furthest = seat.place
                     if not self._room.is_set():
                         self._room.set()
-                yield output
+                yield fare.take(seat, output)
             if self.is_over:
                 break
             await self._news.wait()
+        if seat.is_handed_on:
+            yield fare.hand_on(seat)
         if self.error is not None:
             raise self.error
 
@@ -84,6 +89,20 @@ class Flight:
         """Wake all who wait. They wait for the next event: this one is used up."""
         news, self._news = self._news, asyncio.Event()
         news.set()
+
+
+class Seat(Fellow):
+    """One asker's place in a flight."""
+
+    def __init__(self, flight: Flight, share: Share) -> None:
+        super().__init__(share)
+        self.flight: Final = flight
+        self.place = 0
+        """Outputs that it was given."""
+
+    def follow(self) -> AsyncGenerator[Output, None]:
+        """See :meth:`Flight.follow`."""
+        return self.flight.follow(self)
 
 
 class Flights:
@@ -97,11 +116,16 @@ class Flights:
         return len(self._flights)
 
     def board(
-        self, key: str, ask: Callable[[], AsyncGenerator[Output, None]], settle: Settle
-    ) -> tuple[Flight, bool]:
-        """Return the flight of *key*; if there is none, begin one that does *ask*, and then *settle*.
+        self,
+        key: str,
+        ask: Callable[[], AsyncGenerator[Output, None]],
+        settle: Settle,
+        share: Share | None = None,
+    ) -> tuple[Seat, bool]:
+        """Return a seat in the flight of *key*; if there is none, it begins, does *ask*, and then *settle*.
 
-        And whether it was there before. Whoever boards has to :meth:`leave`.
+        And whether it was there before. Whoever boards has to :meth:`leave`. *share*: where what is theirs
+        to pay is noted.
         """
         flight = self._flights.get(key)
         was_there = flight is not None and flight.error is None
@@ -109,13 +133,18 @@ class Flights:
             flight = self._flights[key] = Flight(key)
             task = self._tasks[flight] = asyncio.create_task(flight.run(ask(), settle))
             task.add_done_callback(functools.partial(self._landed, flight))
-        flight.askers += 1
-        return flight, was_there
+        seat = Seat(flight, share or Share())
+        flight.seats.append(seat)
+        flight.fare.board(seat)
+        return seat, was_there
 
-    async def leave(self, flight: Flight) -> None:
+    async def leave(self, seat: Seat) -> None:
         """Want no more of it. When nobody does, it is ended first."""
-        flight.askers -= 1
-        if not flight.askers and not flight.is_over:
+        flight = seat.flight
+        flight.seats.remove(seat)
+        rest = flight.outputs[seat.place :]
+        flight.fare.leave(seat, flight.seats, rest, is_over=flight.is_over)
+        if not flight.seats and not flight.is_over:
             self._close(flight)  # nobody may board what is about to end
             await self._end(flight)
 

@@ -13,19 +13,18 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Final, TypeAlias
 
-from msgspec import UNSET
-
 from unbroken.server.agents.base import TurnInput, Usage
 from unbroken.server.auth.directory import Directory
 from unbroken.server.auth.principal import DEFAULT_PLAN, Principal
 from unbroken.server.cache.base import Answer, AnswerStore, CacheUnavailable, Veto
 from unbroken.server.cache.comparison import agree
 from unbroken.server.cache.embedder import Embedder
-from unbroken.server.cache.flight import Flight, Flights
+from unbroken.server.cache.flight import Flights
 from unbroken.server.cache.lookup import LookUp
 from unbroken.server.cache.personal import is_personal, parts_of
 from unbroken.server.cache.question import Asker, question_of, tenant_digest
 from unbroken.server.cache.rules import CacheObserver, CacheRules, Mode
+from unbroken.server.quota.share import Share
 from unbroken.sessions.clock import Clock, pause
 from unbroken.sessions.ids import PrincipalId
 from unbroken.sessions.items import Reused
@@ -99,11 +98,18 @@ class CacheStage:
         await self.store.forget(None if tenant is None else tenant_digest(tenant))
 
     async def answer(
-        self, turn: TurnInput, produce: Produce, *, may_use_tools: bool, may_join: bool = True
+        self,
+        turn: TurnInput,
+        produce: Produce,
+        *,
+        may_use_tools: bool,
+        may_join: bool = True,
+        share: Share | None = None,
     ) -> AsyncGenerator[Output, None]:
         """Answer *turn* from the cache, or else as *produce* does, which may be asked for others too.
 
-        Not with *may_join* unset: the agent is told something that is this session's alone.
+        Not with *may_join* unset: the agent is told something that is this session's alone. *share* is told
+        what is the turn's to pay of that.
         """
         asker, plan = await self._asker(turn)
         mode = self.rules.mode_of(plan)
@@ -118,24 +124,24 @@ class CacheStage:
                 inquiry = _Inquiry(self, LookUp(question), produce, mode, self.rules.semantic_mode_of(plan))
                 # In shadow each asks for itself, as if there were no cache.
                 joins = may_join and mode == "on"
-                outputs = self._fly(question.slot.key if joins else turn.response_id, inquiry)
+                outputs = self._fly(question.slot.key if joins else turn.response_id, inquiry, share)
         async with aclosing(outputs):
             async for output in outputs:
                 yield output
 
-    async def _fly(self, key: str, inquiry: _Inquiry) -> AsyncGenerator[Output, None]:
-        flight, is_late = self._flights.board(key, inquiry.ask, inquiry.settle)
+    async def _fly(self, key: str, inquiry: _Inquiry, share: Share | None) -> AsyncGenerator[Output, None]:
+        seat, is_late = self._flights.board(key, inquiry.ask, inquiry.settle, share)
         try:
             if is_late:
                 self.observer.hit("flight")
                 yield Usage(reused=Reused("flight", 0.0))  # the last one counts: who comes late may yet pay
-            async with aclosing(flight.follow()) as outputs:
+            async with aclosing(seat.follow()) as outputs:
                 async for output in outputs:
                     if isinstance(output, Handle) and is_late:
                         continue  # whoever holds the upstream's own name for it may have it stopped
-                    yield _bill(flight, inquiry, output) if isinstance(output, Usage) else output
+                    yield output
         finally:
-            await self._flights.leave(flight)
+            await self._flights.leave(seat)
 
     async def _asker(self, turn: TurnInput) -> tuple[Asker, str]:
         """Return for whom an answer to *turn* is good, and by which plan it is asked."""
@@ -252,12 +258,3 @@ async def _answer_of(outputs: Sequence[Output], now: float) -> Answer | str:
         if part.start:  # it is a long one
             await asyncio.sleep(0)
     return answer
-
-
-def _bill(flight: Flight, asker: object, usage: Usage) -> Usage:
-    """Return the bill of one of a flight's askers: the first that comes to it pays, the others nothing."""
-    if usage.reused is not UNSET:
-        return usage  # nobody was asked
-    if flight.payer is None:
-        flight.payer = asker
-    return usage if flight.payer is asker else Usage(reused=Reused("flight", 0.0))

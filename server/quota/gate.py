@@ -35,6 +35,7 @@ from unbroken.server.quota.meter import Meter, begun, used
 from unbroken.server.quota.plans import Plans
 from unbroken.server.quota.prices import Prices
 from unbroken.server.quota.reservations import RENEWAL, Reservations, remember, scopes_of, turn_id
+from unbroken.server.quota.share import Share
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.errors import ResponderError
@@ -119,9 +120,15 @@ class Gate:
     # While a turn runs.
 
     async def metered(
-        self, turn: Turn, given: TurnInput, outputs: AsyncGenerator[Output, None]
+        self,
+        turn: Turn,
+        given: TurnInput,
+        outputs: AsyncGenerator[Output, None],
+        share: Share | None = None,
     ) -> AsyncGenerator[Output, None]:
         """Yield *outputs* as long as there is budget for them; then end the turn, with what there is.
+
+        *share*: what is the turn's to pay of them. None: all.
 
         Raises:
             UnknownPrincipal: Nobody can say for whom to count it, and the gate is strict.
@@ -139,7 +146,7 @@ class Gate:
             said = 0 if resumption is None else resumption.offset + sum(resumption.calls)
             prompt, most = prompt_tokens(given), given.max_output_tokens
             limits, price = self.plans.limits(principal.plan), self._prices.of(given.model)
-            meter = begun(given.model, price, limits, prompt, most, said)
+            meter = begun(given.model, price, limits, prompt, most, said, share)
             if not await self._reservations.begin(principal, turn, meter.ahead()):
                 yield Finish("quota_exceeded")
                 return

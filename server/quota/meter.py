@@ -15,6 +15,7 @@ from msgspec import UNSET
 from unbroken.server.quota.base import MOST, Amount, Limits, bounded
 from unbroken.server.quota.estimate import bytes_of, produced_bytes, said_bytes, tokens_of
 from unbroken.server.quota.prices import Price
+from unbroken.server.quota.share import Share
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.items import Usage
 from unbroken.sessions.responder import Output
@@ -42,10 +43,13 @@ class Meter:
         prompt: Tokens that it is sent, as estimated.
         first: Tokens of its answer that were reserved at first.
         said: Bytes of its answer that another node has let through.
+        share: What is its to pay of a call that others wait for too. None: all of it.
 
     """
 
-    def __init__(self, model: str, price: Price, prompt: int, first: int, said: int = 0) -> None:
+    def __init__(
+        self, model: str, price: Price, prompt: int, first: int, said: int = 0, share: Share | None = None
+    ) -> None:
         self.model: Final = model
         self.held = Amount()
         """What was last asked to be held."""
@@ -54,23 +58,47 @@ class Meter:
         self._step = first
         self._said = said  # bytes, since its provider last told
         self._room = 0  # bytes up to which that is held
+        self._share = share or Share()
         self._told: Usage | None = None
         self._has_told = False  # of the round that is under way
         self._is_counted = True  # whether what is said costs anything
+        self._is_left = False
 
     def take(self, piece: Output) -> bool:
         """Count a piece. Return whether more is to be held before it may be let through."""
         if type(piece) is Usage:
-            # It counts with the next piece: what is complete isn't cut short by the bill.
-            self._told, self._prompts, self._said, self._room = _clean(piece), 0, 0, 0
-            self._has_told = True
-            # Of a call that several share, nobody knows yet who will pay: each has to find a budget for it.
-            self._is_counted = piece.reused is UNSET or piece.reused.tier == "flight"
+            self._tell(_clean(piece))
             return False
         if not self._is_counted:
             return False
         self._said += said_bytes(piece)
         return self._said > self._room
+
+    def _tell(self, bill: Usage) -> None:
+        share = self._share
+        if _is_shared(bill):
+            # Others pay, as it looks; but whoever is left with the call does. So each has to find a budget
+            # for it, and all of it counts until then.
+            self._told, self._is_counted = bill, True
+        elif share.is_handed_on:
+            share.is_handed_on = False
+            self._told, self._is_counted, self._is_left = None, True, True
+        else:
+            # It counts with the next piece: what is complete isn't cut short by the bill.
+            self._told, self._prompts, self._said, self._room = bill, 0, 0, 0
+            self._has_told, self._is_left = True, False
+            self._is_counted = bill.reused is UNSET
+            self._take_rest()
+
+    def _take_rest(self) -> None:
+        rest, self._share.rest = self._share.rest, ()
+        for piece in rest:
+            self.take(piece)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it is left with what another has begun, and that nobody has billed."""
+        return self._share.owes and _is_shared(self._told) if self._told is not None else self._is_left
 
     def ahead(self) -> Amount:
         """Return what is to be held altogether: for what was said, and some more. Then that is held."""
@@ -110,8 +138,9 @@ class Meter:
         What was sent counts once something was said, or with *was_asked*. What comes in rounds is told
         after each of them: whoever cuts the next one short has had that, too.
         """
+        self._take_rest()
         told = self._told or Usage()
-        if told.reused is not UNSET:
+        if told.reused is not UNSET and not self.is_left:
             return told, False  # what it is billed
         said = tokens_of(self._said)
         sent = self._prompts if said or was_asked else 0
@@ -120,9 +149,21 @@ class Meter:
         ), sent + said > 0
 
 
-def begun(model: str, price: Price, limits: Limits, prompt: int, most: int | None, said: int = 0) -> Meter:
+def begun(
+    model: str,
+    price: Price,
+    limits: Limits,
+    prompt: int,
+    most: int | None,
+    said: int = 0,
+    share: Share | None = None,
+) -> Meter:
     """Return what counts a turn whose answer may have *most* tokens. The rest is as :class:`Meter` has it."""
-    return Meter(model, price, prompt, _first_output(limits, price, most), said)
+    return Meter(model, price, prompt, _first_output(limits, price, most), said, share)
+
+
+def _is_shared(usage: Usage) -> bool:
+    return usage.reused is not UNSET and usage.reused.tier == "flight"
 
 
 def _first_output(limits: Limits, price: Price, most: int | None) -> int:
@@ -140,7 +181,7 @@ def used(done: ResponseDone, meter: Meter | None) -> tuple[Usage, bool]:
 
     *meter*: what counted it on this node; None: its agent wasn't asked here, for all that is known.
     """
-    if done.usage is not None and (meter is None or done.status == "completed"):
+    if done.usage is not None and (meter is None or (done.status == "completed" and not meter.is_left)):
         return _clean(done.usage), False
     if done.status == "interrupted":
         return Usage(), False

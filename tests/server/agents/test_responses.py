@@ -452,17 +452,17 @@ async def test_an_answer_that_several_follow_is_cancelled_with_the_last(
         pass
 
     asked = replace(turn("hi"), custody=custody)
-    flight, _ = [flights.board("hi", lambda: background.respond(asked), keep)[0] for _ in range(2)]
-    async with aclosing(flight.follow()) as outputs:
+    first, second = (flights.board("hi", lambda: background.respond(asked), keep)[0] for _ in range(2))
+    async with aclosing(first.follow()) as outputs:
         async for output in outputs:
             if isinstance(output, str):
                 break
-    await flights.leave(flight)
+    await flights.leave(first)
     custody.settle()
-    async with aclosing(flight.follow()) as outputs:
+    async with aclosing(second.follow()) as outputs:
         assert len([await anext(outputs) for _ in range(10)]) == 10
     assert upstream.cancelled == []
-    await flights.leave(flight)
+    await flights.leave(second)
     await background.stop()
 
     assert upstream.cancelled == [RESPONSE_ID]

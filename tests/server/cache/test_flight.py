@@ -113,10 +113,10 @@ async def test_i4_one_that_fails_as_it_is_ended_is_nobody_s_and_no_complaint() -
 
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    flight, _ = flights.board("key", ask, settle)
+    seat, _ = flights.board("key", ask, settle)
     await asyncio.sleep(0)
-    await flights.leave(flight)
-    del flight
+    await flights.leave(seat)
+    del seat
     gc.collect()
 
     assert len(flights) == 0

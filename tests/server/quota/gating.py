@@ -17,6 +17,7 @@ from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.memory import MemoryLedger
 from unbroken.server.quota.plans import Plans
 from unbroken.server.quota.prices import Price, Prices
+from unbroken.server.quota.share import Share
 from unbroken.server.quota_settings import PlanQuota
 from unbroken.sessions.admission import SessionLimits
 from unbroken.sessions.entries import CreateResponse, Entry, ResponseDone, SessionOpened
@@ -56,6 +57,7 @@ class World:
         )
         self.session = Session(SESSION, SessionLimits())
         self.session.apply(Entry(1, Nonce(1), SessionOpened(ALICE.id, SessionConfig("m"))))
+        self.share = Share()
         self.asked = False
         self.rounds = 0
         """How often its agent was asked, of one that answers in rounds."""
@@ -82,7 +84,7 @@ class World:
             for output in outputs:
                 yield output
 
-        return self.gate.metered(turn_of(text, resumed, attempt), given_of(text), said())
+        return self.gate.metered(turn_of(text, resumed, attempt), given_of(text), said(), self.share)
 
     async def answer_in_rounds(self, *rounds: tuple[str, Sequence[Output]], text: str = "") -> list[Output]:
         """Return what is let through of an answer in rounds: what each sends, and what comes of it."""

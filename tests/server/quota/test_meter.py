@@ -143,6 +143,7 @@ async def test_who_joined_a_call_needs_a_budget_and_pays_nothing_if_another_does
     """Who will pay is known at the end: without a budget, it would be everybody's way around it."""
     world = World(tokens_per_day=2000)
     await world.reserve()
+    world.share.owes = False
     flight = Usage(reused=Reused("flight", 0.0))
     said = await world.answer(flight, "x" * 40_000, flight)
     record = await world.end("incomplete", flight)

@@ -16,6 +16,7 @@ from unbroken.server.cache.rules import CacheRules
 from unbroken.server.cache.stage import CacheStage, Produce
 from unbroken.server.metrics import Metrics
 from unbroken.server.pipeline import Pipeline
+from unbroken.server.quota.share import Share
 from unbroken.sessions.responder import Finish, Output
 
 
@@ -37,7 +38,13 @@ async def test_an_answer_that_is_said_is_not_read_once_more_for_the_cache() -> N
 
     class Off(CacheStage):
         async def answer(
-            self, turn: TurnInput, produce: Produce, *, may_use_tools: bool, may_join: bool = True
+            self,
+            turn: TurnInput,
+            produce: Produce,
+            *,
+            may_use_tools: bool,
+            may_join: bool = True,
+            share: Share | None = None,
         ) -> AsyncGenerator[Output, None]:
             async for output in produce(Veto()):
                 yield output
