@@ -1,7 +1,8 @@
 """How many tokens something is, roughly, where nobody has counted yet: four bytes of UTF-8 each.
 
-Right within a quarter or so for English, and for most scripts whose letters take three bytes. What a
-provider tells takes its place when a turn is settled.
+Right within a quarter or so for English, and for most scripts whose letters take three bytes. Text files are
+text. Of pictures and PDF providers count pixels and pages, which nobody has looked for here: their bytes
+say roughly how many there are. What a provider tells takes the place of it all when a turn is settled.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from typing import Final
 import msgspec
 
 from unbroken.server.agents.base import TurnInput
+from unbroken.server.files.kinds import TEXT
 from unbroken.sessions.items import (
     FunctionCall,
     FunctionOutput,
     FunctionTool,
+    Image,
     Message,
     Produced,
     Reasoning,
+    Reference,
     ResponseRequest,
     Text,
     ToolCall,
@@ -31,7 +35,22 @@ __all__ = ["bytes_of", "produced_bytes", "prompt_tokens", "request_tokens", "sai
 _BYTES: Final = 4
 
 _REFERENCE: Final = 1000
-"""Tokens of an image or a file, whatever is in it."""
+"""Tokens of an image or a document, at least."""
+
+_IMAGE_BYTES: Final = 250
+"""Bytes of an image for a token."""
+
+_IMAGE_MOST: Final = 2500
+"""Tokens of an image, at most: providers scale large ones down."""
+
+_DOCUMENT_BYTES: Final = 20
+"""Bytes of a PDF for a token: text is compressed there, and fonts and pictures come with it."""
+
+_DOCUMENT_MOST: Final = 200_000
+"""Tokens of a PDF, at most: providers take about a hundred pages."""
+
+_NAMED: Final = len("[File : ]\n\n[End of file ]") + 2 * 16
+"""Bytes around the text of a file, beside its name: with a mark of sixteen, twice."""
 
 _FRAME: Final = 4
 """Tokens that say whose a message is, and where it ends."""
@@ -92,7 +111,7 @@ def _size(item: object) -> int:
     match item:
         case Message(content=parts):
             for part in parts:
-                size += _bytes(part.text) if isinstance(part, Text) else _REFERENCE * _BYTES
+                size += _bytes(part.text) if isinstance(part, Text) else _referred(part)
         case FunctionCall():
             size += _bytes(item.name) + _bytes(item.arguments)
         case FunctionOutput():
@@ -102,6 +121,15 @@ def _size(item: object) -> int:
         case _:
             return 0  # no model is shown it
     return size
+
+
+def _referred(part: Reference) -> int:
+    """Return how many bytes of text a model would be given, as far as it takes the same tokens."""
+    if part.media_type == TEXT:
+        return part.bytes + _bytes(part.name) + _NAMED
+    is_image = isinstance(part, Image)
+    tokens = part.bytes // (_IMAGE_BYTES if is_image else _DOCUMENT_BYTES)
+    return bytes_of(min(max(tokens, _REFERENCE), _IMAGE_MOST if is_image else _DOCUMENT_MOST))
 
 
 def _bytes(text: str) -> int:

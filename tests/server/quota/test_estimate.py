@@ -17,6 +17,7 @@ from unbroken.sessions.admission import SessionLimits
 from unbroken.sessions.entries import Entry, ItemAdded, SessionOpened
 from unbroken.sessions.ids import ItemId, Nonce, PrincipalId, SessionId
 from unbroken.sessions.items import (
+    File,
     FunctionCall,
     FunctionOutput,
     FunctionTool,
@@ -57,6 +58,35 @@ def test_everything_that_a_model_is_shown_counts() -> None:
     assert 500 <= prompt(FunctionCall(ItemId("a"), "c", "f", text)) <= 510
     assert 500 <= prompt(tools=(FunctionTool("f", text, {}),)) <= 520
     assert 1000 <= prompt(Message(ItemId("a"), "user", (Image("file_1"),))) <= 1010
+
+
+def file(media_type: str, size: int) -> Message:
+    kind = Image if media_type.startswith("image/") else File
+    return Message(ItemId("a"), "user", (kind("file_1", media_type, size, "n"),))
+
+
+def test_a_text_file_is_its_text() -> None:
+    """It is sent as such: it is no way to send a book for the price of a page."""
+    assert 400_000 <= prompt(file("text/plain", 1_600_000)) <= 400_020
+    assert 250 <= prompt(file("text/plain", 1000)) <= 270
+
+
+@pytest.mark.parametrize(
+    ("media_type", "size", "tokens"),
+    [
+        ("application/pdf", 5_000, 1000),
+        ("application/pdf", 1_000_000, 50_000),
+        ("application/pdf", 30_000_000, 200_000),
+        ("image/png", 5_000, 1000),
+        ("image/jpeg", 500_000, 2000),
+        ("image/webp", 20_000_000, 2500),
+        ("", 0, 1000),
+    ],
+)
+def test_what_providers_count_by_pages_and_pixels_is_estimated_by_its_bytes(
+    media_type: str, size: int, tokens: int
+) -> None:
+    assert tokens <= prompt(file(media_type, size)) <= tokens + 10
 
 
 def test_a_request_is_what_it_brings_or_what_was_said_before() -> None:
