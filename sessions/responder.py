@@ -45,6 +45,11 @@ __all__ = [
 class Working:
     """Nothing to show yet, but work goes on: restarts the no-progress timer."""
 
+    thought: int = field(default=0, kw_only=True)
+    """Bytes that the model has thought meanwhile, and that nobody is shown."""
+    spent: Usage | None = field(default=None, kw_only=True)
+    """What an attempt took that has failed, and that another one follows. It comes on top of the bill."""
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionCallPiece:

@@ -7,7 +7,7 @@ An agent is given a :class:`TurnInput` and yields what it produces, in order:
   Calls may be produced after or beside text, and several at once.
 - :class:`ReasoningPiece`: a piece of what the model thinks. Shown to sessions that asked for it; counts as
   a piece of the answer.
-- :class:`Working`: nothing yet, but alive (for example waiting in a queue).
+- :class:`Working`: nothing yet, but alive (for example waiting in a queue). May say how much was thought.
 - :class:`Usage`: the bill. At most once; the last one counts.
 - :class:`Handle`: the upstream's own name for this response, for :meth:`Reattaching.reattach`. An empty one
   takes back the one before: another upstream is asked, and what would stop that one is done.

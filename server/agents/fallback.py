@@ -237,11 +237,14 @@ class _Attempt:
         self._is_first = is_first
 
     async def outputs(self, patience: float | None) -> AsyncGenerator[AgentOutput, None]:
-        """Yield what the agent says; nothing but Working and Handle before its first piece."""
+        """Yield what the agent says; nothing but Working and Handle before its first piece.
+
+        What it has billed when it fails before that comes on top of what the next one bills.
+        """
         outcome = "stopped"
+        held: list[AgentOutput] = []  # whoever fails before the text hasn't finished
         try:
             async with aclosing(self._member.agent.respond(self._own_turn())) as outputs:
-                held: list[AgentOutput] = []  # whoever fails before the text has neither billed nor finished
                 while not self.has_begun and (output := await _next(outputs, patience)) is not None:
                     match output:
                         case Working() | Handle():
@@ -250,8 +253,8 @@ class _Attempt:
                             held.append(output)
                         case "":
                             pass
-                        case ReasoningPiece() if not self._turn.shows_reasoning:
-                            yield Working()
+                        case ReasoningPiece(text=text) if not self._turn.shows_reasoning:
+                            yield Working(thought=len(text.encode("utf-8", "surrogatepass")))
                         case _:
                             self._begin()
                             held.append(output)
@@ -264,6 +267,9 @@ class _Attempt:
         except AgentError as error:
             outcome = error.code
             self._judge(error)
+            bills = [output for output in held if isinstance(output, Usage)]
+            if bills and not self.has_begun:
+                yield Working(spent=bills[-1])
             raise
         except Exception:
             outcome = "crashed"

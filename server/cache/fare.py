@@ -9,17 +9,14 @@ askers come and go; it may be counted more than once, as it would be without a c
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from msgspec import UNSET
 
 from unbroken.server.quota.share import Share
 from unbroken.sessions.items import Reused, Usage
-from unbroken.sessions.responder import FunctionCallPiece, Output, ReasoningPiece
+from unbroken.sessions.responder import Output
 
 __all__ = ["Fare", "Fellow"]
-
-_SAID: Final = (str, FunctionCallPiece, ReasoningPiece)
 
 
 class Fellow:
@@ -53,7 +50,7 @@ class Fare:
     def take(self, fellow: Fellow, output: Output) -> Output:
         """Return what *fellow* is given for *output*: of a bill, that it is another's, if it is."""
         if not isinstance(output, Usage):
-            if fellow.told is not None and isinstance(output, _SAID):
+            if fellow.told is not None:
                 fellow.since.append(output)
             return output
         if output.reused is not UNSET:  # nobody was asked

@@ -27,7 +27,7 @@ from unbroken.sessions.items import (
     Text,
     ToolCall,
 )
-from unbroken.sessions.responder import FunctionCallPiece, Output, ReasoningPiece, ToolCallPiece
+from unbroken.sessions.responder import FunctionCallPiece, Output, ReasoningPiece, ToolCallPiece, Working
 from unbroken.sessions.session import Session
 
 __all__ = ["bytes_of", "produced_bytes", "prompt_tokens", "request_tokens", "said_bytes", "tokens_of"]
@@ -86,6 +86,8 @@ def said_bytes(piece: Output) -> int:
             return _bytes(text)
         case FunctionCallPiece(arguments=text) | ToolCallPiece(arguments=text) | ReasoningPiece(text=text):
             return _bytes(text)
+        case Working(thought=size):
+            return size
         case _:
             return 0
 

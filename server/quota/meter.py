@@ -18,7 +18,7 @@ from unbroken.server.quota.prices import Price
 from unbroken.server.quota.share import Share
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.items import Usage
-from unbroken.sessions.responder import Output
+from unbroken.sessions.responder import Output, Working
 
 __all__ = ["Meter", "begun", "used"]
 
@@ -61,6 +61,7 @@ class Meter:
         self._share = share or Share()
         self._told: Usage | None = None
         self._has_told = False  # of the round that is under way
+        self._spent = Usage()  # by attempts that have failed: no later bill has it
         self._is_counted = True  # whether what is said costs anything
         self._is_left = False
 
@@ -71,6 +72,8 @@ class Meter:
             return False
         if not self._is_counted:
             return False
+        if type(piece) is Working and piece.spent is not None:
+            self._spent = _sum(self._spent, _clean(piece.spent))
         self._said += said_bytes(piece)
         return self._said > self._room
 
@@ -127,7 +130,7 @@ class Meter:
         return forgo
 
     def _hold(self) -> Amount:
-        told = self._told or Usage()
+        told = _sum(self._told or Usage(), self._spent)
         read, said = told.input_tokens + self._prompts, told.output_tokens + tokens_of(self._room)
         self.held = bounded(read + said, self._price.cost(read, said, told.cached_tokens))
         return self.held
@@ -142,11 +145,15 @@ class Meter:
         told = self._told or Usage()
         if told.reused is not UNSET and not self.is_left:
             return told, False  # what it is billed
+        told = _sum(told, self._spent)
         said = tokens_of(self._said)
         sent = self._prompts if said or was_asked else 0
-        return _clean(
-            Usage(told.input_tokens + sent, told.output_tokens + said, told.cached_tokens)
-        ), sent + said > 0
+        return _sum(told, Usage(sent, said)), sent + said > 0
+
+    def billed(self, bill: Usage) -> Usage:
+        """Return what a turn comes to that is complete, and that its provider has billed so."""
+        bill = _clean(bill)
+        return bill if bill.reused is not UNSET else _sum(bill, self._spent)
 
 
 def begun(
@@ -181,14 +188,28 @@ def used(done: ResponseDone, meter: Meter | None) -> tuple[Usage, bool]:
 
     *meter*: what counted it on this node; None: its agent wasn't asked here, for all that is known.
     """
-    if done.usage is not None and (meter is None or (done.status == "completed" and not meter.is_left)):
-        return _clean(done.usage), False
+    if done.usage is not None:
+        if meter is None:
+            return _clean(done.usage), False
+        if done.status == "completed" and not meter.is_left:
+            return meter.billed(done.usage), False
     if done.status == "interrupted":
         return Usage(), False
     if meter is None:
         said = sum(map(produced_bytes, done.output))
         return (_clean(Usage(0, tokens_of(said))), True) if said else (Usage(), False)
     return meter.total(was_asked=done.status == "cancelled")
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    """Return both together, as far as can be counted. Nobody's answer is reused for them."""
+    return _clean(
+        Usage(
+            one.input_tokens + other.input_tokens,
+            one.output_tokens + other.output_tokens,
+            one.cached_tokens + other.cached_tokens,
+        )
+    )
 
 
 def _clean(usage: Usage) -> Usage:

@@ -208,7 +208,10 @@ async def test_what_nobody_was_shown_doesnt_hold_a_chain_to_an_agent() -> None:
     hidden = Chain(FakeAgent([thought, UpstreamCut()]), FakeAgent([thought, "two", thought]))
     shown = Chain(FakeAgent([thought, UpstreamCut()]), FakeAgent(["two"]))
 
-    assert await collect(hidden.agent, turn("hi")) == [*3 * [Working()], "two", thought]
+    said = await collect(hidden.agent, turn("hi"))
+    assert said == [Working(thought=2), Working(), Working(thought=2), "two", thought], (
+        "it says how much it was"
+    )
     with pytest.raises(UpstreamCut):
         await collect(shown.agent, turn("hi", shows_reasoning=True))
 
@@ -228,10 +231,28 @@ async def test_answer_without_text_is_an_answer() -> None:
     assert chain.asked == [1, 0]
 
 
-async def test_who_fails_before_the_text_has_neither_billed_nor_finished() -> None:
-    chain = Chain(FakeAgent([Usage(9, 9), Finish("content_filter"), UpstreamCut()]), FakeAgent(["two"]))
+async def test_who_fails_before_the_text_has_not_finished_and_its_bill_comes_on_top() -> None:
+    chain = Chain(
+        FakeAgent([Usage(9, 9), Finish("content_filter"), UpstreamCut()]), FakeAgent(["two", Usage(3, 1)])
+    )
 
-    assert await collect(chain.agent, turn("hi")) == [Working(), "two"]
+    assert await collect(chain.agent, turn("hi")) == [
+        Working(spent=Usage(9, 9)),
+        Working(),
+        "two",
+        Usage(3, 1),
+    ]
+
+
+async def test_the_bill_of_the_last_one_that_fails_comes_on_top_too() -> None:
+    chain = Chain(FakeAgent([UpstreamCut()]), FakeAgent([Usage(9, 9), UpstreamCut()]))
+    outputs: list[AgentOutput] = []
+
+    with pytest.raises(UpstreamCut):
+        async for output in chain.agent.respond(turn("hi")):
+            outputs.append(output)  # noqa: PERF401 - what came before the error counts
+
+    assert outputs == [Working(), Working(spent=Usage(9, 9))]
 
 
 async def test_last_error_comes_out_when_all_fail() -> None:

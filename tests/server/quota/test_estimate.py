@@ -103,6 +103,7 @@ def test_a_request_is_what_it_brings_or_what_was_said_before() -> None:
 def test_what_is_said_is_counted_in_bytes(piece: str | FunctionCallPiece | ReasoningPiece) -> None:
     assert said_bytes(piece) == 5
     assert said_bytes(Working()) == 0
+    assert said_bytes(Working(thought=5)) == 5
     assert produced_bytes(Message(ItemId("a"), "assistant", (Text("été"), Text("\ud800")))) == 8
 
 

@@ -173,6 +173,47 @@ async def test_what_is_thought_and_not_shown_is_paid_by_who_cancels() -> None:
     assert record.tokens > 9000
 
 
+async def test_what_is_thought_before_an_agent_is_settled_on_is_paid_too() -> None:
+    """A chain of agents says of it only how much it was."""
+    world = World(tokens_per_day=5000)
+    await world.reserve()
+
+    said = await world.answer(*[Working(thought=4000)] * 10)
+    assert said[-1] == Finish("quota_exceeded")
+    assert (await world.end("cancelled")).tokens > 3000
+
+
+@pytest.mark.parametrize(
+    ("status", "usage", "tokens"),
+    [
+        ("completed", Usage(3, 1), 22),
+        ("completed", None, 118),
+        ("failed", None, 118),
+        ("cancelled", None, 118),
+    ],
+)
+async def test_what_an_agent_has_billed_that_failed_comes_on_top(
+    status: str, usage: Usage | None, tokens: int
+) -> None:
+    world = World()
+    await world.reserve()
+    await world.answer(Working(spent=Usage(9, 9)), "x" * 400, *([usage] if usage else []))
+    record = await world.end(status, usage)
+
+    assert record.tokens == tokens
+    assert (record.input_tokens, record.is_estimate) == ((12, False) if usage else (9, True))
+
+
+async def test_who_pays_nothing_for_a_call_pays_for_no_failure_in_it() -> None:
+    world = World()
+    world.share.owes = False
+    await world.reserve()
+    flight = Usage(reused=Reused("flight", 0.0))
+    await world.answer(flight, Working(spent=Usage(9, 9)), "x", flight)
+
+    assert (await world.end("completed", flight)).tokens == 0
+
+
 async def test_definitions_of_functions_are_read_too() -> None:
     world = World(tokens_per_day=5000)
     tool = FunctionTool("f", "d" * 40_000, {})
