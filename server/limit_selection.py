@@ -6,6 +6,7 @@ from typing import Final
 
 from unbroken.server.config import Settings
 from unbroken.server.limits import Rate
+from unbroken.server.quota.estimate import item_bytes
 from unbroken.server.transports.admission import AdmissionLimits
 from unbroken.sessions.node import NodeLimits
 from unbroken.sessions.replica import ActorLimits
@@ -47,7 +48,7 @@ def node_limits(settings: Settings, patience: float) -> NodeLimits:
             alone_bytes=settings.log_max_bytes,
             attempts=settings.turn_attempts,
         ),
-        session=SessionLimits(conversation_bytes=settings.max_session_bytes),
+        session=SessionLimits(conversation_bytes=settings.max_session_bytes, weigh=item_bytes),
         sessions=settings.max_sessions,
         bytes=settings.max_node_bytes,
         connections_per_session=settings.connections_per_session,

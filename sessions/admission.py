@@ -1,8 +1,11 @@
-"""Which of a client's items join a conversation. Pure."""
+"""Which of a client's items join a conversation, and what may be chosen there. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from msgspec import UnsetType
 
 from unbroken.sessions.conversation import Conversation
 from unbroken.sessions.entries import CreateItem
@@ -13,10 +16,18 @@ from unbroken.sessions.items import (
     ApprovalResponse,
     FunctionCall,
     FunctionOutput,
+    FunctionTool,
+    Item,
+    NamedTool,
     ToolCall,
+    ToolChoice,
 )
 
-__all__ = ["SessionLimits", "admit", "full"]
+__all__ = ["SessionLimits", "admit", "check_choice", "full"]
+
+
+def _weightless(_: Item) -> int:
+    return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +41,8 @@ class SessionLimits:
     """Responses that run outside the conversation at the same time."""
     queued: int = 8
     """Responses that wait behind the running one."""
+    weigh: Callable[[Item], int] = _weightless
+    """What a whole item weighs, to whoever asks for :attr:`Session.weight`: the same whenever it is asked."""
 
 
 def admit(command: CreateItem, conversation: Conversation, limits: SessionLimits) -> ItemId | None:
@@ -90,6 +103,13 @@ def _check_approval(response: ApprovalResponse, conversation: Conversation) -> N
     if (known := conversation.response_to(request.id)) is not None:
         message = f"The request {request.id!r} has its response already: {known}."
         raise Refusal("approval_answered", message, param="item.approval_request_id")
+
+
+def check_choice(choice: ToolChoice | UnsetType, tools: tuple[FunctionTool, ...], param: str) -> None:
+    """Refuse the choice of a function that isn't there."""
+    if isinstance(choice, NamedTool) and all(tool.name != choice.name for tool in tools):
+        message = f"`tool_choice` names {choice.name!r}, which isn't among the tools."
+        raise Refusal("invalid_event", message, param=param)
 
 
 def full(limits: SessionLimits) -> Refusal:

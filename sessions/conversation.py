@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from unbroken.sessions.approvals import Approvals
 from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import ItemId
@@ -27,9 +29,12 @@ class Conversation:
     for approval has one response and one call at most.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weigh: Callable[[Item], int]) -> None:
         self.size = 0
         """Bytes that all items take, roughly."""
+        self.weight = 0
+        """What the whole items weigh."""
+        self._weigh = weigh
         self._items: dict[ItemId, Item] = {}
         self._order: list[ItemId] = []
         self._open: set[ItemId] = set()  # those that are being produced
@@ -154,6 +159,8 @@ class Conversation:
             self._approvals.note(item)
         if is_open:
             self._open.add(item.id)
+        else:
+            self.weight += self._weigh(item)
         if previous is None:
             self._order.insert(0, item.id)
         elif previous == self.last:
@@ -165,13 +172,15 @@ class Conversation:
     def close(self, item: Item) -> None:
         """Make an item that was being produced whole."""
         self._open.remove(item.id)
+        self.weight += self._weigh(item)
         self.size += item.size - self._items[item.id].size
         self._items[item.id] = item
 
     def delete(self, item_id: ItemId) -> None:
-        """Remove an item, which must be there."""
+        """Remove an item, which must be there, and whole."""
         item = self._items.pop(item_id)
         self.size -= item.size
+        self.weight -= self._weigh(item)
         self._order.remove(item_id)
         if isinstance(item, FunctionCall):
             self._calls.pop(item.call_id, None)
@@ -185,9 +194,9 @@ class Conversation:
         return [(self._items[item_id], item_id in self._open) for item_id in self._order]
 
     @classmethod
-    def restore(cls, state: list[tuple[Item, bool]]) -> Conversation:
+    def restore(cls, state: list[tuple[Item, bool]], weigh: Callable[[Item], int]) -> Conversation:
         """Return the conversation whose :meth:`state` this is."""
-        conversation = cls()
+        conversation = cls(weigh)
         for item, is_open in state:
             conversation.insert(item, conversation.last, is_open=is_open)
         return conversation

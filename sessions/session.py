@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final, assert_never
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
-from unbroken.sessions.admission import SessionLimits, admit, full
+from unbroken.sessions.admission import SessionLimits, admit, check_choice, full
 from unbroken.sessions.concurrency import while_active
 from unbroken.sessions.conversation import Conversation, no_item
 from unbroken.sessions.entries import (
@@ -55,12 +55,9 @@ from unbroken.sessions.items import (
     ApprovalRequest,
     CallHead,
     FunctionCall,
-    FunctionTool,
     Item,
-    NamedTool,
     Reasoning,
     SessionConfig,
-    ToolChoice,
 )
 from unbroken.sessions.outputs import Taken
 from unbroken.sessions.production import continued, finished, written
@@ -103,7 +100,7 @@ class Session:
         """The latest refusals, by their input."""
         self.keys: dict[int, InputKey] = {}
         """Those of the latest inputs, by their numbers."""
-        self._conversation = Conversation()
+        self._conversation = Conversation(limits.weigh)
         self._inputs: deque[tuple[int, Submitted]] = deque()
         self._begun: tuple[ResponseId, ...] = ()  # the latest
         self._merged: tuple[ResponseId, ...] = ()  # of those, what another one answers
@@ -300,6 +297,11 @@ class Session:
         """Bytes that all items take, roughly."""
         return self._conversation.size
 
+    @property
+    def weight(self) -> int:
+        """What the conversation's whole items weigh, by the limits' measure."""
+        return self._conversation.weight
+
     def items(self) -> list[Item]:
         """Return the conversation's whole items, in order."""
         return self._conversation.whole()
@@ -418,7 +420,7 @@ class Session:
             case UpdateConfig():
                 config = _changed(self.config, command)
                 tools = () if config.tools is UNSET else config.tools
-                _check_choice(config.tool_choice, tools, "session.tool_choice")
+                check_choice(config.tool_choice, tools, "session.tool_choice")
                 return [ConfigUpdated(config, seq)]
             case CreateResponse():
                 return self._begin(seq, command, submitted.event_id)
@@ -442,7 +444,7 @@ class Session:
         response_id, request = command.response_id, command.request
         if response_id in self._begun:  # its id was made for this input alone: it came twice
             return []
-        _check_choice(
+        check_choice(
             request.tool_choice_with(self.config), request.tools_with(self.config), "response.tool_choice"
         )
         if not request.in_conversation:
@@ -564,20 +566,13 @@ class Session:
         session._inputs.extend(state.inputs)
         session.keys = {} if state.keys is UNSET else dict(state.keys)
         session._begun = () if state.begun is UNSET else state.begun
-        session._conversation = Conversation.restore(state.items)
+        session._conversation = Conversation.restore(state.items, limits.weigh)
         for running in state.responses:
             session.responses[running.id] = running.response(session._conversation.last)
         return session
 
     def __repr__(self) -> str:
         return f"<Session {self.id} applied {self.applied}, {len(self.responses)} running>"
-
-
-def _check_choice(choice: ToolChoice | UnsetType, tools: tuple[FunctionTool, ...], param: str) -> None:
-    """Refuse the choice of a function that isn't there."""
-    if isinstance(choice, NamedTool) and all(tool.name != choice.name for tool in tools):
-        message = f"`tool_choice` names {choice.name!r}, which isn't among the tools."
-        raise Refusal("invalid_event", message, param=param)
 
 
 def _changed(config: SessionConfig, change: UpdateConfig) -> SessionConfig:

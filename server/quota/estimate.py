@@ -30,7 +30,15 @@ from unbroken.sessions.items import (
 from unbroken.sessions.responder import FunctionCallPiece, Output, ReasoningPiece, ToolCallPiece, Working
 from unbroken.sessions.session import Session
 
-__all__ = ["bytes_of", "produced_bytes", "prompt_tokens", "request_tokens", "said_bytes", "tokens_of"]
+__all__ = [
+    "bytes_of",
+    "item_bytes",
+    "produced_bytes",
+    "prompt_tokens",
+    "request_tokens",
+    "said_bytes",
+    "tokens_of",
+]
 
 _BYTES: Final = 4
 
@@ -67,16 +75,19 @@ def bytes_of(tokens: int) -> int:
 
 
 def request_tokens(session: Session, request: ResponseRequest) -> int:
-    """Return what a request would send to a model, as far as is known."""
+    """Return what a request would send to a model, as far as is known.
+
+    The conversation isn't looked through: its items were measured by :func:`item_bytes` as they came.
+    """
     config = session.config
     instructions = config.instructions if request.instructions is None else request.instructions
-    items = session.items() if request.input is None else request.input
-    return _prompted(items, instructions, request.tools_with(config))
+    items = session.weight if request.input is None else sum(map(item_bytes, request.input))
+    return tokens_of(items + _told(instructions, request.tools_with(config)))
 
 
 def prompt_tokens(given: TurnInput) -> int:
     """Return what a turn sends to a model."""
-    return _prompted(given.items, given.instructions, given.tools)
+    return tokens_of(sum(map(item_bytes, given.items)) + _told(given.instructions, given.tools))
 
 
 def said_bytes(piece: Output) -> int:
@@ -103,12 +114,8 @@ def produced_bytes(item: Produced) -> int:
             return 0
 
 
-def _prompted(items: Iterable[object], instructions: str, tools: Iterable[FunctionTool]) -> int:
-    told = _bytes(instructions) + sum(len(msgspec.json.encode(tool)) for tool in tools)
-    return tokens_of(told + sum(_size(item) for item in items))
-
-
-def _size(item: object) -> int:
+def item_bytes(item: object) -> int:
+    """Return how many bytes of text an item is to a model, or takes as many tokens as."""
     size = _FRAME * _BYTES
     match item:
         case Message(content=parts):
@@ -123,6 +130,10 @@ def _size(item: object) -> int:
         case _:
             return 0  # no model is shown it
     return size
+
+
+def _told(instructions: str, tools: Iterable[FunctionTool]) -> int:
+    return _bytes(instructions) + sum(len(msgspec.json.encode(tool)) for tool in tools)
 
 
 def _referred(part: Reference) -> int:

@@ -75,6 +75,7 @@ class Conversation(RuleBasedStateMachine):
         self.distant = DistantStore(memory, seed)
         limits = limits_of(
             actor=ActorLimits(run=RunLimits(), retain_bytes=retain, log_bytes=retain * 2),
+            session=SessionLimits(weigh=lambda item: item.size),
             connections_per_session=20,
         )
         self.world = World(self.distant if distant else memory, limits)
@@ -361,6 +362,12 @@ class Conversation(RuleBasedStateMachine):
             elif isinstance(body, ResponseDone):
                 assert body.response_id not in ended, "ended twice"
                 ended.add(body.response_id)
+
+    @invariant()
+    def a_session_weighs_what_its_whole_items_do(self) -> None:
+        actor = None if not hasattr(self, "world") else self.world.node.hub.get(self.session_id)
+        if actor is not None:
+            assert actor.session.weight == sum(item.size for item in actor.session.items())
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from unbroken.server.agents.base import TurnInput
 from unbroken.server.quota.estimate import (
     bytes_of,
+    item_bytes,
     produced_bytes,
     prompt_tokens,
     request_tokens,
@@ -22,6 +23,7 @@ from unbroken.sessions.items import (
     FunctionOutput,
     FunctionTool,
     Image,
+    Item,
     Message,
     ResponseRequest,
     SessionConfig,
@@ -90,13 +92,32 @@ def test_what_providers_count_by_pages_and_pixels_is_estimated_by_its_bytes(
 
 
 def test_a_request_is_what_it_brings_or_what_was_said_before() -> None:
-    session = Session(SessionId("s"), SessionLimits())
+    session = Session(SessionId("s"), SessionLimits(weigh=item_bytes))
     config = SessionConfig("m", instructions="Be kind.")
     session.apply(Entry(1, Nonce(1), SessionOpened(PrincipalId("p"), config)))
     session.apply(Entry(2, Nonce(1), ItemAdded(HELLO, None)))
 
     assert request_tokens(session, ResponseRequest()) == 8
     assert request_tokens(session, ResponseRequest(input=(), instructions="")) == 0
+
+
+def test_a_long_conversation_is_not_looked_through_for_each_request() -> None:
+    """Whoever is refused asks again at once, and others share the event loop."""
+    weighed: list[Item] = []
+
+    def weigh(item: Item) -> int:
+        weighed.append(item)
+        return item_bytes(item)
+
+    session = Session(SessionId("s"), SessionLimits(weigh=weigh))
+    session.apply(Entry(1, Nonce(1), SessionOpened(PrincipalId("p"), SessionConfig("m"))))
+    for number in range(1000):
+        message = Message(ItemId(f"i{number}"), "user", (Text("hello"),))
+        session.apply(Entry(number + 2, Nonce(1), ItemAdded(message, None)))
+    weighed.clear()
+
+    assert request_tokens(session, ResponseRequest()) == 5250
+    assert not weighed
 
 
 @pytest.mark.parametrize("piece", ["été", FunctionCallPiece(0, "été"), ReasoningPiece("été")])
