@@ -4,7 +4,7 @@ What counts, by how a response ended:
 
 - Its provider told what it used: that.
 - It came from the cache: what that bills, by default nothing.
-- Nobody told, and something was said: what was sent and said, as counted here.
+- Nobody told, and something was said: what was sent and said, as counted here; also if a drain has ended it.
 - Nobody told, and it was cancelled before anything was said: what was sent, once the agent had been asked.
 - Nobody told, and nothing was said (failed, cancelled in time, lost with its node): no tokens and no money.
 - It never came to be (refused, a duplicate, merged into another): not even a request.

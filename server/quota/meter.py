@@ -193,9 +193,9 @@ def used(done: ResponseDone, meter: Meter | None) -> tuple[Usage, bool]:
             return _clean(done.usage), False
         if done.status == "completed" and not meter.is_left:
             return meter.billed(done.usage), False
-    if done.status == "interrupted":
-        return Usage(), False
     if meter is None:
+        if done.status == "interrupted":  # with its node: what that held of it is lost
+            return Usage(), False
         said = sum(map(produced_bytes, done.output))
         return (_clean(Usage(0, tokens_of(said))), True) if said else (Usage(), False)
     return meter.total(was_asked=done.status == "cancelled")

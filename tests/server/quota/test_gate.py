@@ -12,7 +12,7 @@ from unbroken.server.quota.base import Amount, Scope
 from unbroken.server.quota.gate import UnknownPrincipal
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.items import Usage
-from unbroken.sessions.responder import Finish, Working
+from unbroken.sessions.responder import Finish, Output, Working
 
 
 async def test_what_was_said_is_held_before_it_is_let_through() -> None:
@@ -71,6 +71,27 @@ async def test_cancelled_once_the_agent_was_asked_counts_what_it_was_sent() -> N
 
     assert 1000 <= record.input_tokens <= 1100
     assert (record.output_tokens, record.is_estimate) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "tokens"),
+    [(["x" * 400], 100), ([Usage(10, 5), "x" * 400], 115), ([Working()], 0)],
+    ids=["said", "told", "nothing"],
+)
+async def test_what_a_draining_node_ends_counts_as_far_as_it_came(outputs: list[Output], tokens: int) -> None:
+    """It knows what was said: it isn't as if it had been lost."""
+    world = World()
+    await world.reserve()
+    await world.answer(*outputs)
+
+    assert (await world.end("interrupted")).tokens == tokens
+
+
+async def test_what_was_lost_with_another_node_counts_nothing() -> None:
+    world = World()
+    await world.reserve()
+
+    assert (await world.end("interrupted", text="x" * 400)).tokens == 0
 
 
 @pytest.mark.parametrize("status", ["cancelled", "interrupted", "incomplete"])
