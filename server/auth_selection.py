@@ -108,7 +108,7 @@ def build_auth(
     )
     if settings.tenant_plans:
         entrance = TenantPlans(entrance, dict(entry.split("=", 1) for entry in settings.tenant_plans))
-    return Auth(entrance, secrets, Presence(_directory(redis, clock)), lapses, keyring, jwks)
+    return Auth(entrance, secrets, Presence(_directory(settings, redis, clock)), lapses, keyring, jwks)
 
 
 def key_store(settings: Settings, redis: Redis | None) -> KeyStore | None:
@@ -137,12 +137,12 @@ def shared_redis(settings: Settings, shared: RedisState) -> Redis:
     return Redis(shared.client, settings.redis_prefix, settings.redis_timeout)
 
 
-def _directory(redis: Redis | None, clock: Clock) -> Directory:
+def _directory(settings: Settings, redis: Redis | None, clock: Clock) -> Directory:
     if redis is None:
         return MemoryDirectory(clock)
     from unbroken.server.auth.redis.directory import RedisDirectory
 
-    return RedisDirectory(redis, clock)
+    return RedisDirectory(redis, clock, idle=settings.session_idle_timeout)
 
 
 def _secret_store(settings: Settings, redis: Redis | None, clock: Clock) -> SecretStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Final
 
@@ -19,6 +20,9 @@ __all__ = ["RedisDirectory"]
 
 _LIFETIME: Final = 7 * 86_400
 """Seconds: longer than a session lives without a connection, whose turns may be taken up again."""
+
+_RUNNING: Final = 3600.0
+"""Seconds that turns of somebody who has expired may still run, or wait, before their session is idle."""
 
 _RENEWED: Final = 3600.0
 """Seconds after which a node writes a principal again that it has written."""
@@ -42,10 +46,22 @@ class _Record(Struct, frozen=True, array_like=True):
 
 
 class RedisDirectory(Directory):
-    """A node's view of a :class:`~unbroken.server.auth.directory.Directory` in Redis."""
+    """A node's view of a :class:`~unbroken.server.auth.directory.Directory` in Redis.
 
-    def __init__(self, redis: Redis, clock: Clock, *, remembered: int = _REMEMBERED) -> None:
+    Args:
+        redis: Where it is.
+        clock: Where time comes from.
+        idle: Seconds that a session lives without a connection. Whoever expires isn't kept for longer: each
+            stranger is somebody else.
+        remembered: Principals that this node knows without asking.
+
+    """
+
+    def __init__(
+        self, redis: Redis, clock: Clock, *, idle: float = _LIFETIME, remembered: int = _REMEMBERED
+    ) -> None:
         self._redis = redis
+        self._idle = idle
         self._clock = clock
         self._remembered = remembered
         # Each with until when that counts, and whether this node has written it.
@@ -74,8 +90,9 @@ class RedisDirectory(Directory):
             return
         self._remember(principal, now + _RENEWED, is_written=True)
         try:
+            lifetime = self._lifetime(principal)
             await self._redis.command(
-                "SET", self._key(principal_id), msgspec.msgpack.encode(record), "EX", _LIFETIME
+                "SET", self._key(principal_id), msgspec.msgpack.encode(record), "EX", lifetime
             )
         except StoreUnavailable:
             # This node knows; the others do when it is back, and the next connection is here.
@@ -105,6 +122,12 @@ class RedisDirectory(Directory):
         )
         self._remember(found, now + _BELIEVED, is_written=False)
         return found
+
+    def _lifetime(self, principal: Principal) -> int:
+        if principal.expires_at is None:
+            return _LIFETIME
+        left = max(0.0, principal.expires_at - self._clock.time())
+        return math.ceil(min(_LIFETIME, left + _RUNNING + self._idle))
 
     def _key(self, principal_id: PrincipalId) -> str:
         return f"{self._redis.prefix}:p:{principal_id}"

@@ -61,6 +61,18 @@ async def test_what_is_shared_of_a_principal_has_an_end(redis: Redis) -> None:
     assert await redis.command("TTL", f"test:p:{ANN.id}") > 86_400
 
 
+@pytest.mark.parametrize(("left", "kept"), [(3600, 9000), (-60, 5400), (8 * 86_400, 7 * 86_400)])
+async def test_who_expires_is_kept_as_long_as_a_session_of_theirs_may_be(
+    redis: Redis, left: int, kept: int
+) -> None:
+    """Each stranger is somebody else, and there may be very many: an hour isn't a week of memory."""
+    clock = FakeClock()
+    stranger = replace(ANN, expires_at=clock.time() + left)
+    await RedisDirectory(redis, clock, idle=1800).note(stranger)
+
+    assert kept - 10 <= await redis.command("TTL", f"test:p:{ANN.id}") <= kept
+
+
 async def test_another_node_sees_what_has_changed_within_a_minute(redis: Redis) -> None:
     clock = FakeClock()
     here, there = RedisDirectory(redis, clock), RedisDirectory(redis, clock)
