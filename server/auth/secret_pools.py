@@ -93,10 +93,10 @@ class SecretBounds:
             pools.append(Pool("strangers", "strangers", self.strangers, self.strangers_bytes))
             return tuple(pools)
         if is_users := record.user.startswith("user:"):
-            name = f"user {record.tenant} {record.user}"
+            name = f"user\0{record.tenant}\0{record.user}"  # names hold spaces
             pools.append(Pool(name, "this user", self.user, self.user_bytes))
         if record.maker or not is_users:
-            name = f"key {record.tenant} {record.key_id} {record.maker}"
+            name = f"key\0{record.tenant}\0{record.key_id}\0{record.maker}"
             pools.append(Pool(name, "this API key", self.key, self.key_bytes))
         return tuple(pools)
 

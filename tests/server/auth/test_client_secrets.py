@@ -15,7 +15,7 @@ from unbroken.server.auth.pins import Pins
 from unbroken.server.auth.principal import Principal
 from unbroken.server.auth.redis.connection import Redis
 from unbroken.server.auth.redis.secrets import RedisSecretStore
-from unbroken.server.auth.secret_pools import SecretBounds
+from unbroken.server.auth.secret_pools import SecretBounds, SecretRecord
 from unbroken.server.auth.secret_store import MemorySecretStore
 from unbroken.server.resume import ResumeTokens
 from unbroken.sessions.ids import ChainId, SessionId
@@ -101,14 +101,23 @@ async def test_what_a_backend_makes_counts_as_its_own_and_what_a_user_makes_does
         assert held is not None
         counted.append([pool.name for pool in SecretBounds().pools_of(held.record)])
 
-    backend = "key acme None key:backend"
+    backend, ann = "key\0acme\0None\0key:backend", "user\0acme\0user:ann"
     assert counted == [
-        ["user acme user:ann", backend],
+        [ann, backend],
         [backend],
-        ["user acme user:ann"],
+        [ann],
         ["strangers"],
         ["address cb007107", "strangers"],
     ]
+
+
+def test_whoever_has_spaces_in_their_name_counts_for_nobody_else() -> None:
+    """Tokens of others name tenants and users as they like."""
+    one = SecretRecord("user:b user:c", "a", "free", (), 1.0, maker="x y")
+    other = SecretRecord("user:c", "a user:b", "free", (), 1.0, maker="y", key_id="x")
+    names = [{pool.name for pool in SecretBounds().pools_of(record)} for record in (one, other)]
+
+    assert not names[0] & names[1]
 
 
 async def test_whoever_has_a_user_makes_keys_for_that_one_only() -> None:

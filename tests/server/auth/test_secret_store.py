@@ -392,7 +392,7 @@ async def test_in_redis_places_are_free_again_too(redis: Redis) -> None:
     store = RedisSecretStore(redis)
     for number in range(200):
         await store.put(f"d{number}", LARGE, uses=1, lifetime=60)
-    pool = pool_of(redis, "user acme user:ann")
+    pool = pool_of(redis, "user\0acme\0user:ann")
     assert await redis.command("ZCARD", pool) == 200
     bytes_of = pool[:-1] + "c"
     (each,) = {await redis.command("HGET", bytes_of, f"d{number}") for number in range(200)}
@@ -417,7 +417,7 @@ async def test_in_redis_places_are_free_again_too(redis: Redis) -> None:
 async def test_in_redis_a_place_is_kept_as_long_as_its_key(redis: Redis) -> None:
     store = RedisSecretStore(redis)
     await store.put("d1", RECORD, uses=2, lifetime=60)
-    pool = pool_of(redis, "user acme user:ann")
+    pool = pool_of(redis, "user\0acme\0user:ann")
     begun = float(await redis.command("ZSCORE", pool, "d1"))
     await store.spend("d1", RECORD, ONE, kept=600)
     spent = float(await redis.command("ZSCORE", pool, "d1"))
@@ -437,7 +437,7 @@ async def test_in_redis_a_place_that_came_to_nothing_is_given_back(redis: Redis)
     with pytest.raises(PoolFull):
         await store.put("d16", large, uses=20_000, lifetime=60)
 
-    assert await redis.command("EXISTS", pool_of(redis, "user acme user:ann")) == 0
+    assert await redis.command("EXISTS", pool_of(redis, "user\0acme\0user:ann")) == 0
 
 
 async def test_in_redis_a_place_of_an_address_that_came_to_nothing_is_given_back(redis: Redis) -> None:
@@ -454,14 +454,14 @@ async def test_in_redis_bytes_whose_keys_are_gone_count_no_more(redis: Redis) ->
     """As where it had to throw something away."""
     store = RedisSecretStore(redis)
     await store.put("d1", RECORD, uses=20_000, lifetime=60)
-    await redis.command("DEL", pool_of(redis, "user acme user:ann"))
+    await redis.command("DEL", pool_of(redis, "user\0acme\0user:ann"))
 
     await store.put("d2", RECORD, uses=20_000, lifetime=60)
 
 
 async def test_in_redis_a_place_whose_bytes_are_gone_is_given_back_and_blocks_nobody(redis: Redis) -> None:
     store = RedisSecretStore(redis)
-    pool = pool_of(redis, "user acme user:ann")
+    pool = pool_of(redis, "user\0acme\0user:ann")
     await store.put("d1", RECORD, uses=1, lifetime=60)
     await store.put("d2", RECORD, uses=1, lifetime=60)
     await redis.command("DEL", pool[:-1] + "c")
