@@ -5,6 +5,7 @@
     Exception
     +-- Unauthenticated     nothing valid was presented: one answer for all that is wrong
         +-- LongLivedKey    a key that is good for long came where only short-lived ones may
+        +-- UnknownSigner   what signed it isn't known yet, and couldn't be looked for
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 from unbroken.server.auth.pins import Pins
 from unbroken.server.auth.principal import Principal
@@ -26,6 +27,7 @@ __all__ = [
     "LongLivedKey",
     "Spend",
     "Unauthenticated",
+    "UnknownSigner",
     "is_jwt",
 ]
 
@@ -40,11 +42,20 @@ Raises:
 class Unauthenticated(Exception):
     """Nothing valid was presented. Never says what was wrong with it."""
 
+    is_failure: ClassVar[bool] = True
+    """Whether it counts as an attempt with a wrong key."""
+
     def __str__(self) -> str:
         return (
             "Present a valid key as `Authorization: Bearer <key>`, "
             "or from a browser as the subprotocol `openai-insecure-api-key.<key>`."
         )
+
+
+class UnknownSigner(Unauthenticated):
+    """It is signed with a key that isn't known, and that nobody could look for just now: it may be new."""
+
+    is_failure: ClassVar[bool] = False
 
 
 class LongLivedKey(Unauthenticated):

@@ -21,7 +21,7 @@ from jwt import PyJWK, PyJWTError
 from unbroken.server.openers import unmoved
 from unbroken.sessions.clock import Clock
 
-__all__ = ["JwksUnavailable", "KeySet", "SigningKey"]
+__all__ = ["JwksUnavailable", "KeySet", "NotLookedFor", "SigningKey"]
 
 _MOST_BYTES: Final = 1 << 20
 _MOST_KEYS: Final = 100
@@ -40,6 +40,10 @@ _STALE: Final = 86_400.0
 
 class JwksUnavailable(Exception):
     """The keys can't be had. The text is one line, with what to do."""
+
+
+class NotLookedFor(Exception):
+    """No key of that name is known, and the set wasn't fetched to look for it: it may be new."""
 
 
 class SigningKey(NamedTuple):
@@ -75,6 +79,7 @@ class KeySet:
 
         Raises:
             JwksUnavailable: Nobody can say for the moment.
+            NotLookedFor: It isn't known here. Whoever invents names has others wait for new keys, too.
 
         """
         now = self._clock.monotonic()
@@ -88,6 +93,8 @@ class KeySet:
             key = self._of(kid)
         if self._clock.monotonic() - self._fetched_at >= _STALE:
             raise JwksUnavailable("The keys that tokens are signed with can't be had. Try again in a moment.")
+        if key is None and kid is not None and self._fetched_at < now:
+            raise NotLookedFor
         return key
 
     def _of(self, kid: str | None) -> SigningKey | None:

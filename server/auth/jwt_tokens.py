@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import jwt
 
-from unbroken.server.auth.base import Credentials, Grant, LongLivedKey, Unauthenticated
-from unbroken.server.auth.jwks import JwksUnavailable, KeySet
+from unbroken.server.auth.base import Credentials, Grant, LongLivedKey, Unauthenticated, UnknownSigner
+from unbroken.server.auth.jwks import JwksUnavailable, KeySet, NotLookedFor
 from unbroken.server.auth.principal import ALL_SCOPES, Principal
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import StoreUnavailable
@@ -60,6 +60,8 @@ class JwtAuthenticator:
             claims = self._verified(token, key.key, str(algorithm))
         except JwksUnavailable as exc:
             raise StoreUnavailable(str(exc)) from None
+        except NotLookedFor:
+            raise UnknownSigner from None
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise Unauthenticated from None
         principal = self._principal(claims)

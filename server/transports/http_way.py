@@ -178,7 +178,8 @@ class HttpWay:
             if grant.spend is not None:
                 raise Unauthenticated  # it is for a session, and good for this only when it has one
         except Unauthenticated as exc:
-            visit.guest.failed()
+            if exc.is_failure:
+                visit.guest.failed()
             code = "api_key_in_browser" if isinstance(exc, LongLivedKey) else "invalid_api_key"
             raise Refused(401, code, str(exc)) from None
         except StoreUnavailable as exc:

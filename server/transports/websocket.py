@@ -198,7 +198,8 @@ class RealtimeDoor:
         try:
             grant = await self._authenticator.authenticate(handshake.credentials)
         except Unauthenticated as exc:
-            guest.failed()
+            if exc.is_failure:
+                guest.failed()
             code = "api_key_in_browser" if isinstance(exc, LongLivedKey) else "invalid_api_key"
             raise Refused(401, code, str(exc)) from None
         except StoreUnavailable as exc:

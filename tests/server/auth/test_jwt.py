@@ -19,6 +19,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from tests.fakes.clock import FakeClock
 from tests.server.conftest import Serve
+from tests.server.realtime.raw import RawClient
 from tests.server.realtime.serving import Served, serving
 from tests.server.realtime.test_client_secrets import refusal
 from unbroken.server.agents.scripted import ScriptedAgent
@@ -251,6 +252,41 @@ async def test_keys_are_rotated_without_a_restart_and_fetched_no_more_than_so_of
     await refused(authenticator, old)
 
 
+async def test_a_key_that_may_be_new_is_no_failure_until_it_was_looked_for(issuer: Issuer) -> None:
+    """Somebody who invents names keeps a rotated key from being found for a while: that is nobody's fault."""
+    authenticator = issuer.authenticator()
+    await authenticator.authenticate(presented(issuer.token()))
+    issuer.clock.advance(40)
+    with pytest.raises(Unauthenticated) as invented:
+        await authenticator.authenticate(presented(issuer.token(header={"kid": "invented"})))
+    assert invented.value.is_failure
+    issuer.rotate("k1", "k2")
+    issuer.clock.advance(5)
+    for kid in ("k2", "k2"):
+        with pytest.raises(Unauthenticated) as early:
+            await authenticator.authenticate(presented(issuer.token(kid)))
+        assert not early.value.is_failure
+        assert str(early.value) == str(Unauthenticated())
+    with pytest.raises(Unauthenticated) as forged:
+        await authenticator.authenticate(presented(issuer.token(key=issuer.private["k2"])))
+    assert forged.value.is_failure, "a key that is known, and didn't sign it"
+    issuer.clock.advance(30)
+    await authenticator.authenticate(presented(issuer.token("k2")))
+
+
+async def test_a_key_that_can_not_be_looked_for_is_no_failure(issuer: Issuer) -> None:
+    authenticator = issuer.authenticator()
+    await authenticator.authenticate(presented(issuer.token()))
+    issuer.clock.advance(60)
+    issuer.rotate("k2")
+    token = issuer.token("k2")
+    issuer.path.unlink()
+
+    with pytest.raises(Unauthenticated) as caught:
+        await authenticator.authenticate(presented(token))
+    assert not caught.value.is_failure
+
+
 async def test_whatever_strangers_name_costs_one_fetch_in_half_a_minute(issuer: Issuer) -> None:
     fetched: list[str] = []
     keys = KeySet(str(issuer.path), issuer.clock, on_fetch=fetched.append)
@@ -378,6 +414,32 @@ class TestOverTheDoors:
         issuer.clock.advance(311)
         assert await client.closed() == 1008
         assert client.errors()[-1] == "credential_expired", "with the token that the key was made with"
+
+    async def test_a_rotated_key_bars_no_address(self, serve: Serve, tmp_path: Path) -> None:
+        """Someone who invents names, or the key set's own delay, has nobody's neighbours refused."""
+        issuer = Issuer(tmp_path / "jwks.json")
+        served: Served[ScriptedAgent] = await serve(
+            ScriptedAgent(),
+            clock=issuer.clock,
+            jwt_jwks=str(issuer.path),
+            jwt_issuer=ISSUER,
+            jwt_audience=(AUDIENCE,),
+            auth_failures=3,
+            trusted_proxies=("127.0.0.1",),
+        )
+        issuer.clock.advance(1)
+        old = issuer.token()
+        issuer.rotate("k1", "k2")
+
+        async def status(token: str) -> int:
+            headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": "203.0.113.1"}
+            async with RawClient(served.port, None, headers=headers) as raw:
+                return int((await raw.response()).status_code)
+
+        assert [await status(issuer.token("k2")) for _ in range(5)] == [401] * 5
+        assert await status(old) == 101
+        forged = issuer.token(key=issuer.private["k2"])
+        assert [await status(forged) for _ in range(4)] == [401, 401, 401, 429]
 
     async def test_a_server_whose_issuer_can_not_be_asked_says_so(self, tmp_path: Path) -> None:
         with pytest.raises(StartupError, match="UNBROKEN_JWT_JWKS"):
