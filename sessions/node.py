@@ -146,6 +146,7 @@ class Node:
             patience=limits.outage_patience,
             is_strict=limits.is_strict,
             spawn=self._spawn,
+            noted_by=lambda outage: (each.session.id for each in self.hub if each.outage is outage),
             on_back=lambda part: self._ownership.verify(part),
         )
         self._ownership = Ownership(

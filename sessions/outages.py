@@ -7,7 +7,7 @@ own, and may be out of reach while the others answer: a server, or what is on it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -25,6 +25,9 @@ __all__ = ["Outages"]
 _PROBE_INTERVAL: Final = 0.5
 """Seconds between two looks whether the store is back."""
 
+_LOOKED_UP_AT_ONCE: Final = 64
+"""Sessions whose part is looked up before anything else gets its turn."""
+
 
 class Outages:
     """The outages of a node's store, by part.
@@ -36,6 +39,7 @@ class Outages:
         patience: See :class:`Outage`.
         is_strict: Likewise.
         spawn: Starts a task of the node's.
+        noted_by: Names the sessions here that note in an outage what becomes of their calls.
         on_back: Called with a part that can be reached again.
 
     """
@@ -49,6 +53,7 @@ class Outages:
         patience: float,
         is_strict: bool,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        noted_by: Callable[[Outage], Iterable[SessionId]],
         on_back: Callable[[str], Awaitable[None]],
     ) -> None:
         self._node = node
@@ -57,6 +62,7 @@ class Outages:
         self._patience = patience
         self._is_strict = is_strict
         self._spawn = spawn
+        self._noted_by = noted_by
         self._on_back = on_back
         self._parts: dict[str, Outage] = {}
         self._probed: set[str] = set()
@@ -104,7 +110,11 @@ class Outages:
         try:
             # To be read isn't enough, nor is what another server says. It does nothing: nobody is called so.
             await self._store.unfollow(session_id, NodeId(f"probe:{self._node}"))
-        except StoreUnavailable:
+        except StoreUnavailable as exc:
+            if self.part_of(session_id) != part:
+                self.of(session_id).note_failure(session_id, exc)
+                await self._probe_another(part)
+                return
             self._probe_later(part, session_id, is_bug_told=is_bug_told)
             return
         except Exception as exc:  # noqa: BLE001 - the boundary: nobody else would find out that it is over
@@ -114,7 +124,27 @@ class Outages:
                 )
             self._probe_later(part, session_id, is_bug_told=True)
             return
+        if self.part_of(session_id) != part:
+            await self._probe_another(part)
+            return
+        structlog.get_logger().info("store back", node_id=self._node, part=part or None)
+        await self._end(part)
+
+    async def _probe_another(self, part: str) -> None:
+        """Go on with another session: of the one that was asked for, a part that has it no more says nothing.
+
+        It has been moved, or only half of it. A part that has nothing of what is here keeps nobody waiting.
+        """
+        for number, session_id in enumerate(self._noted_by(self._parts[part])):
+            if self.part_of(session_id) == part:
+                self._probe_later(part, session_id)
+                return
+            if number % _LOOKED_UP_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        structlog.get_logger().info("store has nothing there", node_id=self._node, part=part or None)
+        await self._end(part)
+
+    async def _end(self, part: str) -> None:
         self._probed.discard(part)
         self._parts[part].note_success()
-        structlog.get_logger().info("store back", node_id=self._node, part=part or None)
         await self._on_back(part)

@@ -112,3 +112,46 @@ async def test_that_an_empty_one_can_t_be_asked_for_says_nothing_of_its_server(s
         await town.worlds[0].node._ownership.unopened.check(actor_on(one, empty))
 
         assert not actor_on(one, other).outage.is_on
+
+
+async def test_the_outage_of_its_server_is_over_for_the_others_when_it_is(seed: int) -> None:
+    """Though it was the one that the server failed first, and is what tells whether it is back."""
+    async with open_town(seed=seed) as town:
+        one, _, torn, other = await two_answers(town)
+        distant(one).is_out = True
+        one.responder.turns[0].say("c")
+        await settle()
+        await pass_time(town, 6)
+        one.responder.turns[1].say("c")
+        await pass_time(town, 1)
+        assert not actor_on(one, other).feed.is_durable
+        distant(one).half_moved = {id_of(torn)}
+        distant(one).is_out = False
+        await pass_time(town, 3, is_polled=False)
+
+        assert actor_on(one, other).feed.is_durable
+        assert not actor_on(one, other).outage.is_on
+        assert not actor_on(one, torn).feed.is_durable
+        assert one.node.is_store_lost
+        distant(one).half_moved = set()
+        await pass_time(town, 3, is_polled=False)
+        assert actor_on(one, torn).feed.is_durable
+        assert not one.node.is_store_lost
+
+
+async def test_who_follows_another_isn_t_sent_away_once_the_server_is_back(seed: int) -> None:
+    async with open_town(seed=seed) as town:
+        one, two, torn, other = await two_answers(town)
+        tabs = [await tab_on(two, client) for client in (torn, other)]
+        distant(two).is_out = True
+        actor_on(two, torn).look()
+        await settle()
+        distant(two).half_moved = {id_of(torn)}
+        distant(two).is_out = False
+        await pass_time(town, 12)
+
+        assert actor_on(two, other).feed.ended is None
+        one.responder.turns[1].end()
+        await settle()
+        tabs[1].read()
+        assert tabs[1].statuses() == ["completed"]

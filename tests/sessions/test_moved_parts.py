@@ -97,3 +97,29 @@ async def test_one_that_goes_on_alone_is_saved_where_it_is_by_now(parts: Parts) 
 
         assert one.node.is_store_lost, "of others"
         assert actor_on(one, client).feed.is_durable
+
+
+async def test_an_outage_of_a_part_that_has_nothing_any_more_is_over(parts: Parts) -> None:
+    async with open_town(seed=1) as town:
+        one, _, client = await asked(town)
+        one.responder.last.say("c")
+        distant(one).is_out = True
+        await settle()
+        first = actor_on(one, client).outage
+        assert first.is_on
+        parts.move()
+        for _ in range(4):
+            one.clock.advance(0.5)
+            await settle()
+
+        assert not first.is_on
+        assert one.node.is_store_lost, "of the part that has it now"
+        distant(one).is_out = False
+        for _ in range(4):
+            one.clock.advance(0.5)
+            await settle()
+        assert not one.node.is_store_lost
+        one.responder.last.end()
+        await settle()
+        client.read()
+        assert (client.text(), client.statuses()) == ("abc", ["completed"])
