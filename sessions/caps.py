@@ -173,7 +173,12 @@ class Caps:
     def _named(self, tally: Tally, name: str) -> TallyPart:
         if (part := self._parts.get(name)) is None:
             part = self._parts[name] = TallyPart(
-                name, tally, self._held, on_alone=self._on_alone, on_failure=partial(self._failed, tally)
+                name,
+                tally,
+                self._held,
+                on_alone=self._on_alone,
+                on_failure=partial(self._failed, tally),
+                find_part=lambda whose: self._named(tally, tally.part_of(whose)),
             )
             part.is_open = self._is_open
         return part

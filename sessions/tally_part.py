@@ -40,6 +40,7 @@ class TallyPart:
         held: What this node has of everything. What is given is added here.
         on_alone: Told of each that is let in without having been asked for, as it is out of reach.
         on_failure: Called when a call failed; :meth:`begin` is to be called after a while.
+        find_part: Returns the part that has somebody's numbers by now.
 
     """
 
@@ -51,6 +52,7 @@ class TallyPart:
         *,
         on_alone: Callable[[Kind], None],
         on_failure: Callable[[TallyPart], None],
+        find_part: Callable[[str], TallyPart],
     ) -> None:
         self.name: Final = name
         self.is_open = False
@@ -61,6 +63,7 @@ class TallyPart:
         self._held = held
         self._on_alone = on_alone
         self._on_failure = on_failure
+        self._find_part = find_part
         self._told: dict[Key, int] = {}  # what it has of this node's, as far as that is known
         self._changed: dict[Key, None] = {}  # what it may have to be told
         self._askers: dict[Key, deque[_Asker]] = {}  # those who wait for its word, in order
@@ -149,15 +152,45 @@ class TallyPart:
         try:
             while batch := self._batch():
                 self._asked = frozenset(_keys(batch))
-                self._answered(batch, await self._tally.settle(batch))
+                try:
+                    given = await self._tally.settle(batch)
+                except StoreUnavailable:
+                    if not self._hand_over(batch):
+                        raise  # it is this part that fails
+                else:
+                    self._answered(batch, given)
         except StoreUnavailable as exc:
             self._go_alone(batch, str(exc), None)
         except Exception as exc:  # noqa: BLE001 - the boundary: whoever waits must not wait for ever
             self._go_alone(batch, type(exc).__name__, exc)
         else:
-            self.is_alone = False  # also where there was nothing to tell
+            self._note_reached()  # also where there was nothing to tell
         finally:
             self._task, self._asked = None, frozenset()
+
+    def _hand_over(self, batch: Sequence[Claim]) -> bool:
+        """Have what failed be asked and told again: each by the part that has it by now.
+
+        Return whether anything was another's. What is left is without it when it is asked again.
+        """
+        moved = {key: part for key in _keys(batch) if (part := self._find_part(key[1])) is not self}
+        if moved:
+            for key in _keys(batch):
+                self._told.pop(key, None)  # it may hold what was to be told, or not
+                self._changed[key] = None
+            for key, part in moved.items():
+                del self._changed[key]
+                part.take_over(key, self._askers.pop(key, deque()))
+        return bool(moved)
+
+    def take_over(self, key: Key, askers: Iterable[_Asker]) -> None:
+        """Tell what is held of *key*, and answer those who have asked another part for more."""
+        if waiting := [*self._askers.get(key, ()), *askers]:
+            self._askers[key] = deque(waiting)
+        self._changed[key] = None
+        if self.is_alone:
+            self.let_in()
+        self.begin()
 
     def _batch(self) -> list[Claim]:
         """Return what to ask and to tell now: who waits comes first."""
@@ -188,6 +221,9 @@ class TallyPart:
                 self._told.pop(key, None)
             if self._held.get(key, 0) != told:  # somebody has gone, or has given up waiting
                 self._changed[key] = None
+        self._note_reached()
+
+    def _note_reached(self) -> None:
         if self.is_alone:
             self.is_alone = False
             self._suspects.clear()

@@ -36,7 +36,8 @@ class Tally(Protocol):
 
     def part_of(self, whose: str) -> str:
         """Return the name of the part of the store that has somebody's numbers now; empty: there is but one,
-        or it isn't known yet. A part may be out of reach while the others answer.
+        or it isn't known yet. A part may be out of reach while the others answer. What is being moved from
+        one to another is a part of its own, from the first call that fails of it.
         """
 
     async def settle(self, claims: Sequence[Claim]) -> list[int]:

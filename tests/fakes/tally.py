@@ -17,7 +17,7 @@ class SharedTally:
     """The numbers of all nodes.
 
     Fault verbs: :meth:`bury`, :meth:`lose`, :meth:`divide`, :attr:`is_out`, :attr:`loses_answers`,
-    :attr:`parts_out`, :attr:`parts_hung`.
+    :attr:`parts_out`, :attr:`parts_hung`, :attr:`half_moved`.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -32,6 +32,10 @@ class SharedTally:
         """Parts that nothing reaches."""
         self.parts_hung: dict[str, asyncio.Event] = {}
         """Parts that answer nothing before an event."""
+        self.half_moved: set[str] = set()
+        """Whose numbers are on their way from one part to another: no call that names them is made."""
+        self.found_half_moved: set[str] = set()
+        """Of whom a call has failed of that."""
         self._parts: dict[str, str] = {}
 
     def at(self, node: NodeId) -> DistantTally:
@@ -52,7 +56,8 @@ class SharedTally:
 
     def part_of(self, whose: str) -> str:
         """Return the part that somebody's numbers are in."""
-        return self._parts.get(whose, "")
+        part = self._parts.get(whose, "")
+        return f"{part}/half moved" if whose in self.half_moved & self.found_half_moved else part
 
     def of(self, kind: Kind, whose: str) -> dict[NodeId, int]:
         """Return what each node has, as it was told."""
@@ -79,6 +84,9 @@ class DistantTally:
         for part in parts & shared.parts_hung.keys():
             await shared.parts_hung[part].wait()
         if shared.is_out or parts & shared.parts_out:
+            raise StoreUnavailable
+        if half_moved := shared.half_moved.intersection(claim.whose for claim in claims):
+            shared.found_half_moved |= half_moved
             raise StoreUnavailable
 
     async def settle(self, claims: Sequence[Claim]) -> list[int]:

@@ -73,6 +73,7 @@ class Country:
     async def aclose(self) -> None:
         self.shared.is_out = self.shared.loses_answers = False
         self.shared.parts_out.clear()
+        self.shared.half_moved.clear()
         for place in self.places:
             await place.caps.aclose()
 
@@ -440,6 +441,57 @@ async def test_numbers_that_another_part_has_by_now_are_asked_for_there(country:
     assert a.alone == {"connection": 1}
 
 
+async def test_what_is_half_moved_is_no_outage_of_its_server_s_others(country: Country) -> None:
+    """They were asked for in the same call, and are asked for once more, at once."""
+    country.shared.divide(ann="1st", ben="1st")
+    a, b = country.place(), country.place()
+    for _ in range(MOST):
+        await a.admits(ANN)
+        await a.admits(BEN)
+    country.shared.half_moved = {BEN}
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            waits = b.ask(BEN), b.ask(ANN)
+            await settle()
+            country.clock.advance(0.25)
+            await settle()
+            assert [task.result() for task in waits] == [True, False]
+            country.clock.advance(1)
+            await settle()
+        assert b.alone == {"connection": MOST}
+        assert not await b.admits(BEN), "nor by itself more than anybody"
+        country.shared.half_moved = set()
+        country.clock.advance(1)
+        await settle()
+        assert not await a.admits(BEN)
+
+    assert [(entry["event"], entry["part"]) for entry in logs] == [
+        ("caps hold on this node alone", "1st/half moved"),
+        ("caps hold on all nodes again", "1st/half moved"),
+    ]
+    assert country.shared.of("connection", ANN) == {a.name: MOST}
+    assert country.shared.of("connection", BEN) == {a.name: MOST, b.name: MOST}
+
+
+async def test_who_waits_for_what_another_part_has_by_now_is_answered_there(country: Country) -> None:
+    a, b = divided(country)
+    for _ in range(MOST):
+        await a.admits(BEN)
+    country.shared.parts_hung["2nd"] = asyncio.Event()
+    waits = b.ask(BEN)
+    await settle()
+    country.shared.divide(ben="1st")
+    country.shared.parts_out.add("2nd")
+    country.shared.parts_hung.pop("2nd").set()
+    await settle()
+    country.clock.advance(0.25)
+    await settle()
+
+    assert waits.done()
+    assert not waits.result()
+    assert b.alone == {}
+
+
 async def test_parts_of_which_nothing_is_left_are_forgotten(country: Country) -> None:
     a, _ = divided(country)
     await a.admits(ANN)
@@ -507,7 +559,9 @@ class Model:
             shared.parts_out ^= {self.draw.choice(PARTS)}
         elif roll < 0.8:
             shared.divide(**{self.draw.choice([ANN, BEN]): self.draw.choice(PARTS)})
-        elif roll < 0.85:
+        elif roll < 0.83:
+            shared.half_moved ^= {self.draw.choice([ANN, BEN])}
+        elif roll < 0.87:
             place.caps.renew()
         elif len(self.country.places) > 1:
             self.crash(place)
@@ -548,6 +602,7 @@ class Model:
         shared = self.country.shared
         shared.is_out = shared.loses_answers = False
         shared.parts_out.clear()
+        shared.half_moved.clear()
         for _ in range(4):
             self.country.clock.advance(1)
             await settle()

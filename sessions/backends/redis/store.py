@@ -25,10 +25,11 @@ from unbroken.sessions.backends.base import (
     Snapshot,
 )
 from unbroken.sessions.backends.redis.channels import Channels
-from unbroken.sessions.backends.redis.connection import Client, is_of_a_slot, server_of, unavailable
+from unbroken.sessions.backends.redis.connection import Client, server_of, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.news import News
 from unbroken.sessions.backends.redis.packing import packed, unpacked
+from unbroken.sessions.backends.redis.parts import Parts
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
 from unbroken.sessions.backends.redis.trouble import Trouble
 from unbroken.sessions.entries import (
@@ -99,7 +100,6 @@ class RedisStore:
     ) -> None:
         # Its methods are of both worlds, says redis-py.
         caller = cast(Caller, client)
-        self._client = client
         which = partial(server_of, client)
         # Answers that are being written don't wait behind a storm of sessions that are being read.
         writers = max(1, connections // 4)
@@ -113,16 +113,13 @@ class RedisStore:
         self._formats = formats or Formats(FORMAT_1)
         self._trouble = trouble or Trouble()
         self._is_cluster = is_cluster
-        self._half_moved: dict[str, str] = {}  # the servers of tags whose slots weren't whole there
+        self._parts = Parts(client)
         self._news = News(Channels(client, keys))
         self._draw = random.Random().getrandbits  # noqa: S311 - a nonce tells branches apart, no more
 
     def part_of(self, session_id: SessionId) -> str:
         """See :meth:`Parted.part_of`."""
-        key = self._keys.meta(session_id)
-        server, tag = server_of(self._client, key), self._keys.tag_of(key)
-        # Once it has been moved it is elsewhere, and whole. Where it stays after all, this costs little.
-        return f"{server}/{tag}" if server and self._half_moved.get(tag) == server else server
+        return self._parts.of(self._keys.meta(session_id))
 
     async def aclose(self) -> None:
         """Tell nobody anything more. The client stays open."""
@@ -138,8 +135,7 @@ class RedisStore:
             error = unavailable(exc)
             if error is None:
                 raise
-            if is_of_a_slot(exc):
-                self._half_moved[self._keys.tag_of(keys[0])] = server_of(self._client, keys[0])
+            self._parts.note(keys[0], exc)
             self._trouble.note(error)
             raise error from None  # what it quotes may be an address with a password
 

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 from unbroken.sessions.backends.redis.connection import Client, server_of, unavailable
 from unbroken.sessions.backends.redis.keys import TALLY_LIFETIME, Keys
 from unbroken.sessions.backends.redis.membership import RedisMembership
+from unbroken.sessions.backends.redis.parts import Parts
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
 from unbroken.sessions.backends.tally import Claim
 from unbroken.sessions.errors import StoreUnavailable
@@ -51,8 +52,10 @@ class RedisTally:
         is_cluster: bool = False,
     ) -> None:
         # Its methods are of both worlds, says redis-py.
-        self._server_of = partial(server_of, client)
-        self._scripts = Scripts(cast(Caller, client), _AT_ONCE, patience, server_of=self._server_of)
+        self._scripts = Scripts(
+            cast(Caller, client), _AT_ONCE, patience, server_of=partial(server_of, client)
+        )
+        self._parts = Parts(client)
         self._keys = keys
         self._membership = membership
         self._patience = patience
@@ -60,7 +63,7 @@ class RedisTally:
 
     def part_of(self, whose: str) -> str:
         """See :meth:`Tally.part_of`."""
-        return self._server_of(self._keys.tally(whose))
+        return self._parts.of(self._keys.tally(whose))
 
     async def settle(self, claims: Sequence[Claim]) -> list[int]:
         """See :meth:`Tally.settle`."""
@@ -120,5 +123,6 @@ class RedisTally:
             error = unavailable(exc)
             if error is None:
                 raise
+            self._parts.note(keys[0], exc)
             raise error from None  # what it quotes may be an address with a password
         return given, [NodeId(node.decode()) for node in others]

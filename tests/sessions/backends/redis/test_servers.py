@@ -203,6 +203,43 @@ async def test_what_is_half_moved_is_a_part_of_its_own(servers: ValkeyCluster) -
     await asyncio.to_thread(servers.move, [slot], target, source, halfway=lambda: None)
 
 
+async def test_caps_of_what_is_half_moved_are_a_part_of_their_own(servers: ValkeyCluster) -> None:
+    books, keys = RedisBooks(Address(servers.url)), Keys("test")
+    servers.flush()
+    names = [f"p{number}" for number in range(2000)]
+    torn = [name for name in names if keys.bucket(name) == keys.bucket(names[0])]
+    source = servers.server_of(keys.tally(torn[0]))
+    target = next(server for server in servers.servers if server is not source)
+    near = [name for name in names if name not in torn and servers.server_of(keys.tally(name)) is source][:20]
+    alone: list[str] = []
+    a, b = [Caps(SystemClock(), await books.node(), on_alone=alone.append) for _ in "ab"]
+    a.open()
+    b.open()
+    assert all(await asyncio.gather(*(a.admit("connection", each, 1) for each in [*torn, *near])))
+    loop = asyncio.get_running_loop()
+
+    async def come() -> None:
+        found = await asyncio.gather(*(b.admit("connection", each, 1) for each in [*torn, *near]))
+        assert all(found[: len(torn)])
+        assert not any(found[len(torn) :])
+
+    slot = key_slot(keys.tally(torn[0]).encode())
+    try:
+        await asyncio.to_thread(
+            servers.move,
+            [slot],
+            source,
+            target,
+            halfway=lambda: asyncio.run_coroutine_threadsafe(come(), loop).result(),
+        )
+        assert len(alone) == len(torn)
+    finally:
+        await a.aclose()
+        await b.aclose()
+        await books.street.aclose()
+    await asyncio.to_thread(servers.move, [slot], target, source, halfway=lambda: None)
+
+
 @pytest.fixture
 def watchtower(tmp_path: Path) -> Iterator[Watchtower]:
     with Watchtower(tmp_path).running() as watchtower:
