@@ -27,6 +27,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 __all__ = [
     "CursorLost",
     "Displaced",
@@ -184,6 +186,11 @@ class ResponderError(SessionError):
         type: The class of error in the vocabulary of the OpenAI API.
         retry_after: Seconds after which it may work again, where that is known.
 
+    """
+
+    is_rest_lost: ClassVar[bool] = False
+    """Whether it was to go on with another owner's response, and can't: that isn't there any more, or isn't
+    what was said. Then it ends as if it had been lost with its owner.
     """
 
     def __init__(

@@ -97,6 +97,8 @@ class Run:
         """The upstream's name for the response, until it is written. Empty: it has none any more."""
         self.outcome: Outcome | None = None
         """How it ended. None: it hasn't, or there is something left to take first."""
+        self.is_rest_lost = False
+        """Whether it failed to go on with another owner's: see :attr:`ResponderError.is_rest_lost`."""
         self.custody = Custody()
         """Whether its upstream's work may be stopped."""
         self.given_up: list[Custody] = []
@@ -223,6 +225,7 @@ class Run:
                     self._ending = INTERRUPTED
                     raise
         except ResponderError as exc:
+            self.is_rest_lost = exc.is_rest_lost
             outcome = self._failed(exc.code, exc.message, exc.type, exc.retry_after)
         except GeneratorExit as exc:
             outcome = self._crashed(exc)  # of somebody else's making, or this very coroutine's end

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -136,8 +137,8 @@ class Runs:
             is_lost = False  # whether it ends because its owner is gone
             if run is not None:
                 outcome = run.outcome
-                if outcome is not None and outcome.status == "failed" and response.id in self._resumed:
-                    outcome, is_lost = INTERRUPTED, True  # its rest can't be had
+                if outcome is not None and run.is_rest_lost and response.id in self._resumed:
+                    outcome, is_lost = replace(INTERRUPTED, usage=outcome.usage, notes=outcome.notes), True
             elif self._is_interrupting:
                 outcome = INTERRUPTED
             elif state is AttemptState.CANCELLING:

@@ -86,6 +86,8 @@ __all__ = [
     "Prompted",
     "ReasoningPiece",
     "Reattaching",
+    "ResponseGone",
+    "ResponseShorter",
     "Text",
     "ToolChoice",
     "TurnInput",
@@ -187,6 +189,12 @@ class Reattaching(Protocol):
 
         *calls* says how many characters are known of the arguments of each function call that has
         begun, in order: none of these calls is begun again, and no further one is left out.
+
+        Raises:
+            ResponseGone: The upstream has no such response (any more). Nothing has been yielded.
+            ResponseShorter: It has ended, and there is less of it than *offset* and *calls* say.
+            AgentError: As for :meth:`Agent.respond`.
+
         """
 
     async def abandon(self, handle: Handle) -> None:
@@ -228,6 +236,12 @@ class UpstreamRejected(AgentError):
     type = "invalid_request_error"
 
 
+class ResponseGone(UpstreamRejected):
+    """There is no response (any more) that was to be gone on with."""
+
+    is_rest_lost = True
+
+
 class UpstreamUnavailable(AgentError):
     """5xx or no connection, after the retries."""
 
@@ -247,6 +261,12 @@ class UpstreamMalformed(AgentError):
 
     code = "upstream_malformed"
     message = "The model sent something that can't be understood."
+
+
+class ResponseShorter(UpstreamMalformed):
+    """A response has ended, and there is less of it than what has been read of it."""
+
+    is_rest_lost = True
 
 
 class UpstreamReportedError(AgentError):

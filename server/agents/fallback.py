@@ -26,8 +26,8 @@ from unbroken.server.agents.base import (
     Handle,
     ReasoningPiece,
     Reattaching,
+    ResponseGone,
     TurnInput,
-    UpstreamRejected,
     UpstreamStalled,
     UpstreamUnavailable,
     Usage,
@@ -190,7 +190,7 @@ class FallbackAgent:
         """Go on with a response, through the agent that it came from.
 
         Raises:
-            UpstreamRejected: There is no such agent (any more), or it can't reattach.
+            ResponseGone: There is no such agent (any more), or it can't reattach.
             AgentError: As that agent says.
 
         """
@@ -202,7 +202,7 @@ class FallbackAgent:
                     async for output in outputs:
                         yield output
                 return
-        raise UpstreamRejected
+        raise ResponseGone
 
     async def abandon(self, handle: Handle) -> None:
         """See :meth:`Reattaching.abandon`: of the agent that it came from, if there is one."""

@@ -29,6 +29,7 @@ from unbroken.server.agents.base import (
     FunctionCallPiece,
     Handle,
     ReasoningPiece,
+    ResponseShorter,
     UpstreamCut,
     UpstreamMalformed,
     UpstreamReportedError,
@@ -188,6 +189,7 @@ class ResponseAnswer:
 
         Raises:
             UpstreamMalformed: When it isn't what the API says.
+            ResponseShorter: When it ends before what is known of it.
             UpstreamCut: When it says that it ends, and the response hasn't.
             AgentError: When it holds an error, by its kind.
 
@@ -288,7 +290,7 @@ class ResponseAnswer:
         read = [call.characters for call in self._calls]
         if self._characters < self._offset or self._call_positions() != read:
             _log.warning("upstream's response is shorter than it was")
-            raise UpstreamMalformed
+            raise ResponseShorter
         if response.incomplete_details is not None:
             self._reason = response.incomplete_details.reason
         if response.usage is not None:

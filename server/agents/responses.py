@@ -45,6 +45,7 @@ from unbroken.server.agents.base import (
     Message,
     NamedTool,
     Prompted,
+    ResponseGone,
     ToolChoice,
     TurnInput,
     UpstreamCut,
@@ -153,16 +154,7 @@ class ResponsesAgent:
         offset: int,
         calls: Sequence[int] = (),
     ) -> AsyncGenerator[AgentOutput, None]:
-        """See :meth:`Reattaching.reattach`.
-
-        Otherwise as :meth:`respond` in background mode.
-
-        Raises:
-            UpstreamRejected: The upstream has no such response (any more). Nothing has been yielded.
-            UpstreamMalformed: The response has ended, and is shorter than *offset* and *calls* say.
-            AgentError: As for :meth:`respond`.
-
-        """
+        """See :meth:`Reattaching.reattach`. Otherwise as :meth:`respond` in background mode."""
         answer = ResponseAnswer(response_id=handle.value, offset=offset, calls=calls)
         return self._follow(_retrieval(handle.value), answer, turn.custody)
 
@@ -198,7 +190,7 @@ class ResponsesAgent:
         self, request: Request, answer: ResponseAnswer, custody: Custody
     ) -> AsyncGenerator[AgentOutput, None]:
         """Read a response that the upstream keeps, by as many streams as it takes."""
-        vain = 0
+        vain, is_another_s = 0, answer.response_id is not None
         try:
             while True:
                 position = answer.position
@@ -213,6 +205,8 @@ class ResponsesAgent:
                         raise
                 except UpstreamRejected:
                     if not answer.is_resumed:
+                        if is_another_s and not answer.is_over:
+                            raise ResponseGone from None
                         raise
                     # The failure is that the stream was cut; that the rest can't be had is its consequence.
                     raise UpstreamCut from None

@@ -7,8 +7,9 @@ import pytest
 from tests.sessions.conversation import Client, limits_of, settle
 from tests.sessions.town import actor_on, asked, go, move, open_town, orphaned, polls, tab_on
 from unbroken.sessions.backends.base import NOBODY, Opened
-from unbroken.sessions.errors import SessionNotFound, StoreUnavailable
+from unbroken.sessions.errors import ResponderError, SessionNotFound, StoreUnavailable
 from unbroken.sessions.ids import NodeId, SessionId
+from unbroken.sessions.items import Usage
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import Handle
 from unbroken.sessions.run import RunLimits
@@ -16,6 +17,13 @@ from unbroken.sessions.run import RunLimits
 SEEDS: Final = (None, 1, 2, 3)
 
 pytestmark = pytest.mark.parametrize("seed", SEEDS)
+
+
+class RestLost(ResponderError):
+    is_rest_lost = True
+
+    def __init__(self) -> None:
+        super().__init__("upstream_rejected", "There is none of that name.")
 
 
 def code_of(client: Client) -> str:
@@ -500,14 +508,51 @@ async def test_an_answer_whose_upstream_lost_it_is_marked(seed: int | None) -> N
     async with open_town(seed=seed) as town:
         town.worlds[1].responder.can_resume = True
         two, client = await orphaned(town, Handle("upstream-1"), "a")
-        two.responder.last.fail(RuntimeError("gone"))
+        two.responder.last.fail(RestLost())
         await settle()
         client.read()
 
         assert (client.text(), client.statuses()) == ("a", ["failed"])
-        assert (
-            client.of_type("response.done")[0]["response"]["status_details"]["error"]["code"] == "interrupted"
-        )
+        assert code_of(client) == "interrupted"
+
+
+async def test_one_whose_upstream_lost_it_is_attempted_again_where_that_is_wanted(seed: int | None) -> None:
+    limits = limits_of(actor=ActorLimits(run=RunLimits(), attempts=2))
+    async with open_town(seed=seed, limits=limits) as town:
+        town.worlds[1].responder.can_resume = True
+        two, client = await orphaned(town, Handle("upstream-1"), "a")
+        two.responder.last.fail(RestLost())
+        await settle()
+        client.read()
+
+        assert code_of(client) == "interrupted"
+        assert [turn.turn.attempt for turn in two.responder.turns] == [1, 2]
+        assert two.responder.last.turn.resumption is None
+
+
+@pytest.mark.parametrize("code", ["upstream_cut", "answer_unchecked", "agent_crashed", "agent_stalled"])
+async def test_what_fails_when_it_is_gone_on_with_fails_as_ever(seed: int | None, code: str) -> None:
+    """It is told as what it is, with what it cost, and isn't asked for a second time."""
+    limits = limits_of(actor=ActorLimits(run=RunLimits(stall_timeout=3), attempts=2))
+    async with open_town(seed=seed, limits=limits) as town:
+        town.worlds[1].responder.can_resume = True
+        two, client = await orphaned(town, Handle("upstream-1"), "a")
+        two.responder.last.say("b", Usage(3, 2))
+        if code == "agent_stalled":
+            await settle()
+            two.clock.advance(3)
+        elif code == "agent_crashed":
+            two.responder.last.fail(RuntimeError("a bug"))
+        else:
+            two.responder.last.fail(ResponderError(code, "It failed."))
+        await settle()
+        client.read()
+
+        assert (client.text(), client.statuses()) == ("ab", ["failed"])
+        assert code_of(client) == code
+        (done,) = client.of_type("response.done")
+        assert done["response"]["usage"]["output_tokens"] == 2
+        assert len(two.responder.turns) == 1
 
 
 async def test_a_turn_that_kills_its_owners_ends(seed: int | None) -> None:

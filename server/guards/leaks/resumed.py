@@ -12,6 +12,7 @@ class AnswerChanged(AgentError):
 
     code = "upstream_cut"
     message = "The answer couldn't be continued."
+    is_rest_lost = True
 
 
 class AlreadySaid:

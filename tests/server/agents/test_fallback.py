@@ -27,6 +27,7 @@ from unbroken.server.agents.base import (
     FunctionCallPiece,
     Handle,
     ReasoningPiece,
+    ResponseGone,
     TurnInput,
     UpstreamCut,
     UpstreamRateLimited,
@@ -166,7 +167,7 @@ async def test_what_a_failure_leads_to_is_in_the_table(kind: type[AgentError]) -
 def test_table_says_what_was_decided() -> None:
     ends = {kind for kind, consequence in CONSEQUENCES.items() if consequence is Consequence.END}
 
-    assert ends == {ContextTooLong, UpstreamRejected}
+    assert ends == {ContextTooLong, UpstreamRejected, ResponseGone}
     assert CONSEQUENCES[UpstreamRefusedKey] is Consequence.OPEN
     assert {CONSEQUENCES[kind] for kind in (AgentBusy, AgentNotReady, ContentUnsupported)} == {
         Consequence.NEXT
@@ -393,7 +394,7 @@ async def test_handle_leads_back_to_the_agent_it_came_from() -> None:
     for name in ("b:resp:2", "gone:resp:3"):  # of the second there is nobody to tell
         await chain.agent.abandon(Handle(name))
     assert [agent.abandoned for agent in chain.agents] == [[], ["resp:2"]]
-    with pytest.raises(UpstreamRejected):
+    with pytest.raises(ResponseGone):
         [o async for o in chain.agent.reattach(turn("hi"), Handle("gone:resp:1"), 3)]
 
 

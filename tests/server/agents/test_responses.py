@@ -24,6 +24,8 @@ from unbroken.server.agents.base import (
     Handle,
     ReasoningPiece,
     Reattaching,
+    ResponseGone,
+    ResponseShorter,
     UpstreamCut,
     UpstreamMalformed,
     UpstreamRateLimited,
@@ -336,15 +338,29 @@ async def test_reattaching_goes_on_after_any_character(
 
 
 async def test_reattaching_to_what_is_unknown_is_refused(background: ResponsesAgent) -> None:
-    with pytest.raises(UpstreamRejected):
+    with pytest.raises(ResponseGone):
         [o async for o in background.reattach(turn("hi"), Handle("resp_other"), 0)]
+
+
+async def test_a_response_that_failed_is_told_as_such_to_who_reattaches(
+    background: ResponsesAgent, upstream: FakeUpstream
+) -> None:
+    """Also where it was refused: that is how it ended, and no way to say that it isn't there."""
+    dialect = ResponsesDialect()
+    error = {"code": "invalid_prompt", "message": SECRET}
+    kept = upstream.keep("a")
+    kept.payloads[-1] = dialect.event("response.failed", response=dialect.response("failed", error=error))
+
+    with pytest.raises(UpstreamRejected) as caught:
+        [o async for o in background.reattach(turn("hi"), Handle(RESPONSE_ID), 0)]
+    assert not caught.value.is_rest_lost
 
 
 async def test_reattaching_behind_the_end_fails(background: ResponsesAgent, upstream: FakeUpstream) -> None:
     """What the session holds isn't the beginning of this response."""
     upstream.keep("short")
 
-    with pytest.raises(UpstreamMalformed):
+    with pytest.raises(ResponseShorter):
         [o async for o in background.reattach(turn("hi"), Handle(RESPONSE_ID), 6)]
 
 
@@ -592,7 +608,7 @@ async def test_reattaching_to_fewer_calls_than_are_known_fails(
 ) -> None:
     upstream.keep("a", calls=CALLS)
 
-    with pytest.raises(UpstreamMalformed):
+    with pytest.raises(ResponseShorter):
         [output async for output in background.reattach(turn("hi"), Handle(RESPONSE_ID), 0, known)]
 
 
