@@ -414,17 +414,18 @@ class App:
             except FilesUnavailable as exc:
                 raise StartupError(str(exc)) from None
             stack.push_async_callback(self._close_files)
+            # Before the node joins: what an agent and tools import holds the loop for seconds, and others
+            # take a node that is silent for so long for dead.
             if not self._loads_later:
-                # Before the node joins: what an agent imports holds the loop for seconds, and others take a
-                # node that is silent for so long for dead.
                 await self._start_agent()
                 stack.push_async_callback(self._agent.stop)
-            await self._open_node()
-            stack.push_async_callback(self._close_node)
             try:
                 await self.catalogue.start()
             except ToolsUnusable as exc:
                 raise StartupError(str(exc)) from None
+            stack.push_async_callback(self.catalogue.stop)
+            await self._open_node()
+            stack.push_async_callback(self._close_node)
             if self.cache is not None:
                 self.cache.start()
             self._pulse.start()

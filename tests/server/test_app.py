@@ -21,6 +21,7 @@ from unbroken.server.agents.selection import build_agent
 from unbroken.server.app import App, build
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.metrics import Metrics
+from unbroken.server.tools.base import ToolsUnusable
 from unbroken.sessions.ids import PrincipalId, new_chain_id
 from unbroken.sessions.items import SessionConfig
 
@@ -47,6 +48,26 @@ class Loading:
 
     async def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
         yield "hi"
+
+
+def noted(monkeypatch: pytest.MonkeyPatch, app: App) -> list[str]:
+    """Return the steps of *app*'s tools and node, noted as they are taken."""
+    steps: list[str] = []
+
+    def note(owner: object, name: str, step: str) -> None:
+        take = getattr(owner, name)
+
+        async def taken() -> None:
+            steps.append(step)
+            await take()
+
+        monkeypatch.setattr(owner, name, taken)
+
+    note(app.catalogue, "start", "tools start")
+    note(app.catalogue, "stop", "tools stop")
+    note(app, "_open_node", "node opens")
+    note(app, "_close_node", "node closes")
+    return steps
 
 
 def settings(**values: Any) -> Settings:
@@ -271,6 +292,47 @@ async def test_what_fails_to_open_stops_the_agent(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(app, "_open_node", fail)
     with pytest.raises(StartupError, match="no store"):
         await app.__aenter__()
+    assert agent.is_stopped
+
+
+async def test_tools_are_there_before_the_node_is_and_until_it_has_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Likewise: they are modules of the operator's. And what runs in the node may call them to its end."""
+    app = App(settings(), ScriptedAgent(), FakeClock())
+    steps = noted(monkeypatch, app)
+    async with app:
+        assert steps == ["tools start", "node opens"]
+        steps.clear()
+    assert steps == ["node closes", "tools stop"]
+
+
+async def test_what_fails_to_open_stops_the_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = App(settings(), ScriptedAgent(), FakeClock())
+    steps = noted(monkeypatch, app)
+
+    async def fail() -> None:
+        raise StartupError("no store")
+
+    monkeypatch.setattr(app, "_open_node", fail)
+    with pytest.raises(StartupError, match="no store"):
+        await app.__aenter__()
+    assert steps == ["tools start", "tools stop"]
+
+
+async def test_tools_that_can_not_be_used_keep_the_node_from_joining(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Loading()
+    agent.told.set()
+    app = App(settings(), agent, FakeClock())
+    steps = noted(monkeypatch, app)
+
+    async def fail() -> None:
+        raise ToolsUnusable("There is no such module.")
+
+    monkeypatch.setattr(app.catalogue, "start", fail)
+    with pytest.raises(StartupError, match="no such module"):
+        await app.__aenter__()
+    assert steps == []
     assert agent.is_stopped
 
 
