@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final, Protocol
 
 import structlog
@@ -44,6 +45,7 @@ from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.hub import Hub
 from unbroken.sessions.ids import NodeId, PrincipalId, SessionId
 from unbroken.sessions.outages import Outages
+from unbroken.sessions.poll_order import PollOrder
 from unbroken.sessions.returns import Returns
 from unbroken.sessions.search import Search
 from unbroken.sessions.session import Session, SessionLimits
@@ -59,16 +61,6 @@ _LOADS: Final = 5
 
 _VERIFIED_AT_ONCE: Final = 64
 """Sessions that are compared with the store before anything else gets its turn."""
-
-_POLLED_AT_ONCE: Final = 256
-"""Followed sessions that a poll reads. Of more, each has its turn at a later one: what was told of them
-isn't often lost, and else a node that follows thousands would do little but ask for them.
-"""
-
-_OWNED_POLLED_AT_ONCE: Final = 32
-"""Sessions of its own that a poll reads, by turns: it may have missed an input, or that it is the owner no
-more. Both are told of, and found out otherwise, nearly always.
-"""
 
 _BLIND: Final = 10.0
 """Seconds after which those who are connected to a session that is followed are sent away, if the store is
@@ -140,8 +132,7 @@ class Ownership:
         self._make = make
         self._spawn = spawn
         self._polls = 0
-        self._polled = 0  # how many of those that are followed were read at the latest polls
-        self._owned_polled = 0  # likewise, of its own
+        self._order = PollOrder()
         self._outages = outages
         self._wishes = Wishes(cluster, spawn, self._wants)
         self._gates: dict[SessionId, _Gate] = {}
@@ -523,6 +514,7 @@ class Ownership:
             elif len(actor.feed):
                 empty.append(actor)
         self.unopened.poll(empty)
+        seeing: list[Actor] = []
         for actor in followed:
             if actor.outage.lasts_for(_BLIND) and not actor.find_part():
                 actor.let_go(StoreUnavailable())
@@ -530,20 +522,14 @@ class Ownership:
             actor.note_poll()
             actor.note_blindness()
             self._look_after(actor)
-        self._polled = self._look_by_turns(followed, self._polled, _POLLED_AT_ONCE)
-        self._owned_polled = self._look_by_turns(owned, self._owned_polled, _OWNED_POLLED_AT_ONCE)
-
-    def _look_by_turns(self, actors: Sequence[Actor], looked_at: int, count: int) -> int:
-        """Look at *count* of *actors* behind the first *looked_at*; return behind how many to go on."""
-        begin = looked_at if looked_at < len(actors) else 0
-        for actor in actors[begin : begin + count]:
+            seeing.append(actor)
+        for actor in chain(self._order.followed(seeing), self._order.owned(owned)):
             if actor.feed.ended is not None:
                 continue
             if actor.outage.is_on and actor.find_part():
                 self._verify(actor)  # its part may be well
             else:
                 self.look(actor)
-        return begin + count
 
     def _look_at(self, session_id: SessionId) -> None:
         if (actor := self.live(session_id)) is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sessions.conversation import limits_of, settle
-from tests.sessions.town import Town, actor_on, asked, distant, move, open_town
-from unbroken.sessions import ownership
+from tests.sessions.conversation import Client, limits_of, settle
+from tests.sessions.town import Town, actor_on, asked, distant, move, open_town, tab_on
+from unbroken.sessions import poll_order
 from unbroken.sessions.backends.base import Page
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.event_log import Position
@@ -68,13 +68,15 @@ async def test_who_was_passed_a_session_reads_none_of_its_own_writes(reads: list
 async def test_of_many_that_are_followed_each_is_read_in_its_turn(
     reads: list[SessionId], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ownership, "_POLLED_AT_ONCE", 2)
-    monkeypatch.setattr(ownership, "_OWNED_POLLED_AT_ONCE", 0)
+    monkeypatch.setattr(poll_order, "_FOLLOWED_AT_ONCE", 2)
+    monkeypatch.setattr(poll_order, "_SILENT_AT_ONCE", 2)
+    monkeypatch.setattr(poll_order, "_OWNED_AT_ONCE", 0)
     async with open_town() as town:
         clients = [(await asked(town))[2] for _ in range(5)]
         for client in clients:
             await move(client, town.worlds[1])
         town.is_silent = True  # their owner isn't asked, and reads nothing
+        await _polled(town, reads)  # from here on it is known that nothing comes
         polls = [await _polled(town, reads) for _ in range(4)]
         everything = {client.session_id for client in clients}
         assert [len(each) for each in polls] == [2, 2, 1, 2]
@@ -133,3 +135,62 @@ async def test_an_input_that_has_not_had_its_turn_is_refused_and_nothing_is_lost
         await settle()
         client.read()
         assert len(client.of_type("conversation.item.done")) == 1
+
+
+async def _followed(town: Town, *, running: int, idle: int) -> tuple[list[Client], list[Client]]:
+    """Return tabs on the second node: of answers of the first's that have begun, and clients of some that
+    have ended there, each with a tab on the second.
+    """
+    one, two = town.worlds
+    ended, tabs = [], []
+    for number in range(idle + running):
+        client = (await asked(town))[2]
+        if number < idle:
+            one.responder.last.end()
+            await settle()
+            ended.append(client)
+        tabs.append(await tab_on(two, client))
+    for _ in range(2):  # from here on it is known who says nothing
+        town.poll()
+        await settle()
+    town.is_silent = True
+    return tabs[idle:], ended
+
+
+async def test_one_that_falls_silent_in_mid_answer_is_read_before_the_many_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was told of it got lost: a client waits for it, and not for the others."""
+    monkeypatch.setattr(poll_order, "_FOLLOWED_AT_ONCE", 2)
+    monkeypatch.setattr(poll_order, "_SILENT_AT_ONCE", 1)
+    async with open_town() as town:
+        (tab,), _ = await _followed(town, running=1, idle=12)
+        for piece in ("c", "d"):
+            town.worlds[0].responder.last.say(piece)
+            await settle()
+            for _ in range(2):
+                town.poll()
+                await settle()
+            tab.read()
+            assert tab.text()[-1] == piece
+
+
+async def test_many_that_are_silent_leave_turns_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that think for long are no reason not to look at anything else."""
+    monkeypatch.setattr(poll_order, "_FOLLOWED_AT_ONCE", 3)
+    monkeypatch.setattr(poll_order, "_SILENT_AT_ONCE", 2)
+    async with open_town() as town:
+        running, idle = await _followed(town, running=6, idle=3)
+        for turn in town.worlds[0].responder.turns[3:]:
+            turn.say("c")
+        for client in idle:
+            await client.say("hi again")
+        await settle()
+        for _ in range(8):
+            town.poll()
+            await settle()
+        for tab in running:
+            tab.read()
+        assert [tab.text()[-1] for tab in running] == ["c"] * 6
+        for client in idle:
+            assert actor_on(town.worlds[1], client).log.head == actor_on(town.worlds[0], client).log.head

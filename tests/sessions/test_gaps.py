@@ -107,7 +107,7 @@ async def test_an_owner_looks_for_what_it_wasn_t_told_of_among_many_sessions(
     seed: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Polls take so long to come round that the search finds it first."""
-    monkeypatch.setattr("unbroken.sessions.ownership._OWNED_POLLED_AT_ONCE", 0)
+    monkeypatch.setattr("unbroken.sessions.poll_order._OWNED_AT_ONCE", 0)
     async with open_town(seed=seed) as town:
         one, two, client = await answered(town)
         client.read()
