@@ -1,0 +1,297 @@
+"""Walks at random: an agent speaks and clients write, while calls of the store are held, fail or are lost.
+
+A walk is made of steps that its seed draws, one after another; then all is well again, and every answer comes
+to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+import orjson
+
+from tests.fakes.responder import ManualTurn
+from tests.fakes.store import DistantStore
+from tests.sessions.conversation import Client, World, settle
+from tests.sessions.town import Town, distant, polls, tab_on
+from unbroken.sessions.entries import Submitted
+from unbroken.sessions.errors import ResponderError, SessionError, StoreUnavailable
+from unbroken.sessions.ids import ResponseId, SessionId
+
+__all__ = ["Walk"]
+
+_HELD: Final = (
+    "append",
+    "submit",
+    "read",
+    "rejoin",
+    "reseed",
+    "inspect",
+    "follow",
+    "unfollow",
+    "compact",
+    "recall",
+)
+
+
+class Calls:
+    """Calls of stores, of which some are held: before anything is done or when it is. Some of these fail."""
+
+    def __init__(self, draw: random.Random, note: Callable[[str], None], on_late: Callable[[], None]) -> None:
+        self._draw = draw
+        self._note = note
+        self._on_late = on_late  # before what is done is heard of late
+        self._share = draw.choice([0.05, 0.15, 0.3])
+        self._names = {"append", *(name for name in _HELD if draw.random() < 0.5)}
+        self._held: list[asyncio.Event] = []
+        self.is_calm = True
+        """Whether none is held from now on."""
+
+    def __len__(self) -> int:
+        """How many are held."""
+        return len(self._held)
+
+    def may_hold(self, store: DistantStore) -> None:
+        """Have calls of *store* be among them."""
+        for name in self._names:
+            setattr(store, name, functools.partial(self._call, name, getattr(store, name)))
+
+    def let_go(self) -> None:
+        """Let one go on."""
+        self._held.pop(self._draw.randrange(len(self._held))).set()
+
+    def let_all_go(self) -> None:
+        while self._held:
+            self.let_go()
+
+    async def _call(self, name: str, call: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        if self.is_calm or self._draw.random() >= self._share:
+            return await call(*args, **options)
+        is_early, fails = self._draw.random() < 0.3, self._draw.random() < 0.3
+        self._note(f"hold {name}{' before it is done' if is_early else ''}{', to fail' if fails else ''}")
+        go = asyncio.Event()
+        self._held.append(go)
+        if is_early:
+            await go.wait()
+            if fails:
+                raise StoreUnavailable
+            return await call(*args, **options)
+        self._on_late()
+        try:
+            result = await call(*args, **options)
+        finally:
+            await go.wait()  # bad news are late too
+        if fails:
+            raise StoreUnavailable
+        return result
+
+
+class Walk:
+    """One walk: a node that owns a session, another one that follows it, and clients of both."""
+
+    def __init__(self, town: Town, seed: int, steps: list[str], *, has_losses: bool) -> None:
+        self.town = town
+        self.one, self.two = town.worlds
+        self.clients: list[Client] = []
+        """The first has begun the session."""
+        self.steps: Final = steps
+        """What happened, in order."""
+        self.said: dict[ResponseId, list[str]] = {}
+        """The agent's words."""
+        self.taken: list[str] = []
+        """Names of what clients have sent and was acknowledged."""
+        self.is_cancelled = False
+        """Whether clients have wanted an answer to stop."""
+        self._draw = random.Random(seed)
+        self._calls = Calls(self._draw, steps.append, self._copy)
+        self._has_losses = has_losses
+        self._copied: dict[SessionId, Any] | None = None
+        self._names = itertools.count(1)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ending: set[ManualTurn] = set()
+        self._coming_back: set[Client] = set()
+        kinds: dict[Callable[[], None], float] = {
+            self._say: 0.25,
+            self._end: 0.07,
+            self._fail: 0.02,
+            self._send_item: 0.08,
+            self._send_request: 0.07,
+            self._send_cancel: 0.02 * (self._draw.random() < 0.3),
+            self._let_store_be_out: 0.08,
+            self._let_answers_be_lost: 0.03,
+            self._let_time_pass: 0.17,
+            self._let_a_call_go: 0.15,
+            self.town.poll: 0.05,
+            self._lose: 0.05 * has_losses,
+        }
+        self._kinds = list(kinds)
+        # What is rare together on most walks is frequent on some.
+        self._weights = [weight * self._draw.choice([0.3, 1, 3]) for weight in kinds.values()]
+
+    async def go(self) -> None:
+        """Take all steps, and come to rest."""
+        await self._set_out()
+        for _ in range(self._draw.randint(20, 60)):
+            self._take_a_step()
+            await settle(3000)
+        await self._come_to_rest()
+
+    async def _set_out(self) -> None:
+        self.town.memory._draw = self._draw.getrandbits  # each walk can be made again
+        self._calls.may_hold(distant(self.one))
+        if self._draw.random() < 0.7:
+            self._calls.may_hold(distant(self.two))
+        client = await self.one.client()
+        self.clients.append(client)
+        await client.ask()
+        if self._draw.random() < 0.5:
+            self.clients.append(await tab_on(self.two, client))
+        self._calls.is_calm = False
+
+    async def _come_to_rest(self) -> None:
+        self._calls.is_calm = True
+        for _ in range(12):
+            self._calls.let_all_go()
+            await self.town.store_is_back()
+            await polls(self.town, 1)
+        for _ in range(12):
+            for turn in self.one.responder.open:
+                turn.end()
+            await settle(3000)
+            await self.town.store_is_back()
+            await polls(self.town, 1)
+        assert all(task.done() for task in self._tasks), "a client still waits"
+        for task in self._tasks:
+            task.result()
+
+    # Steps.
+
+    def _take_a_step(self) -> None:
+        self._draw.choices(self._kinds, self._weights)[0]()
+
+    @property
+    def _turn(self) -> ManualTurn | None:
+        """The agent's that speaks, and hasn't been told to end."""
+        turns = [turn for turn in self.one.responder.open if turn not in self._ending]
+        return turns[-1] if turns else None
+
+    def _say(self) -> None:
+        if turn := self._turn:
+            word = f"w{next(self._names)} "
+            self.steps.append(f"say {word}")
+            self.said.setdefault(turn.turn.response_id, []).append(word)
+            turn.say(word)
+        else:
+            self._send_request()
+
+    def _end(self) -> None:
+        if turn := self._turn:
+            self.steps.append("end")
+            self._ending.add(turn)
+            turn.end()
+
+    def _fail(self) -> None:
+        if turn := self._turn:
+            self.steps.append("fail")
+            self._ending.add(turn)
+            turn.fail(ResponderError("upstream_unavailable", "no"))
+
+    def _send_item(self) -> None:
+        name = f"item{next(self._names)}"
+        content = [{"type": "input_text", "text": name}]
+        item: dict[str, Any] = {"type": "message", "role": "user", "content": content}
+        if self._draw.random() < 0.5:
+            item["id"] = name  # else nobody can know it again
+        self._send(name, {"type": "conversation.item.create", "item": item})
+
+    def _send_request(self) -> None:
+        name = f"ask{next(self._names)}"
+        self._send(name, {"type": "response.create", "event_id": name})
+
+    def _send_cancel(self) -> None:
+        self.is_cancelled = True
+        self._send("cancel", {"type": "response.cancel"})
+
+    def _send(self, name: str, event: dict[str, Any]) -> None:
+        """Have a client send something. One whose connection has ended comes back instead."""
+        client = self._draw.choice(self.clients)
+        self.steps.append(f"send {name}")
+        assert client.attachment is not None
+        if client.attachment.cursor._ended is not None:
+            self._begin(self._come_back(client))
+        else:
+            self._begin(self._submit(client, name, event))
+
+    async def _submit(self, client: Client, name: str, event: dict[str, Any]) -> None:
+        assert client.attachment is not None
+        assert client.connection is not None
+        submitted = client.connection.receive(orjson.dumps(event).decode())
+        assert isinstance(submitted, Submitted)
+        try:
+            await client.attachment.submit(submitted)
+        except SessionError as exc:
+            self.steps.append(f"{name} isn't taken: {exc!r}")
+        else:
+            self.steps.append(f"{name} is taken")
+            self.taken.append(name)
+
+    async def _come_back(self, client: Client) -> None:
+        if client in self._coming_back:
+            return
+        self._coming_back.add(client)
+        before = client.attachment
+        assert before is not None
+        try:
+            await client.connect()
+            before.close()  # now: its owner doesn't let the session go meanwhile
+        except SessionError as exc:
+            self.steps.append(f"a client isn't let in: {exc!r}")
+        finally:
+            self._coming_back.discard(client)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    def _let_store_be_out(self) -> None:
+        world = self._draw.choice([self.one, self.one, self.two])
+        store = distant(world)
+        store.is_out = not store.is_out
+        self.steps.append(f"out of {self._name(world)}'s reach: {store.is_out}")
+        if store.is_out and self._draw.random() < 0.7:
+            world.node._outages.of(SessionId("")).note_failure(SessionId(""))  # somebody noticed
+            if self._draw.random() < 0.5:
+                world.clock.advance(3.0)  # its patience is over
+
+    def _let_answers_be_lost(self) -> None:
+        store = distant(self.one)
+        store.loses_answers = not store.loses_answers
+        self.steps.append(f"answers are lost: {store.loses_answers}")
+
+    def _let_time_pass(self) -> None:
+        seconds = self._draw.choice([0.1, 0.6, 1.2, 3.0])
+        self.steps.append(f"{seconds} seconds")
+        for world in self.town.worlds:
+            world.clock.advance(seconds)
+
+    def _let_a_call_go(self) -> None:
+        if self._calls:
+            self._calls.let_go()
+            self.steps.append("let a call go")
+
+    def _copy(self) -> None:
+        if self._has_losses:
+            self._copied = self.town.copy()
+
+    def _lose(self) -> None:
+        """Have the store lose what was last heard of late, and all since; at times, everything."""
+        self.town.lose(self._copied if self._draw.random() < 0.8 else None)
+        self._copied = None
+        self.steps.append("lose")
+
+    def _name(self, world: World) -> str:
+        return "the owner" if world is self.one else "the other"
