@@ -378,8 +378,12 @@ class Session:
         return bool(running)
 
     def _in_conversation(self) -> list[Response]:
-        """Return the running response of the conversation and those that wait behind it, in order."""
-        return [each for each in self.responses.values() if each.request.in_conversation]
+        """Return the running response of the conversation and those that wait behind it, in order.
+
+        What waited while a turn was begun anew is older than its further attempt.
+        """
+        found = [each for each in self.responses.values() if each.request.in_conversation]
+        return sorted(found, key=lambda each: each.attempt.state is AttemptState.QUEUED)
 
     # What follows.
 

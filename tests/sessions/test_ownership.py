@@ -485,6 +485,29 @@ async def test_a_further_attempt_answers_what_the_first_one_did(seed: int | None
         assert items == ["hello", "whole", "said meanwhile"]
 
 
+async def test_what_waits_behind_a_turn_waits_for_its_further_attempt_too(seed: int | None) -> None:
+    """It was asked for before that was begun, and is to know what it says."""
+    limits = limits_of(actor=ActorLimits(run=RunLimits(), attempts=2))
+    async with open_town(seed=seed, limits=limits) as town:
+        one, two, client = await asked(town)
+        await client.send({"type": "session.update", "session": {"unbroken": {"concurrency": "queue"}}})
+        await client.ask("next")
+        await move(client, two)
+        town.kill(one)
+        town.notice(one)
+        await settle()
+        await client.ask("last")
+        assert [turn.turn.attempt for turn in two.responder.open] == [2]
+        two.responder.last.say("whole")
+        two.responder.last.end()
+        await settle()
+
+        assert [item.text for item in two.responder.last.turn.items] == ["hello", "whole", "next"]
+        two.responder.last.end()
+        await settle()
+        assert [item.text for item in two.responder.last.turn.items][-1] == "last"
+
+
 async def test_an_answer_that_its_upstream_keeps_goes_on(seed: int | None) -> None:
     async with open_town(seed=seed) as town:
         town.worlds[1].responder.can_resume = True
