@@ -48,29 +48,28 @@ async def test_two_tabs_on_one_session(context: BrowserContext, own_server: Serv
     assert chat.complaints == twin.complaints == []
 
 
-async def test_two_tabs_at_the_same_moment(
-    context: BrowserContext, chat: Chat, server: Server, proxy: Proxy
-) -> None:
+async def test_two_tabs_at_the_same_moment(context: BrowserContext, own_server: Server) -> None:
     """The server refuses the second response while the first runs: it is asked for again."""
-    await chat.say("first")
-    await chat.is_idle()
-    before = server.answered
-    twin = await twin_of(chat, context, proxy.port)
-    await twin.has_answered("You said: first")
-    proxy.hold()
-    await twin.say("/tokens 4")
-    await chat.page.bring_to_front()  # browsers paint what is behind rarely
-    await chat.say("/tokens 40 20")
-    await expect(chat.running).to_contain_text("word2 ")
+    async with Proxy(own_server.port) as proxy:
+        chat = await Chat.open(context, own_server.port)  # on which nobody else has anything answered
+        await chat.say("first")
+        await chat.is_idle()
+        twin = await twin_of(chat, context, proxy.port)
+        await twin.has_answered("You said: first")
+        proxy.hold()
+        await twin.say("/tokens 4")
+        await chat.page.bring_to_front()  # browsers paint what is behind rarely
+        await chat.say("/tokens 40 20")
+        await expect(chat.running).to_contain_text("word2 ")
 
-    proxy.release()
+        proxy.release()
 
-    for each in (chat, twin):
-        await expect(each.answers).to_have_count(3)
-        await each.is_idle()
-        await each.has_said("first", "/tokens 40 20", "/tokens 4")
-    assert await chat.order() == await twin.order()
-    assert server.answered == before + 2
+        for each in (chat, twin):
+            await expect(each.answers).to_have_count(3)
+            await each.is_idle()
+            await each.has_said("first", "/tokens 40 20", "/tokens 4")
+        assert await chat.order() == await twin.order()
+        assert own_server.answered == 3
     assert twin.complaints == []
 
 
