@@ -19,8 +19,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TypeVar
 
-__all__ = ["FairQueue", "QueueFull", "Ticket"]
+__all__ = ["FairQueue", "QueueFull", "Ticket", "computed"]
+
+_R = TypeVar("_R")
 
 
 class QueueFull(Exception):
@@ -134,3 +139,27 @@ class FairQueue:
         if own:
             self._waiting[principal] = own  # at the end: the others come first
         self._admit(ticket)
+
+
+async def computed(
+    ticket: Ticket, threads: Executor, work: Callable[[], _R], leave: Callable[[], None]
+) -> _R:
+    """Return what comes of *work*, done in *threads* when *ticket* is admitted; raise what it raises.
+
+    *leave* gives the ticket back: once, in this event loop, when the thread is through with it, also when
+    nobody waits any more. Cancelling is safe.
+    """
+    try:
+        await ticket.admitted()
+        future = threads.submit(work)
+    except BaseException:
+        leave()
+        raise
+    loop = asyncio.get_running_loop()
+    future.add_done_callback(lambda _: _call_soon(loop, leave))
+    return await asyncio.wrap_future(future)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call)

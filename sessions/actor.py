@@ -284,23 +284,23 @@ class Actor(Stored):
             return None
         if bodies is None:
             return None
-        self._is_writing = True
         session = self.session
         is_busy = not self._is_stirred or session.is_running_after(bodies)
-        self._written = 0
-        self._asked_on = self._branch
-        self._asked = append = Append(
-            session.id, self.fence, session.applied, self.feed.log.head_nonce, answered, bodies, is_busy
+        return self._ask(
+            Append(
+                session.id, self.fence, session.applied, self.feed.log.head_nonce, answered, bodies, is_busy
+            )
         )
-        return append
 
     def _ask_again(self, asked: Append) -> Append:
         """Return what was asked for and isn't in the log: inputs may have come before it."""
-        self._is_writing = True
-        self._written, self._asked_on = 0, self._branch
-        self._asked = append = replace(
-            asked, fence=self.fence, seen=self.session.applied, nonce=self.log.head_nonce
+        return self._ask(
+            replace(asked, fence=self.fence, seen=self.session.applied, nonce=self.log.head_nonce)
         )
+
+    def _ask(self, append: Append) -> Append:
+        self._is_writing = True
+        self._asked, self._written, self._asked_on = append, 0, self._branch
         return append
 
     def _next(self) -> tuple[int, Sequence[Body] | None]:
@@ -331,7 +331,7 @@ class Actor(Stored):
     def committed(self, result: Sequence[Entry] | StoreError) -> bool:
         """See :meth:`Writer.committed`."""
         self._is_writing = False
-        is_elsewhere = self._asked_on != self._branch or self._is_elsewhere(result)
+        is_elsewhere = self._is_elsewhere(result)
         if not (isinstance(result, StoreError) or is_elsewhere):
             self._runs.settle()
         if self.feed.ended is not None:
@@ -362,7 +362,13 @@ class Actor(Stored):
         return self._is_stirred or self._is_behind
 
     def _is_elsewhere(self, result: Sequence[Entry] | StoreError) -> bool:
-        """Whether something else is in the log where *result* was written: the store has lost that since."""
+        """Whether what was asked for is of another branch than the log by now, whatever came of it.
+
+        It went on alone meanwhile, and may be back; or something else is in the log where *result* was
+        written: the store has lost that since.
+        """
+        if self._asked_on != self._branch:
+            return True
         if isinstance(result, StoreError) or not result:
             return False
         return result[0].seq <= self.session.applied and not self.log.holds(result[0])

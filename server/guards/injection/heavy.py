@@ -6,14 +6,13 @@ in doubt would hold up everybody's messages.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import heapq
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final
 
-from unbroken.server.fair_queue import FairQueue, QueueFull
+from unbroken.server.fair_queue import FairQueue, QueueFull, computed
 from unbroken.server.guards.injection.base import Classifier, DetectorFailed, Question
 from unbroken.server.guards.injection.normal_form import NormalForm
 from unbroken.server.guards.injection.reading import Rater, suspected
@@ -85,18 +84,4 @@ class _Turns:
             ticket = self._queue.join(name)
         except QueueFull:
             raise DetectorFailed("Too much waits for it.") from None
-        try:
-            await ticket.admitted()
-            future = self._threads.submit(work)
-        except BaseException:
-            ticket.leave()
-            raise
-        loop = asyncio.get_running_loop()
-        # It is its turn until the thread is through with it, also when nobody waits any more.
-        future.add_done_callback(lambda _: _call_soon(loop, ticket.leave))
-        return await asyncio.wrap_future(future)
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(call)
+        return await computed(ticket, self._threads, work, ticket.leave)

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 from unbroken.server.agents.base import AgentError
 from unbroken.server.computing_threads import ComputingThreads, Way
 from unbroken.server.fair_names import FairName
-from unbroken.server.fair_queue import FairQueue, QueueFull, Ticket
+from unbroken.server.fair_queue import FairQueue, QueueFull, Ticket, computed
 from unbroken.server.guards.leaks.addresses import Label
 
 __all__ = ["ModelRecogniser", "NamesUnread", "Recogniser", "Unread", "load_model", "missing_packages"]
@@ -132,25 +132,14 @@ class ModelRecogniser:
         began = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
-                labels = await self._read_in_turn(read, text, ticket)
+                work = functools.partial(read, text.encode("utf-8", "replace").decode())
+                labels = await computed(ticket, self._pool, work, functools.partial(self._leave, ticket))
         except TimeoutError:
             raise NamesUnread("late") from None
         except Exception:  # noqa: BLE001 - the library's own; its text may quote what was read
             raise NamesUnread("failed") from None
         self._observe(time.monotonic() - began)
         return labels
-
-    async def _read_in_turn(self, read: _Read, text: str, ticket: Ticket) -> Sequence[Label]:
-        try:
-            await ticket.admitted()
-            future = self._pool.submit(read, text.encode("utf-8", "replace").decode())
-        except BaseException:
-            self._leave(ticket)
-            raise
-        loop = asyncio.get_running_loop()
-        # It is its turn until the thread is through with it, also when nobody waits any more.
-        future.add_done_callback(lambda _: _call_soon(loop, functools.partial(self._leave, ticket)))
-        return await asyncio.wrap_future(future)
 
     async def stop(self) -> None:
         """See :meth:`Recogniser.stop`."""
@@ -163,11 +152,6 @@ class ModelRecogniser:
     def _leave(self, ticket: Ticket) -> None:
         self._count -= 1
         ticket.leave()
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(call)
 
 
 def missing_packages() -> list[str]:
