@@ -8,6 +8,7 @@
 import { CallLine } from "./callline.js";
 import { button, element, make } from "./elements.js";
 import { Markdown } from "./markdown.js";
+import { Press } from "./press.js";
 
 /**
  * @typedef {object} Shown A message, a part of an answer, or a call.
@@ -60,6 +61,8 @@ export class Log {
 
   #actions;
   #scroller = element("scroller");
+  /** What grows waits for its end. */
+  #press = new Press(this.#scroller, () => this.#nextFrame());
   #sections = element("sections");
   #pending = element("pending");
   #latest = element("latest");
@@ -389,6 +392,7 @@ export class Log {
     this.#isFrameDue = true;
     requestAnimationFrame(() => {
       this.#isFrameDue = false;
+      if (this.#press.isOn) return;
       for (const shown of this.#growing) this.#grow(shown, false);
       this.#growing.clear();
       this.#follow();
@@ -409,6 +413,7 @@ export class Log {
   }
 
   #follow() {
+    if (this.#press.isOn) return;
     if (this.#isAtEnd) this.#scroller.scrollTop = this.#scroller.scrollHeight;
     this.#latest.hidden = this.#isAtEnd;
   }

@@ -33,6 +33,7 @@ _FILES: Final = {
             "outbox",
             "outcome",
             "parcel",
+            "press",
             "realtime",
             "refusal",
             "rejections",

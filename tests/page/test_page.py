@@ -103,6 +103,28 @@ async def test_a_message_typed_during_an_answer_waits_for_its_end(chat: Chat) ->
     ]
 
 
+async def test_a_button_stays_where_it_is_while_it_is_pressed(chat: Chat) -> None:
+    async with chat.page.expect_websocket() as connected:
+        await chat.page.reload()
+    socket = await connected.value
+    await chat.is_connected()
+
+    # Lines later, the text would have moved it from under the pointer.
+    async with socket.expect_event("framereceived", lambda frame: "word100" in frame, timeout=30_000):
+        await chat.say("/tokens 160 20")
+        await expect(chat.running).to_have_count(1)
+        await chat.say("never mind")
+        await chat.pending.get_by_role("button", name="Remove").hover()
+        await chat.page.mouse.down()
+        before = await chat.texts.last.text_content()
+    await chat.is_drawn()
+    assert await chat.texts.last.text_content() == before
+    await chat.page.mouse.up()
+
+    await expect(chat.pending).to_have_count(0)
+    await chat.has_answered(answer_to("/tokens 160"))
+
+
 @pytest.mark.client("page", "failure")
 async def test_a_failure_is_shown_and_can_be_tried_again(chat: Chat, server: Server) -> None:
     before = server.answered
