@@ -17,11 +17,13 @@ from playwright.async_api import BrowserContext, ConsoleMessage, Error, Locator,
 
 from tests.fakes.surroundings import free_port
 
-__all__ = ["CHROMIUM", "CONTRASTS", "TOOLS", "Chat", "Server", "chromium_path", "twin_of"]
+__all__ = ["CHROMIUM", "CONTRASTS", "GATED", "TOOLS", "Chat", "Server", "chromium_path", "twin_of"]
 
 REPOSITORY: Final = Path(__file__).parents[2]
 TOOLS: Final = "tests.page.tools:TOOLS"
 """What a server is given as its tools."""
+GATED: Final = {"UNBROKEN_AGENT": "python", "UNBROKEN_PYTHON_AGENT": "tests.page.gate:answer"}
+"""Settings of a server whose answers can be made to wait."""
 CHROMIUM: Final = (
     "--no-sandbox",
     "--disable-gpu",
@@ -53,7 +55,7 @@ _REST: Final = 20.0
 
 
 class Server:
-    """``unbroken serve`` with the scripted agent, in a process of its own.
+    """``unbroken serve`` with the scripted agent, unless *settings* name another, in a process of its own.
 
     Started again, it has the same ports.
 
@@ -74,8 +76,9 @@ class Server:
     def start(self) -> None:
         offset = self._log.stat().st_size if self._log.exists() else 0
         self._output = self._log.open("ab")
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **self._settings}
-        command = [sys.executable, "-m", "unbroken", "serve", "--agent", "scripted"]
+        needed = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+        environment = {"UNBROKEN_AGENT": "scripted", **needed, **self._settings}
+        command = [sys.executable, "-m", "unbroken", "serve"]
         if not self.admin_port:
             self.admin_port = free_port()
         ports = ["--port", str(self.port), "--admin-port", str(self.admin_port)]

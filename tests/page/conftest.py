@@ -9,8 +9,9 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, async_playwright
 
 from tests.fakes.proxy import Proxy
-from tests.page.browser import CHROMIUM, TOOLS, Chat, Server, chromium_path
+from tests.page.browser import CHROMIUM, GATED, TOOLS, Chat, Server, chromium_path
 from tests.page.calling import Holder
+from tests.page.gate import Gate
 
 # One server and one browser for all, each test with a context of its own: as separate as two people.
 LOOP: Final = "package"
@@ -34,10 +35,19 @@ def tool_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.kill()
 
 
+@pytest.fixture(scope="package")
+def gated_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose answers can be made to wait, that no test ends."""
+    server = Server(tmp_path_factory.mktemp("gated") / "log", **GATED)
+    server.start()
+    yield server
+    server.kill()
+
+
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[Server]:
-    """A server to end and start again."""
-    server = Server(tmp_path / "log")
+    """A gated server to end and start again, or on which nobody else has anything answered."""
+    server = Server(tmp_path / "log", **GATED)
     server.start()
     yield server
     server.kill()
@@ -75,8 +85,29 @@ async def chat(context: BrowserContext, server: Server) -> AsyncIterator[Chat]:
 
 
 @pytest_asyncio.fixture(loop_scope=LOOP)
+async def gate() -> AsyncIterator[Gate]:
+    async with Gate() as gate:
+        yield gate
+
+
+@pytest_asyncio.fixture(loop_scope=LOOP)
+async def gated(context: BrowserContext, gated_server: Server) -> AsyncIterator[Chat]:
+    """The page, connected to a server whose answers can be made to wait."""
+    chat = await Chat.open(context, gated_server.port)
+    yield chat
+    assert chat.complaints == []
+    assert chat.lost == []
+
+
+@pytest_asyncio.fixture(loop_scope=LOOP)
 async def proxy(server: Server) -> AsyncIterator[Proxy]:
     async with Proxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest_asyncio.fixture(loop_scope=LOOP)
+async def gated_proxy(gated_server: Server) -> AsyncIterator[Proxy]:
+    async with Proxy(gated_server.port) as proxy:
         yield proxy
 
 

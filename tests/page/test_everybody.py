@@ -9,6 +9,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.fakes.proxy import Proxy
 from tests.page.browser import CONTRASTS, Chat, Server
+from tests.page.gate import Gate
 from unbroken.server.agents.scripted import answer_to
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="package")]
@@ -98,10 +99,10 @@ async def test_focus_is_visible(chat: Chat) -> None:
         assert outlined
 
 
-async def test_an_answer_is_read_out_once_it_is_whole(chat: Chat) -> None:
-    log = chat.page.get_by_role("log")
+async def test_an_answer_is_read_out_once_it_is_whole(gated: Chat, gate: Gate) -> None:
+    log = gated.page.get_by_role("log")
     await expect(log).to_have_attribute("aria-live", "polite")
-    await chat.page.evaluate(
+    await gated.page.evaluate(
         """() => {
             window.announced = [];
             const announcer = document.getElementById("announcer");
@@ -109,13 +110,15 @@ async def test_an_answer_is_read_out_once_it_is_whole(chat: Chat) -> None:
                 .observe(announcer, { childList: true });
         }"""
     )
-    await chat.say("/tokens 60 20")
-    await expect(chat.running).to_have_attribute("aria-busy", "true")
+    await gated.say(gate.script(60, 5))
+    await expect(gated.running).to_have_attribute("aria-busy", "true")
+    await expect(gated.page.locator("#announcer")).to_have_text("Answering.")
+    await gate.open()
     await expect(log).to_have_text(answer_to("/tokens 60"))
 
-    announced = await chat.page.evaluate("window.announced")
+    announced = await gated.page.evaluate("window.announced")
     assert [text.strip() for text in announced] == ["Answering.", answer_to("/tokens 60")]
-    live = await chat.page.locator("[aria-live], [role=status], [role=alert], [role=log]").evaluate_all(
+    live = await gated.page.locator("[aria-live], [role=status], [role=alert], [role=log]").evaluate_all(
         "nodes => nodes.filter((node) => node.contains(document.querySelector('.answer'))).length"
     )
     assert live == 0  # nothing reads each word

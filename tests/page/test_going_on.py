@@ -12,27 +12,32 @@ from playwright.async_api import BrowserContext, expect
 from websockets.asyncio.client import connect
 
 from tests.fakes.proxy import Proxy
-from tests.page.browser import Chat, Server, twin_of
+from tests.page.browser import GATED, Chat, Server, twin_of
+from tests.page.gate import Gate
 from tests.server.realtime.client import WAIT
 from unbroken.server.agents.scripted import answer_to
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="package")]
 
 
-async def test_a_reload_in_mid_answer(chat: Chat, server: Server) -> None:
-    await chat.say("first")
-    await chat.is_idle()
-    before = server.answered
-    await chat.say("/tokens 150 20")
-    await expect(chat.running).to_contain_text("word20 ")
+async def test_a_reload_in_mid_answer(gated: Chat, gated_server: Server, gate: Gate) -> None:
+    await gated.say("first")
+    await gated.is_idle()
+    before = gated_server.answered
+    script = gate.script(150, 20, 40)
+    await gated.say(script)
+    await expect(gated.running).to_contain_text("word20")
 
-    await chat.page.reload()
+    await gated.page.reload()
 
-    await expect(chat.running).to_contain_text("word20 ")
-    await expect(chat.send).to_have_text("Stop")
-    await chat.has_answered("You said: first", answer_to("/tokens 150"))
-    await chat.has_said("first", "/tokens 150 20")
-    assert server.answered == before + 1
+    await expect(gated.running).to_contain_text("word20")
+    await expect(gated.send).to_have_text("Stop")
+    await gate.open()
+    await expect(gated.running).to_contain_text("word40")
+    await gate.open()
+    await gated.has_answered("You said: first", answer_to("/tokens 150"))
+    await gated.has_said("first", script)
+    assert gated_server.answered == before + 1
 
 
 async def test_a_reload_in_mid_answer_can_stop_it(chat: Chat) -> None:
@@ -67,46 +72,59 @@ async def test_old_refusals_are_no_news(chat: Chat) -> None:
 
 
 @pytest.mark.client("page", "network")
-async def test_a_connection_cut_in_mid_answer(context: BrowserContext, server: Server, proxy: Proxy) -> None:
-    chat = await Chat.open(context, proxy.port)
-    before = server.answered
-    await chat.say("/tokens 300 20")
+async def test_a_connection_cut_in_mid_answer(
+    context: BrowserContext, gated_server: Server, gated_proxy: Proxy, gate: Gate
+) -> None:
+    chat = await Chat.open(context, gated_proxy.port)
+    before = gated_server.answered
+    stops = (10, 40, 80, 120)
+    script = gate.script(300, *stops)
+    await chat.say(script)
 
     await chat.answers.evaluate("node => { node.kept = true; }")
-    for word in ("word10 ", "word40 ", "word80 ", "word120 "):
-        await expect(chat.answers).to_contain_text(word)
+    for number, word in enumerate(stops):
         # Before the end, whose text would hide what was lost or doubled.
-        assert answer_to("/tokens 300").startswith(await chat.texts.text_content() or "")
-        proxy.cut()
+        await expect(chat.texts).to_have_text(answer_to(f"/tokens {word}"))
+        if number % 2:  # words come while there is no connection, and after there is one again
+            gated_proxy.cut()
+            await gate.open()
+        else:
+            await gate.open()
+            gated_proxy.cut()
 
     await chat.has_answered(answer_to("/tokens 300"))
-    await chat.has_said("/tokens 300 20")
+    await chat.has_said(script)
     assert await chat.answers.evaluate("node => node.kept")  # continued, not rebuilt
-    assert proxy.accepted >= 3
-    assert server.answered == before + 1
+    assert gated_proxy.accepted >= 3
+    assert gated_server.answered == before + 1
     assert chat.complaints == []
 
 
-async def test_what_the_server_has_forgotten_is_shown_again(context: BrowserContext, tmp_path: Path) -> None:
+async def test_what_the_server_has_forgotten_is_shown_again(
+    context: BrowserContext, tmp_path: Path, gate: Gate
+) -> None:
     """Its log reaches back hardly at all: what is shown is discarded, and comes anew as it stands."""
-    server = Server(tmp_path / "log", UNBROKEN_LOG_RETAIN_BYTES="0", UNBROKEN_LOG_MAX_BYTES="4096")
+    server = Server(tmp_path / "log", **GATED, UNBROKEN_LOG_RETAIN_BYTES="0", UNBROKEN_LOG_MAX_BYTES="4096")
     server.start()
     try:
         async with Proxy(server.port) as proxy:
             chat = await Chat.open(context, proxy.port)
-            said = ["one", "/fail after 2", "two", "/tokens 100 20"]
+            said = ["one", "/fail after 2", "two", gate.script(100, 5, 30, 31)]
             for text in said[:3]:
                 await chat.say(text)
                 await chat.is_idle()
             await chat.say(said[3])
-            await expect(chat.running).to_contain_text("word5 ")
+            await expect(chat.running).to_contain_text("word5")
 
             proxy.cut()
-            await expect(chat.running).to_contain_text("word30 ")
+            await gate.open()
+            await expect(chat.running).to_contain_text("word30")
             await chat.page.reload()
 
-            await expect(chat.running).to_contain_text("word31 ")
+            await gate.open()
+            await expect(chat.running).to_contain_text("word31")
             await expect(chat.send).to_have_text("Stop")
+            await gate.open()
             answers = ["You said: one", "word1 word2", "You said: two", answer_to("/tokens 100")]
             await chat.has_answered(*answers)
             assert await chat.order() == [text for pair in zip(said, answers, strict=True) for text in pair]
@@ -117,23 +135,24 @@ async def test_what_the_server_has_forgotten_is_shown_again(context: BrowserCont
 
 
 async def test_an_answer_goes_on_without_a_connection(
-    context: BrowserContext, server: Server, proxy: Proxy
+    context: BrowserContext, gated_server: Server, gated_proxy: Proxy, gate: Gate
 ) -> None:
-    chat = await Chat.open(context, proxy.port)
-    before = server.answered
-    await chat.say("/tokens 60 20")
-    await expect(chat.running).to_contain_text("word3 ")
-    proxy.refuse()
-    proxy.cut()
+    chat = await Chat.open(context, gated_proxy.port)
+    before = gated_server.answered
+    await chat.say(gate.script(60, 3))
+    await expect(chat.running).to_contain_text("word3")
+    gated_proxy.refuse()
+    gated_proxy.cut()
     await expect(chat.connection).to_have_text("Reconnecting")
-    twin = await twin_of(chat, context, server.port)
+    await gate.open()
+    twin = await twin_of(chat, context, gated_server.port)
     await twin.has_answered(answer_to("/tokens 60"))
     assert answer_to("/tokens 60") != await chat.texts.text_content()
 
-    await proxy.accept()
+    await gated_proxy.accept()
 
     await chat.has_answered(answer_to("/tokens 60"))
-    assert server.answered == before + 1
+    assert gated_server.answered == before + 1
     assert chat.complaints == []
 
 

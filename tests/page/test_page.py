@@ -8,19 +8,23 @@ import pytest
 from playwright.async_api import BrowserContext, expect
 
 from tests.page.browser import Chat, Server
+from tests.page.gate import Gate
 from unbroken.server.agents.scripted import answer_to
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="package")]
 
 
 @pytest.mark.client("page", "conversation")
-async def test_an_answer_streams_in(chat: Chat) -> None:
-    await chat.say("/tokens 60 20")
+async def test_an_answer_streams_in(gated: Chat, gate: Gate) -> None:
+    script = gate.script(60, 5, 20)
+    await gated.say(script)
 
-    await expect(chat.running).to_contain_text("word5 ")
-    assert "word60" not in (await chat.texts.last.text_content() or "")
-    await chat.has_answered(answer_to("/tokens 60"))
-    await chat.has_said("/tokens 60 20")
+    for word in (5, 20):
+        await expect(gated.texts.last).to_have_text(answer_to(f"/tokens {word}"))
+        await expect(gated.running).to_have_count(1)
+        await gate.open()
+    await gated.has_answered(answer_to("/tokens 60"))
+    await gated.has_said(script)
 
 
 async def test_it_says_which_model_answers(chat: Chat) -> None:
@@ -85,44 +89,49 @@ async def test_answers_without_a_word_stand_under_their_questions(chat: Chat) ->
     assert await chat.order() == expected
 
 
-async def test_a_message_typed_during_an_answer_waits_for_its_end(chat: Chat) -> None:
-    await chat.say("/tokens 120 20")
-    await expect(chat.running).to_have_count(1)
-    await chat.say("and then")
-    await chat.say("never mind")
+async def test_a_message_typed_during_an_answer_waits_for_its_end(gated: Chat, gate: Gate) -> None:
+    script = gate.script(120, 3)
+    await gated.say(script)
+    await expect(gated.running).to_have_count(1)
+    await gated.say("and then")
+    await gated.say("never mind")
 
-    await expect(chat.pending).to_have_count(2)
-    await expect(chat.pending.last).to_contain_text("Waits to be sent")
-    await chat.pending.last.get_by_role("button", name="Remove").click()
-    await chat.has_answered(answer_to("/tokens 120"), answer_to("and then"))
-    assert await chat.order() == [
-        "/tokens 120 20",
+    await expect(gated.pending).to_have_count(2)
+    await expect(gated.pending.last).to_contain_text("Waits to be sent")
+    await gated.pending.last.get_by_role("button", name="Remove").click()
+    await expect(gated.pending).to_have_count(1)
+    await gate.open()
+    await gated.has_answered(answer_to("/tokens 120"), answer_to("and then"))
+    assert await gated.order() == [
+        script,
         answer_to("/tokens 120"),
         "and then",
         answer_to("and then"),
     ]
 
 
-async def test_a_button_stays_where_it_is_while_it_is_pressed(chat: Chat) -> None:
-    async with chat.page.expect_websocket() as connected:
-        await chat.page.reload()
+async def test_a_button_stays_where_it_is_while_it_is_pressed(gated: Chat, gate: Gate) -> None:
+    async with gated.page.expect_websocket() as connected:
+        await gated.page.reload()
     socket = await connected.value
-    await chat.is_connected()
+    await gated.is_connected()
+    await gated.say(gate.script(160, 30, 100))
+    await expect(gated.texts.last).to_have_text(answer_to("/tokens 30"))
+    await gated.say("never mind")
+    await gated.pending.get_by_role("button", name="Remove").hover()
+    await gated.page.mouse.down()
 
-    # Lines later, the text would have moved it from under the pointer.
-    async with socket.expect_event("framereceived", lambda frame: "word100" in frame, timeout=30_000):
-        await chat.say("/tokens 160 20")
-        await expect(chat.running).to_have_count(1)
-        await chat.say("never mind")
-        await chat.pending.get_by_role("button", name="Remove").hover()
-        await chat.page.mouse.down()
-        before = await chat.texts.last.text_content()
-    await chat.is_drawn()
-    assert await chat.texts.last.text_content() == before
-    await chat.page.mouse.up()
+    # These are lines, which would move it from under the pointer.
+    async with socket.expect_event("framereceived", lambda frame: "word100" in frame):
+        await gate.open()
+    await gated.is_drawn()
+    assert await gated.texts.last.text_content() == answer_to("/tokens 30") + " "
+    await gated.page.mouse.up()
 
-    await expect(chat.pending).to_have_count(0)
-    await chat.has_answered(answer_to("/tokens 160"))
+    await expect(gated.pending).to_have_count(0)
+    await expect(gated.texts.last).to_have_text(answer_to("/tokens 100"))
+    await gate.open()
+    await gated.has_answered(answer_to("/tokens 160"))
 
 
 @pytest.mark.client("page", "failure")
@@ -240,9 +249,9 @@ async def test_an_answer_can_be_copied(context: BrowserContext, chat: Chat) -> N
 
 
 async def test_a_new_conversation_leaves_the_old_one(chat: Chat, server: Server) -> None:
+    before = server.answered
     await chat.say("/tokens 5000 10")
     await expect(chat.running).to_have_count(1)
-    before = server.answered
     leave = chat.page.get_by_role("dialog", name="Begin a new conversation?")
 
     await chat.button("New conversation").click()
