@@ -27,6 +27,7 @@ from unbroken.server.quota.base import (
     record_fields,
 )
 from unbroken.sessions.backends.redis.connection import Client, server_of, unavailable
+from unbroken.sessions.backends.redis.parts import Parts
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
 from unbroken.sessions.errors import StoreUnavailable
 
@@ -55,15 +56,15 @@ class RedisLedger:
 
     def __init__(self, client: Client, prefix: str, *, patience: float = 2.0, now: Any = None) -> None:
         self._client: Any = client
-        self._server_of = partial(server_of, client)
         self._scripts = Scripts(
             cast(Caller, client),
             _AT_ONCE,
             patience,
             package="unbroken.server.quota",
             names=("ledger",),
-            server_of=self._server_of,
+            server_of=partial(server_of, client),
         )
+        self._parts = Parts(client)
         self._prefix = prefix
         self._patience = patience
         self._now = now
@@ -73,7 +74,7 @@ class RedisLedger:
 
     def part_of(self, tenant: str) -> str:
         """See :meth:`Ledger.part_of`."""
-        return self._server_of(self._base(tenant) + "o")
+        return self._parts.of(self._base(tenant) + "o")
 
     async def reserve(
         self,
@@ -162,7 +163,7 @@ class RedisLedger:
                     key, latest, "-", count=most
                 )
         except Exception as exc:  # noqa: BLE001 - the boundary: what it is decides what it becomes
-            raise self._failure(exc) from None
+            raise self._failure(key, exc) from None
         return page
 
     async def _call(self, op: str, tenant: str, given: dict[str, Any]) -> Any:
@@ -174,10 +175,10 @@ class RedisLedger:
             async with asyncio.timeout(self._patience):
                 return await self._scripts.call("ledger", [base + "o", base + "l"], op, json.dumps(given))
         except Exception as exc:  # noqa: BLE001 - the boundary: what it is decides what it becomes
-            raise self._failure(exc) from None  # what it quotes may be an address with a password
+            raise self._failure(base + "o", exc) from None  # what it quotes may be an address with a password
 
-    @staticmethod
-    def _failure(exc: Exception) -> Exception:
+    def _failure(self, key: str, exc: Exception) -> Exception:
+        self._parts.note(key, exc)
         if isinstance(exc, builtins.TimeoutError):
             return StoreUnavailable("no answer in time")
         return unavailable(exc) or exc

@@ -251,6 +251,7 @@ class ShelteredLedger:
                 lost.retry_at = self._clock.monotonic()
             raise
         except StoreUnavailable as exc:
+            part = self._shared.part_of(tenant)  # that it is one of its own may be known only now
             if part not in self._lost:
                 structlog.get_logger().warning(
                     "quotas hold on this node alone", part=part or None, reason=str(exc)
@@ -307,7 +308,7 @@ class ShelteredLedger:
         for number, ended in list(self._unsettled.items()):
             if number not in self._unsettled or ended.tenant in waiting:
                 continue  # it had to make room meanwhile, or has to wait
-            if (part := self._shared.part_of(ended.tenant)) in out:
+            if self._shared.part_of(ended.tenant) in out:
                 waiting.add(ended.tenant)
                 continue
             if ended.asked_at is not None and self._clock.monotonic() > ended.asked_at + _UNSURE:
@@ -316,7 +317,7 @@ class ShelteredLedger:
                 try:
                     await self._tell(ended)
                 except StoreUnavailable:
-                    out.add(part)
+                    out.add(self._shared.part_of(ended.tenant))
                     continue
                 except Exception as exc:  # noqa: BLE001 - the boundary: it must not be in the others' way
                     _say_lost(1, exc)
@@ -327,15 +328,15 @@ class ShelteredLedger:
         """Have the others give back what was released meanwhile, but for parts that are *out* of reach."""
         for whose, until in list(self._unreleased.items()):
             tenant, turn = whose
-            part = self._shared.part_of(tenant)
-            if part in out or self._unreleased.pop(whose, None) is None:  # it was asked for again since
+            is_out = self._shared.part_of(tenant) in out
+            if is_out or self._unreleased.pop(whose, None) is None:  # it was asked for again since
                 continue
             if self._clock.monotonic() >= until:
                 continue
             try:
                 await self._ask(tenant, partial(_release, tenant, turn))
             except StoreUnavailable:
-                out.add(part)
+                out.add(self._shared.part_of(tenant))
                 self._unreleased[whose] = until
             except Exception as exc:  # noqa: BLE001 - the boundary: it must not be in the others' way
                 structlog.get_logger().error("budget not given back", hint="This is a bug.", exc_info=exc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import re
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from redis.crc import key_slot
 
 from tests.fakes.clock import FakeClock
 from tests.fakes.valkey import Server, redis_binary
@@ -82,6 +84,44 @@ async def test_a_server_that_is_gone_ends_the_quotas_of_its_own_tenants_alone(
             await client.aclose()
         assert denied == set(tenants) - set(theirs)
         assert len(alone) == 2 * len(theirs)
+
+
+@pytest.mark.slow
+async def test_what_is_half_moved_ends_the_quotas_of_its_own_tenants_alone(
+    servers: ValkeyCluster, clock: FakeClock
+) -> None:
+    servers.flush()
+    client = connect(Address(servers.url, timeout=0.5), name="test")
+    shared, alone, limits = RedisLedger(client, "test"), list[str](), {"u": {"rm": 1}}
+    node = ShelteredLedger(shared, clock, lambda: alone.append(""))
+    tenants = [f"tenant{number}" for number in range(20)]
+    torn, key = tenants[0], shared._base(tenants[0]) + "o"
+    source = servers.server_of(key)
+    near = [each for each in tenants[1:] if servers.server_of(shared._base(each)) is source]
+    assert near
+    target = next(server for server in servers.servers if server is not source)
+    loop, slot = asyncio.get_running_loop(), key_slot(key.encode())
+
+    async def ask(turn: str) -> set[str]:
+        """Return who was refused."""
+        return {
+            tenant
+            for tenant in (torn, *near)
+            if (await node.reserve(tenant, turn, SCOPES, limits, Amount(), lifetime=300)).denied
+        }
+
+    def come() -> None:
+        assert asyncio.run_coroutine_threadsafe(ask("b"), loop).result() == set(near)
+
+    try:
+        assert await ask("a") == set()
+        await asyncio.to_thread(servers.move, [slot], source, target, halfway=come)
+        assert len(alone) == 1
+        clock.advance(60)
+        assert torn in await ask("c"), "what it had used has moved with it"
+    finally:
+        await client.aclose()
+    await asyncio.to_thread(servers.move, [slot], target, source, halfway=lambda: None)
 
 
 @pytest.mark.slow
