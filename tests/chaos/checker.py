@@ -29,10 +29,18 @@ from dataclasses import dataclass, field
 
 from tests.chaos.history import Frame, History, Segment
 from tests.chaos.talk import Talk
-from tests.chaos.words import answer_to, digest_of, key_of, restored
+from tests.chaos.words import answer_to, digest_of, fails, key_of, restored
 from unbroken.server.protocols.cursor import parse_cursor
 
-__all__ = ["Violation", "acknowledged", "check_generations", "check_history", "turn_of"]
+__all__ = [
+    "Violation",
+    "acknowledged",
+    "check_generations",
+    "check_history",
+    "check_words",
+    "status_of",
+    "turn_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +246,8 @@ def check_words(where: str, turn: str, status: str, said: str, past: str | None)
     *past*: digest of what was said before; None: that isn't known, and the answer's own word is taken.
     """
     whole, said = answer_to(turn, digest_of(said) if past is None else past), restored(said)
+    if status == "completed" and fails(turn):
+        return [Violation("I8", where, f"the answer to {turn!r} is whole, and its agent failed")]
     if status == "completed" and said != whole:
         return [Violation("I8", where, f"the answer to {turn!r} is {_differ(said, whole)}")]
     if not whole.startswith(said):

@@ -122,7 +122,7 @@ class Speaker:
         """Ask something, and wait until it is answered, or until that can't be known any more."""
         self.asked += 1
         key = f"{self.name}-{self.asked}"
-        turn = prompt(key, self.draw.randint(1, 2 * self.manner.words), self.manner.pause)
+        turn = self._prompt(key)
         watch = _Watch(tab, turn, f"item-{key}")
         self.waits_for = turn
         await tab.say(turn, f"item-{key}")
@@ -136,6 +136,11 @@ class Speaker:
         self.waits_for = None
         self.answered.set()
         tab.forget(turn, f"item-{key}", f"stop-{self.asked}")
+
+    def _prompt(self, key: str) -> str:
+        """Draw what is asked: some answers have no word, and some fail, also before the first."""
+        words = self.draw.choices((self.draw.randint(1, 2 * self.manner.words), 0), (9, 1))[0]
+        return prompt(key, words, self.manner.pause, fails=self.draw.random() < 0.1)
 
     async def _cancel(self, tab: Tab, watch: _Watch) -> None:
         """Stop the answer after some of its pieces."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.checker import check_generations, check_history
+from tests.chaos.checker import check_generations, check_history, check_words
 from tests.chaos.history import Witness
 from tests.chaos.logs import check_acknowledged, check_log, check_shown
 from tests.chaos.planting import PAST, TURN, Tape, log_of, written
@@ -287,6 +287,16 @@ def test_an_answer_that_knows_all_that_was_said_passes() -> None:
 )
 def test_an_answer_to_another_conversation_is_found(told: list[tuple[str, str]]) -> None:
     assert set(talked(digest(told))) == {"I8"}
+
+
+@pytest.mark.parametrize(
+    ("status", "rules"), [("completed", ["I8"]), ("failed", []), ("cancelled", []), ("interrupted", [])]
+)
+@pytest.mark.parametrize("count", [0, 3])
+def test_an_answer_whose_agent_failed_is_not_whole(count: int, status: str, rules: list[str]) -> None:
+    turn = prompt("k", count, 0, fails=True)
+    found = check_words("here", turn, status, answer_to(turn, PAST), PAST)
+    assert [violation.rule for violation in found] == rules
 
 
 def test_words_of_two_attempts_are_not_one_answer() -> None:

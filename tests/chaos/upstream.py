@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.chaos.words import digest, key_of, pause_of, words_of
+from tests.chaos.words import digest, fails, key_of, pause_of, words_of
 from tests.fakes.dialects import Payload, ResponsesDialect
 from tests.fakes.upstream import FakeUpstream, RecordedRequest, Script, Wire
 
@@ -83,8 +83,9 @@ class KeepingUpstream(FakeUpstream):
             for word in words:
                 await asyncio.sleep(max(pause_of(asked), self.dawdle))
                 await self._add(work, [work.dialect.text(word)])
-            usage = {"prompt_tokens": 1, "completion_tokens": len(words), "total_tokens": 1 + len(words)}
-            await self._add(work, work.dialect.ending("stop", usage))
+            await self._add(
+                work, work.dialect.failing() if fails(asked) else _ending(work.dialect, len(words))
+            )
         finally:
             work.is_over = True
             async with work.grew:
@@ -121,6 +122,11 @@ class KeepingUpstream(FakeUpstream):
             with contextlib.suppress(asyncio.CancelledError):
                 await work.task
         wire.json(200, ResponsesDialect(response_id).response("cancelled"))
+
+
+def _ending(dialect: ResponsesDialect, words: int) -> list[Payload]:
+    usage = {"prompt_tokens": 1, "completion_tokens": words, "total_tokens": 1 + words}
+    return dialect.ending("stop", usage)
 
 
 def _text(item: dict[str, Any]) -> str:

@@ -13,6 +13,8 @@ import re
 from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING, Final
 
+from unbroken.server.agents.base import UpstreamReportedError
+
 if TYPE_CHECKING:
     from unbroken.server.agents.base import AgentOutput, TurnInput
 
@@ -23,6 +25,7 @@ __all__ = [
     "answer_to",
     "digest",
     "digest_of",
+    "fails",
     "key_of",
     "pause_of",
     "prompt",
@@ -41,9 +44,20 @@ _CUT: Final = 12
 _PLACEHOLDER: Final = re.compile(r"\[email [a-z2-7]+\]")
 
 
-def prompt(key: str, count: int, pause: float) -> str:
-    """Return what asks for *count* words, one each *pause* seconds. *key* names the turn, without blanks."""
-    return f"say {key} {count} {pause}"
+_FAIL: Final = "and fail"
+
+
+def prompt(key: str, count: int, pause: float, *, fails: bool = False) -> str:
+    """Return what asks for *count* words, one each *pause* seconds, of an agent that then *fails* or is done.
+
+    *key* names the turn, without blanks.
+    """
+    return f"say {key} {count} {pause}" + (f" {_FAIL}" if fails else "")
+
+
+def fails(asked: str) -> bool:
+    """Return whether the agent fails behind its words."""
+    return asked.endswith(_FAIL)
 
 
 def key_of(asked: str) -> str:
@@ -70,7 +84,7 @@ def words_of(asked: str, past: str) -> list[str]:
 
     *past* is the digest of all messages up to that.
     """
-    _, key, count, _ = asked.split()
+    _, key, count, *_ = asked.split()
     words = [f"{key}.{number}.{past} " for number in range(int(count))]
     for number in range(4, len(words) - 1, 6):
         words[number] += SECRET[:_CUT]
@@ -101,6 +115,8 @@ async def answer(turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
     for word in words_of(asked, digest((message.role, message.text) for message in turn.messages)):
         await asyncio.sleep(pause_of(asked))
         yield word
+    if fails(asked):
+        raise UpstreamReportedError
 
 
 def note(response_id: str, key: str) -> None:

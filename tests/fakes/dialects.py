@@ -149,6 +149,11 @@ class ResponsesDialect:
         whole = self.response(status, output=[item], usage=bill, incomplete_details=details)
         return [*payloads, self.event(f"response.{status}", response=whole)]
 
+    def failing(self) -> list[Payload]:
+        """Return what ends an answer that the upstream couldn't give whole."""
+        error = {"code": "server_error", "message": "The model failed."}
+        return [self.event("response.failed", response=self.response("failed", error=error))]
+
     def error(self, error: object) -> Payload:
         fields = error if isinstance(error, Mapping) else {"message": error}
         return self.event("error", **{"code": None, "param": None, **fields})
