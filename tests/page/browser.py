@@ -180,11 +180,11 @@ class Chat:
         await self.box.press("Enter")
 
     async def is_connected(self) -> None:
-        await expect(self.connection).to_have_text("Connected", timeout=15_000)
+        await expect(self.connection).to_have_text("Connected")
 
     async def is_idle(self) -> None:
         """Nothing is being answered, and nothing waits."""
-        await expect(self.send).to_have_text("Send", timeout=15_000)
+        await expect(self.send).to_have_text("Send")
         await expect(self.pending).to_have_count(0)
 
     async def is_drawn(self) -> None:
@@ -195,8 +195,8 @@ class Chat:
 
     async def has_answered(self, *texts: str) -> None:
         """Exactly these answers are shown, each whole and once, and no more come."""
-        await expect(self.answers).to_have_count(len(texts), timeout=15_000)
-        await expect(self.running).to_have_count(0, timeout=15_000)
+        await expect(self.answers).to_have_count(len(texts))
+        await expect(self.running).to_have_count(0)
         await self.is_idle()
         await self.is_drawn()
         assert await self.texts.all_text_contents() == list(texts)

@@ -10,6 +10,7 @@ from playwright.async_api import Locator, expect
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.page.browser import Chat
+from tests.server.realtime.client import WAIT
 
 WEATHER = '/say Let me see.\n/call weather {"city": "Ulm"}\n/then\n/say Take an umbrella.'
 MAIL = '/say I would write.\n/call mail {"to": "ann"}\n/then\n/say Off it went.'
@@ -46,11 +47,11 @@ class Holder:
         self.begun.put_nowait(writer)
 
     async def has_begun(self) -> asyncio.StreamWriter:
-        return await asyncio.wait_for(self.begun.get(), 15)
+        return await asyncio.wait_for(self.begun.get(), WAIT)
 
 
 async def has_states(chat: Chat, *states: str) -> None:
-    await expect(chat.states).to_have_text(list(states), timeout=15_000)
+    await expect(chat.states).to_have_text(list(states))
 
 
 async def unfolded(line: Locator) -> str:

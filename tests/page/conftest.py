@@ -6,15 +6,18 @@ from typing import Final
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, async_playwright
+from playwright.async_api import Browser, BrowserContext, async_playwright, expect
 
 from tests.fakes.proxy import Proxy
 from tests.page.browser import CHROMIUM, GATED, TOOLS, Chat, Server, chromium_path
 from tests.page.calling import Holder
 from tests.page.gate import Gate
+from tests.server.realtime.client import WAIT
 
 # One server and one browser for all, each test with a context of its own: as separate as two people.
 LOOP: Final = "package"
+_PATIENCE: Final = WAIT * 1000
+"""Milliseconds until what doesn't happen is a failure. Nothing that passes waits so long."""
 
 
 @pytest.fixture(scope="package")
@@ -56,6 +59,7 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
 @pytest_asyncio.fixture(scope="package", loop_scope=LOOP)
 async def browser() -> AsyncIterator[Browser]:
     path = chromium_path()
+    expect.set_options(timeout=_PATIENCE)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM)
         yield browser
@@ -66,7 +70,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     """A browser profile. Afterwards, no tab in it may have complained of anything."""
     context = await browser.new_context()
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(_PATIENCE)
     await context.add_init_script(
         "document.addEventListener('securitypolicyviolation',"
         " (event) => console.error('policy violated:', event.violatedDirective, event.blockedURI));"

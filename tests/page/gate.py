@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
+from tests.server.realtime.client import WAIT
 from unbroken.server.agents.base import AgentOutput, TurnInput
 from unbroken.server.agents.scripted import ScriptedAgent, answer_to
 
@@ -43,7 +44,7 @@ class Gate:
 
     async def open(self) -> None:
         """Let the answer go on to its next stop. It may still be on its way here."""
-        (await asyncio.wait_for(self._waiting.get(), 45)).close()
+        (await asyncio.wait_for(self._waiting.get(), WAIT)).close()
 
     async def _accept(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)

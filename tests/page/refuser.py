@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from playwright.async_api import Page, WebSocketRoute
 
+from tests.server.realtime.client import WAIT
+
 __all__ = ["ITEM", "RESPONSE", "Refuser"]
 
 ITEM: Final = "conversation.item.create"
@@ -59,7 +61,7 @@ class Refuser:
 
     async def has_refused(self) -> dict[str, Any]:
         """Wait for the next event that is refused."""
-        return await asyncio.wait_for(self.refused.get(), 15)
+        return await asyncio.wait_for(self.refused.get(), WAIT)
 
     def tell(self, event: dict[str, Any]) -> None:
         """Send the page an event in the server's stead."""

@@ -38,7 +38,7 @@ def chips(chat: Chat, status: str) -> Locator:
 
 async def is_drawn(image: Locator) -> None:
     """It isn't only there: the browser has read it as an image."""
-    await expect(image).to_have_count(1, timeout=15_000)
+    await expect(image).to_have_count(1)
     await expect(image).to_have_js_property("naturalWidth", 1)
 
 
@@ -46,7 +46,7 @@ async def test_what_is_chosen_is_uploaded_sent_and_shown_also_after_a_reload(cha
     async with chat.page.expect_file_chooser() as chooser:
         await chat.button("Attach images or files").click()
     await (await chooser.value).set_files([IMAGE, DOCUMENT])
-    await expect(chips(chat, "ready")).to_have_count(2, timeout=15_000)
+    await expect(chips(chat, "ready")).to_have_count(2)
     await is_drawn(chat.page.locator("#attachments .thumbnail"))
     await chat.say("look")
     await chat.has_answered(answer_to("look"))
@@ -63,7 +63,7 @@ async def test_what_is_chosen_is_uploaded_sent_and_shown_also_after_a_reload(cha
 
 async def test_an_image_may_be_sent_without_a_word(chat: Chat) -> None:
     await choose(chat, IMAGE)
-    await expect(chips(chat, "ready")).to_have_count(1, timeout=15_000)
+    await expect(chips(chat, "ready")).to_have_count(1)
     await chat.box.press("Enter")
     await chat.has_answered(answer_to(""))
 
@@ -74,12 +74,12 @@ async def test_an_image_may_be_sent_without_a_word(chat: Chat) -> None:
 async def test_what_is_pasted_or_dropped_is_attached(chat: Chat, kind: str, target: str) -> None:
     await chat.page.evaluate(GIVE, [target, kind, b64encode(PNG).decode()])
 
-    await expect(chips(chat, "ready")).to_have_count(1, timeout=15_000)
+    await expect(chips(chat, "ready")).to_have_count(1)
 
 
 async def test_what_was_attached_can_be_taken_back(chat: Chat) -> None:
     await choose(chat, IMAGE, DOCUMENT)
-    await expect(chips(chat, "ready")).to_have_count(2, timeout=15_000)
+    await expect(chips(chat, "ready")).to_have_count(2)
     await chips(chat, "ready").first.get_by_role("button", name="Remove").click()
     await chat.say("look")
     await chat.has_answered(answer_to("look"))
@@ -103,7 +103,7 @@ async def test_a_name_is_shown_as_text(chat: Chat) -> None:
     await choose(
         chat, FilePayload(name="<img src=x onerror=alert(1)>.txt", mimeType="text/plain", buffer=TEXT)
     )
-    await expect(chips(chat, "ready")).to_have_count(1, timeout=15_000)
+    await expect(chips(chat, "ready")).to_have_count(1)
     await chat.say("look")
     await chat.has_answered(answer_to("look"))
 

@@ -128,7 +128,7 @@ async def test_a_call_whose_server_is_lost_says_that_nothing_is_known(
         await has_states(chat, "Not run", "The result isn't known")
         await expect(chat.calls.get_by_role("button")).to_have_count(0)
         await chat.say("and now")
-        await expect(chat.texts.last).to_have_text("You said: and now", timeout=15_000)
+        await expect(chat.texts.last).to_have_text("You said: and now")
         assert chat.complaints == []
     finally:
         server.kill()

@@ -71,14 +71,14 @@ async def test_answers_without_a_word_stand_under_their_questions(chat: Chat) ->
     """They have no item, which others could stand behind: so they keep their place themselves."""
     for count, script in enumerate(("/fail", "/empty", "/fail"), 1):
         await chat.say(script)
-        await expect(chat.answers).to_have_count(count, timeout=15_000)
+        await expect(chat.answers).to_have_count(count)
         await chat.is_idle()
     await chat.say("/stall")
     await expect(chat.running).to_have_count(1)
     await chat.button("Stop").click()
-    await expect(chat.running).to_have_count(0, timeout=15_000)
+    await expect(chat.running).to_have_count(0)
     await chat.say("and now")
-    await expect(chat.texts.last).to_have_text(answer_to("and now"), timeout=15_000)
+    await expect(chat.texts.last).to_have_text(answer_to("and now"))
     await chat.is_idle()
 
     expected = ["/fail", "", "/empty", "", "/fail", "", "/stall", "", "and now", answer_to("and now")]
