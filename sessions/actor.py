@@ -95,7 +95,7 @@ class Actor(Stored):
             spawn=spawn,
         )
         self.last_active = clock.monotonic()
-        """When something last happened here, by the clock."""
+        """When something last happened here, by the clock. To be read, and nothing found, is nothing."""
         self.is_scheduled = False
         """The committer's note."""
         self._find_committer = find_committer
@@ -122,6 +122,7 @@ class Actor(Stored):
             self._runs.adopt(session.running_ids)
         self._is_input_next = True
         self._wrote_at = float("-inf")  # when pieces were last written, by the clock
+        self._rested_at = session.applied  # how far the log reached when it last had nothing left to do
 
     @property
     def is_idle(self) -> bool:
@@ -248,8 +249,10 @@ class Actor(Stored):
             self._try_now()
 
     def _rest(self) -> None:
-        """Note that nothing is left to do."""
-        self.last_active = self._clock.monotonic()
+        """Note that nothing is left to do: whether anything was, or the log was but read."""
+        if self._rested_at != self.session.applied:
+            self._rested_at = self.session.applied
+            self.last_active = self._clock.monotonic()
         self._account()
 
     def _account(self) -> None:
