@@ -34,8 +34,8 @@ CHROMIUM: Final = (
     "--disable-sync",
 )
 _PATHS: Final = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
-# What Chromium itself writes to the console when a WebSocket can't be had, and when something that was asked
-# for is refused. No page can prevent it.
+# What Chromium itself writes to the console when a WebSocket can't be had, or is given up before it is there,
+# and when something that was asked for is refused. No page can prevent it.
 _LOST: Final = re.compile(
     r"WebSocket connection to 'ws://.*' failed: |"
     r"Failed to load resource: (net::ERR_|the server responded with a status of 4(?!04)\d\d )"
@@ -167,10 +167,9 @@ class Chat:
         return chat
 
     def _note(self, message: ConsoleMessage) -> None:
-        if message.type == "error" and _LOST.match(message.text):
-            self.lost.append(message.text)
-        elif message.type in ("error", "warning"):
-            self.complaints.append(message.text)
+        if message.type not in ("error", "warning"):
+            return
+        (self.lost if _LOST.match(message.text) else self.complaints).append(message.text)
 
     def _note_error(self, error: Error) -> None:
         self.complaints.append(str(error))
