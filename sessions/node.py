@@ -420,6 +420,8 @@ class Node:
             limit = self._idle_limit if actor.is_opened else self.limits.empty_grace
             if actor.feed.ended is not None and not len(actor.feed):
                 self._ownership.bury(actor)
+            elif actor.is_opened and actor.outage.is_on:
+                pass  # it couldn't be told, and who comes back could be given the session by nobody
             elif now - actor.last_active >= limit:
                 await self._give_up(actor)
 

@@ -355,8 +355,12 @@ class Ownership:
             if self._hub.get(actor.session.id) is not actor or not self._can_go(actor):
                 return
             self._hub.remove(actor)  # whoever connects in this moment loads it anew
-            with suppress(Fenced, StoreUnavailable):
+            try:
                 await self._store.release(actor.session.id, actor.fence, to=to)
+            except Fenced:
+                pass
+            except StoreUnavailable as exc:
+                self._owe(actor, exc, to)
 
     # Sessions go.
 
@@ -377,12 +381,17 @@ class Ownership:
                 with suppress(Fenced):
                     await self._give_up(actor)
                 self._hub.remove(actor)
+            elif actor.outage.is_on:  # whoever needs its room isn't kept waiting for a store that is gone
+                self._hub.remove(actor)
+                self.returns.add(session_id)
             else:
                 self._hub.remove(actor)  # whoever connects in this moment loads it anew
                 try:
                     await self._give_up(actor)
-                except (Fenced, StoreUnavailable):
+                except Fenced:
                     pass
+                except StoreUnavailable as exc:
+                    self._owe(actor, exc)
                 except (LostTail, SessionGone):  # the store has lost what is here
                     self._hub.add(actor)
                     actor.look()
@@ -398,6 +407,12 @@ class Ownership:
         else:
             await self._store.unfollow(session_id, self._node)
             await self.returns.give(session_id)  # it may have been passed on to this node, which hasn't heard
+
+    def _owe(self, actor: Actor, why: StoreUnavailable, to: NodeId = NOBODY) -> None:
+        """Have the store be told later that a session was given up here: it may not have heard of it."""
+        actor.find_part()  # which may only be known by this failure
+        actor.outage.note_failure(actor.session.id, why)
+        self.returns.add(actor.session.id, to)
 
     def bury(self, actor: Actor) -> None:
         """Forget a session that this node couldn't go on with: what the store holds is for others to take.

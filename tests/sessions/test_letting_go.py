@@ -1,7 +1,8 @@
-"""Sessions that nobody needs on a node any more: let go of, whatever it polls."""
+"""Sessions that nobody needs on a node any more: let go of, whatever it polls and the store answers."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import pytest
@@ -11,10 +12,13 @@ from tests.sessions.town import (
     Town,
     answered,
     asked,
+    begin_outage,
+    distant,
     go,
     open_town,
     polls,
     tab_on,
+    texts,
 )
 from unbroken.sessions.backends.base import NOBODY
 from unbroken.sessions.ids import NodeId
@@ -122,3 +126,135 @@ async def test_a_follower_goes_while_the_owner_stays(seed: int | None) -> None:
         assert (has(one), has(two)) == (1, 0)
         assert town.owner_of(client) is one.node
         assert two.node.id not in town.stored(client).followers
+
+
+# Whatever the store answers.
+
+
+@pytest.mark.parametrize("seed", SEEDS[1:])
+async def test_a_release_that_fails_is_made_good(seed: int) -> None:
+    """Nobody else would: to all others the session is a living node's."""
+    async with open_town(seed=seed, limits=LIMITS) as town:
+        one, _ = town.worlds
+        client = await one.client()
+        await client.say("hi")
+        client.disconnect()
+        distant(one).is_out = True  # nothing has been asked of it since
+        one.clock.advance(30)
+        await settle()
+        distant(one).is_out = False
+        await pass_time(town, 40)
+
+        assert (has(one), stored_owner(town, client)) == (0, NOBODY)
+
+
+@pytest.mark.parametrize("seed", SEEDS[1:])
+async def test_a_release_whose_answer_is_lost_takes_nothing_from_the_next_owner(seed: int) -> None:
+    async with open_town(seed=seed, limits=LIMITS) as town:
+        one, two = town.worlds
+        client = await one.client()
+        await client.say("hi")
+        client.disconnect()
+        distant(one).loses_answers = True
+        one.clock.advance(30)
+        await settle()
+        await go(client, two)
+        await town.store_is_back()
+        await pass_time(town, 40)
+
+        assert (has(one), stored_owner(town, client)) == (0, two.node.id)
+        await client.say("again")
+        assert texts(two, client) == ["hi", "again"]
+
+
+@pytest.mark.parametrize("seed", SEEDS[1:])
+async def test_what_could_not_be_passed_on_is_passed_on_later(seed: int) -> None:
+    async with open_town(seed=seed, limits=LIMITS) as town:
+        one, two, client = await asked(town)
+        tab = await tab_on(two, client)
+        one.responder.last.end()
+        await settle()
+        distant(one).is_out = True  # nothing has been asked of it since
+        client.disconnect()
+        await settle()
+        assert town.owner_of(client) is None
+        await town.store_is_back()
+
+        assert town.owner_of(client) is two.node
+        await tab.ask("again")
+        assert len(two.responder.turns) == 1
+
+
+@pytest.mark.parametrize("seed", SEEDS[1:])
+async def test_while_the_store_is_out_sessions_are_kept_for_who_comes_back(seed: int) -> None:
+    async with open_town(seed=seed, limits=LIMITS) as town:
+        one, _ = town.worlds
+        clients = [await one.client() for _ in range(3)]
+        for client in clients:
+            await client.say("hi")
+            client.disconnect()
+        await begin_outage(one)
+        one.clock.advance(60)
+        await settle()
+        assert has(one) == 3
+
+        for client in clients:
+            await go(client, one)
+            await client.say("again")
+            assert texts(one, client) == ["hi", "again"]
+            client.disconnect()
+        await town.store_is_back()
+        await pass_time(town, 40)
+        assert has(one) == 0
+        assert {stored_owner(town, client) for client in clients} == {NOBODY}
+
+
+@pytest.mark.parametrize("seed", SEEDS[1:])
+async def test_the_first_release_that_fails_tells_of_the_outage(seed: int) -> None:
+    """Else as many as are due would be nowhere until it is over."""
+    async with open_town(seed=seed, limits=LIMITS) as town:
+        one, _ = town.worlds
+        clients = [await one.client() for _ in range(3)]
+        for client in clients:
+            await client.say("hi")
+            client.disconnect()
+        one.clock.advance(19)
+        await settle()
+        distant(one).is_out = True
+        one.clock.advance(2)
+        await settle()
+        assert has(one) == 2
+
+        await town.store_is_back()
+        await pass_time(town, 40)
+        assert has(one) == 0
+        assert {stored_owner(town, client) for client in clients} == {NOBODY}
+
+
+@pytest.mark.parametrize("seed", SEEDS[1:])
+async def test_a_full_node_makes_room_without_the_store(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It isn't asked, which may take long: it is told later."""
+
+    async def never_answers(*_: object) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async with open_town(seed=seed, limits=limits_of(sessions=2)) as town:
+        one, two = town.worlds
+        clients = [await one.client() for _ in range(2)]
+        for client in clients:
+            await client.say("hi")
+            client.disconnect()
+            one.clock.advance(1)
+        await begin_outage(one)
+        with monkeypatch.context() as patched:
+            patched.setattr(distant(one), "release", never_answers)
+            async with asyncio.timeout(10):
+                await one.client()
+        await go(clients[1], one)
+        assert texts(one, clients[1]) == ["hi"]
+
+        await town.store_is_back()
+        assert stored_owner(town, clients[0]) == NOBODY
+        await go(clients[0], two)
+        assert clients[0].resumed
+        assert town.owner_of(clients[0]) is two.node
