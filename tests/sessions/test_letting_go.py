@@ -16,6 +16,7 @@ from tests.sessions.town import (
     distant,
     go,
     open_town,
+    orphaned,
     polls,
     tab_on,
     texts,
@@ -126,6 +127,35 @@ async def test_a_follower_goes_while_the_owner_stays(seed: int | None) -> None:
         assert (has(one), has(two)) == (1, 0)
         assert town.owner_of(client) is one.node
         assert two.node.id not in town.stored(client).followers
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_nodes_that_all_have_it_do_not_keep_it_for_each_other(seed: int | None) -> None:
+    async with open_town(3, seed=seed, limits=LIMITS) as town:
+        _, _, client = await answered(town)
+        tabs = [await tab_on(world, client) for world in town.worlds[1:]]
+        client.disconnect()
+        await pass_time(town, 5)
+        assert town.owner_of(client) in [world.node for world in town.worlds[1:]]
+
+        for tab in tabs:
+            tab.disconnect()
+            await pass_time(town, 5)
+        await pass_time(town, 60)
+        assert [has(world) for world in town.worlds] == [0, 0, 0]
+        assert (stored_owner(town, client), town.stored(client).followers) == (NOBODY, set())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_what_was_taken_from_the_dead_goes_when_it_has_ended(seed: int | None) -> None:
+    async with open_town(seed=seed, limits=LIMITS) as town:
+        two, client = await orphaned(town)
+        client.disconnect()
+        del town.worlds[0]
+        await pass_time(town, 60)
+
+        assert (has(two), stored_owner(town, client)) == (0, NOBODY)
+        assert two.ended == ["interrupted"]
 
 
 # Whatever the store answers.
