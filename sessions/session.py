@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final, assert_never
 
-import msgspec
 from msgspec import UNSET
+from msgspec.structs import asdict, replace
 
 from unbroken.sessions.admission import SessionLimits, admit, check_choice, full
 from unbroken.sessions.concurrency import while_active
@@ -525,7 +525,7 @@ class Session:
     def _renamed(self, taken: Taken) -> Taken:
         head = taken.head
         if isinstance(head, CallHead) and self._conversation.call(head.call_id) is not None:
-            return msgspec.structs.replace(taken, head=CallHead(f"call_of_{taken.item_id}", head.name))
+            return replace(taken, head=CallHead(f"call_of_{taken.item_id}", head.name))
         return taken
 
     def finish(self, response_id: ResponseId, outcome: Outcome) -> Iterator[Body]:
@@ -580,17 +580,6 @@ class Session:
 
 
 def _changed(config: SessionConfig, change: UpdateConfig) -> SessionConfig:
-    return SessionConfig(
-        model=config.model,
-        instructions=config.instructions if change.instructions is UNSET else change.instructions,
-        max_output_tokens=(
-            config.max_output_tokens if change.max_output_tokens is UNSET else change.max_output_tokens
-        ),
-        concurrency=config.concurrency if change.concurrency is UNSET else change.concurrency,
-        tools=config.tools if change.tools is UNSET else change.tools,
-        tool_choice=config.tool_choice if change.tool_choice is UNSET else change.tool_choice,
-        parallel_tool_calls=(
-            config.parallel_tool_calls if change.parallel_tool_calls is UNSET else change.parallel_tool_calls
-        ),
-        reasoning=config.reasoning if change.reasoning is UNSET else change.reasoning,
-    )
+    """Return *config* with what *change* names; everything else stays, also what no change can name."""
+    named = {name: value for name, value in asdict(change).items() if value is not UNSET}
+    return replace(config, **named)

@@ -465,6 +465,30 @@ async def test_strangers_have_none_of_the_server_s_tools() -> None:
         assert not desk.runs
 
 
+async def test_strangers_have_none_whatever_they_change_that_they_may() -> None:
+    """Neither is a tool offered to the agent, nor is one run that it calls all the same."""
+    async with at_desk(ManualAgent(), **ANONYMOUS) as (desk, served):
+        stranger = served.stranger()
+        key = await issued(served, key=None, origin=SHOP)
+        headers = {"Authorization": f"Bearer {key}", "Origin": SHOP}
+        await stranger.connect(headers=headers)
+        changes: list[dict[str, Any]] = [{}, {"max_output_tokens": 20}, {"tools": []}]
+        for change in changes:
+            await stranger.send({"type": "session.update", "session": {"type": "realtime", **change}})
+            await stranger.until("session.updated")
+        await stranger.connect(headers=headers, resume=str(stranger.token), after=str(stranger.last_id))
+        assert stranger.resumed
+        await stranger.ask("How is the weather?")
+        turn = await served.agent.turn()
+        turn.say(FunctionCallPiece(0, '{"city": "Ulm"}', name="weather"))
+        turn.end()
+        response = await stranger.done()
+
+        assert turn.given.tools == ()
+        assert outputs_of(response, "mcp_call") == []
+        assert not desk.runs
+
+
 async def test_a_round_that_there_is_no_budget_for_ends_the_response() -> None:
     """What a tool returned would be sent to the model: its call and the words before it are kept."""
     plan = {"tokens_per_day": 700}
