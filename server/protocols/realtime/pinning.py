@@ -32,7 +32,11 @@ def check_pins(pins: Pins, event: ClientEvent, command: Command, model: str) -> 
 
     """
     field = pins.violation(command)
-    if isinstance(event, SessionUpdate) and event.session.model not in (UNSET, None, model, pins.model):
+    if (
+        pins.model is not UNSET
+        and isinstance(event, SessionUpdate)
+        and event.session.model not in (UNSET, None, "default", model, pins.model)
+    ):
         field = "session.model"
     if field is not None:
         raise DecodeError("session_pinned", _MESSAGE, param=field, event_id=event.event_id)

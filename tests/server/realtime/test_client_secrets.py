@@ -297,6 +297,20 @@ async def test_what_is_not_settled_is_the_clients_to_choose(shop: Served[Scripte
     assert (await client.until("session.updated"))["session"]["instructions"] == "Rhyme."
 
 
+@pytest.mark.parametrize("session", [None, {"instructions": "Sell shoes."}])
+async def test_a_model_that_is_not_settled_may_be_named_as_with_any_other_key(
+    shop: Served[ScriptedAgent], session: dict[str, Any] | None
+) -> None:
+    """SDKs say it with each change. It is only settled where the maker says so."""
+    client = await shop.client(await issued(shop, {} if session is None else {"session": session}))
+    for model in ("default", "scripted", "gpt-realtime", None):
+        change = {"type": "realtime", "model": model, "max_output_tokens": 20}
+        await client.send({"type": "session.update", "session": change})
+        frame = await client.until("session.updated", "error")
+        assert frame["type"] == "session.updated", frame
+        assert frame["session"]["model"] == "scripted"
+
+
 async def test_a_key_is_bound_to_the_origin_that_its_maker_names(serve: Serve) -> None:
     others = "https://other.example"
     served: Served[ScriptedAgent] = await serve(
@@ -453,6 +467,7 @@ async def test_a_narrow_key_doesn_t_bring_a_wide_session_back(serve: Serve) -> N
         {"tools": []},
         {"tools": None},
         {"max_output_tokens": 20},
+        {"model": "default"},
         {"tool_choice": "none"},
         {"unbroken": {"concurrency": "queue"}},
     ],
