@@ -70,13 +70,12 @@ class Guards:
             self._threads_heavy,
             metrics,
             clock,
-            plan_of,
             fair_name=fair_name,
         )
         attached = AttachedFiles(
             files, most=settings.max_turn_file_bytes, timeout=settings.firewall_timeout
         )  # more text than a turn may be given needn't be looked at
-        self.gate: Final = Gate(frozenset(settings.firewall_trusted_tools), attached)
+        self.gate: Final = Gate(frozenset(settings.firewall_trusted_tools), attached, plan_of)
         """What comes in. Everything passes until :meth:`open` has returned."""
         self.canaries: Final = Canaries(secret) if settings.canaries else None
         """Marks in sessions' instructions. None: there are none."""

@@ -169,6 +169,7 @@ class Pipeline:
             may_use_tools=may_use_tools,
             may_join=self._canaries is None,
             share=share,
+            plan=turn.request.plan,
         )
 
     def _asked(self, turn: Turn, given: TurnInput) -> AsyncGenerator[Output, None]:

@@ -367,6 +367,9 @@ class ResponseRequest(Struct, frozen=True, omit_defaults=True):
     tools: tuple[FunctionTool, ...] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    plan: str | None = None
+    """The plan that whoever asked came by. Responders go by it, whoever is connected when it runs.
+    Sessions don't look into it. None: nobody has said."""
 
     @property
     def answers_conversation(self) -> bool:

@@ -104,6 +104,8 @@ class Session:
         self._inputs: deque[tuple[int, Submitted]] = deque()
         self._begun: tuple[ResponseId, ...] = ()  # the latest
         self._merged: tuple[ResponseId, ...] = ()  # of those, what another one answers
+        self.ended_plan: str | None = None
+        """By which plan the attempt was asked for that ended last. None: nobody has said. In no snapshot."""
         # The turn and the place of the attempt that ended last: another follows at once, or never.
         self._last_ended: tuple[int, ItemId | None] = (0, None)
 
@@ -263,6 +265,7 @@ class Session:
                 response = self.responses.pop(body.response_id)
                 response.attempt.tell(_SIGNAL_OF_STATUS[body.status])
                 self._last_ended = response.turn, response.anchor
+                self.ended_plan = response.request.plan
             case _:
                 assert_never(body)
 

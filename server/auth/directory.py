@@ -25,7 +25,8 @@ class Directory(Protocol):
     Guarantees: whom a node has noted, every node finds, for as long as a session of theirs may live
     without them: as it was noted last there, elsewhere as it was within the last minute. It says who
     somebody is, never whether they may come in: somebody who has expired is found all the same, since
-    their turns go on.
+    their turns go on. Nor does it say by which plan something came: who has several is found with the one
+    that was noted last (see :meth:`~unbroken.server.auth.principal.Principal.by`).
     """
 
     async def note(self, principal: Principal) -> None:

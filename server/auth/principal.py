@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from unbroken.sessions.ids import PrincipalId
@@ -44,3 +44,11 @@ class Principal:
     def id(self) -> PrincipalId:
         """One opaque, stable string for tenant and user, safe to log."""
         return PrincipalId(hashlib.sha256(f"{self.tenant}\0{self.user}".encode()).hexdigest()[:32])
+
+    def by(self, plan: str | None) -> Principal:
+        """Return the same, as they came by *plan*. None: nobody knows by which, so that it is this one's.
+
+        One user may come by several at once, with keys of different plans: each policy goes by that of what
+        it deals with, never by that of whoever came last.
+        """
+        return self if plan is None or plan == self.plan else replace(self, plan=plan)

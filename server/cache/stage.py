@@ -105,13 +105,16 @@ class CacheStage:
         may_use_tools: bool,
         may_join: bool = True,
         share: Share | None = None,
+        plan: str | None = None,
     ) -> AsyncGenerator[Output, None]:
         """Answer *turn* from the cache, or else as *produce* does, which may be asked for others too.
+
+        By *plan* it was asked for; None: nobody has said, so that it is the one by which its user is known.
 
         Not with *may_join* unset: the agent is told something that is this session's alone. *share* is told
         what is the turn's to pay of that.
         """
-        asker, plan = await self._asker(turn)
+        asker, plan = await self._asker(turn, plan)
         mode = self.rules.mode_of(plan)
         if mode == "off":
             outputs = produce(Veto())
@@ -143,16 +146,17 @@ class CacheStage:
         finally:
             await self._flights.leave(seat)
 
-    async def _asker(self, turn: TurnInput) -> tuple[Asker, str]:
+    async def _asker(self, turn: TurnInput, plan: str | None) -> tuple[Asker, str]:
         """Return for whom an answer to *turn* is good, and by which plan it is asked."""
         principal: Principal | None = None
         if self._directory is not None:
             principal = await self._directory.known(PrincipalId(turn.principal))
         if principal is None:  # by himself
-            return Asker("user", turn.principal, ""), DEFAULT_PLAN
+            return Asker("user", turn.principal, ""), DEFAULT_PLAN if plan is None else plan
+        plan = principal.by(plan).plan
         if self.rules.scope == "tenant":
-            return Asker("tenant", principal.tenant, principal.tenant), principal.plan
-        return Asker("user", turn.principal, principal.tenant), principal.plan
+            return Asker("tenant", principal.tenant, principal.tenant), plan
+        return Asker("user", turn.principal, principal.tenant), plan
 
 
 class _Inquiry:

@@ -135,7 +135,7 @@ class Gate:
 
         """
         async with aclosing(outputs) as pieces:
-            principal = await self._find(turn.principal)
+            principal = await self._find(turn.principal, turn.request.plan)
             if principal is None and self._is_strict and self.plans.refuse:
                 raise UnknownPrincipal
             if principal is None or self.plans.mode(principal.plan) == "off":
@@ -200,18 +200,21 @@ class Gate:
         if session.principal is not None:
             model = session.config.model if meter is None else meter.model
             self._background.begin(
-                self._settle(session.id, principal or session.principal, model, done, meter)
+                self._settle(
+                    session.id, principal or session.principal, session.ended_plan, model, done, meter
+                )
             )
 
     async def _settle(
         self,
         session_id: SessionId,
         whose: Principal | PrincipalId,
+        plan: str | None,
         model: str,
         done: ResponseDone,
         meter: Meter | None,
     ) -> None:
-        principal = whose if isinstance(whose, Principal) else await self._find(whose)
+        principal = whose if isinstance(whose, Principal) else await self._find(whose, plan)
         if principal is None or self.plans.mode(principal.plan) == "off":
             return
         usage, is_estimate = used(done, meter)
@@ -234,11 +237,13 @@ class Gate:
         turn, scopes = turn_id(session_id, done.response_id), scopes_of(principal, None)
         await self.ledger.settle(principal.tenant, turn, scopes, amount, record)
 
-    async def _find(self, principal_id: PrincipalId) -> Principal | None:
+    async def _find(self, principal_id: PrincipalId, plan: str | None) -> Principal | None:
+        """Return who that is, by the *plan* that was asked by; None: nobody can say."""
         principal = await self._directory.known(principal_id)
         if principal is None:
             self._metrics.quota_decisions.labels("unknown").inc()
-        return principal
+            return None
+        return principal.by(plan)
 
     async def settled(self) -> None:
         """Return when everything has been settled that has ended."""

@@ -120,7 +120,7 @@ class ClientSecretsDoor:
         pins = pins_of(request.session, most_tokens=self._defaults.max_output_tokens)
         # Once, by the plan of whoever makes it: sessions begin with it, and aren't looked at for it again.
         await self._guard.settled(
-            UpdateConfig(instructions=pins.instructions, tools=pins.tools), maker.principal.id
+            UpdateConfig(instructions=pins.instructions, tools=pins.tools), maker.principal
         )
         issued = await self._secrets.issue(maker, self._wanted(request, pins, is_ticket=is_ticket))
         self._metrics.short_lived_keys.labels("made").inc()

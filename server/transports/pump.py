@@ -402,7 +402,7 @@ class Pump:
         """
         self._checked.clear()
         try:
-            await self._screen(command, self._admitted.grant.principal.id, self._attachment.session)
+            await self._screen(command, self._admitted.grant.principal, self._attachment.session)
         finally:
             self._checked.set()
 

@@ -354,6 +354,7 @@ class RealtimeDoor:
             refusals_from=attachment.session.applied if position is None else 0,
             most_tokens=self._defaults.max_output_tokens,
             pins=grant.pins,
+            plan=grant.principal.plan,
         )
         token = self._tokens.mint(attachment.session.id, chain, grant.principal.id)
         return Admitted(attachment, connection, token, resumed, grant)

@@ -22,6 +22,7 @@ from typing import Final
 import structlog
 
 from tests.guards.corpus import Case, Part, read_corpus, read_follow_ups, read_rows
+from unbroken.server.auth.principal import DEFAULT_PLAN
 from unbroken.server.guards.injection.base import Action, Passage
 from unbroken.server.guards.injection.examiner import Examiner, Steps, step
 from unbroken.server.guards.injection.firewall import Firewall
@@ -76,7 +77,9 @@ async def measure(
             passage, before = Passage(case.origin, ""), ""
             for turn in case.turns:
                 passage, before = Passage(case.origin, turn), " ".join(said).strip()[-1000:]
-                verdict = await firewall.screen([passage], SessionId(f"s{number}"), _SOMEBODY, before)
+                verdict = await firewall.screen(
+                    [passage], SessionId(f"s{number}"), _SOMEBODY, before, plan=DEFAULT_PLAN
+                )
                 action = max(action, verdict.action)  # stopped before its last message is stopped, too
                 said.append(turn)
             figures = found[case.source, case.is_attack]

@@ -78,6 +78,7 @@ class Client:
         self.frames: list[Frame] = []
         self.last_id: str | None = None
         self.session_id = session_id
+        self.plan: str | None = None
         self.attachment: Attachment | None = None
         self.connection: RealtimeConnection | None = None
         self.resumed: bool | None = None
@@ -126,6 +127,7 @@ class Client:
             refusals_from=attachment.session.applied if position is None else 0,
             encoder=self.world.encoder(attachment.session.id, start.incarnation),
             most_tokens=self.world.most_tokens,
+            plan=self.plan,
         )
         self._is_durable = attachment.cursor.is_durable
         opening = self.connection.opening(

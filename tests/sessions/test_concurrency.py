@@ -70,6 +70,25 @@ def test_requests_that_come_while_one_runs_become_one_response() -> None:
     assert told.states() == {}
 
 
+def test_requests_by_different_plans_are_not_merged() -> None:
+    """None is answered by the plan of another, and each keeps its own until it runs."""
+    told = merging()
+    for name, plan in (("r2", "free"), ("r3", "free"), ("r4", "pro"), ("r5", "free")):
+        told.do(ask(name, plan=plan))
+
+    waiting = list(told.session.responses.values())[1:]
+    assert [(each.id, each.request.plan) for each in waiting] == [
+        ("r2", "free"),
+        ("r4", "pro"),
+        ("r5", "free"),
+    ]
+    told.end("r1")
+    told.promote()
+    assert told.session.ended_plan is None
+    told.end("r2")
+    assert told.session.ended_plan == "free"
+
+
 def test_a_merged_response_answers_what_was_said_until_it_starts() -> None:
     told = merging()
     request(told, ask("r2"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.sessions.conversation import limits_of, settle
+from tests.sessions.conversation import Client, limits_of, settle
 from tests.sessions.town import asked, distant, move, open_town, polls
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import Handle
@@ -50,6 +50,37 @@ async def test_a_session_that_is_left_at_the_deadline_asks_no_upstream_again(
         await settle()
 
         assert len(one.responder.turns) == 1
+
+
+@near_or_far
+async def test_a_turn_keeps_the_plan_that_it_was_asked_by_wherever_it_goes_on(seed: int | None) -> None:
+    """Also one that still waits, and whoever comes back by another plan."""
+    async with open_town(seed=seed, limits=TWO_ATTEMPTS) as town:
+        one, two = town.worlds
+        client = Client(one)
+        client.plan = "strict"
+        await client.connect()
+        await client.send(
+            {"type": "session.update", "session": {"type": "realtime", "unbroken": {"concurrency": "queue"}}}
+        )
+        await client.ask()
+        await client.ask("And then?")
+        client.read()
+        client.plan = "lax"
+        await move(client, two)
+        town.kill(one)
+        town.notice(one)
+        await settle()
+        two.responder.last.end()
+        await settle()
+
+        assert [each.turn.attempt for each in two.responder.turns] == [2, 1]
+        assert [each.turn.request.plan for each in two.responder.turns] == ["strict", "strict"]
+        client.read()
+        await client.ask("And by this one?")
+        two.responder.last.end()
+        await settle()
+        assert two.responder.last.turn.request.plan == "lax"
 
 
 async def test_an_upstream_s_work_that_nobody_can_go_on_with_is_stopped_at_the_deadline() -> None:

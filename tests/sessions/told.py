@@ -123,8 +123,9 @@ def ask(
     beside: bool = False,
     metadata: dict[str, str] | None = None,
     given: tuple[Message, ...] | None = None,
+    plan: str | None = None,
 ) -> CreateResponse:
-    request = ResponseRequest(in_conversation=not beside, metadata=metadata, input=given)
+    request = ResponseRequest(in_conversation=not beside, metadata=metadata, input=given, plan=plan)
     return CreateResponse(ResponseId(name), request)
 
 

@@ -30,7 +30,6 @@ from unbroken.server.guards.injection.places import Places
 from unbroken.server.guards.injection.policy import Policies
 from unbroken.server.guards.injection.suspicion import Suspicion
 from unbroken.server.guards.injection.turns import Spent, Turns
-from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
 from unbroken.server.metrics import Metrics
 from unbroken.server.throttle import Throttle
 from unbroken.sessions.clock import Clock
@@ -83,7 +82,6 @@ class Firewall:
         clock: Where time comes from.
         detectors: See :class:`~unbroken.server.guards.injection.judging.Judge`.
         limits: What it may take.
-        plan_of: Which plan a principal has.
         allowed: SHA-256 digests, in hexadecimal, of texts that always pass.
         fair_name: Says under which name a principal waits, and has a share.
 
@@ -101,7 +99,6 @@ class Firewall:
         aside: Executor | None = None,
         detectors: Sequence[Detector] = (),
         limits: FirewallLimits | None = None,
-        plan_of: PlanOf | None = None,
         allowed: frozenset[str] = frozenset(),
         fair_name: FairName = str,
     ) -> None:
@@ -111,7 +108,6 @@ class Firewall:
         self._metrics = metrics
         self._clock = clock
         self._limits = limits = limits or FirewallLimits()
-        self._plan_of = plan_of or _no_plan
         self._fair_name = fair_name
         self._allowed = allowed
         self._places = Places(limits.waiting, limits.share)
@@ -130,18 +126,21 @@ class Firewall:
         principal: PrincipalId,
         before: str = "",
         after: str = "",
+        *,
+        plan: str,
     ) -> Verdict:
         """Return what is to become of *passages*, which come together: the weightiest verdict on one of them.
 
-        *before* and *after* are what the same speaker said that stands around it. Where the plan's mode
-        is ``shadow``, it allows everything, at once: there is a verdict later, which is counted and logged.
+        *before* and *after* are what the same speaker said that stands around it. *plan* is the one by which
+        they come, whichever others *principal* may have. Where its mode is ``shadow``, it allows everything,
+        at once: there is a verdict later, which is counted and logged.
 
         Raises:
             Unchecked: There is no verdict, and the firewall fails closed.
 
         """
         passages = bundled([each for each in passages if each.text and not self._is_allowed(each.text)])
-        policy = self._policies.of(await self._plan_of(principal)) if passages else None
+        policy = self._policies.of(plan) if passages else None
         if policy is None or policy.mode == "off":
             return _NOTHING
         inquiry = Inquiry(passages, before, policy, session_id, after)
@@ -160,20 +159,18 @@ class Firewall:
         finally:
             self._places.leave(name)
 
-    async def looks_at(self, principal: PrincipalId) -> bool:
-        """Return whether anything is looked at that comes from *principal*."""
-        return self._policies.of(await self._plan_of(principal)).mode != "off"
+    def looks_at(self, plan: str) -> bool:
+        """Return whether anything is looked at that comes by *plan*."""
+        return self._policies.of(plan).mode != "off"
 
-    async def unread(
-        self, reason: str, origin: Origin, session_id: SessionId, principal: PrincipalId
-    ) -> None:
-        """Deal with what *principal* brings, and can't be read, as with what couldn't be checked.
+    def unread(self, reason: str, origin: Origin, session_id: SessionId, plan: str) -> None:
+        """Deal with what comes by *plan*, and can't be read, as with what couldn't be checked.
 
         Raises:
             Unchecked: The firewall fails closed.
 
         """
-        policy = self._policies.of(await self._plan_of(principal))
+        policy = self._policies.of(plan)
         self._unchecked(reason, Inquiry([Passage(origin, "")], "", policy, session_id))
 
     def _look_aside(self, inquiry: Inquiry, name: str) -> None:
@@ -283,7 +280,3 @@ class Firewall:
 _FULL: Final = "Too much waits to be examined."
 _NOTHING: Final = Verdict(Action.ALLOW, 0.0)
 _OUTCOMES: Final = {Action.ALLOW: "allow", Action.FLAG: "flag", Action.BLOCK: "block"}
-
-
-async def _no_plan(_principal: PrincipalId) -> str:
-    return DEFAULT_PLAN

@@ -36,8 +36,9 @@ class Inquiry:
         return sum(1 + len(each.text) // PART for each in self.passages)
 
     def digest(self) -> bytes:
-        """Return what tells it from any other, but not what was said."""
+        """Return what tells it from any other, but not what was said: the policy does, too."""
         digest = hashlib.blake2b(self.session_id.encode(), digest_size=16)
+        digest.update(repr(self.policy).encode())
         for said in (self.before, self.after):
             digest.update(f"\0{len(said)}\0{said}".encode("utf-8", "surrogatepass"))
         for passage in self.passages:

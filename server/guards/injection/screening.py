@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 import orjson
 from msgspec import UNSET
 
+from unbroken.server.auth.principal import DEFAULT_PLAN, Principal
 from unbroken.server.files.base import StoredFile
 from unbroken.server.guards.injection.attached import (
     NOTHING_BROUGHT,
@@ -20,9 +21,10 @@ from unbroken.server.guards.injection.attached import (
 )
 from unbroken.server.guards.injection.base import Action, Origin, Passage
 from unbroken.server.guards.injection.firewall import Firewall, Unchecked
+from unbroken.server.guards.plan import PlanOf
 from unbroken.sessions.entries import Command, CreateItem, CreateResponse, UpdateConfig
 from unbroken.sessions.errors import Refusal
-from unbroken.sessions.ids import PrincipalId, SessionId
+from unbroken.sessions.ids import SessionId
 from unbroken.sessions.items import (
     ApprovalResponse,
     FunctionCall,
@@ -39,8 +41,8 @@ from unbroken.sessions.session import Session
 
 __all__ = ["Gate", "ResultScreen", "Screen", "passages_of"]
 
-Screen: TypeAlias = Callable[[Command, PrincipalId, Session], Awaitable[None]]
-"""Refuses a command, or returns."""
+Screen: TypeAlias = Callable[[Command, Principal, Session], Awaitable[None]]
+"""Refuses a command of a principal, by the plan that they came by, or returns."""
 
 ResultScreen: TypeAlias = Callable[[ToolEnded, str, Turn], Awaitable[ToolEnded]]
 """Returns what the agent is given of a tool's result. The second is the label of its toolset."""
@@ -67,17 +69,24 @@ class Gate:
     Args:
         trusted: Labels of toolsets whose results aren't looked at.
         files: Reads what messages bring along. None: nobody brings anything.
+        plan_of: Says by which plan a turn was asked for.
 
     """
 
-    def __init__(self, trusted: frozenset[str] = frozenset(), files: AttachedFiles | None = None) -> None:
+    def __init__(
+        self,
+        trusted: frozenset[str] = frozenset(),
+        files: AttachedFiles | None = None,
+        plan_of: PlanOf | None = None,
+    ) -> None:
         self.firewall: Firewall | None = None
         """Set when its models are loaded, before anybody is let in. None: everything passes."""
         self._trusted = trusted
         self._files = files or AttachedFiles()
+        self._plan_of = plan_of or _as_said
 
-    async def command(self, command: Command, principal: PrincipalId, session: Session) -> None:
-        """Return, if *command* may go on to *session*.
+    async def command(self, command: Command, principal: Principal, session: Session) -> None:
+        """Return, if *command* may go on to *session*. The plan counts that *principal* came by with it.
 
         Raises:
             Refusal: ``content_filter``, or ``guard_unavailable`` where there is no verdict.
@@ -92,8 +101,8 @@ class Gate:
         around = _around(command, session, said[0]) if said else ("", "")
         looking = _Looking(firewall, session.id, principal)
         try:
-            is_read = bool(attached) and await firewall.looks_at(principal)
-            brought = await self._files.brought(attached, principal) if is_read else NOTHING_BROUGHT
+            is_read = bool(attached) and firewall.looks_at(principal.plan)
+            brought = await self._files.brought(attached, principal.id) if is_read else NOTHING_BROUGHT
             await looking.at([*passages, *brought.passages], *around)
             await self._read(brought.texts, looking)
         except Unchecked:
@@ -117,9 +126,10 @@ class Gate:
                     async for text in parts:
                         await looking.at([Passage(Origin.TOOL, text, param)])
             except FilesUnread as exc:
-                await looking.firewall.unread(str(exc), Origin.TOOL, looking.session_id, looking.principal)
+                plan = looking.principal.plan
+                looking.firewall.unread(str(exc), Origin.TOOL, looking.session_id, plan)
 
-    async def settled(self, update: UpdateConfig, principal: PrincipalId) -> None:
+    async def settled(self, update: UpdateConfig, principal: Principal) -> None:
         """Return, if sessions that haven't begun may be as *update* says, which *principal* asks for.
 
         What passed passes again, in whichever sessions of theirs. In logs their id stands for the session's.
@@ -132,7 +142,9 @@ class Gate:
         if self.firewall is None or not passages:
             return
         try:
-            verdict = await self.firewall.screen(passages, SessionId(principal), principal)
+            verdict = await self.firewall.screen(
+                passages, SessionId(principal.id), principal.id, plan=principal.plan
+            )
         except Unchecked:
             message = "It couldn't be checked for the moment. Ask again in a moment."
             raise Refusal("guard_unavailable", message, param=passages[0].param) from None
@@ -146,7 +158,8 @@ class Gate:
             return ended
         passage = Passage(Origin.TOOL, text)
         try:
-            verdict = await self.firewall.screen([passage], turn.session_id, turn.principal)
+            plan = await self._plan_of(turn)
+            verdict = await self.firewall.screen([passage], turn.session_id, turn.principal, plan=plan)
         except Unchecked:
             return replace(ended, output=None, error=_UNCHECKED)
         return replace(ended, output=None, error=_WITHHELD) if verdict.action is Action.BLOCK else ended
@@ -158,13 +171,18 @@ class _Looking:
 
     firewall: Firewall
     session_id: SessionId
-    principal: PrincipalId
+    principal: Principal
 
     async def at(self, passages: Sequence[Passage], before: str = "", after: str = "") -> None:
-        verdict = await self.firewall.screen(passages, self.session_id, self.principal, before, after)
+        who = self.principal
+        verdict = await self.firewall.screen(passages, self.session_id, who.id, before, after, plan=who.plan)
         if verdict.action is Action.BLOCK:
             assert verdict.origin is not None
             raise Refusal("content_filter", _BLOCKED[verdict.origin], param=verdict.param)
+
+
+async def _as_said(turn: Turn) -> str:
+    return DEFAULT_PLAN if turn.request.plan is None else turn.request.plan
 
 
 def passages_of(command: Command, session: Session) -> Iterator[Passage]:

@@ -20,7 +20,7 @@ from unbroken.server.guards.injection.onnx import OnnxClassifier, has_runtime, p
 from unbroken.server.guards.injection.policy import Mode, Policies, Policy
 from unbroken.server.guards.injection.reading import Reading
 from unbroken.server.guards.injection.suspicion import Suspicion
-from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
+from unbroken.server.guards.plan import DEFAULT_PLAN
 from unbroken.server.metrics import Metrics
 from unbroken.server.plan_tables import row_of, rows_of
 from unbroken.sessions.clock import Clock
@@ -45,7 +45,6 @@ class Surroundings:
     """Threads for a heavier model: others' messages don't wait for that."""
     metrics: Metrics
     clock: Clock
-    plan_of: PlanOf | None = None
     fair_name: FairName = str
     packaged: Callable[[], Path | None] = packaged_model
 
@@ -103,7 +102,6 @@ def build_firewall(settings: Settings, around: Surroundings) -> Firewall | None:
             threads=settings.firewall_threads,
             fails_closed=settings.firewall_failure == "closed",
         ),
-        plan_of=around.plan_of,
         allowed=frozenset(settings.firewall_allow),
         fair_name=around.fair_name,
     )

@@ -16,7 +16,7 @@ from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.verbatim import Instructions
 from unbroken.server.guards.plan import DEFAULT_PLAN, PlanOf
 from unbroken.server.plan_tables import Mode
-from unbroken.sessions.ids import PrincipalId, SessionId
+from unbroken.sessions.ids import SessionId
 from unbroken.sessions.responder import Turn
 
 __all__ = ["LeakPolicy", "LeakRules", "placeholder_of"]
@@ -42,8 +42,8 @@ class LeakRules:
     """Seconds that an ordinary word waits for what follows it; at most twice that."""
 
 
-async def _everybody(_principal: PrincipalId) -> str:
-    return DEFAULT_PLAN
+async def _everybody(turn: Turn) -> str:
+    return DEFAULT_PLAN if turn.request.plan is None else turn.request.plan
 
 
 class LeakPolicy:
@@ -52,7 +52,7 @@ class LeakPolicy:
     Args:
         rules: What is done about what.
         secret: A key that all nodes have, under which placeholders are made.
-        plan_of: Says which plan somebody has.
+        plan_of: Says by which plan a turn was asked for.
         canaries_of: Says which words no answer of a session has to hold.
         count: Told of what was found: its kind, what was done, and how often.
 
@@ -82,7 +82,7 @@ class LeakPolicy:
             return None
         plan = DEFAULT_PLAN
         if len(rules.actions) > 1 or rules.modes:
-            plan = await self._plan_of(turn.principal)
+            plan = await self._plan_of(turn)
         mode = rules.modes.get(plan, rules.mode)
         if mode == "off":
             return None

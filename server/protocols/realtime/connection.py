@@ -61,6 +61,7 @@ class RealtimeConnection:
         encoder: Of the session's log, which its connections share. None: one of its own.
         pins: What the client can't change. None: nothing.
         most_tokens: What no answer may go beyond, whatever its client asks for. None: nothing.
+        plan: By which the client came: what it asks for is noted with it. None: nobody knows.
         remaining: If not 0, the cursor stands before a record that the client has seen in
             part: only so many of its last frames are sent.
 
@@ -78,6 +79,7 @@ class RealtimeConnection:
         encoder: RealtimeEncoder | None = None,
         most_tokens: int | None = None,
         pins: Pins | None = None,
+        plan: str | None = None,
     ) -> None:
         self._session = session
         self._chain = chain
@@ -85,6 +87,7 @@ class RealtimeConnection:
         self._max_depth = max_depth
         self._most_tokens = most_tokens
         self._pins = pins
+        self._plan = plan
         self._encoder = encoder or RealtimeEncoder(session.id, start.incarnation)
         # Of the last frame sent from the log: sequence, nonce, and how many frames are still to come there.
         self._place: tuple[int, int, int] = (start.seq, start.nonce, remaining)
@@ -191,7 +194,7 @@ class RealtimeConnection:
                     event_id=event.event_id,
                 )
             return {"type": "conversation.item.retrieved", **_bare(item)}
-        command = command_of(event, self._session, most_tokens=self._most_tokens)
+        command = command_of(event, self._session, most_tokens=self._most_tokens, plan=self._plan)
         if self._pins is not None:
             check_pins(self._pins, event, command, self._session.config.model)
         message_id = None if event.unbroken is None else event.unbroken.message_id

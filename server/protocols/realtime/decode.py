@@ -209,8 +209,11 @@ def command_of(
     session: Session,
     *,
     most_tokens: int | None = None,
+    plan: str | None = None,
 ) -> Command:
     """Return what *event* asks of *session*, in which no answer may have more than *most_tokens*.
+
+    *plan* is that of whoever asks.
 
     Raises:
         DecodeError: It asks for what can't be.
@@ -230,7 +233,7 @@ def command_of(
             case ItemTruncate():
                 return TruncateItem(event.item_id, event.content_index, event.audio_end_ms)
             case ResponseCreate():
-                request = _request(event.response or ResponseParam(), session)
+                request = _request(event.response or ResponseParam(), session, plan)
                 return CreateResponse(new_response_id(), request)
             case ResponseCancel():
                 return CancelResponse(event.response_id)
@@ -279,7 +282,7 @@ def update_of(wanted: SessionParam, most_tokens: int | None) -> UpdateConfig:
     )
 
 
-def _request(wanted: ResponseParam, session: Session) -> ResponseRequest:
+def _request(wanted: ResponseParam, session: Session, plan: str | None) -> ResponseRequest:
     if wanted.conversation not in (None, "auto", "none"):
         raise DecodeError(
             "invalid_event",
@@ -307,6 +310,7 @@ def _request(wanted: ResponseParam, session: Session) -> ResponseRequest:
             None if wanted.tool_choice is None else _tool_choice(wanted.tool_choice, "response.tool_choice")
         ),
         parallel_tool_calls=wanted.parallel_tool_calls,
+        plan=plan,
     )
 
 

@@ -20,7 +20,7 @@ from unbroken.server.quota.prices import Price, Prices
 from unbroken.server.quota.share import Share
 from unbroken.server.quota_settings import PlanQuota
 from unbroken.sessions.admission import SessionLimits
-from unbroken.sessions.entries import CreateResponse, Entry, ResponseDone, SessionOpened
+from unbroken.sessions.entries import CreateResponse, Entry, ResponseDone, ResponseStarted, SessionOpened
 from unbroken.sessions.ids import ItemId, Nonce, ResponseId, SessionId
 from unbroken.sessions.items import Message, ResponseRequest, SessionConfig, Text, Usage
 from unbroken.sessions.responder import Finish, Output, Turn
@@ -41,7 +41,7 @@ class World:
         self.clock = FakeClock()
         self.ledger = MemoryLedger(self.clock)
         self.directory = MemoryDirectory(self.clock)
-        plans = Plans({"default": PlanQuota(**quota)}, {"default": mode})
+        plans = Plans({"default": PlanQuota(**quota)}, {"default": mode, "free": "off"})
         prices = Prices({"m": PRICE})
         self.waiting: list[ResponseId] = []
         """What waits behind the turn that runs."""
@@ -101,6 +101,11 @@ class World:
                     yield output
 
         return [output async for output in self.gate.metered(turn, given_of(text), said())]
+
+    def begin(self, plan: str | None) -> None:
+        """Have the session's log say that the turn was asked for by *plan*."""
+        started = ResponseStarted(RESPONSE, ResponseRequest(plan=plan), turn=1)
+        self.session.apply(Entry(self.session.applied + 1, Nonce(1), started))
 
     async def end(self, status: Any = "completed", usage: Usage | None = None, text: str = "") -> UsageRecord:
         """Return the record of the turn that has ended so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from tests.server.quota.gating import ALICE, LONG, RESPONSE, World
 from unbroken.server.plan_tables import Mode
 from unbroken.server.quota.base import Amount, Scope
 from unbroken.server.quota.gate import UnknownPrincipal
-from unbroken.sessions.entries import ResponseDone
+from unbroken.sessions.entries import Entry, ResponseDone
+from unbroken.sessions.ids import Nonce
 from unbroken.sessions.items import Usage
 from unbroken.sessions.responder import Finish, Output, Working
 
@@ -168,3 +170,21 @@ async def test_where_nothing_is_counted_a_turn_leaves_nothing_behind() -> None:
 
     assert set((await world.used()).values()) == {0}
     assert await world.ledger.records("acme", 1) == []
+
+
+@pytest.mark.parametrize(
+    ("asked_by", "last_noted", "is_counted"), [("default", "free", True), ("free", "default", False)]
+)
+async def test_a_response_that_another_node_ran_is_settled_by_the_plan_that_it_was_asked_by(
+    asked_by: str, last_noted: str, *, is_counted: bool
+) -> None:
+    """Whatever other plan its user has come by since."""
+    world = World(tokens_per_day=10_000)
+    await world.directory.note(replace(ALICE, plan=last_noted))
+    world.begin(asked_by)
+    done = ResponseDone(RESPONSE, "interrupted", 1, (), usage=Usage(1, 10))
+    world.session.apply(Entry(world.session.applied + 1, Nonce(1), done))
+    world.gate.ended(world.session, done)
+    await world.gate.settled()
+
+    assert len(await world.ledger.records("acme", 1)) == is_counted

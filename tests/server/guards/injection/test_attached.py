@@ -12,8 +12,9 @@ import pytest
 
 from tests.fakes.clock import FakeClock
 from tests.server.files.contents import PDF, PNG
-from tests.server.files.file_store_contract import ALICE, put
+from tests.server.files.file_store_contract import put
 from tests.server.realtime.serving import eventually
+from unbroken.server.auth.principal import Principal
 from unbroken.server.files.base import FileLimits, FilesUnavailable
 from unbroken.server.files.memory import MemoryFiles
 from unbroken.server.files.references import InlineFile, InlineImage
@@ -59,6 +60,9 @@ class Store(MemoryFiles):
             self.reading -= 1
 
 
+WHO = Principal("alice")
+
+
 class Guarded:
     """A gate with a firewall behind it, and a store."""
 
@@ -81,21 +85,21 @@ class Guarded:
         )
         screen = firewall.screen
 
-        async def seeing(passages: Any, *args: Any) -> Any:
+        async def seeing(passages: Any, *args: Any, plan: str) -> Any:
             self.seen += passages
-            return await screen(passages, *args)
+            return await screen(passages, *args, plan=plan)
 
         firewall.screen = seeing  # type: ignore[method-assign, assignment]
 
     async def stored(self, text: str | bytes, name: str = "a.txt", media_type: str = "text/plain") -> File:
         content = text if isinstance(text, bytes) else text.encode()
-        return File((await put(self.store, content, name=name, media_type=media_type)).id)
+        return File((await put(self.store, content, name=name, media_type=media_type, principal=WHO.id)).id)
 
     async def screen(self, *parts: Part, command: Command | None = None) -> str | None:
         """Return why a message of *parts* is refused, and by which field; None: it isn't."""
         command = command or CreateItem(Message(ItemId("i"), "user", parts))
         try:
-            await self.gate.command(command, ALICE, Session(SessionId("s"), SessionLimits()))
+            await self.gate.command(command, WHO, Session(SessionId("s"), SessionLimits()))
         except Refusal as refusal:
             return f"{refusal.code} {refusal.param}"
         return None

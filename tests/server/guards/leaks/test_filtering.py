@@ -119,8 +119,8 @@ async def test_in_shadow_everything_passes_as_it_came_and_is_counted() -> None:
 
 
 async def test_a_plan_has_actions_of_its_own() -> None:
-    async def plan_of(principal_id: PrincipalId) -> str:
-        return {"alice": "gold"}.get(principal_id, "none such")
+    async def plan_of(turn: Turn) -> str:
+        return {"alice": "gold"}.get(turn.principal, "none such")
 
     rules = LeakRules(mode="on", actions={"default": STRICT, "gold": {**STRICT, "card": "flag"}})
     leaks = LeakFiltering(LeakPolicy(rules, SECRET, plan_of=plan_of), FakeClock())

@@ -45,6 +45,7 @@ async def test_an_answer_that_is_said_is_not_read_once_more_for_the_cache() -> N
             may_use_tools: bool,
             may_join: bool = True,
             share: Share | None = None,
+            plan: str | None = None,
         ) -> AsyncGenerator[Output, None]:
             async for output in produce(Veto()):
                 yield output

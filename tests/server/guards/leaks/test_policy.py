@@ -58,14 +58,14 @@ def test_what_makes_no_sense_is_refused_with_what_would(setting: str, value: str
         Settings(**given)
 
 
-def turn(principal: PrincipalId) -> Turn:
+def turn(principal: PrincipalId, plan: str | None = None) -> Turn:
     return Turn(
         session_id=SessionId("sess_1"),
         response_id=ResponseId("resp_1"),
         principal=principal,
         attempt=1,
         config=SessionConfig("m"),
-        request=ResponseRequest(),
+        request=ResponseRequest(plan=plan),
         items=(Message(ItemId("u1"), "user", (Text("hi"),)),),
     )
 
@@ -98,6 +98,17 @@ async def test_plans_are_looked_up_and_who_is_not_found_is_as_all_others() -> No
         assert await says(policy, gold.id) == expected
         assert await says(policy, other.id) == ("", True)
         assert await says(policy, PrincipalId("nobody")) == ("", True)
+
+
+async def test_the_plan_that_a_turn_was_asked_by_counts_whichever_its_user_was_noted_by_last() -> None:
+    settings = Settings(leaks=("on",), leak_actions=("gold.card=flag", "default.card=block"))
+    directory = MemoryDirectory(FakeClock())
+    policy = build_leak_policy(settings, SECRET, plans_in(directory), lambda *_: None)
+    for noted, asked, is_blocked in (("gold", "default", True), ("default", "gold", False)):
+        await directory.note(Principal("ann", plan=noted))
+        watch = await policy.watch_for(turn(Principal("ann").id, asked))
+        assert watch is not None
+        assert (watch.actions["card"] == "block") is is_blocked
 
 
 async def test_off_nothing_is_filtered() -> None:
