@@ -23,6 +23,7 @@ from unbroken.server.auth.tenant_plans import TenantPlans
 from unbroken.server.config import Settings, StartupError, is_loopback
 from unbroken.server.metrics import Metrics
 from unbroken.server.resume import ResumeTokens
+from unbroken.server.setting_values import plans_given
 from unbroken.server.store_selection import RedisState
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import StoreUnavailable
@@ -99,6 +100,7 @@ def build_auth(
         keyring,
         clock,
         session_lifetime=settings.client_session_lifetime,
+        plans=plans_given(settings.client_secret_plans),
     )
     entrance: Authenticator = Entrance(
         secrets,

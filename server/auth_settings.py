@@ -12,6 +12,7 @@ from unbroken.server.setting_values import (
     Bytes,
     Names,
     check_algorithms,
+    check_given_plans,
     check_jwks,
     check_plan_name,
     check_tenant_plans,
@@ -25,6 +26,9 @@ _Size = Annotated[Bytes, Field(ge=64 << 10, le=1 << 40)]
 _Claim = Annotated[str, Field(max_length=128)]
 _TenantPlans = Annotated[
     tuple[str, ...], NoDecode, BeforeValidator(read_pairs), AfterValidator(check_tenant_plans)
+]
+_GivenPlans = Annotated[
+    tuple[str, ...], NoDecode, BeforeValidator(read_pairs), AfterValidator(check_given_plans)
 ]
 _PlanName = Annotated[str, AfterValidator(check_plan_name)]
 
@@ -47,6 +51,13 @@ class AuthSettings(BaseSettings):
     )
     client_session_lifetime: Annotated[float, Field(ge=60, le=7 * 86400, allow_inf_nan=False)] = Field(
         default=3600, description="Seconds after which whoever came with a short-lived key needs another."
+    )
+    client_secret_plans: _GivenPlans = Field(
+        default=(),
+        description=(
+            "Plans of short-lived keys by their makers' plan, as maker=plan, or several with bars between, "
+            "the usual one first; comma-separated. Unset: their makers' own."
+        ),
     )
     client_secrets_per_user: _Count = Field(
         default=200, description="Short-lived keys of one user that can be used, or reconnected with."

@@ -69,6 +69,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "store_unavailable": "Nothing can be saved or looked up for the moment. Try again in a moment.",
     # A short-lived key can't be made.
     "foreign_user": "A user's own key makes short-lived keys for that user only.",
+    "foreign_plan": "Short-lived keys that are made with this one can't be on that plan.",
     "too_many_short_lived_keys": (
         "This user, this API key, strangers from this address or all strangers have as many short-lived keys "
         "as they may."

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Final
 
 from unbroken.server.config import Loaded, Settings
 from unbroken.server.plan_tables import DEFAULT_PLAN, are_off, rows_of
 from unbroken.server.setting_origins import PREFIX, label
+from unbroken.server.setting_values import plans_given
 
 __all__ = ["hints", "plans_with_rows"]
 
@@ -73,6 +75,7 @@ def plans_with_rows(settings: Settings) -> dict[str, tuple[str, ...]]:
     rows["leak_actions"] = [
         entry.partition("=")[0].rpartition(".")[0].strip() for entry in settings.leak_actions
     ]
+    rows["client_secret_plans"] = [*rows_of(settings.client_secret_plans)]
     found: dict[str, tuple[str, ...]] = {}
     for name, plans in rows.items():
         for plan in dict.fromkeys(plans):
@@ -107,8 +110,13 @@ def _of_rows(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
                     f"{label(rows[other][0], origins)} for {other}: these are two."
                 )
         return
-    known = dict.fromkeys((DEFAULT_PLAN, *rows_of(settings.tenant_plans).values(), settings.anonymous_plan))
-    sources = ", ".join(PREFIX + name for name in ("KEY_STORE", "JWT_PLAN_CLAIM", "TENANT_PLANS"))
+    given = chain.from_iterable(plans_given(settings.client_secret_plans).values())
+    known = dict.fromkeys(
+        (DEFAULT_PLAN, *rows_of(settings.tenant_plans).values(), *given, settings.anonymous_plan)
+    )
+    sources = ", ".join(
+        PREFIX + name for name in ("KEY_STORE", "JWT_PLAN_CLAIM", "TENANT_PLANS", "CLIENT_SECRET_PLANS")
+    )
     for plan, names in rows.items():
         if plan not in known:
             otherwise = (
@@ -125,6 +133,8 @@ def _of_plans_without_rows(settings: Settings, origins: Mapping[str, str]) -> It
     """Find plans that somebody is put on, and that are as the plan of all others."""
     rows = plans_with_rows(settings)
     named = [("tenant_plans", plan) for plan in dict.fromkeys(rows_of(settings.tenant_plans).values())]
+    given = chain.from_iterable(plans_given(settings.client_secret_plans).values())
+    named += [("client_secret_plans", plan) for plan in dict.fromkeys(given)]
     if settings.anonymous and origins.get("anonymous_plan") != "default":
         named.append(("anonymous_plan", settings.anonymous_plan))
     for name, plan in named:

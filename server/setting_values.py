@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_agent_name",
     "check_algorithms",
     "check_api_keys",
+    "check_given_plans",
     "check_jwks",
     "check_mcp_keys",
     "check_mcp_servers",
@@ -33,6 +35,7 @@ __all__ = [
     "check_secret",
     "check_targets",
     "check_tenant_plans",
+    "plans_given",
     "read_list",
     "read_pairs",
     "read_size",
@@ -185,6 +188,29 @@ def check_tenant_plans(entries: tuple[str, ...]) -> tuple[str, ...]:
     if len(plans) < len(pairs):
         raise ValueError("should have one plan for each tenant")
     return tuple(f"{tenant}={plan}" for tenant, plan in plans.items())
+
+
+def check_given_plans(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what isn't ``maker=plan``, or ``maker=plan|plan``, and makers with two entries."""
+    rows = [(maker.strip(), *plans) for maker, plans in _given(entries)]
+    if not all(len(row) > 1 and all(map(is_plan_name, row)) for row in rows):
+        raise ValueError(
+            f"should be maker=plan, or maker=plan|plan, for each plan of makers; a plan's name is {PLAN_NAME}"
+        )
+    if len({maker for maker, *_ in rows}) < len(rows):
+        raise ValueError("should have one entry for each plan of makers, as in maker=plan|plan")
+    return tuple(f"{maker}={'|'.join(plans)}" for maker, *plans in rows)
+
+
+def plans_given(entries: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return which plans makers give to short-lived keys, by their own plan; the first one is the usual."""
+    return dict(_given(entries))
+
+
+def _given(entries: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for entry in entries:
+        maker, _, plans = entry.partition("=")
+        yield maker, tuple(each.strip() for each in plans.split("|"))
 
 
 def check_admin_key(value: SecretStr | None) -> SecretStr | None:

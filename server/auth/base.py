@@ -121,6 +121,8 @@ class Grant:
     """The API key that it all comes from: it ends when that is revoked. None: there is none to revoke."""
     pins: Pins | None = None
     """What its maker has settled of the sessions; None: nothing."""
+    is_plan_given: bool = False
+    """Whether its maker was to say by which plan it is: a plan of their tenant's doesn't replace that."""
     spend: Spend | None = None
     """Where it is good for so many sessions only: what uses it up, once the session is there."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +24,7 @@ from unbroken.server.resume import ResumeTokens
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import SessionId
 
-__all__ = ["ClientSecrets", "ForeignUser", "Issued", "Wanted"]
+__all__ = ["ClientSecrets", "ForeignPlan", "ForeignUser", "Issued", "Wanted"]
 
 _KEY: Final = "ek_"
 _TICKET: Final = "tk_"
@@ -38,6 +39,20 @@ class ForeignUser(Exception):
         return "Your key is a user's own. Make short-lived keys for that user, or use a backend's key."
 
 
+class ForeignPlan(Exception):
+    """A maker can't put keys on a plan that the settings don't name for theirs."""
+
+    def __init__(self, allowed: tuple[str, ...]) -> None:
+        super().__init__(allowed)
+        self.allowed = allowed
+
+    def __str__(self) -> str:
+        return (
+            f"Short-lived keys that are made with yours may be on: {', '.join(self.allowed)}. "
+            "The operator can name others in UNBROKEN_CLIENT_SECRET_PLANS."
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What a short-lived key is to be."""
@@ -47,6 +62,8 @@ class Wanted:
     """Seconds within which it has to be used."""
     user: str | None = None
     """Whose it is to be; None: the maker's own user, or if they have none, one of its own."""
+    plan: str | None = None
+    """Which it is to be on; None: the usual one of what this maker makes."""
     origin: str | None = None
     uses: int = 1
     is_ticket: bool = False
@@ -59,6 +76,8 @@ class Issued:
     value: str
     expires_at: float
     """Until when it has to be used, in seconds since the epoch."""
+    plan: str
+    """Which it is on."""
 
     def __repr__(self) -> str:
         return f"<Issued {self.value[:3]}**** until {self.expires_at:.0f}>"
@@ -73,6 +92,8 @@ class ClientSecrets:
         keyring: Where the keys are that they are made with; None: there are none to revoke.
         clock: Where time comes from.
         session_lifetime: Seconds for which what they begin may be gone on with.
+        plans: Which plans they may be on, by their makers', the usual one first. Whatever else a maker's plan
+            is: keys of theirs are on that, and on no other.
 
     """
 
@@ -84,30 +105,36 @@ class ClientSecrets:
         clock: Clock,
         *,
         session_lifetime: float,
+        plans: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self._store = store
         self._tokens = tokens
         self._keyring = keyring
         self._clock = clock
         self._session_lifetime = session_lifetime
+        self._plans = dict(plans or {})
 
     async def issue(self, maker: Grant, wanted: Wanted) -> Issued:
         """Return a fresh short-lived key.
 
         Raises:
             ForeignUser: It is wanted for somebody else than its maker.
+            ForeignPlan: It is wanted on a plan that isn't its maker's to give.
             SecretsFull: There are as many as may be, be it of this user or this API key alone.
             StoreUnavailable: It can't be kept for the moment.
 
         """
         owner = maker.principal
+        allowed = self._plans.get(owner.plan, (owner.plan,))
+        plan = allowed[0] if wanted.plan is None else wanted.plan
+        if plan not in allowed:
+            raise ForeignPlan(allowed)
         return await self._issue(
             wanted,
-            Principal(
-                self._user(owner, wanted.user), owner.tenant, owner.plan, owner.scopes, owner.expires_at
-            ),
+            Principal(self._user(owner, wanted.user), owner.tenant, plan, owner.scopes, owner.expires_at),
             maker.key_id,
             maker="" if _has_user(owner) else owner.user,
+            is_plan_given=owner.plan in self._plans,
         )
 
     async def issue_anonymous(self, wanted: Wanted, *, plan: str, address: bytes | None = None) -> Issued:
@@ -125,7 +152,14 @@ class ClientSecrets:
         )
 
     async def _issue(
-        self, wanted: Wanted, owner: Principal, key_id: str | None, *, maker: str = "", address: bytes = b""
+        self,
+        wanted: Wanted,
+        owner: Principal,
+        key_id: str | None,
+        *,
+        maker: str = "",
+        is_plan_given: bool = False,
+        address: bytes = b"",
     ) -> Issued:
         now = self._clock.time()
         ends = now + max(self._session_lifetime, wanted.lifetime)
@@ -142,12 +176,13 @@ class ClientSecrets:
             wanted.origin,
             wanted.pins,
             maker,
-            address.hex(),
+            address=address.hex(),
+            is_plan_given=is_plan_given,
         )
         value = (_TICKET if wanted.is_ticket else _KEY) + secrets.token_urlsafe(32)
         uses = 1 if wanted.is_ticket else wanted.uses
         await self._store.put(_digest(value), record, uses=uses, lifetime=max(0.001, usable - now))
-        return Issued(value, usable)
+        return Issued(value, usable, owner.plan)
 
     @staticmethod
     def _user(owner: Principal, wanted: str | None) -> str:
@@ -183,7 +218,7 @@ class ClientSecrets:
         if credentials.resume is not None:
             named = self._tokens.check(credentials.resume, principal.id)
             if named is not None and named[0] in held.sessions:
-                return Grant(principal, record.key_id, record.pins)
+                return Grant(principal, record.key_id, record.pins, record.is_plan_given)
         if held.uses < 1:
             raise Unauthenticated
 
@@ -191,7 +226,7 @@ class ClientSecrets:
             kept = record.expires_at - self._clock.time()
             return await self._store.spend(digest, record, session_id, kept=kept)
 
-        return Grant(principal, record.key_id, record.pins, spend)
+        return Grant(principal, record.key_id, record.pins, record.is_plan_given, spend)
 
 
 def _has_user(owner: Principal) -> bool:

@@ -41,6 +41,8 @@ class SecretRecord(Struct, frozen=True, omit_defaults=True):
     pins: Pins = Pins()
     maker: str = ""
     """Which backend made it; empty: the user did, or the server for a stranger."""
+    is_plan_given: bool = False
+    """Whether the plan is one that keys of its maker's are put on; else it is the maker's own."""
     address: str = ""
     """Of a stranger's: the address that it was asked for from, in hexadecimal; empty: it counts for none."""
 

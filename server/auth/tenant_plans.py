@@ -14,7 +14,8 @@ class TenantPlans:
     """An :class:`Authenticator` that has another one say who somebody is, and itself on which plan.
 
     So each policy that differs by plan can differ by tenant: a tenant with rules of its own has a
-    plan of its own.
+    plan of its own. Of short-lived keys it is their makers who are on it: where the settings have others for
+    these, they have others.
 
     Args:
         authenticator: The other one.
@@ -30,4 +31,6 @@ class TenantPlans:
         """See :meth:`Authenticator.authenticate`."""
         grant = await self._authenticator.authenticate(credentials)
         plan = self._plans.get(grant.principal.tenant)
-        return grant if plan is None else replace(grant, principal=replace(grant.principal, plan=plan))
+        if plan is None or grant.is_plan_given:
+            return grant
+        return replace(grant, principal=grant.principal.by(plan))

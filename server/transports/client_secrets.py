@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Send
 
-from unbroken.server.auth.client_secrets import ClientSecrets, ForeignUser, Issued, Wanted
+from unbroken.server.auth.client_secrets import ClientSecrets, ForeignPlan, ForeignUser, Issued, Wanted
 from unbroken.server.auth.pins import Pins
 from unbroken.server.auth.principal import CLIENT_SECRETS
 from unbroken.server.auth.secret_store import PoolFull, SecretsFull
@@ -124,7 +124,7 @@ class ClientSecretsDoor:
         )
         issued = await self._secrets.issue(maker, self._wanted(request, pins, is_ticket=is_ticket))
         self._metrics.short_lived_keys.labels("made").inc()
-        return self._answer(issued, pins)
+        return self._answer(issued, pins, {"plan": issued.plan})
 
     async def _for_stranger(self, visit: Visit, plan: str, *, is_ticket: bool) -> Response:
         """Make a key for whoever asks: it says nothing, so that everything is as the operator has it."""
@@ -168,12 +168,13 @@ class ClientSecretsDoor:
             pins=pins,
             lifetime=usual if request.seconds is None else request.seconds,
             user=extension.user,
+            plan=extension.plan,
             origin=extension.origin,
             uses=extension.max_uses or 1,
             is_ticket=is_ticket,
         )
 
-    def _answer(self, issued: Issued, pins: Pins) -> Response:
+    def _answer(self, issued: Issued, pins: Pins, extension: dict[str, str] | None = None) -> Response:
         wanted = None if pins.model is UNSET else pins.model
         model = self._models.resolve(wanted) or self._defaults.model
         config = pins.applied(
@@ -186,9 +187,12 @@ class ClientSecretsDoor:
         )
         # The session is only begun when the key is used, by another name.
         session: dict[str, Any] = session_fields(new_session_id(), config)
-        return json_response(
-            {"value": issued.value, "expires_at": int(issued.expires_at), "session": session}
-        )
+        fields: dict[str, Any] = {
+            "value": issued.value,
+            "expires_at": int(issued.expires_at),
+            "session": session,
+        }
+        return json_response(fields if extension is None else {**fields, "unbroken": extension})
 
 
 def _refusal_of(exc: Exception) -> HttpRefusal | None:
@@ -202,6 +206,8 @@ def _refusal_of(exc: Exception) -> HttpRefusal | None:
             )
         case ForeignUser():
             return HttpRefusal(403, "foreign_user", str(exc), "unbroken.user")
+        case ForeignPlan():
+            return HttpRefusal(403, "foreign_plan", str(exc), "unbroken.plan")
         case PoolFull():
             return HttpRefusal(429, "too_many_short_lived_keys", str(exc), retry_after=_RETRY_AFTER)
         case SecretsFull():

@@ -351,6 +351,11 @@ def test_whatever_else_may_be_reached(host: str) -> None:
         ({"UNBROKEN_ANONYMOUS_PLAN": "a b"}, "letters, digits"),
         ({"UNBROKEN_TENANT_PLANS": "acme"}, "tenant=plan"),
         ({"UNBROKEN_TENANT_PLANS": "acme=a, acme=b"}, "one plan for each tenant"),
+        ({"UNBROKEN_CLIENT_SECRET_PLANS": "backend"}, "maker=plan|plan"),
+        ({"UNBROKEN_CLIENT_SECRET_PLANS": "backend="}, "maker=plan|plan"),
+        ({"UNBROKEN_CLIENT_SECRET_PLANS": "=free"}, "maker=plan|plan"),
+        ({"UNBROKEN_CLIENT_SECRET_PLANS": "backend=free||pro"}, "maker=plan|plan"),
+        ({"UNBROKEN_CLIENT_SECRET_PLANS": "backend=free, backend=pro"}, "one entry for each plan of makers"),
     ],
 )
 def test_ways_to_speak_that_do_not_fit_are_said(

@@ -12,6 +12,7 @@ from unbroken.server.guards.leaks.selection import actions_of
 from unbroken.server.plan_tables import modes_of
 from unbroken.server.setting_sources import load_settings
 from unbroken.server.setting_transfer import packed, unpacked
+from unbroken.server.setting_values import plans_given
 
 MODES = ("leaks", "cache", "cache_semantic", "firewall", "quota_mode")
 NAMES = ("pro", "pro.v2", "a_b-c", "a:b", "who@a.example", "größe", "x" * 64)
@@ -43,6 +44,7 @@ def test_a_plan_that_a_tenant_or_a_key_can_have_can_have_rows(tmp_path: Path, na
     environ = {
         "UNBROKEN_TENANT_PLANS": f"acme={plan}",
         "UNBROKEN_ANONYMOUS_PLAN": plan,
+        "UNBROKEN_CLIENT_SECRET_PLANS": f"{plan} = free | {plan}",
         "UNBROKEN_FIREWALL_FLAG": f"0.5, {plan}=0.6",
         "UNBROKEN_LEAK_ACTIONS": f"{plan}.email=redact",
         f"UNBROKEN_{name.upper()}": f"on, {plan}=shadow",
@@ -50,6 +52,7 @@ def test_a_plan_that_a_tenant_or_a_key_can_have_can_have_rows(tmp_path: Path, na
     settings = load_settings({}, environ, tmp_path).settings
     assert modes_of(getattr(settings, name)) == {"default": "on", plan: "shadow"}
     assert settings.tenant_plans == (f"acme={plan}",)
+    assert plans_given(settings.client_secret_plans) == {plan: ("free", plan)}
     assert actions_of(settings.leak_actions)[plan]["email"] == "redact"
     assert unpacked(packed(settings)) == settings
     assert KeyRequest("ci", plan=plan).made(1.0)[1].plan == plan

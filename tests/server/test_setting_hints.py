@@ -142,3 +142,24 @@ def test_a_tenant_that_nobody_can_be_of_is_hinted_at(tmp_path: Path) -> None:
     (hint,) = hinted(tmp_path, environ)
 
     assert hint.startswith("UNBROKEN_TENANT_PLANS has an entry for the tenant acme, which nobody can be of. ")
+
+
+def test_plans_of_short_lived_keys_are_plans_that_somebody_is_on(tmp_path: Path) -> None:
+    environ = {
+        "UNBROKEN_TENANT_PLANS": "default=backend",
+        "UNBROKEN_CLIENT_SECRET_PLANS": "backend=default|free",
+    }
+
+    assert hinted(tmp_path, environ | {"UNBROKEN_FIREWALL": "on, free=shadow"}) == []
+    (hint,) = hinted(tmp_path, environ | {"UNBROKEN_FIREWALL": "on"})
+    assert hint.startswith("UNBROKEN_CLIENT_SECRET_PLANS names the plan free, for which no table has a row")
+
+
+def test_makers_of_short_lived_keys_whom_nobody_can_be_are_hinted_at(tmp_path: Path) -> None:
+    environ = {"UNBROKEN_TENANT_PLANS": "default=backend", "UNBROKEN_CLIENT_SECRET_PLANS": "backnd=default"}
+    hint, _ = hinted(tmp_path, environ)
+
+    assert hint.startswith(
+        "UNBROKEN_CLIENT_SECRET_PLANS has a row for the plan backnd, which nobody can be on."
+    )
+    assert "Did you mean backend?" in hint

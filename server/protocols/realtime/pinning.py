@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw, Struct
 from msgspec.structs import asdict
 
 from unbroken.server.auth.pins import Pins
@@ -49,8 +51,13 @@ class _ExpiresAfter(Struct, frozen=True):
 
 class _Extension(Struct, frozen=True):
     user: str | None = None
+    plan: str | None = None
     origin: str | None = None
     max_uses: int | None = None
+
+
+class _Unread(Struct, frozen=True):
+    unbroken: dict[str, Raw] | None = None
 
 
 class SecretRequest(Struct, frozen=True):
@@ -80,9 +87,11 @@ def decode_secret_request(data: bytes) -> SecretRequest:
     """
     try:
         request = msgspec.json.decode(data or b"{}", type=SecretRequest)
+        named = msgspec.json.decode(data or b"{}", type=_Unread).unbroken or {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         text = str(exc)[:200]
         raise DecodeError("invalid_request", f"The body isn't what it should be: {text}.") from None
+    _check_names(named)
     after, extension = request.expires_after, request.extension
     if after is not None and after.anchor != "created_at":
         message = "`anchor` must be `created_at`."
@@ -102,6 +111,20 @@ def decode_secret_request(data: bytes) -> SecretRequest:
         message = "`max_uses` must be from 1 to 100."
         raise DecodeError("invalid_request", message, param="unbroken.max_uses")
     return request
+
+
+def _check_names(named: Iterable[str]) -> None:
+    """Refuse what isn't a field of ours: who misspells one would have a wider key than they asked for.
+
+    Beside these anything may stand, as in OpenAI's: clients of later versions send more.
+    """
+    known = _Extension.__struct_fields__
+    for name in named:
+        if name not in known:
+            close = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.6)
+            meant = f"Did you mean `{close[0]}`?" if close else f"There are: {', '.join(known)}."
+            message = f"`unbroken` has no field {name[:64]!r}. {meant}"
+            raise DecodeError("invalid_request", message, param=f"unbroken.{name[:64]}")
 
 
 def pins_of(session: SessionParam | None, *, most_tokens: int | None) -> Pins:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes.clock import FakeClock
 from unbroken.server.auth.base import Credentials, Grant, Unauthenticated
-from unbroken.server.auth.client_secrets import ClientSecrets, ForeignUser, Issued, Wanted
+from unbroken.server.auth.client_secrets import ClientSecrets, ForeignPlan, ForeignUser, Issued, Wanted
 from unbroken.server.auth.key_store import MemoryKeyStore, new_key
 from unbroken.server.auth.keyring import Keyring
 from unbroken.server.auth.lapse import Lapses
@@ -70,6 +70,48 @@ async def test_a_key_is_bound_to_tenant_plan_and_user_and_may_make_no_others() -
     assert issued.expires_at == clock.time() + 60
     assert issued.value.startswith("ek_")
     assert issued.value[3:] not in repr(issued)
+
+
+PLANS: dict[str, tuple[str, ...]] = {"pro": ("default", "gold")}
+"""What makers on the plan pro give."""
+
+
+async def on_plan(maker: Grant, asked: str | None, plans: dict[str, tuple[str, ...]] | None) -> str:
+    """Return the plan of a key that *maker* makes, both as it is told and as it is."""
+    clock = FakeClock()
+    secrets = ClientSecrets(MemorySecretStore(clock), TOKENS, None, clock, session_lifetime=3600, plans=plans)
+    issued = await secrets.issue(maker, wanted(plan=asked))
+    grant = await secrets.authenticate(presented(issued))
+    assert issued.plan == grant.principal.plan
+    assert grant.is_plan_given == (maker.principal.plan in (plans or {}))
+    return issued.plan
+
+
+async def test_a_key_is_on_the_plan_that_the_settings_have_for_its_maker_s() -> None:
+    assert await on_plan(BACKEND, None, None) == "pro"
+    assert await on_plan(BACKEND, "pro", None) == "pro"
+    assert await on_plan(BACKEND, None, PLANS) == "default"
+    assert await on_plan(BACKEND, "gold", PLANS) == "gold"
+    assert await on_plan(ANN, None, PLANS) == "default", "her own"
+
+
+@pytest.mark.parametrize(
+    ("maker", "asked", "plans", "allowed"),
+    [
+        (BACKEND, "gold", None, "pro"),
+        (BACKEND, "pro", PLANS, "default, gold"),
+        (BACKEND, "", PLANS, "default, gold"),
+        (ANN, "gold", PLANS, "default"),
+        (ANN, "pro", PLANS, "default"),
+    ],
+)
+async def test_nobody_gives_a_plan_that_is_not_theirs_to_give(
+    maker: Grant, asked: str, plans: dict[str, tuple[str, ...]] | None, allowed: str
+) -> None:
+    """Neither a higher one than their own, nor their own where the settings have others for their keys."""
+    with pytest.raises(ForeignPlan) as caught:
+        await on_plan(maker, asked, plans)
+    assert f"may be on: {allowed}." in str(caught.value)
 
 
 async def test_a_backend_that_names_no_user_makes_keys_for_strangers_to_each_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,17 @@ async def test_the_tenants_plan_holds_whatever_the_key_says(key: str, plan: str)
     assert grant.principal.plan == plan
     assert (grant.principal.user, grant.key_id) == ("ann", "k")
     assert grant.principal.id == Principal("ann", key.partition("/")[0]).id, "who somebody is stays the same"
+
+
+async def test_a_plan_that_a_key_was_given_is_not_replaced() -> None:
+    class Given(Known):
+        async def authenticate(self, credentials: Credentials) -> Grant:
+            return replace(await super().authenticate(credentials), is_plan_given=True)
+
+    grant = await TenantPlans(Given(), {"acme": "enterprise"}).authenticate(
+        Credentials("acme/ann", is_browser=False)
+    )
+    assert grant.principal.plan == "from-key"
 
 
 async def test_nobody_is_let_in_for_a_plan() -> None:

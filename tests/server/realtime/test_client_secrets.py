@@ -368,6 +368,10 @@ async def test_a_ticket_lasts_as_long_as_is_set(serve: Serve) -> None:
         ({"unbroken": {"origin": "x" * 257}}, "unbroken.origin"),
         ({"unbroken": {"max_uses": 0}}, "unbroken.max_uses"),
         ({"unbroken": {"max_uses": 101}}, "unbroken.max_uses"),
+        ({"unbroken": {"orgin": SHOP}}, "unbroken.orgin"),
+        ({"unbroken": {"max_use": 1}}, "unbroken.max_use"),
+        ({"unbroken": {"x" * 100: 1}}, "unbroken." + "x" * 64),
+        ({"unbroken": {"plan": 1}}, None),
         ({"session": {"type": "transcription"}}, "session.type"),
         ({"session": {"tools": [{"type": "mcp"}]}}, "session.tools[0].type"),
         ({"session": {"max_output_tokens": 0}}, "session.max_output_tokens"),
@@ -539,6 +543,53 @@ async def test_the_plan_of_whoever_makes_the_key_says_whether_it_is_looked_at(se
     key = await issued(served, body, key=trusted)
 
     assert await refusal(served, key) is None
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [("orgin", "`origin`"), ("max_use", "`max_uses`"), ("plans", "`plan`"), ("ttl", "user, plan")],
+)
+async def test_who_misspells_a_field_is_told_what_was_meant(
+    shop: Served[ScriptedAgent], typo: str, meant: str
+) -> None:
+    """It would be a wider key than was asked for."""
+    for path in (PATH, TICKETS):
+        answer = await posted(shop, {"unbroken": {typo: "x"}, "later": 1}, path=path)
+        assert code_of(answer) == (400, "invalid_request")
+        assert meant in json.loads(answer.body)["error"]["message"]
+    assert (await posted(shop, {"unbroken": None, "later": 1})).status == 200
+
+
+async def test_end_users_are_not_spared_what_their_backend_is(serve: Serve) -> None:
+    """What a trusted backend settles isn't looked at, and what whoever has its keys says is."""
+    served = await serve(
+        ScriptedAgent(),
+        key_store="memory",
+        firewall="on,backend=off,vip=off",
+        client_secret_plans=("backend=default|vip",),
+        tenant_plans=("acme=backend",),
+    )
+    assert served.app.auth.keyring is not None
+    for tenant, plan in (("default", "backend"), ("acme", "default")):  # the second by its tenant's plan
+        key, record = new_key("backend", tenant=tenant, plan=plan, now=1.0)
+        await served.app.auth.keyring.store.add(record)
+        session = {"type": "realtime", "instructions": ORDERS}
+        for asked, code in (({}, "content_filter"), ({"plan": "vip"}, None)):
+            answer = await posted(served, {"session": session, "unbroken": asked}, key=key)
+            made = json.loads(answer.body)
+            assert made["unbroken"] == {"plan": asked.get("plan", "default")}
+            client = await served.client(made["value"])
+            await client.say(ORDERS)
+            await client.sync()
+            assert client.errors()[0] == (code or "item_not_found")
+        answer = await posted(served, {"unbroken": {"plan": "backend"}}, key=key)
+        assert code_of(answer) == (403, "foreign_plan")
+        assert json.loads(answer.body)["error"]["param"] == "unbroken.plan"
+
+
+async def test_without_a_setting_a_key_has_its_maker_s_plan_and_no_other(shop: Served[ScriptedAgent]) -> None:
+    assert json.loads((await posted(shop)).body)["unbroken"] == {"plan": "default"}
+    assert code_of(await posted(shop, {"unbroken": {"plan": "backend"}})) == (403, "foreign_plan")
 
 
 async def test_what_could_not_be_looked_at_may_be_asked_for_again(
