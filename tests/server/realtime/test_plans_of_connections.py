@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest_asyncio
 
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.client import Client
+from tests.server.realtime.desk import at_desk, outputs_of
 from tests.server.realtime.serving import Served, serving
 from tests.server.realtime.test_firewall import ATTACK
+from unbroken.server.agents.base import FunctionCallPiece
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.auth.key_store import new_key
 from unbroken.server.quota.base import Scope
@@ -57,6 +60,23 @@ async def test_the_firewall_is_that_of_the_connection(door: Served[ScriptedAgent
     assert (await again.error())["code"] == "content_filter"
     await lax.ask(ATTACK)
     assert (await lax.done())["status"] == "completed", "nor does the strict one come over the lax one"
+
+
+async def test_a_tool_s_result_is_looked_at_by_the_plan_that_the_response_was_asked_by() -> None:
+    policies = {"firewall": "default=on,lax=off", "tool_result_bytes": 4096}
+    async with at_desk(ManualAgent(), key_store="memory", **policies) as (_, door):
+        withheld = []
+        for number, one in enumerate(await both(door)):
+            await door.client(await key_of(door, "default" if number else "lax"))
+            await one.ask("How is the weather?")
+            turn = await door.agent.turn(2 * number)
+            turn.say(FunctionCallPiece(0, json.dumps({"city": ATTACK}), name="weather"))
+            turn.end()
+            (await door.agent.turn(2 * number + 1)).end()
+            (call,) = outputs_of(await one.done(), "mcp_call")
+            withheld.append(call.get("error") is not None)
+
+    assert withheld == [True, False]
 
 
 async def test_the_leak_filter_is_that_of_the_connection(door: Served[ScriptedAgent]) -> None:
