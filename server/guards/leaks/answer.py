@@ -19,6 +19,7 @@ from typing import Final, Literal
 
 from msgspec import structs
 
+from unbroken.server.guards.leaks.arguments import ArgumentsFilter, VerbatimInArguments
 from unbroken.server.guards.leaks.canary import SpelledOut
 from unbroken.server.guards.leaks.entities import Actions, Entity
 from unbroken.server.guards.leaks.portions import portions
@@ -64,13 +65,13 @@ class _Stream:
 
     def __init__(self, watch: Watch, known: str = "", *, in_json: bool = False) -> None:
         spelled = SpelledOut(watch.canaries) if watch.canaries else None
-        self.form = LeakFilter(
-            watch.scanner, watch.actions, watch.placeholder, spelled=spelled, in_json=in_json
-        )
+        form = ArgumentsFilter if in_json else LeakFilter
+        self.form: LeakFilter = form(watch.scanner, watch.actions, watch.placeholder, spelled=spelled)
         action = watch.actions.get("instructions", "ignore")
         self.verbatim: Verbatim | None = None
         if watch.instructions and action != "ignore":
-            self.verbatim = Verbatim(watch.instructions, action, watch.placeholder("instructions", ""))
+            verbatim = VerbatimInArguments if in_json else Verbatim
+            self.verbatim = verbatim(watch.instructions, action, watch.placeholder("instructions", ""))
         self._is_shadow = watch.is_shadow
         self._known = AlreadySaid(known)
         self._noted = 0  # findings that have been told of

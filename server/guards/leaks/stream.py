@@ -53,9 +53,13 @@ _TELLING: Final = re.compile(r"[0-9@\0]|-----").search
 _SEPARATORS: Final = re.compile(rf"[\s{OTHER}]++")
 _WORD: Final = re.compile(rf"[^\s{OTHER}]++")
 _HAS_DIGIT: Final = re.compile(r"[0-9]").search
-_IBAN_HEAD: Final = re.compile(r"[A-Za-z]{2}\d\d[A-Za-z0-9]{0,4}", re.ASCII).fullmatch
+# Behind a bracket or a quotation mark, say, too.
+_IBAN_HEAD: Final = re.compile(
+    r"(?:.{0,7}[^A-Za-z0-9])?[A-Za-z]{2}\d\d[A-Za-z0-9]{0,4}", re.ASCII | re.DOTALL
+).fullmatch
 _IBAN_GROUP: Final = re.compile(r"[A-Za-z0-9]{1,4}").fullmatch
-_LONGEST_IBAN: Final = 44
+_LONGEST_IBAN: Final = 52
+"""Characters, with what stands before it in its first word."""
 _KEY_HEAD: Final = "-----BEGIN"
 _SHORTEST: Final = 3
 """Characters of what can be found: an address, ``::1``."""
@@ -63,31 +67,6 @@ _SWALLOWED: Final = re.compile(r"[A-Za-z0-9+/=_.~-]++")
 
 Placeholder: TypeAlias = Callable[[Entity, str], str]
 """Told the kind of what is replaced, and what it is known again by, returns what stands in its place."""
-
-
-_ESCAPE: Final = re.compile(r"\\(.?)", re.DOTALL)
-_ESCAPED: Final = "nrtbfu"
-_NUMBER: Final = "+-.0123456789eE"
-
-
-def _unescaped(flat: str, *, is_open: bool) -> tuple[str, bool]:
-    """Return JSON with its escapes as so many gaps, and whether it ends in the midst of one.
-
-    Else the letter of one that stands for a line's end would be taken for the beginning of what follows.
-    """
-    begin = ""
-    if is_open and flat:
-        begin, flat = "\n" if flat[0] in _ESCAPED or flat[0] == "\\" else flat[0], flat[1:]
-        is_open = False
-    ends = is_open
-
-    def gap(match: re.Match[str]) -> str:
-        nonlocal ends
-        char = match[1]
-        ends = not char
-        return "\n" + ("\n" if char in ("\\", *_ESCAPED) else char)
-
-    return begin + _ESCAPE.sub(gap, flat), ends
 
 
 class LeakFilter:
@@ -98,7 +77,6 @@ class LeakFilter:
         actions: What is done about each.
         placeholder: Makes what stands in the place of what was found.
         spelled: Notices canaries in several words. None: there are no canaries.
-        in_json: Whether the text is JSON: what is replaced outside of a string becomes one.
 
     """
 
@@ -109,7 +87,6 @@ class LeakFilter:
         placeholder: Placeholder,
         *,
         spelled: SpelledOut | None = None,
-        in_json: bool = False,
     ) -> None:
         self._scanner = scanner
         self._actions = actions
@@ -130,11 +107,7 @@ class LeakFilter:
         self._seen = 0  # up to where that word has been read
         self._swallowing: PrivateKey | re.Pattern[str] | None = None  # what goes on, and is dropped
         self._shown = 0  # characters of what is held that have left, as time was up
-        self._is_quick = not in_json  # the next piece may be taken without looking closely
-        self._in_json = in_json
-        self._in_string = False
-        self._escapes = False
-        self._is_escaping = False  # the same, of all that has come
+        self._is_quick = True  # the next piece may be taken without looking closely
 
     @property
     def held(self) -> int:
@@ -166,11 +139,8 @@ class LeakFilter:
 
     def flush(self) -> str:
         """Return what is held, as it leaves when nothing follows. The filter can go on: with another text."""
-        self._read_again()
-        released = self._advance(is_last=True)
-        self._past, self._swallowing = [], None
-        self._is_plain, self._is_quick = True, not (self._in_json or self.is_blocked)
-        self._in_string = self._escapes = self._is_escaping = False
+        released = self._end_segment()
+        self._past = []
         return released
 
     def show(self) -> str:
@@ -179,7 +149,7 @@ class LeakFilter:
         Should they turn out to be the beginning of a match, its rest will be replaced, and they
         have left. Everything else stays.
         """
-        if not self._is_plain or self._swallowing is not None or self.is_blocked or self._in_json:
+        if not self._is_plain or self._swallowing is not None or self.is_blocked:
             return ""
         shown = self._raw[self._shown :]
         self._shown = len(self._raw)
@@ -192,10 +162,16 @@ class LeakFilter:
         self._read_again()
         self._raw += piece
         flat = piece if piece.isascii() and "\0" not in piece else piece.translate(self._flattening)
-        if self._in_json:
-            flat, self._is_escaping = _unescaped(flat, is_open=self._is_escaping)
         self._flat += flat
         return self._advance(is_last=False)
+
+    def _end_segment(self) -> str:
+        """Return what is held, as it leaves when what follows is apart from it. It stays known."""
+        self._read_again()
+        released = self._advance(is_last=True)
+        self._swallowing = None
+        self._is_plain, self._is_quick = True, not self.is_blocked
+        return released
 
     def _read_again(self) -> None:
         """Begin with what is held, if that was held without being looked at."""
@@ -217,6 +193,7 @@ class LeakFilter:
                     if self._swallowing is not None:
                         break  # more is needed
                     continue
+                self._dropped(after - position)
                 position = after
                 self._reset(position)
                 continue
@@ -238,7 +215,7 @@ class LeakFilter:
         self._word = max(self._word - position, 0)
         self._seen = max(self._seen - position, 0)
         self._is_plain = self._swallowing is None and (not self._raw or _PLAIN(self._raw) is not None)
-        self._is_quick = self._is_plain and not (self._in_json or self._shown or self.is_blocked)
+        self._is_quick = self._is_plain and not (self._shown or self.is_blocked)
         return "".join(out)
 
     def _reset(self, position: int) -> None:
@@ -291,7 +268,7 @@ class LeakFilter:
         if len(text) > LONGEST_ORDINARY or (len(text) >= _SHORTEST and _TELLING(text) is not None):
             context = self._context()
             self.steps += len(text) + len(context)
-            matches = self._scanner.find(context, text)
+            matches = self._fitted(self._scanner.find(context, text), text, flat[end : end + 1])
         is_window = end < len(flat) and _WORD.match(flat, end) is not None
         decided = end
         if is_window and end - self._word >= _LONGEST_GROUP and self._word > start:
@@ -304,8 +281,6 @@ class LeakFilter:
             if begin >= decided:
                 break
             decided = max(decided, finish)
-            if self._in_json and not self._in_string and self._is_part(begin, finish):
-                continue  # of a number with a sign, a fraction or an exponent
             action = self._note(match.entity)
             if action == "flag":
                 continue
@@ -314,7 +289,7 @@ class LeakFilter:
             if action == "block":
                 self.is_blocked = True
                 return finish
-            out.append(self._replaced(match, raw[begin:finish], flat[begin:finish]))
+            out.append(self._replaced(match, flat[begin:finish]))
             self._shown = max(self._shown - (finish - begin), 0)
             position = finish
             if match.rest == "key" or (match.rest and finish == end and is_window):
@@ -325,31 +300,24 @@ class LeakFilter:
         self._remember(flat[start:decided])
         return decided
 
-    def _is_part(self, begin: int, finish: int) -> bool:
-        """Whether JSON's number, outside of a string, goes on before *begin* or behind *finish*."""
-        flat = self._flat
-        before = flat[begin - 1] if begin else self._context()[-1:]
-        return (before != "" and before in _NUMBER) or flat[finish : finish + 1] in tuple(_NUMBER)
+    def _fitted(self, matches: list[Match], text: str, following: str) -> list[Match]:  # noqa: ARG002 - see arguments
+        """Return which of the *matches* in *text* count, and how far they go. *following* comes behind it."""
+        return matches
 
     def _note(self, entity: Entity) -> str:
         action = self._actions.get(entity, "ignore")
         self.found[entity, action] += 1
         return action
 
-    def _replaced(self, match: Match, raw: str, flat: str) -> str:
-        known_by = "".join(filter(str.isalnum, flat)).lower()
-        text = self._placeholder(match.entity, known_by)
-        if self._in_json and not self._in_string:
-            # A number, say. What it held of the string's own marks is gone with it.
-            return f'"{text}"'
-        if self._in_json:
-            self._released(raw)  # it may end the string
-        return text
+    def _replaced(self, match: Match, flat: str) -> str:
+        """Return what stands in the place of *match*."""
+        return self._placeholder(match.entity, "".join(filter(str.isalnum, flat)).lower())
+
+    def _dropped(self, count: int) -> None:
+        """Be told that the next *count* characters don't leave, with nothing in their place."""
 
     def _released(self, text: str) -> str:
         """Return what of *text* hasn't left yet, and watch what goes by."""
-        if self._in_json:
-            self._watch_strings(text)
         if self._shown:
             cut = min(self._shown, len(text))
             self._shown -= cut
@@ -360,18 +328,6 @@ class LeakFilter:
                 return text[:end]
             self._spelled = None  # once is enough
         return text
-
-    def _watch_strings(self, text: str) -> None:
-        """Follow where JSON's strings begin and end."""
-        for mark in re.findall(r"[\"\\]|[^\"\\]++", text):
-            if self._escapes:
-                self._escapes = False
-                if mark in ('"', "\\"):
-                    continue
-            if mark == "\\":
-                self._escapes = self._in_string
-            elif mark == '"':
-                self._in_string = not self._in_string
 
     def _remember(self, flat: str) -> None:
         self._past.append(flat[-_CONTEXT:])

@@ -96,8 +96,7 @@ class Verbatim:
             if end == len(text) and not is_last:
                 begin = found.start()
                 if end - begin < _MOST_HELD:
-                    if not (self._is_inside and self._action == "redact"):
-                        out.append(text[kept:begin])
+                    self._part(text[kept:begin], out)
                     self._held = text[begin:]
                     return "".join(out)
             word = found[0].lower()
@@ -108,7 +107,7 @@ class Verbatim:
             if is_inside and not self._is_inside:
                 self.found += 1
                 if self._action != "flag":
-                    out.append(text[kept : found.start()])
+                    out.append(self._left(text[kept : found.start()]))
                     kept = found.start()
                 if self._action == "block":
                     self.is_blocked = True
@@ -116,9 +115,23 @@ class Verbatim:
                 if self._action == "redact":
                     out.append(self._placeholder)
             elif self._is_inside and not is_inside and self._action == "redact":
+                self._part(text[kept : found.start()], out)
                 out.append(" ")
                 kept = found.start()
             self._is_inside = is_inside
-        if not (self._is_inside and self._action == "redact"):
-            out.append(text[kept:])
+        self._part(text[kept:], out)
         return "".join(out)
+
+    def _part(self, text: str, out: list[str]) -> None:
+        """Put to *out* what leaves of *text*: nothing, within a piece that is redacted."""
+        if self._is_inside and self._action == "redact":
+            self._dropped(len(text))
+        else:
+            out.append(self._left(text))
+
+    def _left(self, text: str) -> str:
+        """Return *text* as it leaves."""
+        return text
+
+    def _dropped(self, count: int) -> None:
+        """Be told that the next *count* characters don't leave."""

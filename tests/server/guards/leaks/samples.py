@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from unbroken.server.guards.leaks.arguments import ArgumentsFilter
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions, Entity
 from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.stream import LeakFilter
@@ -49,7 +50,8 @@ SAMPLES: Final[tuple[tuple[Entity, str], ...]] = (
 def leak_filter(
     actions: Actions = ALL, canaries: tuple[str, ...] = (), *, in_json: bool = False
 ) -> LeakFilter:
-    return LeakFilter(Scanner(actions, canaries), actions, lambda entity, _: f"[{entity}]", in_json=in_json)
+    kind = ArgumentsFilter if in_json else LeakFilter
+    return kind(Scanner(actions, canaries), actions, lambda entity, _: f"[{entity}]")
 
 
 def filtered(pieces: list[str], actions: Actions = ALL, canaries: tuple[str, ...] = ()) -> str:

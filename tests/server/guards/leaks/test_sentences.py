@@ -185,6 +185,12 @@ def test_escapes_are_read_as_what_they_stand_for() -> None:
     assert held[0].part(0, 2) == "\\u00c9m"
 
 
+def test_what_is_no_json_is_cut_as_text() -> None:
+    passages = read(JsonStrings(), ["please write to \\u00c9mile Zola. then stop"])
+
+    assert [each.text for each in passages if each.context is not None] == ["Émile Zola."]
+
+
 @pytest.mark.parametrize(
     "raw", ['{"a": "Ann \\', '{"a": "Ann \\u00', '{"a": "Ann', '{"a": "\\uzzzz Ann"', '"\\x"']
 )
