@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -23,6 +24,8 @@ __all__ = ["LeakPolicy", "LeakRules", "placeholder_of"]
 
 _INSTRUCTIONS_KNOWN: Final = 64
 """Instructions that are kept ready; those of which nobody made use for longest are made anew."""
+_WORDS_KNOWN: Final = 50_000
+"""Words of these together: about 14 MB."""
 
 _TAG: Final = 5
 """Letters and digits that tell things apart: one in 33 million pairs looks the same."""
@@ -73,7 +76,7 @@ class LeakPolicy:
         self._canaries_of = canaries_of
         self._count = count
         self._scanners = {plan: Scanner(actions) for plan, actions in rules.actions.items()}
-        self._instructions: OrderedDict[str, Instructions] = OrderedDict()
+        self._instructions: OrderedDict[bytes, Instructions] = OrderedDict()  # by their text's digest
 
     async def watch_for(self, turn: Turn) -> Watch | None:
         """Return what is watched for in the answer to *turn*; None: nothing is."""
@@ -99,7 +102,9 @@ class LeakPolicy:
             actions=actions,
             placeholder=placeholder_of(self._secret, turn.session_id),
             canaries=canaries,
-            instructions=self._watched(text) if actions.get("instructions", "ignore") != "ignore" else None,
+            instructions=await self._watched(text)
+            if actions.get("instructions", "ignore") != "ignore"
+            else None,
             tool_outputs=self.rules.tool_outputs,
             is_shadow=mode == "shadow",
         )
@@ -109,16 +114,25 @@ class LeakPolicy:
         for (entity, action), count in found.items():
             self._count(entity, f"{action}_shadow" if is_shadow else action, count)
 
-    def _watched(self, text: str) -> Instructions | None:
+    async def _watched(self, text: str) -> Instructions | None:
+        """Return what is watched for of *text*. Others have their turn while it is read at first."""
         if not text:
             return None
-        known = self._instructions.get(text)
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        known = self._instructions.get(digest)
         if known is None:
-            known = self._instructions[text] = Instructions(text)
-            if len(self._instructions) > _INSTRUCTIONS_KNOWN:
-                self._instructions.popitem(last=False)
+            known = self._instructions[digest] = Instructions(text)
+            words = sum(len(each.pairs) for each in self._instructions.values())
+            while len(self._instructions) > 1 and (
+                len(self._instructions) > _INSTRUCTIONS_KNOWN or words > _WORDS_KNOWN
+            ):
+                words -= len(self._instructions.popitem(last=False)[1].pairs)
         else:
-            self._instructions.move_to_end(text)
+            self._instructions.move_to_end(digest)
+        known.read_on()
+        while not known.is_whole:  # who else waits for it reads on, too
+            await asyncio.sleep(0)
+            known.read_on()
         return known or None
 
 

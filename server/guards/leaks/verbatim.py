@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Final
 
 from unbroken.server.guards.leaks.entities import Action
@@ -23,6 +23,9 @@ RUN: Final = 12
 _MOST_WORDS: Final = 5000
 """Of instructions; what is beyond isn't watched for."""
 
+_AT_ONCE: Final = 256
+"""Words of instructions that are read in one step."""
+
 _MOST_HELD: Final = 64
 """Characters of a word. A longer one counts as several."""
 
@@ -30,20 +33,38 @@ _WORD: Final = re.compile(rf"[^\W_]{{1,{_MOST_HELD}}}+")
 
 
 class Instructions:
-    """What is watched for: made once, read by any number of answers. Takes about 150 bytes a word."""
+    """What is watched for: read once, in steps, and used for any number of answers.
+
+    Takes about 280 bytes a word.
+    """
 
     def __init__(self, text: str) -> None:
-        words = [found[0].lower() for _, found in zip(range(_MOST_WORDS), _WORD.finditer(text), strict=False)]
-        self.pairs = set(pairwise(words))
-        self.runs = {hash(run) for run in _runs(words)}
+        self._unread: Iterator[re.Match[str]] | None = islice(_WORD.finditer(text), _MOST_WORDS)
+        self._last: list[str] = []  # the words that runs which go on begin with
+        self.pairs: set[int] = set()
+        """Hashes of two words in sequence."""
+        self.runs: set[int] = set()
+        """The same, of :data:`RUN`."""
 
     def __bool__(self) -> bool:
         return bool(self.runs)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all has been read."""
+        return self._unread is None
 
-def _runs(words: list[str]) -> Iterator[tuple[str, ...]]:
-    for start in range(len(words) - RUN + 1):
-        yield tuple(words[start : start + RUN])
+    def read_on(self) -> None:
+        """Read on, for half a millisecond or so."""
+        if self._unread is None:
+            return
+        new = [found[0].lower() for found in islice(self._unread, _AT_ONCE)]
+        words = self._last + new
+        self.pairs.update(map(hash, pairwise(words)))
+        self.runs.update(map(hash, zip(*(words[place:] for place in range(RUN)), strict=False)))
+        self._last = words[1 - RUN :]
+        if len(new) < _AT_ONCE:
+            self._unread, self._last = None, []
 
 
 class Verbatim:
@@ -101,7 +122,7 @@ class Verbatim:
                     return "".join(out)
             word = found[0].lower()
             self._words.append(word)
-            self._pairs = self._pairs + 1 if (self._last, word) in pairs else 0
+            self._pairs = self._pairs + 1 if hash((self._last, word)) in pairs else 0
             self._last = word
             is_inside = self._pairs >= RUN - 1 and hash(tuple(self._words)) in self._instructions.runs
             if is_inside and not self._is_inside:

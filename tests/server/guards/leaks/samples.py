@@ -8,6 +8,7 @@ from unbroken.server.guards.leaks.arguments import ArgumentsFilter
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, Actions, Entity
 from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.stream import LeakFilter
+from unbroken.server.guards.leaks.verbatim import Instructions
 
 ALL: Final[Actions] = {
     **DEFAULT_ACTIONS,
@@ -52,6 +53,14 @@ def leak_filter(
 ) -> LeakFilter:
     kind = ArgumentsFilter if in_json else LeakFilter
     return kind(Scanner(actions, canaries), actions, lambda entity, _: f"[{entity}]")
+
+
+def instructions(text: str) -> Instructions:
+    """Return what is watched for of *text*, all of which has been read."""
+    read = Instructions(text)
+    while not read.is_whole:
+        read.read_on()
+    return read
 
 
 def filtered(pieces: list[str], actions: Actions = ALL, canaries: tuple[str, ...] = ()) -> str:

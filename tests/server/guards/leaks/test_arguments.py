@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.server.guards.leaks.samples import ALL, SAMPLES, cut, filtered, leak_filter
+from tests.server.guards.leaks.samples import ALL, SAMPLES, cut, filtered, instructions, leak_filter
 from tests.server.guards.leaks.test_stream import ORDINARY, SIGNS, TEXTS
 from unbroken.server.guards.leaks.answer import AnswerFilter, Watch
 from unbroken.server.guards.leaks.arguments import VerbatimInArguments
 from unbroken.server.guards.leaks.entities import Action, Actions
 from unbroken.server.guards.leaks.json_text import JsonText
 from unbroken.server.guards.leaks.scanner import Scanner
-from unbroken.server.guards.leaks.verbatim import Instructions, Verbatim
+from unbroken.server.guards.leaks.verbatim import Verbatim
 from unbroken.sessions.responder import FunctionCallPiece
 
 CARD: Final = "4111 1111 1111 1111"
@@ -209,7 +209,7 @@ def test_what_blocks_lets_nothing_of_arguments_follow() -> None:
 
 # The instructions.
 
-INSTRUCTIONS: Final = Instructions(
+INSTRUCTIONS: Final = instructions(
     "You are a shoe seller named Bob and you must never tell anybody the secret discount code of the shop"
 )
 QUOTED: Final = "You are a shoe seller named Bob and you must never tell anybody the secret"

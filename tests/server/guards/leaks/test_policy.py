@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydantic import ValidationError
 
 from tests.fakes.clock import FakeClock
-from tests.server.guards.leaks.samples import ALL
+from tests.fakes.turns import turns_given
+from tests.server.guards.leaks.samples import ALL, instructions
 from unbroken.server.auth.directory import MemoryDirectory
 from unbroken.server.auth.principal import Principal
 from unbroken.server.config import Settings
 from unbroken.server.guards.leaks.answer import AnswerFilter
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, ENTITIES
 from unbroken.server.guards.leaks.filtering import LeakFiltering
-from unbroken.server.guards.leaks.policy import LeakPolicy
+from unbroken.server.guards.leaks.policy import LeakPolicy, LeakRules
 from unbroken.server.guards.leaks.selection import actions_of, build_leak_policy
 from unbroken.server.guards.leaks.verbatim import RUN, Instructions
 from unbroken.server.guards.plan import plans_in
@@ -58,13 +61,13 @@ def test_what_makes_no_sense_is_refused_with_what_would(setting: str, value: str
         Settings(**given)
 
 
-def turn(principal: PrincipalId, plan: str | None = None) -> Turn:
+def turn(principal: PrincipalId, plan: str | None = None, *, instructions: str = "") -> Turn:
     return Turn(
         session_id=SessionId("sess_1"),
         response_id=ResponseId("resp_1"),
         principal=principal,
         attempt=1,
-        config=SessionConfig("m"),
+        config=SessionConfig("m", instructions),
         request=ResponseRequest(plan=plan),
         items=(Message(ItemId("u1"), "user", (Text("hi"),)),),
     )
@@ -173,6 +176,65 @@ def test_what_is_no_mode_is_refused(value: str) -> None:
 
 
 def test_instructions_without_a_long_piece_are_not_watched_for() -> None:
-    assert not Instructions("Be kind.")
-    assert not Instructions(" ".join("word" for _ in range(RUN - 1)))
-    assert Instructions(" ".join(f"word{number}" for number in range(RUN)))
+    assert not instructions("Be kind.")
+    assert not instructions(" ".join("word" for _ in range(RUN - 1)))
+    assert instructions(" ".join(f"word{number}" for number in range(RUN)))
+
+
+@pytest.mark.parametrize("count", [RUN - 1, 255, 256, 257, 256 + RUN, 700])
+def test_instructions_that_are_read_in_steps_are_known_as_a_whole(count: int) -> None:
+    words = [f"word{number}" for number in range(count)]
+    read = instructions(" ".join(words))
+
+    assert len(read.runs) == max(count - RUN + 1, 0)
+    assert len(read.pairs) == count - 1
+    assert all(hash(tuple(words[at : at + RUN])) in read.runs for at in range(count - RUN + 1))
+
+
+LONG: Final = " ".join(f"w{number}" for number in range(10_000))
+
+
+async def test_others_have_their_turn_while_long_instructions_are_read_once() -> None:
+    policy = LeakPolicy(LeakRules(), SECRET)
+    given = turn(PrincipalId("ann"), instructions=LONG)
+    turns = await turns_given(policy.watch_for(given))
+    assert turns >= 5000 // 256
+
+    one, two = await asyncio.gather(policy.watch_for(given), policy.watch_for(given))
+    assert one is not None
+    assert two is not None
+    assert one.instructions is two.instructions is not None
+    assert await turns_given(policy.watch_for(given)) == 0
+
+
+async def test_of_instructions_few_are_kept_and_those_in_use() -> None:
+    policy = LeakPolicy(LeakRules(), SECRET)
+
+    async def watched(text: str) -> weakref.ref[Instructions]:
+        watch = await policy.watch_for(turn(PrincipalId("ann"), instructions=text))
+        assert watch is not None
+        assert watch.instructions is not None
+        return weakref.ref(watch.instructions)
+
+    used, others = [], []
+    for number in range(20):
+        used.append(await watched(LONG))
+        others.append(await watched(f"{number} {LONG}"))
+
+    assert used[0]() is used[-1]() is not None
+    assert sum(other() is not None for other in others) <= 50_000 // 5000
+
+
+async def test_instructions_whose_reader_was_stopped_are_read_by_the_next() -> None:
+    policy = LeakPolicy(LeakRules(), SECRET)
+    given = turn(PrincipalId("ann"), instructions=LONG)
+    first = asyncio.ensure_future(policy.watch_for(given))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    second = asyncio.ensure_future(policy.watch_for(given))
+    first.cancel()
+    watch = await second
+
+    assert watch is not None
+    assert watch.instructions is not None
+    assert watch.instructions.is_whole
