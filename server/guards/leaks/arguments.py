@@ -39,6 +39,7 @@ class ArgumentsFilter(LeakFilter):
         spelled: SpelledOut | None = None,
     ) -> None:
         super().__init__(scanner, actions, placeholder, spelled=spelled)
+        self._is_watched = True
         self._json = JsonText()
         self._written = Written()
         self._gone = 0  # characters that have left, or were dropped
@@ -71,7 +72,7 @@ class ArgumentsFilter(LeakFilter):
         if self.is_blocked:
             return ended
         self._written.put(piece.written)
-        return ended + self._examine(piece.meant)
+        return ended + super().feed(piece.meant)
 
     def _fitted(self, matches: list[Match], text: str, following: str) -> list[Match]:
         """Of a number that JSON has outside of its strings, all is replaced or nothing."""

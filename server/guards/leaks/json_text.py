@@ -72,6 +72,8 @@ class JsonText:
 
     def feed(self, text: str) -> list[JsonPiece]:
         """Take in text, and return it, but for an escape that may go on."""
+        if self._kind == "string" and not self._begun and '"' not in text and "\\" not in text:
+            return [JsonPiece("string", text, text)]  # the usual case
         text, self._begun = self._begun + text, ""
         return self._read(text, is_last=False)
 

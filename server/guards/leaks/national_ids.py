@@ -7,18 +7,23 @@ where the text before it says what it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from unbroken.server.guards.leaks.checksums import ean13, luhn, mod11_10, verhoeff, weighted
+from unbroken.server.guards.leaks.entities import Match
 
-__all__ = ["NATIONAL_IDS", "NationalId"]
+__all__ = ["NATIONAL_IDS", "NationalId", "national_ids"]
 
 _DNI_LETTERS: Final = "TRWAGMYFPDXBNJZSQVHLCKE"
 _HETU_LETTERS: Final = "0123456789ABCDEFHJKLMNPRSTUVWXY"
 # Of an Italian tax code: what a character in an odd place counts, by its letter or digit.
 _ODD: Final = (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23)
+
+
+_BEFORE: Final = r"(?<![A-Za-z0-9])(?<!\d[.,-])"
+_BEHIND: Final = r"(?![A-Za-z0-9])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class NationalId:
 
 
 def _kind(name: str, form: str, is_valid: Callable[[str], bool], words: str | None = None) -> NationalId:
-    pattern = re.compile(rf"(?<![A-Za-z0-9])(?<!\d[.,-])(?:{form})(?![A-Za-z0-9])", re.IGNORECASE | re.ASCII)
+    pattern = re.compile(rf"{_BEFORE}(?:{form}){_BEHIND}", re.IGNORECASE | re.ASCII)
     context = None if words is None else re.compile(rf"\b(?:{words})\b", re.IGNORECASE | re.ASCII)
     return NationalId(name, pattern, is_valid, context)
 
@@ -163,3 +168,43 @@ NATIONAL_IDS: Final = (
     _kind("ch_ahv", r"756\.\d{4}\.\d{4}\.\d\d", ean13),
 )
 """All kinds. Behind those that are told by their form there may be one that needs a word."""
+
+
+def _begins(kinds: tuple[NationalId, ...]) -> re.Pattern[str]:
+    # Two separators that are the same are two: which group is meant, no one pattern could say.
+    bare = [kind.form.pattern.removeprefix(_BEFORE).removesuffix(_BEHIND) for kind in kinds]
+    forms = [form.replace("([- ])", "[- ]").replace(r"\1", "[- ]") for form in bare]
+    return re.compile(rf"{_BEFORE}(?=(?:{'|'.join(forms)}){_BEHIND})", re.IGNORECASE | re.ASCII)
+
+
+_BY_FORM: Final = tuple(kind for kind in NATIONAL_IDS if kind.words is None)
+_BY_WORD: Final = tuple(kind for kind in NATIONAL_IDS if kind.words is not None)
+_FORM_BEGINS: Final = _begins(_BY_FORM)
+_WORD_BEGINS: Final = _begins(_BY_WORD)
+_ANY_WORD: Final = re.compile(
+    "|".join(kind.words.pattern for kind in _BY_WORD if kind.words is not None), re.IGNORECASE | re.ASCII
+)
+
+
+def national_ids(text: str, start: int) -> Iterator[Match]:
+    """Find national identification numbers.
+
+    Text without any is looked at once or twice for where one of any kind may begin, not for each kind.
+    """
+    yield from _found(text, start, _FORM_BEGINS, _BY_FORM)
+    if _ANY_WORD.search(text) is not None:
+        yield from _found(text, start, _WORD_BEGINS, _BY_WORD)
+
+
+def _found(text: str, start: int, begins: re.Pattern[str], kinds: tuple[NationalId, ...]) -> Iterator[Match]:
+    ends = [start] * len(kinds)
+    for place in begins.finditer(text, start):
+        begin = place.start()
+        for number, kind in enumerate(kinds):
+            found = kind.form.match(text, begin) if begin >= ends[number] else None
+            if found is None:
+                continue
+            ends[number] = found.end()
+            bare = "".join(filter(str.isalnum, found[0])).upper()
+            if kind.is_valid(bare) and (kind.words is None or kind.words.search(text, 0, begin)):
+                yield Match(begin, found.end(), "national_id")

@@ -16,6 +16,7 @@ from typing import Final
 
 from unbroken.server.guards.leaks.canary import Canaries
 from unbroken.server.guards.leaks.entities import Actions, Entity, Match, merged
+from unbroken.server.guards.leaks.national_ids import national_ids
 from unbroken.server.guards.leaks.secrets import Tokens, assignments, private_keys
 from unbroken.server.guards.leaks.structured import (
     cards,
@@ -23,7 +24,6 @@ from unbroken.server.guards.leaks.structured import (
     emails,
     ibans,
     ips,
-    national_ids,
     phones,
 )
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from unbroken.server.guards.leaks.canary import SpelledOut
 from unbroken.server.guards.leaks.entities import Actions, Entity, Match
@@ -52,6 +52,8 @@ _TELLING: Final = re.compile(r"[0-9@\0]|-----").search
 
 _SEPARATORS: Final = re.compile(rf"[\s{OTHER}]++")
 _WORD: Final = re.compile(rf"[^\s{OTHER}]++")
+# Words that a number goes on with, and behind which it goes on once more.
+_MORE: Final = re.compile(rf"(?:[ \t][0-9][^\s{OTHER}]{{0,22}}+(?=[ \t][0-9]))++")
 _HAS_DIGIT: Final = re.compile(r"[0-9]").search
 # Behind a bracket or a quotation mark, say, too.
 _IBAN_HEAD: Final = re.compile(
@@ -64,6 +66,8 @@ _KEY_HEAD: Final = "-----BEGIN"
 _SHORTEST: Final = 3
 """Characters of what can be found: an address, ``::1``."""
 _SWALLOWED: Final = re.compile(r"[A-Za-z0-9+/=_.~-]++")
+
+_Opening: TypeAlias = Literal["key", "iban", "number"]
 
 Placeholder: TypeAlias = Callable[[Entity, str], str]
 """Told the kind of what is replaced, and what it is known again by, returns what stands in its place."""
@@ -92,6 +96,7 @@ class LeakFilter:
         self._actions = actions
         self._placeholder = placeholder
         self._spelled = spelled
+        self._is_watched = spelled is not None  # what leaves, all of it
         self._flattening = Flattening()
         self.found: Counter[tuple[Entity, str]] = Counter()
         """How much was found, by kind and by what was done."""
@@ -105,6 +110,7 @@ class LeakFilter:
         self._is_plain = True  # what is held is the beginning of an ordinary word, or nothing
         self._word = 0  # where the last word of the segment begins
         self._seen = 0  # up to where that word has been read
+        self._opening: _Opening | None = None  # what its first word begins. None: nobody has asked
         self._swallowing: PrivateKey | re.Pattern[str] | None = None  # what goes on, and is dropped
         self._shown = 0  # characters of what is held that have left, as time was up
         self._is_quick = True  # the next piece may be taken without looking closely
@@ -134,7 +140,7 @@ class LeakFilter:
                 past.append(released)
                 if len(past) > _MOST_CONTEXT:
                     self._past = [self._context()]
-                return released if self._spelled is None else self._released(released)
+                return self._released(released) if self._is_watched else released
         return self._examine(piece) if piece else ""
 
     def flush(self) -> str:
@@ -177,7 +183,7 @@ class LeakFilter:
         """Begin with what is held, if that was held without being looked at."""
         if self._is_plain:
             self._flat = self._raw
-            self._word = self._seen = 0
+            self._reset(0)
 
     def _context(self) -> str:
         return "".join(self._past)[-_CONTEXT:]
@@ -221,6 +227,7 @@ class LeakFilter:
     def _reset(self, position: int) -> None:
         """Begin a segment."""
         self._word = self._seen = position
+        self._opening = None
 
     def _segment_end(self, start: int, *, is_last: bool) -> int | None:
         """Return where the segment from *start* on ends, or its window; None: that can't be said yet."""
@@ -228,8 +235,9 @@ class LeakFilter:
         while True:
             is_spaced = self._word > start
             most = start + (MOST_HELD_NUMBERS if is_spaced else MOST_HELD)
-            if is_spaced and flat.find(_KEY_HEAD, start, self._seen) < 0:
-                most = min(most, self._word + _LONGEST_GROUP)
+            # Only where so much has come does it matter whether it is a key.
+            if is_spaced and size >= (longest := self._word + _LONGEST_GROUP) < most:
+                most = longest if flat.find(_KEY_HEAD, start, self._seen) < 0 else most
             word = _WORD.match(flat, self._seen, min(most, size))
             if word is not None:
                 self.steps += word.end() - self._seen
@@ -246,17 +254,24 @@ class LeakFilter:
                 return size - 1 if is_last or not self._may_go_on(start, "0") else None
             if not self._may_go_on(start, flat[self._seen + 1]):
                 return self._seen
+            if self._opening == "number":
+                more = _MORE.match(flat, self._seen, min(start + MOST_HELD_NUMBERS, size))
+                if more is not None:  # many at once
+                    self.steps += more.end() - self._seen
+                    self._seen = more.end()
             self._word = self._seen = self._seen + 1
 
     def _may_go_on(self, start: int, following: str) -> bool:
         """Return whether the segment may go on behind a space, with *following*."""
-        flat = self._flat
-        last = flat[self._word : self._seen]
-        head = flat[start : min(flat.find(" ", start, self._seen) % (self._seen + 1), self._seen)]
-        if _KEY_HEAD in head:
+        last = self._flat[self._word : self._seen]
+        opening = self._opening
+        if opening is None:  # the first word has ended
+            is_iban = _KEY_HEAD not in last and _IBAN_HEAD(last) is not None
+            opening = self._opening = "key" if _KEY_HEAD in last else "iban" if is_iban else "number"
+        if opening == "key":
             is_open = last.endswith(_KEY_HEAD) or (self._word > start and "-----" not in last)
             return is_open and following.isalnum()
-        if _IBAN_HEAD(head) is not None and self._seen - start < _LONGEST_IBAN:
+        if opening == "iban" and self._seen - start < _LONGEST_IBAN:
             return following.isalnum() and (self._word == start or _IBAN_GROUP(last) is not None)
         return following in "0123456789(+" and _HAS_DIGIT(last) is not None
 

@@ -14,9 +14,8 @@ from typing import Final
 
 from unbroken.server.guards.leaks.checksums import iban, luhn
 from unbroken.server.guards.leaks.entities import Match
-from unbroken.server.guards.leaks.national_ids import NATIONAL_IDS
 
-__all__ = ["cards", "coordinates", "emails", "ibans", "ips", "national_ids", "phones"]
+__all__ = ["cards", "coordinates", "emails", "ibans", "ips", "phones"]
 
 _LOCAL: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+/=?^_`{|}~.-"
 _LONGEST_LOCAL: Final = 64
@@ -29,6 +28,8 @@ _GROUP: Final = re.compile(r"\d++", re.ASCII)
 
 _MOST_GROUPS: Final = 5
 """Of a card: four of four digits, and three more."""
+_SHORTEST_CARD: Final = 12
+"""Digits."""
 
 _ISSUERS: Final = re.compile(r"[3-6]|2[2-7]|2131|1800")
 
@@ -66,6 +67,8 @@ _PHONE: Final = re.compile(
     r"(?![A-Za-z0-9]|[.,:/-]\d|[%€£])",
     re.ASCII,
 )
+_SHORTEST_PHONE: Final = 7
+"""Digits."""
 _PHONE_WORDS: Final = re.compile(
     r"(?:phone|tel|telephone|mobile|cell|call|fax|reach|contact|text|number|whatsapp|sms|dial)\b",
     re.IGNORECASE,
@@ -98,33 +101,47 @@ def emails(text: str, start: int) -> Iterator[Match]:
 def cards(text: str, start: int) -> Iterator[Match]:
     """Find card numbers: 12 to 19 digits, in one piece or in usual groups, that satisfy Luhn."""
     for run in _GROUPS.finditer(text, start):
-        groups = [(found.start(), found.end()) for found in _GROUP.finditer(text, run.start(), run.end())]
+        if run.end() - run.start() < _SHORTEST_CARD:
+            continue
+        groups = [found.span() for found in _GROUP.finditer(text, run.start(), run.end())]
+        sizes = [end - begin for begin, end in groups]
         next_free = 0
-        for first in range(len(groups)):
-            if first < next_free:
+        for first, (begin, _) in enumerate(groups):
+            if first < next_free or _ISSUERS.match(text, begin) is None:
                 continue
-            for last in range(min(first + _MOST_GROUPS, len(groups)) - 1, first - 1, -1):
+            for last in _last_groups(sizes, first):
                 if _is_card(text, groups[first : last + 1]):
-                    yield Match(groups[first][0], groups[last][1], "card")
+                    yield Match(begin, groups[last][1], "card")
                     next_free = last + 1
                     break
 
 
+def _last_groups(sizes: list[int], first: int) -> Iterator[int]:
+    """Yield up to which groups a card may go whose first is *first*: the longest before others."""
+    if sizes[first] == 4:
+        fours = first  # up to which all have four digits
+        most = min(first + _MOST_GROUPS, len(sizes))
+        while fours + 1 < most and sizes[fours + 1] == 4:
+            fours += 1
+        last = fours + 1 if fours + 1 < most and sizes[fours + 1] < 4 else fours
+        while last > first + 1:
+            if 12 <= sum(sizes[first : last + 1]) <= 19:
+                yield last
+            last -= 1
+        if sizes[first + 1 : first + 3] in ([6, 5], [6, 4]):
+            yield first + 2
+    elif 12 <= sizes[first] <= 19:
+        yield first
+
+
 def _is_card(text: str, groups: list[tuple[int, int]]) -> bool:
-    sizes = [end - start for start, end in groups]
-    if not 12 <= sum(sizes) <= 19:
-        return False
     begin = groups[0][0]
     if begin > 1 and text[begin - 1] in ".," and text[begin - 2].isdigit():
         return False  # a fraction
-    if len(groups) > 1:
-        if len({text[end] for _, end in groups[:-1]}) > 1:
-            return False
-        fours = all(size == 4 for size in sizes[:-1]) and sizes[-1] <= 4
-        if not fours and sizes not in ([4, 6, 5], [4, 6, 4]):
-            return False
-    digits = "".join(text[start:end] for start, end in groups)
-    return _ISSUERS.match(digits) is not None and len(set(digits)) > 1 and luhn(digits)
+    if len(groups) > 2 and len({text[end] for _, end in groups[:-1]}) > 1:
+        return False
+    digits = "".join([text[start:end] for start, end in groups])
+    return luhn(digits) and len(set(digits)) > 1
 
 
 def ibans(text: str, start: int) -> Iterator[Match]:
@@ -146,15 +163,6 @@ def ibans(text: str, start: int) -> Iterator[Match]:
                             end = place + 1
                         break
         head = _IBAN_HEAD.search(text, end)
-
-
-def national_ids(text: str, start: int) -> Iterator[Match]:
-    """Find national identification numbers."""
-    for kind in NATIONAL_IDS:
-        for found in kind.form.finditer(text, start):
-            bare = "".join(filter(str.isalnum, found[0])).upper()
-            if kind.is_valid(bare) and (kind.words is None or kind.words.search(text, 0, found.start())):
-                yield Match(found.start(), found.end(), "national_id")
 
 
 def ips(text: str, start: int) -> Iterator[Match]:
@@ -184,11 +192,13 @@ def phones(text: str, start: int) -> Iterator[Match]:
     """Find telephone numbers: 7 to 15 digits that are grouped, or have a country, or a word before them."""
     for found in _PHONE.finditer(text, start):
         number = found[0]
+        if len(number) < _SHORTEST_PHONE:
+            continue
         lead = len(number) - len(number.lstrip(" .-"))
         number = number[lead:]
         main = number.partition("x")[0]
         digits = sum(map(str.isdigit, main))
-        if not 7 <= digits <= 15 or _DATE.fullmatch(main) is not None:
+        if not _SHORTEST_PHONE <= digits <= 15 or _DATE.fullmatch(main) is not None:
             continue
         groups = _GROUP.findall(main)
         if len(groups) == 1 and "(" not in main and not main.startswith(("+", "00")):

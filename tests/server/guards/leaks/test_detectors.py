@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.server.guards.leaks.samples import ALL, JWT, filtered
 from unbroken.server.guards.leaks import (
     addresses,
+    arguments,
+    json_text,
     people,
     private_key,
     secrets,
@@ -20,9 +24,10 @@ from unbroken.server.guards.leaks import (
     structured,
     verbatim,
 )
+from unbroken.server.guards.leaks import national_ids as leaks_ids
 from unbroken.server.guards.leaks.checksums import ean13, iban, luhn, mod11_10, verhoeff
 from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, ENTITIES, Match, merged
-from unbroken.server.guards.leaks.national_ids import NATIONAL_IDS
+from unbroken.server.guards.leaks.national_ids import NATIONAL_IDS, national_ids
 from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.secret_rules import SECRET_RULES, SecretRule
 
@@ -89,6 +94,72 @@ def test_a_national_id_is_found_and_with_another_digit_it_is_not(name: str, good
     for change in (1, 3):
         wrong = good[:place] + str((int(good[place]) + change) % 10) + good[place + 1 :]
         assert filtered([f"It is {wrong} here"], actions) == f"It is {wrong} here"  # type: ignore[arg-type]
+
+
+GROUPED: Final = """
+0 1 2 3 4 5 6 7 8 9 12 123 4111 1111 411 6011 822463 10005 1000 900 4111111111111111 460-89-9847 943 476 5919
+2345 6789 0124 111.444.777-35 12345678Z AB nhs ssn
+"""
+GROUPS: Final = st.sampled_from(GROUPED.split())
+NUMBERS: Final = st.lists(
+    st.tuples(GROUPS, st.sampled_from([" ", " ", "-", ".", ", ", "", "\n"])), max_size=16
+).map(lambda parts: "".join(map("".join, parts)))
+
+
+@given(text=NUMBERS, start=st.integers(0, 40))
+def test_national_ids_are_those_of_each_kind_by_itself(text: str, start: int) -> None:
+    expected = []
+    for kind in NATIONAL_IDS:
+        for found in kind.form.finditer(text, start):
+            bare = "".join(filter(str.isalnum, found[0])).upper()
+            if kind.is_valid(bare) and (kind.words is None or kind.words.search(text, 0, found.start())):
+                expected.append(Match(*found.span(), "national_id"))
+
+    assert sorted(national_ids(text, start)) == sorted(expected)
+
+
+def is_card(groups: list[str], separators: list[str]) -> bool:
+    sizes, digits = [len(group) for group in groups], "".join(groups)
+    is_usual = len(sizes) == 1 or sizes in ([4, 6, 5], [4, 6, 4])
+    is_usual = is_usual or (set(sizes[:-1]) == {4} and sizes[-1] <= 4)
+    is_issued = re.match("[3-6]|2[2-7]|2131|1800", digits) is not None
+    is_number = 12 <= len(digits) <= 19 and len(set(digits)) > 1 and luhn(digits)
+    return is_usual and is_issued and is_number and len(set(separators)) < 2
+
+
+@given(
+    groups=st.lists(
+        st.sampled_from(["4111", "1111", "4", "61", "822463", "10005", "3782", "0004", "5500"]),
+        min_size=1,
+        max_size=9,
+    ),
+    separator=st.sampled_from(" -"),
+    other=st.integers(0, 9),
+)
+def test_cards_are_the_longest_of_usual_groups(groups: list[str], separator: str, other: int) -> None:
+    separators = [
+        " -".replace(separator, "") if number == other else separator for number in range(len(groups))
+    ]
+    text = "".join(map("".join, zip(groups, separators, strict=True)))[:-1]
+    expected: list[tuple[str, ...]] = []
+    first = 0
+    while first < len(groups):
+        lasts = range(min(first + 5, len(groups)), first, -1)
+        last = next((end for end in lasts if is_card(groups[first:end], separators[first : end - 1])), None)
+        expected += [] if last is None else [tuple(groups[first:last])]
+        first = last or first + 1
+
+    found = [text[match.start : match.end] for match in structured.cards(text, 0)]
+    assert [tuple(re.split("[-. ]", card)) for card in found] == expected
+
+
+@pytest.mark.parametrize("text", ["1 " * 48, "1234 " * 19, "12. " * 24, "123, " * 19, "1/2 " * 24])
+def test_of_numbers_that_are_no_cards_no_check_digit_is_looked_at(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such lists are common, and each number begins some fifteen ways of grouping those that follow."""
+    monkeypatch.setattr(structured, "luhn", lambda _: pytest.fail("looked at"))
+    assert list(structured.cards(text, 0)) == []
 
 
 def test_check_digits_are_as_their_standards_say() -> None:
@@ -173,13 +244,19 @@ FEW: Final = 64
 """Repetitions that a pattern may give back."""
 
 
+MODULES: Final = (
+    addresses, arguments, json_text, leaks_ids, people, private_key, secrets, sentences, stream, structured,
+    verbatim,
+)  # fmt: skip
+
+
 def patterns() -> Iterator[re.Pattern[str]]:
     yield from (rule.pattern for rule in SECRET_RULES)
     for kind in NATIONAL_IDS:
         yield kind.form
         if kind.words is not None:
             yield kind.words
-    for module in (structured, secrets, stream, private_key, verbatim, sentences, people, addresses):
+    for module in MODULES:
         for value in vars(module).values():
             pattern = getattr(value, "__self__", value)
             if isinstance(pattern, re.Pattern):

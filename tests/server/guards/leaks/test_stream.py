@@ -93,6 +93,35 @@ def test_in_pieces_as_small_as_tokens_it_is_the_same(text: str, sizes: list[int]
     assert filtered(cut(text, places)) == filtered([text])
 
 
+LISTS: Final = st.lists(
+    st.sampled_from(
+        [
+            "1 ",
+            "12 ",
+            "123, ",
+            "4111 ",
+            "1111 1111 ",
+            "(1) ",
+            "+1 ",
+            "1\t",
+            "1  ",
+            "1" * 30 + " ",
+            "1-----BEGIN ",
+            "a1 ",
+        ]
+    ),
+    max_size=90,
+)
+
+
+@given(text=LISTS.map("".join), sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6))
+@settings(max_examples=200, deadline=None)
+def test_lists_of_numbers_are_the_same_however_they_come(text: str, sizes: list[int]) -> None:
+    places = list(accumulate(islice(cycle(sizes), len(text))))
+
+    assert filtered(cut(text, places)) == filtered([text])
+
+
 @pytest.mark.parametrize("pieces", [["- the", " a", "-b"], ["- the", " a"], ["1 words", " a", ".", "1"]])
 def test_what_was_read_closely_and_what_was_not_follow_each_other(pieces: list[str]) -> None:
     assert filtered(pieces) == "".join(pieces)
