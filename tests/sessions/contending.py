@@ -152,11 +152,7 @@ class Contest(Fates, Talk):
             and not self._tasks
             and not any(world.responder.open for world in self.worlds)
             and not (stored is not None and stored.has_work)
-            and not any(
-                actor is not None
-                and (actor.session.is_running or actor._runs or (actor.is_owner and actor.session.has_inputs))
-                for actor in actors
-            )
+            and not any(actor is not None and (actor.session.is_busy or actor._runs) for actor in actors)
             and not (are_connected and any(reader.is_cut_off for reader in self.readers))
         )
 
