@@ -361,6 +361,8 @@ class Ownership:
                 pass
             except StoreUnavailable as exc:
                 self._owe(actor, exc, to)
+            finally:
+                actor.let_go(CursorLost())  # what it still waits for must not wake it, beside another one
 
     # Sessions go.
 
@@ -375,26 +377,33 @@ class Ownership:
         async with self._moving(session_id):
             if not actor.is_idle or self._hub.get(session_id) is not actor:
                 return
-            if not actor.is_opened:
-                self._hub.remove(actor)
-            elif self.is_leaving:  # nobody else comes here
-                with suppress(Fenced):
-                    await self._give_up(actor)
-                self._hub.remove(actor)
-            elif actor.outage.is_on:  # whoever needs its room isn't kept waiting for a store that is gone
-                self._hub.remove(actor)
-                self.returns.add(session_id)
-            else:
-                self._hub.remove(actor)  # whoever connects in this moment loads it anew
-                try:
-                    await self._give_up(actor)
-                except Fenced:
-                    pass
-                except StoreUnavailable as exc:
-                    self._owe(actor, exc)
-                except (LostTail, SessionGone):  # the store has lost what is here
-                    self._hub.add(actor)
-                    actor.look()
+            try:
+                await self._forget(actor)
+            finally:
+                if not self._hub.holds(actor):
+                    actor.let_go(CursorLost())  # as in _pass_on
+
+    async def _forget(self, actor: Actor) -> None:
+        if not actor.is_opened:
+            self._hub.remove(actor)
+        elif self.is_leaving:  # nobody else comes here
+            with suppress(Fenced):
+                await self._give_up(actor)
+            self._hub.remove(actor)
+        elif actor.outage.is_on:  # whoever needs its room isn't kept waiting for a store that is gone
+            self._hub.remove(actor)
+            self.returns.add(actor.session.id)
+        else:
+            self._hub.remove(actor)  # whoever connects in this moment loads it anew
+            try:
+                await self._give_up(actor)
+            except Fenced:
+                pass
+            except StoreUnavailable as exc:
+                self._owe(actor, exc)
+            except (LostTail, SessionGone):  # the store has lost what is here
+                self._hub.add(actor)
+                actor.look()
 
     async def _give_up(self, actor: Actor) -> None:
         session_id = actor.session.id

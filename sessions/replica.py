@@ -198,7 +198,11 @@ class Replica:
             self._written += sum(type(entry.body) is not Submitted for entry in page.entries)
             self._ingest(page.entries)
             if page.is_end:
+                self._note_answered(page.consumed)
                 return page.fence
+
+    def _note_answered(self, consumed: int) -> None:
+        """Note which input its owner had answered last when the store was read. For who doesn't know it."""
 
     def _restart(self, log: EventLog) -> None:
         """Go on with another log: no cursor goes on with it."""

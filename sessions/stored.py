@@ -197,6 +197,12 @@ class Stored(Alone):
             self._reading = None
         self.rejoin()  # if it went on alone meanwhile
 
+    def _note_answered(self, consumed: int) -> None:
+        """See :meth:`Replica._note_answered`. An answer may be nothing, and so in no log."""
+        if not self.is_owner:
+            self.session.consume(consumed)
+            self._tell_waiters()
+
     def _resume_writing(self) -> None:
         """Go on as the owner, when all that is in the log has been read."""
         if self._is_taking:

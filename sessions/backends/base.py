@@ -164,6 +164,8 @@ class Page:
     """The owner's, when the entries were read."""
     is_end: bool
     """Whether there was nothing behind them."""
+    consumed: int
+    """The last input that the owner had answered by then, be it by nothing."""
 
 
 class SessionStore(Protocol):

@@ -208,7 +208,7 @@ class MemoryStore:
             else:
                 entries.append(record)
         is_end = (entries[-1].last if entries else after.seq) == log.head
-        return Page(entries, stored.fence, is_end)
+        return Page(entries, stored.fence, is_end, stored.consumed)
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""

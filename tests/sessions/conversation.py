@@ -24,7 +24,7 @@ from unbroken.sessions.backends.tally import Tally
 from unbroken.sessions.caps import Caps
 from unbroken.sessions.entries import Submitted
 from unbroken.sessions.errors import Refusal
-from unbroken.sessions.event_log import Position
+from unbroken.sessions.event_log import Position, Record
 from unbroken.sessions.ids import ChainId, Incarnation, PrincipalId, SessionId, new_chain_id
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Attachment, Node, NodeLimits
@@ -165,7 +165,7 @@ class Client:
     def _next(self) -> list[bytes]:
         assert self.attachment is not None
         assert self.connection is not None
-        while records := self.attachment.cursor.take(7):
+        while records := self._taken():
             if frames := list(self.connection.records(records)):
                 return frames
         if self._own:
@@ -174,6 +174,11 @@ class Client:
             self._is_durable = not self._is_durable
             return [self.connection.durability(self._is_durable)]
         return []
+
+    def _taken(self) -> list[Record]:
+        """Take what comes next in the log."""
+        assert self.attachment is not None
+        return self.attachment.cursor.take(7)
 
     async def send(self, event: Frame) -> None:
         """Say something, and let the server take it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sessions.conversation import Client, limits_of, settle
-from tests.sessions.town import Town, actor_on, asked, distant, move, open_town, tab_on
+from tests.sessions.town import Town, actor_on, asked, distant, move, open_town, polls, tab_on
 from unbroken.sessions import poll_order
 from unbroken.sessions.backends.base import Page
 from unbroken.sessions.backends.memory import MemoryStore
@@ -90,6 +90,25 @@ async def _polled(town: Town, reads: list[SessionId]) -> set[SessionId]:
     town.poll()
     await settle()
     return set(reads)
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2])
+async def test_an_input_that_is_answered_by_nothing_is_known_to_be_answered(seed: int | None) -> None:
+    """Stop was pressed twice. Else a follower waits for an answer, and asks the owner for it at each poll."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        one.responder.last.ignores_cancel = True
+        tab = await tab_on(two, client)
+        for _ in range(2):
+            await tab.send({"type": "response.cancel"})
+        one.clock.advance(5)  # the agent isn't waited for any longer
+        await settle()
+        await polls(town, 1)
+        one.responder.last.ignores_cancel = False
+
+        follower = actor_on(two, client)
+        assert not follower.is_owner
+        assert not follower.session.is_busy
 
 
 @pytest.mark.parametrize("is_owner", [False, True])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.sessions.conversation import settle
+from tests.sessions.conversation import limits_of, settle
 from tests.sessions.test_moved_parts import OTHER, Parts
 from tests.sessions.town import actor_on, asked, begin_outage, distant, go, knock, open_town, polls, texts
 from unbroken.sessions.backends.base import Append
@@ -191,3 +191,62 @@ async def test_an_empty_session_whose_part_fails_says_nothing_of_the_part_it_was
         await polls(town, 1)
 
         assert not one.node._outages.of(OTHER).is_on
+
+
+@seeds
+async def test_what_was_given_up_is_not_run_beside_its_successor(seed: int) -> None:
+    """The store was out of reach: it didn't hear of it, and is about to be asked again."""
+    async with open_town(seed=seed) as town:
+        one, _ = town.worlds
+        client = await one.client()
+        await client.say("hi")
+        client.disconnect()
+        distant(one).is_out = True
+        await polls(town, 1)
+        await one.node._ownership.forget(actor_on(one, client))  # another one needs its room
+        distant(one).is_out = False
+        await client.resume()
+        await client.ask()
+        one.clock.advance(5)
+        await settle()
+
+        assert len(one.responder.turns) == 1
+
+
+@seeds
+async def test_an_input_that_arrives_late_does_not_wake_what_was_given_up(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender has left meanwhile, and the session has been loaded anew."""
+    async with open_town(seed=seed, limits=limits_of(release_after=0.0)) as town:
+        one, _ = town.worlds
+        client = await one.client()
+        await client.say("hi")
+        attachment, connection = client.attachment, client.connection
+        assert attachment is not None
+        assert connection is not None
+        submitted = connection.receive('{"type": "response.create"}')
+        assert isinstance(submitted, Submitted)
+        submit, gate = distant(one).submit, asyncio.Event()
+
+        async def submit_slowly(*args: Any) -> Any:
+            receipt = await submit(*args)
+            await gate.wait()
+            return receipt
+
+        monkeypatch.setattr(distant(one), "submit", submit_slowly)
+        town.is_silent = True
+        asking = asyncio.create_task(attachment.submit(submitted))
+        await settle()
+        client.disconnect()
+        distant(one).is_out = True
+        await one.node.sweep()
+        assert len(one.node.hub) == 0
+        distant(one).is_out = False
+        await client.resume()
+        await settle()
+        gate.set()
+        await asking
+        await settle()
+
+        assert len(one.responder.turns) == 1

@@ -81,8 +81,14 @@ class House:
 class Town:
     """Nodes that share one store. Fault verbs: :meth:`kill`, :attr:`is_silent`."""
 
-    def __init__(self, *, seed: int | None = None, limits: NodeLimits | None = None) -> None:
-        self.memory = MemoryStore(tell=self._tell)
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        limits: NodeLimits | None = None,
+        store: type[MemoryStore] = MemoryStore,
+    ) -> None:
+        self.memory = store(tell=self._tell)
         self._seed = seed
         self.tally = SharedTally(seed or 0)
         """What nodes have of each principal, where responses have a bound."""
@@ -187,9 +193,13 @@ def distant(world: World) -> DistantStore:
 
 @contextlib.asynccontextmanager
 async def open_town(
-    nodes: int = 2, *, seed: int | None = None, limits: NodeLimits | None = None
+    nodes: int = 2,
+    *,
+    seed: int | None = None,
+    limits: NodeLimits | None = None,
+    store: type[MemoryStore] = MemoryStore,
 ) -> AsyncIterator[Town]:
-    town = Town(seed=seed, limits=limits)
+    town = Town(seed=seed, limits=limits, store=store)
     async with town._open:
         for _ in range(nodes):
             await town.node()

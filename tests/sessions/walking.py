@@ -7,20 +7,19 @@ to its end.
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import orjson
 
 from tests.fakes.responder import ManualTurn
-from tests.fakes.store import DistantStore
+from tests.sessions.calls import Calls
 from tests.sessions.conversation import Client, World, settle
 from tests.sessions.town import Town, distant, polls, tab_on
 from unbroken.sessions.entries import Submitted
-from unbroken.sessions.errors import ResponderError, SessionError, StoreUnavailable
+from unbroken.sessions.errors import ResponderError, SessionError
 from unbroken.sessions.ids import ResponseId, SessionId
 
 __all__ = ["Walk"]
@@ -37,58 +36,6 @@ _HELD: Final = (
     "compact",
     "recall",
 )
-
-
-class Calls:
-    """Calls of stores, of which some are held: before anything is done or when it is. Some of these fail."""
-
-    def __init__(self, draw: random.Random, note: Callable[[str], None], on_late: Callable[[], None]) -> None:
-        self._draw = draw
-        self._note = note
-        self._on_late = on_late  # before what is done is heard of late
-        self._share = draw.choice([0.05, 0.15, 0.3])
-        self._names = {"append", *(name for name in _HELD if draw.random() < 0.5)}
-        self._held: list[asyncio.Event] = []
-        self.is_calm = True
-        """Whether none is held from now on."""
-
-    def __len__(self) -> int:
-        """How many are held."""
-        return len(self._held)
-
-    def may_hold(self, store: DistantStore) -> None:
-        """Have calls of *store* be among them."""
-        for name in self._names:
-            setattr(store, name, functools.partial(self._call, name, getattr(store, name)))
-
-    def let_go(self) -> None:
-        """Let one go on."""
-        self._held.pop(self._draw.randrange(len(self._held))).set()
-
-    def let_all_go(self) -> None:
-        while self._held:
-            self.let_go()
-
-    async def _call(self, name: str, call: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
-        if self.is_calm or self._draw.random() >= self._share:
-            return await call(*args, **options)
-        is_early, fails = self._draw.random() < 0.3, self._draw.random() < 0.3
-        self._note(f"hold {name}{' before it is done' if is_early else ''}{', to fail' if fails else ''}")
-        go = asyncio.Event()
-        self._held.append(go)
-        if is_early:
-            await go.wait()
-            if fails:
-                raise StoreUnavailable
-            return await call(*args, **options)
-        self._on_late()
-        try:
-            result = await call(*args, **options)
-        finally:
-            await go.wait()  # bad news are late too
-        if fails:
-            raise StoreUnavailable
-        return result
 
 
 class Walk:
@@ -108,7 +55,7 @@ class Walk:
         self.is_cancelled = False
         """Whether clients have wanted an answer to stop."""
         self._draw = random.Random(seed)
-        self._calls = Calls(self._draw, steps.append, self._copy)
+        self._calls = Calls(self._draw, _HELD, steps.append, self._copy)
         self._has_losses = has_losses
         self._copied: dict[SessionId, Any] | None = None
         self._names = itertools.count(1)

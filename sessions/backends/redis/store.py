@@ -314,14 +314,15 @@ class RedisStore:
         count = min(limit, self._bounds.page_entries)
         found = await self._call("read", [meta, log], after.incarnation, after.seq, after.nonce, count)
         _check(found, session_id)
-        incarnation, owner, token, head, holder, raw = found
+        incarnation, owner, token, head, consumed, holder, raw = found
         entries = [self._entry(each) for each in raw]
         if holder and (rest := _rest(self._entry(holder), after.seq)) is not None:
             entries.insert(0, rest)
         if not _is_whole(entries, after.seq, head):  # a server that evicts keys, or has lost some
             raise LostTail(session_id)
         is_end = (entries[-1].last if entries else after.seq) == head
-        return Page(entries, Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation))), is_end)
+        fence = Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation)))
+        return Page(entries, fence, is_end, consumed)
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""

@@ -364,8 +364,10 @@ class StoreContract:
         receipt = await store.submit(session_id, asked(), START)
         assert receipt.entry is not None
         await store.append([Append(session_id, fence, receipt.seq, receipt.entry.nonce, 1, [])])
+        page = await store.read(session_id, START, 9)
         opened = await store.acquire(session_id, B, seen=fence)
 
+        assert page.consumed == 1, "whoever follows knows it, too"
         assert opened.consumed == 1
 
     async def test_a_call_for_several_sessions_answers_for_each(self, store: SessionStore) -> None:

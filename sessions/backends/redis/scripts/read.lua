@@ -1,7 +1,7 @@
--- Return what follows a place in a log, whose the session is, its head, and the entry that holds the place:
--- of its numbers, some may follow.
+-- Return what follows a place in a log, whose the session is, its head, the last input that was answered, and
+-- the entry that holds the place: of its numbers, some may follow.
 -- KEYS: meta, log  ARGV: incarnation, place, its nonce, how many entries
-local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'h', 'k', 'f', 'fk')
+local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'h', 'k', 'f', 'fk', 'c')
 local after = tonumber(ARGV[2])
 if at[1] ~= ARGV[1] or after < tonumber(at[6]) then
   return 'GONE'
@@ -29,4 +29,4 @@ local entries = {}
 if after < tonumber(at[4]) then
   entries = redis.call('XRANGE', KEYS[2], string.format('%d-0', after + 1), '+', 'COUNT', ARGV[4])
 end
-return {at[1], at[2], at[3], tonumber(at[4]), holder, entries}
+return {at[1], at[2], at[3], tonumber(at[4]), tonumber(at[8]), holder, entries}
