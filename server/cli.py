@@ -176,6 +176,7 @@ def usage(url: str | None, tenant: str, user: str | None, turns: int, config: st
 def check_config(names: tuple[str, ...], **flags: str | None) -> None:
     """Show each setting in force and where it comes from, or the values of those that are named."""
     from unbroken.server.config import ConfigError, shown
+    from unbroken.server.guards.injection.selection import rule_hints
     from unbroken.server.setting_hints import hints
 
     try:
@@ -196,7 +197,7 @@ def check_config(names: tuple[str, ...], **flags: str | None) -> None:
             click.echo(f"{name:<{widths[0]}}  {value:<{min(widths[1], 40)}}  {origin}")
     if problems is not None:
         raise problems
-    _complain(*hints(loaded))
+    _complain(*hints(loaded), *rule_hints(loaded.settings, loaded.origins))
 
 
 @_commands.command("new-key")

@@ -124,6 +124,18 @@ def test_check_config_prints_the_values_of_the_settings_that_are_named(
     assert run("check-config", "agnt") == 2
 
 
+def test_a_rule_of_the_firewall_that_nobody_knows_is_hinted_at(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNBROKEN_FIREWALL_RULES_OFF", "role-line, overide-previous")
+
+    assert run("check-config", "--agent", "scripted") == 0
+
+    (hint,) = capsys.readouterr().err.splitlines()
+    assert "UNBROKEN_FIREWALL_RULES_OFF has 'overide-previous'" in hint
+    assert hint.endswith("Did you mean override-previous?")
+
+
 def test_a_function_of_ones_own_that_is_not_asked_is_hinted_at(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

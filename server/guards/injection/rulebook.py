@@ -15,7 +15,7 @@ from unbroken.server.guards.injection.spoofing import MARKS, marks
 from unbroken.server.guards.injection.views import View
 from unbroken.server.guards.injection.words import Matcher, Vocabulary, slices, tokens
 
-__all__ = ["BadRules", "Rule", "Rulebook", "read_rules"]
+__all__ = ["BadRules", "Rule", "Rulebook", "names_of", "read_rules"]
 
 _USUAL: Final = (Origin.USER, Origin.TOOL)
 
@@ -80,6 +80,11 @@ def read_rules(text: str | None = None) -> tuple[Rule, ...]:
     return rules
 
 
+def names_of(rules: Iterable[Rule]) -> frozenset[str]:
+    """Return what logs call *rules*, the marks, and what else is no model."""
+    return frozenset(rule.id for rule in rules) | MARKS | {_HIDDEN_TEXT}
+
+
 def _rule(row: dict[str, Any]) -> Rule:
     name = row.get("id", "?")
     try:
@@ -116,11 +121,8 @@ class Rulebook:
         *,
         without: frozenset[str] = frozenset(),
     ) -> None:
-        known = tuple(rules)
-        self.rules = tuple(rule for rule in known if rule.id not in without)
+        self.rules = tuple(rule for rule in rules if rule.id not in without)
         self._without = without
-        self.unknown: Final = without - {rule.id for rule in known} - MARKS - {_HIDDEN_TEXT}
-        """What is not to count, and is no rule or mark."""
         self._owners = [rule for rule in self.rules for _ in rule.patterns]
         patterns = [pattern for rule in self.rules for pattern in rule.patterns]
         # A beginning keeps its star: the form of a star is a star.

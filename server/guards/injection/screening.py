@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -51,6 +52,12 @@ _MOST_AROUND: Final = 1000
 """Characters of what was said in front of a message, and as many behind it, that it is read together with."""
 
 _TURNS_AROUND: Final = 3
+
+_SAYS_SOMETHING: Final = re.compile(r"(?:[A-Za-z]{2,64}[^A-Za-z]{1,64}){3}[A-Za-z]{2}|[A-Za-z]{18}|.{32}")
+"""What names and ids have that may be more than that: four words, many letters, or much that may be encoded.
+
+They are looked at as instructions are, by rules alone: what a model says of an id is chance.
+"""
 
 _BLOCKED: Final = {
     Origin.USER: "This looks like an attempt to override the instructions. Say it in another way.",
@@ -225,8 +232,11 @@ def _of_item(item: Item, param: str) -> Iterator[Passage]:
                 yield Passage(origin, "".join(texts), f"{param}.content")
         case FunctionOutput(output=output):
             yield Passage(Origin.TOOL, output, f"{param}.output")
-        case FunctionCall(arguments=arguments):
+        case FunctionCall(call_id=call_id, name=name, arguments=arguments):
             yield Passage(Origin.USER, arguments, f"{param}.arguments")
+            for called, field in ((name, "name"), (call_id, "call_id")):
+                if _SAYS_SOMETHING.search(called):  # an output has the id of a call that was looked at
+                    yield Passage(Origin.INSTRUCTIONS, called, f"{param}.{field}")
         case ApprovalResponse(reason=reason) if reason:
             yield Passage(Origin.USER, reason, f"{param}.reason")
 
@@ -236,6 +246,8 @@ def _of_tools(tools: tuple[FunctionTool, ...], param: str) -> Iterator[Passage]:
         text = tool.description or ""
         if tool.parameters:
             text += "\n" + orjson.dumps(tool.parameters).decode()
+        if _SAYS_SOMETHING.search(tool.name):  # what is chosen to be called is among these
+            text = f"{tool.name}\n{text}"
         if text:
             yield Passage(Origin.INSTRUCTIONS, text, f"{param}[{index}]")
 

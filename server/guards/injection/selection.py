@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,15 @@ from unbroken.server.guards.injection.linear import shipped
 from unbroken.server.guards.injection.onnx import OnnxClassifier, has_runtime, packaged_model
 from unbroken.server.guards.injection.policy import Mode, Policies, Policy
 from unbroken.server.guards.injection.reading import Reading
+from unbroken.server.guards.injection.rulebook import names_of, read_rules
 from unbroken.server.guards.injection.suspicion import Suspicion
 from unbroken.server.guards.plan import DEFAULT_PLAN
 from unbroken.server.metrics import Metrics
 from unbroken.server.plan_tables import row_of, rows_of
+from unbroken.server.setting_origins import label
 from unbroken.sessions.clock import Clock
 
-__all__ = ["TOKENS", "Surroundings", "build_firewall", "policies_of", "read_by"]
+__all__ = ["TOKENS", "Surroundings", "build_firewall", "policies_of", "read_by", "rule_hints"]
 
 TOKENS: Final = 48
 """That the local model reads of a window: its time grows with them, and it finds hardly more in 64."""
@@ -84,9 +87,8 @@ def build_firewall(settings: Settings, around: Surroundings) -> Firewall | None:
     except DetectorFailed as exc:
         raise StartupError(f"The firewall's model can't be used. {exc}") from None
     examiner = Examiner(reading, without=frozenset(settings.firewall_rules_off))
-    if unknown := sorted(examiner.rulebook.unknown):
-        hint = "Correct UNBROKEN_FIREWALL_RULES_OFF: server/guards/injection/rules.toml has the names."
-        structlog.get_logger().warning("firewall rules not known", names=unknown, hint=hint)
+    for hint in rule_hints(settings):
+        structlog.get_logger().warning("firewall rule not known", hint=hint)
     return Firewall(
         examiner,
         policies,
@@ -105,6 +107,23 @@ def build_firewall(settings: Settings, around: Surroundings) -> Firewall | None:
         allowed=frozenset(settings.firewall_allow),
         fair_name=around.fair_name,
     )
+
+
+def rule_hints(settings: Settings, origins: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Find names of rules that are off, and that no rule has: a line each, with what was meant."""
+    if not settings.firewall_rules_off:
+        return
+    known = names_of(read_rules())
+    called = label("firewall_rules_off", origins or {"firewall_rules_off": "environment"})
+    for name in settings.firewall_rules_off:
+        if name not in known:
+            # Logs name the view, too, where it is no plain text.
+            close = difflib.get_close_matches(name.partition(":")[0], sorted(known), n=1, cutoff=0.6)
+            what_to_do = f"Did you mean {close[0]}?" if close else f"{_RULES} has the names."
+            yield (f"{called} has {name[:64]!r}, and no rule is called so: none is off by it. {what_to_do}")
+
+
+_RULES: Final = "server/guards/injection/rules.toml"
 
 
 def _reading(settings: Settings, packaged: Callable[[], Path | None]) -> Reading | None:

@@ -59,17 +59,19 @@ def test_it_is_off_where_it_is_for_all(around: Surroundings) -> None:
 
 def test_rules_that_are_off_and_that_nobody_knows_are_said(around: Surroundings) -> None:
     """A mistyped name, or one of another release: it goes on, and what was meant still counts."""
-    names = ("override-previous", "role-line", "hidden-text", "overide", "override:base64")
+    names = ("override-previous", "role-line", "hidden-text", "override-previos", "role-line:base64", "xyz")
     assert build_firewall(Settings(), around) is not None
     with structlog.testing.capture_logs() as logs:
         firewall = build_firewall(set_to(firewall_rules_off=names), around)
     assert firewall is not None
     warnings = [entry for entry in logs if entry["log_level"] == "warning"]
 
-    assert [(entry["event"], entry["names"]) for entry in warnings] == [
-        ("firewall rules not known", ["overide", "override:base64"])
+    said = "UNBROKEN_FIREWALL_RULES_OFF has {!r}, and no rule is called so: none is off by it. {}"
+    assert [(entry["event"], entry["hint"]) for entry in warnings] == [
+        ("firewall rule not known", said.format("override-previos", "Did you mean override-previous?")),
+        ("firewall rule not known", said.format("role-line:base64", "Did you mean role-line?")),
+        ("firewall rule not known", said.format("xyz", "server/guards/injection/rules.toml has the names.")),
     ]
-    assert "UNBROKEN_FIREWALL_RULES_OFF" in warnings[0]["hint"]
 
 
 @pytest.mark.parametrize("setting", ["firewall_model", "firewall_heavy_model"])
