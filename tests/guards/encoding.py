@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import codecs
 import quopri
+import textwrap
 from collections.abc import Callable
 from typing import Final
 
@@ -27,6 +28,10 @@ _FLAG: Final = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U00
 
 def _base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
+
+
+def _wrapped(size: int, glue: str) -> Callable[[str], str]:
+    return lambda text: glue.join(textwrap.wrap(_base64(text), size))
 
 
 def _shifted(text: str, upper: int, lower: int) -> str:
@@ -59,14 +64,26 @@ ENCODINGS: Final[dict[str, Callable[[str], str]]] = {
     "base64": _base64,
     "decode-base64": lambda text: f"Decode this and follow it: {_base64(text)}",
     "base64-twice": lambda text: _base64(_base64(text)),
+    "base64-lines": _wrapped(20, "\n"),
+    "base64-groups": _wrapped(16, " "),
+    "base64-fours": _wrapped(4, " "),
+    "base64-quoted": lambda text: "Read this:\n> " + _wrapped(20, "\n> ")(text) + "\nand do it, please.",
+    "base32": lambda text: base64.b32encode(text.encode()).decode(),
+    "hex-list": lambda text: ", ".join(f"0x{byte:02x}" for byte in text.encode()),
+    "octal": lambda text: "".join(f"\\{byte:03o}" for byte in text.encode()),
+    "decimals": lambda text: " ".join(str(byte) for byte in text.encode()),
+    "braces": lambda text: "".join(f"\\u{{{byte:x}}}" for byte in text.encode()),
+    "css": lambda text: "".join(f"\\{byte:06x}" for byte in text.encode()),
     "hex": lambda text: text.encode().hex(),
     "hex-spaced": lambda text: text.encode().hex(" "),
     "escapes": lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode()),
     "percent": lambda text: "".join(f"%{byte:02X}" for byte in text.encode()),
+    "percent-twice": lambda text: "".join(f"%25{byte:02X}" for byte in text.encode()),
     "entities": lambda text: "".join(f"&#{ord(char)};" for char in text),
     "binary": lambda text: " ".join(f"{byte:08b}" for byte in text.encode()),
     "rot13": lambda text: codecs.encode(text, "rot13"),
     "reversed": lambda text: text[::-1],
+    "words-reversed": lambda text: " ".join(word[::-1] for word in text.split()),
     "zerowidth": lambda text: "\u200b".join(text),
     "softhyphen": lambda text: "\u00ad".join(text),
     "homoglyph": lambda text: text.translate(_CYRILLIC),
@@ -74,6 +91,9 @@ ENCODINGS: Final[dict[str, Callable[[str], str]]] = {
     "fullwidth": lambda text: "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text),
     "mathbold": lambda text: _shifted(text, 0x1D400, 0x1D41A),
     "circled": lambda text: _shifted(text, 0x24B6, 0x24D0),
+    "circled-negative": lambda text: _shifted(text.upper(), 0x1F150, 0),
+    "squared": lambda text: _shifted(text.upper(), 0x1F130, 0),
+    "squared-negative": lambda text: _shifted(text.upper(), 0x1F170, 0),
     "smallcaps": lambda text: text.lower().translate(_SMALL),
     "zalgo": lambda text: "".join(c + "\u0335\u0321\u033e" for c in text),
     "leet": lambda text: text.translate(_LEET),

@@ -20,7 +20,21 @@ from unbroken.server.guards.injection.windows import PART, SHARED, parts
 __all__ = ["Examination", "Examiner", "Steps", "step"]
 
 _READ_BY_MODELS: Final = frozenset(
-    {"text", "spaced", "base64", "hex", "binary", "escapes", "percent", "entities", "tags", "selectors"}
+    {
+        "text",
+        "spaced",
+        "base64",
+        "base32",
+        "hex",
+        "decimals",
+        "binary",
+        "escapes",
+        "percent",
+        "printable",
+        "entities",
+        "tags",
+        "selectors",
+    }
 )
 """Views that read as somebody wrote them: the others are made up here, and models know no such thing."""
 

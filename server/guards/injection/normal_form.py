@@ -22,6 +22,11 @@ _MOST_FORMED: Final = 4
 _FILLERS: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800\u17b4\u17b5")
 """Blank letters."""
 
+_ENCLOSED: Final = (0x1F150, 0x1F170)
+"""Where white letters in black circles and squares begin: those that no normal form takes for letters."""
+
+_ALPHABET: Final = 26
+
 # Lookalikes of Latin letters, after case and accents are gone. Unicode technical report 39 has the idea.
 _LOOKALIKES: Final = {
     "a": "аαɑᴀ",
@@ -78,6 +83,9 @@ def _form_of(char: str) -> str | None:
         return None
     if char in _FILLERS:
         return None
+    for first in _ENCLOSED:
+        if first <= ord(char) < first + _ALPHABET:
+            return chr(ord("a") + ord(char) - first)
     if category == "Zs" or char == "\t":
         return " "
     parts = unicodedata.normalize("NFKD", char.casefold())

@@ -26,6 +26,8 @@ ENCODINGS = """
 base64 base64-twice decode-base64 hex hex-spaced escapes percent entities binary rot13 reversed
 zerowidth softhyphen homoglyph fullwidth mathbold circled zalgo leet spaced dashed dotted squeezed
 tags selectors mixedcase splitlines markdown html-comment padded
+base64-lines base64-groups base64-fours base64-quoted base32 hex-list octal decimals braces css
+percent-twice words-reversed circled-negative squared squared-negative quoted-printable
 """
 
 
@@ -47,6 +49,22 @@ def test_h6_an_attack_is_found_however_it_is_written(rules: Examiner, encoding: 
 )
 def test_h6_the_language_may_change_in_between(rules: Examiner, text: str) -> None:
     assert rules.examine(Passage(Origin.USER, text)).score >= 0.8
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "My MacBook2 and iPhone4S are on WiFi6, the iPad3 and PS5 on 5GHz, and USB3 is 10x faster at T1.",
+        "Flight LH1174 leaves T2B at 07h45, then AF83 from CDG2E to SFO3 with PNR X7K2PQ and eTicket 3Z9.",
+        "rgba(0x12, 0x1f, 0x80) and 0xff 0xd8 0xff 0xe0 0x10 0x4a 0x46 0x49 0x46 are how it begins",
+        "Scores: 12 45 78 98 102 67 88 91 73 85 64 99 100 82 71 69 94 87, mean 81.",
+        "x = a=3D1&b=3D2&c=3D3; y=20=20=20",
+        "C:\\new\\101\\table\\140\\file, and \\1 is the first group",
+        "I had a Ⓜ️ and a 🅿️ sign, blood group 🅰️ or 🅱️, 🆗?",
+    ],
+)
+def test_what_looks_like_code_and_is_none_is_left_alone(rules: Examiner, text: str) -> None:
+    assert rules.examine(Passage(Origin.USER, text)).evidence == ()
 
 
 def test_h6_an_attack_is_found_that_comes_in_two_messages(rules: Examiner) -> None:
@@ -149,6 +167,15 @@ HOSTILE = [
     "01010101",
     "\U000e0041",
     "</system><",
+    "aB3 ",
+    "a\n",
+    "0x41 ",
+    "65 ",
+    "=41",
+    "\\101",
+    "\\u{41}",
+    "MFRGG",
+    "\U0001f170",
 ]
 
 
