@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -19,14 +20,17 @@ __all__ = [
     "SOURCES",
     "Case",
     "Part",
+    "among",
     "part_of",
     "read_corpus",
     "read_follow_ups",
+    "read_ordinary",
     "read_rows",
 ]
 
 FOLDER: Final = Path(__file__).parent / "corpus"
 _FOLLOW_UPS: Final = Path(__file__).parent / "follow_ups.tsv"
+_ORDINARY: Final = Path(__file__).parent / "ordinary.txt"
 _TURN: Final = " // "
 
 SOURCES: Final = {
@@ -97,6 +101,26 @@ def read_follow_ups() -> Iterator[Case]:
         said = [message.replace("\\n", "\n") for message in conversation.split(_TURN)]
         for before, message in pairwise(said):
             yield Case("follow-ups", Origin.USER, (message,), False, part, before)
+
+
+def read_ordinary() -> Iterator[tuple[str, Part]]:
+    """Yield ordinary sentences, to stand around others. Every second one is kept."""
+    lines = _ORDINARY.read_text("utf-8").splitlines()
+    for number, line in enumerate(line for line in lines if not line.startswith("# ")):
+        yield line, Part.KEPT if number % 2 else Part.TRAIN
+
+
+def among(case: Case, count: int) -> Case:
+    """Return *case*, of one message, with so many ordinary sentences around it, and a source of its own.
+
+    Which they are, and how many of them stand in front, a digest of the text says.
+    """
+    (text,) = case.turns
+    drawn = random.Random(hashlib.sha256(f"{count} {text}".encode("utf-8", "replace")).digest())
+    sentences = drawn.sample([each for each, part in read_ordinary() if part is case.part], count)
+    front = drawn.randint(0, count)
+    said = " ".join([*sentences[:front], text, *sentences[front:]])
+    return replace(case, source=f"{case.source}, among {count}", turns=(said,))
 
 
 def read_rows(folder: Path) -> Iterator[Case]:

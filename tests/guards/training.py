@@ -22,12 +22,13 @@ import numpy
 from numpy.typing import NDArray
 
 from tests.guards.corpus import SOURCES, Part, read_corpus, read_follow_ups, read_rows
+from unbroken.server.guards.injection.base import Origin
 from unbroken.server.guards.injection.linear import BUCKETS, FEWEST, FOLDER, Features, LinearModel
 from unbroken.server.guards.injection.normal_form import NormalForm
 from unbroken.server.guards.injection.onnx import OnnxClassifier, packaged_model
-from unbroken.server.guards.injection.reading import suspect, together
+from unbroken.server.guards.injection.reading import Bands, Reading
 from unbroken.server.guards.injection.selection import TOKENS
-from unbroken.server.guards.injection.windows import windows
+from unbroken.server.guards.injection.windows import runs, windows
 
 __all__ = ["phrases", "train"]
 
@@ -54,6 +55,7 @@ _EPOCHS: Final = 5
 _RATE: Final = 0.1
 _DECAY: Final = 1e-6
 _MOST_WINDOWS: Final = 40
+_MOST_RUNS: Final = 180
 _LEAST: Final = 0.02
 """Weights below it are left out."""
 
@@ -71,6 +73,8 @@ class Example:
     """One text: its windows as buckets, each with what a weight is scaled by there."""
 
     windows: list[tuple[NDArray[Any], float]]
+    runs: list[tuple[NDArray[Any], float]]
+    """Sentences by themselves: of harmless texts alone."""
     is_attack: bool
     weight: float
 
@@ -94,19 +98,24 @@ def example(text: str, is_attack: bool, weight: float, form: NormalForm) -> Exam
     features = Features(formed)
     order = numpy.argsort(features.places, kind="stable")
     places, buckets = features.places[order], features.buckets[order].astype(numpy.int64)
-    found: list[tuple[NDArray[Any], float]] = []
-    for start, end in windows(formed)[:_MOST_WINDOWS]:
-        first, last = numpy.searchsorted(places, [start, end])
-        if last > first:
-            found.append((buckets[first:last], float(1 / numpy.sqrt(max(last - first, FEWEST)))))
-    return Example(found, is_attack, weight)
+
+    def scaled(pieces: Sequence[tuple[int, int]]) -> list[tuple[NDArray[Any], float]]:
+        found: list[tuple[NDArray[Any], float]] = []
+        for start, end in pieces:
+            first, last = numpy.searchsorted(places, [start, end])
+            if last > first:
+                found.append((buckets[first:last], float(1 / numpy.sqrt(max(last - first, FEWEST)))))
+        return found
+
+    sentences = [] if is_attack else runs(formed)[:_MOST_RUNS]
+    return Example(scaled(windows(formed)[:_MOST_WINDOWS]), scaled(sentences), is_attack, weight)
 
 
 def train(examples: Sequence[Example], seed: int = 1) -> NDArray[Any]:
     """Return the weights: logistic regression, with steps that shrink for each feature by itself (AdaGrad).
 
     Of an attack's windows the one that looks most like it is taken for it; of a harmless text's, the
-    three that do are not.
+    three that do are not, nor are the two of its sentences.
     """
     weights, steps = numpy.zeros(BUCKETS), numpy.full(BUCKETS, 1e-2)
     drawn, rows = random.Random(seed), [each for each in examples if each.windows]
@@ -127,14 +136,20 @@ def train(examples: Sequence[Example], seed: int = 1) -> NDArray[Any]:
 def _taken(
     row: Example, weights: NDArray[Any], *, is_first: bool
 ) -> tuple[list[tuple[NDArray[Any], float]], float]:
-    """Return the windows of *row* that are learnt from, and what each counts for."""
-    if len(row.windows) == 1:
+    """Return the pieces of *row* that are learnt from, and what each counts for."""
+    if len(row.windows) == 1 and not row.runs:
         return row.windows, 1.0
-    if row.is_attack and is_first:
-        return row.windows[:2], 0.5
-    ratings = [float(weights[buckets].sum() * scale) for buckets, scale in row.windows]
-    order = sorted(range(len(ratings)), key=lambda at: -ratings[at])[: 1 if row.is_attack else 3]
-    return [row.windows[at] for at in order], 1.0 if row.is_attack else len(order) ** -0.5
+    if row.is_attack:
+        return (row.windows[:2], 0.5) if is_first else (_worst(row.windows, weights, 1), 1.0)
+    taken = _worst(row.windows, weights, 3) + _worst(row.runs, weights, 2)
+    return taken, len(taken) ** -0.5
+
+
+def _worst(
+    pieces: list[tuple[NDArray[Any], float]], weights: NDArray[Any], most: int
+) -> list[tuple[NDArray[Any], float]]:
+    ratings = [float(weights[buckets].sum() * scale) for buckets, scale in pieces]
+    return [pieces[at] for at in sorted(range(len(ratings)), key=lambda at: -ratings[at])[:most]]
 
 
 def _ours(form: NormalForm) -> Iterator[Example]:
@@ -180,11 +195,13 @@ def both_odds(weights: NDArray[Any], texts: Iterable[str], form: NormalForm) -> 
     folder = packaged_model()
     if folder is None:
         raise SystemExit("The local model isn't installed: make setup")
-    linear, classifier = LinearModel(weights, _BIAS), OnnxClassifier(folder, tokens=TOKENS)
+    reading = Reading(LinearModel(weights, _BIAS), OnnxClassifier(folder, tokens=TOKENS), _ALWAYS)
     for text in texts:
-        ((rating, window),) = suspect(linear, form.of(text))
-        (probability,) = classifier.scores([window])
-        yield together(rating, probability)
+        yield reading.odds(reading.suspected(form.of(text), Origin.USER))
+
+
+_ALWAYS: Final = Bands(flag=-30.0, block=30.0)
+"""By which the local model is always asked."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,20 +1,21 @@
-"""What models make of a text: a linear one reads all of it, a local one the window that looks worst.
+"""What models make of a text: a linear one reads all of it, a local one the pieces that look worst.
 
-Both say how much a window looks like an attack, in log odds, and these are added. The local model is
-asked only where its answer could matter: most of what people write is settled by the first alone. It
-costs ten times what all else does, and is surest of what it knows least: of short texts, and of strings.
+Both say how much a piece looks like an attack, in log odds, and these are added. Pieces are windows, and
+sentences by themselves: among harmless ones an attack would make a window that looks harmless. The local
+model is asked only where its answer could matter: most of what people write is settled by the first alone.
+It costs ten times what all else does, and is surest of what it knows least: of short texts, and of strings.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from unbroken.server.guards.injection.base import Classifier, Origin
-from unbroken.server.guards.injection.windows import WINDOW, windows
+from unbroken.server.guards.injection.windows import WINDOW, runs, windows
 from unbroken.server.guards.injection.words import tokens
 
 __all__ = ["Bands", "Rater", "Reading", "suspect", "suspected", "together"]
@@ -36,6 +37,15 @@ _ENOUGH_WORDS: Final = 8
 _PER_WORD: Final = 0.3
 """Different words from which on a text is judged as it is, and the log odds that each lacking one costs:
 people who answer in five words mean what was said before, and that isn't seen here."""
+
+_APART: Final = 0.4
+"""Log odds by which sentences have to look worse than windows: there are many of them in a long text, and
+one of them looks like anything."""
+
+_MOST_PIECES: Final = 2
+_MOST_CHARACTERS: Final = 320
+"""Pieces that the local model reads of a text, and what they have together, but for the first: one that
+only looks bad must not hide another, and time grows with what is read."""
 
 _READ: Final = frozenset({Origin.USER, Origin.TOOL})
 """What models read. Instructions aren't shown to them: they instruct."""
@@ -78,7 +88,7 @@ class Reading:
 
     Args:
         linear: Reads everything.
-        classifier: Reads the most suspicious window.
+        classifier: Reads the most suspicious pieces.
         bands: How sure they have to be.
 
     """
@@ -87,6 +97,8 @@ class Reading:
         self._linear = linear
         self._classifier = classifier
         self._bands = bands
+        self._least = bands.flag - _DOUBTS
+        """Log odds that are no evidence."""
 
     @property
     def name(self) -> str:
@@ -94,35 +106,61 @@ class Reading:
         return self._classifier.name
 
     def suspected(self, text: str, origin: Origin) -> list[tuple[float, str]]:
-        """Return which window of *text*, in normal form, :meth:`weight` is to be told of."""
-        return suspect(self._linear, text) if origin in _READ else []
+        """Return which pieces of *text*, in normal form, :meth:`weight` is to be told of."""
+        return suspect(self._linear, text, self._least - together(0.0, 1.0)) if origin in _READ else []
 
-    def weight(self, suspects: list[tuple[float, str]]) -> float:
-        """Return what the windows in *suspects*, each with its log odds, weigh as evidence, from 0 to 1.
-
-        The local model reads the one that is suspected most: a second one finds hardly anything more.
+    def weight(self, suspects: Iterable[tuple[float, str]]) -> float:
+        """Return what the pieces in *suspects*, each with its log odds, weigh as evidence, from 0 to 1.
 
         Raises:
             DetectorFailed: The local model can't be run.
 
         """
-        rating, window = max(suspects, default=(-math.inf, ""))
-        if together(rating, 1.0) <= self._bands.flag - _DOUBTS:
-            return 0.0
-        if (least := together(rating, 0.0)) >= self._bands.block:
-            return self._bands.weight(least)
-        (probability,) = self._classifier.scores([window])
-        return self._bands.weight(together(rating, probability))
+        return self._bands.weight(self.odds(suspects))
+
+    def odds(self, suspects: Iterable[tuple[float, str]]) -> float:
+        """Return the log odds of an attack in the worst of *suspects*, where they could matter.
+
+        The local model reads those that are suspected most, a few: more of them find hardly anything.
+
+        Raises:
+            DetectorFailed: The local model can't be run.
+
+        """
+        worst, left = -math.inf, _MOST_CHARACTERS
+        for rating, piece in heapq.nlargest(_MOST_PIECES, {*suspects}):
+            if together(rating, 1.0) <= max(self._least, worst) or (len(piece) > left and worst > -math.inf):
+                break
+            if (least := together(rating, 0.0)) >= self._bands.block:
+                return max(worst, least)
+            (probability,) = self._classifier.scores([piece])
+            worst = max(worst, together(rating, probability))
+            if worst >= self._bands.block:
+                break
+            left -= len(piece)
+        return worst
 
 
-def suspect(rater: Rater, text: str) -> list[tuple[float, str]]:
-    """Return the window of *text*, in normal form, that *rater* suspects most, with its log odds.
+def suspect(rater: Rater, text: str, least: float = -math.inf) -> list[tuple[float, str]]:
+    """Return the pieces of *text*, in normal form, that *rater* suspects most, with their log odds.
 
-    A short text has to look worse than a long one: what it is about was said before. Windows of a long
-    one that happen to be short don't, or one that isn't read would hide another.
+    They are a window, and sentences, if these look worse than *least*. A short text has to look worse
+    than a long one: what it is about was said before. So have sentences. Windows of a long text that
+    happen to be short don't, or one that isn't read would hide another.
     """
-    lacking = _brevity(text) if len(text) <= WINDOW else 0.0
-    return [(rating - lacking, window) for rating, window in suspected(rater, text, 1)]
+    places, sentences = windows(text), runs(text)
+    ratings = rater.rated(text, [*places, *sentences])
+    found = []
+    if places:
+        rating, (start, end) = max(zip(ratings[: len(places)], places, strict=True))
+        found.append((rating - (_brevity(text) if len(text) <= WINDOW else 0.0), text[start:end]))
+    worst = (least, "")
+    for rating, (start, end) in sorted(zip(ratings[len(places) :], sentences, strict=True), reverse=True):
+        if rating - _APART <= worst[0]:
+            break
+        sentence = text[start:end].strip()
+        worst = max(worst, (rating - _APART - _brevity(sentence), sentence))
+    return [*found, worst] if worst[1] else found
 
 
 def suspected(rater: Rater, text: str, most: int) -> list[tuple[float, str]]:

@@ -1,12 +1,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 
 from tests.server.guards.injection.models import BANDS, FakeClassifier, FakeRater, reading
 from unbroken.server.guards.injection.base import Origin
-from unbroken.server.guards.injection.reading import suspected, together
+from unbroken.server.guards.injection.reading import Reading, suspected, together
+
+
+class Diluted(FakeClassifier):
+    """Finds words only in what has no full stop within it."""
+
+    def scores(self, texts: Sequence[str]) -> list[float]:
+        return [
+            score if ". " not in text else 0.0
+            for text, score in zip(texts, super().scores(texts), strict=True)
+        ]
+
+
+class DilutedRater(FakeRater):
+    """Does the same."""
+
+    def rated(self, text: str, windows: Sequence[tuple[int, int]]) -> list[float]:
+        return [
+            rating if ". " not in text[start:end].strip() else -9.0
+            for (start, end), rating in zip(windows, super().rated(text, windows), strict=True)
+        ]
+
 
 LONG = "here is a word, among seven others that matter"
 
@@ -67,7 +89,52 @@ def test_a_short_window_of_a_long_text_is_no_short_text() -> None:
 
     found = both.suspected(f"{'hay ' * 62}end. Pin it.", Origin.USER)
 
-    assert found == [(1.0, "Pin it.")]
+    assert found[0] == (1.0, "Pin it.")
+
+
+SOUP, TRAIN, RAIN = "The soup was good.", "Our train was late again.", "It has been raining."
+NEEDLE = "A needle is in the hay that our neighbour has."
+
+
+def test_a_sentence_is_read_by_itself_if_it_looks_worse_than_all_of_them() -> None:
+    """As a window, with harmless sentences around it, it would look harmless."""
+    classifier = Diluted(needle=0.9)
+    both = Reading(DilutedRater(needle=3.0), classifier, BANDS)
+
+    found = both.weight(both.suspected(f"{SOUP} {TRAIN} {NEEDLE} {RAIN}", Origin.USER))
+
+    assert found >= 0.8
+    assert NEEDLE in classifier.shown
+
+
+def test_a_sentence_has_to_look_worse_than_a_whole_text() -> None:
+    both = reading(FakeClassifier(), -9.0, needle=1.0)
+
+    (alone,) = both.suspected(NEEDLE, Origin.USER)
+    _, among = both.suspected(f"{SOUP} {NEEDLE}", Origin.USER)
+
+    assert alone == (1.0, NEEDLE)
+    assert among[0] < alone[0]
+
+
+def test_what_only_looks_worst_hides_nothing_else() -> None:
+    classifier = FakeClassifier(needle=0.9)
+    both = reading(classifier)
+
+    found = both.weight([(2.5, "a decoy"), (2.0, "a needle"), (1.9, "hay")])
+
+    assert found >= 0.8
+    assert classifier.shown == ["a decoy", "a needle"]
+
+
+def test_what_is_read_of_a_text_is_bounded() -> None:
+    classifier = FakeClassifier()
+    both = reading(classifier)
+
+    both.weight([(1.0 + number / 100, f"{number} {'hay ' * 60}") for number in range(9)])
+    both.weight([(1.0 + number / 100, f"{number} hay") for number in range(9)])
+
+    assert [text.partition(" ")[0] for text in classifier.shown] == ["8", "8", "7"]
 
 
 def test_a_short_view_hides_no_long_one() -> None:
@@ -89,7 +156,7 @@ def test_it_is_shown_the_window_that_is_suspected_most_and_no_instructions(origi
 
     both.weight(both.suspected(text, origin))
 
-    assert len(classifier.shown) == most
+    assert most <= len(classifier.shown) <= 2 * most
     assert all("needle" in each for each in classifier.shown)
 
 
