@@ -38,12 +38,13 @@ _PER_WORD: Final = 0.3
 """Different words from which on a text is judged as it is, and the log odds that each lacking one costs:
 people who answer in five words mean what was said before, and that isn't seen here."""
 
-_APART: Final = 0.4
+_APART: Final = {Origin.USER: 0.4, Origin.TOOL: 1.8}
 """Log odds by which sentences have to look worse than windows: there are many of them in a long text, and
-one of them looks like anything."""
+one of them looks like anything. Most of all in documents, whose writers tell their readers what to do: by
+as much as none of the chat, on which the bands were set, has a sentence that is blocked."""
 
 _MOST_PIECES: Final = 2
-_MOST_CHARACTERS: Final = 320
+_MOST_CHARACTERS: Final = 200
 """Pieces that the local model reads of a text, and what they have together, but for the first: one that
 only looks bad must not hide another, and time grows with what is read."""
 
@@ -107,7 +108,9 @@ class Reading:
 
     def suspected(self, text: str, origin: Origin) -> list[tuple[float, str]]:
         """Return which pieces of *text*, in normal form, :meth:`weight` is to be told of."""
-        return suspect(self._linear, text, self._least - together(0.0, 1.0)) if origin in _READ else []
+        if origin not in _READ:
+            return []
+        return suspect(self._linear, text, _APART[origin], self._least - together(0.0, 1.0))
 
     def weight(self, suspects: Iterable[tuple[float, str]]) -> float:
         """Return what the pieces in *suspects*, each with its log odds, weigh as evidence, from 0 to 1.
@@ -141,12 +144,12 @@ class Reading:
         return worst
 
 
-def suspect(rater: Rater, text: str, least: float = -math.inf) -> list[tuple[float, str]]:
+def suspect(rater: Rater, text: str, apart: float, least: float) -> list[tuple[float, str]]:
     """Return the pieces of *text*, in normal form, that *rater* suspects most, with their log odds.
 
-    They are a window, and sentences, if these look worse than *least*. A short text has to look worse
-    than a long one: what it is about was said before. So have sentences. Windows of a long text that
-    happen to be short don't, or one that isn't read would hide another.
+    They are a window, and sentences, if these look worse than *least*, and by *apart* worse. A short
+    text has to look worse than a long one: what it is about was said before. So have sentences. Windows
+    of a long text that happen to be short don't, or one that isn't read would hide another.
     """
     places, sentences = windows(text), runs(text)
     ratings = rater.rated(text, [*places, *sentences])
@@ -156,10 +159,10 @@ def suspect(rater: Rater, text: str, least: float = -math.inf) -> list[tuple[flo
         found.append((rating - (_brevity(text) if len(text) <= WINDOW else 0.0), text[start:end]))
     worst = (least, "")
     for rating, (start, end) in sorted(zip(ratings[len(places) :], sentences, strict=True), reverse=True):
-        if rating - _APART <= worst[0]:
+        if rating - apart <= worst[0]:
             break
         sentence = text[start:end].strip()
-        worst = max(worst, (rating - _APART - _brevity(sentence), sentence))
+        worst = max(worst, (rating - apart - _brevity(sentence), sentence))
     return [*found, worst] if worst[1] else found
 
 

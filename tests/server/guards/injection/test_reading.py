@@ -112,9 +112,10 @@ def test_a_sentence_has_to_look_worse_than_a_whole_text() -> None:
 
     (alone,) = both.suspected(NEEDLE, Origin.USER)
     _, among = both.suspected(f"{SOUP} {NEEDLE}", Origin.USER)
+    _, of_a_tool = both.suspected(f"{SOUP} {NEEDLE}", Origin.TOOL)
 
     assert alone == (1.0, NEEDLE)
-    assert among[0] < alone[0]
+    assert of_a_tool[0] < among[0] < alone[0]
 
 
 def test_what_only_looks_worst_hides_nothing_else() -> None:
