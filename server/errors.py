@@ -50,7 +50,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "credential_expired": "What the connection was let in with has expired. Get another, and resume.",
     "credential_revoked": "The key that the connection was let in with has been revoked.",
     "host_not_allowed": "The server has no keys, and was addressed by another name than this machine's own.",
-    "invalid_query": "The query of the address is too long, or has too many fields.",
+    "invalid_query": "The query of the address is too long, or has too many fields, or an unknown one.",
     "origin_not_allowed": "A browser page of another origin tried to connect.",
     "model_not_found": "The model isn't offered here.",
     "beta_api_shape_disabled": "The client speaks the beta version of the Realtime API.",
@@ -75,6 +75,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
         "as they may."
     ),
     "body_too_large": "The body of the request is too long.",
+    "body_stalled": "The body of the request came too slowly.",
     # An event can't be taken; the connection goes on.
     "invalid_json": "The frame isn't JSON, or not an object, or nested too deeply.",
     "invalid_event": "The event lacks a field, or a field has the wrong type or value.",
