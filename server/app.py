@@ -125,7 +125,7 @@ class App:
         self._agent = agent
         self.fair_names: Final = fair_names or FairNames()
         self._loading: asyncio.Task[None] | None = None
-        self.files = build_files(settings, clock)
+        self.files = build_files(settings, clock, self.fair_names.of)
         self.transfers = Transfers(TransferLimits(at_once=settings.max_uploads))
         self.reading = FileReading(
             self.files,
@@ -256,6 +256,7 @@ class App:
             admission=self.admission,
             metrics=self.metrics,
             clock=clock,
+            fair_names=self.fair_names,
         )
 
     def _secret_routes(self, way: HttpWay, clock: Clock) -> list[Route]:

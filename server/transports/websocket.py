@@ -210,8 +210,8 @@ class RealtimeDoor:
         gate = self._gate
         await guest.admit(principal, ConnectionBounds() if gate is None else gate.connections(principal.plan))
         await self._directory.note(principal)
-        if principal.tenant == STRANGERS and guest.address is not None:
-            self._fair_names.note(principal.id, f"strangers at {guest.address.hex()}")
+        if principal.tenant == STRANGERS:
+            self._fair_names.note_stranger(principal.id, guest.address)
         model = self._model(handshake.model, grant)
         if model is None:
             message = f"The model isn't offered here. Use one of: {', '.join(self._models.names)}."
