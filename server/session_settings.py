@@ -28,9 +28,13 @@ class SessionSettings(BaseSettings):
         default=60, description="Seconds that a session without input outlives its last connection."
     )
     max_sessions: int = Field(default=10_000, ge=1, description="Sessions this node holds.")
+    principal_share: _Share = Field(
+        default=0.25,
+        description="Share of these, and of their bytes, of one principal or one address of strangers.",
+    )
     strangers_share: _Share = Field(
         default=0.5,
-        description="Share of the bytes of the node's files that all strangers together may take.",
+        description="Share of these, of their bytes, and of the bytes of files, of all strangers together.",
     )
     max_node_bytes: Bytes = Field(
         default=1 << 30, ge=1 << 20, description="Bytes of all sessions of this node."

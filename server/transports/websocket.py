@@ -44,6 +44,7 @@ from unbroken.sessions.errors import (
     SessionNotFound,
     StoreUnavailable,
     TooManyConnections,
+    TooManySessions,
     UnknownFormat,
 )
 from unbroken.sessions.event_log import Position
@@ -232,6 +233,8 @@ class RealtimeDoor:
             raise Refused(503, "store_unavailable", str(exc), CloseCode.TRY_AGAIN) from None
         except UnknownFormat:
             raise Refused(503, "session_too_new", TOO_NEW, CloseCode.TRY_AGAIN) from None
+        except TooManySessions as exc:
+            raise Refused(429, "too_many_sessions_of_key", str(exc), CloseCode.TRY_AGAIN) from None
         except NodeFull as exc:
             raise Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:
