@@ -24,7 +24,7 @@ from unbroken.server.cache.selection import build_cache
 from unbroken.server.computing_threads import Way
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.drain import Drain
-from unbroken.server.fair_names import FairNames
+from unbroken.server.fair_names import FairNames, is_strangers
 from unbroken.server.files.base import FilesUnavailable
 from unbroken.server.files.reading import FileReading
 from unbroken.server.files.selection import build_files
@@ -64,6 +64,8 @@ from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock, SystemClock
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.errors import StoreUnavailable, UnknownFormat
+from unbroken.sessions.holders import Holder
+from unbroken.sessions.ids import PrincipalId
 from unbroken.sessions.items import Concurrency, SessionConfig
 from unbroken.sessions.node import Node
 from unbroken.sessions.session import Session
@@ -125,7 +127,7 @@ class App:
         self._agent = agent
         self.fair_names: Final = fair_names or FairNames()
         self._loading: asyncio.Task[None] | None = None
-        self.files = build_files(settings, clock)
+        self.files = build_files(settings, clock, self.fair_names.of)
         self.transfers = Transfers(TransferLimits(at_once=settings.max_uploads))
         self.reading = FileReading(
             self.files,
@@ -170,6 +172,7 @@ class App:
             caps=Caps(
                 clock, self._stored.tally, on_alone=lambda kind: self.metrics.let_in_alone.labels(kind).inc()
             ),
+            holder_of=self._holder,
             responder=Pipeline(
                 agent,
                 self.metrics,
@@ -236,6 +239,10 @@ class App:
             routes=[*health, metrics_route(self.metrics), *admin], exception_handlers=_ELSEWHERE
         )
 
+    def _holder(self, principal: PrincipalId) -> Holder:
+        name = self.fair_names.of(principal)
+        return Holder(name, is_strangers(name))
+
     def _response_ended(self, session: Session, done: ResponseDone) -> None:
         self.metrics.response_ended(done)
         if self.gate is not None:
@@ -256,6 +263,7 @@ class App:
             admission=self.admission,
             metrics=self.metrics,
             clock=clock,
+            fair_names=self.fair_names,
         )
 
     def _secret_routes(self, way: HttpWay, clock: Clock) -> list[Route]:

@@ -141,7 +141,7 @@ def drain(url: str | None, wait: float | None, *, undo: bool, config: str | None
     """
     from unbroken.server.drain_command import DrainFailed, ask_to_drain
 
-    settings = _load({"config": config}).settings
+    settings = _settings(config)
     try:
         for line in ask_to_drain(settings, url=url, wait=wait, undo=undo):
             click.echo(line)
@@ -162,7 +162,7 @@ def usage(url: str | None, tenant: str, user: str | None, turns: int, config: st
     """
     from unbroken.server.usage_command import UsageUnknown, ask_for_usage
 
-    settings = _load({"config": config}).settings
+    settings = _settings(config)
     try:
         for line in ask_for_usage(settings, url=url, tenant=tenant, user=user, most=turns):
             click.echo(line)
@@ -275,11 +275,20 @@ def revoke_key(key_id: str, config: str | None) -> None:
 def _kept(act: Callable[..., _T], config: str | None, *args: object) -> _T:
     from unbroken.server.keys_command import KeysFailed
 
-    settings = _load({"config": config}).settings
+    settings = _settings(config)
     try:
         return act(settings, *args)
     except KeysFailed as failed:
         raise _Failure([str(failed)], exit_code=1) from None
+
+
+def _settings(config: str | None) -> Settings:
+    """Load the settings of a command, and have what it logs stay out of what it prints."""
+    from unbroken.server.logs import configure_logs
+
+    settings = _load({"config": config}).settings
+    configure_logs(settings)
+    return settings
 
 
 def _load(flags: dict[str, str | None]) -> Loaded:

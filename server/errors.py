@@ -50,7 +50,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "credential_expired": "What the connection was let in with has expired. Get another, and resume.",
     "credential_revoked": "The key that the connection was let in with has been revoked.",
     "host_not_allowed": "The server has no keys, and was addressed by another name than this machine's own.",
-    "invalid_query": "The query of the address is too long, or has too many fields.",
+    "invalid_query": "The query of the address is too long, or has too many fields, or an unknown one.",
     "origin_not_allowed": "A browser page of another origin tried to connect.",
     "model_not_found": "The model isn't offered here.",
     "beta_api_shape_disabled": "The client speaks the beta version of the Realtime API.",
@@ -58,6 +58,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "server_full": "The server holds as many sessions or connections as it may. Try again in a moment.",
     "too_many_connections_from_address": "There are as many connections from this address as may be.",
     "too_many_connections_of_key": "The key has as many connections as it may.",
+    "too_many_sessions_of_key": "The key has as many sessions, or bytes in them, as it may.",
     "too_many_connections_of_tenant": "All keys of the tenant together have as many connections as they may.",
     "too_many_failed_attempts": "Wrong keys came too often from this address. Try again later.",
     "too_many_handshakes": "Connections were begun too often from this address. Try again later.",
@@ -75,6 +76,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
         "as they may."
     ),
     "body_too_large": "The body of the request is too long.",
+    "body_stalled": "The body of the request came too slowly.",
     # An event can't be taken; the connection goes on.
     "invalid_json": "The frame isn't JSON, or not an object, or nested too deeply.",
     "invalid_event": "The event lacks a field, or a field has the wrong type or value.",

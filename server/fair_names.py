@@ -1,7 +1,7 @@
-"""Under which name somebody waits where all take turns: strangers of one address under one.
+"""Under which name somebody takes turns, and has what is bounded: strangers of one address under one.
 
 Each stranger is a principal of their own, and whoever may connect often is as many as they like. What
-principals may have of a queue would be no bound on them.
+principals may have of a queue, or of a node, would be no bound on them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,21 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-__all__ = ["FairName", "FairNames"]
+__all__ = ["FairName", "FairNames", "is_strangers"]
 
 FairName: TypeAlias = Callable[[str], str]
 """Says under which name a principal waits."""
 
 _MOST: Final = 50_000
 """Some 15 MB."""
+
+_STRANGERS: Final = "strangers "
+"""With which no principal's own name begins."""
+
+
+def is_strangers(name: str) -> bool:
+    """Return whether *name* is that of strangers: who waits under their own is none."""
+    return name.startswith(_STRANGERS)
 
 
 class FairNames:
@@ -38,6 +46,10 @@ class FairNames:
         self._names.move_to_end(principal)
         if len(self._names) > self._most:
             self._names.popitem(last=False)
+
+    def note_stranger(self, principal: str, address: bytes | None) -> None:
+        """Have a stranger wait under the name of *address*; None: under one of their own."""
+        self.note(principal, _STRANGERS + (f"at {address.hex()}" if address is not None else principal))
 
     def of(self, principal: str) -> str:
         """Return the name that *principal* waits under."""

@@ -51,6 +51,8 @@ def node_limits(settings: Settings, patience: float) -> NodeLimits:
         session=SessionLimits(conversation_bytes=settings.max_session_bytes, weigh=item_bytes),
         sessions=settings.max_sessions,
         bytes=settings.max_node_bytes,
+        principal_share=settings.principal_share,
+        strangers_share=settings.strangers_share,
         connections_per_session=settings.connections_per_session,
         responses_per_principal=settings.responses_per_principal,
         idle_timeout=settings.session_idle_timeout,

@@ -11,6 +11,8 @@ from unbroken.server.setting_values import Bytes, Seconds
 
 __all__ = ["SessionSettings"]
 
+_Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
 
 class SessionSettings(BaseSettings):
     """Bounds on sessions and their logs, and what a session does by default."""
@@ -26,6 +28,14 @@ class SessionSettings(BaseSettings):
         default=60, description="Seconds that a session without input outlives its last connection."
     )
     max_sessions: int = Field(default=10_000, ge=1, description="Sessions this node holds.")
+    principal_share: _Share = Field(
+        default=0.25,
+        description="Share of these, and of their bytes, of one principal or one address of strangers.",
+    )
+    strangers_share: _Share = Field(
+        default=0.5,
+        description="Share of these, of their bytes, and of the bytes of files, of all strangers together.",
+    )
     max_node_bytes: Bytes = Field(
         default=1 << 30, ge=1 << 20, description="Bytes of all sessions of this node."
     )

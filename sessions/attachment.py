@@ -8,7 +8,7 @@ from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.base import Receipt
 from unbroken.sessions.cursor import Cursor
 from unbroken.sessions.entries import CancelResponse, CreateResponse, DeleteItem, Submitted
-from unbroken.sessions.errors import NodeDraining, NodeFull, NodeOverloaded, Refusal, StoreUnavailable
+from unbroken.sessions.errors import NodeDraining, NodeOverloaded, Refusal, StoreUnavailable
 from unbroken.sessions.response import Standing
 from unbroken.sessions.session import Session
 
@@ -77,7 +77,7 @@ class Attachment:
 
         Raises:
             Refusal: It was a duplicate of an input that was refused, or can't be taken now.
-            NodeFull: The node can't hold more.
+            NodeFull, TooManySessions: The node can't hold more, or not of this principal's.
             StoreError: It could not be written.
 
         """
@@ -87,8 +87,8 @@ class Attachment:
         if not node.takes_responses and isinstance(submitted.command, CreateResponse):
             raise Refusal("server_overloaded", str(NodeOverloaded()))
         grows = not isinstance(submitted.command, CancelResponse | DeleteItem)
-        if grows and node.hub.size >= node.limits.bytes:
-            raise NodeFull
+        if grows:
+            await node.room.make_to_grow(self._actor.principal)
         try:
             receipt = await node.turns.submit(self._actor, submitted, node.hub.holds)
         except StoreUnavailable as exc:

@@ -7,6 +7,7 @@
     +-- Refusal                 an input was understood and not accepted; the session goes on
     |   +-- MessageIdReused     the same message id came with other content
     +-- NodeFull                this node holds as many sessions or bytes as it may
+    +-- TooManySessions         its principal has as many of this node's sessions or bytes as one may
     +-- NodeOverloaded          this node gets less done than it has to do
     +-- TooManyConnections      this session has as many connections as it may
     |   +-- Displaced           a connection gave its place to a newer one of the same client
@@ -49,6 +50,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "TooManyConnections",
+    "TooManySessions",
     "UnknownFormat",
     "Unseen",
 ]
@@ -100,6 +102,16 @@ class NodeFull(SessionError):
 
     def __str__(self) -> str:
         return "The server is full. Try again in a moment."
+
+
+class TooManySessions(SessionError):
+    """Its principal has as many of this node's sessions, or of their bytes, as one may, none at rest."""
+
+    def __str__(self) -> str:
+        return (
+            "This key has as many sessions on the server, or as much in them, as one may have. Close some. "
+            "The operator can raise UNBROKEN_PRINCIPAL_SHARE."
+        )
 
 
 class NodeOverloaded(SessionError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from unbroken.sessions.actor import Actor
+from unbroken.sessions.holders import Holders
 from unbroken.sessions.ids import ResponseId, SessionId
 from unbroken.sessions.turn import AttemptState
 from unbroken.sessions.turn_cap import TurnCap
@@ -17,11 +18,13 @@ class Hub:
 
     Args:
         turns: Counts their responses for those whose they are. None: nobody does.
+        holders: Counts them likewise, and their bytes.
 
     """
 
-    def __init__(self, turns: TurnCap | None = None) -> None:
+    def __init__(self, turns: TurnCap | None = None, holders: Holders | None = None) -> None:
         self._turns = turns
+        self._holders = holders
         self._actors: dict[SessionId, Actor] = {}
         self._sizes: dict[SessionId, int] = {}
         self.size = 0
@@ -57,6 +60,8 @@ class Hub:
             size = actor.size
             self.size += size - self._sizes.get(session_id, 0)
             self._sizes[session_id] = size
+            if self._holders is not None:
+                self._holders.note(actor, size)
             self._note_responses(actor)
             if self._turns is not None:
                 self._turns.note(actor)
@@ -85,6 +90,8 @@ class Hub:
             del self._actors[session_id]
             self.size -= self._sizes.pop(session_id, 0)
             self.waiting -= self._waiting.pop(session_id, 0)
+            if self._holders is not None:
+                self._holders.forget(actor)
             if self._turns is not None:
                 self._turns.forget(actor)
 

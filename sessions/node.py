@@ -27,13 +27,13 @@ from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.errors import (
     CursorLost,
     NodeDraining,
-    NodeFull,
     NodeOverloaded,
     SessionNotFound,
     StoreUnavailable,
     TooManyConnections,
 )
 from unbroken.sessions.event_log import EventLog, Position, Verdict
+from unbroken.sessions.holders import Holder, HolderOf, Holders
 from unbroken.sessions.hub import Hub
 from unbroken.sessions.ids import (
     ChainId,
@@ -51,6 +51,7 @@ from unbroken.sessions.node_limits import NodeLimits
 from unbroken.sessions.outages import Outages
 from unbroken.sessions.ownership import Ownership
 from unbroken.sessions.responder import Responder
+from unbroken.sessions.room import Room, part_of
 from unbroken.sessions.run import Run
 from unbroken.sessions.session import Session
 from unbroken.sessions.turn_cap import TurnCap
@@ -87,6 +88,7 @@ class Node:
         cluster: The nodes that share the store; None: there are no others.
         caps: How many responses principals have, here and elsewhere; None: here alone. The node opens
             and closes them.
+        holder_of: For whom a principal's sessions count. Themselves by default.
         clock: Where time comes from.
         limits: What the node holds.
         on_response: Told of each attempt that ends here, and of its session.
@@ -104,6 +106,7 @@ class Node:
         limits: NodeLimits,
         cluster: Cluster | None = None,
         caps: Caps | None = None,
+        holder_of: HolderOf = Holder,
         on_response: Callable[[Session, ResponseDone], None],
         on_refusal: Callable[[str], None] = lambda _: None,
         on_run: Callable[[Run], None] = lambda _: None,
@@ -112,7 +115,10 @@ class Node:
         self.limits: Final = limits
         self.caps: Final = Caps(clock) if caps is None else caps
         self.turns: Final = TurnCap(self.caps, store, limits.responses_per_principal)
-        self.hub: Final = Hub(self.turns)
+        holders = Holders(
+            part_of(limits, limits.principal_share), part_of(limits, limits.strangers_share), holder_of
+        )
+        self.hub: Final = Hub(self.turns, holders)
         self._store = store
         self._cluster: Cluster = Alone() if cluster is None else cluster
         self._committers = Committers(
@@ -161,6 +167,9 @@ class Node:
             spawn=self._spawn,
             outages=self._outages,
             on_change=self._changed.set,
+        )
+        self.room: Final = Room(
+            self.hub, holders, self._ownership.forget, limits, clock, is_shared=store.is_shared
         )
 
     async def __aenter__(self) -> Self:
@@ -227,12 +236,13 @@ class Node:
         One that another node began, and that never had an input, goes on under the *session_id* and
         *incarnation* that its client knows: there is nothing to miss, so that it is resumed. If that has come
         here meanwhile, the client attaches to it. On a full node, sessions that have been idle for long make
-        room for it.
+        room for it; of a principal who has as many as one may, those at rest, the oldest first.
 
         Raises:
             SessionNotFound: Another principal's has come meanwhile; or one that has gone again.
             TooManyConnections: It has come meanwhile, and has as many connections as it may.
-            NodeFull: The node holds as many sessions or bytes as it may.
+            TooManySessions: Its principal has as many as one may, and none at rest.
+            NodeFull: The node holds as many sessions or bytes as it may, or strangers may.
             NodeOverloaded: :attr:`takes_sessions` is false.
             NodeDraining: The node is shutting down.
 
@@ -241,10 +251,8 @@ class Node:
             raise NodeDraining
         if not self.takes_sessions:
             raise NodeOverloaded
-        if self._is_full:
-            await self._make_room()
-            if self._is_full:
-                raise NodeFull
+        if session_id is None or self._ownership.live(session_id) is None:
+            await self.room.make(principal)
         if session_id is not None and self._ownership.live(session_id) is not None:
             start = None if incarnation is None else Position(incarnation, 0, Nonce(0))
             return await self.attach(session_id, principal, start, chain)
@@ -276,13 +284,14 @@ class Node:
             SessionNotFound: There is none of that id, or it is another principal's.
             TooManyConnections: It has as many connections as it may, and none of the same chain, whose
                 oldest would make room: it may be long dead, without anybody having noticed.
+            TooManySessions: It isn't here, and its principal has as many here as one may, and none at rest.
             NodeFull: It isn't here, and the node holds as many sessions or bytes as it may.
             NodeDraining: The node is shutting down.
 
         """
         if self.is_draining:
             raise NodeDraining
-        actor = await self._found(session_id, position)
+        actor = await self._found(session_id, position, principal)
         if actor.principal != principal:
             raise SessionNotFound
         if len(actor.feed) >= self.limits.connections_per_session and not actor.feed.displace(chain):
@@ -299,17 +308,15 @@ class Node:
         cursor = actor.feed.attach(session.applied, chain)
         return Attachment(self, actor, cursor, resumed=position is None, preamble=session.standing())
 
-    async def _found(self, session_id: SessionId, position: Position | None) -> Actor:
+    async def _found(self, session_id: SessionId, position: Position | None, principal: PrincipalId) -> Actor:
         """Return a session from here, or from the store: as it is by now, as far as *position* needs that."""
         actor = self._ownership.live(session_id)
         if actor is not None and not actor.is_opened:
             await self._ownership.unopened.check(actor)  # the client may have said something elsewhere
             actor = self._ownership.live(session_id)
         if actor is None:
-            if self._store.is_shared and self._is_full:
-                await self._make_room()
-                if self._is_full:
-                    raise NodeFull
+            if self._store.is_shared:
+                await self.room.make(principal)
             return await self._ownership.load(session_id)
         if not (self._store.is_shared and actor.is_opened):
             return actor
@@ -324,10 +331,6 @@ class Node:
     def has_others(self) -> bool:
         """Whether there may be other nodes that hold the same sessions."""
         return self._store.is_shared
-
-    @property
-    def _is_full(self) -> bool:
-        return len(self.hub) >= self.limits.sessions or self.hub.size >= self.limits.bytes
 
     def detached(self, actor: Actor) -> None:
         """Note that a connection has left *actor*."""
@@ -431,27 +434,6 @@ class Node:
         return (
             min(limits.idle_timeout, limits.release_after) if self._store.is_shared else limits.idle_timeout
         )
-
-    async def _make_room(self) -> None:
-        """Forget some of those sessions that have been idle for longest, if any has been for long enough.
-
-        Those that a shared store holds are lost to nobody.
-        """
-        now = self._clock.monotonic()
-        idle = [
-            actor
-            for actor in self.hub
-            if actor.is_idle
-            and (
-                not actor.is_opened
-                or self._store.is_shared
-                or now - actor.last_active >= self.limits.room_timeout
-            )
-        ]
-        idle.sort(key=lambda actor: actor.last_active)
-        # Several at once: looking for them costs a walk through all.
-        for actor in idle[: 1 + len(self.hub) // 100]:
-            await self._ownership.forget(actor)
 
     # Shutting down.
 

@@ -19,6 +19,10 @@ class NodeLimits:
     sessions: int = 10_000
     bytes: int = 1024**3
     """All sessions together."""
+    principal_share: float = 1.0
+    """Of both, what one principal may have."""
+    strangers_share: float = 1.0
+    """Of both, what all strangers together may have."""
     connections_per_session: int = 8
     responses_per_principal: int = 0
     """Those that run or wait, on all nodes that share its caps; 0: there is no bound."""

@@ -1,47 +1,59 @@
 """Whether two questions that lie close together ask the same: a second look, at words, after the embedding's.
 
 Embeddings put opposites beside each other ("turn on the light", "turn off the
-light"), and whatever differs by a number, a name or the order of its words. So
-a near question counts as the same only if nothing is left that could make a
-difference: both have the same numbers, dates, names, negations and question
-words, and the same words that carry meaning, in the same order where order
-tells who does what. What is left over on either side refuses. That costs hits,
-which are asked again; a wrong answer is worse.
+light"), and whatever differs by a number, a name, who does it, whether it may
+or must be done, or the order of its words. So a near question counts as the
+same only if nothing is left that could make a difference. What could isn't
+listed: every word does, also the smallest ("a parcel to Spain", "a parcel in
+Spain"), and all have to stand in the same order. What may differ is listed:
 
-The lists are English. In a language that they don't know, every word carries
-meaning, and only what is said in the same words passes.
+- a greeting ahead of the question, *please* and thanks behind it;
+- articles, where there is a noun behind them;
+- singular and plural, and what these make of a verb; not its tense;
+- contractions, and numbers that are written as words;
+- *how do I*, *how can I* and *how to*;
+- a few words that are said for each other;
+- the capital letter of a sentence. Any other makes another word ("Can IT see it?"), but where nothing
+  can be spelt without vowels;
+- whether a clause such as "in Excel" comes first or last.
+
+That costs hits, which are asked again; a wrong answer is worse. The lists are
+English. In a language that they don't know, only what is said in the same words passes.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal, TypeAlias
 
 from unbroken.server.cache.lexicon import (
-    AMOUNTS,
-    ASKING,
-    DATES,
-    EMPTY,
+    ARTICLES,
+    CONTRACTIONS,
+    ENGLISH,
     EQUAL,
-    FIRST,
-    NEGATIONS,
     NUMBERS,
-    OPEN,
-    SECOND,
+    OWN_ARTICLE,
+    PLACES,
+    PLURALS_APART,
+    RELATIONS,
+    SUFFIXED_S,
 )
 
 __all__ = ["Difference", "Wording", "difference"]
 
-Difference: TypeAlias = Literal["negation", "number", "symbol", "date", "name", "asking", "word", "order"]
+Difference: TypeAlias = Literal["number", "symbol", "name", "word", "order"]
 """What tells two questions apart."""
 
-_WORD: Final = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*[+#]*")
+_WORD: Final = re.compile(r"[^\W_]+(?:'[^\W_]+)*[+#]*")
 _SENTENCE_START: Final = re.compile(r"(?:^|[.!?:\n]\s*|[-*]\s+|[\"\u201c(]\s*)(?=[^\W_])")
+
+_NUMBER_WORD: Final = re.compile(rf"\b(?:{'|'.join(NUMBERS)})\b", re.IGNORECASE)
+_THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3})")
 
 _NUMERAL: Final = re.compile(r"[-+]?[^\W\d_]?\d[\d.,:/]*(?:[^\W_]*)")
 """A number, with what is written at its sides: a sign, a currency's or a unit's letters."""
@@ -49,22 +61,57 @@ _NUMERAL: Final = re.compile(r"[-+]?[^\W\d_]?\d[\d.,:/]*(?:[^\W_]*)")
 _SYMBOL: Final = re.compile(r"[^\w\s.,;:!?'\"\u2018\u2019\u201c\u201d()\[\]\u2026/\u2013\u2014-]|/(?=\W)")
 """What isn't punctuation: currencies, percent, operators."""
 
-_CONTRACTIONS: Final = {
-    "cant": ("can", "not"),
-    "cannot": ("can", "not"),
-    "wont": ("will", "not"),
-    "dont": ("do", "not"),
-    "doesnt": ("does", "not"),
-    "didnt": ("did", "not"),
-    "isnt": ("is", "not"),
-    "arent": ("are", "not"),
-    "shouldnt": ("should", "not"),
-    "couldnt": ("could", "not"),
-    "wouldnt": ("would", "not"),
-}
-"""As some people write them; with an apostrophe, they are taken apart anyway."""
+_GREETING: Final = re.compile(
+    r"""
+    \s* (?: (?: hi | hello | hey ) (?: \s+ there )? \s* [,.!\n] \s*    # told from "what does hello mean"
+        | (?: please | um | uh | er ) [,.]? \s+
+        | so ,? \s+ (?= (?: how | what | where | when | who | why | which | can | is | are | do | does ) )
+    )*
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_THANKS: Final = re.compile(
+    r"""
+    (?: (?<! \b yes ) (?<! \b no ) , \s* please
+      | [.!?] \s* (?: thanks | thank \s you )
+    ) \s* [.!?]* \s* \Z
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
 
-_TAIL: Final = re.compile(r"'(?:s|re|ve|m|d|ll)\b")
+_TAIL: Final = re.compile(r"'(?:s|re|ve|m|d|ll)\Z")
+_TAILS: Final = {"'re": "are", "'ve": "have", "'m": "am", "'d": "would", "'ll": "will"}
+
+_HOW_TO: Final = frozenset({("how", "to"), ("how", "do", "i"), ("how", "can", "i")})
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A word of a question."""
+
+    stem: str
+    """What it has in common with its other forms."""
+    written: str
+    """As it stands there."""
+    is_first: bool
+    """Whether it begins a sentence: its first letter says nothing, then."""
+
+    @property
+    def is_name(self) -> bool:
+        """Whether capitals may make another word of it."""
+        told = self.written[1:] if self.is_first else self.written
+        is_spelt = not _VOWELS.isdisjoint(self.written.casefold())
+        return told != told.lower() and self.written != "I" and is_spelt
+
+    def is_written_as(self, other: _Word) -> bool:
+        """Whether capitals make no other word of one than of the other."""
+        if not (self.is_name or other.is_name):
+            return True
+        start = 1 if self.is_first or other.is_first else 0
+        return self.written[start:] == other.written[start:]
+
+
+_VOWELS: Final = frozenset("aeiouy")
 
 
 @dataclass(frozen=True)
@@ -74,18 +121,15 @@ class Wording:
     text: str
 
     @cached_property
-    def words(self) -> tuple[str, ...]:
-        """Its words, folded, with contractions written out."""
-        plain = _folded(self.text).replace("can't", "can not").replace("won't", "will not")
-        found = _WORD.findall(_TAIL.sub("", plain.replace("n't", " not")))
-        return tuple(part for word in found for part in _CONTRACTIONS.get(word, (word,)))
+    def _plain(self) -> str:
+        plain = unicodedata.normalize("NFKC", self.text).replace("\u2019", "'").strip()
+        plain = _THANKS.sub("", plain[_GREETING.match(plain).end() :])  # type: ignore[union-attr]  # matches nothing, too
+        return _THOUSANDS.sub("", _NUMBER_WORD.sub(lambda found: NUMBERS[found.group().lower()], plain))
 
     @cached_property
     def numbers(self) -> tuple[str, ...]:
-        """Its numbers, in figures, in order; those in words behind the others."""
-        written = (number.strip(".,:/") for number in _NUMERAL.findall(_folded(self.text)))
-        figures = [re.sub(r",(?=\d{3})", "", number) for number in written]
-        return (*figures, *(NUMBERS[word] for word in self.words if word in NUMBERS))
+        """Its numbers, in figures, in order."""
+        return tuple(number.strip(".,:/") for number in _NUMERAL.findall(self._plain.casefold()))
 
     @cached_property
     def symbols(self) -> Counter[str]:
@@ -93,123 +137,97 @@ class Wording:
         return Counter(_SYMBOL.findall(self.text))
 
     @cached_property
-    def dates(self) -> Counter[str]:
-        """What it says of days and times."""
-        return Counter(_stem(word) for word in self.words if word in DATES)
+    def words(self) -> tuple[_Word, ...]:
+        """Its words that may make a difference, in order."""
+        found = list(self._spoken())
+        words: list[_Word] = []
+        for at, word in enumerate(found):
+            following = found[at + 1].stem if at + 1 < len(found) else ""
+            is_article = word.stem in ARTICLES and not (following in OWN_ARTICLE or word.is_name)
+            if is_article and following:
+                continue
+            words.append(word)
+            for length in (2, 3):
+                if tuple(last.stem for last in words[-length:]) in _HOW_TO:
+                    words[-length:] = [_Word("how to", "", is_first=True)]
+        return tuple(words)
 
     @cached_property
-    def negations(self) -> int:
-        """How often it says no."""
-        return sum(word in NEGATIONS for word in self.words)
+    def stems(self) -> tuple[str, ...]:
+        """What the words have in common with their other forms."""
+        return tuple(word.stem for word in self.words)
 
-    @cached_property
-    def asking(self) -> tuple[bool, frozenset[str]]:
-        """Whether it asks for more than yes or no, and what for."""
-        words = self.words
-        amounts = {
-            second for first, second in itertools.pairwise(words) if first == "how" and second in AMOUNTS
-        }
-        return not OPEN.isdisjoint(words), frozenset(ASKING.intersection(words) | amounts)
-
-    @cached_property
-    def doer(self) -> bool | None:
-        """Where it speaks of both who asks and who is asked: whether who asks comes first."""
-        said = [word in FIRST for word in self.words if word in FIRST or word in SECOND]
-        return said[0] if len(set(said)) == 2 else None
-
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """The words that are written with capitals, but for those that begin a sentence with only one."""
-        starts = {match.end() for match in _SENTENCE_START.finditer(self.text)}
-        found: set[str] = set()
-        for match in _WORD.finditer(self.text):
-            word = match.group()
-            rest = word[1:] if match.start() in starts else word
-            if word[0] != "I" or len(word.partition("'")[0]) > 1:
-                found.update(_WORD.findall(_TAIL.sub("", _folded(word))) if rest != rest.lower() else ())
-        return frozenset(found)
-
-    @cached_property
-    def content(self) -> tuple[str, ...]:
-        """The stems of the words that carry meaning and are none of the above, in order."""
-        return tuple(
-            _stem(word)
-            for word in self.words
-            if not (word in EMPTY or word in NUMBERS or word in NEGATIONS or any(map(str.isdigit, word)))
-        )
+    def _spoken(self) -> Iterator[_Word]:
+        text = self._plain
+        starts = {found.end() for found in _SENTENCE_START.finditer(text)}
+        matches = list(_WORD.finditer(text))
+        is_english = any(found.group().lower() in ENGLISH for found in matches)
+        for found in matches:
+            written, is_first = found.group(), found.start() in starts
+            for part in _parts(written.casefold()):
+                bare = _TAIL.sub("", written)
+                yield _Word(_stem(part, is_english=is_english), bare, is_first)
 
 
 def difference(one: Wording, other: Wording) -> Difference | None:
     """Return what tells two questions apart; None: nothing does, and one's answer is the other's."""
-    if one.negations != other.negations:
-        return "negation"
     if one.numbers != other.numbers:
         return "number"
     if one.symbols != other.symbols:
         return "symbol"
-    if one.dates != other.dates:
-        return "date"
-    if not (one.names <= set(other.words) and other.names <= set(one.words)):
-        return "name"
-    if one.asking != other.asking:
-        return "asking"
-    if not one.content or Counter(one.content) != Counter(other.content):
-        return "word"
-    if one.doer is not other.doer and one.doer is not None and other.doer is not None:
+    if not one.words or Counter(one.stems) != Counter(other.stems):
+        apart = set(one.stems).symmetric_difference(other.stems)
+        return (
+            "name" if any(word.stem in apart and word.is_name for word in one.words + other.words) else "word"
+        )
+    turned = _turned(one, other)
+    if turned is None:
         return "order"
-    if one.content == other.content:
-        return None
-    # "How do I stop the pump?", "How does the pump stop?"
-    if _CONDITIONS.intersection(one.words) and one.content != other.content:
-        return "order"  # what depends on what
-    has_same_doer = FIRST.isdisjoint(one.words) == FIRST.isdisjoint(other.words)
-    # A comma says where a clause ends, were it of one word.
-    least = 1 if "," in one.text or "," in other.text else _CLAUSE
-    return None if has_same_doer and _is_turned(one.content, other.content, least) else "order"
+    is_same = all(mine.is_written_as(its) for mine, its in zip(turned, other.words, strict=True))
+    return None if is_same else "name"
 
 
-_CLAUSE: Final = 2
-"""Words that carry meaning: the least that a clause has, if there is no comma."""
+def _turned(one: Wording, other: Wording) -> tuple[_Word, ...] | None:
+    """Return the words of *one* in the order of *other*'s; None: they can't be had so without a difference.
 
-_CONDITIONS: Final = frozenset({"if", "when", "unless", "because", "than", "before", "after", "until", "to"})
-"""Words by which it matters what comes first."""
-
-
-def _is_turned(one: tuple[str, ...], other: tuple[str, ...], least: int) -> bool:
-    """Whether two lists of the same words differ at most in which clause, of *least* words, comes first.
-
-    Two words that changed places may be all the difference.
+    Only a clause may stand elsewhere, at the one end or at the other, and not where one depends on another.
     """
-    return any(
-        one[start:] + one[:start] == other
-        for start in range(len(one))
-        if not start or min(start, len(one) - start) >= least
-    )
+    if one.stems == other.stems:
+        return one.words
+    if RELATIONS.isdisjoint(one.stems):
+        for start in range(1, len(one.words)):
+            turned = one.stems[start:] + one.stems[:start]
+            leading = one.stems if one.stems[0] in PLACES else turned
+            if turned == other.stems and leading[0] in PLACES:
+                return one.words[start:] + one.words[:start]
+    return None
 
 
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).replace("\u2019", "'").casefold()
+def _parts(word: str) -> list[str]:
+    """Return the words that a folded word is short for."""
+    if (written_out := CONTRACTIONS.get(word)) is not None:
+        return written_out.split()
+    if word.endswith("n't"):
+        return [word[:-3], "not"]
+    found = _TAIL.search(word)
+    if found is None:
+        return [word]
+    tail, bare = found.group(), word[: found.start()]
+    if tail == "'s":
+        return [bare, "is"] if bare in SUFFIXED_S else [bare]
+    return [bare, _TAILS[tail]]
 
 
-def _stem(word: str) -> str:
-    """Return what a word has in common with its other forms: rough, and the same for both questions."""
+def _stem(word: str, *, is_english: bool) -> str:
+    """Return what a word has in common with its plural, or with its singular."""
     if (known := EQUAL.get(word)) is not None:
         return known
-    if len(word) > 4 and word.endswith("ies"):
+    if not is_english or word in PLURALS_APART or word.endswith(("ss", "us", "is", "ics")):
+        return word
+    if len(word) > 5 and word.endswith("ies"):
         word = word[:-3] + "y"
     elif len(word) > 4 and word.endswith(("sses", "xes", "ches", "shes")):
         word = word[:-2]
-    elif len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        word = word[:-1]
-    elif len(word) > 5 and word.endswith("ing"):
-        word = _undoubled(word[:-3])
-    elif len(word) > 4 and word.endswith("ed"):
-        word = _undoubled(word[:-2])
-    if len(word) > 4 and word.endswith("e"):
+    elif len(word) > 3 and word.endswith("s"):
         word = word[:-1]
     return EQUAL.get(word, word)
-
-
-def _undoubled(word: str) -> str:
-    is_doubled = len(word) > 2 and word[-1] == word[-2] and word[-1] not in "ls"
-    return word[:-1] if is_doubled else word

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["AMOUNTS", "ASKING", "DATES", "EMPTY", "EQUAL", "FIRST", "NEGATIONS", "NUMBERS", "OPEN", "SECOND"]
+__all__ = [
+    "ARTICLES",
+    "CONTRACTIONS",
+    "ENGLISH",
+    "EQUAL",
+    "NUMBERS",
+    "OWN_ARTICLE",
+    "PLACES",
+    "PLURALS_APART",
+    "RELATIONS",
+    "SUFFIXED_S",
+]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -18,22 +29,7 @@ def _by_first(groups: str) -> dict[str, str]:
 
 NUMBERS: Final = {
     "zero": "0",
-    "thirty": "30",
-    "forty": "40",
-    "fifty": "50",
-    "sixty": "60",
-    "seventy": "70",
-    "eighty": "80",
-    "ninety": "90",
-    "hundred": "100",
-    "thousand": "1000",
-    "million": "1000000",
-    "billion": "1000000000",
-    "dozen": "12",
-    "half": "0.5",
-    "twice": "2x",
-    "double": "2x",
-    "triple": "3x",
+    "one": "1",
     "two": "2",
     "three": "3",
     "four": "4",
@@ -53,66 +49,94 @@ NUMBERS: Final = {
     "eighteen": "18",
     "nineteen": "19",
     "twenty": "20",
+    "thirty": "30",
+    "forty": "40",
+    "fifty": "50",
+    "sixty": "60",
+    "seventy": "70",
+    "eighty": "80",
+    "ninety": "90",
+    "hundred": "100",
+    "thousand": "1000",
 }
-"""In figures. *One* is none of them: it stands for anybody."""
+"""In figures."""
 
-DATES: Final = _words(
+ARTICLES: Final = _words("a an the")
+
+OWN_ARTICLE: Final = _words(
     """
-    monday tuesday wednesday thursday friday saturday sunday mon tue tues wed thu thurs fri sat sun
-    january february march april may june july august september october november december jan feb mar
-    apr jun jul aug sep sept oct nov dec today tomorrow yesterday tonight now morning afternoon evening
-    night midnight noon weekend weekday spring summer autumn fall winter easter christmas year years
-    month months week weeks day days hour hours minute minutes second seconds annual annually yearly
-    monthly weekly daily hourly
+    a an the and or but mean means few little lot of to in on at for by with from is are was were do does
+    did can come comes go goes stand stands before after
     """
 )
+"""Before these an article is spoken of ("when is it *a* and when *the*?"), or says something ("a few")."""
 
-NEGATIONS: Final = _words(
+PLACES: Final = _words("in on at for with during about")
+"""With which a clause begins that may as well come first."""
+
+RELATIONS: Final = _words("if when unless because than before after until to from")
+"""Words by which it matters what comes first."""
+
+ENGLISH: Final = _words("the what how which who where when why does my your and with should could would of")
+"""One of these, and a question is in English, as far as plurals go. In Spanish *tienes* isn't *tiene*."""
+
+CONTRACTIONS: Final = {
+    "cannot": "can not",
+    "can't": "can not",
+    "cant": "can not",
+    "won't": "will not",
+    "wont": "will not",
+    "shan't": "shall not",
+    "dont": "do not",
+    "doesnt": "does not",
+    "didnt": "did not",
+    "isnt": "is not",
+    "arent": "are not",
+    "wasnt": "was not",
+    "werent": "were not",
+    "hasnt": "has not",
+    "havent": "have not",
+    "shouldnt": "should not",
+    "couldnt": "could not",
+    "wouldnt": "would not",
+    "mustnt": "must not",
+    "whats": "what is",
+    "wheres": "where is",
+    "whos": "who is",
+    "hows": "how is",
+    "im": "i am",
+}
+"""Written out. Those in *n't* are taken apart anyway."""
+
+PLURALS_APART: Final = _words(
     """
-    not no never none nobody nothing nowhere neither nor without cannot hardly barely except unless lack
+    news goods customs arms means glasses works savings earnings spirits contents minutes briefs hers ours
+    yours theirs sometimes besides brakes clothes woods waters
     """
 )
+"""These mean something else than the same without their *s*; as do those in *ics*."""
 
-ASKING: Final = _words("who whom whose when where why")
-"""Question words that no other stands for: *how*, *what* and *which* are said for each other."""
-
-OPEN: Final = ASKING | {"how", "what", "whats", "which"}
-"""What asks for more than yes or no."""
-
-AMOUNTS: Final = _words("much many long often far old big tall fast soon")
-"""What makes *how* another question."""
-
-EMPTY: Final = _words(
-    """
-    a an the this that these those it its there here i me my mine you your yours we us our one ones
-    someone somebody anyone anybody is are am was were be been being do does did done doing have has
-    having had can could would should shall will may might must to of in on at for by with as and so
-    what whats which how if then than please hi hello hey um uh er like just really actually basically
-    kindly thanks thank ok okay tell let know explain way ways get got go going any some way about want
-    wanna need possible able exactly especially usual usually
-    """
-)
-"""Words that two ways of asking the same may have more or fewer of."""
-
-FIRST: Final = _words("i me my mine we us our")
-SECOND: Final = _words("you your yours")
+SUFFIXED_S: Final = _words("what where who when how why which that there here it he she this everything")
+"""Words behind which *'s* is short for *is*. Behind others it says whose something is."""
 
 EQUAL: Final = _by_first(
     """
-    begin start commence
+    is are am
+    was were
+    do does
+    have has
+    this these
+    that those
+    begin commence start
     buy purchase
-    cost price charge fee
+    cost price
     earlier previous prior
-    large big huge
+    large big
     quick fast rapid
-    receive obtain
-    child kid
+    child children kid
     film movie
     phone telephone
-    photo picture
-    vacation holiday
-    difference differ
-    learn study
+    photo photograph
     favorite favourite
     color colour
     center centre
@@ -120,15 +144,11 @@ EQUAL: Final = _by_first(
     quotation quote
     help assist
     fix repair
-    job position
     car automobile
     error mistake
-    create set
-    submit file
-    email mail e-mail
-    people person
-    good great
-    increase raise
     """
 )
-"""Words that are said for each other, by the first of each line. Few: a wrong one makes wrong answers."""
+"""Words that are said for each other, by the first of each line. Few: a wrong one makes wrong answers.
+
+Of *to be*, *to do* and *to have*, only what the number of the subject makes of them.
+"""

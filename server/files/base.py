@@ -5,6 +5,8 @@
   what it took is free again.
 - **Bounds while writing.** Bytes count against the file's, the principal's and the node's bound when
   they are written, not when the file is whole: uploads that run at once can't go beyond together.
+  Strangers, each of whom is a principal, count as one where they are of one address, and all of them
+  together have a bound below the node's: there is room left for the others.
 - **Ids are random**, 128 bits: one says nothing about another, and none can be guessed.
 - **A file belongs to a principal.** To all others it is exactly as one that never was.
 - **Expiry.** From its ``expires_at`` on a file is unknown. What it takes is freed soon after.
@@ -20,7 +22,7 @@ nodes share keeps the same guarantees, its bounds being those of all of them.
     +-- FileNotFound       there is no such file (any more) for this principal
     +-- FileTooLarge       it is larger than one may be
     +-- TooManyFiles       the principal holds as many files, or bytes, as it may
-    +-- FilesFull          the node holds as many bytes as it may
+    +-- FilesFull          the node holds as many bytes as it may, or as strangers may
     +-- FilesUnavailable   the place where they are kept can't be used
 """
 
@@ -76,6 +78,8 @@ class FileLimits:
     file_bytes: int = 16 << 20
     principal_bytes: int = 256 << 20
     node_bytes: int = 2 << 30
+    strangers_bytes: int = 1 << 30
+    """Of these, what all strangers together may have."""
     principal_files: int = 1000
     """Files of one principal, those being uploaded included."""
 
@@ -105,6 +109,8 @@ class StoredFile:
     purpose: str
     created_at: float
     expires_at: float
+    holder: str = ""
+    """Whom it counts for, where that isn't the principal: all strangers of one address."""
 
 
 class FileError(Exception):
@@ -137,7 +143,7 @@ class TooManyFiles(FileError):
 
 
 class FilesFull(FileError):
-    """The node holds as much as it may."""
+    """The node holds as much as it may; or as strangers may, of whom this is one."""
 
     def __str__(self) -> str:
         return "The server has no room for files. Try again later."

@@ -21,6 +21,7 @@ from typing import Final, Self, TypeVar
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from unbroken.server.fair_names import FairName
 from unbroken.server.files.base import (
     FileDetails,
     FileLimits,
@@ -55,16 +56,23 @@ class DiskFiles:
         folder: Where, made if need be, and used by one store at a time. None: in a new one among
             the system's temporary files, which is removed at the end.
         is_kept: Whether files outlive :meth:`__aexit__`, to be found by the next store in the folder.
+        fair_name: For whom a principal's files count.
 
     """
 
     def __init__(
-        self, limits: FileLimits, clock: Clock, folder: Path | None = None, *, is_kept: bool = False
+        self,
+        limits: FileLimits,
+        clock: Clock,
+        folder: Path | None = None,
+        *,
+        is_kept: bool = False,
+        fair_name: FairName = str,
     ) -> None:
         self.limits = limits
         self._clock = clock
         self._folder = Folder(folder, is_kept=is_kept)
-        self._ledger = Ledger(limits)
+        self._ledger = Ledger(limits, fair_name)
         self._expiry = Expiry(self._ledger, clock, self._remove_expired)
         self._threads: ThreadPoolExecutor | None = None
         self._clearing: set[asyncio.Task[None]] = set()

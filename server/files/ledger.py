@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
+from unbroken.server.fair_names import FairName, is_strangers
 from unbroken.server.files.base import (
     FileDetails,
     FileId,
@@ -31,18 +32,19 @@ _STALE: Final = 64
 
 @dataclass(slots=True)
 class _Holding:
-    """What one principal has, with what is being uploaded."""
+    """What counts for one, a principal or the strangers of one address, with what is being uploaded."""
 
     bytes: int = 0
     uploads: int = 0
-    files: dict[FileId, StoredFile] = field(default_factory=dict)
+    files: int = 0
 
 
 class Reservation:
     """What one upload takes, from its beginning to its end."""
 
-    def __init__(self, ledger: Ledger, principal: PrincipalId) -> None:
+    def __init__(self, ledger: Ledger, principal: PrincipalId, holder: str) -> None:
         self.principal = principal
+        self.holder = holder
         self.bytes = 0
         self._ledger = ledger
 
@@ -66,6 +68,7 @@ class Reservation:
             purpose=details.purpose,
             created_at=now,
             expires_at=now + details.lifetime,
+            holder="" if self.holder == self.principal else self.holder,
         )
 
     def release(self) -> None:
@@ -74,14 +77,23 @@ class Reservation:
 
 
 class Ledger:
-    """Says what may be written, and finds what was."""
+    """Says what may be written, and finds what was.
 
-    def __init__(self, limits: FileLimits) -> None:
+    Args:
+        limits: How much.
+        fair_name: For whom a principal's files count.
+
+    """
+
+    def __init__(self, limits: FileLimits, fair_name: FairName = str) -> None:
         self.limits = limits
         self.size = 0
         """Bytes of all files, and of those being uploaded, with :data:`OVERHEAD` for each."""
         self._files: dict[FileId, StoredFile] = {}
-        self._holdings: dict[PrincipalId, _Holding] = {}
+        self._fair_name = fair_name
+        self._holdings: dict[str, _Holding] = {}
+        self._owned: dict[PrincipalId, dict[FileId, StoredFile]] = {}
+        self._strangers_bytes = 0  # of all of them
         self._open: set[Reservation] = set()
         largest = limits.file_bytes + OVERHEAD
         self._principal_bytes = max(limits.principal_bytes, largest)
@@ -102,52 +114,57 @@ class Ledger:
             FilesFull: The node has no room for another one.
 
         """
-        holding = self._holdings.get(principal) or _Holding()
-        if len(holding.files) + holding.uploads >= self.limits.principal_files:
+        holder = self._fair_name(principal)
+        holding = self._holdings.get(holder) or _Holding()
+        if holding.files + holding.uploads >= self.limits.principal_files:
             raise TooManyFiles
-        self._check(holding, OVERHEAD)
-        self._holdings[principal] = holding
+        self._check(holder, holding, OVERHEAD)
+        self._holdings[holder] = holding
         holding.uploads += 1
-        holding.bytes += OVERHEAD
-        self.size += OVERHEAD
-        reservation = Reservation(self, principal)
+        self._count(holder, OVERHEAD)
+        reservation = Reservation(self, principal, holder)
         self._open.add(reservation)
         return reservation
 
     def _grow(self, reservation: Reservation, size: int) -> None:
-        holding = self._holdings[reservation.principal]
+        holder = reservation.holder
         if reservation.bytes + size > self.limits.file_bytes:
             raise FileTooLarge(self.limits.file_bytes)
-        self._check(holding, size)
+        self._check(holder, self._holdings[holder], size)
         reservation.bytes += size
-        holding.bytes += size
-        self.size += size
+        self._count(holder, size)
 
-    def _check(self, holding: _Holding, size: int) -> None:
+    def _check(self, holder: str, holding: _Holding, size: int) -> None:
         if holding.bytes + size > self._principal_bytes:
             raise TooManyFiles
         if self.size + size > self._node_bytes:
             raise FilesFull
+        if is_strangers(holder) and self._strangers_bytes + size > self.limits.strangers_bytes:
+            raise FilesFull
+
+    def _count(self, holder: str, size: int) -> None:
+        self._holdings[holder].bytes += size
+        self.size += size
+        self._strangers_bytes += size if is_strangers(holder) else 0
 
     def _release(self, reservation: Reservation) -> None:
         if reservation in self._open:
             self._open.remove(reservation)
-            self._holdings[reservation.principal].uploads -= 1
-            self._give_back(reservation.principal, OVERHEAD + reservation.bytes)
+            self._holdings[reservation.holder].uploads -= 1
+            self._give_back(reservation.holder, OVERHEAD + reservation.bytes)
 
     def add(self, file: StoredFile, reservation: Reservation) -> None:
         """Make an upload a file: what was reserved is the file's from now on."""
         self._open.remove(reservation)
-        holding = self._holdings[file.principal]
+        holding = self._holdings[reservation.holder]
         holding.uploads -= 1
         self._put(file, holding)
 
     def restore(self, file: StoredFile) -> None:
         """Take in a file from before. It is there, so it counts, whatever the bounds are by now."""
-        holding = self._holdings.setdefault(file.principal, _Holding())
-        self._put(file, holding)
-        holding.bytes += OVERHEAD + file.bytes
-        self.size += OVERHEAD + file.bytes
+        holder = _holder(file)
+        self._put(file, self._holdings.setdefault(holder, _Holding()))
+        self._count(holder, OVERHEAD + file.bytes)
 
     def find(self, file_id: str, principal: PrincipalId, now: float) -> StoredFile:
         """Return a file.
@@ -163,14 +180,19 @@ class Ledger:
 
     def of(self, principal: PrincipalId, now: float) -> list[StoredFile]:
         """Return the files of *principal* at *now*, in the order in which they became whole."""
-        holding = self._holdings.get(principal)
-        return [file for file in holding.files.values() if file.expires_at > now] if holding else []
+        owned = self._owned.get(principal)
+        return [file for file in owned.values() if file.expires_at > now] if owned else []
 
     def remove(self, file: StoredFile) -> None:
         """Forget a file. Harmless if it is forgotten already."""
         if self._files.pop(file.id, None) is not None:
-            del self._holdings[file.principal].files[file.id]
-            self._give_back(file.principal, OVERHEAD + file.bytes)
+            holder = _holder(file)
+            owned = self._owned[file.principal]
+            del owned[file.id]
+            if not owned:
+                del self._owned[file.principal]
+            self._holdings[holder].files -= 1
+            self._give_back(holder, OVERHEAD + file.bytes)
 
     def expire(self, now: float) -> list[StoredFile]:
         """Forget the files that have expired by *now*, and return them. The others cost nothing."""
@@ -189,7 +211,8 @@ class Ledger:
         return self._dates[0][0] if self._dates else None
 
     def _put(self, file: StoredFile, holding: _Holding) -> None:
-        holding.files[file.id] = file
+        holding.files += 1
+        self._owned.setdefault(file.principal, {})[file.id] = file
         self._files[file.id] = file
         if len(self._dates) >= 2 * len(self._files) + _STALE:
             # Who uploads and deletes again and again must not fill it.
@@ -197,9 +220,12 @@ class Ledger:
             heapq.heapify(self._dates)
         heapq.heappush(self._dates, (file.expires_at, next(self._number), file))
 
-    def _give_back(self, principal: PrincipalId, size: int) -> None:
-        holding = self._holdings[principal]
-        holding.bytes -= size
-        self.size -= size
+    def _give_back(self, holder: str, size: int) -> None:
+        self._count(holder, -size)
+        holding = self._holdings[holder]
         if not (holding.files or holding.uploads):
-            del self._holdings[principal]
+            del self._holdings[holder]
+
+
+def _holder(file: StoredFile) -> str:
+    return file.holder or file.principal

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
 
+from unbroken.server.fair_names import FairName
 from unbroken.server.files.base import (
     FileDetails,
     FileId,
@@ -29,10 +30,11 @@ _PIECE: Final = 65536
 class MemoryFiles:
     """A :class:`~unbroken.server.files.base.FileStore` that is gone when the process is."""
 
-    def __init__(self, limits: FileLimits, clock: Clock) -> None:
+    def __init__(self, limits: FileLimits, clock: Clock, fair_name: FairName = str) -> None:
         self.limits = limits
         self._clock = clock
-        self._ledger = Ledger(limits)
+        self._fair_name = fair_name
+        self._ledger = Ledger(limits, fair_name)
         self._contents: dict[FileId, bytes] = {}
         self._expiry = Expiry(self._ledger, clock, self._remove_expired)
 
@@ -54,7 +56,7 @@ class MemoryFiles:
     ) -> None:
         self._expiry.stop()
         self._contents.clear()
-        self._ledger = Ledger(self.limits)
+        self._ledger = Ledger(self.limits, self._fair_name)
 
     @asynccontextmanager
     async def upload(self, principal: PrincipalId) -> AsyncIterator[Upload]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 import structlog
@@ -27,6 +27,8 @@ from unbroken.server.transports.admin_keys import key_routes
 from unbroken.server.transports.failure_rate import FailureRate
 from unbroken.server.transports.handshake import forwarded_for
 from unbroken.server.transports.health import state_response
+from unbroken.server.transports.http_way import HttpRefusal
+from unbroken.server.transports.query import check_query
 from unbroken.server.transports.refusal import Refused
 from unbroken.server.transports.usage import wanted_records
 from unbroken.sessions.clock import Clock
@@ -56,6 +58,7 @@ def admin_routes(
     And ``/admin/usage?tenant=&user=&limit=`` where a *ledger* counts. Nothing without a *key*, and nothing
     for a while, whatever the key, for an address that *failures* has too many wrong ones of.
 
+    Fields that a path doesn't have are refused.
     Of a drain, GET says how far it is, POST begins one, DELETE takes it back. All answer with the state
     as JSON; POST with 202 as long as something is left. DELETE of the cache has all answers forgotten, or
     those of the tenant that ``?tenant=`` names.
@@ -64,7 +67,7 @@ def admin_routes(
         return []
     expected, throttle = _digest(key), Throttle(clock, lines=_REFUSALS_LOGGED)
 
-    def guarded(act: _Act) -> _Act:
+    def guarded(act: _Act, *fields: str) -> _Act:
         async def checked(request: Request) -> Response:
             peer = None if request.client is None else request.client.host
             address = proxies.client(peer, forwarded_for(request.scope))
@@ -77,7 +80,8 @@ def admin_routes(
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
             is_right = hmac.compare_digest(_digest(given.strip()), expected)
             if scheme.lower() == "bearer" and is_right:
-                return await act(request)
+                # One misspelt would be as one left out: all of it, or another's.
+                return _unknown(request, fields) or await act(request)
             failures.failed(address)
             if (unsaid := throttle.admit("refused")) is not None:
                 structlog.get_logger().warning("admin key refused", address=peer, unsaid=unsaid)
@@ -104,10 +108,6 @@ def admin_routes(
 
     async def forget(request: Request) -> Response:
         assert cache is not None, "there is no such route without one"
-        if other := set(request.query_params) - {"tenant"}:
-            return _refused(
-                400, "invalid_query", f"There is no {sorted(other)[0]}: tenant, or nothing for all."
-            )
         try:
             await cache.forget(request.query_params.get("tenant"))
         except CacheUnavailable:
@@ -130,8 +130,12 @@ def admin_routes(
         return state_response(200, report)
 
     path = "/admin/drain"
-    cached = [] if cache is None else [Route("/admin/cache", guarded(forget), methods=["DELETE"])]
-    used = [] if ledger is None else [Route("/admin/usage", guarded(usage), methods=["GET"])]
+    cached = [] if cache is None else [Route("/admin/cache", guarded(forget, "tenant"), methods=["DELETE"])]
+    used = (
+        []
+        if ledger is None
+        else [Route("/admin/usage", guarded(usage, "tenant", "user", "limit"), methods=["GET"])]
+    )
     return [
         *cached,
         *used,
@@ -145,6 +149,14 @@ def admin_routes(
 def _digest(key: str) -> bytes:
     """Return a digest, so that a comparison tells neither content nor length."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _unknown(request: Request, fields: Collection[str]) -> Response | None:
+    try:
+        check_query(request.query_params, fields)
+    except HttpRefusal as refused:
+        return _refused(refused.status, refused.code, refused.message)
+    return None
 
 
 def _refused(status: int, code: str, message: str) -> Response:

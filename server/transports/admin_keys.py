@@ -14,7 +14,9 @@ from starlette.routing import Route
 from unbroken.server.auth.key_request import BadKeyRequest, KeyRequest, key_fields
 from unbroken.server.auth.key_store import KeyStoreFull, KeyStoreUnusable
 from unbroken.server.auth.keyring import Keyring
+from unbroken.server.transports.body import read_body
 from unbroken.server.transports.health import state_response
+from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import StoreUnavailable
 
@@ -40,14 +42,12 @@ def key_routes(keyring: Keyring, guarded: Callable[[_Act], _Act], clock: Clock) 
         return state_response(200, {"object": "list", "data": keys})
 
     async def made(request: Request) -> Response:
-        body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > _MOST_BYTES:
-                return _refused(413, "body_too_large", "The body is too long for what a key can have.")
         try:
-            wanted = msgspec.json.decode(bytes(body), type=KeyRequest)
+            body = await read_body(request, _MOST_BYTES)
+            wanted = msgspec.json.decode(body, type=KeyRequest)
             key, record = wanted.made(clock.time())
+        except HttpRefusal as refused:
+            return _refused(refused.status, refused.code, refused.message)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             return _refused(400, "invalid_request", f"The body isn't what it should be: {str(exc)[:200]}.")
         except BadKeyRequest as exc:

@@ -28,6 +28,7 @@ from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import session_fields
 from unbroken.server.protocols.realtime.pinning import SecretRequest, decode_secret_request, pins_of
 from unbroken.server.transports.address_rate import AddressRate
+from unbroken.server.transports.body import read_body
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found, json_response
 from unbroken.server.transports.refusal import Refused
 from unbroken.sessions.entries import UpdateConfig
@@ -148,13 +149,7 @@ class ClientSecretsDoor:
         return self._answer(issued, pins)
 
     async def _read(self, visit: Visit) -> SecretRequest:
-        body = bytearray()
-        async for piece in visit.request.stream():
-            body += piece
-            if len(body) > _MOST_BYTES:
-                message = f"The body may have up to {_MOST_BYTES >> 10} KiB. Shorten what it settles."
-                raise HttpRefusal(413, "body_too_large", message)
-        request = decode_secret_request(bytes(body))
+        request = decode_secret_request(await read_body(visit.request, _MOST_BYTES))
         model = None if request.session is None else request.session.model
         if isinstance(model, str) and self._models.resolve(model) is None:
             message = f"The model isn't offered here. Use one of: {', '.join(self._models.names)}."

@@ -33,6 +33,7 @@ from unbroken.server.transports.http_way import (
     found,
     json_response,
 )
+from unbroken.server.transports.query import check_query
 from unbroken.server.transports.upload import UploadStalled, receive_file
 from unbroken.sessions.errors import NodeDraining
 from unbroken.sessions.ids import PrincipalId
@@ -47,6 +48,9 @@ _STATUSES: Final = {
     "server_full": 503,
     "files_unavailable": 503,
 }
+
+_PAGE_FIELDS: Final = ("order", "limit", "purpose", "after", "resume", "ticket")
+"""Of a list; the last two say who asks."""
 
 _CONTENT_HEADERS: Final = {
     # Whatever it is, it runs nowhere.
@@ -124,6 +128,7 @@ class FilesDoor:
         return json_response(file_fields(file))
 
     async def _list(self, request: Request, principal: PrincipalId) -> Response:
+        check_query(request.query_params, _PAGE_FIELDS)
         return json_response(page_fields(await self._store.of(principal), request.query_params))
 
     async def _retrieve(self, request: Request, principal: PrincipalId) -> Response:

@@ -19,6 +19,8 @@ from starlette.types import Receive, Scope, Send
 
 from unbroken.server.auth.base import Authenticator, Grant, LongLivedKey, Unauthenticated
 from unbroken.server.auth.directory import Directory
+from unbroken.server.auth.principal import STRANGERS
+from unbroken.server.fair_names import FairNames
 from unbroken.server.metrics import Metrics
 from unbroken.server.transports.admission import Admission, Guest
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
@@ -91,6 +93,7 @@ class HttpWay:
         admission: Admission,
         metrics: Metrics,
         clock: Clock,
+        fair_names: FairNames,
     ) -> None:
         self._authenticator = authenticator
         self._directory = directory
@@ -100,6 +103,7 @@ class HttpWay:
         self._admission = admission
         self._metrics = metrics
         self._refusals = RefusalLog(clock)
+        self._fair_names = fair_names
 
     async def serve(
         self, request: Request, send: Send, act: Act, refusal_of: Callable[[Exception], HttpRefusal | None]
@@ -187,6 +191,8 @@ class HttpWay:
         if scope not in grant.principal.scopes:
             raise Refused(403, "insufficient_scope", f"This key lacks the scope `{scope}`. Use another one.")
         await self._directory.note(grant.principal)
+        if grant.principal.tenant == STRANGERS:
+            self._fair_names.note_stranger(grant.principal.id, visit.guest.address)
         return grant
 
     def _check_place(self, handshake: Handshake) -> None:

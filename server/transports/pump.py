@@ -48,6 +48,7 @@ from unbroken.sessions.errors import (
     Refusal,
     SessionError,
     StoreUnavailable,
+    TooManySessions,
     UnknownFormat,
 )
 from unbroken.sessions.ids import PrincipalId
@@ -348,6 +349,8 @@ class Pump:
             return _error(refusal, name, wait)
         except NodeFull as full:
             return _error(Refusal("server_full", str(full)), name)
+        except TooManySessions as many:
+            return _error(Refusal("too_many_sessions_of_key", str(many)), name)
         if type(submitted.command) is CreateItem:
             self._void = None
         self._submitted = max(self._submitted, receipt.seq)  # a duplicate's is an old one

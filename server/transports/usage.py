@@ -14,6 +14,7 @@ from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.refusal import headers
 from unbroken.server.quota.report import own_report
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found, json_response
+from unbroken.server.transports.query import check_query
 from unbroken.server.transports.refusal import Refused
 from unbroken.sessions.errors import StoreUnavailable
 
@@ -40,6 +41,7 @@ class UsageDoor:
     async def _tell(self, visit: Visit) -> Response:
         principal = (await self._way.admit(visit, REALTIME)).principal
         found(("GET",), visit.method)
+        check_query(visit.request.query_params, ("limit", "resume", "ticket"))
         body, standing = await own_report(self._gate, principal, wanted_records(visit.request))
         response = json_response(body)
         response.headers.update(headers(standing))

@@ -44,6 +44,7 @@ from unbroken.sessions.errors import (
     SessionNotFound,
     StoreUnavailable,
     TooManyConnections,
+    TooManySessions,
     UnknownFormat,
 )
 from unbroken.sessions.event_log import Position
@@ -210,8 +211,8 @@ class RealtimeDoor:
         gate = self._gate
         await guest.admit(principal, ConnectionBounds() if gate is None else gate.connections(principal.plan))
         await self._directory.note(principal)
-        if principal.tenant == STRANGERS and guest.address is not None:
-            self._fair_names.note(principal.id, f"strangers at {guest.address.hex()}")
+        if principal.tenant == STRANGERS:
+            self._fair_names.note_stranger(principal.id, guest.address)
         model = self._model(handshake.model, grant)
         if model is None:
             message = f"The model isn't offered here. Use one of: {', '.join(self._models.names)}."
@@ -232,6 +233,8 @@ class RealtimeDoor:
             raise Refused(503, "store_unavailable", str(exc), CloseCode.TRY_AGAIN) from None
         except UnknownFormat:
             raise Refused(503, "session_too_new", TOO_NEW, CloseCode.TRY_AGAIN) from None
+        except TooManySessions as exc:
+            raise Refused(429, "too_many_sessions_of_key", str(exc), CloseCode.TRY_AGAIN) from None
         except NodeFull as exc:
             raise Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,13 +23,15 @@ async def ask(
     *,
     method: str = "GET",
     headers: Sequence[tuple[bytes, bytes]] = (),
-    body: bytes = b"",
+    body: bytes | None = b"",
     client: str = "127.0.0.1",
 ) -> Answer:
-    """Send a request, and return what is answered. *path* may have a query."""
+    """Send a request, and return what is answered. *path* may have a query; a *body* of None never comes."""
     sent: list[Message] = []
 
     async def receive() -> Message:
+        if body is None:
+            await asyncio.Event().wait()
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Message) -> None:

@@ -56,6 +56,37 @@ class Operator:
         return Answer(answer.status, json.loads(answer.body) if is_json else {}, answer.headers)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/admin/usage?tenat=x"),
+        ("GET", "/admin/usage?tenant=x&limits=5"),
+        ("DELETE", "/admin/cache?tenat=x"),
+        ("GET", "/admin/keys?tenant=x"),
+        ("POST", "/admin/drain?wait=5"),
+    ],
+)
+async def test_a_field_that_there_is_not_is_refused(serve: Serve, method: str, path: str) -> None:
+    """Left out of account, it would be answered with another tenant's figures, or forget everything."""
+    served: Served[ManualAgent] = await serve(
+        ManualAgent(), admin_key=KEY, key_store="memory", cache="on", quotas={"default": {"turns": 2}}
+    )
+    answer = await Operator(served).ask(method, path)
+    assert (answer.status, answer.body["error"]["code"]) == (400, "invalid_query")
+    assert not served.app.node.is_draining
+
+
+@pytest.mark.parametrize("path", ["/v1/usage?limt=5", "/v1/files?limt=5"])
+async def test_a_field_that_there_is_not_is_refused_to_clients_too(serve: Serve, path: str) -> None:
+    served: Served[ManualAgent] = await serve(ManualAgent(), quotas={"default": {"turns": 2}})
+    host = f"127.0.0.1:{served.port}".encode()
+    headers = [(b"authorization", b"Bearer alice"), (b"host", host)]
+    answer = await ask(served.app.asgi, path, headers=headers)
+    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (400, "invalid_query")
+    known = await ask(served.app.asgi, path.replace("limt", "limit"), headers=headers)
+    assert known.status == 200
+
+
 async def test_without_a_key_there_is_nothing_to_ask(serve: Serve) -> None:
     served: Served[ManualAgent] = await serve(ManualAgent())
     operator = Operator(served)

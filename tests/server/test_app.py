@@ -389,6 +389,8 @@ def test_limits_are_those_that_were_set() -> None:
             connections_per_session=4,
             session_idle_timeout=100,
             empty_session_grace=9,
+            principal_share=0.125,
+            strangers_share=0.25,
         ),
         patience=0.5,
     )
@@ -397,6 +399,7 @@ def test_limits_are_those_that_were_set() -> None:
     assert (run.stall_timeout, run.turn_timeout, run.output_bytes) == (7, 70, 2048)
     assert (limits.actor.retain_bytes, limits.actor.log_bytes) == (11, 5000)
     assert (limits.session.conversation_bytes, limits.sessions, limits.bytes) == (6000, 3, 2 << 20)
+    assert (limits.principal_share, limits.strangers_share) == (0.125, 0.25)
     assert (limits.connections_per_session, limits.idle_timeout, limits.empty_grace) == (4, 100, 9)
     assert limits.patience == 0.5
 

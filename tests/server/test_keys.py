@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from tests.fakes.surroundings import neutral_environment
 from tests.server.conftest import Serve
 from tests.server.realtime.serving import Served
 from tests.server.test_admin import KEY, Answer
-from unbroken.server import cli
+from unbroken.server import cli, logs
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.auth.key_file import FileKeyStore
 from unbroken.server.auth.keys import digest_of
+from unbroken.server.transports import body as bodies
 
 ADMIN: dict[str, Any] = {"admin_key": KEY, "key_store": "memory"}
 
@@ -30,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in os.environ.keys() - neutral_environment().keys():
         monkeypatch.delenv(name)
+    monkeypatch.setattr(logs, "configure_logs", lambda *_, **__: None)  # it is the process's
     (tmp_path / "unbroken.toml").write_text('key_store = "file"\nkey_file = "keys.json"\n')
     return tmp_path
 
@@ -63,6 +67,29 @@ def test_a_key_is_made_listed_and_revoked(folder: Path, capsys: pytest.CaptureFi
     assert len(capsys.readouterr().out.splitlines()) == 2, "what it said of revoking, and a heading"
     assert run("revoke", key_id) == 1
     assert "There is no key" in capsys.readouterr().err
+
+
+LOGGING = """
+import structlog
+from unbroken.server import cli, keys_command
+
+key_store = keys_command.key_store
+
+def noting(*args):
+    structlog.get_logger("unbroken.test").warning("noted")
+    return key_store(*args)
+
+keys_command.key_store = noting
+cli.main(["keys", "create", "ci"])
+"""
+
+
+@pytest.mark.usefixtures("folder")
+def test_nothing_but_the_key_is_on_standard_output() -> None:
+    """Scripts read it from there; what is logged on the way to the store stands elsewhere."""
+    made = subprocess.run([sys.executable, "-c", LOGGING], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"ub_[\w-]{43}\n", made.stdout)
+    assert "noted" in made.stderr
 
 
 def test_a_key_on_a_plan_that_no_table_knows_is_made_and_that_is_said(
@@ -215,6 +242,14 @@ async def test_a_wish_is_bounded(serve: Serve) -> None:
     served: Served[ScriptedAgent] = await serve(ScriptedAgent(), **ADMIN)
 
     assert (await asked(served, "POST", "/admin/keys", b"x" * 20_000)).status == 413
+
+
+async def test_a_wish_that_does_not_come_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: Served[ScriptedAgent] = await serve(ScriptedAgent(), **ADMIN)
+    monkeypatch.setattr(bodies, "TIMEOUT", 0.01)
+    headers = [(b"authorization", b"Bearer " + KEY.encode())]
+    answer = await ask(served.app.admin_asgi, "/admin/keys", method="POST", headers=headers, body=None)
+    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (408, "body_stalled")
 
 
 async def test_only_the_operator_has_keys(serve: Serve) -> None:

@@ -25,6 +25,7 @@ from unbroken.sessions.caps import Caps
 from unbroken.sessions.entries import Submitted
 from unbroken.sessions.errors import Refusal
 from unbroken.sessions.event_log import Position, Record
+from unbroken.sessions.holders import Holder, HolderOf
 from unbroken.sessions.ids import ChainId, Incarnation, PrincipalId, SessionId, new_chain_id
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Attachment, Node, NodeLimits
@@ -234,6 +235,7 @@ class World:
         most_tokens: int | None = None,
         cluster: Cluster | None = None,
         tally: Tally | None = None,
+        holder_of: HolderOf = Holder,
     ) -> None:
         self.most_tokens = most_tokens
         self.clock = FakeClock()
@@ -248,6 +250,7 @@ class World:
             limits=limits,
             cluster=cluster,
             caps=Caps(self.clock, tally),
+            holder_of=holder_of,
             on_response=lambda _, done: self.ended.append(done.status),
         )
 
@@ -258,17 +261,22 @@ class World:
             self._encoders[key] = RealtimeEncoder(session_id, incarnation, merge_above=4)
         return self._encoders[key]
 
-    async def client(self) -> Client:
+    async def client(self, principal: PrincipalId = ALICE) -> Client:
         client = Client(self)
-        await client.connect()
+        await client.connect(principal=principal)
         client.read()
         return client
 
 
 @contextlib.asynccontextmanager
 async def open_world(
-    limits: NodeLimits | None = None, store: SessionStore | None = None, most_tokens: int | None = None
+    limits: NodeLimits | None = None,
+    store: SessionStore | None = None,
+    most_tokens: int | None = None,
+    holder_of: HolderOf = Holder,
 ) -> AsyncIterator[World]:
-    world = World(MemoryStore() if store is None else store, limits or limits_of(), most_tokens)
+    world = World(
+        MemoryStore() if store is None else store, limits or limits_of(), most_tokens, holder_of=holder_of
+    )
     async with world.node:
         yield world

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from unbroken.server.fair_names import FairNames
 from unbroken.server.files.base import (
     FileDetails,
     FileError,
@@ -118,8 +119,8 @@ class LedgerMachine(RuleBasedStateMachine):
 TestLedger = LedgerMachine.TestCase
 
 
-def stored(ledger: Ledger, size: int, *, expires_at: float) -> StoredFile:
-    reservation = ledger.reserve(PrincipalId("a"))
+def stored(ledger: Ledger, size: int, *, expires_at: float, name: str = "a") -> StoredFile:
+    reservation = ledger.reserve(PrincipalId(name))
     reservation.grow(size)
     details = FileDetails(name="", media_type="", purpose="", lifetime=expires_at)
     file = reservation.file(details, new_file_id(), 0.0)
@@ -139,6 +140,35 @@ def test_a_bound_has_room_for_a_file_as_large_as_one_may_be() -> None:
         ledger.reserve(PrincipalId("b"))
     ledger.remove(file)
     stored(ledger, 9000, expires_at=1)
+
+
+def test_strangers_count_by_address_and_together() -> None:
+    """Also those whose files are there from before, and wherever one of them has come from since."""
+    names = FairNames()
+    for name, address in (("a", b"1"), ("b", b"1"), ("c", b"2"), ("d", None)):
+        names.note_stranger(name, address)
+    limits = FileLimits(principal_bytes=2 * OVERHEAD, strangers_bytes=3 * OVERHEAD, file_bytes=1)
+    ledger = Ledger(limits, names.of)
+    kept = [stored(ledger, 0, expires_at=1, name=name) for name in ("a", "b")]
+    with pytest.raises(TooManyFiles):
+        ledger.reserve(PrincipalId("a"))
+    names.note_stranger("a", b"2")
+    kept.append(stored(ledger, 0, expires_at=1, name="a"))
+    for name in ("c", "d"):
+        with pytest.raises(FilesFull):
+            ledger.reserve(PrincipalId(name))
+    stored(ledger, 0, expires_at=1, name="known")
+
+    later = Ledger(limits)
+    for file in kept:
+        later.restore(file)
+
+    assert later.of(PrincipalId("a"), 0) == ledger.of(PrincipalId("a"), 0) == [kept[0], kept[2]]
+    for each in (ledger, later):
+        for file in kept:
+            each.remove(file)
+        assert each._strangers_bytes == 0
+        assert each.of(PrincipalId("a"), 0) == []
 
 
 def test_what_has_not_expired_is_not_looked_at() -> None:

@@ -249,7 +249,7 @@ async def test_the_beta_version_is_refused(server: Served[ScriptedAgent]) -> Non
 
 async def test_a_full_server_says_so(serve: Serve) -> None:
     """Those who are in go on; those who were, come back."""
-    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), max_sessions=2)
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), max_sessions=2, principal_share=1)
     first, second = await server.client(), await server.client()
     with pytest.raises(InvalidStatus) as refused:
         await server.stranger().open()
@@ -261,6 +261,30 @@ async def test_a_full_server_says_so(serve: Serve) -> None:
 
     assert refused.value.response.status_code == 503
     assert json.loads(refused.value.response.body)["error"]["code"] == "server_full"
+
+
+async def test_one_key_does_not_fill_the_server(serve: Serve) -> None:
+    """Not with sessions that nobody is in: others come in, and it makes room for itself."""
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), max_sessions=8, max_connections=100)
+    bob = await server.client("bob")
+    for _ in range(12):
+        client = await server.client("alice")
+        await client.ask("hi")
+        await client.done()
+        await client.drop()
+    await bob.ask("hi")
+    await bob.done()
+    assert len(server.app.node.hub) == 3
+    await server.client("bob")
+
+    here = [await server.client("alice") for _ in range(2)]
+    with pytest.raises(InvalidStatus) as refused:
+        await server.stranger("alice").open()
+    assert refused.value.response.status_code == 429
+    assert int(refused.value.response.headers["retry-after"]) > 0
+    assert json.loads(refused.value.response.body)["error"]["code"] == "too_many_sessions_of_key"
+    await here[0].drop()
+    await server.client("alice")
 
 
 async def test_a_burst_of_messages_is_taken_whole(server: Served[ScriptedAgent]) -> None:

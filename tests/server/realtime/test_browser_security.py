@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.asking import Answer
+from tests.fakes.asking import Answer, ask
 from tests.fakes.clock import FakeClock
 from tests.server.conftest import Serve
 from tests.server.realtime.raw import RawClient
@@ -287,7 +287,51 @@ async def test_g6_strangers_of_one_address_wait_under_one_name(serve: Serve) -> 
 
     assert first == second
     assert len({first, third, here, known}) == 4
-    assert [here, known] == seen[-2:]
+    assert known == seen[-1]
+    assert seen[-2] in here, "this machine is none: each under a name of their own"
+
+
+async def test_g6_strangers_do_not_fill_the_node_with_files(serve: Serve) -> None:
+    """Each is a principal: those of one address count as one, and all together leave room for the others."""
+    served: Served[ScriptedAgent] = await serve(
+        ScriptedAgent(),
+        **ANONYMOUS,
+        trusted_proxies=("127.0.0.1",),
+        files="memory",
+        max_file_bytes=60_000,
+        max_principal_file_bytes=100_000,
+        max_node_file_bytes=400_000,
+        strangers_share=0.5,
+    )
+
+    async def sent(address: str | None, key: str | None = None) -> int | str:
+        forwarded = {} if address is None else {"x-forwarded-for": address}
+        query, headers = "", {"host": f"127.0.0.1:{served.port}", **forwarded}
+        if key is None:
+            key = await issued(served, key=None, origin=SHOP)
+            _, frame = await page(served, key, SHOP)
+            query = f"?resume={frame['session']['unbroken']['resume']}"
+            headers["origin"] = SHOP
+        headers |= {"authorization": f"Bearer {key}", "content-type": "multipart/form-data; boundary=b"}
+        body = (
+            b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nuser_data\r\n'
+            b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.txt"\r\n'
+            b"content-type: text/plain\r\n\r\n" + b"x" * 50_000 + b"\r\n--b--\r\n"
+        )
+        answer = await ask(
+            served.app.asgi,
+            f"/v1/files{query}",
+            method="POST",
+            headers=[(name.encode(), value.encode()) for name, value in headers.items()],
+            body=body,
+        )
+        return 200 if answer.status == 200 else str(json.loads(answer.body)["error"]["code"])
+
+    assert [await sent("203.0.113.7") for _ in range(2)] == [200, "too_many_files"]
+    assert await sent("203.0.113.8") == 200
+    assert await sent(None) == 200
+    assert [await sent(address) for address in ("203.0.113.9", None)] == ["server_full"] * 2
+    assert await sent("203.0.113.7", KEY) == 200, "who has a key finds room"
 
 
 @pytest.mark.parametrize("origin", [None, "https://evil.example"])

@@ -21,6 +21,7 @@ from tests.server.realtime.raw import RawClient
 from tests.server.realtime.serving import Served, eventually
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.auth.key_store import new_key
+from unbroken.server.transports import body as bodies
 
 KEY = "correct-horse-battery-staple"
 KEYS = (f"backend:{hashlib.sha256(KEY.encode()).hexdigest()}",)
@@ -392,6 +393,19 @@ async def test_a_request_that_makes_no_sense_says_which_field(
 
 async def test_a_request_is_bounded(shop: Served[ScriptedAgent]) -> None:
     assert code_of(await posted(shop, b"x" * 300_000)) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("path", [PATH, TICKETS])
+async def test_a_request_whose_body_does_not_come_is_given_up(
+    shop: Served[ScriptedAgent], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Whoever has a key could hold as many connections open as the node has, for nothing."""
+    monkeypatch.setattr(bodies, "TIMEOUT", 0.01)
+    host = f"127.0.0.1:{shop.port}".encode()
+    headers = [(b"authorization", f"Bearer {KEY}".encode()), (b"host", host)]
+    answer = await ask(shop.app.asgi, path, method="POST", headers=headers, body=None)
+    assert code_of(answer) == (408, "body_stalled")
+    assert shop.app.admission.is_empty
 
 
 async def test_only_whoever_may_makes_keys(shop: Served[ScriptedAgent]) -> None:

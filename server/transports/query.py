@@ -1,0 +1,22 @@
+"""Which fields the query of a request may have."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from unbroken.server.transports.http_way import HttpRefusal
+
+__all__ = ["check_query"]
+
+
+def check_query(given: Iterable[str], fields: Collection[str]) -> None:
+    """Refuse what has other fields than *fields*: one misspelt would be as one left out, and answered.
+
+    Raises:
+        HttpRefusal: It has.
+
+    """
+    known = set(fields)
+    if other := sorted(set(given) - known):
+        what = f"what there is: {', '.join(fields)}" if fields else "none: the path takes no fields"
+        raise HttpRefusal(400, "invalid_query", f"The query has {other[0][:64]!r}. Use {what}.")
