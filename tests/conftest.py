@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -47,10 +48,11 @@ _WHOLE: Final = tuple(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes a whole server."""
-    for item in items:
-        if any(item.path.is_relative_to(each) for each in _WHOLE):
-            item.add_marker("whole")
+    """Mark what takes a whole server. Asked of each file, not of each of its tests: they are ten thousand."""
+    for path, tests in itertools.groupby(items, lambda item: item.path):
+        if any(path.is_relative_to(each) for each in _WHOLE):
+            for item in tests:
+                item.add_marker("whole")
 
 
 @pytest.hookimpl(wrapper=True)
