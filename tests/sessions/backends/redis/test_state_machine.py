@@ -451,7 +451,7 @@ def test_over_valkey(valkey: Server) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_over_valkey_at_length(valkey: Server) -> None:
-    run_machine(lambda: ValkeyWorld(valkey), 600)
+    run_machine(lambda: ValkeyWorld(valkey), 3 * settings().max_examples)
 
 
 # Holes that a number alone leaves open, step by step.
