@@ -115,7 +115,7 @@ LISTS: Final = st.lists(
 
 
 @given(text=LISTS.map("".join), sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 def test_lists_of_numbers_are_the_same_however_they_come(text: str, sizes: list[int]) -> None:
     places = list(accumulate(islice(cycle(sizes), len(text))))
 
