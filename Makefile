@@ -77,7 +77,7 @@ test: setup chromium node redis haproxy nginx lint  ## Run everything: format, l
 check: lint  ## Check format, lint, types, imports and what can be tested by itself, in less than a minute
 	$(BIN)/lint-imports
 	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-check} \
-		$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow and not whole" $(PYTEST_ARGS)
+		$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow and not whole and not long" $(PYTEST_ARGS)
 
 lint: $(VENV)/.project $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -36,21 +37,31 @@ _WHOLE: Final = tuple(
     for each in (
         "conformance",
         "server/realtime",
+        "server/test_interpreter.py",
         "server/test_keys.py",
         "server/test_logs.py",
         "server/test_redis.py",
+        "server/transports/test_files.py",
+        "server/transports/test_uploads.py",
         "sessions/backends/redis",
         "test_imports.py",
     )
 )
 """What takes a whole server, or other programs, and is quick all the same: not part of `make check`."""
 
+_SERVERS: Final = frozenset(
+    {"answers_server", "redis", "redis7", "redis_server", "serve", "servers", "valkey", "valkey_store"}
+)
+"""The fixtures that start servers: what takes one of them is whole, too."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes a whole server."""
-    for item in items:
-        if any(item.path.is_relative_to(each) for each in _WHOLE):
-            item.add_marker("whole")
+    """Mark what takes a whole server. Of folders, each file is asked once: the tests are thousands."""
+    for path, tests in itertools.groupby(items, lambda item: item.path):
+        is_whole = any(path.is_relative_to(each) for each in _WHOLE)
+        for item in tests:
+            if is_whole or not _SERVERS.isdisjoint(getattr(item, "fixturenames", ())):
+                item.add_marker("whole")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from tests.guards.__main__ import hidden, measure, table, table_of_lengths
 from tests.guards.corpus import Case, Part, among, read_corpus, read_follow_ups, read_ordinary
 from unbroken.server.guards.injection.base import Origin, Passage
@@ -32,12 +34,14 @@ def test_follow_ups_are_many_in_many_languages_and_half_of_them_are_kept() -> No
     assert abs(sum(case.part is Part.KEPT for case in cases) - len(cases) / 2) < 20
 
 
+@pytest.mark.long
 async def test_rules_find_nothing_in_follow_ups() -> None:
     found = await measure(read_follow_ups(), None)
 
     assert found["follow-ups", False].flagged <= 2
 
 
+@pytest.mark.long
 async def test_h7_harmless_twins_full_of_the_same_words_pass() -> None:
     """Rules alone. What is published is in docs/guards.md; this says when it gets far worse."""
     found = await measure(CASES, None)

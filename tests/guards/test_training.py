@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy
+import pytest
 
 from tests.guards import training
 from tests.guards.corpus import SOURCES, Part, part_of, read_corpus, read_rows
@@ -59,6 +60,7 @@ def test_half_of_the_corpus_is_kept_with_both_texts_of_a_pair() -> None:
     assert abs(sum(case.part is Part.KEPT for case in cases) - len(cases) / 2) < 12
 
 
+@pytest.mark.long
 def test_what_is_shipped_is_what_the_rows_in_the_package_say() -> None:
     """Whoever changes features has to train anew: known phrases are told apart by what is shipped."""
     model, bands = shipped()

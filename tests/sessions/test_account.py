@@ -232,6 +232,7 @@ USES: Final[list[Use]] = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("use", USES)
 async def test_it_is_right_within_a_factor_of_two(use: Use) -> None:
     world = World()

@@ -500,8 +500,9 @@ def test_a_conversation_stays_whole() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_conversation_stays_whole_for_long() -> None:
+    examples = 2 * settings().max_examples
     run_state_machine_as_test(
-        Conversation, settings=settings(max_examples=400, stateful_step_count=60, deadline=None)
+        Conversation, settings=settings(max_examples=examples, stateful_step_count=60, deadline=None)
     )
 
 

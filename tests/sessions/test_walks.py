@@ -23,6 +23,7 @@ from tests.sessions.walking import Walk
 either = pytest.mark.parametrize("has_losses", [False, True], ids=["kept", "lost"])
 
 
+@pytest.mark.long
 @either
 def test_a_conversation_stays_whole(has_losses: bool) -> None:
     """Walks that are always the same: some of them found defects that are mended."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.guards.names.__main__ import measure, table
 from tests.guards.names.corpus import read_corpus
 
@@ -14,6 +16,7 @@ def test_there_is_enough_with_and_without_something_to_find() -> None:
     assert not any(mark in line.text for line in lines for mark in ("{name:", "{address:"))
 
 
+@pytest.mark.long
 def test_what_is_found_is_not_less_than_the_docs_say() -> None:
     figures = measure(read_corpus())
     plain, harder = figures["measured"], figures["harder"]

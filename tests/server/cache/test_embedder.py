@@ -16,6 +16,7 @@ from unbroken.server.cache.comparison import agree
 from unbroken.server.cache.embedder import OnnxEmbedder, cosine, packaged_files
 
 
+@pytest.mark.long
 async def test_what_means_the_same_is_near_and_nothing_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("it went to the network")

@@ -210,7 +210,9 @@ _OUTPUTS = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=2 * settings().max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(outputs=_OUTPUTS, steps=_STEPS)
 async def test_whoever_leaves_whenever_all_that_the_agent_said_is_paid(
     outputs: list[Output], steps: list[tuple[str, int]]

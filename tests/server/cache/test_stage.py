@@ -76,7 +76,10 @@ _STEP = st.tuples(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=6 * settings().max_examples // 10,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(steps=st.lists(_STEP, max_size=25), scope=st.sampled_from(["user", "tenant"]), by_redis=st.booleans())
 async def test_i1_no_answer_ever_crosses_a_tenant(
     steps: Sequence[tuple[str, str, str, bool]], scope: Any, by_redis: bool, valkey_store: NewStore

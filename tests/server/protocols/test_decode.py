@@ -357,6 +357,7 @@ def test_no_item_is_called_as_the_beginning_is() -> None:
 # Depth.
 
 
+@pytest.mark.long
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "unit", ['"', "\\", '\\"', '"\\', "[", "{", "]", '{"a":', '"a":', ",", "\ud800", "é", "-", "1e", " "]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.server.quota.ledger_contract import SCOPES
 from unbroken.server.quota.base import KNOWN, Amount
 from unbroken.server.quota.book import Book
@@ -15,6 +17,7 @@ def test_who_holds_often_costs_no_more() -> None:
     assert len(book._due) == 1
 
 
+@pytest.mark.long
 def test_of_turns_that_were_settled_so_many_are_known() -> None:
     book = Book()
     for number in range(KNOWN + 10):

@@ -232,13 +232,17 @@ def in_memory(script: list[Any]) -> list[object]:
     return asyncio.run(walk(clock, [MemoryLedger(clock)] * 4, "acme", script))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=15 * settings().max_examples // 10, deadline=None)
 @given(script=steps)
 def test_what_is_granted_fits_and_what_fits_is_granted(script: list[Any]) -> None:
     in_memory(script)
 
 
-@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.generate])  # shrinking is too slow
+@settings(
+    max_examples=6 * settings().max_examples // 10,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],  # shrinking is too slow
+)
 @given(script=steps)
 def test_redis_decides_as_memory_does(world: World, script: list[Any]) -> None:
     """To the very number, on whichever of the nodes."""

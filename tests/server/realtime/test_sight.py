@@ -190,6 +190,7 @@ async def test_slow_readers_are_seen_and_seen_to_catch_up(serve: Serve) -> None:
         await raw.response()
         await raw.send({"type": "response.create"})
         await held_up(manual, raw)
+        manual.agent.turns[0].say(LINE)
         await eventually(lambda: value(manual, "connections_slow") == 1)
         assert value(manual, "connections_slowed_total") >= 1
         manual.agent.turns[0].end()

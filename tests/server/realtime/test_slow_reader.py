@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ from unbroken.server.transports.protocol import WebSocketProtocol
 
 HIGH_WATER = 64 * 1024
 """What asyncio buffers of a socket before it holds the writer up."""
+
+SEND_BUFFER = 32 * 1024
+"""What the kernel is to buffer of one whose writer is to be held up, roughly."""
 
 BATCH = 20_000
 """More than what these tests have written at once."""
@@ -41,6 +45,8 @@ async def taken(turn: HeldTurn, count: int) -> None:
 async def held_up(manual: Served[ManualAgent], raw: RawClient) -> tuple[Any, int]:
     """Say lines until the writer of *raw* waits for its socket. Return that, and how many were said."""
     connection = connection_of(manual, raw)
+    # The kernel would let its own buffer grow to megabytes, and each line up to there costs what lines do.
+    connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     turn = await manual.agent.turn()
     lines = 0
     while connection.writable.is_set():

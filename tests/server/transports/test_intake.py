@@ -102,6 +102,7 @@ async def connected(intake: IntakeLimits | None = None, **options: bool) -> Asyn
 # Portions.
 
 
+@pytest.mark.long
 async def test_a_read_full_of_small_frames_is_taken_a_portion_at_a_time() -> None:
     """Whoever else has something to do does it in between."""
     pings = 40_000

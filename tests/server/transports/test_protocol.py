@@ -173,6 +173,7 @@ async def test_text_that_is_not_utf8_before_a_close_is_no_error_of_ours(
     assert errors(caplog) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "last", [b"\x89\x81\x00\x00\x00\x00p", CLOSE_FRAME], ids=["pings", "pings and a close"]
 )

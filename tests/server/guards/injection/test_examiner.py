@@ -195,6 +195,7 @@ def _steps(examiner: Examiner, text: str) -> int:
     return count
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_steps_grow_no_faster_than_the_text(rules: Examiner, unit: str) -> None:
     """Counted, not timed. What a single call of the pattern library costs, its bounded repetitions bound."""
@@ -204,6 +205,7 @@ def test_steps_grow_no_faster_than_the_text(rules: Examiner, unit: str) -> None:
     assert twice < 2.5 * once + 2000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_much_of_anything_is_examined(rules: Examiner, unit: str) -> None:
     """Anything quadratic would run into the time-out of all tests."""
@@ -230,6 +232,7 @@ def test_a_long_text_is_examined_in_steps_with_the_same_outcome(rules: Examiner)
     assert found.score >= 0.8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by", ["rules", "model"])
 def test_of_a_long_text_it_says_where_it_looks_worst(by: str) -> None:
     """As it is, in front of what was made of it: heavier detectors are asked about it."""

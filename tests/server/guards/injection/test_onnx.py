@@ -20,6 +20,7 @@ def classifier() -> OnnxClassifier:
     return OnnxClassifier(folder)
 
 
+@pytest.mark.long
 def test_it_tells_attacks_from_questions_without_a_network(
     classifier: OnnxClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,7 +109,7 @@ DOCUMENTS: Final = st.recursive(
     raw=DOCUMENTS | TEXTS | SIGNS | DOCUMENTS.flatmap(lambda d: st.integers(0, len(d)).map(lambda n: d[:n])),
     places=PLACES,
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=12 * settings().max_examples // 10, deadline=None)
 def test_however_arguments_are_cut_what_leaves_is_the_same(raw: str, places: list[int]) -> None:
     whole = arguments([raw])
 
@@ -118,7 +118,7 @@ def test_however_arguments_are_cut_what_leaves_is_the_same(raw: str, places: lis
 
 
 @given(raw=DOCUMENTS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=12 * settings().max_examples // 10, deadline=None)
 def test_json_stays_json(raw: str) -> None:
     was, left = json.loads(raw, strict=False), json.loads(arguments([raw]), strict=False)
 
@@ -126,7 +126,7 @@ def test_json_stays_json(raw: str) -> None:
 
 
 @given(string=strings(PLANTED | TEXTS))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=12 * settings().max_examples // 10, deadline=None)
 def test_a_string_is_filtered_as_what_it_says(string: tuple[str, str]) -> None:
     """Whatever is written as an escape: what is said in the end is what leaves of the same text."""
     said, written = string
@@ -135,7 +135,7 @@ def test_a_string_is_filtered_as_what_it_says(string: tuple[str, str]) -> None:
 
 
 @given(planted=st.sampled_from(SAMPLES), before=NEIGHBOURS, behind=NEIGHBOURS, data=st.data(), places=PLACES)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=12 * settings().max_examples // 10, deadline=None)
 def test_no_mix_of_escapes_hides_anything(
     planted: tuple[str, str], before: str, behind: str, data: st.DataObject, places: list[int]
 ) -> None:
@@ -147,7 +147,7 @@ def test_no_mix_of_escapes_hides_anything(
 
 
 @given(text=TEXTS | SIGNS, places=PLACES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=6 * settings().max_examples // 10, deadline=None)
 def test_what_is_no_json_is_filtered_as_text(text: str, places: list[int]) -> None:
     text = "Please " + text.replace("\\", "")
 
@@ -238,7 +238,7 @@ def test_instructions_are_redacted_within_their_string() -> None:
     ),
     places=PLACES,
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=6 * settings().max_examples // 10, deadline=None)
 def test_no_mix_of_escapes_hides_instructions(string: tuple[str, str], places: list[int]) -> None:
     said, written = string
     plain = Verbatim(INSTRUCTIONS, "redact", "[instructions]")
@@ -269,7 +269,7 @@ def test_both_filters_follow_each_other() -> None:
 
 
 @given(raw=DOCUMENTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=6 * settings().max_examples // 10, deadline=None)
 def test_all_that_is_json_is_read_as_such(raw: str) -> None:
     reader = JsonText()
     pieces = [*reader.feed(f" {raw}\n"), *reader.flush()]

@@ -137,7 +137,7 @@ INSTRUCTIONS: Final = (
 
 
 @given(places=st.lists(st.integers(0, 300), max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=6 * settings().max_examples // 10, deadline=None)
 def test_of_the_instructions_no_more_than_eleven_words_in_sequence_leave(places: list[int]) -> None:
     text = f"Sure: «{INSTRUCTIONS.upper()}» That was all."
     blocking: Actions = {**STRICT, "instructions": "block"}
@@ -300,7 +300,7 @@ async def test_h3_a_cut_at_error_or_cancel_never_leaks_what_is_held(held: str, l
 
 # Pieces of any size.
 
-LARGE: Final = 60_000
+LARGE: Final = 20_000
 """Characters."""
 
 
@@ -323,6 +323,7 @@ def large(output: str) -> Output:
 KINDS: Final = ("text", "thought", "call", "tool", "result", "error", "approval")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["on", "shadow"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_others_have_their_turn_while_a_large_piece_is_looked_at(kind: str, mode: str) -> None:

@@ -61,7 +61,7 @@ TEXTS: Final = st.lists(st.sampled_from([*WORDS.split("|"), *OTHERS]), max_size=
 
 
 @given(text=TEXTS, places=PLACES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=15 * settings().max_examples // 10, deadline=None)
 def test_however_the_answer_is_cut_what_leaves_is_the_same(text: str, places: list[int]) -> None:
     whole = said(asyncio.run(answered(text)))
 
@@ -195,7 +195,7 @@ async def test_thoughts_are_read_and_end_where_words_begin() -> None:
 
 
 @given(text=TEXTS, first=PLACES, then=PLACES, taken=st.integers(0, 30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=6 * settings().max_examples // 10, deadline=None)
 def test_a_resumed_answer_goes_on_at_the_very_character(
     text: str, first: list[int], then: list[int], taken: int
 ) -> None:

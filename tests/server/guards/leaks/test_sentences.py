@@ -65,7 +65,7 @@ def read(cutter: Sentences | JsonStrings, pieces: list[str]) -> list[Passage]:
 
 
 @given(text=TEXTS | st.text("aA1. \n'é\u3002", max_size=700), places=PLACES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 def test_however_the_text_comes_the_same_sentences_are_read(text: str, places: list[int]) -> None:
     whole = joined(read(Sentences(), [text]))
 
@@ -145,6 +145,7 @@ def test_one_that_does_not_end_is_cut_and_no_name_in_two(before: int) -> None:
     assert len(passages) == 1 or (whole.context or "").endswith("and so on ")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", ["A" * 3_000_000, "Ann a. " * 20_000, "A b " * 20_000, "a" * 3_000_000])
 def test_a_long_text_takes_no_longer_for_each_character(text: str) -> None:
     """What takes quadratic time takes longer than the suite waits for."""
@@ -168,7 +169,7 @@ def test_cut_by_time_what_may_be_half_a_name_stays_once() -> None:
 
 
 @given(text=TEXTS, places=PLACES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=15 * settings().max_examples // 10, deadline=None)
 def test_json_leaves_as_it_is_written_however_it_comes(text: str, places: list[int]) -> None:
     raw = json.dumps({"a": text, "b": [1.5, text, True], "é": ""})
     whole = read(JsonStrings(), [raw])

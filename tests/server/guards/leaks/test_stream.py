@@ -75,7 +75,7 @@ PLACES: Final = st.lists(st.integers(0, 900), max_size=40)
 
 
 @given(text=TEXTS | SIGNS | st.text(max_size=200), places=PLACES)
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 def test_however_the_text_is_cut_what_leaves_is_the_same(text: str, places: list[int]) -> None:
     assert filtered(cut(text, places)) == filtered([text])
 
@@ -86,7 +86,7 @@ PROSE: Final = st.lists(
 
 
 @given(text=PROSE.map("".join) | TEXTS, sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6))
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 def test_in_pieces_as_small_as_tokens_it_is_the_same(text: str, sizes: list[int]) -> None:
     places = list(accumulate(islice(cycle(sizes), len(text))))
 
@@ -115,7 +115,7 @@ LISTS: Final = st.lists(
 
 
 @given(text=LISTS.map("".join), sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 def test_lists_of_numbers_are_the_same_however_they_come(text: str, sizes: list[int]) -> None:
     places = list(accumulate(islice(cycle(sizes), len(text))))
 
@@ -128,7 +128,7 @@ def test_what_was_read_closely_and_what_was_not_follow_each_other(pieces: list[s
 
 
 @given(text=TEXTS | SIGNS)
-@settings(max_examples=150)
+@settings(max_examples=15 * settings().max_examples // 10)
 def test_character_by_character_it_is_the_same_too(text: str) -> None:
     assert filtered(list(text)) == filtered([text])
 
@@ -191,6 +191,7 @@ def test_what_is_not_found_leaves_as_it_came(text: str) -> None:
     assert filtered(list(text), ignoring) == text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "part",
     [
@@ -229,7 +230,7 @@ def test_what_is_not_found_leaves_as_it_came(text: str) -> None:
 def test_the_work_grows_no_faster_than_the_text_whatever_it_is(part: str) -> None:
     """Steps are characters looked at, each time one is: the same number for each of twice as many."""
     counts = []
-    for size in (20_000, 40_000):
+    for size in (10_000, 20_000):
         text = part * (size // len(part))
         stream = leak_filter()
         for place in range(0, len(text), 7):
