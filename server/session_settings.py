@@ -30,7 +30,7 @@ class SessionSettings(BaseSettings):
     max_sessions: int = Field(default=10_000, ge=1, description="Sessions this node holds.")
     principal_share: _Share = Field(
         default=0.25,
-        description="Share of these, and of their bytes, of one principal or one address of strangers.",
+        description="Share of these, and of their bytes, that a principal or an address of strangers keeps.",
     )
     strangers_share: _Share = Field(
         default=0.5,

@@ -7,7 +7,7 @@
     +-- Refusal                 an input was understood and not accepted; the session goes on
     |   +-- MessageIdReused     the same message id came with other content
     +-- NodeFull                this node holds as many sessions or bytes as it may
-    +-- TooManySessions         its principal has as many of this node's sessions or bytes as one may
+    +-- TooManySessions         this node is full, and its principal has its share of the sessions or bytes
     +-- NodeOverloaded          this node gets less done than it has to do
     +-- TooManyConnections      this session has as many connections as it may
     |   +-- Displaced           a connection gave its place to a newer one of the same client
@@ -105,12 +105,12 @@ class NodeFull(SessionError):
 
 
 class TooManySessions(SessionError):
-    """Its principal has as many of this node's sessions, or of their bytes, as one may, none at rest."""
+    """This node is full, and its principal has its share of the sessions, or of their bytes, none at rest."""
 
     def __str__(self) -> str:
         return (
-            "This key has as many sessions on the server, or as much in them, as one may have. Close some. "
-            "The operator can raise UNBROKEN_PRINCIPAL_SHARE."
+            "The server is full, and this key has its share of the sessions there, or of what is in them. "
+            "Close some, or try again later."
         )
 
 

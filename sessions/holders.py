@@ -27,7 +27,7 @@ HolderOf: TypeAlias = Callable[[PrincipalId], Holder]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldingLimits:
-    """What one may have, at the least one session."""
+    """What one has for certain, or what many may have together: at the least one session."""
 
     sessions: int
     bytes: int
@@ -43,7 +43,7 @@ class Holders:
     """Who has what. It is told of each session that comes, grows and goes.
 
     Args:
-        one: What one holder may have.
+        one: What one holder may have also where a node is full: its share.
         strangers: What all strangers may have together.
         holder_of: Says for whom a principal's sessions count. Asked when one comes.
 
@@ -89,16 +89,12 @@ class Holders:
         if holder.is_stranger:
             self._strangers_bytes += more
 
-    def has_all(self, principal: PrincipalId) -> bool:
-        """Whether whoever *principal* counts as has as many sessions, or bytes, as one may."""
+    def has_share(self, principal: PrincipalId) -> bool:
+        """Whether whoever *principal* counts as has as many sessions, or bytes, as its share."""
         holding = self._holdings.get(self._holder_of(principal).name)
-        is_many = holding is not None and len(holding.actors) >= self._one.sessions
-        return is_many or self.has_all_bytes(principal)
-
-    def has_all_bytes(self, principal: PrincipalId) -> bool:
-        """Whether it has as many bytes."""
-        holding = self._holdings.get(self._holder_of(principal).name)
-        return holding is not None and holding.bytes >= self._one.bytes
+        return holding is not None and (
+            len(holding.actors) >= self._one.sessions or holding.bytes >= self._one.bytes
+        )
 
     def strangers_have_all(self, principal: PrincipalId) -> bool:
         """Whether *principal* is a stranger, and all of them have as many sessions, or bytes, as they may."""
@@ -112,11 +108,38 @@ class Holders:
         is_much = self._strangers_bytes >= self._strangers.bytes
         return is_much and self._holder_of(principal).is_stranger
 
-    def at_rest(self, principal: PrincipalId) -> list[Actor]:
-        """Return the sessions at rest of whoever *principal* counts as, the one that was left first ahead."""
-        holding = self._holdings.get(self._holder_of(principal).name)
-        idle = [] if holding is None else [actor for actor in holding.actors.values() if actor.is_idle]
-        return sorted(idle, key=lambda actor: actor.last_active)
+    def own_to_spare(self, principal: PrincipalId) -> list[Actor]:
+        """Return what whoever *principal* counts as has at rest, the one that was left first ahead.
+
+        Nothing, if it has less than its share.
+        """
+        if not self.has_share(principal):
+            return []
+        return _at_rest(self._holdings[self._holder_of(principal).name])
+
+    def to_spare(self, *, of_strangers: bool = False) -> list[Actor]:
+        """Return sessions at rest of those who have more than their share, and no more than that.
+
+        Each of them has those ahead that were left first. With *of_strangers*, of strangers alone.
+        """
+        spare: list[Actor] = []
+        for holding in self._holdings.values():
+            sessions, size = len(holding.actors), holding.bytes
+            if not self._is_beyond(sessions, size) or (of_strangers and not self._is_of_strangers(holding)):
+                continue
+            for actor in _at_rest(holding):
+                if not self._is_beyond(sessions, size):
+                    break
+                spare.append(actor)
+                sessions -= 1
+                size -= self._sizes[actor.session.id]
+        return spare
+
+    def _is_beyond(self, sessions: int, size: int) -> bool:
+        return sessions > self._one.sessions or size > self._one.bytes
+
+    def _is_of_strangers(self, holding: _Holding) -> bool:
+        return self._holders[next(iter(holding.actors))].is_stranger
 
     def strangers(self) -> Iterator[Actor]:
         """Yield all sessions of strangers."""
@@ -124,3 +147,8 @@ class Holders:
             for session_id, actor in list(holding.actors.items()):
                 if self._holders[session_id].is_stranger:
                     yield actor
+
+
+def _at_rest(holding: _Holding) -> list[Actor]:
+    idle = [actor for actor in holding.actors.values() if actor.is_idle]
+    return sorted(idle, key=lambda actor: actor.last_active)

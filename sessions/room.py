@@ -1,4 +1,7 @@
-"""Has room for what comes to a node: who has much there makes it, and what has rested for long does."""
+"""Has room for what comes to a full node: who has much there makes it, and what has rested for long does.
+
+As long as there is room, anybody may have all of it.
+"""
 
 from __future__ import annotations
 
@@ -59,43 +62,55 @@ class Room:
     async def make(self, principal: PrincipalId) -> None:
         """Have room for one more session of *principal*'s.
 
-        Those that it has at rest make room for it. Nobody else's do, but for those that have rested for long
-        where the node is full, or what strangers may have of it.
+        On a full node those make it who have more than their share, by what they have at rest, and
+        *principal* itself ahead of all others if it has that; then whatever has rested for long. So it is
+        among strangers who have all that they may have together, for one of them.
 
         Raises:
-            TooManySessions: It has as many as one may, and none at rest.
-            NodeFull: The node is full, or what strangers may have of it.
+            TooManySessions: There is none, and *principal* has its share.
+            NodeFull: There is none all the same.
 
         """
-        await self._let_go(principal, self._holders.has_all)
-        if self._holders.strangers_have_all(principal):
-            await self._clear(self._holders.strangers())
-            if self._holders.strangers_have_all(principal):
-                raise NodeFull
-        if self._is_full:
-            await self._clear(self._hub)
-            if self._is_full:
-                raise NodeFull
+        await self._have(principal, lambda: self._holders.strangers_have_all(principal), of_strangers=True)
+        await self._have(principal, lambda: self._is_full)
 
     async def make_to_grow(self, principal: PrincipalId) -> None:
         """Have room for more in a session of *principal*'s. Raises as :meth:`make`."""
-        if self._hub.size >= self._limits.bytes or self._holders.strangers_have_all_bytes(principal):
-            raise NodeFull
-        await self._let_go(principal, self._holders.has_all_bytes)
+        holders, limits = self._holders, self._limits
+        await self._have(
+            principal, lambda: holders.strangers_have_all_bytes(principal), of_strangers=True, clears=False
+        )
+        await self._have(principal, lambda: self._hub.size >= limits.bytes, clears=False)
 
     @property
     def _is_full(self) -> bool:
         return len(self._hub) >= self._limits.sessions or self._hub.size >= self._limits.bytes
 
-    async def _let_go(self, principal: PrincipalId, has_all: Callable[[PrincipalId], bool]) -> None:
-        """Forget sessions that *principal* has at rest, who was left first ahead, as long as it *has_all*."""
-        if not has_all(principal):
+    async def _have(
+        self,
+        principal: PrincipalId,
+        is_full: Callable[[], bool],
+        *,
+        of_strangers: bool = False,
+        clears: bool = True,
+    ) -> None:
+        if not is_full():
             return
-        for actor in self._holders.at_rest(principal):
+        for actor in self._holders.own_to_spare(principal):
             await self._forget(actor)
-            if not has_all(principal):
+            if not is_full():
                 return
-        raise TooManySessions
+        for actor in self._holders.to_spare(of_strangers=of_strangers)[: self._at_once]:
+            await self._forget(actor)
+        if clears and is_full():
+            await self._clear(self._holders.strangers() if of_strangers else self._hub)
+        if is_full():
+            raise TooManySessions if self._holders.has_share(principal) else NodeFull
+
+    @property
+    def _at_once(self) -> int:
+        """How many sessions go at once: looking for them costs a walk through all."""
+        return 1 + len(self._hub) // 100
 
     async def _clear(self, actors: Iterable[Actor]) -> None:
         """Forget some of those sessions that have been idle for longest, if any has been for long enough.
@@ -112,6 +127,5 @@ class Room:
             )
         ]
         idle.sort(key=lambda actor: actor.last_active)
-        # Several at once: looking for them costs a walk through all.
-        for actor in idle[: 1 + len(self._hub) // 100]:
+        for actor in idle[: self._at_once]:
             await self._forget(actor)

@@ -23,7 +23,7 @@ async def left(client: Client, text: str = "hello") -> Client:
     return client
 
 
-async def test_one_principal_does_not_fill_a_node_with_sessions_at_rest() -> None:
+async def test_one_principal_does_not_keep_others_out_with_sessions_at_rest() -> None:
     async with open_world(limits_of(sessions=8, principal_share=0.25)) as world:
         others = await left(await world.client(BOB))
         mine = []
@@ -31,29 +31,41 @@ async def test_one_principal_does_not_fill_a_node_with_sessions_at_rest() -> Non
             mine.append(await left(await world.client()))
             world.clock.advance(1)
 
-        assert len(world.node.hub) == 3
+        assert len(world.node.hub) == 8, "nobody else needs it"
         await world.client(BOB)
         await others.connect(principal=BOB)
-        for client in mine[-2:]:
+        for client in mine[-6:]:
             await client.connect()
-        for client in mine[:-2]:
+        for client in mine[:-6]:
             with pytest.raises(SessionNotFound):
                 await client.connect()
 
 
+async def test_who_has_their_share_or_less_makes_room_for_nobody() -> None:
+    async with open_world(limits_of(sessions=4, principal_share=0.5)) as world:
+        for principal in (ALICE, BOB):
+            for _ in range(2):
+                await left(await world.client(principal))
+        with pytest.raises(NodeFull):
+            await world.client(PrincipalId("carol"))
+        await world.client(BOB)
+
+
 async def test_sessions_that_are_connected_make_no_room() -> None:
-    async with open_world(limits_of(sessions=8, principal_share=0.25)) as world:
-        first, second = [await world.client() for _ in range(2)]
+    async with open_world(limits_of(sessions=4, principal_share=0.5)) as world:
+        first, second, *_ = [await world.client() for _ in range(4)]
         with pytest.raises(TooManySessions):
             await world.client()
-        await world.client(BOB)
+        with pytest.raises(NodeFull):
+            await world.client(BOB)
         first.disconnect()
         await world.client()
-        await second.say("still here")
+        second.disconnect()
+        await world.client(BOB)
 
 
 async def test_nor_do_those_that_have_something_to_do() -> None:
-    async with open_world(limits_of(sessions=8, principal_share=0.25)) as world:
+    async with open_world(limits_of(sessions=2, principal_share=0.5)) as world:
         for _ in range(2):
             client = await world.client()
             await client.ask()
@@ -74,15 +86,15 @@ async def test_one_principal_does_not_fill_a_node_with_bytes() -> None:
         actor=ActorLimits(run=RunLimits(), log_bytes=10_000),
     )
     async with open_world(limits) as world:
-        mine = [await left(await world.client(), "x" * 8_000) for _ in range(10)]
-        assert world.node.hub.size < 70_000
+        mine = [await left(await world.client(), "x" * 8_000) for _ in range(20)]
+        assert world.node.hub.size < 120_000
         await (await world.client(BOB)).say("x" * 8_000)
 
         with pytest.raises(SessionNotFound):
             await mine[0].connect()
         here = [await world.client()]
         with pytest.raises(TooManySessions):
-            for _ in range(10):
+            for _ in range(20):
                 await here[-1].say("x" * 8_000)
                 here.append(await world.client())
         for client in mine:
@@ -116,18 +128,20 @@ async def test_strangers_count_by_address_and_leave_room_for_others() -> None:
 
 
 async def test_what_counts_goes_with_the_sessions() -> None:
-    async with open_world(limits_of(sessions=8, principal_share=0.25, idle_timeout=100)) as world:
-        for _ in range(3):
+    async with open_world(limits_of(sessions=4, principal_share=0.5, idle_timeout=100)) as world:
+        for _ in range(4):
             await left(await world.client())
         world.clock.advance(200)
         await settle()
         assert len(world.node.hub) == 0
-        for _ in range(2):
+        for principal in (ALICE, BOB, BOB, BOB):
+            await world.client(principal)
+        with pytest.raises(NodeFull):
             await world.client()
 
 
 async def test_what_a_shared_store_holds_is_lost_to_nobody() -> None:
-    async with open_town(limits=limits_of(sessions=8, principal_share=0.25)) as town:
+    async with open_town(limits=limits_of(sessions=2, principal_share=0.5)) as town:
         one = town.worlds[0]
         mine = []
         for _ in range(4):

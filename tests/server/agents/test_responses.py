@@ -438,7 +438,7 @@ async def test_a_fallback_has_it_cancelled_before_its_own_first_word(
     second = FakeAgent([None])
     second.is_ready = True
     members = [Member(name="a", agent=background), Member(name="b", agent=second)]
-    chain, custody = FallbackAgent(members, FakeClock(), patience=0.3), Custody(is_sole=False)
+    chain, custody = FallbackAgent(members, FakeClock(), patience=1.5), Custody(is_sole=False)
     said: list[str] = []
     async with aclosing(chain.respond(replace(turn("hi"), custody=custody))) as outputs:
         async for output in outputs:

@@ -453,7 +453,7 @@ class TestOverTheDoors:
 
 
 async def test_a_set_that_trickles_in_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unbroken.server.auth.jwks._TIMEOUT", 0.2)
+    monkeypatch.setattr("unbroken.server.auth.jwks._TIMEOUT", 1.0)
     over = threading.Event()
 
     class Trickle(BaseHTTPRequestHandler):

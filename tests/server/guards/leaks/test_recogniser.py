@@ -112,7 +112,7 @@ async def test_what_is_not_loaded_reads_nothing(model: Model) -> None:
 async def test_a_model_that_hangs_is_not_waited_for_and_what_waits_behind_it_never_comes_to_it(
     model: Model,
 ) -> None:
-    recogniser = ModelRecogniser(model.load, timeout=0.01)
+    recogniser = ModelRecogniser(model.load, timeout=0.2)
     await recogniser.start()
     assert await why(recogniser, "one") == "late"
     assert await why(recogniser, "two") == "late"
