@@ -176,6 +176,7 @@ def _speaker(number: int, cluster: Cluster, draw: random.Random) -> Speaker:
         is_slow=number % 4 == 2,
         wanders=number % 2 == 0,
         cancels=number % 5 == 3,
+        meets_failures=True,
         words=draw.choice((5, 30, 60)),
         pause=draw.choice((0.01, 0.05, 0.1)),
     )

@@ -32,6 +32,8 @@ class Manner:
     words: int = 30
     pause: float = 0.05
     """Seconds between two words."""
+    meets_failures: bool = False
+    """Whether some of its answers have no word, and some agents fail, also before their first word."""
     wanders: bool = False
     """Whether it loses its connection before it says the first word, and in the first answer; and soon begins
     another session.
@@ -138,9 +140,11 @@ class Speaker:
         tab.forget(turn, f"item-{key}", f"stop-{self.asked}")
 
     def _prompt(self, key: str) -> str:
-        """Draw what is asked: some answers have no word, and some fail, also before the first."""
-        words = self.draw.choices((self.draw.randint(1, 2 * self.manner.words), 0), (9, 1))[0]
-        return prompt(key, words, self.manner.pause, fails=self.draw.random() < 0.1)
+        words = self.draw.randint(1, 2 * self.manner.words)
+        if not self.manner.meets_failures:
+            return prompt(key, words, self.manner.pause)
+        fails, is_silent = self.draw.random() < 0.1, self.draw.random() < 0.1
+        return prompt(key, 0 if is_silent else words, self.manner.pause, fails=fails)
 
     async def _cancel(self, tab: Tab, watch: _Watch) -> None:
         """Stop the answer after some of its pieces."""
