@@ -10,44 +10,22 @@ from playwright.async_api import Locator, expect
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.page.browser import Chat
-from tests.server.realtime.client import WAIT
+from tests.page.meeting import Meeting
 
 WEATHER = '/say Let me see.\n/call weather {"city": "Ulm"}\n/then\n/say Take an umbrella.'
 MAIL = '/say I would write.\n/call mail {"to": "ann"}\n/then\n/say Off it went.'
 REFUSED = "Returned: The user doesn't want this to be done."
 
 
-class Holder:
+class Holder(Meeting):
     """The other end of the tool that waits: it has begun when it connects, and ends with what it is told."""
-
-    def __init__(self) -> None:
-        self.begun: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue(8)
-        self._server: asyncio.Server | None = None
-        self._writers: list[asyncio.StreamWriter] = []
-
-    async def __aenter__(self) -> Holder:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for writer in self._writers:
-            writer.close()
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
 
     @property
     def script(self) -> str:
-        assert self._server is not None
-        port = self._server.sockets[0].getsockname()[1]
-        return f'/call hold {{"port": {port}}}\n/then\n/say Now I know.'
-
-    async def _accept(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        self.begun.put_nowait(writer)
+        return f'/call hold {{"port": {self.port}}}\n/then\n/say Now I know.'
 
     async def has_begun(self) -> asyncio.StreamWriter:
-        return await asyncio.wait_for(self.begun.get(), WAIT)
+        return await self.arrival()
 
 
 async def has_states(chat: Chat, *states: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from tests.server.realtime.client import WAIT
+from tests.page.meeting import Meeting
 from unbroken.server.agents.base import AgentOutput, TurnInput
 from unbroken.server.agents.scripted import ScriptedAgent, answer_to
 
@@ -17,38 +17,16 @@ __all__ = ["Gate", "answer"]
 _VERB = "/gated"
 
 
-class Gate:
-    """What answers wait at. Use as a context; whatever waits at its end is let through."""
-
-    def __init__(self) -> None:
-        self._waiting: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue(8)
-        self._writers: list[asyncio.StreamWriter] = []
-        self._server: asyncio.Server | None = None
-
-    async def __aenter__(self) -> Gate:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for writer in self._writers:
-            writer.close()
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
+class Gate(Meeting):
+    """What answers wait at."""
 
     def script(self, words: int, *stops: int) -> str:
         """Return what to say for an answer of so many *words* that waits behind each of the *stops*."""
-        assert self._server is not None
-        port = self._server.sockets[0].getsockname()[1]
-        return " ".join(map(str, (_VERB, port, words, *stops)))
+        return " ".join(map(str, (_VERB, self.port, words, *stops)))
 
     async def open(self) -> None:
         """Let the answer go on to its next stop. It may still be on its way here."""
-        (await asyncio.wait_for(self._waiting.get(), WAIT)).close()
-
-    async def _accept(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        self._waiting.put_nowait(writer)
+        (await self.arrival()).close()
 
 
 async def answer(turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:

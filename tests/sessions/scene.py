@@ -15,6 +15,7 @@ from tests.sessions.conversation import World, limits_of
 from tests.sessions.ledger import Ledger, Reader
 from tests.sessions.repeatable import StillLoop
 from tests.sessions.town import Town, distant
+from tests.sessions.walking import HELD
 from unbroken.sessions.ids import SessionId
 from unbroken.sessions.node import Attachment, NodeLimits
 from unbroken.sessions.replica import ActorLimits
@@ -22,22 +23,7 @@ from unbroken.sessions.run import RunLimits
 
 __all__ = ["Kind", "Scene", "limits_for"]
 
-_HELD: Final = (
-    "append",
-    "submit",
-    "read",
-    "rejoin",
-    "reseed",
-    "inspect",
-    "follow",
-    "unfollow",
-    "compact",
-    "recall",
-    "acquire",
-    "release",
-    "busy",
-    "owners",
-)
+_HELD: Final = (*HELD, "acquire", "release", "busy", "owners")
 
 
 class Kind:

@@ -22,9 +22,9 @@ from unbroken.sessions.entries import Submitted
 from unbroken.sessions.errors import ResponderError, SessionError
 from unbroken.sessions.ids import ResponseId, SessionId
 
-__all__ = ["Walk"]
+__all__ = ["HELD", "Walk"]
 
-_HELD: Final = (
+HELD: Final = (
     "append",
     "submit",
     "read",
@@ -36,6 +36,7 @@ _HELD: Final = (
     "compact",
     "recall",
 )
+"""Calls of the store that may be held on their way."""
 
 
 class Walk:
@@ -55,7 +56,7 @@ class Walk:
         self.is_cancelled = False
         """Whether clients have wanted an answer to stop."""
         self._draw = random.Random(seed)
-        self._calls = Calls(self._draw, _HELD, steps.append, self._copy)
+        self._calls = Calls(self._draw, HELD, steps.append, self._copy)
         self._has_losses = has_losses
         self._copied: dict[SessionId, Any] | None = None
         self._names = itertools.count(1)
