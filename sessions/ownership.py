@@ -80,6 +80,11 @@ _SEARCHED_AFTER: Final = 30
 that drained may have left them, and nobody may have followed them.
 """
 
+_FIRST_SEARCH: Final = 4
+"""Polls after which that is done first: those who knew that a node had died may have died with it, before
+this one was there.
+"""
+
 
 class MakeActor(Protocol):
     """Makes an actor of the node's."""
@@ -525,7 +530,7 @@ class Ownership:
     def on_poll(self) -> None:
         """See :meth:`Neighbour.on_poll`."""
         self._polls += 1
-        if self._polls % _SEARCHED_AFTER == 0:
+        if self._polls % _SEARCHED_AFTER == _FIRST_SEARCH:
             self._search.begin()
         followed: list[Actor] = []
         owned: list[Actor] = []

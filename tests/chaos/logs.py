@@ -61,9 +61,12 @@ class Log:
     """What its entries and its snapshot take there."""
 
     def turns(self) -> dict[str, str]:
-        """Return for each response that was begun what it was asked."""
-        begun = [entry.body for entry in self.entries if isinstance(entry.body, ResponseStarted)]
-        return {body.response_id: _turn(body) for body in begun}
+        """Return for each response what it was asked, also where the log has but its end left."""
+        return {
+            entry.body.response_id: _turn(entry.body)
+            for entry in self.entries
+            if isinstance(entry.body, ResponseStarted | ResponseDone)
+        }
 
     def answers(self) -> Iterator[tuple[str, str]]:
         """Yield each item of an answer, with the response that it is of."""
@@ -83,8 +86,9 @@ class _Attempt:
     status: str | None = None
 
 
-def _turn(body: ResponseStarted | CreateResponse) -> str:
-    return (body.request.metadata or {}).get("turn", "")
+def _turn(body: ResponseStarted | CreateResponse | ResponseDone) -> str:
+    metadata = body.metadata if isinstance(body, ResponseDone) else body.request.metadata
+    return (metadata or {}).get("turn", "")
 
 
 def check_log(log: Log, *, is_over: bool = True) -> list[Violation]:
@@ -296,8 +300,6 @@ def _taken(log: Log | None) -> set[str]:
     for entry in [] if log is None else log.entries:
         if isinstance(entry.body, ItemAdded):
             taken.add(entry.body.item.id)
-        elif isinstance(entry.body, ResponseStarted):
-            taken.add(_turn(entry.body))
-        elif isinstance(entry.body, ResponseDone):  # it may have ended while it waited, and never begun
-            taken.add((entry.body.metadata or {}).get("turn", ""))
+        elif isinstance(entry.body, ResponseStarted | ResponseDone):
+            taken.add(_turn(entry.body))  # it may have ended while it waited, and never begun
     return taken

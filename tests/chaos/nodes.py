@@ -108,6 +108,10 @@ class NodeProcess:
         """Return whether the log says that the store was ever out of reach."""
         return '"store out of reach"' in self.log.read_text()
 
+    def went_alone(self) -> bool:
+        """Return whether it says that it ever went on without the store, with any session."""
+        return '"session not durable"' in self.log.read_text()
+
     async def open(self) -> None:
         """Open the proxies and start a node."""
         if self._has_proxies:

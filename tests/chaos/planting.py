@@ -122,5 +122,5 @@ def written(
         OutputStarted(response, item, previous is not None, previous, 1),
         *([Deltas(response, item, list(words), 2)] if words else []),
         OutputDone(response, message, previous is not None, previous, 9),
-        ResponseDone(response, status, 10, (message,)),
+        ResponseDone(response, status, 10, (message,), metadata=request.metadata),
     ]

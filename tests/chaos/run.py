@@ -159,7 +159,8 @@ async def carry_out(plan: Plan, folder: Path) -> Report:
             report.violations += [found for each, log in held if log for found in check_resets(each, log)]
         turns, _ = told_of(people, logs)
         shown = {response: key_of(turn) for response, turn in turns.items() if turn}
-        may_drop = any(report.faults[name] + report.idle[name] for name in OUTAGES)
+        is_outage = any(report.faults[name] + report.idle[name] for name in OUTAGES)
+        may_drop = is_outage or any(node.went_alone() for node in cluster.nodes)
         report.violations += check_generations(cluster.begun(), shown, may_drop=may_drop)
         bills = await cluster.bills()
         report.charges = sum(len(bill.charges) for bill in bills)

@@ -257,6 +257,11 @@ def test_what_is_produced_for_another_turn_is_found() -> None:
     assert [violation.rule for violation in found] == ["I6"]
 
 
+def test_what_a_log_has_but_the_end_of_is_told_to_somebody() -> None:
+    """The log of a session that rests with nobody connected has forgotten the beginning."""
+    assert log_of(*written(*WORDS)[-1:], floor=5).turns() == {"r": TURN}
+
+
 # What the agent was told.
 
 HELLO = prompt("h", 1, 0)

@@ -406,6 +406,22 @@ async def test_of_a_dead_owner_s_sessions_those_that_nobody_follows_are_taken_to
         assert client.statuses() == ["failed"]
 
 
+async def test_what_died_with_all_who_knew_is_taken_by_who_comes_next(seed: int | None) -> None:
+    """It is told of nobody's death. Sessions that have nothing to do stay where they are."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        client.disconnect()
+        for world in (one, two):
+            town.kill(world)
+        town.lost |= {one.node.id, two.node.id}
+        three = await town.node()
+        await polls(town, 4)
+
+        assert town.owner_of(client) is three.node
+        await go(client, three)
+        assert client.statuses() == ["failed"]
+
+
 async def test_of_several_that_would_take_a_session_one_does(seed: int | None) -> None:
     async with open_town(4, seed=seed) as town:
         one, _, client = await asked(town)
