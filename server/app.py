@@ -194,7 +194,13 @@ class App:
             on_run=self.metrics.run_ended,
         )
         self._proxies = Proxies(settings.trusted_proxies)
-        self.admission = Admission(admission_limits(settings), clock, self._proxies, self.node.caps)
+        self.admission = Admission(
+            admission_limits(settings),
+            clock,
+            self._proxies,
+            self.node.caps,
+            on_beyond=self.metrics.quota_decisions.labels("would_deny").inc,
+        )
         self._observe_node()
         self._overload = Overload(
             OverloadLimits(busy_lag=settings.overload_lag, swamped_lag=settings.overload_lag_responses)

@@ -31,6 +31,8 @@ class ConnectionBounds:
     counts_tenant: bool = False
     """Whether a tenant's are counted, bound or not: another plan bounds them, and it may have both."""
     address: int | None = None
+    is_shadow: bool = False
+    """Whether these refuse nobody, and who would be is counted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,8 @@ class Metrics:
         self._tokens = [tokens.labels(kind) for kind in ("input", "output", "cached")]
         self.quota_decisions = self._counter(
             "quota_decisions",
-            "Decisions on budgets; alone: by this node's count, unknown: nobody knows whose turn it is.",
+            "Decisions on budgets, and would_deny on connections too; alone: by this node's count, "
+            "unknown: nobody knows whose turn it is.",
             "outcome",
         )
         self.time_to_first_token = self._histogram(

@@ -110,18 +110,20 @@ class Caps:
 
     # What everybody has.
 
-    async def admit(self, kind: Kind, whose: str, most: int) -> bool:
+    async def admit(self, kind: Kind, whose: str, most: int, *, is_patient: bool = True) -> bool:
         """Count one more, unless there are *most* already. Return whether it was: then have it go again,
         by :meth:`change`.
 
         Without a tally it never suspends. With one, whoever is refused by it is asked for once
-        more, after a moment. One who is cut off while waiting is not counted.
+        more, after a moment, if they are patient. One who is cut off while waiting is not counted.
         """
         key = kind, whose
         if not self._has_room(key, most):
             return False
         if await self._try(key, most):
             return True
+        if not is_patient:
+            return False
         await pause(self._clock, _MOMENT)
         return self._has_room(key, most) and await self._try(key, most)
 

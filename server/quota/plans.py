@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
@@ -38,7 +39,7 @@ class Plans:
         self._modes: Mapping[str, Mode] = {DEFAULT_PLAN: "on", **(modes or {})}
         self._limits = {name: _limits(quota) for name, quota in quotas.items()}
         is_bound = any(quota.tenant_connections is not None for quota in quotas.values())
-        counts_tenants = is_bound and self.refuse
+        counts_tenants = is_bound and set(self._modes.values()) != {"off"}
         self._unbounded = ConnectionBounds(counts_tenant=counts_tenants)
         self._connections = {
             name: ConnectionBounds(
@@ -67,9 +68,11 @@ class Plans:
 
     def connections(self, plan: str) -> ConnectionBounds:
         """Return how many connections a plan allows."""
-        if self.mode(plan) != "on":
+        mode = self.mode(plan)
+        if mode == "off":
             return self._unbounded
-        return self._connections.get(plan, self._connections.get(DEFAULT_PLAN, self._unbounded))
+        bounds = self._connections.get(plan, self._connections.get(DEFAULT_PLAN, self._unbounded))
+        return bounds if mode == "on" else replace(bounds, is_shadow=True)
 
     @property
     def count_money(self) -> bool:

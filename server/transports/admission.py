@@ -11,9 +11,9 @@ is there: before, each node counts by itself, so that whoever has no key causes 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import structlog
 
@@ -34,6 +34,19 @@ _Place: TypeAlias = tuple[Kind, str]
 """What a connection is counted as, and for whom."""
 
 _UNBOUNDED: Final = ConnectionBounds()
+
+
+class _Claim(NamedTuple):
+    """One more connection of somebody's."""
+
+    place: _Place
+    allowed: int | None
+    """How many their plan allows. None: it doesn't say."""
+    most: int | None
+    """How many the settings do."""
+    refusal: Callable[[int], Refused]
+    is_counted: bool = False
+    """Whether it is counted without a bound, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +73,21 @@ class Admission:
         clock: Where time comes from.
         proxies: Who is believed about addresses.
         caps: Where the connections of principals, tenants and addresses are counted.
+        on_beyond: Told of each connection that goes beyond what its plan allows in shadow.
 
     """
 
-    def __init__(self, limits: AdmissionLimits, clock: Clock, proxies: Proxies, caps: Caps) -> None:
+    def __init__(
+        self,
+        limits: AdmissionLimits,
+        clock: Clock,
+        proxies: Proxies,
+        caps: Caps,
+        *,
+        on_beyond: Callable[[], None] = lambda: None,
+    ) -> None:
         self._limits = limits
+        self._on_beyond = on_beyond
         self._proxies = proxies
         self._addresses: dict[Address, int] = {}
         self._caps = caps
@@ -126,39 +149,59 @@ class Admission:
 
         Whoever is refused by one of them, or is cut off, is counted for none.
         """
-        limits, places = self._limits, list[_Place]()
-        tenant = _least(plan.tenant, limits.tenant or None)
-        from_address = _least(plan.address, limits.address) if address is not None else None
+        places: list[_Place] = []
+        is_beyond = False
+        take = self._take_in_shadow if plan.is_shadow else self._take
         try:
-            await self._take(
-                places, "connection", principal.id, _least(plan.user, limits.principal), _too_many_of_key
-            )
-            whose = _named(principal.tenant)
-            await self._take(places, "tenant_connection", whose, tenant, _too_many_of_tenant)
-            if tenant is None and plan.counts_tenant:
-                self._caps.change("tenant_connection", whose, 1)
-                places.append(("tenant_connection", whose))
-            await self._take(
-                places, "address_connection", (address or b"").hex(), from_address, _too_many_from_address
-            )
+            for claim in self._claims(principal, address, plan):
+                if not await take(claim, places):
+                    is_beyond = True
         except BaseException:
             self._give_back(places)
             raise
+        if is_beyond:
+            self._on_beyond()
         return tuple(places)
 
-    async def _take(
-        self,
-        places: list[_Place],
-        kind: Kind,
-        whose: str,
-        most: int | None,
-        refusal: Callable[[int], Refused],
-    ) -> None:
-        if most is None:
-            return
-        if not await self._caps.admit(kind, whose, most):
-            raise refusal(most)
-        places.append((kind, whose))
+    def _claims(
+        self, principal: Principal, address: Address | None, plan: ConnectionBounds
+    ) -> Iterator[_Claim]:
+        limits, tenant = self._limits, _named(principal.tenant)
+        yield _Claim(("connection", principal.id), plan.user, limits.principal, _too_many_of_key)
+        yield _Claim(
+            ("tenant_connection", tenant),
+            plan.tenant,
+            limits.tenant or None,
+            _too_many_of_tenant,
+            is_counted=plan.counts_tenant,
+        )
+        if address is not None:
+            yield _Claim(
+                ("address_connection", address.hex()), plan.address, limits.address, _too_many_from_address
+            )
+
+    async def _take(self, claim: _Claim, places: list[_Place]) -> bool:
+        """Count one more among *places*, or refuse it. Returns True."""
+        most = _least(claim.allowed, claim.most)
+        if most is not None:
+            if not await self._caps.admit(*claim.place, most):
+                raise claim.refusal(most)
+            places.append(claim.place)
+        elif claim.is_counted:
+            self._caps.change(*claim.place, 1)
+            places.append(claim.place)
+        return True
+
+    async def _take_in_shadow(self, claim: _Claim, places: list[_Place]) -> bool:
+        """Count one more by the settings alone, and return whether the plan would allow it."""
+        least = _least(claim.allowed, claim.most)
+        if claim.allowed is None or least is None:
+            return await self._take(claim, places)
+        if await self._caps.admit(*claim.place, least, is_patient=False):
+            places.append(claim.place)
+            return True
+        await self._take(claim._replace(allowed=None, is_counted=True), places)
+        return False
 
     def _give_back(self, places: Iterable[_Place]) -> None:
         for kind, whose in places:

@@ -140,8 +140,9 @@ def test_quotas_hold_or_not_by_plan(tmp_path: Path, value: str, modes: dict[str,
         mode = modes.get(plan, modes["default"])
         assert plans.mode(plan) == mode
         assert plans.limits(plan) == ({} if mode == "off" else {"u": {"turns": 1}})
-        assert plans.connections(plan).user == (2 if mode == "on" else None)
-        assert plans.connections(plan).counts_tenant == ("on" in modes.values())
+        bounds = plans.connections(plan)
+        assert (bounds.user, bounds.is_shadow) == (None if mode == "off" else 2, mode == "shadow")
+        assert bounds.counts_tenant == (set(modes.values()) != {"off"})
 
 
 def test_quotas_hold_unless_it_is_said(tmp_path: Path) -> None:

@@ -158,6 +158,52 @@ def test_a_plan_may_allow_less_than_the_settings_and_never_more(bounds: Connecti
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        ConnectionBounds(user=1, is_shadow=True),
+        ConnectionBounds(tenant=1, is_shadow=True),
+        ConnectionBounds(address=1, is_shadow=True),
+    ],
+)
+def test_a_plan_in_shadow_refuses_nobody_and_says_who_is_beyond_it(bounds: ConnectionBounds) -> None:
+    beyond: list[None] = []
+    clock = FakeClock()
+    limits = AdmissionLimits(principal=3, tenant=3, address=3)
+    counted = Admission(limits, clock, Proxies(), Caps(clock), on_beyond=lambda: beyond.append(None))
+    first = entered(counted)
+    at_once(first.admit(PRINCIPALS[0], bounds))
+    assert not beyond
+    second = entered(counted)
+    at_once(second.admit(PRINCIPALS[0], bounds))
+    assert len(beyond) == 1
+    at_once(entered(counted).admit(PRINCIPALS[0], bounds))
+    with pytest.raises(Refused):  # what the settings say holds
+        at_once(counted.guest("203.0.113.9", "").admit(PRINCIPALS[0], bounds))
+    assert len(beyond) == 2
+
+    first.leave()
+    second.leave()
+    assert counted._caps.held("connection", PRINCIPALS[0].id) == 1
+
+
+async def test_who_is_beyond_a_plan_in_shadow_waits_for_nothing() -> None:
+    clock, shared = FakeClock(), SharedTally()
+    caps = Caps(clock, shared.at(new_node_id()))
+    caps.open()
+    beyond: list[None] = []
+    counted = Admission(LIMITS, clock, Proxies(), caps, on_beyond=lambda: beyond.append(None))
+    guests = [entered(counted) for _ in range(2)]
+    for guest in guests:  # nobody moves the clock
+        await guest.admit(PRINCIPALS[0], ConnectionBounds(tenant=1, is_shadow=True))
+    assert len(beyond) == 1
+
+    for guest in guests:
+        guest.leave()
+    assert counted.is_empty
+    await caps.aclose()
+
+
 async def test_an_address_has_its_limit_on_all_nodes_together() -> None:
     clock, shared = FakeClock(), SharedTally()
     nodes = [Caps(clock, shared.at(new_node_id())) for _ in range(2)]
