@@ -18,8 +18,13 @@ from unbroken.sessions.response import Response
 
 __all__ = ["another_attempt", "resumption_of"]
 
-_MOST_TAKEOVERS: Final = 3
-"""How often a response is resumed by another owner."""
+_MOST_IN_VAIN: Final = 3
+"""How often in a row a response is resumed by another owner, and comes to nothing more: it may be what its
+owners die of. As long as it goes on, nodes may be replaced under it one after another.
+"""
+
+_MOST_TAKEOVERS: Final = 32
+"""How often in all."""
 
 
 def resumption_of(response: Response) -> Resumption | None:
@@ -28,7 +33,7 @@ def resumption_of(response: Response) -> Resumption | None:
     It knows how much was said, not what: of more than one message, or of
     reasoning and the server's own tools, it could not be told.
     """
-    if response.handle is None or response.handles > _MOST_TAKEOVERS:
+    if response.handle is None or response.in_vain >= _MOST_IN_VAIN or response.takeovers >= _MOST_TAKEOVERS:
         return None
     outputs = response.outputs
     messages = [output for output in outputs if output.head is None]

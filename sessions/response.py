@@ -116,8 +116,12 @@ class Response:
     """The last item that it answers, and behind which its own belong. None: there was none."""
     handle: str | None = None
     """The upstream's own name for it."""
-    handles: int = 0
-    """How often that was noted: once by each owner, if it has only one."""
+    takeovers: int = 0
+    """How often another owner has gone on with that."""
+    in_vain: int = 0
+    """How often in a row, without a piece more of the answer between two."""
+    taken_at: int = 0
+    """The ordinal behind the last of them."""
     outputs: list[ResponseOutput] = field(default_factory=list)
     """In the order in which they began."""
     cancel_reason: str | None = None
@@ -128,6 +132,15 @@ class Response:
     def id(self) -> ResponseId:
         """The attempt's id."""
         return self.attempt.id
+
+    def note_handle(self, handle: str) -> None:
+        """Take in what the log says of the upstream's name for it: the same once more is a takeover."""
+        if handle and handle == self.handle:
+            self.takeovers += 1
+            self.in_vain = self.in_vain + 1 if self.ordinal == self.taken_at else 1
+            self.taken_at = self.ordinal + 1
+        self.handle = handle or None
+        self.ordinal += 1
 
     @property
     def merged(self) -> tuple[str, ...] | UnsetType:

@@ -118,6 +118,8 @@ class Runs:
                 continue
             response = self._session.responses[run.response_id]
             ordinal = response.ordinal
+            if run.handle is not None and run.handle == response.handle:
+                run.handle = None  # it is known, and once more would be a takeover
             if run.handle is not None:
                 bodies.append(HandleNoted(run.response_id, run.handle, ordinal))
                 run.handle = None

@@ -226,10 +226,7 @@ class Session:
                     )
                     self.consume(body.turn)
             case HandleNoted():
-                response = self.responses[body.response_id]
-                response.handle = body.handle or None
-                response.handles += bool(body.handle)
-                response.ordinal += 1
+                self.responses[body.response_id].note_handle(body.handle)
             case OutputStarted():
                 response = self.responses[body.response_id]
                 response.attempt.tell(Signal.PRODUCED)

@@ -93,7 +93,8 @@ class RunningState(Struct, frozen=True):
     requests: tuple[str, ...] | UnsetType = UNSET
     outputs: list[OutputState] | UnsetType = UNSET
     """Of all outputs. Unset: they are the first and the further ones."""
-    handles: int | UnsetType = UNSET
+    takeovers: tuple[int, int, int] | UnsetType = UNSET
+    """How many, how many in vain, and the ordinal behind the last."""
 
     @classmethod
     def of(cls, response: Response) -> RunningState:
@@ -118,7 +119,7 @@ class RunningState(Struct, frozen=True):
             response.anchor,
             response.requests,
             outputs,
-            response.handles or UNSET,
+            (response.takeovers, response.in_vain, response.taken_at) if response.takeovers else UNSET,
         )
 
     def response(self, last: ItemId | None) -> Response:
@@ -126,6 +127,7 @@ class RunningState(Struct, frozen=True):
         states = list(self.further) if self.outputs is UNSET else self.outputs
         if self.outputs is UNSET and self.item_id is not None:
             states.insert(0, OutputState(self.item_id, self.previous, self.call, self.text))
+        takeovers, in_vain, taken_at = (0, 0, 0) if self.takeovers is UNSET else self.takeovers
         return Response(
             Attempt(self.id, self.state),
             self.request,
@@ -134,7 +136,9 @@ class RunningState(Struct, frozen=True):
             started_at=self.started_at,
             ordinal=self.ordinal,
             handle=self.handle,
-            handles=0 if self.handles is UNSET else self.handles,
+            takeovers=takeovers,
+            in_vain=in_vain,
+            taken_at=taken_at,
             outputs=[each.output(self.request) for each in states],
             cancel_reason=self.cancel_reason,
             anchor=last if self.anchor is UNSET else self.anchor,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 import pytest
@@ -13,6 +14,7 @@ from unbroken.sessions.items import Usage
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import Handle
 from unbroken.sessions.run import RunLimits
+from unbroken.sessions.session import Session
 
 SEEDS: Final = (None, 1, 2, 3)
 
@@ -592,6 +594,67 @@ async def test_what_fails_when_it_is_gone_on_with_fails_as_ever(seed: int | None
         (done,) = client.of_type("response.done")
         assert done["response"]["usage"]["output_tokens"] == 2
         assert len(two.responder.turns) == 1
+
+
+async def test_an_answer_that_goes_on_outlives_as_many_nodes_as_it_takes(seed: int | None) -> None:
+    """As in a deploy of many nodes, each of which leaves it to the next at its deadline."""
+    async with open_town(8, seed=seed) as town:
+        for world in town.worlds:
+            world.responder.can_resume = True
+        first = town.worlds[0]
+        client = await first.client()
+        await client.ask()
+        first.responder.last.say(Handle("upstream-1"), "0")
+        await settle()
+        client.read()
+        for number, (old, new) in enumerate(pairwise(town.worlds), 1):
+            await move(client, new)
+            old.node.begin_drain()
+            await old.node.drained(0)
+            await settle()
+            new.responder.last.say(Handle("upstream-1"), str(number))
+            await settle()
+            client.read()
+        new.responder.last.end()
+        await settle()
+        client.read()
+
+        assert (client.text(), client.statuses()) == ("01234567", ["completed"])
+
+
+async def test_that_a_turn_is_another_upstream_s_is_no_takeover(seed: int | None) -> None:
+    async with open_town(seed=seed) as town:
+        one, two = town.worlds
+        two.responder.can_resume = True
+        client = await one.client()
+        await client.ask()
+        for number in range(5):
+            one.responder.last.say(Handle(f"upstream-{number}"))
+            await settle()
+            one.responder.last.say(Handle(""))
+            await settle()
+        one.responder.last.say(Handle("upstream-5"), "a")
+        await settle()
+        await move(client, two)
+        town.kill(one)
+        town.notice(one)
+        await settle()
+
+        assert len(two.responder.turns) == 1
+        assert two.responder.last.turn.resumption is not None
+
+
+async def test_takeovers_are_in_the_snapshot(seed: int | None) -> None:
+    async with open_town(3, seed=seed) as town:
+        for world in town.worlds:
+            world.responder.can_resume = True
+        two, client = await orphaned(town, Handle("upstream-1"), "a")
+        session = actor_on(two, client).session
+        twin = Session.restore(session.id, session.limits, session.snapshot())
+
+        (response,) = twin.responses.values()
+        (known,) = session.responses.values()
+        assert (response.takeovers, response.in_vain, response.taken_at) == (1, 1, known.ordinal)
 
 
 async def test_a_turn_that_kills_its_owners_ends(seed: int | None) -> None:
