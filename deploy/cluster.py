@@ -1,7 +1,7 @@
 """Three nodes, Valkey and HAProxy on this machine: ``make cluster``.
 
 Open the address that it prints, ask something long, and press k and Enter: the
-node that answers is killed, and the answer goes on, or is marked, from another.
+node that answers is killed, and another goes on with the answer, or begins it anew.
 A killed node comes back after a moment. Ctrl-C ends everything.
 """
 
@@ -172,6 +172,8 @@ class Cluster:
             UNBROKEN_REDIS_URL=self._url,
             UNBROKEN_SECRET=self._secret,
             UNBROKEN_TRUSTED_PROXIES="127.0.0.1",
+            # What no upstream keeps is begun anew, unless the person says otherwise.
+            UNBROKEN_TURN_ATTEMPTS=os.environ.get("UNBROKEN_TURN_ATTEMPTS", "2"),
         )
 
     def _run(self, command: list[str], **settings: str) -> subprocess.Popen[bytes]:
@@ -182,27 +184,33 @@ class Cluster:
 
     def kill(self) -> str:
         """Kill the node that answers, as a crash would, and say which it was."""
-        pid = self._answering()
+        answering = self._answering()
         with self._lock:
-            number = next((n for n, each in self._nodes.items() if each.pid == pid), 0)
+            up = {each.pid: n for n, each in self._nodes.items() if each.poll() is None}
+            pid = next((pid for pid in answering if pid in up), None)
+            if pid is None and not up:
+                return "No node is up. One comes back in a moment."
+            number = next(iter(up.values())) if pid is None else up[pid]
             self._nodes[number].kill()
-        return f"Killed node {number + 1}{' in mid-answer' if pid else ''}. It comes back in a moment."
+        return (
+            f"Killed node {number + 1}{'' if pid is None else ' in mid-answer'}. It comes back in a moment."
+        )
 
-    def _answering(self) -> int | None:
-        """Return the process of a node that has something to do."""
+    def _answering(self) -> list[int]:
+        """Return the processes of nodes that have something to do. Some may be dead, and not replaced yet."""
         import redis
 
         from unbroken.sessions.backends.redis.keys import Keys
         from unbroken.sessions.ids import NodeId
 
-        keys = Keys("unbroken")
+        keys, found = Keys("unbroken"), list[int]()
         with redis.Redis.from_url(self._url) as client:
             for index in keys.indexes:
                 for owner in dict(client.hgetall(index)).values():
                     lease: Any = client.get(keys.lease(NodeId(owner.decode())))
                     if lease is not None:
-                        return int(lease.split()[0])
-        return None
+                        found.append(int(lease.split()[0]))
+        return found
 
     def mend(self) -> None:
         """Start nodes again that have ended. For ever."""

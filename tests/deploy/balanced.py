@@ -245,6 +245,8 @@ class Talk:
         self._last = frame["event_id"]
         if frame["type"] == "response.output_text.delta":
             self.text += frame["delta"]
+        elif frame["type"] == "response.created" and self.text:
+            self.text += " "
         elif frame["type"] == "response.done":
             self.endings.append(frame["response"]["status"])
         return frame
