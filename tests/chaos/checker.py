@@ -1,6 +1,7 @@
 """What must hold of every history and of every log, whatever went wrong. Pure: no I/O, no clock.
 
-The rules are named for the invariants of a session's log:
+The rules are named for the invariants of a session's log. That each owner's token is above the last one's is
+what I3 shows of the log: nothing else tells tokens.
 
 ====  ==============================================================================================
 I1    what a client is shown is contiguous: nothing is left out, shown twice or shown out of order

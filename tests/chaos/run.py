@@ -164,7 +164,10 @@ async def carry_out(plan: Plan, folder: Path) -> Report:
         report.violations += check_generations(cluster.begun(), shown, may_drop=may_drop)
         bills = await cluster.bills()
         report.charges = sum(len(bill.charges) for bill in bills)
-        report.violations += check_bills(bills, endings_of(people, logs), may_drop=may_drop, may_miss=True)
+        may_miss = may_drop or report.faults["kill -9"] + report.idle["kill -9"] > 0
+        report.violations += check_bills(
+            bills, endings_of(people, logs), may_drop=may_drop, may_miss=may_miss
+        )
         report.unseen = len({response for response, _ in cluster.begun()} - shown.keys())
         if report.violations:
             keep(folder, people, logs)
