@@ -25,6 +25,7 @@ class Mark:
 
 
 _SPEAKER: Final = r"(?:system|developer|assistant|tool|ipython|model)"
+_ANYBODY: Final = rf"(?:{_SPEAKER}|user|human|environment|functions?\b)"
 
 # In normal form: no upper case, full-width bars are plain. The first that fits a place names it.
 # Nothing fits in a text without any of the pieces before a pattern: that is found out faster.
@@ -40,15 +41,20 @@ _MARKS: Final = (
         "template-role",
         0.85,
         ("<", "[/inst]"),
-        re.compile(r"<<sys>>|\[/inst\]\s{0,4}[^\s\[]|<\|(?:assistant|system)▁?(?:end)?\|>"),
+        re.compile(
+            r"<<sys>>|\[/inst\]\s{0,4}[^\s\[]|<\|(?:assistant|system)▁?(?:end)?\|>"
+            r"|<\|(?:system|chatbot)_token\|>|\[/?system_prompt\]"
+        ),
     ),
     (
         "template-token",
         0.5,
-        ("<", "inst]"),
+        ("<", "inst]", "[tool_", "[/tool_", "_tools]"),
         re.compile(
             r"<\|(?:im_end|im_start|eot_id|end_header_id|start_header_id|endoftext|end_of_turn|begin_of_text"
-            r"|end_of_text|user|end|eom_id|python_tag|channel|message|constrain|return|call)\|>"
+            r"|end_of_text|user|end|eom_id|python_tag|channel|message|constrain|return|call|im_sep|observation"
+            r"|(?:start|end)_of_turn_token|user_token|tool▁[a-z▁]{1,24})\|>"
+            r"|\[/?(?:tool_(?:calls?|results?)|available_tools)\]|</?(?:\|?tool_(?:response|call)\|?|function_(?:calls?|results?))>"
             r"|</?s>\s{0,4}\[/?inst\]|\[/?inst\]|<</sys>>|</?(?:start|end)_of_turn>"
             r"|<[|]?(?:begin|end)▁of▁sentence[|]?>"
         ),
@@ -92,6 +98,22 @@ _MARKS: Final = (
     ),
 )
 
+# What comes from outside, as a tool's result, speaks for nobody: there, whatever begins somebody's turn, a
+# call or another result is as bad as the operator's voice. A user says no more by these than anyway.
+_IN_RESULTS: Final = (
+    (
+        "template-role",
+        0.85,
+        ("<", "["),
+        re.compile(
+            rf"<\|(?:im_start|start_header_id|start|header_start)\|?>\s{{0,4}}{_ANYBODY}"
+            rf"|<\|{_ANYBODY}\|>|<start_of_turn>\s{{0,4}}{_ANYBODY}"
+            r"|<\|(?:python_tag|observation|(?:start_of_turn|user)_token|tool▁[a-z▁]{1,24})\|>"
+            r"|\[/?(?:tool_(?:calls?|results?)|available_tools)\]|</?(?:\|?tool_(?:response|call)\|?|function_(?:calls?|results?))>"
+        ),
+    ),
+)
+
 MARKS: Final = frozenset(name for name, *_ in _MARKS)
 """What marks are called."""
 
@@ -105,7 +127,7 @@ def marks(formed: str, origin: Origin) -> Iterator[Mark]:
     Instructions may well have parts with names: only what ends them counts there.
     """
     count = 0
-    for name, weight, pieces, pattern in _MARKS:
+    for name, weight, pieces, pattern in (*_IN_RESULTS, *_MARKS) if origin is Origin.TOOL else _MARKS:
         if not any(piece in formed for piece in pieces):
             continue
         if origin is Origin.INSTRUCTIONS and name not in ("template-role", "template-token"):
