@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 import structlog
 
-__all__ = ["Background"]
+__all__ = ["Background", "say_lost"]
 
 
 class Background:
@@ -34,10 +35,18 @@ class Background:
             await asyncio.wait(set(self._tasks))
 
     async def aclose(self, patience: float) -> None:
-        """Wait *patience* seconds for what is being done, and cancel the rest."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=patience)
+        """Wait *patience* seconds for what is being done, and cancel the rest, which has begun by then."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self.settled()
+        await asyncio.sleep(0)  # what never began could not say what becomes of it
         for task in set(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(set(self._tasks))
+
+
+def say_lost(turns: int, exc: Exception | None = None) -> None:
+    """Say that what so many turns have used will never be counted; of a bug, which."""
+    hint = "Redis was out of reach for too long, or until the end." if exc is None else "This is a bug."
+    structlog.get_logger().error("usage lost", turns=turns, hint=hint, exc_info=exc)

@@ -28,7 +28,7 @@ from unbroken.server.auth.principal import Principal
 from unbroken.server.limits import ConnectionBounds
 from unbroken.server.metrics import Metrics
 from unbroken.server.quota.asker import Asker, Askers
-from unbroken.server.quota.background import Background
+from unbroken.server.quota.background import Background, say_lost
 from unbroken.server.quota.base import Ledger, UsageRecord, bounded
 from unbroken.server.quota.estimate import prompt_tokens
 from unbroken.server.quota.meter import Meter, begun, used
@@ -214,7 +214,12 @@ class Gate:
         done: ResponseDone,
         meter: Meter | None,
     ) -> None:
-        principal = whose if isinstance(whose, Principal) else await self._find(whose, plan)
+        try:
+            principal = whose if isinstance(whose, Principal) else await self._find(whose, plan)
+        except asyncio.CancelledError:
+            if plan is None or self.plans.mode(plan) != "off":
+                say_lost(1)
+            raise
         if principal is None or self.plans.mode(principal.plan) == "off":
             return
         usage, is_estimate = used(done, meter)
@@ -250,7 +255,7 @@ class Gate:
         await self._background.settled()
 
     async def aclose(self) -> None:
-        """Settle what has ended, for some seconds; the rest lapses."""
+        """Settle what has ended, for some seconds, then what couldn't be; the rest is said to be lost."""
         await self._background.aclose(_SETTLING)
         with suppress(TimeoutError):
             async with asyncio.timeout(_SETTLING):

@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from unbroken.server.quota.background import say_lost
 from unbroken.server.quota.base import KEPT, Amount, Decision, Ledger, Limits, Scope, Standing, UsageRecord
 from unbroken.server.quota.memory import MemoryLedger
 from unbroken.sessions.clock import Clock, pause
@@ -175,19 +176,24 @@ class ShelteredLedger:
     async def settle(
         self, tenant: str, turn: str, scopes: Sequence[Scope], used: Amount, record: UsageRecord | None
     ) -> bool:
-        """See :meth:`Ledger.settle`. True also where the others are yet to be told."""
+        """See :meth:`Ledger.settle`. True also where the others are yet to be told.
+
+        They are told later, too, of what is cut off before they have answered.
+        """
         requested = self._local.requested(tenant, turn)
         if self._local.knows(tenant, turn):
             await self._local.settle(tenant, turn, scopes, used, None)
         ended = _Unsettled(tenant, turn, requested or scopes, used, record, requested is not None)
         try:
             return await self._tell(ended)
-        except StoreUnavailable:
+        except (StoreUnavailable, asyncio.CancelledError) as exc:
             if len(self._unsettled) == _UNSETTLED:
-                _say_lost(1)
+                say_lost(1)
                 del self._unsettled[next(iter(self._unsettled))]
             self._unsettled[next(self._numbers)] = ended
             self._begin_telling()
+            if isinstance(exc, asyncio.CancelledError):
+                raise
             return True
 
     async def release(self, tenant: str, turn: str) -> None:
@@ -227,7 +233,7 @@ class ShelteredLedger:
             await self._tell_all()
         finally:
             if self._unsettled:
-                _say_lost(len(self._unsettled))
+                say_lost(len(self._unsettled))
 
     async def _either(self, tenant: str, act: Callable[[Ledger], Awaitable[_T]]) -> _T:
         try:
@@ -312,7 +318,7 @@ class ShelteredLedger:
                 waiting.add(ended.tenant)
                 continue
             if ended.asked_at is not None and self._clock.monotonic() > ended.asked_at + _UNSURE:
-                _say_lost(1)
+                say_lost(1)
             else:
                 try:
                     await self._tell(ended)
@@ -320,7 +326,7 @@ class ShelteredLedger:
                     out.add(self._shared.part_of(ended.tenant))
                     continue
                 except Exception as exc:  # noqa: BLE001 - the boundary: it must not be in the others' way
-                    _say_lost(1, exc)
+                    say_lost(1, exc)
             self._unsettled.pop(number, None)
         await self._give_back(out)
 
@@ -344,8 +350,3 @@ class ShelteredLedger:
 
 async def _release(tenant: str, turn: str, ledger: Ledger) -> None:
     await ledger.release(tenant, turn)
-
-
-def _say_lost(turns: int, exc: Exception | None = None) -> None:
-    hint = "Redis was out of reach for too long, or until the end." if exc is None else "This is a bug."
-    structlog.get_logger().error("usage lost", turns=turns, hint=hint, exc_info=exc)

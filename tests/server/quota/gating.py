@@ -37,10 +37,18 @@ PRICE = Price.of(Decimal(1), Decimal(10), Decimal("0.1"))
 class World:
     """A gate, and one turn of alice's."""
 
-    def __init__(self, *, is_strict: bool = False, mode: Mode = "on", **quota: Any) -> None:
+    def __init__(
+        self,
+        *,
+        is_strict: bool = False,
+        mode: Mode = "on",
+        ledger: type[MemoryLedger] = MemoryLedger,
+        directory: type[MemoryDirectory] = MemoryDirectory,
+        **quota: Any,
+    ) -> None:
         self.clock = FakeClock()
-        self.ledger = MemoryLedger(self.clock)
-        self.directory = MemoryDirectory(self.clock)
+        self.ledger = ledger(self.clock)
+        self.directory = directory(self.clock)
         plans = Plans({"default": PlanQuota(**quota)}, {"default": mode, "free": "off"})
         prices = Prices({"m": PRICE})
         self.waiting: list[ResponseId] = []

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.server.quota.gating import ALICE, LONG, RESPONSE, World
+from unbroken.server.auth.directory import MemoryDirectory
+from unbroken.server.auth.principal import Principal
 from unbroken.server.plan_tables import Mode
 from unbroken.server.quota.base import Amount, Scope
 from unbroken.server.quota.gate import UnknownPrincipal
 from unbroken.sessions.entries import Entry, ResponseDone
-from unbroken.sessions.ids import Nonce
+from unbroken.sessions.ids import Nonce, PrincipalId
 from unbroken.sessions.items import Usage
 from unbroken.sessions.responder import Finish, Output, Working
 
@@ -153,6 +157,27 @@ async def test_a_turn_that_runs_is_settled_though_its_user_is_forgotten_meanwhil
     assert await world.directory.known(ALICE.id) is None
 
     assert (await world.end("completed", Usage(10, 100))).tokens == 110
+
+
+class FrozenDirectory(MemoryDirectory):
+    """Says nothing to anybody."""
+
+    async def find(self, principal_id: PrincipalId) -> Principal | None:
+        await asyncio.Event().wait()
+        return await super().find(principal_id)
+
+
+async def test_a_turn_that_can_not_be_settled_before_the_node_ends_is_said_to_be_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody could say in time for whom to count it."""
+    monkeypatch.setattr("unbroken.server.quota.gate._SETTLING", 0.0)
+    world = World(directory=FrozenDirectory)
+    world.gate.ended(world.session, ResponseDone(RESPONSE, "completed", 1, (), usage=Usage(1, 1)))
+    with structlog.testing.capture_logs() as logs:
+        await world.gate.aclose()
+
+    assert [entry["turns"] for entry in logs if entry["event"] == "usage lost"] == [1]
 
 
 async def test_where_nothing_is_counted_a_turn_leaves_nothing_behind() -> None:

@@ -27,6 +27,12 @@ class FailingLedger(MemoryLedger):
     is_mute = False
     """Whether what is asked for is done, and nobody hears of it."""
     asked = 0
+    is_frozen = False
+    """Whether nobody is answered, ever; then somebody *is_waiting*."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.is_waiting = asyncio.Event()
 
     async def reserve(self, *args: Any, **kwargs: Any) -> Decision:
         await self._reach(*args)
@@ -61,6 +67,9 @@ class FailingLedger(MemoryLedger):
     async def _reach(self, tenant: str, *_: Any) -> None:
         self.asked += 1
         await asyncio.sleep(0)  # as any call over a network would
+        if self.is_frozen:
+            self.is_waiting.set()
+            await asyncio.Event().wait()
         if self.is_gone or self.part_of(tenant) == self.part_gone:
             raise StoreUnavailable("gone")
 
@@ -217,6 +226,48 @@ async def test_what_is_left_at_the_end_is_said_to_be_lost(clock: FakeClock, shar
     await node.settle("acme", "a", SCOPES, Amount(1), record("a", 1))
     with structlog.testing.capture_logs() as logs:
         await node.aclose()
+
+    assert [entry["turns"] for entry in logs if entry["event"] == "usage lost"] == [1]
+
+
+async def cut_off(node: ShelteredLedger, shared: FailingLedger) -> None:
+    """Have somebody settle a turn, and be cancelled before there is an answer."""
+    shared.is_frozen = True
+    settling = asyncio.create_task(node.settle("acme", "a", SCOPES, Amount(7), record("a", 7)))
+    await shared.is_waiting.wait()
+    settling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await settling
+
+
+async def test_what_was_cut_off_while_it_was_settled_is_tried_once_more_at_the_end(
+    clock: FakeClock, shared: FailingLedger
+) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None)
+    await ask(node, "a")
+    await cut_off(node, shared)
+    assert node.unsettled == 1
+    shared.is_frozen = False
+    with structlog.testing.capture_logs() as logs:
+        await node.aclose()
+
+    assert logs == []
+    assert [each.response_id for each in await node.records("acme", 9)] == ["a"]
+    assert (await shared.look("acme", [USER]))[0]["td"] == 7
+
+
+async def test_what_is_cut_off_at_the_end_too_is_said_to_be_lost(
+    clock: FakeClock, shared: FailingLedger
+) -> None:
+    node = ShelteredLedger(shared, clock, lambda: None)
+    await cut_off(node, shared)
+    shared.is_waiting.clear()
+    with structlog.testing.capture_logs() as logs:
+        closing = asyncio.create_task(node.aclose())
+        await shared.is_waiting.wait()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
 
     assert [entry["turns"] for entry in logs if entry["event"] == "usage lost"] == [1]
 
