@@ -167,7 +167,7 @@ class Metrics:
         self.quota_decisions = self._counter(
             "quota_decisions",
             "Decisions on budgets, and would_deny on connections too; alone: by this node's count, "
-            "unknown: nobody knows whose turn it is.",
+            "busy: it asked too much at once, and the turn went on, unknown: nobody knows whose turn it is.",
             "outcome",
         )
         self.time_to_first_token = self._histogram(

@@ -37,10 +37,30 @@ _AT_ONCE: Final = 4
 """Calls under way, to each server. The client's pool is shared with sessions: whoever asks for a turn waits
 for its place."""
 
+_LONGER: Final = 1.25
+"""Times as long as for an answer is waited for one's turn, so that who waits behind calls that nobody answers
+gets to know of that, not that this node asked too much."""
+
 _RECORD_LIFETIME: Final = 7 * 86_400
 """Seconds after the last one, after which a tenant's records of usage are forgotten."""
 
 _PAGE: Final = 500
+
+
+class _Patient:
+    """A caller whose answers are waited for so long. Not one's turn: that says nothing of the server."""
+
+    def __init__(self, caller: Caller, patience: float) -> None:
+        self._caller = caller
+        self._patience = patience
+
+    async def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
+        async with asyncio.timeout(self._patience):
+            return await self._caller.evalsha(sha, numkeys, *keys_and_args)
+
+    async def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any:
+        async with asyncio.timeout(self._patience):
+            return await self._caller.eval(script, numkeys, *keys_and_args)
 
 
 class RedisLedger:
@@ -49,17 +69,26 @@ class RedisLedger:
     Args:
         client: How it is reached. The caller's, to close.
         prefix: What all keys begin with.
-        patience: Seconds after which it counts as out of reach.
+        patience: Seconds without an answer after which it counts as out of reach.
+        turn_patience: Seconds that a call waits for its turn behind others of this node. None: a fourth more.
         now: Where time comes from, for tests. None: the server's own clock, one for all nodes.
 
     """
 
-    def __init__(self, client: Client, prefix: str, *, patience: float = 2.0, now: Any = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        prefix: str,
+        *,
+        patience: float = 2.0,
+        turn_patience: float | None = None,
+        now: Any = None,
+    ) -> None:
         self._client: Any = client
         self._scripts = Scripts(
-            cast(Caller, client),
+            _Patient(cast(Caller, client), patience),
             _AT_ONCE,
-            patience,
+            _LONGER * patience if turn_patience is None else turn_patience,
             package="unbroken.server.quota",
             names=("ledger",),
             server_of=partial(server_of, client),
@@ -172,8 +201,7 @@ class RedisLedger:
         if self._now is not None:
             given["now"] = self._now()
         try:
-            async with asyncio.timeout(self._patience):
-                return await self._scripts.call("ledger", [base + "o", base + "l"], op, json.dumps(given))
+            return await self._scripts.call("ledger", [base + "o", base + "l"], op, json.dumps(given))
         except Exception as exc:  # noqa: BLE001 - the boundary: what it is decides what it becomes
             raise self._failure(base + "o", exc) from None  # what it quotes may be an address with a password
 

@@ -14,7 +14,7 @@ from unbroken.server.quota.base import Amount, Decision, Ledger, Scope
 from unbroken.server.quota.plans import Plans
 from unbroken.server.quota.refusal import refusal_of
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.errors import Refusal, StoreUnavailable
+from unbroken.sessions.errors import Refusal, StoreBusy, StoreUnavailable
 from unbroken.sessions.ids import ResponseId, SessionId
 from unbroken.sessions.responder import Turn
 
@@ -88,18 +88,27 @@ class Reservations:
         return decision
 
     async def hold(self, principal: Principal, turn: Turn, amount: Amount) -> bool:
-        """Hold *amount* for a turn that runs, from now on. Return whether it may go on."""
+        """Hold *amount* for a turn that runs, from now on. Return whether it may go on.
+
+        It may also where this node asks too much of the ledger for an answer in time: what it takes is held
+        with what is asked for next, and counted at its end.
+        """
         enforce = self._plans.mode(principal.plan) == "on"
-        decision = await self._ledger.hold(
-            principal.tenant,
-            turn_id(turn.session_id, turn.response_id),
-            scopes_of(principal, None),
-            self._plans.limits(principal.plan),
-            amount,
-            lifetime=_LIFETIME,
-            enforce=enforce,
-            as_new=turn.attempt == 1,  # a further one's was let in, and the place of the last may still count
-        )
+        try:
+            decision = await self._ledger.hold(
+                principal.tenant,
+                turn_id(turn.session_id, turn.response_id),
+                scopes_of(principal, None),
+                self._plans.limits(principal.plan),
+                amount,
+                lifetime=_LIFETIME,
+                enforce=enforce,
+                # A further one's was let in, and the place of the last may still count.
+                as_new=turn.attempt == 1,
+            )
+        except StoreBusy:
+            self._metrics.quota_decisions.labels("busy").inc()
+            return True
         if decision.denied is not None:
             self._count(decision, principal.plan)
         return decision.denied is None or not enforce

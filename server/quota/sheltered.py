@@ -238,9 +238,10 @@ class ShelteredLedger:
     async def _either(self, tenant: str, act: Callable[[Ledger], Awaitable[_T]]) -> _T:
         try:
             return await self._ask(tenant, act)
-        except StoreBusy:  # whoever asks is told to ask again
-            raise
-        except StoreUnavailable:
+        except StoreUnavailable as exc:
+            # Who asks too much is told to ask again: unless what it waited behind was an outage.
+            if isinstance(exc, StoreBusy) and self._shared.part_of(tenant) not in self._lost:
+                raise
             self._on_alone()
             return await act(self._local)
 

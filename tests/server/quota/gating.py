@@ -53,13 +53,14 @@ class World:
         prices = Prices({"m": PRICE})
         self.waiting: list[ResponseId] = []
         """What waits behind the turn that runs."""
+        self.metrics = Metrics()
         self.gate = Gate(
             self.ledger,
             plans,
             prices,
             self.directory,
             self.clock,
-            Metrics(),
+            self.metrics,
             is_strict=is_strict,
             waiting=lambda _: self.waiting,
         )

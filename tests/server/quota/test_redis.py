@@ -15,7 +15,7 @@ from tests.server.quota.ledger_contract import SCOPES, TENANT, LedgerContract, r
 from unbroken.server.quota.base import Amount, Ledger
 from unbroken.server.quota.redis import RedisLedger
 from unbroken.sessions.backends.redis.connection import Address, Client, connect
-from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.errors import StoreBusy, StoreUnavailable
 
 
 @pytest.fixture
@@ -145,6 +145,51 @@ async def test_records_of_other_releases_are_read(clients: list[Client]) -> None
     await clients[0].xadd(stream, {"r": json.dumps(newer)})
 
     assert [each.response_id for each in await ledger.records("acme", 5)] == ["a", "a"]
+
+
+class HeldClient:
+    """A client whose server answers when it *may_answer*, whatever it is asked."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.calls = 0
+
+    async def evalsha(self, *_: Any) -> list[Any]:
+        self.calls += 1
+        await self.may_answer.wait()
+        return [b"granted", 0, 0]
+
+
+def held_ledger(client: Any, **patience: float) -> RedisLedger:
+    return RedisLedger(client, "test", **patience)
+
+
+async def test_a_node_that_asks_too_much_at_once_is_busy_and_its_server_is_there() -> None:
+    """Who waits behind others is told so: that is no outage, and no reason to count alone."""
+    client = HeldClient()
+    ledger = held_ledger(client, patience=60.0, turn_patience=0.01)
+    asked = [asyncio.create_task(ledger.release("acme", str(n))) for n in range(9)]
+    for task in asked[4:]:
+        with pytest.raises(StoreBusy):
+            await task
+    client.may_answer.set()
+    await asyncio.gather(*asked[:4])
+
+    assert client.calls == 4, "the others were not made"
+
+
+async def test_who_has_waited_for_long_is_answered_all_the_same() -> None:
+    """The time for an answer begins with one's turn."""
+    client = HeldClient()
+    ledger = held_ledger(client, patience=0.05, turn_patience=60.0)
+    first = [asyncio.create_task(ledger.release("acme", str(n))) for n in range(4)]
+    last = asyncio.create_task(ledger.release("acme", "last"))
+    for task in first:
+        with pytest.raises(StoreUnavailable) as caught:
+            await task
+        assert not isinstance(caught.value, StoreBusy)
+    client.may_answer.set()
+    await last
 
 
 async def test_a_server_that_is_gone_is_told_as_such(valkey: Server) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from tests.server.quota.gating import ALICE, SESSION, World
-from unbroken.server.quota.base import Amount, Scope
+from unbroken.server.plan_tables import Mode
+from unbroken.server.quota.base import Amount, Decision, Scope
+from unbroken.server.quota.memory import MemoryLedger
 from unbroken.server.quota.refusal import QuotaRefusal
 from unbroken.sessions.entries import CreateResponse
+from unbroken.sessions.errors import Refusal, StoreBusy
 from unbroken.sessions.ids import ResponseId
-from unbroken.sessions.items import ResponseRequest
+from unbroken.sessions.items import ResponseRequest, Usage
 from unbroken.sessions.responder import Finish, Working
 
 
@@ -140,3 +143,53 @@ async def test_a_turn_that_has_budget_left_is_not_cut_short_for_want_of_more() -
 
     assert said[-1] == Finish("quota_exceeded")
     assert 499 <= len(said) - 1 <= 500, "a fourth of the limit was reserved"
+
+
+class BusyLedger(MemoryLedger):
+    """One that this node asks too much of, while it *is_busy*."""
+
+    is_busy = False
+
+    async def reserve(self, *args: Any, **kwargs: Any) -> Decision:
+        if self.is_busy:
+            raise StoreBusy
+        return await super().reserve(*args, **kwargs)
+
+    async def hold(self, *args: Any, **kwargs: Any) -> Decision:
+        if self.is_busy:
+            raise StoreBusy
+        return await super().hold(*args, **kwargs)
+
+
+def busy_world(mode: Mode) -> tuple[World, BusyLedger]:
+    world = World(mode=mode, ledger=BusyLedger, tokens_per_day=10**6)
+    assert isinstance(world.ledger, BusyLedger)
+    return world, world.ledger
+
+
+def decided(world: World, outcome: str) -> float:
+    labels = {"outcome": outcome}
+    return world.metrics.registry.get_sample_value("unbroken_quota_decisions_total", labels) or 0.0
+
+
+@pytest.mark.parametrize("mode", ["on", "shadow"])
+async def test_a_node_that_is_busy_ends_no_answer_that_runs(mode: Mode) -> None:
+    """Neither where more is to be held, nor before a further round of tools. It is counted at its end."""
+    world, ledger = busy_world(mode)
+    await world.reserve()
+    ledger.is_busy = True
+    said = await world.answer_in_rounds(("hi", ["x" * 8000]), ("y" * 4000, ["z"]))
+    assert said == ["x" * 8000, "z"]
+    assert world.rounds == 2
+    assert decided(world, "busy") == 3, "either prompt, and what was said"
+
+    await world.end("completed", Usage(1000, 2001))
+    assert (await world.used())["td"] == 3001
+
+
+async def test_a_node_that_is_busy_asks_whoever_comes_to_ask_again() -> None:
+    world, ledger = busy_world("on")
+    ledger.is_busy = True
+    with pytest.raises(Refusal, match="Send this again") as caught:
+        await world.reserve()
+    assert caught.value.code == "store_unavailable"

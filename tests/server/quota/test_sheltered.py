@@ -14,7 +14,7 @@ from tests.server.quota.ledger_contract import SCOPES, USER, LedgerContract, rec
 from unbroken.server.quota.base import Amount, Decision, Ledger, Standing
 from unbroken.server.quota.memory import MemoryLedger
 from unbroken.server.quota.sheltered import ShelteredLedger
-from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.errors import StoreBusy, StoreUnavailable
 
 LIMITS = {"u": {"rm": 2}}
 
@@ -24,6 +24,8 @@ class FailingLedger(MemoryLedger):
 
     is_gone = False
     part_gone: str | None = None
+    is_busy = False
+    """Whether nothing is done, for want of a turn."""
     is_mute = False
     """Whether what is asked for is done, and nobody hears of it."""
     asked = 0
@@ -70,6 +72,8 @@ class FailingLedger(MemoryLedger):
         if self.is_frozen:
             self.is_waiting.set()
             await asyncio.Event().wait()
+        if self.is_busy:
+            raise StoreBusy
         if self.is_gone or self.part_of(tenant) == self.part_gone:
             raise StoreUnavailable("gone")
 
@@ -122,6 +126,47 @@ async def test_one_that_is_strict_lets_nobody_in_and_what_runs_go_on(
 
     looked = (await shared.look("acme", [USER]))[0]
     assert (looked["td"], looked["rd"], looked["turns"]) == (20, 1, 0)
+
+
+async def test_a_node_that_is_busy_does_not_count_alone(clock: FakeClock, shared: FailingLedger) -> None:
+    """Each would grant as much as all together may."""
+    alone: list[str] = []
+    node = ShelteredLedger(shared, clock, lambda: alone.append(""))
+    shared.is_busy = True
+    with pytest.raises(StoreBusy):
+        await ask(node, "a")
+    with pytest.raises(StoreBusy):
+        await node.hold("acme", "b", SCOPES, LIMITS, Amount(30), lifetime=300)
+    assert (node.is_alone, alone) == (False, [])
+    await node.settle("acme", "b", SCOPES, Amount(20), record("b", 20))
+    shared.is_busy = False
+    await told(node, clock)
+
+    assert (await shared.look("acme", [USER]))[0]["td"] == 20
+
+
+async def test_who_waited_behind_calls_that_nobody_answered_is_counted_alone(
+    clock: FakeClock, shared: FailingLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it looked, this node asked too much; what it waited for has turned out to be an outage."""
+    alone: list[str] = []
+    node = ShelteredLedger(shared, clock, lambda: alone.append(""))
+    reserve, goes_on = shared.reserve, asyncio.Event()
+
+    async def waits(*args: Any, **kwargs: Any) -> Decision:
+        await goes_on.wait()
+        raise StoreBusy
+
+    monkeypatch.setattr(shared, "reserve", waits)
+    waiting = asyncio.create_task(ask(node, "late"))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(shared, "reserve", reserve)
+    shared.is_gone = True
+    await ask(node, "early")
+    goes_on.set()
+
+    assert (await waiting).denied is None
+    assert len(alone) == 2
 
 
 async def told(node: ShelteredLedger, clock: FakeClock) -> None:
