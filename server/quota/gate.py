@@ -136,7 +136,7 @@ class Gate:
         """
         async with aclosing(outputs) as pieces:
             principal = await self._find(turn.principal, turn.request.plan)
-            if principal is None and self._is_strict and self.plans.refuse:
+            if principal is None and self._is_strict and self.plans.refuses(turn.request.plan):
                 raise UnknownPrincipal
             if principal is None or self.plans.mode(principal.plan) == "off":
                 async for piece in pieces:

@@ -55,16 +55,19 @@ class Plans:
         """Return whether what a plan may use is counted, and whether anybody is refused for it."""
         return self._modes.get(plan, self._modes[DEFAULT_PLAN])
 
-    @property
-    def refuse(self) -> bool:
-        """Whether anybody is."""
-        return "on" in self._modes.values()
+    def refuses(self, plan: str | None) -> bool:
+        """Whether anybody of a plan is; None: of any, as nobody knows of which."""
+        return "on" in self._modes.values() if plan is None else self.mode(plan) == "on"
 
     def limits(self, plan: str) -> Limits:
         """Return what a plan may use."""
         if self.mode(plan) == "off":
             return {}
         return self._limits.get(plan, self._limits.get(DEFAULT_PLAN, {}))
+
+    def holding(self, plan: str) -> Limits:
+        """Return what of that holds: nothing in shadow, whoever would be refused there."""
+        return self.limits(plan) if self.mode(plan) == "on" else {}
 
     def connections(self, plan: str) -> ConnectionBounds:
         """Return how many connections a plan allows."""

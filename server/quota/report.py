@@ -16,6 +16,8 @@ from unbroken.server.quota.base import (
     record_fields,
 )
 from unbroken.server.quota.gate import Gate
+from unbroken.server.quota.refusal import rate_limits
+from unbroken.server.quota.reservations import scopes_of
 
 __all__ = ["own_report", "tenant_report"]
 
@@ -29,26 +31,32 @@ _NAMES: Final = {
 }
 
 
-async def own_report(gate: Gate, principal: Principal, most: int) -> tuple[dict[str, Any], Decision]:
+async def own_report(
+    gate: Gate, principal: Principal, address: bytes | None, most: int
+) -> tuple[dict[str, Any], Decision]:
     """Return what a principal has used, with up to *most* of their turns; and how they stand.
+
+    That is as with a response that they ask for from *address*: with all limits that hold for one.
 
     Raises:
         StoreUnavailable: It can't be told for the moment.
 
     """
-    scope, limits = Scope("u", principal.id), gate.plans.limits(principal.plan)
+    limits = gate.plans.holding(principal.plan)
     looked, standings, records = await asyncio.gather(
-        gate.ledger.look(principal.tenant, [scope]),
-        gate.ledger.standings(principal.tenant, [scope], limits),
+        gate.ledger.look(principal.tenant, [Scope("u", principal.id)]),
+        gate.ledger.standings(principal.tenant, scopes_of(principal, address), limits),
         gate.ledger.records(principal.tenant, most, principal.user),
     )
+    standing = Decision(standings)
     body = {
         "object": "usage",
         "plan": principal.plan,
         "usage": _rows(looked[0], limits.get("u", {})),
+        "rate_limits": rate_limits(standing),
         "data": [_shown(record_fields(record)) for record in records],
     }
-    return body, Decision(standings)
+    return body, standing
 
 
 async def tenant_report(ledger: Ledger, tenant: str, most: int, user: str | None = None) -> dict[str, Any]:

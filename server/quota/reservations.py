@@ -61,7 +61,7 @@ class Reservations:
     async def reserve(
         self, principal: Principal, scopes: Sequence[Scope], turn: str, amount: Amount
     ) -> Decision:
-        """Reserve for a turn that is asked for.
+        """Reserve for a turn that is asked for. In shadow it may come in any case, and no limit is told.
 
         Raises:
             QuotaRefusal: There is too little of something. Nothing was reserved.
@@ -75,6 +75,9 @@ class Reservations:
                 tenant, turn, scopes, limits, amount, lifetime=_LIFETIME, enforce=enforce
             )
         except (asyncio.CancelledError, StoreUnavailable) as exc:
+            if not enforce and not isinstance(exc, asyncio.CancelledError):
+                self._metrics.quota_decisions.labels("would_deny").inc()
+                return Decision()  # what it takes is held as it begins
             self.release(tenant, turn)  # it may have been reserved all the same
             if isinstance(exc, asyncio.CancelledError):
                 raise
@@ -85,7 +88,7 @@ class Reservations:
             raise refusal_of(decision)
         if decision.is_new:
             remember(self._reserved, turn, (amount, self._clock.monotonic()), _RESERVED_KNOWN)
-        return decision
+        return decision if enforce else Decision(is_new=decision.is_new)
 
     async def hold(self, principal: Principal, turn: Turn, amount: Amount) -> bool:
         """Hold *amount* for a turn that runs, from now on. Return whether it may go on.

@@ -84,7 +84,7 @@ class ShelteredLedger:
         shared: What all nodes share.
         clock: Where time comes from.
         on_alone: Told of each turn that was granted by this node's count alone.
-        is_strict: Whether nothing new is let in then: reserving fails. What runs goes on.
+        is_strict: Whether nothing new is let in then: reserving fails, if enforced. What runs goes on.
 
     """
 
@@ -139,7 +139,9 @@ class ShelteredLedger:
         def reserve(ledger: Ledger) -> Awaitable[Decision]:
             return ledger.reserve(tenant, turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce)
 
-        return await (self._ask if self._is_strict else self._either)(tenant, reserve)
+        if self._is_strict and enforce:
+            return await self._ask(tenant, reserve)
+        return await self._either(tenant, reserve, enforce=enforce)
 
     async def hold(
         self,
@@ -161,9 +163,9 @@ class ShelteredLedger:
                 tenant, turn, scopes, limits, amount, lifetime=lifetime, enforce=enforce, as_new=as_new
             )
 
-        return (
-            await hold(self._local) if self._local.knows(tenant, turn) else await self._either(tenant, hold)
-        )
+        if self._local.knows(tenant, turn):
+            return await hold(self._local)
+        return await self._either(tenant, hold, enforce=enforce)
 
     async def keep(self, tenant: str, turn: str, *, lifetime: float) -> None:
         """See :meth:`Ledger.keep`. What can't be kept now lapses, unless it is kept in time."""
@@ -235,12 +237,14 @@ class ShelteredLedger:
             if self._unsettled:
                 say_lost(len(self._unsettled))
 
-    async def _either(self, tenant: str, act: Callable[[Ledger], Awaitable[_T]]) -> _T:
+    async def _either(self, tenant: str, act: Callable[[Ledger], Awaitable[_T]], *, enforce: bool) -> _T:
         try:
             return await self._ask(tenant, act)
         except StoreUnavailable as exc:
-            # Who asks too much is told to ask again: unless what it waited behind was an outage.
-            if isinstance(exc, StoreBusy) and self._shared.part_of(tenant) not in self._lost:
+            # Who asks too much is told to ask again: unless what it waited behind was an outage, or nobody is
+            # refused, and all counted.
+            is_busy = isinstance(exc, StoreBusy) and self._shared.part_of(tenant) not in self._lost
+            if is_busy and enforce:
                 raise
             self._on_alone()
             return await act(self._local)

@@ -42,7 +42,8 @@ class UsageDoor:
         principal = (await self._way.admit(visit, REALTIME)).principal
         found(("GET",), visit.method)
         check_query(visit.request.query_params, ("limit", "resume", "ticket"))
-        body, standing = await own_report(self._gate, principal, wanted_records(visit.request))
+        most = wanted_records(visit.request)
+        body, standing = await own_report(self._gate, principal, visit.guest.address, most)
         response = json_response(body)
         response.headers.update(headers(standing))
         return response

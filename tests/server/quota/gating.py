@@ -12,7 +12,7 @@ from unbroken.server.auth.directory import MemoryDirectory
 from unbroken.server.auth.principal import Principal
 from unbroken.server.metrics import Metrics
 from unbroken.server.plan_tables import Mode
-from unbroken.server.quota.base import Scope, UsageRecord
+from unbroken.server.quota.base import Decision, Scope, UsageRecord
 from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.memory import MemoryLedger
 from unbroken.server.quota.plans import Plans
@@ -42,6 +42,7 @@ class World:
         *,
         is_strict: bool = False,
         mode: Mode = "on",
+        shadow: Sequence[str] = (),
         ledger: type[MemoryLedger] = MemoryLedger,
         directory: type[MemoryDirectory] = MemoryDirectory,
         **quota: Any,
@@ -49,7 +50,8 @@ class World:
         self.clock = FakeClock()
         self.ledger = ledger(self.clock)
         self.directory = directory(self.clock)
-        plans = Plans({"default": PlanQuota(**quota)}, {"default": mode, "free": "off"})
+        modes: dict[str, Mode] = {"default": mode, "free": "off", **dict.fromkeys(shadow, "shadow")}
+        plans = Plans({"default": PlanQuota(**quota)}, modes)
         prices = Prices({"m": PRICE})
         self.waiting: list[ResponseId] = []
         """What waits behind the turn that runs."""
@@ -74,12 +76,15 @@ class World:
         """Tokens that were reserved when it was."""
 
     async def reserve(
-        self, request: ResponseRequest | None = None, response_id: ResponseId = RESPONSE
-    ) -> None:
+        self,
+        request: ResponseRequest | None = None,
+        response_id: ResponseId = RESPONSE,
+        address: bytes | None = None,
+    ) -> Decision:
         await self.directory.note(ALICE)
-        asker = self.gate.asker(ALICE, None)
+        asker = self.gate.asker(ALICE, address)
         assert asker is not None
-        await asker.reserve(self.session, CreateResponse(response_id, request or ResponseRequest()))
+        return await asker.reserve(self.session, CreateResponse(response_id, request or ResponseRequest()))
 
     async def answer(self, *outputs: Output, text: str = "", resumed: Any = None) -> list[Output]:
         """Return what is let through of an answer to *text*."""
@@ -88,12 +93,17 @@ class World:
     def metered(
         self, outputs: Sequence[Output], text: str = "", resumed: Any = None, attempt: int = 1
     ) -> AsyncGenerator[Output, None]:
+        return self.answer_to(turn_of(text, resumed, attempt), outputs, text)
+
+    def answer_to(
+        self, turn: Turn, outputs: Sequence[Output], text: str = ""
+    ) -> AsyncGenerator[Output, None]:
         async def said() -> AsyncGenerator[Output, None]:
             self.asked = True
             for output in outputs:
                 yield output
 
-        return self.gate.metered(turn_of(text, resumed, attempt), given_of(text), said(), self.share)
+        return self.gate.metered(turn, given_of(text), said(), self.share)
 
     async def answer_in_rounds(self, *rounds: tuple[str, Sequence[Output]], text: str = "") -> list[Output]:
         """Return what is let through of an answer in rounds: what each sends, and what comes of it."""
@@ -131,14 +141,14 @@ def items_of(text: str) -> tuple[Message, ...]:
     return (Message(ItemId("u1"), "user", (Text(text),)),)
 
 
-def turn_of(text: str = "", resumed: Any = None, attempt: int = 1) -> Turn:
+def turn_of(text: str = "", resumed: Any = None, attempt: int = 1, plan: str | None = None) -> Turn:
     return Turn(
         session_id=SESSION,
         response_id=RESPONSE,
         principal=ALICE.id,
         attempt=attempt,
         config=SessionConfig("m"),
-        request=ResponseRequest(),
+        request=ResponseRequest(plan=plan),
         items=items_of(text),
         resumption=resumed,
     )

@@ -1,0 +1,48 @@
+"""What whoever asks is told of what they have used, and of what is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.server.quota.gating import ALICE, World
+from unbroken.server.quota.refusal import QuotaRefusal, headers, rate_limits
+from unbroken.server.quota.report import own_report
+from unbroken.sessions.ids import ResponseId
+
+ADDRESS = b"\x7f\0\0\1"
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"tenant_requests_per_minute": 2},
+        {"tenant_requests_per_minute": 2, "requests_per_minute": 100},
+        {"address_requests_per_minute": 2, "requests_per_minute": 100},
+        {"requests_per_minute": 2, "tenant_requests_per_minute": 100},
+    ],
+    ids=["tenant alone", "tenant", "address", "user"],
+)
+async def test_headers_tell_of_the_limit_that_binds(limits: dict[str, Any]) -> None:
+    """As the event does, whoever's it is."""
+    world = World(**limits)
+    for number in range(2):
+        decision = await world.reserve(response_id=ResponseId(f"resp_{number}"), address=ADDRESS)
+    (event,) = rate_limits(decision)
+    body, standing = await own_report(world.gate, ALICE, ADDRESS, 5)
+
+    assert (event["limit"], event["remaining"]) == (2, 0)
+    assert body["rate_limits"] == rate_limits(standing) == [event]
+    assert headers(standing)["x-ratelimit-limit-requests"] == "2"
+    assert headers(standing)["x-ratelimit-remaining-requests"] == "0"
+    with pytest.raises(QuotaRefusal):
+        await world.reserve(response_id=ResponseId("resp_9"), address=ADDRESS)
+
+
+async def test_an_address_that_is_not_counted_has_no_limit() -> None:
+    """Loopback: nothing is counted for it."""
+    world = World(address_requests_per_minute=2)
+    await world.reserve()
+
+    assert (await own_report(world.gate, ALICE, None, 5))[0]["rate_limits"] == []
