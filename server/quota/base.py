@@ -25,6 +25,8 @@ __all__ = [
     "LAPSES",
     "MOST",
     "RECORDS",
+    "RECORDS_IN_MEMORY",
+    "RECORDS_KEPT",
     "RECORDS_OF_USER",
     "SLICES",
     "TURNS",
@@ -70,7 +72,14 @@ LAPSES: Final = 200
 milliseconds). Those beyond count until the next one."""
 
 RECORDS: Final = 10_000
-"""Records of usage that are kept of a tenant, for a week at most."""
+"""Records of usage that are kept of a tenant."""
+
+RECORDS_IN_MEMORY: Final = 50_000
+"""Those of all tenants together, where they are in a node's memory: the oldest go, whoever's they are. Some
+70 MB, with what is known of their turns."""
+
+RECORDS_KEPT: Final = 7 * 86_400
+"""Seconds for which they are."""
 
 RECORDS_OF_USER: Final = 100
 """Those of a user that can be told by themselves: the latest, as far as they are among the tenant's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,8 +13,6 @@ from unbroken.server.quota.base import (
     CODES,
     KEPT,
     KNOWN,
-    RECORDS,
-    RECORDS_OF_USER,
     SLICES,
     TURNS,
     Amount,
@@ -22,7 +20,6 @@ from unbroken.server.quota.base import (
     Limits,
     Scope,
     Standing,
-    UsageRecord,
     frees_at,
     is_live,
 )
@@ -35,6 +32,12 @@ _PART: Final = SLICES["m"][0]
 _ACCOUNTS: Final = 10_000
 """Scopes of a tenant that are known: the one that was used longest ago is forgotten for a new one."""
 
+_IDLE: Final = 26 * 3600.0
+"""Seconds after which a scope that nobody has used has nothing that still counts."""
+
+_AT_ONCE: Final = 100
+"""Of these, so many are forgotten at a time: nobody waits for more."""
+
 _TURN_WAIT: Final = 1.0
 
 
@@ -44,6 +47,7 @@ class _Account:
 
     slices: dict[str, dict[int, int]] = field(default_factory=lambda: {code: {} for code in CODES})
     turns: int = 0
+    used_at: float = 0.0
 
     def prune(self, now: float) -> None:
         for code, slices in self.slices.items():
@@ -94,40 +98,33 @@ class _Reservation:
 
 
 class Book:
-    """Accounts, reservations and records of one tenant. Times are seconds since the epoch."""
+    """Accounts and reservations of one tenant. Times are seconds since the epoch."""
 
     def __init__(self) -> None:
         self._accounts: OrderedDict[Scope, _Account] = OrderedDict()
         self._turns: dict[str, _Reservation] = {}  # that are open
         self._due: list[tuple[float, str]] = []  # a heap of when to look at which of them
         self._settled: OrderedDict[str, float] = OrderedDict()  # those of late, and until when they are known
-        self.entries: deque[UsageRecord] = deque()
-        self._entries_of: dict[str, deque[UsageRecord]] = {}  # by user: the latest of those above
 
     def knows(self, turn: str) -> bool:
         """Whether there is a reservation of a turn here, or was a while ago."""
         return turn in self._turns or turn in self._settled
-
-    def entries_of(self, user: str) -> Sequence[UsageRecord]:
-        """Return the latest records of a user, the latest last."""
-        return self._entries_of.get(user, ())
-
-    def _note(self, record: UsageRecord) -> None:
-        self.entries.append(record)
-        self._entries_of.setdefault(record.user, deque(maxlen=RECORDS_OF_USER)).append(record)
-        if len(self.entries) > RECORDS:
-            gone = self.entries.popleft()
-            own = self._entries_of[gone.user]
-            if own[0] is gone:  # else it went for a later one of the same user
-                own.popleft()
-            if not own:
-                del self._entries_of[gone.user]
 
     def requested(self, turn: str) -> tuple[Scope, ...] | None:
         """Return for whom the request of an open reservation was counted here. None: it wasn't."""
         reservation = self._turns.get(turn)
         is_here = reservation is not None and reservation.requested_in is not None
         return reservation.scopes if reservation is not None and is_here else None
+
+    def tidy(self, now: float) -> bool:
+        """Forget what counts no more, some of it at a time. Return whether there is nothing left."""
+        self._reap(now)
+        for _ in range(min(_AT_ONCE, len(self._accounts))):
+            scope, account = next(iter(self._accounts.items()))
+            if account.turns or account.used_at > now - _IDLE:
+                break
+            del self._accounts[scope]
+        return not (self._accounts or self._turns or self._settled)
 
     def _account(self, scope: Scope, now: float) -> _Account:
         account = self._accounts.get(scope)
@@ -138,6 +135,7 @@ class Book:
                 if idle is not None:
                     del self._accounts[idle]
         self._accounts.move_to_end(scope)
+        account.used_at = now
         account.prune(now)
         return account
 
@@ -284,9 +282,7 @@ class Book:
         if reservation is not None:
             self._keep(turn, reservation, now + lifetime)
 
-    def settle(
-        self, turn: str, scopes: Sequence[Scope], used: Amount, record: UsageRecord | None, *, now: float
-    ) -> bool:
+    def settle(self, turn: str, scopes: Sequence[Scope], used: Amount, *, now: float) -> bool:
         """See :meth:`Ledger.settle`."""
         self._reap(now)
         if turn in self._settled:
@@ -302,8 +298,6 @@ class Book:
         self._settled[turn] = now + KEPT
         if len(self._settled) > KNOWN:
             self._settled.popitem(last=False)
-        if record is not None:
-            self._note(record)
         return True
 
     def release(self, turn: str, *, now: float) -> None:

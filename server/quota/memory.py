@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Final
 
 from unbroken.server.quota.base import Amount, Decision, Limits, Scope, Standing, UsageRecord
 from unbroken.server.quota.book import Book
+from unbroken.server.quota.records import Records
 from unbroken.sessions.clock import Clock
 
 __all__ = ["MemoryLedger"]
@@ -23,15 +23,36 @@ class MemoryLedger:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._books: OrderedDict[str, Book] = OrderedDict()
+        self._round: OrderedDict[str, None] = OrderedDict()  # whose book is tidied next
+        self._records = Records()
+
+    @property
+    def tenants(self) -> int:
+        """How many something is known of."""
+        return len(self._books)
 
     def _book(self, tenant: str) -> Book:
+        self._tidy()
         book = self._books.get(tenant)
         if book is None:
             book = self._books[tenant] = Book()
+            self._round[tenant] = None
             if len(self._books) > _TENANTS:
-                self._books.popitem(last=False)
+                gone, _ = self._books.popitem(last=False)
+                del self._round[gone]
         self._books.move_to_end(tenant)
         return book
+
+    def _tidy(self) -> None:
+        """Forget what is too old, of one tenant after the other: those who don't come any more, too."""
+        now = self._clock.monotonic()
+        self._records.reap(now)
+        if self._round:
+            tenant, _ = self._round.popitem(last=False)
+            if self._books[tenant].tidy(now):
+                del self._books[tenant]
+            else:
+                self._round[tenant] = None
 
     def requested(self, tenant: str, turn: str) -> tuple[Scope, ...] | None:
         """Return for whom the request of a turn that was reserved here was counted. None: it wasn't."""
@@ -40,6 +61,7 @@ class MemoryLedger:
 
     def knows(self, tenant: str, turn: str) -> bool:
         """Whether a turn was reserved here."""
+        self._tidy()
         book = self._books.get(tenant)
         return book is not None and book.knows(turn)
 
@@ -95,7 +117,11 @@ class MemoryLedger:
         self, tenant: str, turn: str, scopes: Sequence[Scope], used: Amount, record: UsageRecord | None
     ) -> bool:
         """See :meth:`Ledger.settle`."""
-        return self._book(tenant).settle(turn, scopes, used, record, now=self._clock.monotonic())
+        now = self._clock.monotonic()
+        is_first = self._book(tenant).settle(turn, scopes, used, now=now)
+        if is_first and record is not None:
+            self._records.note(tenant, record, now=now)
+        return is_first
 
     async def release(self, tenant: str, turn: str) -> None:
         """See :meth:`Ledger.release`."""
@@ -111,8 +137,8 @@ class MemoryLedger:
 
     async def records(self, tenant: str, most: int, user: str | None = None) -> list[UsageRecord]:
         """See :meth:`Ledger.records`."""
-        book = self._books.get(tenant, Book())
-        return list(islice(reversed(book.entries if user is None else book.entries_of(user)), most))
+        self._records.reap(self._clock.monotonic())
+        return self._records.latest(tenant, most, user)
 
     async def aclose(self) -> None:
         """See :meth:`Ledger.aclose`."""

@@ -16,6 +16,7 @@ from unbroken.server.quota.base import (
     KEPT,
     LAPSES,
     RECORDS,
+    RECORDS_KEPT,
     RECORDS_OF_USER,
     TURNS,
     Amount,
@@ -40,9 +41,6 @@ for its place."""
 _LONGER: Final = 1.25
 """Times as long as for an answer is waited for one's turn, so that who waits behind calls that nobody answers
 gets to know of that, not that this node asked too much."""
-
-_RECORD_LIFETIME: Final = 7 * 86_400
-"""Seconds after the last one, after which a tenant's records of usage are forgotten."""
 
 _PAGE: Final = 500
 
@@ -148,7 +146,7 @@ class RedisLedger:
         if record is not None:
             given |= {"record": json.dumps(record_fields(record)), "user": _digest(record.user)}
         given |= {"kept": KEPT, "records": RECORDS, "records_of_user": RECORDS_OF_USER}
-        given["record_lifetime"] = _RECORD_LIFETIME
+        given["record_lifetime"] = RECORDS_KEPT
         return bool(await self._call("settle", tenant, given))
 
     async def release(self, tenant: str, turn: str) -> None:

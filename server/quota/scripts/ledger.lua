@@ -275,6 +275,8 @@ elseif op == 'settle' then
   redis.call('EXPIRE', turn_key(given.turn), given.kept)
   if given.record then
     local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', given.records, '*', 'r', given.record)
+    local oldest = tonumber(string.match(id, '^(%d+)-')) - given.record_lifetime * 1000
+    redis.call('XTRIM', KEYS[2], 'MINID', whole(oldest))
     redis.call('EXPIRE', KEYS[2], given.record_lifetime)
     note_owner(id)
   end

@@ -21,12 +21,12 @@ def test_who_holds_often_costs_no_more() -> None:
 def test_of_turns_that_were_settled_so_many_are_known() -> None:
     book = Book()
     for number in range(KNOWN + 10):
-        book.settle(str(number), (), Amount(), None, now=1000.0)
+        book.settle(str(number), (), Amount(), now=1000.0)
 
     assert not book.knows("9")
     assert book.knows("10")
-    assert book.settle("9", (), Amount(), None, now=1000.0)
-    assert not book.settle(str(KNOWN), (), Amount(), None, now=1000.0)
+    assert book.settle("9", (), Amount(), now=1000.0)
+    assert not book.settle(str(KNOWN), (), Amount(), now=1000.0)
 
 
 def test_looking_makes_nothing_of_what_is_not_there() -> None:

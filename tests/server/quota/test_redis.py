@@ -12,7 +12,7 @@ import pytest_asyncio
 from tests.fakes.clock import FakeClock
 from tests.fakes.valkey import Server
 from tests.server.quota.ledger_contract import SCOPES, TENANT, LedgerContract, record
-from unbroken.server.quota.base import Amount, Ledger
+from unbroken.server.quota.base import Amount, Ledger, record_fields
 from unbroken.server.quota.redis import RedisLedger
 from unbroken.sessions.backends.redis.connection import Address, Client, connect
 from unbroken.sessions.errors import StoreBusy, StoreUnavailable
@@ -133,6 +133,19 @@ async def test_whose_records_are_kept_is_as_bounded_as_these_are(
     await clients[0].xtrim(stream, maxlen=1, approximate=False)
     assert [each.response_id for each in await ledger.records("acme", 9, "user4")] == ["249"]
     assert await ledger.records("acme", 9, "user3") == []
+
+
+async def test_records_are_kept_for_a_week(clients: list[Client]) -> None:
+    """Also of a tenant that is never idle for so long."""
+    ledger = RedisLedger(clients[0], "test")
+    seconds, _ = await clients[0].time()  # type: ignore[misc]
+    stream = ledger._base("acme") + "l"
+    for turn, age in (("old", 7 * 86_400 + 60), ("recent", 7 * 86_400 - 60)):
+        data = json.dumps(record_fields(record(turn, 5)))
+        await clients[0].xadd(stream, {"r": data}, id=f"{(seconds - age) * 1000}-0")
+    await ledger.settle("acme", "a", SCOPES, Amount(5), record("a", 5))
+
+    assert [each.response_id for each in await ledger.records("acme", 9)] == ["a", "recent"]
 
 
 async def test_records_of_other_releases_are_read(clients: list[Client]) -> None:
