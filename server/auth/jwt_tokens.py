@@ -9,7 +9,7 @@ import jwt
 
 from unbroken.server.auth.base import Credentials, Grant, LongLivedKey, Unauthenticated, UnknownSigner
 from unbroken.server.auth.jwks import JwksUnavailable, KeySet, NotLookedFor
-from unbroken.server.auth.principal import ALL_SCOPES, Principal
+from unbroken.server.auth.principal import ALL_SCOPES, STRANGERS, Principal
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import StoreUnavailable
 
@@ -106,11 +106,17 @@ class JwtAuthenticator:
             scopes = ALL_SCOPES & {word for word in words if isinstance(word, str)}
         return Principal(
             f"user:{user}",
-            self._of(claims, rules.tenant_claim),
+            self._tenant(claims),
             self._of(claims, rules.plan_claim),
             scopes,
             _number(claims["exp"]) + rules.leeway,
         )
+
+    def _tenant(self, claims: dict[str, Any]) -> str:
+        tenant = self._of(claims, self._rules.tenant_claim)
+        if tenant == STRANGERS:  # who has a token is none
+            raise Unauthenticated
+        return tenant
 
     @staticmethod
     def _of(claims: dict[str, Any], claim: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from unbroken.server.auth.key_store import KeyRecord, new_key
-from unbroken.server.auth.principal import ALL_SCOPES
+from unbroken.server.auth.principal import ALL_SCOPES, STRANGERS
 from unbroken.server.plan_tables import PLAN_NAME, is_plan_name
 
 __all__ = ["BadKeyRequest", "KeyRequest", "key_fields"]
@@ -54,6 +54,8 @@ class KeyRequest(Struct, frozen=True, forbid_unknown_fields=True):
                 raise BadKeyRequest(
                     field, f"`{field}` should be 1 to 64 letters, digits, dots, dashes or underscores."
                 )
+        if self.tenant == STRANGERS:
+            raise BadKeyRequest("tenant", f"`tenant` can't be {STRANGERS}: that is of those without a key.")
         if not is_plan_name(self.plan):
             raise BadKeyRequest("plan", f"`plan` should be {PLAN_NAME}.")
         if self.user is not None and not (0 < len(self.user) <= 256 and self.user.isprintable()):

@@ -20,7 +20,7 @@ CLIENT_SECRETS: Final = "client_secrets"
 """May make short-lived keys for pages."""
 
 STRANGERS: Final = "strangers"
-"""The tenant of all strangers: what they do is counted apart."""
+"""The tenant of all strangers, and of nobody else: what they do is counted apart."""
 
 DEFAULT_PLAN: Final = "default"
 """The plan of whoever has none of their own, and the row of tables by plan that holds for all others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -61,7 +62,9 @@ def key_routes(keyring: Keyring, guarded: Callable[[_Act], _Act], clock: Clock) 
         if not await keyring.store.revoke(key_id):
             return _refused(404, "key_not_found", "There is no such key. GET /admin/keys lists them.")
         structlog.get_logger().info("key revocation", id=key_id)
-        await keyring.look()  # the others find out within a second
+        # The others find out within a second; and so does this one, if it can't look now: it is revoked.
+        with suppress(StoreUnavailable, KeyStoreUnusable):
+            await keyring.look()
         return state_response(200, {"id": key_id, "object": "key", "deleted": True})
 
     def reached(act: _Act) -> _Act:

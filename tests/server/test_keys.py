@@ -23,6 +23,7 @@ from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.auth.key_file import FileKeyStore
 from unbroken.server.auth.keys import digest_of
 from unbroken.server.transports import body as bodies
+from unbroken.sessions.errors import StoreUnavailable
 
 ADMIN: dict[str, Any] = {"admin_key": KEY, "key_store": "memory"}
 
@@ -114,6 +115,7 @@ def test_a_key_on_a_plan_that_no_table_knows_is_made_and_that_is_said(
         ["create", "ci", "--expires-in", "soon"],
         ["create", "ci", "--expires-in", "0"],
         ["create", "ci", "--tenant", "a b"],
+        ["create", "ci", "--tenant", "strangers"],
         ["create", "ci", "--user", ""],
         ["revoke"],
     ],
@@ -212,6 +214,27 @@ async def test_an_operator_makes_looks_at_and_revokes_keys(serve: Serve) -> None
     assert (gone.status, gone.body["error"]["code"]) == (404, "key_not_found")
 
 
+async def test_a_key_is_revoked_though_this_node_can_not_look_at_once(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator who is told that it failed would ask again, and hear that there is no such key."""
+    served: Served[ScriptedAgent] = await serve(ScriptedAgent(), **ADMIN)
+    made = await asked(served, "POST", "/admin/keys", {"name": "ci"})
+    client = await served.client(made.body["key"])
+    keyring = served.app.auth.keyring
+    assert keyring is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(keyring.store, "version", gone)
+        revoked = await asked(served, "DELETE", f"/admin/keys/{made.body['id']}")
+
+    assert (revoked.status, revoked.body["deleted"]) == (200, True)
+    assert await client.closed() == 1008, "as soon as it can look again"
+
+
+async def gone() -> str:
+    raise StoreUnavailable("gone")
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -222,6 +245,7 @@ async def test_an_operator_makes_looks_at_and_revokes_keys(serve: Serve) -> None
         ({"name": "ci", "unknown": 1}, None),
         ({"name": "a b"}, "name"),
         ({"name": "ci", "tenant": ""}, "tenant"),
+        ({"name": "ci", "tenant": "strangers"}, "tenant"),
         ({"name": "ci", "plan": "x" * 65}, "plan"),
         ({"name": "ci", "user": "a\0"}, "user"),
         ({"name": "ci", "scopes": []}, "scopes"),

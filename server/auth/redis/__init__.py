@@ -10,8 +10,9 @@ key                     type    what
 ``P:p:I``               string  a principal, by its id
 ``P:{s:D}:u``           hash    how often a short-lived key may still be used
 ``P:{s:D}:r``           hash    what it is good for, and the sessions that it was used for
-``P:{sp:H}:p``          zset    digests of those of a user, API key or strangers, by until when they are kept
-``P:{sp:H}:b``          hash    how many bytes each takes, and all of them together
+``P:{sa:H}:D``          string  what short-lived keys settle, by its digest, once for all that settle the same
+``P:{sp:H}:m``          zset    digests of those of a user, API key or strangers, by until when they are kept
+``P:{sp:H}:c``          hash    how many bytes each takes, and all of them together
 ======================  ======  ========================================================================
 
 The first four stay until keys are revoked; all else goes by itself, in time.

@@ -147,6 +147,13 @@ async def test_a_token_without_what_it_needs_proves_nothing(issuer: Issuer, clai
     await refused(issuer.authenticator(), token)
 
 
+async def test_nobody_s_token_puts_them_among_strangers(issuer: Issuer) -> None:
+    """They would share their quotas, answers and pools."""
+    authenticator = issuer.authenticator(tenant_claim="org")
+    await authenticator.authenticate(presented(issuer.token(org="acme")))
+    await refused(authenticator, issuer.token(org="strangers"))
+
+
 async def test_clocks_may_differ_so_much_and_no_more(issuer: Issuer) -> None:
     authenticator, now = issuer.authenticator(leeway=30), issuer.clock.time()
     early: tuple[dict[str, Any], ...] = ({"exp": now - 29}, {"nbf": now + 29}, {"iat": now + 29})
