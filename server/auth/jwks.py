@@ -10,9 +10,9 @@ import asyncio
 import http.client
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -34,6 +34,10 @@ _REFRESHED: Final = 600.0
 _COOLDOWN: Final = 30.0
 """Seconds between two attempts at fetching it, whatever tokens name."""
 
+_BELIEVED: Final = 1200.0
+"""Seconds since the last attempt has ended for which keys are believed meanwhile: while nobody asks, none is
+made, and what was withdrawn may be so for long."""
+
 _STALE: Final = 86_400.0
 """Seconds for which a set counts that can't be fetched any more."""
 
@@ -53,6 +57,10 @@ class SigningKey(NamedTuple):
     algorithm: str | None
 
 
+_Keys: TypeAlias = Mapping[str | None, Sequence[SigningKey]]
+"""By name: None has those without."""
+
+
 class KeySet:
     """A set of public keys.
 
@@ -69,13 +77,18 @@ class KeySet:
         self._source = source
         self._clock = clock
         self._on_fetch = on_fetch
-        self._keys: dict[str | None, SigningKey] = {}
+        self._keys: _Keys = {}
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")
+        self._ended_at = float("-inf")  # when the last attempt had, whatever came of it
         self._fetching: asyncio.Task[None] | None = None
 
-    async def find(self, kid: str | None) -> SigningKey | None:
-        """Return the key of that name; None: there is none. Without a name, the only key there is.
+    async def find(self, kid: str | None) -> Sequence[SigningKey]:
+        """Return the keys of that name: of several, a token is signed with one of them.
+
+        Without a name, those that have none; if there are none, the only key there is. Whoever names a
+        known one doesn't wait while the set is fetched again, behind the first who asks after ten minutes:
+        what was withdrawn counts until then.
 
         Raises:
             JwksUnavailable: Nobody can say for the moment.
@@ -83,31 +96,28 @@ class KeySet:
 
         """
         now = self._clock.monotonic()
-        key = self._of(kid)
-        is_old = now - self._fetched_at >= _REFRESHED
-        if (key is None or is_old) and now - self._tried_at >= _COOLDOWN:
-            await self._refresh()
-            key = self._of(kid)
-        elif key is None and self._fetching is not None:
+        keys = self._of(kid)
+        is_wanted = not keys or now - self._fetched_at >= _REFRESHED
+        if is_wanted and self._fetching is None and now - self._tried_at >= _COOLDOWN:
+            self._tried_at = now
+            self._fetching = asyncio.create_task(self._fetch())
+        is_believed = keys and now - self._ended_at < _BELIEVED and now - self._fetched_at < _STALE
+        if self._fetching is not None and not is_believed:
+            # One that is cut off leaves the others their answer.
             await asyncio.shield(self._fetching)
-            key = self._of(kid)
+            keys = self._of(kid)
         if self._clock.monotonic() - self._fetched_at >= _STALE:
             raise JwksUnavailable("The keys that tokens are signed with can't be had. Try again in a moment.")
-        if key is None and kid is not None and self._fetched_at < now:
+        if not keys and kid is not None and self._fetched_at < now:
             raise NotLookedFor
-        return key
+        return keys
 
-    def _of(self, kid: str | None) -> SigningKey | None:
-        if kid is None:
-            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
-        return self._keys.get(kid)
-
-    async def _refresh(self) -> None:
-        if self._fetching is None:
-            self._tried_at = self._clock.monotonic()
-            self._fetching = asyncio.create_task(self._fetch())
-        # One that is cut off leaves the others their answer.
-        await asyncio.shield(self._fetching)
+    def _of(self, kid: str | None) -> Sequence[SigningKey]:
+        keys = self._keys.get(kid, ())
+        if keys or kid is not None or len(self._keys) != 1:
+            return keys
+        (only,) = self._keys.values()
+        return only if len(only) == 1 else ()
 
     async def _fetch(self) -> None:
         try:
@@ -119,6 +129,7 @@ class KeySet:
             self._fetched_at = self._clock.monotonic()
             self._on_fetch("ok")
         finally:
+            self._ended_at = self._clock.monotonic()
             self._fetching = None
 
     async def start(self) -> None:
@@ -129,7 +140,7 @@ class KeySet:
 
         """
         self._keys = await asyncio.to_thread(self._read)
-        self._fetched_at = self._tried_at = self._clock.monotonic()
+        self._fetched_at = self._tried_at = self._ended_at = self._clock.monotonic()
 
     async def stop(self) -> None:
         """Wait for what is being fetched. Harmless if nothing is."""
@@ -138,18 +149,18 @@ class KeySet:
 
     # In a thread.
 
-    def _read(self) -> dict[str | None, SigningKey]:
+    def _read(self) -> _Keys:
         try:
             entries = json.loads(self._text())["keys"]
             if not isinstance(entries, list) or len(entries) > _MOST_KEYS:
                 raise ValueError
         except (ValueError, KeyError, TypeError, RecursionError):
             raise self._unavailable("what is there is no set of keys") from None
-        keys: dict[str | None, SigningKey] = {}
+        keys: dict[str | None, list[SigningKey]] = {}
         for entry in entries:
             if isinstance(entry, dict) and (key := _usable(entry)) is not None:
                 name = entry.get("kid")
-                keys[name if isinstance(name, str) else None] = key
+                keys.setdefault(name if isinstance(name, str) else None, []).append(key)
         if not keys:
             raise self._unavailable("none of its keys can be used")
         return keys

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
 
 from unbroken.server.auth.base import Credentials, Grant, LongLivedKey, Unauthenticated, UnknownSigner
-from unbroken.server.auth.jwks import JwksUnavailable, KeySet, NotLookedFor
+from unbroken.server.auth.jwks import JwksUnavailable, KeySet, NotLookedFor, SigningKey
 from unbroken.server.auth.principal import ALL_SCOPES, STRANGERS, Principal
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import StoreUnavailable
@@ -54,10 +56,8 @@ class JwtAuthenticator:
             algorithm, kid = header.get("alg"), header.get("kid")
             if algorithm not in self._rules.algorithms or not isinstance(kid, str | None):
                 raise Unauthenticated
-            key = await self._keys.find(kid)
-            if key is None or key.algorithm not in (None, algorithm):
-                raise Unauthenticated
-            claims = self._verified(token, key.key, str(algorithm))
+            keys = await self._keys.find(kid)
+            claims = self._verified(token, keys, str(algorithm))
         except JwksUnavailable as exc:
             raise StoreUnavailable(str(exc)) from None
         except NotLookedFor:
@@ -70,28 +70,40 @@ class JwtAuthenticator:
             raise LongLivedKey
         return Grant(principal)
 
-    def _verified(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:
+    def _verified(self, token: str, keys: Sequence[SigningKey], algorithm: str) -> dict[str, Any]:
         rules = self._rules
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            key,
-            algorithms=[algorithm],
-            audience=rules.audience,
-            issuer=rules.issuer,
-            # What has an end or a beginning is looked at below, by this server's clock.
-            options={
-                "require": ["exp", "iss", "aud"],
-                "verify_exp": False,
-                "verify_nbf": False,
-                "verify_iat": False,
-            },
-        )
+        claims = self._signed(token, keys, algorithm)
         now = self._clock.time()
         if not _number(claims["exp"]) > now - rules.leeway:
             raise Unauthenticated
         if any(_number(claims[name]) > now + rules.leeway for name in ("nbf", "iat") if name in claims):
             raise Unauthenticated
         return claims
+
+    def _signed(self, token: str, keys: Sequence[SigningKey], algorithm: str) -> dict[str, Any]:
+        """Return what a token says that one of *keys* has signed."""
+        for key in keys:
+            if key.algorithm not in (None, algorithm):
+                continue
+            with suppress(
+                jwt.InvalidSignatureError, jwt.InvalidKeyError, TypeError
+            ):  # it may be the next one
+                claims: dict[str, Any] = jwt.decode(
+                    token,
+                    key.key,
+                    algorithms=[algorithm],
+                    audience=self._rules.audience,
+                    issuer=self._rules.issuer,
+                    # What has an end or a beginning is looked at by this server's clock.
+                    options={
+                        "require": ["exp", "iss", "aud"],
+                        "verify_exp": False,
+                        "verify_nbf": False,
+                        "verify_iat": False,
+                    },
+                )
+                return claims
+        raise Unauthenticated
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
         rules = self._rules

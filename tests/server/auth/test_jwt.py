@@ -60,15 +60,21 @@ class Issuer:
         self.path.write_text(json.dumps({"keys": keys}))
 
     def token(
-        self, kid: str = "k1", *, algorithm: str = "RS256", key: Any = None, header: Any = None, **claims: Any
+        self,
+        kid: str | None = "k1",
+        *,
+        algorithm: str = "RS256",
+        key: Any = None,
+        header: Any = None,
+        **claims: Any,
     ) -> str:
         now = self.clock.time()
         said = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "exp": now + 300, **claims}
         return jwt.encode(
             {name: value for name, value in said.items() if value is not None},
-            key or self.private[kid],
+            key or self.private[kid or ""],
             algorithm,
-            headers={"kid": kid, **(header or {})},
+            headers={**({} if kid is None else {"kid": kid}), **(header or {})},
         )
 
     def authenticator(self, **rules: Any) -> JwtAuthenticator:
@@ -220,6 +226,51 @@ async def test_other_kinds_of_key_will_do(issuer: Issuer) -> None:
     await refused(authenticator, issuer.token("ec", algorithm="EdDSA", key=edwards))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [(None, None), ("k", "k"), (None, None, "k")],
+    ids=["without a name", "of one name", "beside one with a name"],
+)
+async def test_each_of_several_keys_that_names_do_not_tell_apart_will_do(
+    issuer: Issuer, names: tuple[str | None, ...]
+) -> None:
+    """As while one is rotated out, at an issuer that gives them no names."""
+    private = [ec.generate_private_key(ec.SECP256R1()) for _ in names]
+    issuer.publish(
+        [
+            ECAlgorithm.to_jwk(key.public_key(), as_dict=True) | ({} if name is None else {"kid": name})
+            for name, key in zip(names, private, strict=True)
+        ]
+    )
+    authenticator = issuer.authenticator()
+    for name, key in zip(names, private, strict=True):
+        await authenticator.authenticate(presented(issuer.token(name, algorithm="ES256", key=key)))
+    other = ec.generate_private_key(ec.SECP256R1())
+    await refused(authenticator, issuer.token(names[0], algorithm="ES256", key=other))
+
+
+async def test_of_one_name_each_algorithm_has_its_key(issuer: Issuer) -> None:
+    """Also where the set doesn't say which is for which."""
+    curve, numbers = ec.generate_private_key(ec.SECP256R1()), issuer.private["k1"]
+    published = [
+        RSAAlgorithm.to_jwk(numbers.public_key(), as_dict=True) | {"kid": "k"},
+        ECAlgorithm.to_jwk(curve.public_key(), as_dict=True) | {"kid": "k"},
+    ]
+    for keys in (published, published[::-1]):
+        issuer.publish(keys)
+        authenticator = issuer.authenticator()
+        await authenticator.authenticate(presented(issuer.token("k", algorithm="ES256", key=curve)))
+        await authenticator.authenticate(presented(issuer.token("k", key=numbers)))
+        await refused(authenticator, issuer.token("k", key=numbers, aud="other"))
+
+
+async def test_a_token_without_a_name_is_of_the_only_key_there_is(issuer: Issuer) -> None:
+    """Of several that have names, it says which. Else each would be tried for whatever strangers invent."""
+    await issuer.authenticator().authenticate(presented(issuer.token(None, key=issuer.private["k1"])))
+    issuer.rotate("k1", "k2")
+    await refused(issuer.authenticator(), issuer.token(None, key=issuer.private["k1"]))
+
+
 async def test_a_changed_token_proves_nothing(issuer: Issuer) -> None:
     authenticator, token = issuer.authenticator(), issuer.token()
     header, payload, signature = token.split(".")
@@ -255,8 +306,75 @@ async def test_keys_are_rotated_without_a_restart_and_fetched_no_more_than_so_of
     issuer.clock.advance(30)
     await authenticator.authenticate(presented(issuer.token("k2")))
 
-    issuer.clock.advance(600)
+    issuer.clock.advance(1200)
     await refused(authenticator, old)
+
+
+class HeldKeySet(KeySet):
+    """One whose issuer takes its time: *is_asked* says when, and it answers when it *may_answer*."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.is_asked, self.may_answer = asyncio.Event(), threading.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def _read(self) -> Any:
+        self._loop.call_soon_threadsafe(self.is_asked.set)
+        if not self.may_answer.wait(30):
+            raise AssertionError("nobody let it")
+        return super()._read()
+
+
+async def test_a_token_whose_key_is_known_does_not_wait_for_the_set(issuer: Issuer) -> None:
+    """Nor does any, while the issuer is away: one in half a minute would, for seconds."""
+    fetched: list[str] = []
+    keys = HeldKeySet(str(issuer.path), issuer.clock, on_fetch=fetched.append)
+    keys.may_answer.set()
+    await keys.start()
+    keys.may_answer.clear()
+    issuer.rotate("k2")
+    issuer.clock.advance(700)
+    for _ in range(3):
+        assert await keys.find("k1")
+    await keys.is_asked.wait()
+    assert await keys.find("k1")
+    assert fetched == []
+    keys.may_answer.set()
+    await keys.stop()
+
+    assert fetched == ["ok"]
+    assert await keys.find("k1") == ()
+    assert await keys.find("k2")
+
+
+async def test_a_set_that_nobody_has_asked_for_is_fetched_before_a_key_of_it_is_believed(
+    issuer: Issuer,
+) -> None:
+    """It may have been withdrawn hours ago."""
+    keys = KeySet(str(issuer.path), issuer.clock)
+    await keys.start()
+    issuer.rotate("k2")
+    issuer.clock.advance(3600)
+
+    assert await asyncio.gather(*(keys.find("k1") for _ in range(5))) == [()] * 5
+
+
+async def test_the_end_waits_for_nobody_s_set_but_for_what_is_being_fetched(issuer: Issuer) -> None:
+    """Nothing is left behind: its owner ends it."""
+    keys = HeldKeySet(str(issuer.path), issuer.clock)
+    keys.may_answer.set()
+    await keys.start()
+    keys.may_answer.clear()
+    issuer.clock.advance(700)
+    await keys.find("k1")
+    await keys.is_asked.wait()
+    stopping = asyncio.create_task(keys.stop())
+    await asyncio.sleep(0)
+    assert not stopping.done()
+    keys.may_answer.set()
+    await stopping
+
+    assert keys._fetching is None
 
 
 async def test_a_key_that_may_be_new_is_no_failure_until_it_was_looked_for(issuer: Issuer) -> None:
@@ -299,7 +417,7 @@ async def test_whatever_strangers_name_costs_one_fetch_in_half_a_minute(issuer: 
     keys = KeySet(str(issuer.path), issuer.clock, on_fetch=fetched.append)
     found = await asyncio.gather(*(keys.find(f"stranger{number}") for number in range(50)))
 
-    assert found == [None] * 50
+    assert found == [()] * 50
     assert fetched == ["ok"]
 
 
@@ -308,14 +426,14 @@ async def test_a_set_that_can_not_be_fetched_counts_on_for_a_day(issuer: Issuer)
     await keys.start()
     issuer.path.unlink()
     issuer.clock.advance(86_000)
-    assert await keys.find("k1") is not None
+    assert await keys.find("k1")
     issuer.clock.advance(500)
 
     with pytest.raises(JwksUnavailable):
         await keys.find("k1")
     issuer.rotate("k1")
     issuer.clock.advance(30)
-    assert await keys.find("k1") is not None
+    assert await keys.find("k1")
     await keys.stop()
 
 
@@ -384,8 +502,8 @@ async def test_a_set_may_be_at_an_address_and_is_looked_for_nowhere_else(
 ) -> None:
     keys = KeySet(f"{published}/jwks", issuer.clock)
     await keys.start()
-    assert await keys.find("k1") is not None
-    assert await keys.find(None) is not None, "the only one there is"
+    assert await keys.find("k1")
+    assert await keys.find(None), "the only one there is"
 
     with pytest.raises(JwksUnavailable, match=r"302|Found"):
         await KeySet(f"{published}/moved", issuer.clock).start()

@@ -138,7 +138,7 @@ async def test_whose_records_are_kept_is_as_bounded_as_these_are(
 async def test_records_are_kept_for_a_week(clients: list[Client]) -> None:
     """Also of a tenant that is never idle for so long."""
     ledger = RedisLedger(clients[0], "test")
-    seconds, _ = await clients[0].time()  # type: ignore[misc]
+    seconds, _ = await clients[0].time()
     stream = ledger._base("acme") + "l"
     for turn, age in (("old", 7 * 86_400 + 60), ("recent", 7 * 86_400 - 60)):
         data = json.dumps(record_fields(record(turn, 5)))

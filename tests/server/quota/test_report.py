@@ -27,9 +27,8 @@ ADDRESS = b"\x7f\0\0\1"
 async def test_headers_tell_of_the_limit_that_binds(limits: dict[str, Any]) -> None:
     """As the event does, whoever's it is."""
     world = World(**limits)
-    for number in range(2):
-        decision = await world.reserve(response_id=ResponseId(f"resp_{number}"), address=ADDRESS)
-    (event,) = rate_limits(decision)
+    await world.reserve(address=ADDRESS)
+    (event,) = rate_limits(await world.reserve(response_id=ResponseId("resp_2"), address=ADDRESS))
     body, standing = await own_report(world.gate, ALICE, ADDRESS, 5)
 
     assert (event["limit"], event["remaining"]) == (2, 0)
