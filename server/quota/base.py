@@ -76,7 +76,7 @@ RECORDS: Final = 10_000
 
 RECORDS_IN_MEMORY: Final = 50_000
 """Those of all tenants together, where they are in a node's memory: the oldest go, whoever's they are. Some
-70 MB, with what is known of their turns."""
+75 MB, if each is another user's."""
 
 RECORDS_KEPT: Final = 7 * 86_400
 """Seconds for which they are."""
