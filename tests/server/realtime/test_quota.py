@@ -335,6 +335,7 @@ async def test_in_the_shadow_nobody_is_refused() -> None:
         value = door.app.metrics.registry.get_sample_value("unbroken_quota_decisions_total", labels)
         assert value == 1
         assert client.errors() == []
+        assert client.of("rate_limits.updated") == [], "none holds"
 
 
 async def test_an_official_client_sees_an_ordinary_error_and_its_usage(door: Served[ManualAgent]) -> None:
@@ -375,6 +376,19 @@ async def test_headers_of_usage_say_when_it_is_free_again(door: Served[ManualAge
         told = headers[f"x-ratelimit-reset-{name}"]
         assert told.endswith("s")
         assert 0 < int(told.removesuffix("s")) <= math.ceil(limit["reset_seconds"])
+
+
+async def test_headers_of_usage_tell_of_the_address_that_asks() -> None:
+    plan = {"requests_per_minute": 100, "address_requests_per_minute": 5}
+    async with (
+        serving(ManualAgent(), quotas={"default": plan}, trusted_proxies=("127.0.0.1",)) as door,
+        httpx2.AsyncClient(trust_env=False) as http,
+    ):
+        given = {"Authorization": "Bearer alice", "X-Forwarded-For": "203.0.113.1"}
+        answer = await http.get(f"http://127.0.0.1:{door.port}/v1/usage", headers=given)
+
+    assert answer.headers["x-ratelimit-limit-requests"] == "5"
+    assert [each["limit"] for each in answer.json()["rate_limits"]] == [5]
 
 
 async def test_an_official_client_that_is_too_fast_sees_an_ordinary_error_and_goes_on() -> None:
