@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic_settings import NoDecode
 
 from unbroken.server.chain import ChainEntry, UpstreamApi, read_entries
 from unbroken.server.setting_values import Names, Seconds, check_address, check_agent_name
+from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["AgentSettings"]
 
 
-class AgentSettings(BaseSettings):
+class AgentSettings(SettingsPart):
     """What answers, for how long, and what is asked when it fails."""
 
     agent: Literal["embedded", "openai", "python", "scripted"] = Field(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic_settings import NoDecode
 
 from unbroken.server.setting_values import (
     Bytes,
@@ -18,6 +18,7 @@ from unbroken.server.setting_values import (
     check_tenant_plans,
     read_pairs,
 )
+from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["AuthSettings"]
 
@@ -33,7 +34,7 @@ _GivenPlans = Annotated[
 _PlanName = Annotated[str, AfterValidator(check_plan_name)]
 
 
-class AuthSettings(BaseSettings):
+class AuthSettings(SettingsPart):
     """Keys that come and go, short-lived keys, strangers, and tokens of somebody else's."""
 
     key_store: Literal["none", "memory", "file", "redis"] = Field(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings
 
 from unbroken.server.plan_tables import ModesElseOff
 from unbroken.server.setting_values import Bytes, Seconds
+from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["CacheSettings"]
 
 
-class CacheSettings(BaseSettings):
+class CacheSettings(SettingsPart):
     """Whether, for whom and for how long an answer is good for who asks the same."""
 
     cache: ModesElseOff = Field(

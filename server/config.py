@@ -90,7 +90,7 @@ class Settings(
     Built from keywords it reads no environment and no file.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", defer_build=False)
 
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field(

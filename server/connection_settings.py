@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings
 
 from unbroken.server.setting_values import Bytes, Names, Seconds
+from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["ConnectionSettings"]
 
@@ -54,7 +54,7 @@ _Lag = Annotated[float, Field(ge=0, le=60, allow_inf_nan=False), AfterValidator(
 _MOST_BYTES = 1 << 40
 
 
-class ConnectionSettings(BaseSettings):
+class ConnectionSettings(SettingsPart):
     """Bounds on connections. A limit holds per door; those on numbers hold for all doors together."""
 
     websocket_class: Literal["own", "stock"] = Field(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings
 
 from unbroken.server.setting_values import Names, Port, check_admin_key, check_api_keys, check_secret
+from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["DoorSettings"]
 
 
-class DoorSettings(BaseSettings):
+class DoorSettings(SettingsPart):
     """Where the server listens, and whom it believes."""
 
     # Listeners

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings
 
 from unbroken.server.setting_values import Bytes
+from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["FileSettings"]
 
 
-class FileSettings(BaseSettings):
+class FileSettings(SettingsPart):
     """Where files are, for how long, and how much there may be of them."""
 
     files: Literal["disk", "memory", "off"] = Field(

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic_settings import NoDecode
 
 from unbroken.server.plan_tables import Modes, check_rows, read_rows
 from unbroken.server.setting_values import Names, Seconds, check_address
+from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["FirewallSettings"]
 
@@ -33,7 +34,7 @@ def _check_digests(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(value.lower() for value in values)
 
 
-class FirewallSettings(BaseSettings):
+class FirewallSettings(SettingsPart):
     """What is looked at, how closely, and what becomes of it."""
 
     firewall: Modes = Field(

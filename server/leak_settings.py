@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings
 
 from unbroken.server.plan_tables import PLAN_NAME, ModesElseShadow, is_plan_name
 from unbroken.server.setting_values import Names
+from unbroken.server.settings_part import SettingsPart
 
 __all__ = [
     "ACTIONS",
@@ -75,7 +75,7 @@ def _check_canaries(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-class LeakSettings(BaseSettings):
+class LeakSettings(SettingsPart):
     """What is looked for in answers, and what is done about it."""
 
     leaks: ModesElseShadow = Field(

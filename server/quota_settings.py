@@ -10,9 +10,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic_settings import NoDecode
 
 from unbroken.server.plan_tables import PLAN_NAME, Modes, is_plan_name
+from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["ModelPrice", "PlanQuota", "QuotaSettings"]
 
@@ -137,7 +138,7 @@ def _prices(value: object) -> dict[str, Any]:
     return _rows(value, ModelPrice, what, "input, output and cached")
 
 
-class QuotaSettings(BaseSettings):
+class QuotaSettings(SettingsPart):
     """How much whoever is of which plan may use, and what it costs."""
 
     quota_mode: Modes = Field(

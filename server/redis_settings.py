@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings
 
 from unbroken.server.setting_values import Seconds
+from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["RedisSettings"]
 
@@ -30,7 +30,7 @@ def _check_prefix(value: str) -> str:
     return value
 
 
-class RedisSettings(BaseSettings):
+class RedisSettings(SettingsPart):
     """Where sessions are shared, and what happens while that is out of reach."""
 
     redis_url: Annotated[SecretStr | None, AfterValidator(_check_url)] = Field(

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings
 
 from unbroken.server.setting_values import Bytes, Seconds
+from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["SessionSettings"]
 
 _Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
-class SessionSettings(BaseSettings):
+class SessionSettings(SettingsPart):
     """Bounds on sessions and their logs, and what a session does by default."""
 
     concurrency: Literal["reject", "queue", "interrupt", "merge"] = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic_settings import NoDecode
 
 from unbroken.server.setting_values import (
     Bytes,
@@ -16,11 +16,12 @@ from unbroken.server.setting_values import (
     check_targets,
     read_list,
 )
+from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["ToolSettings"]
 
 
-class ToolSettings(BaseSettings):
+class ToolSettings(SettingsPart):
     """Which tools there are, and what one response may do with them."""
 
     tools: Annotated[Names, AfterValidator(check_targets)] = Field(
