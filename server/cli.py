@@ -103,6 +103,10 @@ def _commands(context: click.Context) -> None:
 @_settings_options
 def serve(**flags: str | None) -> int:
     """Run the server until SIGTERM or Ctrl+C."""
+    from unbroken.server.interpreter import put_off_gc
+
+    put_off_gc()  # before all that is imported from here on
+
     import structlog
 
     from unbroken.server import process, workers

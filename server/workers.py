@@ -38,7 +38,11 @@ from unbroken.sessions.clock import SystemClock
 __all__ = ["WorkerProcess", "run", "settings_of"]
 
 # The parent's own import path: a directory with modules of the same names must not come first.
-_PROGRAM: Final = "import sys; sys.path[:] = sys.argv[4:]; from unbroken.server.worker import main; main()"
+_PROGRAM: Final = (
+    "import sys; sys.path[:] = sys.argv[4:]; "
+    "from unbroken.server.interpreter import put_off_gc; put_off_gc(); "
+    "from unbroken.server.worker import main; main()"
+)
 
 _LONGEST_LINE: Final = 65536
 _LAST_WORDS: Final = 1.0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,15 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No settings but a test's own, and logging left alone."""
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No settings but a test's own, and logging and the interpreter left alone."""
     monkeypatch.chdir(tmp_path)
     for name in os.environ.keys() - neutral_environment().keys():
         monkeypatch.delenv(name)
     monkeypatch.setattr(logs, "configure_logs", lambda *_, **__: None)
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
 
 
 def run(*arguments: str) -> int:
@@ -221,6 +225,21 @@ def test_serve_runs_with_its_flags(code: int, monkeypatch: pytest.MonkeyPatch) -
 
     assert run("serve", *flags) == code
     assert [Settings(host="::1", port=81, admin_port=0, agent="scripted", model="m")] == seen
+
+
+def test_serve_begins_with_a_collector_that_looks_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is set for good once it listens."""
+    seen: list[tuple[int, int, int]] = []
+
+    def fake_run(settings: Settings, build: object) -> int:
+        seen.append(gc.get_threshold())
+        return 0
+
+    monkeypatch.setattr(process, "run", fake_run)
+
+    run("serve")
+
+    assert seen == [(100_000, 50, 1000)]
 
 
 def test_a_failed_start_is_one_line_per_problem(

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Iterator
 
-from unbroken.server.interpreter import tune_gc, tune_threads
+import pytest
+
+from unbroken.server.interpreter import put_off_gc, tune_gc, tune_threads
+
+
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*before)
+
+
+def test_the_start_is_spared_the_collector() -> None:
+    put_off_gc()
+
+    assert gc.get_threshold() == (100_000, 50, 1000)
 
 
 def test_gc_is_tuned_for_long_lived_connections() -> None:
-    before = gc.get_threshold()
-    try:
-        tune_gc()
+    tune_gc()
 
-        assert gc.get_threshold() == (100_000, 50, 1000)
-        assert gc.get_freeze_count() > 0
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*before)
+    assert gc.get_threshold() == (100_000, 50, 1000)
+    assert gc.get_freeze_count() > 0
 
 
 def test_threads_give_way_to_the_loop_soon() -> None:
