@@ -19,7 +19,7 @@ from typing import Any
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from tests.fakes.surroundings import free_port, neutral_environment
+from tests.fakes.surroundings import NO_MODEL, free_port, neutral_environment
 
 __all__ = ["PATIENCE", "ROOT", "Balanced", "Nodes", "Program", "Talk", "start", "wait_for_port"]
 
@@ -63,6 +63,7 @@ class Nodes:
             "UNBROKEN_REDIS_URL": url,
             "UNBROKEN_SECRET": 32 * "s",
             "UNBROKEN_TRUSTED_PROXIES": "127.0.0.1",
+            **NO_MODEL,
             **settings,
         }
         self._folder = folder

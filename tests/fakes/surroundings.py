@@ -8,7 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["free_port", "neutral_environment", "wait_until"]
+__all__ = ["NO_MODEL", "free_port", "neutral_environment", "wait_until"]
+
+NO_MODEL: Final = {"UNBROKEN_FIREWALL_MODEL": "off"}
+"""For servers whose firewall is not what a test is about. To load its model takes as long as half of all else
+that a start takes. Packages, processes and what goes wrong at random are tested with it."""
 
 _SETTINGS: Final = ("UNBROKEN_", "OPENAI_", "UVICORN_")
 _BELOW: Final = 55_000  # a cluster's bus has the port 10,000 above its server's

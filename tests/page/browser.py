@@ -15,7 +15,7 @@ from typing import IO, Final
 
 from playwright.async_api import BrowserContext, ConsoleMessage, Error, Locator, Page, expect
 
-from tests.fakes.surroundings import free_port
+from tests.fakes.surroundings import NO_MODEL, free_port
 
 __all__ = ["CHROMIUM", "CONTRASTS", "GATED", "TOOLS", "Chat", "Server", "chromium_path", "twin_of"]
 
@@ -77,7 +77,7 @@ class Server:
         offset = self._log.stat().st_size if self._log.exists() else 0
         self._output = self._log.open("ab")
         needed = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
-        environment = {"UNBROKEN_AGENT": "scripted", **needed, **self._settings}
+        environment = {"UNBROKEN_AGENT": "scripted", **NO_MODEL, **needed, **self._settings}
         command = [sys.executable, "-m", "unbroken", "serve"]
         if not self.admin_port:
             self.admin_port = free_port()

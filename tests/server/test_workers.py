@@ -25,7 +25,7 @@ from structlog.testing import capture_logs
 from websockets.asyncio.client import connect as connect_async
 from websockets.sync.client import ClientConnection, connect
 
-from tests.fakes.surroundings import free_port, neutral_environment
+from tests.fakes.surroundings import NO_MODEL, free_port, neutral_environment
 from tests.fakes.valkey import Server
 from tests.server.test_process import HANG, REPOSITORY, ServerProcess, asked, until
 from unbroken.server import worker
@@ -193,6 +193,7 @@ def workers(directory: Path, url: str, **environment: str) -> Iterator[Workers]:
         "UNBROKEN_AGENT": "scripted",
         "UNBROKEN_ADMIN_KEY": KEY,
         "UNBROKEN_LOG_FORMAT": "json",
+        **NO_MODEL,
         **environment,
     }
     with subprocess.Popen(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from tests.fakes.surroundings import NO_MODEL
 from tests.server.conftest import Serve
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.client import WAIT, Client
@@ -121,7 +122,7 @@ class Process:
             *(sys.executable, "-m", "unbroken", "serve", "--agent", "scripted"),
             *("--port", "0", "--admin-port", "0"),
             cwd="/",
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **settings},
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **NO_MODEL, **settings},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )
