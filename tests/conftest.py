@@ -56,12 +56,25 @@ _SERVERS: Final = frozenset(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes a whole server. Of folders, each file is asked once: the tests are thousands."""
-    for path, tests in itertools.groupby(items, lambda item: item.path):
-        is_whole = any(path.is_relative_to(each) for each in _WHOLE)
+    """Mark what takes a whole server, and have the files begin first that may take longest.
+
+    Of folders, each file is asked once: the tests are thousands.
+    """
+    files = [list(tests) for _, tests in itertools.groupby(items, lambda item: item.path)]
+    for tests in files:
+        is_whole = any(tests[0].path.is_relative_to(each) for each in _WHOLE)
         for item in tests:
             if is_whole or not _SERVERS.isdisjoint(getattr(item, "fixturenames", ())):
                 item.add_marker("whole")
+    # A long one that begins last leaves a core idle to its end.
+    files.sort(key=_seconds, reverse=True)
+    items[:] = itertools.chain.from_iterable(files)
+
+
+def _seconds(tests: list[pytest.Item]) -> float:
+    """Return what the longest of *tests* is given; 0: what all are."""
+    given = (item.get_closest_marker("timeout") for item in tests)
+    return max((mark.args[0] for mark in given if mark is not None), default=0)
 
 
 @pytest.hookimpl(wrapper=True)

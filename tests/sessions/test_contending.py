@@ -47,6 +47,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @each_kind
 def test_two_nodes_contend_for_a_session(kind: str) -> None:
     """Walks that are always the same: some of them found defects that are mended."""
@@ -54,6 +55,7 @@ def test_two_nodes_contend_for_a_session(kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @each_kind
 def test_two_nodes_contend_for_a_session_on_many_walks(kind: str) -> None:
     """Others each time. What fails is found again with the seed that is said."""

@@ -32,6 +32,7 @@ def test_a_conversation_stays_whole(has_losses: bool) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @either
 def test_a_conversation_stays_whole_on_many_walks(has_losses: bool) -> None:
     """Others each time. What fails is found again with the seed that is said."""
