@@ -38,7 +38,7 @@ $(foreach venv,$(VENV) $(AGENTS_VENV),$(shell [ ! -f $(venv)/pyvenv.cfg ] \
 	|| $(venv)/bin/python -c '$(NEW_ENOUGH)' 2>/dev/null || rm -rf $(venv)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint bench cover guards guards-train names conformance fuzz chaos lock node chromium redis haproxy nginx cluster links
+.PHONY: help setup run test check long lint bench cover guards guards-train names conformance fuzz chaos lock node chromium redis haproxy nginx cluster links
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,10 @@ check: lint  ## Check format, lint, types, imports and what can be tested by its
 	$(BIN)/lint-imports
 	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-check} \
 		$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow and not whole and not long" $(PYTEST_ARGS)
+
+long: export PYTHONDONTWRITEBYTECODE :=
+long: $(VENV)/.project $(VENV)/.dev redis  ## Test with ten times as many cases, wherever they are drawn
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist worksteal -m "drawn or hypothesis" $(PYTEST_ARGS)
 
 lint: $(VENV)/.project $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -90,8 +90,9 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 settings.register_profile(
-    "default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+    "default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("check", parent=settings.get_profile("default"), max_examples=10)
+settings.register_profile("long", parent=settings.get_profile("default"), max_examples=500)
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from structlog.testing import capture_logs
 
 from tests.sessions.contending import Contest
@@ -55,12 +56,13 @@ def test_two_nodes_contend_for_a_session(kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.drawn
 @pytest.mark.timeout(240)
 @each_kind
 def test_two_nodes_contend_for_a_session_on_many_walks(kind: str) -> None:
     """Others each time. What fails is found again with the seed that is said."""
     first = random.SystemRandom().randrange(2**32)
-    contend(range(first, first + 400), kind)
+    contend(range(first, first + 4 * settings().max_examples), kind)
 
 
 def contend(seeds: Iterable[int], kind: str) -> None:

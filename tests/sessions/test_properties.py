@@ -490,6 +490,7 @@ def view_of(frames: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(item_id, texts[item_id]) for item_id in order]
 
 
+@pytest.mark.drawn
 def test_a_conversation_stays_whole() -> None:
     examples = 6 * settings().max_examples // 10
     run_state_machine_as_test(
@@ -498,6 +499,7 @@ def test_a_conversation_stays_whole() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.drawn
 @pytest.mark.timeout(300)
 def test_a_conversation_stays_whole_for_long() -> None:
     examples = 2 * settings().max_examples

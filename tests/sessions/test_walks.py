@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from structlog.testing import capture_logs
 
 from tests.sessions.conversation import Client, settle
@@ -32,12 +33,13 @@ def test_a_conversation_stays_whole(has_losses: bool) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.drawn
 @pytest.mark.timeout(240)
 @either
 def test_a_conversation_stays_whole_on_many_walks(has_losses: bool) -> None:
     """Others each time. What fails is found again with the seed that is said."""
     first = random.SystemRandom().randrange(2**32)
-    walk(range(first, first + 750), has_losses=has_losses)
+    walk(range(first, first + 8 * settings().max_examples), has_losses=has_losses)
 
 
 def walk(seeds: Iterable[int], *, has_losses: bool) -> None:

@@ -443,15 +443,18 @@ def run_machine(
     )
 
 
+@pytest.mark.drawn
 def test_over_memory() -> None:
     run_machine(MemoryWorld, 6 * settings().max_examples // 10)
 
 
+@pytest.mark.drawn
 def test_over_valkey(valkey: Server) -> None:
     run_machine(lambda: ValkeyWorld(valkey), 4 * settings().max_examples // 10)
 
 
 @pytest.mark.slow
+@pytest.mark.drawn
 @pytest.mark.timeout(900)
 def test_over_valkey_at_length(valkey: Server) -> None:
     run_machine(lambda: ValkeyWorld(valkey), 3 * settings().max_examples)
