@@ -578,7 +578,7 @@ class WithoutNonces(Broken):
 # hypothesis replays it, says that it was found.
 FOUND = (AssertionError, Flaky)
 
-# From 2 on both are found among the first few hundred walks; from elsewhere it may take ten times as many.
+# From there they are found within some dozen walks; from elsewhere it may take hundreds, or thousands.
 
 
 @pytest.mark.slow
@@ -597,4 +597,4 @@ class WithoutSight(Broken):
 @pytest.mark.timeout(600)
 def test_the_machine_finds_a_write_that_comes_twice(valkey: Server) -> None:
     with pytest.raises(FOUND):
-        run_machine(lambda: WithoutSight(valkey), 2000, phases=[Phase.generate], begins_at=2)
+        run_machine(lambda: WithoutSight(valkey), 2000, phases=[Phase.generate], begins_at=18)
