@@ -36,6 +36,8 @@ _WHOLE: Final = tuple(
     _ROOT / each
     for each in (
         "conformance",
+        "deploy",
+        "page",
         "server/realtime",
         "server/test_interpreter.py",
         "server/test_keys.py",
@@ -45,14 +47,20 @@ _WHOLE: Final = tuple(
         "server/transports/test_uploads.py",
         "sessions/backends/redis",
         "test_imports.py",
+        "test_makefile.py",
     )
 )
-"""What takes a whole server, or other programs, and is quick all the same: not part of `make check`."""
+"""What takes a whole server, or other programs, quick or not: not part of `make check`."""
 
 _SERVERS: Final = frozenset(
     {"answers_server", "redis", "redis7", "redis_server", "serve", "servers", "valkey", "valkey_store"}
 )
 """The fixtures that start servers: what takes one of them is whole, too."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave unread, for `make check`, what it wouldn't take a test of: to import it takes seconds."""
+    return True if "not whole" in config.option.markexpr and collection_path in _WHOLE else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

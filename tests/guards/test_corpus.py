@@ -77,6 +77,7 @@ def test_an_attack_stands_among_ordinary_sentences_that_are_the_same_each_time()
     assert not any(sentence in text for sentence, part in ordinary.items() if part is Part.TRAIN)
 
 
+@pytest.mark.long
 async def test_ordinary_sentences_around_an_attack_hide_few() -> None:
     """Of those that are found alone. Both models, on what was only ever measured: a lower bound."""
     folder = packaged_model()

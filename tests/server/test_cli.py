@@ -266,6 +266,7 @@ def test_ctrl_c_before_the_start_is_no_traceback(
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_port_in_use_is_found_before_anything_is_loaded(tmp_path: Path) -> None:
     """The module as a user runs it; the application's module is made impossible to import."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

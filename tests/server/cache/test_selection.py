@@ -70,6 +70,7 @@ def test_what_is_missing_for_other_words_is_one_line(monkeypatch: pytest.MonkeyP
     assert build(cache="on") is not None
 
 
+@pytest.mark.long
 def test_without_other_words_nothing_of_the_model_is_imported() -> None:
     code = (
         "import sys, unbroken.server.app\n"
