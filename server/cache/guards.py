@@ -10,11 +10,13 @@ Spain"), and all have to stand in the same order. What may differ is listed:
 - a greeting ahead of the question, *please* and thanks behind it;
 - articles, where there is a noun behind them;
 - singular and plural, and what these make of a verb; not its tense;
+- commas behind words, and the full stop, question or exclamation mark at the end. All other signs count, and
+  between which words they stand: "6 - 2 + 1" isn't "6 + 2 - 1";
 - contractions, and numbers that are written as words;
 - *how do I*, *how can I* and *how to*;
-- a few words that are said for each other;
-- the capital letter of a sentence. Any other makes another word ("Can IT see it?"), but where nothing
-  can be spelt without vowels;
+- a few words that are said for each other, if no two of them are in the question;
+- the capital letter of a sentence. Any other makes another word ("Can IT see it?"), but where three letters
+  or more, all large or all small, have no vowel ("css");
 - whether a clause such as "in Excel" comes first or last.
 
 That costs hits, which are asked again; a wrong answer is worse. The lists are
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,21 +53,32 @@ Difference: TypeAlias = Literal["number", "symbol", "name", "word", "order"]
 """What tells two questions apart."""
 
 _WORD: Final = re.compile(r"[^\W_]+(?:'[^\W_]+)*[+#]*")
-_SENTENCE_START: Final = re.compile(r"(?:^|[.!?:\n]\s*|[-*]\s+|[\"\u201c(]\s*)(?=[^\W_])")
+_SENTENCE_START: Final = re.compile(r"(?:^|[.!?\n]\s*(?:[-*]\s+)?)(?=[^\W_])")
 
 _NUMBER_WORD: Final = re.compile(rf"\b(?:{'|'.join(NUMBERS)})\b", re.IGNORECASE)
-_THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3})")
+_THOUSANDS: Final = re.compile(r"(?<![\w.,(\[{])\d{1,3}(?:,\d{3})+(?![\w,)\]}])")
+"""A number with commas. In brackets they are as likely a list's."""
 
 _NUMERAL: Final = re.compile(r"[-+]?[^\W\d_]?\d[\d.,:/]*(?:[^\W_]*)")
 """A number, with what is written at its sides: a sign, a currency's or a unit's letters."""
 
-_SYMBOL: Final = re.compile(r"[^\w\s.,;:!?'\"\u2018\u2019\u201c\u201d()\[\]\u2026/\u2013\u2014-]|/(?=\W)")
-"""What isn't punctuation: currencies, percent, operators."""
+_SYMBOL: Final = re.compile(r"\n[ \t]*|[^\w\s]|_")
+"""Any sign, and where a line begins: in code its indentation says something."""
+
+_NO_SYMBOL: Final = re.compile(
+    r"""
+    (?<= [^\W\d_] ) , (?= \s | \Z )                     # a comma between words
+    | (?<= [^\W\d_] ) ' (?= [^\W\d_] )                  # a contraction's apostrophe
+    | (?<= [^\W\d_]{2} ) [.?!]+ \Z | (?<= \d ) \.? \?? \Z | \? \Z      # 5! is a number of its own
+    """,
+    re.VERBOSE,
+)
+"""Signs that say nothing."""
 
 _GREETING: Final = re.compile(
     r"""
     \s* (?: (?: hi | hello | hey ) (?: \s+ there )? \s* [,.!\n] \s*    # told from "what does hello mean"
-        | (?: please | um | uh | er ) [,.]? \s+
+        | please [,.]? \s+ | (?: um | uh | er ) [,.]+ \s+
         | so ,? \s+ (?= (?: how | what | where | when | who | why | which | can | is | are | do | does ) )
     )*
     """,
@@ -93,21 +107,37 @@ class _Word:
     """What it has in common with its other forms."""
     written: str
     """As it stands there."""
+    start: int
+    """Where it stands."""
     is_first: bool
     """Whether it begins a sentence: its first letter says nothing, then."""
 
     @property
     def is_name(self) -> bool:
         """Whether capitals may make another word of it."""
-        told = self.written[1:] if self.is_first else self.written
-        is_spelt = not _VOWELS.isdisjoint(self.written.casefold())
-        return told != told.lower() and self.written != "I" and is_spelt
+        told = self.written[1:] if self.is_first and self._is_spelt else self.written
+        return told != told.lower() and self.written != "I" and (self._is_spelt or not self._is_in_one_case)
+
+    @property
+    def _is_spelt(self) -> bool:
+        """Whether it has a vowel. What has none is an abbreviation, a unit or a sign."""
+        return len(self.written) > 1 and not _VOWELS.isdisjoint(
+            unicodedata.normalize("NFD", self.written.casefold())
+        )
+
+    @property
+    def _is_in_one_case(self) -> bool:
+        return (
+            len(self.written) > 2
+            and self.written.isalpha()
+            and (self.written.isupper() or self.written.islower())
+        )
 
     def is_written_as(self, other: _Word) -> bool:
         """Whether capitals make no other word of one than of the other."""
         if not (self.is_name or other.is_name):
             return True
-        start = 1 if self.is_first or other.is_first else 0
+        start = 1 if self._is_spelt and (self.is_first or other.is_first) else 0
         return self.written[start:] == other.written[start:]
 
 
@@ -122,9 +152,11 @@ class Wording:
 
     @cached_property
     def _plain(self) -> str:
-        plain = unicodedata.normalize("NFKC", self.text).replace("\u2019", "'").strip()
+        # What NFKC would make of 5\u00b2 is 52.
+        plain = unicodedata.normalize("NFC", self.text).replace("\u2019", "'").strip()
         plain = _THANKS.sub("", plain[_GREETING.match(plain).end() :])  # type: ignore[union-attr]  # matches nothing, too
-        return _THOUSANDS.sub("", _NUMBER_WORD.sub(lambda found: NUMBERS[found.group().lower()], plain))
+        plain = _NUMBER_WORD.sub(lambda found: NUMBERS[found.group().lower()], plain)
+        return _THOUSANDS.sub(lambda found: found.group().replace(",", ""), plain)
 
     @cached_property
     def numbers(self) -> tuple[str, ...]:
@@ -132,9 +164,22 @@ class Wording:
         return tuple(number.strip(".,:/") for number in _NUMERAL.findall(self._plain.casefold()))
 
     @cached_property
-    def symbols(self) -> Counter[str]:
-        """Its characters that are neither letters, figures nor punctuation."""
-        return Counter(_SYMBOL.findall(self.text))
+    def _signs(self) -> tuple[tuple[str, int], ...]:
+        plain = self._plain
+        void = {place for found in _NO_SYMBOL.finditer(plain) for place in range(*found.span())}
+        found = _SYMBOL.finditer(plain)
+        return tuple((sign.group(), sign.start()) for sign in found if sign.start() not in void)
+
+    @cached_property
+    def symbols(self) -> tuple[str, ...]:
+        """Its characters that are neither letters nor figures and may make a difference, in order."""
+        return tuple(sign for sign, _ in self._signs)
+
+    @cached_property
+    def places(self) -> tuple[int, ...]:
+        """Behind how many of its words each of its symbols stands."""
+        starts = [word.start for word in self.words]
+        return tuple(bisect_left(starts, place) for _, place in self._signs)
 
     @cached_property
     def words(self) -> tuple[_Word, ...]:
@@ -149,7 +194,7 @@ class Wording:
             words.append(word)
             for length in (2, 3):
                 if tuple(last.stem for last in words[-length:]) in _HOW_TO:
-                    words[-length:] = [_Word("how to", "", is_first=True)]
+                    words[-length:] = [_Word("how to", "", words[-length].start, is_first=True)]
         return tuple(words)
 
     @cached_property
@@ -166,7 +211,7 @@ class Wording:
             written, is_first = found.group(), found.start() in starts
             for part in _parts(written.casefold()):
                 bare = _TAIL.sub("", written)
-                yield _Word(_stem(part, is_english=is_english), bare, is_first)
+                yield _Word(_stem(part, is_english=is_english), bare, found.start(), is_first)
 
 
 def difference(one: Wording, other: Wording) -> Difference | None:
@@ -181,8 +226,10 @@ def difference(one: Wording, other: Wording) -> Difference | None:
             "name" if any(word.stem in apart and word.is_name for word in one.words + other.words) else "word"
         )
     turned = _turned(one, other)
-    if turned is None:
+    if turned is None or _swaps(turned, other.words):
         return "order"
+    if one.symbols and (turned is not one.words or one.places != other.places):
+        return "symbol"
     is_same = all(mine.is_written_as(its) for mine, its in zip(turned, other.words, strict=True))
     return None if is_same else "name"
 
@@ -201,6 +248,15 @@ def _turned(one: Wording, other: Wording) -> tuple[_Word, ...] | None:
             if turned == other.stems and leading[0] in PLACES:
                 return one.words[start:] + one.words[:start]
     return None
+
+
+def _swaps(some: tuple[_Word, ...], others: tuple[_Word, ...]) -> bool:
+    """Return whether words that are said for each other stand the other way round: "to film a movie"."""
+    count = Counter(word.stem for word in some)
+    return any(
+        count[mine.stem] > 1 and mine.written.casefold() != its.written.casefold()
+        for mine, its in zip(some, others, strict=True)
+    )
 
 
 def _parts(word: str) -> list[str]:

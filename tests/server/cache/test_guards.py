@@ -23,6 +23,11 @@ SAME = [
     ("Can two people share it?", "Can 2 people share it?"),
     ("How to boil an egg", "How do I boil an egg?"),
     ("Where do you ship to? Thanks!", "Where do you ship to?"),
+    ("Hi there, what is 2 + 3?", "what is 2 + 3"),
+    ("Is the mother's ring lost?", "Is the mother\u2019s ring lost."),
+    ("In 1,500 words, what is a cell?", "In 1500 words what is a cell"),
+    ("What does CSS stand for?", "What does css stand for?"),
+    ("Which movie is the best?", "Which film is the best?"),
 ]
 
 DIFFERENT = [
@@ -137,6 +142,67 @@ SMALL_WORDS = [
     ("Are red ants black ants?", "Are black ants red ants?"),
 ]
 """What a list of words without meaning would let pass."""
+
+SIGNS = [
+    # What is reckoned first, and with what.
+    ("How much is 100 - (20 + 30)?", "How much is 100 - 20 + 30?"),
+    ("What is (2 + 3) * 4?", "What is 2 + (3 * 4)?"),
+    ("What is 8 / 4 * 2?", "What is 8 * 4 / 2?"),
+    ("What is 6 - 2 + 1?", "What is 6 + 2 - 1?"),
+    ("How much is (12 + 8) / 4?", "How much is 12 + 8 / 4?"),
+    ("Is x < 5 and y > 3 true for x = 4 and y = 2?", "Is x > 5 and y < 3 true for x = 4 and y = 2?"),
+    ("Is UTC - 5 ahead of UTC + 2?", "Is UTC + 5 ahead of UTC - 2?"),
+    ("Solve 2 (x + 3) = 10", "Solve 2 x + 3 = 10"),
+    ("Is a + b c odd?", "Is a b + c odd?"),
+    ("Is f (g) x a call?", "Is f g (x) a call?"),
+    ("What is 5!?", "What is 5?"),
+    ("What is 15!", "What is 15?"),
+    ("What is 5\u00b2?", "What is 52?"),
+    ("How much is 1\u00bd cups?", "How much is 11/2 cups?"),
+    ("What is max(1,200)?", "What is max(1200)?"),
+    ("What is .5 of 8?", "What is 5 of 8?"),
+    ("How long is 2\u20133 weeks?", "How long is 2 3 weeks?"),
+    # A sign that is asked about.
+    ("What does . match in a regex?", "What does ? match in a regex?"),
+    ("When do I use a colon (:) in English?", "When do I use a colon (;) in English?"),
+    ("How do I write 'a' in Java?", 'How do I write "a" in Java?'),
+    ("What does x[1] mean?", "What does x(1) mean?"),
+    ("What does __init__ mean?", "What does init mean?"),
+    ('Is the "old man\'s" hat lost?', 'Is the old "man\'s hat" lost?'),
+    ("What does a.b mean?", "What does a b mean?"),
+    ("What does a, mean?", "What does a. mean?"),
+    ("Is this right:\nif x:\n  a\nb", "Is this right:\nif x:\n  a\n  b"),
+    # Letters that are signs.
+    ("What does \\d match?", "What does \\D match?"),
+    ("How much is 5 mW in W?", "How much is 5 MW in W?"),
+    ("How much is 5mW in W?", "How much is 5MW in W?"),
+    ("How much is 5 Mb?", "How much is 5 MB?"),
+    ('Is "a" more than "A"?', 'Is "A" more than "a"?'),
+    ("mg or g, which is more?", "Mg or g, which is more?"),
+    # One word twice, once as it is and once as another that is said for it.
+    ("How to film a movie?", "How to movie a film?"),
+    ("When does the start begin?", "When does the begin start?"),
+    # German's *er* and *um* are no hesitation.
+    ("Er muss zahlen?", "Muss zahlen?"),
+]
+"""What differs by signs, or by their place alone."""
+
+
+@pytest.mark.parametrize(("one", "other"), SIGNS)
+def test_signs_and_their_places_make_another_question(one: str, other: str) -> None:
+    assert difference(Wording(one), Wording(other)) is not None
+    assert difference(Wording(other), Wording(one)) is not None
+
+
+_TERMS = st.lists(st.sampled_from(["1", "2", "3", "x", "+", "-", "*", "/", "(", ")", "<", "?"]), max_size=9)
+
+
+@given(_TERMS, _TERMS)
+def test_two_expressions_are_the_same_only_if_they_are_written_alike(
+    one: list[str], other: list[str]
+) -> None:
+    both = [f"How much is {' '.join(terms)} in all?" for terms in (one, other)]
+    assert (difference(Wording(both[0]), Wording(both[1])) is None) == (one == other)
 
 
 @pytest.mark.parametrize(("one", "other"), SMALL_WORDS)
