@@ -16,6 +16,7 @@ import msgspec
 
 from unbroken.server.agents.base import Message, TurnInput
 from unbroken.server.cache.base import Slot
+from unbroken.server.cache.first_person import speaks_of_the_asker
 from unbroken.server.cache.personal import AT_ONCE, is_passing, is_personal, parts_of
 
 __all__ = ["Asker", "Question", "Unfit", "question_of", "tenant_digest"]
@@ -25,7 +26,7 @@ Unfit: TypeAlias = Literal["tools", "content", "reasoning", "long", "personal", 
 shown; there is too much of it to look at each time; somebody's data, or something of today, is in it; or
 nothing was asked."""
 
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
 """Goes up when keys are made, or questions judged, otherwise: what was kept before is no longer found."""
 
 _LONGEST_MESSAGE: Final = 400
@@ -89,9 +90,10 @@ async def question_of(
     said = [(role, status, await _normal(text, turns)) for role, status, text in conversation]
     if not said or said[-1][0] != "user" or not said[-1][2]:
         return "empty"
+    is_shared = asker.scope != "user"
     for role, _, text in said:
         for part in parts_of(text):
-            if is_personal(part):
+            if is_personal(part) or (is_shared and role == "user" and speaks_of_the_asker(part)):
                 return "personal"
             if role == "user" and is_passing(part):
                 return "passing"

@@ -49,8 +49,7 @@ def build_cache(
         semantic=modes_of(settings.cache_semantic),
         scope=settings.cache_scope,
         threshold=settings.cache_threshold,
-        # What answers is part of the question: another model may go by the same name.
-        version="\0".join((settings.cache_version, settings.agent, settings.openai_base_url or "")),
+        version=_version(settings),
         pace=settings.cache_pace,
         is_free=settings.cache_billing == "free",
         sample=settings.cache_sample,
@@ -79,6 +78,20 @@ def build_cache(
     metrics.observe_cache(lambda: store.entries, lambda: store.size, lambda: store.index_size)
     return CacheStage(
         rules, store, clock, embedder=embedder, directory=directory, observer=_CacheMetrics(metrics)
+    )
+
+
+def _version(settings: Settings) -> str:
+    """Return what answers: another function, file or upstream may go by the same model's name."""
+    model_path = "" if settings.model_path is None else str(settings.model_path)
+    return "\0".join(
+        (
+            settings.cache_version,
+            settings.agent,
+            settings.openai_base_url or "",
+            settings.python_agent or "",
+            model_path,
+        )
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from unbroken.server.cache.first_person import speaks_of_the_asker
 from unbroken.server.cache.personal import AT_ONCE, LONGEST, PATTERNS, is_passing, is_personal, parts_of
 
 PERSONAL = [
@@ -35,6 +36,72 @@ NEITHER = [
     "Why is the sky blue?",
     "Which king died in 1066?",
 ]
+
+OF_THE_ASKER = [
+    "What is my balance?",
+    "Am I eligible?",
+    "Which plan am I on?",
+    "Where's OUR order?",
+    "I\u2019m pregnant, is aspirin safe?",
+    "Did you charge me twice?",
+    "Can I upgrade?",
+    "How do I reset my router?",
+    "How much do I owe?",
+    "Is the blue one mine?",
+    "When will it reach us?",
+    "WHAT DOES IT COST US?",
+    "Mein Kontostand?",
+    "Wie ist mein Kontostand?",
+    "Bin ich berechtigt?",
+    "Wie hei\u00dfe ich?",
+    "Wann kommt unsere Bestellung?",
+    "Wurde mir zu viel berechnet?",
+    "\u00bfCu\u00e1l es mi saldo?",
+    "\u00bfTengo mensajes?",
+    "\u00bfD\u00f3nde est\u00e1 nuestro pedido?",
+    "Est-ce que je suis \u00e9ligible\u00a0?",
+    "O\u00f9 est ma commande?",
+    "Ai-je des messages?",
+    "Qu'est-ce que j\u2019ai command\u00e9?",
+    "Qual \u00e8 il mio saldo?",
+    "Sono idoneo?",
+    "Qual \u00e9 o meu saldo?",
+    "Tenho mensagens?",
+]
+
+OF_ANYBODY = [
+    "How do I reset a router?",
+    "how can i reset a router",
+    "Where can I find the manual?",
+    "Tell me about tides",
+    "I would like to know why the sky is blue",
+    "What is the capital of the US?",
+    "What is a CI pipeline?",
+    "What is mining?",
+    "Wie kann ich einen Router neu starten?",
+    "Sag mir, warum der Himmel blau ist",
+    "Comment puis-je recharger un routeur\u00a0?",
+    "Dis-moi pourquoi le ciel est bleu",
+    "\u00bfC\u00f3mo puedo reiniciar un router?",
+    "Come posso riavviare un router?",
+    "Como posso reiniciar um roteador?",
+]
+
+
+def of_the_asker(text: str) -> bool:
+    return any(map(speaks_of_the_asker, parts_of(text)))
+
+
+@pytest.mark.parametrize("text", OF_THE_ASKER)
+def test_who_speaks_of_himself_is_seen(text: str) -> None:
+    assert of_the_asker(text)
+    for before in range(AT_ONCE - len(text) - 2, AT_ONCE + 3):
+        assert of_the_asker("1" * (before - 1) + f" {text} " + "1" * AT_ONCE), before
+
+
+@pytest.mark.parametrize("text", OF_ANYBODY)
+def test_an_i_of_rhetoric_is_nobody(text: str) -> None:
+    assert not of_the_asker(text)
 
 
 def personal(text: str) -> bool:

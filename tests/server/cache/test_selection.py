@@ -56,6 +56,28 @@ def test_a_plan_alone_may_have_one() -> None:
     assert [stage.rules.semantic_mode_of(plan) for plan in ("pro", "free")] == ["on", "off"]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            {"agent": "python", "python_agent": "shop:answer"},
+            {"agent": "python", "python_agent": "shop:refuse"},
+        ),
+        ({"model_path": "/models/a.gguf"}, {"model_path": "/models/b.gguf"}),
+        ({}, {"model_path": "/models/a.gguf"}),
+        ({"agent": "openai"}, {"agent": "openai", "openai_base_url": "http://localhost:1/v1"}),
+        ({}, {"cache_version": "2"}),
+    ],
+)
+def test_what_answers_is_part_of_the_version_whatever_the_model_is_called(
+    one: dict[str, str], other: dict[str, str]
+) -> None:
+    stages = [build(cache="on", model="m", **settings) for settings in (one, other, one)]
+    first, second, again = [stage.rules.version for stage in stages if stage is not None]
+    assert first != second
+    assert first == again
+
+
 def test_what_is_given_to_other_words_is_never_more_than_what_is_to_the_same() -> None:
     stage = build(cache="shadow", cache_semantic="on")
     assert stage is not None

@@ -57,6 +57,24 @@ async def test_i1_in_the_scope_of_tenants_users_share_and_tenants_do_not(store: 
     assert (await cache.ask(ASKED, who=people[2])).text == "answer 2"
 
 
+@pytest.mark.parametrize("question", ["What is my balance?", "Wie ist mein Kontostand?"])
+async def test_i5_where_users_share_what_one_asks_of_himself_is_the_agent_s(
+    store: AnswerStore, question: str
+) -> None:
+    cache = kitchen(store, TENANTS)
+    people = [Principal("a", "acme"), Principal("b", "acme")]
+    for principal in people:
+        await cache.directory.note(principal)
+    assert [(await cache.ask(question, who=who)).text for who in people] == ["answer 1", "answer 2"]
+    assert [(await cache.ask(question, "Of which one?", "All", who=who)).tier for who in people] == [
+        None,
+        None,
+    ]
+    assert cache.counted.misses == {"personal": 4}
+    assert (await kitchen(store).ask(question)).tier is None
+    assert (await kitchen(store).ask(question)).tier == "exact"  # his own are his
+
+
 async def test_i1_whose_tenant_is_not_known_is_by_himself(store: AnswerStore) -> None:
     """A directory that has forgotten somebody never makes him one of no tenant, together with all such."""
     cache = kitchen(store, TENANTS)
