@@ -77,7 +77,11 @@ _RHETORIC: Final = _phrases(
 )
 """Phrases with such a word that anybody says."""
 
-_LONGEST: Final = max(map(len, _RHETORIC))
+_SIZES: Final = {
+    first: sorted({len(phrase) for phrase in _RHETORIC if phrase[0] == first})
+    for first in {phrase[0] for phrase in _RHETORIC}
+}
+"""Words of phrases, by the first."""
 
 
 def speaks_of_the_asker(part: Part) -> bool:
@@ -91,7 +95,7 @@ def speaks_of_the_asker(part: Part) -> bool:
     is_loud = text.isupper()
     is_rhetoric_until = 0
     for at, found in enumerate(written):
-        for size in range(2, _LONGEST + 1):
+        for size in _SIZES.get(words[at], ()):
             if tuple(words[at : at + size]) in _RHETORIC:
                 is_rhetoric_until = max(is_rhetoric_until, at + size)
         if at < is_rhetoric_until or found.start() < part.start:
