@@ -3,7 +3,8 @@
 It is given flat text: one character for each of the text's, in ASCII as far as that means the
 same. Digits of other scripts and full-width letters are what they stand for, spaces are spaces
 and dashes are hyphens; what nobody sees (zero-width characters, soft hyphens, tags) is
-:data:`UNSEEN`, and doesn't interrupt anything; the rest is :data:`OTHER`, and does.
+:data:`UNSEEN`, and doesn't interrupt anything; letters of scripts whose words stand apart, and their
+accents, are :data:`LETTER`, and belong to a word; the rest is :data:`OTHER`, and interrupts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from unbroken.server.guards.leaks.entities import Actions, Entity, Match, merged
 from unbroken.server.guards.leaks.national_ids import national_ids
 from unbroken.server.guards.leaks.secrets import Tokens, assignments, private_keys
 from unbroken.server.guards.leaks.structured import (
+    LETTER,
     cards,
     coordinates,
     emails,
@@ -27,10 +29,14 @@ from unbroken.server.guards.leaks.structured import (
     phones,
 )
 
-__all__ = ["OTHER", "UNSEEN", "Flattening", "Scanner"]
+__all__ = ["LETTER", "OTHER", "UNSEEN", "Flattening", "Scanner"]
 
 UNSEEN: Final = "\0"
 OTHER: Final = "\uffff"
+
+_APART: Final = (range(0x80, 0x0E00), range(0x10A0, 0x1100), range(0x1E00, 0x2000))
+"""Latin, Greek, Cyrillic, Armenian, Hebrew, Arabic, Indian and Georgian scripts. Where words follow each
+other without a gap, as in Chinese or Thai, a word that waits for its end would be a sentence."""
 
 _KNOWN: Final = 4096
 """Characters whose flat form is remembered."""
@@ -67,7 +73,10 @@ def _flat(char: str) -> str:
     if char.isspace():
         return " " if category == "Zs" else "\n"
     plain = unicodedata.normalize("NFKC", char)
-    return plain if len(plain) == 1 and plain.isascii() else OTHER
+    if len(plain) == 1 and plain.isascii():
+        return plain
+    is_letter = category[0] in "LM" and any(ord(char) in script for script in _APART)
+    return LETTER if is_letter else OTHER
 
 
 class Scanner:

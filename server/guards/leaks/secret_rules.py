@@ -76,7 +76,9 @@ SECRET_RULES: Final = (
     _least("nvidia", "nvapi-", _URL, 60),
     _least("tavily", "tvly-", _URL, 20),
     _least("langsmith", "lsv2_pt_ lsv2_sk_", _WORD, 40),
-    _least("unbroken", "ub-", _URL, 32),
+    _least("unbroken", "ub_ ub-", _URL, 32),
+    _least("unbroken_short_lived", "ek_ tk_", _URL, 43),
+    SecretRule("unbroken_resume", ("rt_",), _HEX, 44, 44, rf"_[{_URL}]{{22}}+"),
     # Clouds
     _exact("aws_access_key", "AKIA ASIA ABIA ACCA", "A-Z2-7", 16),
     _least("aws_bedrock", "ABSKQmVkcm9ja0FQSUtleS", _BASE64, 24),

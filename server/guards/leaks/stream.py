@@ -26,7 +26,7 @@ from typing import Final, Literal, TypeAlias
 from unbroken.server.guards.leaks.canary import SpelledOut
 from unbroken.server.guards.leaks.entities import Actions, Entity, Match
 from unbroken.server.guards.leaks.private_key import PrivateKey
-from unbroken.server.guards.leaks.scanner import OTHER, Flattening, Scanner
+from unbroken.server.guards.leaks.scanner import LETTER, OTHER, Flattening, Scanner
 
 __all__ = ["LONGEST_ORDINARY", "MOST_HELD", "MOST_HELD_NUMBERS", "LeakFilter", "Placeholder"]
 
@@ -48,6 +48,7 @@ _LONGEST_GROUP: Final = 24
 # Of ASCII all but digits, at signs, hyphens, and what can't be seen.
 _SIGN: Final = re.compile(r"[^\n -,./:-?A-~]").search
 _PLAIN: Final = re.compile(rf"[!-,./:-?A-~]{{0,{LONGEST_ORDINARY}}}+").fullmatch
+_LETTERS: Final = re.compile(rf"[!-,./:-?A-~{LETTER}]{{0,{LONGEST_ORDINARY}}}+").fullmatch
 _TELLING: Final = re.compile(r"[0-9@\0]|-----").search
 
 _SEPARATORS: Final = re.compile(rf"[\s{OTHER}]++")
@@ -155,7 +156,8 @@ class LeakFilter:
         Should they turn out to be the beginning of a match, its rest will be replaced, and they
         have left. Everything else stays.
         """
-        if not self._is_plain or self._swallowing is not None or self.is_blocked:
+        is_word = self._is_plain or _LETTERS(self._flat) is not None
+        if not is_word or self._swallowing is not None or self.is_blocked:
             return ""
         shown = self._raw[self._shown :]
         self._shown = len(self._raw)
@@ -273,7 +275,9 @@ class LeakFilter:
             return is_open and following.isalnum()
         if opening == "iban" and self._seen - start < _LONGEST_IBAN:
             return following.isalnum() and (self._word == start or _IBAN_GROUP(last) is not None)
-        return following in "0123456789(+" and _HAS_DIGIT(last) is not None
+        if last == "/" and self._word > start:  # 030 / 123
+            return following in "0123456789"
+        return following in "0123456789(+/" and _HAS_DIGIT(last) is not None
 
     def _decide(self, start: int, end: int, out: list[str]) -> int:
         """Put what may leave of a segment to *out*, and return up to where it has been decided."""
@@ -304,7 +308,7 @@ class LeakFilter:
             if action == "block":
                 self.is_blocked = True
                 return finish
-            out.append(self._replaced(match, flat[begin:finish]))
+            out.append(self._replaced(match, _known(flat[begin:finish], raw[begin:finish])))
             self._shown = max(self._shown - (finish - begin), 0)
             position = finish
             if match.rest == "key" or (match.rest and finish == end and is_window):
@@ -366,3 +370,10 @@ class LeakFilter:
         if end < len(self._flat):
             self._swallowing = None
         return end
+
+
+def _known(flat: str, raw: str) -> str:
+    """Return *flat* with each letter as *raw* has it: by these it is known again."""
+    if LETTER not in flat:
+        return flat
+    return "".join([its if char == LETTER else char for char, its in zip(flat, raw, strict=True)])

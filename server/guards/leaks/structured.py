@@ -15,15 +15,26 @@ from typing import Final
 from unbroken.server.guards.leaks.checksums import iban, luhn
 from unbroken.server.guards.leaks.entities import Match
 
-__all__ = ["cards", "coordinates", "emails", "ibans", "ips", "phones"]
+__all__ = ["LETTER", "cards", "coordinates", "emails", "ibans", "ips", "phones"]
 
-_LOCAL: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+/=?^_`{|}~.-"
+LETTER: Final = "￾"
+"""What stands in flat text for a letter that isn't ASCII's, or an accent. See the scanner."""
+
+# RFC 6531: letters of other scripts too.
+_LOCAL: Final = (
+    f"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+/=?^_`{{|}}~.-{LETTER}"
+)
 _LONGEST_LOCAL: Final = 64
-_HOST: Final = re.compile(r"[A-Za-z0-9-]{1,63}+(?:\.[A-Za-z0-9-]{1,63}+){1,8}+", re.ASCII)
-_TLD: Final = re.compile(r"[A-Za-z]{2,24}|[Xx][Nn]--[A-Za-z0-9-]{1,59}")
+_HOST: Final = re.compile(
+    rf"[A-Za-z0-9{LETTER}-]{{1,63}}+(?:\.[A-Za-z0-9{LETTER}-]{{1,63}}+){{1,8}}+", re.ASCII
+)
+# It has no hyphen: behind it a dash is one of the sentence.
+_TLD: Final = re.compile(
+    rf"[Xx][Nn]--[A-Za-z0-9-]{{0,58}}[A-Za-z0-9]|[A-Za-z{LETTER}]{{2,24}}(?![A-Za-z0-9{LETTER}])"
+)
 
 # Groups of digits with at most one separator between two.
-_GROUPS: Final = re.compile(r"(?<![A-Za-z0-9])\d++(?:[ .-]\d++)*+", re.ASCII)
+_GROUPS: Final = re.compile(r"(?<![A-Za-z0-9])\d++(?:[ ./-]\d++)*+", re.ASCII)
 _GROUP: Final = re.compile(r"\d++", re.ASCII)
 
 _MOST_GROUPS: Final = 5
@@ -60,13 +71,19 @@ _COORDINATES: Final = re.compile(
     re.ASCII,
 )
 
-# A telephone number: an optional country, an optional prefix in brackets, groups.
+# A telephone number: an optional country, an optional prefix in brackets or before a slash, groups.
 _PHONE: Final = re.compile(
     r"(?<![\w.#$€£/-])(?<!\d[ .,-])"
-    r"(?:\+\d{1,3}|00\d{1,3})?[ .-]?(?:\(\d{1,5}\)[ .-]?)?\d{1,12}+(?:[ .-]\d{2,9}+){0,5}+(?:x\d{1,6})?"
+    r"(?:(?P<area>(?:\+\d{1,3}|00\d{1,3})[ ./-]?(?:\(0\) ?)?\d{1,5}|0\d{1,5}|\(0\d{1,5}\)) ?/ ?"
+    r"|(?:\+\d{1,3}|00\d{1,3}|[18](?=[ .-]?\(\d{3}))?[ .-]?(?:\(\d{1,5}\)[ .-]?)?)"
+    r"\d{1,12}+(?:[ .-]\d{2,9}+){0,5}+(?:x\d{1,6})?"
     r"(?![A-Za-z0-9]|[.,:/-]\d|[%€£])",
     re.ASCII,
 )
+_FRENCH: Final = re.compile(r"(?<![\w.#$€£/-])0\d(?:/\d\d){4}(?![\w/])", re.ASCII)
+"""In five groups of two, with slashes."""
+_FEWEST_LOCAL: Final = 5
+"""Digits behind an area code's slash: four are an hour, or a year."""
 _SHORTEST_PHONE: Final = 7
 """Digits."""
 _PHONE_WORDS: Final = re.compile(
@@ -90,11 +107,11 @@ def emails(text: str, start: int) -> Iterator[Match]:
         if length and host is not None:
             end = host.end()
             last = host[0].rpartition(".")[2]
-            if _TLD.fullmatch(last.rstrip("-")) is not None:
+            if (tld := _TLD.match(last)) is not None:
                 # Quotes and brackets of any sort around it aren't part of it.
                 local = before[len(before) - length :].lstrip("'`*/=?{|}~.&!#$%^")
                 if local:
-                    yield Match(at - len(local), end - len(last) + len(last.rstrip("-")), "email")
+                    yield Match(at - len(local), end - len(last) + tld.end(), "email")
         at = text.find("@", at + 1)
 
 
@@ -190,9 +207,16 @@ def coordinates(text: str, start: int) -> Iterator[Match]:
 
 def phones(text: str, start: int) -> Iterator[Match]:
     """Find telephone numbers: 7 to 15 digits that are grouped, or have a country, or a word before them."""
+    if text.find("/", start) >= 0:
+        for found in _FRENCH.finditer(text, start):
+            yield Match(found.start(), found.end(), "phone")
     for found in _PHONE.finditer(text, start):
         number = found[0]
         if len(number) < _SHORTEST_PHONE:
+            continue
+        if found["area"] is not None and not _is_area(
+            found["area"], number, text[found.end() : found.end() + 2]
+        ):
             continue
         lead = len(number) - len(number.lstrip(" .-"))
         number = number[lead:]
@@ -213,3 +237,14 @@ def phones(text: str, start: int) -> Iterator[Match]:
             if not (is_usual and _PHONE_WORDS.search(text, 0, found.start())):
                 continue
         yield Match(found.start() + lead, found.end(), "phone")
+
+
+def _is_area(area: str, number: str, following: str) -> bool:
+    """Return whether a slash stands behind an *area* code: no date, no part of a path, nothing short."""
+    groups = _GROUP.findall(number[len(area) :].partition("x")[0])
+    digits, head = sum(map(len, groups)), groups[0]
+    if digits < _FEWEST_LOCAL or (following[:1] == "/" and following[1:].isalnum()):
+        return False
+    is_like_a_month = len(area) == 2
+    is_like_a_year = len(head) == 4 and head.startswith(("19", "20"))
+    return not (is_like_a_month and (len(head) < 3 or is_like_a_year))

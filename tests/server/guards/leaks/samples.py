@@ -28,6 +28,8 @@ JWT: Final = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dBjftJeZ4CVPmB92K
 SAMPLES: Final[tuple[tuple[Entity, str], ...]] = (
     ("email", "alice@example.com"),
     ("email", "bob.o'neill+spam@mail.example.co.uk"),
+    ("email", "Ana.Mu\u00f1oz@m\u00fcnchen.example.es"),
+    ("email", "\u0430\u043d\u043d\u0430@\u043f\u0440\u0438\u043c\u0435\u0440.\u0440\u0444"),
     ("card", "4111111111111111"),
     ("card", "5500-0000-0000-0004"),
     ("card", "3782 822463 10005"),
@@ -41,6 +43,8 @@ SAMPLES: Final[tuple[tuple[Entity, str], ...]] = (
     ("coordinates", "48.85837, 2.29448"),
     ("phone", "+49 30 901820"),
     ("phone", "(212) 555-0187"),
+    ("phone", "1 (800) 555-0199"),
+    ("phone", "030 / 123 45 67"),
     ("secret", "sk-proj-4fQz8LmN2pRtVwXy6ZaBcD"),
     ("secret", "ghp_4fQz8LmN2pRtVwXy6ZaBcDeFgHiJkLmNoPqR"),
     ("secret", JWT),

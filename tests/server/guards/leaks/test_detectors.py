@@ -30,6 +30,7 @@ from unbroken.server.guards.leaks.entities import DEFAULT_ACTIONS, ENTITIES, Mat
 from unbroken.server.guards.leaks.national_ids import NATIONAL_IDS, national_ids
 from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.secret_rules import SECRET_RULES, SecretRule
+from unbroken.server.guards.leaks.stream import LeakFilter
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,80 @@ def test_what_has_a_form_is_told_from_what_only_looks_so(text: str, expected: st
         {**ALL, "phone": "redact"} if "call" in text or "of them" in text else {**ALL, "phone": "flag"}
     )
     assert filtered([text], without_phones) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ana.Mu\u00f1oz@example.es", "[email]"),
+        ("an Ana.Mun\u0303oz@example.es, bitte", "an [email], bitte"),
+        ("Mail j\u00f6rg@example.com.", "Mail [email]."),
+        ("anna@m\u00fcnchen.de", "[email]"),
+        ("\u0430\u043d\u043d\u0430@\u043f\u0440\u0438\u043c\u0435\u0440.\u0440\u0444", "[email]"),
+        ("\u0645\u062d\u0645\u062f@example.com", "[email]"),
+        ("alice@example.com\u2014we answer", "[email]\u2014we answer"),
+        ("\u90ae\u7bb1alice@example.com\u3002", "\u90ae\u7bb1[email]\u3002"),
+        ("caf\u00e9@home and a\u00f1o@2.5", "caf\u00e9@home and a\u00f1o@2.5"),
+        ("contrase\u00f1a: password=\u00e4b4rz9XkQ7", "contrase\u00f1a: password=[secret]"),
+        ("1 (800) 555-0199", "[phone]"),
+        ("Call 1 (800) 555-0199 now", "Call [phone] now"),
+        ("1(800)555-0199", "[phone]"),
+        ("1-(800)-555-0199", "[phone]"),
+        ("8 (495) 123-45-67", "[phone]"),
+        ("Tel. 030/1234567", "Tel. [phone]"),
+        ("Tel: 030 / 123 45 67.", "Tel: [phone]."),
+        ("0171/1234567", "[phone]"),
+        ("0171 / 12 34 567", "[phone]"),
+        ("(030) / 1234567", "[phone]"),
+        ("(030)/1234567", "[phone]"),
+        ("+49 30/1234567", "[phone]"),
+        ("+49/30/1234567", "[phone]"),
+        ("+49 (0)30/1234567", "[phone]"),
+        ("01/23/45/67/89", "[phone]"),
+        ("02/123 45 67", "[phone]"),
+        ("4111/1111/1111/1111", "[card]"),
+    ],
+)
+def test_ordinary_forms_are_found_whole(text: str, expected: str) -> None:
+    assert filtered([text]) == expected
+    assert filtered(list(text)) == expected
+    for place in range(len(text)):
+        assert filtered([text[:place], text[place:]]) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "on 03/04/2025 and 04/2025, 03/04/25, 03/04 2025 or 02/2024 1500 units",
+        "1/2 cup, 3 / 4 of 1000000, 0.5/1234567 and 01/02/03",
+        "8 (4) and 1 (2) of 10000000",
+        "from 0800/1600 to 0600 / 1800, 24/7/365",
+        "see /api/0123/456789, 0123/456789/x and a/0123/456789",
+        "12/34/56/78/90 and 1234/5678/9012",
+        "2024 /etc/passwd and 5 / word",
+    ],
+)
+def test_dates_fractions_and_paths_are_no_phone_numbers(text: str) -> None:
+    assert filtered([text]) == text
+    assert filtered(list(text)) == text
+
+
+def test_addresses_that_differ_by_a_letter_are_known_apart() -> None:
+    known: list[str] = []
+    for text in ("j\u00f6rg@example.com", "j\u00fcrg@example.com", "J\u00d6RG@example.com"):
+        stream = LeakFilter(Scanner(ALL), ALL, lambda _, name: name)
+        known.append(stream.feed(text) + stream.flush())
+    assert known[0] == known[2] != known[1]
+
+
+@pytest.mark.parametrize(
+    "token",
+    [f"{head}_" + "Ab3-_cD5" * 5 + "xY9" for head in ("ub", "ek", "tk")]
+    + ["rt_" + "0a1b2c3d" * 5 + "4e5f_" + "Ab3-_cD5" * 2 + "xY9-_z"],
+)
+def test_our_own_tokens_are_secrets(token: str) -> None:
+    for text in (f"so: {token} on", f"so: GET /?ticket={token}", f'{{"value": "{token}"}}'):
+        assert filtered([text]) == filtered(list(text)) == text.replace(token, "[secret]")
 
 
 @pytest.mark.parametrize(
