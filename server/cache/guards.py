@@ -55,7 +55,10 @@ Difference: TypeAlias = Literal["number", "symbol", "name", "word", "order"]
 _WORD: Final = re.compile(r"[^\W_]+(?:'[^\W_]+)*[+#]*")
 _SENTENCE_START: Final = re.compile(r"(?:^|[.!?\n]\s*(?:[-*]\s+)?)(?=[^\W_])")
 
-_NUMBER_WORD: Final = re.compile(rf"\b(?:{'|'.join(NUMBERS)})\b", re.IGNORECASE)
+_NUMBER_WORDS: Final = re.compile(
+    rf"\b(?:{'|'.join(NUMBERS)})(?:(?:-|\s+)(?:{'|'.join(NUMBERS)}))*\b", re.IGNORECASE
+)
+"""Numbers in words. In figures several would be several: twenty-one isn't 20-1."""
 _THOUSANDS: Final = re.compile(r"(?<![\w.,(\[{])\d{1,3}(?:,\d{3})+(?![\w,)\]}])")
 """A number with commas. In brackets they are as likely a list's."""
 
@@ -155,7 +158,7 @@ class Wording:
         # What NFKC would make of 5\u00b2 is 52.
         plain = unicodedata.normalize("NFC", self.text).replace("\u2019", "'").strip()
         plain = _THANKS.sub("", plain[_GREETING.match(plain).end() :])  # type: ignore[union-attr]  # matches nothing, too
-        plain = _NUMBER_WORD.sub(lambda found: NUMBERS[found.group().lower()], plain)
+        plain = _NUMBER_WORDS.sub(lambda found: NUMBERS.get(found[0].lower(), found[0]), plain)
         return _THOUSANDS.sub(lambda found: found.group().replace(",", ""), plain)
 
     @cached_property
@@ -188,7 +191,9 @@ class Wording:
         words: list[_Word] = []
         for at, word in enumerate(found):
             following = found[at + 1].stem if at + 1 < len(found) else ""
+            behind = self._plain[word.start + len(word.written) :].lstrip()
             is_article = word.stem in ARTICLES and not (following in OWN_ARTICLE or word.is_name)
+            is_article = is_article and behind[:1].isalnum()  # before a sign it is a name: a + b
             if is_article and following:
                 continue
             words.append(word)
