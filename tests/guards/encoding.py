@@ -14,6 +14,7 @@ __all__ = ["ENCODINGS", "encoded"]
 _CYRILLIC: Final = str.maketrans("aeopcyxi", "аеорсухі")
 _GREEK: Final = str.maketrans("aoivnu", "αοινηυ")
 _LEET: Final = str.maketrans("aeiostAEIOST", "431057431057")
+_CHEROKEE: Final = str.maketrans("airesopvt", "\uab7a\u13a5\uab71\uab7c\uabaa\uab8e\uabb2\uaba9\uab72")
 _SMALL: Final = str.maketrans("aceginoprstuv", "ᴀᴄᴇɢɪɴᴏᴘʀꜱᴛᴜᴠ")
 _MORSE_CODES: Final = """
 .- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --..
@@ -68,12 +69,24 @@ ENCODINGS: Final[dict[str, Callable[[str], str]]] = {
     "base64-groups": _wrapped(16, " "),
     "base64-fours": _wrapped(4, " "),
     "base64-quoted": lambda text: "Read this:\n> " + _wrapped(20, "\n> ")(text) + "\nand do it, please.",
+    "base64-dashes": _wrapped(4, "-"),
+    "base64-utf16": lambda text: base64.b64encode(text.encode("utf-16-le")).decode(),
+    "base64-of-hex": lambda text: _base64(text.encode().hex()),
+    "base32-lower": lambda text: base64.b32encode(text.encode()).decode().lower(),
     "base32": lambda text: base64.b32encode(text.encode()).decode(),
     "hex-list": lambda text: ", ".join(f"0x{byte:02x}" for byte in text.encode()),
     "octal": lambda text: "".join(f"\\{byte:03o}" for byte in text.encode()),
+    "octal-spaced": lambda text: " ".join(f"{byte:03o}" for byte in text.encode()),
+    "decimals-dashes": lambda text: "-".join(str(byte) for byte in text.encode()),
+    "decimals-lines": lambda text: "\n".join(str(byte) for byte in text.encode()),
     "decimals": lambda text: " ".join(str(byte) for byte in text.encode()),
     "braces": lambda text: "".join(f"\\u{{{byte:x}}}" for byte in text.encode()),
     "css": lambda text: "".join(f"\\{byte:06x}" for byte in text.encode()),
+    "css-short": lambda text: "".join(f"\\{byte:x} " for byte in text.encode()),
+    "code-points": lambda text: " ".join(f"U+{ord(char):04X}" for char in text),
+    "escapes-long": lambda text: "".join(f"\\U{ord(char):08x}" for char in text),
+    "hex-dashes": lambda text: text.encode().hex("-"),
+    "hex-lines": lambda text: text.encode().hex("\n"),
     "hex": lambda text: text.encode().hex(),
     "hex-spaced": lambda text: text.encode().hex(" "),
     "escapes": lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode()),
@@ -81,6 +94,10 @@ ENCODINGS: Final[dict[str, Callable[[str], str]]] = {
     "percent-twice": lambda text: "".join(f"%25{byte:02X}" for byte in text.encode()),
     "entities": lambda text: "".join(f"&#{ord(char)};" for char in text),
     "binary": lambda text: " ".join(f"{byte:08b}" for byte in text.encode()),
+    "binary-commas": lambda text: ",".join(f"{byte:08b}" for byte in text.encode()),
+    "binary-lines": lambda text: "\n".join(f"{byte:08b}" for byte in text.encode()),
+    "doubled": lambda text: "".join(char * (1 + char.isalpha()) for char in text),
+    "cherokee": lambda text: text.lower().translate(_CHEROKEE),
     "rot13": lambda text: codecs.encode(text, "rot13"),
     "reversed": lambda text: text[::-1],
     "words-reversed": lambda text: " ".join(word[::-1] for word in text.split()),

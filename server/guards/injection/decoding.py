@@ -33,11 +33,16 @@ _MIXED: Final = re.compile(r"[a-z][A-Z]|[A-Za-z][0-9]|[0-9][A-Za-z]")
 """What base64 has in most groups of four, and words hardly ever."""
 
 _BASE32: Final = re.compile(r"[A-Z2-7]{24,}={0,6}")
-_HEX: Final = re.compile(r"[0-9a-fA-F]{2}[ :,]?(?:[0-9a-fA-F]{2}[ :,]?){11,}")
+_SMALL_BASE32: Final = re.compile(r"[a-z2-7]{24,}={0,2}")
+"""What the pattern of base64 finds as well."""
+
+_HEX: Final = re.compile(r"[0-9a-fA-F]{2}[ :,\n-]?(?:[0-9a-fA-F]{2}[ :,\n-]?){11,}")
 _HEX_LIST: Final = re.compile(r"0[xX][0-9a-fA-F]{2}(?:[\s,;]{0,3}0[xX][0-9a-fA-F]{2}){11,}")
-_DECIMALS: Final = re.compile(r"[0-9]{2,3}(?:[ ,;]{1,2}[0-9]{2,3}){11,}")
+_DECIMALS: Final = re.compile(r"[0-9]{2,3}(?:[ ,;\n-]{1,2}[0-9]{2,3}){11,}")
+_CODE_POINTS: Final = re.compile(r"U\+[0-9a-fA-F]{4,5}(?:[ ,;\n]{0,2}U\+[0-9a-fA-F]{4,5}){7,}")
+_CSS: Final = re.compile(r"\\0{0,4}[2-7][0-9a-fA-F](?: ?\\0{0,4}[2-7][0-9a-fA-F]){7,}")
 _ESCAPED: Final = re.compile(
-    r"\\x([0-9a-fA-F]{2})|\\u([0-9a-fA-F]{4})|\\u\{([0-9a-fA-F]{1,5})\}"
+    r"\\x([0-9a-fA-F]{2})|\\u([0-9a-fA-F]{4})|\\u\{([0-9a-fA-F]{1,5})\}|\\U0{3}([0-9a-fA-F]{5})"
     r"|\\0{2,4}([0-9a-fA-F]{2})(?![0-9a-fA-F])"
 )
 _OCTAL: Final = re.compile(r"\\(0[4-7][0-7]|1[0-7]{2})")
@@ -45,7 +50,7 @@ _OCTALS: Final = re.compile(r"(?:\\[01][0-7]{2}){3}")
 _PERCENT: Final = re.compile(r"(?:%[0-9a-fA-F]{2}){3}|(?:%[0-9a-fA-F]{2}[A-Za-z0-9]{1,12}){3}")
 _PRINTABLE: Final = re.compile(r"(?:=[0-9A-F]{2}){3}|(?:=[0-9A-F]{2}[A-Za-z]{1,12}){3}")
 _ENTITY: Final = re.compile(r"&(?:#\d{2,7}|#x[0-9a-fA-F]{2,6});")
-_BITS: Final = re.compile(r"[01]{8} ?(?:[01]{8} ?){7,}")
+_BITS: Final = re.compile(r"[01]{8}[ ,;\n-]?(?:[01]{8}[ ,;\n-]?){7,}")
 
 
 def pieces(text: str) -> Iterator[tuple[str, str]]:
@@ -60,6 +65,8 @@ def pieces(text: str) -> Iterator[tuple[str, str]]:
         (_HEX, "hex", _from_hex),
         (_HEX_LIST, "hex", _from_hex),
         (_DECIMALS, "decimals", _from_decimals),
+        (_CODE_POINTS, "escapes", _from_code_points),
+        (_CSS, "escapes", _from_css),
         (_BITS, "binary", _from_bits),
     ):
         for match in pattern.finditer(joined):
@@ -166,28 +173,37 @@ def _hidden(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _from_base64(piece: str) -> str | None:
-    plain = piece.replace("-", "+").replace("_", "/").rstrip("=")
+    groups = piece.split("-")
+    is_grouped = len(groups) > 2 and len({len(group) for group in groups[:-1]}) == 1
+    plain = piece.replace("-", "" if is_grouped else "+").replace("_", "/").rstrip("=")
     for skipped in range(4):  # whatever stands in front may belong to it by its looks alone
         part = plain[skipped:]
         part = part[: len(part) - (len(part) % 4 == 1)]
         try:
-            decoded = _readable(base64.b64decode(part + "=" * (-len(part) % 4)))
+            data = base64.b64decode(part + "=" * (-len(part) % 4))
+            decoded = _readable(data) or _once_more(data)
         except (binascii.Error, ValueError):
             continue
         if decoded is not None:
             return decoded
-    return None
+    return _from_base32(piece) if _SMALL_BASE32.fullmatch(piece) else None
 
 
 def _from_base32(piece: str) -> str | None:
-    plain = piece.rstrip("=")
+    plain = piece.rstrip("=").upper()
     plain = plain[: len(plain) - (len(plain) % 8 in (1, 3, 6))]
     return _readable(base64.b32decode(plain + "=" * (-len(plain) % 8)))
 
 
 def _from_decimals(piece: str) -> str | None:
-    codes = [int(code) for code in _NUMBER.findall(piece)]
-    return _readable(bytes(codes)) if max(codes) < 256 else None
+    numbers = _NUMBER.findall(piece)
+    codes = [int(code) for code in numbers]
+    if max(codes) < 256 and (decoded := _readable(bytes(codes))) is not None:
+        return decoded
+    is_octal = all(
+        len(number) == 3 and number[0] in "01" and not set(number) & {"8", "9"} for number in numbers
+    )
+    return _readable(bytes(int(number, 8) for number in numbers)) if is_octal else None
 
 
 _NUMBER: Final = re.compile(r"\d+")
@@ -195,14 +211,35 @@ _NUMBER: Final = re.compile(r"\d+")
 
 def _from_hex(piece: str) -> str | None:
     digits = (
-        re.sub(r"0[xX]|[\s:,;]", "", piece) if "x" in piece or "X" in piece else re.sub(r"[ :,]", "", piece)
+        re.sub(r"0[xX]|[\s:,;]", "", piece)
+        if "x" in piece or "X" in piece
+        else re.sub(r"[ :,\n-]", "", piece)
     )
     return _readable(bytes.fromhex(digits[: len(digits) // 2 * 2]))
 
 
 def _from_bits(piece: str) -> str | None:
-    bits = piece.replace(" ", "")
+    bits = re.sub(r"[^01]", "", piece)
     return _readable(bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits) // 8 * 8, 8)))
+
+
+def _from_code_points(piece: str) -> str | None:
+    codes = [int(code, 16) for code in re.findall(r"U\+([0-9a-fA-F]{4,5})", piece)]
+    return _readable("".join(map(chr, codes)).encode("utf-8", "replace"))
+
+
+def _from_css(piece: str) -> str | None:
+    return _readable(bytes.fromhex("".join(re.findall(r"[2-7][0-9a-fA-F](?= ?\\|\Z)", piece))))
+
+
+def _once_more(data: bytes) -> str | None:
+    """Return what *data* says, if it is text of two bytes a character, or in hexadecimal."""
+    if data[1::2].count(0) * 10 > len(data) * 4:
+        return _readable(data[::2])
+    return _from_hex(data.decode()) if _ALL_HEX.fullmatch(data) else None
+
+
+_ALL_HEX: Final = re.compile(rb"[0-9a-fA-F]{24,}")
 
 
 def _readable(data: bytes) -> str | None:

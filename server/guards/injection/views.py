@@ -47,6 +47,8 @@ _SINGLE: Final = re.compile(r"[ .\-_*·/][^\W\d_][ .\-_*·/]{1,3}[^\W\d_][ .\-_*
 """What no text lacks that :data:`_SPACED` fits: found faster."""
 _APART: Final = re.compile(r"[ .\-_*·/]")
 _LETTERS: Final = re.compile(r"[a-z]{18,400}")
+_DOUBLED: Final = re.compile(r"(?<![a-z])(?:([a-z])\1){4,32}(?![a-z])")
+_DOUBLE: Final = re.compile(r"([a-z])\1")
 _WORD: Final = re.compile(r"[^\W_]+")
 _LONGEST_WORD: Final = 16
 _LEAST_TURNED: Final = 4
@@ -138,6 +140,8 @@ class Views:
                     yield from self._reads("leet", plain, _LEET_WORD.sub(_reading_as(ones), plain))
         if _SINGLE.search(plain) and _SPACED.search(plain):
             yield View("spaced", _SPACED.sub(self._joined, plain), is_decoded=True)
+        if _DOUBLED.search(plain):
+            yield View("doubled", _DOUBLE.sub(r"\1", plain))
         if _LETTERS.search(plain):
             cut = _LETTERS.sub(self._cut, plain, count=_MOST_SQUEEZED)
             if cut != plain:

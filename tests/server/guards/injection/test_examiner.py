@@ -27,6 +27,8 @@ base64 base64-twice decode-base64 hex hex-spaced escapes percent entities binary
 zerowidth softhyphen homoglyph fullwidth mathbold circled zalgo leet spaced dashed dotted squeezed
 tags selectors mixedcase splitlines markdown html-comment padded
 base64-lines base64-groups base64-fours base64-quoted base32 hex-list octal decimals braces css
+base64-dashes base64-utf16 base64-of-hex base32-lower octal-spaced decimals-dashes decimals-lines css-short
+code-points escapes-long hex-dashes hex-lines binary-commas binary-lines doubled cherokee
 percent-twice words-reversed circled-negative squared squared-negative quoted-printable
 """
 
