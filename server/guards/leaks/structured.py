@@ -28,9 +28,9 @@ _LONGEST_LOCAL: Final = 64
 _HOST: Final = re.compile(
     rf"[A-Za-z0-9{LETTER}-]{{1,63}}+(?:\.[A-Za-z0-9{LETTER}-]{{1,63}}+){{1,8}}+", re.ASCII
 )
-# It has no hyphen: behind it a dash is one of the sentence.
+# It has no hyphen: behind it a dash is one of the sentence. In sr_RS@latin.UTF-8 it is an encoding's.
 _TLD: Final = re.compile(
-    rf"[Xx][Nn]--[A-Za-z0-9-]{{0,58}}[A-Za-z0-9]|[A-Za-z{LETTER}]{{2,24}}(?![A-Za-z0-9{LETTER}])"
+    rf"[Xx][Nn]--[A-Za-z0-9-]{{0,58}}[A-Za-z0-9]|(?![Uu][Tt][Ff]-)[A-Za-z{LETTER}]{{2,24}}(?![A-Za-z0-9{LETTER}])"
 )
 
 # Groups of digits with at most one separator between two.

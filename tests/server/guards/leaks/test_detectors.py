@@ -80,6 +80,7 @@ def test_what_has_a_form_is_told_from_what_only_looks_so(text: str, expected: st
         ("\u0430\u043d\u043d\u0430@\u043f\u0440\u0438\u043c\u0435\u0440.\u0440\u0444", "[email]"),
         ("\u0645\u062d\u0645\u062f@example.com", "[email]"),
         ("alice@example.com\u2014we answer", "[email]\u2014we answer"),
+        ("alice@example.com\u20143 days", "[email]\u20143 days"),
         ("\u90ae\u7bb1alice@example.com\u3002", "\u90ae\u7bb1[email]\u3002"),
         ("caf\u00e9@home and a\u00f1o@2.5", "caf\u00e9@home and a\u00f1o@2.5"),
         ("contrase\u00f1a: password=\u00e4b4rz9XkQ7", "contrase\u00f1a: password=[secret]"),
@@ -119,9 +120,10 @@ def test_ordinary_forms_are_found_whole(text: str, expected: str) -> None:
         "see /api/0123/456789, 0123/456789/x and a/0123/456789",
         "12/34/56/78/90 and 1234/5678/9012",
         "2024 /etc/passwd and 5 / word",
+        "LANG=sr_RS@latin.UTF-8 and x@y.utf-16",
     ],
 )
-def test_dates_fractions_and_paths_are_no_phone_numbers(text: str) -> None:
+def test_dates_fractions_and_paths_are_no_phone_numbers_nor_locales_addresses(text: str) -> None:
     assert filtered([text]) == text
     assert filtered(list(text)) == text
 
