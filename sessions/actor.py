@@ -41,7 +41,7 @@ from unbroken.sessions.errors import (
     StoreUnavailable,
     Unseen,
 )
-from unbroken.sessions.event_log import EventLog
+from unbroken.sessions.event_log import EventLog, Position
 from unbroken.sessions.ids import PrincipalId
 from unbroken.sessions.outage import Outage
 from unbroken.sessions.rejoining import is_still_of
@@ -197,10 +197,11 @@ class Actor(Stored):
         """Return the receipt, and whether it is the store's: else it was taken here, in the log as it is."""
         is_doubtful = False
         if self._ring is None:
+            seen = self.position
             try:
-                receipt = await self._store.submit(self.session.id, submitted, self.position)
+                receipt = await self._store.submit(self.session.id, submitted, seen)
                 if self._ring is None or (receipt.entry is not None and self.log.holds(receipt.entry)):
-                    return receipt, True
+                    return self._linked(receipt, seen), True
                 is_doubtful = True  # taken, but its number may be another's by now: this node went on alone
             except StoreUnavailable as exc:
                 self._note_failure(exc)
@@ -218,10 +219,22 @@ class Actor(Stored):
             if self._ring is None:
                 self._go_on_alone()
         if self._ring is None:  # it was back at once
-            return await self._store.submit(self.session.id, submitted, self.position), True
+            seen = self.position
+            return self._linked(await self._store.submit(self.session.id, submitted, seen), seen), True
         if self.outage.is_strict:
             raise StoreUnavailable
         return self._ring.submit(submitted, is_doubtful=is_doubtful), False
+
+    def _linked(self, receipt: Receipt, seen: Position) -> Receipt:
+        """Return a receipt with its entry only if that came directly behind *seen*: there the store had it.
+
+        What is between may not be what is here: the store may have gone back to *seen* meanwhile, and on from
+        there. Then it is read, which finds out.
+        """
+        if receipt.entry is None or receipt.seq == seen.seq + 1:
+            return receipt
+        self._is_behind = True
+        return Receipt(receipt.seq, receipt.duplicate, None)
 
     def wake(self) -> None:
         """Have a look at what there is to do."""
@@ -352,7 +365,10 @@ class Actor(Stored):
             if self._retry.failures:
                 self._retry.reached()
                 self.outage.note_success()
-            self._ingest(result)
+            if asked is None or not result or result[0].seq == asked.seen + 1:
+                self._ingest(result)
+            else:
+                self._is_behind = True  # what came between may not be what is here: see _linked
             if asked is not None and result and result[-1].last > self.session.applied:
                 self._asked, self._written = asked, 0  # until it has been read: the store may lose it
             elif self._is_stirred and asked is not None:  # else it was but pieces
