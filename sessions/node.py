@@ -253,15 +253,16 @@ class Node:
             raise NodeOverloaded
         if session_id is None or self._ownership.live(session_id) is None:
             await self.room.make(principal)
-        if session_id is not None and self._ownership.live(session_id) is not None:
-            start = None if incarnation is None else Position(incarnation, 0, Nonce(0))
-            return await self.attach(session_id, principal, start, chain)
         session = Session(session_id or new_session_id(), self.limits.session)
         session.config = config
         log = EventLog(incarnation or new_incarnation())
         fence = Fence(self.id, 1, log.incarnation)
-        actor = self._actor(session, log, principal, fence, opened=False)
-        self.hub.add(actor)
+        actor = await self._ownership.begin(
+            session.id, lambda: self._actor(session, log, principal, fence, opened=False)
+        )
+        if actor is None:
+            start = None if incarnation is None else Position(incarnation, 0, Nonce(0))
+            return await self.attach(session.id, principal, start, chain)
         is_known = incarnation is not None
         return Attachment(self, actor, actor.feed.attach(0, chain), resumed=is_known, preamble=[])
 

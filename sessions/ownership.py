@@ -187,8 +187,7 @@ class Ownership:
         async with self._moving(session_id):
             if (actor := self.live(session_id)) is not None:
                 return actor
-            if (actor := self._hub.get(session_id)) is not None:
-                self._hub.remove(actor)
+            self._clear(session_id)
             try:
                 return await self._load(session_id)
             except (SessionGone, Fenced, LostTail):
@@ -205,6 +204,21 @@ class Ownership:
             except StoreUnavailable:  # by the store it may be this node's by now
                 self.returns.add(session_id)
                 raise
+
+    async def begin(self, session_id: SessionId, make: Callable[[], Actor]) -> Actor | None:
+        """Have what *make* makes, a session that is empty; None: one of that id has come here meanwhile."""
+        async with self._moving(session_id):  # it may be just coming
+            if self.live(session_id) is not None:
+                return None
+            self._clear(session_id)
+            actor = make()
+            self._hub.add(actor)
+            return actor
+
+    def _clear(self, session_id: SessionId) -> None:
+        """Forget what had to be given up here of a session that comes anew."""
+        if (actor := self._hub.get(session_id)) is not None:
+            self._hub.remove(actor)
 
     def live(self, session_id: SessionId) -> Actor | None:
         """Return the session that this node runs or follows; None: it doesn't, or had to give it up."""

@@ -17,7 +17,7 @@ MESSAGE_SESSIONS: Final = 256
 """Sessions that one message names: some ten kilobytes. A subscriber that is slow holds few of them."""
 
 MOST_WAITING: Final = 10_000
-"""Sessions, counted for each node that is told, that wait to be told of. One beyond isn't: it costs a poll."""
+"""Sessions, counted for each node that is told, that wait to be told of. One beyond costs a poll instead."""
 
 
 class News:
