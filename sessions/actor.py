@@ -100,7 +100,6 @@ class Actor(Stored):
         """The committer's note."""
         self._find_committer = find_committer
         self._committer = find_committer()
-        self._clock = clock
         self._on_change = on_change
         self._on_response = on_response
         self._on_refusal = on_refusal

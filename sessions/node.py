@@ -321,8 +321,9 @@ class Node:
             return await self._ownership.load(session_id)
         if not (self._store.is_shared and actor.is_opened):
             return actor
-        if position is not None and actor.log.check(position) in _UNHEARD_OF:
-            await actor.catch_up()  # this node may not have heard of what the client has seen
+        if position is not None and (verdict := actor.log.check(position)) in _UNHEARD_OF:
+            # This node may not have heard of what the client has seen.
+            await actor.catch_up(is_patient=verdict is Verdict.FUTURE)
             return self._ownership.live(session_id) or await self._ownership.load(session_id)
         if actor.is_owner:
             self._ownership.look(actor)  # whoever comes may have said something on a node that died of it
