@@ -353,6 +353,7 @@ class Node:
         return Actor(
             session,
             log,
+            node=self.id,
             principal=principal,
             store=self._store,
             find_committer=lambda: self._committers.of(self._outages.part_of(session.id)),

@@ -571,6 +571,8 @@ class Ownership:
                 continue
             if actor.outage.is_on and actor.find_part():
                 self._verify(actor)  # its part may be well
+            elif not (actor.is_owner or actor.is_told):
+                self.on_owner(actor)  # it registers again, and looks: that was lost, or came to nothing
             else:
                 self.look(actor)
 

@@ -166,6 +166,8 @@ class Page:
     """Whether there was nothing behind them."""
     consumed: int
     """The last input that the owner had answered by then, be it by nothing."""
+    is_told: bool = True
+    """Whether the node that reads follows the session; or it doesn't, and as many do as may."""
 
 
 class SessionStore(Protocol):
@@ -267,8 +269,10 @@ class SessionStore(Protocol):
         batch share a nonce and are contiguous.
         """
 
-    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
-        """Return committed entries behind *after*, in order, up to about *limit* sequence numbers.
+    async def read(
+        self, session_id: SessionId, after: Position, limit: int, *, node: NodeId = NOBODY
+    ) -> Page:
+        """Return committed entries behind *after*, in order, up to about *limit* sequence numbers, to *node*.
 
         The first returned entry follows *after* directly; several pieces that
         were appended together may come as fewer entries or as more.

@@ -156,9 +156,11 @@ class DistantStore:
         late, self._late = self._late, []
         return [result for appends in late for result in await self.inner.append(appends)]
 
-    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
+    async def read(
+        self, session_id: SessionId, after: Position, limit: int, *, node: NodeId = NOBODY
+    ) -> Page:
         await self._travel(session_id)
-        result = await self.inner.read(session_id, after, limit)
+        result = await self.inner.read(session_id, after, limit, node=node)
         await self._return()
         return result
 

@@ -308,13 +308,17 @@ class RedisStore:
             self._news.tell(_text(followers).split(), append.session_id)
         return numbered(append.bodies, seq, nonce)
 
-    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
+    async def read(
+        self, session_id: SessionId, after: Position, limit: int, *, node: NodeId = NOBODY
+    ) -> Page:
         """See :meth:`SessionStore.read`."""
         meta, log, _, _, _ = self._keys.session(session_id)
-        count = min(limit, self._bounds.page_entries)
-        found = await self._call("read", [meta, log], after.incarnation, after.seq, after.nonce, count)
+        bounds = self._bounds
+        count = min(limit, bounds.page_entries)
+        place = after.incarnation, after.seq, after.nonce
+        found = await self._call("read", [meta, log], *place, count, node, bounds.followers)
         _check(found, session_id)
-        incarnation, owner, token, head, consumed, holder, raw = found
+        incarnation, owner, token, head, consumed, holder, raw, is_told = found
         entries = [self._entry(each) for each in raw]
         if holder and (rest := _rest(self._entry(holder), after.seq)) is not None:
             entries.insert(0, rest)
@@ -322,7 +326,7 @@ class RedisStore:
             raise LostTail(session_id)
         is_end = (entries[-1].last if entries else after.seq) == head
         fence = Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation)))
-        return Page(entries, fence, is_end, consumed)
+        return Page(entries, fence, is_end, consumed, bool(is_told))
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""

@@ -254,6 +254,9 @@ async def test_who_follows_is_bounded(client: Client) -> None:
     followers = await client.hget(Keys("test").meta(session_id), "w")
     assert isinstance(followers, bytes)
     assert followers.decode().split() == nodes[-3:]
+    assert (await store.read(session_id, START, 9, node=nodes[0])).is_told, "it needn't ask for a place"
+    await store.unfollow(session_id, nodes[-1])
+    assert not (await store.read(session_id, START, 9, node=nodes[0])).is_told
     await store.aclose()
 
 
