@@ -163,6 +163,7 @@ class Node:
             caps=self.caps,
             clock=clock,
             limits=limits.session,
+            lifetime=limits.idle_timeout,
             make=self._actor,
             spawn=self._spawn,
             outages=self._outages,

@@ -44,6 +44,7 @@ from unbroken.sessions.errors import (
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.hub import Hub
 from unbroken.sessions.ids import NodeId, PrincipalId, SessionId
+from unbroken.sessions.keeping import Keeping
 from unbroken.sessions.outages import Outages
 from unbroken.sessions.poll_order import PollOrder
 from unbroken.sessions.returns import Returns
@@ -123,6 +124,7 @@ class Ownership:
         caps: Caps,
         clock: Clock,
         limits: SessionLimits,
+        lifetime: float,
         make: MakeActor,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         outages: Outages,
@@ -139,6 +141,7 @@ class Ownership:
         self._polls = 0
         self._order = PollOrder()
         self._outages = outages
+        self._keeping = Keeping(store, clock, spawn=spawn, lifetime=lifetime)
         self._wishes = Wishes(cluster, spawn, self._wants)
         self._gates: dict[SessionId, _Gate] = {}
         self.returns: Final = Returns(
@@ -557,6 +560,7 @@ class Ownership:
             elif len(actor.feed):
                 empty.append(actor)
         self.unopened.poll(empty)
+        self._keeping.poll(chain(owned, followed))
         seeing: list[Actor] = []
         for actor in followed:
             if actor.outage.lasts_for(_BLIND) and not actor.find_part():

@@ -82,6 +82,8 @@ class Stored(Alone):
         """A node that has connections of the session and would rather own it."""
         self._is_writing = False  # whether a write is on its way: nothing is read meanwhile
         self._clock = clock
+        self.kept_at = clock.monotonic() if is_owner else float("-inf")
+        """When the store was last told, by the clock, to keep the session, or it was made this node's."""
         self._held_up: tuple[asyncio.Event, ...] = ()  # of those who wait for something to be read
         self._compacting: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None

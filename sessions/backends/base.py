@@ -359,6 +359,16 @@ class SessionStore(Protocol):
         A hint: of a name that is returned, :meth:`busy` may find nothing.
         """
 
+    async def keep(self, session_ids: Collection[SessionId]) -> None:
+        """Have sessions last as if something had just been written to them, by whomever they are owned.
+
+        Harmless for those that are gone. A store in which nothing expires has nothing to do.
+
+        Raises:
+            StoreUnavailable: Some of them may not have been kept.
+
+        """
+
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
         """Forget the session altogether. Harmless if it is gone.
 

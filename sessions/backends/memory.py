@@ -302,6 +302,9 @@ class MemoryStore:
         """See :meth:`SessionStore.owners`."""
         return {stored.owner for stored in self._sessions.values() if stored.has_work}
 
+    async def keep(self, session_ids: Collection[SessionId]) -> None:
+        """See :meth:`SessionStore.keep`."""
+
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
         """See :meth:`SessionStore.delete`."""
         stored = self._sessions.get(session_id)

@@ -216,6 +216,11 @@ class DistantStore:
         await self.inner.compact(session_id, fence, floor, snapshot)
         await self._return()
 
+    async def keep(self, session_ids: Collection[SessionId]) -> None:
+        await self._travel()
+        await self.inner.keep(session_ids)
+        await self._return()
+
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
         await self._travel(session_id)
         await self.inner.delete(session_id, fence)

@@ -451,6 +451,25 @@ class RedisStore:
             found.update(await self._call("owners", keys))
         return {NodeId(each.decode()) for each in found}
 
+    async def keep(self, session_ids: Collection[SessionId]) -> None:
+        """See :meth:`SessionStore.keep`."""
+        groups: dict[int, list[SessionId]] = {}
+        for session_id in session_ids:
+            groups.setdefault(self._keys.bucket(session_id) if self._is_cluster else 0, []).append(session_id)
+        size = self._bounds.call_sessions
+        calls = [
+            each[first : first + size] for each in groups.values() for first in range(0, len(each), size)
+        ]
+        # Each by itself: what one server of a cluster doesn't do isn't left undone by the others.
+        done = await asyncio.gather(*map(self._keep, calls), return_exceptions=True)
+        for each in done:
+            if each is not None:
+                raise each
+
+    async def _keep(self, session_ids: Sequence[SessionId]) -> None:
+        keys = [key for each in session_ids for key in self._keys.session(each)]
+        await self._call("keep", keys, self._bounds.lifetime)
+
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
         """See :meth:`SessionStore.delete`."""
         if not await self._call("delete", self._keys.session(session_id), session_id, *_proof(fence)):

@@ -274,6 +274,17 @@ class StoreContract:
         assert not (await store.read(session_id, START, 9, node=B)).is_told
         assert (await store.read(session_id, START, 9, node=C)).is_told
 
+    async def test_what_is_kept_is_as_it_was(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        other, _ = await self.begin(store)
+        await self.write(store, session_id, fence, mark("a"))
+        before = await store.inspect(session_id)
+        await store.keep([session_id, new_session_id(), other])
+        await store.keep([])
+
+        assert await store.inspect(session_id) == before
+        assert flat(await entries_in(store, session_id, START, 9)) == [mark("a")]
+
     async def test_of_two_that_steal_from_the_same_owner_one_wins(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
         await store.acquire(session_id, B, seen=fence)
