@@ -190,7 +190,7 @@ class Ownership:
         async with self._moving(session_id):
             if (actor := self.live(session_id)) is not None:
                 return actor
-            self._clear(session_id)
+            self._hub.clear(session_id)  # what had to be given up
             try:
                 return await self._load(session_id)
             except (SessionGone, Fenced, LostTail):
@@ -213,15 +213,10 @@ class Ownership:
         async with self._moving(session_id):  # it may be just coming
             if self.live(session_id) is not None:
                 return None
-            self._clear(session_id)
+            self._hub.clear(session_id)  # what had to be given up
             actor = make()
             self._hub.add(actor)
             return actor
-
-    def _clear(self, session_id: SessionId) -> None:
-        """Forget what had to be given up here of a session that comes anew."""
-        if (actor := self._hub.get(session_id)) is not None:
-            self._hub.remove(actor)
 
     def live(self, session_id: SessionId) -> Actor | None:
         """Return the session that this node runs or follows; None: it doesn't, or had to give it up."""

@@ -447,7 +447,7 @@ async def test_who_begins_what_a_later_release_has_begun_is_told_so(monkeypatch:
         tab = await tab_on(one, client)
         await client.say("hello")
 
-        async def unreadable(*_: Any) -> Page:
+        async def unreadable(*_: Any, **__: Any) -> Page:
             raise UnknownFormat
 
         with monkeypatch.context() as patch:
