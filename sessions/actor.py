@@ -42,7 +42,7 @@ from unbroken.sessions.errors import (
     Unseen,
 )
 from unbroken.sessions.event_log import EventLog, Position
-from unbroken.sessions.ids import PrincipalId
+from unbroken.sessions.ids import NodeId, PrincipalId
 from unbroken.sessions.outage import Outage
 from unbroken.sessions.rejoining import is_still_of
 from unbroken.sessions.replica import COUNTED, ActorLimits
@@ -63,6 +63,7 @@ class Actor(Stored):
         session: Session,
         log: EventLog,
         *,
+        node: NodeId,
         principal: PrincipalId,
         store: SessionStore,
         find_committer: Callable[[], Committer],
@@ -86,6 +87,7 @@ class Actor(Stored):
             log,
             store,
             limits,
+            node=node,
             principal=principal,
             opened=opened,
             fence=fence,
@@ -100,7 +102,6 @@ class Actor(Stored):
         """The committer's note."""
         self._find_committer = find_committer
         self._committer = find_committer()
-        self._clock = clock
         self._on_change = on_change
         self._on_response = on_response
         self._on_refusal = on_refusal

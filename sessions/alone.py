@@ -25,7 +25,7 @@ from unbroken.sessions.errors import (
     StoreUnavailable,
 )
 from unbroken.sessions.event_log import EventLog
-from unbroken.sessions.ids import new_incarnation
+from unbroken.sessions.ids import NodeId, new_incarnation
 from unbroken.sessions.outage import Outage, Retry
 from unbroken.sessions.rejoining import settle
 from unbroken.sessions.replica import ActorLimits, Replica
@@ -49,13 +49,14 @@ class Alone(Replica, ABC):
         store: SessionStore,
         limits: ActorLimits,
         *,
+        node: NodeId,
         fence: Fence,
         is_owner: bool,
         clock: Clock,
         find_outage: Callable[[], Outage],
         spawn: Spawn,
     ) -> None:
-        super().__init__(session, log, store, limits)
+        super().__init__(session, log, store, limits, node)
         self.is_owner: bool = is_owner
         """Whether this node runs the session's responses, and alone writes their outputs."""
         self.fence = fence

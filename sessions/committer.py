@@ -15,6 +15,7 @@ import contextvars
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -212,12 +213,16 @@ class Committers:
         gathering: float = 0.0,
     ) -> None:
         self._make = partial(Committer, store, spawn, clock, patience=patience, gathering=gathering)
-        self._parts: dict[str, Committer] = {}
+        # Of those that a session has, or that write: servers come and go.
+        self._parts = WeakValueDictionary[str, Committer]()
+        self._is_closed = False
 
     def of(self, part: str) -> Committer:
-        """Return the one of a part of the store."""
+        """Return the one of a part of the store: the same for as long as anybody holds it."""
         if (committer := self._parts.get(part)) is None:
             committer = self._parts[part] = self._make()
+            if self._is_closed:
+                committer.close()
         return committer
 
     def __len__(self) -> int:
@@ -226,5 +231,6 @@ class Committers:
 
     def close(self) -> None:
         """Write nothing more: see :meth:`Committer.close`."""
+        self._is_closed = True
         for committer in self._parts.values():
             committer.close()

@@ -95,6 +95,11 @@ class Hub:
             if self._turns is not None:
                 self._turns.forget(actor)
 
+    def clear(self, session_id: SessionId) -> None:
+        """Forget what is here of a session. Harmless if nothing is."""
+        if (actor := self._actors.get(session_id)) is not None:
+            self.remove(actor)
+
     @property
     def running(self) -> int:
         """How many sessions have a response that hasn't ended; those that were given up aside.

@@ -163,6 +163,7 @@ class Node:
             caps=self.caps,
             clock=clock,
             limits=limits.session,
+            lifetime=limits.idle_timeout,
             make=self._actor,
             spawn=self._spawn,
             outages=self._outages,
@@ -253,15 +254,16 @@ class Node:
             raise NodeOverloaded
         if session_id is None or self._ownership.live(session_id) is None:
             await self.room.make(principal)
-        if session_id is not None and self._ownership.live(session_id) is not None:
-            start = None if incarnation is None else Position(incarnation, 0, Nonce(0))
-            return await self.attach(session_id, principal, start, chain)
         session = Session(session_id or new_session_id(), self.limits.session)
         session.config = config
         log = EventLog(incarnation or new_incarnation())
         fence = Fence(self.id, 1, log.incarnation)
-        actor = self._actor(session, log, principal, fence, opened=False)
-        self.hub.add(actor)
+        actor = await self._ownership.begin(
+            session.id, lambda: self._actor(session, log, principal, fence, opened=False)
+        )
+        if actor is None:
+            start = None if incarnation is None else Position(incarnation, 0, Nonce(0))
+            return await self.attach(session.id, principal, start, chain)
         is_known = incarnation is not None
         return Attachment(self, actor, actor.feed.attach(0, chain), resumed=is_known, preamble=[])
 
@@ -320,8 +322,9 @@ class Node:
             return await self._ownership.load(session_id)
         if not (self._store.is_shared and actor.is_opened):
             return actor
-        if position is not None and actor.log.check(position) in _UNHEARD_OF:
-            await actor.catch_up()  # this node may not have heard of what the client has seen
+        if position is not None and (verdict := actor.log.check(position)) in _UNHEARD_OF:
+            # This node may not have heard of what the client has seen.
+            await actor.catch_up(is_patient=verdict is Verdict.FUTURE)
             return self._ownership.live(session_id) or await self._ownership.load(session_id)
         if actor.is_owner:
             self._ownership.look(actor)  # whoever comes may have said something on a node that died of it
@@ -351,6 +354,7 @@ class Node:
         return Actor(
             session,
             log,
+            node=self.id,
             principal=principal,
             store=self._store,
             find_committer=lambda: self._committers.of(self._outages.part_of(session.id)),

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -64,15 +65,16 @@ class Outages:
         self._spawn = spawn
         self._noted_by = noted_by
         self._on_back = on_back
-        self._parts: dict[str, Outage] = {}
-        self._probed: set[str] = set()
+        # Of those that a session is of, or that are probed: servers come and go.
+        self._parts = WeakValueDictionary[str, Outage]()
+        self._probed: dict[str, Outage] = {}
 
     def part_of(self, session_id: SessionId) -> str:
         """Return the part of the store that holds a session."""
         return self._store.part_of(session_id) if isinstance(self._store, Parted) else ""
 
     def of(self, session_id: SessionId) -> Outage:
-        """Return what notes whether the part of a session can be reached."""
+        """Return what notes whether the part of a session can be reached: the same for all that hold it."""
         part = self.part_of(session_id)
         if (outage := self._parts.get(part)) is None:
             outage = self._parts[part] = Outage(
@@ -84,18 +86,18 @@ class Outages:
         return outage
 
     def of_part(self, part: str) -> Outage | None:
-        """Return what notes whether *part* can be reached; None: nobody has asked it for anything."""
+        """Return what notes whether *part* can be reached; None: nobody asks it for anything."""
         return self._parts.get(part)
 
     @property
     def is_any_on(self) -> bool:
         """Whether any part failed when it was last asked."""
-        return any(outage.is_on for outage in self._parts.values())
+        return any(outage.is_on for outage in self._probed.values())
 
     def _began(self, part: str, session_id: SessionId) -> None:
         structlog.get_logger().error("store out of reach", node_id=self._node, part=part or None)
         if part not in self._probed:  # else the next probe of the outage before is on its way
-            self._probed.add(part)
+            self._probed[part] = self._parts[part]
             self._probe_later(part, session_id)
 
     def _probe_later(self, part: str, session_id: SessionId, *, is_bug_told: bool = False) -> None:
@@ -135,7 +137,7 @@ class Outages:
 
         It has been moved, or only half of it. A part that has nothing of what is here keeps nobody waiting.
         """
-        for number, session_id in enumerate(self._noted_by(self._parts[part])):
+        for number, session_id in enumerate(self._noted_by(self._probed[part])):
             if self.part_of(session_id) == part:
                 self._probe_later(part, session_id)
                 return
@@ -145,6 +147,6 @@ class Outages:
         await self._end(part)
 
     async def _end(self, part: str) -> None:
-        self._probed.discard(part)
-        self._parts[part].note_success()
+        outage = self._probed.pop(part)
+        outage.note_success()
         await self._on_back(part)

@@ -44,6 +44,7 @@ from unbroken.sessions.errors import (
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.hub import Hub
 from unbroken.sessions.ids import NodeId, PrincipalId, SessionId
+from unbroken.sessions.keeping import Keeping
 from unbroken.sessions.outages import Outages
 from unbroken.sessions.poll_order import PollOrder
 from unbroken.sessions.returns import Returns
@@ -123,6 +124,7 @@ class Ownership:
         caps: Caps,
         clock: Clock,
         limits: SessionLimits,
+        lifetime: float,
         make: MakeActor,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         outages: Outages,
@@ -139,6 +141,7 @@ class Ownership:
         self._polls = 0
         self._order = PollOrder()
         self._outages = outages
+        self._keeping = Keeping(store, clock, spawn=spawn, lifetime=lifetime)
         self._wishes = Wishes(cluster, spawn, self._wants)
         self._gates: dict[SessionId, _Gate] = {}
         self.returns: Final = Returns(
@@ -187,8 +190,7 @@ class Ownership:
         async with self._moving(session_id):
             if (actor := self.live(session_id)) is not None:
                 return actor
-            if (actor := self._hub.get(session_id)) is not None:
-                self._hub.remove(actor)
+            self._hub.clear(session_id)  # what had to be given up
             try:
                 return await self._load(session_id)
             except (SessionGone, Fenced, LostTail):
@@ -205,6 +207,16 @@ class Ownership:
             except StoreUnavailable:  # by the store it may be this node's by now
                 self.returns.add(session_id)
                 raise
+
+    async def begin(self, session_id: SessionId, make: Callable[[], Actor]) -> Actor | None:
+        """Have what *make* makes, a session that is empty; None: one of that id has come here meanwhile."""
+        async with self._moving(session_id):  # it may be just coming
+            if self.live(session_id) is not None:
+                return None
+            self._hub.clear(session_id)  # what had to be given up
+            actor = make()
+            self._hub.add(actor)
+            return actor
 
     def live(self, session_id: SessionId) -> Actor | None:
         """Return the session that this node runs or follows; None: it doesn't, or had to give it up."""
@@ -543,6 +555,7 @@ class Ownership:
             elif len(actor.feed):
                 empty.append(actor)
         self.unopened.poll(empty)
+        self._keeping.poll(chain(owned, followed))
         seeing: list[Actor] = []
         for actor in followed:
             if actor.outage.lasts_for(_BLIND) and not actor.find_part():
@@ -557,6 +570,8 @@ class Ownership:
                 continue
             if actor.outage.is_on and actor.find_part():
                 self._verify(actor)  # its part may be well
+            elif not (actor.is_owner or actor.is_told):
+                self.on_owner(actor)  # it registers again, and looks: that was lost, or came to nothing
             else:
                 self.look(actor)
 

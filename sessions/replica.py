@@ -25,6 +25,7 @@ from unbroken.sessions.entries import (
 )
 from unbroken.sessions.errors import Fenced, StoreUnavailable
 from unbroken.sessions.event_log import EventLog, Position
+from unbroken.sessions.ids import NodeId
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import Session
@@ -71,21 +72,27 @@ class Replica:
         log: The entries.
         store: Where they come from.
         limits: What it may take.
+        node: Whose it is.
 
     """
 
-    def __init__(self, session: Session, log: EventLog, store: SessionStore, limits: ActorLimits) -> None:
+    def __init__(
+        self, session: Session, log: EventLog, store: SessionStore, limits: ActorLimits, node: NodeId
+    ) -> None:
         self.session: Final = session
         self.feed: Final = Feed(log)
         self.polled = -1
         """How far the log reached when it was last polled."""
         self.silence = 0
         """How many polls have found no more since."""
+        self.is_told = True
+        """Whether this node is told of what is new, if it follows: so it was when the store was last read."""
         self._is_behind = False  # whether the store is known to hold entries not applied yet
         self._is_stirred = False  # whether anything but new pieces may call for a write
         self._written = 0  # how many outputs were read, since a write whose answer was lost
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._limits = limits
+        self._node = node
         self._trim_above = limits.retain_bytes * 5 // 4
         self._store = store
         self._stored_floor = log.floor  # how far the store has forgotten
@@ -192,9 +199,10 @@ class Replica:
     async def _read_on(self) -> Fence:
         """Read on to the log's end, unless this goes on without it; return its owner's fence."""
         while True:
-            page = await self._store.read(self.session.id, self.position, _READ_LIMIT)
+            page = await self._store.read(self.session.id, self.position, _READ_LIMIT, node=self._node)
             if self._is_apart:
                 return page.fence
+            self.is_told = page.is_told
             self._written += sum(type(entry.body) is not Submitted for entry in page.entries)
             self._ingest(page.entries)
             if page.is_end:

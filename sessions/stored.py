@@ -38,6 +38,11 @@ from unbroken.sessions.session import Session
 
 __all__ = ["Stored"]
 
+_ANSWERED_WITHIN: Final = 3.0
+"""Seconds that whoever wants to know what the store holds waits for a write that is on its way, or for its
+turn to ask again: a moment more than an answer may take.
+"""
+
 
 class Stored(Alone):
     """What an actor knows of its session in the store, as owner or as follower."""
@@ -49,6 +54,7 @@ class Stored(Alone):
         store: SessionStore,
         limits: ActorLimits,
         *,
+        node: NodeId,
         principal: PrincipalId,
         opened: bool,
         fence: Fence,
@@ -62,6 +68,7 @@ class Stored(Alone):
             log,
             store,
             limits,
+            node=node,
             fence=fence,
             is_owner=is_owner,
             clock=clock,
@@ -74,6 +81,10 @@ class Stored(Alone):
         self.wanted_by: NodeId | None = None
         """A node that has connections of the session and would rather own it."""
         self._is_writing = False  # whether a write is on its way: nothing is read meanwhile
+        self._clock = clock
+        self.kept_at = clock.monotonic() if is_owner else float("-inf")
+        """When the store was last told, by the clock, to keep the session, or it was made this node's."""
+        self._held_up: tuple[asyncio.Event, ...] = ()  # of those who wait for something to be read
         self._compacting: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._is_tried = False  # whether that was tried before
@@ -133,13 +144,39 @@ class Stored(Alone):
         self._is_behind = True
         self.wake()
 
-    async def catch_up(self) -> None:
-        """Have read what the store holds by now; or as much as can be read of it without waiting."""
+    async def catch_up(self, *, is_patient: bool = False) -> None:
+        """Have read what the store holds by now; or as much as can be read of it without waiting.
+
+        Who *is_patient* waits for a moment: others may have read what is being written here, before the
+        answer to that has come.
+        """
         self._is_behind = True
+        is_held_up = (self._is_writing or self._retry.is_waiting) and not self._ring
+        if is_patient and is_held_up and self.feed.ended is None:
+            await self._until_it_is_read()
         if self._reading is None and not (self._is_writing or self._retry.is_waiting or self._ring):
             self._reading = self._spawn(self._beside(self._catch_up))
         if self._reading is not None:
             await asyncio.wait([self._reading])
+
+    async def _until_it_is_read(self) -> None:
+        """Wait until the store is being read, or it isn't going to be: not for long."""
+        is_over = asyncio.Event()
+        timer = self._clock.call_later(_ANSWERED_WITHIN, is_over.set)
+        self._held_up = (*self._held_up, is_over)
+        try:
+            await is_over.wait()
+        finally:
+            timer.cancel()
+            self._held_up = tuple(each for each in self._held_up if each is not is_over)
+
+    def _hold_up_nobody(self) -> None:
+        for is_over in self._held_up:
+            is_over.set()
+
+    def _go_on_alone(self) -> None:
+        super()._go_on_alone()
+        self._hold_up_nobody()
 
     def note_blindness(self) -> None:
         """Tell those who are connected here to another's session whether this node still hears of it."""
@@ -175,6 +212,7 @@ class Stored(Alone):
 
     async def _catch_up(self) -> None:
         """Read what the store holds and this node has not seen: nothing is written meanwhile."""
+        self._hold_up_nobody()
         try:
             while self._is_behind and self._ring is None:
                 self._is_behind = False
@@ -262,6 +300,7 @@ class Stored(Alone):
         """Give the session up: whoever reconnects finds what the store holds."""
         self._runs.stop()
         self._retry.stop()
+        self._hold_up_nobody()
         self.feed.end(reason)
         self._tell_waiters()
         self._rest()

@@ -166,6 +166,8 @@ class Page:
     """Whether there was nothing behind them."""
     consumed: int
     """The last input that the owner had answered by then, be it by nothing."""
+    is_told: bool = True
+    """Whether the node that reads follows the session; or it doesn't, and as many do as may."""
 
 
 class SessionStore(Protocol):
@@ -267,8 +269,10 @@ class SessionStore(Protocol):
         batch share a nonce and are contiguous.
         """
 
-    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
-        """Return committed entries behind *after*, in order, up to about *limit* sequence numbers.
+    async def read(
+        self, session_id: SessionId, after: Position, limit: int, *, node: NodeId = NOBODY
+    ) -> Page:
+        """Return committed entries behind *after*, in order, up to about *limit* sequence numbers, to *node*.
 
         The first returned entry follows *after* directly; several pieces that
         were appended together may come as fewer entries or as more.
@@ -353,6 +357,16 @@ class SessionStore(Protocol):
         """Return whose sessions have something to do, as :meth:`busy` would tell; :data:`NOBODY` may be one.
 
         A hint: of a name that is returned, :meth:`busy` may find nothing.
+        """
+
+    async def keep(self, session_ids: Collection[SessionId]) -> None:
+        """Have sessions last as if something had just been written to them, by whomever they are owned.
+
+        Harmless for those that are gone. A store in which nothing expires has nothing to do.
+
+        Raises:
+            StoreUnavailable: Some of them may not have been kept.
+
         """
 
     async def delete(self, session_id: SessionId, fence: Fence) -> None:

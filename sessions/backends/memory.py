@@ -193,7 +193,9 @@ class MemoryStore:
             self._announce(append.session_id, stored)
         return entries
 
-    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
+    async def read(
+        self, session_id: SessionId, after: Position, limit: int, *, node: NodeId = NOBODY
+    ) -> Page:
         """See :meth:`SessionStore.read`."""
         stored = self._find(session_id, after.incarnation)
         log = stored.log
@@ -208,7 +210,7 @@ class MemoryStore:
             else:
                 entries.append(record)
         is_end = (entries[-1].last if entries else after.seq) == log.head
-        return Page(entries, stored.fence, is_end, stored.consumed)
+        return Page(entries, stored.fence, is_end, stored.consumed, node in stored.followers)
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""
@@ -299,6 +301,9 @@ class MemoryStore:
     async def owners(self) -> set[NodeId]:
         """See :meth:`SessionStore.owners`."""
         return {stored.owner for stored in self._sessions.values() if stored.has_work}
+
+    async def keep(self, session_ids: Collection[SessionId]) -> None:
+        """See :meth:`SessionStore.keep`."""
 
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
         """See :meth:`SessionStore.delete`."""

@@ -12,10 +12,10 @@ from typing import Any
 
 from tests.sessions.conversation import Client, World, settle
 from tests.sessions.town import Town, asked, tab_on
-from unbroken.sessions.backends.base import Page
+from unbroken.sessions.backends.base import NOBODY, Page
 from unbroken.sessions.entries import Deltas, ResponseDone
 from unbroken.sessions.event_log import Position
-from unbroken.sessions.ids import SessionId
+from unbroken.sessions.ids import NodeId, SessionId
 
 __all__ = [
     "librechat_11710_words_said_while_a_node_begins_to_follow",
@@ -193,8 +193,10 @@ class Counting:
         self._read = town.memory.read
         town.memory.read = self.read  # type: ignore[method-assign]
 
-    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
-        page = await self._read(session_id, after, limit)
+    async def read(
+        self, session_id: SessionId, after: Position, limit: int, *, node: NodeId = NOBODY
+    ) -> Page:
+        page = await self._read(session_id, after, limit, node=node)
         self.entries[session_id] += sum(entry.last - entry.seq + 1 for entry in page.entries)
         return page
 

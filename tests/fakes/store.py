@@ -156,9 +156,11 @@ class DistantStore:
         late, self._late = self._late, []
         return [result for appends in late for result in await self.inner.append(appends)]
 
-    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
+    async def read(
+        self, session_id: SessionId, after: Position, limit: int, *, node: NodeId = NOBODY
+    ) -> Page:
         await self._travel(session_id)
-        result = await self.inner.read(session_id, after, limit)
+        result = await self.inner.read(session_id, after, limit, node=node)
         await self._return()
         return result
 
@@ -212,6 +214,11 @@ class DistantStore:
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         await self._travel(session_id)
         await self.inner.compact(session_id, fence, floor, snapshot)
+        await self._return()
+
+    async def keep(self, session_ids: Collection[SessionId]) -> None:
+        await self._travel()
+        await self.inner.keep(session_ids)
         await self._return()
 
     async def delete(self, session_id: SessionId, fence: Fence) -> None:

@@ -18,7 +18,7 @@ from tests.sessions.acting import (
     write_elsewhere,
 )
 from tests.sessions.conversation import Client, limits_of, open_world, settle
-from unbroken.sessions.backends.base import Append, Page
+from unbroken.sessions.backends.base import NOBODY, Append, Page
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.entries import (
     Body,
@@ -35,7 +35,7 @@ from unbroken.sessions.errors import (
     StoreError,
 )
 from unbroken.sessions.event_log import Position, Slice
-from unbroken.sessions.ids import PrincipalId, SessionId
+from unbroken.sessions.ids import NodeId, PrincipalId, SessionId
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.responder import FunctionCallPiece
 from unbroken.sessions.run import RunLimits
@@ -184,8 +184,10 @@ async def test_a_wake_up_during_the_last_look_is_not_missed() -> None:
     class Slow(MemoryStore):
         between: Submitted | None = None
 
-        async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
-            page = await super().read(session_id, after, limit)
+        async def read(
+            self, session_id: SessionId, after: Position, limit: int, *, node: NodeId = NOBODY
+        ) -> Page:
+            page = await super().read(session_id, after, limit, node=node)
             if not page.entries and self.between is not None:
                 submitted, self.between = self.between, None
                 await self.submit(session_id, submitted, after)

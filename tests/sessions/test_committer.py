@@ -11,7 +11,7 @@ from tests.fakes.clock import FakeClock
 from tests.sessions.conversation import settle
 from unbroken.sessions.backends.base import Append, Fence
 from unbroken.sessions.backends.memory import MemoryStore
-from unbroken.sessions.committer import Committer
+from unbroken.sessions.committer import Committer, Committers
 from unbroken.sessions.entries import Entry, ItemDeleted
 from unbroken.sessions.errors import NodeDraining, SessionGone, StoreError
 from unbroken.sessions.ids import Incarnation, ItemId, NodeId, Nonce, SessionId
@@ -176,6 +176,13 @@ async def test_nothing_is_written_after_the_end(gated: Office) -> None:
         for ask in (office.committer.schedule, office.committer.write):
             with pytest.raises(NodeDraining):
                 ask(clerk)
+
+
+async def test_nothing_is_written_after_the_end_to_a_part_that_comes_then(gated: Office) -> None:
+    committers = Committers(gated.store, gated.spawn, FakeClock())
+    committers.close()
+    with pytest.raises(NodeDraining):
+        committers.of("another").schedule(await gated.clerk("a"))
 
 
 async def test_a_store_in_memory_that_fails_fails_the_session_it_was_for_and_no_other() -> None:

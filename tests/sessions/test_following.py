@@ -7,10 +7,11 @@ import pytest
 from tests.sessions.conversation import Client, limits_of, settle
 from tests.sessions.town import Town, actor_on, asked, distant, move, open_town, polls, tab_on
 from unbroken.sessions import poll_order
-from unbroken.sessions.backends.base import Page
+from unbroken.sessions.backends.base import NOBODY, Opened, Page
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.event_log import Position
-from unbroken.sessions.ids import SessionId
+from unbroken.sessions.ids import NodeId, SessionId
 
 
 @pytest.fixture
@@ -19,9 +20,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[SessionId]:
     found: list[SessionId] = []
     read = MemoryStore.read
 
-    async def counted(self: MemoryStore, session_id: SessionId, after: Position, limit: int) -> Page:
+    async def counted(
+        self: MemoryStore, session_id: SessionId, after: Position, limit: int, *, node: NodeId = NOBODY
+    ) -> Page:
         found.append(session_id)
-        return await read(self, session_id, after, limit)
+        return await read(self, session_id, after, limit, node=node)
 
     monkeypatch.setattr(MemoryStore, "read", counted)
     return found
@@ -213,3 +216,71 @@ async def test_many_that_are_silent_leave_turns_for_the_others(monkeypatch: pyte
         assert [tab.text()[-1] for tab in running] == ["c"] * 6
         for client in idle:
             assert actor_on(town.worlds[1], client).log.head == actor_on(town.worlds[0], client).log.head
+
+
+# Registrations that were lost.
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2])
+async def test_who_is_registered_no_more_registers_again(seed: int | None) -> None:
+    """The store has failed over, and lost that; or was told late that the node doesn't follow any more."""
+    async with open_town(seed=seed) as town:
+        one, two, client = await asked(town)
+        tab = await tab_on(two, client)
+        await town.memory.unfollow(SessionId(client.session_id or ""), two.node.id)
+        one.responder.last.say("c")
+        await settle()
+        tab.read()
+        assert tab.text() == "ab"
+        await polls(town, 2)
+        one.responder.last.say("d")
+        await settle()
+        tab.read()
+        assert tab.text() == "abcd"
+        assert two.node.id in town.stored(client).followers
+
+
+async def test_an_owner_that_is_fenced_and_cannot_register_at_once_does_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_town(seed=1) as town:
+        one, two, client = await asked(town)
+        await tab_on(two, client)
+        follow, calls = distant(one).follow, 0
+
+        async def fail_first(session_id: SessionId, node: NodeId) -> Opened:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise StoreUnavailable
+            return await follow(session_id, node)
+
+        monkeypatch.setattr(distant(one), "follow", fail_first)
+        town.lost.add(one.node.id)
+        town.neighbours[two.node.id].on_lost(one.node.id)  # it was frozen
+        await settle()
+        one.responder.last.say("late")
+        await polls(town, 3)
+        assert not actor_on(one, client).is_owner
+        assert one.node.id in town.stored(client).followers
+        assert calls == 2
+
+
+async def test_a_store_that_takes_no_registrations_is_asked_once_a_poll(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has no memory left, say, and can be read."""
+    async with open_town(seed=1) as town:
+        _, two, client = await asked(town)
+        await tab_on(two, client)
+        calls = 0
+
+        async def full(*_: object) -> Opened:
+            nonlocal calls
+            calls += 1
+            raise StoreUnavailable
+
+        monkeypatch.setattr(distant(two), "follow", full)
+        await town.memory.unfollow(SessionId(client.session_id or ""), two.node.id)
+        await polls(town, 5)
+        assert 1 <= calls <= 5

@@ -23,6 +23,10 @@ async def test_sessions_are_found_counted_and_forgotten() -> None:
             hub.remove(actor)
             hub.remove(actor)
         assert (len(hub), hub.size) == (0, 0)
+        hub.add(actors[0])
+        for _ in range(2):
+            hub.clear(actors[0].session.id)
+        assert (len(hub), hub.size) == (0, 0)
 
 
 async def test_the_account_follows_each_session() -> None:

@@ -8,9 +8,21 @@ from typing import Any
 
 import pytest
 
-from tests.sessions.conversation import limits_of, settle
+from tests.sessions.conversation import Client, World, limits_of, settle
 from tests.sessions.test_moved_parts import OTHER, Parts
-from tests.sessions.town import actor_on, asked, begin_outage, distant, go, knock, open_town, polls, texts
+from tests.sessions.town import (
+    Town,
+    actor_on,
+    asked,
+    begin_outage,
+    distant,
+    go,
+    knock,
+    open_town,
+    polls,
+    tab_on,
+    texts,
+)
 from unbroken.sessions.backends.base import Append
 from unbroken.sessions.entries import CreateItem, Submitted
 from unbroken.sessions.errors import CursorLost, StoreUnavailable
@@ -250,3 +262,85 @@ async def test_an_input_that_arrives_late_does_not_wake_what_was_given_up(
         await settle()
 
         assert len(one.responder.turns) == 1
+
+
+# Who has seen on another node what its owner hasn't heard of yet.
+
+
+async def ahead(town: Town, monkeypatch: pytest.MonkeyPatch) -> tuple[World, Client, asyncio.Event]:
+    """Return an owner that waits for the answer to a write, until the event is set, and a client that was
+    shown by a follower what was written, and comes to the owner.
+    """
+    one, two, client = await asked(town)
+    tab = await tab_on(two, client)
+    append, gate = distant(one).append, asyncio.Event()
+
+    async def append_slowly(appends: Sequence[Append]) -> Any:
+        result = await append(appends)
+        await gate.wait()
+        return result
+
+    monkeypatch.setattr(distant(one), "append", append_slowly)
+    one.responder.last.say("c")
+    await settle()
+    tab.read()
+    assert tab.text() == "abc"
+    tab.disconnect()
+    tab.world = one
+    return one, tab, gate
+
+
+@seeds
+async def test_who_comes_to_an_owner_that_waits_for_an_answer_resumes_behind_it(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_town(seed=seed) as town:
+        one, tab, gate = await ahead(town, monkeypatch)
+        coming = asyncio.create_task(tab.resume())
+        await settle()
+        assert not coming.done()
+        gate.set()
+        await coming
+        assert tab.resumed
+        one.responder.last.end()
+        await settle()
+        tab.read()
+        assert (tab.text(), tab.statuses()) == ("abc", ["completed"])
+
+
+@seeds
+async def test_who_comes_to_an_owner_whose_answer_was_lost_resumes_when_it_has_read(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_town(seed=seed) as town:
+        one, tab, gate = await ahead(town, monkeypatch)
+        distant(one).loses_answers = True
+        coming = asyncio.create_task(tab.resume())
+        gate.set()
+        await settle()
+        distant(one).loses_answers = False
+        one.clock.advance(0.1)  # it asks again
+        await coming
+        assert tab.resumed
+
+
+@seeds
+@pytest.mark.parametrize("how", ["no answer", "alone", "given up"])
+async def test_who_comes_to_an_owner_that_is_not_answered_does_not_wait_for_long(
+    seed: int, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_town(seed=seed) as town:
+        one, tab, _ = await ahead(town, monkeypatch)
+        coming = asyncio.create_task(tab.resume())
+        await settle()
+        assert not coming.done()
+        match how:
+            case "no answer":
+                one.clock.advance(3)
+            case "alone":
+                actor_on(one, tab)._go_on_alone()
+            case _:
+                actor_on(one, tab).let_go(CursorLost())
+        await settle()
+        assert coming.done()
+        await coming

@@ -157,8 +157,8 @@ async def test_what_is_read_as_its_owner_went_on_alone_is_no_part_of_what_that_s
         read = distant(one).read
         pages: list[Any] = []
 
-        async def read_slowly(*args: Any) -> Any:
-            page = await read(*args)
+        async def read_slowly(*args: Any, **options: Any) -> Any:
+            page = await read(*args, **options)
             if page.entries and not pages:
                 pages.append(page)
                 actor_on(one, client)._go_on_alone()
@@ -195,11 +195,11 @@ async def test_who_takes_a_session_takes_for_answered_only_what_it_has_read_the_
                 town.is_silent = True
             return await append(appends)
 
-        async def lose_and_read(*args: Any) -> Any:
+        async def lose_and_read(*args: Any, **options: Any) -> Any:
             if copied:
                 town.lose(copied)
                 monkeypatch.setattr(distant(two), "read", read)
-            return await read(*args)
+            return await read(*args, **options)
 
         monkeypatch.setattr(distant(one), "append", write_and_say_nothing)
         await tab.say("kept")
@@ -390,7 +390,7 @@ async def test_what_was_taken_and_could_not_be_read_is_given_back(
         town.kill(one)
         read = distant(two).read
 
-        async def fail_once(*args: Any) -> Any:
+        async def fail_once(*_: Any, **__: Any) -> Any:
             monkeypatch.setattr(distant(two), "read", read)
             raise StoreUnavailable
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from tests.fakes.store import DistantStore
@@ -123,3 +125,35 @@ async def test_an_outage_of_a_part_that_has_nothing_any_more_is_over(parts: Part
         await settle()
         client.read()
         assert (client.text(), client.statuses()) == ("abc", ["completed"])
+
+
+async def test_what_is_known_of_a_part_is_forgotten_with_its_last_session(parts: Parts) -> None:
+    """Servers of a cluster come and go under new names for as long as a node lives."""
+    async with open_town(1, seed=1) as town:
+        one = town.worlds[0]
+        for _ in range(2):
+            client = await one.client()
+            await client.ask()
+            one.responder.last.end()
+            await settle()
+            client.disconnect()
+            one.clock.advance(100)  # it is let go of
+            await settle()
+            parts.move()
+        assert not len(one.node.hub)
+        one.responder.turns.clear()  # of which each knows its session
+        gc.collect()
+
+        assert list(one.node._outages._parts) == []
+        assert list(one.node._committers._parts) == []
+
+
+async def test_a_part_out_of_reach_is_known_without_a_session(parts: Parts) -> None:
+    async with open_town(1, seed=1) as town:
+        one = town.worlds[0]
+        parts.lose_the_first(distant(one))
+        one.node._outages.of(OTHER).note_failure(OTHER)
+        one.clock.advance(0.5)
+        gc.collect()
+        assert one.node._outages.of(OTHER).is_on
+        assert one.node.is_store_lost

@@ -65,8 +65,8 @@ async def test_what_was_read_back_is_not_written_again_when_the_store_goes_away_
             await append(appends)
             raise StoreUnavailable
 
-        async def read_once(*args: Any) -> Any:
-            page = await read(*args)
+        async def read_once(*args: Any, **options: Any) -> Any:
+            page = await read(*args, **options)
             store.is_out = True
             actor.look()
             return page

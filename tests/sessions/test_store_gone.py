@@ -76,12 +76,12 @@ async def test_sessions_go_on_alone_when_their_part_of_the_store_is_gone_and_the
                 raise StoreUnavailable
             return await real_append(appends)
 
-        async def read(session_id: Any, *args: Any) -> Any:
+        async def read(session_id: Any, *args: Any, **options: Any) -> Any:
             nonlocal reads
             if part_of(session_id) == "even":
                 raise StoreUnavailable
             reads += 1
-            return await real_read(session_id, *args)
+            return await real_read(session_id, *args, **options)
 
         async def unfollow(session_id: Any, *args: Any) -> Any:
             if part_of(session_id) == "even":

@@ -51,6 +51,10 @@ async def never(*_: Any) -> Opened:
     raise AssertionError
 
 
+async def without_such_a_session() -> None:
+    raise SessionNotFound
+
+
 async def without_end(*_: Any) -> None:
     await asyncio.Event().wait()
 
@@ -306,6 +310,47 @@ async def test_two_tabs_that_come_to_another_node_at_once_are_in_one_session(see
             assert len(tab.of_type("conversation.item.added")) == 2
 
 
+async def test_who_begins_a_session_that_is_just_being_loaded_is_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two tabs that come to a node, one is told that there is no such session. Then somebody speaks
+    elsewhere, and the other one finds it.
+    """
+    async with open_town(3, seed=1) as town:
+        one, two, three = town.worlds
+        client = await one.client()
+        town.kill(one)
+        town.notice(one)
+        first, second, elsewhere = (Client(world, client.session_id) for world in (two, two, three))
+        for tab in (first, second, elsewhere):
+            tab.last_id = client.last_id
+        with pytest.raises(SessionNotFound):
+            await first.resume()
+        await knock(elsewhere, three)
+        await elsewhere.say("one")
+        read, go_on = distant(two).read, asyncio.Event()
+
+        async def held_up(*args: Any, **kwargs: Any) -> Page:
+            page = await read(*args, **kwargs)
+            await go_on.wait()
+            return page
+
+        monkeypatch.setattr(distant(two), "read", held_up)
+        loading = asyncio.create_task(second.resume())
+        await settle()
+        monkeypatch.setattr(first, "resume", without_such_a_session)
+        beginning = asyncio.create_task(knock(first, two))
+        await settle()
+        go_on.set()
+        await asyncio.gather(loading, beginning)
+
+        assert two.node.hub.connections == 2
+        await elsewhere.say("two")
+        for tab in (first, second):
+            tab.read()
+            assert len(tab.of_type("conversation.item.added")) == 2
+
+
 async def test_who_begins_a_session_anew_that_is_another_s_finds_none() -> None:
     async with open_town() as town:
         one = town.worlds[0]
@@ -402,7 +447,7 @@ async def test_who_begins_what_a_later_release_has_begun_is_told_so(monkeypatch:
         tab = await tab_on(one, client)
         await client.say("hello")
 
-        async def unreadable(*_: Any) -> Page:
+        async def unreadable(*_: Any, **__: Any) -> Page:
             raise UnknownFormat
 
         with monkeypatch.context() as patch:

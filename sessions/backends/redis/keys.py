@@ -50,7 +50,7 @@ class Bounds(Struct, frozen=True, kw_only=True):
     """What a session may take in the store. Times are in seconds."""
 
     lifetime: int = 86_400
-    """A session that nothing is written to is forgotten after so long."""
+    """A session that nothing is written to, and that no node says to keep, is forgotten after so long."""
     dedupe_window: int = 1024
     """Names of inputs that are remembered in any case; up to a quarter more are."""
     waiting_inputs: int = 1000

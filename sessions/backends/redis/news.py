@@ -11,13 +11,13 @@ from unbroken.sessions.backends.redis.channels import Channels
 from unbroken.sessions.backends.redis.connection import ERRORS
 from unbroken.sessions.ids import NodeId, SessionId
 
-__all__ = ["MESSAGE_SESSIONS", "News"]
+__all__ = ["MESSAGE_SESSIONS", "MOST_WAITING", "News"]
 
 MESSAGE_SESSIONS: Final = 256
 """Sessions that one message names: some ten kilobytes. A subscriber that is slow holds few of them."""
 
-_MOST: Final = 10_000
-"""What waits to be told: beyond, it isn't, and costs a poll."""
+MOST_WAITING: Final = 10_000
+"""Sessions, counted for each node that is told, that wait to be told of. One beyond costs a poll instead."""
 
 
 class News:
@@ -33,10 +33,12 @@ class News:
     def tell(self, nodes: Iterable[str], session_id: SessionId) -> None:
         """Tell *nodes* soon that a session has something new."""
         for node in nodes:
-            if not node or self._count >= _MOST or self._is_closed:
+            if not node or self._count >= MOST_WAITING or self._is_closed:
                 continue
-            self._waiting.setdefault(NodeId(node), set()).add(session_id)
-            self._count += 1
+            waiting = self._waiting.setdefault(NodeId(node), set())
+            if session_id not in waiting:
+                waiting.add(session_id)
+                self._count += 1
         if self._waiting and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._send())
 

@@ -25,6 +25,7 @@ _NAMES: Final = (
     "delete",
     "forget",
     "inspect",
+    "keep",
     "leave",
     "owners",
     "read",

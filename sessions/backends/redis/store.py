@@ -308,13 +308,17 @@ class RedisStore:
             self._news.tell(_text(followers).split(), append.session_id)
         return numbered(append.bodies, seq, nonce)
 
-    async def read(self, session_id: SessionId, after: Position, limit: int) -> Page:
+    async def read(
+        self, session_id: SessionId, after: Position, limit: int, *, node: NodeId = NOBODY
+    ) -> Page:
         """See :meth:`SessionStore.read`."""
         meta, log, _, _, _ = self._keys.session(session_id)
-        count = min(limit, self._bounds.page_entries)
-        found = await self._call("read", [meta, log], after.incarnation, after.seq, after.nonce, count)
+        bounds = self._bounds
+        count = min(limit, bounds.page_entries)
+        place = after.incarnation, after.seq, after.nonce
+        found = await self._call("read", [meta, log], *place, count, node, bounds.followers)
         _check(found, session_id)
-        incarnation, owner, token, head, consumed, holder, raw = found
+        incarnation, owner, token, head, consumed, holder, raw, is_told = found
         entries = [self._entry(each) for each in raw]
         if holder and (rest := _rest(self._entry(holder), after.seq)) is not None:
             entries.insert(0, rest)
@@ -322,7 +326,7 @@ class RedisStore:
             raise LostTail(session_id)
         is_end = (entries[-1].last if entries else after.seq) == head
         fence = Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation)))
-        return Page(entries, fence, is_end, consumed)
+        return Page(entries, fence, is_end, consumed, bool(is_told))
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""
@@ -446,6 +450,25 @@ class RedisStore:
         for keys in self._indexes():
             found.update(await self._call("owners", keys))
         return {NodeId(each.decode()) for each in found}
+
+    async def keep(self, session_ids: Collection[SessionId]) -> None:
+        """See :meth:`SessionStore.keep`."""
+        groups: dict[int, list[SessionId]] = {}
+        for session_id in session_ids:
+            groups.setdefault(self._keys.bucket(session_id) if self._is_cluster else 0, []).append(session_id)
+        size = self._bounds.call_sessions
+        calls = [
+            each[first : first + size] for each in groups.values() for first in range(0, len(each), size)
+        ]
+        # Each by itself: what one server of a cluster doesn't do isn't left undone by the others.
+        done = await asyncio.gather(*map(self._keep, calls), return_exceptions=True)
+        for each in done:
+            if each is not None:
+                raise each
+
+    async def _keep(self, session_ids: Sequence[SessionId]) -> None:
+        keys = [key for each in session_ids for key in self._keys.session(each)]
+        await self._call("keep", keys, self._bounds.lifetime)
 
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
         """See :meth:`SessionStore.delete`."""

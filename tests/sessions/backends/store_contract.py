@@ -261,6 +261,30 @@ class StoreContract:
         await store.release(session_id, opened.fence)
         assert (await store.read(session_id, START, 9)).fence.node == NOBODY
 
+    async def test_who_reads_learns_whether_it_is_told_of_what_happens(self, store: SessionStore) -> None:
+        """A registration may be lost, or taken back late."""
+        session_id, fence = await self.begin(store)
+        assert not (await store.read(session_id, START, 9, node=B)).is_told
+        await store.follow(session_id, C)
+        await store.follow(session_id, B)
+        assert (await store.read(session_id, START, 9, node=B)).is_told
+        await self.write(store, session_id, fence, mark("a"))
+        assert (await store.read(session_id, START, 9, node=B)).is_told
+        await store.unfollow(session_id, B)
+        assert not (await store.read(session_id, START, 9, node=B)).is_told
+        assert (await store.read(session_id, START, 9, node=C)).is_told
+
+    async def test_what_is_kept_is_as_it_was(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        other, _ = await self.begin(store)
+        await self.write(store, session_id, fence, mark("a"))
+        before = await store.inspect(session_id)
+        await store.keep([session_id, new_session_id(), other])
+        await store.keep([])
+
+        assert await store.inspect(session_id) == before
+        assert flat(await entries_in(store, session_id, START, 9)) == [mark("a")]
+
     async def test_of_two_that_steal_from_the_same_owner_one_wins(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
         await store.acquire(session_id, B, seen=fence)

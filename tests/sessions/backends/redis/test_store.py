@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
 import pytest
@@ -207,6 +207,51 @@ async def test_an_answer_that_outlasts_the_lifetime_keeps_its_session(
     assert all([await client.ttl(key) > 80_000 for key in keys])
 
 
+@pytest.mark.parametrize("is_cluster", [False, True])
+async def test_what_is_kept_lasts_with_all_that_belongs_to_it(client: Client, is_cluster: bool) -> None:
+    store = RedisStore(client, Keys("test"), Bounds(call_sessions=4), is_cluster=is_cluster)
+    sessions, keys = [new_session_id() for _ in range(10)], list[str]()
+    for session_id in sessions:
+        fence = await store.create(session_id, A, LIFE)
+        await store.submit(session_id, asked(key=InputKey("m:1", b"x")), START)
+        (entries,) = await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
+        assert not isinstance(entries, StoreError)
+        await store.compact(session_id, fence, 1, Snapshot(2, entries[0].nonce, b"state"))
+        keys += Keys("test").session(session_id)
+    for key in keys:
+        await client.expire(key, 60)
+
+    await store.keep(sessions)
+    assert all([await client.ttl(key) > 80_000 for key in keys])
+    await store.aclose()
+
+
+async def test_who_cannot_keep_everything_is_told_so(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are kept all the same."""
+    store = RedisStore(client, Keys("test"), Bounds(), is_cluster=True)
+    sessions = [new_session_id() for _ in range(8)]
+    for session_id in sessions:
+        await store.create(session_id, A, LIFE)
+        await client.expire(Keys("test").meta(session_id), 60)
+    call, lost = store._call, Keys("test").session(sessions[0])
+
+    async def fail_one(name: str, keys: Sequence[str], *args: object) -> object:
+        if lost[0] in keys:
+            raise StoreUnavailable
+        return await call(name, keys, *args)
+
+    monkeypatch.setattr(store, "_call", fail_one)
+    with pytest.raises(StoreUnavailable):
+        await store.keep(sessions)
+    left = [
+        await client.ttl(Keys("test").meta(each))
+        for each in sessions
+        if Keys.bucket(each) != Keys.bucket(sessions[0])
+    ]
+    assert min(left) > 80_000
+    await store.aclose()
+
+
 @pytest.mark.parametrize("lost", ["all", "first", "last"])
 async def test_entries_that_the_server_has_evicted_are_noticed(
     store: SessionStore, client: Client, lost: str
@@ -254,6 +299,9 @@ async def test_who_follows_is_bounded(client: Client) -> None:
     followers = await client.hget(Keys("test").meta(session_id), "w")
     assert isinstance(followers, bytes)
     assert followers.decode().split() == nodes[-3:]
+    assert (await store.read(session_id, START, 9, node=nodes[0])).is_told, "it needn't ask for a place"
+    await store.unfollow(session_id, nodes[-1])
+    assert not (await store.read(session_id, START, 9, node=nodes[0])).is_told
     await store.aclose()
 
 
