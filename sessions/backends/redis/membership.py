@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from unbroken.sessions.backends.cluster import Neighbour
 from unbroken.sessions.backends.redis.channels import Channels
-from unbroken.sessions.backends.redis.connection import ERRORS, Client, unavailable
+from unbroken.sessions.backends.redis.connection import ERRORS, Client, is_watched, moves_of, unavailable
 from unbroken.sessions.backends.redis.keys import Keys
 from unbroken.sessions.backends.redis.rewriting import Rewriting
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
@@ -134,6 +134,7 @@ class RedisMembership:
         self._neighbour: Neighbour | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._beats_soon = asyncio.Event()
+        self._moves = 0  # of the server, from one that Sentinels named to another
         self._nodes: set[NodeId] = set()  # all others there are
         self._others: set[NodeId] = set()  # those that were alive when last looked at
         self._watched: set[NodeId] = set()  # those that own something that matters here
@@ -180,9 +181,9 @@ class RedisMembership:
         self._vitals.settle(asyncio.get_running_loop().time() + self._pace.settling)
         for work in (self._listen, self._beat_on, self._look_on, self._poll_on):
             self._tasks.append(asyncio.create_task(self._for_ever(work)))
-        # Of a server whose sessions are rewritten and that is gone, these tell if it concerns nodes.
-        rewriting = self._for_ever(self._rewrite_on, settles=False)
-        self._tasks.append(asyncio.create_task(rewriting))
+        aside = [self._rewrite_on, *([self._follow_on] if is_watched(self._client) else [])]
+        for work in aside:  # whether Redis is there, for what nodes do in it, the others find out
+            self._tasks.append(asyncio.create_task(self._for_ever(work, settles=False)))
 
     async def leave(self) -> None:
         """See :meth:`Cluster.leave`."""
@@ -354,6 +355,15 @@ class RedisMembership:
             self._rewritten = agreement.count  # told with the next beat
         else:  # another node is at it, or there is something that can't be read
             await asyncio.sleep(self._pace.lease * 10)
+
+    async def _follow_on(self) -> None:
+        """Find out whether another server has become the primary: what the one before says holds no more."""
+        await asyncio.sleep(self._pace.look)
+        with suppress(*ERRORS):  # without Sentinels, all stays as it is
+            moves, self._moves = self._moves, await moves_of(self._client)
+            if moves != self._moves:
+                self._settle()
+                self._beats_soon.set()
 
     async def _look_on(self) -> None:
         await asyncio.sleep(self._pace.look)

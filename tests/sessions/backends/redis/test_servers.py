@@ -296,6 +296,30 @@ async def test_a_failover_by_sentinels_is_an_outage_and_nobody_s_death(watchtowe
     await street.aclose()
 
 
+@pytest.mark.parametrize("when", ["promoted", "moved"])
+async def test_a_primary_that_was_frozen_and_is_back_is_nobody_s_death(
+    watchtower: Watchtower, when: str
+) -> None:
+    """Nodes whose calls to it came back in time follow those whose calls didn't, before it is told."""
+    street = RedisStreet(Address(watchtower.url), Pace())
+    houses = [await House(street).join() for _ in range(5)]
+    await polled(houses[-1], 5)  # all judge
+    watchtower.primary.freeze()
+    await asyncio.to_thread(watchtower.wait_until_promoted)
+    if when == "moved":
+        await houses[0].listener.until(lambda: houses[0].listener.gaps > 0)
+    watchtower.primary.thaw()
+    for house in houses:
+        await house.listener.until(lambda house=house: house.listener.gaps > 0)  # type: ignore[misc]
+    assert b"role:master" in watchtower.primary.command("INFO", "replication")  # it doesn't know yet
+    await polled(houses[-1], 10)  # all judge again; a lease that wasn't renewed has run out
+    for house in houses:
+        assert house.listener.lost == []
+        assert not any(house.cluster.is_lost(other.node) for other in houses)
+        assert house.node.encode() in watchtower.replica.command("PUBSUB", "CHANNELS")
+    await street.aclose()
+
+
 def test_all_of_a_bucket_is_in_one_slot() -> None:
     keys = Keys("p")
     for number in range(50):
