@@ -63,6 +63,11 @@ class Talks:
         told = [list(_durable(each)) for person in self.people for each in person.histories]
         return [each for each in told if not all(each)]
 
+    def deaths(self) -> list[str]:
+        """Return what nodes logged of others that they took for dead."""
+        lines = (line for node in self.nodes for line in node.log.read_text().splitlines())
+        return [line for line in lines if "node lost" in line]
+
     def turns(self) -> set[str]:
         """Return how turns have ended."""
         return {how for person in self.people for how in person.ended}

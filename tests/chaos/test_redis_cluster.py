@@ -50,6 +50,24 @@ async def test_a_failover_costs_no_word_and_is_told(tmp_path: Path) -> None:
         assert forbidden(servers, primary) == []
 
 
+async def test_a_failover_that_was_asked_for_costs_no_word_and_no_node(tmp_path: Path) -> None:
+    """Its primary has all that nodes tell each other, and stays, as a replica. Nodes that end hand over."""
+    cluster = ValkeyCluster(tmp_path / "servers", replicas=3)
+    with cluster.running() as servers:
+        primary = servers.server_of(Keys("unbroken").nodes)
+        async with talks_over(tmp_path, servers) as seen:
+            assert servers.replica_of(primary).command("CLUSTER", "FAILOVER") == b"+OK\r\n"
+            await asyncio.to_thread(servers.wait_until_promoted, servers.replica_of(primary))
+            for _ in range(8):  # by then all have judged who is dead
+                await seen.crowd.all_answered()
+            assert await seen.violations(may_lose=False) == []
+
+        assert all(told[-1] for told in seen.outages())
+        assert seen.turns() == {"completed"}
+        assert seen.deaths() == []
+        assert forbidden(servers) == []
+
+
 async def test_slots_that_move_under_answers_cost_no_word(tmp_path: Path) -> None:
     with ValkeyCluster(tmp_path / "servers").running() as servers:
         source = servers.server_of(Keys("unbroken").nodes)

@@ -33,3 +33,21 @@ async def test_a_failover_without_the_tail_costs_no_word_and_is_told(tmp_path: P
         assert seen.turns() <= {"completed", "completed when told to start over"}
         assert "log begun anew" in "".join(node.log.read_text() for node in seen.nodes)
         assert watchtower.replica.command("ACL", "LOG") == b"*0\r\n"
+
+
+async def test_a_primary_that_was_frozen_and_is_back_costs_no_word_and_no_node(tmp_path: Path) -> None:
+    """What it takes after that is lost: nodes leave it as soon as the Sentinels say so."""
+    with Watchtower(tmp_path / "servers").running() as watchtower:
+        for server in (watchtower.primary, watchtower.replica):
+            allow(server, "unbroken", is_redis7=True)
+        async with talks(tmp_path, watchtower.url) as seen:
+            watchtower.primary.freeze()
+            await asyncio.to_thread(watchtower.wait_until_promoted)
+            watchtower.primary.thaw()
+            for _ in range(8):  # by then all have judged who is dead
+                await seen.crowd.all_answered()
+            assert await seen.violations(may_lose=True) == []
+
+        assert all(told[-1] for told in seen.outages())
+        assert seen.turns() <= {"completed", "completed when told to start over"}
+        assert seen.deaths() == []

@@ -56,6 +56,8 @@ class Channels:
         if not isinstance(self._client, RedisCluster):
             return self._client.pubsub()
         await self._client.initialize()
+        # Who has become a replica would take the subscription all the same, but says of keys where they are.
+        await self._client.execute_command("EXISTS", self._keys.nodes)
         server = self._client.get_node_from_key(channel)
         if server is None:
             raise ConnectionError("no server of the cluster has the nodes' channels")

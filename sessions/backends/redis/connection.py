@@ -11,7 +11,8 @@ asked for may have taken effect, and only who asked knows how to find out.
 
 from __future__ import annotations
 
-from typing import Any, Final
+import asyncio
+from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
@@ -49,6 +50,8 @@ __all__ = [
     "Client",
     "connect",
     "is_of_a_slot",
+    "is_watched",
+    "moves_of",
     "server_of",
     "unavailable",
 ]
@@ -138,10 +141,49 @@ class Address(Struct, frozen=True):
 
 
 class _WatchedPool(SentinelConnectionPool):
-    """Closes the connections to the Sentinels too, which the client forgets."""
+    """Keeps no connection to a server that isn't the primary any more, once the Sentinels say so.
+
+    The client keeps those that are in use then. If that server was but slow, their calls go well, and so do
+    the next ones on them, until it is made a replica, and what they wrote is lost. Nor does the client close
+    its connections to Sentinels; and of several calls that ask them at once, each takes its turn of their
+    list, and one of them may be on it no more, another twice.
+    """
+
+    moves = 0
+    """How often another server has become the primary."""
+    _asking: asyncio.Task[tuple[str, int]] | None = None
+
+    async def get_master_address(self) -> tuple[str, int]:
+        """Return where the Sentinels say that the primary is. Who asks meanwhile waits for the same."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+            self._asking.add_done_callback(self._note_answer)
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> tuple[str, int]:
+        before = self.master_address
+        try:
+            address: tuple[str, int] = await super().get_master_address()  # type: ignore[no-untyped-call]
+            return address
+        finally:
+            self.moves += before not in (None, self.master_address)
+
+    def _note_answer(self, task: asyncio.Task[tuple[str, int]]) -> None:
+        self._asking = None
+        if not task.cancelled():
+            task.exception()  # whoever waits for it is told; perhaps nobody does any more
+
+    async def release(self, connection: Any) -> None:
+        """Take a connection back; close it if it is to another server than the primary."""
+        if (connection.host, connection.port) != self.master_address:
+            connection.mark_for_reconnect()
+        await super().release(connection)
 
     async def aclose(self) -> None:
         """Disconnect from all."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
         await super().aclose()
         for sentinel in self.sentinel_manager.sentinels:
             await sentinel.aclose()
@@ -315,6 +357,26 @@ def server_of(client: Client, key: str) -> str:
     except RedisClusterException:
         return ""
     return "" if node is None else str(node.name)
+
+
+def is_watched(client: Client) -> bool:
+    """Return whether Sentinels tell where *client*'s server is."""
+    return isinstance(client, Redis) and isinstance(client.connection_pool, _WatchedPool)
+
+
+async def moves_of(client: Client) -> int:
+    """Ask the Sentinels, and return how often another server has become the primary: later calls go there.
+
+    Else a client asks when a connection breaks: those to a server that was but slow don't, until it is told.
+
+    Raises:
+        RedisError: They can't be asked, or know none.
+
+    """
+    assert is_watched(client)
+    pool = cast(_WatchedPool, cast(Redis, client).connection_pool)
+    await pool.get_master_address()
+    return pool.moves
 
 
 def is_of_a_slot(error: Exception) -> bool:

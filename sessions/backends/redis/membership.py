@@ -4,11 +4,13 @@ Times, in seconds: a node renews its lease each 2, and it holds for 6. Each 0.5,
 the channels and leases of others are looked at. A channel that nobody listens
 to, in two looks, is a dead process's, whose socket the server has seen close:
 that is noticed within 1.5. A lease that is gone, in looks at least 1 apart, is
-that of a node which is frozen or cut off: noticed within 8. Nobody is judged in
-the first 3 after this node has reached Redis (again): after a restart of Redis
-everybody looks dead. Each 1, more or less, what is followed is looked at (of much,
-some in turn), since what is told may get lost; and a channel that is silent for 2
-is asked whether it is still one.
+that of a node which is frozen or cut off: noticed within 8. A node that loses its
+channel and lives says so at once, in its lease, and counts by that alone until it
+is heard again; so does one that finds, with the same looks, that nobody listens on
+its own: it subscribes anew. Nobody is judged in the first 3 after this node has
+reached Redis (again): after a restart of Redis everybody looks dead. Each 1, more
+or less, what is followed is looked at (of much, some in turn), since what is told
+may get lost; and a channel that is silent for 2 is asked whether it is still one.
 """
 
 from __future__ import annotations
@@ -22,17 +24,17 @@ from typing import Any, Final, cast
 
 import structlog
 from msgspec import Struct
-from redis.asyncio.client import PubSub
 
 from unbroken.sessions.backends.cluster import Neighbour
-from unbroken.sessions.backends.redis.channels import Channels, close
-from unbroken.sessions.backends.redis.connection import ERRORS, Client, unavailable
+from unbroken.sessions.backends.redis.channels import Channels
+from unbroken.sessions.backends.redis.connection import ERRORS, Client, is_watched, moves_of, unavailable
 from unbroken.sessions.backends.redis.keys import Keys
 from unbroken.sessions.backends.redis.rewriting import Rewriting
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
+from unbroken.sessions.backends.redis.subscription import Subscription
 from unbroken.sessions.backends.redis.trouble import Trouble
 from unbroken.sessions.backends.redis.vitals import Lease, Sign, Vitals
-from unbroken.sessions.errors import StoreUnavailable, UnknownFormat
+from unbroken.sessions.errors import StoreBusy, StoreUnavailable, UnknownFormat
 from unbroken.sessions.format import FORMAT_1, Formats
 from unbroken.sessions.ids import NodeId, SessionId
 
@@ -43,8 +45,12 @@ _LEAVING: Final = 0.15
 """Of the half a second that a process's end has. A node that can't say that it leaves is found dead."""
 _LEFT_KNOWN: Final = 10.0
 """How long others can see that a node has left, and is not dead."""
-_DRAINING: Final = " draining"
-"""What is said in a lease of a node that takes no sessions."""
+_BRIEF: Final = 1.0
+"""A channel that was heard for so long is subscribed to again at once."""
+_DEAF: Final = "deaf"
+"""What is said in a lease of a node that lives, and that nobody may be seen to listen for."""
+_DRAINING: Final = "draining"
+"""Likewise, of one that takes no sessions."""
 _WISH: Final = "!"
 """What a wish begins with on a node's channel; news don't."""
 _HELLO: Final = "+"
@@ -108,14 +114,17 @@ class RedisMembership:
     ) -> None:
         self._client = client
         self._pace = pace = pace or Pace()
-        # Its methods are of both worlds, says redis-py.
-        self._scripts = Scripts(cast(Caller, client), 1, pace.beat)
+        caller = cast(Caller, client)  # its methods are of both worlds, says redis-py
+        self._scripts = Scripts(caller, 1, pace.beat)
         self._keys = keys
         self._channels = Channels(client, keys)
+        self._subscription = Subscription(
+            self._channels, silence=pace.beat, pause=pace.lease, on_text=self._heard
+        )
         self._kept = kept
         self._formats = formats = formats or Formats(FORMAT_1)
         self._agreement = _Agreement(formats.oldest, formats.oldest, formats.oldest, 0, 0)
-        self._rewriting = Rewriting(client, keys, formats, self._scripts)
+        self._rewriting = Rewriting(client, keys, formats, Scripts(caller, 1, pace.beat))
         self._rewritten = 0  # the count of the agreement that everything in the store is known to follow
         self._steady_since = float("inf")  # since when Redis was reached without an error
         self._node = NodeId("")
@@ -124,7 +133,8 @@ class RedisMembership:
         self._is_draining = False
         self._neighbour: Neighbour | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._pubsub: PubSub | None = None
+        self._beats_soon = asyncio.Event()
+        self._moves = 0  # of the server, from one that Sentinels named to another
         self._nodes: set[NodeId] = set()  # all others there are
         self._others: set[NodeId] = set()  # those that were alive when last looked at
         self._watched: set[NodeId] = set()  # those that own something that matters here
@@ -156,21 +166,24 @@ class RedisMembership:
         self._steady_since = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(_JOINING):
-                self._pubsub = await self._channels.listen(node)
+                await self._subscription.open(node)
                 self._check_formats(await self._beat())
                 await self._look()
                 for other in self._others:
                     await self._channels.tell(other, _HELLO + node)
         except ERRORS as exc:
-            await self._close()
+            await self._subscription.aclose()
             raise (unavailable(exc) or StoreUnavailable(type(exc).__name__)) from None
         except UnknownFormat:
-            await self._close()
+            await self._subscription.aclose()
             raise
         structlog.get_logger().info("node joined", node_id=node, others=len(self._others))
         self._vitals.settle(asyncio.get_running_loop().time() + self._pace.settling)
-        for work in (self._listen, self._beat_on, self._look_on, self._poll_on, self._rewrite_on):
+        for work in (self._listen, self._beat_on, self._look_on, self._poll_on):
             self._tasks.append(asyncio.create_task(self._for_ever(work)))
+        aside = [self._rewrite_on, *([self._follow_on] if is_watched(self._client) else [])]
+        for work in aside:  # whether Redis is there, for what nodes do in it, the others find out
+            self._tasks.append(asyncio.create_task(self._for_ever(work, settles=False)))
 
     async def leave(self) -> None:
         """See :meth:`Cluster.leave`."""
@@ -183,12 +196,7 @@ class RedisMembership:
                 async with asyncio.timeout(_LEAVING):
                     keys = [self._keys.nodes, self._keys.lease(self._node)]
                     await self._scripts.call("leave", keys, self._node, int(_LEFT_KNOWN * 1000))
-        await self._close()
-
-    async def _close(self) -> None:
-        pubsub, self._pubsub = self._pubsub, None
-        if pubsub is not None:
-            await close(pubsub)
+        await self._subscription.aclose()
 
     async def withdraw(self, *, is_draining: bool) -> None:
         """See :meth:`Cluster.withdraw`. Where that fails, the lease says it with its next renewal."""
@@ -210,16 +218,21 @@ class RedisMembership:
         self._steady_since = now = asyncio.get_running_loop().time()
         self._vitals.settle(now + self._pace.settling)
 
-    async def _for_ever(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do *work* again and again, also while Redis can't be reached."""
+    def _note(self, exc: Exception, *, settles: bool) -> None:
+        error = unavailable(exc) or StoreUnavailable(type(exc).__name__)
+        self._trouble.note(error)
+        if settles and not isinstance(error, StoreBusy):  # what this node's own calls wait for, others don't
+            self._settle()
+
+    async def _for_ever(self, work: Callable[[], Coroutine[Any, Any, None]], *, settles: bool = True) -> None:
+        """Do *work* again and again, also while Redis is gone. If it *settles*, nobody is judged then."""
         task = asyncio.current_task()
         assert task is not None
         while not task.cancelling():  # the client may take a cancellation for its own, and go on
             try:
                 await work()
             except ERRORS as exc:
-                self._trouble.note(unavailable(exc) or StoreUnavailable(type(exc).__name__))
-                self._settle()
+                self._note(exc, settles=settles)
                 await asyncio.sleep(0.1 + 0.2 * self._draw())
             except Exception as exc:  # noqa: BLE001 - the boundary: a node without this is cut off
                 structlog.get_logger().error("membership failed", exc_info=exc)
@@ -230,33 +243,20 @@ class RedisMembership:
     async def _listen(self) -> None:
         """Hear what is told, until the connection breaks. Whoever listens again has missed something."""
         assert self._neighbour is not None
-        if self._pubsub is None:
-            async with asyncio.timeout(_JOINING):
-                self._pubsub = await self._channels.listen(self._node)
+        loop = asyncio.get_running_loop()
+        if self._subscription.current is None:
+            await self._subscription.open(self._node)
             self._settle()
             self._neighbour.on_gap()
+        began = loop.time()
         try:
-            await self._hear(self._pubsub)
+            await self._subscription.hear()
+        except ERRORS as exc:
+            if loop.time() - began < _BRIEF:
+                raise
+            self._note(exc, settles=True)
         finally:
-            await self._close()
-
-    async def _hear(self, pubsub: PubSub) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        is_asked = False
-        while not task.cancelling():  # the client may take a cancellation for its own, and go on
-            message = await pubsub.get_message(timeout=self._pace.beat)
-            if message is not None:
-                is_asked = False
-                if message["type"] in ("message", "smessage"):
-                    self._heard(message["data"].decode())
-                elif message["type"].endswith("unsubscribe"):
-                    raise ConnectionError("the channel has moved to another server")
-            elif is_asked:
-                raise ConnectionError("the channel is silent")
-            else:
-                await pubsub.ping()
-                is_asked = True
+            self._beats_soon.set()  # before others have looked twice
 
     def _heard(self, text: str) -> None:
         assert self._neighbour is not None
@@ -273,13 +273,16 @@ class RedisMembership:
     # Who is there.
 
     async def _beat_on(self) -> None:
+        self._beats_soon.clear()
         try:
             await self._beat()  # first: after an outage, others wait for it
         except ERRORS:
             self._is_cut_off = True
             raise
         self._is_cut_off = False
-        await asyncio.sleep(self._pace.beat)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pace.beat):
+                await self._beats_soon.wait()
 
     async def _beat(self) -> _Agreement:
         keys = [self._keys.nodes, self._keys.lease(self._node), self._keys.formats]
@@ -288,13 +291,14 @@ class RedisMembership:
         is_steady = asyncio.get_running_loop().time() - self._steady_since >= self._pace.agreeing
         # The process tells a person, or a script, which of several on a machine it is.
         about = f"{os.getpid()} {formats.oldest}-{formats.latest} {formats.written}"
+        state = [_DEAF] * self._subscription.is_deaf + [_DRAINING] * self._is_draining
         *told, found = await self._scripts.call(
             "beat",
             keys,
             self._node,
             milliseconds,
             self._kept,
-            f"{about}{_DRAINING if self._is_draining else ''}",
+            " ".join([about, *state]),
             formats.oldest,
             formats.newest,
             formats.most_written,
@@ -352,14 +356,24 @@ class RedisMembership:
         else:  # another node is at it, or there is something that can't be read
             await asyncio.sleep(self._pace.lease * 10)
 
+    async def _follow_on(self) -> None:
+        """Find out whether another server has become the primary: what the one before says holds no more."""
+        await asyncio.sleep(self._pace.look)
+        with suppress(*ERRORS):  # without Sentinels, all stays as it is
+            moves, self._moves = self._moves, await moves_of(self._client)
+            if moves != self._moves:
+                self._settle()
+                self._beats_soon.set()
+
     async def _look_on(self) -> None:
         await asyncio.sleep(self._pace.look)
         await self._look()
 
     async def _look(self) -> None:
-        """Find out who listens and whose lease holds, and what follows from it."""
-        nodes = list(self._nodes | self._watched)
-        signs = await self._signs(nodes) if nodes else {}
+        """Find out who listens and whose lease holds, this node's own too, and what follows from it."""
+        subscription = self._subscription.current
+        signs = await self._signs([self._node, *(self._nodes | self._watched)])
+        self._note_own(signs.pop(self._node), subscription)
         dead = self._vitals.look(signs, asyncio.get_running_loop().time())
         self._watched = {node for node in self._watched if not self.is_lost(node)}
         self._others = {
@@ -372,11 +386,19 @@ class RedisMembership:
         for node in dead:
             await self._scripts.call("leave", [self._keys.nodes, self._keys.lease(node)], node, 0)
 
+    def _note_own(self, sign: Sign, subscription: object | None) -> None:
+        """See what others see of this node. What they might take for its death, it contradicts."""
+        has_changed = self._subscription.check(subscription, is_seen=sign.listens)
+        is_buried = sign.lease == "none" and not self._formats.is_outdated  # else it gets none
+        if has_changed or is_buried:
+            self._beats_soon.set()
+
     async def _signs(self, nodes: list[NodeId]) -> dict[NodeId, Sign]:
         leases = await self._client.mget([self._keys.lease(node) for node in nodes])
         listeners = await self._channels.listeners(nodes)
         return {
-            node: Sign(listeners[node] > 0, _lease(lease)) for node, lease in zip(nodes, leases, strict=True)
+            node: Sign(listeners[node] > 0, _lease(lease), _is_said(_DEAF, lease))
+            for node, lease in zip(nodes, leases, strict=True)
         }
 
     async def _poll_on(self) -> None:
@@ -390,5 +412,8 @@ def _lease(value: Any) -> Lease:
         return "none"
     if value == b"left":
         return "left"
-    is_draining = isinstance(value, bytes) and value.endswith(_DRAINING.encode())
-    return "draining" if is_draining else "held"
+    return "draining" if _is_said(_DRAINING, value) else "held"
+
+
+def _is_said(word: str, value: Any) -> bool:
+    return isinstance(value, bytes) and word.encode() in value.split()

@@ -2,7 +2,8 @@
 
 A node gives two: somebody listens on its channel, as long as its process
 lives, and its lease is renewed, as long as it isn't frozen or cut off. One
-look may come at a bad moment, so a sign has to be missed by two.
+look may come at a bad moment, so a sign has to be missed by two. A node that
+lives and whose channel is broken says so in its lease: then that counts alone.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Sign(NamedTuple):
 
     listens: bool
     lease: Lease
+    is_deaf: bool = False
+    """Whether its lease says that nobody may listen though it lives."""
 
 
 class Vitals:
@@ -60,7 +63,8 @@ class Vitals:
         return [node for node, sign in signs.items() if self._dies(node, sign, now)]
 
     def _dies(self, node: NodeId, sign: Sign, now: float) -> bool:
-        if sign.listens and sign.lease in ("held", "draining"):
+        is_heard = sign.listens or sign.is_deaf
+        if is_heard and sign.lease in ("held", "draining"):
             self._lost.pop(node, None)
             self._missed.pop((node, "listener"), None)
             self._missed.pop((node, "lease"), None)
@@ -72,7 +76,7 @@ class Vitals:
             return False
         if now < self._settled_at:
             return False
-        missing = {"listener": not sign.listens, "lease": sign.lease == "none"}
+        missing = {"listener": not is_heard, "lease": sign.lease == "none"}
         is_dead = False
         for name, is_missing in missing.items():
             if not is_missing:

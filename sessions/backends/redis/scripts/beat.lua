@@ -4,7 +4,7 @@
 --   the oldest and the newest format that it reads, the latest in which it has written,
 --   the count of agreements that it knows, the count with which it has rewritten everything (or 0),
 --   whether this node may agree on a later format (0, 1), and the milliseconds for which nobody may at first
--- A lease says '<process> <oldest>-<latest> <written>...': what its node agrees to, and what it writes.
+-- A lease says '<process> <oldest>-<latest> <written>' and more: what its node agrees to, what it writes, its state.
 -- Return {format, lowest and highest that may be there, count of agreements, whether all write it (0, 1), nodes}.
 -- A node that can't read all that may be there isn't taken in.
 local at = redis.call('HMGET', KEYS[3], 'w', 'l', 'h', 'e', 's')

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from tests.fakes.surroundings import free_port
 from tests.fakes.tls import make_certificate
 from tests.fakes.valkey import Server, redis_binary
 from tests.sessions.backends.store_contract import LIFE, A
-from unbroken.sessions.backends.redis.connection import ERRORS, Address, AddressError, connect, unavailable
+from unbroken.sessions.backends.redis.connection import (
+    ERRORS,
+    Address,
+    AddressError,
+    connect,
+    is_watched,
+    moves_of,
+    unavailable,
+)
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.errors import StoreUnavailable
@@ -171,3 +180,93 @@ def test_a_mistake_of_ours_is_not_taken_for_an_outage() -> None:
     assert unavailable(TypeError("x")) is None
     assert unavailable(ResponseError("NOREPLICAS Not enough good replicas")) is not None
     assert unavailable(RedisClusterException("Redis Cluster cannot be connected")) is not None
+
+
+class Sentinels:
+    """What a client asks where the primary is."""
+
+    def __init__(self, primary: Server) -> None:
+        self.primary = primary
+        self.asked = 0
+        self._asking = 0
+        self.most_at_once = 0
+
+    async def discover_master(self, name: str) -> tuple[str, int]:
+        self.asked += 1
+        self._asking += 1
+        self.most_at_once = max(self.most_at_once, self._asking)
+        await asyncio.sleep(0)
+        self._asking -= 1
+        return "127.0.0.1", self.primary.port
+
+
+def watched(sentinels: Sentinels, monkeypatch: pytest.MonkeyPatch) -> Redis:
+    """Return a client of the server that *sentinels* name."""
+    client = connect(Address("redis+sentinel://127.0.0.1:1/sessions"), name="test")
+    assert isinstance(client, Redis)
+    assert isinstance(client.connection_pool, SentinelConnectionPool)
+    manager = client.connection_pool.sentinel_manager
+    monkeypatch.setattr(manager, "discover_master", sentinels.discover_master)
+    return client
+
+
+async def port_of(client: Redis) -> int:
+    """Return the port of the server that a call goes to."""
+    return int((await client.info("server"))["tcp_port"])
+
+
+async def popped(client: Redis, name: str) -> Any:
+    """Wait on a connection of its own for an item of a list."""
+    return await client.blpop([name], timeout=30)
+
+
+async def test_no_call_goes_to_a_server_that_sentinels_name_no_more(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a connection that was in use as they named another, and whose call went well all the same."""
+    with Server(tmp_path / "other").running() as other:
+        sentinels = Sentinels(valkey)
+        client = watched(sentinels, monkeypatch)
+        assert is_watched(client)
+        waits = [asyncio.create_task(popped(client, f"list{number}")) for number in range(2)]
+        assert await port_of(client) == valkey.port
+        assert await moves_of(client) == 0
+
+        sentinels.primary = other
+        assert await moves_of(client) == await moves_of(client) == 1
+        assert await port_of(client) == other.port
+        for number, wait in enumerate(waits):
+            valkey.command("LPUSH", f"list{number}", "x")
+            assert await wait is not None
+        assert set(await asyncio.gather(*(port_of(client) for _ in range(5)))) == {other.port}
+        await client.aclose()
+
+
+async def test_sentinels_are_asked_once_by_all_who_connect_at_once(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's list of them doesn't bear two at it."""
+    sentinels = Sentinels(valkey)
+    client = watched(sentinels, monkeypatch)
+    await asyncio.gather(*(client.ping() for _ in range(20)))
+    assert sentinels.most_at_once == 1
+    await client.aclose()
+
+
+async def test_who_waits_for_what_sentinels_say_may_give_up(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentinels = Sentinels(valkey)
+    client = watched(sentinels, monkeypatch)
+    gives_up, waits = asyncio.create_task(moves_of(client)), asyncio.create_task(moves_of(client))
+    await asyncio.sleep(0)
+    gives_up.cancel()
+    assert await waits == 0
+    assert sentinels.asked == 1
+    await client.aclose()
+
+
+async def test_a_client_of_one_server_is_not_watched(valkey: Server) -> None:
+    client = connect(Address(valkey.url), name="test")
+    assert not is_watched(client)
+    await client.aclose()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.membership import Pace, RedisMembership
 from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.errors import StoreUnavailable
-from unbroken.sessions.ids import new_node_id, new_session_id
+from unbroken.sessions.ids import NodeId, new_node_id, new_session_id
 
 PACE = Pace(beat=0.2, lease=1.2, look=0.05, missing=0.1, poll=0.1, settling=0.6)
 """As it is, only faster. A lease is long enough for a busy machine."""
+
+BY_CHANNEL = Pace(beat=0.4, lease=120.0, look=0.4, missing=0.8, poll=0.1, settling=0.1)
+"""Whoever dies is found dead by the channel, or not in a test's time."""
 
 
 class RedisStreet:
@@ -171,6 +175,153 @@ async def test_a_subscription_that_is_cut_is_made_again(street: RedisStreet, ser
     session_id = new_session_id()
     await a.cluster.wish(a.node, session_id)
     await a.listener.until(lambda: a.listener.wishes == [(session_id, a.node)])
+
+
+@pytest_asyncio.fixture
+async def lane(valkey: Server) -> AsyncIterator[RedisStreet]:
+    """Where nobody is found dead by the lease."""
+    valkey.command("FLUSHALL")
+    lane = RedisStreet(Address(valkey.url), BY_CHANNEL)
+    yield lane
+    await lane.aclose()
+
+
+async def polled(house: House, number: int) -> None:
+    """Return after so many polls of a node's: it has looked at others meanwhile, if not as often."""
+    end = house.listener.polls + number
+    await house.listener.until(lambda: house.listener.polls >= end)
+
+
+def cut_channels(server: Server) -> None:
+    """Cut the connections on which nodes are told something, of those that have joined so far."""
+    for number in re.findall(rb"\bid=(\d+)", server.command("CLIENT", "LIST", "TYPE", "pubsub")):
+        server.command("CLIENT", "KILL", "ID", number.decode())
+
+
+def mislead(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, *, times: int) -> None:
+    """Have it subscribe for so many times where it is confirmed and answered, and nobody looks for it."""
+    assert isinstance(cluster, RedisMembership)
+    listen, left = cluster._channels.listen, iter(range(times))
+
+    async def listen_elsewhere(node: NodeId) -> PubSub:
+        return await listen(NodeId("elsewhere") if next(left, None) is not None else node)
+
+    monkeypatch.setattr(cluster._channels, "listen", listen_elsewhere)
+
+
+@pytest.mark.slow
+async def test_a_channel_that_takes_long_to_be_subscribed_to_again_is_nobody_s_death(
+    lane: RedisStreet, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = await House(lane).join()
+    assert isinstance(a.cluster, RedisMembership)
+    listen, may_listen = a.cluster._channels.listen, asyncio.Event()
+
+    async def listen_late(node: NodeId) -> PubSub:
+        await may_listen.wait()
+        return await listen(node)
+
+    monkeypatch.setattr(a.cluster._channels, "listen", listen_late)
+    b = await House(lane).join()
+    await polled(b, 10)
+    cut_channels(valkey)
+    await b.listener.until(lambda: b.listener.gaps == 1)
+    await polled(b, 20)
+    assert b.listener.lost == []
+    assert not b.cluster.is_lost(a.node)
+
+    may_listen.set()
+    await a.listener.until(lambda: a.listener.gaps == 1)
+    await polled(a, 10)  # it sees that it is heard, and says so
+    await polled(b, 10)
+    await lane.kill(a.cluster)
+    await b.listener.until(lambda: b.listener.lost == [a.node])
+
+
+@pytest.mark.slow
+async def test_a_channel_that_nobody_is_seen_to_listen_to_is_subscribed_to_anew(
+    lane: RedisStreet, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a failover: what has become a replica confirms a subscription, answers, and tells nothing."""
+    a = await House(lane).join()
+    mislead(a.cluster, monkeypatch, times=1)
+    cut_channels(valkey)
+    b = await House(lane).join()
+    await a.listener.until(lambda: a.listener.gaps == 2)
+
+    session_id = new_session_id()
+    await b.cluster.wish(a.node, session_id)
+    await a.listener.until(lambda: a.listener.wishes == [(session_id, b.node)])
+    await polled(b, 20)
+    assert b.listener.lost == []
+
+
+@pytest.mark.slow
+async def test_a_node_that_nobody_is_ever_seen_to_listen_for_lives_as_long_as_its_lease(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    valkey.command("FLUSHALL")
+    street = RedisStreet(
+        Address(valkey.url), Pace(beat=0.2, lease=2.0, look=0.4, missing=0.8, poll=0.1, settling=0.1)
+    )
+    a = await House(street).join()
+    assert isinstance(a.cluster, RedisMembership)
+    mislead(a.cluster, monkeypatch, times=10**6)
+    cut_channels(valkey)
+    b = await House(street).join()
+    await polled(b, 30)
+    assert b.listener.lost == []
+    assert b.cluster.has_others
+
+    await street.freeze(a.cluster)
+    await b.listener.until(lambda: b.listener.lost == [a.node])
+    await street.aclose()
+
+
+@pytest.mark.slow
+async def test_who_is_taken_for_dead_by_one_node_is_not_by_the_others(valkey: Server) -> None:
+    """It sees that its lease was taken away, long before it would renew it."""
+    valkey.command("FLUSHALL")
+    street = RedisStreet(
+        Address(valkey.url), Pace(beat=60.0, lease=120.0, look=0.1, missing=1.0, poll=0.1, settling=0.1)
+    )
+    a, b = [await House(street).join() for _ in range(2)]
+    await polled(b, 5)
+    keys = Keys("test")
+    for _ in range(3):
+        valkey.command("SREM", keys.nodes, a.node)
+        valkey.command("DEL", keys.lease(a.node))
+        await polled(b, 10)
+        assert valkey.command("EXISTS", keys.lease(a.node)) == b":1\r\n"
+        assert valkey.command("SISMEMBER", keys.nodes, a.node) == b":1\r\n"
+    assert b.listener.lost == []
+    await street.aclose()
+
+
+@pytest.mark.slow
+async def test_what_fails_in_the_background_keeps_no_death_from_being_noticed(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the rewriting of sessions does, while a server of a cluster is gone that has no keys of nodes."""
+    valkey.command("FLUSHALL")
+    street = RedisStreet(Address(valkey.url), PACE)
+    a = House(street)
+    assert isinstance(a.cluster, RedisMembership)
+    failed = 0
+
+    async def fail() -> None:
+        nonlocal failed
+        failed += 1
+        raise ConnectionError("a server of the cluster is gone")
+
+    monkeypatch.setattr(a.cluster, "_rewrite_on", fail)
+    await a.join()
+    b = await House(street).join()
+    await polled(a, 10)
+    await street.kill(b.cluster)
+    await a.listener.until(lambda: a.listener.lost == [b.node])
+    assert failed > 3
+    await street.aclose()
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from tests.fakes.valkey import Watchtower
 from tests.fakes.valkey_cluster import ValkeyCluster
 from tests.sessions.backends.cluster_contract import ClusterContract, House
 from tests.sessions.backends.redis.acl import allow
-from tests.sessions.backends.redis.test_membership import RedisStreet
+from tests.sessions.backends.redis.test_membership import RedisStreet, polled
 from tests.sessions.backends.redis.test_tally import RedisBooks
 from tests.sessions.backends.store_contract import LIFE, NONE, START, A, StoreContract, asked, mark, words
 from tests.sessions.backends.tally_contract import TallyContract
@@ -26,6 +26,7 @@ from tests.sessions.next_format import new_release
 from unbroken.sessions.backends.base import Append, Fence
 from unbroken.sessions.backends.redis.connection import Address, connect
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
+from unbroken.sessions.backends.redis.membership import Pace
 from unbroken.sessions.backends.redis.rewriting import Rewriting
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
 from unbroken.sessions.backends.redis.store import RedisStore
@@ -118,6 +119,32 @@ async def test_a_server_that_is_gone_ends_the_caps_of_its_own_principals_alone(
             await a.aclose()
             await b.aclose()
             await books.street.aclose()
+
+
+async def test_a_failover_that_was_asked_for_is_nobody_s_death(tmp_path: Path) -> None:
+    """Of the server with all nodes' channels. Each node subscribes to its own where the others then look."""
+    with ValkeyCluster(tmp_path, replicas=3).running() as servers:
+        primary = servers.server_of(Keys("test").nodes)
+        replica = servers.replica_of(primary)
+        street = RedisStreet(Address(servers.url), Pace())
+        houses = [await House(street).join() for _ in range(5)]
+        await polled(houses[-1], 5)  # all judge
+        for new, old in ((replica, primary), (primary, replica)):
+            gaps = [house.listener.gaps for house in houses]
+            assert new.command("CLUSTER", "FAILOVER") == b"+OK\r\n"
+            for house, before in zip(houses, gaps, strict=True):
+                await house.listener.until(lambda house=house, before=before: house.listener.gaps > before)  # type: ignore[misc]
+            await polled(houses[-1], 7)  # all judge again
+            for house in houses:
+                assert house.listener.lost == []
+                assert not any(house.cluster.is_lost(other.node) for other in houses)
+                assert house.cluster.has_others
+                assert house.node.encode() in new.command("PUBSUB", "SHARDCHANNELS")
+            assert old.command("PUBSUB", "SHARDCHANNELS") == b"*0\r\n"
+        await street.kill(houses[0].cluster)
+        for house in houses[1:]:
+            await house.listener.until(lambda house=house: house.listener.lost == [houses[0].node])  # type: ignore[misc]
+        await street.aclose()
 
 
 async def test_sessions_of_all_servers_are_written_together(servers: ValkeyCluster) -> None:
@@ -266,6 +293,30 @@ async def test_a_failover_by_sentinels_is_an_outage_and_nobody_s_death(watchtowe
         await house.listener.until(lambda house=house: house.listener.gaps > 0)  # type: ignore[misc]
     await store.submit(session_id, asked(), START)
     await b.listener.until(lambda: session_id in b.listener.news)
+    await street.aclose()
+
+
+@pytest.mark.parametrize("when", ["promoted", "moved"])
+async def test_a_primary_that_was_frozen_and_is_back_is_nobody_s_death(
+    watchtower: Watchtower, when: str
+) -> None:
+    """Nodes whose calls to it came back in time follow those whose calls didn't, before it is told."""
+    street = RedisStreet(Address(watchtower.url), Pace())
+    houses = [await House(street).join() for _ in range(5)]
+    await polled(houses[-1], 5)  # all judge
+    watchtower.primary.freeze()
+    await asyncio.to_thread(watchtower.wait_until_promoted)
+    if when == "moved":
+        await houses[0].listener.until(lambda: houses[0].listener.gaps > 0)
+    watchtower.primary.thaw()
+    for house in houses:
+        await house.listener.until(lambda house=house: house.listener.gaps > 0)  # type: ignore[misc]
+    assert b"role:master" in watchtower.primary.command("INFO", "replication")  # it doesn't know yet
+    await polled(houses[-1], 10)  # all judge again; a lease that wasn't renewed has run out
+    for house in houses:
+        assert house.listener.lost == []
+        assert not any(house.cluster.is_lost(other.node) for other in houses)
+        assert house.node.encode() in watchtower.replica.command("PUBSUB", "CHANNELS")
     await street.aclose()
 
 

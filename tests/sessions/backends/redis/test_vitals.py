@@ -7,6 +7,7 @@ A, B = NodeId("node_a"), NodeId("node_b")
 ALIVE = Sign(listens=True, lease="held")
 SILENT = Sign(listens=False, lease="held")
 FROZEN = Sign(listens=True, lease="none")
+DEAF = Sign(listens=False, lease="held", is_deaf=True)
 LEFT = Sign(listens=False, lease="left")
 
 
@@ -44,6 +45,22 @@ def test_a_death_is_told_once_until_the_node_lives_again() -> None:
     assert not judge.is_lost(A)
     judge.look({A: SILENT}, 7)
     assert judge.look({A: SILENT}, 8) == [A]
+
+
+def test_a_node_that_says_that_its_channel_is_broken_lives_as_long_as_its_lease() -> None:
+    judge = vitals()
+    for now in range(10, 20):
+        assert judge.look({A: DEAF}, now) == []
+    assert judge.look({A: SILENT._replace(lease="none")}, 20) == []
+    assert judge.look({A: SILENT._replace(lease="none")}, 21) == [A]
+
+
+def test_a_node_that_was_taken_for_dead_by_its_channel_and_says_that_it_lives_is_lost_no_more() -> None:
+    judge = vitals()
+    judge.look({A: SILENT}, 1)
+    assert judge.look({A: SILENT}, 2) == [A]
+    assert judge.look({A: DEAF}, 3) == []
+    assert not judge.is_lost(A)
 
 
 def test_nobody_is_judged_before_the_judge_has_settled_and_what_was_missed_before_is_void() -> None:
