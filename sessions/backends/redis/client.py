@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.connection import HiredisRespSerializer
 from redis.exceptions import ConnectionError, TimeoutError
@@ -38,6 +39,11 @@ class BriefConnection:
 
     def pack_command(self, *args: Any) -> list[bytes]:
         """Return a command as it is sent."""
+        if type(args[0]) is str and " " not in args[0]:  # else its name is of several words
+            try:
+                return [pack_command(args)]
+            except TypeError:
+                pass  # something that has to be made bytes of first, or can't be sent at all
         packed: list[bytes] = _PACK(*args)
         return packed
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from redis.asyncio import Connection
-from redis.exceptions import ConnectionError, ResponseError
+from redis.exceptions import ConnectionError, DataError, ResponseError
 
 from tests.fakes.valkey import Server
 from unbroken.sessions.backends.redis.client import BriefClient, BriefConnection, BriefPool
@@ -49,6 +49,13 @@ def test_a_command_is_packed_as_redis_py_does(command: tuple[str | bytes, ...]) 
     packed = brief.pack_command(*command)
 
     assert b"".join(packed) == b"".join(Connection().pack_command(*command))
+
+
+def test_what_can_t_be_sent_is_refused() -> None:
+    brief = type("Brief", (BriefConnection, Connection), {})()
+
+    with pytest.raises(DataError):
+        brief.pack_command("SET", "key", None)
 
 
 async def test_more_callers_than_connections_each_get_their_own_answer(valkey: Server) -> None:
