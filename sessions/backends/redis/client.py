@@ -16,12 +16,9 @@ from typing import Any
 
 from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.connection import HiredisRespSerializer
 from redis.exceptions import ConnectionError, TimeoutError
 
 __all__ = ["BriefClient", "BriefConnection", "BriefPool"]
-
-_PACK = HiredisRespSerializer().pack
 
 
 class BriefConnection:
@@ -43,8 +40,8 @@ class BriefConnection:
             try:
                 return [pack_command(args)]
             except TypeError:
-                pass  # something that has to be made bytes of first, or can't be sent at all
-        packed: list[bytes] = _PACK(*args)
+                pass  # a number or a text of a class of its own, or what can't be sent at all
+        packed: list[bytes] = super().pack_command(*args)  # type: ignore[misc]
         return packed
 
     async def send_packed_command(

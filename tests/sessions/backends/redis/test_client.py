@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import enum
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +14,10 @@ from redis.exceptions import ConnectionError, DataError, ResponseError
 from tests.fakes.valkey import Server
 from unbroken.sessions.backends.redis.client import BriefClient, BriefConnection, BriefPool
 from unbroken.sessions.backends.redis.connection import RESERVED, Address, connect
+
+
+class Kind(enum.StrEnum):
+    A = "a"
 
 
 async def until(holds: Callable[[], object]) -> None:
@@ -40,6 +46,7 @@ def pool_of(client: BriefClient) -> BriefPool:
         (b"GET", b"\x00\xff"),
         ("SET", "key", 1, 0.1, -(2**70), 1e22, "\u00fc\U0001f600", ""),
         ("SET", "key", b"x" * 100_000),
+        ("SET", Kind.A, signal.SIGTERM),
         ("SET", bytearray(b"key"), memoryview(b"value")),
     ],
 )
