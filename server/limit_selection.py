@@ -18,7 +18,7 @@ __all__ = ["admission_limits", "node_limits"]
 _HANDOVER_DELAY: Final = 1.2
 """Seconds in which a node hears that others are told to end with it, as a machine's workers are."""
 
-_GATHERING: Final = 0.001
+_GATHERING: Final = 0.002
 """Seconds that nobody sees, and that halve how often a shared store is called."""
 
 

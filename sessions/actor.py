@@ -370,7 +370,7 @@ class Actor(Stored):
                 self._ingest(result)
             else:
                 self._is_behind = True  # what came between may not be what is here: see _linked
-            if asked is not None and result and result[-1].last > self.session.applied:
+            if asked is not None and result and result[-1].seq > self.session.applied:
                 self._asked, self._written = asked, 0  # until it has been read: the store may lose it
             elif self._is_stirred and asked is not None:  # else it was but pieces
                 self.session.consume(asked.consumed)

@@ -52,7 +52,8 @@ class Feed:
     def publish(self) -> None:
         """Wake every cursor: the log grew, or there is something else to look at."""
         for cursor in tuple(self._cursors):  # whoever is woken may leave
-            cursor.wake()
+            if (listener := cursor._listener) is not None:  # as in wake(), for each piece of each answer
+                listener()
 
     def restart(self, log: EventLog) -> None:
         """Go on with *log*, which is another: no cursor goes on with it."""

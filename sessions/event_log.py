@@ -82,6 +82,8 @@ class Slice(Struct, frozen=True):
     """Consecutive pieces of one output, as read from a log. ``nonces[i]`` belongs to ``parts[i]``."""
 
     seq: int
+    last: int
+    """The last piece's sequence number."""
     response_id: ResponseId
     item_id: ItemId
     output_index: int
@@ -92,11 +94,6 @@ class Slice(Struct, frozen=True):
     call_id: str | UnsetType = UNSET
     kind: DeltaKind | UnsetType = UNSET
     """As in :class:`Deltas`, both."""
-
-    @property
-    def last(self) -> int:
-        """The last piece's sequence number."""
-        return self.seq + len(self.parts) - 1
 
 
 Record: TypeAlias = Entry | Slice
@@ -183,6 +180,7 @@ class Run:
         own = self.body
         return Slice(
             self.seq + start,
+            self.seq + stop - 1,
             own.response_id,
             own.item_id,
             own.output_index,

@@ -126,9 +126,8 @@ class Outputs:
         if not self.others:  # the usual case
             if not text or message is None:
                 return []
-            taken = message.take()
-            self.text = message.pieces
-            return [taken]
+            self.text = message.pieces = []
+            return [Taken(message.index, message.item_id, message.head, text)]
         if text and message is not None:
             self._tell(message)
         news, self._news, self.others = self._news, [], 0

@@ -106,8 +106,7 @@ class Run:
         self._limits = limits
         self._clock = clock
         self._notify = notify
-        self._room = asyncio.Event()
-        self._room.set()
+        self._room: asyncio.Event | None = None  # set when there is some again, if the responder waits for it
         self._task: asyncio.Task[None] | None = None
         self._interjection: Interjection | None = None
         self._ending: Outcome | None = None  # how it was stopped, by us
@@ -157,7 +156,7 @@ class Run:
     def take(self) -> list[Taken]:
         """Return what is new of each output, in the order in which they began; make room for more."""
         taken = self._outputs.take()
-        if not self._room.is_set():
+        if self._room is not None:
             self._room.set()
         return taken
 
@@ -286,8 +285,9 @@ class Run:
             self._last_sign = self._clock.monotonic()
 
     async def _wait_for_room(self) -> None:
-        self._room.clear()
+        self._room = asyncio.Event()
         await self._room.wait()
+        self._room = None
         self._last_sign = self._clock.monotonic()
 
     def _note(self, output: Output) -> None:

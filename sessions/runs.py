@@ -27,6 +27,9 @@ from unbroken.sessions.turn import AttemptState
 
 __all__ = ["Runs", "log_end"]
 
+_CANCELLING: Final = AttemptState.CANCELLING
+"""For what is asked at each piece: a member's name is looked up by code."""
+
 # What nearly every session has: no memory for each.
 _NONE: Final[frozenset[ResponseId]] = frozenset()
 _NOTHING: Final[Mapping[ResponseId, Resumption]] = {}
@@ -127,7 +130,7 @@ class Runs:
                 if run.given_up:
                     self._owed += tuple(run.given_up)
                     run.given_up.clear()
-            if response.attempt.state is not AttemptState.CANCELLING:  # what comes after a cancel is dropped
+            if response.attempt.state is not _CANCELLING:  # what comes after a cancel is dropped
                 bodies += self._session.write(run.response_id, news, ordinal)
         return bodies, has_ended
 

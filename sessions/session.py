@@ -81,6 +81,10 @@ _BEGUN_KEPT: Final = 8
 """Responses that are known again: a request may come twice within seconds, and then carries the same id."""
 
 
+_STREAMING: Final = AttemptState.STREAMING
+"""For what is asked at each piece: a member's name is looked up by code."""
+
+
 class Session:
     """The state of one conversation after :attr:`applied` entries."""
 
@@ -125,10 +129,13 @@ class Session:
         match body:
             case Deltas():
                 response = self.responses[body.response_id]
-                if response.attempt.state is not AttemptState.STREAMING:  # else the table says: as it is
+                if response.attempt.state is not _STREAMING:  # else the table says: as it is
                     response.attempt.tell(Signal.PRODUCED)
-                response.outputs[body.output_index].parts += body.parts
-                response.ordinal += len(body.parts)
+                parts = body.parts
+                response.outputs[body.output_index].parts += parts
+                response.ordinal += len(parts)
+                self.applied += len(parts)
+                return
             case Submitted():
                 self._inputs.append((entry.seq, body))
                 if body.key is not None:
@@ -173,7 +180,7 @@ class Session:
                 self._apply_response(body, entry.seq)
             case _:
                 assert_never(body)
-        self.applied = entry.last
+        self.applied = entry.seq
 
     def _apply_response(
         self,

@@ -39,8 +39,9 @@ class Flight:
         self.seats: Final[list[Seat]] = []
         """Of those who follow it, in the order in which they came."""
         self._furthest = 0
-        self._news = asyncio.Event()
-        self._room = asyncio.Event()
+        # Most of what comes finds one who waits, or nobody: what is made for each piece must be small.
+        self._waiting: list[asyncio.Future[None]] = []  # those for whom there is nothing more yet
+        self._room: asyncio.Future[None] | None = None  # what the agent waits for
 
     async def run(self, outputs: AsyncGenerator[Output, None], settle: Settle) -> None:
         """Take in what comes, until its end; then have it kept, which no asker waits for."""
@@ -50,8 +51,9 @@ class Flight:
                     self.outputs.append(output)
                     self._tell()
                     if len(self.outputs) - self._furthest >= _AHEAD:
-                        self._room.clear()
-                        await self._room.wait()
+                        self._room = asyncio.get_running_loop().create_future()
+                        await self._room
+                        self._room = None
         except BaseException as exc:
             self.error = exc
             task = asyncio.current_task()
@@ -74,21 +76,25 @@ class Flight:
                 seat.place += 1
                 if seat.place > self._furthest:
                     self._furthest = seat.place
-                    if not self._room.is_set():
-                        self._room.set()
+                    if self._room is not None and not self._room.done():
+                        self._room.set_result(None)
                 yield fare.take(seat, output)
             if self.is_over:
                 break
-            await self._news.wait()
+            news = asyncio.get_running_loop().create_future()
+            self._waiting.append(news)
+            await news
         if seat.is_handed_on:
             yield fare.hand_on(seat)
         if self.error is not None:
             raise self.error
 
     def _tell(self) -> None:
-        """Wake all who wait. They wait for the next event: this one is used up."""
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        """Wake all who wait."""
+        waiting, self._waiting = self._waiting, []
+        for news in waiting:
+            if not news.done():  # else it has left
+                news.set_result(None)
 
 
 class Seat(Fellow):

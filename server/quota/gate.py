@@ -152,16 +152,17 @@ class Gate:
                 return
             remember(self._meters, turn.response_id, (principal, meter), _TURNS_KNOWN)
             renew_at = self._clock.monotonic() + RENEWAL
-            self._hold_waiting(principal, turn.session_id)
+            look_at = min(renew_at, self._hold_waiting(principal, turn.session_id))
             async for piece in pieces:
                 if needs_more := meter.take(piece):
                     meter.ahead()
-                if needs_more or self._clock.monotonic() >= renew_at:
-                    if not await self._reservations.hold(principal, turn, meter.held):
-                        yield Finish("quota_exceeded")
-                        return
-                    renew_at = self._clock.monotonic() + RENEWAL
-                self._hold_waiting(principal, turn.session_id)
+                if needs_more or self._clock.monotonic() >= look_at:
+                    if needs_more or self._clock.monotonic() >= renew_at:
+                        if not await self._reservations.hold(principal, turn, meter.held):
+                            yield Finish("quota_exceeded")
+                            return
+                        renew_at = self._clock.monotonic() + RENEWAL
+                    look_at = min(renew_at, self._hold_waiting(principal, turn.session_id))
                 yield piece
 
     async def may_ask(self, turn: Turn, asked: TurnInput, number: int) -> bool:
@@ -180,17 +181,21 @@ class Gate:
         forgo()
         return False
 
-    def _hold_waiting(self, principal: Principal, session_id: SessionId) -> None:
+    def _hold_waiting(self, principal: Principal, session_id: SessionId) -> float:
         """Go on holding what was reserved for responses that wait: they are turns at once, too.
 
         It is the session's turns that come to a renewal together: each alone may be too short for one.
+        Return when to do so again.
         """
         now = self._clock.monotonic()
-        if now < self._waiting_at.get(session_id, now):
-            return
-        remember(self._waiting_at, session_id, now + _WAITING_RENEWAL, _SESSIONS_KNOWN)
+        due = self._waiting_at.get(session_id, now)
+        if now < due:
+            return due
+        due = now + _WAITING_RENEWAL
+        remember(self._waiting_at, session_id, due, _SESSIONS_KNOWN)
         if waiting := self._waiting(session_id):
             self._reservations.keep(principal.tenant, [turn_id(session_id, each) for each in waiting])
+        return due
 
     # Its end.
 

@@ -67,6 +67,11 @@ class Meter:
 
     def take(self, piece: Output) -> bool:
         """Count a piece. Return whether more is to be held before it may be let through."""
+        if type(piece) is str:  # the usual case
+            if not self._is_counted:
+                return False
+            self._said += len(piece) if piece.isascii() else said_bytes(piece)
+            return self._said > self._room
         if type(piece) is Usage:
             self._tell(_clean(piece))
             return False

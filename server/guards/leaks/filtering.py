@@ -50,6 +50,7 @@ class LeakFiltering:
         self._policy = policy
         self._clock = clock
         self._reading = reading
+        self._patience = _Patience(clock, policy.rules.hold)
 
     def filtered(
         self, turn: Turn, respond: Callable[[Turn], AsyncGenerator[Output, None]]
@@ -124,14 +125,13 @@ class LeakFiltering:
         if turn.resumption is not None and not watch.is_shadow:
             # The upstream counts what it said; the log holds what was left of it. See the filter.
             turn = replace(turn, resumption=Resumption(turn.resumption.handle, 0))
-        hold = None if watch.is_shadow else self._policy.rules.hold
-        patience = _Patience(answer, turn.interjection, self._clock, hold)
+        pending = self._patience.begin(answer, turn.interjection)  # in shadow nothing is ever held
         left: Iterator[Output | None] = iter(())  # what has yet to leave of the output that came last
         try:
             async with aclosing(respond(turn)) as outputs:
                 looked_at = 0  # characters, since others had their turn
                 async for output in outputs:
-                    patience.is_quiet = False
+                    pending.is_quiet = False
                     size = len(output) if type(output) is str else size_of(output)
                     left = iter(answer.take(output)) if size <= AT_ONCE else answer.steps(output)
                     for step in left:
@@ -139,7 +139,7 @@ class LeakFiltering:
                             yield step
                         else:
                             await asyncio.sleep(0)
-                            patience.is_quiet = False
+                            pending.is_quiet = False
                     if answer.is_blocked:
                         break
                     looked_at += size + _PIECE
@@ -154,7 +154,7 @@ class LeakFiltering:
                 structlog.get_logger().warning("answer blocked", found=_names(answer))
                 yield _BLOCKED
         except (asyncio.CancelledError, GeneratorExit):
-            patience.stop()
+            self._patience.end(pending)
             # Where its user has cancelled it, nobody takes what is put there.
             await _cut_short(answer, left if (heard or turn.interjection).is_heard else (), turn.interjection)
             raise
@@ -163,7 +163,7 @@ class LeakFiltering:
                 yield released
             raise
         finally:
-            patience.stop()
+            self._patience.end(pending)
             self._policy.note(answer.found, is_shadow=watch.is_shadow)
 
     async def finds(self, turn: Turn, text: str) -> bool:
@@ -210,34 +210,52 @@ def _names(answer: AnswerFilter) -> list[str]:
     return sorted(entity for entity, action in answer.found if action == "block")
 
 
-class _Patience:
-    """Lets go of an ordinary word when nothing has come for a while."""
+class _Pending:
+    """An answer that is being filtered."""
 
-    def __init__(
-        self, answer: AnswerFilter, interjection: Interjection, clock: Clock, seconds: float | None
-    ) -> None:
-        self.is_quiet = True
-        """Set again and again: whether something has come since."""
-        self._answer = answer
-        self._interjection = interjection
+    __slots__ = ("answer", "interjection", "is_quiet")
+
+    def __init__(self, answer: AnswerFilter, interjection: Interjection) -> None:
+        self.answer = answer
+        self.interjection = interjection
+        self.is_quiet = False
+        """Set again and again: whether nothing has come since."""
+
+
+class _Patience:
+    """Lets go of an ordinary word when nothing has come for a while: between once and twice *seconds*.
+
+    One timer for all answers: one for each would cost more than the filter.
+    """
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
         self._clock = clock
         self._seconds = seconds
+        self._answers: dict[_Pending, None] = {}
         self._timer: Timer | None = None
-        self._wait()
 
-    def _wait(self) -> None:
-        if self._seconds is not None:  # else nothing is ever held
-            self._timer = self._clock.call_later(self._seconds, self._look)
+    def begin(self, answer: AnswerFilter, interjection: Interjection) -> _Pending:
+        """Look after an answer, until :meth:`end`."""
+        pending = _Pending(answer, interjection)
+        self._answers[pending] = None
+        if self._timer is None:
+            self._wait()
+        return pending
 
-    def _look(self) -> None:
-        if self.is_quiet:
-            for shown in self._answer.show():
-                self._interjection.put(shown)
-        self.is_quiet = True
-        self._wait()
-
-    def stop(self) -> None:
-        """End it."""
-        if self._timer is not None:
+    def end(self, pending: _Pending) -> None:
+        """Look after it no more. Harmless when that was done."""
+        self._answers.pop(pending, None)
+        if not self._answers and self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _wait(self) -> None:
+        self._timer = self._clock.call_later(self._seconds, self._look)
+
+    def _look(self) -> None:
+        self._wait()
+        for pending in tuple(self._answers):  # whoever is told may end
+            if pending.is_quiet:
+                for shown in pending.answer.show():
+                    pending.interjection.put(shown)
+            pending.is_quiet = True

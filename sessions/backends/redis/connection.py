@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
@@ -39,6 +39,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from unbroken.sessions.backends.redis.client import BriefClient, BriefConnection, BriefPool
 from unbroken.sessions.backends.redis.scripts import HalfMoved, TooManyCalls
 from unbroken.sessions.errors import StoreBusy, StoreUnavailable
 
@@ -189,31 +190,6 @@ class _WatchedPool(SentinelConnectionPool):
             await sentinel.aclose()
 
 
-class _HangsUp:
-    """A connection that has been closed behind its back, when it is written to.
-
-    The streams of asyncio then raise an OSError, those of uvloop a RuntimeError, which would be taken
-    for a bug, here and in the client. Where the client itself has closed it, for another call, there is
-    no stream any more.
-    """
-
-    _writer: Any = None
-
-    async def _send_packed_command(self, command: Any) -> None:
-        if self._writer is None:
-            raise ConnectionError("The connection was closed as it was made.")
-        await super()._send_packed_command(command)  # type: ignore[misc]
-
-    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Write; raise a ConnectionError if that is closed."""
-        try:
-            await super().send_packed_command(command, check_health)  # type: ignore[misc]
-        except RuntimeError as exc:
-            if not str(exc).endswith("the handler is closed"):
-                raise
-            raise ConnectionError("The server has closed the connection.") from exc
-
-
 class _TellsOfHalfMoved:
     """A connection to a server of a cluster.
 
@@ -229,8 +205,8 @@ class _TellsOfHalfMoved:
             raise HalfMoved(str(exc)) from None
 
 
-def _hanging_up(connection: type[Any]) -> type[Any]:
-    return type(connection.__name__, (_HangsUp, connection), {})
+def _brief(connection: type[Any]) -> type[Any]:
+    return type(connection.__name__, (BriefConnection, connection), {})
 
 
 def connect(address: Address, *, name: str) -> Client:
@@ -271,7 +247,7 @@ def connect(address: Address, *, name: str) -> Client:
         )
         known = cluster.nodes_manager
         of_cluster = known.connection_kwargs["connection_class"]
-        of_cluster = type(of_cluster.__name__, (_TellsOfHalfMoved, _hanging_up(of_cluster)), {})
+        of_cluster = type(of_cluster.__name__, (_TellsOfHalfMoved, _brief(of_cluster)), {})
         known.connection_kwargs["connection_class"] = of_cluster  # of the servers that it comes to know
         for node in known.startup_nodes.values():
             node.connection_class = of_cluster
@@ -295,14 +271,14 @@ def connect(address: Address, *, name: str) -> Client:
         **tls,
     )
     for own in (pool, *(each.connection_pool for each in sentinel.sentinels)):
-        own.connection_class = _hanging_up(own.connection_class)
-    return Redis.from_pool(pool)
+        own.connection_class = _brief(own.connection_class)
+    return BriefClient.from_pool(pool)
 
 
 def _server(address: Address, common: dict[str, Any]) -> Redis:
     tls = _tls(address) if address.url.startswith("rediss://") else {}
     try:
-        pool = BlockingConnectionPool.from_url(
+        pool = BriefPool.from_url(
             address.url,
             max_connections=address.connections + RESERVED,
             timeout=address.timeout,
@@ -316,8 +292,8 @@ def _server(address: Address, common: dict[str, Any]) -> Redis:
         database = urlsplit(address.url).path.strip("/")
         if database and not database.isdecimal():  # which the client would take for 0
             raise AddressError("An address of Redis ends with the number of a database, such as .../0")
-    pool.connection_class = _hanging_up(pool.connection_class)
-    return Redis.from_pool(pool)
+    pool.connection_class = _brief(pool.connection_class)
+    return BriefClient.from_pool(pool)
 
 
 def _tls(address: Address) -> dict[str, Any]:

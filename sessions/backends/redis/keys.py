@@ -31,6 +31,7 @@ does without one that isn't there; it never gives one another meaning.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 from zlib import crc32
 
@@ -44,6 +45,9 @@ BUCKETS: Final = 256
 
 TALLY_LIFETIME: Final = 300
 """Seconds that what somebody has is known, unless it is told again. Nodes do so each minute."""
+
+
+_SESSIONS_KNOWN: Final = 4096
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
@@ -70,6 +74,9 @@ class Keys:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
+        # What is written is mostly of the same sessions, again and again.
+        self.session = lru_cache(_SESSIONS_KNOWN)(self._session)
+        """Returns the keys of a session: what it is, log, names, snapshot, and its bucket's index."""
 
     @staticmethod
     def bucket(name: str) -> int:
@@ -85,8 +92,7 @@ class Keys:
         """Return the key of what a session is."""
         return f"{self._prefix}:{{{self.bucket(session_id)}}}:{session_id}:m"
 
-    def session(self, session_id: SessionId) -> tuple[str, str, str, str, str]:
-        """Return the keys of a session: what it is, log, names, snapshot, and its bucket's index."""
+    def _session(self, session_id: SessionId) -> tuple[str, str, str, str, str]:
         bucket = self.bucket(session_id)
         base = f"{self._prefix}:{{{bucket}}}:{session_id}:"
         return base + "m", base + "l", base + "d", base + "s", self.busy(bucket)

@@ -121,11 +121,14 @@ class Scripts:
 
     async def _call(self, name: str, keys: list[str], *args: Any) -> Any:
         places = self._places[self._server_of(keys[0])]
-        try:
-            async with asyncio.timeout(self._patience):
-                await places.acquire()
-        except builtins.TimeoutError:
-            raise TooManyCalls("too many calls are waiting") from None
+        if places.locked():
+            try:
+                async with asyncio.timeout(self._patience):
+                    await places.acquire()
+            except builtins.TimeoutError:
+                raise TooManyCalls("too many calls are waiting") from None
+        else:
+            await places.acquire()  # at once
         try:
             return await self._caller.evalsha(self._digests[name], len(keys), *keys, *args)
         except NoScriptError:

@@ -262,6 +262,33 @@ async def test_h2_a_word_waits_for_what_follows_it_and_not_for_long() -> None:
     assert clock.pending == 0
 
 
+async def test_h2_answers_share_a_timer_and_each_waits_as_long_as_it_would_alone() -> None:
+    clock = FakeClock()
+    leaks = filtering(clock, hold=0.25)
+    asides: list[list[Output]] = []
+    waiting: list[asyncio.Future[Output]] = []
+    for name, passes in (("one", 0.3), ("other", 0.0)):
+        given, aside = turn(), list[Output]()
+        given.interjection.take = aside.append
+        asides.append(aside)
+        answer = pipeline(Upstream([f"Hello {name}"], waits_at_end=True), leaks).respond(given)
+        assert await anext(answer) == "Hello "
+        waiting.append(asyncio.ensure_future(anext(answer)))
+        await asyncio.sleep(0)
+        clock.advance(passes)
+
+    assert clock.pending == 1
+    clock.advance(0.2)  # the first has been silent for long enough
+    assert asides == [["one"], []]
+    clock.advance(0.25)
+    assert asides == [["one"], ["other"]]
+
+    for each in waiting:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert clock.pending == 0
+
+
 # H3: ends.
 
 

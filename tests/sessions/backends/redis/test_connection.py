@@ -41,6 +41,19 @@ async def create(address: Address) -> None:
         await client.aclose()
 
 
+class ClosedStream:
+    """A stream of uvloop's, of whose end nobody has been told yet."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    def close(self) -> None:
+        pass
+
+
 def test_a_connection_that_is_closed_while_it_is_written_to_is_no_bug(valkey: Server) -> None:
     """uvloop's streams raise a RuntimeError then."""
 
@@ -78,12 +91,6 @@ def test_a_connection_that_is_closed_while_it_is_written_to_is_no_bug(valkey: Se
     ],
 )
 async def test_so_it_is_on_every_kind_of_connection(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def closed(*_: object) -> None:
-        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
-
-    async def connected(*_: object, **__: object) -> None:
-        pass
-
     client = connect(Address(url), name="test")
     pools: list[Any]
     if isinstance(client, RedisCluster):
@@ -94,11 +101,12 @@ async def test_so_it_is_on_every_kind_of_connection(url: str, monkeypatch: pytes
         if isinstance(client.connection_pool, SentinelConnectionPool):
             pools += [each.connection_pool for each in client.connection_pool.sentinel_manager.sentinels]
     for pool in pools:
-        kind = pool.connection_class
-        monkeypatch.setattr(kind, "_send_packed_command", closed)
-        monkeypatch.setattr(kind, "connect_check_health", connected)
+        connection = pool.connection_class(**pool.connection_kwargs)
+        monkeypatch.setattr(connection, "_reader", object())
+        monkeypatch.setattr(connection, "_writer", ClosedStream())
         with pytest.raises(ConnectionError):
-            await kind(**pool.connection_kwargs).send_packed_command(b"PING")
+            await connection.send_packed_command(b"PING")
+        assert not connection.is_connected
     await client.aclose()
 
 
