@@ -62,7 +62,7 @@ NEIGHBOURS: Final = st.sampled_from(
         "/ ",
         "\\ ",
         "😀",
-        "é ",
+        " é ",
         "。",
         "(",
         ")",
