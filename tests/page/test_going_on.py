@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.async_api import BrowserContext, expect
+from playwright.async_api import BrowserContext, WebSocket, expect
 from websockets.asyncio.client import connect
 
 from tests.fakes.proxy import Proxy
@@ -164,9 +164,15 @@ async def test_attempts_that_fail_ask_for_another_node_each_time(
     await chat.say("hi")
     await chat.is_idle()
     tries: asyncio.Queue[list[str]] = asyncio.Queue()
-    chat.page.on("websocket", lambda it: tries.put_nowait(parse_qs(urlsplit(it.url).query).get("try", [])))
+    hears = asyncio.Event()
+
+    def tried(socket: WebSocket) -> None:
+        tries.put_nowait(parse_qs(urlsplit(socket.url).query).get("try", []))
+        socket.on("framereceived", lambda _: hears.set())
+
+    chat.page.on("websocket", tried)
     proxy.cut()
-    await chat.is_connected()
+    await asyncio.wait_for(hears.wait(), WAIT)  # what the page shows may be of the connection before
     assert await asyncio.wait_for(tries.get(), WAIT) == []
 
     proxy.refuse()
