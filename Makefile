@@ -69,10 +69,9 @@ cluster: setup haproxy  ## Start three nodes, Valkey and HAProxy, on PORT (8080)
 # Each worker, and each program that a test starts, would compile everything anew.
 test check: export PYTHONDONTWRITEBYTECODE :=
 
-# What starts programs waits for half of its time and more: a third worker has the cores meanwhile.
 test: setup chromium node redis haproxy nginx lint  ## Run everything: format, lint, types and all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow --ignore=tests/page $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow --ignore=tests/page $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/page $(PYTEST_ARGS)
 
 check: lint  ## Check format, lint, types, imports and what can be tested by itself, in less than a minute
