@@ -236,7 +236,7 @@ class RedisStore:
 
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """See :meth:`SessionStore.append`."""
-        calls = list(self._calls(appends))
+        calls = list(self._calls((each.session_id, sum(map(_size, each.bodies))) for each in appends))
         if len(calls) == 1:
             return await self._append(appends)
         results: dict[int, Sequence[Entry] | StoreError] = {}
@@ -246,17 +246,17 @@ class RedisStore:
             results.update(zip(call, task.result(), strict=True))
         return [results[index] for index in range(len(appends))]
 
-    def _calls(self, appends: Sequence[Append]) -> Iterable[list[int]]:
-        """Yield which of *appends* go into one call."""
+    def _calls(self, sessions: Iterable[tuple[SessionId, int]]) -> Iterable[list[int]]:
+        """Yield which of *sessions*, each with the bytes that are sent of it, go into one call."""
         bounds, groups = self._bounds, dict[int, tuple[list[int], int]]()
-        for index, append in enumerate(appends):
-            group = self._keys.bucket(append.session_id) if self._is_cluster else 0
+        for index, (session_id, sent) in enumerate(sessions):
+            group = self._keys.bucket(session_id) if self._is_cluster else 0
             call, size = groups.get(group, ([], 0))
             if len(call) >= bounds.call_sessions or size >= bounds.call_bytes:
                 yield call
                 call, size = [], 0
             call.append(index)
-            groups[group] = call, size + sum(map(_size, append.bodies))
+            groups[group] = call, size + sent
         for call, _ in groups.values():
             yield call
 
@@ -453,13 +453,8 @@ class RedisStore:
 
     async def keep(self, session_ids: Collection[SessionId]) -> None:
         """See :meth:`SessionStore.keep`."""
-        groups: dict[int, list[SessionId]] = {}
-        for session_id in session_ids:
-            groups.setdefault(self._keys.bucket(session_id) if self._is_cluster else 0, []).append(session_id)
-        size = self._bounds.call_sessions
-        calls = [
-            each[first : first + size] for each in groups.values() for first in range(0, len(each), size)
-        ]
+        names = list(session_ids)
+        calls = [[names[i] for i in call] for call in self._calls((name, 0) for name in names)]
         # Each by itself: what one server of a cluster doesn't do isn't left undone by the others.
         done = await asyncio.gather(*map(self._keep, calls), return_exceptions=True)
         for each in done:
