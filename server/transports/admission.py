@@ -194,9 +194,9 @@ class Admission:
 
     async def _take_in_shadow(self, claim: _Claim, places: list[_Place]) -> bool:
         """Count one more by the settings alone, and return whether the plan would allow it."""
-        least = _least(claim.allowed, claim.most)
-        if claim.allowed is None or least is None:
+        if claim.allowed is None:
             return await self._take(claim, places)
+        least = claim.allowed if claim.most is None else min(claim.allowed, claim.most)
         if await self._caps.admit(*claim.place, least, is_patient=False):
             places.append(claim.place)
             return True
