@@ -57,6 +57,7 @@ from unbroken.server.transports.http_way import HttpWay, nothing_there
 from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
+from unbroken.server.transports.turnstile import Turnstile
 from unbroken.server.transports.usage import UsageDoor
 from unbroken.server.transports.websocket import RealtimeDoor
 from unbroken.sessions.backends.redis.trouble import hint_of, reason_of
@@ -201,6 +202,8 @@ class App:
             self.node.caps,
             on_beyond=self.metrics.quota_decisions.labels("would_deny").inc,
         )
+        self.turnstile = Turnstile()
+        self.metrics.handshakes_waiting.set_function(lambda: self.turnstile.waiting)
         self._observe_node()
         self._overload = Overload(
             OverloadLimits(busy_lag=settings.overload_lag, swamped_lag=settings.overload_lag_responses)
@@ -399,6 +402,7 @@ class App:
                 idle_timeout=settings.connection_idle_timeout,
             ),
             admission=self.admission,
+            turnstile=self.turnstile,
             intake=intake_limits(settings),
             allowed_origins=settings.allowed_origins,
             loopback_only=not settings.has_authentication,

@@ -115,6 +115,9 @@ class Metrics:
             "Connections that ended, by close code, whichever side closed; other: no registered code.",
             "code",
         )
+        self.handshakes_waiting = self._gauge(
+            "handshakes_waiting", "Handshakes that wait for their turn to be looked at."
+        )
         self.refused = self._counter(
             "connections_refused",
             "Connections and HTTP requests that were refused, by error code.",

@@ -47,6 +47,12 @@ if TYPE_CHECKING:
 __all__ = ["Application", "Listeners", "Server", "announcement", "bind", "run"]
 
 _BACKLOG: Final = 2048
+_ACCEPTED_AT_ONCE: Final = 8
+"""Connections that a turn of the loop takes: uvloop takes one from each socket that listens.
+
+With one alone, a loop that is busy would take those of a crowd that comes back so slowly that its clients
+give up in the kernel's queue, and come anew behind the dead ones that are still to be taken.
+"""
 _OTHER_SOCKETS: Final = 1000
 """Sockets beyond the connections that may be: pages, health checks, handshakes on their way."""
 
@@ -301,7 +307,12 @@ class Server(uvicorn.Server):
 
     async def run_until_stopped(self) -> None:
         """Serve until :meth:`stop`, then close every connection in bounded time."""
-        await self._serve(self._sockets)
+        more = [each.dup() for each in self._sockets for _ in range(_ACCEPTED_AT_ONCE - 1)]
+        try:
+            await self._serve([*self._sockets, *more])
+        finally:
+            for each in more:
+                each.close()
 
     def stop(self) -> None:
         """Begin to close."""

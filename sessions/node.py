@@ -58,11 +58,11 @@ from unbroken.sessions.turn_cap import TurnCap
 
 __all__ = ["Attachment", "Node", "NodeLimits"]
 
-_DEPARTURE_RATE: Final = 500.0
-"""Connections a second that a draining node sends elsewhere."""
+_DEPARTURE_RATE: Final = 20.0
+"""Connections a second that a draining node sends elsewhere: some hundredths of another node's core."""
 
 _DEPARTURE_WINDOW: Final = 5.0
-"""Seconds in which they have left, however many there are."""
+"""Seconds in which they have left, however many there are: then it is more of them a second."""
 
 _GIVEN_UP_AGAIN: Final = 0.5
 """Seconds after which a session that the store couldn't be told of is given up again."""
@@ -138,7 +138,7 @@ class Node:
         self.is_handing_over = False
         """Whether its connections, and its sessions, are to go on on other nodes."""
         self.draining_since = self._departures = 0.0  # a time by its clock; seconds over which they leave
-        self._draw = random.Random().random  # noqa: S311 - it only spreads them
+        self._draw = random.random
         self.takes_sessions = True
         """Whether new sessions are begun. For whoever watches the load: sessions that exist go on."""
         self.takes_responses = True

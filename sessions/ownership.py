@@ -241,7 +241,7 @@ class Ownership:
         self._hub.add(actor)
         actor.look()  # what has come since it was read, with nobody here to be told
         log = structlog.get_logger()
-        log.info("session loaded", session_id=session_id, node_id=self._node, is_owner=actor.is_owner)
+        log.debug("session loaded", session_id=session_id, node_id=self._node, is_owner=actor.is_owner)
         if not actor.is_owner:
             await self._cluster.watch(actor.fence.node)
             await self._cluster.wish(actor.fence.node, session_id)

@@ -80,7 +80,7 @@ class Search:
         self._load = load
         self._may_take = may_take
         self._spawn = spawn
-        self._draw = random.Random().random  # noqa: S311 - it only spreads what nodes do
+        self._draw = random.random
         self._is_running = self._is_wanted = False
         self._shunned: OrderedDict[SessionId, None] = OrderedDict()
 

@@ -24,7 +24,7 @@ from websockets.protocol import OPEN, Protocol
 
 from unbroken.server.transports.intake import Intake, IntakeLimits
 from unbroken.server.transports.opening import Opening, answer
-from unbroken.server.transports.outlet import EXTENSION
+from unbroken.server.transports.outlet import DEPARTURE, EXTENSION
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPScope, WebSocketAcceptEvent
@@ -75,6 +75,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         "_intake",
         "_late_pong",
         "_next",
+        "_on_departure",
         "_on_writable",
         "_to_discard",
         "is_writable",
@@ -89,6 +90,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._abort_timer: TimerHandle | None = None  # runs while the connection is ending
         self._handshake_timer: TimerHandle | None = None
         self._late_pong = b""  # the answer to the latest ping, while there is no room for it
+        self._on_departure: Callable[[], None] | None = None
         self._on_writable: Callable[[], None] | None = None
         self._backlog: memoryview | None = None  # what was read and is still to be taken
         self._next: Handle | None = None  # the call that goes on with it, or with reading
@@ -137,7 +139,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             "extensions": {"websocket.http.response": {}},
         }
         extensions: dict[Any, Any] = self.scope["extensions"]
-        extensions[EXTENSION] = self
+        extensions[EXTENSION] = extensions[DEPARTURE] = self
         self.queue.put_nowait({"type": "websocket.connect"})
         task = self.loop.create_task(self.run_asgi())
         task.add_done_callback(self.on_task_complete)
@@ -175,7 +177,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.handshake_initiated and not self.handshake_complete and not self.conn.extensions:
             extensions: dict[Any, Any] = self.scope["extensions"]
-            extensions[EXTENSION] = self
+            extensions[EXTENSION] = extensions[DEPARTURE] = self
 
     @property
     def is_slow(self) -> bool:
@@ -208,6 +210,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def listen(self, callback: Callable[[], None] | None) -> None:
         """See :meth:`Outlet.listen`."""
         self._on_writable = callback
+
+    def on_departure(self, callback: Callable[[], None] | None) -> None:
+        """See :meth:`Departing.on_departure`."""
+        self._on_departure = callback
+        if callback is not None and self.disconnected:
+            callback()
 
     async def flushed(self) -> None:
         """See :meth:`Outlet.flushed`. There is nothing to wait for: a write is a write."""
@@ -404,6 +412,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 timer.cancel()
         self._backlog = self._next = None
         super().connection_lost(exc)
+        if self._on_departure is not None:
+            self._on_departure()
 
     def _abort_handshake(self) -> None:
         if not self.handshake_complete:

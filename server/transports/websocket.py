@@ -31,10 +31,11 @@ from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.admission import Admission, Guest
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
 from unbroken.server.transports.intake import IntakeLimits
-from unbroken.server.transports.outlet import PlainSend, has_outlet, outlet_of
+from unbroken.server.transports.outlet import Departing, PlainSend, departing, has_outlet, outlet_of
 from unbroken.server.transports.pace import PacedReceive
 from unbroken.server.transports.pump import Admitted, Pump
 from unbroken.server.transports.refusal import TOO_NEW, RefusalLog, Refused, overloaded, refuse, spread_wait
+from unbroken.server.transports.turnstile import Turnstile
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Command
 from unbroken.sessions.errors import (
@@ -70,6 +71,7 @@ class RealtimeDoor:
         defaults: SessionConfig,
         limits: ConnectionLimits,
         admission: Admission,
+        turnstile: Turnstile,
         intake: IntakeLimits,
         allowed_origins: tuple[str, ...],
         loopback_only: bool,
@@ -104,6 +106,7 @@ class RealtimeDoor:
         self._loopback_only = loopback_only
         self._metrics = metrics
         self._refusals = RefusalLog(clock)
+        self._turnstile = turnstile
         self._log: FilteringBoundLogger = structlog.get_logger().bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,7 +120,7 @@ class RealtimeDoor:
         peer = client[0] if client else None
         guest = self._admission.guest(peer, handshake.forwarded)
         try:
-            admitted = await self._let_in(handshake, guest, peer, send)
+            admitted = await self._let_in(handshake, guest, peer, send, departing(scope))
             if admitted is None:
                 return
             subprotocol = handshake.subprotocol
@@ -154,11 +157,13 @@ class RealtimeDoor:
             guest.leave()
 
     async def _let_in(
-        self, handshake: Handshake, guest: Guest, peer: str | None, send: Send
+        self, handshake: Handshake, guest: Guest, peer: str | None, send: Send, client: Departing | None
     ) -> Admitted | None:
         """Return what there is to connect to; None: the client was told why there is nothing."""
         try:
-            return await self._admit(handshake, guest)
+            self._knock(handshake, guest)
+            async with self._turnstile.turn(client):
+                return await self._admit(handshake, guest)
         except Refused as refused:
             self._metrics.refused.labels(refused.code).inc()
             self._refusals.note(refused, peer)
@@ -168,7 +173,8 @@ class RealtimeDoor:
     def _refer(self, command: Command, principal: PrincipalId) -> AbstractAsyncContextManager[Referring]:
         return referring(command, principal, self._files, lifetime=self._file_lifetime)
 
-    async def _admit(self, handshake: Handshake, guest: Guest) -> Admitted:
+    def _knock(self, handshake: Handshake, guest: Guest) -> None:
+        """Refuse whoever need not wait to be told so. It takes next to nothing: crowds come at once."""
         if self._node.is_draining:
             raise self._draining()
         if handshake.resume is None and not self._node.takes_sessions:
@@ -196,6 +202,8 @@ class RealtimeDoor:
                 "The beta version of the Realtime API isn't offered. Leave out `OpenAI-Beta: realtime=v1`."
             )
             raise Refused(400, "beta_api_shape_disabled", message)
+
+    async def _admit(self, handshake: Handshake, guest: Guest) -> Admitted:
         try:
             grant = await self._authenticator.authenticate(handshake.credentials)
         except Unauthenticated as exc:

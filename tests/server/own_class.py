@@ -13,5 +13,6 @@ NEEDS_OWN_CLASS: Final = {
     "test_a_client_that_floods_and_does_not_read_is_closed": "a peer that doesn't read is never cut",
     "test_c11_a_client_that_goes_half_while_it_is_sent_to": "a half that is closed isn't noticed",
     "test_d2_what_is_sent_to_a_peer_just_found_dead_is_no_mistake": "one that is dead isn't cut, either",
+    "test_who_gives_up_as_a_crowd_is_served_is_not_looked_at": "it isn't told of who leaves before that",
     "test_too_many_pings_are_closed_with_a_reason": "pings are not counted",
 }

@@ -54,6 +54,7 @@ def walk(seeds: Iterable[int], *, has_losses: bool) -> None:
 
 
 async def walk_once(seed: int, steps: list[str], *, has_losses: bool) -> None:
+    random.seed(seed)  # what nodes draw, too
     unheard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
     with capture_logs() as logs:

@@ -5,7 +5,7 @@ sockets are cut, and each client goes to the next node; then a node is killed, a
 two. Every answer is checked, those that went on through the storms and, at the end, another one of each
 client. Measured until the last client is shown its session, and, in mid-answer, something new: what Redis
 is asked for a client that comes back, what is read from it, and the nodes' CPU time; all else that they do
-meanwhile included.
+meanwhile included, which is above all the words of five hundred answers, read where their clients now are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ONE_OF = 10
 _SECONDS = 30
 _FILES = 16_384
 _PATIENCE = 240.0
-_BOUNDS = {"commands": Goal("at most", 10), "read": Goal("at most", 16_384)}
+_BOUNDS = {"commands": Goal("at most", 20), "read": Goal("at most", 16_384)}
 _UNITS = {
     "clients": "came back",
     "seconds": "s until all",

@@ -321,3 +321,19 @@ async def test_too_many_pings_are_closed_with_a_reason(serve: Serve, opcode: Opc
 
     assert event is not None
     assert event[1] == (1008).to_bytes(2, "big") + b"too many pings: at most 2 a second"
+
+
+async def test_who_gives_up_as_a_crowd_is_served_is_not_looked_at(serve: Serve) -> None:
+    """Else the server works for those that have come anew meanwhile."""
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), trusted_proxies=("127.0.0.1",))
+    turnstile = server.app.turnstile
+    async with contextlib.AsyncExitStack() as crowd:
+        for _ in range(16):
+            await crowd.enter_async_context(turnstile.turn())
+        async with RawClient(server.port):
+            await eventually(lambda: turnstile.waiting == 1)
+            assert b"unbroken_handshakes_waiting 1.0" in server.app.metrics.exposition()
+        await eventually(lambda: turnstile.waiting == 0)
+    assert server.app.admission.connections == 0
+    assert len(server.app.node.hub) == 0
+    await server.client("alice")

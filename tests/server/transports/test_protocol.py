@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
 from typing import Any
 
 import pytest
@@ -29,8 +30,33 @@ from tests.server.transports.quick import (
     serving,
 )
 from unbroken.server.transports.http_protocol import HttpProtocol
-from unbroken.server.transports.outlet import Outlet
+from unbroken.server.transports.outlet import DEPARTURE, Departing, Outlet
 from unbroken.server.transports.protocol import WebSocketProtocol
+
+
+async def test_it_is_told_that_a_peer_leaves_before_its_handshake_is_answered() -> None:
+    """Once as it leaves, and at once to whoever asks later."""
+    told = [asyncio.Event(), asyncio.Event()]
+    asked = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = scope["extensions"][DEPARTURE]
+        connection.on_departure(told[0].set)
+        asked.set()
+        await told[0].wait()
+        connection.on_departure(None)
+        connection.on_departure(told[1].set)
+        assert told[1].is_set()
+        with pytest.raises(OSError):
+            await send({"type": "websocket.accept"})
+
+    async with serving(app, ws=PatientWebSocketProtocol) as served:
+        with socket.create_connection(("127.0.0.1", served.port)) as peer:
+            peer.sendall(UPGRADE)
+            await asyncio.wait_for(asked.wait(), 5)
+            assert not told[0].is_set()
+        await served.finished()
+    assert told[1].is_set()
 
 
 async def test_a_peer_that_answers_no_ping_is_cut() -> None:
@@ -297,7 +323,7 @@ async def test_uvicorn_has_what_the_overrides_rely_on() -> None:
         uvicorns: Any = ours.__base__
         mine = {name for name, member in vars(ours).items() if inspect.isfunction(member)}
         overridden = {name for name in mine if not name.startswith("_") or name == "__init__"}
-        overridden -= {*vars(Outlet), "open"}  # its own
+        overridden -= {*vars(Outlet), *vars(Departing), "open"}  # its own
         assert set() == {name for name in overridden if not hasattr(uvicorns, name)}
         assert list(inspect.signature(uvicorns).parameters) == [
             "config",

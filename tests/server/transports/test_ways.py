@@ -17,7 +17,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from tests.server.transports.exchange import Echo, Exchange, cut
 from tests.server.transports.quick import TEXT_FRAME
 from unbroken.server.transports.opening import Opening
-from unbroken.server.transports.outlet import EXTENSION
+from unbroken.server.transports.outlet import DEPARTURE, EXTENSION
 
 KEY: Final = b"dGhlIHNhbXBsZSBub25jZQ=="
 USUAL: Final = (
@@ -95,7 +95,8 @@ async def _see(pieces: list[bytes], classes: tuple[type[Any], ...]) -> Seen:
     header, _, rest = written.partition(b"\r\n\r\n")
     first, *lines = header.split(b"\r\n")
     for scope in app.scopes:
-        scope.get("extensions", {}).pop(EXTENSION, None)
+        for own in (EXTENSION, DEPARTURE):
+            scope.get("extensions", {}).pop(own, None)
     return Seen(
         b" ".join(first.split(b" ")[1:2]),
         frozenset(line.lower() for line in lines if not line.lower().startswith(b"date:")),
