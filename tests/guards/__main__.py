@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import cycle, islice, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ from unbroken.server.auth.principal import DEFAULT_PLAN
 from unbroken.server.guards.injection.base import Action, Passage
 from unbroken.server.guards.injection.examiner import Examiner, Steps, step
 from unbroken.server.guards.injection.firewall import Firewall, FirewallLimits
-from unbroken.server.guards.injection.onnx import packaged_model
+from unbroken.server.guards.injection.onnx import OnnxClassifier, packaged_model
 from unbroken.server.guards.injection.policy import Policies
 from unbroken.server.guards.injection.reading import Reading
 from unbroken.server.guards.injection.selection import read_by
@@ -149,6 +149,25 @@ def table_of_lengths(found: dict[tuple[str, bool], Figures]) -> list[str]:
 _LENGTHS: Final = (0, 40, 200, 300, 1000, 2500, 6000)
 
 
+def table_of_model(folder: Path, runs: int) -> list[str]:
+    """Return what the local model alone costs, by words: by this, machines can be compared."""
+    classifier = OnnxClassifier(folder)
+    rows = ["| words | the local model alone, CPU ms |", "|---|---|"]
+    for count in _WORDS:
+        text = " ".join(islice(cycle(_TEXT.split()), count))
+        costs = []
+        for _ in range(10 * runs):
+            begun = time.thread_time()
+            classifier.scores([text])
+            costs.append(time.thread_time() - begun)
+        rows.append(f"| {count} | {1000 * min(costs):.1f} |")
+    return rows
+
+
+_WORDS: Final = (10, 40, 100)
+_TEXT: Final = "my neighbour lent us his ladder for the weekend, and we have not brought it back to him"
+
+
 def _quantile(costs: list[float], percent: int) -> str:
     return f"{sorted(costs)[min(len(costs) * percent // 100, len(costs) - 1)]:.1f}"
 
@@ -208,7 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cases = [each if each.part is Part.KEPT else _marked(each) for each in ours] + public
     cases += hidden([*ours, *public])
     found = asyncio.run(measure(cases, reading, options.runs))
-    for row in (*table(found), "", *table_of_lengths(found)):
+    alone = [] if folder is None else ["", *table_of_model(folder, options.runs)]
+    for row in (*table(found), "", *table_of_lengths(found), *alone):
         print(row)  # noqa: T201
 
 
