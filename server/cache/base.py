@@ -91,6 +91,8 @@ class Neighbour:
     text: str
     vector: bytes
     """Its embedding: little-endian 16-bit floats, of length 1 together."""
+    signature: bytes = b""
+    """What its wording has in common with those that may ask the same. Empty: nobody has said."""
 
     @property
     def size(self) -> int:

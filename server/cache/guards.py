@@ -32,6 +32,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from typing import Final, Literal, TypeAlias
 
 from unbroken.server.cache.lexicon import (
@@ -206,6 +207,12 @@ class Wording:
     def stems(self) -> tuple[str, ...]:
         """What the words have in common with their other forms."""
         return tuple(word.stem for word in self.words)
+
+    @cached_property
+    def signature(self) -> bytes:
+        """Eight bytes: those of each question from which :func:`difference` tells it not, and of few more."""
+        said = repr((self.numbers, self.symbols, sorted(self.stems)))
+        return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
     def _spoken(self) -> Iterator[_Word]:
         text = self._plain

@@ -5,6 +5,7 @@ Needs NumPy, which comes with the extra ``cache``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,6 +30,7 @@ class PlaceIndex:
         self._held: list[Neighbour | None] = []  # a row each; None: it is free
         self._rows: dict[str, int] = {}  # by key, the oldest first
         self._free: list[int] = []
+        self._signatures: Counter[bytes] = Counter()
         self.size = 0
         """Bytes that its questions take, roughly."""
 
@@ -53,6 +55,7 @@ class PlaceIndex:
         self._vectors[row] = vector
         self._held[row] = neighbour
         self._rows[neighbour.key] = row
+        self._signatures[neighbour.signature] += 1
         self.size += neighbour.size
 
     def discard(self, key: str) -> None:
@@ -62,11 +65,18 @@ class PlaceIndex:
             return
         if (held := self._held[row]) is not None:
             self.size -= held.size
+            self._signatures[held.signature] -= 1
+            if not self._signatures[held.signature]:
+                del self._signatures[held.signature]
         self._vectors[row] = 0
         self._held[row] = None
         self._free.append(row)
         if len(self._rows) <= len(self._held) // 4:
             self._shrink()
+
+    def may_have(self, signature: bytes) -> bool:
+        """Return whether a question may be in it that asks the same as one with this signature."""
+        return signature in self._signatures or b"" in self._signatures
 
     def near(self, vector: bytes, threshold: float, most: int = 8) -> Iterator[tuple[float, Neighbour]]:
         """Yield the questions whose cosine to *vector* is *threshold* or more, the nearest first."""

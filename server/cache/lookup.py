@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from unbroken.server.cache.base import Answer, AnswerStore, CacheUnavailable, Neighbour, Tier
 from unbroken.server.cache.embedder import Embedder
 from unbroken.server.cache.guards import Wording, difference
 from unbroken.server.cache.question import Question
 from unbroken.server.cache.rules import CacheRules
+
+if TYPE_CHECKING:
+    from unbroken.server.cache.index import PlaceIndex
 
 __all__ = ["LookUp"]
 
@@ -25,6 +30,8 @@ class LookUp:
     """Under which an answer of now is kept. None: the store is out of reach, and it isn't."""
     vector: bytes | None = None
     """Where the question lies, as far as that was asked."""
+    wording: Wording | None = None
+    """How it is worded, where it is compared with others."""
     reason: str = "new"
     """Why there is nothing."""
 
@@ -42,23 +49,35 @@ class LookUp:
         if self.question.message is None:
             self.reason = "follow_up"
             return
+        self.wording = Wording(self.question.message)
         try:
             async with asyncio.timeout(rules.patience):
-                self.vector = await embedder.embed(self.question.message)
+                index = await store.index(self.question.slot.place)
         except (CacheUnavailable, TimeoutError):
+            self.reason = "store"
+            return
+        if index is None or not index.may_have(self.wording.signature):
+            return  # as good as always: nobody waits for the embedder then
+        await self.embed(embedder, rules)
+        if self.vector is None:
             self.reason = "embedder"
             return
         try:
             async with asyncio.timeout(rules.patience):
-                await self._look_near(self.question.message, self.vector, store, rules.threshold)
+                await self._look_near(self.wording, self.vector, store, index, rules.threshold)
         except (CacheUnavailable, TimeoutError):
             self.reason = "store"
 
-    async def _look_near(self, message: str, vector: bytes, store: AnswerStore, threshold: float) -> None:
-        index = await store.index(self.question.slot.place)
-        if index is None:
-            return
-        wording = Wording(message)
+    async def embed(self, embedder: Embedder, rules: CacheRules) -> None:
+        """Have it known where the question lies, as far as it is one, within the time that the rules give."""
+        if self.vector is None and self.question.message is not None:
+            with suppress(CacheUnavailable, TimeoutError):
+                async with asyncio.timeout(rules.patience):
+                    self.vector = await embedder.embed(self.question.message)
+
+    async def _look_near(
+        self, wording: Wording, vector: bytes, store: AnswerStore, index: PlaceIndex, threshold: float
+    ) -> None:
         for _, near in list(index.near(vector, threshold)):
             if difference(Wording(near.text), wording) is not None:
                 self.reason = "differs"
@@ -74,6 +93,6 @@ class LookUp:
     def neighbour(self) -> Neighbour | None:
         """Return the question as its place's index holds it; None: it has no place there."""
         message = self.question.message
-        if self.vector is None or message is None:
+        if self.vector is None or self.wording is None or message is None:
             return None
-        return Neighbour(self.question.slot.key, message, self.vector)
+        return Neighbour(self.question.slot.key, message, self.vector, self.wording.signature)

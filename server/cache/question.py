@@ -30,8 +30,8 @@ _LAYOUT: Final = 2
 """Goes up when keys are made, or questions judged, otherwise: what was kept before is no longer found."""
 
 _LONGEST_MESSAGE: Final = 160
-"""Characters of a message that is compared with others by meaning. It costs a model time for each, and long
-ones hardly ever find their like: of the questions that a forum's users ask twice, one in a hundred is longer."""
+"""Characters of a message that is compared with others by meaning. That costs a model time for each, and
+long ones hardly find their like: of what a forum's users ask twice, one in a hundred is longer."""
 
 _MOST_TEXT: Final = 65_536
 """Characters of a conversation. All of it is looked at in each turn; longer ones are hardly ever the same."""

@@ -139,7 +139,7 @@ class RedisAnswers:
             limits.place_bytes,
         ]
         if neighbour is not None:
-            args += (neighbour.text, neighbour.vector)
+            args += (neighbour.text, neighbour.vector, neighbour.signature)
         self._entries, self._size = await self._call(lambda: self._scripts.call("keep", keys, *args))
 
     async def index(self, place: str) -> PlaceIndex | None:
@@ -157,7 +157,11 @@ class RedisAnswers:
             begin = copy.last if copy.last == "-" else f"({copy.last}"
             page = await self._call(functools.partial(self._client.xrange, name, begin, "+", _PAGE))
             for entry, fields in page:
-                copy.index.add(Neighbour(fields[b"k"].decode(), fields[b"t"].decode(), fields[b"v"]))
+                copy.index.add(
+                    Neighbour(
+                        fields[b"k"].decode(), fields[b"t"].decode(), fields[b"v"], fields.get(b"s", b"")
+                    )
+                )
                 copy.last = entry.decode()
             if len(page) < _PAGE:
                 self._let_go()

@@ -225,6 +225,8 @@ class _Inquiry:
 
     async def _keep(self, answer: Answer, epoch: str) -> str:
         stage, look = self._stage, self._look
+        if look.wording is not None and stage.embedder is not None:
+            await look.embed(stage.embedder, stage.rules)  # nobody waits for it by now
         try:
             async with asyncio.timeout(stage.rules.patience):
                 await stage.store.keep(look.question.slot, answer, epoch, look.neighbour())

@@ -2,7 +2,7 @@
 -- KEYS: the answer; all answers, by when they end; their sizes; those of its place, by when they end; its place's index
 -- ARGV: what all keys begin with, place, key of the answer, the answer, its size, milliseconds that it is good for,
 --   answers at most, bytes at most, answers of a place at most, bytes of a place at most,
---   and where the index is to have the question: its text, its vector
+--   and where the index is to have the question: its text, its vector, its signature
 -- Sizes: a field '<place>:<key>' each; the sum of a place is in ':<place>', of all in ':'.
 -- Returns how many answers there are, and their bytes.
 local answer, all, sizes, own, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -59,7 +59,7 @@ while redis.call('ZCARD', all) > tonumber(ARGV[7]) or sum(':') > tonumber(ARGV[8
   drop(redis.call('ZRANGE', all, 0, 0)[1])
 end
 if ARGV[11] then
-  redis.call('XADD', index, 'MAXLEN', ARGV[9], '*', 'k', key, 't', ARGV[11], 'v', ARGV[12])
+  redis.call('XADD', index, 'MAXLEN', ARGV[9], '*', 'k', key, 't', ARGV[11], 'v', ARGV[12], 's', ARGV[13])
   redis.call('PEXPIRE', index, life)
 end
 -- Nothing may end before the answers that it tells of.

@@ -238,3 +238,26 @@ def test_anything_can_be_compared(one: str, other: str) -> None:
 def test_a_word_more_is_always_seen(words: list[str]) -> None:
     """Whatever carries meaning, and is on one side alone, refuses."""
     assert difference(Wording(" ".join(words)), Wording(" ".join(words[:-1]))) is not None
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_what_asks_the_same_has_one_signature(one: str, other: str) -> None:
+    assert Wording(one).signature == Wording(other).signature
+
+
+_PIECES = [
+    "how do I", "how to", "In Excel", "in Excel", "the", "a", "dog", "dogs", "buy", "purchase", "CSS", "css",
+    "It", "IT", "it's", "it is", "two", "2", ",", "?", "+", "-", "please", "Hi,", "don't", "do not", "Paris",
+    "paris", "\ud800",
+]  # fmt: skip
+
+
+@given(*2 * [st.lists(st.sampled_from(_PIECES), max_size=6)])
+def test_no_question_that_asks_the_same_is_left_out_by_its_signature(
+    one: list[str], other: list[str]
+) -> None:
+    """Or it would never be found."""
+    first = Wording(" ".join(one))
+    for second in (Wording(" ".join(other)), Wording(" ".join(one[1:] + one[:1]))):
+        if difference(first, second) is None:
+            assert first.signature == second.signature

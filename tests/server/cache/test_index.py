@@ -36,20 +36,22 @@ def test_vectors_of_another_length_or_of_no_number_are_nobody_s_neighbours() -> 
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=120), st.integers(1, 20))
-def test_its_size_is_that_of_what_it_holds(steps: list[tuple[int, bool]], most: int) -> None:
+def test_its_size_and_signatures_are_those_of_what_it_holds(steps: list[tuple[int, bool]], most: int) -> None:
     index = PlaceIndex(most)
     held: dict[str, Neighbour] = {}
     for number, is_added in steps:
         key = str(number)
         held.pop(key, None)
         if is_added:
-            held[key] = Neighbour(key, "so " * number, at(number / 100))
+            held[key] = Neighbour(key, "so " * number, at(number / 100), bytes([1 + number % 7]))
             index.add(held[key])
         else:
             index.discard(key)
         while len(held) > most:
             held.pop(next(iter(held)))
         assert index.size == sum(neighbour.size for neighbour in held.values())
+        signatures = {neighbour.signature for neighbour in held.values()}
+        assert {bytes([byte]) for byte in range(9) if index.may_have(bytes([byte]))} == signatures
 
 
 def test_what_it_has_given_up_takes_no_room() -> None:
@@ -82,3 +84,13 @@ def test_it_holds_the_latest_of_what_was_added(steps: list[tuple[int, bool]], mo
             index.discard(key)
     found = {near.key for _, near in index.near(at(0.15), -1.0, most=100)}
     assert (found, len(index)) == (set(model), len(model))
+
+
+def test_what_an_older_release_added_may_be_anything() -> None:
+    index = PlaceIndex(2)
+    index.add(Neighbour("a", "a", at(0), b"signed"))
+    assert not index.may_have(b"other")
+    index.add(Neighbour("b", "b", at(0)))
+    assert index.may_have(b"other")
+    index.discard("b")
+    assert not index.may_have(b"other")

@@ -193,6 +193,23 @@ async def test_i6_an_embedder_that_is_down_or_late_is_a_miss(store: AnswerStore,
     assert (await cache.ask(ASKED)).tier == "exact", "the same words need none"
 
 
+async def test_who_asks_something_new_does_not_wait_for_the_embedder(store: AnswerStore) -> None:
+    """It takes longer than all else together. It is asked when the answer has been given."""
+    embedder = FakeEmbedder()
+    cache = Kitchen(store, SEMANTIC, embedder)
+    cache.gate.clear()
+    asking = asyncio.create_task(said(cache, turn_of(ASKED)))
+    await until(lambda: cache.calls == 1)
+    assert embedder.texts == []
+    cache.gate.set()
+    assert (await asking).tier is None
+    await until(lambda: embedder.texts == [ASKED])
+    await cache.ask("What is the capital of Peru?")
+    await until(lambda: len(embedder.texts) == 2)
+    assert (await cache.ask(REWORDED)).tier == "semantic"
+    assert embedder.texts[2:] == [REWORDED]
+
+
 class _Lost(MemoryAnswers):
     """A store that is down, or never answers."""
 

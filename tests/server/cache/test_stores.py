@@ -31,7 +31,7 @@ def answer(text: str = "yes") -> Answer:
 
 
 def near(number: int) -> Neighbour:
-    return Neighbour(f"{number:040x}", f"text {number}", struct.pack("<2e", 1, 0))
+    return Neighbour(f"{number:040x}", f"text {number}", struct.pack("<2e", 1, 0), bytes([number]))
 
 
 async def kept(
@@ -144,6 +144,11 @@ async def test_an_index_is_one_place_s(store: AnswerStore) -> None:
     assert (await keys_in(store), await keys_in(store, 2), await keys_in(store, 3)) == ({1}, {2}, set())
     await kept(store, slot(4), neighbour=near(4))
     assert await keys_in(store) == {1, 4}, "it is read as it grows"
+    index = await store.index(slot(1).place)
+    assert index is not None
+    assert [index.may_have(bytes([number])) for number in range(6)] == [
+        number in (1, 4) for number in range(6)
+    ]
 
 
 async def test_an_index_is_bounded(new_store: NewStore) -> None:
