@@ -38,6 +38,8 @@ _WHOLE: Final = tuple(
         "conformance",
         "deploy",
         "page",
+        "server/agents/test_openai.py",
+        "server/agents/test_responses.py",
         "server/realtime",
         "server/test_interpreter.py",
         "server/test_keys.py",

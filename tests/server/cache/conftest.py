@@ -38,7 +38,7 @@ async def valkey_store(answers_server: Server) -> AsyncIterator[NewStore]:
         )
 
 
-@pytest.fixture(params=["memory", "valkey"])
+@pytest.fixture(params=["memory", pytest.param("valkey", marks=pytest.mark.whole)])
 async def new_store(request: pytest.FixtureRequest) -> AsyncIterator[NewStore]:
     """Makes stores. Over Valkey, those of a test share what is kept, as nodes do."""
     prefix = f"t{uuid.uuid4().hex[:12]}"
