@@ -162,8 +162,10 @@ class RealtimeDoor:
         """Return what there is to connect to; None: the client was told why there is nothing."""
         try:
             self._knock(handshake, guest)
+            # An issuer of tokens that hangs isn't waited for in anybody's turn.
+            grant = await self._authenticated(handshake, guest)
             async with self._turnstile.turn(client):
-                return await self._admit(handshake, guest)
+                return await self._admit(handshake, guest, grant)
         except Refused as refused:
             self._metrics.refused.labels(refused.code).inc()
             self._refusals.note(refused, peer)
@@ -203,7 +205,7 @@ class RealtimeDoor:
             )
             raise Refused(400, "beta_api_shape_disabled", message)
 
-    async def _admit(self, handshake: Handshake, guest: Guest) -> Admitted:
+    async def _authenticated(self, handshake: Handshake, guest: Guest) -> Grant:
         try:
             grant = await self._authenticator.authenticate(handshake.credentials)
         except Unauthenticated as exc:
@@ -213,10 +215,12 @@ class RealtimeDoor:
             raise Refused(401, code, str(exc)) from None
         except StoreUnavailable as exc:
             raise Refused(503, "store_unavailable", str(exc), CloseCode.TRY_AGAIN) from None
-        principal = grant.principal
-        if REALTIME not in principal.scopes:
+        if REALTIME not in grant.principal.scopes:
             raise Refused(403, "insufficient_scope", "This key isn't good for sessions. Use another one.")
-        gate = self._gate
+        return grant
+
+    async def _admit(self, handshake: Handshake, guest: Guest, grant: Grant) -> Admitted:
+        principal, gate = grant.principal, self._gate
         await guest.admit(principal, ConnectionBounds() if gate is None else gate.connections(principal.plan))
         await self._directory.note(principal)
         if principal.tenant == STRANGERS:
