@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from unbroken.server.plan_tables import ModesElseOff
-from unbroken.server.setting_values import Bytes, Seconds
+from unbroken.server.setting_values import Bytes, Seconds, zero_or
 from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["CacheSettings"]
@@ -36,8 +36,8 @@ class CacheSettings(SettingsPart):
     cache_threshold: float = Field(
         default=0.92, ge=0.88, le=1, description="Least cosine of two questions that may be one."
     )
-    cache_pace: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] = Field(
-        default=50, description="Pieces a second of an answer that was kept; 0: all at once."
+    cache_pace: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), AfterValidator(zero_or(1))] = (
+        Field(default=50, description="Pieces a second of an answer that was kept; 0: all at once.")
     )
     cache_billing: Literal["free", "full"] = Field(
         default="free", description="What an answer that was kept costs: no tokens, or those it cost then."

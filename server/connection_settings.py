@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from unbroken.server.setting_values import Bytes, Names, Seconds
+from unbroken.server.setting_values import Bytes, Names, Seconds, zero_or
 from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["ConnectionSettings"]
@@ -34,23 +33,12 @@ def _networks(entries: tuple[str, ...]) -> tuple[str, ...]:
     return entries
 
 
-def _zero_or(least: float) -> Callable[[float], float]:
-    """Return a check of a time of which 0 means never: below *least* it would mean always."""
-
-    def check(value: float) -> float:
-        if 0 < value < least:
-            raise ValueError(f"should be 0, or at least {least:g}")
-        return value
-
-    return check
-
-
 # Neither end of a float: what is kept of a rate are times, in seconds.
 _Rate = Annotated[float, Field(ge=0.001, le=1e9, allow_inf_nan=False)]
 # Of these ten times as many may come at once, which has to be one at the least.
 _AddressRate = Annotated[float, Field(ge=0.1, le=1e9, allow_inf_nan=False)]
 # A loop that has nothing to do is a few milliseconds late, too.
-_Lag = Annotated[float, Field(ge=0, le=60, allow_inf_nan=False), AfterValidator(_zero_or(0.01))]
+_Lag = Annotated[float, Field(ge=0, le=60, allow_inf_nan=False), AfterValidator(zero_or(0.01))]
 _MOST_BYTES = 1 << 40
 
 
@@ -139,7 +127,7 @@ class ConnectionSettings(SettingsPart):
         default=10, description="Seconds for a request's header, and again for the answer to a handshake."
     )
     connection_idle_timeout: Annotated[
-        float, Field(ge=0, le=7 * 86400, allow_inf_nan=False), AfterValidator(_zero_or(1))
+        float, Field(ge=0, le=7 * 86400, allow_inf_nan=False), AfterValidator(zero_or(1))
     ] = Field(
         default=0,
         description="Seconds without a message either way after which a connection is closed; 0: never.",

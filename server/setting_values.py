@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -39,6 +39,7 @@ __all__ = [
     "read_list",
     "read_pairs",
     "read_size",
+    "zero_or",
 ]
 
 _UNITS: Final = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
@@ -61,6 +62,17 @@ def read_list(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def zero_or(least: float) -> Callable[[float], float]:
+    """Return a check of a number of which 0 has a meaning of its own, and others are *least* or more."""
+
+    def check(value: float) -> float:
+        if 0 < value < least:
+            raise ValueError(f"should be 0, or at least {least:g}")
+        return value
+
+    return check
 
 
 def check_api_keys(entries: tuple[str, ...]) -> tuple[str, ...]:

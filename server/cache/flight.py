@@ -119,7 +119,7 @@ class Flights:
         self._tasks: dict[Flight, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._tasks)
 
     def board(
         self,
@@ -143,6 +143,13 @@ class Flights:
         flight.seats.append(seat)
         flight.fare.board(seat)
         return seat, was_there
+
+    def part(self, key: str | None = None) -> None:
+        """Let nobody board the flight of *key* any more, or any: they go on for who is aboard."""
+        if key is None:
+            self._flights.clear()
+        else:
+            self._flights.pop(key, None)
 
     async def leave(self, seat: Seat) -> None:
         """Want no more of it. When nobody does, it is ended first."""

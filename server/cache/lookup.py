@@ -58,7 +58,7 @@ class LookUp:
             return
         if index is None or not index.may_have(self.wording.signature):
             return  # as good as always: nobody waits for the embedder then
-        await self.embed(embedder, rules)
+        await self.embed(embedder, rules.patience)
         if self.vector is None:
             self.reason = "embedder"
             return
@@ -68,11 +68,11 @@ class LookUp:
         except (CacheUnavailable, TimeoutError):
             self.reason = "store"
 
-    async def embed(self, embedder: Embedder, rules: CacheRules) -> None:
-        """Have it known where the question lies, as far as it is one, within the time that the rules give."""
+    async def embed(self, embedder: Embedder, patience: float) -> None:
+        """Have it known where the question lies, as far as it is one, within *patience* seconds."""
         if self.vector is None and self.question.message is not None:
             with suppress(CacheUnavailable, TimeoutError):
-                async with asyncio.timeout(rules.patience):
+                async with asyncio.timeout(patience):
                     self.vector = await embedder.embed(self.question.message)
 
     async def _look_near(

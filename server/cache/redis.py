@@ -112,7 +112,9 @@ class RedisAnswers:
             kept = msgspec.msgpack.decode(body, type=_Kept)
         except msgspec.DecodeError:
             return Found(None, epoch)  # another release's
-        return Found(kept.answer if kept.epoch == epoch else None, epoch)
+        # An epoch that was forgotten doesn't outlive a lifetime that was longer then.
+        is_good = kept.epoch == epoch and self._clock.time() < kept.answer.stored_at + self._limits.lifetime
+        return Found(kept.answer if is_good else None, epoch)
 
     async def keep(self, slot: Slot, answer: Answer, epoch: str, neighbour: Neighbour | None) -> None:
         """See :meth:`AnswerStore.keep`. One of an epoch that is over is kept in vain: it isn't found."""

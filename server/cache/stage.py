@@ -8,6 +8,7 @@ time. The cache never fails a turn: what goes wrong with it is a miss.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -38,6 +39,9 @@ to find that out."""
 
 _MOST_PIECES: Final = 20_000
 """Of an answer that is kept."""
+
+_EMBEDDING: Final = 1.0
+"""Seconds until a question that has been answered is left out of its place's index: nobody waits for that."""
 
 
 class CacheStage:
@@ -96,6 +100,7 @@ class CacheStage:
 
         """
         await self.store.forget(None if tenant is None else tenant_digest(tenant))
+        self._flights.part()
 
     async def answer(
         self,
@@ -124,10 +129,12 @@ class CacheStage:
                 self.observer.missed(question)
                 outputs = produce(Veto())
             else:
-                inquiry = _Inquiry(self, LookUp(question), produce, mode, self.rules.semantic_mode_of(plan))
                 # In shadow each asks for itself, as if there were no cache.
-                joins = may_join and mode == "on"
-                outputs = self._fly(question.slot.key if joins else turn.response_id, inquiry, share)
+                key = question.slot.key if may_join and mode == "on" else turn.response_id
+                part = functools.partial(self._flights.part, key)
+                semantic = self.rules.semantic_mode_of(plan)
+                inquiry = _Inquiry(self, LookUp(question), produce, mode, semantic, part)
+                outputs = self._fly(key, inquiry, share)
         async with aclosing(outputs):
             async for output in outputs:
                 yield output
@@ -162,12 +169,21 @@ class CacheStage:
 class _Inquiry:
     """One look into the cache, and what is asked of the agent when that isn't enough."""
 
-    def __init__(self, stage: CacheStage, look: LookUp, produce: Produce, mode: Mode, semantic: Mode) -> None:
+    def __init__(
+        self,
+        stage: CacheStage,
+        look: LookUp,
+        produce: Produce,
+        mode: Mode,
+        semantic: Mode,
+        part: Callable[[], None],
+    ) -> None:
         self._stage = stage
         self._look = look
         self._produce = produce
         self._mode = mode
         self._semantic = semantic
+        self._part = part
         self._veto = Veto()
         self._is_answered = False  # from the cache
 
@@ -180,6 +196,7 @@ class _Inquiry:
         elif acts == "on" and stage.draw() >= rules.sample:
             stage.observer.hit(look.tier)
             self._is_answered = True
+            self._part()  # whoever asks from now on looks for himself: it may be forgotten, or end, meanwhile
             async for output in self._said_again(look.answer):
                 yield output
             return
@@ -225,14 +242,16 @@ class _Inquiry:
 
     async def _keep(self, answer: Answer, epoch: str) -> str:
         stage, look = self._stage, self._look
-        if look.wording is not None and stage.embedder is not None:
-            await look.embed(stage.embedder, stage.rules)  # nobody waits for it by now
+        is_placed = look.wording is None or stage.embedder is None
+        if not is_placed and stage.embedder is not None:
+            await look.embed(stage.embedder, _EMBEDDING)
+            is_placed = look.vector is not None
         try:
             async with asyncio.timeout(stage.rules.patience):
                 await stage.store.keep(look.question.slot, answer, epoch, look.neighbour())
         except (CacheUnavailable, TimeoutError):
             return "store"
-        return "kept"
+        return "kept" if is_placed else "embedder"
 
 
 async def _answer_of(outputs: Sequence[Output], now: float) -> Answer | str:

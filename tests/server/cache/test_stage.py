@@ -23,7 +23,7 @@ from unbroken.server.auth.principal import Principal
 from unbroken.server.cache.base import AnswerStore, CacheUnavailable, Found, Slot, StoreLimits
 from unbroken.server.cache.index import PlaceIndex
 from unbroken.server.cache.memory import MemoryAnswers
-from unbroken.sessions.items import FunctionTool, NamedTool
+from unbroken.sessions.items import FunctionTool, NamedTool, Usage
 
 # I1: a tenant's, or a user's, answers are theirs.
 
@@ -208,6 +208,41 @@ async def test_who_asks_something_new_does_not_wait_for_the_embedder(store: Answ
     await until(lambda: len(embedder.texts) == 2)
     assert (await cache.ask(REWORDED)).tier == "semantic"
     assert embedder.texts[2:] == [REWORDED]
+
+
+async def test_i6_an_embedder_that_is_down_as_an_answer_is_kept_is_told(store: AnswerStore) -> None:
+    """The same words find it all the same."""
+    embedder = FakeEmbedder()
+    embedder.fail()
+    cache = Kitchen(store, SEMANTIC, embedder)
+    await cache.ask(ASKED)
+    await until(lambda: cache.counted.outcomes["embedder"] == 1)
+    assert (await cache.ask(REWORDED)).tier is None
+    assert (await cache.ask(ASKED)).tier == "exact"
+
+
+async def test_what_is_forgotten_as_it_is_said_again_is_given_to_nobody_else(store: AnswerStore) -> None:
+    """Whoever asks meanwhile looks for himself, and doesn't join the one who is given it."""
+    cache = kitchen(store)
+    await cache.ask(ASKED)
+    saying = cache.begin(turn_of(ASKED))
+    assert isinstance(await anext(saying), Usage)
+    assert (await said(cache, turn_of(ASKED))).tier == "exact", "it is no flight"
+    await cache.stage.forget(None)
+    assert (await said(cache, turn_of(ASKED))).tier is None
+    await saying.aclose()
+
+
+async def test_nobody_joins_what_was_asked_before_all_was_forgotten(store: AnswerStore) -> None:
+    cache = kitchen(store)
+    cache.gate.clear()
+    first = asyncio.create_task(said(cache, turn_of(ASKED)))
+    await until(lambda: cache.calls == 1)
+    await cache.stage.forget(None)
+    second = asyncio.create_task(said(cache, turn_of(ASKED)))
+    await until(lambda: cache.calls == 2)
+    cache.gate.set()
+    assert [(await each).text for each in (first, second)] == ["answer 1", "answer 2"]
 
 
 class _Lost(MemoryAnswers):

@@ -27,7 +27,7 @@ def slot(number: int, place: int = 1, tenant: int = 1) -> Slot:
 
 
 def answer(text: str = "yes") -> Answer:
-    return Answer((text,), Usage(1, 2), 5.0)
+    return Answer((text,), Usage(1, 2), FakeClock().time())
 
 
 def near(number: int) -> Neighbour:
@@ -54,7 +54,9 @@ async def keys_in(store: AnswerStore, place: int = 1) -> set[int]:
 
 async def test_what_was_kept_is_found_as_it_was(store: AnswerStore) -> None:
     given = Answer(
-        ("a ", "b\u00e9\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")), Usage(7, 8, 9), 5.25
+        ("a ", "b\u00e9\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")),
+        Usage(7, 8, 9),
+        FakeClock().time() + 0.25,
     )
     await store.keep(slot(1), given, (await store.find(slot(1))).epoch, None)
     assert (await store.find(slot(1))).answer == given
@@ -135,6 +137,23 @@ async def test_in_redis_a_node_s_copies_of_indexes_are_bounded_by_bytes(answers_
             assert await keys_in(store, place) == {place}
             assert store.index_size <= 10_000
         assert store.index_size > 10_000 - 2 * size
+
+
+async def test_in_redis_a_shorter_lifetime_holds_for_what_was_kept_before(answers_server: Server) -> None:
+    """And what was forgotten doesn't come back when that it was is forgotten."""
+    async with AsyncExitStack() as stack:
+        client = connect(Address(answers_server.url), name="test")
+        stack.push_async_callback(client.aclose)
+        keys, clock = Keys(f"t{uuid.uuid4().hex[:12]}"), FakeClock()
+        long, short = (
+            RedisAnswers(client, keys, clock, StoreLimits(lifetime=lifetime), PlaceIndex)
+            for lifetime in (3600, 10)
+        )
+        await kept(long, slot(1))
+        clock.now += 9
+        assert await found(short, slot(1)) == ["yes"]
+        clock.now += 2
+        assert (await found(short, slot(1)), await found(long, slot(1))) == ([None], ["yes"])
 
 
 async def test_an_index_is_one_place_s(store: AnswerStore) -> None:
