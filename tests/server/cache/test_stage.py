@@ -227,7 +227,8 @@ async def test_what_is_forgotten_as_it_is_said_again_is_given_to_nobody_else(sto
     await cache.ask(ASKED)
     saying = cache.begin(turn_of(ASKED))
     assert isinstance(await anext(saying), Usage)
-    assert (await said(cache, turn_of(ASKED))).tier == "exact", "it is no flight"
+    assert (await said(cache, turn_of(ASKED))).tier == "exact"
+    assert cache.counted.hits == {"exact": 2}, "it joined a flight"
     await cache.stage.forget(None)
     assert (await said(cache, turn_of(ASKED))).tier is None
     await saying.aclose()
