@@ -202,7 +202,7 @@ class App:
             self.node.caps,
             on_beyond=self.metrics.quota_decisions.labels("would_deny").inc,
         )
-        self.turnstile = Turnstile()
+        self.turnstile = Turnstile(longest=0.8 * settings.handshake_timeout)
         self.metrics.handshakes_waiting.set_function(lambda: self.turnstile.waiting)
         self._observe_node()
         self._overload = Overload(
@@ -381,6 +381,7 @@ class App:
             "format not read", node_id=self.node.id, hint="Update this node: others write a later format."
         )
         self.drain.begin()
+        self.turnstile.open()
 
     def _overload_changed(self, level: Level) -> None:
         self.node.takes_sessions = level < Level.BUSY
@@ -537,6 +538,7 @@ class App:
         """Take no new work: readiness answers 404, upgrades are refused."""
         self.drain.note_stopping()
         self.node.begin_drain()
+        self.turnstile.open()
 
     async def drained(self, timeout: float) -> None:
         """Return when the running work has ended, or has been ended after *timeout* seconds."""

@@ -58,6 +58,10 @@ class Outlet(Protocol):
 class Departing(Protocol):
     """A connection that tells when its client leaves, before it has been let in, too."""
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has left."""
+
     def on_departure(self, callback: Callable[[], None] | None) -> None:
         """Call *callback* when the client leaves; at once if it has left already. None: nobody any more."""
 

@@ -211,6 +211,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """See :meth:`Outlet.listen`."""
         self._on_writable = callback
 
+    @property
+    def is_gone(self) -> bool:
+        """See :attr:`Departing.is_gone`."""
+        return bool(self.disconnected)
+
     def on_departure(self, callback: Callable[[], None] | None) -> None:
         """See :meth:`Departing.on_departure`."""
         self._on_departure = callback

@@ -12,25 +12,39 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from uvicorn.protocols.utils import ClientDisconnected
 
 from unbroken.server.transports.outlet import Departing
 
-__all__ = ["Turnstile"]
+__all__ = ["TurnMissed", "Turnstile"]
 
 _PLACES: Final = 16
-_PATIENCE: Final = 1.0
+_PATIENCE: Final = 0.1
 """Seconds after which whoever has a place is taken to wait for somebody else, such as a store that hangs."""
+_LONGEST: Final = 8.0
+_TICKS: Final = 4
+"""Looks at the loop in that time: one that is late is busy, and then nobody is known to wait."""
+
+
+class TurnMissed(Exception):
+    """It took too long until it would have been one's turn."""
 
 
 class Turnstile:
-    """Lets *places* at a time through, for *patience* seconds: after that a place is the next one's."""
+    """Lets *places* at a time through.
 
-    def __init__(self, places: int = _PLACES, patience: float = _PATIENCE) -> None:
+    Who holds one for *patience* seconds of a loop that has time for everything loses it.
+
+    So it bounds what is worked on at once, and not what waits. *longest*: seconds that anybody waits.
+    """
+
+    def __init__(self, places: int = _PLACES, patience: float = _PATIENCE, longest: float = _LONGEST) -> None:
         self._free = places
-        self._patience = patience
+        self._tick = patience / _TICKS
+        self._longest = longest
         self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     @property
@@ -44,30 +58,39 @@ class Turnstile:
 
         Raises:
             ClientDisconnected: The *client* has left meanwhile.
+            TurnMissed: It has taken too long.
 
         """
-        if self._free:
+        if self._free > 0:
             self._free -= 1
         else:
             await self._wait(client)
-        place = _Place(self._leave)
-        timer = asyncio.get_running_loop().call_later(self._patience, place.leave)
+        place = _Place(self._leave, self._tick)
         try:
             yield
         finally:
-            timer.cancel()
             place.leave()
 
-    async def _wait(self, client: Departing | None) -> None:
-        turn = asyncio.get_running_loop().create_future()
-
-        def give_up() -> None:
+    def open(self) -> None:
+        """Let all through who wait: there is something else to tell them."""
+        for turn in self._waiting:
             if not turn.done():
-                turn.set_exception(ClientDisconnected)
+                turn.set_result(None)
+                self._free -= 1
+        self._waiting.clear()
+
+    async def _wait(self, client: Departing | None) -> None:
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+
+        def give_up(error: type[Exception]) -> None:
+            if not turn.done():
+                turn.set_exception(error)
 
         self._waiting[turn] = None
+        timer = loop.call_later(self._longest, give_up, TurnMissed)
         if client is not None:
-            client.on_departure(give_up)
+            client.on_departure(partial(give_up, ClientDisconnected))
         try:
             await turn
         except BaseException:
@@ -75,25 +98,41 @@ class Turnstile:
                 self._leave()  # it was one's turn in the very moment in which one was cancelled
             raise
         finally:
+            timer.cancel()
             if client is not None:
                 client.on_departure(None)
 
     def _leave(self) -> None:
-        while self._waiting:
+        self._free += 1
+        while self._waiting and self._free > 0:
             turn, _ = self._waiting.popitem(last=False)
             if not turn.done():
                 turn.set_result(None)
-                return
-        self._free += 1
+                self._free -= 1
 
 
 class _Place:
-    """One that is left once, whoever says so first."""
+    """One that is left once: by whoever has it, or for him, as he does nothing with it."""
 
-    def __init__(self, leave: Callable[[], None]) -> None:
+    def __init__(self, leave: Callable[[], None], tick: float) -> None:
         self._leave: Callable[[], None] | None = leave
+        self._length = tick
+        self._left = _TICKS
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time() + tick
+        self._timer = self._loop.call_at(self._due, self._look)
 
     def leave(self) -> None:
+        self._timer.cancel()
         leave, self._leave = self._leave, None
         if leave is not None:
             leave()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        self._left -= now - self._due < self._length
+        if self._left <= 0:
+            self.leave()
+            return
+        self._due = now + self._length
+        self._timer = self._loop.call_at(self._due, self._look)

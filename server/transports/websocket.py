@@ -10,6 +10,7 @@ import structlog
 from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
+from uvicorn.protocols.utils import ClientDisconnected
 
 from unbroken.server.auth.base import Authenticator, Grant, LongLivedKey, Unauthenticated
 from unbroken.server.auth.lapse import Lapses
@@ -35,7 +36,7 @@ from unbroken.server.transports.outlet import Departing, PlainSend, departing, h
 from unbroken.server.transports.pace import PacedReceive
 from unbroken.server.transports.pump import Admitted, Pump
 from unbroken.server.transports.refusal import TOO_NEW, RefusalLog, Refused, overloaded, refuse, spread_wait
-from unbroken.server.transports.turnstile import Turnstile
+from unbroken.server.transports.turnstile import TurnMissed, Turnstile
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Command
 from unbroken.sessions.errors import (
@@ -162,10 +163,13 @@ class RealtimeDoor:
         """Return what there is to connect to; None: the client was told why there is nothing."""
         try:
             self._knock(handshake, guest)
-            # An issuer of tokens that hangs isn't waited for in anybody's turn.
-            grant = await self._authenticated(handshake, guest)
-            async with self._turnstile.turn(client):
-                return await self._admit(handshake, guest, grant)
+            # An issuer of tokens that hangs, and room at a cap, aren't waited for in anybody's turn.
+            grant = await self._identified(handshake, guest)
+            try:
+                async with self._turnstile.turn(client):
+                    return await self._admit(handshake, guest, grant, client)
+            except TurnMissed:
+                raise overloaded() from None
         except Refused as refused:
             self._metrics.refused.labels(refused.code).inc()
             self._refusals.note(refused, peer)
@@ -205,7 +209,7 @@ class RealtimeDoor:
             )
             raise Refused(400, "beta_api_shape_disabled", message)
 
-    async def _authenticated(self, handshake: Handshake, guest: Guest) -> Grant:
+    async def _identified(self, handshake: Handshake, guest: Guest) -> Grant:
         try:
             grant = await self._authenticator.authenticate(handshake.credentials)
         except Unauthenticated as exc:
@@ -217,11 +221,18 @@ class RealtimeDoor:
             raise Refused(503, "store_unavailable", str(exc), CloseCode.TRY_AGAIN) from None
         if REALTIME not in grant.principal.scopes:
             raise Refused(403, "insufficient_scope", "This key isn't good for sessions. Use another one.")
+        plan, gate = grant.principal.plan, self._gate
+        await guest.admit(grant.principal, ConnectionBounds() if gate is None else gate.connections(plan))
         return grant
 
-    async def _admit(self, handshake: Handshake, guest: Guest, grant: Grant) -> Admitted:
+    async def _admit(
+        self, handshake: Handshake, guest: Guest, grant: Grant, client: Departing | None
+    ) -> Admitted:
         principal, gate = grant.principal, self._gate
-        await guest.admit(principal, ConnectionBounds() if gate is None else gate.connections(principal.plan))
+        if self._node.is_draining:  # since it began to wait
+            raise self._draining()
+        if client is not None and client.is_gone:
+            raise ClientDisconnected
         await self._directory.note(principal)
         if principal.tenant == STRANGERS:
             self._fair_names.note_stranger(principal.id, guest.address)

@@ -337,3 +337,37 @@ async def test_who_gives_up_as_a_crowd_is_served_is_not_looked_at(serve: Serve) 
     assert server.app.admission.connections == 0
     assert len(server.app.node.hub) == 0
     await server.client("alice")
+
+
+@contextlib.asynccontextmanager
+async def all_turns_taken(server: Served[ScriptedAgent]) -> AsyncIterator[None]:
+    async with contextlib.AsyncExitStack() as crowd:
+        for _ in range(16):
+            await crowd.enter_async_context(server.app.turnstile.turn())
+        yield
+
+
+async def test_who_is_refused_by_a_cap_waits_for_no_turn(serve: Serve) -> None:
+    """Nor does it take one, while room is looked for: many of them would keep everybody out."""
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), connections_per_principal=1)
+    await server.client("alice")
+    async with all_turns_taken(server), RawClient(server.port, "alice") as raw:
+        assert (await raw.response()).status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("drain", "server_draining"), ("late", "server_overloaded")], ids=["drain", "late"]
+)
+async def test_who_waits_in_vain_is_told_to_come_again(serve: Serve, end: str, code: str) -> None:
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent())
+    turnstile = server.app.turnstile
+    if end == "late":
+        turnstile._longest = 0.01
+    async with all_turns_taken(server), RawClient(server.port, "alice") as raw:
+        if end == "drain":
+            await eventually(lambda: turnstile.waiting == 1)
+            server.app.begin_drain()
+        response = await raw.response()
+    assert response.status_code == 503
+    assert json.loads(response.body or b"")["error"]["code"] == code
+    assert int(response.headers["Retry-After"]) > 0

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.protocols.utils import ClientDisconnected
 
-from tests.server.realtime.serving import eventually
-from unbroken.server.transports.turnstile import Turnstile
+from unbroken.server.transports.turnstile import TurnMissed, Turnstile
 
 _LONG = 3600.0
 
@@ -20,19 +19,18 @@ class Someone:
     """A client, and what it does inside until it is told to leave."""
 
     def __init__(self, turnstile: Turnstile, *, is_known: bool = True) -> None:
-        self.is_inside = False
+        self.is_inside = self.is_gone = False
         self.callback: Callable[[], None] | None = None
-        self.has_left = False
         self._is_done = asyncio.Event()
         self.task = asyncio.create_task(self._come(turnstile, is_known=is_known))
 
     def on_departure(self, callback: Callable[[], None] | None) -> None:
         self.callback = callback
-        if callback is not None and self.has_left:
+        if callback is not None and self.is_gone:
             callback()
 
     def leave(self) -> None:
-        self.has_left = True
+        self.is_gone = True
         if self.callback is not None:
             self.callback()
 
@@ -91,7 +89,7 @@ async def test_who_gives_up_is_not_served_and_keeps_no_place() -> None:
 async def test_who_had_left_before_is_not_served() -> None:
     turnstile = Turnstile(1, _LONG)
     first, late = Someone(turnstile), Someone(turnstile)
-    late.has_left = True
+    late.is_gone = True
     await settle()
     with pytest.raises(ClientDisconnected):
         await late.task
@@ -111,18 +109,82 @@ async def test_a_place_is_passed_on_by_who_is_cancelled_as_it_is_given() -> None
     await ended(*crowd)
 
 
-async def test_who_waits_for_something_else_keeps_nobody_from_coming_in() -> None:
-    """A store that hangs takes places for a moment, and only once."""
-    turnstile = Turnstile(1, 0.001)
+class Clockwork(asyncio.SelectorEventLoop):
+    """A loop whose time is the test's."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+
+def played(play: Callable[[Clockwork], Coroutine[None, None, None]]) -> None:
+    loop = Clockwork()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(play(loop))
+
+
+def test_who_waits_for_something_else_keeps_nobody_from_coming_in() -> None:
+    """A store that hangs takes places for a moment, and each only once."""
+
+    async def play(loop: Clockwork) -> None:
+        turnstile = Turnstile(1, 0.4)
+        crowd = [Someone(turnstile) for _ in range(3)]
+        for inside in (1, 2, 3):
+            await settle()
+            assert sum(each.is_inside for each in crowd) == inside
+            for _ in range(4):
+                loop.now += 0.1
+                await settle()
+        await ended(*crowd)
+        assert turnstile._free == 1
+
+    played(play)
+
+
+def test_who_has_a_place_of_a_busy_loop_keeps_it() -> None:
+    """It is late with everything: nobody is known to wait."""
+
+    async def play(loop: Clockwork) -> None:
+        turnstile = Turnstile(1, 0.4)
+        crowd = [Someone(turnstile) for _ in range(2)]
+        await settle()
+        for _ in range(15):
+            loop.now += 0.3
+            await settle()
+        assert not crowd[1].is_inside
+        await ended(*crowd)
+
+    played(play)
+
+
+def test_nobody_waits_for_longer_than_is_said() -> None:
+    async def play(loop: Clockwork) -> None:
+        turnstile = Turnstile(1, _LONG, longest=5)
+        first, late = Someone(turnstile), Someone(turnstile)
+        await settle()
+        loop.now += 6
+        with pytest.raises(TurnMissed):
+            await late.task
+        await ended(first)
+        assert (turnstile.waiting, turnstile._free) == (0, 1)
+
+    played(play)
+
+
+async def test_who_waits_is_let_through_where_there_is_something_else_to_tell() -> None:
+    turnstile = Turnstile(1, _LONG)
     crowd = [Someone(turnstile) for _ in range(3)]
-    await eventually(lambda: all(each.is_inside for each in crowd))
-    await ended(*crowd)
-    patient = Turnstile(1, _LONG)
-    patient._free = turnstile._free
-    again = [Someone(patient) for _ in range(2)]
     await settle()
-    assert [each.is_inside for each in again] == [True, False], "a place was left twice"
-    await ended(*again)
+    turnstile.open()
+    await settle()
+    assert all(each.is_inside for each in crowd)
+    late = Someone(turnstile)
+    crowd[0].end()
+    await settle()
+    assert not late.is_inside
+    await ended(*crowd, late)
+    assert (turnstile.waiting, turnstile._free) == (0, 1)
 
 
 def _do(someone: Someone, step: str) -> None:
