@@ -173,7 +173,8 @@ class AnswerFilter:
         """
         if type(output) is str:  # the usual case
             if self._reasoning is not None:
-                return [*self._end_reasoning(), *self._say(output)]
+                ended = list(self._end_reasoning())
+                return ended if self.is_blocked else [*ended, *self._say(output)]
             return self._say(output)
         return [each for each in self._take(output) if each is not None]
 
@@ -220,7 +221,7 @@ class AnswerFilter:
             stream = self._text = self._stream()
         released = stream.feed(text)
         if stream.has_news():
-            self.is_blocked = stream.is_blocked
+            self.is_blocked = self.is_blocked or stream.is_blocked
             return [released, *self._news()]
         return [released]
 
@@ -228,6 +229,8 @@ class AnswerFilter:
         match output:
             case str():
                 yield from self._end_reasoning()
+                if self.is_blocked:
+                    return
                 for portion in portions(output):
                     yield from self._say(portion)
                     if self.is_blocked:
@@ -259,6 +262,8 @@ class AnswerFilter:
                 tool = self._tools.get(output.item_id)
                 if tool is None:
                     yield from self._end_said()
+                    if self.is_blocked:
+                        return
                     tool = self._tools[output.item_id] = self._stream(in_json=True)
                 for number, portion in enumerate(portions(output.arguments)):
                     part = ToolCallPiece(output.item_id) if number else output
@@ -270,6 +275,8 @@ class AnswerFilter:
             case ReasoningPiece():
                 if self._reasoning is None:
                     yield from self._end_said()
+                    if self.is_blocked:
+                        return
                     self._reasoning = self._stream()
                 for portion in portions(output.text):
                     yield ReasoningPiece(self._reasoning.feed(portion))
@@ -288,8 +295,11 @@ class AnswerFilter:
                 yield from self._news()
             case AsksApproval():
                 yield from self._end_said()
+                if self.is_blocked:
+                    return
                 arguments = yield from self._once(output.head.arguments, in_json=True)
-                yield replace(output, head=structs.replace(output.head, arguments=arguments))
+                if not self.is_blocked:  # nobody is asked about half of them
+                    yield replace(output, head=structs.replace(output.head, arguments=arguments))
                 yield from self._news()
             case Finish():
                 yield from self._end_all()
