@@ -1,4 +1,4 @@
-"""One answer, filtered: its text, its reasoning, and the arguments of each call, each for itself. No I/O.
+"""One answer, filtered: its text, its reasoning, each call's names and arguments, each for itself. No I/O.
 
 What comes in large pieces is looked at in portions, between which others may have their turn.
 
@@ -12,6 +12,7 @@ state of the filter has to come along, and an offset always counts characters th
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
@@ -27,8 +28,8 @@ from unbroken.server.guards.leaks.resumed import AlreadySaid, AnswerChanged
 from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.stream import LeakFilter, Placeholder
 from unbroken.server.guards.leaks.verbatim import Instructions, Verbatim
-from unbroken.sessions.ids import ItemId
-from unbroken.sessions.items import ToolError
+from unbroken.sessions.ids import ItemId, new_call_id
+from unbroken.sessions.items import FunctionTool, ToolError
 from unbroken.sessions.responder import (
     AsksApproval,
     Finish,
@@ -54,6 +55,8 @@ class Watch:
     placeholder: Placeholder
     canaries: tuple[str, ...] = ()
     instructions: Instructions | None = None
+    tools: tuple[FunctionTool, ...] = ()
+    """The client's, whose names say nothing: the client gave them."""
     tool_outputs: bool = False
     """Whether what the server's own tools return is filtered."""
     is_shadow: bool = False
@@ -170,7 +173,8 @@ class AnswerFilter:
         """
         if type(output) is str:  # the usual case
             if self._reasoning is not None:
-                return [*self._end_reasoning(), *self._say(output)]
+                ended = list(self._end_reasoning())
+                return ended if self.is_blocked else [*ended, *self._say(output)]
             return self._say(output)
         return [each for each in self._take(output) if each is not None]
 
@@ -217,7 +221,7 @@ class AnswerFilter:
             stream = self._text = self._stream()
         released = stream.feed(text)
         if stream.has_news():
-            self.is_blocked = stream.is_blocked
+            self.is_blocked = self.is_blocked or stream.is_blocked
             return [released, *self._news()]
         return [released]
 
@@ -225,6 +229,8 @@ class AnswerFilter:
         match output:
             case str():
                 yield from self._end_reasoning()
+                if self.is_blocked:
+                    return
                 for portion in portions(output):
                     yield from self._say(portion)
                     if self.is_blocked:
@@ -232,13 +238,21 @@ class AnswerFilter:
                     yield None
             case FunctionCallPiece():
                 call = self._calls.get(output.index)
+                head = FunctionCallPiece(output.index)  # nobody reads what later pieces are called
                 if call is None:
                     yield from self._end_said()
+                    if not self.is_blocked:
+                        head = yield from self._head(output)
+                        yield from self._news()
+                    if self.is_blocked:
+                        return
                     call = self._calls[output.index] = self._stream(
                         self._known_call(output.index), in_json=True
                     )
+                elif self._watch.is_shadow:
+                    head = output
                 for number, portion in enumerate(portions(output.arguments)):
-                    piece = FunctionCallPiece(output.index) if number else output
+                    piece = FunctionCallPiece(output.index) if number else head
                     yield replace(piece, arguments=call.feed(portion))
                     yield from self._checked(call)
                     if self.is_blocked:
@@ -248,6 +262,8 @@ class AnswerFilter:
                 tool = self._tools.get(output.item_id)
                 if tool is None:
                     yield from self._end_said()
+                    if self.is_blocked:
+                        return
                     tool = self._tools[output.item_id] = self._stream(in_json=True)
                 for number, portion in enumerate(portions(output.arguments)):
                     part = ToolCallPiece(output.item_id) if number else output
@@ -259,6 +275,8 @@ class AnswerFilter:
             case ReasoningPiece():
                 if self._reasoning is None:
                     yield from self._end_said()
+                    if self.is_blocked:
+                        return
                     self._reasoning = self._stream()
                 for portion in portions(output.text):
                     yield ReasoningPiece(self._reasoning.feed(portion))
@@ -277,8 +295,11 @@ class AnswerFilter:
                 yield from self._news()
             case AsksApproval():
                 yield from self._end_said()
+                if self.is_blocked:
+                    return
                 arguments = yield from self._once(output.head.arguments, in_json=True)
-                yield replace(output, head=structs.replace(output.head, arguments=arguments))
+                if not self.is_blocked:  # nobody is asked about half of them
+                    yield replace(output, head=structs.replace(output.head, arguments=arguments))
                 yield from self._news()
             case Finish():
                 yield from self._end_all()
@@ -288,6 +309,19 @@ class AnswerFilter:
             case _:
                 yield output
 
+    def _head(self, piece: FunctionCallPiece) -> Generator[None, None, FunctionCallPiece]:
+        """Return the first *piece* of a call, called as it may be."""
+        name, call_id, watch = piece.name, piece.call_id, self._watch
+        if name and all(name != tool.name for tool in watch.tools):
+            name = yield from self._once(name, watch=replace(watch, placeholder=_in_names(watch.placeholder)))
+            if name != piece.name:  # one that was too long before stays so, and fails
+                name = name[: max(_LONGEST_NAME, len(piece.name))]
+        if call_id and not self.is_blocked:
+            looked_at = yield from self._once(call_id, watch=replace(watch, actions=_in_ids(watch.actions)))
+            if looked_at != call_id:
+                call_id = new_call_id()
+        return replace(piece, name=name, call_id=call_id)
+
     def _returned(self, ended: ToolEnded) -> Generator[None, None, ToolEnded]:
         error = ended.error
         return ToolEnded(
@@ -296,12 +330,15 @@ class AnswerFilter:
             None if error is None else ToolError((yield from self._once(error.message))),
         )
 
-    def _once(self, text: str, *, in_json: bool = False) -> Generator[None, None, str]:
-        stream = self._stream(in_json=in_json)
+    def _once(
+        self, text: str, *, in_json: bool = False, watch: Watch | None = None
+    ) -> Generator[None, None, str]:
+        stream = _Stream(watch or self._watch, in_json=in_json)
         released: list[str] = []
-        for portion in portions(text):
+        for number, portion in enumerate(portions(text)):
+            if number:
+                yield None
             released.append(stream.feed(portion))
-            yield None
         released.append(stream.flush())
         self._close(stream)
         return "".join(released)
@@ -379,6 +416,31 @@ class AnswerFilter:
             return []
         self._told = notes
         return [Notes(dict(notes.items()))]
+
+
+_LONGEST_NAME: Final = 64
+"""Characters of a function's name."""
+
+_NO_NAME: Final = re.compile(r"[^A-Za-z0-9_-]+")
+"""What no function's name has."""
+
+_NEVER_BY_LOT: Final[frozenset[Entity]] = frozenset({"canary", "instructions"})
+"""What nothing that is drawn by lot looks like."""
+
+
+def _in_names(placeholder: Placeholder) -> Placeholder:
+    """Return *placeholder* for names of functions: ``card_k3x7q``."""
+    return lambda entity, known_by: _NO_NAME.sub("_", placeholder(entity, known_by)).strip("_")
+
+
+def _in_ids(actions: Actions) -> Actions:
+    """Return the *actions* for names of calls. They are drawn by lot, and one looks like a card's number now
+    and then, which is no reason to end an answer: another is as good.
+    """
+    return {
+        entity: "redact" if action == "block" and entity not in _NEVER_BY_LOT else action
+        for entity, action in actions.items()
+    }
 
 
 _TOLD: Final[dict[str, Literal["redacted", "blocked"]]] = {"redact": "redacted", "block": "blocked"}

@@ -105,6 +105,7 @@ class LeakPolicy:
             instructions=await self._watched(text)
             if actions.get("instructions", "ignore") != "ignore"
             else None,
+            tools=request.tools_with(turn.config),
             tool_outputs=self.rules.tool_outputs,
             is_shadow=mode == "shadow",
         )

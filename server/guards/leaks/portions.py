@@ -41,7 +41,9 @@ def size_of(output: Output) -> int:
             return len(output)
         case ReasoningPiece():
             return len(output.text)
-        case FunctionCallPiece() | ToolCallPiece():
+        case FunctionCallPiece():
+            return len(output.arguments) + len(output.name) + len(output.call_id)
+        case ToolCallPiece():
             return len(output.arguments)
         case AsksApproval():
             return len(output.head.arguments)

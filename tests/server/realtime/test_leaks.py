@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 
 import orjson
+import pytest
 
+from tests.fakes.upstream import FakeUpstream
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.serving import serving
+from unbroken.server.agents.openai import OpenAIAgent
+from unbroken.server.agents.responses import ResponsesAgent
 from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.agents.upstream import Upstream
 
 CARD = "4111111111111111"
 NAME = re.compile(r"\[card [a-z2-7]{5}\]")
@@ -83,3 +88,26 @@ async def test_a_canary_in_the_instructions_ends_the_response_that_holds_it() ->
             assert response["status_details"] == {"type": "incomplete", "reason": "content_filter"}
             assert "more" not in response["output"][0]["content"][0]["text"]
             assert response["unbroken"] == {"blocked": {"canary": 1}}
+
+
+@pytest.mark.parametrize("kind", [OpenAIAgent, ResponsesAgent])
+async def test_a_function_that_a_model_made_up_is_not_called_by_what_was_kept_back(
+    kind: type[OpenAIAgent | ResponsesAgent],
+) -> None:
+    tool = {"type": "function", "name": "pay"}
+    async with FakeUpstream() as upstream:
+        agent = kind(Upstream(base_url=upstream.base_url, api_key="k", max_retries=0), model="m")
+        upstream.call(("pay", "{}"), (f"pay_{CARD}", '{"amount": 5}'))
+        async with serving(agent, leaks="on") as served:
+            client = await served.client()
+            await client.ask("Pay.", tools=[tool])
+            response = await client.done()
+            tab = await served.tab(client)
+            await tab.done()
+
+    known, made_up = response["output"]
+    assert (known["name"], known["call_id"]) == ("pay", "call_0")
+    assert re.fullmatch("pay_card_[a-z2-7]{5}", made_up["name"])
+    assert (made_up["arguments"], made_up["call_id"]) == ('{"amount": 5}', "call_1")
+    assert response["unbroken"] == {"redacted": {"card": 1}}
+    assert CARD.encode() not in orjson.dumps([*client.frames, *tab.frames])
