@@ -197,12 +197,12 @@ async def test_the_gate_knows_what_waits_behind_the_turn_that_runs(door: Served[
     await client.until("response.created")
     await client.ask("hello")
     await client.sync()
-    waiting = gate(door)._waiting(SessionId(client.session_id or ""))
+    waiting = gate(door)._renewals._waiting(SessionId(client.session_id or ""))
     assert len(waiting) == 1
 
     for number in range(2):
         await answered(door, client, number, Usage(1, 1))
-    assert gate(door)._waiting(SessionId(client.session_id or "")) == []
+    assert gate(door)._renewals._waiting(SessionId(client.session_id or "")) == []
 
 
 async def test_what_is_sent_twice_is_not_refused_at_the_limit(door: Served[ManualAgent]) -> None:
