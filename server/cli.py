@@ -156,11 +156,11 @@ def drain(url: str | None, wait: float | None, *, undo: bool, config: str | None
 @_commands.command()
 @click.option("--url", metavar="URL", help="The admin listener of a node.  [default: the settings' own]")
 @click.option("--tenant", metavar="NAME", default="default", help="Whose usage.  [default: default]")
-@click.option("--user", metavar="NAME", help="Show the turns of this user alone.")
+@click.option("--user", metavar="NAME", help="Show this user of the tenant alone, such as key:NAME.")
 @click.option("--turns", metavar="NUMBER", type=click.IntRange(0, 1000), default=20, help="Turns to show.")
 @click.option("--config", metavar="FILE", help="TOML file of settings.  [default: unbroken.toml]")
 def usage(url: str | None, tenant: str, user: str | None, turns: int, config: str | None) -> None:
-    """Show what a tenant has used within a minute and a day, and its latest turns.
+    """Show what a tenant, or one of its users, has used within a minute and a day, and the latest turns.
 
     Money is in millionths. The server's UNBROKEN_ADMIN_KEY must be set here too.
     """

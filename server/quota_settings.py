@@ -18,7 +18,10 @@ from unbroken.server.settings_part import SettingsPart
 __all__ = ["ModelPrice", "PlanQuota", "QuotaSettings"]
 
 _Count = Annotated[int | None, Field(ge=1, le=2**50)]
-_Money = Annotated[Decimal | None, Field(ge=0, le=10**9, max_digits=20)]
+_LEAST: Final = Decimal("0.000001")
+"""What is counted in: of less, nothing could be bought."""
+
+_Money = Annotated[Decimal | None, Field(ge=_LEAST, le=10**9, max_digits=20)]
 
 
 class _Row(BaseModel):

@@ -34,6 +34,7 @@ from unbroken.server.quota.estimate import prompt_tokens
 from unbroken.server.quota.meter import Meter, begun, used
 from unbroken.server.quota.plans import Plans
 from unbroken.server.quota.prices import Prices
+from unbroken.server.quota.renewals import Renewals
 from unbroken.server.quota.reservations import RENEWAL, Reservations, remember, scopes_of, turn_id
 from unbroken.server.quota.share import Share
 from unbroken.sessions.clock import Clock
@@ -44,12 +45,6 @@ from unbroken.sessions.responder import Finish, Output, Turn
 from unbroken.sessions.session import Session
 
 __all__ = ["Gate", "UnknownPrincipal"]
-
-_WAITING_RENEWAL: Final = RENEWAL
-"""Seconds after which what waits in a session is held again, by whichever of its turns runs then."""
-
-_SESSIONS_KNOWN: Final = 10_000
-"""Sessions of which it is known when that is. In one that was forgotten it is at once."""
 
 _TURNS_KNOWN: Final = 100_000
 
@@ -101,13 +96,12 @@ class Gate:
         self._clock = clock
         self._metrics = metrics
         self._is_strict = is_strict
-        self._waiting = waiting
         self._background = Background()
         self._reservations = Reservations(ledger, plans, self._background, clock, metrics)
+        self._renewals = Renewals(self._reservations, self._background, clock, waiting)
         self._askers = Askers(ledger, self._reservations, self._background, plans, prices, directory, clock)
         # Of turns that run here: whose they are, whatever the directory forgets meanwhile.
         self._meters: OrderedDict[ResponseId, tuple[Principal, Meter]] = OrderedDict()
-        self._waiting_at: OrderedDict[SessionId, float] = OrderedDict()  # when to hold what waits there
 
     def asker(self, principal: Principal, address: bytes | None) -> Asker | None:
         """Return what asks for a connection's turns; None: nothing is counted for its plan."""
@@ -152,18 +146,19 @@ class Gate:
                 return
             remember(self._meters, turn.response_id, (principal, meter), _TURNS_KNOWN)
             renew_at = self._clock.monotonic() + RENEWAL
-            look_at = min(renew_at, self._hold_waiting(principal, turn.session_id))
-            async for piece in pieces:
-                if needs_more := meter.take(piece):
-                    meter.ahead()
-                if needs_more or self._clock.monotonic() >= look_at:
-                    if needs_more or self._clock.monotonic() >= renew_at:
-                        if not await self._reservations.hold(principal, turn, meter.held):
-                            yield Finish("quota_exceeded")
-                            return
-                        renew_at = self._clock.monotonic() + RENEWAL
-                    look_at = min(renew_at, self._hold_waiting(principal, turn.session_id))
-                yield piece
+            with self._renewals.running(principal, turn) as running:
+                look_at = min(renew_at, self._renewals.keep_waiting(running))
+                async for piece in pieces:
+                    if needs_more := meter.take(piece):
+                        meter.ahead()
+                    if needs_more or self._clock.monotonic() >= look_at:
+                        if needs_more or self._clock.monotonic() >= renew_at:
+                            if not await self._reservations.hold(principal, turn, meter.held):
+                                yield Finish("quota_exceeded")
+                                return
+                            renew_at = running.keep_at = self._clock.monotonic() + RENEWAL
+                        look_at = min(renew_at, self._renewals.keep_waiting(running))
+                    yield piece
 
     async def may_ask(self, turn: Turn, asked: TurnInput, number: int) -> bool:
         """Hold what a round of a turn that runs sends, before its agent is *asked*. False: no budget.
@@ -180,22 +175,6 @@ class Gate:
             return True
         forgo()
         return False
-
-    def _hold_waiting(self, principal: Principal, session_id: SessionId) -> float:
-        """Go on holding what was reserved for responses that wait: they are turns at once, too.
-
-        It is the session's turns that come to a renewal together: each alone may be too short for one.
-        Return when to do so again.
-        """
-        now = self._clock.monotonic()
-        due = self._waiting_at.get(session_id, now)
-        if now < due:
-            return due
-        due = now + _WAITING_RENEWAL
-        remember(self._waiting_at, session_id, due, _SESSIONS_KNOWN)
-        if waiting := self._waiting(session_id):
-            self._reservations.keep(principal.tenant, [turn_id(session_id, each) for each in waiting])
-        return due
 
     # Its end.
 
@@ -261,6 +240,7 @@ class Gate:
 
     async def aclose(self) -> None:
         """Settle what has ended, for some seconds, then what couldn't be; the rest is said to be lost."""
+        self._renewals.close()
         await self._background.aclose(_SETTLING)
         with suppress(TimeoutError):
             async with asyncio.timeout(_SETTLING):

@@ -60,18 +60,20 @@ async def own_report(
 
 
 async def tenant_report(ledger: Ledger, tenant: str, most: int, user: str | None = None) -> dict[str, Any]:
-    """Return what a tenant has used, or of its turns those of *user* alone.
+    """Return what a tenant has used, with up to *most* of its turns; or what *user* of it has, with theirs.
+
+    Of somebody whom nobody knows, that is nothing.
 
     Raises:
         StoreUnavailable: It can't be told for the moment.
 
     """
-    looked, records = await asyncio.gather(
-        ledger.look(tenant, [Scope("t")]), ledger.records(tenant, most, user)
-    )
+    scope = Scope("t") if user is None else Scope("u", Principal(user, tenant).id)
+    looked, records = await asyncio.gather(ledger.look(tenant, [scope]), ledger.records(tenant, most, user))
     return {
         "object": "usage",
         "tenant": tenant,
+        **({} if user is None else {"user": user}),
         "usage": _rows(looked[0], {}),
         "data": [record_fields(record) for record in records],
     }

@@ -128,6 +128,10 @@ class Reservations:
         """Go on holding what was reserved for *turns*, as it is. Nobody waits for it."""
         self._background.begin(self._keep(tenant, turns, _LIFETIME))
 
+    async def keep_one(self, tenant: str, turn: str) -> None:
+        """Go on holding what was reserved for *turn*, as it is."""
+        await self._ledger.keep(tenant, turn, lifetime=_LIFETIME)
+
     def loosen(self, tenant: str, turn: str) -> None:
         """Hold what was reserved for a moment only. Nobody waits for it."""
         self._background.begin(self._keep(tenant, [turn], _MOMENT))

@@ -108,8 +108,12 @@ def admin_routes(
 
     async def forget(request: Request) -> Response:
         assert cache is not None, "there is no such route without one"
+        tenant = request.query_params.get("tenant")
+        if tenant == "":  # as of a variable that isn't set: whose is meant, or all, nobody can say
+            message = "The tenant is empty. Name one, or leave it out to have all answers forgotten."
+            return _refused(400, "invalid_request", message)
         try:
-            await cache.forget(request.query_params.get("tenant"))
+            await cache.forget(tenant)
         except CacheUnavailable:
             return _refused(
                 503, "store_unavailable", "Redis is out of reach: nothing was forgotten. Try again."

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from tests.server.quota.gating import ALICE, World
+from unbroken.server.quota.base import Amount, Scope
 from unbroken.server.quota.refusal import QuotaRefusal, headers, rate_limits
-from unbroken.server.quota.report import own_report
+from unbroken.server.quota.report import own_report, tenant_report
 from unbroken.sessions.ids import ResponseId
+from unbroken.sessions.items import Usage
 
 ADDRESS = b"\x7f\0\0\1"
 
@@ -45,3 +47,20 @@ async def test_an_address_that_is_not_counted_has_no_limit() -> None:
     await world.reserve()
 
     assert (await own_report(world.gate, ALICE, None, 5))[0]["rate_limits"] == []
+
+
+async def test_the_operator_is_told_what_one_user_has_used() -> None:
+    """Not what their tenant has: and nothing of somebody whom nobody knows."""
+    world = World()
+    await world.reserve()
+    await world.end("completed", Usage(10, 5))
+    await world.ledger.settle("acme", "another's", (Scope("t"), Scope("u", "other")), Amount(1000), None)
+
+    told = {}
+    for user in (None, ALICE.user, "nobody"):
+        report = await tenant_report(world.ledger, "acme", 5, user)
+        assert report.get("user") == user
+        told[user] = report["usage"]["tokens_per_day"]["used"], len(report["data"])
+    assert told == {None: (1015, 1), ALICE.user: (15, 1), "nobody": (0, 0)}
+    other_tenant = await tenant_report(world.ledger, "other", 5, ALICE.user)
+    assert {row["used"] for row in other_tenant["usage"].values()} == {0}

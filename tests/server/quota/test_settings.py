@@ -45,6 +45,10 @@ def test_plans_are_tables(tmp_path: Path) -> None:
     assert unpacked(packed(settings)) == settings
 
 
+def test_a_millionth_is_the_least_that_something_may_cost() -> None:
+    assert Plans({"default": PlanQuota(cost_per_day=Decimal("0.000001"))}).limits("x") == {"u": {"cd": 1}}
+
+
 def test_plans_are_json_in_the_environment(tmp_path: Path) -> None:
     environ = {"UNBROKEN_QUOTAS": '{"default": {"cost_per_day": 0.1}}'}
     settings = load_settings({}, environ, tmp_path).settings
@@ -61,6 +65,9 @@ def test_plans_are_json_in_the_environment(tmp_path: Path) -> None:
         ('{"free": {"turns": true}}', "free.turns should be a number"),
         ('{"free": {"cost_per_day": true}}', "free.cost_per_day should be a number"),
         ('{"free": {"turns": "x"}}', "free.turns should be a valid integer"),
+        ('{"free": {"cost_per_day": "0"}}', "free.cost_per_day should be greater than or equal to 0.000001"),
+        ('{"free": {"tenant_cost_per_day": 0}}', "free.tenant_cost_per_day should be greater than or equal"),
+        ('{"free": {"address_cost_per_day": "0.0000001"}}', "should be greater than or equal to 0.000001"),
         ('{"turns": 2}', "turns should be a table of its own, as of plans, such as [quotas.default]"),
         ('{"free": {"request_per_minute": 1}}', "free.request_per_minute: did you mean requests_per_minute?"),
         ('{"free": {"tenant_turn": 1}}', "free.tenant_turn: did you mean tenant_turns?"),

@@ -101,6 +101,7 @@ async def test_an_operator_has_answers_forgotten(serve: Serve) -> None:
     assert mark(await answered(await served.client())) is None
     assert await forget("/admin/cache", key=False) == 401
     assert mark(await answered(await served.client())) is not None
+    assert await forget("/admin/cache?tenant=") == 400, "whose, or everybody's: that isn't known"
     assert await forget("/admin/cache?tenant=other") == 204
     assert mark(await answered(await served.client())) is not None
     assert await forget("/admin/cache?tenant=default") == 204

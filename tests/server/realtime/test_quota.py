@@ -197,12 +197,12 @@ async def test_the_gate_knows_what_waits_behind_the_turn_that_runs(door: Served[
     await client.until("response.created")
     await client.ask("hello")
     await client.sync()
-    waiting = gate(door)._waiting(SessionId(client.session_id or ""))
+    waiting = gate(door)._renewals._waiting(SessionId(client.session_id or ""))
     assert len(waiting) == 1
 
     for number in range(2):
         await answered(door, client, number, Usage(1, 1))
-    assert gate(door)._waiting(SessionId(client.session_id or "")) == []
+    assert gate(door)._renewals._waiting(SessionId(client.session_id or "")) == []
 
 
 async def test_what_is_sent_twice_is_not_refused_at_the_limit(door: Served[ManualAgent]) -> None:
@@ -431,6 +431,7 @@ async def test_the_operator_is_told_what_a_tenant_has_used() -> None:
         await client.ask("hello")
         await answered(door, client, 0, Usage(10, 5))
         await gate(door).settled()
+        whose = (await gate(door).ledger.records("default", 1))[0].user
         with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
             config = uvicorn.Config(door.app.admin_asgi, log_config=None, lifespan="off")
             server = uvicorn.Server(config)
@@ -438,10 +439,15 @@ async def test_the_operator_is_told_what_a_tenant_has_used() -> None:
             await eventually(lambda: server.started)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             settings = Settings(admin_key=SecretStr(key))
-            lines = await asyncio.to_thread(
-                lambda: list(ask_for_usage(settings, url=url, tenant="default", user=None, most=5))
-            )
+
+            def told(user: str | None) -> list[str]:
+                return list(ask_for_usage(settings, url=url, tenant="default", user=user, most=5))
+
+            asked = [asyncio.to_thread(told, user) for user in (None, whose, "bob")]
+            lines, of_user, of_nobody = await asyncio.gather(*asked)
             server.should_exit = True
             await task
     assert "tokens_per_day       15" in lines
     assert "10+5" in lines[-1]
+    assert of_user == lines, "there is but this one"
+    assert [line.split()[1:] for line in of_nobody] == [["0"]] * 6, "a key's would be key:bob"
