@@ -104,6 +104,11 @@ class NodeProcess:
         said = [json.loads(line) for line in self.log.read_text().splitlines() if '"exception":' in line]
         return [f"{each['event']}: {_end_of(each['exception'])}" for each in said]
 
+    def ended(self) -> set[str]:
+        """Return the responses of whose end the log tells. A session's own log may have lost it by the end."""
+        lines = self.log.read_text().splitlines()
+        return {str(json.loads(line)["response_id"]) for line in lines if '"event":"response ended"' in line}
+
     def was_cut_off(self) -> bool:
         """Return whether the log says that the store was ever out of reach."""
         return '"store out of reach"' in self.log.read_text()

@@ -166,7 +166,11 @@ async def carry_out(plan: Plan, folder: Path) -> Report:
         report.charges = sum(len(bill.charges) for bill in bills)
         may_miss = may_drop or report.faults["kill -9"] + report.idle["kill -9"] > 0
         report.violations += check_bills(
-            bills, endings_of(people, logs), may_drop=may_drop, may_miss=may_miss
+            bills,
+            endings_of(people, logs),
+            told=set().union(*(node.ended() for node in cluster.nodes)),
+            may_drop=may_drop,
+            may_miss=may_miss,
         )
         report.unseen = len({response for response, _ in cluster.begun()} - shown.keys())
         if report.violations:

@@ -65,6 +65,12 @@ def test_what_died_with_a_node_or_was_said_alone_is_borne() -> None:
     assert list(check_bills([lost], {"r": Ending("interrupted")}, may_drop=True)) == []
 
 
+def test_the_end_of_an_attempt_may_be_told_by_its_node_alone() -> None:
+    bills = [billed(CHARGE, Charge("s", "interrupted", 1))]
+    assert list(check_bills(bills, ENDED, told={"s"})) == []
+    assert len(list(check_bills(bills, ENDED, told={"t"}))) == 1
+
+
 def test_endings_are_those_that_were_shown_and_those_of_logs() -> None:
     tape = Tape().connect().begin().words().end(answer_to(TURN, PAST))
     person = Witness("p", [tape.history], {}, [])
