@@ -105,7 +105,7 @@ class NodeProcess:
         return [f"{each['event']}: {_end_of(each['exception'])}" for each in said]
 
     def ended(self) -> set[str]:
-        """Return the responses of whose end the log tells. A session's own log may have lost it by the end."""
+        """Return the responses whose end the log tells. A session's own log may have lost it by the end."""
         lines = self.log.read_text().splitlines()
         return {str(json.loads(line)["response_id"]) for line in lines if '"event":"response ended"' in line}
 
