@@ -151,6 +151,9 @@ async def test_records_sum_to_counters_and_to_the_log(valkey: Server) -> None:
     for done in dones:
         record = by_id[done["id"]]
         assert record.status == done["status"]
+        tier = done.get("unbroken", {}).get("cache", {}).get("tier", "")
+        if tier == "flight" and not record.reused:
+            continue  # handed on to it as it ended: it pays, which it could be told no more
         if "usage" in done:
             told = done["usage"]
             assert (record.input_tokens, record.output_tokens) == (
@@ -159,7 +162,7 @@ async def test_records_sum_to_counters_and_to_the_log(valkey: Server) -> None:
             )
             assert not record.is_estimate
             # Of one that was cancelled, its end says nothing of what it took: the record does.
-            assert record.reused == done.get("unbroken", {}).get("cache", {}).get("tier", "")
+            assert record.reused == tier
     assert {record.status for record in records} == {"completed", "cancelled", "failed", "incomplete"}
     assert sum(record.reused == "exact" for record in records) >= NODES - 1
     assert all(record.tokens == record.cost == 0 for record in records if record.reused)
