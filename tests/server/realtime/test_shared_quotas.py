@@ -153,7 +153,8 @@ async def test_records_sum_to_counters_and_to_the_log(valkey: Server) -> None:
         assert record.status == done["status"]
         tier = done.get("unbroken", {}).get("cache", {}).get("tier", "")
         if tier == "flight" and not record.reused:
-            continue  # handed on to it as it ended: it pays, which it could be told no more
+            # Handed on to it as it ended, as far as is known: it pays, which it could be told no more.
+            continue
         if "usage" in done:
             told = done["usage"]
             assert (record.input_tokens, record.output_tokens) == (
