@@ -242,16 +242,15 @@ class _Inquiry:
 
     async def _keep(self, answer: Answer, epoch: str) -> str:
         stage, look = self._stage, self._look
-        is_placed = look.wording is None or stage.embedder is None
-        if not is_placed and stage.embedder is not None:
-            await look.embed(stage.embedder, _EMBEDDING)
-            is_placed = look.vector is not None
+        embedder = None if look.wording is None else stage.embedder
+        if embedder is not None:
+            await look.embed(embedder, _EMBEDDING)
         try:
             async with asyncio.timeout(stage.rules.patience):
                 await stage.store.keep(look.question.slot, answer, epoch, look.neighbour())
         except (CacheUnavailable, TimeoutError):
             return "store"
-        return "kept" if is_placed else "embedder"
+        return "embedder" if embedder is not None and look.vector is None else "kept"
 
 
 async def _answer_of(outputs: Sequence[Output], now: float) -> Answer | str:

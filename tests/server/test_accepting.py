@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import ExitStack
-from pathlib import Path
 
 import uvloop
 from starlette.types import Receive, Scope, Send
@@ -35,7 +34,7 @@ async def turns_until_all_are_taken(sock: socket.socket, settings: Settings) -> 
     return turns
 
 
-def test_a_busy_loop_takes_several_connections_a_turn(tmp_path: Path) -> None:
+def test_a_busy_loop_takes_several_connections_a_turn() -> None:
     """uvloop takes one, so that who waits is behind all those that have given up."""
     with ExitStack() as stack:
         sock = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_CROWD))

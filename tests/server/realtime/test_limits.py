@@ -323,13 +323,19 @@ async def test_too_many_pings_are_closed_with_a_reason(serve: Serve, opcode: Opc
     assert event[1] == (1008).to_bytes(2, "big") + b"too many pings: at most 2 a second"
 
 
+@contextlib.asynccontextmanager
+async def all_turns_taken(server: Served[ScriptedAgent]) -> AsyncIterator[None]:
+    async with contextlib.AsyncExitStack() as crowd:
+        for _ in range(16):
+            await crowd.enter_async_context(server.app.turnstile.turn())
+        yield
+
+
 async def test_who_gives_up_as_a_crowd_is_served_is_not_looked_at(serve: Serve) -> None:
     """Else the server works for those that have come anew meanwhile."""
     server: Served[ScriptedAgent] = await serve(ScriptedAgent(), trusted_proxies=("127.0.0.1",))
     turnstile = server.app.turnstile
-    async with contextlib.AsyncExitStack() as crowd:
-        for _ in range(16):
-            await crowd.enter_async_context(turnstile.turn())
+    async with all_turns_taken(server):
         async with RawClient(server.port):
             await eventually(lambda: turnstile.waiting == 1)
             assert b"unbroken_handshakes_waiting 1.0" in server.app.metrics.exposition()
@@ -337,14 +343,6 @@ async def test_who_gives_up_as_a_crowd_is_served_is_not_looked_at(serve: Serve) 
     assert server.app.admission.connections == 0
     assert len(server.app.node.hub) == 0
     await server.client("alice")
-
-
-@contextlib.asynccontextmanager
-async def all_turns_taken(server: Served[ScriptedAgent]) -> AsyncIterator[None]:
-    async with contextlib.AsyncExitStack() as crowd:
-        for _ in range(16):
-            await crowd.enter_async_context(server.app.turnstile.turn())
-        yield
 
 
 async def test_who_is_refused_by_a_cap_waits_for_no_turn(serve: Serve) -> None:
