@@ -229,7 +229,7 @@ class App:
             False  # an answer ahead of every check, with a name that anybody chose
         )
         self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, self._rated(pages, clock))
-        self.drain = Drain(self.node, settings.drain_timeout)
+        self.drain = Drain(self.node, settings.drain_timeout, self.turnstile.open)
         self._observe_store()
         key = settings.admin_key
         admin = admin_routes(
@@ -381,7 +381,6 @@ class App:
             "format not read", node_id=self.node.id, hint="Update this node: others write a later format."
         )
         self.drain.begin()
-        self.turnstile.open()
 
     def _overload_changed(self, level: Level) -> None:
         self.node.takes_sessions = level < Level.BUSY
@@ -537,8 +536,7 @@ class App:
     def begin_drain(self) -> None:
         """Take no new work: readiness answers 404, upgrades are refused."""
         self.drain.note_stopping()
-        self.node.begin_drain()
-        self.turnstile.open()
+        self.drain.take_nothing()
 
     async def drained(self, timeout: float) -> None:
         """Return when the running work has ended, or has been ended after *timeout* seconds."""

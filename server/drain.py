@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -37,12 +38,14 @@ class Drain:
     Args:
         node: The node.
         timeout: Seconds that running responses get.
+        on_begin: Called as the node takes no new work any more, whoever says so.
 
     """
 
-    def __init__(self, node: Node, timeout: float) -> None:
+    def __init__(self, node: Node, timeout: float, on_begin: Callable[[], None] | None = None) -> None:
         self._node: Final = node
         self._timeout: Final = timeout
+        self._on_begin: Final = on_begin
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
         self.group: int | None = None
@@ -61,8 +64,14 @@ class Drain:
         """Take no new work, and end what there is. Harmless while that is being done, or after."""
         if not self._node.is_draining:
             structlog.get_logger().info("drain began", signal=None)
-            self._node.begin_drain()
+            self.take_nothing()
             self._task = asyncio.get_running_loop().create_task(self._end_work())
+
+    def take_nothing(self) -> None:
+        """Take no new work, and tell whoever waits to be taken."""
+        self._node.begin_drain()
+        if self._on_begin is not None:
+            self._on_begin()
 
     async def _end_work(self) -> None:
         node, log = self._node, structlog.get_logger()

@@ -354,7 +354,9 @@ async def test_who_is_refused_by_a_cap_waits_for_no_turn(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "code"), [("drain", "server_draining"), ("late", "server_overloaded")], ids=["drain", "late"]
+    ("end", "code"),
+    [("signal", "server_draining"), ("command", "server_draining"), ("late", "server_overloaded")],
+    ids=["signal", "command", "late"],
 )
 async def test_who_waits_in_vain_is_told_to_come_again(serve: Serve, end: str, code: str) -> None:
     server: Served[ScriptedAgent] = await serve(ScriptedAgent())
@@ -362,9 +364,9 @@ async def test_who_waits_in_vain_is_told_to_come_again(serve: Serve, end: str, c
     if end == "late":
         turnstile._longest = 0.01
     async with all_turns_taken(server), RawClient(server.port, "alice") as raw:
-        if end == "drain":
+        if end != "late":
             await eventually(lambda: turnstile.waiting == 1)
-            server.app.begin_drain()
+            (server.app.begin_drain if end == "signal" else server.app.drain.begin)()
         response = await raw.response()
     assert response.status_code == 503
     assert json.loads(response.body or b"")["error"]["code"] == code
