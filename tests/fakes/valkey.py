@@ -83,15 +83,15 @@ class Server:
             tied([*command, str(self._folder), *self._options]), stdout=subprocess.DEVNULL, stderr=sys.stderr
         )
         end = time.monotonic() + _PATIENCE
-        while not self._answers():
+        itself = b"\r\nprocess_id:%d\r\n" % self._process.pid  # not whoever else has its port
+        while not self._answers(itself):
             if self._process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{self._binary} does not start on port {self.port}")
             time.sleep(0.005)
 
-    def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as sock:
-            sock.sendall(b"PING\r\n")
-            return sock.recv(64).startswith(b"+PONG")
+    def _answers(self, itself: bytes) -> bool:
+        with contextlib.suppress(OSError):
+            return self.command("PING") == b"+PONG\r\n" and itself in self.command("INFO", "server")
         return False
 
     def command(self, *words: str) -> bytes:
