@@ -37,6 +37,7 @@ __all__ = [
     "ToolCallPiece",
     "ToolEnded",
     "Turn",
+    "Unbilled",
     "Working",
 ]
 
@@ -123,6 +124,11 @@ class Handle:
 
 
 @dataclass(frozen=True, slots=True)
+class Unbilled:
+    """Takes back the usage that was told: who pays has changed, and the bill hasn't come yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Why the responder stopped. One that just ends has completed."""
 
@@ -149,6 +155,7 @@ Output: TypeAlias = (
     | AsksApproval
     | Working
     | Usage
+    | Unbilled
     | Handle
     | Notes
     | Finish

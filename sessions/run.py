@@ -38,6 +38,7 @@ from unbroken.sessions.responder import (
     ToolCallPiece,
     ToolEnded,
     Turn,
+    Unbilled,
     Working,
 )
 from unbroken.sessions.response import Outcome, ResponseOutput
@@ -296,6 +297,8 @@ class Run:
                 pass
             case Usage():
                 self._usage = _bill(output)
+            case Unbilled():
+                self._usage = None
             case Notes():
                 self._notes = output
             case Finish():

@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from unbroken.server.quota.share import Share
 from unbroken.sessions.items import Reused, Usage
-from unbroken.sessions.responder import Output
+from unbroken.sessions.responder import Output, Unbilled
 
 __all__ = ["Fare", "Fellow"]
 
@@ -60,12 +60,11 @@ class Fare:
         fellow.since.clear()
         return self._due(output) if self._payer is fellow else Usage(reused=Reused("flight", 0.0))
 
-    def hand_on(self, fellow: Fellow) -> Usage:
+    def hand_on(self, fellow: Fellow) -> Usage | Unbilled:
         """Return what tells *fellow* that it owes what another has begun."""
         fellow.is_handed_on = False
         if fellow.told is None:
-            fellow.share.is_handed_on = True
-            return Usage()
+            return Unbilled()
         fellow.share.rest = tuple(fellow.since)
         return self._due(fellow.told)
 

@@ -49,7 +49,7 @@ class Flight:
             async with aclosing(outputs):
                 async for output in outputs:
                     self.outputs.append(output)
-                    self._tell()
+                    self.tell()
                     if len(self.outputs) - self._furthest >= _AHEAD:
                         self._room = asyncio.get_running_loop().create_future()
                         await self._room
@@ -62,16 +62,16 @@ class Flight:
             return
         finally:
             self.is_over = True
-            self._tell()
+            self.tell()
         await settle(self.outputs)
 
     async def follow(self, seat: Seat) -> AsyncGenerator[Output, None]:
         """Yield what comes, from the beginning, and who pays for it."""
         fare = self.fare
         while True:
-            while seat.place < len(self.outputs):
-                if seat.is_handed_on:
-                    yield fare.hand_on(seat)
+            if seat.is_handed_on:
+                yield fare.hand_on(seat)
+            elif seat.place < len(self.outputs):
                 output = self.outputs[seat.place]
                 seat.place += 1
                 if seat.place > self._furthest:
@@ -79,17 +79,16 @@ class Flight:
                     if self._room is not None and not self._room.done():
                         self._room.set_result(None)
                 yield fare.take(seat, output)
-            if self.is_over:
+            elif self.is_over:
                 break
-            news = asyncio.get_running_loop().create_future()
-            self._waiting.append(news)
-            await news
-        if seat.is_handed_on:
-            yield fare.hand_on(seat)
+            else:
+                news = asyncio.get_running_loop().create_future()
+                self._waiting.append(news)
+                await news
         if self.error is not None:
             raise self.error
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         """Wake all who wait."""
         waiting, self._waiting = self._waiting, []
         for news in waiting:
@@ -157,6 +156,7 @@ class Flights:
         flight.seats.remove(seat)
         rest = flight.outputs[seat.place :]
         flight.fare.leave(seat, flight.seats, rest, is_over=flight.is_over)
+        flight.tell()  # whoever pays from now on
         if not flight.seats and not flight.is_over:
             self._close(flight)  # nobody may board what is about to end
             await self._end(flight)

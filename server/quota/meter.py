@@ -18,7 +18,7 @@ from unbroken.server.quota.prices import Price
 from unbroken.server.quota.share import Share
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.items import Usage
-from unbroken.sessions.responder import Output, Working
+from unbroken.sessions.responder import Output, Unbilled, Working
 
 __all__ = ["Meter", "begun", "used"]
 
@@ -75,6 +75,9 @@ class Meter:
         if type(piece) is Usage:
             self._tell(_clean(piece))
             return False
+        if type(piece) is Unbilled:
+            self._told, self._is_counted, self._is_left = None, True, True
+            return False
         if not self._is_counted:
             return False
         if type(piece) is Working and piece.spent is not None:
@@ -83,14 +86,10 @@ class Meter:
         return self._said > self._room
 
     def _tell(self, bill: Usage) -> None:
-        share = self._share
         if _is_shared(bill):
             # Others pay, as it looks; but whoever is left with the call does. So each has to find a budget
             # for it, and all of it counts until then.
             self._told, self._is_counted = bill, True
-        elif share.is_handed_on:
-            share.is_handed_on = False
-            self._told, self._is_counted, self._is_left = None, True, True
         else:
             # It counts with the next piece: what is complete isn't cut short by the bill.
             self._told, self._prompts, self._said, self._room = bill, 0, 0, 0

@@ -16,12 +16,10 @@ __all__ = ["Share"]
 class Share:
     """What one turn owes."""
 
-    __slots__ = ("is_handed_on", "owes", "rest")
+    __slots__ = ("owes", "rest")
 
     def __init__(self) -> None:
         self.owes = True
         """Whether what nobody has billed yet is this turn's to pay. It is where it asks for itself."""
-        self.is_handed_on = False
-        """Whether the next usage is no bill: it says that the turn owes now what another has begun."""
         self.rest: Sequence[Output] = ()
         """What was said beside what the turn is given from now on, and is its to pay."""

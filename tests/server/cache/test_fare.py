@@ -23,12 +23,13 @@ from unbroken.server.quota.meter import begun, used
 from unbroken.server.quota.share import Share
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.ids import ResponseId
-from unbroken.sessions.items import Usage
-from unbroken.sessions.responder import Output, ReasoningPiece
+from unbroken.sessions.items import Reused, Usage
+from unbroken.sessions.responder import Output, ReasoningPiece, Unbilled
 
 PROMPT: Final = 8
 PIECE: Final = "x" * 40
 BILL: Final = Usage(500, 1000)
+SHARED: Final = Usage(reused=Reused("flight", 0.0))
 
 
 class Agent:
@@ -74,6 +75,7 @@ class Asker:
     def __init__(self, stage: CacheStage, agent: Agent) -> None:
         self.reads = asyncio.Event()
         self.reads.set()
+        self.outputs: list[Output] = []
         self._share = Share()
         self._meter = begun("m", PRICE, {}, PROMPT, None, share=self._share)
         self._usage: Usage | None = None
@@ -87,9 +89,12 @@ class Asker:
         )
         async with aclosing(answer) as outputs:
             async for output in outputs:
+                self.outputs.append(output)
                 self._meter.take(output)
                 if isinstance(output, Usage):
                     self._usage = output
+                elif isinstance(output, Unbilled):
+                    self._usage = None
                 await self.reads.wait()
         self._status = "completed"
 
@@ -131,6 +136,20 @@ async def test_who_is_left_with_a_call_pays_for_all_of_it() -> None:
 
     assert await second.leave() == PROMPT + 1000
     assert len(agent.calls) == 1
+
+
+async def test_who_is_left_with_a_call_is_told_before_it_says_more() -> None:
+    """It may say nothing, until that is the turn's end."""
+    stage, agent = stage_of(), Agent([PIECE])
+    first, second = Asker(stage, agent), Asker(stage, agent)
+    agent.say(1)
+    await turns_pass()
+    assert second.outputs == [SHARED, PIECE]
+    await first.leave()
+    await turns_pass()
+
+    assert second.outputs == [SHARED, PIECE, Unbilled()]
+    await second.leave()
 
 
 async def test_who_is_left_with_a_call_of_which_nobody_tells_pays_what_was_sent_and_said() -> None:

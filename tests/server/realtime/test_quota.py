@@ -180,6 +180,31 @@ async def test_a_cancelled_answer_is_counted_as_far_as_it_was_said(door: Served[
     assert (await used(door))["td"] == records[0].tokens
 
 
+async def test_whoever_is_left_with_a_call_that_fails_is_told_no_bill() -> None:
+    """Its end said that it was billed nothing, and its record what was estimated."""
+    async with serving(ManualAgent(), quotas={"default": PLAN}, cache="on") as door:
+        one, two = await door.client(), await door.client()
+        await one.ask("hello")
+        held = await turn(door, 0)
+        await two.ask("hello")
+        held.say("eight ch")
+        await one.said("eight ch")
+        await two.said("eight ch")
+        await one.cancel()
+        await one.done()
+        held.fail(RuntimeError("broken"))
+        done = await two.done()
+        await gate(door).settled()
+        record = (await gate(door).ledger.records("default", 10))[0]
+
+    assert (done["status"], record.status) == ("failed", "failed")
+    assert record.is_estimate
+    assert record.tokens > 0
+    assert not record.reused
+    assert "usage" not in done
+    assert "cache" not in done["unbroken"]
+
+
 async def test_turns_at_once_are_bounded_on_all_connections(door: Served[ManualAgent]) -> None:
     """F8."""
     one, two = await door.client(), await door.client()
