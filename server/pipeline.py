@@ -178,15 +178,13 @@ class Pipeline:
             return self._agent.respond(given)
         return self._tools.answer(self._agent, turn, given)
 
-    async def _kept(self, turn: Turn, given: TurnInput, veto: Veto) -> AsyncGenerator[Output, None]:
-        """Ask, and say whether the answer may be kept."""
+    def _kept(self, turn: Turn, given: TurnInput, veto: Veto) -> AsyncGenerator[Output, None]:
+        """Ask, and have it be known whether the answer may be kept."""
         if self._leaks is not None:
             veto.found = functools.partial(self._leaks.finds, turn)
-        async with aclosing(self._asked(turn, given)) as outputs:
-            async for output in outputs:
-                yield output
-        if self._own_agent is not None and given.author.name not in (None, self._own_agent):
-            veto.note("fallback")
+        if self._own_agent is not None:
+            veto.at_end = lambda: "fallback" if given.author.name not in (None, self._own_agent) else None
+        return self._asked(turn, given)
 
 
 def _was_approved(output: Output) -> bool:

@@ -168,15 +168,22 @@ class Veto:
     A filter that changed the answer, a guard that flagged its question: they are given this with the turn.
     """
 
-    __slots__ = ("found", "reason")
+    __slots__ = ("_reason", "at_end", "found")
 
     def __init__(self) -> None:
-        self.reason: str | None = None
+        self._reason: str | None = None
+        self.at_end: Callable[[], str | None] | None = None
+        """Asked for a reason once the whole answer is there."""
         self.found: Callable[[str], Awaitable[bool]] | None = None
         """Looks through the whole text of an answer that would be kept, and says whether it mustn't be.
         Nobody who waits for the answer waits for that."""
 
     def note(self, reason: str) -> None:
         """Speak against it. *reason* is of a closed list: a label of a metric."""
-        if self.reason is None:
-            self.reason = reason
+        if self._reason is None:
+            self._reason = reason
+
+    @property
+    def reason(self) -> str | None:
+        """Why it may not be given, as far as is known by now."""
+        return self._reason or (None if self.at_end is None else self.at_end())

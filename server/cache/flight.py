@@ -15,9 +15,13 @@ from typing import Final
 
 from unbroken.server.cache.fare import Fare, Fellow
 from unbroken.server.quota.share import Share
-from unbroken.sessions.responder import Output
+from unbroken.sessions.items import Reused, Usage
+from unbroken.sessions.responder import Handle, Output
 
-__all__ = ["Flight", "Flights", "Seat", "Settle"]
+__all__ = ["Ask", "Flight", "Flights", "Seat", "Settle"]
+
+Ask = Callable[[], Awaitable[AsyncGenerator[Output, None]]]
+"""Returns what is answered."""
 
 Settle = Callable[[Sequence[Output]], Awaitable[None]]
 """Is given all that came, where nothing went wrong. Never raises."""
@@ -43,10 +47,10 @@ class Flight:
         self._waiting: list[asyncio.Future[None]] = []  # those for whom there is nothing more yet
         self._room: asyncio.Future[None] | None = None  # what the agent waits for
 
-    async def run(self, outputs: AsyncGenerator[Output, None], settle: Settle) -> None:
+    async def run(self, ask: Ask, settle: Settle) -> None:
         """Take in what comes, until its end; then have it kept, which no asker waits for."""
         try:
-            async with aclosing(outputs):
+            async with aclosing(await ask()) as outputs:
                 async for output in outputs:
                     self.outputs.append(output)
                     self.tell()
@@ -68,6 +72,8 @@ class Flight:
     async def follow(self, seat: Seat) -> AsyncGenerator[Output, None]:
         """Yield what comes, from the beginning, and who pays for it."""
         fare = self.fare
+        if seat.is_late:
+            yield Usage(reused=Reused("flight", 0.0))  # the last one counts: who comes late may yet pay
         while True:
             if seat.is_handed_on:
                 yield fare.hand_on(seat)
@@ -78,6 +84,8 @@ class Flight:
                     self._furthest = seat.place
                     if self._room is not None and not self._room.done():
                         self._room.set_result(None)
+                if seat.is_late and isinstance(output, Handle):
+                    continue  # whoever holds the upstream's own name for it may have it stopped
                 yield fare.take(seat, output)
             elif self.is_over:
                 break
@@ -99,9 +107,11 @@ class Flight:
 class Seat(Fellow):
     """One asker's place in a flight."""
 
-    def __init__(self, flight: Flight, share: Share) -> None:
+    def __init__(self, flight: Flight, share: Share, *, is_late: bool) -> None:
         super().__init__(share)
         self.flight: Final = flight
+        self.is_late: Final = is_late
+        """Whether another has asked before."""
         self.place = 0
         """Outputs that it was given."""
 
@@ -123,25 +133,24 @@ class Flights:
     def board(
         self,
         key: str,
-        ask: Callable[[], AsyncGenerator[Output, None]],
+        ask: Ask,
         settle: Settle,
         share: Share | None = None,
-    ) -> tuple[Seat, bool]:
+    ) -> Seat:
         """Return a seat in the flight of *key*; if there is none, it begins, does *ask*, and then *settle*.
 
-        And whether it was there before. Whoever boards has to :meth:`leave`. *share*: where what is theirs
-        to pay is noted.
+        Whoever boards has to :meth:`leave`. *share*: where what is theirs to pay is noted.
         """
         flight = self._flights.get(key)
         was_there = flight is not None and flight.error is None
         if flight is None or not was_there:
             flight = self._flights[key] = Flight(key)
-            task = self._tasks[flight] = asyncio.create_task(flight.run(ask(), settle))
+            task = self._tasks[flight] = asyncio.create_task(flight.run(ask, settle))
             task.add_done_callback(functools.partial(self._landed, flight))
-        seat = Seat(flight, share or Share())
+        seat = Seat(flight, share or Share(), is_late=was_there)
         flight.seats.append(seat)
         flight.fare.board(seat)
-        return seat, was_there
+        return seat
 
     def part(self, key: str | None = None) -> None:
         """Let nobody board the flight of *key* any more, or any: they go on for who is aboard."""

@@ -23,7 +23,7 @@ from unbroken.server.cache.embedder import Embedder
 from unbroken.server.cache.flight import Flights
 from unbroken.server.cache.lookup import LookUp
 from unbroken.server.cache.personal import is_personal, parts_of
-from unbroken.server.cache.question import Asker, question_of, tenant_digest
+from unbroken.server.cache.question import Asker, Question, question_of, tenant_digest
 from unbroken.server.cache.rules import CacheObserver, CacheRules, Mode
 from unbroken.server.quota.share import Share
 from unbroken.sessions.clock import Clock, pause
@@ -121,34 +121,27 @@ class CacheStage:
         """
         asker, plan = await self._asker(turn, plan)
         mode = self.rules.mode_of(plan)
-        if mode == "off":
-            outputs = produce(Veto())
-        else:
+        question: Question | str | None = None
+        if mode != "off":
             question = await question_of(turn, asker, self.rules.version, may_use_tools=may_use_tools)
-            if isinstance(question, str):
+        if not isinstance(question, Question):
+            if question is not None:
                 self.observer.missed(question)
-                outputs = produce(Veto())
-            else:
-                # In shadow each asks for itself, as if there were no cache.
-                key = question.slot.key if may_join and mode == "on" else turn.response_id
-                part = functools.partial(self._flights.part, key)
-                semantic = self.rules.semantic_mode_of(plan)
-                inquiry = _Inquiry(self, LookUp(question), produce, mode, semantic, part)
-                outputs = self._fly(key, inquiry, share)
-        async with aclosing(outputs):
-            async for output in outputs:
-                yield output
-
-    async def _fly(self, key: str, inquiry: _Inquiry, share: Share | None) -> AsyncGenerator[Output, None]:
-        seat, is_late = self._flights.board(key, inquiry.ask, inquiry.settle, share)
+            async with aclosing(produce(Veto())) as outputs:
+                async for output in outputs:
+                    yield output
+            return
+        # In shadow each asks for itself, as if there were no cache.
+        key = question.slot.key if may_join and mode == "on" else turn.response_id
+        part = functools.partial(self._flights.part, key)
+        semantic = self.rules.semantic_mode_of(plan)
+        inquiry = _Inquiry(self, LookUp(question), produce, mode, semantic, part)
+        seat = self._flights.board(key, inquiry.ask, inquiry.settle, share)
         try:
-            if is_late:
+            if seat.is_late:
                 self.observer.hit("flight")
-                yield Usage(reused=Reused("flight", 0.0))  # the last one counts: who comes late may yet pay
             async with aclosing(seat.follow()) as outputs:
                 async for output in outputs:
-                    if isinstance(output, Handle) and is_late:
-                        continue  # whoever holds the upstream's own name for it may have it stopped
                     yield output
         finally:
             await self._flights.leave(seat)
@@ -188,6 +181,7 @@ class _Inquiry:
         self._is_answered = False  # from the cache
 
     async def ask(self) -> AsyncGenerator[Output, None]:
+        """Return what is answered."""
         stage, look, rules = self._stage, self._look, self._stage.rules
         await look.look(stage.store, None if self._semantic == "off" else stage.embedder, rules)
         acts = self._mode if look.tier == "exact" else self._semantic
@@ -197,14 +191,10 @@ class _Inquiry:
             stage.observer.hit(look.tier)
             self._is_answered = True
             self._part()  # whoever asks from now on looks for himself: it may be forgotten, or end, meanwhile
-            async for output in self._said_again(look.answer):
-                yield output
-            return
+            return self._said_again(look.answer)
         else:
             stage.observer.missed("shadow" if acts != "on" else "sampled")
-        async with aclosing(self._produce(self._veto)) as outputs:
-            async for output in outputs:
-                yield output
+        return self._produce(self._veto)
 
     async def _said_again(self, answer: Answer) -> AsyncGenerator[Output, None]:
         """Say an answer as it was said, one piece after another."""
@@ -229,8 +219,8 @@ class _Inquiry:
         if look.answer is not None and isinstance(answer, Answer):
             agrees = await agree(look.answer.text, answer.text, stage.embedder)
             stage.observer.compared(look.tier, agrees=agrees)
-        if self._veto.reason is not None:
-            stage.observer.kept(self._veto.reason)
+        if (reason := self._veto.reason) is not None:
+            stage.observer.kept(reason)
         elif not isinstance(answer, Answer):
             stage.observer.kept(answer)
         elif look.epoch is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -467,8 +467,10 @@ async def test_an_answer_that_several_follow_is_cancelled_with_the_last(
     async def keep(_: object) -> None:
         pass
 
-    asked = replace(turn("hi"), custody=custody)
-    first, second = (flights.board("hi", lambda: background.respond(asked), keep)[0] for _ in range(2))
+    async def ask() -> AsyncGenerator[AgentOutput, None]:
+        return background.respond(replace(turn("hi"), custody=custody))
+
+    first, second = (flights.board("hi", ask, keep) for _ in range(2))
     async with aclosing(first.follow()) as outputs:
         async for output in outputs:
             if isinstance(output, str):

@@ -101,19 +101,22 @@ async def test_i4_the_last_one_takes_the_call_along(store: AnswerStore) -> None:
 async def test_i4_one_that_fails_as_it_is_ended_is_nobody_s_and_no_complaint() -> None:
     flights = Flights()
 
-    async def ask() -> AsyncGenerator[Output, None]:
+    async def respond() -> AsyncGenerator[Output, None]:
         try:
             await asyncio.Event().wait()
             yield ""
         except asyncio.CancelledError:
             raise UpstreamCut from None
 
+    async def ask() -> AsyncGenerator[Output, None]:
+        return respond()
+
     async def settle(_: Sequence[Output]) -> None:
         raise AssertionError("nobody wants it")
 
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    seat, _ = flights.board("key", ask, settle)
+    seat = flights.board("key", ask, settle)
     await asyncio.sleep(0)
     await flights.leave(seat)
     del seat
