@@ -37,8 +37,8 @@ _MISTAKES: Final[dict[str, dict[str, list[tuple[str, str]]]]] = {
         "append": [("if not holds(at, log, a[5], a[6]) then", "if false then")],
         "rejoin": [("if at[4] ~= ARGV[5] or at[5] ~= ARGV[6] then", "if false then")],
         "read": [
-            ("if at[7] ~= ARGV[3] then", "if false then"),
-            ("if #found == 0 or found[1][2][2] ~= ARGV[3] then", "if #found == 0 then"),
+            ("if at[7] ~= nonce then", "if false then"),
+            ("if #found == 0 or found[1][2][2] ~= nonce then", "if #found == 0 then"),
         ],
     },
 }

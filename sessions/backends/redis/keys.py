@@ -50,6 +50,10 @@ TALLY_LIFETIME: Final = 300
 _SESSIONS_KNOWN: Final = 4096
 
 
+_FEWEST_ENTRIES: Final = 16
+"""That one call reads of a session, of however many."""
+
+
 class Bounds(Struct, frozen=True, kw_only=True):
     """What a session may take in the store. Times are in seconds."""
 
@@ -60,13 +64,17 @@ class Bounds(Struct, frozen=True, kw_only=True):
     waiting_inputs: int = 1000
     """Inputs that may wait for an owner to answer them."""
     call_sessions: int = 256
-    """Sessions that one call writes."""
+    """Sessions that one call reads or writes."""
     call_bytes: int = 256 * 1024
     """Bytes of bodies after which a call takes in no further session."""
     followers: int = 32
     """Nodes that are told of a session; of more, the latest. Others find out by their polls."""
     page_entries: int = 512
-    """Entries that one call reads."""
+    """Entries that one call reads of a session; of several, fewer."""
+
+    def page_of(self, sessions: int) -> int:
+        """Return how many entries a call may read of each of so many sessions: few have more than one."""
+        return min(self.page_entries, max(_FEWEST_ENTRIES, 2 * self.page_entries // sessions))
 
 
 class Keys:

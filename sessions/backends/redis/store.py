@@ -30,6 +30,7 @@ from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.news import News
 from unbroken.sessions.backends.redis.packing import packed, unpacked
 from unbroken.sessions.backends.redis.parts import Parts
+from unbroken.sessions.backends.redis.reading import Reading, Readings
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
 from unbroken.sessions.backends.redis.trouble import Trouble
 from unbroken.sessions.entries import (
@@ -115,6 +116,7 @@ class RedisStore:
         self._is_cluster = is_cluster
         self._parts = Parts(client)
         self._news = News(Channels(client, keys))
+        self._readings = Readings(self._read, self._read_together)
         self._draw = random.Random().getrandbits  # noqa: S311 - a nonce tells branches apart, no more
 
     def part_of(self, session_id: SessionId) -> str:
@@ -122,7 +124,8 @@ class RedisStore:
         return self._parts.of(self._keys.meta(session_id))
 
     async def aclose(self) -> None:
-        """Tell nobody anything more. The client stays open."""
+        """Read nothing, and tell nobody anything more. The client stays open."""
+        await self._readings.aclose()
         await self._news.aclose()
 
     async def _call(self, name: str, keys: Sequence[str], *args: Any) -> Any:
@@ -312,11 +315,7 @@ class RedisStore:
         self, session_id: SessionId, after: Position, limit: int, *, node: NodeId = NOBODY
     ) -> Page:
         """See :meth:`SessionStore.read`."""
-        meta, log, _, _, _ = self._keys.session(session_id)
-        bounds = self._bounds
-        count = min(limit, bounds.page_entries)
-        place = after.incarnation, after.seq, after.nonce
-        found = await self._call("read", [meta, log], *place, count, node, bounds.followers)
+        found = await self._readings.read(session_id, after, limit, node)
         _check(found, session_id)
         incarnation, owner, token, head, consumed, holder, raw, is_told = found
         entries = [self._entry(each) for each in raw]
@@ -327,6 +326,24 @@ class RedisStore:
         is_end = (entries[-1].last if entries else after.seq) == head
         fence = Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation)))
         return Page(entries, fence, is_end, consumed, bool(is_told))
+
+    def _read_together(self, readings: Sequence[Reading]) -> Iterable[Sequence[Reading]]:
+        for call in self._calls((each.session_id, 0) for each in readings):
+            yield [readings[index] for index in call]
+
+    async def _read(self, readings: Sequence[Reading]) -> Sequence[Any]:
+        bounds = self._bounds
+        most = bounds.page_of(len(readings))
+        keys: list[str] = []
+        asked: list[list[Any]] = []
+        for each in readings:
+            keys += self._keys.session(each.session_id)[:2]
+            after = each.after
+            asked.append([after.incarnation, after.seq, str(after.nonce), min(each.limit, most), each.node])
+        answers: Sequence[Any] = await self._call(
+            "read", keys, msgspec.msgpack.encode([bounds.followers, asked])
+        )
+        return answers
 
     async def compact(self, session_id: SessionId, fence: Fence, floor: int, snapshot: Snapshot) -> None:
         """See :meth:`SessionStore.compact`."""

@@ -551,7 +551,7 @@ async def test_a_number_that_was_taken_again_is_another_place(valkey: Server) ->
 
 
 async def test_without_nonces_a_lost_branch_would_be_gone_on_from(valkey: Server) -> None:
-    world = Broken(valkey, "read", "at[5] ~= ARGV[3]", "false")
+    world = Broken(valkey, "read", "at[5] ~= nonce", "false")
     assert await goes_on_from_a_lost_branch(world)
     await world.aclose()
 
@@ -570,8 +570,8 @@ async def test_without_nonces_a_snapshot_of_a_lost_branch_would_be_kept(valkey: 
 
 class WithoutNonces(Broken):
     def __init__(self, server: Server) -> None:
-        super().__init__(server, "read", "at[5] ~= ARGV[3]", "false")
-        plant(self.redis._scripts, "read", "found[1][2][2] ~= ARGV[3]", "false")
+        super().__init__(server, "read", "at[5] ~= nonce", "false")
+        plant(self.redis._scripts, "read", "found[1][2][2] ~= nonce", "false")
 
 
 # What a server draws, and expires, differs each time: that a failure isn't found again in the same way, when
