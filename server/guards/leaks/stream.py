@@ -49,6 +49,10 @@ _LONGEST_GROUP: Final = 24
 _SIGN: Final = re.compile(r"[^\n -,./:-?A-~]").search
 _PLAIN: Final = re.compile(rf"[!-,./:-?A-~]{{0,{LONGEST_ORDINARY}}}+").fullmatch
 _LETTERS: Final = re.compile(rf"[!-,./:-?A-~{LETTER}]{{0,{LONGEST_ORDINARY}}}+").fullmatch
+# Ordinary words alone, of which the last one may go on.
+_ORDINARY: Final = re.compile(
+    rf"(?:[!-,./:-?A-~]{{0,{LONGEST_ORDINARY}}}+[ \n])*+(?P<last>[!-,./:-?A-~]{{0,{LONGEST_ORDINARY}}}+)"
+).fullmatch
 _TELLING: Final = re.compile(r"[0-9@\0]|-----").search
 
 _SEPARATORS: Final = re.compile(rf"[\s{OTHER}]++")
@@ -135,14 +139,20 @@ class LeakFilter:
                 if not cut:
                     self._raw = raw + piece
                     return ""
-                released = raw + piece[:cut]
                 self._raw = piece[cut:]
-                past = self._past
-                past.append(released)
-                if len(past) > _MOST_CONTEXT:
-                    self._past = [self._context()]
-                return self._released(released) if self._is_watched else released
+                return self._passed(raw + piece[:cut])
+            if (ordinary := _ORDINARY(raw + piece)) is not None:  # many words at once
+                self._raw = ordinary["last"]
+                return self._passed(ordinary.string[: ordinary.start("last")])
         return self._examine(piece) if piece else ""
+
+    def _passed(self, text: str) -> str:
+        """Return *text*, ordinary words of which nothing has left, as it leaves."""
+        past = self._past
+        past.append(text[-_CONTEXT:])
+        if len(past) > _MOST_CONTEXT:
+            self._past = [self._context()]
+        return self._released(text) if self._is_watched else text
 
     def flush(self) -> str:
         """Return what is held, as it leaves when nothing follows. The filter can go on: with another text."""
