@@ -29,7 +29,7 @@ from unbroken.server.transports.handshake import forwarded_for
 from unbroken.server.transports.health import state_response
 from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.server.transports.query import check_query
-from unbroken.server.transports.refusal import Refused
+from unbroken.server.transports.refusal import Refused, error_type
 from unbroken.server.transports.usage import wanted_records
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import StoreUnavailable
@@ -123,6 +123,9 @@ def admin_routes(
     async def usage(request: Request) -> Response:
         assert ledger is not None, "there is no such route without one"
         tenant, user = request.query_params.get("tenant", "default"), request.query_params.get("user")
+        if not tenant or user == "":  # as above
+            message = "The tenant or the user is empty. Name one, or leave the field out."
+            return _refused(400, "invalid_request", message)
         if user is not None and ":" not in user:
             user = f"user:{user}"  # as keys have it
         try:
@@ -164,6 +167,5 @@ def _unknown(request: Request, fields: Collection[str]) -> Response | None:
 
 
 def _refused(status: int, code: str, message: str) -> Response:
-    return state_response(
-        status, {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
-    )
+    error = {"message": message, "type": error_type(status), "param": None, "code": code}
+    return state_response(status, {"error": error})

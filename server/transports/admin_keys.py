@@ -18,6 +18,7 @@ from unbroken.server.auth.keyring import Keyring
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.health import state_response
 from unbroken.server.transports.http_way import HttpRefusal
+from unbroken.server.transports.refusal import error_type
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import StoreUnavailable
 
@@ -86,5 +87,5 @@ def key_routes(keyring: Keyring, guarded: Callable[[_Act], _Act], clock: Clock) 
 
 
 def _refused(status: int, code: str, message: str, param: str | None = None) -> Response:
-    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+    error = {"message": message, "type": error_type(status), "param": param, "code": code}
     return state_response(status, {"error": error})

@@ -24,7 +24,7 @@ from unbroken.server.fair_names import FairNames
 from unbroken.server.metrics import Metrics
 from unbroken.server.transports.admission import Admission, Guest
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
-from unbroken.server.transports.refusal import RefusalLog, Refused, overloaded
+from unbroken.server.transports.refusal import RefusalLog, Refused, error_type, overloaded
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import StoreUnavailable
 
@@ -257,7 +257,7 @@ def json_response(fields: dict[str, Any], status: int = 200) -> Response:
 def _refused(refusal: HttpRefusal) -> Response:
     error = {
         "message": refusal.message,
-        "type": "server_error" if refusal.status >= 500 else "invalid_request_error",
+        "type": error_type(refusal.status),
         "param": refusal.param,
         "code": refusal.code,
     }

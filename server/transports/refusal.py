@@ -23,7 +23,7 @@ from unbroken.server.transports.handshake import Handshake
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import NodeOverloaded
 
-__all__ = ["TOO_NEW", "RefusalLog", "Refused", "overloaded", "refuse", "spread_wait"]
+__all__ = ["TOO_NEW", "RefusalLog", "Refused", "error_type", "overloaded", "refuse", "spread_wait"]
 
 TOO_NEW: Final = (
     "A later version of the server has written the session, and this node can't read it. "
@@ -134,7 +134,13 @@ async def refuse(refused: Refused, handshake: Handshake, send: Send) -> None:
         headers.append((b"retry-after", str(refused.retry_after).encode()))
     if refused.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    kind = "rate_limit_error" if refused.status == 429 else "invalid_request_error"
-    error = {"message": refused.message, "type": kind, "code": refused.code}
+    error = {"message": refused.message, "type": error_type(refused.status), "code": refused.code}
     await send({"type": "websocket.http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": orjson.dumps({"error": error})})
+
+
+def error_type(status: int) -> str:
+    """Return what OpenAI calls the kind of error that a response of that *status* tells of."""
+    if status == 429:
+        return "rate_limit_error"
+    return "server_error" if status >= 500 else "invalid_request_error"

@@ -10,7 +10,7 @@ from unbroken.server.metrics import Metrics
 from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.handshake import forwarded_for
-from unbroken.server.transports.refusal import RefusalLog, Refused
+from unbroken.server.transports.refusal import RefusalLog, Refused, error_type
 from unbroken.sessions.clock import Clock
 
 __all__ = ["RequestRate"]
@@ -51,7 +51,7 @@ class RequestRate:
         self._metrics.refused.labels(refused.code).inc()
         client = scope.get("client")
         self._refusals.note(refused, client[0] if client else None)
-        error = {"message": message, "type": "invalid_request_error", "param": None, "code": refused.code}
+        error = {"message": message, "type": error_type(refused.status), "param": None, "code": refused.code}
         headers = {"retry-after": str(wait), "cache-control": "no-store"}
         body = orjson.dumps({"error": error})
         return Response(body, refused.status, headers=headers, media_type="application/json")

@@ -30,6 +30,7 @@ from unbroken.server import drain_command
 from unbroken.server.config import Settings
 from unbroken.server.drain import Drain
 from unbroken.server.drain_command import DrainFailed, ask_to_drain
+from unbroken.server.transports.refusal import error_type
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
 
@@ -74,6 +75,28 @@ async def test_a_field_that_there_is_not_is_refused(serve: Serve, method: str, p
     answer = await Operator(served).ask(method, path)
     assert (answer.status, answer.body["error"]["code"]) == (400, "invalid_query")
     assert not served.app.node.is_draining
+
+
+@pytest.mark.parametrize("query", ["tenant=", "tenant=acme&user="])
+async def test_whose_usage_is_asked_for_is_named_or_left_out(serve: Serve, query: str) -> None:
+    served: Served[ManualAgent] = await serve(ManualAgent(), admin_key=KEY, quotas={"default": {"turns": 2}})
+    answer = await Operator(served).ask("GET", f"/admin/usage?{query}")
+    assert (answer.status, answer.body["error"]["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, "invalid_request_error"),
+        (401, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (500, "server_error"),
+        (503, "server_error"),
+    ],
+)
+def test_the_kind_of_an_error_is_that_of_its_status(status: int, expected: str) -> None:
+    """As OpenAI has it. A store that is out of reach was called the operator's mistake."""
+    assert error_type(status) == expected
 
 
 @pytest.mark.parametrize("path", ["/v1/usage?limt=5", "/v1/files?limt=5"])

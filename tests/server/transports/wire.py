@@ -14,6 +14,7 @@ from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import Served, eventually, serving
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.files.base import FileStore
+from unbroken.server.transports.refusal import error_type
 
 __all__ = [
     "END",
@@ -84,7 +85,7 @@ class Answer:
     def code(self) -> str:
         error = self.json["error"]
         assert error["message"]
-        assert error["type"] == ("server_error" if self.status >= 500 else "invalid_request_error")
+        assert error["type"] == error_type(self.status)
         code: str = error["code"]
         return code
 
