@@ -29,6 +29,9 @@ _PROBE_INTERVAL: Final = 0.5
 _LOOKED_UP_AT_ONCE: Final = 64
 """Sessions whose part is looked up before anything else gets its turn."""
 
+_PARTS_UNREAD: Final = 64
+"""Parts of which it is known what couldn't be had last."""
+
 
 class Outages:
     """The outages of a node's store, by part.
@@ -68,6 +71,7 @@ class Outages:
         # Of those that a session is of, or that are probed: servers come and go.
         self._parts = WeakValueDictionary[str, Outage]()
         self._probed: dict[str, Outage] = {}
+        self._unread: dict[str, SessionId] = {}  # of each part, what couldn't be had last
 
     def part_of(self, session_id: SessionId) -> str:
         """Return the part of the store that holds a session."""
@@ -88,6 +92,21 @@ class Outages:
     def of_part(self, part: str) -> Outage | None:
         """Return what notes whether *part* can be reached; None: nobody asks it for anything."""
         return self._parts.get(part)
+
+    def note_unread(self, session_id: SessionId, why: StoreUnavailable) -> None:
+        """Note that a session that isn't here couldn't be had. If another one couldn't before, and none could
+        since, that isn't its fault.
+        """
+        part = self.part_of(session_id)
+        if self._unread.get(part, session_id) != session_id:
+            self.of(session_id).note_failure(session_id, why)
+        elif len(self._unread) >= _PARTS_UNREAD:
+            self._unread.clear()
+        self._unread[part] = session_id
+
+    def note_read(self, session_id: SessionId) -> None:
+        """Note that one could be had."""
+        self._unread.pop(self.part_of(session_id), None)
 
     @property
     def is_any_on(self) -> bool:

@@ -37,6 +37,7 @@ from unbroken.sessions.errors import (
     NodeDraining,
     SessionGone,
     SessionNotFound,
+    StoreBusy,
     StoreError,
     StoreUnavailable,
     UnknownFormat,
@@ -179,6 +180,8 @@ class Ownership:
     async def load(self, session_id: SessionId) -> Actor:
         """Return the session that the store holds and this node doesn't run yet: owned, or followed.
 
+        While its part of the store is out of reach that isn't asked: all who come would wait, and for long.
+
         Raises:
             SessionNotFound: There is none.
             StoreUnavailable: The store can't be reached.
@@ -187,12 +190,15 @@ class Ownership:
         """
         if (actor := self.live(session_id)) is not None:
             await self.unopened.check(actor)
+        outage = self._outages.of(session_id)
         async with self._moving(session_id):
             if (actor := self.live(session_id)) is not None:
                 return actor
             self._hub.clear(session_id)  # what had to be given up
+            if outage.is_on:
+                raise StoreUnavailable
             try:
-                return await self._load(session_id)
+                actor = await self._load(session_id)
             except (SessionGone, Fenced, LostTail):
                 raise SessionNotFound from None
             except UnknownFormat as exc:
@@ -204,9 +210,12 @@ class Ownership:
                 except StoreUnavailable:
                     self.returns.add(session_id)
                 raise
-            except StoreUnavailable:  # by the store it may be this node's by now
+            except StoreUnavailable as exc:  # by the store it may be this node's by now
+                self._outages.note_unread(session_id, exc)
                 self.returns.add(session_id)
                 raise
+            self._outages.note_read(session_id)
+            return actor
 
     async def begin(self, session_id: SessionId, make: Callable[[], Actor]) -> Actor | None:
         """Have what *make* makes, a session that is empty; None: one of that id has come here meanwhile."""
@@ -244,7 +253,7 @@ class Ownership:
         log.debug("session loaded", session_id=session_id, node_id=self._node, is_owner=actor.is_owner)
         if not actor.is_owner:
             await self._cluster.watch(actor.fence.node)
-            await self._cluster.wish(actor.fence.node, session_id)
+            self._wishes.add(actor.fence.node, session_id)  # what they are told by may be out of reach
         return actor
 
     async def _replica(self, session_id: SessionId) -> Actor:
@@ -295,7 +304,7 @@ class Ownership:
         is_owner = fence.node == self._node
         is_lost = snapshot is not None and not snapshot.is_of(log)
         if is_lost and not is_owner:
-            raise StoreUnavailable  # its owner sets it right
+            raise StoreBusy  # of this session: its owner sets it right
         if snapshot is not None and snapshot.seq > log.head:
             log = EventLog(fence.incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)
         actor = self._make(session, log, session.principal, fence, opened=True, is_owner=is_owner)

@@ -217,6 +217,8 @@ async def test_what_was_given_up_is_not_run_beside_its_successor(seed: int) -> N
         await polls(town, 1)
         await one.node._ownership.forget(actor_on(one, client))  # another one needs its room
         distant(one).is_out = False
+        one.clock.advance(1)  # it is looked for again
+        await settle()
         await client.resume()
         await client.ask()
         one.clock.advance(5)
@@ -255,6 +257,8 @@ async def test_an_input_that_arrives_late_does_not_wake_what_was_given_up(
         await one.node.sweep()
         assert len(one.node.hub) == 0
         distant(one).is_out = False
+        one.clock.advance(1)  # it is looked for again
+        await settle()
         await client.resume()
         await settle()
         gate.set()

@@ -22,10 +22,10 @@ from tests.sessions.town import (
     tab_on,
     texts,
 )
-from unbroken.sessions.backends.base import Fence
+from unbroken.sessions.backends.base import Fence, Opened
 from unbroken.sessions.entries import CreateItem, Submitted
 from unbroken.sessions.errors import CursorLost, SessionNotFound, StoreUnavailable
-from unbroken.sessions.ids import ChainId, SessionId, new_item_id
+from unbroken.sessions.ids import ChainId, NodeId, SessionId, new_item_id
 from unbroken.sessions.items import Message, Text
 
 pytestmark = pytest.mark.parametrize("seed", [1, 2, 3, 4])
@@ -527,6 +527,42 @@ async def test_nobody_can_come_to_a_session_elsewhere_while_the_store_is_out(see
         client.disconnect()
         client.world = two
         with pytest.raises(StoreUnavailable):
+            await client.resume()
+
+
+async def test_while_the_store_is_out_those_who_come_are_told_without_asking_it(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would wait for as long as a call may take, in one of few places; and the node says it is out.
+
+    It takes two sessions: one that can't be had may be to blame itself.
+    """
+    async with open_town(seed=seed) as town:
+        one, two = town.worlds
+        clients = [await one.client() for _ in range(4)]
+        for client in clients:
+            await client.say("hi")
+        store, calls = distant(two), list[SessionId]()
+        follow = store.follow
+
+        async def counted(session_id: SessionId, node: NodeId) -> Opened:
+            calls.append(session_id)
+            return await follow(session_id, node)
+
+        monkeypatch.setattr(store, "follow", counted)
+        store.is_out = True
+        for client in clients:
+            client.disconnect()
+            client.world = two
+        for client in (clients[0], *clients):
+            with pytest.raises(StoreUnavailable):
+                await client.resume()
+        assert calls == [clients[0].session_id, clients[0].session_id, clients[1].session_id]
+        assert two.node.is_store_lost
+
+        await town.store_is_back()
+        assert not two.node.is_store_lost
+        for client in clients:
             await client.resume()
 
 

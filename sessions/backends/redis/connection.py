@@ -36,11 +36,12 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
     TimeoutError,
-    TryAgainError,
 )
 
 from unbroken.sessions.backends.redis.client import BriefClient, BriefConnection, BriefPool
-from unbroken.sessions.backends.redis.scripts import HalfMoved, TooManyCalls
+from unbroken.sessions.backends.redis.cluster_client import CalmCluster, CalmConnection
+from unbroken.sessions.backends.redis.places import TooManyCalls
+from unbroken.sessions.backends.redis.scripts import HalfMoved, SlotDown
 from unbroken.sessions.errors import StoreBusy, StoreUnavailable
 
 __all__ = [
@@ -77,7 +78,7 @@ _UNREACHABLE: Final = (
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
-    TryAgainError,
+    SlotDown,
     OSError,
 )
 
@@ -190,21 +191,6 @@ class _WatchedPool(SentinelConnectionPool):
             await sentinel.aclose()
 
 
-class _TellsOfHalfMoved:
-    """A connection to a server of a cluster.
-
-    The client asks sixteen times, and waits in between, where keys are half moved: whatever is written with
-    them would wait, too. So who calls is told instead.
-    """
-
-    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """Read; raise HalfMoved where a server says TRYAGAIN."""
-        try:
-            return await super().read_response(*args, **kwargs)  # type: ignore[misc]
-        except TryAgainError as exc:
-            raise HalfMoved(str(exc)) from None
-
-
 def _brief(connection: type[Any]) -> type[Any]:
     return type(connection.__name__, (BriefConnection, connection), {})
 
@@ -234,7 +220,7 @@ def connect(address: Address, *, name: str) -> Client:
     }
     tls = {"ssl": True, **_tls(address)} if parts.scheme.startswith("rediss") else {}
     if kind == "cluster":
-        cluster = RedisCluster(
+        cluster = CalmCluster(
             startup_nodes=[ClusterNode(host, port) for host, port in hosts],
             max_connections=address.connections + RESERVED,
             retry=Retry(NoBackoff(), 0),
@@ -247,7 +233,7 @@ def connect(address: Address, *, name: str) -> Client:
         )
         known = cluster.nodes_manager
         of_cluster = known.connection_kwargs["connection_class"]
-        of_cluster = type(of_cluster.__name__, (_TellsOfHalfMoved, _brief(of_cluster)), {})
+        of_cluster = type(of_cluster.__name__, (CalmConnection, _brief(of_cluster)), {})
         known.connection_kwargs["connection_class"] = of_cluster  # of the servers that it comes to know
         for node in known.startup_nodes.values():
             node.connection_class = of_cluster

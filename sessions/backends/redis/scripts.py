@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
 import hashlib
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +13,9 @@ from typing import Any, Final, Protocol
 
 from redis.exceptions import NoScriptError, ResponseError, TimeoutError
 
-__all__ = ["Caller", "HalfMoved", "Scripts", "TooManyCalls"]
+from unbroken.sessions.backends.redis.places import Places
+
+__all__ = ["Caller", "HalfMoved", "Scripts", "SlotDown"]
 
 _NAMES: Final = (
     "acquire",
@@ -43,14 +45,17 @@ _AGAIN: Final = (0.0, 0.05, 0.1, 0.2)
 """Seconds after which a call is made again whose keys were half moved. With few keys that takes no longer."""
 
 
-class TooManyCalls(TimeoutError):
-    """A call hasn't had its turn in time, behind others of this node. It wasn't made."""
-
-
 class HalfMoved(ResponseError):
     """Some keys of a call are still on the server that their slot comes from, and some aren't: TRYAGAIN.
 
     It wasn't made. The server has nothing else against it, or against other calls.
+    """
+
+
+class SlotDown(ResponseError):
+    """The server that a call's slot belongs to serves it for the time being no more: CLUSTERDOWN.
+
+    It wasn't made. Other servers may be as well as ever.
     """
 
 
@@ -92,9 +97,10 @@ class Scripts:
         again: Sequence[float] = _AGAIN,
     ) -> None:
         self._caller = caller
-        self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, at_once))
+        self._places: defaultdict[str, Places] = defaultdict(
+            partial(Places, at_once, patience, time.monotonic)
+        )
         self._server_of = server_of
-        self._patience = patience
         self._again = again
         folder = files(package) / "scripts"
         self._texts = {name: (folder / f"{name}.lua").read_text("utf-8") for name in names}
@@ -108,6 +114,7 @@ class Scripts:
 
         Raises:
             TooManyCalls: It isn't its turn in time.
+            TimeoutError: The server doesn't answer, be it those before.
             HalfMoved: Its keys are, for longer than that takes as a rule.
             RedisError: As the client does.
 
@@ -121,17 +128,20 @@ class Scripts:
 
     async def _call(self, name: str, keys: list[str], *args: Any) -> Any:
         places = self._places[self._server_of(keys[0])]
-        if places.locked():
-            try:
-                async with asyncio.timeout(self._patience):
-                    await places.acquire()
-            except builtins.TimeoutError:
-                raise TooManyCalls("too many calls are waiting") from None
-        else:
-            await places.acquire()  # at once
+        since = await places.take()
+        is_answered = is_late = False
         try:
-            return await self._caller.evalsha(self._digests[name], len(keys), *keys, *args)
-        except NoScriptError:
-            return await self._caller.eval(self._texts[name], len(keys), *keys, *args)
+            try:
+                answer = await self._caller.evalsha(self._digests[name], len(keys), *keys, *args)
+            except NoScriptError:
+                answer = await self._caller.eval(self._texts[name], len(keys), *keys, *args)
+            is_answered = True
+        except ResponseError:
+            is_answered = True
+            raise
+        except TimeoutError:
+            is_late = True
+            raise
         finally:
-            places.release()
+            places.give_back(since, is_answered=is_answered, is_late=is_late)
+        return answer

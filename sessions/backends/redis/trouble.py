@@ -51,7 +51,7 @@ _REASONS: Final[dict[str, str]] = {
     "MasterDownError": "cluster_down",
     "MASTERDOWN": "cluster_down",
     "HalfMoved": "cluster_down",
-    "TryAgainError": "cluster_down",
+    "SlotDown": "cluster_down",
     "RedisClusterException": "cluster_down",
     "SlotNotCoveredError": "cluster_down",
     "MISCONF": "disk",

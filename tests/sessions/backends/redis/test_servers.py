@@ -24,6 +24,7 @@ from tests.sessions.backends.store_contract import LIFE, NONE, START, A, StoreCo
 from tests.sessions.backends.tally_contract import TallyContract
 from tests.sessions.next_format import new_release
 from unbroken.sessions.backends.base import Append, Fence
+from unbroken.sessions.backends.redis.cluster_client import CalmCluster
 from unbroken.sessions.backends.redis.connection import Address, connect
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.membership import Pace
@@ -160,6 +161,80 @@ async def test_sessions_of_all_servers_are_written_together(servers: ValkeyClust
     assert await store.owners() == {A}
     await store.aclose()
     await client.aclose()
+
+
+async def test_a_server_that_is_back_without_its_slots_breaks_no_call_to_the_others(tmp_path: Path) -> None:
+    """It says CLUSTERDOWN for two seconds. The client closed all connections, to all servers, for that."""
+    with ValkeyCluster(tmp_path, "--cluster-require-full-coverage", "no").running() as servers:
+        client = connect(Address(servers.url), name="test")
+        store = RedisStore(client, Keys("test"), Bounds(), is_cluster=True)
+        ids = [new_session_id() for _ in range(60)]
+        for each in ids:
+            await store.create(each, A, LIFE)
+        bad = servers.servers[2]
+        theirs = [each for each in ids if servers.server_of(Keys("test").meta(each)) is bad]
+        others = [each for each in ids if each not in theirs]
+        said, read, is_over = set[str](), 0, False
+
+        async def reads() -> None:
+            nonlocal read
+            while not is_over:
+                read += len(await asyncio.gather(*(store.read(each, START, 9) for each in others)))
+
+        reading = asyncio.create_task(reads())
+        bad.kill()
+        bad.start()
+        async with asyncio.timeout(20):
+            while "ok" not in said:
+                for each in theirs:
+                    try:
+                        await store.unfollow(each, A)
+                        said.add("ok")
+                    except StoreUnavailable as exc:
+                        said.add(str(exc.args[0]))
+                before = read
+                while read == before:
+                    assert not reading.done()
+                    await asyncio.sleep(0)
+        is_over = True
+        await reading
+        assert "SlotDown" in said
+        await store.aclose()
+        await client.aclose()
+
+
+async def test_while_nobody_says_who_serves_what_the_servers_that_are_known_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that failed had everybody's next one wait until a server said so: perhaps the one that hangs."""
+    with ValkeyCluster(tmp_path).running() as servers:
+        client = connect(Address(servers.url, timeout=0.3), name="test")
+        assert isinstance(client, CalmCluster)
+        store = RedisStore(client, Keys("test"), Bounds(), is_cluster=True)
+        ids = [new_session_id() for _ in range(30)]
+        for each in ids:
+            await store.create(each, A, LIFE)
+        asked = list[str | None]()
+
+        async def hang(_: object, *, last_failed_node_name: str | None) -> None:
+            asked.append(last_failed_node_name)
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(type(client.nodes_manager), "initialize", hang)
+        bad = servers.servers[1]
+        theirs = [each for each in ids if servers.server_of(Keys("test").meta(each)) is bad]
+        bad.freeze()
+        try:
+            with pytest.raises(StoreUnavailable):
+                await store.read(theirs[0], START, 9)
+            for each in ids:
+                if each not in theirs:
+                    await store.read(each, START, 9)
+            assert asked == [f"127.0.0.1:{bad.port}"], "the one that hangs is asked last of all"
+        finally:
+            bad.thaw()
+        await store.aclose()
+        await client.aclose()
 
 
 async def test_a_server_of_a_cluster_that_is_gone_is_an_outage(tmp_path: Path) -> None:
