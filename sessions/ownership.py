@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from itertools import chain
 from typing import Any, Final, Protocol
 
@@ -43,6 +42,7 @@ from unbroken.sessions.errors import (
     UnknownFormat,
 )
 from unbroken.sessions.event_log import EventLog
+from unbroken.sessions.gates import Gates
 from unbroken.sessions.hub import Hub
 from unbroken.sessions.ids import NodeId, PrincipalId, SessionId
 from unbroken.sessions.keeping import Keeping
@@ -104,14 +104,6 @@ class MakeActor(Protocol):
         """Return an actor for *session*."""
 
 
-@dataclass(slots=True)
-class _Gate:
-    """A lock, and how many tasks hold it or wait for it: it is forgotten with the last of them."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
-
-
 class Ownership:
     """A node's part in who owns what: what the node is told of, as a Neighbour of others, comes here."""
 
@@ -144,7 +136,8 @@ class Ownership:
         self._outages = outages
         self._keeping = Keeping(store, clock, spawn=spawn, lifetime=lifetime)
         self._wishes = Wishes(cluster, spawn, self._wants)
-        self._gates: dict[SessionId, _Gate] = {}
+        self._gates = Gates()
+        self._moving = self._gates.through
         self.returns: Final = Returns(
             node,
             store,
@@ -231,19 +224,6 @@ class Ownership:
         """Return the session that this node runs or follows; None: it doesn't, or had to give it up."""
         actor = self._hub.get(session_id)
         return None if actor is None or actor.feed.ended is not None else actor
-
-    @asynccontextmanager
-    async def _moving(self, session_id: SessionId) -> AsyncIterator[None]:
-        """Let one task at a time load, take, pass on or forget a session."""
-        gate = self._gates.setdefault(session_id, _Gate())
-        gate.users += 1
-        try:
-            async with gate.lock:
-                yield
-        finally:
-            gate.users -= 1
-            if not gate.users:
-                del self._gates[session_id]
 
     async def _load(self, session_id: SessionId) -> Actor:
         actor = await self._replica(session_id)

@@ -235,7 +235,7 @@ def check_let_go(contest: Contest) -> None:
         node = world.node
         assert len(node.hub) == 0
         assert len(node._ownership.returns) == 0
-        assert node._ownership._gates == {}
+        assert not len(node._ownership._gates)
         assert len(node._ownership._wishes) == 0
         assert not node._tasks
         assert node.commits_waiting == 0
