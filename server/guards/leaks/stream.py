@@ -255,7 +255,7 @@ class LeakFilter:
             most = start + (MOST_HELD_NUMBERS if is_spaced else MOST_HELD)
             # Only where so much has come does it matter whether it is a key.
             if is_spaced and size >= (longest := self._word + _LONGEST_GROUP) < most:
-                most = longest if flat.find(_KEY_HEAD, start, self._seen) < 0 else most
+                most = longest if flat.find(_KEY_HEAD, start, self._word) < 0 else most
             word = _WORD.match(flat, self._seen, min(most, size))
             if word is not None:
                 self.steps += word.end() - self._seen

@@ -112,6 +112,7 @@ LISTS: Final = st.lists(
             "1  ",
             "1" * 30 + " ",
             "1-----BEGIN ",
+            "1111-----BEGIN4671é+",
             "a1 ",
         ]
     ),
@@ -125,6 +126,13 @@ def test_lists_of_numbers_are_the_same_however_they_come(text: str, sizes: list[
     places = list(accumulate(islice(cycle(sizes), len(text))))
 
     assert filtered(cut(text, places)) == filtered([text])
+
+
+def test_a_key_that_begins_within_a_number_is_the_same_however_it_comes() -> None:
+    """How far a long word is looked at together must not depend on how much of it has come."""
+    text = "1 1111-----BEGIN4671é+4111 111"
+
+    assert filtered(list(text)) == filtered([text])
 
 
 @pytest.mark.parametrize("pieces", [["- the", " a", "-b"], ["- the", " a"], ["1 words", " a", ".", "1"]])
