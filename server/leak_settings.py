@@ -22,9 +22,9 @@ __all__ = [
 Entity: TypeAlias = Literal[
     "canary",
     "secret",
+    "national_id",
     "card",
     "iban",
-    "national_id",
     "email",
     "ip",
     "coordinates",
@@ -35,7 +35,10 @@ Entity: TypeAlias = Literal[
 ]
 
 ENTITIES: Final[tuple[Entity, ...]] = get_args(Entity)
-"""In order of precedence: of two that are equally long, the first one counts."""
+"""In order of precedence: of two that are equally long, the first one counts.
+
+An id that could be a card's number as well has another check digit besides, and a date or a word before it.
+"""
 
 Action: TypeAlias = Literal["block", "redact", "flag", "ignore"]
 """End the response; put a placeholder in its place; let it pass and count it; don't look for it."""

@@ -14,7 +14,7 @@ from unbroken.server.guards.leaks.entities import ENTITIES, Action, Actions, Ent
 from unbroken.server.guards.leaks.scanner import Scanner
 from unbroken.server.guards.leaks.stream import LeakFilter
 
-__all__ = ["Labelled", "Scores", "read", "score"]
+__all__ = ["Labelled", "Scores", "Span", "read", "score"]
 
 _NAMES: Final[dict[str, Entity]] = {
     "EMAIL_ADDRESS": "email",
@@ -47,6 +47,16 @@ class Scores:
     found: Counter[Entity] = field(default_factory=Counter)
     in_vain: Counter[Entity] = field(default_factory=Counter)
     missed: Counter[Entity] = field(default_factory=Counter)
+
+    def precision(self, entity: Entity) -> float:
+        """Return how much of what was found is one; 1 where nothing was found."""
+        whole = self.found[entity] + self.in_vain[entity]
+        return self.found[entity] / whole if whole else 1.0
+
+    def recall(self, entity: Entity) -> float:
+        """Return how much of what there is was found; 1 where there was nothing."""
+        whole = self.found[entity] + self.missed[entity]
+        return self.found[entity] / whole if whole else 1.0
 
     def f1(self, entity: Entity) -> float:
         """Return the harmonic mean of precision and recall; 1 where there was nothing to find."""

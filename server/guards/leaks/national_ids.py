@@ -24,6 +24,13 @@ _ODD: Final = (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12,
 
 _BEFORE: Final = r"(?<![A-Za-z0-9])(?<!\d[.,-])"
 _BEHIND: Final = r"(?![A-Za-z0-9])"
+_FIELD: Final = r"(?:number|num|no|nr|id)?(?![A-Za-z0-9])"
+_NEAR: Final = (
+    r"(?:[^0-9.?!;]|[.?!;](?!\s)){0,40}+"
+    r"(?:[0-9-]{9,11}[\s,;\"'`|]{1,4}(?:and |or )?(?:[-*] )?){0,9}\Z"
+)
+"""Of what has neither a form nor a check digit the word stands in the same sentence, and no number
+between but those of the same sort."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class NationalId:
         form: What it looks like, without what stands around it.
         is_valid: Told its letters and digits, in upper case.
         words: One of these has to stand before it. None: it is told by its form.
+        word: The same in lower case, without what stands around and behind it.
 
     """
 
@@ -42,12 +50,18 @@ class NationalId:
     form: re.Pattern[str]
     is_valid: Callable[[str], bool]
     words: re.Pattern[str] | None = None
+    word: str = ""
 
 
-def _kind(name: str, form: str, is_valid: Callable[[str], bool], words: str | None = None) -> NationalId:
+def _kind(
+    name: str, form: str, is_valid: Callable[[str], bool], words: str | None = None, between: str = ""
+) -> NationalId:
     pattern = re.compile(rf"{_BEFORE}(?:{form}){_BEHIND}", re.IGNORECASE | re.ASCII)
-    context = None if words is None else re.compile(rf"\b(?:{words})\b", re.IGNORECASE | re.ASCII)
-    return NationalId(name, pattern, is_valid, context)
+    if words is None:
+        return NationalId(name, pattern, is_valid)
+    # Names of fields, too: nhs_number, nhsNumber.
+    named = rf"(?<![A-Za-z0-9])(?:{words}){_FIELD}{between}"
+    return NationalId(name, pattern, is_valid, re.compile(named, re.IGNORECASE | re.ASCII), words)
 
 
 def _is_date(month: str, day: str) -> bool:
@@ -103,8 +117,9 @@ def _pesel(text: str) -> bool:
 
 
 def _personnummer(text: str) -> bool:
+    text = text[-10:]  # the century says nothing
     day = int(text[4:6])  # a coordination number has 60 added
-    return _is_date(text[2:4], str(day - 60 if day > 60 else day)) and luhn(text[-10:])
+    return _is_date(text[2:4], str(day - 60 if day > 60 else day)) and luhn(text)
 
 
 def _rijksregister(text: str) -> bool:
@@ -134,7 +149,7 @@ def _steuer_id(text: str) -> bool:
 
 NATIONAL_IDS: Final = (
     _kind("us_ssn", r"\d{3}([- ])\d\d\1\d{4}", _ssn),
-    _kind("us_ssn", r"\d{9}", _ssn, r"ssn|social security(?: number| no)?"),
+    _kind("us_ssn", r"\d{9}", _ssn, r"ssns?|social security(?: numbers?| no\.)?", _NEAR),
     _kind(
         "uk_nino",
         r"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d(?: ?[A-D])?",
@@ -148,24 +163,47 @@ NATIONAL_IDS: Final = (
         r"ni|nino|national insurance(?: number| no)?",
     ),
     _kind("uk_nhs", r"\d{3}[- ]?\d{3}[- ]?\d{4}", _nhs, r"nhs"),
-    _kind("ca_sin", r"\d{3}[- ]?\d{3}[- ]?\d{3}", luhn, r"sin|social insurance(?: number| no)?"),
+    _kind(
+        "ca_sin",
+        r"\d{3}[- ]?\d{3}[- ]?\d{3}",
+        luhn,
+        r"sin|nas|social insurance(?: number| no)?|assurance sociale",
+    ),
     _kind("au_tfn", r"\d{3} ?\d{3} ?\d{3}", _tfn, r"tfn|tax file(?: number| no)?"),
     _kind("in_aadhaar", r"(?<!\d[ -])[2-9]\d{3}([- ])\d{4}\1\d{4}(?![ -]\d)", verhoeff),
     _kind("in_aadhaar", r"[2-9]\d{11}", verhoeff, r"aadhaar|aadhar|uidai"),
-    _kind("es_dni", r"\d{8}-?[A-Z]|[XYZ]-?\d{7}-?[A-Z]", _dni),
+    _kind("es_dni", r"\d{8}-?[A-Z]|\d\d\.\d{3}\.\d{3}-?[A-Z]|[XYZ]-?\d{7}-?[A-Z]", _dni),
     _kind("it_codice_fiscale", r"[A-Z]{6}\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z]", _codice_fiscale),
     _kind("fr_nir", r"[12] ?\d\d ?\d\d ?(?:\d\d|2[AB]) ?\d{3} ?\d{3} ?\d\d", _nir),
-    _kind("de_steuer_id", r"\d\d ?\d{3} ?\d{3} ?\d{3}", _steuer_id, r"steuer\S{0,30}|idnr|tax id"),
+    _kind(
+        "de_steuer_id",
+        r"\d\d ?\d{3} ?\d{3} ?\d{3}",
+        _steuer_id,
+        r"steuer\S{0,30}|idnr|tax id(?:entification)?(?: number| no)?",
+    ),
     _kind("br_cpf", r"\d{3}\.\d{3}\.\d{3}-\d\d", _cpf),
     _kind("br_cpf", r"\d{11}", _cpf, r"cpf"),
-    _kind("nl_bsn", r"\d{9}|\d{4}\.\d\d\.\d{3}", _bsn, r"bsn|burgerservicenummer|sofi"),
+    _kind("nl_bsn", r"\d{9}|\d{3} \d{3} \d{3}|\d{4}\.\d\d\.\d{3}", _bsn, r"bsn|burgerservicenummer|sofi"),
     _kind("pl_pesel", r"\d{11}", _pesel, r"pesel"),
     _kind("se_personnummer", r"(?:19|20)?\d{6}[-+]\d{4}", _personnummer),
+    _kind(
+        "se_personnummer",
+        r"(?:19|20)?\d{10}",
+        _personnummer,
+        r"personn\w{1,10}|pnr|personal (?:identity )?number",
+    ),
     _kind("be_rijksregister", r"\d\d\.\d\d\.\d\d-\d{3}\.\d\d", _rijksregister),
+    _kind(
+        "be_rijksregister",
+        r"\d{11}",
+        _rijksregister,
+        r"rijksregister\w{0,10}|insz|niss|registre national|num\Sro national|national (?:register )?number",
+    ),
     _kind("cn_resident_id", r"[1-9]\d{5}(?:19|20)\d{9}[\dX]", _resident_id),
     _kind("kr_rrn", r"\d{6}-[1-8]\d{6}", _rrn),
     _kind("fi_hetu", r"\d{6}[-+A-FU-Y]\d{3}[0-9A-Y]", _hetu),
-    _kind("ch_ahv", r"756\.\d{4}\.\d{4}\.\d\d", ean13),
+    # Nothing that is sold has a number that begins with this country's.
+    _kind("ch_ahv", r"756\.\d{4}\.\d{4}\.\d\d|756\d{10}", ean13),
 )
 """All kinds. Behind those that are told by their form there may be one that needs a word."""
 
@@ -181,9 +219,8 @@ _BY_FORM: Final = tuple(kind for kind in NATIONAL_IDS if kind.words is None)
 _BY_WORD: Final = tuple(kind for kind in NATIONAL_IDS if kind.words is not None)
 _FORM_BEGINS: Final = _begins(_BY_FORM)
 _WORD_BEGINS: Final = _begins(_BY_WORD)
-_ANY_WORD: Final = re.compile(
-    "|".join(kind.words.pattern for kind in _BY_WORD if kind.words is not None), re.IGNORECASE | re.ASCII
-)
+# In text that has been made lower case: words are then looked for by their first letters.
+_ANY_WORD: Final = re.compile(f"(?:{'|'.join(kind.word for kind in _BY_WORD)}){_FIELD}", re.ASCII)
 
 
 def national_ids(text: str, start: int) -> Iterator[Match]:
@@ -192,7 +229,7 @@ def national_ids(text: str, start: int) -> Iterator[Match]:
     Text without any is looked at once or twice for where one of any kind may begin, not for each kind.
     """
     yield from _found(text, start, _FORM_BEGINS, _BY_FORM)
-    if _ANY_WORD.search(text) is not None:
+    if _ANY_WORD.search(text.lower()) is not None:
         yield from _found(text, start, _WORD_BEGINS, _BY_WORD)
 
 

@@ -11,23 +11,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from typing import Final
 
 from unbroken.server.guards.leaks.canary import Canaries
+from unbroken.server.guards.leaks.coordinates import coordinates
 from unbroken.server.guards.leaks.entities import Actions, Entity, Match, merged
 from unbroken.server.guards.leaks.national_ids import national_ids
 from unbroken.server.guards.leaks.secrets import Tokens, assignments, private_keys
-from unbroken.server.guards.leaks.structured import (
-    LETTER,
-    cards,
-    coordinates,
-    emails,
-    ibans,
-    ips,
-    phones,
-)
+from unbroken.server.guards.leaks.structured import LETTER, cards, emails, ibans, ips, phones
 
 __all__ = ["LETTER", "OTHER", "UNSEEN", "Flattening", "Scanner"]
 
@@ -52,12 +45,17 @@ _Detector = Callable[[str, int], Iterator[Match]]
 
 
 class Flattening(dict[int, str]):
-    """A table for :meth:`str.translate` that makes text flat."""
+    """A table for :meth:`str.translate` that makes text flat. *signs* says how, for exceptions."""
+
+    def __init__(self, signs: Mapping[int, str] = {}) -> None:
+        super().__init__(signs)
+        self._signs = signs
 
     def __missing__(self, code: int) -> str:
         flat = chr(code) if 0 < code < 128 else _flat(chr(code))
         if len(self) >= _KNOWN:
             self.clear()
+            self.update(self._signs)
         self[code] = flat
         return flat
 
@@ -97,9 +95,10 @@ class Scanner:
             ("national_id", national_ids),
             ("phone", phones),
             ("iban", ibans),
-            ("coordinates", coordinates),
         )
         self._numbers = tuple(detector for entity, detector in numbers if entity in wanted)
+        self.finds_coordinates = "coordinates" in wanted
+        """Whether places are looked for. What may be part of one then belongs together."""
         self._finds_emails = "email" in wanted
         self._finds_ips = "ip" in wanted
         self._tokens = Tokens().find if "secret" in wanted else None
@@ -132,6 +131,8 @@ class Scanner:
             found += self._canaries.find(whole, start)
         if "@" in text and self._finds_emails:
             found += emails(whole, start)
+        if self.finds_coordinates and _DIGIT.search(text) is not None:
+            found += coordinates(whole, start)
         if len(text) >= _FEWEST_DIGITS and len(_DIGIT.findall(text)) >= _FEWEST_DIGITS:
             for detector in self._numbers:
                 found += detector(whole, start)

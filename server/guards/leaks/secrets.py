@@ -34,7 +34,8 @@ _ASSIGNED: Final = re.compile(
 _PRESENTED: Final = re.compile(
     r"\b(?:bearer|basic)\s(?P<value>[A-Za-z0-9._~+/-]{16,}+={0,2}+)", re.IGNORECASE | re.ASCII
 )
-_IN_ADDRESS: Final = re.compile(r"://[^\s/@:]{0,64}+:(?P<value>[^\s/@]{3,256}+)@", re.ASCII)
+# What ends a string, or brackets around an address, ends the address.
+_IN_ADDRESS: Final = re.compile(r"://[^\s/@:\"<>`]{0,64}+:(?P<value>[^\s/@\"<>`]{3,256}+)@", re.ASCII)
 
 _PLACEHOLDER: Final = re.compile(
     r"[$%{<*]|(?:your|my|the|an?|some|insert|replace|enter|example|sample|dummy|fake|test|change|placeholder)"

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
+from unbroken.server.guards.leaks import coordinates
 from unbroken.server.guards.leaks.canary import SpelledOut
 from unbroken.server.guards.leaks.entities import Actions, Entity, Match
 from unbroken.server.guards.leaks.private_key import PrivateKey
@@ -102,7 +103,8 @@ class LeakFilter:
         self._placeholder = placeholder
         self._spelled = spelled
         self._is_watched = spelled is not None  # what leaves, all of it
-        self._flattening = Flattening()
+        self._finds_places = scanner.finds_coordinates
+        self._flattening = Flattening(coordinates.SIGNS if self._finds_places else {})
         self.found: Counter[tuple[Entity, str]] = Counter()
         """How much was found, by kind and by what was done."""
         self.is_blocked = False
@@ -139,11 +141,15 @@ class LeakFilter:
                 if not cut:
                     self._raw = raw + piece
                     return ""
-                self._raw = piece[cut:]
-                return self._passed(raw + piece[:cut])
-            if (ordinary := _ORDINARY(raw + piece)) is not None:  # many words at once
-                self._raw = ordinary["last"]
-                return self._passed(ordinary.string[: ordinary.start("last")])
+                passed = raw + piece[:cut]
+                if not (self._finds_places and coordinates.ends_with_side(passed)):
+                    self._raw = piece[cut:]
+                    return self._passed(passed)
+            elif (ordinary := _ORDINARY(raw + piece)) is not None:  # many words at once
+                passed = ordinary.string[: ordinary.start("last")]
+                if not (self._finds_places and coordinates.ends_with_side(passed)):
+                    self._raw = ordinary["last"]
+                    return self._passed(passed)
         return self._examine(piece) if piece else ""
 
     def _passed(self, text: str) -> str:
@@ -249,7 +255,7 @@ class LeakFilter:
             most = start + (MOST_HELD_NUMBERS if is_spaced else MOST_HELD)
             # Only where so much has come does it matter whether it is a key.
             if is_spaced and size >= (longest := self._word + _LONGEST_GROUP) < most:
-                most = longest if flat.find(_KEY_HEAD, start, self._seen) < 0 else most
+                most = longest if flat.find(_KEY_HEAD, start, self._word) < 0 else most
             word = _WORD.match(flat, self._seen, min(most, size))
             if word is not None:
                 self.steps += word.end() - self._seen
@@ -264,7 +270,10 @@ class LeakFilter:
             if self._seen + 1 == size:
                 # What comes next decides, where anything may go on.
                 return size - 1 if is_last or not self._may_go_on(start, "0") else None
-            if not self._may_go_on(start, flat[self._seen + 1]):
+            following = flat[self._seen + 1 : self._seen + 3]
+            if len(following) == 1 and not is_last and self._depends_on_next(start, following):
+                return None
+            if not self._may_go_on(start, following):
                 return self._seen
             if self._opening == "number":
                 more = _MORE.match(flat, self._seen, min(start + MOST_HELD_NUMBERS, size))
@@ -273,8 +282,12 @@ class LeakFilter:
                     self._seen = more.end()
             self._word = self._seen = self._seen + 1
 
+    def _depends_on_next(self, start: int, following: str) -> bool:
+        """Return whether a second character behind a space has to be seen, as *following* doesn't tell."""
+        return self._finds_places and following in "-NSEWO" and self._may_go_on(start, following + "0")
+
     def _may_go_on(self, start: int, following: str) -> bool:
-        """Return whether the segment may go on behind a space, with *following*."""
+        """Return whether the segment may go on behind a space, with *following*: one character, or two."""
         last = self._flat[self._word : self._seen]
         opening = self._opening
         if opening is None:  # the first word has ended
@@ -282,12 +295,14 @@ class LeakFilter:
             opening = self._opening = "key" if _KEY_HEAD in last else "iban" if is_iban else "number"
         if opening == "key":
             is_open = last.endswith(_KEY_HEAD) or (self._word > start and "-----" not in last)
-            return is_open and following.isalnum()
+            return is_open and following[0].isalnum()
         if opening == "iban" and self._seen - start < _LONGEST_IBAN:
-            return following.isalnum() and (self._word == start or _IBAN_GROUP(last) is not None)
+            return following[0].isalnum() and (self._word == start or _IBAN_GROUP(last) is not None)
         if last == "/" and self._word > start:  # 030 / 123
-            return following in "0123456789"
-        return following in "0123456789(+/" and _HAS_DIGIT(last) is not None
+            return following[0] in "0123456789"
+        if self._finds_places and coordinates.goes_on(last, following):
+            return True
+        return following[0] in "0123456789(+/" and _HAS_DIGIT(last) is not None
 
     def _decide(self, start: int, end: int, out: list[str]) -> int:
         """Put what may leave of a segment to *out*, and return up to where it has been decided."""

@@ -1,4 +1,4 @@
-"""Detectors of what has a form: addresses, numbers, coordinates. Pure.
+"""Detectors of what has a form: addresses and numbers. Pure.
 
 Each is given a text, of which it may read all, and where to begin: what lies before that is
 context, which has left already. It reads each character a bounded number of times: no
@@ -15,7 +15,7 @@ from typing import Final
 from unbroken.server.guards.leaks.checksums import iban, luhn
 from unbroken.server.guards.leaks.entities import Match
 
-__all__ = ["LETTER", "cards", "coordinates", "emails", "ibans", "ips", "phones"]
+__all__ = ["LETTER", "cards", "emails", "ibans", "ips", "phones"]
 
 LETTER: Final = "￾"
 """What stands in flat text for a letter that isn't ASCII's, or an accent. See the scanner."""
@@ -32,6 +32,11 @@ _HOST: Final = re.compile(
 _TLD: Final = re.compile(
     rf"[Xx][Nn]--[A-Za-z0-9-]{{0,58}}[A-Za-z0-9]|(?![Uu][Tt][Ff]-)[A-Za-z{LETTER}]{{2,24}}(?![A-Za-z0-9{LETTER}])"
 )
+
+# What stands before the at sign where there is a password.
+_LOGIN: Final = re.compile(r"://[^\s/@:\"<>`]{0,64}+:[^\s/@\"<>`,;]{1,256}+", re.ASCII)
+_LONGEST_LOGIN: Final = 324
+"""Characters."""
 
 # Groups of digits with at most one separator between two.
 _GROUPS: Final = re.compile(r"(?<![A-Za-z0-9])\d++(?:[ ./-]\d++)*+", re.ASCII)
@@ -64,11 +69,6 @@ _IPV4: Final = re.compile(
 )
 _IPV6: Final = re.compile(
     r"(?<![\w:.])(?=[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:]{2,39}+(?:\.\d{1,3}){0,3}(?!\w)", re.ASCII
-)
-
-_COORDINATES: Final = re.compile(
-    r"(?<![\w.])[+-]?(?:90|[0-8]?\d)\.\d{3,15}+\s?,\s?[+-]?(?:180|1[0-7]\d|\d?\d)\.\d{3,15}+(?![\w]|\.\d)",
-    re.ASCII,
 )
 
 # A telephone number: an optional country, an optional prefix in brackets or before a slash, groups.
@@ -110,9 +110,15 @@ def emails(text: str, start: int) -> Iterator[Match]:
             if (tld := _TLD.match(last)) is not None:
                 # Quotes and brackets of any sort around it aren't part of it.
                 local = before[len(before) - length :].lstrip("'`*/=?{|}~.&!#$%^")
-                if local:
+                if local and not _is_login(text, at):
                     yield Match(at - len(local), end - len(last) + tld.end(), "email")
         at = text.find("@", at + 1)
+
+
+def _is_login(text: str, at: int) -> bool:
+    """Return whether a name and a password stand before the at sign, as in ``https://user:password@host``."""
+    begin = text.rfind("://", max(at - _LONGEST_LOGIN, 0), at)
+    return begin >= 0 and _LOGIN.fullmatch(text, begin, at) is not None
 
 
 def cards(text: str, start: int) -> Iterator[Match]:
@@ -197,12 +203,6 @@ def ips(text: str, start: int) -> Iterator[Match]:
             except ValueError:
                 continue
             yield Match(found.start(), found.start() + len(address), "ip")
-
-
-def coordinates(text: str, start: int) -> Iterator[Match]:
-    """Find pairs of a latitude and a longitude, with at least three decimals each."""
-    for found in _COORDINATES.finditer(text, start):
-        yield Match(found.start(), found.end(), "coordinates")
 
 
 def phones(text: str, start: int) -> Iterator[Match]:

@@ -172,6 +172,8 @@ def test_what_is_no_json_is_filtered_as_text(text: str, places: list[int]) -> No
         # Numbers.
         ('{"n": 4111111111111111, "q": "\\"4111111111111111"}', '{"n": "[card]", "q": "\\"[card]"}'),
         ("[48.85837, 2.29448]", '["[coordinates]", "[coordinates]"]'),
+        ('{"lat": -33.85678, "lng": 151.2153}', '{"lat": "[coordinates]", "lng": "[coordinates]"}'),
+        (r'{"at": "48\u00b051\u203230\u2033N 2\u00b017\u203240\u2033E"}', '{"at": "[coordinates]"}'),
         ('{"password": 48271936e5}', '{"password": "[secret]"}'),
         ('{"n": -4111111111111111}', '{"n": -4111111111111111}'),
         # No JSON.

@@ -15,6 +15,7 @@ from tests.server.guards.leaks.samples import ALL, JWT, filtered
 from unbroken.server.guards.leaks import (
     addresses,
     arguments,
+    coordinates,
     json_text,
     people,
     private_key,
@@ -195,6 +196,30 @@ def test_national_ids_are_those_of_each_kind_by_itself(text: str, start: int) ->
     assert sorted(national_ids(text, start)) == sorted(expected)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mon num\u00e9ro d'assurance sociale est le {046 454 286}",
+        "DNI {12.345.678-Z}",
+        "Mijn BSN is {111 222 333}",
+        "Rijksregisternummer: {85073003328}",
+        "Num\u00e9ro national {85073003328}",
+        "personnummer {19811218-9876}",
+        "Personnumret \u00e4r {198112189876}, personal identity number {8112189876}",
+        "{7569217076985}, 7569217076986",
+        "the tax identification number is {86095742719}",
+        '{"nhs_number": "{943 476 5919}", "nhsNumber": "{9434765919}", "customer_ssn": "{460899847}"}',
+        "SSNs: {460899847}, {460899848} and {460899849}",
+        "Social security no. {460899847}",
+        "SSN {460899847}? The case is 460899848. SSN {460899847}, case 460899849",
+        "Aadhaar {5969 5127 5301} and {441010196902109826} are no cards",
+    ],
+)
+def test_an_id_is_found_as_people_write_it_and_nothing_else_that_stands_by(text: str) -> None:
+    plain = re.sub(r"\{(\w[\w .-]*)\}", r"\1", text)
+    assert filtered([plain]) == filtered(list(plain)) == re.sub(r"\{(\w[\w .-]*)\}", "[national_id]", text)
+
+
 def is_card(groups: list[str], separators: list[str]) -> bool:
     sizes, digits = [len(group) for group in groups], "".join(groups)
     is_usual = len(sizes) == 1 or sizes in ([4, 6, 5], [4, 6, 4])
@@ -283,6 +308,15 @@ def test_there_are_rules_for_many_providers_each_with_a_name_of_its_own() -> Non
         ("AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYzzAK3EYQ9x", "AWS_SECRET_ACCESS_KEY=[secret]"),
         ("Authorization: Bearer 4fQz8LmN2pRtVwXy6ZaB", "Authorization: Bearer [secret]"),
         ("postgres://app:s3cr3t!pw@db:5432/x", "postgres://app:[secret]@db:5432/x"),
+        ("https://bob:pa55word@host.example.com/x", "https://bob:[secret]@host.example.com/x"),
+        (f"https://x:github_pat_{'4fQz8LmN2pRt' * 7}@example.com/x", "https://x:[secret]@example.com/x"),
+        (
+            '{"url":"http://host:80","email":"bob@example.com"}',
+            '{"url":"http://host:80","email":"[email]"}',
+        ),
+        ("<http://host:8080>,bob@example.com", "<http://host:8080>,[email]"),
+        ("http://host:8080,bob@example.com", "http://host:[email]"),
+        ("ssh://git@example.com:22 and x:bob@example.com", "ssh://[email]:22 and x:[email]"),
         ("the token is a8F3kQ9zLm2P", "the token is [secret]"),
         (f"token {JWT}", "token [secret]"),
         ("password = your_password_1", "password = your_password_1"),
@@ -322,8 +356,8 @@ FEW: Final = 64
 
 
 MODULES: Final = (
-    addresses, arguments, json_text, leaks_ids, people, private_key, secrets, sentences, stream, structured,
-    verbatim,
+    addresses, arguments, coordinates, json_text, leaks_ids, people, private_key, secrets, sentences,
+    stream, structured, verbatim,
 )  # fmt: skip
 
 
