@@ -19,17 +19,29 @@ from tests.sessions.town import (
     open_town,
     polls,
     tab_on,
+    texts,
 )
 from unbroken.sessions.errors import CursorLost, NodeFull
-from unbroken.sessions.ids import SessionId
+from unbroken.sessions.ids import ItemId, SessionId
+from unbroken.sessions.items import ApprovalHead, ToolHead
 from unbroken.sessions.replica import ActorLimits
-from unbroken.sessions.responder import Handle, ReasoningPiece
+from unbroken.sessions.responder import (
+    AsksApproval,
+    FunctionCallPiece,
+    Handle,
+    Output,
+    ReasoningPiece,
+    RunsTools,
+    ToolCallPiece,
+)
 from unbroken.sessions.run import RunLimits
 
 near_or_far = pytest.mark.parametrize("seed", [None, 1, 2])
 far = pytest.mark.parametrize("seed", [1, 2, 3])
 
 TWO_ATTEMPTS = limits_of(actor=ActorLimits(run=RunLimits(stop_timeout=0.01), attempts=2))
+
+CALL = ItemId("item_call")
 
 
 # News that were lost.
@@ -226,6 +238,38 @@ async def test_thoughts_are_no_tool_call(seed: int | None) -> None:
         await settle()
 
         assert [turn.turn.attempt for turn in two.responder.turns] == [2]
+
+
+@near_or_far
+@pytest.mark.parametrize(
+    "said",
+    [
+        [FunctionCallPiece(index=0, name="mail")],
+        [ToolCallPiece(CALL, "{", ToolHead("mail", "tools"))],
+        [ToolCallPiece(CALL, "{}", ToolHead("mail", "tools")), RunsTools((CALL,))],
+        [AsksApproval(CALL, ApprovalHead("mail", "tools", "{}"))],
+    ],
+    ids=["of the client's", "of the server's", "of the server's, which runs", "to be approved of"],
+)
+async def test_where_a_tool_was_called_there_is_no_second_attempt(
+    seed: int | None, said: list[Output]
+) -> None:
+    """Somebody may have acted on it: the attempt is marked as interrupted instead, and all of it stays."""
+    async with open_town(seed=seed, limits=TWO_ATTEMPTS) as town:
+        one, two, client = await asked(town, "a", *said)
+        await move(client, two)
+        town.kill(one)
+        town.notice(one)
+        await settle()
+        client.read()
+
+        assert two.responder.turns == []
+        assert client.statuses() == ["failed"]
+        (done,) = client.of_type("response.done")
+        assert done["response"]["status_details"]["error"]["code"] == "interrupted"
+        assert client.of_type("conversation.item.deleted") == []
+        assert texts(two, client)[:2] == ["hello", "a"]
+        assert len(texts(two, client)) == 3
 
 
 # Sessions that begin.
