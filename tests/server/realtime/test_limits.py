@@ -325,6 +325,8 @@ async def test_too_many_pings_are_closed_with_a_reason(serve: Serve, opcode: Opc
 
 @contextlib.asynccontextmanager
 async def all_turns_taken(server: Served[ScriptedAgent]) -> AsyncIterator[None]:
+    """Have nobody's turn come: these don't lose their places, however long they keep them."""
+    server.app.turnstile._tick = 3600.0
     async with contextlib.AsyncExitStack() as crowd:
         for _ in range(16):
             await crowd.enter_async_context(server.app.turnstile.turn())
@@ -335,6 +337,7 @@ async def test_who_gives_up_as_a_crowd_is_served_is_not_looked_at(serve: Serve) 
     """Else the server works for those that have come anew meanwhile."""
     server: Served[ScriptedAgent] = await serve(ScriptedAgent(), trusted_proxies=("127.0.0.1",))
     turnstile = server.app.turnstile
+    turnstile._longest = 3600.0
     async with all_turns_taken(server):
         async with RawClient(server.port):
             await eventually(lambda: turnstile.waiting == 1)
