@@ -14,5 +14,7 @@ NEEDS_OWN_CLASS: Final = {
     "test_c11_a_client_that_goes_half_while_it_is_sent_to": "a half that is closed isn't noticed",
     "test_d2_what_is_sent_to_a_peer_just_found_dead_is_no_mistake": "one that is dead isn't cut, either",
     "test_who_gives_up_as_a_crowd_is_served_is_not_looked_at": "it isn't told of who leaves before that",
+    "test_who_leaves_in_the_moment_in_which_its_turn_comes_costs_no_session": "nor who leaves just then",
+    "test_who_leaves_while_its_key_is_looked_at_costs_no_session": "nor who leaves then",
     "test_too_many_pings_are_closed_with_a_reason": "pings are not counted",
 }

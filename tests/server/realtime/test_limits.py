@@ -17,9 +17,11 @@ from tests.conformance.wire import Opcode, Peer, frame, handshake
 from tests.fakes.clock import FakeClock
 from tests.server.conftest import Serve
 from tests.server.realtime.agent import ManualAgent
+from tests.server.realtime.client import WAIT
 from tests.server.realtime.raw import RawClient
 from tests.server.realtime.serving import Served, eventually
 from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.auth.base import Credentials, Grant
 
 PROXY = {"trusted_proxies": ("127.0.0.1",)}
 KEY = "correct-horse-battery-staple"
@@ -346,6 +348,48 @@ async def test_who_gives_up_as_a_crowd_is_served_is_not_looked_at(serve: Serve) 
     assert server.app.admission.connections == 0
     assert len(server.app.node.hub) == 0
     await server.client("alice")
+
+
+def has_begun_sessions(server: Served[ScriptedAgent]) -> bool:
+    return b'unbroken_sessions_attached_total{result="new"}' in server.app.metrics.exposition()
+
+
+async def test_who_leaves_in_the_moment_in_which_its_turn_comes_costs_no_session(serve: Serve) -> None:
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent())
+    turnstile = server.app.turnstile
+    async with all_turns_taken(server), RawClient(server.port):
+        await eventually(lambda: turnstile.waiting == 1)
+        (connection,) = server.server.server_state.connections
+        connection.transport.abort()
+        turnstile.open()
+        await server.idle()
+    assert not has_begun_sessions(server)
+    await server.client("alice")
+    assert has_begun_sessions(server)
+
+
+async def test_who_leaves_while_its_key_is_looked_at_costs_no_session(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a place for it, and so nobody waits who would be told."""
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent())
+    authenticator = server.app.auth.authenticator
+    authenticate, is_asked, may_answer = authenticator.authenticate, asyncio.Event(), asyncio.Event()
+
+    async def slowly(credentials: Credentials) -> Grant:
+        is_asked.set()
+        await may_answer.wait()
+        return await authenticate(credentials)
+
+    monkeypatch.setattr(authenticator, "authenticate", slowly)
+    async with RawClient(server.port):
+        await asyncio.wait_for(is_asked.wait(), WAIT)
+    await server.no_connections()
+    may_answer.set()
+    await server.idle()
+    assert not has_begun_sessions(server)
+    await server.client("alice")
+    assert has_begun_sessions(server)
 
 
 async def test_who_is_refused_by_a_cap_waits_for_no_turn(serve: Serve) -> None:
