@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import websockets
 from websockets.asyncio.client import ClientConnection
@@ -135,6 +135,11 @@ class Nodes:
 class Program(abc.ABC):
     """A balancer, and how to start it with the configuration that ships."""
 
+    config: ClassVar[str]
+    """The name of its file."""
+    renewing: ClassVar[signal.Signals]
+    """What has it read that anew."""
+
     @abc.abstractmethod
     def prepare(self, folder: Path, port: int, nodes: Sequence[int]) -> tuple[list[str], dict[str, str]]:
         """Return a command, and what is in its environment.
@@ -146,12 +151,20 @@ class Program(abc.ABC):
     @contextlib.contextmanager
     def running(self, folder: Path, nodes: Sequence[int]) -> Iterator[tuple[int, Path]]:
         """Start it before nodes on these ports, and return its own, and its log."""
+        with self.started(folder, nodes) as (port, log, _):
+            yield port, log
+
+    @contextlib.contextmanager
+    def started(
+        self, folder: Path, nodes: Sequence[int]
+    ) -> Iterator[tuple[int, Path, subprocess.Popen[bytes]]]:
+        """Start it as :meth:`running` does, and return its process, too."""
         port, log = free_port(), folder / "balancer.log"
         command, settings = self.prepare(folder, port, nodes)
         process = start(command, log, **settings)
         try:
             wait_for_port(port, process, log)
-            yield port, log
+            yield port, log, process
         finally:
             process.terminate()
             process.wait()

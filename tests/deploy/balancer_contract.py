@@ -194,6 +194,32 @@ class BalancerContract:
             assert answer.startswith(b"HTTP/1.1 502 ")
         assert "hidden" not in logged(tmp_path)
 
+    async def test_a_new_configuration_ends_no_conversation(
+        self, running_nodes: Nodes, tmp_path: Path
+    ) -> None:
+        """Whoever comes meets it. Who is being answered, and asks again, does so on the old connection."""
+        await asyncio.to_thread(running_nodes.mend)
+        with self.program.started(tmp_path, running_nodes.ports) as (port, log, process):
+            balanced = Balanced(running_nodes, port, log)
+            await balanced.all_serve()
+            talk = await balanced.answering()
+            config = tmp_path / self.program.config
+            config.write_text(config.read_text().replace("x-node", "x-other"))
+            process.send_signal(self.program.renewing)
+            newcomer = Talk(port)
+            async with asyncio.timeout(PATIENCE):
+                while newcomer.nodes[-1:] != [""]:  # the new one doesn't tell who answers
+                    await newcomer.connect()
+                    await newcomer.close()
+            await talk.until(lambda: bool(talk.endings))
+            await talk.ask("/say still here")
+            await talk.until(lambda: len(talk.endings) == 2)
+            await talk.close()
+
+        assert talk.codes == []
+        assert talk.endings == ["completed", "completed"]
+        assert talk.text.endswith("word120 still here")
+
     # Streams.
 
     def test_open_connections_may_be_silent_for_longer_than_pings_take(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ def settings_of(folder: Path, port: int, nodes: Sequence[int]) -> dict[str, str]
 
 
 class Caddy(Program):
+    config = CONFIG.name
+    renewing = signal.SIGUSR1
+
     def prepare(self, folder: Path, port: int, nodes: Sequence[int]) -> tuple[list[str], dict[str, str]]:
         text = CONFIG.read_text()
         changes = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ def settings_of(port: int, nodes: Sequence[int]) -> dict[str, str]:
 
 
 class HAProxy(Program):
+    config = CONFIG.name
+    renewing = signal.SIGUSR2
+
     def prepare(self, folder: Path, port: int, nodes: Sequence[int]) -> tuple[list[str], dict[str, str]]:
         text = CONFIG.read_text()
         front = "    default_backend nodes\n"
@@ -44,7 +48,7 @@ class HAProxy(Program):
             text = text.replace(before, after)
         config = folder / "haproxy.cfg"
         config.write_text(text)
-        return [haproxy(), "-db", "-f", str(config)], settings_of(port, nodes)
+        return [haproxy(), "-W", "-db", "-f", str(config)], settings_of(port, nodes)
 
 
 def test_the_configuration_is_valid() -> None:

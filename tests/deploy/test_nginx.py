@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,9 @@ def configured(folder: Path, port: int, nodes: Sequence[int]) -> list[str]:
 
 
 class Nginx(Program):
+    config = CONFIG.name
+    renewing = signal.SIGHUP
+
     def prepare(self, folder: Path, port: int, nodes: Sequence[int]) -> tuple[list[str], dict[str, str]]:
         return configured(folder, port, nodes), {}
 
