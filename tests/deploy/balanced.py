@@ -52,6 +52,17 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
             time.sleep(0.05)
 
 
+def wait_until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when the node on *port* is ready. It listens before: who comes waits, or goes elsewhere."""
+    wait_for_port(port, process, log)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise AssertionError(f"the node on {port} isn't ready: {answer.read()!r}")
+
+
 class Nodes:
     """Some nodes. Fault verbs: :meth:`kill`, :meth:`terminate`, :meth:`freeze`, :meth:`thaw`."""
 
@@ -71,7 +82,7 @@ class Nodes:
         self._leaving: set[int] = set()
 
     def start(self, *numbers: int) -> None:
-        """Start these nodes, or all, and return when they listen."""
+        """Start these nodes, or all, and return when they are ready."""
         started = numbers or range(len(self.ports))
         for number in started:
             self._processes[number] = start(
@@ -82,7 +93,8 @@ class Nodes:
                 **self._settings,
             )
         for number in started:
-            wait_for_port(self.ports[number], self._processes[number], self._folder / f"node{number}.log")
+            log = self._folder / f"node{number}.log"
+            wait_until_ready(self.ports[number], self._processes[number], log)
 
     def kill(self, number: int) -> None:
         self._processes[number].kill()
