@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hmac
 import json
 import threading
@@ -315,14 +314,12 @@ class HeldKeySet(KeySet):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.is_asked, self.may_answer = asyncio.Event(), threading.Event()
-        self._loop = asyncio.get_running_loop()
+        self.is_asked, self.may_answer = asyncio.Event(), asyncio.Event()
 
-    def _read(self) -> Any:
-        self._loop.call_soon_threadsafe(self.is_asked.set)
-        if not self.may_answer.wait(30):
-            raise AssertionError("nobody let it")
-        return super()._read()
+    async def _read(self) -> Any:
+        self.is_asked.set()
+        await self.may_answer.wait()
+        return await super()._read()
 
 
 async def test_a_token_whose_key_is_known_does_not_wait_for_the_set(issuer: Issuer) -> None:
@@ -575,31 +572,3 @@ class TestOverTheDoors:
                 jwt_audience=(AUDIENCE,),
             ):
                 raise AssertionError("it started")
-
-
-async def test_a_set_that_trickles_in_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unbroken.server.auth.jwks._TIMEOUT", 1.0)
-    over = threading.Event()
-
-    class Trickle(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", "100000")
-            self.end_headers()
-            with contextlib.suppress(OSError):
-                while not over.wait(0.01):  # each byte in time
-                    self.wfile.write(b" ")
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Trickle) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            with pytest.raises(JwksUnavailable, match="takes too long"):
-                await KeySet(f"http://127.0.0.1:{server.server_port}/", FakeClock()).start()
-        finally:
-            over.set()
-            server.shutdown()
-            thread.join()
