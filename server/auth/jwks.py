@@ -102,8 +102,8 @@ class KeySet:
             self._fetching = asyncio.create_task(self._fetch())
         is_believed = keys and now - self._ended_at < _BELIEVED and now - self._fetched_at < _STALE
         if self._fetching is not None and not is_believed:
-            # One that is cut off leaves the others their answer.
-            await asyncio.shield(self._fetching)
+            # One that is cut off leaves the others their answer, and one that is stopped tells all of them.
+            await asyncio.wait({self._fetching})
             keys = self._of(kid)
         if self._clock.monotonic() - self._fetched_at >= _STALE:
             raise JwksUnavailable("The keys that tokens are signed with can't be had. Try again in a moment.")
@@ -142,9 +142,11 @@ class KeySet:
         self._fetched_at = self._tried_at = self._ended_at = self._clock.monotonic()
 
     async def stop(self) -> None:
-        """Wait for what is being fetched. Harmless if nothing is."""
-        if self._fetching is not None:
-            await asyncio.wait({self._fetching})
+        """Stop what is being fetched: whoever waits is told as if it had failed. Harmless if nothing is."""
+        fetching, self._fetching = self._fetching, None
+        if fetching is not None:
+            fetching.cancel()
+            await asyncio.wait({fetching})
 
     async def _read(self) -> _Keys:
         try:

@@ -30,7 +30,7 @@ class Door:
         self.issuer = issuer
         self.scheme, self.beginning, self.drop = "http", b"", b""
         self.is_dripping = False
-        self.asked = 0
+        self.asked, self.is_asked = 0, asyncio.Event()
         self.gone = asyncio.Semaphore(0)
         """Released for each peer that was dripped at and has left."""
         self.port = 0
@@ -44,6 +44,7 @@ class Door:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.asked += 1
+        self.is_asked.set()
         with contextlib.suppress(OSError):
             if self.is_dripping:
                 await self._drip(reader, writer)
@@ -150,11 +151,23 @@ async def test_the_end_comes_with_that_of_what_drips(door: Door) -> None:
     await keys.start()
     door.drip(b"HTTP/1.1 200 OK\r\nX: ", b"a")
     door.issuer.clock.advance(700)
+    door.is_asked.clear()
     assert await keys.find("k1"), "behind it, the set is fetched again"
+    await door.is_asked.wait()
     await keys.stop()
 
     await door.gone.acquire()
     assert keys._fetching is None
+
+
+async def test_the_end_may_come_before_a_fetch_has_begun(door: Door) -> None:
+    keys = KeySet(door.address, door.issuer.clock)
+    await keys.start()
+    door.issuer.clock.advance(700)
+    assert await keys.find("k1")
+    await keys.stop()
+
+    assert (keys._fetching, door.asked) == (None, 1)
 
 
 async def test_a_name_that_is_never_resolved_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
