@@ -142,7 +142,7 @@ class _Node:
             raise DrainFailed(f"{url} is no address. Give --url as in http://127.0.0.1:8001.")
         self._url = url.rstrip("/") + "/admin/drain"
         self._headers = {"Authorization": f"Bearer {key}"}
-        self._opener = unmoved(is_direct=True)  # the key is for the node alone
+        self._opener = unmoved()  # the key is for the node alone
 
     def ask(self, method: str) -> dict[str, Any]:
         """Return the node's state, as it answers.

@@ -1,7 +1,4 @@
-"""What opens addresses that whoever set them means, and no others.
-
-Whoever answers there is believed, or is shown a key: neither holds for where an answer may point to.
-"""
+"""What opens addresses that whoever set them means, and no others: who answers there is shown a key."""
 
 from __future__ import annotations
 
@@ -18,6 +15,6 @@ class _Unmoved(urllib.request.HTTPRedirectHandler):
         """Return no request."""
 
 
-def unmoved(*, is_direct: bool) -> urllib.request.OpenerDirector:
-    """Return what opens an address and follows no redirection. With *is_direct*, it asks no proxy either."""
-    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_direct else []), _Unmoved)
+def unmoved() -> urllib.request.OpenerDirector:
+    """Return what opens an address, follows no redirection and asks no proxy."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), _Unmoved)

@@ -59,7 +59,7 @@ def ask_for_usage(
 
 
 def _get(url: str, key: str) -> dict[str, Any]:
-    opener = unmoved(is_direct=True)  # the key is for the node alone
+    opener = unmoved()  # the key is for the node alone
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})  # noqa: S310 - checked
     try:
         with opener.open(request, timeout=_TIMEOUT) as answer:

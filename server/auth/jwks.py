@@ -7,9 +7,7 @@ any more counts on for a while. Both bound what a stranger's tokens can make the
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -18,15 +16,16 @@ import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWK, PyJWTError
 
-from unbroken.server.openers import unmoved
+from unbroken.server.auth.download import NotDownloaded, download
 from unbroken.sessions.clock import Clock
 
 __all__ = ["JwksUnavailable", "KeySet", "NotLookedFor", "SigningKey"]
 
 _MOST_BYTES: Final = 1 << 20
 _MOST_KEYS: Final = 100
-_PIECE: Final = 65_536
+
 _TIMEOUT: Final = 5.0
+"""Seconds in which a set has come from its address, or doesn't: whoever waits is told by then."""
 
 _REFRESHED: Final = 600.0
 """Seconds after which a set is fetched again."""
@@ -103,8 +102,8 @@ class KeySet:
             self._fetching = asyncio.create_task(self._fetch())
         is_believed = keys and now - self._ended_at < _BELIEVED and now - self._fetched_at < _STALE
         if self._fetching is not None and not is_believed:
-            # One that is cut off leaves the others their answer.
-            await asyncio.shield(self._fetching)
+            # One that is cut off leaves the others their answer, and one that is stopped tells all of them.
+            await asyncio.wait({self._fetching})
             keys = self._of(kid)
         if self._clock.monotonic() - self._fetched_at >= _STALE:
             raise JwksUnavailable("The keys that tokens are signed with can't be had. Try again in a moment.")
@@ -121,7 +120,7 @@ class KeySet:
 
     async def _fetch(self) -> None:
         try:
-            self._keys = await asyncio.to_thread(self._read)
+            self._keys = await self._read()
         except JwksUnavailable as exc:
             self._on_fetch("failed")
             structlog.get_logger().warning("JWKS not fetched", reason=str(exc))
@@ -139,19 +138,38 @@ class KeySet:
             JwksUnavailable: It can't be had, or has no key that can be used.
 
         """
-        self._keys = await asyncio.to_thread(self._read)
+        self._keys = await self._read()
         self._fetched_at = self._tried_at = self._ended_at = self._clock.monotonic()
 
     async def stop(self) -> None:
-        """Wait for what is being fetched. Harmless if nothing is."""
-        if self._fetching is not None:
-            await asyncio.wait({self._fetching})
+        """Stop what is being fetched: whoever waits is told as if it had failed. Harmless if nothing is."""
+        fetching, self._fetching = self._fetching, None
+        if fetching is not None:
+            fetching.cancel()
+            await asyncio.wait({fetching})
+
+    async def _read(self) -> _Keys:
+        try:
+            if "://" in self._source:
+                # Nowhere but there: whoever answers says who everybody is.
+                text = await download(self._source, most=_MOST_BYTES, within=_TIMEOUT)
+            else:
+                text = await asyncio.to_thread(self._in_file)
+        except (NotDownloaded, OSError, ValueError) as exc:
+            raise self._unavailable(str(exc)) from None
+        if len(text) > _MOST_BYTES:
+            raise self._unavailable("it is too long")
+        return await asyncio.to_thread(self._keys_in, text)
 
     # In a thread.
 
-    def _read(self) -> _Keys:
+    def _in_file(self) -> bytes:
+        with Path(self._source).open("rb") as file:
+            return file.read(_MOST_BYTES + 1)
+
+    def _keys_in(self, text: bytes) -> _Keys:
         try:
-            entries = json.loads(self._text())["keys"]
+            entries = json.loads(text)["keys"]
             if not isinstance(entries, list) or len(entries) > _MOST_KEYS:
                 raise ValueError
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -164,27 +182,6 @@ class KeySet:
         if not keys:
             raise self._unavailable("none of its keys can be used")
         return keys
-
-    def _text(self) -> bytes:
-        try:
-            if "://" not in self._source:
-                with Path(self._source).open("rb") as file:
-                    text = file.read(_MOST_BYTES + 1)
-            else:
-                # Nowhere but there: whoever answers says who everybody is.
-                opener = unmoved(is_direct=False)
-                text = b""
-                deadline = time.monotonic() + _TIMEOUT
-                with opener.open(self._source, timeout=_TIMEOUT) as answer:
-                    while len(text) <= _MOST_BYTES and (piece := answer.read1(_PIECE)):
-                        text += piece
-                        if time.monotonic() > deadline:  # each piece came in time, and no end does
-                            raise TimeoutError("it takes too long")
-        except (OSError, http.client.HTTPException, ValueError) as exc:
-            raise self._unavailable(str(getattr(exc, "reason", exc))) from None
-        if len(text) > _MOST_BYTES:
-            raise self._unavailable("it is too long")
-        return bytes(text)
 
     def _unavailable(self, reason: str) -> JwksUnavailable:
         return JwksUnavailable(

@@ -209,13 +209,11 @@ class McpTools:
 
     def _transport(self, stack: AsyncExitStack) -> Any:
         if self._target.is_address:
-            import httpx2
             from mcp.client.streamable_http import streamable_http_client
 
-            key = self._target.key
-            headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-            # What is sent goes to the address that the operator gave, nowhere else.
-            client = httpx2.AsyncClient(headers=headers, follow_redirects=False, timeout=httpx2.Timeout(60.0))
+            from unbroken.server.tools.mcp_http import McpHttp
+
+            client = McpHttp(self._target.key)
             stack.push_async_callback(client.aclose)
             return streamable_http_client(self._target.place, http_client=client)
         from mcp.client.stdio import StdioServerParameters, stdio_client

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import pytest
@@ -202,6 +203,69 @@ async def test_who_stops_waiting_for_the_start_leaves_nothing_behind() -> None:
         await starting
 
     assert asyncio.all_tasks() == before
+
+
+class Dripping:
+    """A server over HTTP whose answer to the last request, by which a session ends, drips in for ever."""
+
+    def __init__(self) -> None:
+        self.was_asked_to_end, self.was_left = asyncio.Event(), asyncio.Event()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, OSError):
+            while not self.was_asked_to_end.is_set():
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                length = re.search(r"content-length: (\d+)", head)
+                body = await reader.readexactly(int(length[1]) if length else 0)
+                if head.startswith("delete"):
+                    await self._drip(reader, writer)
+                else:
+                    writer.write(self._answered(body) if head.startswith("post") else _NOT_THAT)
+        writer.close()
+
+    async def _drip(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.was_asked_to_end.set()
+        left = asyncio.create_task(reader.read())
+        writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+        while not left.done():
+            writer.write(b"a")
+            await asyncio.wait({left}, timeout=0.01)
+        self.was_left.set()
+        await left
+
+    @staticmethod
+    def _answered(body: bytes) -> bytes:
+        said = json.loads(body)
+        if "id" not in said:
+            return b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
+        result: dict[str, Any] = {"tools": []}
+        if said["method"] == "initialize":
+            result = {
+                "protocolVersion": said["params"]["protocolVersion"],
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "dripping", "version": "1"},
+            }
+        text = json.dumps({"jsonrpc": "2.0", "id": said["id"], "result": result}).encode()
+        head = f"Content-Type: application/json\r\nMcp-Session-Id: s1\r\nContent-Length: {len(text)}\r\n\r\n"
+        return b"HTTP/1.1 200 OK\r\n" + head.encode() + text
+
+
+_NOT_THAT = b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n"
+
+
+async def test_the_end_waits_for_no_server_that_never_confirms_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unbroken.server.tools.mcp_http._END_SECONDS", 0.2)
+    dripping = Dripping()
+    async with await asyncio.start_server(dripping.answer, "127.0.0.1", 0) as server:
+        tools = McpTools(McpTarget("fake", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"))
+        await tools.start()
+        assert tools._session is not None
+        stopping = asyncio.create_task(tools.stop())
+        done, _ = await asyncio.wait({stopping}, timeout=WAIT)
+        stopping.cancel()
+        assert done
+        assert dripping.was_asked_to_end.is_set()
+        await dripping.was_left.wait()
 
 
 class Lister:
