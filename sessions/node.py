@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import structlog
 
@@ -31,6 +31,7 @@ from unbroken.sessions.errors import (
     SessionNotFound,
     StoreUnavailable,
     TooManyConnections,
+    UnknownFormat,
 )
 from unbroken.sessions.event_log import EventLog, Position, Verdict
 from unbroken.sessions.holders import Holder, HolderOf, Holders
@@ -77,6 +78,8 @@ _TELLING_TIMEOUT: Final = 0.3
 
 _UNHEARD_OF: Final = frozenset({Verdict.FUTURE, Verdict.OTHER_BRANCH})
 """What a node says of places in a log that has gone on, or was begun anew, without its having heard of it."""
+
+_T = TypeVar("_T")
 
 
 class Node:
@@ -129,7 +132,7 @@ class Node:
         self._on_response = on_response
         self._on_refusal = on_refusal
         self._on_run = on_run
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._is_open = False
         self._context = contextvars.Context()
         self._sweeper: Timer | None = None
@@ -170,7 +173,12 @@ class Node:
             on_change=self._changed.set,
         )
         self.room: Final = Room(
-            self.hub, holders, self._ownership.forget, limits, clock, is_shared=store.is_shared
+            self.hub,
+            holders,
+            lambda actor: self._wholly(self._ownership.forget(actor)),
+            limits,
+            clock,
+            is_shared=store.is_shared,
         )
 
     async def __aenter__(self) -> Self:
@@ -205,21 +213,44 @@ class Node:
 
         Its context is the node's: what the connection that caused it bound for its logs isn't the session's.
         """
+        task = self._start(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         if not self._is_open:
             work.close()
             raise NodeDraining
         task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._tasks.discard)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or (exc := task.exception()) is None:
             return
         # These are no bugs, and who waits is told. NodeDraining: a closing node refused its next step.
-        if not isinstance(exc, StoreUnavailable | CursorLost | NodeDraining):
+        if not isinstance(
+            exc, StoreUnavailable | CursorLost | NodeDraining | SessionNotFound | UnknownFormat
+        ):
             structlog.get_logger().error("task failed", node_id=self.id, exc_info=exc)
+
+    async def _wholly(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do *work* to its end, also if who waits for it is cut off: by the store, half of it may be done.
+
+        Raises:
+            NodeDraining: The node is closing, or has been.
+
+        """
+        task = self._start(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            waiting = asyncio.current_task()
+            if task.cancelled() and not (waiting is not None and waiting.cancelling()):
+                raise NodeDraining from None
+            task.add_done_callback(self._ended)  # nobody is told any more
+            raise
 
     # Connections.
 
@@ -238,6 +269,8 @@ class Node:
         *incarnation* that its client knows: there is nothing to miss, so that it is resumed. If that has come
         here meanwhile, the client attaches to it. On a full node, sessions that have been idle for long make
         room for it; of a principal who has as many as one may, those at rest, the oldest first.
+
+        Whoever waits for it, or for :meth:`attach`, may be cancelled: then there is no attachment.
 
         Raises:
             SessionNotFound: Another principal's has come meanwhile; or one that has gone again.
@@ -319,13 +352,14 @@ class Node:
         if actor is None:
             if self._store.is_shared:
                 await self.room.make(principal)
-            return await self._ownership.load(session_id)
+            return await self._wholly(self._ownership.load(session_id))
         if not (self._store.is_shared and actor.is_opened):
             return actor
         if position is not None and (verdict := actor.log.check(position)) in _UNHEARD_OF:
             # This node may not have heard of what the client has seen.
             await actor.catch_up(is_patient=verdict is Verdict.FUTURE)
-            return self._ownership.live(session_id) or await self._ownership.load(session_id)
+            actor = self._ownership.live(session_id)
+            return await self._wholly(self._ownership.load(session_id)) if actor is None else actor
         if actor.is_owner:
             self._ownership.look(actor)  # whoever comes may have said something on a node that died of it
         return actor

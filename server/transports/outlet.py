@@ -16,22 +16,16 @@ from starlette.types import Message, Scope, Send
 from uvicorn.protocols.utils import ClientDisconnected
 
 __all__ = [
-    "DEPARTURE",
     "EXTENSION",
     "AsgiOutlet",
-    "Departing",
     "Outlet",
     "PlainSend",
-    "departing",
     "has_outlet",
     "outlet_of",
 ]
 
 EXTENSION: Final = "unbroken.outlet"
 """The ASGI extension under which ``WebSocketProtocol`` offers its outlet."""
-
-DEPARTURE: Final = "unbroken.departure"
-"""The one under which it offers to tell of its client's departure."""
 
 
 class Outlet(Protocol):
@@ -53,17 +47,6 @@ class Outlet(Protocol):
 
     async def flushed(self) -> None:
         """Wait until what was written is on its way: a close sent next stays behind it."""
-
-
-class Departing(Protocol):
-    """A connection that tells when its client leaves, before it has been let in, too."""
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the client has left."""
-
-    def on_departure(self, callback: Callable[[], None] | None) -> None:
-        """Call *callback* when the client leaves; at once if it has left already. None: nobody any more."""
 
 
 class PlainSend:
@@ -161,12 +144,6 @@ class AsgiOutlet:
 def has_outlet(scope: Scope) -> bool:
     """Return whether the transport has an outlet of its own."""
     return EXTENSION in scope.get("extensions", {})
-
-
-def departing(scope: Scope) -> Departing | None:
-    """Return what tells of the client's departure, where the transport can."""
-    own: Departing | None = scope.get("extensions", {}).get(DEPARTURE)
-    return own
 
 
 def outlet_of(scope: Scope, send: Send) -> Outlet:

@@ -22,9 +22,10 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import OPEN, Protocol
 
+from unbroken.server.transports.departure import DEPARTURE
 from unbroken.server.transports.intake import Intake, IntakeLimits
 from unbroken.server.transports.opening import Opening, answer
-from unbroken.server.transports.outlet import DEPARTURE, EXTENSION
+from unbroken.server.transports.outlet import EXTENSION
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPScope, WebSocketAcceptEvent

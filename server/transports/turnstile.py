@@ -12,12 +12,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final
-
-from uvicorn.protocols.utils import ClientDisconnected
-
-from unbroken.server.transports.outlet import Departing
 
 __all__ = ["TurnMissed", "Turnstile"]
 
@@ -53,18 +48,17 @@ class Turnstile:
         return len(self._waiting)
 
     @asynccontextmanager
-    async def turn(self, client: Departing | None = None) -> AsyncIterator[None]:
-        """Be served when it is one's turn. Whoever came first is first.
+    async def turn(self) -> AsyncIterator[None]:
+        """Be served when it is one's turn. Whoever came first is first; one who is cancelled has none.
 
         Raises:
-            ClientDisconnected: The *client* has left meanwhile.
             TurnMissed: It has taken too long.
 
         """
         if self._free > 0:
             self._free -= 1
         else:
-            await self._wait(client)
+            await self._wait()
         place = _Place(self._leave, self._tick)
         try:
             yield
@@ -79,18 +73,16 @@ class Turnstile:
                 self._free -= 1
         self._waiting.clear()
 
-    async def _wait(self, client: Departing | None) -> None:
+    async def _wait(self) -> None:
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
 
-        def give_up(error: type[Exception]) -> None:
+        def give_up() -> None:
             if not turn.done():
-                turn.set_exception(error)
+                turn.set_exception(TurnMissed)
 
         self._waiting[turn] = None
-        timer = loop.call_later(self._longest, give_up, TurnMissed)
-        if client is not None:
-            client.on_departure(partial(give_up, ClientDisconnected))
+        timer = loop.call_later(self._longest, give_up)
         try:
             await turn
         except BaseException:
@@ -99,8 +91,6 @@ class Turnstile:
             raise
         finally:
             timer.cancel()
-            if client is not None:
-                client.on_departure(None)
 
     def _leave(self) -> None:
         self._free += 1

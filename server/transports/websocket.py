@@ -10,7 +10,6 @@ import structlog
 from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
-from uvicorn.protocols.utils import ClientDisconnected
 
 from unbroken.server.auth.base import Authenticator, Grant, LongLivedKey, Unauthenticated
 from unbroken.server.auth.lapse import Lapses
@@ -30,9 +29,10 @@ from unbroken.server.protocols.realtime.encode import RealtimeEncoder
 from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.admission import Admission, Guest
+from unbroken.server.transports.departure import Departing, departing, until_departure
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
 from unbroken.server.transports.intake import IntakeLimits
-from unbroken.server.transports.outlet import Departing, PlainSend, departing, has_outlet, outlet_of
+from unbroken.server.transports.outlet import PlainSend, has_outlet, outlet_of
 from unbroken.server.transports.pace import PacedReceive
 from unbroken.server.transports.pump import Admitted, Pump
 from unbroken.server.transports.refusal import TOO_NEW, RefusalLog, Refused, overloaded, refuse, spread_wait
@@ -160,16 +160,22 @@ class RealtimeDoor:
     async def _let_in(
         self, handshake: Handshake, guest: Guest, peer: str | None, send: Send, client: Departing | None
     ) -> Admitted | None:
-        """Return what there is to connect to; None: the client was told why there is nothing."""
+        """Return what there is to connect to; None: the client was told why there is nothing.
+
+        Raises:
+            ClientDisconnected: The *client* has left meanwhile. Nothing of it is left but its count.
+
+        """
         try:
             self._knock(handshake, guest)
-            # An issuer of tokens that hangs, and room at a cap, aren't waited for in anybody's turn.
-            grant = await self._identified(handshake, guest)
-            try:
-                async with self._turnstile.turn(client):
-                    return await self._admit(handshake, guest, grant, client)
-            except TurnMissed:
-                raise overloaded() from None
+            async with until_departure(client):  # whoever has left counts no more, and is worked for no more
+                # An issuer of tokens that hangs, and room at a cap, aren't waited for in anybody's turn.
+                grant = await self._identified(handshake, guest)
+                try:
+                    async with self._turnstile.turn():
+                        return await self._admit(handshake, guest, grant)
+                except TurnMissed:
+                    raise overloaded() from None
         except Refused as refused:
             self._metrics.refused.labels(refused.code).inc()
             self._refusals.note(refused, peer)
@@ -225,14 +231,10 @@ class RealtimeDoor:
         await guest.admit(grant.principal, ConnectionBounds() if gate is None else gate.connections(plan))
         return grant
 
-    async def _admit(
-        self, handshake: Handshake, guest: Guest, grant: Grant, client: Departing | None
-    ) -> Admitted:
+    async def _admit(self, handshake: Handshake, guest: Guest, grant: Grant) -> Admitted:
         principal, gate = grant.principal, self._gate
         if self._node.is_draining:  # since it began to wait
             raise self._draining()
-        if client is not None and client.is_gone:
-            raise ClientDisconnected
         await self._directory.note(principal)
         if principal.tenant == STRANGERS:
             self._fair_names.note_stranger(principal.id, guest.address)

@@ -16,5 +16,7 @@ NEEDS_OWN_CLASS: Final = {
     "test_who_gives_up_as_a_crowd_is_served_is_not_looked_at": "it isn't told of who leaves before that",
     "test_who_leaves_in_the_moment_in_which_its_turn_comes_costs_no_session": "nor who leaves just then",
     "test_who_leaves_while_its_key_is_looked_at_costs_no_session": "nor who leaves then",
+    "test_who_leaves_takes_nobody_s_place_and_keeps_the_key": "likewise",
+    "test_who_is_cut_off_by_the_handshake_s_time_counts_no_more": "a handshake takes as long as it likes",
     "test_too_many_pings_are_closed_with_a_reason": "pings are not counted",
 }

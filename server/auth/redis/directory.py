@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import OrderedDict
 from typing import Final
@@ -89,17 +90,21 @@ class RedisDirectory(Directory):
             self._remember(principal, now + _RENEWED, is_written=False)
             return
         self._remember(principal, now + _RENEWED, is_written=True)
+        # Others rely on it from here on, so that it is written also if who came first is cut off.
+        await asyncio.shield(self._write(principal, record, server))
+
+    async def _write(self, principal: Principal, record: _Record, server: str) -> None:
+        lifetime = self._lifetime(principal)
+        data = msgspec.msgpack.encode(record)
         try:
-            lifetime = self._lifetime(principal)
-            await self._redis.command(
-                "SET", self._key(principal_id), msgspec.msgpack.encode(record), "EX", lifetime
-            )
+            await self._redis.command("SET", self._key(principal.id), data, "EX", lifetime)
         except StoreUnavailable:
             # This node knows; the others do when it is back, and the next connection is here.
-            self._silent_until[server] = self._clock.monotonic() + _SILENCE
+            now = self._clock.monotonic()
+            self._silent_until[server] = now + _SILENCE
             self._remember(principal, now + _RENEWED, is_written=False)
         except BaseException:
-            self._known.pop(principal_id, None)
+            self._known.pop(principal.id, None)
             raise
 
     async def find(self, principal_id: PrincipalId) -> Principal | None:

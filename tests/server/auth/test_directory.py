@@ -55,6 +55,34 @@ class TestRedis(DirectoryContract):
         return RedisDirectory(redis, FakeClock()), RedisDirectory(redis, FakeClock())
 
 
+async def test_what_one_begins_to_write_others_rely_on_also_if_the_first_is_cut_off(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many who come with one key, the first is gone before Redis has been asked."""
+    command, is_asked, go_on, is_written = redis.command, asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def late(*words: object) -> object:
+        is_asked.set()
+        await go_on.wait()
+        answer = await command(*words)
+        is_written.set()
+        return answer
+
+    monkeypatch.setattr(redis, "command", late)
+    directory = RedisDirectory(redis, FakeClock())
+    first = asyncio.create_task(directory.note(ANN))
+    await is_asked.wait()
+    await directory.note(ANN)
+    first.cancel()
+    await asyncio.wait([first])
+    go_on.set()
+    async with asyncio.timeout(10):
+        await is_written.wait()
+
+    assert first.cancelled()
+    assert await RedisDirectory(redis, FakeClock()).find(ANN.id) == ANN
+
+
 async def test_what_is_shared_of_a_principal_has_an_end(redis: Redis) -> None:
     await RedisDirectory(redis, FakeClock()).note(ANN)
 

@@ -29,8 +29,9 @@ from tests.server.transports.quick import (
     errors,
     serving,
 )
+from unbroken.server.transports.departure import DEPARTURE, Departing
 from unbroken.server.transports.http_protocol import HttpProtocol
-from unbroken.server.transports.outlet import DEPARTURE, Departing, Outlet
+from unbroken.server.transports.outlet import Outlet
 from unbroken.server.transports.protocol import WebSocketProtocol
 
 

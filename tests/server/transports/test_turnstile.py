@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from uvicorn.protocols.utils import ClientDisconnected
 
 from unbroken.server.transports.turnstile import TurnMissed, Turnstile
 
@@ -16,29 +15,18 @@ _LONG = 3600.0
 
 
 class Someone:
-    """A client, and what it does inside until it is told to leave."""
+    """A client, and what it does inside until it is told to end."""
 
-    def __init__(self, turnstile: Turnstile, *, is_known: bool = True) -> None:
-        self.is_inside = self.is_gone = False
-        self.callback: Callable[[], None] | None = None
+    def __init__(self, turnstile: Turnstile) -> None:
+        self.is_inside = False
         self._is_done = asyncio.Event()
-        self.task = asyncio.create_task(self._come(turnstile, is_known=is_known))
-
-    def on_departure(self, callback: Callable[[], None] | None) -> None:
-        self.callback = callback
-        if callback is not None and self.is_gone:
-            callback()
-
-    def leave(self) -> None:
-        self.is_gone = True
-        if self.callback is not None:
-            self.callback()
+        self.task = asyncio.create_task(self._come(turnstile))
 
     def end(self) -> None:
         self._is_done.set()
 
-    async def _come(self, turnstile: Turnstile, *, is_known: bool) -> None:
-        async with turnstile.turn(self if is_known else None):
+    async def _come(self, turnstile: Turnstile) -> None:
+        async with turnstile.turn():
             self.is_inside = True
             try:
                 await self._is_done.wait()
@@ -59,7 +47,7 @@ async def ended(*crowd: Someone) -> None:
 
 async def test_the_first_are_served_first() -> None:
     turnstile = Turnstile(2, _LONG)
-    crowd = [Someone(turnstile, is_known=number % 2 == 0) for number in range(5)]
+    crowd = [Someone(turnstile) for _ in range(5)]
     await settle()
     assert [each.is_inside for each in crowd] == [True, True, False, False, False]
     assert turnstile.waiting == 3
@@ -74,26 +62,13 @@ async def test_who_gives_up_is_not_served_and_keeps_no_place() -> None:
     turnstile = Turnstile(1, _LONG)
     crowd = [Someone(turnstile) for _ in range(3)]
     await settle()
-    crowd[1].leave()
+    crowd[1].task.cancel()
     await settle()
     assert turnstile.waiting == 1, "it is out at once, and not when its turn would come"
-    with pytest.raises(ClientDisconnected):
-        await crowd[1].task
-    crowd[0].end()
+    crowd[0].task.cancel()
     await settle()
     assert crowd[2].is_inside
-    assert crowd[2].callback is None, "nobody is told any more"
     await ended(*crowd)
-
-
-async def test_who_had_left_before_is_not_served() -> None:
-    turnstile = Turnstile(1, _LONG)
-    first, late = Someone(turnstile), Someone(turnstile)
-    late.is_gone = True
-    await settle()
-    with pytest.raises(ClientDisconnected):
-        await late.task
-    await ended(first)
 
 
 async def test_a_place_is_passed_on_by_who_is_cancelled_as_it_is_given() -> None:
@@ -190,15 +165,13 @@ async def test_who_waits_is_let_through_where_there_is_something_else_to_tell() 
 def _do(someone: Someone, step: str) -> None:
     if step == "cancel":
         someone.task.cancel()
-    elif step == "leave":
-        someone.leave()
     else:
         someone.end()
 
 
 @given(
     st.integers(1, 3),
-    st.lists(st.tuples(st.sampled_from(["come", "end", "leave", "cancel", "turn"]), st.integers(0, 7))),
+    st.lists(st.tuples(st.sampled_from(["come", "end", "cancel", "turn"]), st.integers(0, 7))),
 )
 def test_no_place_is_lost_and_none_is_given_twice(places: int, steps: list[tuple[str, int]]) -> None:
     async def play() -> None:

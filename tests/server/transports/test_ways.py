@@ -16,8 +16,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from tests.server.transports.exchange import Echo, Exchange, cut
 from tests.server.transports.quick import TEXT_FRAME
+from unbroken.server.transports.departure import DEPARTURE
 from unbroken.server.transports.opening import Opening
-from unbroken.server.transports.outlet import DEPARTURE, EXTENSION
+from unbroken.server.transports.outlet import EXTENSION
 
 KEY: Final = b"dGhlIHNhbXBsZSBub25jZQ=="
 USUAL: Final = (
