@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from starlette.types import Scope
@@ -33,9 +33,9 @@ def departing(scope: Scope) -> Departing | None:
     return own
 
 
-@asynccontextmanager
-async def until_departure(client: Departing | None) -> AsyncIterator[None]:
-    """Cancel what is done inside when *client* leaves. None: nobody can tell.
+@contextmanager
+def until_departure(client: Departing | None) -> Iterator[None]:
+    """Cancel what the task does inside when *client* leaves. None: nobody can tell.
 
     What takes no notice of that goes on to its end; the connection's next message is refused then.
 
@@ -48,16 +48,23 @@ async def until_departure(client: Departing | None) -> AsyncIterator[None]:
         return
     if client.is_gone:
         raise ClientDisconnected
-    loop = asyncio.get_running_loop()
-    scope = asyncio.timeout(None)  # it knows this cancellation from others, such as the server's end
+    task = asyncio.current_task()
+    assert task is not None
+    requests, has_left = task.cancelling(), False
+
+    def cut_off() -> None:
+        nonlocal has_left
+        has_left = True
+        task.cancel()
+
+    client.on_departure(cut_off)
     try:
-        async with scope:
-            client.on_departure(lambda: scope.reschedule(loop.time()))
-            try:
-                yield
-            finally:
-                client.on_departure(None)
-    except TimeoutError:
-        if not scope.expired():
-            raise
-        raise ClientDisconnected from None
+        yield
+    except asyncio.CancelledError:
+        if has_left and task.cancelling() == requests + 1:  # else somebody else has cancelled it, too
+            raise ClientDisconnected from None
+        raise
+    finally:
+        client.on_departure(None)
+        if has_left:
+            task.uncancel()

@@ -168,7 +168,7 @@ class RealtimeDoor:
         """
         try:
             self._knock(handshake, guest)
-            async with until_departure(client):  # whoever has left counts no more, and is worked for no more
+            with until_departure(client):  # whoever has left counts no more, and is worked for no more
                 # An issuer of tokens that hangs, and room at a cap, aren't waited for in anybody's turn.
                 grant = await self._identified(handshake, guest)
                 try:

@@ -35,7 +35,7 @@ class Work:
         self.task = asyncio.create_task(self._work(client))
 
     async def _work(self, client: Someone | None) -> None:
-        async with until_departure(client):
+        with until_departure(client):
             try:
                 await asyncio.get_running_loop().create_future()
             except asyncio.CancelledError:
@@ -67,6 +67,27 @@ async def test_it_is_cut_off_as_the_client_leaves() -> None:
     assert client.callback is None, "nobody is told any more"
 
 
+async def test_what_it_waited_for_comes_too_late_in_the_same_moment() -> None:
+    client = Someone()
+    waited_for: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    has_gone_on = False
+
+    async def work() -> None:
+        nonlocal has_gone_on
+        with until_departure(client):
+            await waited_for
+            has_gone_on = True
+
+    task = asyncio.create_task(work())
+    await settle()
+    waited_for.set_result(None)
+    client.leave()
+    with pytest.raises(ClientDisconnected):
+        await task
+
+    assert not has_gone_on
+
+
 async def test_it_does_not_begin_where_the_client_has_left() -> None:
     work = Work(Someone(is_gone=True))
     with pytest.raises(ClientDisconnected):
@@ -77,7 +98,7 @@ async def test_it_does_not_begin_where_the_client_has_left() -> None:
 
 async def test_a_departure_behind_it_changes_nothing() -> None:
     client = Someone()
-    async with until_departure(client):
+    with until_departure(client):
         pass
     client.leave()
     await settle()
@@ -91,7 +112,6 @@ async def test_whoever_cancels_the_task_is_heard(leaves: bool) -> None:
     await settle()
     if leaves:
         client.leave()
-        await asyncio.sleep(0)
     work.task.cancel()
     await settle()
 
@@ -110,9 +130,8 @@ async def test_what_takes_no_notice_is_done_to_its_end() -> None:
 
 
 async def test_what_takes_too_long_by_itself_is_no_departure() -> None:
-    with pytest.raises(TimeoutError):
-        async with until_departure(Someone()):
-            raise TimeoutError
+    with pytest.raises(TimeoutError), until_departure(Someone()):
+        raise TimeoutError
 
 
 async def test_a_client_that_nobody_tells_of_is_there() -> None:
