@@ -19,6 +19,8 @@ __all__ = ["TurnMissed", "Turnstile"]
 _PLACES: Final = 16
 _PATIENCE: Final = 0.1
 """Seconds after which whoever has a place is taken to wait for somebody else, such as a store that hangs."""
+_MOST: Final = 1.0
+"""Seconds after which a place is lost, however busy the loop is: a store may hang all the same."""
 _LONGEST: Final = 8.0
 _TICKS: Final = 4
 """Looks at the loop in that time: one that is late is busy, and then nobody is known to wait."""
@@ -31,14 +33,23 @@ class TurnMissed(Exception):
 class Turnstile:
     """Lets *places* at a time through.
 
-    Who holds one for *patience* seconds of a loop that has time for everything loses it.
+    Who holds one for *patience* seconds of a loop that has time for everything loses it; so does who holds it
+    for *most* seconds of any.
 
     So it bounds what is worked on at once, and not what waits. *longest*: seconds that anybody waits.
     """
 
-    def __init__(self, places: int = _PLACES, patience: float = _PATIENCE, longest: float = _LONGEST) -> None:
+    def __init__(
+        self,
+        places: int = _PLACES,
+        patience: float = _PATIENCE,
+        longest: float = _LONGEST,
+        *,
+        most: float = _MOST,
+    ) -> None:
         self._free = places
         self._tick = patience / _TICKS
+        self._most = most
         self._longest = longest
         self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
@@ -59,7 +70,7 @@ class Turnstile:
             self._free -= 1
         else:
             await self._wait()
-        place = _Place(self._leave, self._tick)
+        place = _Place(self._leave, self._tick, self._most)
         try:
             yield
         finally:
@@ -104,12 +115,13 @@ class Turnstile:
 class _Place:
     """One that is left once: by whoever has it, or for him, as he does nothing with it."""
 
-    def __init__(self, leave: Callable[[], None], tick: float) -> None:
+    def __init__(self, leave: Callable[[], None], tick: float, most: float) -> None:
         self._leave: Callable[[], None] | None = leave
         self._length = tick
         self._left = _TICKS
         self._loop = asyncio.get_running_loop()
-        self._due = self._loop.time() + tick
+        now = self._loop.time()
+        self._due, self._end = now + tick, now + most
         self._timer = self._loop.call_at(self._due, self._look)
 
     def leave(self) -> None:
@@ -121,7 +133,7 @@ class _Place:
     def _look(self) -> None:
         now = self._loop.time()
         self._left -= now - self._due < self._length
-        if self._left <= 0:
+        if self._left <= 0 or now >= self._end:
             self.leave()
             return
         self._due = now + self._length

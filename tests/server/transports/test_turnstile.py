@@ -117,18 +117,22 @@ def test_who_waits_for_something_else_keeps_nobody_from_coming_in() -> None:
     played(play)
 
 
-def test_who_has_a_place_of_a_busy_loop_keeps_it() -> None:
-    """It is late with everything: nobody is known to wait."""
+def test_who_has_a_place_of_a_busy_loop_keeps_it_for_longer_and_not_for_ever() -> None:
+    """It is late with everything: nobody is known to wait, and yet they may."""
 
     async def play(loop: Clockwork) -> None:
-        turnstile = Turnstile(1, 0.4)
+        turnstile = Turnstile(1, 0.4, most=4.5)
         crowd = [Someone(turnstile) for _ in range(2)]
         await settle()
-        for _ in range(15):
+        for _ in range(14):
             loop.now += 0.3
             await settle()
         assert not crowd[1].is_inside
+        loop.now += 0.4
+        await settle()
+        assert crowd[1].is_inside
         await ended(*crowd)
+        assert turnstile._free == 1
 
     played(play)
 
