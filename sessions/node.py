@@ -369,6 +369,11 @@ class Node:
         """Whether there may be other nodes that hold the same sessions."""
         return self._store.is_shared
 
+    @property
+    def has_successors(self) -> bool:
+        """Whether other nodes are there for those that are sent away; at first also those that end, too."""
+        return self.is_handing_over or (self._store.is_shared and self._cluster.has_others)
+
     def detached(self, actor: Actor) -> None:
         """Note that a connection has left *actor*."""
         actor.last_active = self._clock.monotonic()

@@ -267,7 +267,7 @@ class RealtimeDoor:
         return admitted if gate is None else replace(admitted, asker=gate.asker(principal, guest.address))
 
     def _draining(self) -> Refused:
-        elsewhere = self._node.is_handing_over
+        elsewhere = self._node.has_successors
         return Refused(
             503,
             "server_draining",

@@ -13,10 +13,14 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.fakes.surroundings import NO_MODEL
+from tests.fakes.valkey import Server
 from tests.server.conftest import Serve
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.client import WAIT, Client
-from tests.server.realtime.serving import Served
+from tests.server.realtime.raw import RawClient
+from tests.server.realtime.serving import Served, eventually
+from tests.server.realtime.test_caps import opened
+from tests.server.realtime.test_limits import all_turns_taken
 from unbroken.server.agents.scripted import answer_to
 
 REPOSITORY = Path(__file__).parents[3]
@@ -189,3 +193,27 @@ async def test_sigterm_with_a_turn_that_does_not_end(client: Client, script: str
     assert client.answers() == [("failed", "word1 word2")]
     (done,) = client.of("response.done")
     assert done["response"]["unbroken"]["status"] == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["signal", "command"])
+async def test_pages_are_refused_for_a_balancer_to_read_from_a_drain_s_first_moment_on(
+    tmp_path: Path, by: str
+) -> None:
+    """Where another node is there: those that wait for their turn just then, too."""
+    with Server(tmp_path / "data").running() as valkey:
+        async with opened(valkey) as (door, other):
+            assert other.app.node.has_successors
+            app = door.app
+            await eventually(lambda: app.node.has_successors)
+            page = {"Origin": f"http://127.0.0.1:{door.port}"}
+            async with all_turns_taken(door), RawClient(door.port, headers=page) as waiting:
+                await eventually(lambda: app.turnstile.waiting == 1)
+                (app.begin_drain if by == "signal" else app.drain.begin)()
+                async with RawClient(door.port, headers=page) as late:
+                    for raw in (waiting, late):
+                        response = await raw.response()
+
+                        assert response.status_code == 503
+                        assert 2 <= int(response.headers["Retry-After"]) <= 4
+            await app.drain.stop()
