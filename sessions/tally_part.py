@@ -81,8 +81,8 @@ class TallyPart:
         return not (self._told or self._changed or self._askers or self._task or self.is_alone)
 
     def waiting(self, key: Key) -> int:
-        """Return how many wait for its word."""
-        return len(self._askers.get(key, ()))
+        """Return how many wait for its word. Walks through all; those who gave up aren't among them."""
+        return sum(not asker.answer.done() for asker in self._askers.get(key, ()))
 
     def ask(self, key: Key, most: int) -> asyncio.Future[bool]:
         """Ask for one more. The answer is whether it is held by then."""
@@ -195,8 +195,12 @@ class TallyPart:
     def _batch(self) -> list[Claim]:
         """Return what to ask and to tell now: who waits comes first."""
         batch: list[Claim] = []
-        for key in islice(self._askers, _BATCH // 2):  # and what has gone makes room for others
-            askers = self._askers[key]
+        for key in list(self._askers):
+            if len(batch) == _BATCH // 2:  # and what has gone makes room for others
+                break
+            askers = self._waiting_for(key)
+            if not askers:
+                continue
             self._changed.pop(key, None)
             # They may not all be allowed as many: those behind the first who isn't are asked for next.
             most = askers[0].most
@@ -209,6 +213,13 @@ class TallyPart:
             if self._told.get(key) != held:
                 batch.append(Claim(*key, held))
         return batch
+
+    def _waiting_for(self, key: Key) -> Sequence[_Asker]:
+        """Return who still waits for a number, and forget who gave up. While no call is about it."""
+        askers = self._askers[key] = deque(each for each in self._askers[key] if not each.answer.done())
+        if not askers:
+            del self._askers[key]
+        return askers
 
     def _answered(self, batch: Sequence[Claim], given: Sequence[int]) -> None:
         for claim, count in zip(batch, given, strict=True):

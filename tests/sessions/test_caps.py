@@ -233,6 +233,62 @@ async def test_one_who_is_cut_off_in_the_moment_in_between_is_not_asked_for_agai
     assert b.caps.held("connection", ANN) == 0
 
 
+async def test_those_who_gave_up_waiting_take_nobody_s_place(country: Country) -> None:
+    """Nor is the tally asked for those whose turn hadn't come: it may be slow enough without."""
+    a, hung = country.place(), asyncio.Event()
+    country.shared.parts_hung[""] = hung
+    asked = [a.ask()]
+    await settle()
+    asked += [a.ask() for _ in range(MOST - 1)]
+    await settle()
+    assert not await a.admits()
+    for task in asked:
+        task.cancel()
+    await settle()
+    late = a.ask()
+    await settle()
+    hung.set()
+    await settle()
+
+    assert late.result() is True
+    assert [claim.wanted for call in a.tally.calls for claim in call] == [1, 1]
+    assert country.shared.of("connection", ANN) == {a.name: 1}
+
+
+async def test_of_those_who_all_gave_up_waiting_nothing_is_left(country: Country) -> None:
+    a, hung = country.place(), asyncio.Event()
+    country.shared.parts_hung[""] = hung
+    first = a.ask(BEN)
+    await settle()
+    asked = [a.ask() for _ in range(MOST)]
+    await settle()
+    for task in asked:
+        task.cancel()
+    hung.set()
+    await settle()
+
+    assert first.result() is True
+    assert [claim.whose for call in a.tally.calls for claim in call] == [BEN]
+    assert a.caps._has_room(("connection", ANN), 1)
+    assert not any(("connection", ANN) in part for part in a.caps._parts.values())
+
+
+async def test_who_waits_behind_many_who_gave_up_has_an_answer(country: Country) -> None:
+    a, hung = country.place(), asyncio.Event()
+    country.shared.parts_hung[""] = hung
+    first = a.ask(BEN)
+    await settle()
+    asked = [a.ask(PrincipalId(f"user {number}")) for number in range(300)]
+    last = a.ask()
+    await settle()
+    for task in asked:
+        task.cancel()
+    hung.set()
+    await settle()
+
+    assert (first.result(), last.result()) == (True, True)
+
+
 async def test_out_of_reach_it_refuses_nobody_and_each_node_holds_the_bound_alone(country: Country) -> None:
     a, b = country.place(), country.place()
     for _ in range(MOST):
