@@ -132,8 +132,8 @@ class Caps:
         self._count((kind, whose), by)
 
     def _has_room(self, key: Key, most: int) -> bool:
-        waiting = sum(part.waiting(key) for part in self._parts.values())
-        return self._held.get(key, 0) + waiting < most
+        room = most - self._held.get(key, 0)
+        return sum(part.waiting(key, room) for part in self._parts.values()) < room
 
     def _count(self, key: Key, by: int) -> None:
         held = self._held.get(key, 0) + by

@@ -17,7 +17,7 @@ import structlog
 
 from unbroken.sessions.backends.base import Parted, SessionStore
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.errors import NodeDraining, StoreUnavailable
+from unbroken.sessions.errors import NodeDraining, StoreBusy, StoreUnavailable
 from unbroken.sessions.ids import NodeId, SessionId
 from unbroken.sessions.outage import Outage
 
@@ -97,6 +97,8 @@ class Outages:
         """Note that a session that isn't here couldn't be had. If another one couldn't before, and none could
         since, that isn't its fault.
         """
+        if isinstance(why, StoreBusy):  # of that session, or of here
+            return
         part = self.part_of(session_id)
         if self._unread.get(part, session_id) != session_id:
             self.of(session_id).note_failure(session_id, why)

@@ -80,8 +80,13 @@ class TallyPart:
         """Whether nothing at all is."""
         return not (self._told or self._changed or self._askers or self._task or self.is_alone)
 
-    def waiting(self, key: Key) -> int:
-        """Return how many wait for its word. Walks through all; those who gave up aren't among them."""
+    def waiting(self, key: Key, room: int) -> int:
+        """Return how many wait for its word. Those who gave up are among them where fewer than *room* asked:
+        else all are walked through.
+        """
+        count = len(self._askers.get(key, ()))
+        if count < room:
+            return count
         return sum(not asker.answer.done() for asker in self._askers.get(key, ()))
 
     def ask(self, key: Key, most: int) -> asyncio.Future[bool]:

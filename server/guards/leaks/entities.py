@@ -8,7 +8,17 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from unbroken.server.leak_settings import ACTIONS, ENTITIES, Action, Entity
 
-__all__ = ["ACTIONS", "DEFAULT_ACTIONS", "ENTITIES", "Action", "Actions", "Entity", "Match", "merged"]
+__all__ = [
+    "ACTIONS",
+    "DEFAULT_ACTIONS",
+    "ENTITIES",
+    "Action",
+    "Actions",
+    "Entity",
+    "Match",
+    "merged",
+    "severity",
+]
 
 Actions: TypeAlias = Mapping[Entity, Action]
 
@@ -68,7 +78,12 @@ def merged(matches: list[Match], actions: Actions) -> list[Match]:
 
 
 def _severity(match: Match, actions: Actions) -> int:
-    return _SEVERITY.get(actions.get(match.entity, "ignore"), 0)
+    return severity(match.entity, actions)
+
+
+def severity(entity: Entity, actions: Actions) -> int:
+    """Return how much is done about *entity*; 0: it may pass."""
+    return _SEVERITY.get(actions.get(entity, "ignore"), 0)
 
 
 def _joined(matches: list[Match], actions: Actions) -> list[Match]:

@@ -17,7 +17,7 @@ from typing import Final
 
 from unbroken.server.guards.leaks.canary import Canaries
 from unbroken.server.guards.leaks.coordinates import coordinates
-from unbroken.server.guards.leaks.entities import Actions, Entity, Match, merged
+from unbroken.server.guards.leaks.entities import Actions, Entity, Match, merged, severity
 from unbroken.server.guards.leaks.national_ids import national_ids
 from unbroken.server.guards.leaks.secrets import Tokens, assignments, private_keys
 from unbroken.server.guards.leaks.structured import LETTER, cards, emails, ibans, ips, phones
@@ -40,6 +40,12 @@ _FEWEST_DIGITS: Final = 6
 
 _ADDRESS: Final = re.compile(r"\d\.\d{1,3}\.\d|:[0-9A-Fa-f]{0,4}:", re.ASCII)
 _ASSIGNING: Final = re.compile(r"[=:]|\bis\b|\b(?:bearer|basic)\b", re.IGNORECASE)
+
+_LOGIN: Final = re.compile(r"://[^\s/@:\"<>`]{0,64}+:", re.ASCII)
+_LONGEST_LOGIN: Final = 68
+"""Characters."""
+_LISTING: Final = re.compile(r"[,;]")
+"""Behind these another thing may begin, such as an address behind a host and a port."""
 
 _Detector = Callable[[str, int], Iterator[Match]]
 
@@ -146,6 +152,27 @@ class Scanner:
                 found += private_keys(whole, start)
         return [
             match._replace(start=max(match.start - start, 0), end=match.end - start)
-            for match in found
+            for match in self._but_logins(whole, found)
             if match.end > start
         ]
+
+    def _but_logins(self, text: str, found: list[Match]) -> list[Match]:
+        """Return *found* without what looks like an e-mail address and is a password and a host, as in
+        ``https://user:password@host.tld``: where the password was found, and as much is done about it.
+        """
+        ends = {match.end for match in found if match.entity == "secret" and _is_password(text, match)}
+        if not ends or severity("secret", self._actions) < severity("email", self._actions):
+            return found
+        return [
+            match
+            for match in found
+            if match.entity != "email" or not any(match.start < end < match.end for end in ends)
+        ]
+
+
+def _is_password(text: str, match: Match) -> bool:
+    """Return whether *match* stands where a password does in an address: behind a name, before an at sign."""
+    if not text.startswith("@", match.end) or _LISTING.search(text, match.start, match.end) is not None:
+        return False
+    begin = text.rfind("://", max(match.start - _LONGEST_LOGIN, 0), match.start)
+    return begin >= 0 and _LOGIN.fullmatch(text, begin, match.start) is not None

@@ -33,11 +33,6 @@ _TLD: Final = re.compile(
     rf"[Xx][Nn]--[A-Za-z0-9-]{{0,58}}[A-Za-z0-9]|(?![Uu][Tt][Ff]-)[A-Za-z{LETTER}]{{2,24}}(?![A-Za-z0-9{LETTER}])"
 )
 
-# What stands before the at sign where there is a password.
-_LOGIN: Final = re.compile(r"://[^\s/@:\"<>`]{0,64}+:[^\s/@\"<>`,;]{1,256}+", re.ASCII)
-_LONGEST_LOGIN: Final = 324
-"""Characters."""
-
 # Groups of digits with at most one separator between two.
 _GROUPS: Final = re.compile(r"(?<![A-Za-z0-9])\d++(?:[ ./-]\d++)*+", re.ASCII)
 _GROUP: Final = re.compile(r"\d++", re.ASCII)
@@ -110,15 +105,9 @@ def emails(text: str, start: int) -> Iterator[Match]:
             if (tld := _TLD.match(last)) is not None:
                 # Quotes and brackets of any sort around it aren't part of it.
                 local = before[len(before) - length :].lstrip("'`*/=?{|}~.&!#$%^")
-                if local and not _is_login(text, at):
+                if local:
                     yield Match(at - len(local), end - len(last) + tld.end(), "email")
         at = text.find("@", at + 1)
-
-
-def _is_login(text: str, at: int) -> bool:
-    """Return whether a name and a password stand before the at sign, as in ``https://user:password@host``."""
-    begin = text.rfind("://", max(at - _LONGEST_LOGIN, 0), at)
-    return begin >= 0 and _LOGIN.fullmatch(text, begin, at) is not None
 
 
 def cards(text: str, start: int) -> Iterator[Match]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from redis.asyncio import RedisCluster
 from redis.exceptions import (
@@ -27,6 +27,11 @@ from redis.exceptions import (
 from unbroken.sessions.backends.redis.scripts import HalfMoved, SlotDown
 
 __all__ = ["CalmCluster", "CalmConnection"]
+
+_PAUSE: Final = 1.0
+"""Seconds from one time that it is asked who serves what to the next: the answer has all connections, to all
+servers, be made anew.
+"""
 
 
 class CalmConnection:
@@ -56,17 +61,18 @@ class CalmCluster(RedisCluster):
         self._is_known = False  # who serves what
         self._failed: str | None = None  # the server that a call has failed of last
         self._asking: asyncio.Task[None] | None = None
+        self._ask_at = 0.0  # not before
 
     async def initialize(self, *args: Any, **kwargs: Any) -> Self:
         """Find out who serves what: the first time before it returns, then in the background."""
         if not self._is_known:
             await super().initialize(*args, **kwargs)
             self._is_known = True
-        elif self._initialize:
+        elif self._asking is None and (now := asyncio.get_running_loop().time()) >= self._ask_at:
             self._initialize = False
-            if self._asking is None:
-                self._asking = asyncio.create_task(self._ask())
-                self._asking.add_done_callback(self._asked)
+            self._ask_at = now + _PAUSE
+            self._asking = asyncio.create_task(self._ask())
+            self._asking.add_done_callback(self._asked)
         return self
 
     async def _execute_command(self, target_node: Any, *args: Any, **kwargs: Any) -> Any:
@@ -74,6 +80,9 @@ class CalmCluster(RedisCluster):
             return await super()._execute_command(target_node, *args, **kwargs)
         except (ConnectionError, TimeoutError):
             self._failed = target_node.name
+            raise
+        except SlotDown:  # its slots may be another's by now
+            self._failed, self._initialize = target_node.name, True
             raise
 
     async def _ask(self) -> None:
@@ -91,4 +100,5 @@ class CalmCluster(RedisCluster):
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
+        self._initialize = not self._is_known  # else nothing would be closed
         await super().aclose()

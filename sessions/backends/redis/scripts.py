@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import hashlib
 import time
 from collections import defaultdict
@@ -139,7 +140,7 @@ class Scripts:
         except ResponseError:
             is_answered = True
             raise
-        except TimeoutError:
+        except (TimeoutError, builtins.TimeoutError):  # the caller may have a patience of its own
             is_late = True
             raise
         finally:

@@ -315,6 +315,10 @@ def test_there_are_rules_for_many_providers_each_with_a_name_of_its_own() -> Non
             '{"url":"http://host:80","email":"[email]"}',
         ),
         ("<http://host:8080>,bob@example.com", "<http://host:8080>,[email]"),
+        # No password is found there: too short, or a word that stands for one.
+        ("http://x:jd@example.com", "http://x:[email]"),
+        ("http://x:test.user@example.com", "http://x:[email]"),
+        ("ldap://dir:my.name@example.com", "ldap://dir:[email]"),
         ("http://host:8080,bob@example.com", "http://host:[email]"),
         ("ssh://git@example.com:22 and x:bob@example.com", "ssh://[email]:22 and x:[email]"),
         ("the token is a8F3kQ9zLm2P", "the token is [secret]"),
@@ -402,3 +406,10 @@ def test_no_pattern_can_go_back_over_more_than_a_few_characters() -> None:
         checked += 1
 
     assert checked > 100
+
+
+def test_an_address_is_a_login_only_where_as_much_is_done_about_its_password() -> None:
+    text = "https://shop.example:8080?mail=john.doe@example.com"
+    assert filtered([text], {"email": "redact"}).endswith(":[email]")
+    assert filtered([text], {"email": "redact", "secret": "flag"}).endswith(":[email]")
+    assert filtered([text], {"email": "flag", "secret": "redact"}).endswith("[secret]@example.com")

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 import pytest_asyncio
+from redis.asyncio.cluster import ClusterNode
 from redis.crc import key_slot
 
 from tests.fakes.valkey import Watchtower
@@ -29,7 +30,7 @@ from unbroken.sessions.backends.redis.connection import Address, connect
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.membership import Pace
 from unbroken.sessions.backends.redis.rewriting import Rewriting
-from unbroken.sessions.backends.redis.scripts import Caller, Scripts
+from unbroken.sessions.backends.redis.scripts import Caller, Scripts, SlotDown
 from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.backends.redis.watch import Watch
 from unbroken.sessions.caps import Caps
@@ -235,6 +236,41 @@ async def test_while_nobody_says_who_serves_what_the_servers_that_are_known_are_
             bad.thaw()
         await store.aclose()
         await client.aclose()
+
+
+async def test_where_a_server_serves_a_slot_no_more_it_is_asked_who_does_and_not_for_each_call(
+    servers: ValkeyCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slots are others' by now where one was taken out of its cluster. Each answer costs all connections."""
+    client = connect(Address(servers.url), name="test")
+    assert isinstance(client, CalmCluster)
+    store = RedisStore(client, Keys("test"), Bounds(), is_cluster=True)
+    ids = [new_session_id() for _ in range(30)]
+    for each in ids:
+        await store.create(each, A, LIFE)
+    bad = servers.servers[1]
+    theirs = [each for each in ids if servers.server_of(Keys("test").meta(each)) is bad]
+    asked = list[str | None]()
+
+    async def count(_: object, *, last_failed_node_name: str | None) -> None:
+        asked.append(last_failed_node_name)
+
+    execute = ClusterNode.execute_command
+
+    async def refuse(node: ClusterNode, *args: Any, **kwargs: Any) -> Any:
+        if node.port == bad.port:
+            raise SlotDown("CLUSTERDOWN Hash slot not served")
+        return await execute(node, *args, **kwargs)
+
+    monkeypatch.setattr(type(client.nodes_manager), "initialize", count)
+    monkeypatch.setattr(ClusterNode, "execute_command", refuse)
+    for _ in range(3):
+        for each in theirs:
+            with pytest.raises(StoreUnavailable):
+                await store.read(each, START, 9)
+    assert asked == [f"127.0.0.1:{bad.port}"]
+    await store.aclose()
+    await client.aclose()
 
 
 async def test_a_server_of_a_cluster_that_is_gone_is_an_outage(tmp_path: Path) -> None:
