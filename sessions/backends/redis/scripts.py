@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
 import hashlib
 import time
 from collections import defaultdict
@@ -140,7 +139,7 @@ class Scripts:
         except ResponseError:
             is_answered = True
             raise
-        except (TimeoutError, builtins.TimeoutError):  # the caller may have a patience of its own
+        except TimeoutError:  # of the client: who has less patience than that says nothing for others
             is_late = True
             raise
         finally:
