@@ -6,4 +6,5 @@ a ``key_store`` (one in memory, ``key_file``, ``redis``), ``jwt_tokens`` with th
 (had by ``download``), and ``client_secrets`` over a ``secret_store``, counted in ``secret_pools``,
 with what their makers settle in ``pins``. ``lapse`` ends connections when what let them in ends;
 ``directory`` knows principals again by their ids.
+Nothing behind this package accepts a raw key.
 """
