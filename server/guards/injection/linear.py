@@ -7,9 +7,10 @@ are in ``linear.npz`` and ``linear.json``; ``make guards-train`` makes both. Nee
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,10 +47,11 @@ class Features:
 
         plain = " " + _APART.sub(" ", text) + " "
         codes = numpy.frombuffer(plain.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(numpy.uint64)
-        found = [*_pieces(codes), *_words(codes)]
-        self.buckets: NDArray[Any] = numpy.concatenate([_bucket(hashes) for hashes, _ in found])
+        hashes, places = zip(*_pieces(codes), *_words(codes), strict=True)
+        # Of all at once: what a short text costs is calls.
+        self.buckets: NDArray[Any] = _bucket(numpy.concatenate(hashes))
         # The blank in front is no character of the text's.
-        self.places: NDArray[Any] = numpy.maximum(numpy.concatenate([places for _, places in found]) - 1, 0)
+        self.places: NDArray[Any] = numpy.maximum(numpy.concatenate(places) - 1, 0)
 
 
 def _bucket(hashes: NDArray[Any]) -> NDArray[Any]:
@@ -57,53 +59,53 @@ def _bucket(hashes: NDArray[Any]) -> NDArray[Any]:
 
     mixed: NDArray[Any] = (hashes ^ (hashes >> numpy.uint64(29))) * numpy.uint64(_MIXING)
     spread: NDArray[Any] = mixed >> numpy.uint64(_SPREAD)
-    return spread
+    return spread.view(numpy.int64)  # the same numbers, and what places are counted in
 
 
-def _pieces(codes: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Return the pieces of words, as characters that follow each other: blanks only at their ends."""
+def _pieces(codes: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Yield the pieces of words, as characters that follow each other: blanks only at their ends."""
     import numpy
 
-    blanks = numpy.concatenate([[0], numpy.cumsum(codes == 32)])
-    found = []
+    blanks = numpy.zeros(len(codes) + 1, numpy.int64)
+    numpy.cumsum(codes == 32, out=blanks[1:])
     hashes = codes
-    for size in range(2, max(_SIZES) + 1):
-        if len(codes) < size:
-            break
-        hashes = hashes[: len(codes) - size + 1] * numpy.uint64(_BASE) + codes[size - 1 :]
+    for size in range(2, min(max(_SIZES), len(codes)) + 1):
+        hashes = hashes[:-1] * numpy.uint64(_BASE) + codes[size - 1 :]
         if size in _SIZES:
-            starts = numpy.arange(len(hashes))
-            inside = blanks[starts + size - 1] - blanks[starts + 1]
-            kept = starts[inside == 0]
-            found.append((hashes[kept] + numpy.uint64(size), kept))
-    return found
+            kept = numpy.flatnonzero(blanks[size - 1 : -1] == blanks[1 : len(hashes) + 1])
+            yield hashes[kept] + numpy.uint64(size), kept
 
 
-def _words(codes: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Return the words, and the pairs of words beside each other or with one between."""
+def _words(codes: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Yield the words, and the pairs of words beside each other or with one between."""
     import numpy
 
     is_letter = codes != 32
     edges = numpy.flatnonzero(is_letter[1:] != is_letter[:-1]) + 1
     starts, ends = edges[::2], edges[1::2]  # a blank stands at either end
-    powers = _powers(_BASE, len(codes))
-    sums = numpy.concatenate([numpy.zeros(1, numpy.uint64), numpy.cumsum(codes * powers)])
-    words = (sums[ends] - sums[starts]) * _powers(pow(_BASE, -1, 1 << 64), len(codes))[starts]
-    found = [(words * numpy.uint64(_MIXING) + numpy.uint64(11), starts)]
+    powers, inverses = _powers(1 << len(codes).bit_length())
+    sums = numpy.zeros(len(codes) + 1, numpy.uint64)
+    numpy.cumsum(codes * powers[: len(codes)], out=sums[1:])
+    words = (sums[ends] - sums[starts]) * inverses[starts]
+    yield words * numpy.uint64(_MIXING) + numpy.uint64(11), starts
+    others = words * numpy.uint64(_BASE)
     for apart in (1, 2):
-        first, second = words[:-apart], words[apart:]
-        found.append(
-            (first * numpy.uint64(_MIXING + 2 * apart) + second * numpy.uint64(_BASE), starts[:-apart])
-        )
-    return found
+        first = words[:-apart] * numpy.uint64(_MIXING + 2 * apart)
+        yield first + others[apart:], starts[:-apart]
 
 
-def _powers(base: int, count: int) -> NDArray[Any]:
+@functools.lru_cache(maxsize=8)
+def _powers(count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the first *count* powers of the base, and what undoes them."""
     import numpy
 
-    factors = numpy.full(count, base & _ALL, numpy.uint64)
-    factors[0] = 1
-    return numpy.cumprod(factors)
+    both = []
+    for base in (_BASE, pow(_BASE, -1, 1 << 64)):
+        factors = numpy.full(count, base & _ALL, numpy.uint64)
+        factors[0] = 1
+        both.append(numpy.cumprod(factors))
+    powers, inverses = both
+    return powers, inverses
 
 
 class LinearModel:
@@ -130,7 +132,7 @@ class LinearModel:
         size = len(text) + 1
         sums = numpy.cumsum(numpy.bincount(marks, self._weights[features.buckets], size))
         counts = numpy.cumsum(numpy.bincount(marks, minlength=size))
-        starts, ends = (numpy.array(each) for each in zip(*windows, strict=True))
+        starts, ends = numpy.array(windows).T
         totals = sums[ends] - sums[starts]
         sizes = numpy.maximum(counts[ends] - counts[starts], FEWEST)
         rated: list[float] = (totals / numpy.sqrt(sizes) + self._bias).tolist()

@@ -80,6 +80,15 @@ def test_words_are_known_wherever_they_stand() -> None:
     assert alone <= set(Features("word " * 5000 + "reveal secrets").buckets.tolist())
 
 
+def test_features_have_the_buckets_for_which_weights_were_made() -> None:
+    features = Features("to tell 忽")
+
+    pieces = [15173, 21328, 65433, 80996, 163741, 147451, 157186, 652, 44715, 157963, 152580, 189705, 175673]
+    words, pairs = [18930, 81645, 68469], [233728, 60102, 147974]
+    assert features.buckets.tolist() == [*pieces, *words, *pairs]
+    assert features.places.tolist() == [0, 0, 2, 3, 4, 5, 7, 0, 2, 3, 4, 2, 3, 0, 3, 8, 0, 3, 0]
+
+
 def test_steps_do_not_grow_with_the_text() -> None:
     def steps(size: int) -> int:
         count = 0
