@@ -30,7 +30,7 @@ from unbroken.server.guards.injection.onnx import OnnxClassifier, packaged_model
 from unbroken.server.guards.injection.policy import Policies
 from unbroken.server.guards.injection.reading import Reading
 from unbroken.server.guards.injection.selection import read_by
-from unbroken.server.guards.injection.suspicion import MemorySuspicion
+from unbroken.server.guards.injection.suspicion import LEAST, MemorySuspicion
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.clock import SystemClock
 from unbroken.sessions.ids import PrincipalId, SessionId
@@ -62,7 +62,7 @@ async def measure(
     found: defaultdict[tuple[str, bool], Figures] = defaultdict(Figures)
     with ThreadPoolExecutor(1) as threads:
         clock = SystemClock()
-        examiner = _Timed(Examiner(reading))
+        examiner = _Timed(Examiner(reading, least=LEAST))
         firewall = Firewall(
             examiner,
             Policies(),

@@ -22,6 +22,7 @@ __all__ = [
     "Origin",
     "Passage",
     "Question",
+    "Reader",
     "Verdict",
 ]
 
@@ -121,6 +122,13 @@ class Classifier(Protocol):
             DetectorFailed: The model can't be run.
 
         """
+
+
+class Reader(Classifier, Protocol):
+    """A classifier that every message may be shown to: it says what reading costs."""
+
+    def fits(self, texts: Sequence[str]) -> bool:
+        """Return whether reading all of *texts* takes no longer than reading a long one may."""
 
 
 class Detector(Protocol):

@@ -77,6 +77,7 @@ class Examiner:
     Args:
         reading: The models. None: rules alone.
         without: Ids of rules, and names of marks, that don't count.
+        least: Scores below it are all the same to whoever asks: models aren't asked for them.
 
     """
 
@@ -85,11 +86,13 @@ class Examiner:
         reading: Reading | None = None,
         *,
         without: frozenset[str] = frozenset(),
+        least: float = 0.0,
     ) -> None:
         self._form = NormalForm()
         self.rulebook = Rulebook(read_rules(), self._form, without=without)
         self._views = Views(self._form, self.rulebook.vocabulary)
         self._reading = reading
+        self._least = least
 
     def examine(self, passage: Passage, before: str = "", after: str = "") -> Examination:
         """Return what *passage* looks like.
@@ -155,9 +158,11 @@ class Examiner:
         return self.rulebook.examine(View("text", self._form.of(text)), origin)
 
     def _ask_models(self, suspects: list[tuple[float, str]], best: dict[str, Evidence]) -> None:
-        if self._reading is None or _doubt(best) < _NO_DOUBT:
+        doubt = _doubt(best)
+        if self._reading is None or doubt < _NO_DOUBT:
             return
-        weight = self._reading.weight(suspects)
+        # What rules found may come to the least score by itself: then any more raises it.
+        weight = self._reading.weight(suspects, max(0.0, 1 - (1 - self._least) / doubt))
         if weight > 0:
             _keep(best, [Evidence(self._reading.name, weight)])
 

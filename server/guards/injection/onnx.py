@@ -44,7 +44,7 @@ def packaged_model() -> Path | None:
 
 
 class OnnxClassifier:
-    """A :class:`~unbroken.server.guards.injection.base.Classifier`, which takes half a second to load.
+    """A :class:`~unbroken.server.guards.injection.base.Reader`, which takes half a second to load.
 
     Args:
         folder: Where it is.
@@ -80,6 +80,7 @@ class OnnxClassifier:
         except Exception as exc:  # noqa: BLE001 - the library's own, and none of them is documented
             raise DetectorFailed(f"{folder} can't be loaded ({type(exc).__name__}).") from None
         self._numpy = numpy
+        self._tokens = tokens
         self._tokenizer.enable_truncation(tokens)
         self._tokenizer.no_padding()
         self._inputs = {each.name for each in self._session.get_inputs()}
@@ -92,6 +93,10 @@ class OnnxClassifier:
     def scores(self, texts: Sequence[str]) -> list[float]:
         """See :meth:`Classifier.scores`. One by one: what stands beside a text changes nothing."""
         return [self._score(text) for text in texts]
+
+    def fits(self, texts: Sequence[str]) -> bool:
+        """See :meth:`Reader.fits`: they have no more tokens together than are read of one."""
+        return sum(len(self._tokenizer.encode(text).ids) for text in texts) <= self._tokens
 
     def _score(self, text: str) -> float:
         ids = self._tokenizer.encode(text).ids

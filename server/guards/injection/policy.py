@@ -44,6 +44,11 @@ class Policies:
         """Whether nobody's messages are looked at."""
         return self._default.mode == "off" and all(row.mode == "off" for row in self._rows.values())
 
+    @property
+    def least(self) -> float:
+        """The least score that is flagged by any plan: what is below comes to the same for all."""
+        return min(row.flag for row in (self._default, *self._rows.values()))
+
     def of(self, plan: str) -> Policy:
         """Return what holds for *plan*."""
         return self._rows.get(plan, self._default)

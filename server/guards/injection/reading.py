@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from unbroken.server.guards.injection.base import Classifier, Origin
+from unbroken.server.guards.injection.base import Origin, Reader
 from unbroken.server.guards.injection.windows import WINDOW, runs, windows
 from unbroken.server.guards.injection.words import tokens
 
@@ -44,9 +44,8 @@ one of them looks like anything. Most of all in documents, whose writers tell th
 as much as none of the chat, on which the bands were set, has a sentence that is blocked."""
 
 _MOST_PIECES: Final = 2
-_MOST_CHARACTERS: Final = 200
-"""Pieces that the local model reads of a text, and what they have together, but for the first: one that
-only looks bad must not hide another, and time grows with what is read."""
+"""Pieces that the local model reads of a text, where they are short: one that only looks bad must not
+hide another, and time grows with what is read."""
 
 _READ: Final = frozenset({Origin.USER, Origin.TOOL})
 """What models read. Instructions aren't shown to them: they instruct."""
@@ -71,6 +70,10 @@ class Bands:
     block: float
     """What comes to 0.8."""
 
+    def odds(self, weight: float) -> float:
+        """Return the log odds that weigh *weight*; for more than a half, those that flag."""
+        return self.flag - _DOUBTS * (1 - 2 * min(weight, 0.5))
+
     def weight(self, found: float) -> float:
         """Return what log odds of *found* weigh as evidence, from 0 to 1."""
         if found < self.flag:
@@ -94,11 +97,11 @@ class Reading:
 
     """
 
-    def __init__(self, linear: Rater, classifier: Classifier, bands: Bands) -> None:
+    def __init__(self, linear: Rater, classifier: Reader, bands: Bands) -> None:
         self._linear = linear
         self._classifier = classifier
         self._bands = bands
-        self._least = bands.flag - _DOUBTS
+        self._least = bands.odds(0.0)
         """Log odds that are no evidence."""
 
     @property
@@ -112,17 +115,19 @@ class Reading:
             return []
         return suspect(self._linear, text, _APART[origin], self._least - together(0.0, 1.0))
 
-    def weight(self, suspects: Iterable[tuple[float, str]]) -> float:
+    def weight(self, suspects: Iterable[tuple[float, str]], least: float = 0.0) -> float:
         """Return what the pieces in *suspects*, each with its log odds, weigh as evidence, from 0 to 1.
+
+        Where they can't weigh *least* it may be anything less.
 
         Raises:
             DetectorFailed: The local model can't be run.
 
         """
-        return self._bands.weight(self.odds(suspects))
+        return self._bands.weight(self.odds(suspects, self._bands.odds(least)))
 
-    def odds(self, suspects: Iterable[tuple[float, str]]) -> float:
-        """Return the log odds of an attack in the worst of *suspects*, where they could matter.
+    def odds(self, suspects: Iterable[tuple[float, str]], least: float = -math.inf) -> float:
+        """Return the log odds of an attack in the worst of *suspects*, if they could be *least* or more.
 
         The local model reads those that are suspected most, a few: more of them find hardly anything.
 
@@ -130,17 +135,19 @@ class Reading:
             DetectorFailed: The local model can't be run.
 
         """
-        worst, left = -math.inf, _MOST_CHARACTERS
+        worst, read = -math.inf, list[str]()
         for rating, piece in heapq.nlargest(_MOST_PIECES, {*suspects}):
-            if together(rating, 1.0) <= max(self._least, worst) or (len(piece) > left and worst > -math.inf):
+            if (most := together(rating, 1.0)) <= worst or most < least:
                 break
-            if (least := together(rating, 0.0)) >= self._bands.block:
-                return max(worst, least)
+            if (sure := together(rating, 0.0)) >= self._bands.block:
+                return max(worst, sure)
+            if read and not self._classifier.fits([*read, piece]):
+                break
             (probability,) = self._classifier.scores([piece])
             worst = max(worst, together(rating, probability))
             if worst >= self._bands.block:
                 break
-            left -= len(piece)
+            read.append(piece)
         return worst
 
 

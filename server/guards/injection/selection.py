@@ -21,7 +21,7 @@ from unbroken.server.guards.injection.onnx import OnnxClassifier, has_runtime, p
 from unbroken.server.guards.injection.policy import Mode, Policies, Policy
 from unbroken.server.guards.injection.reading import Reading
 from unbroken.server.guards.injection.rulebook import names_of, read_rules
-from unbroken.server.guards.injection.suspicion import Suspicion
+from unbroken.server.guards.injection.suspicion import LEAST, Suspicion
 from unbroken.server.guards.plan import DEFAULT_PLAN
 from unbroken.server.metrics import Metrics
 from unbroken.server.plan_tables import row_of, rows_of
@@ -30,8 +30,8 @@ from unbroken.sessions.clock import Clock
 
 __all__ = ["TOKENS", "Surroundings", "build_firewall", "policies_of", "read_by", "rule_hints"]
 
-TOKENS: Final = 48
-"""That the local model reads of a window: its time grows with them, and it finds hardly more in 64."""
+TOKENS: Final = 44
+"""That the local model reads of a text: its time grows with them, and it finds hardly more in 64."""
 
 _EXTRA: Final = "pip install 'unbroken[guards]'"
 
@@ -86,7 +86,8 @@ def build_firewall(settings: Settings, around: Surroundings) -> Firewall | None:
         detectors = _detectors(settings, around)
     except DetectorFailed as exc:
         raise StartupError(f"The firewall's model can't be used. {exc}") from None
-    examiner = Examiner(reading, without=frozenset(settings.firewall_rules_off))
+    least = min(LEAST, policies.least)
+    examiner = Examiner(reading, without=frozenset(settings.firewall_rules_off), least=least)
     for hint in rule_hints(settings):
         structlog.get_logger().warning("firewall rule not known", hint=hint)
     return Firewall(

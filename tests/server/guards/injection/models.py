@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unbroken.server.guards.injection.base import Classifier
+from unbroken.server.guards.injection.base import Reader
 from unbroken.server.guards.injection.reading import Bands, Reading
 
 __all__ = ["BANDS", "FakeClassifier", "FakeRater", "reading"]
@@ -13,9 +13,10 @@ BANDS = Bands(flag=0.0, block=1.0)
 
 
 class FakeClassifier:
-    """Finds words."""
+    """Finds words, and reads at most :attr:`most` of them."""
 
     name = "model"
+    most = 40
 
     def __init__(self, **scores: float) -> None:
         self.found = scores
@@ -26,6 +27,9 @@ class FakeClassifier:
         return [
             max((score for word, score in self.found.items() if word in text), default=0.0) for text in texts
         ]
+
+    def fits(self, texts: Sequence[str]) -> bool:
+        return sum(len(text.split()) for text in texts) <= self.most
 
 
 class FakeRater:
@@ -45,6 +49,6 @@ class FakeRater:
         ]
 
 
-def reading(classifier: Classifier, rating: float = 0.0, **ratings: float) -> Reading:
+def reading(classifier: Reader, rating: float = 0.0, **ratings: float) -> Reading:
     """Return what reads with *classifier*, and a linear model of which nothing else is to be said."""
     return Reading(FakeRater(rating, **ratings), classifier, BANDS)

@@ -80,6 +80,9 @@ class HeldClassifier:
         self.let_go.wait()
         return [0.0 for _ in texts]
 
+    def fits(self, texts: Sequence[str]) -> bool:
+        return len(texts) == 1
+
 
 class Guarded:
     """A firewall, and those who ask it."""

@@ -46,6 +46,17 @@ def test_a_text_has_one_score_whatever_it_comes_with(classifier: OnnxClassifier)
     assert classifier.scores(texts[::-1]) == alone[::-1]
 
 
+def test_two_texts_are_read_where_they_have_no_more_tokens_than_one_may() -> None:
+    folder = packaged_model()
+    assert folder is not None
+    classifier = OnnxClassifier(folder, tokens=16)  # of which each text has two at its ends
+
+    assert classifier.fits(["one two three four five six", "one two three four five six"])
+    assert not classifier.fits(["one two three four five six", "one two three four five six seven"])
+    assert classifier.fits(["word " * 5000])
+    assert not classifier.fits(["word " * 5000, "one"])
+
+
 @pytest.mark.parametrize("text", ["", "-" * 500, "ha ha ha ha ha ha", "\n\n\n"])
 def test_what_is_no_text_is_no_attack(classifier: OnnxClassifier, text: str) -> None:
     assert classifier.scores([text]) == [0.0]

@@ -138,6 +138,17 @@ def test_what_is_read_of_a_text_is_bounded() -> None:
     assert [text.partition(" ")[0] for text in classifier.shown] == ["8", "8", "7"]
 
 
+@pytest.mark.parametrize(("least", "is_asked"), [(0.0, True), (0.3, True), (0.4, False), (0.5, False)])
+def test_it_is_not_asked_for_less_than_anybody_minds(least: float, is_asked: bool) -> None:
+    classifier = FakeClassifier(word=0.99)
+    both = reading(classifier, -1.4)
+
+    weight = both.weight(both.suspected(LONG, Origin.USER), least)
+
+    assert bool(classifier.shown) is is_asked
+    assert weight == (pytest.approx(0.375) if is_asked else 0.0)
+
+
 def test_a_short_view_hides_no_long_one() -> None:
     classifier = FakeClassifier()
     both = reading(classifier, 1.0, pin=3.0)

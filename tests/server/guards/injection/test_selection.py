@@ -15,7 +15,7 @@ from unbroken.server.guards.injection import selection
 from unbroken.server.guards.injection.base import Action, Origin, Passage
 from unbroken.server.guards.injection.policy import Policy
 from unbroken.server.guards.injection.selection import Surroundings, build_firewall, policies_of
-from unbroken.server.guards.injection.suspicion import MemorySuspicion
+from unbroken.server.guards.injection.suspicion import LEAST, MemorySuspicion
 from unbroken.server.metrics import Metrics
 from unbroken.sessions.ids import PrincipalId, SessionId
 
@@ -41,6 +41,16 @@ def test_policies_come_from_three_tables() -> None:
     assert policies.of("free") == Policy("shadow", 0.5, 0.9)
     assert policies.of("pro") == Policy("on", 0.5, 0.95)
     assert policies.of("other") == policies.of("default")
+
+
+@pytest.mark.parametrize(("flag", "least"), [("0.5", LEAST), ("0.5, free=0.1", 0.1), ("0.2, free=0.7", 0.2)])
+def test_the_model_is_asked_for_what_some_plan_or_session_minds(
+    around: Surroundings, flag: str, least: float
+) -> None:
+    firewall = build_firewall(set_to(firewall_flag=flag), around)
+
+    assert firewall is not None
+    assert firewall._examiner._least == least
 
 
 def test_without_the_extra_rules_work_alone_and_one_line_says_so(around: Surroundings) -> None:
