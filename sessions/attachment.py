@@ -9,6 +9,7 @@ from unbroken.sessions.backends.base import Receipt
 from unbroken.sessions.cursor import Cursor
 from unbroken.sessions.entries import CancelResponse, CreateResponse, DeleteItem, Submitted
 from unbroken.sessions.errors import NodeDraining, NodeOverloaded, Refusal, StoreUnavailable
+from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.response import Standing
 from unbroken.sessions.session import Session
 
@@ -44,6 +45,11 @@ class Attachment:
     def session(self) -> Session:
         """The session, to look at and not to touch."""
         return self._actor.session
+
+    @property
+    def log(self) -> EventLog:
+        """The session's log, to look something up in."""
+        return self._actor.log
 
     def take_preamble(self) -> list[Standing]:
         """Return the preamble, and keep none of it: a connection may live for days."""

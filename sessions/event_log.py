@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple, TypeAlias
 
@@ -26,6 +26,8 @@ from unbroken.sessions.entries import (
     Deltas,
     Entry,
     InputKey,
+    ResponseDone,
+    ResponseQueued,
     ResponseStarted,
     Submitted,
     encode_entry,
@@ -309,6 +311,33 @@ class EventLog:
                 records.append(segment)  # type: ignore[arg-type]
                 limit -= 1
         return records
+
+    def beginning_of(self, response_id: str) -> int | None:
+        """Return the first entry of a response by its number; None: it isn't remembered, or never began."""
+        found: int | None = None
+        for segment in reversed(self._segments):
+            if type(segment) is Run:
+                continue
+            body = segment.body
+            if type(body) is ResponseStarted or type(body) is ResponseQueued:
+                if body.response_id == response_id:
+                    found = segment.seq
+            elif type(body) is ResponseDone and body.response_id == response_id and not body.ordinal:
+                found = segment.seq  # unless there is another: it ended while it waited
+        return found
+
+    def ends(self) -> Iterator[ResponseDone]:
+        """Yield how responses ended, as far as that is remembered, the last one first."""
+        for segment in reversed(self._segments):
+            if type(segment) is Entry and type(segment.body) is ResponseDone:
+                yield segment.body
+
+    def input_at(self, seq: int) -> Submitted | None:
+        """Return the input of that number; None: it is none, or isn't remembered."""
+        if not self.floor < seq <= self.head:
+            return None
+        segment = self._segments[bisect_right(self._firsts, seq) - 1]
+        return segment.body if type(segment) is Entry and type(segment.body) is Submitted else None
 
     def keys(self) -> dict[int, InputKey]:
         """Return the keys of the inputs that are remembered, by their numbers."""

@@ -1,14 +1,20 @@
 """Names for the things a session is made of, and how they are minted.
 
-Every id is random (never a counter, a time or an address), so that one id says
-nothing about another. Clients may choose item ids and message ids themselves;
-they may not choose session ids.
+Ids are random (never a counter or an address), so that one says nothing about
+another. Two say more on purpose. A session's names its principal, to whoever knows
+that one: whether a session is somebody's is told without asking any store, and takes
+as long for an unknown one as for another's. A response's names its session, so that
+any node finds it, and when it was asked for. Clients may choose item ids and
+message ids themselves; they may not choose these.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import re
 import secrets
-from typing import NewType
+from typing import Final, NewType
 
 __all__ = [
     "ChainId",
@@ -19,6 +25,9 @@ __all__ = [
     "PrincipalId",
     "ResponseId",
     "SessionId",
+    "belongs_to",
+    "is_transient",
+    "minted_at",
     "new_call_id",
     "new_chain_id",
     "new_incarnation",
@@ -26,10 +35,11 @@ __all__ = [
     "new_node_id",
     "new_response_id",
     "new_session_id",
+    "session_of",
 ]
 
 SessionId = NewType("SessionId", str)
-"""One conversation. 128 random bits: it can't be guessed, yet it is no credential."""
+"""One conversation. 96 random bits: it can't be guessed, yet it is no credential."""
 
 ResponseId = NewType("ResponseId", str)
 """One attempt at answering."""
@@ -53,14 +63,52 @@ Nonce = NewType("Nonce", int)
 """32 random bits given to each committed batch. Two branches of a log that lost its tail differ in them."""
 
 
-def new_session_id() -> SessionId:
-    """Return a fresh session id."""
-    return SessionId("sess_" + secrets.token_hex(16))
+_TRANSIENT: Final = "t"
+"""What the id of a session ends with that is in no store."""
+
+_RESPONSE: Final = re.compile(r"resp_(?P<session>[0-9a-f]{32}t?)(?P<at>[0-9a-f]{8})[0-9a-f]{8}")
 
 
-def new_response_id() -> ResponseId:
-    """Return a fresh response id."""
-    return ResponseId("resp_" + secrets.token_hex(12))
+def new_session_id(principal: str = "", *, transient: bool = False) -> SessionId:
+    """Return a fresh session id, for *principal*. *transient*: of one that its node alone ever knows."""
+    own = secrets.token_hex(12)
+    return SessionId(f"sess_{own}{_mark_of(own, principal)}{_TRANSIENT if transient else ''}")
+
+
+def belongs_to(session_id: SessionId, principal: PrincipalId) -> bool:
+    """Return whether a session id was made for *principal*: another's passes once in 2**32."""
+    own = session_id.removeprefix("sess_")
+    return hmac.compare_digest(own[24:32].encode(), _mark_of(own[:24], principal).encode())
+
+
+def is_transient(session_id: SessionId) -> bool:
+    """Return whether a session is in no store: one node has it, while it lasts."""
+    return session_id.endswith(_TRANSIENT)
+
+
+def _mark_of(own: str, principal: str) -> str:
+    return hashlib.blake2b(f"{own}{principal}".encode(), digest_size=4).hexdigest()
+
+
+def new_response_id(session_id: SessionId, at: float) -> ResponseId:
+    """Return a fresh response id, for a response of that session which is asked for at that time.
+
+    *at* is in seconds since 1970. It is shown, and nothing else is done with it.
+    """
+    when = int(at) & 0xFFFFFFFF
+    return ResponseId(f"resp_{session_id.removeprefix('sess_')}{when:08x}{secrets.token_hex(4)}")
+
+
+def session_of(response_id: str) -> SessionId | None:
+    """Return the session of a response; None: it is no id of a response that says so."""
+    match = _RESPONSE.fullmatch(response_id)
+    return None if match is None else SessionId(f"sess_{match['session']}")
+
+
+def minted_at(response_id: str) -> int:
+    """Return when a response was asked for, in seconds since 1970; 0: its id doesn't say."""
+    match = _RESPONSE.fullmatch(response_id)
+    return 0 if match is None else int(match["at"], 16)
 
 
 def new_item_id() -> ItemId:

@@ -92,6 +92,7 @@ class Node:
         caps: How many responses principals have, here and elsewhere; None: here alone. The node opens
             and closes them.
         holder_of: For whom a principal's sessions count. Themselves by default.
+        is_transient: Its sessions are nowhere else, and their ids say so. *caps* are opened by another.
         clock: Where time comes from.
         limits: What the node holds.
         on_response: Told of each attempt that ends here, and of its session.
@@ -110,6 +111,7 @@ class Node:
         cluster: Cluster | None = None,
         caps: Caps | None = None,
         holder_of: HolderOf = Holder,
+        is_transient: bool = False,
         on_response: Callable[[Session, ResponseDone], None],
         on_refusal: Callable[[str], None] = lambda _: None,
         on_run: Callable[[Run], None] = lambda _: None,
@@ -123,6 +125,7 @@ class Node:
         )
         self.hub: Final = Hub(self.turns, holders)
         self._store = store
+        self._is_transient = is_transient
         self._cluster: Cluster = Alone() if cluster is None else cluster
         self._committers = Committers(
             store, self._spawn, clock, patience=limits.patience, gathering=limits.gathering
@@ -186,7 +189,8 @@ class Node:
         self._context = contextvars.copy_context()
         self._sweeper = self._clock.call_later(self.limits.sweep_interval, self._begin_sweep)
         await self._cluster.join(self.id, self._ownership)
-        self.caps.open()
+        if not self._is_transient:
+            self.caps.open()
         return self
 
     async def __aexit__(
@@ -195,7 +199,8 @@ class Node:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.caps.aclose()  # which waits, while sessions may still write
+        if not self._is_transient:
+            await self.caps.aclose()  # which waits, while sessions may still write
         self._is_open = False
         await self._cluster.leave()
         self._committers.close()
@@ -287,7 +292,9 @@ class Node:
             raise NodeOverloaded
         if session_id is None or self._ownership.live(session_id) is None:
             await self.room.make(principal)
-        session = Session(session_id or new_session_id(), self.limits.session)
+        session = Session(
+            session_id or new_session_id(principal, transient=self._is_transient), self.limits.session
+        )
         session.config = config
         log = EventLog(incarnation or new_incarnation())
         fence = Fence(self.id, 1, log.incarnation)
@@ -308,6 +315,7 @@ class Node:
         chain: ChainId,
         *,
         repeat: bool = False,
+        whole: bool = False,
     ) -> Attachment:
         """Attach to a session, from *position*; None: from as far back as the log goes.
 
@@ -333,8 +341,8 @@ class Node:
             raise TooManyConnections
         log, session = actor.log, actor.session
         actor.last_active = self._clock.monotonic()
-        if position is None and log.floor == 0:
-            return Attachment(self, actor, actor.feed.attach(0, chain), resumed=True, preamble=[])
+        if position is None and (whole or log.floor == 0):
+            return Attachment(self, actor, actor.feed.attach(log.floor, chain), resumed=True, preamble=[])
         if position is not None and log.check(position) is Verdict.HELD:
             seq = position.seq - 1 if repeat else position.seq
             if seq >= log.floor:

@@ -121,6 +121,7 @@ class Replica:
             + session.conversation_bytes
             + self._config_bytes
             + REFUSAL_COST * len(session.refusals)
+            + session.endings.size
             + self._kept_elsewhere
             + (self._keys_bytes(session.id) if self._keys_bytes is not None else 0)
         )

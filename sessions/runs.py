@@ -165,7 +165,8 @@ class Runs:
                     self._resumed = {key: each for key, each in self._resumed.items() if key != response.id}
                 bodies = list(self._session.finish(response.id, outcome))
                 if is_lost:
-                    bodies += another_attempt(response, new_response_id(), self._attempts)
+                    another = new_response_id(self._session.id, self._clock.time())
+                    bodies += another_attempt(response, another, self._attempts)
                 return bodies
         return []
 

@@ -20,6 +20,7 @@ from msgspec.structs import asdict, replace
 from unbroken.sessions.admission import SessionLimits, admit, check_choice, full
 from unbroken.sessions.concurrency import while_active
 from unbroken.sessions.conversation import Conversation, no_item
+from unbroken.sessions.endings import Ended, Endings
 from unbroken.sessions.entries import (
     FORMAT,
     Body,
@@ -108,6 +109,8 @@ class Session:
         self._inputs: deque[tuple[int, Submitted]] = deque()
         self._begun: tuple[ResponseId, ...] = ()  # the latest
         self._merged: tuple[ResponseId, ...] = ()  # of those, what another one answers
+        self.endings = Endings()
+        """How the latest attempts in the conversation ended."""
         self.ended_plan: str | None = None
         """By which plan the attempt was asked for that ended last. None: nobody has said. In no snapshot."""
         # The turn and the place of the attempt that ended last: another follows at once, or never.
@@ -269,6 +272,8 @@ class Session:
                 response = self.responses.pop(body.response_id)
                 response.attempt.tell(_SIGNAL_OF_STATUS[body.status])
                 self._last_ended = response.turn, response.anchor
+                if response.request.in_conversation:
+                    self.endings.note(Ended.of(response, body, self._end_of(response)))
                 self.ended_plan = response.request.plan
             case _:
                 assert_never(body)
@@ -556,6 +561,7 @@ class Session:
                 refusals=list(self.refusals.values()),
                 begun=self._begun or UNSET,
                 keys=list(self.keys.items()) or UNSET,
+                endings=list(self.endings) or UNSET,
             )
         )
 
@@ -576,6 +582,7 @@ class Session:
         session.refusals = {refused.input: refused for refused in state.refusals}
         session._inputs.extend(state.inputs)
         session.keys = {} if state.keys is UNSET else dict(state.keys)
+        session.endings = Endings(() if state.endings is UNSET else tuple(state.endings))
         session._begun = () if state.begun is UNSET else state.begun
         session._conversation = Conversation.restore(state.items, limits.weigh)
         for running in state.responses:

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from unbroken.sessions.endings import Ended
 from unbroken.sessions.entries import Formatted, InputKey, Refused, Submitted, decode_formatted
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId
 from unbroken.sessions.items import (
@@ -161,6 +162,8 @@ class SessionState(Formatted, frozen=True, kw_only=True):
     begun: tuple[ResponseId, ...] | UnsetType = UNSET
     keys: list[tuple[int, InputKey]] | UnsetType = UNSET
     """Of the latest inputs, by their numbers: who goes on alone is to know them again."""
+    endings: list[Ended] | UnsetType = UNSET
+    """How the latest responses ended, the last one last."""
 
 
 _DECODER: Final = msgspec.json.Decoder(SessionState)

@@ -383,6 +383,7 @@ class RealtimeDoor:
             most_tokens=self._defaults.max_output_tokens,
             pins=grant.pins,
             plan=grant.principal.plan,
+            now=self._clock.time,
         )
         token = self._tokens.mint(attachment.session.id, chain, grant.principal.id)
         return Admitted(attachment, connection, token, resumed, grant)

@@ -24,7 +24,15 @@ from unbroken.sessions.entries import (
     Submitted,
     UpdateConfig,
 )
-from unbroken.sessions.ids import ItemId, Nonce, PrincipalId, new_chain_id, new_item_id, new_response_id
+from unbroken.sessions.ids import (
+    ItemId,
+    Nonce,
+    PrincipalId,
+    new_chain_id,
+    new_item_id,
+    new_response_id,
+    new_session_id,
+)
 from unbroken.sessions.items import ApprovalHead, Message, ResponseRequest, SessionConfig, Text, ToolHead
 from unbroken.sessions.node import Attachment, Node
 from unbroken.sessions.responder import (
@@ -184,7 +192,7 @@ async def answers(world: World) -> Attachment:
     session = await world.begin()
     await world.say(session, "hello")
     for _ in range(3):
-        await world.send(session, CreateResponse(new_response_id(), ResponseRequest()))
+        await world.send(session, CreateResponse(new_response_id(new_session_id(), 0), ResponseRequest()))
         await settle(100)
     return session
 
@@ -194,7 +202,7 @@ async def answers_beside(world: World) -> Attachment:
     for _ in range(3):
         item = Message(new_item_id(), "user", (Text("".join((5_000 * "z", str(_)))),))
         request = ResponseRequest(in_conversation=False, input=(item,))
-        await world.send(session, CreateResponse(new_response_id(), request))
+        await world.send(session, CreateResponse(new_response_id(new_session_id(), 0), request))
         await settle(100)
     return session
 
@@ -206,7 +214,7 @@ def busy(what: str, *, in_conversation: bool) -> Use:
         session = await world.begin(what)
         await world.say(session, "hello")
         request = ResponseRequest(in_conversation=in_conversation)
-        await world.send(session, CreateResponse(new_response_id(), request))
+        await world.send(session, CreateResponse(new_response_id(new_session_id(), 0), request))
         await settle(100)
         return session
 
@@ -278,7 +286,7 @@ async def test_what_is_remembered_of_inputs_is_bounded_and_counted() -> None:
 
         assert sizes[0] > 0
         assert sizes == [sizes[0], 2 * sizes[0], 3 * sizes[0], 3 * sizes[0], 3 * sizes[0]]
-        assert store.keys_bytes(new_response_id()) == 0  # type: ignore[arg-type]  # any other name
+        assert store.keys_bytes(new_response_id(new_session_id(), 0)) == 0  # type: ignore[arg-type]  # any other name
 
 
 def test_what_the_log_has_forgotten_is_not_subtracted_any_more() -> None:

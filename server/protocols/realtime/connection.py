@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 import msgspec
@@ -62,6 +62,7 @@ class RealtimeConnection:
         pins: What the client can't change. None: nothing.
         most_tokens: What no answer may go beyond, whatever its client asks for. None: nothing.
         plan: By which the client came: what it asks for is noted with it. None: nobody knows.
+        now: Says what time it is, in seconds since 1970.
         remaining: If not 0, the cursor stands before a record that the client has seen in
             part: only so many of its last frames are sent.
 
@@ -80,6 +81,7 @@ class RealtimeConnection:
         most_tokens: int | None = None,
         pins: Pins | None = None,
         plan: str | None = None,
+        now: Callable[[], float] = float,
     ) -> None:
         self._session = session
         self._chain = chain
@@ -88,6 +90,7 @@ class RealtimeConnection:
         self._most_tokens = most_tokens
         self._pins = pins
         self._plan = plan
+        self._now = now
         self._encoder = encoder or RealtimeEncoder(session.id, start.incarnation)
         # Of the last frame sent from the log: sequence, nonce, and how many frames are still to come there.
         self._place: tuple[int, int, int] = (start.seq, start.nonce, remaining)
@@ -194,7 +197,9 @@ class RealtimeConnection:
                     event_id=event.event_id,
                 )
             return {"type": "conversation.item.retrieved", **_bare(item)}
-        command = command_of(event, self._session, most_tokens=self._most_tokens, plan=self._plan)
+        command = command_of(
+            event, self._session, most_tokens=self._most_tokens, plan=self._plan, now=self._now()
+        )
         if self._pins is not None:
             check_pins(self._pins, event, command, self._session.config.model)
         message_id = None if event.unbroken is None else event.unbroken.message_id

@@ -210,10 +210,11 @@ def command_of(
     *,
     most_tokens: int | None = None,
     plan: str | None = None,
+    now: float = 0.0,
 ) -> Command:
     """Return what *event* asks of *session*, in which no answer may have more than *most_tokens*.
 
-    *plan* is that of whoever asks.
+    *plan* is that of whoever asks, *now* the time in seconds since 1970.
 
     Raises:
         DecodeError: It asks for what can't be.
@@ -234,7 +235,7 @@ def command_of(
                 return TruncateItem(event.item_id, event.content_index, event.audio_end_ms)
             case ResponseCreate():
                 request = _request(event.response or ResponseParam(), session, plan)
-                return CreateResponse(new_response_id(), request)
+                return CreateResponse(new_response_id(session.id, now), request)
             case ResponseCancel():
                 return CancelResponse(event.response_id)
             case _:
