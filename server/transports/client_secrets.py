@@ -24,7 +24,7 @@ from unbroken.server.auth.secret_store import PoolFull, SecretsFull
 from unbroken.server.guards.injection.screening import Gate
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
-from unbroken.server.protocols.realtime.decode import DecodeError
+from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.realtime.encode import session_fields
 from unbroken.server.protocols.realtime.pinning import SecretRequest, decode_secret_request, pins_of
 from unbroken.server.transports.address_rate import AddressRate

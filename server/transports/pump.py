@@ -12,12 +12,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
-from msgspec.structs import replace
 from starlette.types import Receive, Send
 from structlog.contextvars import bind_contextvars
 from structlog.typing import FilteringBoundLogger
@@ -25,19 +24,19 @@ from structlog.typing import FilteringBoundLogger
 from unbroken.server.auth.base import Grant
 from unbroken.server.auth.lapse import Lapse
 from unbroken.server.errors import CLOSE_REASONS, ERROR_MEANINGS, CloseCode
-from unbroken.server.files.references import Referring, needs_files
 from unbroken.server.guards.injection.screening import Screen
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.metrics import Metrics
+from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.realtime.connection import RealtimeConnection
-from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import Frame, error_frame
 from unbroken.server.quota.asker import Asker
+from unbroken.server.quota.base import Decision
 from unbroken.server.quota.refusal import QuotaRefusal, rate_limits
 from unbroken.server.transports.idle import IdleWatch
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet
 from unbroken.server.transports.refusal import TOO_NEW, overloaded
-from unbroken.sessions.backends.base import Receipt
+from unbroken.server.transports.submission import Refer, Submission
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Command, CreateItem, CreateResponse, Submitted
 from unbroken.sessions.errors import (
@@ -51,10 +50,9 @@ from unbroken.sessions.errors import (
     TooManySessions,
     UnknownFormat,
 )
-from unbroken.sessions.ids import PrincipalId
 from unbroken.sessions.node import Attachment
 
-__all__ = ["Admitted", "Pump", "Refer"]
+__all__ = ["Admitted", "Pump"]
 
 _ABNORMAL: Final = 1006
 """The close code of a connection that ended without one (RFC 6455, section 7.1.5)."""
@@ -68,19 +66,12 @@ _BATCH_BYTES: Final = 16_384
 _TURNS_TO_WORKER: Final = 16
 """Turns of the loop that the reader leaves to the worker after each frame: more than it takes in memory."""
 
-_CATCHING_UP: Final = 0.5
-"""Seconds that an input waits for the one before it to be part of the session."""
-
 _VOID: Final = {
     "store_unavailable": "What was sent before it couldn't be saved. Send that again, then this.",
     "content_filter": "What was sent before it was refused. Send something else, then this.",
     "guard_unavailable": "What was sent before it couldn't be checked. Send that again, then this.",
 }
 """Why an item wasn't taken, and what is said of a request behind it."""
-
-
-Refer: TypeAlias = Callable[[Command, PrincipalId], AbstractAsyncContextManager[Referring]]
-"""Has an input's references stand for files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +105,9 @@ class Pump:
         screen: Screen,
         log: FilteringBoundLogger,
     ) -> None:
-        self._refer = refer
-        self._screen = screen
+        self._submission = Submission(
+            admitted.attachment, admitted.grant.principal, admitted.asker, screen, refer, self._reserved
+        )
         self._admitted = admitted
         self._attachment = admitted.attachment
         self._cursor = admitted.attachment.cursor
@@ -133,8 +125,6 @@ class Pump:
         self._checked = asyncio.Event()  # no guard looks at anything
         self._checked.set()
         self._heard = 0  # how many messages have come
-        self._submitted = 0  # the last input that was written
-        self._awaited = 0  # the last one that another waited for
         self._worker: asyncio.Task[None] | None = None  # there is one while there is something to work on
         self._cut = asyncio.timeout(None)  # ends the reading early
         self._is_over = False
@@ -317,7 +307,7 @@ class Pump:
         answer = self._understand(data)
         if not isinstance(answer, Submitted):
             # It may speak of what was sent before it, and must not be answered sooner.
-            await self._catch_up()
+            await self._submission.catch_up()
             answer = self._understand(data)
         own = await self._submit(answer) if isinstance(answer, Submitted) else answer
         if own is not None:
@@ -336,9 +326,9 @@ class Pump:
             self._check_void(submitted.command)
             if type(submitted.command) is CreateItem:
                 # It is read together with what was said before: with what was sent just now, too.
-                await self._catch_up()
+                await self._submission.catch_up()
             await self._check(submitted.command)
-            receipt = await self._write_within_budget(submitted)
+            await self._submission.write(submitted)
         except QuotaRefusal as refusal:
             return _error(refusal, name, refusal.retry_after, type="rate_limit_error")
         except Refusal as refusal:
@@ -353,61 +343,18 @@ class Pump:
             return _error(Refusal("too_many_sessions_of_key", str(many)), name)
         if type(submitted.command) is CreateItem:
             self._void = None
-        self._submitted = max(self._submitted, receipt.seq)  # a duplicate's is an old one
         return None
 
-    async def _catch_up(self) -> None:
-        """Wait until what was sent just now is part of the session.
-
-        Not for ever: a store that loses something may have lost that, and its number is another's then.
-        """
-        if self._awaited == self._submitted:
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CATCHING_UP):
-                await self._attachment.answered(self._submitted)
-        self._awaited = self._submitted
-
-    async def _write_within_budget(self, submitted: Submitted) -> Receipt:
-        """Write an input. Before a response is asked for, what it may take is reserved."""
-        command, asker, attachment = submitted.command, self._admitted.asker, self._attachment
-        if asker is None or not isinstance(command, CreateResponse):
-            return await self._write(submitted)
-        await self._catch_up()  # what was sent just now is part of what it takes
-        try:
-            decision = await asker.reserve(attachment.session, command)
-        except QuotaRefusal:
-            if not await attachment.recall(submitted):
-                raise
-            return await self._write(submitted)  # it was granted before
-        try:
-            receipt = await self._write(submitted)
-        except BaseException as exc:
-            (asker.release if _is_unwritten(exc) else asker.loosen)(attachment.session, command)
-            raise
-        if receipt.duplicate:
-            asker.release(attachment.session, command)
-        else:
-            asker.follow(attachment, command, receipt.seq)
-        if limits := rate_limits(decision):
-            self._say({"type": "rate_limits.updated", "rate_limits": limits})
-        return receipt
-
-    async def _write(self, submitted: Submitted) -> Receipt:
-        if needs_files(submitted.command):
-            return await self._submit_with_files(submitted)
-        return await self._attachment.submit(submitted)
-
     async def _check(self, command: Command) -> None:
-        """Have the guards look at *command*: for milliseconds, and never longer than their time-out.
-
-        What files of the store say is looked at part by part, and that holds for each of them.
-        """
         self._checked.clear()
         try:
-            await self._screen(command, self._admitted.grant.principal, self._attachment.session)
+            await self._submission.check(command)
         finally:
             self._checked.set()
+
+    def _reserved(self, decision: Decision) -> None:
+        if limits := rate_limits(decision):
+            self._say({"type": "rate_limits.updated", "rate_limits": limits})
 
     def _check_void(self, command: Command) -> None:
         """Refuse a request, once, whose item wasn't taken: it would be answered without that.
@@ -417,14 +364,6 @@ class Pump:
         if self._void is not None and type(command) is CreateResponse:
             code, self._void = self._void, None
             raise Refusal(code, _VOID[code])
-
-    async def _submit_with_files(self, submitted: Submitted) -> Receipt:
-        """Write an input that refers to files, once these are there."""
-        async with self._refer(submitted.command, self._admitted.grant.principal.id) as referring:
-            whole = replace(submitted, command=referring.command)
-            receipt = await self._attachment.submit(whole)
-            referring.is_wanted = not receipt.duplicate
-        return receipt
 
     # To the client.
 
@@ -516,13 +455,6 @@ class Pump:
                 await self._send({"type": "websocket.close", "code": code, "reason": CLOSE_REASONS[code]})
         except (TimeoutError, OSError):
             pass
-
-
-def _is_unwritten(exc: BaseException) -> bool:
-    """Return whether what couldn't be written is not in the log, for sure."""
-    if isinstance(exc, StoreUnavailable) or (isinstance(exc, Refusal) and exc.code == "store_unavailable"):
-        return False
-    return isinstance(exc, SessionError)
 
 
 def _error(

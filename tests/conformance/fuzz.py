@@ -22,7 +22,8 @@ from typing import Final
 from tests.conformance.grammar import Grammar
 from tests.conformance.sans_io import Chain, Room, Violation
 from unbroken.server.errors import ERROR_MEANINGS
-from unbroken.server.protocols.realtime.decode import DecodeError, decode_event
+from unbroken.server.protocols.items import DecodeError
+from unbroken.server.protocols.realtime.decode import decode_event
 from unbroken.sessions.entries import Submitted
 
 __all__ = ["INPUTS", "World", "main"]

@@ -12,8 +12,8 @@ from typing import Any, Final
 import orjson
 
 from tests.server.realtime.serving import FrameCheck
+from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.realtime.connection import RealtimeConnection
-from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import RealtimeEncoder, error_frame
 from unbroken.sessions.entries import (
     Body,

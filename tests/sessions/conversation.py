@@ -14,8 +14,8 @@ from pydantic import Field, TypeAdapter
 from tests.fakes.clock import FakeClock
 from tests.fakes.responder import ManualResponder
 from unbroken.server.protocols.cursor import parse_cursor
+from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.realtime.connection import RealtimeConnection
-from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import RealtimeEncoder, error_frame
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.cluster import Cluster

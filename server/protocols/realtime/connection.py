@@ -14,7 +14,8 @@ import msgspec
 import orjson
 
 from unbroken.server.auth.pins import Pins
-from unbroken.server.protocols.realtime.decode import DecodeError, command_of, decode_event
+from unbroken.server.protocols.items import DecodeError
+from unbroken.server.protocols.realtime.decode import command_of, decode_event
 from unbroken.server.protocols.realtime.encode import (
     Frame,
     RealtimeEncoder,

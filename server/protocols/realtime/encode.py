@@ -15,7 +15,6 @@ from msgspec import UNSET, UnsetType
 
 from unbroken.server.protocols.cursor import format_cursor
 from unbroken.server.protocols.realtime.deltas import DeltaEncoder, delta_frame
-from unbroken.server.protocols.realtime.references import reference_fields
 from unbroken.server.protocols.realtime.tools import (
     Frame,
     begun_fields,
@@ -23,6 +22,7 @@ from unbroken.server.protocols.realtime.tools import (
     tool_fields,
     tool_started,
 )
+from unbroken.server.protocols.references import reference_fields
 from unbroken.sessions.entries import (
     ConfigUpdated,
     Deltas,

@@ -10,24 +10,21 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from unbroken.server.protocols.items import ItemParam, ToolChoiceParam, ToolParam
+
 __all__ = [
     "ClientEvent",
     "Extension",
     "ItemCreate",
     "ItemDelete",
-    "ItemParam",
     "ItemRetrieve",
     "ItemTruncate",
-    "PartExtension",
-    "PartParam",
     "ResponseCancel",
     "ResponseCreate",
     "ResponseParam",
     "SessionExtension",
     "SessionParam",
     "SessionUpdate",
-    "ToolChoiceParam",
-    "ToolParam",
 ]
 
 
@@ -44,59 +41,6 @@ class SessionExtension(Struct, frozen=True):
     concurrency: Literal["reject", "queue", "interrupt", "merge"] | UnsetType = UNSET
     reasoning: bool | UnsetType = UNSET
     """Whether what models think is shown, in events that only this server has."""
-
-
-class PartExtension(Struct, frozen=True):
-    """What this server adds to a content part."""
-
-    file_id: str | None = None
-    """The part is that file, whatever else it says: so what was shown can be sent again."""
-
-
-class PartParam(Struct, frozen=True):
-    """A content part."""
-
-    type: str
-    text: str | None = None
-    image_url: str | None = None
-    detail: str | None = None
-    file_id: str | None = None
-    file_data: str | None = None
-    file_url: str | None = None
-    filename: str | None = None
-    unbroken: PartExtension | None = None
-
-
-class ItemParam(Struct, frozen=True):
-    """An item, or a reference to one."""
-
-    type: str = "message"
-    id: str | None = None
-    role: str | None = None
-    content: list[PartParam] | None = None
-    call_id: str | None = None
-    name: str | None = None
-    arguments: str | None = None
-    output: str | None = None
-    approval_request_id: str | None = None
-    approve: bool | None = None
-    reason: str | None = None
-
-
-class ToolParam(Struct, frozen=True):
-    """A tool."""
-
-    type: str | None = "function"
-    name: str | None = None
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-
-
-class ToolChoiceParam(Struct, frozen=True):
-    """The choice of one tool."""
-
-    type: str = "function"
-    name: str | None = None
 
 
 class SessionParam(Struct, frozen=True):

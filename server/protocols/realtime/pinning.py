@@ -11,7 +11,8 @@ from msgspec import UNSET, Raw, Struct
 from msgspec.structs import asdict
 
 from unbroken.server.auth.pins import Pins
-from unbroken.server.protocols.realtime.decode import DecodeError, update_of
+from unbroken.server.protocols.items import DecodeError
+from unbroken.server.protocols.realtime.decode import update_of
 from unbroken.server.protocols.realtime.frames import ClientEvent, SessionParam, SessionUpdate
 from unbroken.sessions.entries import Command
 

@@ -11,8 +11,8 @@ from openai.types.realtime.realtime_server_event import RealtimeServerEvent
 from pydantic import Field, TypeAdapter
 
 from unbroken.server.protocols.cursor import parse_cursor
+from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.realtime.connection import RealtimeConnection, lone_error
-from unbroken.server.protocols.realtime.decode import DecodeError
 from unbroken.server.protocols.realtime.encode import RealtimeEncoder
 from unbroken.sessions.entries import (
     Body,

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbroken.server.errors import ERROR_MEANINGS
+from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.realtime import decode
-from unbroken.server.protocols.realtime.decode import DecodeError, command_of, decode_event
+from unbroken.server.protocols.realtime.decode import command_of, decode_event
 from unbroken.server.protocols.realtime.frames import ClientEvent, ItemRetrieve
 from unbroken.sessions.entries import (
     CancelResponse,

@@ -15,7 +15,8 @@ from tests.server.realtime.raw import RawClient
 from tests.server.realtime.serving import Served, serving
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.errors import ERROR_MEANINGS
-from unbroken.server.protocols.realtime.decode import DecodeError, decode_event
+from unbroken.server.protocols.items import DecodeError
+from unbroken.server.protocols.realtime.decode import decode_event
 
 ITEM = {"type": "conversation.item.create", "event_id": "e", "item": user_item("hi", "i")}
 EVENTS: list[dict[str, Any]] = [

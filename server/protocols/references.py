@@ -16,12 +16,13 @@ from __future__ import annotations
 from base64 import b64decode
 from typing import Any, Final
 
+from msgspec import Struct
+
 from unbroken.server.files.names import clean_name
 from unbroken.server.files.references import InlineFile, InlineImage
-from unbroken.server.protocols.realtime.frames import PartParam
 from unbroken.sessions.items import File, Image, ImageDetail, Reference
 
-__all__ = ["SCHEME", "BadReference", "reference_fields", "reference_of", "refers"]
+__all__ = ["SCHEME", "BadReference", "PartParam", "reference_fields", "reference_of", "refers"]
 
 SCHEME: Final = "unbroken-file:"
 """Ahead of a file's id, where an address is expected."""
@@ -32,6 +33,27 @@ _NOTHING_FETCHED: Final = (
     "Nothing is fetched from other addresses. Upload it with `POST /v1/files` and name it by "
     "`file_id`, or send it as a base64 data URI."
 )
+
+
+class PartExtension(Struct, frozen=True):
+    """What this server adds to a content part."""
+
+    file_id: str | None = None
+    """The part is that file, whatever else it says: so what was shown can be sent again."""
+
+
+class PartParam(Struct, frozen=True):
+    """A content part."""
+
+    type: str
+    text: str | None = None
+    image_url: str | None = None
+    detail: str | None = None
+    file_id: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
+    unbroken: PartExtension | None = None
 
 
 class BadReference(Exception):
