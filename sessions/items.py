@@ -27,6 +27,7 @@ __all__ = [
     "Message",
     "NamedTool",
     "Note",
+    "Parameters",
     "Part",
     "Produced",
     "Reasoning",
@@ -354,6 +355,17 @@ class SessionConfig(Struct, frozen=True):
     """Whether the server's own tools are offered. Unset: yes."""
 
 
+class Parameters(Struct, frozen=True, omit_defaults=True):
+    """How a model is to choose its words. None: as it does by itself. Passed on; not every agent has all."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    """Texts at which the answer ends."""
+    format: dict[str, Any] | None = None
+    """Which form it has: ``{"type": "json_object"}``, or a JSON schema as OpenAI Responses writes it."""
+
+
 class ResponseRequest(Struct, frozen=True, omit_defaults=True):
     """What one response was asked to be. None: as the session's configuration says."""
 
@@ -370,6 +382,12 @@ class ResponseRequest(Struct, frozen=True, omit_defaults=True):
     plan: str | None = None
     """The plan that whoever asked came by. Responders go by it, whoever is connected when it runs.
     Sessions don't look into it. None: nobody has said."""
+    parameters: Parameters | None = None
+    """None: nothing was said of these."""
+    previous: str | None = None
+    """The response that whoever asked says that it goes on from. To be shown."""
+    background: bool = False
+    """Whether whoever asked doesn't wait for it. To be shown."""
 
     @property
     def answers_conversation(self) -> bool:

@@ -23,6 +23,7 @@ from unbroken.server.protocols.items import (
     tool_choice_of,
     tools_of,
 )
+from unbroken.server.protocols.nesting import depth
 from unbroken.server.protocols.realtime.frames import (
     ClientEvent,
     ItemCreate,
@@ -74,8 +75,6 @@ _UNSUPPORTED: Final = {
 }
 
 _PATH: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
-# A string that never ends takes in the rest, and no step is taken back: it would cost a square.
-_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 class _Head(Struct, frozen=True):
@@ -96,7 +95,7 @@ def decode_event(data: bytes, *, max_depth: int) -> ClientEvent:
         DecodeError: It holds none.
 
     """
-    if data.count(b"[") + data.count(b"{") > max_depth and _depth(data) > max_depth:
+    if depth(data, max_depth) > max_depth:
         raise DecodeError("invalid_json", f"The event is nested more than {max_depth} levels deep.")
     try:
         event: ClientEvent = _DECODER.decode(data)
@@ -140,18 +139,6 @@ def _explain(data: bytes, exc: Exception) -> DecodeError:
     if len(what) > _MOST_WORDS:  # it quotes a value, which may be as long as a frame
         what = f"{what[:_MOST_WORDS]}.."
     return DecodeError("invalid_event", f"{what}.", param=path or None, event_id=event_id)
-
-
-def _depth(data: bytes) -> int:
-    """Return how deeply *data* is nested, brackets inside strings aside."""
-    depth = deepest = 0
-    for token in _STRUCTURE.findall(data):
-        if token in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif token in b"]}":
-            depth -= 1
-    return deepest
 
 
 def command_of(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from unbroken.server.errors import ERROR_MEANINGS
 from unbroken.server.protocols.items import DecodeError
-from unbroken.server.protocols.realtime import decode
+from unbroken.server.protocols.nesting import depth
 from unbroken.server.protocols.realtime.decode import command_of, decode_event
 from unbroken.server.protocols.realtime.frames import ClientEvent, ItemRetrieve
 from unbroken.sessions.entries import (
@@ -403,8 +403,8 @@ def test_a_text_that_never_ends_takes_in_the_rest() -> None:
     """Looking for its end again from each escaped quote would take the square of its length: seconds, in
     which no other connection is served.
     """
-    assert decode._depth(b'[["' + b'\\"[[' * 1_000) == 2
-    assert decode._depth(b'[["[[\\') == 2
+    assert depth(b'[["' + b'\\"[[' * 1_000, 1) == 2
+    assert depth(b'[["[[\\', 1) == 2
     assert refused(b"[" * 33 + b'"' + b'\\"' * 30_000).code == "invalid_json"
 
 

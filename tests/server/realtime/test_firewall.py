@@ -464,7 +464,7 @@ async def test_a_message_of_many_parts_is_checked_like_one(server: Served[Script
 
 async def test_an_input_that_a_store_has_lost_holds_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its number may never be reached again: chaos found clients that were silent for good."""
-    monkeypatch.setattr("unbroken.server.transports.pump._CATCHING_UP", 0.05)
+    monkeypatch.setattr("unbroken.server.transports.submission._CATCHING_UP", 0.05)
 
     async def never(*_: object) -> None:
         await asyncio.Event().wait()

@@ -1,0 +1,250 @@
+"""From the body of a request to what is asked for.
+
+Whatever a client sends, the outcome is an :class:`Asked` or a :class:`DecodeError` that says what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from unbroken.server.protocols.items import (
+    DecodeError,
+    ItemParam,
+    approval_of,
+    check_name,
+    item_of,
+    tool_choice_of,
+    tools_of,
+)
+from unbroken.server.protocols.nesting import depth
+from unbroken.server.protocols.references import PartParam
+from unbroken.server.protocols.responses.frames import ConversationParam, CreateParam, InputParam, InputPart
+from unbroken.sessions.ids import ItemId
+from unbroken.sessions.items import Item, Parameters, ResponseRequest
+
+__all__ = ["Asked", "asked_of", "decode_create"]
+
+_MOST_INPUT: Final = 256
+"""Items that one request may bring."""
+
+_MOST_TOKENS: Final = 2**31 - 1
+_MOST_WORDS: Final = 200
+
+_PATH: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+
+_UNREAD: Final = frozenset({"reasoning", "mcp_list_tools", "compaction"})
+"""Items that clients send back as they came, and that say nothing to a model here."""
+
+_DECODER: Final = msgspec.json.Decoder(CreateParam)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A response that is asked for."""
+
+    model: str | None
+    """None: whichever is usual."""
+    items: tuple[Item, ...]
+    """What is said with it."""
+    references: tuple[ItemId, ...]
+    """Items of the conversation that are named: they have to be there."""
+    request: ResponseRequest
+    previous: str | None
+    """The response that it goes on from. None: none."""
+    conversation: str | None
+    """The conversation that it is to be part of. None: of one of its own, or of *previous*'s."""
+    store: bool
+    stream: bool
+    background: bool
+    obfuscates: bool
+    """Whether pieces are padded, so that who sees their length alone doesn't know the words'."""
+    message_id: str | None
+    digest: bytes
+    """Of what the client said."""
+    stream_id: str | None = None
+    generates: bool = True
+    """False: everything is to be made ready, and no answer."""
+
+
+def decode_create(data: bytes, *, max_depth: int) -> CreateParam:
+    """Return what the body of a request holds.
+
+    Raises:
+        DecodeError: It holds nothing of the kind.
+
+    """
+    if depth(data, max_depth) > max_depth:
+        raise DecodeError("invalid_json", f"The body is nested more than {max_depth} levels deep.")
+    try:
+        return _DECODER.decode(data)
+    except msgspec.ValidationError as exc:
+        match = _PATH.match(str(exc))
+        what, path = (match["what"], match["path"]) if match else (str(exc), None)
+        if len(what) > _MOST_WORDS:  # it quotes a value, which may be as long as the body
+            what = f"{what[:_MOST_WORDS]}.."
+        raise DecodeError("invalid_request", f"{what}.", param=path or None) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise DecodeError("invalid_json", "The body isn't valid JSON.") from None
+
+
+def asked_of(wanted: CreateParam, *, plan: str, message_id: str | None = None) -> Asked:
+    """Return what somebody on *plan* asks for. *message_id*: what the request is named beside its body.
+
+    Raises:
+        DecodeError: It can't be had.
+
+    """
+    try:
+        return _asked(wanted, plan, message_id)
+    except DecodeError as exc:
+        if exc.code == "invalid_event":
+            raise DecodeError("invalid_request", exc.message, param=exc.param) from None
+        raise
+
+
+def _asked(wanted: CreateParam, plan: str, message_id: str | None) -> Asked:
+    conversation = (
+        wanted.conversation.id if isinstance(wanted.conversation, ConversationParam) else wanted.conversation
+    )
+    if conversation is not None and wanted.previous_response_id is not None:
+        message = "Give `previous_response_id` or `conversation`, not both."
+        raise DecodeError("invalid_request", message, param="conversation")
+    if wanted.prompt is not None:
+        message = "This server keeps no prompt templates. Send `instructions`."
+        raise DecodeError("unsupported_prompt", message, param="prompt")
+    if wanted.background and wanted.store is False:
+        message = "A response in the background has to be stored: leave out `store`."
+        raise DecodeError("invalid_request", message, param="store")
+    named = message_id if wanted.unbroken is None else wanted.unbroken.message_id or message_id
+    if named is not None:
+        check_name(named, "unbroken.message_id", None)
+    items, references = _input(wanted.input)
+    if not (items or references or wanted.previous_response_id or conversation):
+        raise DecodeError("invalid_request", "The request needs an `input`.", param="input")
+    options = wanted.stream_options
+    return Asked(
+        model=wanted.model,
+        items=items,
+        references=references,
+        request=_request(wanted, plan),
+        previous=wanted.previous_response_id,
+        conversation=conversation,
+        store=wanted.store is not False,
+        stream=wanted.stream is True,
+        background=wanted.background is True,
+        obfuscates=options is None or options.include_obfuscation is not False,
+        message_id=named,
+        digest=hashlib.blake2b(msgspec.json.encode(wanted), digest_size=12).digest(),
+        stream_id=wanted.stream_id,
+        generates=wanted.generate is not False,
+    )
+
+
+def _request(wanted: CreateParam, plan: str) -> ResponseRequest:
+    tokens, metadata = wanted.max_output_tokens, wanted.metadata
+    if tokens is not None and not 1 <= tokens <= _MOST_TOKENS:
+        message = f"`max_output_tokens` must be from 1 to {_MOST_TOKENS}."
+        raise DecodeError("invalid_request", message, param="max_output_tokens")
+    if metadata is not None and (
+        len(metadata) > 16 or any(len(key) > 64 or len(value) > 512 for key, value in metadata.items())
+    ):
+        message = "`metadata` takes up to 16 pairs, keys of up to 64 and values of up to 512 characters."
+        raise DecodeError("invalid_request", message, param="metadata")
+    form = None if wanted.text is None else wanted.text.format
+    parameters = Parameters(
+        temperature=_within(wanted.temperature, 2.0, "temperature"),
+        top_p=_within(wanted.top_p, 1.0, "top_p"),
+        format=None if form is None or form.get("type") == "text" else form,
+    )
+    return ResponseRequest(
+        instructions=wanted.instructions,
+        max_output_tokens=tokens,
+        metadata=metadata or None,
+        tools=() if wanted.tools is None else tools_of(wanted.tools, "tools"),
+        tool_choice=None if wanted.tool_choice is None else tool_choice_of(wanted.tool_choice, "tool_choice"),
+        parallel_tool_calls=wanted.parallel_tool_calls,
+        plan=plan,
+        parameters=None if parameters == Parameters() else parameters,
+        previous=wanted.previous_response_id,
+        background=wanted.background is True,
+    )
+
+
+def _within(value: float | None, most: float, param: str) -> float | None:
+    if value is not None and not 0 <= value <= most:
+        raise DecodeError("invalid_request", f"`{param}` must be from 0 to {most:g}.", param=param)
+    return value
+
+
+def _input(given: str | list[InputParam] | None) -> tuple[tuple[Item, ...], tuple[ItemId, ...]]:
+    if given is None:
+        return (), ()
+    if isinstance(given, str):
+        given = [InputParam(role="user", content=given)]
+    if len(given) > _MOST_INPUT:
+        raise DecodeError("invalid_request", f"`input` takes up to {_MOST_INPUT} items.", param="input")
+    items: list[Item] = []
+    references: list[ItemId] = []
+    for index, item in enumerate(given):
+        param = f"input[{index}]"
+        kind = item.type or ("message" if item.role is not None else "item_reference")
+        if kind == "item_reference":
+            if item.id is None:
+                raise DecodeError("invalid_request", "The reference needs an `id`.", param=f"{param}.id")
+            references.append(ItemId(item.id))
+        elif kind == "mcp_call":
+            items += _called(item, param)
+        elif kind == "mcp_approval_response":
+            items.append(approval_of(_plain(item, kind), param))
+        elif kind not in _UNREAD:
+            items.append(item_of(_plain(item, kind), param))
+    return tuple(items), tuple(references)
+
+
+def _plain(item: InputParam, kind: str) -> ItemParam:
+    """Return *item* in the words that all protocols share. Ids are the client's of another conversation."""
+    role = "system" if item.role == "developer" else item.role
+    said = "output_text" if role == "assistant" else "input_text"
+    content = item.content
+    if isinstance(content, str):
+        content = [InputPart(type=said, text=content)]
+    output = item.output
+    if isinstance(output, list):
+        output = "".join(part.text or "" for part in output)
+    parts: list[PartParam] | None = (
+        None
+        if content is None
+        else [
+            PartParam(type="output_text", text=part.refusal) if part.type == "refusal" else part
+            for part in content
+        ]
+    )
+    return ItemParam(
+        type=kind,
+        role=role,
+        content=parts,
+        call_id=item.call_id,
+        name=item.name,
+        arguments=item.arguments,
+        output=output,
+        approval_request_id=item.approval_request_id,
+        approve=item.approve,
+        reason=item.reason,
+    )
+
+
+def _called(item: InputParam, param: str) -> list[Item]:
+    """Return what a call of a server's tool is that a client tells of: a call of a function, and its output.
+
+    It is looked at like any other that a client tells of, and claims no more.
+    """
+    call = _plain(item, "function_call")
+    named = ItemParam(type="function_call", call_id=item.id, name=call.name, arguments=call.arguments)
+    output = call.output if call.output is not None else str(item.error or "")
+    result = ItemParam(type="function_call_output", call_id=item.id, output=output)
+    return [item_of(named, param), item_of(result, param)]
