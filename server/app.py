@@ -9,12 +9,12 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
 import structlog
 from starlette.applications import Starlette
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from unbroken.server.agents.base import Agent, AgentError
@@ -23,6 +23,7 @@ from unbroken.server.auth_selection import build_auth
 from unbroken.server.cache.selection import build_cache
 from unbroken.server.computing_threads import Way
 from unbroken.server.config import Settings, StartupError
+from unbroken.server.door_selection import DoorSelection
 from unbroken.server.drain import Drain
 from unbroken.server.fair_names import FairNames, is_strangers
 from unbroken.server.files.base import FilesUnavailable
@@ -30,8 +31,8 @@ from unbroken.server.files.reading import FileReading
 from unbroken.server.files.selection import build_files
 from unbroken.server.files.transfers import TransferLimits, Transfers
 from unbroken.server.guard_selection import Guards
-from unbroken.server.limit_selection import admission_limits, node_limits
-from unbroken.server.limits import ConnectionLimits, Rate
+from unbroken.server.limit_selection import admission_limits, node_limits, transient_limits
+from unbroken.server.limits import Rate
 from unbroken.server.metrics import Metrics, NodeFigures, RedisFigures
 from unbroken.server.models import Models
 from unbroken.server.overload import Level, Overload, OverloadLimits
@@ -48,25 +49,21 @@ from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.admin import admin_routes
 from unbroken.server.transports.admission import Admission
-from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
 from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.failure_rate import FailureRate
-from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.health import health_routes, metrics_route
-from unbroken.server.transports.http_way import HttpWay, nothing_there
-from unbroken.server.transports.intake import intake_limits
+from unbroken.server.transports.http_way import nothing_there
 from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
 from unbroken.server.transports.turnstile import Turnstile
-from unbroken.server.transports.usage import UsageDoor
-from unbroken.server.transports.websocket import RealtimeDoor
+from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.backends.redis.trouble import hint_of, reason_of
 from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock, SystemClock
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.errors import StoreUnavailable, UnknownFormat
 from unbroken.sessions.holders import Holder
-from unbroken.sessions.ids import PrincipalId
+from unbroken.sessions.ids import PrincipalId, is_transient
 from unbroken.sessions.items import Concurrency, SessionConfig
 from unbroken.sessions.node import Node
 from unbroken.sessions.session import Session
@@ -165,35 +162,44 @@ class App:
             models,
             clock,
             self.metrics,
-            waiting=lambda session_id: self.node.hub.waiting_in(session_id),
+            waiting=lambda session_id: (
+                self.transient if is_transient(session_id) else self.node
+            ).hub.waiting_in(session_id),
         )
-        self.node = Node(
-            store=self._stored.store,
-            cluster=self._stored.cluster,
-            caps=Caps(
-                clock, self._stored.tally, on_alone=lambda kind: self.metrics.let_in_alone.labels(kind).inc()
-            ),
+        pipeline = Pipeline(
+            agent,
+            self.metrics,
+            clock,
+            files=self.reading,
+            max_output_tokens=settings.max_output_tokens,
+            tools=self._tool_loop(),
+            leaks=self.guards.leaks,
+            canaries=self.guards.canaries,
+            cache=self.cache,
+            own_agent=settings.agent if settings.fallbacks else None,
+            gate=self.gate,
+            presence=self.auth.directory,
+        )
+        caps = Caps(
+            clock, self._stored.tally, on_alone=lambda kind: self.metrics.let_in_alone.labels(kind).inc()
+        )
+        make_node = partial(
+            Node,
+            caps=caps,
             holder_of=self._holder,
-            responder=Pipeline(
-                agent,
-                self.metrics,
-                clock,
-                files=self.reading,
-                max_output_tokens=settings.max_output_tokens,
-                tools=self._tool_loop(),
-                leaks=self.guards.leaks,
-                canaries=self.guards.canaries,
-                cache=self.cache,
-                own_agent=settings.agent if settings.fallbacks else None,
-                gate=self.gate,
-                presence=self.auth.directory,
-            ),
+            responder=pipeline,
             clock=clock,
-            limits=node_limits(settings, patience),
             on_response=self._response_ended,
             on_refusal=lambda code: self.metrics.input_errors.labels(code).inc(),
             on_run=self.metrics.run_ended,
         )
+        self.node: Final = make_node(
+            store=self._stored.store, cluster=self._stored.cluster, limits=node_limits(settings, patience)
+        )
+        self.transient: Final = make_node(
+            store=MemoryStore(), limits=transient_limits(settings, patience), is_transient=True
+        )
+        """Has the sessions that are in no store."""
         self._proxies = Proxies(settings.trusted_proxies)
         self.admission = Admission(
             admission_limits(settings),
@@ -218,18 +224,30 @@ class App:
         )
         self.metrics.observe_overload(self._overload)
         health = health_routes(self._readiness)
-        http_way = self._way(clock)
-        doors = [
-            *self._file_routes(http_way),
-            *self._secret_routes(http_way, clock),
-            *self._usage_routes(http_way),
-        ]
-        pages = Starlette(routes=[*health, *page_routes(), *doors], exception_handlers=_ELSEWHERE)
+        doors = DoorSelection(
+            settings=settings,
+            node=self.node,
+            transient=self.transient,
+            auth=self.auth,
+            guards=self.guards,
+            models=self.models,
+            defaults=self._defaults(),
+            metrics=self.metrics,
+            clock=clock,
+            files=self.files,
+            transfers=self.transfers,
+            gate=self.gate,
+            fair_names=self.fair_names,
+            admission=self.admission,
+            turnstile=self.turnstile,
+            tokens=self._tokens,
+        )
+        pages = Starlette(routes=[*health, *page_routes(), *doors.routes()], exception_handlers=_ELSEWHERE)
         pages.router.redirect_slashes = (
             False  # an answer ahead of every check, with a name that anybody chose
         )
-        self.asgi: ASGIApp = Doors({"/v1/realtime": self._door(clock)}, self._rated(pages, clock))
-        self.drain = Drain(self.node, settings.drain_timeout, self.turnstile.open)
+        self.asgi: ASGIApp = Doors({"/v1/realtime": doors.realtime()}, self._rated(pages, clock))
+        self.drain = Drain(self.node, settings.drain_timeout, self.turnstile.open, others=(self.transient,))
         self._observe_store()
         key = settings.admin_key
         admin = admin_routes(
@@ -262,38 +280,6 @@ class App:
         accounts = AddressRate(Rate(rate, 10 * rate), clock)
         return RequestRate(pages, accounts, self._proxies, self.metrics, clock)
 
-    def _way(self, clock: Clock) -> HttpWay:
-        return HttpWay(
-            authenticator=self.auth.authenticator,
-            directory=self.auth.directory,
-            allowed_origins=self._settings.allowed_origins,
-            loopback_only=not self._settings.has_authentication,
-            is_overloaded=lambda: not self.node.takes_sessions,
-            admission=self.admission,
-            metrics=self.metrics,
-            clock=clock,
-            fair_names=self.fair_names,
-        )
-
-    def _secret_routes(self, way: HttpWay, clock: Clock) -> list[Route]:
-        settings = self._settings
-        door = ClientSecretsDoor(
-            way=way,
-            secrets=self.auth.secrets,
-            terms=SecretTerms(
-                lifetime=settings.client_secret_lifetime,
-                ticket_lifetime=settings.ticket_lifetime,
-                anonymous_plan=settings.anonymous_plan if settings.anonymous else None,
-            ),
-            strangers=AddressRate(Rate(settings.anonymous_rate / 60, settings.anonymous_rate), clock),
-            models=self.models,
-            defaults=self._defaults(),
-            is_draining=lambda: self.node.is_draining,
-            metrics=self.metrics,
-            guard=self.guards.gate,
-        )
-        return door.routes()
-
     def _defaults(self) -> SessionConfig:
         settings = self._settings
         return SessionConfig(
@@ -302,24 +288,6 @@ class App:
             max_output_tokens=settings.max_output_tokens,
             concurrency=Concurrency(settings.concurrency),
         )
-
-    def _file_routes(self, way: HttpWay) -> list[Route]:
-        files, settings = self.files, self._settings
-        if files is None:
-            return []
-        self.metrics.observe_files(lambda: files.count, lambda: files.size)
-        door = FilesDoor(
-            way=way,
-            store=files,
-            transfers=self.transfers,
-            lifetime=settings.file_lifetime,
-            is_draining=lambda: self.node.is_draining,
-            metrics=self.metrics,
-        )
-        return door.routes()
-
-    def _usage_routes(self, way: HttpWay) -> list[Route]:
-        return [] if self.gate is None else UsageDoor(way, self.gate).routes()
 
     def _tool_loop(self) -> ToolLoop | None:
         settings, calls = self._settings, self.metrics.tool_calls
@@ -340,14 +308,15 @@ class App:
         )
 
     def _observe_node(self) -> None:
-        node, hub, metrics = self.node, self.node.hub, self.metrics
+        node, metrics = self.node, self.metrics
+        hubs = node.hub, self.transient.hub
         metrics.observe_node(
             NodeFigures(
-                sessions=lambda: len(hub),
-                running=lambda: hub.running,
-                waiting=lambda: hub.waiting,
-                size=lambda: hub.size,
-                commits_waiting=lambda: node.commits_waiting,
+                sessions=lambda: sum(map(len, hubs)),
+                running=lambda: sum(hub.running for hub in hubs),
+                waiting=lambda: sum(hub.waiting for hub in hubs),
+                size=lambda: sum(hub.size for hub in hubs),
+                commits_waiting=lambda: node.commits_waiting + self.transient.commits_waiting,
                 is_draining=lambda: node.is_draining,
                 unsaved=lambda: node.unsaved,
                 is_store_lost=lambda: node.is_store_lost,
@@ -383,37 +352,9 @@ class App:
         self.drain.begin()
 
     def _overload_changed(self, level: Level) -> None:
-        self.node.takes_sessions = level < Level.BUSY
-        self.node.takes_responses = level < Level.SWAMPED
-
-    def _door(self, clock: Clock) -> RealtimeDoor:
-        settings = self._settings
-        return RealtimeDoor(
-            node=self.node,
-            authenticator=self.auth.authenticator,
-            directory=self.auth.directory,
-            lapses=self.auth.lapses,
-            tokens=self._tokens,
-            models=self.models,
-            defaults=self._defaults(),
-            limits=ConnectionLimits(
-                frame_depth=settings.max_frame_depth,
-                input_queue=settings.input_queue,
-                idle_timeout=settings.connection_idle_timeout,
-            ),
-            admission=self.admission,
-            turnstile=self.turnstile,
-            intake=intake_limits(settings),
-            allowed_origins=settings.allowed_origins,
-            loopback_only=not settings.has_authentication,
-            metrics=self.metrics,
-            screen=self.guards.gate.command,
-            clock=clock,
-            files=self.files,
-            file_lifetime=settings.file_lifetime,
-            gate=self.gate,
-            fair_names=self.fair_names,
-        )
+        for node in (self.node, self.transient):
+            node.takes_sessions = level < Level.BUSY
+            node.takes_responses = level < Level.SWAMPED
 
     async def __aenter__(self) -> Self:
         await self.guards.open()
@@ -515,11 +456,13 @@ class App:
             await self._close_node()
             raise
         self._auth_opened = known
+        await self.transient.__aenter__()
 
     async def _close_node(self) -> None:
         if (known := self._auth_opened) is not None:
             self._auth_opened = None
             await known.__aexit__(None, None, None)
+        await self.transient.__aexit__(None, None, None)
         await self.node.__aexit__(None, None, None)
         if self.cache is not None:
             await self.cache.stop()
@@ -541,7 +484,9 @@ class App:
     async def drained(self, timeout: float) -> None:
         """Return when the running work has ended, or has been ended after *timeout* seconds."""
         await self.drain.stop()  # this deadline is the one that counts
-        await self.node.drained(timeout)
+        async with asyncio.TaskGroup() as group:
+            for node in (self.node, self.transient):
+                group.create_task(node.drained(timeout))
 
     def describe(self) -> str:
         """Name the agent and its model."""

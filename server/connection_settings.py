@@ -54,7 +54,15 @@ class ConnectionSettings(SettingsPart):
     max_frame_bytes: Bytes = Field(
         default=65536, ge=1024, le=64 << 20, description="Bytes of one incoming message."
     )
-    max_frame_depth: int = Field(default=32, ge=4, le=500, description="Nesting of one incoming message.")
+    max_body_bytes: Bytes = Field(
+        default=1 << 20,
+        ge=1024,
+        le=64 << 20,
+        description="Bytes of the body of a request for a response, which may hold a whole conversation.",
+    )
+    max_frame_depth: int = Field(
+        default=32, ge=4, le=500, description="Nesting of one incoming message, or body of a request."
+    )
     input_queue: int = Field(
         default=64, ge=1, description="Messages of a connection that may wait; more are refused."
     )

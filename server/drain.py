@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -38,12 +38,21 @@ class Drain:
     Args:
         node: The node.
         timeout: Seconds that running responses get.
+        others: What ends with it, in the same process.
         on_begin: Called as the node takes no new work any more, whoever says so.
 
     """
 
-    def __init__(self, node: Node, timeout: float, on_begin: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        timeout: float,
+        on_begin: Callable[[], None] | None = None,
+        *,
+        others: Sequence[Node] = (),
+    ) -> None:
         self._node: Final = node
+        self._nodes: Final = (node, *others)
         self._timeout: Final = timeout
         self._on_begin: Final = on_begin
         self._task: asyncio.Task[None] | None = None
@@ -54,11 +63,21 @@ class Drain:
     @property
     def state(self) -> DrainState:
         """How far it is. Drained: nothing is left here, and nothing new is taken."""
-        node = self._node
+        hubs = [node.hub for node in self._nodes]
         status: Literal["serving", "draining", "drained"] = (
-            "serving" if not node.is_draining else "drained" if node.is_settled else "draining"
+            "serving" if not self._node.is_draining else "drained" if self._is_settled else "draining"
         )
-        return DrainState(status, node.hub.connections, node.hub.running, len(node.hub), self.group)
+        return DrainState(
+            status,
+            sum(hub.connections for hub in hubs),
+            sum(hub.running for hub in hubs),
+            sum(map(len, hubs)),
+            self.group,
+        )
+
+    @property
+    def _is_settled(self) -> bool:
+        return all(node.is_settled for node in self._nodes)
 
     def begin(self) -> None:
         """Take no new work, and end what there is. Harmless while that is being done, or after."""
@@ -69,24 +88,30 @@ class Drain:
 
     def take_nothing(self) -> None:
         """Take no new work, and tell whoever waits to be taken."""
-        self._node.begin_drain()
+        for node in self._nodes:
+            node.begin_drain()
         if self._on_begin is not None:
             self._on_begin()
 
     async def _end_work(self) -> None:
-        node, log = self._node, structlog.get_logger()
+        log = structlog.get_logger()
         try:
-            await node.drained(self._timeout)
-            if not node.is_settled:
-                # A client that doesn't read, or a store out of reach. The process isn't about to end.
-                log.warning(
-                    "drain met its deadline", connections=node.hub.connections, sessions=len(node.hub)
-                )
-                await node.settled()
+            async with asyncio.TaskGroup() as group:
+                for node in self._nodes:
+                    group.create_task(self._end(node))
         except Exception as exc:
             log.error("drain failed", exc_info=exc)
         else:
-            log.info("drained", sessions=len(node.hub))
+            log.info("drained", sessions=len(self._node.hub))
+
+    async def _end(self, node: Node) -> None:
+        await node.drained(self._timeout)
+        if not node.is_settled:
+            # A client that doesn't read, or a store out of reach. The process isn't about to end.
+            structlog.get_logger().warning(
+                "drain met its deadline", connections=node.hub.connections, sessions=len(node.hub)
+            )
+            await node.settled()
 
     async def take_back(self) -> None:
         """Take new work again. What has ended has ended. Harmless where nothing drains.
@@ -101,7 +126,8 @@ class Drain:
         if self._is_stopping:  # the signal came in this moment
             raise Stopping
         if self._node.is_draining:
-            self._node.end_drain()
+            for node in self._nodes:
+                node.end_drain()
             structlog.get_logger().info("drain taken back")
 
     async def stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from unbroken.server.config import Settings
@@ -13,13 +14,20 @@ from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
 from unbroken.sessions.session import SessionLimits
 
-__all__ = ["admission_limits", "node_limits"]
+__all__ = ["admission_limits", "node_limits", "transient_limits"]
 
 _HANDOVER_DELAY: Final = 1.2
 """Seconds in which a node hears that others are told to end with it, as a machine's workers are."""
 
 _GATHERING: Final = 0.002
 """Seconds that nobody sees, and that halve how often a shared store is called."""
+
+
+_GRACE: Final = 60.0
+"""Seconds for which a response that isn't stored can be had once it has ended."""
+
+_TRANSIENT_SHARE: Final = 4
+"""Of what all sessions may have: so much more for those that aren't stored."""
 
 
 def admission_limits(settings: Settings) -> AdmissionLimits:
@@ -63,4 +71,15 @@ def node_limits(settings: Settings, patience: float) -> NodeLimits:
         patience=patience,
         gathering=_GATHERING,
         handover_delay=_HANDOVER_DELAY if settings.redis_url is not None else 0.0,
+    )
+
+
+def transient_limits(settings: Settings, patience: float) -> NodeLimits:
+    """Return how much there may be of what isn't stored, and for how long."""
+    return replace(
+        node_limits(settings, patience),
+        bytes=settings.max_node_bytes // _TRANSIENT_SHARE,
+        idle_timeout=_GRACE,
+        room_timeout=0.0,
+        handover_delay=0.0,
     )

@@ -203,7 +203,7 @@ def _turn_input(turn: Turn, most_tokens: int | None, files: FileReader) -> TurnI
         session_id=turn.session_id,
         response_id=turn.response_id,
         principal=turn.principal,
-        model=config.model,
+        model=request.model_with(config),
         instructions=config.instructions if request.instructions is None else request.instructions,
         items=in_pairs(turn.items),
         tools=tools,

@@ -69,9 +69,16 @@ _TRANSIENT: Final = "t"
 _RESPONSE: Final = re.compile(r"resp_(?P<session>[0-9a-f]{32}t?)(?P<at>[0-9a-f]{8})[0-9a-f]{8}")
 
 
-def new_session_id(principal: str = "", *, transient: bool = False) -> SessionId:
-    """Return a fresh session id, for *principal*. *transient*: of one that its node alone ever knows."""
-    own = secrets.token_hex(12)
+def new_session_id(principal: str = "", *, transient: bool = False, seed: str | None = None) -> SessionId:
+    """Return a fresh session id, for *principal*. *transient*: of one that its node alone ever knows.
+
+    With *seed*, a name of theirs, always the same for both: who asks again comes to what they asked for.
+    """
+    if seed is None:
+        own = secrets.token_hex(12)
+    else:
+        named = f"{principal}\0{seed}".encode("utf-8", "surrogatepass")
+        own = hashlib.blake2b(named, digest_size=12).hexdigest()
     return SessionId(f"sess_{own}{_mark_of(own, principal)}{_TRANSIENT if transient else ''}")
 
 

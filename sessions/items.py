@@ -384,6 +384,8 @@ class ResponseRequest(Struct, frozen=True, omit_defaults=True):
     Sessions don't look into it. None: nobody has said."""
     parameters: Parameters | None = None
     """None: nothing was said of these."""
+    model: str | None = None
+    """None: the session's."""
     previous: str | None = None
     """The response that whoever asked says that it goes on from. To be shown."""
     background: bool = False
@@ -393,6 +395,10 @@ class ResponseRequest(Struct, frozen=True, omit_defaults=True):
     def answers_conversation(self) -> bool:
         """Whether it is the conversation that is answered, in the conversation."""
         return self.in_conversation and self.input is None
+
+    def model_with(self, config: SessionConfig) -> str:
+        """Return the model that the response is to be of in a session of that *config*."""
+        return config.model if self.model is None else self.model
 
     def tools_with(self, config: SessionConfig) -> tuple[FunctionTool, ...]:
         """Return the tools that the response has in a session of that *config*."""

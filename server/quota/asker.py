@@ -74,7 +74,8 @@ class Askers:
         wanted, config = command.request.max_output_tokens, session.config
         most = config.max_output_tokens if wanted is None else wanted
         prompt, limits = request_tokens(session, command.request), self._plans.limits(principal.plan)
-        return begun(config.model, self._prices.of(config.model), limits, prompt, most).ahead()
+        model = command.request.model_with(config)
+        return begun(model, self._prices.of(model), limits, prompt, most).ahead()
 
     async def know(self, principal: Principal) -> None:
         """Have nodes know whose turn runs: whoever stays connected for weeks is noted again."""

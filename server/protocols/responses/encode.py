@@ -36,7 +36,10 @@ from unbroken.sessions.items import (
     ToolHead,
 )
 
-__all__ = ["Event", "ResponseEncoder"]
+__all__ = ["NOTHING_NEW", "Event", "ResponseEncoder"]
+
+NOTHING_NEW: Final = 2**53
+"""Behind every event: with it, all that is wanted is how the response stands."""
 
 
 class Event:
@@ -81,8 +84,15 @@ class ResponseEncoder:
         self._kind = ""  # what these are called
         self._before = b""  # what stands ahead of the number in these
         self._after_number = b""  # and between it and the text
-        self.is_done = False
+        self.final: Fields | None = None
+        """The response as it ended. None: it hasn't, as far as was fed."""
+        self.is_waiting = False
+        """Whether it waits for its turn, as far as was fed."""
+
+    @property
+    def is_done(self) -> bool:
         """Whether the response has ended: nothing follows."""
+        return self.final is not None
 
     def encode(self, records: Iterable[Record]) -> Iterator[Event]:
         """Yield the events of *records*, those of other responses aside."""
@@ -116,11 +126,12 @@ class ResponseEncoder:
         body = entry.body
         match body:
             case ResponseQueued():
-                self._is_created = True
+                self._is_created = self.is_waiting = True
                 self._whole.asked = body.request
                 yield {"type": "response.created", "response": self._whole.fields("queued")}
                 yield {"type": "response.queued", "response": self._whole.fields("queued")}
             case ResponseStarted():
+                self.is_waiting = False
                 self._whole.asked = body.request
                 fields = self._whole.fields("in_progress")
                 if not self._is_created:
@@ -136,10 +147,9 @@ class ResponseEncoder:
             case OutputDone():
                 yield from self._ended(body)
             case ResponseDone():
-                self.is_done = True
                 if not self._is_created:  # it ended while it waited, and more was forgotten
                     yield {"type": "response.created", "response": self._whole.fields("in_progress")}
-                fields = self._whole.done(body)
+                self.final = fields = self._whole.done(body)
                 yield {"type": _TERMINALS[fields["status"]], "response": fields}
             case _:
                 pass

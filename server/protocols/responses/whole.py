@@ -71,7 +71,7 @@ class Whole:
                 config.max_output_tokens if asked.max_output_tokens is None else asked.max_output_tokens
             ),
             "metadata": asked.metadata or {},
-            "model": config.model,
+            "model": asked.model_with(config),
             "output": list(output),
             "parallel_tool_calls": parallel is not False,
             "previous_response_id": asked.previous,

@@ -1,0 +1,174 @@
+"""The doors that the settings ask for, over the parts of a server: for the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.routing import Route
+
+from unbroken.server.auth_selection import Auth
+from unbroken.server.config import Settings
+from unbroken.server.fair_names import FairNames
+from unbroken.server.files.base import FileStore
+from unbroken.server.files.references import referring
+from unbroken.server.files.transfers import Transfers
+from unbroken.server.guard_selection import Guards
+from unbroken.server.limits import ConnectionLimits, Rate
+from unbroken.server.metrics import Metrics
+from unbroken.server.models import Models
+from unbroken.server.quota.gate import Gate
+from unbroken.server.resume import ResumeTokens
+from unbroken.server.transports.address_rate import AddressRate
+from unbroken.server.transports.admission import Admission
+from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
+from unbroken.server.transports.exchanges import Exchanges
+from unbroken.server.transports.files import FilesDoor
+from unbroken.server.transports.http_way import HttpWay
+from unbroken.server.transports.intake import intake_limits
+from unbroken.server.transports.responses import ResponsesDoor
+from unbroken.server.transports.turnstile import Turnstile
+from unbroken.server.transports.usage import UsageDoor
+from unbroken.server.transports.websocket import RealtimeDoor
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.items import SessionConfig
+from unbroken.sessions.node import Node
+
+__all__ = ["DoorSelection"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoorSelection:
+    """Makes the doors of one server."""
+
+    settings: Settings
+    node: Node
+    transient: Node
+    """Has the sessions that are in no store."""
+    auth: Auth
+    guards: Guards
+    models: Models
+    defaults: SessionConfig
+    """How a session is that says nothing else."""
+    metrics: Metrics
+    clock: Clock
+    files: FileStore | None
+    transfers: Transfers
+    gate: Gate | None
+    fair_names: FairNames
+    admission: Admission
+    turnstile: Turnstile
+    tokens: ResumeTokens
+
+    def routes(self) -> list[Route]:
+        """Return those that HTTP comes in by."""
+        way = self._way()
+        return [
+            *self._file_routes(way),
+            *self._secret_routes(way),
+            *([] if self.gate is None else UsageDoor(way, self.gate).routes()),
+            *self._response_routes(way),
+        ]
+
+    def _way(self) -> HttpWay:
+        return HttpWay(
+            authenticator=self.auth.authenticator,
+            directory=self.auth.directory,
+            allowed_origins=self.settings.allowed_origins,
+            loopback_only=not self.settings.has_authentication,
+            is_overloaded=lambda: not self.node.takes_sessions,
+            admission=self.admission,
+            metrics=self.metrics,
+            clock=self.clock,
+            fair_names=self.fair_names,
+        )
+
+    def _secret_routes(self, way: HttpWay) -> list[Route]:
+        settings = self.settings
+        door = ClientSecretsDoor(
+            way=way,
+            secrets=self.auth.secrets,
+            terms=SecretTerms(
+                lifetime=settings.client_secret_lifetime,
+                ticket_lifetime=settings.ticket_lifetime,
+                anonymous_plan=settings.anonymous_plan if settings.anonymous else None,
+            ),
+            strangers=AddressRate(Rate(settings.anonymous_rate / 60, settings.anonymous_rate), self.clock),
+            models=self.models,
+            defaults=self.defaults,
+            is_draining=lambda: self.node.is_draining,
+            metrics=self.metrics,
+            guard=self.guards.gate,
+        )
+        return door.routes()
+
+    def _file_routes(self, way: HttpWay) -> list[Route]:
+        files = self.files
+        if files is None:
+            return []
+        self.metrics.observe_files(lambda: files.count, lambda: files.size)
+        door = FilesDoor(
+            way=way,
+            store=files,
+            transfers=self.transfers,
+            lifetime=self.settings.file_lifetime,
+            is_draining=lambda: self.node.is_draining,
+            metrics=self.metrics,
+        )
+        return door.routes()
+
+    def _response_routes(self, way: HttpWay) -> list[Route]:
+        settings = self.settings
+        exchanges = Exchanges(
+            node=self.node,
+            transient=self.transient,
+            models=self.models,
+            defaults=self.defaults,
+            tokens=self.tokens,
+            screen=self.guards.gate.command,
+            refer=lambda command, principal: referring(
+                command, principal, self.files, lifetime=settings.file_lifetime
+            ),
+            gate=self.gate,
+            clock=self.clock,
+        )
+        door = ResponsesDoor(
+            way=way,
+            exchanges=exchanges,
+            most_bytes=settings.max_body_bytes,
+            most_depth=settings.max_frame_depth,
+            gate=self.gate,
+            directory=self.auth.directory,
+            lapses=self.auth.lapses,
+            clock=self.clock,
+        )
+        return door.routes()
+
+    def realtime(self) -> RealtimeDoor:
+        """Return the one for WebSockets of Realtime."""
+        settings = self.settings
+        return RealtimeDoor(
+            node=self.node,
+            authenticator=self.auth.authenticator,
+            directory=self.auth.directory,
+            lapses=self.auth.lapses,
+            tokens=self.tokens,
+            models=self.models,
+            defaults=self.defaults,
+            limits=ConnectionLimits(
+                frame_depth=settings.max_frame_depth,
+                input_queue=settings.input_queue,
+                idle_timeout=settings.connection_idle_timeout,
+            ),
+            admission=self.admission,
+            turnstile=self.turnstile,
+            intake=intake_limits(settings),
+            allowed_origins=settings.allowed_origins,
+            loopback_only=not settings.has_authentication,
+            metrics=self.metrics,
+            screen=self.guards.gate.command,
+            clock=self.clock,
+            files=self.files,
+            file_lifetime=settings.file_lifetime,
+            gate=self.gate,
+            fair_names=self.fair_names,
+        )

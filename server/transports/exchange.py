@@ -1,0 +1,142 @@
+"""A response that somebody asked for over HTTP, or asks about: their hold on it.
+
+Whoever lets go of it stops nothing. A response goes on, and can be come back to while its session lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from unbroken.server.quota.base import Decision
+from unbroken.sessions.entries import CancelResponse, DeleteItem, ResponseQueued, ResponseStarted, Submitted
+from unbroken.sessions.errors import SessionNotFound
+from unbroken.sessions.event_log import Record
+from unbroken.sessions.ids import ChainId, ResponseId
+from unbroken.sessions.items import Item
+from unbroken.sessions.node import Attachment
+
+__all__ = ["Exchange"]
+
+_READ_LIMIT: Final = 512
+"""Sequence numbers that are read at a time."""
+
+
+class Exchange:
+    """One response in one session. Close it when its request has been answered.
+
+    Attributes:
+        response_id: The response.
+        attachment: The hold on its session.
+        resume: The token with which the session is gone on with over a WebSocket. None: it can't be.
+        decision: What was reserved for it, and what is left. None: it wasn't asked for here.
+
+    """
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        response_id: ResponseId,
+        chain: ChainId,
+        *,
+        resume: str | None = None,
+        decision: Decision | None = None,
+    ) -> None:
+        self.attachment: Final = attachment
+        self.response_id: Final = response_id
+        self.resume: Final = resume
+        self.decision: Final = decision
+        self._chain = chain
+        self._cursor = attachment.cursor
+
+    def rewind(self) -> bool:
+        """Read from the response's first entry on; False: the log has forgotten that, or never held it."""
+        beginning = self.attachment.log.beginning_of(self.response_id)
+        if beginning is None:
+            return False
+        self._cursor.seq = beginning - 1
+        return True
+
+    def take(self) -> list[Record]:
+        """Return what comes next in the session's log, other responses' entries among it; empty: nothing yet.
+
+        Raises:
+            SessionError: Nothing more will come, or what comes next has been forgotten.
+
+        """
+        return self._cursor.take(_READ_LIMIT)
+
+    def listen(self, callback: Callable[[], None] | None) -> None:
+        """Call *callback*, which must not raise, whenever there may be something to take."""
+        self._cursor.listen(callback)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the response hasn't ended, as far as is known here."""
+        return self.response_id in self.attachment.session.responses
+
+    async def cancel(self) -> bool:
+        """Have the response stop, and return whether it still ran.
+
+        Raises:
+            Refusal: It can't be stopped now.
+            StoreError: It could not be written.
+
+        """
+        if not self.is_running:
+            return False
+        command = CancelResponse(self.response_id)
+        receipt = await self.attachment.submit(Submitted(command, self._chain))
+        await self.attachment.answered(receipt.seq)
+        return receipt.seq not in self.attachment.session.refusals
+
+    async def forget(self) -> None:
+        """Take what the response said out of the conversation.
+
+        Raises:
+            SessionNotFound: Nobody knows any more what it said.
+            Refusal: It can't be taken out now.
+            StoreError: It could not be written.
+
+        """
+        session = self.attachment.session
+        if (ended := session.endings.get(self.response_id)) is None:
+            raise SessionNotFound
+        for item_id in ended.output:
+            if session.item(item_id) is None:
+                continue  # it went with another, or before
+            receipt = await self.attachment.submit(Submitted(DeleteItem(item_id), self._chain))
+            await self.attachment.answered(receipt.seq)
+
+    def input_items(self) -> list[Item]:
+        """Return what the response answered, oldest first, as far as it is still in the conversation.
+
+        Raises:
+            SessionNotFound: Nobody knows any more.
+
+        """
+        session = self.attachment.session
+        if (running := session.responses.get(self.response_id)) is not None:
+            given = running.request.input
+            return list(session.prompt(running.id) if given is None else given)
+        if (given := self._given()) is not None:
+            return list(given)
+        if (ended := session.endings.get(self.response_id)) is not None:
+            items = session.items()
+            place = next((index for index, item in enumerate(items, 1) if item.id == ended.anchor), 0)
+            return items[:place]
+        raise SessionNotFound
+
+    def _given(self) -> tuple[Item, ...] | None:
+        """Return what the response answers in place of a conversation, as far as the log knows."""
+        log = self.attachment.log
+        beginning = log.beginning_of(self.response_id)
+        if beginning is None:
+            return None
+        body = getattr(log.read(beginning - 1, 1)[0], "body", None)
+        return body.request.input if isinstance(body, ResponseStarted | ResponseQueued) else None
+
+    def close(self) -> None:
+        """Let go of the session."""
+        self._cursor.listen(None)
+        self.attachment.close()

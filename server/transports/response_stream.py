@@ -1,0 +1,89 @@
+"""A response as server-sent events in OpenAI Responses' words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from unbroken.server.auth.lapse import Lapse
+from unbroken.server.errors import ERROR_MEANINGS
+from unbroken.server.protocols.responses.encode import ResponseEncoder
+from unbroken.server.transports.asking import refusal_of
+from unbroken.server.transports.exchange import Exchange
+from unbroken.server.transports.sse import event
+from unbroken.sessions.errors import SessionError
+
+__all__ = ["ResponseStream"]
+
+_MOST_BYTES: Final = 16_384
+"""What is sent at once, with what is read together with the last of it."""
+
+
+class ResponseStream:
+    """See :class:`~unbroken.server.transports.sse.EventSource`.
+
+    Args:
+        exchange: The hold on the response, at its first entry. It is closed in the end.
+        encoder: Makes events of entries.
+        on_close: Called once, when nobody reads any more.
+
+    """
+
+    def __init__(self, exchange: Exchange, encoder: ResponseEncoder, on_close: Callable[[], None]) -> None:
+        self._exchange = exchange
+        self._encoder = encoder
+        self._on_close = on_close
+        self._farewell: bytes | None = None
+        self._is_over = False
+
+    @property
+    def is_over(self) -> bool:
+        """See :attr:`EventSource.is_over`."""
+        return self._is_over or self._encoder.is_done
+
+    def take(self) -> bytes:
+        """See :meth:`EventSource.take`."""
+        said = bytearray()
+        try:
+            while len(said) < _MOST_BYTES and not self.is_over and self._farewell is None:
+                if not (records := self._exchange.take()):
+                    break
+                for each in self._encoder.encode(records):
+                    said += event(each.type, each.data)
+        except SessionError as exc:
+            self._end(exc)
+        if self._farewell is not None:
+            said += self._farewell
+            self._farewell, self._is_over = None, True
+        return bytes(said)
+
+    def _end(self, why: SessionError) -> None:
+        refusal = refusal_of(why)
+        code, message = ("internal_error", str(why)) if refusal is None else (refusal.code, refusal.message)
+        self._say_farewell(code, message)
+
+    def _say_farewell(self, code: str, message: str) -> None:
+        error = self._encoder.error(code, f"{message} Get the response by its id, to go on.")
+        self._farewell = event(error.type, error.data)
+
+    def lapse(self, reason: Lapse) -> None:
+        """End the stream: what the client was let in with no longer counts. The response goes on."""
+        if not self.is_over:
+            self._say_farewell(reason.value, ERROR_MEANINGS[reason.value])
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._callback is not None:
+            self._callback()
+
+    _callback: Callable[[], None] | None = None
+
+    def listen(self, callback: Callable[[], None] | None) -> None:
+        """See :meth:`EventSource.listen`."""
+        self._callback = callback
+        self._exchange.listen(callback)
+
+    def close(self) -> None:
+        """See :meth:`EventSource.close`."""
+        self._exchange.close()
+        self._on_close()

@@ -1,0 +1,326 @@
+"""The door ``/v1/responses``: OpenAI Responses over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from typing import Any, Final
+
+from starlette.datastructures import QueryParams
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Send
+
+from unbroken.server.auth.lapse import Lapses
+from unbroken.server.auth.presence import Presence
+from unbroken.server.auth.principal import REALTIME
+from unbroken.server.limits import ConnectionBounds
+from unbroken.server.protocols.items import DecodeError
+from unbroken.server.protocols.responses.decode import asked_of, decode_create
+from unbroken.server.protocols.responses.encode import NOTHING_NEW, ResponseEncoder
+from unbroken.server.protocols.responses.items import Fields, item_fields
+from unbroken.server.protocols.responses.whole import Whole
+from unbroken.server.quota.gate import Gate
+from unbroken.server.quota.refusal import headers as quota_headers
+from unbroken.server.transports.asking import refusal_of
+from unbroken.server.transports.body import read_body
+from unbroken.server.transports.exchange import Exchange
+from unbroken.server.transports.exchanges import Exchanges, Speaker
+from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found, json_response
+from unbroken.server.transports.item_pages import page_of
+from unbroken.server.transports.query import check_query
+from unbroken.server.transports.response_stream import ResponseStream
+from unbroken.server.transports.sse import EventStream
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.errors import SessionNotFound
+from unbroken.sessions.event_log import Record
+from unbroken.sessions.items import Item
+from unbroken.sessions.session import Session
+
+__all__ = ["ResponsesDoor"]
+
+_KEY_HEADER: Final = "idempotency-key"
+
+_GET_FIELDS: Final = ("stream", "starting_after", "include_obfuscation", "include", "include[]")
+
+_STOPPING: Final = 5.0
+"""Seconds that whoever cancels waits for the end: agents clean up."""
+
+_GONE: Final = (
+    "The events of this response aren't kept any more. Get the response itself: leave out `stream`."
+)
+
+
+class ResponsesDoor:
+    """Serves ``/v1/responses`` and what is below it.
+
+    Args:
+        way: What is the same for all doors.
+        exchanges: Begins responses, and finds them.
+        most_bytes: What the body of a request may have.
+        most_depth: How deeply it may be nested.
+        gate: Says how many connections somebody may have. None: nobody does.
+        directory: Knows who is here.
+        lapses: Tells when somebody may be here no longer.
+        clock: Where time comes from.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        way: HttpWay,
+        exchanges: Exchanges,
+        most_bytes: int,
+        most_depth: int,
+        gate: Gate | None,
+        directory: Presence,
+        lapses: Lapses,
+        clock: Clock,
+    ) -> None:
+        self._way = way
+        self._exchanges = exchanges
+        self._most_bytes = most_bytes
+        self._most_depth = most_depth
+        self._gate = gate
+        self._directory = directory
+        self._lapses = lapses
+        self._clock = clock
+
+    def routes(self) -> list[Route]:
+        """Return its routes."""
+        one = "/v1/responses/{response_id}"
+        return [
+            Route("/v1/responses", Endpoint(self._serving(self._create))),
+            Route(one, Endpoint(self._serving(self._one))),
+            Route(f"{one}/cancel", Endpoint(self._serving(self._cancel))),
+            Route(f"{one}/input_items", Endpoint(self._serving(self._input_items))),
+        ]
+
+    def _serving(self, act: Callable[[Visit], Any]) -> Callable[[Request, Send], Any]:
+        async def serve(request: Request, send: Send) -> None:
+            await self._way.serve(request, send, act, refusal_of)
+
+        return serve
+
+    async def _let_in(self, visit: Visit) -> Speaker:
+        grant = await self._way.admit(visit, REALTIME)
+        plan, gate = grant.principal.plan, self._gate
+        bounds = ConnectionBounds() if gate is None else gate.connections(plan)
+        await visit.guest.admit(grant.principal, bounds)
+        return Speaker(grant, visit.guest.address)
+
+    # A response is asked for.
+
+    async def _create(self, visit: Visit) -> Response:
+        speaker = await self._let_in(visit)
+        found(("POST",), visit.method)
+        check_query(visit.request.query_params, ("resume", "ticket"))
+        body = await read_body(visit.request, self._most_bytes)
+        wanted = decode_create(body, max_depth=self._most_depth)
+        named = visit.request.headers.get(_KEY_HEADER)
+        asked = asked_of(wanted, plan=speaker.grant.principal.plan, message_id=named)
+        try:
+            exchange = await self._exchanges.begin(speaker, asked)
+        except SessionNotFound:
+            if asked.conversation is not None:
+                message = "There is no such conversation: it has gone, or isn't yours."
+                raise DecodeError("conversation_not_found", message, param="conversation") from None
+            message = "There is no such response to go on from: it has gone, or isn't yours."
+            raise DecodeError("previous_response_not_found", message, param="previous_response_id") from None
+        exchange.rewind()
+        if asked.stream:
+            response = self._streamed(exchange, speaker, obfuscates=asked.obfuscates)
+        elif asked.background:
+            response = self._shown(exchange)
+        else:
+            response = await self._awaited(exchange, visit.request)
+        if exchange.decision is not None:
+            response.headers.update(quota_headers(exchange.decision))
+        return response
+
+    def _whole(self, exchange: Exchange) -> Whole:
+        session = exchange.attachment.session
+        return Whole(exchange.response_id, session.id, session.config, resume=exchange.resume)
+
+    def _streamed(
+        self, exchange: Exchange, speaker: Speaker, *, after: int = -1, obfuscates: bool = True
+    ) -> Response:
+        encoder = ResponseEncoder(self._whole(exchange), after=after, obfuscates=obfuscates)
+        staying = ExitStack()
+        source = ResponseStream(exchange, encoder, staying.close)
+        staying.enter_context(self._directory.stay(speaker.grant.principal))
+        stay = self._lapses.stay(speaker.grant, source.lapse)
+        if stay is not None:
+            staying.callback(stay.close)
+        return EventStream(source, self._clock)
+
+    async def _awaited(self, exchange: Exchange, request: Request) -> Response:
+        """Answer when the response has ended.
+
+        Raises:
+            ClientDisconnect: The client has left. The response goes on.
+
+        """
+        encoder = ResponseEncoder(self._whole(exchange), after=NOTHING_NEW)
+        woken = asyncio.Event()
+        leaving = asyncio.create_task(_left(request))
+        leaving.add_done_callback(lambda _: woken.set())
+        exchange.listen(woken.set)
+        try:
+            while not encoder.is_done:
+                woken.clear()
+                if records := exchange.take():
+                    _feed(encoder, records)
+                elif leaving.done():
+                    raise ClientDisconnect
+                else:
+                    await woken.wait()
+        finally:
+            exchange.close()
+            leaving.cancel()
+            await asyncio.wait((leaving,))
+        assert encoder.final is not None
+        return json_response(encoder.final)
+
+    # One is asked about.
+
+    async def _one(self, visit: Visit) -> Response:
+        speaker = await self._let_in(visit)
+        found(("GET", "DELETE"), visit.method)
+        query = visit.request.query_params
+        if visit.method == "DELETE":
+            check_query(query, ("resume", "ticket"))
+            return await self._delete(visit, speaker)
+        check_query(query, (*_GET_FIELDS, "resume", "ticket"))
+        exchange = await self._found(visit, speaker)
+        if not _flag(query, "stream"):
+            return self._shown(exchange)
+        after = _after(query)
+        if not exchange.rewind():
+            exchange.close()
+            raise HttpRefusal(404, "response_events_gone", _GONE, "stream")
+        padded = _flag(query, "include_obfuscation", default=True)
+        return self._streamed(exchange, speaker, after=after, obfuscates=padded)
+
+    async def _found(self, visit: Visit, speaker: Speaker) -> Exchange:
+        return await self._exchanges.find(speaker, visit.request.path_params["response_id"])
+
+    def _shown(self, exchange: Exchange) -> Response:
+        """Answer with the response as it is now."""
+        try:
+            return json_response(self._now(exchange))
+        finally:
+            exchange.close()
+
+    def _now(self, exchange: Exchange) -> Fields:
+        whole, session = self._whole(exchange), exchange.attachment.session
+        if exchange.rewind():
+            encoder = ResponseEncoder(whole, after=NOTHING_NEW)
+            while not encoder.is_done and (records := exchange.take()):
+                _feed(encoder, records)
+            if encoder.final is not None:
+                return encoder.final
+            if encoder.is_waiting:
+                return whole.fields("queued")
+        if (running := session.responses.get(exchange.response_id)) is not None:
+            whole.asked = running.request
+            so_far = [each.done or each.item("in_progress") for each in running.outputs]
+            return whole.fields("in_progress", map(item_fields, so_far))
+        if (ended := session.endings.get(exchange.response_id)) is not None:
+            return whole.kept(ended, _items(session, ended.output))
+        raise SessionNotFound
+
+    async def _cancel(self, visit: Visit) -> Response:
+        speaker = await self._let_in(visit)
+        found(("POST",), visit.method)
+        check_query(visit.request.query_params, ("resume", "ticket"))
+        exchange = await self._found(visit, speaker)
+        try:
+            await exchange.cancel()
+            exchange.rewind()
+            await self._until_stopped(exchange)
+            return json_response(self._now(exchange))
+        finally:
+            exchange.close()
+
+    async def _until_stopped(self, exchange: Exchange) -> None:
+        """Wait until a response that was cancelled has ended, or for a moment."""
+        woken = asyncio.Event()
+        exchange.listen(woken.set)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOPPING):
+                while exchange.is_running:
+                    woken.clear()
+                    if not exchange.take():
+                        await woken.wait()
+
+    async def _delete(self, visit: Visit, speaker: Speaker) -> Response:
+        """Take what a response said out of its conversation. What was said to it stays."""
+        response_id = visit.request.path_params["response_id"]
+        exchange = await self._found(visit, speaker)
+        try:
+            if exchange.is_running:
+                message = "The response is in progress. Cancel it first."
+                raise HttpRefusal(409, "response_in_progress", message)
+            await exchange.forget()
+        finally:
+            exchange.close()
+        return json_response({"id": response_id, "object": "response", "deleted": True})
+
+    async def _input_items(self, visit: Visit) -> Response:
+        speaker = await self._let_in(visit)
+        found(("GET",), visit.method)
+        query = visit.request.query_params
+        check_query(query, ("limit", "order", "after", "include", "include[]", "resume", "ticket"))
+        exchange = await self._found(visit, speaker)
+        try:
+            return json_response(page_of(exchange.input_items(), query))
+        finally:
+            exchange.close()
+
+
+async def _left(request: Request) -> None:
+    """Return when the client has left; its body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _feed(encoder: ResponseEncoder, records: list[Record]) -> None:
+    for _ in encoder.encode(records):
+        raise AssertionError("can't happen: nothing is new")
+
+
+def _items(session: Session, item_ids: Iterable[str]) -> list[Item]:
+    found = (session.item(item_id) for item_id in item_ids)
+    return [item for item in found if item is not None]
+
+
+def _flag(query: QueryParams, name: str, *, default: bool = False) -> bool:
+    """Return what a field says that is ``true`` or ``false``.
+
+    Raises:
+        HttpRefusal: It says something else.
+
+    """
+    match query.get(name):
+        case None:
+            return default
+        case "true" | "True" | "1":
+            return True
+        case "false" | "False" | "0":
+            return False
+        case _:
+            raise HttpRefusal(400, "invalid_request", f"`{name}` is `true` or `false`.", name)
+
+
+def _after(query: QueryParams) -> int:
+    given = query.get("starting_after")
+    if given is None:
+        return -1
+    if not (given.isascii() and given.isdigit() and len(given) < 16):
+        message = "`starting_after` is the number of an event."
+        raise HttpRefusal(400, "invalid_request", message, "starting_after")
+    return int(given)
