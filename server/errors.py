@@ -77,6 +77,13 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     ),
     "body_too_large": "The body of the request is too long.",
     "body_stalled": "The body of the request came too slowly.",
+    # A response can't be had over HTTP.
+    "response_not_found": "There is no such response: its session has ended, or it isn't yours.",
+    "previous_response_not_found": "There is no such response to go on from.",
+    "conversation_not_found": "There is no such conversation: it has ended, or it isn't yours.",
+    "response_events_gone": "The response's events aren't kept any more. It can be had without `stream`.",
+    "response_in_progress": "The response is in progress: cancel it before it is deleted.",
+    "internal_error": "The server failed. Ask again.",
     # An event can't be taken; the connection goes on.
     "invalid_json": "The frame isn't JSON, or not an object, or nested too deeply.",
     "invalid_event": "The event lacks a field, or a field has the wrong type or value.",

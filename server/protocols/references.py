@@ -22,7 +22,15 @@ from unbroken.server.files.names import clean_name
 from unbroken.server.files.references import InlineFile, InlineImage
 from unbroken.sessions.items import File, Image, ImageDetail, Reference
 
-__all__ = ["SCHEME", "BadReference", "PartParam", "reference_fields", "reference_of", "refers"]
+__all__ = [
+    "SCHEME",
+    "BadReference",
+    "PartExtension",
+    "PartParam",
+    "reference_fields",
+    "reference_of",
+    "refers",
+]
 
 SCHEME: Final = "unbroken-file:"
 """Ahead of a file's id, where an address is expected."""

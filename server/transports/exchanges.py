@@ -256,7 +256,7 @@ class Exchanges:
         self._check(speaker, asked, place, response_id)
         # All of it at once, and ahead of all: what is refused leaves nothing behind.
         await submission.check(CreateResponse(response_id, replace(request, input=asked.items)))
-        if not asked.store:
+        if asked.is_lone:
             said = (*place.before, *session.items(), *asked.items)
             check_pairs(list(said))
             request = replace(request, input=said)

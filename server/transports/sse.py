@@ -19,7 +19,7 @@ from unbroken.sessions.clock import Clock, Timer
 
 __all__ = ["EventSource", "EventStream", "event"]
 
-HEARTBEAT: Final = 15.0
+_HEARTBEAT: Final = 15.0
 """Seconds without anything to say, after which a sign of life is sent: proxies cut what is silent for 60."""
 
 _SIGN_OF_LIFE: Final = b":\n"
@@ -112,7 +112,7 @@ class EventStream(Response):
             self._wake.set()
         else:
             self._is_quiet = True
-        self._timer = self._clock.call_later(HEARTBEAT / 2, self._beat)
+        self._timer = self._clock.call_later(_HEARTBEAT / 2, self._beat)
 
     async def _watch(self, receive: Receive) -> None:
         """Notice that the client leaves: nobody is told otherwise while there is nothing to send."""

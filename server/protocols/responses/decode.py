@@ -66,6 +66,8 @@ class Asked:
     message_id: str | None
     digest: bytes
     """Of what the client said."""
+    is_lone: bool = False
+    """Whether nothing can go on from it: what is said with it is part of no conversation."""
     stream_id: str | None = None
     generates: bool = True
     """False: everything is to be made ready, and no answer."""

@@ -12,7 +12,15 @@ from msgspec import Struct
 from unbroken.server.protocols.items import ToolChoiceParam, ToolParam
 from unbroken.server.protocols.references import PartParam
 
-__all__ = ["ConversationParam", "CreateParam", "Extension", "InputParam", "StreamOptions", "TextParam"]
+__all__ = [
+    "ConversationParam",
+    "CreateParam",
+    "Extension",
+    "InputParam",
+    "InputPart",
+    "StreamOptions",
+    "TextParam",
+]
 
 
 class Extension(Struct, frozen=True):
