@@ -246,7 +246,7 @@ class App:
         pages.router.redirect_slashes = (
             False  # an answer ahead of every check, with a name that anybody chose
         )
-        self.asgi: ASGIApp = Doors({"/v1/realtime": doors.realtime()}, self._rated(pages, clock))
+        self.asgi: ASGIApp = Doors(doors.websockets(), self._rated(pages, clock))
         self.drain = Drain(self.node, settings.drain_timeout, self.turnstile.open, others=(self.transient,))
         self._observe_store()
         key = settings.admin_key

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from unbroken.server.auth_selection import Auth
 from unbroken.server.config import Settings
@@ -29,6 +30,7 @@ from unbroken.server.transports.responses import ResponsesDoor
 from unbroken.server.transports.turnstile import Turnstile
 from unbroken.server.transports.usage import UsageDoor
 from unbroken.server.transports.websocket import RealtimeDoor
+from unbroken.server.transports.websocket_way import WebSocketWay
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Node
@@ -143,32 +145,50 @@ class DoorSelection:
         )
         return door.routes()
 
-    def realtime(self) -> RealtimeDoor:
-        """Return the one for WebSockets of Realtime."""
-        settings = self.settings
-        return RealtimeDoor(
+    def websockets(self) -> dict[str, ASGIApp]:
+        """Return those for WebSockets, by their paths."""
+        way = self._websocket_way()
+        return {"/v1/realtime": self._realtime(way)}
+
+    def _websocket_way(self) -> WebSocketWay:
+        return WebSocketWay(
             node=self.node,
             authenticator=self.auth.authenticator,
+            directory=self.auth.directory,
+            admission=self.admission,
+            turnstile=self.turnstile,
+            allowed_origins=self.settings.allowed_origins,
+            loopback_only=not self.settings.has_authentication,
+            metrics=self.metrics,
+            clock=self.clock,
+            gate=self.gate,
+            fair_names=self.fair_names,
+        )
+
+    def _realtime(self, way: WebSocketWay) -> RealtimeDoor:
+        settings = self.settings
+        return RealtimeDoor(
+            way=way,
+            node=self.node,
             directory=self.auth.directory,
             lapses=self.auth.lapses,
             tokens=self.tokens,
             models=self.models,
             defaults=self.defaults,
-            limits=ConnectionLimits(
-                frame_depth=settings.max_frame_depth,
-                input_queue=settings.input_queue,
-                idle_timeout=settings.connection_idle_timeout,
-            ),
-            admission=self.admission,
-            turnstile=self.turnstile,
+            limits=self._limits(),
             intake=intake_limits(settings),
-            allowed_origins=settings.allowed_origins,
-            loopback_only=not settings.has_authentication,
             metrics=self.metrics,
             screen=self.guards.gate.command,
             clock=self.clock,
             files=self.files,
             file_lifetime=settings.file_lifetime,
             gate=self.gate,
-            fair_names=self.fair_names,
+        )
+
+    def _limits(self) -> ConnectionLimits:
+        settings = self.settings
+        return ConnectionLimits(
+            frame_depth=settings.max_frame_depth,
+            input_queue=settings.input_queue,
+            idle_timeout=settings.connection_idle_timeout,
         )

@@ -10,20 +10,28 @@ from __future__ import annotations
 
 import secrets
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 import orjson
 import structlog
 from starlette.types import Send
 
 from unbroken.server.errors import CLOSE_REASONS, CloseCode
-from unbroken.server.protocols.realtime.connection import lone_error
 from unbroken.server.throttle import Throttle
 from unbroken.server.transports.handshake import Handshake
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import NodeOverloaded
 
-__all__ = ["TOO_NEW", "RefusalLog", "Refused", "error_type", "overloaded", "refuse", "spread_wait"]
+__all__ = [
+    "TOO_NEW",
+    "RefusalLog",
+    "Refused",
+    "SayAlone",
+    "error_type",
+    "overloaded",
+    "refuse",
+    "spread_wait",
+]
 
 TOO_NEW: Final = (
     "A later version of the server has written the session, and this node can't read it. "
@@ -117,12 +125,19 @@ class RefusalLog:
             )
 
 
-async def refuse(refused: Refused, handshake: Handshake, send: Send) -> None:
-    """Say why there is no connection, in the way that the client can read."""
+class SayAlone(Protocol):
+    """Returns an error as a frame of a protocol, for a client that has nothing else."""
+
+    def __call__(self, code: str, message: str, *, retry_after: int | None = None) -> bytes:
+        """Return the frame, as UTF-8."""
+
+
+async def refuse(refused: Refused, handshake: Handshake, send: Send, say: SayAlone) -> None:
+    """Say why there is no connection, in the way that the client can read: if that is a frame, by *say*."""
     if (handshake.is_browser and not refused.elsewhere) or refused.status == 101:
         await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
         wait = refused.retry_after if refused.asks_to_wait else None
-        frame = lone_error(refused.code, refused.message, retry_after=wait)
+        frame = say(refused.code, refused.message, retry_after=wait)
         # It may have left meanwhile: uvicorn calls that a RuntimeError, if it was before it was let in.
         with suppress(RuntimeError, OSError):
             await send({"type": "websocket.send", "text": frame.decode()})

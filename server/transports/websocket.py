@@ -11,32 +11,29 @@ from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
-from unbroken.server.auth.base import Authenticator, Grant, LongLivedKey, Unauthenticated
+from unbroken.server.auth.base import Grant, Unauthenticated
 from unbroken.server.auth.lapse import Lapses
 from unbroken.server.auth.presence import Presence
-from unbroken.server.auth.principal import REALTIME, STRANGERS
 from unbroken.server.errors import CloseCode
-from unbroken.server.fair_names import FairNames
 from unbroken.server.files.base import FileStore
 from unbroken.server.files.references import Referring, referring
 from unbroken.server.guards.injection.screening import Screen
-from unbroken.server.limits import ConnectionBounds, ConnectionLimits
+from unbroken.server.limits import ConnectionLimits
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
 from unbroken.server.protocols.cursor import parse_cursor
-from unbroken.server.protocols.realtime.connection import RealtimeConnection
+from unbroken.server.protocols.realtime.connection import RealtimeConnection, lone_error
 from unbroken.server.protocols.realtime.encode import RealtimeEncoder
 from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
-from unbroken.server.transports.admission import Admission, Guest
-from unbroken.server.transports.departure import Departing, departing, until_departure
-from unbroken.server.transports.handshake import Handshake, is_loopback_name
+from unbroken.server.transports.admission import Guest
+from unbroken.server.transports.handshake import Handshake
 from unbroken.server.transports.intake import IntakeLimits
 from unbroken.server.transports.outlet import PlainSend, has_outlet, outlet_of
 from unbroken.server.transports.pace import PacedReceive
 from unbroken.server.transports.pump import Admitted, Pump
-from unbroken.server.transports.refusal import TOO_NEW, RefusalLog, Refused, overloaded, refuse, spread_wait
-from unbroken.server.transports.turnstile import TurnMissed, Turnstile
+from unbroken.server.transports.refusal import TOO_NEW, Refused, overloaded
+from unbroken.server.transports.websocket_way import WebSocketWay
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Command
 from unbroken.sessions.errors import (
@@ -64,50 +61,39 @@ class RealtimeDoor:
         self,
         *,
         node: Node,
-        authenticator: Authenticator,
+        way: WebSocketWay,
         directory: Presence,
         lapses: Lapses,
         tokens: ResumeTokens,
         models: Models,
         defaults: SessionConfig,
         limits: ConnectionLimits,
-        admission: Admission,
-        turnstile: Turnstile,
         intake: IntakeLimits,
-        allowed_origins: tuple[str, ...],
-        loopback_only: bool,
         metrics: Metrics,
         screen: Screen,
         files: FileStore | None = None,
         file_lifetime: float = 86400.0,
         clock: Clock,
         gate: Gate | None = None,
-        fair_names: FairNames | None = None,
     ) -> None:
         self._gate = gate
-        self._fair_names = fair_names or FairNames()
+        self._way = way
         self._node = node
         self._files = files
         self._screen = screen
         self._file_lifetime = file_lifetime
-        self._authenticator = authenticator
         self._directory = directory
         self._lapses = lapses
         self._tokens = tokens
         self._models = models
         self._defaults = defaults
         self._limits = limits
-        self._admission = admission
         self._intake = intake
         self._clock = clock
-        self._allowed_origins = allowed_origins
         self._encoders: WeakValueDictionary[tuple[SessionId, Incarnation], RealtimeEncoder] = (
             WeakValueDictionary()
         )
-        self._loopback_only = loopback_only
         self._metrics = metrics
-        self._refusals = RefusalLog(clock)
-        self._turnstile = turnstile
         self._log: FilteringBoundLogger = structlog.get_logger().bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,16 +102,10 @@ class RealtimeDoor:
         if not has_outlet(scope):  # nor what else the server's own class does
             receive = PacedReceive(receive, self._intake, self._clock)
             send = PlainSend(send)
-        handshake = Handshake.of(scope)
-        client = scope.get("client")
-        peer = client[0] if client else None
-        guest = self._admission.guest(peer, handshake.forwarded)
-        try:
-            admitted = await self._let_in(handshake, guest, peer, send, departing(scope))
-            if admitted is None:
+        async with self._way.admitted(scope, send, self._admit, lone_error) as entered:
+            if entered is None:
                 return
-            subprotocol = handshake.subprotocol
-            del handshake  # a connection may live for days
+            admitted, subprotocol = entered
             try:
                 await send({"type": "websocket.accept", "subprotocol": subprotocol})
                 self._metrics.opened.inc()
@@ -154,90 +134,12 @@ class RealtimeDoor:
                             stay.close()
             finally:
                 admitted.attachment.close()
-        finally:
-            guest.leave()
-
-    async def _let_in(
-        self, handshake: Handshake, guest: Guest, peer: str | None, send: Send, client: Departing | None
-    ) -> Admitted | None:
-        """Return what there is to connect to; None: the client was told why there is nothing.
-
-        Raises:
-            ClientDisconnected: The *client* has left meanwhile. Nothing of it is left but its count.
-
-        """
-        try:
-            self._knock(handshake, guest)
-            with until_departure(client):  # whoever has left counts no more, and is worked for no more
-                # An issuer of tokens that hangs, and room at a cap, aren't waited for in anybody's turn.
-                grant = await self._identified(handshake, guest)
-                try:
-                    async with self._turnstile.turn():
-                        return await self._admit(handshake, guest, grant)
-                except TurnMissed:
-                    raise overloaded() from None
-        except Refused as refused:
-            self._metrics.refused.labels(refused.code).inc()
-            self._refusals.note(refused, peer)
-            await refuse(refused, handshake, send)
-            return None
 
     def _refer(self, command: Command, principal: PrincipalId) -> AbstractAsyncContextManager[Referring]:
         return referring(command, principal, self._files, lifetime=self._file_lifetime)
 
-    def _knock(self, handshake: Handshake, guest: Guest) -> None:
-        """Refuse whoever need not wait to be told so. It takes next to nothing: crowds come at once."""
-        if self._node.is_draining:
-            raise self._draining()
-        if handshake.resume is None and not self._node.takes_sessions:
-            # First of all: an overloaded server has no time for more than this.
-            raise overloaded()
-        guest.knock()
-        guest.enter()
-        if self._loopback_only and not is_loopback_name(handshake.host):
-            message = (
-                "Without keys this server is for this machine only: address it as 127.0.0.1 or localhost. "
-                "The operator can set UNBROKEN_API_KEYS to serve other names."
-            )
-            raise Refused(403, "host_not_allowed", message)
-        if not handshake.is_readable:
-            raise Refused(
-                400, "invalid_query", "The query of the address is too long, or has too many fields."
-            )
-        if not handshake.comes_from(self._allowed_origins):
-            message = (
-                "Pages of this origin may not connect. The operator can list it in UNBROKEN_ALLOWED_ORIGINS."
-            )
-            raise Refused(403, "origin_not_allowed", message)
-        if handshake.is_beta:
-            message = (
-                "The beta version of the Realtime API isn't offered. Leave out `OpenAI-Beta: realtime=v1`."
-            )
-            raise Refused(400, "beta_api_shape_disabled", message)
-
-    async def _identified(self, handshake: Handshake, guest: Guest) -> Grant:
-        try:
-            grant = await self._authenticator.authenticate(handshake.credentials)
-        except Unauthenticated as exc:
-            if exc.is_failure:
-                guest.failed()
-            code = "api_key_in_browser" if isinstance(exc, LongLivedKey) else "invalid_api_key"
-            raise Refused(401, code, str(exc)) from None
-        except StoreUnavailable as exc:
-            raise Refused(503, "store_unavailable", str(exc), CloseCode.TRY_AGAIN) from None
-        if REALTIME not in grant.principal.scopes:
-            raise Refused(403, "insufficient_scope", "This key isn't good for sessions. Use another one.")
-        plan, gate = grant.principal.plan, self._gate
-        await guest.admit(grant.principal, ConnectionBounds() if gate is None else gate.connections(plan))
-        return grant
-
     async def _admit(self, handshake: Handshake, guest: Guest, grant: Grant) -> Admitted:
         principal, gate = grant.principal, self._gate
-        if self._node.is_draining:  # since it began to wait
-            raise self._draining()
-        await self._directory.note(principal)
-        if principal.tenant == STRANGERS:
-            self._fair_names.note_stranger(principal.id, guest.address)
         model = self._model(handshake.model, grant)
         if model is None:
             message = f"The model isn't offered here. Use one of: {', '.join(self._models.names)}."
@@ -251,7 +153,7 @@ class RealtimeDoor:
         except SessionNotFound as exc:
             raise Refused(101, "session_not_found", str(exc)) from None
         except NodeDraining:
-            raise self._draining() from None
+            raise self._way.draining() from None
         except NodeOverloaded:
             raise overloaded() from None
         except StoreUnavailable as exc:
@@ -265,17 +167,6 @@ class RealtimeDoor:
         except TooManyConnections as exc:
             raise Refused(101, "too_many_connections", str(exc), CloseCode.TRY_AGAIN) from None
         return admitted if gate is None else replace(admitted, asker=gate.asker(principal, guest.address))
-
-    def _draining(self) -> Refused:
-        elsewhere = self._node.has_successors
-        return Refused(
-            503,
-            "server_draining",
-            str(NodeDraining()),
-            CloseCode.RESTART,
-            retry_after=spread_wait(over=2 if elsewhere else None),
-            elsewhere=elsewhere,
-        )
 
     def _model(self, wanted: str | None, grant: Grant) -> str | None:
         """Return the model that somebody is to have; None: it isn't offered, or not to them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.types import Message
 
+from unbroken.server.protocols.realtime.connection import lone_error
 from unbroken.server.transports.handshake import Handshake
 from unbroken.server.transports.refusal import Refused, refuse
 
@@ -19,6 +20,6 @@ async def test_one_who_has_left_meanwhile_is_no_failure(error: type[Exception]) 
             raise error("Expected ASGI message 'websocket.accept'")
 
     scope = {"type": "websocket", "path": "/v1/realtime", "query_string": b"", "headers": []}
-    await refuse(Refused(101, "session_not_found", "There is none."), Handshake.of(scope), send)
+    await refuse(Refused(101, "session_not_found", "There is none."), Handshake.of(scope), send, lone_error)
 
     assert sent == ["websocket.accept", "websocket.send"]
