@@ -224,7 +224,7 @@ class App:
         )
         self.metrics.observe_overload(self._overload)
         health = health_routes(self._readiness)
-        doors = DoorSelection(
+        self._doors = doors = DoorSelection(
             settings=settings,
             node=self.node,
             transient=self.transient,
@@ -247,7 +247,7 @@ class App:
             False  # an answer ahead of every check, with a name that anybody chose
         )
         self.asgi: ASGIApp = Doors(doors.websockets(), self._rated(pages, clock))
-        self.drain = Drain(self.node, settings.drain_timeout, self.turnstile.open, others=(self.transient,))
+        self.drain = Drain(self.node, settings.drain_timeout, self._drain_began, others=(self.transient,))
         self._observe_store()
         key = settings.admin_key
         admin = admin_routes(
@@ -265,6 +265,10 @@ class App:
         self.admin_asgi: ASGIApp = Starlette(
             routes=[*health, metrics_route(self.metrics), *admin], exception_handlers=_ELSEWHERE
         )
+
+    def _drain_began(self) -> None:
+        self.turnstile.open()
+        self._doors.leave()
 
     def _holder(self, principal: PrincipalId) -> Holder:
         name = self.fair_names.of(principal)

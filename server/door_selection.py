@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -27,6 +28,7 @@ from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.http_way import HttpWay
 from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.responses import ResponsesDoor
+from unbroken.server.transports.responses_socket import ResponsesSocketDoor
 from unbroken.server.transports.turnstile import Turnstile
 from unbroken.server.transports.usage import UsageDoor
 from unbroken.server.transports.websocket import RealtimeDoor
@@ -118,9 +120,10 @@ class DoorSelection:
         )
         return door.routes()
 
-    def _response_routes(self, way: HttpWay) -> list[Route]:
+    @cached_property
+    def _exchanges(self) -> Exchanges:
         settings = self.settings
-        exchanges = Exchanges(
+        return Exchanges(
             node=self.node,
             transient=self.transient,
             models=self.models,
@@ -133,9 +136,12 @@ class DoorSelection:
             gate=self.gate,
             clock=self.clock,
         )
+
+    def _response_routes(self, way: HttpWay) -> list[Route]:
+        settings = self.settings
         door = ResponsesDoor(
             way=way,
-            exchanges=exchanges,
+            exchanges=self._exchanges,
             most_bytes=settings.max_body_bytes,
             most_depth=settings.max_frame_depth,
             gate=self.gate,
@@ -147,9 +153,10 @@ class DoorSelection:
 
     def websockets(self) -> dict[str, ASGIApp]:
         """Return those for WebSockets, by their paths."""
-        way = self._websocket_way()
-        return {"/v1/realtime": self._realtime(way)}
+        way = self._websocket_way
+        return {"/v1/realtime": self._realtime(way), "/v1/responses": self._responses_socket}
 
+    @cached_property
     def _websocket_way(self) -> WebSocketWay:
         return WebSocketWay(
             node=self.node,
@@ -183,6 +190,24 @@ class DoorSelection:
             files=self.files,
             file_lifetime=settings.file_lifetime,
             gate=self.gate,
+        )
+
+    def leave(self) -> None:
+        """Have those leave on whose connections nothing is being said: the server is about to end."""
+        self._responses_socket.leave()
+
+    @cached_property
+    def _responses_socket(self) -> ResponsesSocketDoor:
+        return ResponsesSocketDoor(
+            way=self._websocket_way,
+            node=self.node,
+            exchanges=self._exchanges,
+            directory=self.auth.directory,
+            lapses=self.auth.lapses,
+            limits=self._limits(),
+            intake=intake_limits(self.settings),
+            metrics=self.metrics,
+            clock=self.clock,
         )
 
     def _limits(self) -> ConnectionLimits:

@@ -84,6 +84,8 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "response_events_gone": "The response's events aren't kept any more. It can be had without `stream`.",
     "response_in_progress": "The response is in progress: cancel it before it is deleted.",
     "internal_error": "The server failed. Ask again.",
+    "invalid_stream_id": "The name of the lane can't be one.",
+    "websocket_stream_limit_reached": "As many lanes of the connection are at work as may be.",
     # An event can't be taken; the connection goes on.
     "invalid_json": "The frame isn't JSON, or not an object, or nested too deeply.",
     "invalid_event": "The event lacks a field, or a field has the wrong type or value.",

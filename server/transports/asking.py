@@ -22,7 +22,11 @@ from unbroken.sessions.errors import (
     UnknownFormat,
 )
 
-__all__ = ["refusal_of"]
+__all__ = ["EVENTS_GONE", "not_there", "refusal_of"]
+
+EVENTS_GONE: Final = (
+    "The events of this response aren't kept any more. Get the response itself: leave out `stream`."
+)
 
 _STATUS: Final = {
     "model_not_found": 404,
@@ -39,6 +43,15 @@ _STATUS: Final = {
     "files_unavailable": 503,
 }
 """Of the codes that aren't about what was sent."""
+
+
+def not_there(conversation: str | None) -> DecodeError:
+    """Return why a request can't go on from what it names: a *conversation*, or else a response."""
+    if conversation is not None:
+        message = "There is no such conversation: it has gone, or isn't yours."
+        return DecodeError("conversation_not_found", message, param="conversation")
+    message = "There is no such response to go on from: it has gone, or isn't yours."
+    return DecodeError("previous_response_not_found", message, param="previous_response_id")
 
 
 def refusal_of(exc: Exception) -> HttpRefusal | None:

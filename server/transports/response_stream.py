@@ -7,7 +7,7 @@ from typing import Final
 
 from unbroken.server.auth.lapse import Lapse
 from unbroken.server.errors import ERROR_MEANINGS
-from unbroken.server.protocols.responses.encode import ResponseEncoder
+from unbroken.server.protocols.responses.encode import Event, ResponseEncoder
 from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.sse import event
@@ -33,6 +33,7 @@ class ResponseStream:
         self._exchange = exchange
         self._encoder = encoder
         self._on_close = on_close
+        self._callback: Callable[[], None] | None = None
         self._farewell: bytes | None = None
         self._is_over = False
 
@@ -43,40 +44,53 @@ class ResponseStream:
 
     def take(self) -> bytes:
         """See :meth:`EventSource.take`."""
-        said = bytearray()
+        return b"".join(self.read())
+
+    def read(self) -> list[bytes]:
+        """See :meth:`FrameSource.read`."""
+        said: list[bytes] = []
+        size = 0
         try:
-            while len(said) < _MOST_BYTES and not self.is_over and self._farewell is None:
+            while size < _MOST_BYTES and not self.is_over and self._farewell is None:
                 if not (records := self._exchange.take()):
                     break
                 for each in self._encoder.encode(records):
-                    said += event(each.type, each.data)
+                    said.append(self._framed(each))
+                    size += len(said[-1])
         except SessionError as exc:
             self._end(exc)
         if self._farewell is not None:
-            said += self._farewell
+            said.append(self._farewell)
             self._farewell, self._is_over = None, True
-        return bytes(said)
+        return said
+
+    def _framed(self, said: Event) -> bytes:
+        """Return an event as the transport has it."""
+        return event(said.type, said.data)
+
+    def _error(self, code: str, message: str, status: int) -> bytes:  # noqa: ARG002 - of use elsewhere
+        """Return why no more comes, as the transport has it."""
+        return self._framed(self._encoder.error(code, message))
 
     def _end(self, why: SessionError) -> None:
         refusal = refusal_of(why)
-        code, message = ("internal_error", str(why)) if refusal is None else (refusal.code, refusal.message)
-        self._say_farewell(code, message)
+        if refusal is None:
+            self._say_farewell("internal_error", ERROR_MEANINGS["internal_error"], 500)
+        else:
+            self._say_farewell(refusal.code, refusal.message, refusal.status)
 
-    def _say_farewell(self, code: str, message: str) -> None:
-        error = self._encoder.error(code, f"{message} Get the response by its id, to go on.")
-        self._farewell = event(error.type, error.data)
+    def _say_farewell(self, code: str, message: str, status: int) -> None:
+        self._farewell = self._error(code, f"{message} Get the response by its id, to go on.", status)
 
     def lapse(self, reason: Lapse) -> None:
         """End the stream: what the client was let in with no longer counts. The response goes on."""
         if not self.is_over:
-            self._say_farewell(reason.value, ERROR_MEANINGS[reason.value])
+            self._say_farewell(reason.value, ERROR_MEANINGS[reason.value], 401)
             self._wake()
 
     def _wake(self) -> None:
         if self._callback is not None:
             self._callback()
-
-    _callback: Callable[[], None] | None = None
 
     def listen(self, callback: Callable[[], None] | None) -> None:
         """See :meth:`EventSource.listen`."""

@@ -17,14 +17,13 @@ from unbroken.server.auth.lapse import Lapses
 from unbroken.server.auth.presence import Presence
 from unbroken.server.auth.principal import REALTIME
 from unbroken.server.limits import ConnectionBounds
-from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.responses.decode import asked_of, decode_create
 from unbroken.server.protocols.responses.encode import NOTHING_NEW, ResponseEncoder
 from unbroken.server.protocols.responses.items import Fields, item_fields
 from unbroken.server.protocols.responses.whole import Whole
 from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.refusal import headers as quota_headers
-from unbroken.server.transports.asking import refusal_of
+from unbroken.server.transports.asking import EVENTS_GONE, not_there, refusal_of
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Exchanges, Speaker
@@ -47,10 +46,6 @@ _GET_FIELDS: Final = ("stream", "starting_after", "include_obfuscation", "includ
 
 _STOPPING: Final = 5.0
 """Seconds that whoever cancels waits for the end: agents clean up."""
-
-_GONE: Final = (
-    "The events of this response aren't kept any more. Get the response itself: leave out `stream`."
-)
 
 
 class ResponsesDoor:
@@ -125,11 +120,7 @@ class ResponsesDoor:
         try:
             exchange = await self._exchanges.begin(speaker, asked)
         except SessionNotFound:
-            if asked.conversation is not None:
-                message = "There is no such conversation: it has gone, or isn't yours."
-                raise DecodeError("conversation_not_found", message, param="conversation") from None
-            message = "There is no such response to go on from: it has gone, or isn't yours."
-            raise DecodeError("previous_response_not_found", message, param="previous_response_id") from None
+            raise not_there(asked.conversation) from None
         exchange.rewind()
         if asked.stream:
             response = self._streamed(exchange, speaker, obfuscates=asked.obfuscates)
@@ -201,7 +192,7 @@ class ResponsesDoor:
         after = _after(query)
         if not exchange.rewind():
             exchange.close()
-            raise HttpRefusal(404, "response_events_gone", _GONE, "stream")
+            raise HttpRefusal(404, "response_events_gone", EVENTS_GONE, "stream")
         padded = _flag(query, "include_obfuscation", default=True)
         return self._streamed(exchange, speaker, after=after, obfuscates=padded)
 
