@@ -29,6 +29,7 @@ from unbroken.server.transports.http_way import HttpWay
 from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.responses import ResponsesDoor
 from unbroken.server.transports.responses_socket import ResponsesSocketDoor
+from unbroken.server.transports.session_events import SessionEventsDoor
 from unbroken.server.transports.turnstile import Turnstile
 from unbroken.server.transports.usage import UsageDoor
 from unbroken.server.transports.websocket import RealtimeDoor
@@ -71,6 +72,7 @@ class DoorSelection:
             *self._secret_routes(way),
             *([] if self.gate is None else UsageDoor(way, self.gate).routes()),
             *self._response_routes(way),
+            *self._event_routes(way),
         ]
 
     def _way(self) -> HttpWay:
@@ -136,6 +138,18 @@ class DoorSelection:
             gate=self.gate,
             clock=self.clock,
         )
+
+    def _event_routes(self, way: HttpWay) -> list[Route]:
+        door = SessionEventsDoor(
+            way=way,
+            node=self.node,
+            tokens=self.tokens,
+            gate=self.gate,
+            directory=self.auth.directory,
+            lapses=self.auth.lapses,
+            clock=self.clock,
+        )
+        return door.routes()
 
     def _response_routes(self, way: HttpWay) -> list[Route]:
         settings = self.settings
