@@ -10,7 +10,7 @@ from typing import Final
 
 from unbroken.server.quota.base import Decision
 from unbroken.sessions.entries import CancelResponse, DeleteItem, ResponseQueued, ResponseStarted, Submitted
-from unbroken.sessions.errors import SessionNotFound
+from unbroken.sessions.errors import Refusal, SessionNotFound
 from unbroken.sessions.event_log import Record
 from unbroken.sessions.ids import ChainId, ResponseId
 from unbroken.sessions.items import Item
@@ -107,6 +107,8 @@ class Exchange:
                 continue  # it went with another, or before
             receipt = await self.attachment.submit(Submitted(DeleteItem(item_id), self._chain))
             await self.attachment.answered(receipt.seq)
+            if (refused := session.refusals.get(receipt.seq)) is not None:
+                raise Refusal(refused.code, refused.message)
 
     def input_items(self) -> list[Item]:
         """Return what the response answered, oldest first, as far as it is still in the conversation.

@@ -8,8 +8,8 @@ stored is in a session that this node alone has, and that goes a moment after it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,7 +42,7 @@ from unbroken.sessions.ids import (
     new_session_id,
     session_of,
 )
-from unbroken.sessions.items import Item, SessionConfig
+from unbroken.sessions.items import Item, ResponseRequest, SessionConfig
 from unbroken.sessions.node import Attachment, Node
 
 __all__ = ["Exchanges", "Speaker"]
@@ -54,6 +54,9 @@ _PINNED: Final = (
     "Whoever made your short-lived key has settled this for its sessions. "
     "Leave the field out, or have the key made otherwise."
 )
+
+
+_WIDER: Final = "The session is wider than this key allows. Go on with a key of its own kind."
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +167,14 @@ class Exchanges:
 
         """
         model = self._model(asked.model, speaker.grant)
-        try:
-            async with asyncio.timeout(_BEGINNING), self._alone(asked):
+        async with self._alone(asked):
+            async with _soon():
                 place = await self._place(speaker, asked)
-                try:
-                    return await self._begin(speaker, asked, place, model)
-                except BaseException:
-                    place.attachment.close()
-                    raise
-        except TimeoutError:
-            raise StoreUnavailable from None
+            try:
+                return await self._begin(speaker, asked, place, model)
+            except BaseException:
+                place.attachment.close()
+                raise
 
     def _alone(self, asked: Asked) -> AbstractAsyncContextManager[None]:
         """Let one request at a time find out whether it has the last word somewhere, and have it."""
@@ -256,6 +257,26 @@ class Exchanges:
         self._check(speaker, asked, place, response_id)
         # All of it at once, and ahead of all: what is refused leaves nothing behind.
         await submission.check(CreateResponse(response_id, replace(request, input=asked.items)))
+        async with _soon():
+            seq = await self._write(submission, asked, place, response_id, request)
+        return Exchange(
+            attachment,
+            _response_of(attachment, seq, response_id),
+            chain,
+            resume=self._token(attachment, chain, speaker),
+            decision=decisions[0] if decisions else None,
+        )
+
+    async def _write(
+        self,
+        submission: Submission,
+        asked: Asked,
+        place: _Place,
+        response_id: ResponseId,
+        request: ResponseRequest,
+    ) -> int:
+        """Have a request be part of the session, and return its number there once it has been accepted."""
+        attachment, session, chain = place.attachment, place.attachment.session, place.chain
         if asked.is_lone:
             said = (*place.before, *session.items(), *asked.items)
             check_pairs(list(said))
@@ -269,13 +290,7 @@ class Exchanges:
         await attachment.answered(receipt.seq)
         if (refused := session.refusals.get(receipt.seq)) is not None:
             raise Refusal(refused.code, refused.message, param=refused.param)
-        return Exchange(
-            attachment,
-            _response_of(attachment, receipt.seq, response_id),
-            chain,
-            resume=self._token(attachment, chain, speaker),
-            decision=decisions[0] if decisions else None,
-        )
+        return receipt.seq
 
     def _check(self, speaker: Speaker, asked: Asked, place: _Place, response_id: ResponseId) -> None:
         """Refuse what names items that aren't there, or changes what is settled."""
@@ -285,6 +300,8 @@ class Exchanges:
             if item_id not in known and session.item(item_id) is None:
                 raise DecodeError("item_not_found", "The item referred to doesn't exist.", param="input")
         if (pins := speaker.grant.pins) is not None:
+            if not pins.allows(session.config):
+                raise DecodeError("session_pinned", _WIDER)
             command = CreateResponse(response_id, replace(asked.request, input=asked.items))
             if (field := pins.violation(command)) is not None:
                 raise DecodeError("session_pinned", _PINNED, param=field.removeprefix("response."))
@@ -300,6 +317,16 @@ class Exchanges:
         for seq in written:
             if (refused := attachment.session.refusals.get(seq)) is not None:
                 raise Refusal(refused.code, refused.message, param=refused.param)
+
+
+@asynccontextmanager
+async def _soon() -> AsyncIterator[None]:
+    """Give up what isn't done in time: what it waits for is out of reach."""
+    try:
+        async with asyncio.timeout(_BEGINNING):
+            yield
+    except TimeoutError:
+        raise StoreUnavailable from None
 
 
 def _key(asked: Asked, what: str) -> InputKey | None:

@@ -148,26 +148,26 @@ class HttpWay:
                 raise
             return _refused(known)
 
-    def enter(self, visit: Visit) -> None:
-        """Let a request in, whoever makes it.
+    def enter(self, visit: Visit, *, goes_on: bool = False) -> None:
+        """Let a request in, whoever makes it. *goes_on*: with what has begun, however much there is to do.
 
         Raises:
             Refused: It may not come from there, or not now.
 
         """
-        if self._is_overloaded():
+        if self._is_overloaded() and not goes_on:
             raise overloaded()
         visit.guest.enter()
         self._check_place(visit.handshake)
 
-    async def admit(self, visit: Visit, scope: str) -> Grant:
-        """Let a request in, and return who makes it and may do what *scope* says.
+    async def admit(self, visit: Visit, scope: str, *, goes_on: bool = False) -> Grant:
+        """Let a request in, and return who makes it and may do what *scope* says. See :meth:`enter`.
 
         Raises:
             Refused: There is nobody who may.
 
         """
-        self.enter(visit)
+        self.enter(visit, goes_on=goes_on)
         return await self.authenticate(visit, scope)
 
     async def authenticate(self, visit: Visit, scope: str) -> Grant:

@@ -11,7 +11,7 @@ from unbroken.server.protocols.responses.encode import Event, ResponseEncoder
 from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.sse import event
-from unbroken.sessions.errors import SessionError
+from unbroken.sessions.errors import CursorLost, SessionError
 
 __all__ = ["ResponseStream"]
 
@@ -73,6 +73,9 @@ class ResponseStream:
         return self._framed(self._encoder.error(code, message))
 
     def _end(self, why: SessionError) -> None:
+        if isinstance(why, CursorLost):  # it was read too slowly
+            self._say_farewell("response_events_gone", ERROR_MEANINGS["response_events_gone"], 404)
+            return
         refusal = refusal_of(why)
         if refusal is None:
             self._say_farewell("internal_error", ERROR_MEANINGS["internal_error"], 500)

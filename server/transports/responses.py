@@ -100,8 +100,8 @@ class ResponsesDoor:
 
         return serve
 
-    async def _let_in(self, visit: Visit) -> Speaker:
-        grant = await self._way.admit(visit, REALTIME)
+    async def _let_in(self, visit: Visit, *, goes_on: bool = True) -> Speaker:
+        grant = await self._way.admit(visit, REALTIME, goes_on=goes_on)
         plan, gate = grant.principal.plan, self._gate
         bounds = ConnectionBounds() if gate is None else gate.connections(plan)
         await visit.guest.admit(grant.principal, bounds)
@@ -110,7 +110,7 @@ class ResponsesDoor:
     # A response is asked for.
 
     async def _create(self, visit: Visit) -> Response:
-        speaker = await self._let_in(visit)
+        speaker = await self._let_in(visit, goes_on=False)
         found(("POST",), visit.method)
         check_query(visit.request.query_params, ("resume", "ticket"))
         body = await read_body(visit.request, self._most_bytes)
@@ -121,10 +121,13 @@ class ResponsesDoor:
             exchange = await self._exchanges.begin(speaker, asked)
         except SessionNotFound:
             raise not_there(asked.conversation) from None
-        exchange.rewind()
+        has_events = exchange.rewind()
+        if asked.stream and not has_events:  # it was asked for before, long ago
+            exchange.close()
+            raise HttpRefusal(404, "response_events_gone", EVENTS_GONE, "stream")
         if asked.stream:
             response = self._streamed(exchange, speaker, obfuscates=asked.obfuscates)
-        elif asked.background:
+        elif asked.background or not has_events:
             response = self._shown(exchange)
         else:
             response = await self._awaited(exchange, visit.request)
