@@ -93,6 +93,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "unsupported_event": "The event is of a part of the API that this server doesn't offer.",
     "audio_input_unsupported": "Audio can't be sent to this server; send text.",
     "unsupported_content": "The content part is of a kind that this server, or the model, doesn't take.",
+    "unsupported_format": "The model can't answer in the form that is asked for.",
     "unsupported_content_type": "Only answers that are audio can be truncated.",
     "unsupported_item": "The item is of a kind that this server doesn't take.",
     "unsupported_tool": "The tool is of a kind that this server doesn't take.",

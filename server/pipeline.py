@@ -29,7 +29,7 @@ from unbroken.server.quota.share import Share
 from unbroken.server.tools.loop import ToolLoop
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import PrincipalId
-from unbroken.sessions.items import NamedTool, Usage
+from unbroken.sessions.items import NamedTool, Parameters, Usage
 from unbroken.sessions.responder import (
     AsksApproval,
     FunctionCallPiece,
@@ -210,6 +210,7 @@ def _turn_input(turn: Turn, most_tokens: int | None, files: FileReader) -> TurnI
         tool_choice=choice if is_there else "auto",
         parallel_tool_calls=request.parallel_tool_calls_with(config),
         max_output_tokens=min(bounds, default=None),
+        parameters=request.parameters or Parameters(),
         metadata=request.metadata or {},
         files=files,
         shows_reasoning=config.reasoning is True,

@@ -22,6 +22,8 @@ Guarantees an agent gives:
 - What goes wrong it raises as an :class:`AgentError`. Nothing it raises or
   yields holds a secret or an upstream's internals.
 - It retries only before it has yielded a first piece of the answer, text or call.
+- The answer ends before a text of the turn's ``parameters.stop``. What else these say it passes on to
+  whatever can heed it; an answer in a form that it can't keep to it refuses.
 
 ::
 
@@ -36,6 +38,7 @@ Guarantees an agent gives:
     +-- UpstreamStalled           nothing came for too long
     +-- ContextTooLong            the conversation doesn't fit, even when trimmed
     +-- ContentUnsupported        it can't see what the message refers to
+    +-- FormatUnsupported         it can't answer in the form that is asked for
     +-- AgentBusy                 its queue is full
     +-- AgentNotReady             it is still loading, or failed to load
 """
@@ -57,6 +60,7 @@ from unbroken.sessions.items import (
     Image,
     Message,
     NamedTool,
+    Parameters,
     Text,
     ToolChoice,
     Usage,
@@ -75,6 +79,7 @@ __all__ = [
     "File",
     "FileReader",
     "Finish",
+    "FormatUnsupported",
     "FunctionCall",
     "FunctionCallPiece",
     "FunctionOutput",
@@ -83,6 +88,7 @@ __all__ = [
     "Image",
     "Message",
     "NamedTool",
+    "Parameters",
     "Prompted",
     "ReasoningPiece",
     "Reattaching",
@@ -138,6 +144,8 @@ class TurnInput:
     parallel_tool_calls: bool | None = None
     """Whether several may be called at once. None: nobody has said."""
     max_output_tokens: int | None = None
+    parameters: Parameters = field(default_factory=Parameters)
+    """How words are to be chosen, where the answer ends, and in which form it is."""
     metadata: dict[str, str] = field(default_factory=dict)
     files: FileReader = field(default_factory=NoFiles, repr=False)
     """Reads what the messages' references stand for, until the turn's end."""
@@ -296,6 +304,14 @@ class ContentUnsupported(AgentError):
 
     code = "unsupported_content"
     message = "This model can't see images and documents. Send text."
+    type = "invalid_request_error"
+
+
+class FormatUnsupported(AgentError):
+    """The answer is to have a form that the agent can't keep to, and another might."""
+
+    code = "unsupported_format"
+    message = "This model can't keep to a JSON schema. Ask for `json_object`, or for text."
     type = "invalid_request_error"
 
 

@@ -30,6 +30,8 @@ from unbroken.server.agents.base import (
     AgentOutput,
     ContextTooLong,
     Finish,
+    FormatUnsupported,
+    Parameters,
     TurnInput,
     Usage,
     Working,
@@ -165,6 +167,8 @@ class EmbeddedAgent:
             raise AgentNotReady
         if turn.tools:
             _log.info("tools ignored: the model inside calls no functions", tools=len(turn.tools))
+        if (turn.parameters.format or {}).get("type") == "json_schema":
+            raise FormatUnsupported  # a grammar made of a stranger's schema may take all memory there is
         if has_references(turn.items):
             turn = await as_text(turn)
         ticket = self._ticket(turn)
@@ -287,10 +291,26 @@ def _request(turn: TurnInput, window: Window[Message]) -> bytes:
             "stream_options": {"include_usage": True},
             "return_progress": True,  # so that reading a long prompt can be stopped
             **_SAMPLING,
+            **_wire_parameters(turn.parameters),
         }
     )
 
 
+def _wire_parameters(parameters: Parameters) -> dict[str, object]:
+    given = {"temperature": parameters.temperature, "top_p": parameters.top_p}
+    wire: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    if parameters.stop:
+        wire["stop"] = [_whole(text) for text in parameters.stop]
+    if parameters.format is not None:
+        wire["response_format"] = parameters.format
+    return wire
+
+
 def _plain(text: str) -> str:
     """Return *text* as text: no control tokens of the chat template, no half characters."""
-    return _CONTROL_TOKEN.sub(r"<\1>", text).encode(errors="replace").decode()
+    return _whole(_CONTROL_TOKEN.sub(r"<\1>", text))
+
+
+def _whole(text: str) -> str:
+    """Return *text* without half characters, which can't be written."""
+    return text.encode(errors="replace").decode()

@@ -37,6 +37,7 @@ from unbroken.server.agents.base import (
     Image,
     Message,
     NamedTool,
+    Parameters,
     Prompted,
     ReasoningPiece,
     ToolChoice,
@@ -176,6 +177,7 @@ class OpenAIAgent:
                 request["tool_choice"] = _wire_choice(turn.tool_choice)
             if turn.parallel_tool_calls is not None:
                 request["parallel_tool_calls"] = turn.parallel_tool_calls
+        request |= _wire_parameters(turn.parameters)
         if output_limit is not None:
             request[self._output_limit_field or self._default_limit_field()] = output_limit
         return request
@@ -224,6 +226,18 @@ def _wire_choice(choice: ToolChoice) -> str | dict[str, Any]:
     if isinstance(choice, NamedTool):
         return {"type": "function", "function": {"name": choice.name}}
     return choice
+
+
+def _wire_parameters(parameters: Parameters) -> dict[str, Any]:
+    given = {"temperature": parameters.temperature, "top_p": parameters.top_p}
+    wire: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if parameters.stop:
+        wire["stop"] = list(parameters.stop)
+    if (form := parameters.format) is not None:
+        kind = form.get("type")
+        within = {name: value for name, value in form.items() if name != "type"}
+        wire["response_format"] = {"type": kind, "json_schema": within} if kind == "json_schema" else form
+    return wire
 
 
 # What the stream is made of: only what is read, everything optional.

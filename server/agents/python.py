@@ -42,6 +42,7 @@ from unbroken.server.agents.base import (
     Usage,
     Working,
 )
+from unbroken.server.agents.stops import until_stop
 
 __all__ = ["AgentFunction", "InvalidTarget", "PythonAgent", "import_module"]
 
@@ -114,8 +115,8 @@ class PythonAgent:
                 sys.path.remove(self._appended)
             self._appended = None
 
-    async def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
-        """Answer *turn* with what the function yields.
+    def respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
+        """Answer *turn* with what the function yields, which needn't look for the turn's stop texts.
 
         Raises:
             AgentNotReady: Outside start() and stop().
@@ -124,6 +125,9 @@ class PythonAgent:
                 when it yields something that isn't an output.
 
         """
+        return until_stop(self._respond(turn), turn.parameters.stop)
+
+    async def _respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
         if self._function is None:
             raise AgentNotReady
         answer = self._function(turn)

@@ -44,6 +44,7 @@ from unbroken.server.agents.base import (
     Image,
     Message,
     NamedTool,
+    Parameters,
     Prompted,
     ResponseGone,
     ToolChoice,
@@ -53,6 +54,7 @@ from unbroken.server.agents.base import (
 )
 from unbroken.server.agents.calls import answered
 from unbroken.server.agents.response_stream import ResponseAnswer
+from unbroken.server.agents.stops import until_stop
 from unbroken.server.agents.upstream import Request, Upstream, cache_key_of, headers_for, user_of
 from unbroken.sessions.custody import Custody
 
@@ -144,8 +146,10 @@ class ResponsesAgent:
             return client.responses.with_streaming_response.create(**self._request(turn, contents))
 
         if self._is_background:
-            return self._follow(create, ResponseAnswer(tells_handle=True), turn.custody)
-        return self._upstream.read(create, ResponseAnswer())
+            outputs = self._follow(create, ResponseAnswer(tells_handle=True), turn.custody)
+        else:
+            outputs = self._upstream.read(create, ResponseAnswer())
+        return until_stop(outputs, turn.parameters.stop)  # the API has nothing of the kind
 
     def reattach(
         self,
@@ -156,7 +160,8 @@ class ResponsesAgent:
     ) -> AsyncGenerator[AgentOutput, None]:
         """See :meth:`Reattaching.reattach`. Otherwise as :meth:`respond` in background mode."""
         answer = ResponseAnswer(response_id=handle.value, offset=offset, calls=calls)
-        return self._follow(_retrieval(handle.value), answer, turn.custody)
+        outputs = self._follow(_retrieval(handle.value), answer, turn.custody)
+        return until_stop(outputs, turn.parameters.stop)
 
     async def abandon(self, handle: Handle) -> None:
         """See :meth:`Reattaching.abandon`."""
@@ -182,6 +187,7 @@ class ResponsesAgent:
                 request["tool_choice"] = _wire_choice(turn.tool_choice)
             if turn.parallel_tool_calls is not None:
                 request["parallel_tool_calls"] = turn.parallel_tool_calls
+        request |= _wire_parameters(turn.parameters)
         if turn.max_output_tokens is not None:
             request["max_output_tokens"] = turn.max_output_tokens
         return request
@@ -273,6 +279,14 @@ def _wire_tool(tool: FunctionTool) -> dict[str, Any]:
 
 def _wire_choice(choice: ToolChoice) -> str | dict[str, Any]:
     return {"type": "function", "name": choice.name} if isinstance(choice, NamedTool) else choice
+
+
+def _wire_parameters(parameters: Parameters) -> dict[str, Any]:
+    given = {"temperature": parameters.temperature, "top_p": parameters.top_p}
+    wire: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if parameters.format is not None:
+        wire["text"] = {"format": parameters.format}
+    return wire
 
 
 def _retrieval(response_id: str) -> Request:

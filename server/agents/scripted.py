@@ -26,8 +26,8 @@ message, that is what is answered: ``Returned: ...``
 N is 0 where "after" is left out. Whatever wasn't stopped early ends with a
 :class:`~unbroken.server.agents.base.Usage` that counts a word of the
 conversation as an input token and a piece of the answer as an output token.
-The turn's ``max_output_tokens`` is heeded in the same measure. Between any two
-pieces other tasks get to run.
+The turn's ``max_output_tokens`` is heeded in the same measure, and its stop
+texts are. Between any two pieces other tasks get to run.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ from unbroken.server.agents.base import (
     Usage,
     Working,
 )
+from unbroken.server.agents.stops import until_stop
 
 __all__ = ["BadScript", "ScriptedAgent", "answer_to"]
 
@@ -164,7 +165,7 @@ class ScriptedAgent:
 
         """
         self.calls += 1
-        return self._respond(turn)
+        return until_stop(self._respond(turn), turn.parameters.stop)
 
     async def _respond(self, turn: TurnInput) -> AsyncGenerator[AgentOutput, None]:
         if not self._is_ready:

@@ -26,7 +26,7 @@ Unfit: TypeAlias = Literal["tools", "content", "reasoning", "long", "personal", 
 shown; there is too much of it to look at each time; somebody's data, or something of today, is in it; or
 nothing was asked."""
 
-_LAYOUT: Final = 2
+_LAYOUT: Final = 3
 """Goes up when keys are made, or questions judged, otherwise: what was kept before is no longer found."""
 
 _LONGEST_MESSAGE: Final = 160
@@ -110,6 +110,7 @@ async def question_of(
         turn.tool_choice,
         turn.parallel_tool_calls,
         turn.max_output_tokens,
+        turn.parameters,
         sorted(turn.metadata.items()),
     )
     slot = Slot(place, _digest(place, before, said[-1]), tenant_digest(asker.tenant))

@@ -20,6 +20,7 @@ from unbroken.sessions.items import (
     FunctionTool,
     Image,
     Message,
+    Parameters,
     Produced,
     Reasoning,
     Reference,
@@ -82,12 +83,14 @@ def request_tokens(session: Session, request: ResponseRequest) -> int:
     config = session.config
     instructions = config.instructions if request.instructions is None else request.instructions
     items = session.weight if request.input is None else sum(map(item_bytes, request.input))
-    return tokens_of(items + _told(instructions, request.tools_with(config)))
+    return tokens_of(items + _told(instructions, request.tools_with(config), request.parameters))
 
 
 def prompt_tokens(given: TurnInput) -> int:
     """Return what a turn sends to a model."""
-    return tokens_of(sum(map(item_bytes, given.items)) + _told(given.instructions, given.tools))
+    return tokens_of(
+        sum(map(item_bytes, given.items)) + _told(given.instructions, given.tools, given.parameters)
+    )
 
 
 def said_bytes(piece: Output) -> int:
@@ -132,8 +135,11 @@ def item_bytes(item: object) -> int:
     return size
 
 
-def _told(instructions: str, tools: Iterable[FunctionTool]) -> int:
-    return _bytes(instructions) + sum(len(msgspec.json.encode(tool)) for tool in tools)
+def _told(instructions: str, tools: Iterable[FunctionTool], parameters: Parameters | None) -> int:
+    size = _bytes(instructions) + sum(len(msgspec.json.encode(tool)) for tool in tools)
+    if parameters is not None and parameters.format is not None:  # models are shown the schema
+        size += len(msgspec.json.encode(parameters.format))
+    return size
 
 
 def _referred(part: Reference) -> int:

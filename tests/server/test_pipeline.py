@@ -26,6 +26,7 @@ from unbroken.sessions.items import (
     FunctionTool,
     Message,
     NamedTool,
+    Parameters,
     ResponseRequest,
     SessionConfig,
     Text,
@@ -159,6 +160,16 @@ async def test_what_one_response_asks_for_goes_first(instructions: str) -> None:
     given = agent.given
     assert given is not None
     assert (given.instructions, given.max_output_tokens, given.metadata) == (instructions, 3, {"k": "v"})
+
+
+async def test_the_model_and_the_parameters_are_the_responses() -> None:
+    agent, parameters = Scripted(), Parameters(0.5, 0.25, ("x",), {"type": "json_object"})
+    for request in (ResponseRequest(parameters=parameters, model="other"), ResponseRequest()):
+        async for _ in agent.answers(turn(SessionConfig("m"), request)):
+            pass
+        assert agent.given is not None
+        asked_for = (agent.given.model, agent.given.parameters)
+        assert asked_for == ((request.model or "m"), (request.parameters or Parameters()))
 
 
 async def test_a_failure_goes_through_and_the_agent_is_closed() -> None:

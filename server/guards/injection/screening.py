@@ -209,6 +209,9 @@ def passages_of(command: Command, session: Session) -> Iterator[Passage]:
             if len(said) > 1:  # they are read one after another
                 yield Passage(Origin.USER, " ".join(said), "response.input")
             yield from _of_tools(request.tools or (), "response.tools")
+            form = None if request.parameters is None else request.parameters.format
+            if form is not None and len(form) > 1:  # beside its type, it is the client's own
+                yield Passage(Origin.INSTRUCTIONS, orjson.dumps(form).decode(), "response.text.format")
         case UpdateConfig():
             yield from _of_update(command)
 

@@ -27,8 +27,10 @@ from unbroken.server.agents.base import (
     ContextTooLong,
     File,
     Finish,
+    FormatUnsupported,
     Image,
     Message,
+    Parameters,
     Text,
     TurnInput,
     Usage,
@@ -178,6 +180,29 @@ async def test_the_operators_instructions_replace_the_built_in_ones(scripted: Ca
     built_in, given = ([each["content"] for each in request["messages"]] for request in model.requests)
     assert built_in == ["You are a helpful AI assistant. Answer briefly.", "hi"]
     assert given == ["Rhyme.", "hi"]
+
+
+async def test_parameters_are_passed_on(scripted: Callable[..., Any]) -> None:
+    agent = await scripted(model := ScriptedLlama())
+    form = {"type": "json_object"}
+    await collect(agent, turn("hi", parameters=Parameters(0.7, 0.5, ("STOP", "\ud800"), form)))
+    await collect(agent, turn("hi"))
+
+    given, usual = model.requests
+    assert (given["temperature"], given["top_p"], given["stop"]) == (0.7, 0.5, ["STOP", "?"])
+    assert given["response_format"] == form
+    assert usual["temperature"] == 0.0
+    assert not {"top_p", "stop", "response_format"} & set(usual)
+
+
+async def test_a_schema_is_refused_so_that_another_may_keep_to_it(scripted: Callable[..., Any]) -> None:
+    agent = await scripted(model := ScriptedLlama())
+    form = {"type": "json_schema", "name": "n", "schema": {"type": "object"}}
+
+    with pytest.raises(FormatUnsupported):
+        await collect(agent, turn("hi", parameters=Parameters(format=form)))
+
+    assert model.requests == []
 
 
 async def test_nobody_speaks_in_the_templates_control_tokens(scripted: Callable[..., Any]) -> None:

@@ -24,7 +24,7 @@ import pytest_asyncio
 from tests.server.agents.agent_contract import collect, message, text_of, turn
 from tests.server.realtime.serving import eventually
 from unbroken.server.agents import embedded, llama
-from unbroken.server.agents.base import AgentNotReady, ContextTooLong, Finish, Usage, Working
+from unbroken.server.agents.base import AgentNotReady, ContextTooLong, Finish, Parameters, Usage, Working
 from unbroken.server.agents.embedded import EmbeddedAgent
 
 # One loop for all, since they share one agent: it belongs to the loop it was started in.
@@ -78,6 +78,19 @@ class Steps:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     return Steps(monkeypatch)
+
+
+async def test_json_is_json_and_a_stop_text_ends_the_answer(real: EmbeddedAgent) -> None:
+    begun = []
+    for form in (None, {"type": "json_object"}):
+        wanted = turn("Describe Paris.", parameters=Parameters(format=form), max_output_tokens=20)
+        begun.append(text_of(await collect(real, wanted)).lstrip()[0])
+    assert begun[0] != "{"
+    assert begun[1] == "{"  # a model as small as this comes to no end of it
+
+    outputs = await collect(real, turn("What is the capital of France?", parameters=Parameters(stop=("s",))))
+    assert "s" not in text_of(outputs)
+    assert outputs[-1] == Finish("completed")
 
 
 async def test_it_answers_in_tokens(real: EmbeddedAgent, capfd: pytest.CaptureFixture[str]) -> None:

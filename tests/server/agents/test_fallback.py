@@ -26,6 +26,7 @@ from unbroken.server.agents.base import (
     Finish,
     FunctionCallPiece,
     Handle,
+    Parameters,
     ReasoningPiece,
     ResponseGone,
     TurnInput,
@@ -140,6 +141,14 @@ async def test_first_agent_answers_while_it_can() -> None:
     assert chain.agents[0].turns[0].model == "m-9"
     assert chain.told.calls == [("a", "completed")]
     assert chain.told.answers == [("a", "m-9")]
+
+
+async def test_the_next_one_is_asked_for_the_same() -> None:
+    chain = Chain(FakeAgent([UpstreamUnavailable()]), FakeAgent(["two"]))
+    parameters = Parameters(0.5, 0.25, ("x",), {"type": "json_object"})
+    await collect(chain.agent, turn("hi", parameters=parameters))
+
+    assert [agent.turns[0].parameters for agent in chain.agents] == [parameters, parameters]
 
 
 @pytest.mark.parametrize("kind", ERRORS)

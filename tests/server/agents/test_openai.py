@@ -15,6 +15,7 @@ from unbroken.server.agents.base import (
     FunctionCallPiece,
     FunctionTool,
     NamedTool,
+    Parameters,
     ReasoningPiece,
     UpstreamMalformed,
     UpstreamReportedError,
@@ -104,6 +105,28 @@ async def test_conversation_is_shortened_to_the_window(upstream: FakeUpstream) -
     [request] = upstream.requests
     assert [m["content"] for m in request.json["messages"]] == ["Be kind.", "b" * 90, "last"]
     assert 100 < request.json["max_tokens"] < 190
+
+
+async def test_parameters_are_passed_on(agent: OpenAIAgent, upstream: FakeUpstream) -> None:
+    schema = {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}
+    await collect(agent, turn("hi", parameters=Parameters(0.0, 0.5, ("a", "b"), {"type": "json_object"})))
+    await collect(agent, turn("hi", parameters=Parameters(format=schema)))
+    await collect(agent, turn("hi"))
+
+    names = ("temperature", "top_p", "stop", "response_format")
+    sent = [
+        {name: request.json[name] for name in names if name in request.json} for request in upstream.requests
+    ]
+    assert sent == [
+        {"temperature": 0.0, "top_p": 0.5, "stop": ["a", "b"], "response_format": {"type": "json_object"}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True},
+            }
+        },
+        {},
+    ]
 
 
 # What is read.

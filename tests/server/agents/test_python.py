@@ -17,6 +17,7 @@ from unbroken.server.agents.base import (
     FunctionCallPiece,
     FunctionOutput,
     FunctionTool,
+    Parameters,
     TurnInput,
     UpstreamRateLimited,
     Usage,
@@ -130,6 +131,19 @@ async def test_every_kind_of_output_is_passed_on(directory: Path) -> None:
     outputs = await answers("own_outputs:answer", "hi")
 
     assert [type(output).__name__ for output in outputs] == ["Working", "str", "Handle", "Usage", "Finish"]
+
+
+async def test_what_is_asked_for_is_seen_and_stop_texts_end_the_answer(directory: Path) -> None:
+    (directory / "agent_seeing.py").write_text(
+        "async def answer(turn):\n    yield f'{turn.parameters.temperature} STOP never'\n"
+    )
+    agent = PythonAgent("agent_seeing:answer", directory=directory)
+    await agent.start()
+
+    outputs = await collect(agent, turn("hi", parameters=Parameters(0.25, stop=("STOP",))))
+    await agent.stop()
+
+    assert text_of(outputs) == "0.25 "
 
 
 async def test_other_kinds_of_output_are_refused(directory: Path) -> None:

@@ -22,6 +22,7 @@ from unbroken.server.agents.base import (
     Finish,
     FunctionCallPiece,
     Handle,
+    Parameters,
     ReasoningPiece,
     Reattaching,
     ResponseGone,
@@ -105,6 +106,46 @@ async def test_request_says_what_the_turn_says(agent: ResponsesAgent, upstream: 
     assert request.path == "/v1/responses"
     assert request.headers["accept-encoding"] == "identity"
     assert request.headers["idempotency-key"] == "resp_7"
+
+
+async def test_parameters_are_passed_on(agent: ResponsesAgent, upstream: FakeUpstream) -> None:
+    form = {"type": "json_schema", "name": "n", "schema": {"type": "object"}}
+    await collect(agent, turn("hi", parameters=Parameters(0.0, 0.5, ("STOP",), form)))
+    await collect(agent, turn("hi"))
+
+    names = ("temperature", "top_p", "stop", "text")
+    sent = [
+        {name: request.json[name] for name in names if name in request.json} for request in upstream.requests
+    ]
+    assert sent == [{"temperature": 0.0, "top_p": 0.5, "text": {"format": form}}, {}]
+
+
+async def test_an_answer_ends_at_a_text_that_the_api_knows_nothing_of(
+    agent: ResponsesAgent, upstream: FakeUpstream
+) -> None:
+    upstream.answer("one S", "TOP", " two")
+
+    outputs = await collect(agent, turn("hi", parameters=Parameters(stop=("STOP",))))
+
+    assert text_of(outputs) == "one "
+    assert outputs[-1] == Finish("completed")
+
+
+async def test_what_ends_an_answer_is_found_across_a_new_owner(
+    background: ResponsesAgent, upstream: FakeUpstream
+) -> None:
+    """What was passed on ends ahead of whatever may begin it: so it is whole to whoever goes on."""
+    upstream.keep("one S", "TOP", " two")
+
+    outputs = [
+        output
+        async for output in background.reattach(
+            turn("hi", parameters=Parameters(stop=("STOP",))), Handle(RESPONSE_ID), len("one ")
+        )
+    ]
+
+    assert text_of(outputs) == ""
+    assert outputs[-1] == Finish("completed")
 
 
 async def test_background_is_asked_for_and_kept(background: ResponsesAgent, upstream: FakeUpstream) -> None:

@@ -12,6 +12,7 @@ from unbroken.server.agents.base import (
     FunctionCall,
     FunctionCallPiece,
     FunctionOutput,
+    Parameters,
     TurnInput,
     UpstreamRateLimited,
     Usage,
@@ -107,6 +108,12 @@ async def test_output_limit_is_heeded(agent: ScriptedAgent) -> None:
 
     assert ["word1", " word2", Usage(input_tokens=2, output_tokens=2), Finish("max_output_tokens")] == outputs
     assert Finish("max_output_tokens") not in await collect(agent, turn("/tokens 2", max_output_tokens=2))
+
+
+async def test_stop_texts_are_heeded(agent: ScriptedAgent) -> None:
+    outputs = await collect(agent, turn("/tokens 20", parameters=Parameters(stop=("word3", "word2"))))
+
+    assert outputs == ["word1", " ", Finish("completed")]
 
 
 async def test_slow_close_takes_its_time(agent: ScriptedAgent) -> None:

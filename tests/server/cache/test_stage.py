@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -19,11 +19,12 @@ from tests.fakes.embedder import FakeEmbedder
 from tests.server.cache.asking import ASKED, ON, REWORDED, SEMANTIC, TENANTS, Kitchen, kitchen, said, turn_of
 from tests.server.cache.conftest import NewStore
 from tests.server.realtime.serving import eventually as until
+from unbroken.server.agents.base import TurnInput
 from unbroken.server.auth.principal import Principal
 from unbroken.server.cache.base import AnswerStore, CacheUnavailable, Found, Slot, StoreLimits
 from unbroken.server.cache.index import PlaceIndex
 from unbroken.server.cache.memory import MemoryAnswers
-from unbroken.sessions.items import FunctionTool, NamedTool, Usage
+from unbroken.sessions.items import FunctionTool, NamedTool, Parameters, Usage
 
 # I1: a tenant's, or a user's, answers are theirs.
 
@@ -158,6 +159,10 @@ async def test_i2_a_nearer_question_that_differs_does_not_hide_one_that_does_not
         {"tool_choice": "none"},
         {"parallel_tool_calls": True},
         {"tool_choice": NamedTool("f")},
+        {"parameters": Parameters(temperature=0.5)},
+        {"parameters": Parameters(top_p=0.5)},
+        {"parameters": Parameters(stop=("x",))},
+        {"parameters": Parameters(format={"type": "json_object"})},
     ],
     ids=lambda changed: next(iter(changed)),
 )
@@ -169,6 +174,17 @@ async def test_i3_what_is_asked_under_other_terms_misses(
     await cache.ask(ASKED)
     assert (await cache.ask(question, **changed)).tier is None
     assert (await cache.ask(ASKED)).tier == "exact"
+
+
+def test_i3_a_turn_has_nothing_else_that_decides_the_answer() -> None:
+    """Whoever adds a field says here that it doesn't, or has it be part of the key."""
+    in_key = {
+        *("items", "model", "instructions", "tools", "tool_choice", "parallel_tool_calls"),
+        *("max_output_tokens", "parameters", "metadata"),
+    }
+    aside = {"session_id", "response_id", "principal", "files", "author", "custody", "shows_reasoning"}
+
+    assert {each.name for each in fields(TurnInput)} == in_key | aside
 
 
 async def test_i3_with_tools_nothing_is_looked_up_or_kept(store: AnswerStore) -> None:

@@ -25,6 +25,7 @@ from unbroken.sessions.items import (
     Image,
     Item,
     Message,
+    Parameters,
     ResponseRequest,
     SessionConfig,
     Text,
@@ -46,6 +47,14 @@ def prompt(*items: object, instructions: str = "", tools: tuple[FunctionTool, ..
         tools=tools,
     )
     return prompt_tokens(given)
+
+
+def test_the_form_of_the_answer_is_shown_to_the_model() -> None:
+    form = {"type": "json_schema", "schema": {"description": "word " * 400}}
+    asked = ResponseRequest(input=(HELLO,), parameters=Parameters(format=form))
+    session = Session(SessionId("s"), SessionLimits())
+
+    assert 500 <= request_tokens(session, asked) <= 530
 
 
 def test_a_short_message_is_a_few_tokens() -> None:
