@@ -22,11 +22,13 @@ from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.admission import Admission
+from unbroken.server.transports.chat import ChatDoor
 from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
 from unbroken.server.transports.exchanges import Exchanges
 from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.http_way import HttpWay
 from unbroken.server.transports.intake import intake_limits
+from unbroken.server.transports.models import ModelsDoor
 from unbroken.server.transports.responses import ResponsesDoor
 from unbroken.server.transports.responses_socket import ResponsesSocketDoor
 from unbroken.server.transports.session_events import SessionEventsDoor
@@ -73,6 +75,8 @@ class DoorSelection:
             *([] if self.gate is None else UsageDoor(way, self.gate).routes()),
             *self._response_routes(way),
             *self._event_routes(way),
+            *self._chat_routes(way),
+            *ModelsDoor(way, self.models, self.clock).routes(),
         ]
 
     def _way(self) -> HttpWay:
@@ -154,6 +158,20 @@ class DoorSelection:
     def _response_routes(self, way: HttpWay) -> list[Route]:
         settings = self.settings
         door = ResponsesDoor(
+            way=way,
+            exchanges=self._exchanges,
+            most_bytes=settings.max_body_bytes,
+            most_depth=settings.max_frame_depth,
+            gate=self.gate,
+            directory=self.auth.directory,
+            lapses=self.auth.lapses,
+            clock=self.clock,
+        )
+        return door.routes()
+
+    def _chat_routes(self, way: HttpWay) -> list[Route]:
+        settings = self.settings
+        door = ChatDoor(
             way=way,
             exchanges=self._exchanges,
             most_bytes=settings.max_body_bytes,

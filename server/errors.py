@@ -97,6 +97,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "unsupported_content_type": "Only answers that are audio can be truncated.",
     "unsupported_item": "The item is of a kind that this server doesn't take.",
     "unsupported_tool": "The tool is of a kind that this server doesn't take.",
+    "unsupported_parameter": "The request asks for something that this server doesn't offer.",
     "unsupported_prompt": "Prompt templates aren't kept here; send instructions.",
     "unsupported_session_type": "Only sessions of type `realtime` are offered.",
     "binary_frame": "Frames must be text.",

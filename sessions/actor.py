@@ -100,6 +100,8 @@ class Actor(Stored):
         """When something last happened here, by the clock. To be read, and nothing found, is nothing."""
         self.is_scheduled = False
         """The committer's note."""
+        self.is_dropped = False
+        """The node's: nobody comes back to it, so that it is forgotten as soon as it rests."""
         self._find_committer = find_committer
         self._committer = find_committer()
         self._on_change = on_change

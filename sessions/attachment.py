@@ -119,6 +119,11 @@ class Attachment:
         """Wait until input *seq* has been answered in the log, or the session is lost."""
         await self._actor.answered(seq)
 
+    def drop(self) -> None:
+        """Let go of a session that nobody comes back to: it is forgotten as soon as nothing runs there."""
+        self.close()
+        self._node.drop(self._actor)
+
     def close(self) -> None:
         """Let go of the session. Stops nothing."""
         self.cursor.close()

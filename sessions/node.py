@@ -387,6 +387,17 @@ class Node:
         actor.last_active = self._clock.monotonic()
         self._touch(actor)
         self._ownership.settle(actor)
+        self._forget_dropped(actor)
+
+    def drop(self, actor: Actor) -> None:
+        """Have *actor* be forgotten as soon as nothing runs there and nobody is connected."""
+        actor.is_dropped = True
+        self._forget_dropped(actor)
+
+    def _forget_dropped(self, actor: Actor) -> None:
+        if actor.is_dropped and actor.is_idle and self.hub.holds(actor):
+            with suppress(NodeDraining):
+                self._spawn(self._ownership.forget(actor))
 
     def _actor(
         self,
@@ -437,6 +448,7 @@ class Node:
         self.hub.account(actor)
         self._touch(actor)
         self._ownership.settle(actor)
+        self._forget_dropped(actor)
 
     def _touch(self, actor: Actor) -> None:
         if self.is_draining:
@@ -476,7 +488,7 @@ class Node:
                 self._ownership.bury(actor)
             elif actor.is_opened and actor.outage.is_on:
                 pass  # it couldn't be told, and who comes back could be given the session by nobody
-            elif now - actor.last_active >= limit:
+            elif actor.is_dropped or now - actor.last_active >= limit:
                 await self._give_up(actor)
 
     @property

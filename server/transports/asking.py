@@ -31,6 +31,7 @@ EVENTS_GONE: Final = (
 _STATUS: Final = {
     "model_not_found": 404,
     "item_not_found": 404,
+    "session_not_found": 404,
     "session_pinned": 403,
     "message_id_reused": 409,
     "conversation_already_has_active_response": 409,

@@ -138,6 +138,11 @@ class Exchange:
         body = getattr(log.read(beginning - 1, 1)[0], "body", None)
         return body.request.input if isinstance(body, ResponseStarted | ResponseQueued) else None
 
+    def drop(self) -> None:
+        """Let go of the session, which nobody comes back to. What runs there goes on to its end."""
+        self._cursor.listen(None)
+        self.attachment.drop()
+
     def close(self) -> None:
         """Let go of the session."""
         self._cursor.listen(None)

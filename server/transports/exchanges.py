@@ -173,7 +173,7 @@ class Exchanges:
             try:
                 return await self._begin(speaker, asked, place, model)
             except BaseException:
-                place.attachment.close()
+                (place.attachment.drop if asked.is_lone else place.attachment.close)()
                 raise
 
     def _alone(self, asked: Asked) -> AbstractAsyncContextManager[None]:

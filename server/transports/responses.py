@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any, Final
 
 from starlette.datastructures import QueryParams
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Send
 
 from unbroken.server.auth.lapse import Lapses
 from unbroken.server.auth.presence import Presence
-from unbroken.server.auth.principal import REALTIME
-from unbroken.server.limits import ConnectionBounds
 from unbroken.server.protocols.responses.decode import asked_of, decode_create
 from unbroken.server.protocols.responses.encode import NOTHING_NEW, ResponseEncoder
 from unbroken.server.protocols.responses.items import Fields, item_fields
@@ -24,11 +21,13 @@ from unbroken.server.protocols.responses.whole import Whole
 from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.refusal import headers as quota_headers
 from unbroken.server.transports.asking import EVENTS_GONE, not_there, refusal_of
+from unbroken.server.transports.awaiting import read_whole, until_ended
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Exchanges, Speaker
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found, json_response
 from unbroken.server.transports.item_pages import page_of
+from unbroken.server.transports.letting_in import let_in
 from unbroken.server.transports.query import check_query
 from unbroken.server.transports.response_stream import ResponseStream
 from unbroken.server.transports.sse import EventStream
@@ -101,11 +100,7 @@ class ResponsesDoor:
         return serve
 
     async def _let_in(self, visit: Visit, *, goes_on: bool = True) -> Speaker:
-        grant = await self._way.admit(visit, REALTIME, goes_on=goes_on)
-        plan, gate = grant.principal.plan, self._gate
-        bounds = ConnectionBounds() if gate is None else gate.connections(plan)
-        await visit.guest.admit(grant.principal, bounds)
-        return Speaker(grant, visit.guest.address)
+        return await let_in(visit, self._way, self._gate, goes_on=goes_on)
 
     # A response is asked for.
 
@@ -159,23 +154,10 @@ class ResponsesDoor:
 
         """
         encoder = ResponseEncoder(self._whole(exchange), after=NOTHING_NEW)
-        woken = asyncio.Event()
-        leaving = asyncio.create_task(_left(request))
-        leaving.add_done_callback(lambda _: woken.set())
-        exchange.listen(woken.set)
         try:
-            while not encoder.is_done:
-                woken.clear()
-                if records := exchange.take():
-                    _feed(encoder, records)
-                elif leaving.done():
-                    raise ClientDisconnect
-                else:
-                    await woken.wait()
+            await read_whole(exchange, request, lambda records: _feed(encoder, records))
         finally:
             exchange.close()
-            leaving.cancel()
-            await asyncio.wait((leaving,))
         assert encoder.final is not None
         return json_response(encoder.final)
 
@@ -235,21 +217,10 @@ class ResponsesDoor:
         try:
             await exchange.cancel()
             exchange.rewind()
-            await self._until_stopped(exchange)
+            await until_ended(exchange, _STOPPING)
             return json_response(self._now(exchange))
         finally:
             exchange.close()
-
-    async def _until_stopped(self, exchange: Exchange) -> None:
-        """Wait until a response that was cancelled has ended, or for a moment."""
-        woken = asyncio.Event()
-        exchange.listen(woken.set)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_STOPPING):
-                while exchange.is_running:
-                    woken.clear()
-                    if not exchange.take():
-                        await woken.wait()
 
     async def _delete(self, visit: Visit, speaker: Speaker) -> Response:
         """Take what a response said out of its conversation. What was said to it stays."""
@@ -276,15 +247,10 @@ class ResponsesDoor:
             exchange.close()
 
 
-async def _left(request: Request) -> None:
-    """Return when the client has left; its body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _feed(encoder: ResponseEncoder, records: list[Record]) -> None:
+def _feed(encoder: ResponseEncoder, records: list[Record]) -> bool:
     for _ in encoder.encode(records):
         raise AssertionError("can't happen: nothing is new")
+    return encoder.is_done
 
 
 def _items(session: Session, item_ids: Iterable[str]) -> list[Item]:

@@ -20,9 +20,7 @@ from starlette.types import Send
 
 from unbroken.server.auth.lapse import Lapse, Lapses
 from unbroken.server.auth.presence import Presence
-from unbroken.server.auth.principal import REALTIME
 from unbroken.server.errors import ERROR_MEANINGS
-from unbroken.server.limits import ConnectionBounds
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.realtime.connection import RealtimeConnection
 from unbroken.server.protocols.realtime.encode import error_frame
@@ -31,6 +29,7 @@ from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.exchanges import Speaker
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found
+from unbroken.server.transports.letting_in import let_in
 from unbroken.server.transports.query import check_query
 from unbroken.server.transports.sse import EventStream, event
 from unbroken.sessions.clock import Clock
@@ -111,11 +110,7 @@ class SessionEventsDoor:
         await self._way.serve(request, send, self._watched, refusal_of)
 
     async def _watched(self, visit: Visit) -> Response:
-        grant = await self._way.admit(visit, REALTIME)
-        plan, gate = grant.principal.plan, self._gate
-        bounds = ConnectionBounds() if gate is None else gate.connections(plan)
-        await visit.guest.admit(grant.principal, bounds)
-        speaker = Speaker(grant, visit.guest.address)
+        speaker = await let_in(visit, self._way, self._gate)
         found(("GET",), visit.method)
         query = visit.request.query_params
         check_query(query, ("after", "wait", "resume", "ticket"))

@@ -49,8 +49,10 @@ class EventSource(Protocol):
         """Let go of everything: nobody reads any more. It stops nothing."""
 
 
-def event(kind: str, data: bytes) -> bytes:
-    """Return an event as it is sent. *data* has no line ends, as JSON on one line hasn't."""
+def event(kind: str | None, data: bytes) -> bytes:
+    """Return an event as it is sent; None: one without a kind. *data* has no line ends, as JSON hasn't."""
+    if kind is None:
+        return b"data: %b\n\n" % data
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
 
 

@@ -6,12 +6,12 @@ Whatever a client sends, the outcome is an :class:`Asked` or a :class:`DecodeErr
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
+from unbroken.server.protocols.body import decoded
 from unbroken.server.protocols.items import (
     DecodeError,
     ItemParam,
@@ -21,21 +21,16 @@ from unbroken.server.protocols.items import (
     tool_choice_of,
     tools_of,
 )
-from unbroken.server.protocols.nesting import depth
+from unbroken.server.protocols.parameters import check_tokens, metadata_of, parameters_of
 from unbroken.server.protocols.references import PartParam
 from unbroken.server.protocols.responses.frames import ConversationParam, CreateParam, InputParam, InputPart
 from unbroken.sessions.ids import ItemId
-from unbroken.sessions.items import Item, Parameters, ResponseRequest
+from unbroken.sessions.items import Item, ResponseRequest
 
 __all__ = ["Asked", "asked_of", "decode_create"]
 
 _MOST_INPUT: Final = 256
 """Items that one request may bring."""
-
-_MOST_TOKENS: Final = 2**31 - 1
-_MOST_WORDS: Final = 200
-
-_PATH: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 
 _UNREAD: Final = frozenset({"reasoning", "mcp_list_tools", "compaction"})
 """Items that clients send back as they came, and that say nothing to a model here."""
@@ -80,18 +75,7 @@ def decode_create(data: bytes, *, max_depth: int) -> CreateParam:
         DecodeError: It holds nothing of the kind.
 
     """
-    if depth(data, max_depth) > max_depth:
-        raise DecodeError("invalid_json", f"The body is nested more than {max_depth} levels deep.")
-    try:
-        return _DECODER.decode(data)
-    except msgspec.ValidationError as exc:
-        match = _PATH.match(str(exc))
-        what, path = (match["what"], match["path"]) if match else (str(exc), None)
-        if len(what) > _MOST_WORDS:  # it quotes a value, which may be as long as the body
-            what = f"{what[:_MOST_WORDS]}.."
-        raise DecodeError("invalid_request", f"{what}.", param=path or None) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise DecodeError("invalid_json", "The body isn't valid JSON.") from None
+    return decoded(data, _DECODER, max_depth=max_depth)
 
 
 def asked_of(wanted: CreateParam, *, plan: str, message_id: str | None = None) -> Asked:
@@ -148,39 +132,24 @@ def _asked(wanted: CreateParam, plan: str, message_id: str | None) -> Asked:
 
 
 def _request(wanted: CreateParam, plan: str) -> ResponseRequest:
-    tokens, metadata = wanted.max_output_tokens, wanted.metadata
-    if tokens is not None and not 1 <= tokens <= _MOST_TOKENS:
-        message = f"`max_output_tokens` must be from 1 to {_MOST_TOKENS}."
-        raise DecodeError("invalid_request", message, param="max_output_tokens")
-    if metadata is not None and (
-        len(metadata) > 16 or any(len(key) > 64 or len(value) > 512 for key, value in metadata.items())
-    ):
-        message = "`metadata` takes up to 16 pairs, keys of up to 64 and values of up to 512 characters."
-        raise DecodeError("invalid_request", message, param="metadata")
-    form = None if wanted.text is None else wanted.text.format
-    parameters = Parameters(
-        temperature=_within(wanted.temperature, 2.0, "temperature"),
-        top_p=_within(wanted.top_p, 1.0, "top_p"),
-        format=None if form is None or form.get("type") == "text" else form,
+    check_tokens(wanted.max_output_tokens, "max_output_tokens")
+    parameters = parameters_of(
+        temperature=wanted.temperature,
+        top_p=wanted.top_p,
+        form=None if wanted.text is None else wanted.text.format,
     )
     return ResponseRequest(
         instructions=wanted.instructions,
-        max_output_tokens=tokens,
-        metadata=metadata or None,
+        max_output_tokens=wanted.max_output_tokens,
+        metadata=metadata_of(wanted.metadata),
         tools=() if wanted.tools is None else tools_of(wanted.tools, "tools"),
         tool_choice=None if wanted.tool_choice is None else tool_choice_of(wanted.tool_choice, "tool_choice"),
         parallel_tool_calls=wanted.parallel_tool_calls,
         plan=plan,
-        parameters=None if parameters == Parameters() else parameters,
+        parameters=parameters,
         previous=wanted.previous_response_id,
         background=wanted.background is True,
     )
-
-
-def _within(value: float | None, most: float, param: str) -> float | None:
-    if value is not None and not 0 <= value <= most:
-        raise DecodeError("invalid_request", f"`{param}` must be from 0 to {most:g}.", param=param)
-    return value
 
 
 def _input(given: str | list[InputParam] | None) -> tuple[tuple[Item, ...], tuple[ItemId, ...]]:

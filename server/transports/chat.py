@@ -1,0 +1,235 @@
+"""The door ``/v1/chat/completions``: OpenAI Chat Completions over HTTP.
+
+A request is answered on its own, and nothing is kept of it, unless it names a session. The protocol knows no
+other way to stop an answer than to leave: so whoever leaves stops one that nobody can come back to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from unbroken.server.auth.lapse import Lapses
+from unbroken.server.auth.presence import Presence
+from unbroken.server.protocols.chat.decode import ChatAsked, asked_of, decode_completion
+from unbroken.server.protocols.chat.encode import ChatEncoder, Completion
+from unbroken.server.protocols.chat.ending import error_of
+from unbroken.server.quota.gate import Gate
+from unbroken.server.quota.refusal import headers as quota_headers
+from unbroken.server.transports.asking import refusal_of
+from unbroken.server.transports.awaiting import read_whole, until_ended
+from unbroken.server.transports.body import read_body
+from unbroken.server.transports.chat_stream import ChatStream
+from unbroken.server.transports.exchange import Exchange
+from unbroken.server.transports.exchanges import Exchanges, Speaker
+from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found, json_response
+from unbroken.server.transports.letting_in import let_in
+from unbroken.server.transports.query import check_query
+from unbroken.server.transports.sse import EventSource, EventStream
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.entries import ResponseDone, ResponseQueued, ResponseStarted
+from unbroken.sessions.errors import Refusal, SessionError, SessionNotFound
+from unbroken.sessions.event_log import Record
+
+__all__ = ["ChatDoor"]
+
+_KEY_HEADER: Final = "idempotency-key"
+_SESSION_HEADER: Final = "unbroken-session"
+
+_GRACE: Final = 1.0
+"""Seconds for which an answer goes on that its client has left, and that nobody can come back to."""
+
+_AGAIN: Final = frozenset({"agent_not_ready", "interrupted", "upstream_unavailable"})
+"""Failures that may be over in a moment."""
+
+_NO_SESSION: Final = "There is no such session: it has ended, or isn't yours. `new` begins one."
+_GONE: Final = "The request was answered before, and its answer isn't kept any more in this form."
+
+
+class ChatDoor:
+    """Serves ``/v1/chat/completions``.
+
+    Args:
+        way: What is the same for all doors.
+        exchanges: Begins responses.
+        most_bytes: What the body of a request may have.
+        most_depth: How deeply it may be nested.
+        gate: Says how many connections somebody may have. None: nobody does.
+        directory: Knows who is here.
+        lapses: Tells when somebody may be here no longer.
+        clock: Where time comes from.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        way: HttpWay,
+        exchanges: Exchanges,
+        most_bytes: int,
+        most_depth: int,
+        gate: Gate | None,
+        directory: Presence,
+        lapses: Lapses,
+        clock: Clock,
+    ) -> None:
+        self._way = way
+        self._exchanges = exchanges
+        self._most_bytes = most_bytes
+        self._most_depth = most_depth
+        self._gate = gate
+        self._directory = directory
+        self._lapses = lapses
+        self._clock = clock
+
+    def routes(self) -> list[Route]:
+        """Return its route."""
+        return [Route("/v1/chat/completions", Endpoint(self._serve))]
+
+    async def _serve(self, request: Request, send: Send) -> None:
+        await self._way.serve(request, send, self._create, _refusal_of)
+
+    async def _create(self, visit: Visit) -> Response:
+        speaker = await let_in(visit, self._way, self._gate)
+        found(("POST",), visit.method)
+        check_query(visit.request.query_params, ("resume", "ticket"))
+        body = await read_body(visit.request, self._most_bytes)
+        headers = visit.request.headers
+        chat = asked_of(
+            decode_completion(body, max_depth=self._most_depth),
+            plan=speaker.grant.principal.plan,
+            session=headers.get(_SESSION_HEADER),
+            message_id=headers.get(_KEY_HEADER),
+        )
+        try:
+            exchange = await self._exchanges.begin(speaker, chat.asked)
+        except SessionNotFound:
+            raise HttpRefusal(404, "session_not_found", _NO_SESSION, "unbroken.session") from None
+        response = await self._answered(exchange, chat, speaker, visit.request)
+        if exchange.decision is not None:
+            response.headers.update(quota_headers(exchange.decision))
+        return response
+
+    async def _answered(
+        self, exchange: Exchange, chat: ChatAsked, speaker: Speaker, request: Request
+    ) -> Response:
+        """Return the answer, or its stream. Whoever let go of the exchange is in there."""
+        if not exchange.rewind():  # of a session: what begins now is there
+            exchange.close()
+            raise HttpRefusal(409, "response_events_gone", _GONE, "unbroken.message_id")
+        completion = _completion(exchange, chat)
+        if chat.asked.stream:
+            return self._streamed(exchange, chat, completion, speaker)
+        try:
+            done = await _ended(exchange, completion, request)
+        finally:
+            await _left(exchange, is_kept=chat.asked.store)
+        if (error := error_of(done)) is not None:
+            raise _failed(error)
+        return json_response(completion.whole(done))
+
+    def _streamed(
+        self, exchange: Exchange, chat: ChatAsked, completion: Completion, speaker: Speaker
+    ) -> Response:
+        encoder = ChatEncoder(
+            completion, obfuscates=chat.asked.obfuscates, includes_usage=chat.includes_usage
+        )
+        staying = ExitStack()
+        source = ChatStream(exchange, encoder, staying.close)
+        staying.enter_context(self._directory.stay(speaker.grant.principal))
+        stay = self._lapses.stay(speaker.grant, source.lapse)
+        if stay is not None:
+            staying.callback(stay.close)
+        return _Stream(source, self._clock, lambda: _left(exchange, is_kept=chat.asked.store))
+
+
+class _Stream(EventStream):
+    """A stream with something to be seen to when it is over, or its client has left."""
+
+    def __init__(self, source: EventSource, clock: Clock, on_end: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(source, clock)
+        self._on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the whole response."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._on_end()
+
+
+def _completion(exchange: Exchange, chat: ChatAsked) -> Completion:
+    session, response_id = exchange.attachment.session, exchange.response_id
+    if not chat.asked.store:
+        return Completion(response_id, session.config)
+    added = {"session": session.id, "resume": exchange.resume, "response": response_id}
+    return Completion(response_id, session.config, added)
+
+
+async def _ended(exchange: Exchange, completion: Completion, request: Request) -> ResponseDone:
+    """Return how the response ended, once it has."""
+    done: list[ResponseDone] = []
+
+    def feed(records: list[Record]) -> bool:
+        for record in records:
+            body = getattr(record, "body", None)
+            if getattr(body, "response_id", None) != exchange.response_id:
+                continue
+            if isinstance(body, ResponseQueued | ResponseStarted):
+                completion.asked = body.request
+            elif isinstance(body, ResponseDone):
+                done.append(body)
+        return bool(done)
+
+    await read_whole(exchange, request, feed)
+    return done[0]
+
+
+async def _left(exchange: Exchange, *, is_kept: bool) -> None:
+    """Let go of a response: its request has been answered, or its client has left."""
+    if is_kept:
+        exchange.close()
+        return
+    task = asyncio.current_task()
+    try:
+        if exchange.is_running and not (task is not None and task.cancelling()):
+            with suppress(SessionError):  # nobody reads it any more anyway
+                await until_ended(exchange, _GRACE)
+            with suppress(SessionError):  # it has ended meanwhile, or goes with the node
+                await exchange.cancel()
+    finally:
+        exchange.drop()
+
+
+def _failed(error: dict[str, object]) -> HttpRefusal:
+    """Return how a request is refused whose response has failed."""
+    kind, code, message = str(error["type"]), str(error["code"]), str(error["message"])
+    if kind == "rate_limit_error":
+        status = 429
+    elif kind == "invalid_request_error":
+        status = 400
+    else:
+        status = 503 if code in _AGAIN else 500
+    return HttpRefusal(status, code, message)
+
+
+def _refusal_of(exc: Exception) -> HttpRefusal | None:
+    refusal = refusal_of(exc)
+    if refusal is not None and isinstance(exc, Refusal) and refusal.param is not None:
+        refusal.param = _param_of(refusal.param)
+    return refusal
+
+
+def _param_of(param: str) -> str:
+    """Return what this protocol calls a part of a request that sessions and guards call otherwise."""
+    if param.startswith(("item", "response.input", "input")):
+        return "messages"
+    param = param.removeprefix("response.")
+    return "response_format" if param == "text.format" else param
