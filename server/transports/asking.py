@@ -22,11 +22,14 @@ from unbroken.sessions.errors import (
     UnknownFormat,
 )
 
-__all__ = ["EVENTS_GONE", "not_there", "refusal_of"]
+__all__ = ["ANSWERED_BEFORE", "EVENTS_GONE", "not_there", "refusal_of"]
 
 EVENTS_GONE: Final = (
     "The events of this response aren't kept any more. Get the response itself: leave out `stream`."
 )
+
+ANSWERED_BEFORE: Final = "The request was answered before, and its answer isn't kept any more."
+"""What is said to who sends again what only its name is known of."""
 
 _STATUS: Final = {
     "model_not_found": 404,

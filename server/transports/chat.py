@@ -23,7 +23,7 @@ from unbroken.server.protocols.chat.encode import ChatEncoder, Completion
 from unbroken.server.protocols.chat.ending import error_of
 from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.refusal import headers as quota_headers
-from unbroken.server.transports.asking import refusal_of
+from unbroken.server.transports.asking import ANSWERED_BEFORE, refusal_of
 from unbroken.server.transports.awaiting import read_whole, until_ended
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.chat_stream import ChatStream
@@ -50,7 +50,6 @@ _AGAIN: Final = frozenset({"agent_not_ready", "interrupted", "upstream_unavailab
 """Failures that may be over in a moment."""
 
 _NO_SESSION: Final = "There is no such session: it has ended, or isn't yours. `new` begins one."
-_GONE: Final = "The request was answered before, and its answer isn't kept any more in this form."
 
 
 class ChatDoor:
@@ -120,11 +119,11 @@ class ChatDoor:
     async def _answered(
         self, exchange: Exchange, chat: ChatAsked, speaker: Speaker, request: Request
     ) -> Response:
-        """Return the answer, or its stream. Whoever let go of the exchange is in there."""
-        if not exchange.rewind():  # of a session: what begins now is there
-            exchange.close()
-            raise HttpRefusal(409, "response_events_gone", _GONE, "unbroken.message_id")
+        """Return the answer, or its stream. In the end the exchange is let go of."""
         completion = _completion(exchange, chat)
+        if not exchange.rewind():
+            exchange.close()
+            raise HttpRefusal(404, "response_events_gone", ANSWERED_BEFORE)
         if chat.asked.stream:
             return self._streamed(exchange, chat, completion, speaker)
         try:

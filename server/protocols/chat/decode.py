@@ -26,12 +26,16 @@ from unbroken.server.protocols.items import (
 )
 from unbroken.server.protocols.parameters import check_tokens, metadata_of, parameters_of
 from unbroken.server.protocols.responses.decode import Asked
+from unbroken.sessions.ids import SessionId, is_transient
 from unbroken.sessions.items import FunctionTool, NamedTool, ResponseRequest, ToolChoice
 
 __all__ = ["ChatAsked", "asked_of", "decode_completion"]
 
 _NEW: Final = "new"
 """In place of a session's id: one that begins with the request."""
+
+_MOST_IN_SESSION: Final = 256
+"""Items that one request may bring to a session: each is written by itself."""
 
 _SESSION: Final = re.compile(r"(?:sess|conv)_(?P<name>[\x21-\x7e]{1,123})")
 
@@ -102,6 +106,9 @@ def _asked(wanted: CompletionParam, plan: str, session: str | None, message_id: 
     items = items_of(messages, len(wanted.messages) - len(messages))
     if within in (None, _NEW):  # nothing is ahead of them
         _check_pairs(items)
+    if within is not None and len(items) > _MOST_IN_SESSION:
+        message = f"A session takes up to {_MOST_IN_SESSION} messages and calls at once."
+        raise DecodeError("invalid_request", message, param="messages")
     if not items:
         raise DecodeError("invalid_request", "None of the `messages` says anything.", param="messages")
     asked = Asked(
@@ -142,7 +149,8 @@ def _session(named: str | None, beside: str | None) -> str | None:
     name = beside if named is None else named
     if name is None or name == _NEW:
         return name
-    if (match := _SESSION.fullmatch(name)) is None:
+    match = _SESSION.fullmatch(name)
+    if match is None or is_transient(SessionId(name)):
         message = "There is no such session: it has ended, or isn't yours. `new` begins one."
         raise DecodeError("session_not_found", message, param="unbroken.session")
     return f"conv_{match['name']}"

@@ -661,6 +661,20 @@ async def test_a_request_sent_twice_in_a_session_runs_once(server: Served[Script
     assert caught.value.code == "message_id_reused"
 
 
+async def test_a_request_that_only_its_name_is_known_of_is_told_so(server: Served[ScriptedAgent]) -> None:
+    client: Any = await server.openai()
+    headers = {"Idempotency-Key": "message-1", "Unbroken-Session": "new"}
+    await create(client, "once", extra_headers=headers)
+    (actor,) = server.app.node.hub
+    actor.log.forget(actor.log.head)
+
+    with pytest.raises(NotFoundError) as caught:
+        await create(client, "once", extra_headers=headers)
+
+    assert caught.value.code == "response_events_gone"
+    assert server.agent.calls == 1
+
+
 async def test_a_second_answer_in_a_session_at_once_is_refused(manual: Served[ManualAgent]) -> None:
     client: Any = await manual.openai()
     answer = await client.chat.completions.create(

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from tests.fakes.valkey import Server
 from tests.server.realtime.agent import ManualAgent
-from tests.server.realtime.serving import Served, serving
+from tests.server.realtime.serving import Served, eventually, serving
 
 pytestmark = pytest.mark.slow
 
@@ -167,3 +167,41 @@ async def test_a_request_that_is_sent_again_to_another_node_runs_once(
     assert ids[0] == ids[1]
     assert len(nodes[0].agent.turns) + len(nodes[1].agent.turns) == 1
     await clients[0].responses.cancel(ids[0])
+
+
+async def test_begun_in_chat_watched_gone_on_with_and_cancelled_elsewhere(
+    nodes: list[Served[ManualAgent]],
+) -> None:
+    here, there = nodes
+    client: Any = await here.openai()
+    other: Any = await there.openai()
+    wanted: Any = {"model": "default", "stream": True}
+    one: Any = {"role": "user", "content": "one"}
+    stream = await client.chat.completions.create(
+        **wanted, messages=[one], extra_headers={"Unbroken-Session": "new"}
+    )
+    told = (await anext(stream)).to_dict()["unbroken"]
+    turn = await here.agent.turn()
+    turn.say("half ")
+    watched = await other.responses.retrieve(told["response"], stream=True)
+    turn.say("whole")
+    turn.end()
+
+    assert said([event async for event in watched]) == "half whole"
+    assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "half whole"
+    answer: Any = {"role": "assistant", "content": "half whole"}
+    stream = await other.chat.completions.create(
+        **wanted,
+        messages=[one, answer, {"role": "user", "content": "two"}],
+        extra_headers={"Unbroken-Session": told["session"]},
+    )
+    second = (await anext(stream)).to_dict()["unbroken"]
+    await eventually(lambda: bool(here.agent.turns[1:] or there.agent.turns))
+    (turn,) = here.agent.turns[1:] or there.agent.turns
+    texts = [item.text for item in turn.given.messages]
+    cancelled = await client.responses.cancel(second["response"])
+    chunks = [chunk.to_dict() async for chunk in stream]
+
+    assert texts == ["one", "half whole", "two"]
+    assert cancelled.status == "cancelled"
+    assert chunks[-1]["unbroken"]["status"] == "cancelled"
