@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
@@ -23,6 +22,7 @@ from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.committer import Committers
+from unbroken.sessions.departures import Departures
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.errors import (
     CursorLost,
@@ -58,12 +58,6 @@ from unbroken.sessions.session import Session
 from unbroken.sessions.turn_cap import TurnCap
 
 __all__ = ["Attachment", "Node", "NodeLimits"]
-
-_DEPARTURE_RATE: Final = 20.0
-"""Connections a second that a draining node sends elsewhere: some hundredths of another node's core."""
-
-_DEPARTURE_WINDOW: Final = 5.0
-"""Seconds in which they have left, however many there are: then it is more of them a second."""
 
 _GIVEN_UP_AGAIN: Final = 0.5
 """Seconds after which a session that the store couldn't be told of is given up again."""
@@ -143,8 +137,8 @@ class Node:
         """Whether the node takes no new sessions, connections or responses any more."""
         self.is_handing_over = False
         """Whether its connections, and its sessions, are to go on on other nodes."""
-        self.draining_since = self._departures = 0.0  # a time by its clock; seconds over which they leave
-        self._draw = random.random
+        self.draining_since = 0.0  # a time by its clock
+        self._departures = Departures()
         self.takes_sessions = True
         """Whether new sessions are begun. For whoever watches the load: sessions that exist go on."""
         self.takes_responses = True
@@ -465,7 +459,7 @@ class Node:
 
     def departure(self) -> float:
         """Return in how many seconds one of the connections of a node that hands over is to leave."""
-        return self._draw() * self._departures
+        return self._departures.next()
 
     @property
     def commits_waiting(self) -> int:
@@ -524,7 +518,7 @@ class Node:
             return
         self.is_handing_over = self._store.is_shared and self._cluster.has_others
         if self.is_handing_over:
-            self._departures = min(_DEPARTURE_WINDOW, self.hub.connections / _DEPARTURE_RATE)
+            self._departures.begin(self.hub.connections)
             for actor in self.hub:
                 actor.feed.publish()
         self._changed.set()
