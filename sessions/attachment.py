@@ -72,7 +72,7 @@ class Attachment:
         """Whether it is this connection's turn to go to another node: all at once would be a storm there."""
         node = self._node
         if self._leaves_at is None or self._leaves_at < node.draining_since:  # of a drain taken back
-            wait = node.departure()
+            wait = node.departures.next()
             self._leaves_at = node.now() + wait
             if wait:
                 node.call_later(wait, self.cursor.wake)

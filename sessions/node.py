@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -63,15 +64,16 @@ _GIVEN_UP_AGAIN: Final = 0.5
 """Seconds after which a session that the store couldn't be told of is given up again."""
 
 _LOOKED_AT_ALL: Final = 1.0
-"""Seconds after which a node that drains looks at all its sessions again, and not at those alone to which
-something has happened.
-"""
+"""Seconds after which a node that drains looks at all its sessions again, whatever has happened to which."""
 
 _TELLING_TIMEOUT: Final = 0.3
 """Seconds that connections get to be told of what was interrupted."""
 
 _UNHEARD_OF: Final = frozenset({Verdict.FUTURE, Verdict.OTHER_BRANCH})
 """What a node says of places in a log that has gone on, or was begun anew, without its having heard of it."""
+
+_NO_BUGS: Final = (StoreUnavailable, CursorLost, NodeDraining, SessionNotFound, UnknownFormat)
+"""Who waits is told of these. NodeDraining: a closing node refused a task's next step."""
 
 _T = TypeVar("_T")
 
@@ -138,7 +140,7 @@ class Node:
         self.is_handing_over = False
         """Whether its connections, and its sessions, are to go on on other nodes."""
         self.draining_since = 0.0  # a time by its clock
-        self._departures = Departures()
+        self.departures: Final = Departures()
         self.takes_sessions = True
         """Whether new sessions are begun. For whoever watches the load: sessions that exist go on."""
         self.takes_responses = True
@@ -228,10 +230,7 @@ class Node:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or (exc := task.exception()) is None:
             return
-        # These are no bugs, and who waits is told. NodeDraining: a closing node refused its next step.
-        if not isinstance(
-            exc, StoreUnavailable | CursorLost | NodeDraining | SessionNotFound | UnknownFormat
-        ):
+        if not isinstance(exc, _NO_BUGS):
             structlog.get_logger().error("task failed", node_id=self.id, exc_info=exc)
 
     async def _wholly(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -269,7 +268,7 @@ class Node:
         here meanwhile, the client attaches to it. On a full node, sessions that have been idle for long make
         room for it; of a principal who has as many as one may, those at rest, the oldest first.
 
-        Whoever waits for it, or for :meth:`attach`, may be cancelled: then there is no attachment.
+        Whoever waits may be cancelled, as for :meth:`attach`: then there is no attachment.
 
         Raises:
             SessionNotFound: Another principal's has come meanwhile; or one that has gone again.
@@ -284,22 +283,20 @@ class Node:
             raise NodeDraining
         if not self.takes_sessions:
             raise NodeOverloaded
-        if session_id is None or self._ownership.live(session_id) is None:
+        named = session_id or new_session_id(principal, transient=self._is_transient)
+        if self._ownership.live(named) is None:
             await self.room.make(principal)
-        session = Session(
-            session_id or new_session_id(principal, transient=self._is_transient), self.limits.session
-        )
+        session = Session(named, self.limits.session)
         session.config = config
         log = EventLog(incarnation or new_incarnation())
         fence = Fence(self.id, 1, log.incarnation)
-        actor = await self._ownership.begin(
-            session.id, lambda: self._actor(session, log, principal, fence, opened=False)
-        )
+        make = partial(self._actor, session, log, principal, fence, opened=False)
+        actor = await self._ownership.begin(named, make)
         if actor is None:
             start = None if incarnation is None else Position(incarnation, 0, Nonce(0))
-            return await self.attach(session.id, principal, start, chain)
-        is_known = incarnation is not None
-        return Attachment(self, actor, actor.feed.attach(0, chain), resumed=is_known, preamble=[])
+            return await self.attach(named, principal, start, chain)
+        cursor = actor.feed.attach(0, chain)
+        return Attachment(self, actor, cursor, resumed=incarnation is not None, preamble=[])
 
     async def attach(
         self,
@@ -457,10 +454,6 @@ class Node:
         """Call *callback* in *delay* seconds."""
         self._clock.call_later(delay, callback)
 
-    def departure(self) -> float:
-        """Return in how many seconds one of the connections of a node that hands over is to leave."""
-        return self._departures.next()
-
     @property
     def commits_waiting(self) -> int:
         """How many sessions wait for the store to write what they have produced."""
@@ -518,7 +511,7 @@ class Node:
             return
         self.is_handing_over = self._store.is_shared and self._cluster.has_others
         if self.is_handing_over:
-            self._departures.begin(self.hub.connections)
+            self.departures.begin(self.hub.connections)
             for actor in self.hub:
                 actor.feed.publish()
         self._changed.set()

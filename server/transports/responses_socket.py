@@ -142,7 +142,7 @@ class ResponsesSocketDoor:
     def leave(self) -> None:
         """Send everybody away once nothing is being said to them: the node is about to end."""
         for talk in list(self._talks):
-            self._node.call_later(self._node.departure(), talk.leave)
+            self._node.call_later(self._node.departures.next(), talk.leave)
 
 
 class _Connection:
