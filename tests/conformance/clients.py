@@ -72,6 +72,9 @@ FEATURES: Final[Mapping[str, str]] = {
     "node": "Resumes on another node, behind HAProxy, when its own is killed or drained in mid-answer",
     "outbox": "Sends later, once, what is said without a connection",
     "stop": "Stays away after 1008",
+    "responses": "Responses: streams, goes on from any event, cancels, continues",
+    "lanes": "Responses over a WebSocket: lanes, said on when the connection is lost",
+    "chat": "Chat Completions: streams, calls functions, lists models",
     "key": "Is told that its key is wrong",
     "origin": "Connects from pages of allowed origins; others are told",
 }

@@ -85,6 +85,7 @@ async def test_an_answer_comes_as_a_whole(server: Served[ScriptedAgent]) -> None
     assert "unbroken" not in answer.to_dict()
 
 
+@pytest.mark.client("openai-python", "chat")
 async def test_an_answer_is_streamed(server: Served[ScriptedAgent]) -> None:
     client: Any = await server.openai()
 
@@ -163,6 +164,7 @@ async def test_why_an_answer_ends_is_said_either_way(
 # Functions.
 
 
+@pytest.mark.client("openai-python", "chat")
 async def test_functions_are_called_and_answered(server: Served[ScriptedAgent]) -> None:
     client: Any = await server.openai()
     asked = '/say Let me see.\n/call add {"a": 1}\n/call add {"a": 2}'

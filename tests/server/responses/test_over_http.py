@@ -48,6 +48,7 @@ async def test_an_answer_comes_as_a_whole(server: Served[ScriptedAgent]) -> None
     assert response.created_at > 1_700_000_000
 
 
+@pytest.mark.client("openai-python", "responses")
 async def test_an_answer_is_streamed(server: Served[ScriptedAgent]) -> None:
     client: Any = await server.openai()
 
@@ -78,6 +79,7 @@ async def test_the_clients_own_accumulation_agrees(server: Served[ScriptedAgent]
     assert final.output_text.split() == [f"word{number}" for number in range(1, 21)]
 
 
+@pytest.mark.client("openai-python", "responses")
 async def test_a_stream_is_gone_on_with_from_any_event(server: Served[ScriptedAgent]) -> None:
     client: Any = await server.openai()
     whole = await collect(await client.responses.create(input="/tokens 6", stream=True, model="default"))
@@ -117,6 +119,7 @@ async def test_a_response_goes_on_while_nobody_reads(manual: Served[ManualAgent]
     assert events[-1]["type"] == "response.completed"
 
 
+@pytest.mark.client("openai-python", "responses")
 async def test_a_response_is_gone_on_from(server: Served[ScriptedAgent]) -> None:
     client: Any = await server.openai()
     first = await client.responses.create(input="one", model="default")
@@ -192,6 +195,7 @@ async def test_in_the_background_nobody_waits(manual: Served[ManualAgent]) -> No
     assert (await client.responses.retrieve(response.id)).output_text == "half whole"
 
 
+@pytest.mark.client("openai-python", "responses")
 async def test_a_response_is_cancelled(manual: Served[ManualAgent]) -> None:
     client: Any = await manual.openai()
     response = await client.responses.create(input="hi", background=True, model="default")

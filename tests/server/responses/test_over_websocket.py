@@ -63,6 +63,7 @@ def said(events: list[dict[str, Any]], lane: str | None = None) -> str:
     )
 
 
+@pytest.mark.client("openai-python", "lanes")
 async def test_the_official_client_is_answered(server: Served[ScriptedAgent]) -> None:
     client: Any = await server.openai()
     async with client.responses.connect() as connection:
