@@ -101,7 +101,7 @@ class Actor(Stored):
         self.is_scheduled = False
         """The committer's note."""
         self.is_dropped = False
-        """The node's: nobody comes back to it, so that it is forgotten as soon as it rests."""
+        """The node's note: nobody comes back to it, so that it is forgotten as soon as it rests."""
         self._find_committer = find_committer
         self._committer = find_committer()
         self._on_change = on_change

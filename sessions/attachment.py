@@ -121,8 +121,8 @@ class Attachment:
 
     def drop(self) -> None:
         """Let go of a session that nobody comes back to: it is forgotten as soon as nothing runs there."""
+        self._actor.is_dropped = True
         self.close()
-        self._node.drop(self._actor)
 
     def close(self) -> None:
         """Let go of the session. Stops nothing."""

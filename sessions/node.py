@@ -378,17 +378,6 @@ class Node:
         actor.last_active = self._clock.monotonic()
         self._touch(actor)
         self._ownership.settle(actor)
-        self._forget_dropped(actor)
-
-    def drop(self, actor: Actor) -> None:
-        """Have *actor* be forgotten as soon as nothing runs there and nobody is connected."""
-        actor.is_dropped = True
-        self._forget_dropped(actor)
-
-    def _forget_dropped(self, actor: Actor) -> None:
-        if actor.is_dropped and actor.is_idle and self.hub.holds(actor):
-            with suppress(NodeDraining):
-                self._spawn(self._ownership.forget(actor))
 
     def _actor(
         self,
@@ -439,7 +428,6 @@ class Node:
         self.hub.account(actor)
         self._touch(actor)
         self._ownership.settle(actor)
-        self._forget_dropped(actor)
 
     def _touch(self, actor: Actor) -> None:
         if self.is_draining:

@@ -346,8 +346,14 @@ class Ownership:
         actor.look()
 
     def settle(self, actor: Actor) -> None:
-        """Pass a session on to the node that would rather have it, if nothing keeps it here."""
-        if actor.wanted_by is not None and self._can_go(actor):
+        """Pass a session on to the node that would rather have it, if nothing keeps it here.
+
+        One that nobody comes back to is forgotten then.
+        """
+        if actor.is_dropped and actor.is_idle and self._hub.holds(actor):
+            with suppress(NodeDraining):
+                self._spawn(self.forget(actor))
+        elif actor.wanted_by is not None and self._can_go(actor):
             with suppress(NodeDraining):
                 self._spawn(self._pass_on(actor, actor.wanted_by))
 

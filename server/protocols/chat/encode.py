@@ -22,7 +22,7 @@ from unbroken.sessions.items import CallHead, ReasoningHead, ResponseRequest, Se
 
 __all__ = ["ChatEncoder", "Completion"]
 
-PARTING: Final = "\n\n"
+_PARTING: Final = "\n\n"
 """Between two texts of one answer."""
 
 
@@ -56,7 +56,7 @@ class Completion:
         """Return the answer as it ended."""
         choice = {
             "index": 0,
-            "message": message_of(done, PARTING),
+            "message": message_of(done, _PARTING),
             "logprobs": None,
             "finish_reason": finish_of(done),
         }
@@ -177,7 +177,7 @@ class ChatEncoder:
         else:
             if self._item_id != piece.item_id:
                 self._item_id = piece.item_id
-                text = PARTING + text if self._has_said else text
+                text = _PARTING + text if self._has_said else text
                 self._has_said = True
             said = orjson.dumps(text)
             yield self._piece(b'{"content":%b}' % said, said)
