@@ -59,6 +59,15 @@ class Referring:
     """Set by whoever has written it: the files that came with it stay."""
     brought: list[StoredFile] = field(default_factory=list)
     """Those files."""
+    store: FileStore | None = None
+    """Where they are."""
+
+    async def remove(self, principal: PrincipalId) -> None:
+        """Remove the files that came with it, which are *principal*'s: nobody refers to them."""
+        for file in self.brought:
+            with suppress(FileError):
+                assert self.store is not None
+                await self.store.delete(file.id, principal)
 
 
 def needs_files(command: Command) -> bool:
@@ -85,7 +94,7 @@ async def referring(
     """
     if store is None:
         raise Refusal("unsupported_content", "This server takes no images and files. Send text.")
-    done = Referring(command)
+    done = Referring(command, store=store)
     try:
         done.command = await _made_whole(command, _Files(store, principal, lifetime, done.brought))
         yield done
@@ -97,9 +106,7 @@ async def referring(
         raise
     finally:
         if not done.is_wanted:
-            for file in done.brought:
-                with suppress(FileError):
-                    await store.delete(file.id, principal)
+            await done.remove(principal)
 
 
 @dataclass(frozen=True, slots=True)

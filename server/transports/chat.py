@@ -204,7 +204,7 @@ async def _left(exchange: Exchange, *, is_kept: bool) -> None:
             with suppress(SessionError):  # it has ended meanwhile, or goes with the node
                 await exchange.cancel()
     finally:
-        exchange.drop()
+        await exchange.drop()
 
 
 def _failed(error: dict[str, object]) -> HttpRefusal:

@@ -5,7 +5,7 @@ Whoever lets go of it stops nothing. A response goes on, and can be come back to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from unbroken.server.quota.base import Decision
@@ -23,7 +23,15 @@ _READ_LIMIT: Final = 512
 
 
 class Exchange:
-    """One response in one session. Close it when its request has been answered.
+    """One response in one session. Close it when its request has been answered, or drop it.
+
+    Args:
+        attachment: See below.
+        response_id: See below.
+        chain: Whose inputs are written with it.
+        resume: See below.
+        decision: See below.
+        on_drop: Removes what came with the request, when nobody comes back to it.
 
     Attributes:
         response_id: The response.
@@ -41,12 +49,14 @@ class Exchange:
         *,
         resume: str | None = None,
         decision: Decision | None = None,
+        on_drop: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.attachment: Final = attachment
         self.response_id: Final = response_id
         self.resume: Final = resume
         self.decision: Final = decision
         self._chain = chain
+        self._on_drop = on_drop
         self._cursor = attachment.cursor
 
     def rewind(self) -> bool:
@@ -138,10 +148,12 @@ class Exchange:
         body = getattr(log.read(beginning - 1, 1)[0], "body", None)
         return body.request.input if isinstance(body, ResponseStarted | ResponseQueued) else None
 
-    def drop(self) -> None:
+    async def drop(self) -> None:
         """Let go of the session, which nobody comes back to. What runs there goes on to its end."""
         self._cursor.listen(None)
         self.attachment.drop()
+        if self._on_drop is not None:
+            await self._on_drop()
 
     def close(self) -> None:
         """Let go of the session."""

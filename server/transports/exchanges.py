@@ -17,6 +17,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from unbroken.server.auth.base import Grant
+from unbroken.server.files.references import Referring
 from unbroken.server.guards.injection.screening import Screen
 from unbroken.server.models import Models
 from unbroken.server.protocols.items import DecodeError, check_pairs
@@ -27,7 +28,7 @@ from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.submission import Refer, Submission
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.entries import CreateItem, CreateResponse, InputKey, ResponseMerged, Submitted
+from unbroken.sessions.entries import Command, CreateItem, CreateResponse, InputKey, ResponseMerged, Submitted
 from unbroken.sessions.errors import Refusal, SessionNotFound, StoreUnavailable
 from unbroken.sessions.gates import Gates
 from unbroken.sessions.ids import (
@@ -80,6 +81,27 @@ class _Place:
     chain: ChainId
     before: tuple[Item, ...] = ()
     """What was said elsewhere before, and has to be said here first."""
+
+
+class _Luggage:
+    """Has the references of a request stand for files that nobody needs behind its answer."""
+
+    def __init__(self, refer: Refer) -> None:
+        self._refer = refer
+        self._brought: list[tuple[Referring, PrincipalId]] = []
+
+    @asynccontextmanager
+    async def refer(self, command: Command, principal: PrincipalId) -> AsyncIterator[Referring]:
+        """See :data:`Refer`."""
+        async with self._refer(command, principal) as referring:
+            yield referring
+        if referring.is_wanted:
+            self._brought.append((referring, principal))
+
+    async def remove(self) -> None:
+        """Remove the files that came with the request. Those that it named are another's matter."""
+        for referring, principal in self._brought:
+            await referring.remove(principal)
 
 
 class Exchanges:
@@ -243,13 +265,14 @@ class Exchanges:
     async def _begin(self, speaker: Speaker, asked: Asked, place: _Place, model: str) -> Exchange:
         attachment, session, chain = place.attachment, place.attachment.session, place.chain
         decisions: list[Decision] = []
+        luggage = _Luggage(self._refer)
         gate, principal = self._gate, speaker.grant.principal
         submission = Submission(
             attachment,
             principal,
             None if gate is None else gate.asker(principal, speaker.address),
             self._screen,
-            self._refer,
+            luggage.refer if asked.is_lone else self._refer,
             decisions.append,
         )
         response_id = new_response_id(session.id, self._clock.time())
@@ -257,14 +280,19 @@ class Exchanges:
         self._check(speaker, asked, place, response_id)
         # All of it at once, and ahead of all: what is refused leaves nothing behind.
         await submission.check(CreateResponse(response_id, replace(request, input=asked.items)))
-        async with _soon():
-            seq = await self._write(submission, asked, place, response_id, request)
+        try:
+            async with _soon():
+                seq = await self._write(submission, asked, place, response_id, request)
+        except BaseException:
+            await luggage.remove()
+            raise
         return Exchange(
             attachment,
             _response_of(attachment, seq, response_id),
             chain,
             resume=self._token(attachment, chain, speaker),
             decision=decisions[0] if decisions else None,
+            on_drop=luggage.remove,
         )
 
     async def _write(

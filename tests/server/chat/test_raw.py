@@ -9,12 +9,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
+import pytest
 
 from tests.server.conftest import Serve
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import Served
 from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.transports import sse
 
 
 class Raw:
@@ -96,6 +98,19 @@ async def test_what_is_said_comes_as_it_is_said(manual: Served[ManualAgent]) -> 
             assert f'"content":"{word}"'.encode() in await raw.chunk()
         turn.end()
         assert events(await raw.body())[-1] == "[DONE]"
+
+
+async def test_silence_is_broken_by_a_lone_colon(
+    manual: Served[ManualAgent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "_HEARTBEAT", 0.01)
+    async with connected(manual) as raw:
+        await raw.ask(asked("hi"))
+        turn = await manual.agent.turn()
+        assert b'"role":"assistant"' in await raw.chunk()
+        assert await raw.chunk() == b":\n"
+        turn.end()
+        assert (await raw.body()).endswith(b"data: [DONE]\n\n")
 
 
 async def test_a_failure_in_mid_stream_is_the_last_event(server: Served[ScriptedAgent]) -> None:
