@@ -148,7 +148,9 @@ class OpenAIAgent:
         output_limit = turn.max_output_tokens
         if self._context_tokens is not None:
             room = min(output_limit or _ANSWER_TOKENS, self._context_tokens // 2)
-            tool_tokens = window.estimate_tokens(msgspec.json.encode(tools).decode()) if tools else 0
+            form = turn.parameters.format
+            beside = [*tools, *([] if form is None else [form])]  # what the model is told, too
+            tool_tokens = window.estimate_tokens(msgspec.json.encode(beside).decode()) if beside else 0
             prompt = window.fit(
                 items,
                 instructions=turn.instructions,

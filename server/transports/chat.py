@@ -7,6 +7,7 @@ other way to stop an answer than to leave: so whoever leaves stops one that nobo
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from typing import Final
@@ -32,6 +33,7 @@ from unbroken.server.transports.exchanges import Exchanges, Speaker
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found, json_response
 from unbroken.server.transports.letting_in import let_in
 from unbroken.server.transports.query import check_query
+from unbroken.server.transports.refusal import spread_wait
 from unbroken.server.transports.sse import EventSource, EventStream
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import ResponseDone, ResponseQueued, ResponseStarted
@@ -210,13 +212,15 @@ async def _left(exchange: Exchange, *, is_kept: bool) -> None:
 def _failed(error: dict[str, object]) -> HttpRefusal:
     """Return how a request is refused whose response has failed."""
     kind, code, message = str(error["type"]), str(error["code"]), str(error["message"])
+    told = error.get("unbroken")
+    wait = told.get("retry_after") if isinstance(told, dict) else None
     if kind == "rate_limit_error":
         status = 429
     elif kind == "invalid_request_error":
         status = 400
     else:
         status = 503 if code in _AGAIN else 500
-    return HttpRefusal(status, code, message)
+    return HttpRefusal(status, code, message, retry_after=spread_wait() if wait is None else math.ceil(wait))
 
 
 def _refusal_of(exc: Exception) -> HttpRefusal | None:

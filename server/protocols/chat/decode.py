@@ -188,15 +188,18 @@ def _request(wanted: CompletionParam, plan: str) -> ResponseRequest:
     )
 
 
-def _tools(wanted: list[NestedTool] | None) -> tuple[FunctionTool, ...]:
+def _tools(wanted: list[NestedTool] | None) -> tuple[FunctionTool, ...] | None:
+    """Return the functions that are offered; None: those that the session has, if it has any."""
+    if wanted is None:
+        return None
     tools: list[ToolParam] = []
-    for tool in wanted or ():
+    for tool in wanted:
         inner = tool.function or ToolParam()
         tools.append(ToolParam(tool.type, inner.name, inner.description, inner.parameters))
     return tools_of(tools, "tools")
 
 
-def _choice(wanted: str | ChoiceParam | None, tools: tuple[FunctionTool, ...]) -> ToolChoice | None:
+def _choice(wanted: str | ChoiceParam | None, tools: tuple[FunctionTool, ...] | None) -> ToolChoice | None:
     if wanted is None:
         return None
     if isinstance(wanted, ChoiceParam):
@@ -204,7 +207,7 @@ def _choice(wanted: str | ChoiceParam | None, tools: tuple[FunctionTool, ...]) -
         choice = tool_choice_of(ToolChoiceParam(wanted.type, called), "tool_choice")
     else:
         choice = tool_choice_of(wanted, "tool_choice")
-    if isinstance(choice, NamedTool) and all(tool.name != choice.name for tool in tools):
+    if isinstance(choice, NamedTool) and all(tool.name != choice.name for tool in tools or ()):
         message = f"`tool_choice` names {choice.name!r}, which isn't among the tools."
         raise DecodeError("invalid_request", message, param="tool_choice")
     return choice

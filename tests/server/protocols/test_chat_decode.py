@@ -225,7 +225,8 @@ def test_what_is_asked_for_is_in_the_request() -> None:
         plan="p",
         parameters=Parameters(0.5, 1, ("x",), {"type": "json_object"}),
     )
-    assert request() == ResponseRequest(tools=(), plan="p")
+    assert request() == ResponseRequest(plan="p")
+    assert request(tools=[]) == ResponseRequest(tools=(), plan="p")
 
 
 def test_a_schema_has_the_shape_that_agents_know() -> None:
