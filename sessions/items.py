@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from unbroken.sessions.ids import ItemId
 
@@ -37,6 +39,7 @@ __all__ = [
     "Reused",
     "Role",
     "SessionConfig",
+    "Settled",
     "Text",
     "ToolCall",
     "ToolChoice",
@@ -366,6 +369,40 @@ class Parameters(Struct, frozen=True, omit_defaults=True):
     """Which form it has: ``{"type": "json_object"}``, or a JSON schema as OpenAI Responses writes it."""
 
 
+class Settled(Struct, frozen=True, omit_defaults=True):
+    """What a response keeps to, whatever its session says when it runs. What is unset isn't settled."""
+
+    instructions: str | UnsetType = UNSET
+    """All that instruct it: what clients say as ``system`` doesn't, either."""
+    max_output_tokens: int | UnsetType = UNSET
+    """At most."""
+    tools: tuple[FunctionTool, ...] | UnsetType = UNSET
+    """All that there are. The server's own aren't among them."""
+    tool_choice: ToolChoice | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
+    reasoning: bool | UnsetType = UNSET
+
+    def narrowed(self, config: SessionConfig) -> SessionConfig:
+        """Return *config* with nothing in it beyond what is settled. What asks for less stays."""
+        kept: dict[str, Any] = {}
+        if self.instructions is not UNSET:
+            kept["instructions"] = self.instructions
+        if self.max_output_tokens is not UNSET:
+            bounds = (self.max_output_tokens, config.max_output_tokens or self.max_output_tokens)
+            kept["max_output_tokens"] = min(bounds)
+        if self.tools is not UNSET:
+            kept["server_tools"] = False
+            if config.tools is UNSET or any(tool not in self.tools for tool in config.tools):
+                kept["tools"] = self.tools
+        if self.tool_choice is not UNSET:
+            kept["tool_choice"] = self.tool_choice
+        if self.parallel_tool_calls is not UNSET:
+            kept["parallel_tool_calls"] = self.parallel_tool_calls
+        if self.reasoning is False:
+            kept["reasoning"] = False
+        return replace(config, **kept)
+
+
 class ResponseRequest(Struct, frozen=True, omit_defaults=True):
     """What one response was asked to be. None: as the session's configuration says."""
 
@@ -390,6 +427,8 @@ class ResponseRequest(Struct, frozen=True, omit_defaults=True):
     """The response that whoever asked says that it goes on from. To be shown."""
     background: bool = False
     """Whether whoever asked doesn't wait for it. To be shown."""
+    settled: Settled | None = None
+    """What whoever asked can't go beyond, also not with what others say in the session. None: nothing."""
 
     @property
     def answers_conversation(self) -> bool:
@@ -399,6 +438,16 @@ class ResponseRequest(Struct, frozen=True, omit_defaults=True):
     def model_with(self, config: SessionConfig) -> str:
         """Return the model that the response is to be of in a session of that *config*."""
         return config.model if self.model is None else self.model
+
+    def config_in(self, config: SessionConfig) -> SessionConfig:
+        """Return the configuration of the response in a session of that *config*."""
+        return config if self.settled is None else self.settled.narrowed(config)
+
+    def heard(self, items: Iterable[Item]) -> tuple[Item, ...]:
+        """Return which of *items* the response reads."""
+        if self.settled is None or self.settled.instructions is UNSET:
+            return tuple(items)
+        return tuple(each for each in items if not (isinstance(each, Message) and each.role == "system"))
 
     def tools_with(self, config: SessionConfig) -> tuple[FunctionTool, ...]:
         """Return the tools that the response has in a session of that *config*."""

@@ -197,7 +197,7 @@ class Runs:
             principal=self._principal,
             attempt=response.number,
             number=response.turn,
-            config=self._session.config,
+            config=response.request.config_in(self._session.config),
             request=response.request,
             items=self._session.prompt(response.id),
             approved=self._session.approved(response.id),

@@ -337,7 +337,7 @@ class Session:
         """
         response = self.responses[response_id]
         given = response.request.input
-        return tuple(self._conversation.through(response.anchor)) if given is None else given
+        return response.request.heard(self._conversation.through(response.anchor) if given is None else given)
 
     def call_ids(self, response_id: ResponseId) -> set[str]:
         """Return the names that the calls of a response that is about to start must not have."""
@@ -460,9 +460,8 @@ class Session:
         response_id, request = command.response_id, command.request
         if response_id in self._begun:  # its id was made for this input alone: it came twice
             return []
-        check_choice(
-            request.tool_choice_with(self.config), request.tools_with(self.config), "response.tool_choice"
-        )
+        config = request.config_in(self.config)
+        check_choice(request.tool_choice_with(config), request.tools_with(config), "response.tool_choice")
         if not request.in_conversation:
             beside = len(self.responses) - len(self._in_conversation())
             if beside >= self.limits.beside:

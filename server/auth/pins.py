@@ -12,6 +12,7 @@ from unbroken.sessions.items import (
     Item,
     Message,
     SessionConfig,
+    Settled,
     ToolChoice,
 )
 
@@ -61,6 +62,18 @@ class Pins(Struct, frozen=True, omit_defaults=True):
             and (self.reasoning is UNSET or config.reasoning in (UNSET, False, self.reasoning))
             and (self.tools is UNSET or config.server_tools is False)
         )
+
+    def kept_by(self, command: Command) -> Command:
+        """Return *command* so that a response which it asks for keeps to what is settled, whenever it runs.
+
+        Others may have changed the session's configuration by then: it isn't theirs to settle.
+        """
+        if not isinstance(command, CreateResponse):
+            return command
+        settled = Settled(**{name: getattr(self, name) for name in Settled.__struct_fields__})
+        if settled == Settled():
+            return command
+        return replace(command, request=replace(command.request, settled=settled))
 
     def violation(self, command: Command) -> str | None:
         """Return which field of *command*, as clients write it, would change what is settled; None: none.

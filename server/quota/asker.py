@@ -71,7 +71,7 @@ class Askers:
 
     def amount(self, principal: Principal, session: Session, command: CreateResponse) -> Amount:
         """Return what to reserve for a response that is asked for."""
-        wanted, config = command.request.max_output_tokens, session.config
+        wanted, config = command.request.max_output_tokens, command.request.config_in(session.config)
         most = config.max_output_tokens if wanted is None else wanted
         prompt, limits = request_tokens(session, command.request), self._plans.limits(principal.plan)
         model = command.request.model_with(config)

@@ -80,7 +80,7 @@ def request_tokens(session: Session, request: ResponseRequest) -> int:
 
     The conversation isn't looked through: its items were measured by :func:`item_bytes` as they came.
     """
-    config = session.config
+    config = request.config_in(session.config)
     instructions = config.instructions if request.instructions is None else request.instructions
     items = session.weight if request.input is None else sum(map(item_bytes, request.input))
     return tokens_of(items + _told(instructions, request.tools_with(config), request.parameters))

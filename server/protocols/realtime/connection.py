@@ -202,7 +202,8 @@ class RealtimeConnection:
             event, self._session, most_tokens=self._most_tokens, plan=self._plan, now=self._now()
         )
         if self._pins is not None:
-            check_pins(self._pins, event, command, self._session.config.model)
+            check_pins(self._pins, event, command, self._session.config)
+            command = self._pins.kept_by(command)
         message_id = None if event.unbroken is None else event.unbroken.message_id
         named = event.item.id if isinstance(event, ItemCreate) else None
         said = event.response if isinstance(event, ResponseCreate) else None

@@ -14,7 +14,8 @@ from unbroken.server.auth.pins import Pins
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.realtime.decode import update_of
 from unbroken.server.protocols.realtime.frames import ClientEvent, SessionParam, SessionUpdate
-from unbroken.sessions.entries import Command
+from unbroken.sessions.entries import Command, CreateResponse
+from unbroken.sessions.items import SessionConfig
 
 __all__ = ["SecretRequest", "check_pins", "decode_secret_request", "pins_of"]
 
@@ -26,9 +27,16 @@ _MESSAGE: Final = (
     "Leave the field out, or have the key made otherwise."
 )
 
+_WIDER: Final = (
+    "Somebody with another key has made the session wider than your short-lived key allows. "
+    "Set it back by `session.update`, or begin a session of your own."
+)
 
-def check_pins(pins: Pins, event: ClientEvent, command: Command, model: str) -> None:
-    """Refuse an *event*, which is a *command*, that would change what is settled of a session with *model*.
+
+def check_pins(pins: Pins, event: ClientEvent, command: Command, config: SessionConfig) -> None:
+    """Refuse an *event*, which is a *command*, that would change what is settled of a session with *config*.
+
+    And one that asks for a response, where others have made the session wider than that.
 
     Raises:
         DecodeError: It would.
@@ -38,11 +46,13 @@ def check_pins(pins: Pins, event: ClientEvent, command: Command, model: str) -> 
     if (
         pins.model is not UNSET
         and isinstance(event, SessionUpdate)
-        and event.session.model not in (UNSET, None, "default", model, pins.model)
+        and event.session.model not in (UNSET, None, "default", config.model, pins.model)
     ):
         field = "session.model"
     if field is not None:
         raise DecodeError("session_pinned", _MESSAGE, param=field, event_id=event.event_id)
+    if isinstance(command, CreateResponse) and not pins.allows(config):
+        raise DecodeError("session_pinned", _WIDER, event_id=event.event_id)
 
 
 class _ExpiresAfter(Struct, frozen=True):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict, replace
 
 from unbroken.server.auth.pins import Pins
@@ -154,6 +154,32 @@ def holds(pins: Pins, config: SessionConfig) -> bool:
         and (pins.tools is UNSET or set(map(repr, tools)) <= set(map(repr, pins.tools)))
         and (pins.max_output_tokens is UNSET or (most is not None and most <= pins.max_output_tokens))
     )
+
+
+@given(SETTLED, UPDATES, st.sampled_from([UNSET, False]), REQUESTS)
+def test_a_response_keeps_to_what_is_settled_whatever_its_session_says_by_then(
+    pins: Pins, update: UpdateConfig, server_tools: bool | UnsetType, request: ResponseRequest
+) -> None:
+    said = {name: value for name, value in asdict(update).items() if value is not UNSET}
+    config = replace(SessionConfig("m", "Be kind.", None, server_tools=server_tools), **said)
+    command = CreateResponse(ResponseId("r"), request)
+    if pins.violation(command) is not None:
+        return
+    kept = pins.kept_by(command)
+    assert isinstance(kept, CreateResponse)
+    assert pins.kept_by(update) == update
+    held = kept.request.config_in(config)
+
+    settled = replace(pins, concurrency=UNSET)  # that is how it comes to run
+    if settled.reasoning is True and held.reasoning is not True:  # less
+        settled = replace(settled, reasoning=UNSET)
+    assert holds(settled, held)
+    assert settled.allows(held)
+    assert pins.tools is UNSET or held.server_tools is False
+    heard = kept.request.heard([SYSTEM, USER])
+    assert heard == ((SYSTEM, USER) if pins.instructions is UNSET else (USER,))
+    if pins.allows(config):
+        assert held == config, "what is within it stays as it is"
 
 
 @given(SETTLED, st.lists(UPDATES, max_size=8), REQUESTS)
