@@ -6,7 +6,14 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from unbroken.server.setting_values import Names, Port, check_admin_key, check_api_keys, check_secret
+from unbroken.server.setting_values import (
+    Names,
+    Port,
+    check_admin_key,
+    check_api_keys,
+    check_origins,
+    check_secret,
+)
 from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["DoorSettings"]
@@ -22,7 +29,7 @@ class DoorSettings(SettingsPart):
         default="127.0.0.1", min_length=1, description="Address of the listener for /metrics."
     )
     admin_port: Port = Field(default=8001, description="Port of the listener for /metrics; 0 turns it off.")
-    allowed_origins: Names = Field(
+    allowed_origins: Annotated[Names, AfterValidator(check_origins)] = Field(
         default=(), description="Origins whose pages may connect, besides the server's own; comma-separated."
     )
 

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from unbroken.server.plan_tables import PLAN_NAME, is_plan_name
+from unbroken.server.web_origins import origin_fault
 
 __all__ = [
     "UNIT_NAMES",
@@ -31,6 +32,7 @@ __all__ = [
     "check_jwks",
     "check_mcp_keys",
     "check_mcp_servers",
+    "check_origins",
     "check_plan_name",
     "check_secret",
     "check_targets",
@@ -117,6 +119,15 @@ def check_targets(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
             raise ValueError("should be module:object each, such as my_tools:get_weather or my_tools:ALL")
+    return values
+
+
+def check_origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what no browser sends as the origin of a page: nothing would ever be let in by it."""
+    for value in values:
+        if (fault := origin_fault(value)) is not None:
+            every = "; there is no entry for all of them" if "*" in value else ""
+            raise ValueError(f"has {value[:100]!r}, which {fault}{every}")
     return values
 
 

@@ -135,6 +135,26 @@ def test_lists_are_separated_by_commas(tmp_path: Path) -> None:
     assert settings.allowed_origins == ("https://a", "https://b")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "https://A.example/,*",
+            "has 'https://A.example/', which should be https://a.example: scheme://host",
+        ),
+        ("https://a.example, *", "has '*', which should be scheme://host"),
+        ("null", "has 'null', which should be scheme://host"),
+    ],
+)
+def test_origins_that_no_browser_sends_are_refused_with_what_to_write(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    (found,) = problems(tmp_path, {"UNBROKEN_ALLOWED_ORIGINS": text})
+
+    assert found.startswith(f"UNBROKEN_ALLOWED_ORIGINS {said}")
+    assert ("no entry for all" in found) == (text.endswith("*") and "A" not in text)
+
+
 def test_api_keys_are_names_and_digests() -> None:
     settings = Settings(api_keys=f"alice:{DIGEST.upper()}, bob:{DIGEST}")  # type: ignore[arg-type]
 

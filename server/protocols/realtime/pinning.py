@@ -14,6 +14,7 @@ from unbroken.server.auth.pins import Pins
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.realtime.decode import update_of
 from unbroken.server.protocols.realtime.frames import ClientEvent, SessionParam, SessionUpdate
+from unbroken.server.web_origins import origin_fault
 from unbroken.sessions.entries import Command, CreateResponse
 from unbroken.sessions.items import SessionConfig
 
@@ -113,10 +114,10 @@ def decode_secret_request(data: bytes) -> SecretRequest:
     if extension.user is not None and not (0 < len(extension.user) <= 256 and extension.user.isprintable()):
         message = "`user` must be up to 256 printable characters."
         raise DecodeError("invalid_request", message, param="unbroken.user")
-    if extension.origin is not None and not (
-        0 < len(extension.origin) <= 256 and extension.origin.isprintable()
-    ):
-        message = "`origin` must be one as browsers send it, such as https://example.com."
+    origin = extension.origin
+    fault = None if origin is None else "is too long" if len(origin) > 256 else origin_fault(origin)
+    if fault is not None:
+        message = f"`origin` {fault}. Browsers send nothing else, so that no page could use the key."
         raise DecodeError("invalid_request", message, param="unbroken.origin")
     if extension.max_uses is not None and not 1 <= extension.max_uses <= 100:
         message = "`max_uses` must be from 1 to 100."
