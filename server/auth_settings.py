@@ -89,7 +89,7 @@ class AuthSettings(SettingsPart):
         default=10,
         ge=1,
         le=100_000,
-        description="Keys for strangers that an address may ask for in a minute.",
+        description="Keys for strangers that an address may ask for in a minute, of each node.",
     )
     tenant_plans: _TenantPlans = Field(
         default=(), description="The plan of all users of a tenant, as tenant=plan; comma-separated."
