@@ -6,15 +6,20 @@ them; where keys are half moved, it waits and asks again, up to sixteen times; a
 everybody's next call waits until some server, which may be the one that hangs, has said anew who serves what.
 Here whoever calls is told, and who serves what is asked for in the background: until it is known better, what
 was known is good. A server that is asked for what another has says so.
+
+And it begins without the server that is listed first, or what commands there are is asked of the next.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, Self
 
+from redis._parsers import AsyncCommandsParser
 from redis.asyncio import RedisCluster
+from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import (
     ClusterDownError,
     ConnectionError,
@@ -53,11 +58,35 @@ class CalmConnection:
             raise SlotDown(str(exc)) from None
 
 
+class _Commands(AsyncCommandsParser):
+    """What commands servers have. One that doesn't answer is no reason to do without any."""
+
+    def __init__(self, primaries: Callable[[], Iterable[ClusterNode]]) -> None:
+        super().__init__()
+        self._primaries = primaries
+
+    async def initialize(self, node: ClusterNode | None = None) -> None:
+        """Ask *node*, and then the other primaries until one answers.
+
+        Raises:
+            RedisError: As the last one that was asked says.
+
+        """
+        others = [each for each in self._primaries() if each is not node]
+        asked = others if node is None else [node, *others]
+        for each in asked[:-1]:
+            with suppress(ConnectionError, TimeoutError):
+                await super().initialize(each)
+                return
+        await super().initialize(asked[-1])
+
+
 class CalmCluster(RedisCluster):
     """A client of a cluster. Its owner closes it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.commands_parser = _Commands(self.get_primaries)
         self._is_known = False  # who serves what
         self._failed: str | None = None  # the server that a call has failed of last
         self._asking: asyncio.Task[None] | None = None
@@ -74,6 +103,19 @@ class CalmCluster(RedisCluster):
             self._asking = asyncio.create_task(self._ask())
             self._asking.add_done_callback(self._asked)
         return self
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        """Call.
+
+        Raises:
+            RedisError: As redis-py does.
+
+        """
+        if (
+            not self._is_known
+        ):  # else the first call goes to any server, and isn't sent on by one that is gone
+            await self.initialize()
+        return await super().execute_command(*args, **kwargs)
 
     async def _execute_command(self, target_node: Any, *args: Any, **kwargs: Any) -> Any:
         try:

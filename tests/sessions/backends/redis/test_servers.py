@@ -204,6 +204,34 @@ async def test_a_server_that_is_back_without_its_slots_breaks_no_call_to_the_oth
         await client.aclose()
 
 
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+async def test_a_node_begins_while_the_server_that_is_listed_first_is_gone(
+    tmp_path: Path, fault: str
+) -> None:
+    """It alone was asked what commands there are: nothing could be begun until its replica took over."""
+    with ValkeyCluster(tmp_path, "--cluster-require-full-coverage", "no").running() as servers:
+        first = servers.servers[0]  # of the slots, and in the address
+        if fault == "kill":
+            first.kill()
+        else:
+            first.freeze()
+        client = connect(Address(servers.url, timeout=0.5), name="test")
+        store = RedisStore(client, Keys("test"), Bounds(), is_cluster=True)
+        try:
+            ids = [new_session_id() for _ in range(60)]
+            theirs = [each for each in ids if servers.server_of(Keys("test").meta(each)) is first]
+            for each in ids:
+                if each not in theirs:
+                    await store.create(each, A, LIFE)
+            with pytest.raises(StoreUnavailable):
+                await store.create(theirs[0], A, LIFE)
+        finally:
+            if fault == "freeze":
+                first.thaw()
+            await store.aclose()
+            await client.aclose()
+
+
 async def test_while_nobody_says_who_serves_what_the_servers_that_are_known_are_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
