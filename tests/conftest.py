@@ -35,6 +35,10 @@ _ROOT: Final = Path(__file__).parent
 _WHOLE: Final = tuple(
     _ROOT / each
     for each in (
+        "client/test_client.py",
+        "client/test_documented.py",
+        "client/test_handover.py",
+        "client/test_refusals.py",
         "conformance",
         "deploy",
         "page",

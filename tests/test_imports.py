@@ -14,9 +14,9 @@ import pytest
 ROOT: Final = Path(__file__).parent.parent
 
 MODULES: Final = sorted(
-    "unbroken." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for half in ("server", "sessions")
-    for path in (ROOT / half).rglob("*.py")
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for part in ("server", "sessions", "client")
+    for path in (ROOT / "unbroken" / part).rglob("*.py")
 )
 
 # What modules of others do when they are imported is theirs: it is let go by
@@ -142,6 +142,7 @@ def test_what_is_watched_for_would_be_seen(tmp_path: Path) -> None:
         ("unbroken.server.app", ["openai", "xllamacpp"]),
         ("unbroken.server.protocols.realtime.connection", ["asyncio", "starlette", "uvicorn", "openai"]),
         ("unbroken.sessions.session", ["asyncio", "socket"]),
+        ("unbroken.client", ["openai", "uvicorn", "starlette", "pydantic", "structlog", "unbroken.server"]),
     ],
 )
 def test_what_is_not_needed_is_not_loaded(module: str, heavy: list[str]) -> None:

@@ -86,11 +86,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def expected_files() -> set[str]:
-    """What has to be in a distribution: every file of the two halves, under their import names."""
+    """What has to be in a distribution: every file of the two halves and the client, by import names."""
     files = {
-        f"unbroken/{path.relative_to(ROOT).as_posix()}"
-        for half in ("server", "sessions")
-        for path in (ROOT / half).rglob("*")
+        path.relative_to(ROOT).as_posix()
+        for part in ("server", "sessions", "client")
+        for path in (ROOT / "unbroken" / part).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
     }
     return files | {"unbroken/__init__.py", "unbroken/__main__.py", "unbroken/py.typed"}
@@ -144,6 +144,14 @@ def test_it_owns_no_top_level_name_but_its_own(installed: Path) -> None:
         "print([name for name in ('server', 'sessions', 'tests') if u.find_spec(name)])"
     )
     assert run(installed / "python", "-c", lookup, cwd=Path("/")) == "[]\n"
+
+
+def test_the_client_is_there_and_typed(installed: Path) -> None:
+    lookup = (
+        "from importlib.resources import files; from unbroken.client import connect; "
+        "assert (files('unbroken') / 'py.typed').is_file(); connect('http://localhost')"
+    )
+    run(installed / "python", "-c", lookup, cwd=Path("/"))
 
 
 def test_what_is_no_code_is_read_where_it_is_installed(installed: Path) -> None:
