@@ -162,7 +162,10 @@ class Server:
         if self.refusals and kind in ("conversation.item.create", "response.create"):
             code = self.refusals.pop()
             if code != "response_queue_full":
-                self._say(_error(code, name))
+                error = _error(code, name)
+                if code == "input_queue_full":
+                    del error["error"]["event_id"]  # it wasn't read
+                self._say(error)
                 return
             if kind == "response.create":
                 self._refuse(code, name)  # it is remembered

@@ -674,3 +674,35 @@ async def test_another_client_goes_on_from_the_state_of_one(
     assert (await later.result()).status == "completed"
     assert (mine.id, later.id) == (turn.id, waiting.id)
     assert users(manual) == ["hi", "later"]
+
+
+async def test_who_is_sent_away_for_being_idle_comes_back_with_the_next_message(
+    serve: Serve, clients: Connect
+) -> None:
+    server: Served[ScriptedAgent] = await serve(ScriptedAgent(), connection_idle_timeout=1)
+    client = await clients(server.port)
+    await client.send("one").result()
+    await eventually(lambda: not client.is_connected)
+    await server.no_connections()
+    result = await client.send("two").result()
+
+    assert result.text == "You said: two"
+    assert users(server) == ["one", "two"]
+
+
+async def test_a_state_that_is_older_than_what_was_sent_runs_nothing_twice(
+    server: Served[ScriptedAgent], clients: Connect
+) -> None:
+    """Made before anything was sent; whoever made it has been answered since."""
+    client = await clients(server.port)
+    first, second = client.send("one"), client.send("two")
+    state = json.loads(json.dumps(client.state))
+    await first.result()
+    await second.result()
+    await client.close()
+    again = await clients(server.port, state=state)
+    texts = [await read(turn) for turn in again.turns]
+
+    assert texts == [("You said: one", 0), ("You said: two", 0)]
+    assert users(server) == ["one", "two"]
+    assert server.agent.calls == 2

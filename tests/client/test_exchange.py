@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from unbroken.client.answer import Result
+from unbroken.client.answer import Restarted, Result
 from unbroken.client.errors import AnswerFailed, AnswerTooLong, ClientClosed
-from unbroken.client.exchange import NEXT, Exchange, Phase
+from unbroken.client.exchange import Exchange
 from unbroken.client.limits import Limits
+from unbroken.client.phase import NEXT, Phase
 from unbroken.client.wire import Item, ResponseEnded, Usage
 
 
@@ -157,3 +158,23 @@ def test_what_has_ended_stays_as_it_is(exchange: Exchange) -> None:
     exchange.stop()
 
     assert isinstance(exchange.outcome, ClientClosed)
+
+
+def test_who_starts_over_is_given_nothing_until_it_is_known_how_it_stands(exchange: Exchange) -> None:
+    """Then all of it at once, also where it is as it was."""
+    asked(exchange)
+    exchange.begun("resp")
+    exchange.said("resp", "item_1", "one ")
+    assert exchange.answer.take() == "one "
+    exchange.said("resp", "item_1", "two ")
+    exchange.begin_rebuild()
+    assert exchange.answer.take() is None
+    exchange.shown(Item("msg_t", "message", "completed", "user", "hi"))
+    exchange.begun("resp")
+    exchange.said("resp", "item_1", "one two ")
+    exchange.said("resp", "item_1", "three ")
+    assert exchange.answer.take() is None
+    exchange.finish_rebuild(names().__next__)
+
+    assert exchange.answer.take() == Restarted("one two three ")
+    assert exchange.answer.take() is None

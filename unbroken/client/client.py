@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from unbroken.client.calls import Call
 from unbroken.client.conversation import Conversation
 from unbroken.client.door import Door, TokenSource
 from unbroken.client.errors import ClientClosed, ClientError, Unreachable
-from unbroken.client.exchange import Call, Exchange
+from unbroken.client.exchange import Exchange
 from unbroken.client.limits import Limits, Timing
 from unbroken.client.link import Link
 from unbroken.client.tool import Tool, call

@@ -15,7 +15,8 @@ from typing import Any, Final, assert_never
 
 import orjson
 
-from unbroken.client.backoff import Backoff
+from unbroken.client.calls import Call
+from unbroken.client.delivery import Delivery
 from unbroken.client.errors import (
     BadState,
     ClientError,
@@ -25,8 +26,9 @@ from unbroken.client.errors import (
     Refused,
     is_passing,
 )
-from unbroken.client.exchange import Call, Exchange, Phase
+from unbroken.client.exchange import Exchange
 from unbroken.client.limits import Limits
+from unbroken.client.phase import Phase
 from unbroken.client.wire import (
     ErrorShown,
     Item,
@@ -54,13 +56,13 @@ UNKNOWN_OUTPUT: Final = '{"error": "The function was begun, and it is not known 
 _VERSION: Final = 1
 _NOWHERE: Final = "nowhere"
 """No place in any log: who comes from there is shown the conversation as it stands."""
-_LEAST_PAUSE: Final = 0.25
-_MOST_PAUSE: Final = 8.0
 _ACTIVE: Final = "conversation_already_has_active_response"
 _REMEMBERED: Final = frozenset({_ACTIVE, "response_queue_full"})
 """Refusals that the server repeats to whoever asks again under the same name."""
 _THERE_ALREADY: Final = frozenset({"item_id_taken", "function_call_answered"})
 """Refusals of an item that mean that the conversation has it, or another like it."""
+_DROPPED: Final = "input_queue_full"
+"""An event was not read: so nobody knows its name."""
 _NOTHING: Final = "item_not_found"
 """How what asks about nothing is refused."""
 _UNCERTAIN: Final = "store_unavailable"
@@ -99,11 +101,10 @@ class Conversation:
         """What the last frame on this connection said, if it was an error: should it end now, that is why."""
         self._limits = limits
         self._new_id = new_id
-        self._patience = patience
         self._tools = tools
         self._after: str | None = None
         self._has_spoken = False  # whether the server has shown that something was said in this session
-        self._pause = Backoff(_LEAST_PAUSE, _MOST_PAUSE, draw)
+        self._delivery = Delivery(patience, draw)
         self._cancels: dict[str, str | None] = {}  # responses to stop, or all, that no turn here sees to
         # Of this connection.
         self._is_welcome = False  # the session has been shown
@@ -115,9 +116,6 @@ class Conversation:
         self._confirming: dict[
             str, tuple[str, ...]
         ] = {}  # by a question's name, the cancels that it is behind
-        self._sent: set[str] = set()
-        self._again: dict[str, float] = {}  # when what was refused for the moment is sent again
-        self._refused_since: float | None = None
         self._active: set[str] = set()  # responses in the conversation that haven't ended, whoever asked
         self._concurrency = "reject"
 
@@ -197,8 +195,7 @@ class Conversation:
         """Begin with a connection. Nothing is sent on it until it has shown its session."""
         self._is_welcome = self._is_caught_up = False
         self._question = self._probe = self.refused = None
-        self._sent.clear()
-        self._again.clear()
+        self._delivery.begin()
         self._confirming.clear()
 
     lost = opened
@@ -263,8 +260,7 @@ class Conversation:
                 if in_conversation:
                     self._active.add(response_id)
                 if head is not None and name == head.name:
-                    self._refused_since = None
-                    self._pause.reset()
+                    self._delivery.went_well()
                     head.begun(response_id)
             case ResponseEnded(response_id):
                 self._active.discard(response_id)
@@ -305,8 +301,8 @@ class Conversation:
             self._active.clear()
         if event.resumed is False:
             self._has_spoken = self._is_rebuilding = True
-            if (head := self._head) is not None:
-                head.begin_rebuild()
+            for exchange in self.exchanges:
+                exchange.begin_rebuild()
         is_settled = not self.exchanges and not self._cancels
         self._is_caught_up = event.resumed is None or (is_settled and not self._is_rebuilding)
         if not self._is_caught_up:
@@ -315,21 +311,25 @@ class Conversation:
     def _refuse(self, error: Refused, name: str, now: float) -> None:
         """Take in an answer to something that was sent, if it is to one of ours."""
         head = self._head
-        if name and name == self._question:
+        if not name:
+            if error.code == _DROPPED:
+                self._probe = None  # it may be what it was sent behind
+                self._delivery.postpone_all(now)
+        elif name == self._question:
             self._question = None
             self._catch_up()
         elif name in self._confirming:
             for cancel in self._confirming.pop(name):
-                if cancel not in self._again:
+                if not self._delivery.is_postponed(cancel):
                     self._cancels.pop(cancel, None)
         elif name in self._cancels or (head is not None and name == head.stop_name):
             if is_passing(error.code):
-                self._again[name] = now + self._pause.next(error.retry_after)
+                self._delivery.postpone(name, now, error.retry_after)
         elif head is None:
             pass
-        elif name and name == self._probe:
+        elif name == self._probe:
             if error.code != _NOTHING:
-                self._again[name] = now + self._pause.next(error.retry_after)
+                self._delivery.postpone(name, now, error.retry_after)
                 return
             self._probe = None
             # It is of what was sent before it. And what waits behind others' responses may yet begin: then it
@@ -346,7 +346,7 @@ class Conversation:
             if error.code == _ACTIVE:
                 head.refused(rename=True)
                 if not self._active:
-                    self._again[head.request_name] = now + self._pause.next()
+                    self._delivery.postpone(head.request_name, now)
             elif not is_passing(error.code):
                 head.fail(error)
             elif error.code == _UNCERTAIN:
@@ -358,17 +358,14 @@ class Conversation:
     def _postpone(self, head: Exchange, name: str, error: Refused, now: float) -> None:
         """Send something again after a pause, unless that has gone on for too long, or is in vain."""
         self._probe = None  # it was sent behind what wasn't taken
-        since = self._refused_since = now if self._refused_since is None else self._refused_since
-        if is_passing(error.code) and now - since < self._patience:
-            self._again[name] = now + self._pause.next(error.retry_after)
-        else:
+        if not self._delivery.retry(name, error, now):
             head.fail(error)
 
     def _catch_up(self) -> None:
         self._is_caught_up = True
         head = self._head
-        if head is not None and self._is_rebuilding:
-            head.finish_rebuild(self._new_item_id)
+        for exchange in self.exchanges if self._is_rebuilding else ():
+            exchange.finish_rebuild(self._new_item_id)
         self._is_rebuilding = False
         if head is not None:
             head.decide(self._new_item_id)
@@ -377,24 +374,22 @@ class Conversation:
 
     def outgoing(self, now: float) -> list[bytes]:
         """Return the frames that are to be sent now, in this order. They count as sent."""
-        for name in [name for name, at in self._again.items() if at <= now]:
-            del self._again[name]
-            self._sent.discard(name)
+        self._delivery.look(now)
         return list(self._fresh()) if self._is_welcome else []
 
     def _fresh(self) -> Iterator[bytes]:
-        if self._question is not None and self._is_first(self._question):
+        if self._question is not None and self._delivery.is_first(self._question):
             yield question_frame(self._question)
         if not self._is_caught_up:
             return
-        stops = [name for name in self._cancels if self._is_first(name)]
+        stops = [name for name in self._cancels if self._delivery.is_first(name)]
         if stops:
             for name in stops:
                 yield cancel_frame(name, self._cancels[name])
             self._confirming[asked := self._new_id()] = tuple(stops)
             yield question_frame(asked)
         if self._head is None and self.exchanges:
-            self._refused_since = None
+            self._delivery.went_well()
             self.exchanges[0].begin()
         if (head := self._head) is not None:
             yield from self._of(head)
@@ -402,21 +397,22 @@ class Conversation:
     def _of(self, head: Exchange) -> Iterator[bytes]:
         is_new = False
         for item_id in head.owed:
-            if self._is_first(item_id):
+            if self._delivery.is_first(item_id):
                 is_new = True
                 yield item_frame(head.item(item_id))
-        if head.phase is Phase.ASKING and self._may_ask and self._is_first(head.request_name):
+        if head.phase is Phase.ASKING and self._may_ask and self._delivery.is_first(head.request_name):
             is_new = head.was_asked = True
             yield response_frame(head.request_name, head.name, head.wishes, self._tools)
         is_stopped = head.is_stopping and head.phase is Phase.ANSWERING
-        if is_stopped and head.response_id is not None and self._is_first(head.stop_name):
+        if is_stopped and head.response_id is not None and self._delivery.is_first(head.stop_name):
             yield cancel_frame(head.stop_name, head.response_id)
         # Behind all of it: what wasn't done by then never will be.
-        is_all_sent = not self._again and (head.phase is not Phase.ASKING or head.request_name in self._sent)
+        is_asked = head.phase is not Phase.ASKING or self._delivery.was_sent(head.request_name)
+        is_all_sent = is_asked and self._delivery.due is None
         if head.is_doubtful and is_all_sent and not self._active:
             if is_new or self._probe is None:
                 self._probe, self._probed = self._new_id(), (head.phase, head.request_name)
-            if self._is_first(self._probe):
+            if self._delivery.is_first(self._probe):
                 yield probe_frame(self._probe)
 
     @property
@@ -424,17 +420,10 @@ class Conversation:
         """Whether an answer can be had now: others' may be in the way."""
         return self._concurrency != "reject" or not self._active
 
-    def _is_first(self, name: str) -> bool:
-        """Return whether something is to be sent on this connection now, and note that it is."""
-        if name in self._again or name in self._sent:
-            return False
-        self._sent.add(name)
-        return True
-
     @property
     def due(self) -> float | None:
         """When something is to be sent that isn't yet; None: nothing waits for the time."""
-        return min(self._again.values(), default=None)
+        return self._delivery.due
 
     # Inside.
 
@@ -452,12 +441,11 @@ class Conversation:
             if exchange.is_over and exchange.is_stopping and exchange.response_id in self._active:
                 self._cancels[exchange.stop_name] = exchange.response_id
         self.exchanges = [exchange for exchange in self.exchanges if not exchange.is_over]
-        if self._again:
-            head = self._head
-            wanted = {*self._cancels, self._probe}
-            if head is not None:
+        if self._delivery.due is not None:
+            wanted = {*self._cancels, self._probe, self._question}
+            if (head := self._head) is not None:
                 wanted |= {*head.owed, head.request_name, head.stop_name}
-            self._again = {name: at for name, at in self._again.items() if name in wanted}
+            self._delivery.keep(wanted)
 
     # Moving to another process.
 
@@ -498,8 +486,6 @@ class Conversation:
         if self._is_rebuilding:
             self._after = _NOWHERE
         for exchange in self.exchanges:
-            if self._is_rebuilding and exchange.is_under_way:
+            if self._is_rebuilding:
                 exchange.begin_rebuild()
-            for call in list(exchange.calls):
-                if call.is_begun and call.output is None:
-                    exchange.returned(call.id, UNKNOWN_OUTPUT)
+            exchange.lose_calls(UNKNOWN_OUTPUT)

@@ -1,64 +1,27 @@
 """One turn: what is said, what is asked, what is answered, and how it ends. No I/O, no clock.
 
-Rule 1: every phase of a turn, and every way from one to another, is in :data:`NEXT`.
+A turn has rounds. In each, something is said (the user's message; then, what functions returned), the server
+is known to have it, an answer is asked for, and comes. If it calls functions, another round follows. All is
+said again under the same name until it is known to have arrived, so that it is done once.
 
-Rule 2: a turn has rounds. In each, something is said (the user's message; then, what functions returned),
-the server is known to have it, an answer is asked for, and comes. If it calls functions, another round
-follows. All is said again under the same name until it is known to have arrived, so that it is done once.
+Nothing but :meth:`Exchange._move` changes a turn's phase, along the table in :mod:`~unbroken.client.phase`.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import astuple
 from typing import Any, Final
 
 from unbroken.client.answer import Answer, Result, Status
+from unbroken.client.calls import Call, Calls
 from unbroken.client.errors import AnswerFailed, AnswerTooLong, ClientError
 from unbroken.client.limits import Limits
-from unbroken.client.wire import Item, ResponseEnded, Usage, message_item, output_item
+from unbroken.client.phase import NEXT, Phase
+from unbroken.client.standing import Standing
+from unbroken.client.wire import Item, ResponseEnded, Usage, message_item
 
-__all__ = ["NEXT", "Call", "Exchange", "Phase"]
-
-
-class Phase(enum.Enum):
-    """Where a turn is."""
-
-    WAITING = "waiting"  # nothing of it was ever sent
-    SAYING = "saying"  # the server isn't known to have what is said
-    ASKING = "asking"  # it has; the answer isn't known to have begun
-    ANSWERING = "answering"
-    CALLING = "calling"  # functions run here
-    OVER = "over"
-
-
-NEXT: Final[Mapping[Phase, frozenset[Phase]]] = {
-    Phase.WAITING: frozenset({Phase.SAYING, Phase.OVER}),
-    # Straight to an answer: where what was said was deleted by somebody else meanwhile.
-    Phase.SAYING: frozenset({Phase.ASKING, Phase.ANSWERING, Phase.OVER}),
-    # Back to what is said, or straight to what is called: who had to start over finds out how it stands.
-    Phase.ASKING: frozenset({Phase.SAYING, Phase.ANSWERING, Phase.CALLING, Phase.OVER}),
-    Phase.ANSWERING: frozenset({Phase.ASKING, Phase.CALLING, Phase.OVER}),
-    Phase.CALLING: frozenset({Phase.SAYING, Phase.OVER}),
-    Phase.OVER: frozenset(),
-}
-
-
-@dataclass(slots=True)
-class Call:
-    """A call of one of the caller's functions. It is run once."""
-
-    id: str
-    name: str
-    arguments: str = field(repr=False)
-    item_id: str
-    """Under which its output becomes an item."""
-    output: str | None = field(default=None, repr=False)
-    """None: it hasn't returned."""
-    is_begun: bool = False
-    is_elsewhere: bool = False
-    """Whether its output was sent by another process."""
+__all__ = ["Exchange"]
 
 
 class Exchange:
@@ -77,7 +40,6 @@ class Exchange:
         self.message: Final = message
         self.wishes: Final = wishes
         self.answer = Answer()
-        self.calls: list[Call] = []
         self.outcome: Result | ClientError | None = None
         self.is_stopping = False
         self.was_asked = False
@@ -98,10 +60,8 @@ class Exchange:
         self._current: list[str] = []  # the messages that this round's answer consists of
         self._usage: Usage | None = None
         self._end: ResponseEnded | None = None  # an end behind which another attempt may follow
-        # As it was rebuilt: what stands behind what this round said, and what was known of its answer.
-        self._shown: list[Item] | None = None
-        self._is_collecting = False
-        self._known: frozenset[str] = frozenset()
+        self._calls = Calls()
+        self._standing = Standing()  # what was shown of it to whoever had to start over
 
     # What is so.
 
@@ -145,25 +105,20 @@ class Exchange:
         """What the cancel of this round's response is known again by."""
         return f"{self.name}.stop.{self.response_id}"
 
-    @property
-    def result(self) -> Result:
-        """How it would end, were this all."""
-        return Result(self.answer.text, "unknown", usage=self._usage)
-
     # What is said.
 
     def begin(self) -> None:
         """Let it be sent: it is its turn."""
         item = message_item(self.message_id, self.message)
-        self._owe({item["id"]: item})
+        self._owe([item])
         self._move(Phase.SAYING)
         self.is_doubtful = self._is_inherited
-        if self._shown is not None:  # another process has sent it
+        if self._standing.is_there:  # another process has sent it
             self.settled(self.message_id)
 
-    def _owe(self, items: Mapping[str, Mapping[str, Any]]) -> None:
-        self._said = dict(items)
-        self.owed = list(items)
+    def _owe(self, items: Iterable[Mapping[str, Any]]) -> None:
+        self._said = {item["id"]: item for item in items}
+        self.owed = list(self._said)
 
     def item(self, item_id: str) -> Mapping[str, Any]:
         """Return what is owed under that id."""
@@ -184,9 +139,7 @@ class Exchange:
             if owed == item.id or (is_output and self._said[owed].get("call_id") == item.call_id):
                 self.settled(owed)
         if is_output and self._phase is Phase.CALLING:
-            for call in self.calls:
-                if call.id == item.call_id and call.output is None:
-                    call.output, call.is_begun, call.is_elsewhere = "", True, True
+            self._calls.returned_elsewhere(item.call_id)
             self._next_round()
 
     def settled(self, item_id: str) -> None:
@@ -227,7 +180,8 @@ class Exchange:
             self._drop_current()
         self.owed.clear()
         self.is_doubtful = False
-        self._end = self._shown = None
+        self._end = None
+        self._standing = Standing()
         self.response_id = response_id
         if self._phase is not Phase.ANSWERING:
             self._move(Phase.ANSWERING)
@@ -302,36 +256,38 @@ class Exchange:
         elif self._round + 1 >= self._limits.rounds:
             self._fail_too_long("The model called functions again and again without coming to an answer.")
         else:
-            self.calls = [Call(each.call_id, each.name, each.arguments, new_item_id()) for each in calls]
+            self._calls = Calls(
+                Call(each.call_id, each.name, each.arguments, new_item_id()) for each in calls
+            )
             self._move(Phase.CALLING)
             self._changed()
 
     def due_calls(self) -> Iterator[Call]:
         """Yield the calls that nobody has begun to run, each once."""
-        for call in self.calls if self._phase is Phase.CALLING else ():
-            if not call.is_begun:
-                call.is_begun = True
-                yield call
+        return self._calls.due()
 
     def returned(self, call_id: str, output: str) -> None:
         """Note what a call came to. When all have, the next round begins."""
-        if self._phase is not Phase.CALLING:
-            return
-        for call in self.calls:
-            if call.id == call_id and call.output is None:
-                call.output = output
-        self._next_round()
+        if self._phase is Phase.CALLING:
+            self._calls.returned(call_id, output)
+            self._next_round()
+
+    def lose_calls(self, output: str) -> None:
+        """Note that calls that have begun to run were lost: *output* says so to the model."""
+        if self._phase is Phase.CALLING:
+            self._calls.lose(output)
+            self._next_round()
 
     def _next_round(self) -> None:
-        if any(call.output is None for call in self.calls):
+        if not self._calls.are_done:
             return
         self._round += 1
         self._attempt = 0
         self.response_id = None
         self._current = []
-        here = [call for call in self.calls if not call.is_elsewhere]
-        self._owe({call.item_id: output_item(call.item_id, call.id, call.output or "") for call in here})
-        self.calls = []
+        self._standing = Standing()
+        self._owe(self._calls.outputs())
+        self._calls = Calls()
         self._move(Phase.SAYING)
         self._say_or_ask()
 
@@ -340,9 +296,8 @@ class Exchange:
     def begin_rebuild(self) -> None:
         """Forget what isn't certain any more: the server shows the conversation as it stands."""
         self.answer.hold()
-        self._shown, self._is_collecting = None, False
+        self._standing = Standing(self._current)
         if self._phase is Phase.ANSWERING:
-            self._known = frozenset(self._current)
             self._drop_current()
             self.response_id = None
             self._move(Phase.ASKING)
@@ -351,57 +306,45 @@ class Exchange:
         """Note an item of the conversation as it stands, in its order."""
         if item.id in self._said or item.id == self.message_id:
             self.heard(item)
-            self._shown, self._is_collecting = [], True
-        elif item.role in ("user", "system"):
-            self._is_collecting = False
-        elif (item.id in self._known or self._is_collecting) and item.status != "in_progress":
-            self._shown = [*(self._shown or ()), item]
+            self._standing.begin()
+        else:
+            self._standing.note(item)
 
     def finish_rebuild(self, new_item_id: Callable[[], str]) -> None:
         """Note that all was shown: what stands behind what was said is the answer, unless that still runs."""
         if self._phase is Phase.SAYING:
             self.is_doubtful = True
         elif self._phase is Phase.ASKING:
-            self._find_answer(self._shown, new_item_id)
-        self._known = frozenset()
+            self._find_answer(new_item_id)
         self.answer.release()
         self._changed()
 
-    def _find_answer(self, found: list[Item] | None, new_item_id: Callable[[], str]) -> None:
-        end = self._end
-        said = [item for item in found or () if item.kind in ("message", "function_call")]
-        if said and end is not None and {item.id for item in said} == {item.id for item in end.output}:
+    def _find_answer(self, new_item_id: Callable[[], str]) -> None:
+        found, end = self._standing, self._end
+        if end is not None and found.ids and found.ids == {item.id for item in end.output}:
             self._resettle(end, new_item_id)  # it is there, and no other attempt has said anything
-        elif found is None:  # what was said isn't there: it was lost, or somebody has deleted it
+        elif not (found.is_there or found.items):  # it was lost, or somebody has deleted it
             self.is_doubtful = True
             self.owed = list(self._said)
             self._move(Phase.SAYING)
-        elif not self._known.isdisjoint(item.id for item in said):
-            self._settle_shown(found, new_item_id)
+        elif found.is_known:
+            self._settle_found(new_item_id)
         else:  # what stands there may be another client's answer
             self.is_doubtful = self.was_asked or self._is_inherited
 
-    def _settle_shown(self, found: list[Item], new_item_id: Callable[[], str]) -> None:
-        answered = {item.call_id for item in found if item.kind == "function_call_output"}
-        is_whole = all(item.status == "completed" for item in found)
-        for item in found:
-            if item.kind == "message":
-                self.answer.settle(item.id, item.text)
-        self._shown = None
-        calls = [
-            item
-            for item in found
-            if item.kind == "function_call" and item.status == "completed" and item.call_id not in answered
-        ]
-        if calls and is_whole:
-            self._call(calls, new_item_id)
+    def _settle_found(self, new_item_id: Callable[[], str]) -> None:
+        found, self._standing = self._standing, Standing()
+        for item in found.messages:
+            self.answer.settle(item.id, item.text)
+        if found.is_whole and found.open_calls:
+            self._call(found.open_calls, new_item_id)
         else:
-            self._finish("completed" if is_whole else "unknown", None)
+            self._finish("completed" if found.is_whole else "unknown", None)
 
     def give_up(self, new_item_id: Callable[[], str]) -> None:
         """End what is doubtful: it was done before, and what was shown, or told, of it is all there is."""
-        if self._shown:
-            self._settle_shown(self._shown, new_item_id)
+        if self._standing.items:
+            self._settle_found(new_item_id)
         elif self._end is not None:
             self._resettle(self._end, new_item_id)
         else:
@@ -424,7 +367,7 @@ class Exchange:
             self._move(Phase.OVER)
             self.outcome = outcome
             self.owed.clear()
-            self.calls = []
+            self._calls = Calls()
             self.answer.release()
             self._changed()
 
@@ -440,10 +383,6 @@ class Exchange:
 
     def state(self) -> dict[str, Any]:
         """Return it for another process, as JSON."""
-        calls = [
-            [each.id, each.name, each.arguments, each.item_id, each.output, each.is_begun, each.is_elsewhere]
-            for each in self.calls
-        ]
         return {
             "id": self.id,
             "message": self.message,
@@ -458,10 +397,10 @@ class Exchange:
             "owed": self.owed,
             "said": list(self._said.values()),
             "current": self._current,
-            "calls": calls,
-            "usage": None if self._usage is None else [*_numbers(self._usage)],
+            "calls": self._calls.state(),
+            "usage": None if self._usage is None else astuple(self._usage),
             "answer": self.answer.state(),
-            "end": None if self._end is None else _end_state(self._end),
+            "end": None if self._end is None else astuple(self._end),
         }
 
     @classmethod
@@ -484,32 +423,15 @@ class Exchange:
         exchange._said = {item["id"]: item for item in state["said"]}
         exchange.owed = [item_id for item_id in state["owed"] if item_id in exchange._said]
         exchange._current = list(state["current"])
-        exchange.calls = [Call(*call) for call in state["calls"]]
+        exchange._calls = Calls.restore(state["calls"])
         exchange._usage = None if state["usage"] is None else Usage(*state["usage"])
         exchange.answer = Answer.restore(state["answer"])
         exchange._end = None if state["end"] is None else _end_of(state["end"])
         return exchange
 
 
-def _numbers(usage: Usage) -> tuple[int, int, int]:
-    return usage.input_tokens, usage.output_tokens, usage.cached_tokens
-
-
-def _end_state(end: ResponseEnded) -> dict[str, Any]:
-    """Return an end that is undecided, as JSON: a failure, and what had been said."""
-    items = [[item.id, item.kind, item.status, item.role, item.text] for item in end.output]
-    usage = None if end.usage is None else [*_numbers(end.usage)]
-    return {
-        "id": end.response_id,
-        "message": end.message,
-        "wait": end.retry_after,
-        "usage": usage,
-        "items": items,
-    }
-
-
-def _end_of(state: Mapping[str, Any]) -> ResponseEnded:
-    usage = None if state["usage"] is None else Usage(*state["usage"])
-    items = tuple(Item(*item) for item in state["items"])
-    message, wait = state["message"], state["wait"]
-    return ResponseEnded(state["id"], "failed", None, "interrupted", message, wait, usage, items)
+def _end_of(fields: Iterable[Any]) -> ResponseEnded:
+    response_id, status, reason, code, message, wait, usage, output = fields
+    billed = None if usage is None else Usage(*usage)
+    items = tuple(Item(*each) for each in output)
+    return ResponseEnded(response_id, status, reason, code, message, wait, billed, items)
