@@ -369,5 +369,5 @@ class Life(RuleBasedStateMachine):
 def test_whatever_happens() -> None:
     machine: Any = Life
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=6 * settings().max_examples, stateful_step_count=60)
+        machine, settings=settings(max_examples=4 * settings().max_examples, stateful_step_count=60)
     )

@@ -49,7 +49,8 @@ def connect(
         url: The server's: ``http://host:port`` is enough.
         key: Is presented as ``Authorization: Bearer``.
         token: Is called before each connection for the key to present: for keys that are good for a
-            minute. It may be a coroutine function. What it raises counts as a failed attempt.
+            minute. It may be a coroutine function. What it raises counts as a failed attempt, unless it is
+            a ClientError: that ends the client.
         model: Which one is to answer. None: the server's own choice.
         instructions: What the model is told in every turn. None: what the server, or the key, settles.
         tools: Functions that the model may call, in every turn.
