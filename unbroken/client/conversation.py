@@ -259,6 +259,9 @@ class Conversation:
                 self._has_spoken = True
                 if in_conversation:
                     self._active.add(response_id)
+                if head is None and self.exchanges and name == self.exchanges[0].name:
+                    head = self.exchanges[0]  # another process has asked, after this state was made
+                    head.begin()
                 if head is not None and name == head.name:
                     self._delivery.went_well()
                     head.begun(response_id)
