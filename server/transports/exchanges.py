@@ -8,7 +8,7 @@ stored is in a session that this node alone has, and that goes a moment after it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
@@ -25,14 +25,25 @@ from unbroken.server.protocols.responses.decode import Asked
 from unbroken.server.quota.base import Decision
 from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
+from unbroken.server.transports.awaiting import until_ended
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.submission import Refer, Submission
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.entries import Command, CreateItem, CreateResponse, InputKey, ResponseMerged, Submitted
+from unbroken.sessions.entries import (
+    Command,
+    CreateItem,
+    CreateResponse,
+    DeleteItem,
+    InputKey,
+    ResponseMerged,
+    Submitted,
+    UpdateConfig,
+)
 from unbroken.sessions.errors import Refusal, SessionNotFound, StoreUnavailable
 from unbroken.sessions.gates import Gates
 from unbroken.sessions.ids import (
     ChainId,
+    ItemId,
     PrincipalId,
     ResponseId,
     SessionId,
@@ -45,11 +56,15 @@ from unbroken.sessions.ids import (
 )
 from unbroken.sessions.items import Item, ResponseRequest, SessionConfig
 from unbroken.sessions.node import Attachment, Node
+from unbroken.sessions.session import Session
 
 __all__ = ["Exchanges", "Speaker"]
 
 _BEGINNING: Final = 15.0
 """Seconds within which a response has been accepted, or can't be for the moment."""
+
+_STOPPING: Final = 5.0
+"""Seconds that whoever stops an answer waits for its end: agents clean up."""
 
 _PINNED: Final = (
     "Whoever made your short-lived key has settled this for its sessions. "
@@ -198,6 +213,94 @@ class Exchanges:
                 (place.attachment.drop if asked.is_lone else place.attachment.close)()
                 raise
 
+    async def begin_in(
+        self,
+        speaker: Speaker,
+        session_id: SessionId,
+        decide: Callable[[Session | None], Asked | ResponseId],
+    ) -> Exchange:
+        """As :meth:`begin`, in a session of the speaker's choice, which begins with it if it isn't there.
+
+        *decide* looks at the session, or at None, and says what is to be asked for; or which response there
+        is, if that is what was asked for. It may be called more than once.
+
+        Raises:
+            DecodeError: It asks for what can't be.
+            Refusal: It may not, or not now.
+            SessionError: It can't be had now.
+
+        """
+        async with self._gates.through(session_id):
+            chain = new_chain_id()
+            async with _soon():
+                try:
+                    attachment = await self._attach(speaker, session_id, chain)
+                except SessionNotFound:
+                    decided = decide(None)
+                    if isinstance(decided, Asked):
+                        self._model(decided.model, speaker.grant)  # what can't be begins nothing
+                    attachment = await self._create(speaker, chain, session_id)
+            try:
+                return await self._decided(speaker, _Place(attachment, chain), decide)
+            except BaseException:
+                attachment.close()
+                raise
+
+    async def _decided(
+        self, speaker: Speaker, place: _Place, decide: Callable[[Session | None], Asked | ResponseId]
+    ) -> Exchange:
+        attachment, chain = place.attachment, place.chain
+        decided = decide(attachment.session)
+        if isinstance(decided, Asked) and decided.supersedes and attachment.session.is_running:
+            self._model(decided.model, speaker.grant)
+            async with _soon():
+                await self._make_way(place)
+            decided = decide(attachment.session)  # there is more by now
+        if isinstance(decided, Asked):
+            return await self._begin(speaker, decided, place, self._model(decided.model, speaker.grant))
+        return Exchange(attachment, decided, chain, resume=self._token(attachment, chain, speaker))
+
+    async def stop_in(self, speaker: Speaker, session_id: SessionId) -> bool:
+        """Stop what is being answered in a session of the speaker's, and return whether there was anything.
+
+        Raises:
+            Refusal: It can't be stopped now.
+            SessionError: It can't be had now.
+
+        """
+        chain = new_chain_id()
+        async with _soon():
+            try:
+                attachment = await self._attach(speaker, session_id, chain)
+            except SessionNotFound:
+                return False
+            try:
+                return await self._make_way(_Place(attachment, chain))
+            finally:
+                attachment.close()
+
+    async def _make_way(self, place: _Place) -> bool:
+        """Stop what is being answered in the conversation, and what waits."""
+        running = [
+            Exchange(place.attachment, response.id, place.chain)
+            for response in place.attachment.session.responses.values()
+            if response.request.in_conversation
+        ]
+        stopped = [await each.cancel() for each in reversed(running)]  # else the next one would begin
+        for each in running:
+            await until_ended(each, _STOPPING)
+        return any(stopped)
+
+    async def stand(self, speaker: Speaker, session_id: SessionId) -> Attachment:
+        """Return the hold of *speaker* on a session of theirs, to look at how it stands.
+
+        Raises:
+            SessionNotFound: There is none, or it is another's.
+            SessionError: It can't be had now.
+
+        """
+        return await self._attach(speaker, session_id, new_chain_id())
+
     def _alone(self, asked: Asked) -> AbstractAsyncContextManager[None]:
         """Let one request at a time find out whether it has the last word somewhere, and have it."""
         named = asked.conversation or (None if asked.previous is None else session_of(asked.previous))
@@ -246,10 +349,9 @@ class Exchanges:
 
     async def _anew(self, speaker: Speaker, asked: Asked, before: Sequence[Item] = ()) -> _Place:
         """Return a place in a session that begins with it, or has begun with the same request before."""
-        config, pins, chain = self._defaults, speaker.grant.pins, new_chain_id()
-        if pins is not None:
-            config = pins.applied(config)
+        chain = new_chain_id()
         if not asked.store:
+            config = self._config(speaker)
             attachment = await self._transient.create(speaker.principal, config, chain)
             return _Place(attachment, chain, tuple(before))
         session_id = None
@@ -259,8 +361,15 @@ class Exchanges:
                 return _Place(await self._attach(speaker, session_id, chain), chain, tuple(before))
             except SessionNotFound:
                 pass
-        attachment = await self._node.create(speaker.principal, config, chain, session_id=session_id)
+        attachment = await self._create(speaker, chain, session_id)
         return _Place(attachment, chain, tuple(before))
+
+    async def _create(self, speaker: Speaker, chain: ChainId, session_id: SessionId | None) -> Attachment:
+        return await self._node.create(speaker.principal, self._config(speaker), chain, session_id=session_id)
+
+    def _config(self, speaker: Speaker) -> SessionConfig:
+        pins = speaker.grant.pins
+        return self._defaults if pins is None else pins.applied(self._defaults)
 
     async def _begin(self, speaker: Speaker, asked: Asked, place: _Place, model: str) -> Exchange:
         attachment, session, chain = place.attachment, place.attachment.session, place.chain
@@ -282,6 +391,7 @@ class Exchanges:
         await submission.check(CreateResponse(response_id, replace(request, input=asked.items)))
         try:
             async with _soon():
+                await self._configure(speaker, submission, asked, place)
                 seq = await self._write(submission, asked, place, response_id, request)
         except BaseException:
             await luggage.remove()
@@ -320,6 +430,15 @@ class Exchanges:
             raise Refusal(refused.code, refused.message, param=refused.param)
         return receipt.seq
 
+    async def _configure(self, speaker: Speaker, submission: Submission, asked: Asked, place: _Place) -> None:
+        """Change of the session what a request says of it."""
+        if asked.reasoning in (None, place.attachment.session.config.reasoning is True):
+            return
+        command = UpdateConfig(reasoning=asked.reasoning is True)
+        if (pins := speaker.grant.pins) is not None and pins.violation(command) is not None:
+            raise DecodeError("session_pinned", _PINNED, param="unbroken.reasoning")
+        await submission.write(Submitted(command, place.chain))
+
     def _check(self, speaker: Speaker, asked: Asked, place: _Place, response_id: ResponseId) -> None:
         """Refuse what names items that aren't there, or changes what is settled."""
         session = place.attachment.session
@@ -336,15 +455,26 @@ class Exchanges:
 
     async def _say(self, attachment: Attachment, submission: Submission, asked: Asked, place: _Place) -> None:
         """Have the items that come with a request be part of the conversation."""
+        for item_id in asked.removed:
+            if attachment.session.item(item_id) is not None:  # else it went with another
+                await self._remove(attachment, place, item_id)
         written: list[int] = []
         for index, item in enumerate((*place.before, *asked.items)):
-            submitted = Submitted(CreateItem(item), place.chain, key=_key(asked, f"item {index}"))
+            named = f"item {item.id if asked.are_named else index}"
+            submitted = Submitted(CreateItem(item), place.chain, key=_key(asked, named))
             written.append((await submission.write(submitted)).seq)
         if written:
             await attachment.answered(max(written))
         for seq in written:
             if (refused := attachment.session.refusals.get(seq)) is not None:
                 raise Refusal(refused.code, refused.message, param=refused.param)
+
+    async def _remove(self, attachment: Attachment, place: _Place, item_id: ItemId) -> None:
+        receipt = await attachment.submit(Submitted(DeleteItem(item_id), place.chain))
+        await attachment.answered(receipt.seq)
+        refused = attachment.session.refusals.get(receipt.seq)
+        if refused is not None and refused.code != "item_not_found":  # another was faster
+            raise Refusal(refused.code, refused.message, param=refused.param)
 
 
 @asynccontextmanager

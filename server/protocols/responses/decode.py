@@ -63,6 +63,14 @@ class Asked:
     """Of what the client said."""
     is_lone: bool = False
     """Whether nothing can go on from it: what is said with it is part of no conversation."""
+    are_named: bool = False
+    """Whether its items have names of the client's own: they are known again by these, not by their place."""
+    removed: tuple[ItemId, ...] = ()
+    """Items that leave the conversation first."""
+    reasoning: bool | None = None
+    """Whether what models think is to be shown in its conversation, from now on. None: as it is."""
+    supersedes: bool = False
+    """Whether it takes the place of what is being answered: that is stopped first."""
     stream_id: str | None = None
     generates: bool = True
     """False: everything is to be made ready, and no answer."""
