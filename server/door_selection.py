@@ -20,19 +20,25 @@ from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
 from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
+from unbroken.server.transports import responses_socket, ui_socket
 from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.admission import Admission
 from unbroken.server.transports.chat import ChatDoor
+from unbroken.server.transports.chats import Chats
 from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
 from unbroken.server.transports.exchanges import Exchanges
 from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.http_way import HttpWay
 from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.models import ModelsDoor
+from unbroken.server.transports.refusal import SayAlone
 from unbroken.server.transports.responses import ResponsesDoor
-from unbroken.server.transports.responses_socket import ResponsesSocketDoor
+from unbroken.server.transports.responses_socket import ResponsesSocket
 from unbroken.server.transports.session_events import SessionEventsDoor
+from unbroken.server.transports.talk_door import Converse, TalkDoor
 from unbroken.server.transports.turnstile import Turnstile
+from unbroken.server.transports.ui import UiDoor
+from unbroken.server.transports.ui_socket import UiSocket
 from unbroken.server.transports.usage import UsageDoor
 from unbroken.server.transports.websocket import RealtimeDoor
 from unbroken.server.transports.websocket_way import WebSocketWay
@@ -76,6 +82,7 @@ class DoorSelection:
             *self._response_routes(way),
             *self._event_routes(way),
             *self._chat_routes(way),
+            *self._ui_routes(way),
             *ModelsDoor(way, self.models, self.clock).routes(),
         ]
 
@@ -183,10 +190,28 @@ class DoorSelection:
         )
         return door.routes()
 
+    @cached_property
+    def _chats(self) -> Chats:
+        return Chats(self._exchanges)
+
+    def _ui_routes(self, way: HttpWay) -> list[Route]:
+        settings = self.settings
+        door = UiDoor(
+            way=way,
+            chats=self._chats,
+            most_bytes=settings.max_body_bytes,
+            most_depth=settings.max_frame_depth,
+            gate=self.gate,
+            directory=self.auth.directory,
+            lapses=self.auth.lapses,
+            clock=self.clock,
+        )
+        return door.routes()
+
     def websockets(self) -> dict[str, ASGIApp]:
         """Return those for WebSockets, by their paths."""
         way = self._websocket_way
-        return {"/v1/realtime": self._realtime(way), "/v1/responses": self._responses_socket}
+        return {"/v1/realtime": self._realtime(way), **self._talk_doors}
 
     @cached_property
     def _websocket_way(self) -> WebSocketWay:
@@ -226,14 +251,25 @@ class DoorSelection:
 
     def leave(self) -> None:
         """Have those leave on whose connections nothing is being said: the server is about to end."""
-        self._responses_socket.leave()
+        for door in self._talk_doors.values():
+            door.leave()
 
     @cached_property
-    def _responses_socket(self) -> ResponsesSocketDoor:
-        return ResponsesSocketDoor(
+    def _talk_doors(self) -> dict[str, TalkDoor]:
+        """Those on whose connections several things are said at once."""
+        responses = ResponsesSocket(self._exchanges, self._limits())
+        ui = UiSocket(self._chats, self._limits())
+        return {
+            "/v1/responses": self._talk_door(responses, responses_socket.say_alone),
+            "/v1/ui/ws": self._talk_door(ui, ui_socket.say_alone),
+        }
+
+    def _talk_door(self, converse: Converse, say_alone: SayAlone) -> TalkDoor:
+        return TalkDoor(
             way=self._websocket_way,
+            converse=converse,
+            say_alone=say_alone,
             node=self.node,
-            exchanges=self._exchanges,
             directory=self.auth.directory,
             lapses=self.auth.lapses,
             limits=self._limits(),

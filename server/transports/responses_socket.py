@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
-from urllib.parse import parse_qs
 
-from starlette.types import Receive, Scope, Send
-
-from unbroken.server.auth.base import Grant
-from unbroken.server.auth.lapse import Lapses
-from unbroken.server.auth.presence import Presence
-from unbroken.server.errors import CloseCode
 from unbroken.server.limits import ConnectionLimits
-from unbroken.server.metrics import Metrics
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.responses.decode import asked_of
 from unbroken.server.protocols.responses.encode import Event, ResponseEncoder
@@ -29,26 +21,18 @@ from unbroken.server.protocols.responses.socket import (
     steer_failed,
 )
 from unbroken.server.protocols.responses.whole import Whole
-from unbroken.server.transports.admission import Guest
 from unbroken.server.transports.asking import EVENTS_GONE, not_there, refusal_of
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Exchanges, Speaker
-from unbroken.server.transports.handshake import Handshake
 from unbroken.server.transports.http_way import HttpRefusal
-from unbroken.server.transports.intake import IntakeLimits
 from unbroken.server.transports.lanes import Lanes, LanesFull, QueueFull
-from unbroken.server.transports.outlet import PlainSend, has_outlet, outlet_of
-from unbroken.server.transports.pace import PacedReceive
-from unbroken.server.transports.refusal import Refused, error_type
+from unbroken.server.transports.refusal import error_type
 from unbroken.server.transports.response_stream import ResponseStream
 from unbroken.server.transports.talk import FrameSource, Talk
-from unbroken.server.transports.websocket_way import WebSocketWay
-from unbroken.sessions.clock import Clock
-from unbroken.sessions.errors import SessionError, SessionNotFound, StoreUnavailable
-from unbroken.sessions.ids import new_session_id
-from unbroken.sessions.node import Node
+from unbroken.server.transports.talk_door import Interlocutor
+from unbroken.sessions.errors import SessionError, SessionNotFound
 
-__all__ = ["ResponsesSocketDoor"]
+__all__ = ["ResponsesSocket", "say_alone"]
 
 _LANES: Final = 32
 """That may have something to do at once, by the protocol."""
@@ -56,110 +40,52 @@ _LANES: Final = 32
 _Asked: TypeAlias = CreateParam | Continuation
 
 
-class ResponsesSocketDoor:
-    """An ASGI application for WebSocket scopes."""
+class ResponsesSocket:
+    """Makes who answers the clients of ``WS /v1/responses``.
 
-    def __init__(
-        self,
-        *,
-        way: WebSocketWay,
-        node: Node,
-        exchanges: Exchanges,
-        directory: Presence,
-        lapses: Lapses,
-        limits: ConnectionLimits,
-        intake: IntakeLimits,
-        metrics: Metrics,
-        clock: Clock,
-    ) -> None:
-        self._way = way
-        self._node = node
+    Args:
+        exchanges: Begins responses, and finds them.
+        limits: What a connection may do.
+
+    """
+
+    def __init__(self, exchanges: Exchanges, limits: ConnectionLimits) -> None:
         self._exchanges = exchanges
-        self._directory = directory
-        self._lapses = lapses
         self._limits = limits
-        self._intake = intake
-        self._metrics = metrics
-        self._clock = clock
-        self._talks: set[Talk] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection from its handshake to its end."""
-        await receive()  # websocket.connect
-        if not has_outlet(scope):  # nor what else the server's own class does
-            receive = PacedReceive(receive, self._intake, self._clock)
-            send = PlainSend(send)
-        admit = partial(self._admit, scope)
-        async with self._way.admitted(scope, send, admit, _say_alone) as entered:
-            if entered is None:
-                return
-            (speaker, goes_on), subprotocol = entered
-            await send({"type": "websocket.accept", "subprotocol": subprotocol})
-            self._metrics.opened.inc()
-            with (
-                self._metrics.connections.track_inprogress(),
-                self._directory.stay(speaker.grant.principal),
-            ):
-                connection = _Connection(self._exchanges, speaker, self._limits)
-                talk = Talk(
-                    connection.hear,
-                    _say_alone,
-                    self._limits,
-                    self._metrics,
-                    self._clock,
-                    receive,
-                    send,
-                    outlet_of(scope, send),
-                )
-                connection.begin(talk, goes_on)
-                stay = self._lapses.stay(speaker.grant, talk.lapse)
-                self._talks.add(talk)
-                try:
-                    await talk.run()
-                finally:
-                    self._talks.discard(talk)
-                    if stay is not None:
-                        stay.close()
+    def __call__(self, speaker: Speaker, fields: Mapping[str, Sequence[str]]) -> Interlocutor:
+        """Return who answers *speaker*, and says on what the address asks for.
 
-    async def _admit(
-        self, scope: Scope, _handshake: Handshake, guest: Guest, grant: Grant
-    ) -> tuple[Speaker, list[Continuation]]:
-        fields = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-        try:
-            goes_on = continuations((fields.get("continue") or [None])[-1], _LANES)
-        except DecodeError as exc:
-            raise Refused(400, exc.code, exc.message) from None
-        if grant.spend is not None:
-            try:
-                is_spent = await grant.spend(new_session_id(grant.principal.id))
-            except StoreUnavailable as exc:
-                raise Refused(503, "store_unavailable", str(exc), CloseCode.TRY_AGAIN) from None
-            if not is_spent:  # somebody else was first
-                guest.failed()
-                raise Refused(401, "invalid_api_key", "The key has been used.")
-        return Speaker(grant, guest.address), goes_on
+        Raises:
+            DecodeError: It asks for what can't be.
 
-    def leave(self) -> None:
-        """Send everybody away once nothing is being said to them: the node is about to end."""
-        for talk in list(self._talks):
-            self._node.call_later(self._node.departures.next(), talk.leave)
+        """
+        goes_on = continuations(next(reversed(fields.get("continue", ())), None), _LANES)
+        return _Connection(self._exchanges, speaker, self._limits, goes_on)
 
 
 class _Connection:
     """What is asked for on one connection."""
 
-    def __init__(self, exchanges: Exchanges, speaker: Speaker, limits: ConnectionLimits) -> None:
+    def __init__(
+        self,
+        exchanges: Exchanges,
+        speaker: Speaker,
+        limits: ConnectionLimits,
+        goes_on: list[Continuation],
+    ) -> None:
         self._exchanges = exchanges
         self._speaker = speaker
         self._limits = limits
+        self._goes_on = goes_on
         self._talk: Talk
         self._lanes: Lanes[_Asked]
 
-    def begin(self, talk: Talk, goes_on: list[Continuation]) -> None:
+    def begin(self, talk: Talk) -> None:
         """Say on what the client has seen a part of."""
         self._talk = talk
         self._lanes = Lanes(talk, self._answer, most=_LANES, most_waiting=self._limits.input_queue)
-        for each in goes_on:
+        for each in self._goes_on:
             self._ask(each.lane, each)
 
     def hear(self, data: str | bytes) -> None:
@@ -270,6 +196,7 @@ class _LaneStream(ResponseStream):
         return error_message(code, message, type=error_type(status), status=status, lane=self._lane)
 
 
-def _say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:
+def say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:
+    """Return an error of the whole connection."""
     status = 503 if retry_after is not None else 400
     return error_message(code, message, type=error_type(status), status=status, retry_after=retry_after)
