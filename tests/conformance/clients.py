@@ -54,6 +54,8 @@ CLIENTS: Final[Mapping[str, Client]] = {
     "openai-node": Client("npm `openai` on Node.js", _NODE, "openai"),
     "openai-browser": Client("npm `openai` in Chromium", _NODE, "openai"),
     "agents-node": Client("npm `@openai/agents-realtime` on Node.js", _NODE, "@openai/agents-realtime"),
+    "ai-node": Client("npm `ai` on Node.js", _NODE, "ai"),
+    "ai-browser": Client("npm `@ai-sdk/react` in Chromium", _NODE, "@ai-sdk/react"),
     "page": Client("this server's page in Chromium", None),
 }
 
@@ -61,6 +63,8 @@ FEATURES: Final[Mapping[str, str]] = {
     "conversation": "Converses, with answers streamed",
     "cancel": "Stops an answer in its midst",
     "approval": "Approves of a call of one of the server's tools",
+    "tools": "Runs a function that was called, and the answer goes on",
+    "regenerate": "Has an answer be made again",
     "beside": "Asks for an answer beside the conversation",
     "items": "Changes items: retrieves, places or deletes them",
     "errors": "Is told of a mistake, and goes on",
@@ -70,6 +74,7 @@ FEATURES: Final[Mapping[str, str]] = {
     "address": "Resumes in mid-answer, the application connecting again",
     "network": "Resumes through a broken network",
     "node": "Resumes on another node, behind HAProxy, when its own is killed or drained in mid-answer",
+    "quota": "Is told that a quota is used up",
     "outbox": "Sends later, once, what is said without a connection",
     "stop": "Stays away after 1008",
     "responses": "Responses: streams, goes on from any event, cancels, continues",
