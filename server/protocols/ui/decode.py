@@ -16,9 +16,9 @@ import orjson
 
 from unbroken.server.protocols.body import decoded
 from unbroken.server.protocols.items import (
+    NAME,
     DecodeError,
     ItemParam,
-    approval_of,
     check_name,
     item_of,
     tool_choice_of,
@@ -266,16 +266,13 @@ def _settled(message: MessageParam) -> Iterator[Settled]:
             continue
         approval = part.approval
         if approval is not None and approval.id is not None and approval.approved is not None:
-            wanted = ItemParam(
-                type="mcp_approval_response",
-                id=_derived("approval", approval.id),
-                approval_request_id=approval.id,
-                approve=approval.approved,
-                reason=(approval.reason or "")[:_CUT],
-            )
-            yield approval_of(wanted, "messages")
-        elif not part.provider_executed and (output := _output(part)) is not None:
-            check_name(part.tool_call_id, "messages.toolCallId", None)
+            if NAME.fullmatch(approval.id) is not None:  # else it is of elsewhere
+                reason = (approval.reason or "")[:_CUT] or None
+                item_id = _derived("approval", approval.id)
+                yield ApprovalResponse(item_id, ItemId(approval.id), approval.approved, reason)
+            continue
+        output = None if part.provider_executed else _output(part)
+        if output is not None and NAME.fullmatch(part.tool_call_id) is not None:
             yield FunctionOutput(_derived("output", part.tool_call_id), part.tool_call_id, output)
 
 

@@ -12,10 +12,17 @@ from collections.abc import Iterable
 
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.responses.decode import Asked
-from unbroken.server.protocols.ui.decode import MESSAGE_ID, Chat, replayed, request_of
+from unbroken.server.protocols.ui.decode import MESSAGE_ID, Chat, Settled, replayed, request_of
 from unbroken.sessions.endings import Ended
 from unbroken.sessions.ids import ItemId, ResponseId
-from unbroken.sessions.items import ApprovalResponse, FunctionOutput, Item, Message
+from unbroken.sessions.items import (
+    ApprovalRequest,
+    ApprovalResponse,
+    FunctionCall,
+    FunctionOutput,
+    Item,
+    Message,
+)
 from unbroken.sessions.session import Session
 
 __all__ = ["earlier_steps", "message_id_of", "wanted_of"]
@@ -72,7 +79,15 @@ def _continued(chat: Chat, session: Session, plan: str) -> Asked | ResponseId:
     news = _unsettled(chat, session)
     if news:
         return _asked(chat, plan, news, name)
-    settled = {item.id for item in session.items() if _settles(item, chat)}
+    done = {_settled(item) for item in chat.settled}
+    settled = {
+        item.id
+        for item in session.items()
+        if isinstance(item, FunctionOutput | ApprovalResponse) and _settled(item) in done
+    }
+    if not settled:
+        message = "These calls aren't in the chat. Get its messages, and go on from there."
+        raise DecodeError("item_not_found", message, param="messages")
     return _once(chat, session, plan, (), name, _answer_to(session, settled))
 
 
@@ -138,29 +153,26 @@ def _name(chat: Chat) -> str:
 
 
 def _unsettled(chat: Chat, session: Session) -> tuple[Item, ...]:
-    """Return what the page has done about calls, and the session doesn't know yet."""
-    calls: set[str] = set()
-    requests: set[str] = set()
+    """Return what the page has done about calls of the session's that are open. Others are of elsewhere."""
+    waiting: set[str] = set()
     for item in session.items():
-        if isinstance(item, FunctionOutput):
-            calls.add(item.call_id)
-        elif isinstance(item, ApprovalResponse):
-            requests.add(item.request_id)
-    return tuple(
-        item
-        for item in chat.settled
-        if (
-            item.call_id not in calls if isinstance(item, FunctionOutput) else item.request_id not in requests
-        )
-    )
+        match item:
+            case FunctionCall(call_id=call_id):
+                waiting.add(call_id)
+            case FunctionOutput(call_id=call_id):
+                waiting.discard(call_id)
+            case ApprovalRequest(id=request_id):
+                waiting.add(request_id)
+            case ApprovalResponse(request_id=request_id):
+                waiting.discard(request_id)
+            case _:
+                pass
+    return tuple(item for item in chat.settled if _settled(item) in waiting)
 
 
-def _settles(item: Item, chat: Chat) -> bool:
-    if isinstance(item, FunctionOutput):
-        return any(isinstance(each, FunctionOutput) and each.call_id == item.call_id for each in chat.settled)
-    return isinstance(item, ApprovalResponse) and any(
-        isinstance(each, ApprovalResponse) and each.request_id == item.request_id for each in chat.settled
-    )
+def _settled(item: Settled) -> str:
+    """Return the call, or the request, that something was done about."""
+    return item.call_id if isinstance(item, FunctionOutput) else item.request_id
 
 
 def _is_same(known: Message, question: Message) -> bool:
