@@ -68,12 +68,15 @@ class Pins(Struct, frozen=True, omit_defaults=True):
 
         Others may have changed the session's configuration by then: it isn't theirs to settle.
         """
-        if not isinstance(command, CreateResponse):
-            return command
-        settled = Settled(**{name: getattr(self, name) for name in Settled.__struct_fields__})
-        if settled == Settled():
+        if not isinstance(command, CreateResponse) or (settled := self.settled) is None:
             return command
         return replace(command, request=replace(command.request, settled=settled))
+
+    @property
+    def settled(self) -> Settled | None:
+        """What of it responses keep to. None: nothing."""
+        settled = Settled(**{name: getattr(self, name) for name in Settled.__struct_fields__})
+        return None if settled == Settled() else settled
 
     def violation(self, command: Command) -> str | None:
         """Return which field of *command*, as clients write it, would change what is settled; None: none.

@@ -385,7 +385,12 @@ class Exchanges:
             decisions.append,
         )
         response_id = new_response_id(session.id, self._clock.time())
-        request = replace(asked.request, model=None if model == session.config.model else model)
+        pins = speaker.grant.pins
+        request = replace(
+            asked.request,
+            model=None if model == session.config.model else model,
+            settled=None if pins is None else pins.settled,
+        )
         self._check(speaker, asked, place, response_id)
         # All of it at once, and ahead of all: what is refused leaves nothing behind.
         await submission.check(CreateResponse(response_id, replace(request, input=asked.items)))
