@@ -392,7 +392,7 @@ class Settled(Struct, frozen=True, omit_defaults=True):
             kept["max_output_tokens"] = min(bounds)
         if self.tools is not UNSET:
             kept["server_tools"] = False
-            if config.tools is UNSET or any(tool not in self.tools for tool in config.tools):
+            if config.tools is not UNSET and any(tool not in self.tools for tool in config.tools):
                 kept["tools"] = self.tools
         if self.tool_choice is not UNSET:
             kept["tool_choice"] = self.tool_choice
