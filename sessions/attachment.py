@@ -115,6 +115,10 @@ class Attachment:
         except StoreUnavailable as exc:
             raise Refusal("store_unavailable", str(exc)) from None
 
+    async def catch_up(self) -> None:
+        """Read what the store holds of the session, in case that this node hasn't heard of something."""
+        await self._actor.catch_up()
+
     async def answered(self, seq: int) -> None:
         """Wait until input *seq* has been answered in the log, or the session is lost."""
         await self._actor.answered(seq)

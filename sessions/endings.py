@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from unbroken.sessions.entries import Failure, ResponseDone, Status
 from unbroken.sessions.ids import ItemId, ResponseId
@@ -41,6 +42,10 @@ class Ended(Struct, frozen=True, omit_defaults=True):
     usage: Usage | None = None
     metadata: dict[str, str] | None = None
     notes: dict[str, Note] | UnsetType = UNSET
+    turn: int = 0
+    """The input that it answers."""
+    is_deleted: bool = False
+    """Whether all that it said has been taken out of the conversation: nobody is shown it any more."""
 
     @classmethod
     def of(cls, response: Response, done: ResponseDone, end: ItemId | None) -> Ended:
@@ -56,6 +61,7 @@ class Ended(Struct, frozen=True, omit_defaults=True):
             done.usage,
             done.metadata,
             done.notes,
+            response.turn,
         )
 
     @property
@@ -84,6 +90,21 @@ class Endings:
     def get(self, response_id: str) -> Ended | None:
         """Return how a response ended; None: it hasn't, or nobody knows any more."""
         return self._kept.get(ResponseId(response_id))
+
+    def of_turn(self, turn: int) -> Ended | None:
+        """Return how the response to an input ended, at its last attempt; None: nobody knows."""
+        return next((each for each in reversed(self._kept.values()) if each.turn == turn), None)
+
+    def note_deleted(self, item_id: ItemId) -> None:
+        """Take in that an item has left the conversation."""
+        for ended in self._kept.values():
+            if item_id in ended.output:
+                rest = tuple(each for each in ended.output if each != item_id)
+                self.size -= ended.size
+                changed = replace(ended, output=rest, is_deleted=not rest)
+                self._kept[ended.id] = changed
+                self.size += changed.size
+                return
 
     def note(self, ended: Ended) -> None:
         """Take in how one more ended."""

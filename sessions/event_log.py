@@ -319,9 +319,11 @@ class EventLog:
             if type(segment) is Run:
                 continue
             body = segment.body
-            if type(body) is ResponseStarted or type(body) is ResponseQueued:
-                if body.response_id == response_id:
-                    found = segment.seq
+            if type(body) is ResponseQueued and body.response_id == response_id:
+                found = segment.seq
+            elif type(body) is ResponseStarted and body.response_id == response_id:
+                # If its input is forgotten, so may be that it waited.
+                found = segment.seq if body.turn > self.floor or body.attempt > 1 else None
             elif type(body) is ResponseDone and body.response_id == response_id and not body.ordinal:
                 found = segment.seq  # unless there is another: it ended while it waited
         return found

@@ -66,6 +66,7 @@ Nonce = NewType("Nonce", int)
 _TRANSIENT: Final = "t"
 """What the id of a session ends with that is in no store."""
 
+_SESSION: Final = re.compile(r"sess_[0-9a-f]{32}t?")
 _RESPONSE: Final = re.compile(r"resp_(?P<session>[0-9a-f]{32}t?)(?P<at>[0-9a-f]{8})[0-9a-f]{8}")
 
 
@@ -84,8 +85,10 @@ def new_session_id(principal: str = "", *, transient: bool = False, seed: str | 
 
 def belongs_to(session_id: SessionId, principal: PrincipalId) -> bool:
     """Return whether a session id was made for *principal*: another's passes once in 2**32."""
+    if _SESSION.fullmatch(session_id) is None:
+        return False
     own = session_id.removeprefix("sess_")
-    return hmac.compare_digest(own[24:32].encode(), _mark_of(own[:24], principal).encode())
+    return hmac.compare_digest(own[24:32], _mark_of(own[:24], principal))
 
 
 def is_transient(session_id: SessionId) -> bool:

@@ -159,6 +159,7 @@ class Session:
                     if response.anchor == body.item_id:
                         response.anchor = self._conversation.before(body.item_id)
                 self._conversation.delete(body.item_id)
+                self.endings.note_deleted(body.item_id)
                 self.consume(body.input)
             case Refused():
                 self.refusals[body.input] = body

@@ -11,10 +11,17 @@ __all__ = ["depth"]
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
+_MOST_BRACKETS: Final = 20_000
+"""What has more counts as nested too deeply: nothing that means anything has."""
+
+
 def depth(data: bytes, enough: int) -> int:
     """Return how deeply *data* is nested, strings aside; 0: not beyond *enough*, for sure."""
-    if data.count(b"[") + data.count(b"{") <= enough:
+    brackets = data.count(b"[") + data.count(b"{")
+    if brackets <= enough:
         return 0
+    if brackets > _MOST_BRACKETS:  # to look at each would take a second of a megabyte
+        return brackets
     level = deepest = 0
     for token in _STRUCTURE.findall(data):
         if token in b"[{":

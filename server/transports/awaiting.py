@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from unbroken.server.transports.exchange import Exchange
 from unbroken.sessions.event_log import Record
 
-__all__ = ["read_whole", "until_ended"]
+__all__ = ["left", "read_whole", "until_ended"]
 
 
 async def read_whole(exchange: Exchange, request: Request, feed: Callable[[list[Record]], bool]) -> None:
@@ -23,7 +23,7 @@ async def read_whole(exchange: Exchange, request: Request, feed: Callable[[list[
 
     """
     woken = asyncio.Event()
-    leaving = asyncio.create_task(_left(request))
+    leaving = asyncio.create_task(left(request))
     leaving.add_done_callback(lambda _: woken.set())
     exchange.listen(woken.set)
     try:
@@ -57,7 +57,7 @@ async def until_ended(exchange: Exchange, most: float) -> None:
         exchange.listen(None)
 
 
-async def _left(request: Request) -> None:
+async def left(request: Request) -> None:
     """Return when the client has left; its body has been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

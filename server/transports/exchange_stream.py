@@ -6,6 +6,8 @@ import abc
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+import structlog
+
 from unbroken.server.auth.lapse import Lapse
 from unbroken.server.errors import ERROR_MEANINGS
 from unbroken.server.transports.asking import refusal_of
@@ -70,6 +72,9 @@ class ExchangeStream(abc.ABC):
                     size += len(each)
         except SessionError as exc:
             self._end(exc)
+        except Exception as exc:  # noqa: BLE001 - the boundary: it is called back by what others wake
+            structlog.get_logger().error("connection failed", exc_info=exc)
+            self._say_farewell("internal_error", ERROR_MEANINGS["internal_error"], 500)
         if self._farewell is not None:
             said.append(self._farewell)
             self._farewell, self._is_over = None, True

@@ -25,7 +25,7 @@ def page_of(items: Sequence[Item], query: QueryParams) -> Fields:
 
     """
     limit, order, after = query.get("limit", str(_USUAL)), query.get("order", "desc"), query.get("after")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:4]) <= _MOST):
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= _MOST):
         raise HttpRefusal(400, "invalid_request", f"`limit` is a number from 1 to {_MOST}.", "limit")
     if order not in ("asc", "desc"):
         raise HttpRefusal(400, "invalid_request", "`order` is `asc` or `desc`.", "order")

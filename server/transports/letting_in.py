@@ -23,4 +23,4 @@ async def let_in(visit: Visit, way: HttpWay, gate: Gate | None, *, goes_on: bool
     grant = await way.admit(visit, REALTIME, goes_on=goes_on)
     bounds = ConnectionBounds() if gate is None else gate.connections(grant.principal.plan)
     await visit.guest.admit(grant.principal, bounds)
-    return Speaker(grant, visit.guest.address)
+    return Speaker(grant, visit.guest.address, visit.handshake.credentials.resume)

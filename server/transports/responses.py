@@ -171,14 +171,14 @@ class ResponsesDoor:
             check_query(query, ("resume", "ticket"))
             return await self._delete(visit, speaker)
         check_query(query, (*_GET_FIELDS, "resume", "ticket"))
+        is_stream, after = _flag(query, "stream"), _after(query)
+        padded = _flag(query, "include_obfuscation", default=True)
         exchange = await self._found(visit, speaker)
-        if not _flag(query, "stream"):
+        if not is_stream:
             return self._shown(exchange)
-        after = _after(query)
         if not exchange.rewind():
             exchange.close()
             raise HttpRefusal(404, "response_events_gone", EVENTS_GONE, "stream")
-        padded = _flag(query, "include_obfuscation", default=True)
         return self._streamed(exchange, speaker, after=after, obfuscates=padded)
 
     async def _found(self, visit: Visit, speaker: Speaker) -> Exchange:

@@ -124,10 +124,9 @@ class _Connection:
             return None
 
     async def _asked(self, wanted: CreateParam) -> FrameSource:
-        for name, given in (("stream", wanted.stream), ("background", wanted.background)):
-            if given is not None:
-                message = f"`{name}` isn't for WebSockets: leave it out."
-                raise DecodeError("invalid_request", message, param=name)
+        if wanted.background:
+            message = "`background` isn't for WebSockets: leave it out."
+            raise DecodeError("invalid_request", message, param="background")
         if wanted.generate is False:
             message = "Nothing is made ready ahead here: leave out `generate`."
             raise DecodeError("invalid_request", message, param="generate")
@@ -136,7 +135,9 @@ class _Connection:
             exchange = await self._exchanges.begin(self._speaker, asked)
         except SessionNotFound:
             raise not_there(asked.conversation) from None
-        exchange.rewind()
+        if not exchange.rewind():  # it was asked for before, long ago
+            exchange.close()
+            raise HttpRefusal(404, "response_events_gone", EVENTS_GONE)
         return self._stream(exchange, asked.stream_id, obfuscates=asked.obfuscates)
 
     async def _said_on(self, wanted: Continuation) -> FrameSource:
@@ -162,7 +163,7 @@ class _Connection:
                 await exchange.cancel()
             finally:
                 exchange.close()
-        except SessionError as exc:
+        except (DecodeError, SessionError) as exc:
             self._refuse(exc, wanted.lane)
 
     def _refuse(self, why: Exception, lane: str | None) -> None:

@@ -27,6 +27,7 @@ from unbroken.server.protocols.realtime.encode import error_frame
 from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.asking import refusal_of
+from unbroken.server.transports.awaiting import left
 from unbroken.server.transports.exchanges import Speaker
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found
 from unbroken.server.transports.letting_in import let_in
@@ -125,15 +126,18 @@ class SessionEventsDoor:
         if wait is None:
             return self._streamed(watch, speaker)
         try:
-            return await self._asked(watch, wait)
+            return await self._asked(watch, wait, visit.request)
         finally:
-            watch.attachment.cursor.listen(None)
             watch.attachment.close()
 
     async def _attached(self, speaker: Speaker, named: str, after: str | None) -> _Watch:
         session_id = SessionId(f"sess_{named.removeprefix('sess_').removeprefix('conv_')}")
         if not belongs_to(session_id, speaker.principal):
             raise SessionNotFound
+        if speaker.resume is not None:  # then they are here for that session alone
+            known = self._tokens.check(speaker.resume, speaker.principal)
+            if known is None or known[0] != session_id:
+                raise SessionNotFound
         chain = new_chain_id()
         cursor = None if after is None else parse_cursor(after)
         if after is not None and cursor is None:  # none of ours: as unusable as one from the future
@@ -166,24 +170,36 @@ class SessionEventsDoor:
             staying.callback(stay.close)
         return EventStream(source, self._clock)
 
-    async def _asked(self, watch: _Watch, wait: float) -> Response:
+    async def _asked(self, watch: _Watch, wait: float, request: Request) -> Response:
         """Answer with what there is, or with what comes first within *wait* seconds; maybe nothing."""
-        woken = asyncio.Event()
-        watch.attachment.cursor.listen(woken.set)
         events = watch.more()
         if len(events) == 1:  # the session itself: nothing that is new
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
-                    while not (news := watch.more()):
-                        woken.clear()
-                        await woken.wait()
-                    events += news
+                    events += await self._news(watch, request)
         headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
         body = b'{"object":"list","data":[%b],"after":%b}' % (
             b",".join(events),
             orjson.dumps(_id_of(events[-1]).decode()),
         )
         return Response(body, headers=headers, media_type="application/json")
+
+    @staticmethod
+    async def _news(watch: _Watch, request: Request) -> list[bytes]:
+        """Return what comes next; nothing, where the client has left, or is to go elsewhere."""
+        woken = asyncio.Event()
+        leaving = asyncio.create_task(left(request))
+        leaving.add_done_callback(lambda _: woken.set())
+        watch.attachment.cursor.listen(woken.set)
+        try:
+            while not (news := watch.more() or leaving.done() or watch.attachment.is_finished):
+                woken.clear()
+                await woken.wait()
+            return news if isinstance(news, list) else []
+        finally:
+            watch.attachment.cursor.listen(None)
+            leaving.cancel()
+            await asyncio.wait((leaving,))
 
 
 class _Stream:

@@ -73,8 +73,13 @@ class EventStream(Response):
         self._has_left = False
         self._timer: Timer | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the whole response."""
+        if scope["method"] == "HEAD":
+            self._source.close()
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         watching = asyncio.create_task(self._watch(receive))
         self._source.listen(self._wake.set)
         try:

@@ -222,9 +222,13 @@ class Talk:
     def _flush(self) -> None:
         """Send what there is, as long as the client keeps up. Called whenever either may have changed."""
         outlet = self._outlet
-        while outlet.is_writable and not self._is_over and (frames := self._next()):
-            self._said += len(frames)
-            outlet.write(frames)
+        try:
+            while outlet.is_writable and not self._is_over and (frames := self._next()):
+                self._said += len(frames)
+                outlet.write(frames)
+        except Exception as exc:  # noqa: BLE001 - the boundary: it is called back by what others wake
+            structlog.get_logger().error("connection failed", exc_info=exc)
+            self.end(CloseCode.INTERNAL)
 
     def _next(self) -> list[bytes]:
         """Return what is to be sent next: this connection's own, else of whoever has waited longest."""

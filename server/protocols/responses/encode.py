@@ -104,9 +104,14 @@ class ResponseEncoder:
                 yield from self._events(record)
 
     def error(self, code: str, message: str, param: str | None = None) -> Event:
-        """Return an event that says why no more comes, although the response may go on."""
+        """Return an event that says why no more comes, although the response may go on.
+
+        It is none of the response's: it has the number of the one before, behind which to go on.
+        """
+        number = max(0, self._next - 1)
         fields = {"type": "error", "code": code, "message": message, "param": param}
-        return self._event(fields)
+        data = orjson.dumps({**fields, "sequence_number": number, **self._extra})
+        return Event("error", number, data)
 
     def _event(self, fields: Fields) -> Event:
         number = self._next

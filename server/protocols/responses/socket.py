@@ -162,7 +162,7 @@ def steer_failed(steer: Steer) -> bytes:
     """Return that nobody is steered here."""
     message = "Running responses can't be steered here. Cancel this one, or say it in the next."
     error = {"type": "invalid_request_error", "code": "steering_not_supported", "message": message}
-    asked = {"input": steer.input, "previous_response_id": steer.previous_response_id}
+    asked = {"input": "", "previous_response_id": steer.previous_response_id}
     fields: dict[str, Any] = {"type": "response.steer.failed", "error": error, "steer": asked}
     fields["sequence_number"] = 0
     if steer.lane is not None:

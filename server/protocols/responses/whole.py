@@ -26,6 +26,19 @@ __all__ = ["Whole"]
 _RATE_LIMITS: Final = frozenset({"upstream_rate_limited", "rate_limit_exceeded", "agent_busy"})
 
 
+_UNSET_HERE: Final[Fields] = {
+    "completed_at": None,
+    "frequency_penalty": 0.0,
+    "max_tool_calls": None,
+    "presence_penalty": 0.0,
+    "prompt_cache_key": None,
+    "reasoning": None,
+    "safety_identifier": None,
+    "service_tier": "default",
+    "top_logprobs": 0,
+}
+
+
 class Whole:
     """One response as an object.
 
@@ -76,12 +89,14 @@ class Whole:
             "parallel_tool_calls": parallel is not False,
             "previous_response_id": asked.previous,
             "store": not is_transient(self._session_id),
-            "temperature": None if parameters is None else parameters.temperature,
+            "temperature": _number(None if parameters is None else parameters.temperature),
             "text": {"format": form or {"type": "text"}},
             "tool_choice": _choice(asked, config),
             "tools": [_tool(tool) for tool in asked.tools_with(config)],
-            "top_p": None if parameters is None else parameters.top_p,
+            "top_p": _number(None if parameters is None else parameters.top_p),
             "truncation": "disabled",
+            # What nobody can set here, as it is where nobody has: strict readers want it said.
+            **_UNSET_HERE,
             "usage": None,
         }
         if not is_transient(self._session_id):
@@ -137,6 +152,11 @@ class Whole:
             if failure.retry_after is not UNSET:
                 added["retry_after"] = failure.retry_after
         return fields
+
+
+def _number(said: float | None) -> float:
+    """Return what was said of a parameter, or what it means that nothing was: a number is wanted."""
+    return 1.0 if said is None else said
 
 
 def _tool(tool: FunctionTool) -> Fields:

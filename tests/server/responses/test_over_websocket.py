@@ -162,7 +162,7 @@ async def test_a_response_is_cancelled(manual: Served[ManualAgent]) -> None:
         ('{"a": 1}', "invalid_event"),
         ('{"type": "response.unheard_of"}', "unknown_event_type"),
         ('{"type": "response.create", "input": 5}', "invalid_request"),
-        ('{"type": "response.create", "input": "x", "stream": true}', "invalid_request"),
+        ('{"type": "response.create", "input": "x", "background": true}', "invalid_request"),
         ('{"type": "response.create", "input": "x", "generate": false}', "invalid_request"),
         ('{"type": "response.create", "input": "x", "stream_id": "no spaces"}', "invalid_stream_id"),
         ('{"type": "response.create", "input": "x", "model": "other"}', "model_not_found"),

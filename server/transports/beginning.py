@@ -1,0 +1,331 @@
+"""How a response begins that is asked for over HTTP: looked at, written, accepted, or taken back again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from unbroken.server.auth.base import Grant
+from unbroken.server.files.references import Referring
+from unbroken.server.guards.injection.screening import Screen
+from unbroken.server.protocols.items import DecodeError, check_pairs
+from unbroken.server.protocols.responses.decode import Asked
+from unbroken.server.quota.base import Decision
+from unbroken.server.quota.gate import Gate
+from unbroken.server.transports.exchange import Exchange
+from unbroken.server.transports.submission import Refer, Submission
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.entries import (
+    Command,
+    CreateItem,
+    CreateResponse,
+    DeleteItem,
+    InputKey,
+    ResponseMerged,
+    Submitted,
+    UpdateConfig,
+)
+from unbroken.sessions.errors import Refusal, SessionError, StoreUnavailable
+from unbroken.sessions.ids import (
+    ChainId,
+    ItemId,
+    PrincipalId,
+    ResponseId,
+    new_response_id,
+)
+from unbroken.sessions.items import Concurrency, Item, ResponseRequest
+from unbroken.sessions.node import Attachment
+
+__all__ = ["WIDER", "Beginnings", "Place", "Speaker", "is_known", "soon"]
+
+_BEGINNING: Final = 15.0
+"""Seconds within which a response has been accepted, or can't be for the moment."""
+
+_PINNED: Final = (
+    "Whoever made your short-lived key has settled this for its sessions. "
+    "Leave the field out, or have the key made otherwise."
+)
+
+
+WIDER: Final = "The session is wider than this key allows. Go on with a key of its own kind."
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """Who asks, and from where."""
+
+    grant: Grant
+    address: bytes | None
+    resume: str | None = None
+    """The resume token that comes with it: then they are here for its session, and for no other."""
+
+    @property
+    def principal(self) -> PrincipalId:
+        """Whose sessions these are."""
+        return self.grant.principal.id
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a response belongs."""
+
+    attachment: Attachment
+    chain: ChainId
+    before: tuple[Item, ...] = ()
+    """What was said elsewhere before, and has to be said here first."""
+
+
+class _Luggage:
+    """Has the references of a request stand for files that nobody needs behind its answer."""
+
+    def __init__(self, refer: Refer) -> None:
+        self._refer = refer
+        self._brought: list[tuple[Referring, PrincipalId]] = []
+
+    @asynccontextmanager
+    async def refer(self, command: Command, principal: PrincipalId) -> AsyncIterator[Referring]:
+        """See :data:`Refer`."""
+        async with self._refer(command, principal) as referring:
+            yield referring
+        if referring.is_wanted:
+            self._brought.append((referring, principal))
+
+    async def remove(self) -> None:
+        """Remove the files that came with the request. Those that it named are another's matter."""
+        for referring, principal in self._brought:
+            await referring.remove(principal)
+
+
+class Beginnings:
+    """Begins responses where they belong.
+
+    Args:
+        screen: Looks for attacks.
+        refer: Finds files.
+        gate: Counts. None: nobody does.
+        clock: Where time comes from.
+
+    """
+
+    def __init__(self, screen: Screen, refer: Refer, gate: Gate | None, clock: Clock) -> None:
+        self._screen = screen
+        self._refer = refer
+        self._gate = gate
+        self._clock = clock
+
+    async def begin(
+        self, speaker: Speaker, asked: Asked, place: Place, model: str, resume: str | None
+    ) -> Exchange:
+        """Have what is asked for be begun in *place*, and return the hold on it: it is in the log.
+
+        Args:
+            speaker: Who asks.
+            asked: For what.
+            place: Where.
+            model: Of which model.
+            resume: The token with which the session is gone on with over a WebSocket. None: it can't be.
+
+        Raises:
+            DecodeError: It asks for what can't be.
+            Refusal: It may not, or not now. Nothing of it is left, unless it has a name to come again by.
+            SessionError: It can't be had now.
+
+        """
+        attachment, session, chain = place.attachment, place.attachment.session, place.chain
+        decisions: list[Decision] = []
+        luggage = _Luggage(self._refer)
+        gate, principal = self._gate, speaker.grant.principal
+        submission = Submission(
+            attachment,
+            principal,
+            None if gate is None else gate.asker(principal, speaker.address),
+            self._screen,
+            luggage.refer if asked.is_lone else self._refer,
+            decisions.append,
+        )
+        response_id = new_response_id(session.id, self._clock.time())
+        pins = speaker.grant.pins
+        is_unsaid = asked.model is None and (pins is None or pins.model is UNSET)  # as the session has it
+        request = replace(
+            asked.request,
+            model=None if is_unsaid or model == session.config.model else model,
+            settled=None if pins is None else pins.settled,
+        )
+        self._check(speaker, asked, place, response_id)
+        # All of it at once, and ahead of all: what is refused leaves nothing behind.
+        await submission.check(CreateResponse(response_id, replace(request, input=asked.items)))
+        try:
+            async with soon():
+                await self._configure(speaker, submission, asked, place)
+                seq = await self._write(submission, asked, place, response_id, request)
+        except BaseException:
+            await luggage.remove()
+            raise
+        return Exchange(
+            attachment,
+            _response_of(attachment, seq, response_id),
+            chain,
+            resume=resume,
+            decision=decisions[0] if decisions else None,
+            on_drop=luggage.remove,
+        )
+
+    async def _write(
+        self,
+        submission: Submission,
+        asked: Asked,
+        place: Place,
+        response_id: ResponseId,
+        request: ResponseRequest,
+    ) -> int:
+        """Have a request be part of the session, and return its number there once it has been accepted."""
+        attachment, session, chain = place.attachment, place.attachment.session, place.chain
+        if asked.is_lone:
+            said = (*place.before, *session.items(), *asked.items)
+            check_pairs(list(said))
+            request = replace(request, input=said)
+            created = Submitted(CreateResponse(response_id, request), chain)
+            receipt = await submission.write(created)
+        else:
+            await self._check_free(attachment, chain, asked)
+            added: list[ItemId] = []
+            created = Submitted(CreateResponse(response_id, request), chain, key=_key(asked, "response"))
+            try:
+                await self._say(attachment, submission, asked, place, added)
+                receipt = await submission.write(created)
+                await _accepted(attachment, receipt.seq)
+            except Refusal:
+                if asked.message_id is None:  # else the same may come again, and finds them
+                    await self._take_back(attachment, place, added)
+                raise
+            return receipt.seq
+        await _accepted(attachment, receipt.seq)
+        return receipt.seq
+
+    async def _check_free(self, attachment: Attachment, chain: ChainId, asked: Asked) -> None:
+        """Refuse what would be refused for a response that runs, before anything of it is written."""
+        session = attachment.session
+        running = next((each for each in session.responses.values() if each.request.in_conversation), None)
+        if running is None or session.config.concurrency is not Concurrency.REJECT:
+            return
+        if not await is_known(attachment, chain, asked):
+            message = f"Response {running.id} is in progress. Wait until it is done, or cancel it."
+            raise Refusal("conversation_already_has_active_response", message)
+
+    async def _take_back(self, attachment: Attachment, place: Place, said: list[ItemId]) -> None:
+        """Take items out again that came with a request that was refused."""
+        for item_id in reversed(said):
+            with suppress(SessionError):
+                await attachment.submit(Submitted(DeleteItem(item_id), place.chain))
+
+    async def _configure(self, speaker: Speaker, submission: Submission, asked: Asked, place: Place) -> None:
+        """Change of the session what a request says of it."""
+        if asked.reasoning in (None, place.attachment.session.config.reasoning is True):
+            return
+        command = UpdateConfig(reasoning=asked.reasoning is True)
+        if (pins := speaker.grant.pins) is not None and pins.violation(command) is not None:
+            raise DecodeError("session_pinned", _PINNED, param="unbroken.reasoning")
+        await submission.write(Submitted(command, place.chain))
+
+    def _check(self, speaker: Speaker, asked: Asked, place: Place, response_id: ResponseId) -> None:
+        """Refuse what names items that aren't there, or changes what is settled."""
+        session = place.attachment.session
+        known = {item.id for item in place.before}
+        for item_id in asked.references:
+            if item_id not in known and session.item(item_id) is None:
+                raise DecodeError("item_not_found", "The item referred to doesn't exist.", param="input")
+        if (pins := speaker.grant.pins) is not None:
+            if not pins.allows(session.config):
+                raise DecodeError("session_pinned", WIDER)
+            command = CreateResponse(response_id, replace(asked.request, input=asked.items))
+            if (field := pins.violation(command)) is not None:
+                raise DecodeError("session_pinned", _PINNED, param=field.removeprefix("response."))
+
+    async def _say(
+        self,
+        attachment: Attachment,
+        submission: Submission,
+        asked: Asked,
+        place: Place,
+        said: list[ItemId],
+    ) -> None:
+        """Have the items that come with a request be part of the conversation. They are noted in *said*."""
+        for item_id in asked.removed:
+            if attachment.session.item(item_id) is not None:  # else it went with another
+                await self._remove(attachment, place, item_id)
+        written: list[int] = []
+        for index, item in enumerate((*place.before, *asked.items)):
+            named = f"item {item.id if asked.are_named else index}"
+            submitted = Submitted(CreateItem(item), place.chain, key=_key(asked, named))
+            receipt = await submission.write(submitted)
+            written.append(receipt.seq)
+            if not receipt.duplicate:
+                said.append(item.id)
+        for seq in reversed(written):  # the last one first: all are answered when it is
+            await _accepted(attachment, seq)
+
+    async def _remove(self, attachment: Attachment, place: Place, item_id: ItemId) -> None:
+        receipt = await attachment.submit(Submitted(DeleteItem(item_id), place.chain))
+        await attachment.answered(receipt.seq)
+        refused = attachment.session.refusals.get(receipt.seq)
+        if refused is not None and refused.code != "item_not_found":  # another was faster
+            raise Refusal(refused.code, refused.message, param=refused.param)
+
+
+@asynccontextmanager
+async def soon() -> AsyncIterator[None]:
+    """Give up what isn't done in time: what it waits for is out of reach."""
+    try:
+        async with asyncio.timeout(_BEGINNING):
+            yield
+    except TimeoutError:
+        raise StoreUnavailable from None
+
+
+async def _accepted(attachment: Attachment, seq: int) -> None:
+    """Wait until input *seq* has been accepted.
+
+    Raises:
+        Refusal: It hasn't.
+
+    """
+    await attachment.answered(seq)
+    if (refused := attachment.session.refusals.get(seq)) is not None:
+        raise Refusal(refused.code, refused.message, param=refused.param)
+
+
+def _key(asked: Asked, what: str) -> InputKey | None:
+    """Return the name that a part of a request is known again by. None: the request has none."""
+    if asked.message_id is None:
+        return None
+    return InputKey(f"h:{what}:{asked.message_id}", asked.digest)
+
+
+def _response_of(attachment: Attachment, seq: int, response_id: ResponseId) -> ResponseId:
+    """Return which response answers the request that is input *seq*: an earlier one may, or another's."""
+    given, session = attachment.log.input_at(seq), attachment.session
+    if given is not None and isinstance(given.command, CreateResponse):
+        response_id = given.command.response_id
+    elif (ended := session.endings.of_turn(seq)) is not None:
+        response_id = ended.id
+    else:
+        response_id = next((each.id for each in session.responses.values() if each.turn == seq), response_id)
+    if attachment.session.was_merged(response_id):
+        for record in attachment.log.read(max(seq, attachment.log.floor), 64):
+            body = getattr(record, "body", None)
+            if isinstance(body, ResponseMerged) and body.input == seq:
+                return body.response_id
+    return response_id
+
+
+async def is_known(attachment: Attachment, chain: ChainId, asked: Asked) -> bool:
+    """Return whether a request has been written here before, by its name."""
+    if (key := _key(asked, "response")) is None:
+        return False
+    return await attachment.recall(Submitted(CreateResponse(ResponseId(""), asked.request), chain, key=key))
