@@ -36,10 +36,13 @@ async def test_with_a_short_lived_key_there_is_what_that_settles(serve: Serve) -
     realtime = await served.client(key, model="other")
     client: Any = await served.openai(key)
     client = client.with_options(default_query={"resume": realtime.token})
+    here = {"unbroken": {"session": realtime.session_id}}  # and nowhere else: it was for this session
 
     listed = [model.id async for model in client.models.list()]
     asking = asyncio.create_task(
-        client.chat.completions.create(model="other", messages=[{"role": "user", "content": "hi"}])
+        client.chat.completions.create(
+            model="other", messages=[{"role": "user", "content": "hi"}], extra_body=here
+        )
     )
     turn = await served.agent.turn()
     turn.end()
@@ -52,6 +55,12 @@ async def test_with_a_short_lived_key_there_is_what_that_settles(serve: Serve) -
     another = {"type": "function", "function": {"name": "another"}}
     with pytest.raises(PermissionDeniedError) as caught:
         await client.chat.completions.create(
-            model="other", messages=[{"role": "user", "content": "hi"}], tools=[another]
+            model="other",
+            messages=[{"role": "user", "content": "hi"}],
+            tools=[another],
+            extra_body=here,
         )
+    assert caught.value.code == "session_pinned"
+    with pytest.raises(PermissionDeniedError) as caught:
+        await client.chat.completions.create(model="other", messages=[{"role": "user", "content": "hi"}])
     assert caught.value.code == "session_pinned"
