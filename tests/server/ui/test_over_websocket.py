@@ -285,3 +285,25 @@ async def test_a_node_that_drains_lets_answers_end(manual: Served[ManualAgent], 
 
     assert caught.value.rcvd is not None
     assert caught.value.rcvd.code == 1012
+
+
+async def test_what_a_short_lived_key_settles_holds_for_what_is_asked_with_it(
+    manual: Served[ManualAgent], dial: Dial
+) -> None:
+    openai: Any = await manual.openai()
+    session = {"type": "realtime", "instructions": "Be brief."}
+    secret = (await openai.realtime.client_secrets.create(session=session)).value
+    socket = await dial(manual, secret)
+    await socket.ask("r1", user("hi"), body={"unbroken": {"instructions": "Be long."}})
+    refused = await socket.until("error")
+    await socket.ask("r2", user("hi"))
+    turn = await manual.agent.turn()
+    (actor,) = manual.app.node.hub
+    (running,) = actor.session.responses.values()
+    turn.end()
+    await socket.until("end")
+
+    assert refused["unbroken"]["code"] == "session_pinned"
+    assert turn.given.instructions == "Be brief."
+    assert running.request.settled is not None, "whatever becomes of the session before it runs"
+    assert running.request.settled.instructions == "Be brief."
