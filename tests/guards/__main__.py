@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice, pairwise
@@ -22,6 +22,7 @@ from typing import Final
 import structlog
 
 from tests.guards.corpus import Case, Part, among, read_corpus, read_follow_ups, read_rows
+from tests.guards.documents import buried, in_rows, joined, read_developers, read_long, read_texts
 from unbroken.server.auth.principal import DEFAULT_PLAN
 from unbroken.server.guards.injection.base import Action, Passage
 from unbroken.server.guards.injection.examiner import Examiner, Steps, step
@@ -180,18 +181,35 @@ def _marked(case: Case) -> Case:
 def hidden(cases: Iterable[Case], most: int = 300) -> list[Case]:
     """Return the attacks of *cases* that are kept, among one and three ordinary sentences each.
 
-    Of each source there are *most* at most. What is encoded hides behind other things, and what a model
-    reads in other languages it misses anyhow.
+    Of each source there are *most* at most.
     """
-    plain = [
-        case
-        for case in cases
-        if case.is_attack
-        and case.part is Part.KEPT
-        and len(case.turns) == 1
-        and case.source not in ("encodings", "languages", "spoofing")
-    ]
-    return [among(case, count) for case in _sampled(plain, most) for count in (1, 3)]
+    return [among(case, count) for case in _sampled(_plain(cases), most) for count in (1, 3)]
+
+
+def _plain(cases: Iterable[Case]) -> Iterator[Case]:
+    """Yield the attacks that are kept, and that may stand among other things.
+
+    What is encoded hides behind other things, and what a model reads in other languages it misses anyhow.
+    """
+    for case in cases:
+        if case.is_attack and case.part is Part.KEPT and len(case.turns) == 1 and case.source not in _ALONE:
+            yield case
+
+
+_ALONE: Final = frozenset({"encodings", "languages", "spoofing"})
+
+
+def of_documents(cases: Sequence[Case], most: int = 60) -> Iterator[Case]:
+    """Yield code, documents and long texts that are kept, and attacks of *cases* in code and documents.
+
+    Of each source there are *most* at most.
+    """
+    texts = [each for each in read_texts() if each.part is Part.KEPT]
+    yield from in_rows(texts, Part.KEPT, most)
+    yield from read_developers(Part.KEPT)
+    yield from map(_marked, read_developers(Part.TRAIN))
+    yield from read_long(Part.KEPT)
+    yield from buried(_plain(cases), texts, most)
 
 
 def _sampled(cases: Iterable[Case], most: int) -> list[Case]:
@@ -225,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kept = (each for each in read_rows(options.data) if each.part is Part.KEPT)
         public = _sampled(kept, options.most)
     cases = [each if each.part is Part.KEPT else _marked(each) for each in ours] + public
-    cases += hidden([*ours, *public])
+    cases += [*hidden([*ours, *public]), *of_documents([*ours, *public]), *joined(public)]
     found = asyncio.run(measure(cases, reading, options.runs))
     alone = [] if folder is None else ["", *table_of_model(folder, options.runs)]
     for row in (*table(found), "", *table_of_lengths(found), *alone):

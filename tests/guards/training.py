@@ -3,7 +3,8 @@
 Everything is drawn from fixed seeds: the same rows give the same weights. Of each public source, six
 tenths are trained on, two more may set the bands, and two are kept to be measured; which, a digest of
 the text says. Of the corpus and of the follow-ups, one half is trained on. Sources that ``SOURCES``
-doesn't name are all kept.
+doesn't name are all kept. Code and READMEs are those of Python and of packages that are installed: with
+other versions of these, weights are a little different.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import numpy
 from numpy.typing import NDArray
 
 from tests.guards.corpus import SOURCES, Part, read_corpus, read_follow_ups, read_rows
+from tests.guards.documents import Text, read_developers, read_texts
+from tests.guards.learned import chunks, learned, licences, long_texts, short_ones
 from unbroken.server.guards.injection.base import Origin
 from unbroken.server.guards.injection.linear import BUCKETS, FEWEST, FOLDER, Features, LinearModel
 from unbroken.server.guards.injection.normal_form import NormalForm
@@ -48,6 +51,10 @@ _OURS: Final = 0.7
 _PHRASES: Final = (7000, 26000)
 """Attacks and harmless ones that are put together."""
 
+_DOCUMENTS: Final = 0.6
+_LONG: Final = 60
+"""Long texts put together of each source's short ones."""
+
 _BIAS: Final = -2.0
 """Of what nobody has seen: other languages, other alphabets. Never trained."""
 
@@ -70,13 +77,35 @@ _SLOT: Final = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One text: its windows as buckets, each with what a weight is scaled by there."""
+    """One text: its features, and which of them are in each piece."""
 
-    windows: list[tuple[NDArray[Any], float]]
-    runs: list[tuple[NDArray[Any], float]]
+    text: str
+    buckets: NDArray[Any]
+    windows: Pieces
+    runs: Pieces
     """Sentences by themselves: of harmless texts alone."""
     is_attack: bool
     weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Where in the features of a text each piece of it begins and ends, and what scales weights there."""
+
+    firsts: NDArray[Any]
+    lasts: NDArray[Any]
+    scales: NDArray[Any]
+
+    def worst(self, sums: NDArray[Any], most: int) -> list[tuple[int, int, float]]:
+        """Return the *most* that are rated highest. *sums* are those of the weights before each feature."""
+        ratings = (sums[self.lasts] - sums[self.firsts]) * self.scales
+        return [self[at] for at in numpy.argsort(-ratings, kind="stable")[:most]]
+
+    def __getitem__(self, at: int) -> tuple[int, int, float]:
+        return int(self.firsts[at]), int(self.lasts[at]), float(self.scales[at])
+
+    def __len__(self) -> int:
+        return len(self.firsts)
 
 
 def phrases(kind: str, count: int, seed: int) -> list[str]:
@@ -99,16 +128,15 @@ def example(text: str, is_attack: bool, weight: float, form: NormalForm) -> Exam
     order = numpy.argsort(features.places, kind="stable")
     places, buckets = features.places[order], features.buckets[order].astype(numpy.int64)
 
-    def scaled(pieces: Sequence[tuple[int, int]]) -> list[tuple[NDArray[Any], float]]:
-        found: list[tuple[NDArray[Any], float]] = []
-        for start, end in pieces:
-            first, last = numpy.searchsorted(places, [start, end])
-            if last > first:
-                found.append((buckets[first:last], float(1 / numpy.sqrt(max(last - first, FEWEST)))))
-        return found
+    def pieces(found: Sequence[tuple[int, int]]) -> Pieces:
+        edges = numpy.searchsorted(places, numpy.array(found, numpy.int64).reshape(-1, 2))
+        firsts, lasts = edges[edges[:, 0] < edges[:, 1]].T
+        return Pieces(firsts, lasts, 1 / numpy.sqrt(numpy.maximum(lasts - firsts, FEWEST)))
 
     sentences = [] if is_attack else runs(formed)[:_MOST_RUNS]
-    return Example(scaled(windows(formed)[:_MOST_WINDOWS]), scaled(sentences), is_attack, weight)
+    return Example(
+        text, buckets, pieces(windows(formed)[:_MOST_WINDOWS]), pieces(sentences), is_attack, weight
+    )
 
 
 def train(examples: Sequence[Example], seed: int = 1) -> NDArray[Any]:
@@ -118,12 +146,13 @@ def train(examples: Sequence[Example], seed: int = 1) -> NDArray[Any]:
     three that do are not, nor are the two of its sentences.
     """
     weights, steps = numpy.zeros(BUCKETS), numpy.full(BUCKETS, 1e-2)
-    drawn, rows = random.Random(seed), [each for each in examples if each.windows]
+    drawn, rows = random.Random(seed), [each for each in examples if len(each.windows)]
     for epoch in range(_EPOCHS):
         drawn.shuffle(rows)
         for row in rows:
             taken, share = _taken(row, weights, is_first=epoch == 0)
-            for buckets, scale in taken:
+            for first, last, scale in taken:
+                buckets = row.buckets[first:last]
                 found = 1 / (1 + numpy.exp(-(weights[buckets].sum() * scale + _BIAS)))
                 distinct, counts = numpy.unique(buckets, return_counts=True)
                 slope = (found - row.is_attack) * row.weight * share * scale * counts
@@ -135,21 +164,17 @@ def train(examples: Sequence[Example], seed: int = 1) -> NDArray[Any]:
 
 def _taken(
     row: Example, weights: NDArray[Any], *, is_first: bool
-) -> tuple[list[tuple[NDArray[Any], float]], float]:
+) -> tuple[list[tuple[int, int, float]], float]:
     """Return the pieces of *row* that are learnt from, and what each counts for."""
-    if len(row.windows) == 1 and not row.runs:
-        return row.windows, 1.0
+    if len(row.windows) == 1 and not len(row.runs):
+        return [row.windows[0]], 1.0
+    if row.is_attack and is_first:
+        return [row.windows[at] for at in range(min(2, len(row.windows)))], 0.5
+    sums = numpy.concatenate([[0.0], numpy.cumsum(weights[row.buckets])])
     if row.is_attack:
-        return (row.windows[:2], 0.5) if is_first else (_worst(row.windows, weights, 1), 1.0)
-    taken = _worst(row.windows, weights, 3) + _worst(row.runs, weights, 2)
+        return row.windows.worst(sums, 1), 1.0
+    taken = row.windows.worst(sums, 3) + row.runs.worst(sums, 2)
     return taken, len(taken) ** -0.5
-
-
-def _worst(
-    pieces: list[tuple[NDArray[Any], float]], weights: NDArray[Any], most: int
-) -> list[tuple[NDArray[Any], float]]:
-    ratings = [float(weights[buckets].sum() * scale) for buckets, scale in pieces]
-    return [pieces[at] for at in sorted(range(len(ratings)), key=lambda at: -ratings[at])[:most]]
 
 
 def _ours(form: NormalForm) -> Iterator[Example]:
@@ -165,27 +190,36 @@ def _ours(form: NormalForm) -> Iterator[Example]:
             yield example(case.turns[0], case.is_attack, 1.0, form)
 
 
-def _public(folder: Path, form: NormalForm, without: frozenset[str] = frozenset()) -> Iterator[Example]:
+def _public(folder: Path, form: NormalForm) -> Iterator[Example]:
     for case in read_rows(folder):
-        text = case.turns[0]
-        if case.part is Part.TRAIN and text not in without:
-            yield example(text, case.is_attack, _WEIGHTS.get(case.source, 1.0), form)
+        if case.part is Part.TRAIN:
+            yield example(case.turns[0], case.is_attack, _WEIGHTS.get(case.source, 1.0), form)
     for path in sorted(folder.rglob(f"{DOCUMENTS}.jsonl")):
         for line in path.read_text("utf-8").splitlines():
             yield example(json.loads(line)["full_text"], False, _OURS, form)
 
 
-def chat_odds(folder: Path, weights: NDArray[Any], form: NormalForm) -> list[float]:
+def _of_documents(folder: Path, texts: Sequence[Text], form: NormalForm) -> Iterator[Example]:
+    """Yield code, documents and long texts: none of them is an attack."""
+    rows = [case for case in read_rows(folder) if case.part is Part.TRAIN and case.source not in CHAT]
+    short = short_ones([*rows, *read_follow_ups()]) | {"phrases": phrases("benign", 3000, 5)}
+    for text in (*chunks(texts), *long_texts(short, _LONG)):
+        yield example(text, False, _DOCUMENTS, form)
+    for case in read_developers(Part.TRAIN):
+        yield example(case.turns[0], False, 1.0, form)
+
+
+def chat_odds(folder: Path, weights: NDArray[Any], rows: Sequence[Example], form: NormalForm) -> list[float]:
     """Return the log odds of both models together of all chat that isn't kept.
 
-    What *weights* were trained on is rated by others, trained without it.
+    What *weights* were trained on, *rows*, is rated by others, trained without it.
     """
     chat = [case for case in read_rows(folder) if case.source in CHAT and case.part is not Part.KEPT]
     trained = [case.turns[0] for case in chat if case.part is Part.TRAIN]
     found = [*both_odds(weights, [case.turns[0] for case in chat if case.part is Part.SET], form)]
     for fold in range(_FOLDS):
         left_out = frozenset(trained[fold::_FOLDS])
-        others = train([*_public(folder, form, left_out), *_ours(form)])
+        others = train([each for each in rows if each.text not in left_out])
         found += both_odds(others, sorted(left_out), form)
     return found
 
@@ -213,14 +247,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--into", type=Path, default=FOLDER, help="where the weights go (the package)")
     options = parser.parse_args(arguments)
     form = NormalForm()
-    rows = [*_public(options.data, form), *_ours(form)]
+    texts = learned(read_texts())
+    rows = [*_public(options.data, form), *_ours(form), *_of_documents(options.data, texts, form)]
     weights = train(rows)
     kept = numpy.flatnonzero(numpy.abs(weights) >= _LEAST)
     scale = float(numpy.abs(weights).max() / 127)
     rounded = numpy.round(weights[kept] / scale).astype(numpy.int8)
     weights = numpy.zeros(BUCKETS)
     weights[kept] = rounded * scale
-    chat = chat_odds(options.data, weights, form)
+    chat = chat_odds(options.data, weights, rows, form)
     flag, block = (float(each) for each in numpy.quantile(chat, [1 - _FLAGGED, 1 - _BLOCKED]))
     options.into.mkdir(parents=True, exist_ok=True)
     numpy.savez_compressed(options.into / "linear.npz", buckets=kept.astype(numpy.uint32), weights=rounded)
@@ -229,7 +264,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "trained_on": {
             **{f"{name}, six tenths": licence for name, licence in SOURCES.items()},
             DOCUMENTS: "MIT",
-            "phrases.toml, half of corpus and of follow_ups.tsv, in tests/guards": "this repository's",
+            **licences(texts),
+            "phrases.toml, half of corpus, follow_ups.tsv and developers.txt, in tests/guards": "our own",
         },
         "texts": len(rows),
         "attacks": sum(row.is_attack for row in rows),
