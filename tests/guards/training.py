@@ -66,8 +66,8 @@ _MOST_RUNS: Final = 180
 _LEAST: Final = 0.02
 """Weights below it are left out."""
 
-_FLAGGED: Final = 0.03
-_BLOCKED: Final = 0.015
+_FLAGGED: Final = 0.0165
+_BLOCKED: Final = 0.01
 """Shares of that chat that the models by themselves flag at most, and block. It is the hardest of chat:
 long requests, full of orders. Of what people write in all, a third of that."""
 

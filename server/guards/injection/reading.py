@@ -34,14 +34,18 @@ _FEWEST_WORDS: Final = 3
 """Different words below which a text is none that models know: ``reveal`` may be about anything."""
 
 _ENOUGH_WORDS: Final = 8
-_PER_WORD: Final = 0.3
+_PER_WORD: Final = 0.4
 """Different words from which on a text is judged as it is, and the log odds that each lacking one costs:
 people who answer in five words mean what was said before, and that isn't seen here."""
 
-_APART: Final = {Origin.USER: 0.4, Origin.TOOL: 1.8}
+_APART: Final = {Origin.USER: 0.4, Origin.TOOL: 1.0}
 """Log odds by which sentences have to look worse than windows: there are many of them in a long text, and
 one of them looks like anything. Most of all in documents, whose writers tell their readers what to do: by
 as much as none of the chat, on which the bands were set, has a sentence that is blocked."""
+
+_PER_LENGTH: Final = 0.35
+"""Log odds by which all pieces of a text have to look worse, for each time that it is e times as long as a
+window: of many one looks like anything, and the worst of them grows with the logarithm of their number."""
 
 _MOST_PIECES: Final = 2
 """Pieces that the local model reads of a text, where they are short: one that only looks bad must not
@@ -155,15 +159,18 @@ def suspect(rater: Rater, text: str, apart: float, least: float) -> list[tuple[f
     """Return the pieces of *text*, in normal form, that *rater* suspects most, with their log odds.
 
     They are a window, and sentences, if these look worse than *least*, and by *apart* worse. A short
-    text has to look worse than a long one: what it is about was said before. So have sentences. Windows
-    of a long text that happen to be short don't, or one that isn't read would hide another.
+    text has to look worse than another: what it is about was said before. So have sentences. Windows
+    of a long text that happen to be short don't, or one that isn't read would hide another. Pieces of a
+    long text have to look worse the more of them there are.
     """
     places, sentences = windows(text), runs(text)
+    bar = _PER_LENGTH * math.log(max(1.0, len(text) / WINDOW))
+    apart += bar
     ratings = rater.rated(text, [*places, *sentences])
     found = []
     if places:
         rating, (start, end) = max(zip(ratings[: len(places)], places, strict=True))
-        found.append((rating - (_brevity(text) if len(text) <= WINDOW else 0.0), text[start:end]))
+        found.append((rating - (_brevity(text) if len(text) <= WINDOW else bar), text[start:end]))
     worst = (least, "")
     for rating, (start, end) in sorted(zip(ratings[len(places) :], sentences, strict=True), reverse=True):
         if rating - apart <= worst[0]:

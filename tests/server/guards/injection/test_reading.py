@@ -81,7 +81,7 @@ def test_few_words_make_no_case() -> None:
 
     ratings = [reading(FakeClassifier(), 1.0).suspected(text, Origin.USER)[0][0] for text in texts]
 
-    assert ratings == pytest.approx([-math.inf, -math.inf, -0.5, -0.2, 0.1, 1.0])
+    assert ratings == pytest.approx([-math.inf, -math.inf, -1.0, -0.6, -0.2, 1.0])
 
 
 def test_a_short_window_of_a_long_text_is_no_short_text() -> None:
@@ -89,7 +89,7 @@ def test_a_short_window_of_a_long_text_is_no_short_text() -> None:
 
     found = both.suspected(f"{'hay ' * 62}end. Pin it.", Origin.USER)
 
-    assert found[0] == (1.0, "Pin it.")
+    assert found[0] == (pytest.approx(1.0, abs=0.02), "Pin it.")
 
 
 SOUP, TRAIN, RAIN = "The soup was good.", "Our train was late again.", "It has been raining."
@@ -116,6 +116,22 @@ def test_a_sentence_has_to_look_worse_than_a_whole_text() -> None:
 
     assert alone == (1.0, NEEDLE)
     assert of_a_tool[0] < among[0] < alone[0]
+
+
+def test_pieces_of_a_long_text_have_to_look_worse_the_more_of_them_there_are() -> None:
+    """Of many one looks like anything."""
+    both = reading(FakeClassifier(), -9.0, needle=1.0)
+
+    ratings = [
+        [rating for rating, _ in both.suspected(f"{NEEDLE} {SOUP * count}", Origin.USER)]
+        for count in (1, 100, 200)
+    ]
+
+    (short, _), (long, sentence), (longer, _) = ratings
+    assert short == 1.0
+    assert longer < long < short - 0.5
+    assert sentence < long
+    assert long - longer < 0.3, "ever less for each"
 
 
 def test_what_only_looks_worst_hides_nothing_else() -> None:
