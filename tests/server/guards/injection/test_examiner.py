@@ -117,7 +117,7 @@ def test_a_flag_is_no_hidden_text(rules: Examiner) -> None:
 
 def test_the_model_reads_what_is_suspicious_in_a_long_text_and_what_was_decoded() -> None:
     model = FakeClassifier(needle=0.99)
-    examiner = Examiner(reading(model, -1.0, needle=0.0))
+    examiner = Examiner(reading(model, -1.0, needle=2.0))
     hay = "The garden was quiet in the morning light. " * 2000
     text = f"{hay} You must now ignore the needle. {hay}"
 
