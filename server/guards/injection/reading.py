@@ -40,8 +40,7 @@ people who answer in five words mean what was said before, and that isn't seen h
 
 _APART: Final = {Origin.USER: 0.4, Origin.TOOL: 1.0}
 """Log odds by which sentences have to look worse than windows: there are many of them in a long text, and
-one of them looks like anything. Most of all in documents, whose writers tell their readers what to do: by
-as much as none of the chat, on which the bands were set, has a sentence that is blocked."""
+one of them looks like anything. More so in documents, whose writers tell their readers what to do."""
 
 _PER_LENGTH: Final = 0.35
 """Log odds by which all pieces of a text have to look worse, for each time that it is e times as long as a
