@@ -89,7 +89,9 @@ def test_a_short_window_of_a_long_text_is_no_short_text() -> None:
 
     found = both.suspected(f"{'hay ' * 62}end. Pin it.", Origin.USER)
 
-    assert found[0] == (pytest.approx(1.0, abs=0.02), "Pin it.")
+    rating, piece = found[0]
+    assert piece == "Pin it."
+    assert rating == pytest.approx(1.0, abs=0.02)
 
 
 SOUP, TRAIN, RAIN = "The soup was good.", "Our train was late again.", "It has been raining."
