@@ -46,6 +46,9 @@ _PER_LENGTH: Final = 0.35
 """Log odds by which all pieces of a text have to look worse, for each time that it is e times as long as a
 window: of many one looks like anything, and the worst of them grows with the logarithm of their number."""
 
+_LONGEST: Final = 12
+"""Windows beyond which it doesn't grow: or whoever writes enough around it would hide anything."""
+
 _MOST_PIECES: Final = 2
 """Pieces that the local model reads of a text, where they are short: one that only looks bad must not
 hide another, and time grows with what is read."""
@@ -163,7 +166,7 @@ def suspect(rater: Rater, text: str, apart: float, least: float) -> list[tuple[f
     long text have to look worse the more of them there are.
     """
     places, sentences = windows(text), runs(text)
-    bar = _PER_LENGTH * math.log(max(1.0, len(text) / WINDOW))
+    bar = _PER_LENGTH * math.log(min(max(1.0, len(text) / WINDOW), _LONGEST))
     apart += bar
     ratings = rater.rated(text, [*places, *sentences])
     found = []

@@ -126,12 +126,13 @@ def test_pieces_of_a_long_text_have_to_look_worse_the_more_of_them_there_are() -
 
     ratings = [
         [rating for rating, _ in both.suspected(f"{NEEDLE} {SOUP * count}", Origin.USER)]
-        for count in (1, 100, 200)
+        for count in (1, 60, 120, 900, 1800)
     ]
 
-    (short, _), (long, sentence), (longer, _) = ratings
+    (short, _), (long, sentence), (longer, _), (longest, _), (more, _) = ratings
     assert short == 1.0
-    assert longer < long < short - 0.5
+    assert longer < long < short - 0.4
+    assert more == longest, "or whoever writes enough around it would hide anything"
     assert sentence < long
     assert long - longer < 0.3, "ever less for each"
 
