@@ -38,7 +38,7 @@ $(foreach venv,$(VENV) $(AGENTS_VENV),$(shell [ ! -f $(venv)/pyvenv.cfg ] \
 	|| $(venv)/bin/python -c '$(NEW_ENOUGH)' 2>/dev/null || rm -rf $(venv)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check long lint bench cover guards guards-train names conformance fuzz chaos lock node chromium redis haproxy nginx cluster links
+.PHONY: help setup run test check long lint bench cover guards guards-train names conformance fuzz chaos lock node client chromium redis haproxy nginx cluster links
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -197,6 +197,12 @@ $(NODE_CLIENTS)/node_modules/.installed: $(NODE_CLIENTS)/package-lock.json $(NOD
 	$(call say,Installing clients for JavaScript to test with)
 	@cd $(NODE_CLIENTS) && npm ci --loglevel=error </dev/null
 	@touch $@
+
+# Built by TypeScript's compiler alone, and committed: whoever runs the server, or takes the client, needs no Node.js.
+CLIENT := server/page/client
+
+client: node  ## Build the client for JavaScript from its sources
+	@rm -rf $(CLIENT)/lib && $(NODE_CLIENTS)/node_modules/.bin/tsc --project $(CLIENT)
 
 chromium:
 	@command -v chromium >/dev/null || { \

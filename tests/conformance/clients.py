@@ -56,6 +56,7 @@ CLIENTS: Final[Mapping[str, Client]] = {
     "agents-node": Client("npm `@openai/agents-realtime` on Node.js", _NODE, "@openai/agents-realtime"),
     "ai-node": Client("npm `ai` on Node.js", _NODE, "ai"),
     "ai-browser": Client("npm `@ai-sdk/react` in Chromium", _NODE, "@ai-sdk/react"),
+    "own-node": Client("this project's client on Node.js", None),
     "page": Client("this server's page in Chromium", None),
 }
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tests.fakes.tls import Certificate
 
-__all__ = ["FOLDER", "bundled", "node", "node_path"]
+__all__ = ["FOLDER", "bundled", "compiled", "node", "node_path", "node_tests", "program"]
 
 FOLDER: Final = Path(__file__).with_name("node")
 _PACKAGES: Final = FOLDER / "node_modules"
@@ -51,21 +51,44 @@ def bundled(script: str, target: Path) -> Path:
     return target
 
 
-async def _run(command: list[str], environment: dict[str, str]) -> bytes:
+def compiled(project: Path, *options: str) -> str:
+    """Have TypeScript's compiler read *project*, and return what it complains of; empty: nothing."""
+    node_path()
+    command = [str(_PACKAGES / ".bin" / "tsc"), "--project", str(project), "--pretty", "false", *options]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=_ALL_OF_IT)
+    assert done.returncode == 0 or done.stdout, done.stderr
+    return done.stdout
+
+
+async def program(folder: Path, *arguments: str | Path) -> str:
+    """Run Node.js in *folder*, and return what it printed."""
+    command = [node_path(), *map(str, arguments)]
+    return (await _run(command, {"PATH": os.environ["PATH"]}, folder=folder)).decode()
+
+
+async def node_tests(script: str, *, seconds: float = _ALL_OF_IT, **environment: str) -> None:
+    """Run one of the scripts in the folder that is tests for Node.js's own runner. All have to pass."""
+    command = [node_path(), "--test", "--test-reporter=spec", script]
+    await _run(command, {"PATH": os.environ["PATH"], **environment}, seconds)
+
+
+async def _run(
+    command: list[str], environment: dict[str, str], seconds: float = _ALL_OF_IT, folder: Path = FOLDER
+) -> bytes:
     process = await asyncio.create_subprocess_exec(
         *command,
-        cwd=FOLDER,
+        cwd=folder,
         env=environment,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(_ALL_OF_IT):
+        async with asyncio.timeout(seconds):
             output, complaints = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 0, f"{command}\n{complaints.decode()}"
+    assert process.returncode == 0, f"{command}\n{complaints.decode()}\n{output.decode()[-8000:]}"
     return output

@@ -1,0 +1,64 @@
+/**
+ * Functions that the agent may call and this client runs.
+ *
+ * What goes wrong in one is told to the model, never to whoever waits for the answer: the model can say so, or
+ * try again. Of an exception it is told the kind alone, for its text may be nobody else's business;
+ * `ToolFailed` is for what the model should read.
+ */
+/** For tools to throw: the model reads the message. */
+export class ToolFailed extends Error {
+}
+/** Bytes of what a tool returns: a frame has a bound. */
+const MOST = 48_000;
+/** How a tool is told to the server. */
+export function described({ name, description, parameters }) {
+    const said = description === undefined ? {} : { description };
+    return { type: "function", name, ...said, parameters: parameters ?? { type: "object", properties: {} } };
+}
+/** Run *calls*, all at once, for up to *timeout* milliseconds. Never fails. */
+export function runAll(calls, tools, signal, timeout) {
+    return Promise.all(calls.map(async (call) => ({ call_id: call.call_id, output: await run(call, tools.get(call.name), signal, timeout) })));
+}
+async function run(call, tool, stopped, timeout) {
+    const given = parsed(call.arguments);
+    if (tool === undefined)
+        return failure("There is no such function.");
+    if (given === null)
+        return failure("The arguments must be a JSON object.");
+    const over = new AbortController();
+    const signal = AbortSignal.any([stopped, over.signal]);
+    const ended = new Promise((_, reject) => {
+        signal.addEventListener("abort", () => reject(new ToolFailed("The function took too long.")));
+    });
+    const timer = setTimeout(() => over.abort(), timeout);
+    try {
+        // In a function, so that one that throws at once fails no otherwise than one that rejects.
+        const running = (async () => tool.run(given, { callId: call.call_id, signal }))();
+        return written(await Promise.race([running, ended]));
+    }
+    catch (error) {
+        if (error instanceof ToolFailed)
+            return failure(error.message);
+        return failure(`The function failed: ${error instanceof Error ? error.name : typeof error}.`);
+    }
+    finally {
+        clearTimeout(timer);
+    }
+}
+function parsed(written) {
+    try {
+        const given = JSON.parse(written);
+        return typeof given === "object" && !Array.isArray(given) ? given : null;
+    }
+    catch {
+        return null;
+    }
+}
+function written(returned) {
+    const output = typeof returned === "string" ? returned : (JSON.stringify(returned) ?? "");
+    const isTooLong = new TextEncoder().encode(output).length > MOST;
+    return isTooLong ? failure("What the function returned is too long.") : output;
+}
+function failure(error) {
+    return JSON.stringify({ error });
+}
