@@ -41,13 +41,6 @@ export class Calls {
   #calls = new Map();
   /** @type {Map<string, string>} Items of functions, by the call's id. */
   #functions = new Map();
-  /** @type {Set<string>} Requests of after the last message that nobody has answered. */
-  #waiting = new Set();
-
-  /** Whether the answer should wait for the user to decide on more. */
-  get isWaiting() {
-    return this.#waiting.size > 0;
-  }
 
   /** @param {string} id @returns {Call | undefined} */
   get(id) {
@@ -71,11 +64,9 @@ export class Calls {
       case "mcp_approval_request": {
         const known = this.#calls.get(item.id);
         if (known !== undefined) return { id: item.id, call: known }; // it began whole, and may be decided by now
-        this.#waiting.add(item.id);
         return this.#set(item.id, asked(item));
       }
       case "mcp_approval_response":
-        this.#waiting.delete(item.approval_request_id);
         return this.change(item.approval_request_id, {
           state: item.approve ? "allowed" : "refused",
           note: item.reason ?? "",
@@ -93,21 +84,14 @@ export class Calls {
     return call === undefined ? null : this.#set(id, { ...call, ...change });
   }
 
-  /** A message was said: whatever is still asked, the conversation goes on without it. */
-  goOn() {
-    this.#waiting.clear();
-  }
-
   /** @param {string} id */
   forget(id) {
     this.#calls.delete(id);
-    this.#waiting.delete(id);
   }
 
   clear() {
     this.#calls.clear();
     this.#functions.clear();
-    this.#waiting.clear();
   }
 
   /** @returns {Change[]} What becomes of calls that are open when the server has lost the conversation. */

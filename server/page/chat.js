@@ -1,10 +1,10 @@
 /** The page: the composer, the connection's line and the dialog around a conversation. */
 
 import { Attachments, thumbnail } from "./attachments.js";
+import { randomId } from "./client/lib/index.js";
 import { Conversation } from "./conversation.js";
 import { element } from "./elements.js";
 import { Log } from "./log.js";
-import { randomId } from "./realtime.js";
 import { keyForStranger } from "./stranger.js";
 
 const KEY = "unbroken.key";
@@ -27,7 +27,7 @@ const browser = storage(() => localStorage);
 
 let key = tab.get(KEY) ?? ownKey();
 
-const attachments = new Attachments({ key: () => key, token: () => conversation.client.token, notice: showNotice });
+const attachments = new Attachments({ key: () => key, token: () => conversation.client.sessionToken, notice: showNotice });
 
 const log = new Log({
   retry() {
@@ -110,8 +110,8 @@ function say() {
   fit();
 }
 
-/** @param {import("./outbox.js").Entry} entry @returns {boolean} */
-function giveBack({ text, files = [] }) {
+/** @param {import("./message.js").Message} message @returns {boolean} */
+function giveBack({ text, files }) {
   // What has been written or attached meanwhile isn't to be mixed with it.
   if (message.value !== "" || attachments.size > 0) return false;
   message.value = text;
@@ -227,7 +227,7 @@ let needsShortLived = false;
 /** Once for each time that one is let in: a key that isn't taken at once is no reason to ask for another. */
 let mayBeStranger = true;
 
-/** @param {import("./realtime.js").State} state */
+/** @param {import("./client/lib/index.js").Status} state */
 function showConnection(state) {
   clearInterval(counting);
   needsKey = state.phase === "stopped" && (NO_KEY.has(state.code) || state.code === NOT_THIS_KIND);
@@ -253,7 +253,7 @@ function showConnection(state) {
   if (needsKey) void comeIn();
 }
 
-/** @param {import("./realtime.js").State} state @returns {[string, string]} What to say, and the button's label. */
+/** @param {import("./client/lib/index.js").Status} state @returns {[string, string]} What to say, and the button's label. */
 function connectionWords(state) {
   switch (state.phase) {
     case "connecting":
@@ -265,14 +265,14 @@ function connectionWords(state) {
     default:
       return needsKey
         ? ["Not connected: a key is needed", "Enter it"]
-        : [`Not connected. ${state.reason}`, "Try again"];
+        : [`Not connected. ${state.phase === "stopped" ? state.reason : ""}`, "Try again"];
   }
 }
 
 connect.addEventListener("click", () => {
   if (needsKey) return askKey();
   message.focus(); // the button is about to go
-  conversation.client.connect();
+  conversation.client.reconnect();
 });
 window.addEventListener("online", () => conversation.client.hurry());
 document.addEventListener("visibilitychange", () => {
@@ -336,7 +336,7 @@ function doorUrl() {
  * Storage that works, if only until the next reload, where the browser offers none.
  *
  * @param {() => Storage} open
- * @returns {import("./outbox.js").Storage}
+ * @returns {import("./conversation.js").Storage}
  */
 function storage(open) {
   /** @type {Map<string, string>} */
@@ -365,4 +365,3 @@ function storage(open) {
 
 showBusy("no");
 if (matchMedia("(pointer: fine)").matches) message.focus();
-conversation.client.connect();

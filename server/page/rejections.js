@@ -1,6 +1,6 @@
 /** What the server has refused for good: given back to the user, or shown until it can be. */
 
-/** @typedef {import("./outbox.js").Entry} Entry */
+/** @typedef {import("./client/lib/index.js").Entry} Entry */
 
 /** Messages that are kept to be given back. Older ones are still shown. */
 const MOST = 20;
@@ -19,23 +19,23 @@ export class Rejections {
 
   /** @param {Entry} entry */
   add(entry) {
-    const { id, text, approval } = entry;
-    if (approval) {
-      const call = this.#calls.get(approval.request);
-      if (call !== undefined) this.#view.call(approval.request, call); // it can be decided again
-    } else if (this.#view.giveBack(entry)) {
-      this.#view.remove(id);
+    const { kind, about } = entry;
+    if (kind === "decision") {
+      const call = this.#calls.get(about);
+      if (call !== undefined) this.#view.call(about, call); // it can be decided again
+    } else if (this.#view.giveBack(said(entry))) {
+      this.#view.remove(about);
     } else {
       this.#kept = [...this.#kept, entry].slice(-MOST);
-      this.#view.message(id, text, "refused");
+      this.#view.message(about, said(entry).text, "refused");
     }
   }
 
   /** @param {string} id Give that message back, to be changed. */
   takeBack(id) {
-    const entry = this.#kept.find((each) => each.id === id);
+    const entry = this.#kept.find(({ about }) => about === id);
     if (entry === undefined) return;
-    if (!this.#view.giveBack(entry)) return this.#view.notice("Send or remove first what you have begun to write.");
+    if (!this.#view.giveBack(said(entry))) return this.#view.notice("Send or remove first what you have begun to write.");
     this.#kept = this.#kept.filter((each) => each !== entry);
     this.#view.remove(id);
   }
@@ -43,4 +43,9 @@ export class Rejections {
   clear() {
     this.#kept = [];
   }
+}
+
+/** @param {Entry} entry @returns {import("./message.js").Message} */
+function said({ note }) {
+  return /** @type {import("./message.js").Message} */ (note);
 }

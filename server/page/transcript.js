@@ -6,7 +6,8 @@
 
 import { isCall } from "./calls.js";
 import { LOST, outcomeOf, outcomeOfItem } from "./outcome.js";
-import { decisionShown } from "./parcel.js";
+import { read } from "./message.js";
+import { decisionShown } from "./unsent.js";
 
 /** @type {{id: string, text: string, files: import("./attachments.js").Attached[]}} */
 const NOTHING = { id: "", text: "", files: [] };
@@ -16,23 +17,17 @@ export class Transcript {
    * @param {object} options
    * @param {import("./conversation.js").View} options.view
    * @param {import("./calls.js").Calls} options.calls
-   * @param {import("./delivery.js").Delivery} options.delivery Is told what the server has.
-   * @param {() => void} options.changed A response has begun or ended, or a decision was taken.
-   * @param {() => void} options.ended No response runs any more.
+   * @param {import("./unsent.js").Unsent} options.unsent Knows which decisions are on their way.
    */
-  constructor({ view, calls, delivery, changed, ended }) {
+  constructor({ view, calls, unsent }) {
     this.#view = view;
     this.#calls = calls;
-    this.#delivery = delivery;
-    this.#changed = changed;
-    this.#ended = ended;
+    this.#unsent = unsent;
   }
 
   #view;
   #calls;
-  #delivery;
-  #changed;
-  #ended;
+  #unsent;
   /** @type {Map<string, Set<string>>} Responses in progress, each with the items that are its output so far. */
   #running = new Map();
   /** The last message of a user: what a retry is about. */
@@ -41,15 +36,6 @@ export class Transcript {
   #hasAsked = false;
   /** @type {string[]} Its answer. Messages alone: what was called has happened, and the model is to know. */
   #answer = [];
-
-  get isAnswering() {
-    return this.#running.size > 0;
-  }
-
-  /** @returns {string[]} The responses in progress. */
-  get responses() {
-    return [...this.#running.keys()];
-  }
 
   /** @returns {{id: string, text: string, files: import("./attachments.js").Attached[], drop: string[] | null} | null}
    *   The last message, and what of its answer is to be removed before another; null: that was another session's. */
@@ -91,9 +77,6 @@ export class Transcript {
       else if (!isCall(item)) this.#view.mark(item.id, previous);
       const change = this.#calls.note(item, false);
       this.#called(change, change?.id === item.id ? { previous } : {}); // else it is about another item
-      if (item.type !== "mcp_approval_response") return;
-      this.#delivery.decided(item.id);
-      this.#changed();
     },
     "conversation.item.done": ({ item }) => {
       if (isCall(item)) this.#called(this.#calls.note(item, true));
@@ -109,12 +92,10 @@ export class Transcript {
       this.#view.remove(id);
     },
     "response.created": ({ response }) => {
-      this.#delivery.acknowledge(response);
       if (response.conversation_id === undefined) return; // beside the conversation, or over already
       this.#running.set(response.id, new Set());
       this.#answer = [];
       this.#view.begin(response.id);
-      this.#changed();
     },
     "response.output_item.added": ({ response_id: id, item }) => {
       const items = this.#running.get(id);
@@ -133,8 +114,6 @@ export class Transcript {
       if (response.conversation_id === undefined) return;
       if (!this.#running.delete(response.id)) this.#view.begin(response.id);
       this.#view.finish(response.id, outcomeOf(response));
-      if (!this.isAnswering) this.#ended();
-      this.#changed();
     },
   };
 
@@ -142,11 +121,9 @@ export class Transcript {
   #heard(item, previous) {
     const { text, files } = read(item.content);
     this.#view.message(item.id, text, "sent", previous, files);
-    this.#calls.goOn();
     this.#asked = { id: item.id, text, files };
     this.#answer = [];
     this.#hasAsked = true;
-    this.#delivery.heard(item.id);
   }
 
   /**
@@ -156,18 +133,9 @@ export class Transcript {
   #called(change, options) {
     if (change === null) return;
     const { id, call } = change;
-    const entry = call.state === "asked" ? this.#delivery.decision(id) : undefined;
+    const entry = call.state === "asked" ? this.#unsent.decision(id) : undefined;
     if (entry === undefined) return this.#view.call(id, call, options);
     const [shown, { delivery }] = decisionShown(entry, call);
     this.#view.call(id, shown, { ...options, delivery });
   }
-}
-
-/** @param {any[]} content Of a user's message, as the server shows it. */
-function read(content) {
-  const files = content.flatMap(({ type, unbroken: file }) =>
-    file === undefined ? [] : [{ id: file.file_id, name: file.filename, isImage: type === "input_image" }],
-  );
-  const texts = content.filter((part) => part.unbroken === undefined).map((part) => part.text ?? "");
-  return { text: texts.join(""), files };
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Final
 
 from starlette.requests import Request
@@ -13,6 +15,7 @@ from starlette.routing import Route
 __all__ = ["page_routes"]
 
 _SCRIPT: Final = "text/javascript; charset=utf-8"
+_TYPES: Final = "text/plain; charset=utf-8"
 _FILES: Final = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page/chat.css": ("chat.css", "text/css; charset=utf-8"),
@@ -20,25 +23,21 @@ _FILES: Final = {
         f"/page/{name}.js": (f"{name}.js", _SCRIPT)
         for name in (
             "attachments",
-            "backoff",
             "callline",
             "calls",
             "chat",
             "conversation",
-            "delivery",
             "elements",
             "inline",
             "log",
             "markdown",
-            "outbox",
+            "message",
             "outcome",
-            "parcel",
             "press",
-            "realtime",
-            "refusal",
             "rejections",
             "stranger",
             "transcript",
+            "unsent",
         )
     },
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
@@ -63,10 +62,21 @@ _HEADERS: Final = {
 }
 
 
+_CLIENT: Final = "client/lib"
+"""Where the client for browsers is: built files, which import one another by name. Types lie beside them."""
+
+
 def page_routes() -> list[Route]:
-    """Return the routes of the page."""
+    """Return the routes of the page, and of the client that it is made with."""
     folder = files("unbroken.server") / "page"
-    return [_route(path, (folder / name).read_bytes(), kind) for path, (name, kind) in _FILES.items()]
+    page = [_route(path, (folder / name).read_bytes(), kind) for path, (name, kind) in _FILES.items()]
+    return [*page, *_client_routes(folder / _CLIENT)]
+
+
+def _client_routes(folder: Traversable) -> Iterator[Route]:
+    for file in folder.iterdir():
+        kind = _SCRIPT if file.name.endswith(".js") else _TYPES
+        yield _route(f"/page/{_CLIENT}/{file.name}", file.read_bytes(), kind)
 
 
 def _route(path: str, body: bytes, kind: str) -> Route:

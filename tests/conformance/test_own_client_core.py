@@ -31,6 +31,10 @@ def test_its_types_are_those_that_programs_need() -> None:
     assert compiled(FOLDER / "types") == ""
 
 
+def test_the_page_uses_it_as_its_types_say() -> None:
+    assert compiled(FOLDER / "types" / "page.json") == ""
+
+
 def test_the_core_needs_no_socket_and_no_clock() -> None:
     """Nothing that it is made of speaks of what a browser or Node.js has."""
     shell = {"client", "socket", "tool", "turn", "index"}
