@@ -65,6 +65,10 @@ async def test_the_core_decides_as_it_should() -> None:
     await node_tests("client/decisions.test.mjs")
 
 
+async def test_the_shell_does_what_the_core_wants_done() -> None:
+    await node_tests("client/shell.test.mjs")
+
+
 @pytest.mark.timeout(600)
 async def test_nothing_is_lost_or_doubled_whatever_a_network_does() -> None:
     await node_tests("client/core.test.mjs", seconds=550, SEEDS=str(SEEDS))

@@ -1,4 +1,4 @@
-"""Official clients, unmodified, whose node goes in mid-answer: behind HAProxy they resume on another one.
+"""Official clients, unmodified, and our own, whose node goes in mid-answer: behind HAProxy another goes on.
 
 The upstream keeps its answers, so that also a killed node's goes on at the very character.
 """
@@ -139,4 +139,17 @@ async def test_openai_for_node_sees_whole_answers_and_goes_on(place: Place) -> N
     assert seen.reconnections == CODES
     assert seen.answers() == ANSWERS
     assert seen.errors == []
+    assert place.asked() == ["drained", "killed", "last"]
+
+
+@pytest.mark.client("own-node", "node")
+async def test_this_project_s_client_sees_whole_answers_and_goes_on(place: Place) -> None:
+    async with place.losing_owners():
+        told = await node("own.mjs", "converse", f"http://127.0.0.1:{place.balanced.port}", *ASKED)
+
+    assert [(turn["status"], turn["text"]) for turn in told["turns"]] == ANSWERS
+    assert ["".join(turn["pieces"]) for turn in told["turns"]] == [text for _, text in ANSWERS]
+    assert [turn["restarts"] for turn in told["turns"]] == [0, 0, 0]
+    assert [status["phase"] for status in told["statuses"]].count("waiting") >= len(CODES)
+    assert told["errors"] == told["resets"] == []
     assert place.asked() == ["drained", "killed", "last"]

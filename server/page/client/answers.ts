@@ -140,7 +140,8 @@ export class Answers {
   /** A turn begins, or goes on. *requests*: it is known from before. */
   begin(id: string, about: string, requests: readonly string[] = []): void {
     if (this.#answers.has(id)) return;
-    this.#answers.set(id, { id, about, requests, response: null, parts: [], known: [], told: "", owed: null, end: null });
+    const begun = { response: null, parts: [], known: [], told: "", owed: null, end: null };
+    this.#answers.set(id, { id, about, requests, ...begun });
   }
 
   /** What was asked for under that name is the turn's. */

@@ -156,8 +156,9 @@ export class Client {
    */
   send(content: string | readonly ContentPart[], { note }: SendOptions = {}): Turn {
     this.#checkRoom();
-    const parts: readonly ContentPart[] = typeof content === "string" ? [{ type: "input_text", text: content }] : content;
-    return this.#turn(this.#do((now) => this.#core.send(parts, note, now)));
+    const parts = typeof content === "string" ? [{ type: "input_text" as const, text: content }] : content;
+    // The turn is there before anybody is told of it.
+    return this.#do((now) => this.#turn(this.#core.send(parts, note, now)));
   }
 
   /**
@@ -167,7 +168,7 @@ export class Client {
    */
   retry(item: string, content: readonly ContentPart[], { drop = [], note }: RetryOptions = {}): Turn {
     this.#checkRoom();
-    return this.#turn(this.#do((now) => this.#core.retry(item, content, drop, note, now)));
+    return this.#do((now) => this.#turn(this.#core.retry(item, content, drop, note, now)));
   }
 
   /**
@@ -177,8 +178,10 @@ export class Client {
    */
   decide(request: string, approve: boolean, reason?: string): Turn | null {
     this.#checkRoom();
-    const id = this.#do((now) => this.#core.decide(request, approve, reason, now));
-    return id === null ? null : this.#turn(id);
+    return this.#do((now) => {
+      const id = this.#core.decide(request, approve, reason, now);
+      return id === null ? null : this.#turn(id);
+    });
   }
 
   /** Stop the answer that runs, or is asked for. Without a connection: as soon as there is one. */

@@ -137,7 +137,9 @@ export class Core {
   /** Tell of what is there from before, and connect. */
   start(now: number): void {
     this.#now = now;
-    const told = this.#restored.map((entry): Effect => ({ do: "tell", name: "entry", told: { entry, stage: stageOf(entry) } }));
+    const told = this.#restored.map((entry): Effect => {
+      return { do: "tell", name: "entry", told: { entry, stage: stageOf(entry) } };
+    });
     this.#effects.unshift(...told); // before what was said since
     this.#restored = [];
     this.#link.connect(now);

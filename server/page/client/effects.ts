@@ -58,7 +58,12 @@ export type Effect =
   | { readonly do: "end"; readonly turn: string; readonly result: Result }
   | { readonly do: "fail"; readonly turn: string; readonly failure: Failure }
   | { readonly do: "refuse"; readonly turn: string; readonly error: ServerError }
-  | { [name in keyof Happenings]: { readonly do: "tell"; readonly name: name; readonly told: Happenings[name] } }[keyof Happenings];
+  | Telling[keyof Happenings];
+
+/** For each name, that those who listen are told. */
+type Telling = {
+  readonly [name in keyof Happenings]: { readonly do: "tell"; readonly name: name; readonly told: Happenings[name] };
+};
 
 export interface CoreOptions {
   readonly state: State | null;

@@ -82,7 +82,7 @@ export class Link {
   readonly #tasks: LinkTasks;
   readonly #backoff: Backoff;
   readonly #canRenew: boolean;
-  #phase: "none" | "opening" | "ready" | "waiting" = "none";
+  #phase: "none" | "opening" | "ready" | "waiting" | "closed" = "none";
   #token: string | null;
   /** The last event seen of the session; null: none by this client. */
   #after: string | null = null;
@@ -130,6 +130,7 @@ export class Link {
 
   /** Connect now, whatever the state: to begin, instead of waiting, or after a stop. */
   connect(now: number, isFresh = false): void {
+    if (this.#phase === "closed") return;
     this.#detach();
     this.#error = null;
     this.#isIdle = false;
@@ -171,8 +172,10 @@ export class Link {
     this.#looked = Math.min(this.#looked, now - SILENCE + SOON);
   }
 
+  /** Leave for good. */
   close(): void {
     this.#detach();
+    this.#phase = "closed";
     this.#tasks.status({ phase: "closed" });
   }
 
@@ -199,6 +202,7 @@ export class Link {
 
   /** The connection is gone, or could not be had. *error* is why, where the server's events haven't said so. */
   closed(code: number, now: number, error: ServerError | null = this.#error): void {
+    if (this.#phase !== "opening" && this.#phase !== "ready") return; // of a connection that was let go of
     const wasReady = this.#phase === "ready";
     this.#detach();
     if (code === TOO_LARGE) {
@@ -228,7 +232,8 @@ export class Link {
 
   #ready(event: ServerEvent, session: Session, now: number): void {
     const { resume, resumed, durable } = session.unbroken;
-    const continuity = this.#token === null ? "new" : resumed === true && this.#after !== null ? "continued" : "rebuilt";
+    const isContinued = resumed === true && this.#after !== null;
+    const continuity = this.#token === null ? "new" : isContinued ? "continued" : "rebuilt";
     this.#token = resume;
     this.#after = event.event_id ?? null;
     this.#phase = "ready";

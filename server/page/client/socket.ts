@@ -122,7 +122,8 @@ function open(url: string, key: string, given: WebSocketClass | undefined): RawS
   const { WebSocket: own, process, document } = globalThis as unknown as Runtime;
   if (own === undefined) throw new Error("There is no global WebSocket here: give a class, such as that of npm's ws.");
   // Node.js takes headers, as a class that is given does; browsers don't.
-  if (process?.versions?.node !== undefined && document === undefined) return new own(url, { protocols: [PROTOCOL], headers });
+  const isNode = process?.versions?.node !== undefined && document === undefined;
+  if (isNode) return new own(url, { protocols: [PROTOCOL], headers });
   return new own(url, key === "" ? [PROTOCOL] : [PROTOCOL, `openai-insecure-api-key.${key}`]);
 }
 

@@ -49,9 +49,10 @@ export function runAll(
   signal: AbortSignal,
   timeout: number,
 ): Promise<Output[]> {
-  return Promise.all(
-    calls.map(async (call) => ({ call_id: call.call_id, output: await run(call, tools.get(call.name), signal, timeout) })),
-  );
+  const one = async (call: Call): Promise<Output> => {
+    return { call_id: call.call_id, output: await run(call, tools.get(call.name), signal, timeout) };
+  };
+  return Promise.all(calls.map(one));
 }
 
 async function run(call: Call, tool: Tool | undefined, stopped: AbortSignal, timeout: number): Promise<string> {
@@ -59,11 +60,13 @@ async function run(call: Call, tool: Tool | undefined, stopped: AbortSignal, tim
   if (tool === undefined) return failure("There is no such function.");
   if (given === null) return failure("The arguments must be a JSON object.");
   const over = new AbortController();
-  const signal = AbortSignal.any([stopped, over.signal]);
+  const { signal } = over;
+  const stop = () => over.abort();
+  stopped.addEventListener("abort", stop);
   const ended = new Promise<never>((_, reject) => {
     signal.addEventListener("abort", () => reject(new ToolFailed("The function took too long.")));
   });
-  const timer = setTimeout(() => over.abort(), timeout);
+  const timer = setTimeout(stop, timeout);
   try {
     // In a function, so that one that throws at once fails no otherwise than one that rejects.
     const running = (async () => tool.run(given, { callId: call.call_id, signal }))();
@@ -73,6 +76,7 @@ async function run(call: Call, tool: Tool | undefined, stopped: AbortSignal, tim
     return failure(`The function failed: ${error instanceof Error ? error.name : typeof error}.`);
   } finally {
     clearTimeout(timer);
+    stopped.removeEventListener("abort", stop);
   }
 }
 

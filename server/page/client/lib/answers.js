@@ -39,7 +39,8 @@ export class Answers {
     begin(id, about, requests = []) {
         if (this.#answers.has(id))
             return;
-        this.#answers.set(id, { id, about, requests, response: null, parts: [], known: [], told: "", owed: null, end: null });
+        const begun = { response: null, parts: [], known: [], told: "", owed: null, end: null };
+        this.#answers.set(id, { id, about, requests, ...begun });
     }
     /** What was asked for under that name is the turn's. */
     asked(id, request) {

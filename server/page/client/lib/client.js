@@ -95,7 +95,8 @@ export class Client {
     send(content, { note } = {}) {
         this.#checkRoom();
         const parts = typeof content === "string" ? [{ type: "input_text", text: content }] : content;
-        return this.#turn(this.#do((now) => this.#core.send(parts, note, now)));
+        // The turn is there before anybody is told of it.
+        return this.#do((now) => this.#turn(this.#core.send(parts, note, now)));
     }
     /**
      * Have the message *item* answered again. Its *content* is needed should its session be gone: it is said anew then.
@@ -104,7 +105,7 @@ export class Client {
      */
     retry(item, content, { drop = [], note } = {}) {
         this.#checkRoom();
-        return this.#turn(this.#do((now) => this.#core.retry(item, content, drop, note, now)));
+        return this.#do((now) => this.#turn(this.#core.retry(item, content, drop, note, now)));
     }
     /**
      * Allow or refuse a call of the server's that needs approval: the item *request*. Null: nobody asks for it any more.
@@ -113,8 +114,10 @@ export class Client {
      */
     decide(request, approve, reason) {
         this.#checkRoom();
-        const id = this.#do((now) => this.#core.decide(request, approve, reason, now));
-        return id === null ? null : this.#turn(id);
+        return this.#do((now) => {
+            const id = this.#core.decide(request, approve, reason, now);
+            return id === null ? null : this.#turn(id);
+        });
     }
     /** Stop the answer that runs, or is asked for. Without a connection: as soon as there is one. */
     stop() {

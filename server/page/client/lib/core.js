@@ -106,7 +106,9 @@ export class Core {
     /** Tell of what is there from before, and connect. */
     start(now) {
         this.#now = now;
-        const told = this.#restored.map((entry) => ({ do: "tell", name: "entry", told: { entry, stage: stageOf(entry) } }));
+        const told = this.#restored.map((entry) => {
+            return { do: "tell", name: "entry", told: { entry, stage: stageOf(entry) } };
+        });
         this.#effects.unshift(...told); // before what was said since
         this.#restored = [];
         this.#link.connect(now);

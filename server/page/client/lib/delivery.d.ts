@@ -36,7 +36,7 @@ export declare class Delivery {
     put(entry: Entry): void;
     /** Take back an entry that was never sent. Return whether it was one. */
     withdraw(id: string): boolean;
-    /** Take back what is sent next, or waits to be sent again. Should it be answered in spite of that, that is stopped. */
+    /** Take back what is sent next, or waits to be sent again. Should it be answered all the same, that is stopped. */
     giveUp(): void;
     /** Nothing is going to answer what was sent: its answer was stopped before it began. */
     forsake(): void;

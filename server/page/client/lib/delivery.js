@@ -65,7 +65,7 @@ export class Delivery {
             this.#take(entry, "withdrawn");
         return entry !== undefined;
     }
-    /** Take back what is sent next, or waits to be sent again. Should it be answered in spite of that, that is stopped. */
+    /** Take back what is sent next, or waits to be sent again. Should it be answered all the same, that is stopped. */
     giveUp() {
         const entry = this.#outbox.first;
         if (entry !== undefined)
@@ -166,8 +166,8 @@ export class Delivery {
         if (this.#void.includes(request))
             return stop();
         const named = this.#outbox.find((each) => each.request === request || each.former.includes(request));
-        // It was refused, and what was sent with it, too: an answer now is to what was said before.
-        if (named !== undefined && !isTaken(named))
+        // What was asked for with an item that was refused is an answer to what had been said before.
+        if (named?.former.includes(request) === true && !isTaken(named))
             return stop();
         // Whatever was asked for by others after a decision acts on it, too.
         const entry = named ?? this.#outbox.find((each) => isInConversation(response) && this.#isDecided(each));

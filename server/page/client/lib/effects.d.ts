@@ -87,13 +87,15 @@ export type Effect = {
     readonly do: "refuse";
     readonly turn: string;
     readonly error: ServerError;
-} | {
-    [name in keyof Happenings]: {
+} | Telling[keyof Happenings];
+/** For each name, that those who listen are told. */
+type Telling = {
+    readonly [name in keyof Happenings]: {
         readonly do: "tell";
         readonly name: name;
         readonly told: Happenings[name];
     };
-}[keyof Happenings];
+};
 export interface CoreOptions {
     readonly state: State | null;
     /** What the session is to be like: what `session.update` takes. */
@@ -109,3 +111,4 @@ export interface CoreOptions {
     /** An id of so many random bytes. */
     readonly newId: (bytes: number) => string;
 }
+export {};

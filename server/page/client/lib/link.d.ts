@@ -74,6 +74,7 @@ export declare class Link {
     want(now: number): void;
     /** Something is about to be sent. */
     use(now: number): void;
+    /** Leave for good. */
     close(): void;
     /** Take in an event; false: it is about the connection, and nobody else's business. */
     receive(event: ServerEvent, now: number): boolean;

@@ -83,6 +83,8 @@ export class Link {
     // What whoever uses it wants.
     /** Connect now, whatever the state: to begin, instead of waiting, or after a stop. */
     connect(now, isFresh = false) {
+        if (this.#phase === "closed")
+            return;
         this.#detach();
         this.#error = null;
         this.#isIdle = false;
@@ -121,8 +123,10 @@ export class Link {
         this.#hadInput = true;
         this.#looked = Math.min(this.#looked, now - SILENCE + SOON);
     }
+    /** Leave for good. */
     close() {
         this.#detach();
+        this.#phase = "closed";
         this.#tasks.status({ phase: "closed" });
     }
     // What happens.
@@ -150,6 +154,8 @@ export class Link {
     }
     /** The connection is gone, or could not be had. *error* is why, where the server's events haven't said so. */
     closed(code, now, error = this.#error) {
+        if (this.#phase !== "opening" && this.#phase !== "ready")
+            return; // of a connection that was let go of
         const wasReady = this.#phase === "ready";
         this.#detach();
         if (code === TOO_LARGE) {
@@ -185,7 +191,8 @@ export class Link {
     }
     #ready(event, session, now) {
         const { resume, resumed, durable } = session.unbroken;
-        const continuity = this.#token === null ? "new" : resumed === true && this.#after !== null ? "continued" : "rebuilt";
+        const isContinued = resumed === true && this.#after !== null;
+        const continuity = this.#token === null ? "new" : isContinued ? "continued" : "rebuilt";
         this.#token = resume;
         this.#after = event.event_id ?? null;
         this.#phase = "ready";

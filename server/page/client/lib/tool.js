@@ -17,7 +17,10 @@ export function described({ name, description, parameters }) {
 }
 /** Run *calls*, all at once, for up to *timeout* milliseconds. Never fails. */
 export function runAll(calls, tools, signal, timeout) {
-    return Promise.all(calls.map(async (call) => ({ call_id: call.call_id, output: await run(call, tools.get(call.name), signal, timeout) })));
+    const one = async (call) => {
+        return { call_id: call.call_id, output: await run(call, tools.get(call.name), signal, timeout) };
+    };
+    return Promise.all(calls.map(one));
 }
 async function run(call, tool, stopped, timeout) {
     const given = parsed(call.arguments);
@@ -26,11 +29,13 @@ async function run(call, tool, stopped, timeout) {
     if (given === null)
         return failure("The arguments must be a JSON object.");
     const over = new AbortController();
-    const signal = AbortSignal.any([stopped, over.signal]);
+    const { signal } = over;
+    const stop = () => over.abort();
+    stopped.addEventListener("abort", stop);
     const ended = new Promise((_, reject) => {
         signal.addEventListener("abort", () => reject(new ToolFailed("The function took too long.")));
     });
-    const timer = setTimeout(() => over.abort(), timeout);
+    const timer = setTimeout(stop, timeout);
     try {
         // In a function, so that one that throws at once fails no otherwise than one that rejects.
         const running = (async () => tool.run(given, { callId: call.call_id, signal }))();
@@ -43,6 +48,7 @@ async function run(call, tool, stopped, timeout) {
     }
     finally {
         clearTimeout(timer);
+        stopped.removeEventListener("abort", stop);
     }
 }
 function parsed(written) {

@@ -24,7 +24,8 @@ function connected({ drawn = 0.999, canRenew = false, state = null, maxUnsent = 
 }
 
 function created(unbroken = {}) {
-  return { type: "session.created", event_id: "e0", session: { id: "s", model: "m", unbroken: { resume: "token", ...unbroken } } };
+  const session = { id: "s", model: "m", unbroken: { resume: "token", ...unbroken } };
+  return { type: "session.created", event_id: "e0", session };
 }
 
 function say(core, text, now = 0) {
@@ -220,7 +221,8 @@ test("what is refused for the moment is sent again after growing waits, under a 
       core.wake(at);
       const all = sent(core);
       for (const { type, event_id } of all) {
-        if (type === "conversation.item.retrieve") core.receive({ type: "error", event_id: "e1", error: { code: "item_not_found", message: "", event_id } }, at);
+        if (type !== "conversation.item.retrieve") continue;
+        core.receive({ type: "error", event_id: "e1", error: { code: "item_not_found", message: "", event_id } }, at);
       }
       events = all.filter(({ type }) => type !== "conversation.item.retrieve");
     } while (events.length === 0);
@@ -270,4 +272,16 @@ test("what the server has lost is sent again, though it had it", () => {
   const error = { code: "item_not_found", message: "", event_id: question.event_id };
   core.receive({ type: "error", event_id: "e2", error }, 1_000);
   assert.deepEqual(sent(core).map(({ type }) => type), ["conversation.item.create", "response.create"]);
+});
+
+test("who has left stays away", () => {
+  const core = connected();
+  core.close();
+  assert.deepEqual(told(core, "status"), [{ phase: "closed" }]);
+  core.hurry(1);
+  core.reconnect(2);
+  core.useKey(3);
+  core.closed(1006, 4);
+  core.wake(1e9);
+  assert.deepEqual(core.effects().filter((effect) => effect.do === "open"), []);
 });

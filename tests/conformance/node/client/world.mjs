@@ -1,4 +1,4 @@
-/** A client's core, a fake server, and what lies between: carried, dropped and lost as a test says. Time is a number. */
+/** A client's core, a fake server, and what lies between, carried and lost as a test says. Time is a number. */
 
 import { Core } from "../../../../server/page/client/lib/core.js";
 
@@ -153,7 +153,7 @@ export class World {
     this.server.refusing = 0;
     for (let quiet = 0, steps = 0; quiet < 400; steps += 1) {
       if (steps > 100_000) throw new Error("it never came to rest");
-      const before = JSON.stringify([this.core.state, this.connection?.down.length, this.connection?.up.length, this.calls.length]);
+      const before = this.#standing();
       this.open();
       this.up();
       this.late();
@@ -161,10 +161,14 @@ export class World {
       this.return();
       for (const session of this.server.sessions.values()) session.goOn();
       this.pass(100);
-      const after = JSON.stringify([this.core.state, this.connection?.down.length, this.connection?.up.length, this.calls.length]);
       const isBusy = this.core.activity !== "idle" || this.core.turns.length > 0;
-      quiet = before === after && !isBusy ? quiet + 1 : 0;
+      quiet = before === this.#standing() && !isBusy ? quiet + 1 : 0;
     }
+  }
+
+  /** All that changes while something goes on. */
+  #standing() {
+    return JSON.stringify([this.core.state, this.connection?.down.length, this.connection?.up.length, this.calls.length]);
   }
 
   #turn(id) {
