@@ -320,8 +320,6 @@ class Exchanges:
     async def _anew(self, speaker: Speaker, asked: Asked, before: Sequence[Item] = ()) -> Place:
         """Return a place in a session that begins with it, or has begun with the same request before."""
         chain = new_chain_id()
-        if speaker.resume is not None:
-            raise DecodeError("session_pinned", _ELSEWHERE, param="conversation")
         if not asked.store:
             config = self._config(speaker)
             attachment = await self._transient.create(speaker.principal, config, chain)
@@ -340,6 +338,9 @@ class Exchanges:
         return await self._node.create(speaker.principal, self._config(speaker), chain, session_id=session_id)
 
     def _config(self, speaker: Speaker) -> SessionConfig:
+        """Return how a session of the speaker's begins."""
+        if speaker.resume is not None:
+            raise DecodeError("session_pinned", _ELSEWHERE, param="conversation")
         pins = speaker.grant.pins
         return self._defaults if pins is None else pins.applied(self._defaults)
 

@@ -128,9 +128,9 @@ class TalkDoor:
                         stay.close()
 
     async def _admit(
-        self, scope: Scope, _handshake: Handshake, guest: Guest, grant: Grant
+        self, scope: Scope, handshake: Handshake, guest: Guest, grant: Grant
     ) -> tuple[Speaker, Interlocutor]:
-        speaker = Speaker(grant, guest.address)
+        speaker = Speaker(grant, guest.address, handshake.credentials.resume)
         try:
             fields = parse_qs(scope.get("query_string", b"").decode("latin-1"))
             interlocutor = self._converse(speaker, fields)

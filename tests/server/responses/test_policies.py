@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from openai import (
     PermissionDeniedError,
     RateLimitError,
 )
+from websockets.asyncio.client import connect
 
 from tests.server.conftest import Serve
 from tests.server.realtime.agent import ManualAgent
@@ -142,6 +144,36 @@ async def test_a_settled_key_settles_responses_too(serve: Serve) -> None:
                 break
     assert refused.error.code == "session_pinned"
     assert event.response.instructions == "Be kind."
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/ui/ws"])
+async def test_a_used_key_that_comes_back_is_good_for_its_session_alone(serve: Serve, path: str) -> None:
+    served = await serve(ScriptedAgent())
+    key = await issued(served, {}, key="alice")
+    realtime = await served.client(key)
+    await realtime.ask("one")
+    done = await realtime.done()
+    headers = {"Authorization": f"Bearer {key}"}
+    address = f"ws://127.0.0.1:{served.port}{path}?resume={realtime.token}"
+
+    async with connect(address, additional_headers=headers, compression=None) as ws:
+        if path == "/v1/responses":
+            await ws.send(json.dumps({"type": "response.create", "input": "elsewhere"}))
+            told = json.loads(await ws.recv())
+            assert told["error"]["code"] == "session_pinned"
+            here = {"input": "two", "previous_response_id": done["id"]}
+            await ws.send(json.dumps({"type": "response.create", **here}))
+            assert json.loads(await ws.recv())["type"] == "response.created"
+        else:
+            parts = [{"type": "text", "text": "elsewhere"}]
+            message = {"id": "m1", "role": "user", "parts": parts}
+            sent = {"type": "send", "requestId": "r1", "id": "chat", "trigger": "submit-message"}
+            await ws.send(json.dumps({**sent, "messages": [message]}))
+            frames = [json.loads(await ws.recv())]
+            while frames[-1]["type"] not in ("error", "end"):
+                frames.append(json.loads(await ws.recv()))
+            assert frames[-1]["type"] == "error"
+    assert len(served.app.node.hub) == 1
 
 
 async def test_one_who_may_have_few_connections_has_few_streams(serve: Serve) -> None:
