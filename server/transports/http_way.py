@@ -8,6 +8,7 @@ Everything that is said is JSON in OpenAI's shapes, unless the door says otherwi
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeAlias
 
@@ -16,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from unbroken.server.auth.base import Authenticator, Grant, LongLivedKey, Unauthenticated
 from unbroken.server.auth.directory import Directory
@@ -32,6 +34,19 @@ __all__ = ["Act", "Endpoint", "HttpRefusal", "HttpWay", "Visit", "found", "json_
 
 _RETRY_AFTER: Final = 2
 """Seconds."""
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+_SHOWN: Final = (
+    "retry-after",
+    "x-request-id",
+    *(
+        f"x-ratelimit-{what}-{of}"
+        for what in ("limit", "remaining", "reset")
+        for of in ("requests", "tokens")
+    ),
+)
+"""Headers that pages may read beside those that they always may."""
 
 _METHODS: Final = ("GET", "POST", "DELETE", "OPTIONS")
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9, -]{0,2048}")
@@ -109,14 +124,18 @@ class HttpWay:
         self, request: Request, send: Send, act: Act, refusal_of: Callable[[Exception], HttpRefusal | None]
     ) -> None:
         """Answer a request by what *act* returns, or with why it can't."""
+        request_id = _request_id(request)
+        bind_contextvars(request_id=request_id)
         handshake = Handshake.of(request.scope)
         peer = request.client.host if request.client else None
         guest = self._admission.guest(peer, handshake.forwarded)
         try:
             response = await self._answer(Visit(request, handshake, guest), peer, act, refusal_of)
             response.headers["vary"] = "origin"
+            response.headers["x-request-id"] = request_id
             if handshake.origin is not None and handshake.comes_from(self._allowed_origins):
                 response.headers["access-control-allow-origin"] = handshake.origin
+                response.headers["access-control-expose-headers"] = ", ".join(_SHOWN)
             await response(request.scope, request.receive, send)
         finally:
             guest.leave()
@@ -269,6 +288,12 @@ def _refused(refusal: HttpRefusal) -> Response:
     if refusal.status == 401:
         response.headers["www-authenticate"] = "Bearer"
     return response
+
+
+def _request_id(request: Request) -> str:
+    """Return by which name a request is known in logs: the client's own, or a proxy's, else one of ours."""
+    given = request.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
 
 
 def _preflight(request: Request) -> dict[str, str]:

@@ -224,6 +224,21 @@ async def test_a_failed_answer_says_so(server: Served[ScriptedAgent]) -> None:
     assert response.output_text == "word1 word2"
 
 
+async def test_requests_have_names_and_pages_may_read_them(server: Served[ScriptedAgent]) -> None:
+    client: Any = await server.openai()
+    own = {"X-Request-Id": "trace-1", "Origin": f"http://127.0.0.1:{server.port}"}
+    answers = [
+        await client.responses.with_raw_response.create(input="hi", model="default", extra_headers=headers)
+        for headers in (own, {"X-Request-Id": "with spaces"}, {})
+    ]
+
+    names = [answer.headers["x-request-id"] for answer in answers]
+    assert names[0] == "trace-1"
+    assert all(name.startswith("req_") for name in names[1:])
+    assert names[1] != names[2]
+    assert "x-request-id" in answers[0].headers["access-control-expose-headers"]
+
+
 async def test_what_is_deleted_twice_is_gone(server: Served[ScriptedAgent]) -> None:
     client: Any = await server.openai()
     with pytest.raises(NotFoundError):
