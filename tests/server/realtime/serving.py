@@ -48,6 +48,7 @@ _STOCK_COMPLAINTS: Final = frozenset(
 _BUGS: Final = frozenset({"connection failed", "session crashed", "session lost", "task failed"})
 
 
+REALTIME: Final = "/v1/realtime"
 _LOOKS: Final = 200
 _REST: Final = 0.001
 
@@ -88,7 +89,7 @@ class Inspector:
             return
         after, code = self._closings.popleft() if self._closings else (-1, 0)
         # Other doors' protocols are held against their own types by their own tests.
-        check = FrameCheck(self.violations) if scope["path"] == "/v1/realtime" else None
+        check = FrameCheck(self.violations) if scope.get("path", REALTIME) == REALTIME else None
         sent = 0
 
         def admits(text: object) -> bool:

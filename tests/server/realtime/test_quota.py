@@ -23,7 +23,7 @@ from tests.server.realtime.agent import HeldTurn, ManualAgent
 from tests.server.realtime.client import Client
 from tests.server.realtime.official import speaking
 from tests.server.realtime.serving import Served, eventually, serving
-from unbroken.server import app, store_selection
+from unbroken.server import door_selection, store_selection
 from unbroken.server.agents.base import Usage
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.config import Settings
@@ -300,7 +300,9 @@ async def test_who_is_cut_off_in_the_middle_of_a_request_pays_for_it(
     store: DistantStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Again and again: it would be a way around every limit if hanging up gave budgets back."""
-    monkeypatch.setattr(app, "ConnectionLimits", functools.partial(ConnectionLimits, close_timeout=0.0))
+    monkeypatch.setattr(
+        door_selection, "ConnectionLimits", functools.partial(ConnectionLimits, close_timeout=0.0)
+    )
     async with serving(ManualAgent(), quotas={"default": {"requests_per_day": 5}}) as door:
         client = await door.client()
         await client.ask("hello")
