@@ -31,6 +31,7 @@ from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.http_way import HttpWay
 from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.models import ModelsDoor
+from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.refusal import SayAlone
 from unbroken.server.transports.responses import ResponsesDoor
 from unbroken.server.transports.responses_socket import ResponsesSocket
@@ -75,14 +76,21 @@ class DoorSelection:
     def routes(self) -> list[Route]:
         """Return those that HTTP comes in by."""
         way = self._way()
+        reception = Reception(
+            way=way,
+            gate=self.gate,
+            directory=self.auth.directory,
+            lapses=self.auth.lapses,
+            clock=self.clock,
+        )
         return [
             *self._file_routes(way),
             *self._secret_routes(way),
             *([] if self.gate is None else UsageDoor(way, self.gate).routes()),
-            *self._response_routes(way),
-            *self._event_routes(way),
-            *self._chat_routes(way),
-            *self._ui_routes(way),
+            *self._response_routes(reception),
+            *self._event_routes(reception),
+            *self._chat_routes(reception),
+            *self._ui_routes(reception),
             *ModelsDoor(way, self.models, self.clock).routes(),
         ]
 
@@ -150,43 +158,31 @@ class DoorSelection:
             clock=self.clock,
         )
 
-    def _event_routes(self, way: HttpWay) -> list[Route]:
+    def _event_routes(self, reception: Reception) -> list[Route]:
         door = SessionEventsDoor(
-            way=way,
+            reception=reception,
             node=self.node,
             tokens=self.tokens,
-            gate=self.gate,
-            directory=self.auth.directory,
-            lapses=self.auth.lapses,
-            clock=self.clock,
         )
         return door.routes()
 
-    def _response_routes(self, way: HttpWay) -> list[Route]:
+    def _response_routes(self, reception: Reception) -> list[Route]:
         settings = self.settings
         door = ResponsesDoor(
-            way=way,
+            reception=reception,
             exchanges=self._exchanges,
             most_bytes=settings.max_body_bytes,
             most_depth=settings.max_frame_depth,
-            gate=self.gate,
-            directory=self.auth.directory,
-            lapses=self.auth.lapses,
-            clock=self.clock,
         )
         return door.routes()
 
-    def _chat_routes(self, way: HttpWay) -> list[Route]:
+    def _chat_routes(self, reception: Reception) -> list[Route]:
         settings = self.settings
         door = ChatDoor(
-            way=way,
+            reception=reception,
             exchanges=self._exchanges,
             most_bytes=settings.max_body_bytes,
             most_depth=settings.max_frame_depth,
-            gate=self.gate,
-            directory=self.auth.directory,
-            lapses=self.auth.lapses,
-            clock=self.clock,
         )
         return door.routes()
 
@@ -194,17 +190,13 @@ class DoorSelection:
     def _chats(self) -> Chats:
         return Chats(self._exchanges)
 
-    def _ui_routes(self, way: HttpWay) -> list[Route]:
+    def _ui_routes(self, reception: Reception) -> list[Route]:
         settings = self.settings
         door = UiDoor(
-            way=way,
+            reception=reception,
             chats=self._chats,
             most_bytes=settings.max_body_bytes,
             most_depth=settings.max_frame_depth,
-            gate=self.gate,
-            directory=self.auth.directory,
-            lapses=self.auth.lapses,
-            clock=self.clock,
         )
         return door.routes()
 

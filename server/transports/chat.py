@@ -17,12 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from unbroken.server.auth.lapse import Lapses
-from unbroken.server.auth.presence import Presence
 from unbroken.server.protocols.chat.decode import ChatAsked, asked_of, decode_completion
 from unbroken.server.protocols.chat.encode import ChatEncoder, Completion
 from unbroken.server.protocols.chat.ending import error_of
-from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.refusal import headers as quota_headers
 from unbroken.server.transports.asking import ANSWERED_BEFORE, refusal_of
 from unbroken.server.transports.awaiting import read_whole, until_ended
@@ -30,9 +27,9 @@ from unbroken.server.transports.body import read_body
 from unbroken.server.transports.chat_stream import ChatStream
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Exchanges, Speaker
-from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found, json_response
-from unbroken.server.transports.letting_in import let_in
+from unbroken.server.transports.http_way import Endpoint, HttpRefusal, Visit, found, json_response
 from unbroken.server.transports.query import check_query
+from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.refusal import spread_wait
 from unbroken.server.transports.sse import EventSource, EventStream
 from unbroken.sessions.clock import Clock
@@ -58,47 +55,35 @@ class ChatDoor:
     """Serves ``/v1/chat/completions``.
 
     Args:
-        way: What is the same for all doors.
+        reception: Lets people in.
         exchanges: Begins responses.
         most_bytes: What the body of a request may have.
         most_depth: How deeply it may be nested.
-        gate: Says how many connections somebody may have. None: nobody does.
-        directory: Knows who is here.
-        lapses: Tells when somebody may be here no longer.
-        clock: Where time comes from.
 
     """
 
     def __init__(
         self,
         *,
-        way: HttpWay,
+        reception: Reception,
         exchanges: Exchanges,
         most_bytes: int,
         most_depth: int,
-        gate: Gate | None,
-        directory: Presence,
-        lapses: Lapses,
-        clock: Clock,
     ) -> None:
-        self._way = way
+        self._reception = reception
         self._exchanges = exchanges
         self._most_bytes = most_bytes
         self._most_depth = most_depth
-        self._gate = gate
-        self._directory = directory
-        self._lapses = lapses
-        self._clock = clock
 
     def routes(self) -> list[Route]:
         """Return its route."""
         return [Route("/v1/chat/completions", Endpoint(self._serve))]
 
     async def _serve(self, request: Request, send: Send) -> None:
-        await self._way.serve(request, send, self._create, _refusal_of)
+        await self._reception.way.serve(request, send, self._create, _refusal_of)
 
     async def _create(self, visit: Visit) -> Response:
-        speaker = await let_in(visit, self._way, self._gate)
+        speaker = await self._reception.let_in(visit)
         found(("POST",), visit.method)
         check_query(visit.request.query_params, ("resume", "ticket"))
         body = await read_body(visit.request, self._most_bytes)
@@ -144,11 +129,8 @@ class ChatDoor:
         )
         staying = ExitStack()
         source = ChatStream(exchange, encoder, staying.close)
-        staying.enter_context(self._directory.stay(speaker.grant.principal))
-        stay = self._lapses.stay(speaker.grant, source.lapse)
-        if stay is not None:
-            staying.callback(stay.close)
-        return _Stream(source, self._clock, lambda: _left(exchange, is_kept=chat.asked.store))
+        self._reception.attend(speaker, staying, source.lapse)
+        return _Stream(source, self._reception.clock, lambda: _left(exchange, is_kept=chat.asked.store))
 
 
 class _Stream(EventStream):

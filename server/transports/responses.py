@@ -12,26 +12,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Send
 
-from unbroken.server.auth.lapse import Lapses
-from unbroken.server.auth.presence import Presence
 from unbroken.server.protocols.responses.decode import asked_of, decode_create
 from unbroken.server.protocols.responses.encode import NOTHING_NEW, ResponseEncoder
 from unbroken.server.protocols.responses.items import Fields, item_fields
 from unbroken.server.protocols.responses.whole import Whole
-from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.refusal import headers as quota_headers
 from unbroken.server.transports.asking import EVENTS_GONE, not_there, refusal_of
 from unbroken.server.transports.awaiting import read_whole, until_ended
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Exchanges, Speaker
-from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found, json_response
+from unbroken.server.transports.http_way import Endpoint, HttpRefusal, Visit, found, json_response
 from unbroken.server.transports.item_pages import page_of
-from unbroken.server.transports.letting_in import let_in
 from unbroken.server.transports.query import check_query
+from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.response_stream import ResponseStream
 from unbroken.server.transports.sse import EventStream
-from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import SessionNotFound
 from unbroken.sessions.event_log import Record
 from unbroken.sessions.items import Item
@@ -51,37 +47,25 @@ class ResponsesDoor:
     """Serves ``/v1/responses`` and what is below it.
 
     Args:
-        way: What is the same for all doors.
+        reception: Lets people in.
         exchanges: Begins responses, and finds them.
         most_bytes: What the body of a request may have.
         most_depth: How deeply it may be nested.
-        gate: Says how many connections somebody may have. None: nobody does.
-        directory: Knows who is here.
-        lapses: Tells when somebody may be here no longer.
-        clock: Where time comes from.
 
     """
 
     def __init__(
         self,
         *,
-        way: HttpWay,
+        reception: Reception,
         exchanges: Exchanges,
         most_bytes: int,
         most_depth: int,
-        gate: Gate | None,
-        directory: Presence,
-        lapses: Lapses,
-        clock: Clock,
     ) -> None:
-        self._way = way
+        self._reception = reception
         self._exchanges = exchanges
         self._most_bytes = most_bytes
         self._most_depth = most_depth
-        self._gate = gate
-        self._directory = directory
-        self._lapses = lapses
-        self._clock = clock
 
     def routes(self) -> list[Route]:
         """Return its routes."""
@@ -95,12 +79,12 @@ class ResponsesDoor:
 
     def _serving(self, act: Callable[[Visit], Any]) -> Callable[[Request, Send], Any]:
         async def serve(request: Request, send: Send) -> None:
-            await self._way.serve(request, send, act, refusal_of)
+            await self._reception.way.serve(request, send, act, refusal_of)
 
         return serve
 
     async def _let_in(self, visit: Visit, *, goes_on: bool = True) -> Speaker:
-        return await let_in(visit, self._way, self._gate, goes_on=goes_on)
+        return await self._reception.let_in(visit, goes_on=goes_on)
 
     # A response is asked for.
 
@@ -140,11 +124,8 @@ class ResponsesDoor:
         encoder = ResponseEncoder(self._whole(exchange), after=after, obfuscates=obfuscates)
         staying = ExitStack()
         source = ResponseStream(exchange, encoder, staying.close)
-        staying.enter_context(self._directory.stay(speaker.grant.principal))
-        stay = self._lapses.stay(speaker.grant, source.lapse)
-        if stay is not None:
-            staying.callback(stay.close)
-        return EventStream(source, self._clock)
+        self._reception.attend(speaker, staying, source.lapse)
+        return EventStream(source, self._reception.clock)
 
     async def _awaited(self, exchange: Exchange, request: Request) -> Response:
         """Answer when the response has ended.

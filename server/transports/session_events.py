@@ -18,22 +18,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Send
 
-from unbroken.server.auth.lapse import Lapse, Lapses
-from unbroken.server.auth.presence import Presence
+from unbroken.server.auth.lapse import Lapse
 from unbroken.server.errors import ERROR_MEANINGS
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.realtime.connection import RealtimeConnection
 from unbroken.server.protocols.realtime.encode import error_frame
-from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.awaiting import left
 from unbroken.server.transports.exchanges import Speaker
-from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found
-from unbroken.server.transports.letting_in import let_in
+from unbroken.server.transports.http_way import Endpoint, HttpRefusal, Visit, found
 from unbroken.server.transports.query import check_query
+from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.sse import EventStream, event
-from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import SessionError, SessionNotFound
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, Nonce, SessionId, belongs_to, new_chain_id
@@ -87,31 +84,23 @@ class SessionEventsDoor:
     def __init__(
         self,
         *,
-        way: HttpWay,
+        reception: Reception,
         node: Node,
         tokens: ResumeTokens,
-        gate: Gate | None,
-        directory: Presence,
-        lapses: Lapses,
-        clock: Clock,
     ) -> None:
-        self._way = way
+        self._reception = reception
         self._node = node
         self._tokens = tokens
-        self._gate = gate
-        self._directory = directory
-        self._lapses = lapses
-        self._clock = clock
 
     def routes(self) -> list[Route]:
         """Return its route."""
         return [Route("/v1/sessions/{session_id}/events", Endpoint(self._serve))]
 
     async def _serve(self, request: Request, send: Send) -> None:
-        await self._way.serve(request, send, self._watched, refusal_of)
+        await self._reception.way.serve(request, send, self._watched, refusal_of)
 
     async def _watched(self, visit: Visit) -> Response:
-        speaker = await let_in(visit, self._way, self._gate)
+        speaker = await self._reception.let_in(visit)
         found(("GET",), visit.method)
         query = visit.request.query_params
         check_query(query, ("after", "wait", "resume", "ticket"))
@@ -164,11 +153,8 @@ class SessionEventsDoor:
     def _streamed(self, watch: _Watch, speaker: Speaker) -> Response:
         staying = ExitStack()
         source = _Stream(watch, staying.close)
-        staying.enter_context(self._directory.stay(speaker.grant.principal))
-        stay = self._lapses.stay(speaker.grant, source.lapse)
-        if stay is not None:
-            staying.callback(stay.close)
-        return EventStream(source, self._clock)
+        self._reception.attend(speaker, staying, source.lapse)
+        return EventStream(source, self._reception.clock)
 
     async def _asked(self, watch: _Watch, wait: float, request: Request) -> Response:
         """Answer with what there is, or with what comes first within *wait* seconds; maybe nothing."""

@@ -1,0 +1,59 @@
+"""How whoever asks for responses over HTTP, or watches one, is let in, and known while they are here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from unbroken.server.auth.lapse import Lapse, Lapses
+from unbroken.server.auth.presence import Presence
+from unbroken.server.auth.principal import REALTIME
+from unbroken.server.limits import ConnectionBounds
+from unbroken.server.quota.gate import Gate
+from unbroken.server.transports.exchanges import Speaker
+from unbroken.server.transports.http_way import HttpWay, Visit
+from unbroken.sessions.clock import Clock
+
+__all__ = ["Reception"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reception:
+    """What doors over HTTP that stream have in common.
+
+    Attributes:
+        way: What is the same for all doors.
+        gate: Says how many connections somebody may have. None: nobody does.
+        directory: Knows who is here.
+        lapses: Tells when somebody may be here no longer.
+        clock: Where time comes from.
+
+    """
+
+    way: HttpWay
+    gate: Gate | None
+    directory: Presence
+    lapses: Lapses
+    clock: Clock
+
+    async def let_in(self, visit: Visit, *, goes_on: bool = False) -> Speaker:
+        """Return who makes a request; it counts as one of their connections until it is answered.
+
+        *goes_on*: with what has begun, however much there is to do.
+
+        Raises:
+            Refused: There is nobody who may, or they have as many connections as they may.
+
+        """
+        grant = await self.way.admit(visit, REALTIME, goes_on=goes_on)
+        bounds = ConnectionBounds() if self.gate is None else self.gate.connections(grant.principal.plan)
+        await visit.guest.admit(grant.principal, bounds)
+        return Speaker(grant, visit.guest.address, visit.handshake.credentials.resume)
+
+    def attend(self, speaker: Speaker, staying: ExitStack, on_lapse: Callable[[Lapse], None]) -> None:
+        """Know *speaker* until *staying* is closed, and call *on_lapse* if they may be here no longer."""
+        staying.enter_context(self.directory.stay(speaker.grant.principal))
+        stay = self.lapses.stay(speaker.grant, on_lapse)
+        if stay is not None:
+            staying.callback(stay.close)
