@@ -247,7 +247,7 @@ class Ownership:
         if not self._store.is_shared:
             return await self._store.acquire(session_id, self._node)
         opened = await self._store.follow(session_id, self._node)  # so that nothing is missed from here on
-        if self._is_free(opened.fence):
+        if await self._is_still_free(opened.fence):
             with suppress(Fenced):  # somebody else was faster
                 opened = await self._store.acquire(session_id, self._node, seen=opened.fence)
         return opened
@@ -256,6 +256,11 @@ class Ownership:
         if self.is_leaving:
             return False
         return fence.node in (NOBODY, self._node) or self._cluster.is_lost(fence.node)
+
+    async def _is_still_free(self, fence: Fence) -> bool:
+        if not self._is_free(fence):
+            return False
+        return fence.node in (NOBODY, self._node) or await self._cluster.is_still_lost(fence.node)
 
     async def _read(self, session_id: SessionId, opened: Opened) -> Actor:
         """Rebuild the session from its snapshot and its log.
@@ -317,6 +322,8 @@ class Ownership:
             if actor.is_owner or self.live(session_id) is not actor or not self._is_free(actor.fence):
                 return
             with suppress(StoreUnavailable):  # the next poll tries again
+                if not await self._is_still_free(actor.fence):
+                    return  # likewise: it follows then
                 try:
                     opened = await self._store.acquire(session_id, self._node, seen=actor.fence)
                 except (Fenced, SessionGone):

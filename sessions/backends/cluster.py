@@ -64,6 +64,12 @@ class Cluster(Protocol):
     def is_lost(self, node: NodeId) -> bool:
         """Return whether *node* has been found dead. False also where that isn't known (yet)."""
 
+    async def is_still_lost(self, node: NodeId) -> bool:
+        """Return what :meth:`is_lost` does, after another look, if it has been found dead.
+
+        For whoever takes what a dead node had: it may have woken meanwhile, and have begun something.
+        """
+
     async def watch(self, node: NodeId) -> None:
         """Find out about *node*, which owns something that matters here; it need never have joined."""
 
@@ -99,6 +105,10 @@ class Alone:
 
     async def watch(self, node: NodeId) -> None:
         """See :meth:`Cluster.watch`."""
+
+    async def is_still_lost(self, node: NodeId) -> bool:
+        """See :meth:`Cluster.is_still_lost`."""
+        return self.is_lost(node)
 
     def is_lost(self, node: NodeId) -> bool:  # noqa: ARG002 - as said
         """See :meth:`Cluster.is_lost`: whoever else owned something is from another time."""

@@ -408,6 +408,32 @@ async def test_of_a_dead_owner_s_sessions_those_that_nobody_follows_are_taken_to
         assert client.statuses() == ["failed"]
 
 
+async def test_a_node_that_wakes_keeps_what_it_begins_though_others_take_it_for_dead(
+    seed: int | None,
+) -> None:
+    """They noticed that it was frozen, and look for its sessions when it is at work again."""
+    async with open_town(seed=seed) as town:
+        one, two = town.worlds
+        town.notice(one)
+        town.woken.add(one.node.id)
+        client = await one.client()
+        await client.ask()
+        one.responder.last.say("a")
+        await settle()
+        two.clock.advance(5)  # the search for what it had
+        await settle()
+        tab = await tab_on(two, client)
+        await polls(town, 2)
+
+        assert town.owner_of(client) is one.node
+        one.responder.last.say("b")
+        one.responder.last.end()
+        await settle()
+        for each in (client, tab):
+            each.read()
+            assert (each.text(), each.statuses()) == ("ab", ["completed"])
+
+
 async def test_what_died_with_all_who_knew_is_taken_by_who_comes_next(seed: int | None) -> None:
     """It is told of nobody's death. Sessions that have nothing to do stay where they are."""
     async with open_town(seed=seed) as town:

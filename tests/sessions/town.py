@@ -77,6 +77,9 @@ class House:
     def is_lost(self, node: NodeId) -> bool:
         return node in self.town.lost
 
+    async def is_still_lost(self, node: NodeId) -> bool:
+        return self.is_lost(node) and node not in self.town.woken
+
 
 class Town:
     """Nodes that share one store. Fault verbs: :meth:`kill`, :attr:`is_silent`."""
@@ -95,6 +98,8 @@ class Town:
         self.tallies: dict[World, DistantTally] = {}
         self.neighbours: dict[NodeId, Neighbour] = {}
         self.lost: set[NodeId] = set()
+        self.woken: set[NodeId] = set()
+        """Of these, those that live again, which nobody has noticed."""
         self.draining: set[NodeId] = set()
         self.worlds: list[World] = []
         self.is_silent = False

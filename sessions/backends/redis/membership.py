@@ -138,6 +138,7 @@ class RedisMembership:
         self._nodes: set[NodeId] = set()  # all others there are
         self._others: set[NodeId] = set()  # those that were alive when last looked at
         self._watched: set[NodeId] = set()  # those that own something that matters here
+        self._found_lost_again: set[NodeId] = set()  # since all were looked at last
         self._vitals = Vitals(listener_gap=pace.look * 0.9, lease_gap=pace.missing)
         self._draw = random.Random().random  # noqa: S311 - it only spreads what nodes do
 
@@ -159,6 +160,16 @@ class RedisMembership:
     def is_lost(self, node: NodeId) -> bool:
         """See :meth:`Cluster.is_lost`."""
         return self._vitals.is_lost(node)
+
+    async def is_still_lost(self, node: NodeId) -> bool:
+        """See :meth:`Cluster.is_still_lost`. It is looked at once between two looks at all nodes."""
+        if self.is_lost(node) and node not in self._found_lost_again:
+            with suppress(*ERRORS):
+                if self._vitals.see(node, (await self._signs([node]))[node]):
+                    self._nodes.add(node)
+                else:
+                    self._found_lost_again.add(node)
+        return self.is_lost(node)
 
     async def join(self, node: NodeId, neighbour: Neighbour) -> None:
         """See :meth:`Cluster.join`."""
@@ -372,6 +383,7 @@ class RedisMembership:
     async def _look(self) -> None:
         """Find out who listens and whose lease holds, this node's own too, and what follows from it."""
         subscription = self._subscription.current
+        self._found_lost_again.clear()
         signs = await self._signs([self._node, *(self._nodes | self._watched)])
         self._note_own(signs.pop(self._node), subscription)
         dead = self._vitals.look(signs, asyncio.get_running_loop().time())

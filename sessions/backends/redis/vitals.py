@@ -52,6 +52,15 @@ class Vitals:
         """Return whether *node* was found dead, or has left, and hasn't been seen alive since."""
         return node in self._lost
 
+    def see(self, node: NodeId, sign: Sign) -> bool:
+        """Return whether *node* lives by what is seen of it. One that was lost then isn't any more."""
+        is_alive = (sign.listens or sign.is_deaf) and sign.lease in ("held", "draining")
+        if is_alive:
+            self._lost.pop(node, None)
+            self._missed.pop((node, "listener"), None)
+            self._missed.pop((node, "lease"), None)
+        return is_alive
+
     def settle(self, until: float) -> None:
         """Forget what was missed, and judge nobody before *until*: after a restart all look dead."""
         self._missed.clear()
@@ -63,19 +72,14 @@ class Vitals:
         return [node for node, sign in signs.items() if self._dies(node, sign, now)]
 
     def _dies(self, node: NodeId, sign: Sign, now: float) -> bool:
-        is_heard = sign.listens or sign.is_deaf
-        if is_heard and sign.lease in ("held", "draining"):
-            self._lost.pop(node, None)
-            self._missed.pop((node, "listener"), None)
-            self._missed.pop((node, "lease"), None)
-            return False
-        if node in self._lost:
+        if self.see(node, sign) or node in self._lost:
             return False
         if sign.lease == "left":  # nobody need be told: it has given up what it had
             self._lose(node)
             return False
         if now < self._settled_at:
             return False
+        is_heard = sign.listens or sign.is_deaf
         missing = {"listener": not is_heard, "lease": sign.lease == "none"}
         is_dead = False
         for name, is_missing in missing.items():

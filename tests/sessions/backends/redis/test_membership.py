@@ -356,6 +356,29 @@ async def test_a_node_that_comes_back_is_lost_no_more(street: RedisStreet) -> No
     assert b.listener.lost == [a.node]
 
 
+async def test_who_would_take_what_a_dead_node_had_looks_once_more(valkey: Server) -> None:
+    """It may have woken, and have begun something: nobody has to have noticed."""
+    valkey.command("FLUSHALL")
+    street = RedisStreet(
+        Address(valkey.url), Pace(beat=60.0, lease=0.3, look=0.05, missing=0.1, settling=0.1)
+    )
+    a, b = [await House(street).join() for _ in range(2)]
+    assert isinstance(a.cluster, RedisMembership)
+    assert isinstance(b.cluster, RedisMembership)
+    assert not await b.cluster.is_still_lost(a.node)
+    await street.freeze(a.cluster)
+    await b.listener.until(lambda: b.listener.lost == [a.node])
+    await street.freeze(b.cluster)  # it notices nothing by itself any more
+    assert await b.cluster.is_still_lost(a.node)
+
+    await a.cluster._beat()
+    b.cluster._found_lost_again.clear()  # as each look does
+    assert b.cluster.is_lost(a.node)
+    assert not await b.cluster.is_still_lost(a.node)
+    assert not b.cluster.is_lost(a.node)
+    await street.aclose()
+
+
 async def test_it_leaves_though_its_client_takes_a_cancellation_for_its_own(
     valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
