@@ -49,5 +49,7 @@ async def test_a_primary_that_was_frozen_and_is_back_costs_no_word_and_no_node(t
             assert await seen.violations(may_lose=True) == []
 
         assert all(told[-1] for told in seen.outages())
-        assert seen.turns() <= {"completed", "completed when told to start over"}
+        # Unknown: its session changed its owner on the server that was left. The other's word is that of the
+        # owner before, so what was asked in between is lost, and whoever asked was told to start over.
+        assert seen.turns() <= {"completed", "completed when told to start over", "unknown"}
         assert seen.deaths() == []

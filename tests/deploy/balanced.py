@@ -221,6 +221,8 @@ class Talk:
     ) -> None:
         self.text = ""
         self.endings: list[str] = []
+        self.errors: list[str] = []
+        """What was refused, or failed."""
         self.codes: list[int | None] = []
         """How connections ended; None: without a close frame."""
         self.nodes: list[str] = []
@@ -275,6 +277,8 @@ class Talk:
             self.text += " "
         elif frame["type"] == "response.done":
             self.endings.append(frame["response"]["status"])
+        elif frame["type"] == "error":
+            self.errors.append(frame["error"]["code"])
         return frame
 
     async def ask(self, text: str) -> None:
@@ -287,13 +291,18 @@ class Talk:
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Read, and come back whenever the connection ends, until something is so."""
-        async with asyncio.timeout(PATIENCE):
-            while not is_so():
-                try:
-                    await self.next()
-                except websockets.ConnectionClosed as exc:
-                    self.codes.append(exc.rcvd.code if exc.rcvd else None)
-                    await self.connect()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not is_so():
+                    try:
+                        await self.next()
+                    except websockets.ConnectionClosed as exc:
+                        self.codes.append(exc.rcvd.code if exc.rcvd else None)
+                        await self.connect()
+        except TimeoutError:
+            raise AssertionError(
+                f"It isn't so: {self.endings} {self.errors} {self.codes} {self.text}"
+            ) from None
 
     async def close(self) -> None:
         """Leave."""
