@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from msgspec import UNSET
+from structlog.contextvars import bind_contextvars
 
 from unbroken.server.agents.base import Agent, AgentNotReady, Handle, Reattaching, TurnInput
 from unbroken.server.agents.calls import in_pairs
@@ -27,6 +28,7 @@ from unbroken.server.metrics import Metrics
 from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.share import Share
 from unbroken.server.tools.loop import ToolLoop
+from unbroken.server.trace_context import trace_id_of
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.ids import PrincipalId
 from unbroken.sessions.items import NamedTool, Parameters, Usage
@@ -107,6 +109,8 @@ class Pipeline:
 
     async def _said(self, turn: Turn) -> AsyncGenerator[Output, None]:
         """Yield what the agent says, as it says it."""
+        if turn.request.trace is not None:  # in the run's task alone
+            bind_contextvars(trace_id=trace_id_of(turn.request.trace))
         waited = 0.0
         while not self._agent.is_ready:
             if waited >= _LOADING_TIMEOUT:
@@ -212,6 +216,7 @@ def _turn_input(turn: Turn, most_tokens: int | None, files: FileReader) -> TurnI
         max_output_tokens=min(bounds, default=None),
         parameters=request.parameters or Parameters(),
         metadata=request.metadata or {},
+        trace=request.trace,
         files=files,
         shows_reasoning=config.reasoning is True,
         custody=turn.custody,

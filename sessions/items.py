@@ -429,6 +429,8 @@ class ResponseRequest(Struct, frozen=True, omit_defaults=True):
     """Whether whoever asked doesn't wait for it. To be shown."""
     settled: Settled | None = None
     """What whoever asked can't go beyond, also not with what others say in the session. None: nothing."""
+    trace: str | None = None
+    """The trace that it belongs to, for responders: sessions don't look into it. None: to none."""
 
     @property
     def answers_conversation(self) -> bool:

@@ -147,6 +147,8 @@ class TurnInput:
     parameters: Parameters = field(default_factory=Parameters)
     """How words are to be chosen, where the answer ends, and in which form it is."""
     metadata: dict[str, str] = field(default_factory=dict)
+    trace: str | None = None
+    """The ``traceparent`` that whoever asked came with. None: with none."""
     files: FileReader = field(default_factory=NoFiles, repr=False)
     """Reads what the messages' references stand for, until the turn's end."""
     author: Author = field(default_factory=Author)

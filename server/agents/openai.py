@@ -169,7 +169,7 @@ class OpenAIAgent:
             "stream": True,
             "stream_options": {"include_usage": True},
             "user": user_of(turn.principal),
-            "extra_headers": headers_for(turn.response_id),
+            "extra_headers": headers_for(turn.response_id, turn.trace),
         }
         if self._upstream.is_openai:
             request["prompt_cache_key"] = cache_key_of(turn.session_id)

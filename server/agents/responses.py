@@ -175,7 +175,7 @@ class ResponsesAgent:
             "stream": True,
             "store": self._is_background,
             "user": user_of(turn.principal),
-            "extra_headers": headers_for(turn.response_id),
+            "extra_headers": headers_for(turn.response_id, turn.trace),
         }
         if self._is_background:
             request["background"] = True

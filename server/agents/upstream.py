@@ -29,6 +29,7 @@ from unbroken.server.agents.upstream_failure import (
     failure_of_stream,
     seconds_to_wait,
 )
+from unbroken.server.trace_context import child_of
 
 if TYPE_CHECKING:
     import httpx2
@@ -277,14 +278,19 @@ class Upstream:
         raise failure
 
 
-def headers_for(response_id: str | None = None) -> dict[str, str]:
-    """Return what to send along with a request for a stream; with an id, if it is one for a new answer."""
+def headers_for(response_id: str | None = None, trace: str | None = None) -> dict[str, str]:
+    """Return what to send along with a request for a stream; with an id, if it is one for a new answer.
+
+    *trace* is the ``traceparent`` that it was asked for with.
+    """
     headers = {
         "Accept": "text/event-stream",
         "Accept-Encoding": "identity",  # a compressor holds tokens back
     }
     if response_id is not None:
         headers["Idempotency-Key"] = response_id
+    if trace is not None:
+        headers["traceparent"] = child_of(trace)
     return headers
 
 

@@ -64,6 +64,8 @@ class Speaker:
     address: bytes | None
     resume: str | None = None
     """The resume token that comes with it: then they are here for its session, and for no other."""
+    trace: str | None = None
+    """The trace that what they ask for belongs to."""
 
     @property
     def principal(self) -> PrincipalId:
@@ -148,6 +150,7 @@ class Beginnings:
             self._screen,
             luggage.refer if asked.is_lone else self._refer,
             decisions.append,
+            trace=speaker.trace,
         )
         response_id = new_response_id(session.id, self._clock.time())
         pins = speaker.grant.pins

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.types import Scope
 
 from unbroken.server.auth.base import Credentials
+from unbroken.server.trace_context import taken
 
 __all__ = ["SUBPROTOCOL", "Handshake", "forwarded_for", "is_loopback_name"]
 
@@ -18,7 +19,7 @@ SUBPROTOCOL: Final = "realtime"
 
 _KEY_PROTOCOL: Final = "openai-insecure-api-key."
 _BETA_PROTOCOL: Final = "openai-beta.realtime-v1"
-_READ: Final = frozenset({b"host", b"origin", b"authorization", b"openai-beta"})
+_READ: Final = frozenset({b"host", b"origin", b"authorization", b"openai-beta", b"traceparent"})
 """What is read of a request."""
 
 _MAX_QUERY: Final = 4096
@@ -42,6 +43,8 @@ class Handshake:
     is_beta: bool
     is_readable: bool
     """False: the query is longer than anything that is meant for this server, and was not read."""
+    trace: str | None = None
+    """The trace that it belongs to, as :func:`~unbroken.server.trace_context.taken` has it."""
 
     @classmethod
     def of(cls, scope: Scope) -> Handshake:
@@ -67,6 +70,7 @@ class Handshake:
             after=_one(fields, "after"),
             is_readable=is_readable,
             is_beta="realtime=v1" in headers.get(b"openai-beta", "") or _BETA_PROTOCOL in offered,
+            trace=taken(headers.get(b"traceparent")),
         )
 
     @property

@@ -24,6 +24,7 @@ from unbroken.server.auth.directory import Directory
 from unbroken.server.auth.principal import STRANGERS
 from unbroken.server.fair_names import FairNames
 from unbroken.server.metrics import Metrics
+from unbroken.server.trace_context import trace_id_of
 from unbroken.server.transports.admission import Admission, Guest
 from unbroken.server.transports.handshake import Handshake, is_loopback_name
 from unbroken.server.transports.refusal import RefusalLog, Refused, error_type, overloaded
@@ -125,8 +126,9 @@ class HttpWay:
     ) -> None:
         """Answer a request by what *act* returns, or with why it can't."""
         request_id = _request_id(request)
-        bind_contextvars(request_id=request_id)
         handshake = Handshake.of(request.scope)
+        trace = {} if handshake.trace is None else {"trace_id": trace_id_of(handshake.trace)}
+        bind_contextvars(request_id=request_id, **trace)
         peer = request.client.host if request.client else None
         guest = self._admission.guest(peer, handshake.forwarded)
         try:

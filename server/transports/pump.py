@@ -87,6 +87,8 @@ class Admitted:
     """What the client was let in with."""
     asker: Asker | None = None
     """Asks for budgets. None: nothing is counted."""
+    trace: str | None = None
+    """The trace that what it asks for belongs to."""
 
 
 class Pump:
@@ -106,7 +108,13 @@ class Pump:
         log: FilteringBoundLogger,
     ) -> None:
         self._submission = Submission(
-            admitted.attachment, admitted.grant.principal, admitted.asker, screen, refer, self._reserved
+            admitted.attachment,
+            admitted.grant.principal,
+            admitted.asker,
+            screen,
+            refer,
+            self._reserved,
+            trace=admitted.trace,
         )
         self._admitted = admitted
         self._attachment = admitted.attachment

@@ -49,7 +49,8 @@ class Reception:
         grant = await self.way.admit(visit, REALTIME, goes_on=goes_on)
         bounds = ConnectionBounds() if self.gate is None else self.gate.connections(grant.principal.plan)
         await visit.guest.admit(grant.principal, bounds)
-        return Speaker(grant, visit.guest.address, visit.handshake.credentials.resume)
+        handshake = visit.handshake
+        return Speaker(grant, visit.guest.address, handshake.credentials.resume, handshake.trace)
 
     def attend(self, speaker: Speaker, staying: ExitStack, on_lapse: Callable[[Lapse], None]) -> None:
         """Know *speaker* until *staying* is closed, and call *on_lapse* if they may be here no longer."""

@@ -43,6 +43,7 @@ class Submission:
         screen: Looks for attacks.
         refer: Finds files.
         on_decision: Told of what was reserved, and what is left.
+        trace: The trace that what they ask for belongs to. None: to none.
 
     """
 
@@ -54,6 +55,8 @@ class Submission:
         screen: Screen,
         refer: Refer,
         on_decision: Callable[[Decision], None],
+        *,
+        trace: str | None = None,
     ) -> None:
         self._attachment = attachment
         self._principal = principal
@@ -61,6 +64,7 @@ class Submission:
         self._screen = screen
         self._refer = refer
         self._on_decision = on_decision
+        self._trace = trace
         self._submitted = 0  # the last input that was written
         self._awaited = 0  # the last one that another waited for
 
@@ -97,6 +101,10 @@ class Submission:
             StoreError: It could not be written.
 
         """
+        command = submitted.command
+        if self._trace is not None and isinstance(command, CreateResponse):
+            traced = replace(command, request=replace(command.request, trace=self._trace))
+            submitted = replace(submitted, command=traced)
         receipt = await self._write_within_budget(submitted)
         self._submitted = max(self._submitted, receipt.seq)  # a duplicate's is an old one
         return receipt

@@ -130,7 +130,7 @@ class TalkDoor:
     async def _admit(
         self, scope: Scope, handshake: Handshake, guest: Guest, grant: Grant
     ) -> tuple[Speaker, Interlocutor]:
-        speaker = Speaker(grant, guest.address, handshake.credentials.resume)
+        speaker = Speaker(grant, guest.address, handshake.credentials.resume, handshake.trace)
         try:
             fields = parse_qs(scope.get("query_string", b"").decode("latin-1"))
             interlocutor = self._converse(speaker, fields)

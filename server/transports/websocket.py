@@ -166,7 +166,8 @@ class RealtimeDoor:
             raise Refused(503, "server_full", str(exc), CloseCode.TRY_AGAIN) from None
         except TooManyConnections as exc:
             raise Refused(101, "too_many_connections", str(exc), CloseCode.TRY_AGAIN) from None
-        return admitted if gate is None else replace(admitted, asker=gate.asker(principal, guest.address))
+        asker = None if gate is None else gate.asker(principal, guest.address)
+        return replace(admitted, asker=asker, trace=handshake.trace)
 
     def _model(self, wanted: str | None, grant: Grant) -> str | None:
         """Return the model that somebody is to have; None: it isn't offered, or not to them."""
