@@ -182,7 +182,10 @@ def test_i3_a_turn_has_nothing_else_that_decides_the_answer() -> None:
         *("items", "model", "instructions", "tools", "tool_choice", "parallel_tool_calls"),
         *("max_output_tokens", "parameters", "metadata"),
     }
-    aside = {"session_id", "response_id", "principal", "files", "author", "custody", "shows_reasoning"}
+    aside = {
+        *("session_id", "response_id", "principal", "files", "author", "custody", "shows_reasoning"),
+        "trace",
+    }
 
     assert {each.name for each in fields(TurnInput)} == in_key | aside
 
