@@ -40,6 +40,8 @@ class Handshake:
     model: str | None
     resume: str | None
     after: str | None
+    goes_on: bool
+    """Whether it comes back to what has begun: it says where."""
     is_beta: bool
     is_readable: bool
     """False: the query is longer than anything that is meant for this server, and was not read."""
@@ -68,6 +70,7 @@ class Handshake:
             model=_one(fields, "model"),
             resume=_one(fields, "resume"),
             after=_one(fields, "after"),
+            goes_on=any(_one(fields, name) for name in ("resume", "continue")),
             is_readable=is_readable,
             is_beta="realtime=v1" in headers.get(b"openai-beta", "") or _BETA_PROTOCOL in offered,
             trace=taken(headers.get(b"traceparent")),

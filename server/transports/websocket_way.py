@@ -116,7 +116,7 @@ class WebSocketWay:
         """Refuse whoever need not wait to be told so. It takes next to nothing: crowds come at once."""
         if self._node.is_draining:
             raise self.draining()
-        if handshake.resume is None and not self._node.takes_sessions:
+        if not (handshake.goes_on or self._node.takes_sessions):
             # First of all: an overloaded server has no time for more than this.
             raise overloaded()
         guest.knock()
