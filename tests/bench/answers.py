@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.bench.load import LoadError
 from tests.bench.workload import stamp_of
 
-__all__ = ["BurstAnswer", "FirstWord", "PacedAnswer"]
+__all__ = ["BurstAnswer", "FirstWord", "PacedAnswer", "PassedOn"]
 
 _COMPLETED = b'"status":"completed"'
 
@@ -60,6 +60,25 @@ class PacedAnswer:
         if len(self.yielded) != self._count:
             raise LoadError(f"{len(self.yielded)} words of {self._count}")
         _check_end(b"".join(self._pieces), received)
+
+
+class PassedOn(PacedAnswer):
+    """Likewise, of an upstream's answer, passed on by a gateway or by nobody; and when each was read."""
+
+    __slots__ = ("read",)
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.read: list[int] = []
+        """CLOCK_MONOTONIC, in nanoseconds."""
+
+    def take(self, pieces: list[bytes], now: int) -> None:
+        super().take(pieces, now)
+        self.read += [now] * (len(self.yielded) - len(self.read))
+
+    def finish(self, received: bytes) -> None:
+        if len(self.yielded) != self._count:
+            raise LoadError(f"{len(self.yielded)} words of {self._count}: {received[-600:]!r}")
 
 
 class FirstWord:

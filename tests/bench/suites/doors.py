@@ -22,12 +22,14 @@ from tests.bench.server import Server
 from tests.bench.suites.base import Bench
 from tests.bench.workload import Order
 
-__all__ = ["run"]
+__all__ = ["CHAT", "run"]
 
 _STREAMS: Final = 100
 _RATE: Final = 20
 
 RESPONSES: Final = Way("/v1/responses", re.compile(rb'"delta":"([^"]*)"'), b'"response.completed"')
+
+CHAT: Final = Way("/v1/chat/completions", re.compile(rb'"content":"([^"]*)"'), b"data: [DONE]")
 
 
 def run(bench: Bench) -> list[Result]:

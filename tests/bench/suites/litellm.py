@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
-from pathlib import Path
 from typing import Final
 
 from tests.bench.answers import FirstWord
@@ -32,13 +31,13 @@ from tests.bench.suites.pipeline import EVERYTHING
 from tests.bench.wire import RESPONSE_DONE, create_message, create_response, request_of
 from tests.bench.workload import Order
 
-__all__ = ["run"]
+__all__ = ["KEY", "litellm_settings", "our_settings", "run"]
 
 _EVENTS: Final = 300
 _MODEL: Final = "bench"
 _TIMEOUT: Final = 60.0
-_KEY: Final = "sk-" + 64 * "1"
-_HEADERS: Final = {"Content-Type": "application/json", "Authorization": f"Bearer {_KEY}"}
+KEY: Final = "sk-" + 64 * "1"
+_HEADERS: Final = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
 
 
 def run(bench: Bench) -> list[Result]:
@@ -53,10 +52,8 @@ def run(bench: Bench) -> list[Result]:
     with ExitStack() as stack:
         os.sched_setaffinity(0, {bench.launcher.cores.load})
         upstream = stack.enter_context(_upstream())
-        config = bench.launcher.logs / "litellm.yaml"
-        config.write_text(_config(upstream))
-        ours = stack.enter_context(bench.launcher.start("ours", {**EVERYTHING, **_ours(upstream)}))
-        theirs = stack.enter_context(bench.launcher.start("litellm", _theirs(bench.litellm, config)))
+        ours = stack.enter_context(bench.launcher.start("ours", {**EVERYTHING, **our_settings(upstream)}))
+        theirs = stack.enter_context(bench.launcher.start("litellm", litellm_settings(bench, upstream)))
         _through_ours(ours, 20, numbers)
         _through_litellm(theirs, 20, numbers)
         for number in range(rounds):
@@ -90,7 +87,8 @@ def _upstream() -> Iterator[str]:
         process.communicate()
 
 
-def _ours(upstream: str) -> dict[str, str]:
+def our_settings(upstream: str) -> dict[str, str]:
+    """Return what has ours pass on what that upstream says."""
     return {
         "UNBROKEN_AGENT": "openai",
         "UNBROKEN_OPENAI_BASE_URL": upstream,
@@ -99,13 +97,16 @@ def _ours(upstream: str) -> dict[str, str]:
     }
 
 
-def _theirs(program: Path, config: Path) -> dict[str, str]:
+def litellm_settings(bench: Bench, upstream: str) -> dict[str, str]:
+    """Likewise, of a LiteLLM proxy, which has to be there."""
+    config = bench.launcher.logs / "litellm.yaml"
+    config.write_text(_config(upstream))
     # Nothing is fetched: prices are those of the package.
     return {
-        "LITELLM": str(program),
+        "LITELLM": str(bench.litellm),
         "CONFIG": str(config),
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        "LITELLM_MASTER_KEY": _KEY,
+        "LITELLM_MASTER_KEY": KEY,
     }
 
 
