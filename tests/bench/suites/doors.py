@@ -1,8 +1,8 @@
 """Doors: what a word costs by server-sent events, beside what it costs over a WebSocket, in the same run.
 
 A hundred answers at once, 20 words a second each, from one server without policies: over Realtime's
-WebSocket, and as streams of Responses, whose pieces are padded, as by default. Measured over the whole of
-each round: the server's CPU time for a word, and how old words are when they are read.
+WebSocket, as streams of Responses, whose pieces are padded, as by default, and of stateless Chat. Measured
+over the whole of each round: the server's CPU time for a word, and how old words are when they are read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from itertools import count
 from typing import Final
 
-from tests.bench.answers import PacedAnswer
+from tests.bench.answers import PacedAnswer, PassedOn
 from tests.bench.http_load import HttpLoad, Way
 from tests.bench.load import Load, LoadError
 from tests.bench.pacing import pace
@@ -35,11 +35,12 @@ CHAT: Final = Way("/v1/chat/completions", re.compile(rb'"content":"([^"]*)"'), b
 def run(bench: Bench) -> list[Result]:
     """See the module's text."""
     rounds, seconds = (1, 3) if bench.is_quick else (3, 10)
-    sides: dict[str, list[dict[str, float]]] = {"sse": [], "websocket": []}
+    sides: dict[str, list[dict[str, float]]] = {"sse": [], "chat": [], "websocket": []}
     numbers = count()
     with bench.start("ours") as server:
         for number in range(rounds):
             sides["sse"].append(_by_events(bench, server, RESPONSES, seconds, numbers))
+            sides["chat"].append(_by_events(bench, server, CHAT, seconds, numbers))
             with Load(server.port) as load:
                 load.open(_STREAMS)
                 server.settle()
@@ -50,15 +51,22 @@ def run(bench: Bench) -> list[Result]:
             )
             bench.say(f"doors {number + 1}/{rounds}: {', '.join(shown)}")
     results: list[Result] = []
-    for name, unit, goal in (("cpu", "us a word", Goal("at most", 2.0)), ("p99", "us", None)):
-        ours, peer = ([figures[name] for figures in sides[kind]] for kind in ("sse", "websocket"))
-        results += compared(f"doors.{name}", unit, ours, peer, goal, peer="websocket")
+    for kind, prefix in (("sse", "doors"), ("chat", "doors.chat")):
+        for name, unit, goal in (("cpu", "us a word", Goal("at most", 2.0)), ("p99", "us", None)):
+            ours, peer = ([figures[name] for figures in sides[each]] for each in (kind, "websocket"))
+            results += compared(f"{prefix}.{name}", unit, ours, peer, goal, peer="websocket")
     return results
 
 
 def _by_events(bench: Bench, server: Server, way: Way, seconds: int, numbers: count[int]) -> dict[str, float]:
     order = Order("paced", _RATE, _RATE * seconds)
-    body = json.dumps({"model": "default", "input": order.text, "stream": True, "store": True}).encode()
+    asked: dict[str, object] = {"model": "default", "stream": True}
+    if way is CHAT:
+        asked["messages"] = [{"role": "user", "content": order.text}]
+    else:
+        asked |= {"input": order.text, "store": True}
+    body = json.dumps(asked).encode()
+    kind = PassedOn if way is CHAT else PacedAnswer
     answers: list[PacedAnswer] = []
     server.settle()
     begun = time.monotonic()
@@ -66,7 +74,7 @@ def _by_events(bench: Bench, server: Server, way: Way, seconds: int, numbers: co
         while len(answers) < _STREAMS or load.left:
             due = min(_STREAMS, int((time.monotonic() - begun) * _STREAMS) + 1)
             while len(answers) < due:
-                answers.append(PacedAnswer(order.count))
+                answers.append(kind(order.count))
                 load.ask(body, f"bench-key-{next(numbers)}", answers[-1])
             load.turn(0.005 if len(answers) < _STREAMS else 0.05)
             if time.monotonic() - begun > 3 * seconds + 30:
