@@ -16,6 +16,7 @@ chosen by what was sent on them: the proxy notes those on which its *mark* was.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -87,6 +88,8 @@ class Proxy:
         self._held: set[str] = set()  # directions in which new connections pass nothing
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.StreamWriter] = set()  # those that may have something to send yet
+        self._is_over = False
 
     async def __aenter__(self) -> Self:
         await self.accept()
@@ -99,10 +102,13 @@ class Proxy:
         traceback: TracebackType | None,
     ) -> None:
         self.refuse()
-        self.cut()
-        self.release()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        self._is_over = True
+        while self._tasks:  # those that are just connecting, too
+            self.cut()
+            self.release()
+            for writer in self._leaving:
+                writer.transport.abort()
+            await asyncio.wait(self._tasks, timeout=0.1)
 
     def cut(self, *, marked: bool = False) -> int:
         """Reset every connection, without a word of farewell, and return how many. New ones are taken."""
@@ -162,6 +168,9 @@ class Proxy:
         return [link for link in self._links if link.is_marked or not marked]
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_over:  # it was on its way
+            writer.transport.abort()
+            return
         self.accepted += 1
         task = asyncio.get_running_loop().create_task(self._connect(reader, writer))
         self._tasks.add(task)
@@ -185,8 +194,13 @@ class Proxy:
                 tasks.create_task(self._pass_on(far_reader, writer, link, link.down))
         finally:
             self._links.discard(link)
+            self._leaving.update(link.writers)
             for each in link.writers:
                 each.close()
+            for each in link.writers:
+                with contextlib.suppress(OSError):
+                    await each.wait_closed()
+            self._leaving.difference_update(link.writers)
 
     async def _pass_on(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link, gate: asyncio.Event

@@ -61,6 +61,7 @@ class TlsProxy:
         self._context.load_cert_chain(certificate.chain, certificate.key)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_over = False
         self.port = 0
         """Where it listens."""
 
@@ -77,12 +78,16 @@ class TlsProxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        self._is_over = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_over:  # it was on its way
+            writer.transport.abort()
+            return
         task = asyncio.get_running_loop().create_task(self._connect(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -106,9 +111,13 @@ class TlsProxy:
         finally:
             for each in writers:
                 each.close()
-            for each in writers:
-                with contextlib.suppress(OSError):
-                    await each.wait_closed()
+            try:
+                for each in writers:
+                    with contextlib.suppress(OSError):
+                        await each.wait_closed()
+            finally:  # also of whoever has said no farewell when this is over
+                for each in writers:
+                    each.transport.abort()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
