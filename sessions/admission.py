@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from msgspec import UnsetType
 
-from unbroken.sessions.conversation import Conversation
 from unbroken.sessions.entries import CreateItem
 from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import ItemId
@@ -23,7 +23,7 @@ from unbroken.sessions.items import (
     ToolChoice,
 )
 
-__all__ = ["SessionLimits", "admit", "check_choice", "full"]
+__all__ = ["Members", "SessionLimits", "admit", "check_choice", "full"]
 
 
 def _weightless(_: Item) -> int:
@@ -45,7 +45,35 @@ class SessionLimits:
     """What a whole item weighs, to whoever asks for :attr:`Session.weight`: the same whenever it is asked."""
 
 
-def admit(command: CreateItem, conversation: Conversation, limits: SessionLimits) -> ItemId | None:
+class Members(Protocol):
+    """What is, or will be, in a :class:`~unbroken.sessions.conversation.Conversation`."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that all items take, roughly."""
+
+    def __len__(self) -> int: ...
+
+    def find(self, item_id: str) -> Item | None:
+        """Return one item."""
+
+    def is_open(self, item_id: str) -> bool:
+        """Return whether an item is being produced."""
+
+    def call(self, call_id: str) -> ItemId | None:
+        """Return the function call of that name."""
+
+    def output_of(self, call_id: str) -> ItemId | None:
+        """Return the output of the function call of that name."""
+
+    def response_to(self, request_id: str) -> ItemId | None:
+        """Return the user's response to a request for approval."""
+
+    def place(self, previous: str | None) -> ItemId | None:
+        """Return the item behind which one that asks for *previous* belongs."""
+
+
+def admit(command: CreateItem, conversation: Members, limits: SessionLimits) -> ItemId | None:
     """Return the item behind which the new one belongs; None: it becomes the first.
 
     Raises:
@@ -70,13 +98,13 @@ def admit(command: CreateItem, conversation: Conversation, limits: SessionLimits
     return conversation.place(command.previous)
 
 
-def _is_call(call_id: str, conversation: Conversation) -> bool:
+def _is_call(call_id: str, conversation: Members) -> bool:
     """Return whether models are shown a call of that id. Tools' calls go by their items'."""
     tool = conversation.find(call_id)
     return conversation.call(call_id) is not None or isinstance(tool, ToolCall | ApprovalRequest)
 
 
-def _check_output(output: FunctionOutput, conversation: Conversation) -> None:
+def _check_output(output: FunctionOutput, conversation: Members) -> None:
     """Refuse an output that belongs to no function call, or to one that has its output."""
     call_id = output.call_id
     call = conversation.call(call_id)
@@ -91,7 +119,7 @@ def _check_output(output: FunctionOutput, conversation: Conversation) -> None:
         raise Refusal("function_call_answered", message, param="item.call_id")
 
 
-def _check_approval(response: ApprovalResponse, conversation: Conversation) -> None:
+def _check_approval(response: ApprovalResponse, conversation: Members) -> None:
     """Refuse a response to what nobody asked, or that was answered already: a call is approved of once."""
     request = conversation.find(response.request_id)
     if not isinstance(request, ApprovalRequest):

@@ -22,7 +22,7 @@ from unbroken.sessions.items import Concurrency
 from unbroken.sessions.response import Response
 from unbroken.sessions.turn import AttemptState, Signal
 
-__all__ = ["while_active"]
+__all__ = ["moved_on", "while_active"]
 
 _MOST_MERGED: Final = 64
 """Requests that one response answers: it names them all."""
@@ -96,6 +96,12 @@ def _merge(
         return [ResponseMerged(last.id, event_id, seq)]
     _check_room(active, most_waiting)
     return [ResponseQueued(command.response_id, command.request, seq, (event_id,))]
+
+
+def moved_on() -> Refusal:
+    """Return the refusal of what was to come behind the last word, and doesn't any more."""
+    message = "The conversation has gone on meanwhile. Look at it, and ask again."
+    return Refusal("conversation_moved_on", message, param="previous_response_id")
 
 
 def _check_room(active: list[Response], most_waiting: int) -> None:

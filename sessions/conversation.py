@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from unbroken.sessions.approvals import Approvals
 from unbroken.sessions.errors import Refusal
@@ -49,6 +49,10 @@ class Conversation:
     def last(self) -> ItemId | None:
         """The last item; None: there is none."""
         return self._order[-1] if self._order else None
+
+    def last_without(self, gone: Collection[ItemId]) -> ItemId | None:
+        """Return the last item that isn't among *gone*; None: there is none."""
+        return next((item_id for item_id in reversed(self._order) if item_id not in gone), None)
 
     def whole(self) -> list[Item]:
         """Return the items that are whole, in order."""

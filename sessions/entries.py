@@ -128,11 +128,18 @@ class UpdateConfig(Struct, frozen=True, tag="update_config", omit_defaults=True)
     reasoning: bool | UnsetType = UNSET
 
 
-class CreateResponse(Struct, frozen=True, tag="create_response"):
-    """Ask for a response."""
+class CreateResponse(Struct, frozen=True, tag="create_response", omit_defaults=True):
+    """Ask for a response, with items that join the conversation ahead of it. All of it happens, or none."""
 
     response_id: ResponseId
     request: ResponseRequest
+    removed: tuple[ItemId, ...] = ()
+    """Items that leave the conversation first, if they are there."""
+    said: tuple[Item, ...] = ()
+    """Items that join at its end, in order."""
+    behind: ItemId | UnsetType | None = UNSET
+    """The item that has to be the last one by then, with nothing being answered; None: there has to be none.
+    Unset: whatever there is."""
 
 
 class CancelResponse(Struct, frozen=True, tag="cancel_response"):

@@ -18,7 +18,7 @@ from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
 from unbroken.sessions.admission import SessionLimits, admit, check_choice, full
-from unbroken.sessions.concurrency import while_active
+from unbroken.sessions.concurrency import moved_on, while_active
 from unbroken.sessions.conversation import Conversation, no_item
 from unbroken.sessions.endings import Ended, Endings
 from unbroken.sessions.entries import (
@@ -60,6 +60,7 @@ from unbroken.sessions.items import (
     Reasoning,
     SessionConfig,
 )
+from unbroken.sessions.joining import deleted, joined
 from unbroken.sessions.outputs import Taken
 from unbroken.sessions.production import continued, finished, written
 from unbroken.sessions.response import Ongoing, Outcome, Response, ResponseOutput, Standing
@@ -425,13 +426,7 @@ class Session:
                 item = self._conversation.find(command.item_id)
                 if item is None:
                     raise no_item(command.item_id, "item_id")
-                if self._conversation.is_open(item.id):
-                    raise Refusal(
-                        "item_in_progress",
-                        "The item is still being produced. Cancel its response first.",
-                        param="item_id",
-                    )
-                return self._delete(item, seq)
+                return [ItemDeleted(each, seq) for each in deleted(item, self._conversation)]
             case TruncateItem():
                 raise self._conversation.no_audio(command.item_id)
             case UpdateConfig():
@@ -445,17 +440,6 @@ class Session:
                 return self._cancel(seq, command)
             case _:
                 assert_never(command)
-
-    def _delete(self, item: Item, seq: int) -> list[Body]:
-        """Return what deletes an item, and with it what means nothing alone."""
-        related = self._conversation.related(item)
-        if any(self._conversation.is_open(each) for each in related):
-            raise Refusal(
-                "item_in_progress",
-                "The call that belongs to the item is still running. Cancel its response first.",
-                param="item_id",
-            )
-        return [ItemDeleted(each, seq) for each in (*related, item.id)]
 
     def _begin(self, seq: int, command: CreateResponse, event_id: str | None) -> list[Body]:
         response_id, request = command.response_id, command.request
@@ -474,9 +458,12 @@ class Session:
         if self._conversation.size >= self.limits.conversation_bytes:
             raise full(self.limits)
         active = self._in_conversation()
+        if command.behind is not UNSET and (active or self._conversation.last != command.behind):
+            raise moved_on()
+        joins = joined(command, self._conversation, self.limits)
         if not active:
-            return [ResponseStarted(response_id, request, turn=seq)]
-        return while_active(
+            return [*joins, ResponseStarted(response_id, request, turn=seq)]
+        begins = while_active(
             self.config.concurrency,
             command,
             seq,
@@ -484,6 +471,7 @@ class Session:
             active=active,
             most_waiting=self.limits.queued,
         )
+        return [*joins, *begins]
 
     def _cancel(self, seq: int, command: CancelResponse) -> list[Body]:
         if command.response_id is None:

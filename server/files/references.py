@@ -132,13 +132,18 @@ class _Files:
 async def _made_whole(command: Command, files: _Files) -> Command:
     if isinstance(command, CreateItem):
         return replace(command, item=await _whole_item(command.item, files, "item"))
-    if isinstance(command, CreateResponse) and command.request.input is not None:
-        items = [
-            await _whole_item(item, files, f"response.input[{index}]")
-            for index, item in enumerate(command.request.input)
-        ]
-        return replace(command, request=replace(command.request, input=tuple(items)))
+    if isinstance(command, CreateResponse):
+        said = await _whole_items(command.said, files)
+        given = command.request.input
+        if given is not None:
+            given = await _whole_items(given, files)
+        return replace(command, said=said, request=replace(command.request, input=given))
     return command
+
+
+async def _whole_items(items: tuple[Item, ...], files: _Files) -> tuple[Item, ...]:
+    whole = [await _whole_item(item, files, f"response.input[{index}]") for index, item in enumerate(items)]
+    return tuple(whole)
 
 
 async def _whole_item(item: Item, files: _Files, param: str) -> Item:
@@ -192,8 +197,8 @@ def _items(command: Command) -> tuple[Item, ...]:
     match command:
         case CreateItem(item=item):
             return (item,)
-        case CreateResponse(request=request) if request.input is not None:
-            return request.input
+        case CreateResponse(said=said, request=request):
+            return (*said, *(request.input or ()))
         case _:
             return ()
 

@@ -73,7 +73,10 @@ class Askers:
         """Return what to reserve for a response that is asked for."""
         wanted, config = command.request.max_output_tokens, command.request.config_in(session.config)
         most = config.max_output_tokens if wanted is None else wanted
-        prompt, limits = request_tokens(session, command.request), self._plans.limits(principal.plan)
+        prompt, limits = (
+            request_tokens(session, command.request, command.said),
+            self._plans.limits(principal.plan),
+        )
         model = command.request.model_with(config)
         return begun(model, self._prices.of(model), limits, prompt, most).ahead()
 

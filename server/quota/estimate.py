@@ -19,6 +19,7 @@ from unbroken.sessions.items import (
     FunctionOutput,
     FunctionTool,
     Image,
+    Item,
     Message,
     Parameters,
     Produced,
@@ -75,14 +76,15 @@ def bytes_of(tokens: int) -> int:
     return tokens * _BYTES
 
 
-def request_tokens(session: Session, request: ResponseRequest) -> int:
-    """Return what a request would send to a model, as far as is known.
+def request_tokens(session: Session, request: ResponseRequest, said: Iterable[Item] = ()) -> int:
+    """Return what a request would send to a model that comes with items, as far as is known.
 
     The conversation isn't looked through: its items were measured by :func:`item_bytes` as they came.
     """
     config = request.config_in(session.config)
     instructions = config.instructions if request.instructions is None else request.instructions
     items = session.weight if request.input is None else sum(map(item_bytes, request.input))
+    items += sum(map(item_bytes, said))
     return tokens_of(items + _told(instructions, request.tools_with(config), request.parameters))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from unbroken.server.auth.base import Grant
@@ -23,15 +23,13 @@ from unbroken.server.transports.submission import Refer, Submission
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import (
     Command,
-    CreateItem,
     CreateResponse,
-    DeleteItem,
     InputKey,
     ResponseMerged,
     Submitted,
     UpdateConfig,
 )
-from unbroken.sessions.errors import Refusal, SessionError, StoreUnavailable
+from unbroken.sessions.errors import Refusal, StoreUnavailable
 from unbroken.sessions.ids import (
     ChainId,
     ItemId,
@@ -39,7 +37,7 @@ from unbroken.sessions.ids import (
     ResponseId,
     new_response_id,
 )
-from unbroken.sessions.items import Concurrency, Item, ResponseRequest
+from unbroken.sessions.items import Item, ResponseRequest
 from unbroken.sessions.node import Attachment
 
 __all__ = ["WIDER", "Beginnings", "Place", "Speaker", "is_known", "soon"]
@@ -81,6 +79,8 @@ class Place:
     chain: ChainId
     before: tuple[Item, ...] = ()
     """What was said elsewhere before, and has to be said here first."""
+    behind: ItemId | UnsetType | None = UNSET
+    """The item that has to be the last one there by then. Unset: whichever is."""
 
 
 class _Luggage:
@@ -188,44 +188,20 @@ class Beginnings:
         request: ResponseRequest,
     ) -> int:
         """Have a request be part of the session, and return its number there once it has been accepted."""
-        attachment, session, chain = place.attachment, place.attachment.session, place.chain
+        attachment, session = place.attachment, place.attachment.session
         if asked.is_lone:
             said = (*place.before, *session.items(), *asked.items)
             check_pairs(list(said))
-            request = replace(request, input=said)
-            created = Submitted(CreateResponse(response_id, request), chain)
-            receipt = await submission.write(created)
+            command, key = CreateResponse(response_id, replace(request, input=said)), None
         else:
-            await self._check_free(attachment, chain, asked)
-            added: list[ItemId] = []
-            created = Submitted(CreateResponse(response_id, request), chain, key=_key(asked, "response"))
-            try:
-                await self._say(attachment, submission, asked, place, added)
-                receipt = await submission.write(created)
-                await _accepted(attachment, receipt.seq)
-            except Refusal:
-                if asked.message_id is None:  # else the same may come again, and finds them
-                    await self._take_back(attachment, place, added)
-                raise
-            return receipt.seq
-        await _accepted(attachment, receipt.seq)
+            said = (*place.before, *asked.items)
+            command = CreateResponse(response_id, request, asked.removed, said, place.behind)
+            key = _key(asked)
+        receipt = await submission.write(Submitted(command, place.chain, key=key))
+        await attachment.answered(receipt.seq)
+        if (refused := session.refusals.get(receipt.seq)) is not None:
+            raise Refusal(refused.code, refused.message, param=refused.param)
         return receipt.seq
-
-    async def _check_free(self, attachment: Attachment, chain: ChainId, asked: Asked) -> None:
-        """Refuse what would be refused for a response that runs, before anything of it is written."""
-        session = attachment.session
-        running = next((each for each in session.responses.values() if each.request.in_conversation), None)
-        if running is None or session.config.concurrency is not Concurrency.REJECT:
-            return
-        if not await is_known(attachment, chain, asked):
-            message = f"Response {running.id} is in progress. Wait until it is done, or cancel it."
-            raise Refusal("conversation_already_has_active_response", message)
-
-    async def _take_back(self, attachment: Attachment, place: Place, said: list[ItemId]) -> None:
-        """Take items out again that came with a request that was refused."""
-        for item_id in reversed(said):
-            with suppress(SessionError):
-                await attachment.submit(Submitted(DeleteItem(item_id), place.chain))
 
     async def _configure(self, speaker: Speaker, submission: Submission, asked: Asked, place: Place) -> None:
         """Change of the session what a request says of it."""
@@ -250,36 +226,6 @@ class Beginnings:
             if (field := pins.violation(command)) is not None:
                 raise DecodeError("session_pinned", _PINNED, param=field.removeprefix("response."))
 
-    async def _say(
-        self,
-        attachment: Attachment,
-        submission: Submission,
-        asked: Asked,
-        place: Place,
-        said: list[ItemId],
-    ) -> None:
-        """Have the items that come with a request be part of the conversation. They are noted in *said*."""
-        for item_id in asked.removed:
-            if attachment.session.item(item_id) is not None:  # else it went with another
-                await self._remove(attachment, place, item_id)
-        written: list[int] = []
-        for index, item in enumerate((*place.before, *asked.items)):
-            named = f"item {item.id if asked.are_named else index}"
-            submitted = Submitted(CreateItem(item), place.chain, key=_key(asked, named))
-            receipt = await submission.write(submitted)
-            written.append(receipt.seq)
-            if not receipt.duplicate:
-                said.append(item.id)
-        for seq in reversed(written):  # the last one first: all are answered when it is
-            await _accepted(attachment, seq)
-
-    async def _remove(self, attachment: Attachment, place: Place, item_id: ItemId) -> None:
-        receipt = await attachment.submit(Submitted(DeleteItem(item_id), place.chain))
-        await attachment.answered(receipt.seq)
-        refused = attachment.session.refusals.get(receipt.seq)
-        if refused is not None and refused.code != "item_not_found":  # another was faster
-            raise Refusal(refused.code, refused.message, param=refused.param)
-
 
 @asynccontextmanager
 async def soon() -> AsyncIterator[None]:
@@ -291,23 +237,9 @@ async def soon() -> AsyncIterator[None]:
         raise StoreUnavailable from None
 
 
-async def _accepted(attachment: Attachment, seq: int) -> None:
-    """Wait until input *seq* has been accepted.
-
-    Raises:
-        Refusal: It hasn't.
-
-    """
-    await attachment.answered(seq)
-    if (refused := attachment.session.refusals.get(seq)) is not None:
-        raise Refusal(refused.code, refused.message, param=refused.param)
-
-
-def _key(asked: Asked, what: str) -> InputKey | None:
-    """Return the name that a part of a request is known again by. None: the request has none."""
-    if asked.message_id is None:
-        return None
-    return InputKey(f"h:{what}:{asked.message_id}", asked.digest)
+def _key(asked: Asked) -> InputKey | None:
+    """Return the name that a request is known again by. None: it has none."""
+    return None if asked.message_id is None else InputKey(f"h:response:{asked.message_id}", asked.digest)
 
 
 def _response_of(attachment: Attachment, seq: int, response_id: ResponseId) -> ResponseId:
@@ -329,6 +261,6 @@ def _response_of(attachment: Attachment, seq: int, response_id: ResponseId) -> R
 
 async def is_known(attachment: Attachment, chain: ChainId, asked: Asked) -> bool:
     """Return whether a request has been written here before, by its name."""
-    if (key := _key(asked, "response")) is None:
+    if (key := _key(asked)) is None:
         return False
     return await attachment.recall(Submitted(CreateResponse(ResponseId(""), asked.request), chain, key=key))

@@ -25,6 +25,7 @@ from unbroken.server.transports.beginning import WIDER, Beginnings, Place, Speak
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.submission import Refer
 from unbroken.sessions.clock import Clock
+from unbroken.sessions.concurrency import moved_on
 from unbroken.sessions.endings import Ended
 from unbroken.sessions.errors import Refusal, SessionNotFound
 from unbroken.sessions.gates import Gates
@@ -157,15 +158,26 @@ class Exchanges:
         """
         model = self._model(asked.model, speaker.grant)
         async with self._alone(speaker, asked):
-            async with soon():
-                place = await self._place(speaker, asked)
             try:
-                return await self._beginnings.begin(
-                    speaker, asked, place, model, self._token(place.attachment, place.chain, speaker)
-                )
-            except BaseException:
-                (place.attachment.drop if asked.is_lone else place.attachment.close)()
-                raise
+                return await self._begin(speaker, asked, model)
+            except Refusal as exc:
+                if exc.code != moved_on().code:
+                    raise
+            # Somebody on another node was first: theirs is the last word.
+            return await self._begin(speaker, asked, model, has_moved_on=True)
+
+    async def _begin(
+        self, speaker: Speaker, asked: Asked, model: str, *, has_moved_on: bool = False
+    ) -> Exchange:
+        async with soon():
+            place = await self._place(speaker, asked, has_moved_on=has_moved_on)
+        try:
+            return await self._beginnings.begin(
+                speaker, asked, place, model, self._token(place.attachment, place.chain, speaker)
+            )
+        except BaseException:
+            (place.attachment.drop if asked.is_lone else place.attachment.close)()
+            raise
 
     async def begin_in(
         self,
@@ -278,7 +290,7 @@ class Exchanges:
             raise DecodeError("model_not_found", message, param="model")
         return model
 
-    async def _place(self, speaker: Speaker, asked: Asked) -> Place:
+    async def _place(self, speaker: Speaker, asked: Asked, *, has_moved_on: bool) -> Place:
         session_id, chain = _session_named(asked), new_chain_id()
         if asked.conversation is not None and session_id is not None:
             if asked.store == is_transient(session_id):
@@ -286,10 +298,10 @@ class Exchanges:
                 raise DecodeError("invalid_request", message, param="store")
             return Place(await self._attach(speaker, session_id, chain), chain)
         if asked.previous is not None:
-            return await self._behind(speaker, asked, asked.previous)
+            return await self._behind(speaker, asked, asked.previous, has_moved_on=has_moved_on)
         return await self._anew(speaker, asked)
 
-    async def _behind(self, speaker: Speaker, asked: Asked, previous: str) -> Place:
+    async def _behind(self, speaker: Speaker, asked: Asked, previous: str, *, has_moved_on: bool) -> Place:
         """Return the place behind a response: where it is, or in a copy of what was said until then."""
         session_id, chain = session_of(previous), new_chain_id()
         if session_id is None:
@@ -297,23 +309,25 @@ class Exchanges:
         attachment = await self._attach(speaker, session_id, chain)
         session = attachment.session
         try:
-            if await is_known(attachment, chain, asked):
+            if not has_moved_on and await is_known(attachment, chain, asked):
                 return Place(attachment, chain)  # it was asked for before, and had the last word then
         except BaseException:
             attachment.close()
             raise
+        if has_moved_on:
+            await attachment.catch_up()
         if ResponseId(previous) in session.responses:
             attachment.close()
             message = f"Response {previous} is in progress. Wait until it is done, or cancel it."
             raise Refusal("conversation_already_has_active_response", message, param="previous_response_id")
         ended, items = session.endings.get(previous), session.items()
         end = _place_behind(ended, items)
-        if end is None:
+        if ended is None or end is None:
             attachment.close()
             raise SessionNotFound
-        is_last_word = end == len(items) and not session.is_running
+        is_last_word = end == len(items) and not (session.is_running or has_moved_on)
         if is_last_word and asked.store != is_transient(session_id):
-            return Place(attachment, chain)
+            return Place(attachment, chain, behind=ended.end)
         attachment.close()
         return await self._anew(speaker, asked, tuple(items[:end]))
 

@@ -66,7 +66,7 @@ def attached_to(command: Command, session: Session) -> list[Attached]:
         case CreateResponse(request=request):
             return [
                 each
-                for index, item in enumerate(request.input or ())
+                for index, item in enumerate((*command.said, *(request.input or ())))
                 if session.item(item.id) is not item
                 for each in _of_item(item, f"response.input[{index}]")
             ]

@@ -200,12 +200,11 @@ def passages_of(command: Command, session: Session) -> Iterator[Passage]:
         case CreateResponse(request=request):
             if request.instructions:
                 yield Passage(Origin.INSTRUCTIONS, request.instructions, "response.instructions")
-            for index, item in enumerate(request.input or ()):
+            given = (*command.said, *(request.input or ()))
+            for index, item in enumerate(given):
                 if session.item(item.id) is not item:  # a reference: it was looked at when it came
                     yield from _of_item(item, f"response.input[{index}]")
-            said = [
-                item.text for item in request.input or () if isinstance(item, Message) and item.role == "user"
-            ]
+            said = [item.text for item in given if isinstance(item, Message) and item.role == "user"]
             if len(said) > 1:  # they are read one after another
                 yield Passage(Origin.USER, " ".join(said), "response.input")
             yield from _of_tools(request.tools or (), "response.tools")

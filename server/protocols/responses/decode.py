@@ -63,8 +63,6 @@ class Asked:
     """Of what the client said."""
     is_lone: bool = False
     """Whether nothing can go on from it: what is said with it is part of no conversation."""
-    are_named: bool = False
-    """Whether its items have names of the client's own: they are known again by these, not by their place."""
     removed: tuple[ItemId, ...] = ()
     """Items that leave the conversation first."""
     reasoning: bool | None = None

@@ -137,7 +137,6 @@ def _asked(
         obfuscates=False,
         message_id=name,
         digest=chat.digest,
-        are_named=True,
         removed=removed,
         reasoning=chat.extension.reasoning,
         supersedes=supersedes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -205,3 +206,32 @@ async def test_begun_in_chat_watched_gone_on_with_and_cancelled_elsewhere(
     assert texts == ["one", "half whole", "two"]
     assert cancelled.status == "cancelled"
     assert chunks[-1]["unbroken"]["status"] == "cancelled"
+
+
+async def test_two_that_go_on_from_the_same_in_the_same_moment_dont_hear_each_other(
+    nodes: list[Served[ManualAgent]],
+) -> None:
+    """Whoever is first has the last word there, and the other one goes on in a copy."""
+    clients: list[Any] = [await node.openai() for node in nodes]
+    conversations = []
+    for number in range(6):
+        begun = len(nodes[0].agent.turns)
+        first = await clients[0].responses.create(input="hi", background=True, model="default")
+        (await nodes[0].agent.turn(begun)).end()
+        await nodes[0].idle()
+
+        asked = [
+            client.responses.create(
+                input=f"{number} {name}", previous_response_id=first.id, background=True, model="default"
+            )
+            for client, name in zip(clients, ("left", "right"), strict=True)
+        ]
+        answers = await asyncio.gather(*asked)
+        for answer, name in zip(answers, ("left", "right"), strict=True):
+            items = await clients[number % 2].responses.input_items.list(answer.id, order="asc")
+            assert [item.content[0].text for item in items.data] == ["hi", f"{number} {name}"]
+            conversations.append(answer.conversation.id == first.conversation.id)
+            await clients[0].responses.cancel(answer.id)
+
+    assert sum(conversations) == 6  # one of each two
+    assert all(len(turn.given.messages) <= 2 for node in nodes for turn in node.agent.turns)
