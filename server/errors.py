@@ -111,6 +111,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "function_call_answered": "The function call has its output already.",
     "conversation_full": "The conversation holds as much as it may.",
     "conversation_already_has_active_response": "A response is in progress.",
+    "conversation_moved_on": "What was asked for was to follow the last word, and another request was first.",
     "response_queue_full": "As many responses wait as may.",
     "too_many_responses": "As many responses run as may: beside the conversation, or of the key.",
     "rate_limit_exceeded": "More was asked for within a minute than may be. Wait, as long as it says.",

@@ -38,6 +38,7 @@ _STATUS: Final = {
     "session_pinned": 403,
     "message_id_reused": 409,
     "conversation_already_has_active_response": 409,
+    "conversation_moved_on": 409,
     "response_queue_full": 429,
     "too_many_responses": 429,
     "guard_unavailable": 503,

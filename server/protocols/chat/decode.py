@@ -34,8 +34,8 @@ __all__ = ["ChatAsked", "asked_of", "decode_completion"]
 _NEW: Final = "new"
 """In place of a session's id: one that begins with the request."""
 
-_MOST_IN_SESSION: Final = 256
-"""Items that one request may bring to a session: each is written by itself."""
+_MOST_IN_SESSION: Final = 2048
+"""Items that one request may bring to a session."""
 
 _SESSION: Final = re.compile(r"(?:sess|conv)_(?P<name>[\x21-\x7e]{1,123})")
 

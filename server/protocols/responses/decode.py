@@ -29,7 +29,7 @@ from unbroken.sessions.items import Item, ResponseRequest
 
 __all__ = ["Asked", "asked_of", "decode_create"]
 
-_MOST_INPUT: Final = 256
+_MOST_INPUT: Final = 2048
 """Items that one request may bring."""
 
 _UNREAD: Final = frozenset({"reasoning", "mcp_list_tools", "compaction"})
