@@ -20,9 +20,11 @@ from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
 from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
-from unbroken.server.transports import responses_socket, ui_socket
+from unbroken.server.transports import agui_socket, responses_socket, ui_socket
 from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.admission import Admission
+from unbroken.server.transports.agui import AguiDoor
+from unbroken.server.transports.agui_socket import AguiSocket
 from unbroken.server.transports.chat import ChatDoor
 from unbroken.server.transports.chats import Chats
 from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
@@ -35,6 +37,7 @@ from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.refusal import SayAlone
 from unbroken.server.transports.responses import ResponsesDoor
 from unbroken.server.transports.responses_socket import ResponsesSocket
+from unbroken.server.transports.runs import Runs
 from unbroken.server.transports.session_events import SessionEventsDoor
 from unbroken.server.transports.talk_door import Converse, TalkDoor
 from unbroken.server.transports.turnstile import Turnstile
@@ -91,6 +94,7 @@ class DoorSelection:
             *self._event_routes(reception),
             *self._chat_routes(reception),
             *self._ui_routes(reception),
+            *self._agui_routes(reception),
             *ModelsDoor(way, self.models, self.clock).routes(),
         ]
 
@@ -200,6 +204,20 @@ class DoorSelection:
         )
         return door.routes()
 
+    @cached_property
+    def _runs(self) -> Runs:
+        return Runs(self._chats)
+
+    def _agui_routes(self, reception: Reception) -> list[Route]:
+        settings = self.settings
+        door = AguiDoor(
+            reception=reception,
+            runs=self._runs,
+            most_bytes=settings.max_body_bytes,
+            most_depth=settings.max_frame_depth,
+        )
+        return door.routes()
+
     def websockets(self) -> dict[str, ASGIApp]:
         """Return those for WebSockets, by their paths."""
         way = self._websocket_way
@@ -251,9 +269,11 @@ class DoorSelection:
         """Those on whose connections several things are said at once."""
         responses = ResponsesSocket(self._exchanges, self._limits())
         ui = UiSocket(self._chats, self._limits())
+        agui = AguiSocket(self._runs, self._limits(), self.clock)
         return {
             "/v1/responses": self._talk_door(responses, responses_socket.say_alone),
             "/v1/ui/ws": self._talk_door(ui, ui_socket.say_alone),
+            "/v1/agui/ws": self._talk_door(agui, agui_socket.say_alone),
         }
 
     def _talk_door(self, converse: Converse, say_alone: SayAlone) -> TalkDoor:

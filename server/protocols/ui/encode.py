@@ -52,7 +52,7 @@ from unbroken.sessions.items import (
     Usage,
 )
 
-__all__ = ["DATA", "UiEncoder"]
+__all__ = ["DATA", "UiEncoder", "account_of"]
 
 DATA: Final = "data-unbroken"
 """The type of what this server tells beside: of a kind that pages may read, and that becomes no part."""
@@ -206,7 +206,7 @@ class UiEncoder:
                 pass  # cut short: nobody is to act on it
 
     def _ended(self, body: ResponseDone) -> Iterator[Fields]:
-        yield self._data(_account(body))
+        yield self._data(account_of(body))
         if body.status == "cancelled":
             yield {"type": "abort", **({} if body.reason is None else {"reason": body.reason})}
             self.is_done = True
@@ -255,7 +255,7 @@ def _ahead(place: Fields, name: str) -> bytes:
     return b'%b,"%b":' % (orjson.dumps(place)[:-1], name.encode())
 
 
-def _account(body: ResponseDone) -> Fields:
+def account_of(body: ResponseDone) -> Fields:
     """Return what is known of how a response ended, and the protocol has no place for."""
     fields: Fields = {"response_id": body.response_id, "status": body.status}
     if body.reason is not None:

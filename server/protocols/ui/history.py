@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.responses.decode import Asked
@@ -25,7 +25,7 @@ from unbroken.sessions.items import (
 )
 from unbroken.sessions.session import Session
 
-__all__ = ["earlier_steps", "message_id_of", "wanted_of"]
+__all__ = ["answer_to", "earlier_steps", "message_id_of", "metadata_of", "wanted_of"]
 
 
 def wanted_of(chat: Chat, session: Session | None, plan: str) -> Asked | ResponseId:
@@ -57,7 +57,7 @@ def _said(chat: Chat, question: Message, session: Session, plan: str) -> Asked |
         place = f"{name}:for:{_head(session)}:{chat.digest.hex()}"
         removed = (question.id, *behind)
         return _asked(chat, plan, (question,), place, removed=removed, supersedes=True)
-    answer = _answer_to(session, (question.id,))
+    answer = answer_to(session, (question.id,))
     if not chat.regenerates:
         if answer is None and behind:
             message = "This message was answered long ago. Get the chat's messages, and go on from there."
@@ -88,7 +88,7 @@ def _continued(chat: Chat, session: Session, plan: str) -> Asked | ResponseId:
     if not settled:
         message = "These calls aren't in the chat. Get its messages, and go on from there."
         raise DecodeError("item_not_found", message, param="messages")
-    return _once(chat, session, plan, (), name, _answer_to(session, settled))
+    return _once(chat, session, plan, (), name, answer_to(session, settled))
 
 
 def _once(
@@ -193,7 +193,7 @@ def _head(session: Session) -> str:
     return items[-1].id if items else "root"
 
 
-def _answer_to(session: Session, anchors: Iterable[str]) -> Ended | ResponseId | None:
+def answer_to(session: Session, anchors: Iterable[str]) -> Ended | ResponseId | None:
     """Return the latest response to one of those items: how it ended, or its id if it hasn't."""
     wanted = set(anchors)
     for response in session.responses.values():
@@ -207,12 +207,17 @@ def _answer_to(session: Session, anchors: Iterable[str]) -> Ended | ResponseId |
 
 def message_id_of(session: Session, response_id: ResponseId) -> str:
     """Return which message of the client's a response is a part of: of one made elsewhere, one of its own."""
+    return metadata_of(session, response_id).get(MESSAGE_ID, response_id)
+
+
+def metadata_of(session: Session, response_id: ResponseId) -> Mapping[str, str]:
+    """Return what was noted of a response when it was asked for, as far as that is known."""
     if (running := session.responses.get(response_id)) is not None:
         metadata = running.request.metadata
     else:
         ended = session.endings.get(response_id)
         metadata = None if ended is None else ended.metadata
-    return (metadata or {}).get(MESSAGE_ID, response_id)
+    return metadata or {}
 
 
 def earlier_steps(session: Session, response_id: ResponseId) -> list[Item]:

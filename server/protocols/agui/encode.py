@@ -1,0 +1,347 @@
+"""From log entries to the events of a run.
+
+Events are numbered from 0, without a gap, and how many an entry becomes depends on nothing but the entries
+before it in the same response; pieces are never merged. So the same run is the same events under the same
+numbers, on each node and at any time, and whoever has seen some goes on behind them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, TypeAlias
+
+import orjson
+from msgspec import UNSET
+
+from unbroken.server.protocols.agui.decode import RUN_ID
+from unbroken.server.protocols.ui.encode import account_of
+from unbroken.sessions.entries import (
+    Entry,
+    OutputDone,
+    OutputStarted,
+    ResponseDone,
+    ResponseQueued,
+    ResponseStarted,
+    ToolStarted,
+)
+from unbroken.sessions.event_log import Record, Slice
+from unbroken.sessions.ids import ResponseId
+from unbroken.sessions.items import (
+    ApprovalHead,
+    ApprovalRequest,
+    CallHead,
+    FunctionCall,
+    Head,
+    ReasoningHead,
+    ResponseRequest,
+    ToolCall,
+    ToolHead,
+    Usage,
+)
+
+__all__ = ["EXTENSION", "RESTARTED", "Offset", "RunEncoder", "error_event", "offset_of"]
+
+EXTENSION: Final = "unbroken"
+"""What this server's own fields are under, in an event's metadata."""
+
+RESTARTED: Final = "unbroken.restarted"
+"""The name of the event that says that an answer was begun anew: what was said of it no longer counts."""
+
+_CALLED: Final = "tool-input-available"
+"""The name of the event on which TanStack's client runs a function of its own."""
+
+_CUT_SHORT: Final = "Error: the call was cut short."
+
+_FINISH_REASONS: Final = {"max_output_tokens": "length", "content_filter": "content_filter"}
+
+_APPROVAL_SCHEMA: Final = {
+    "type": "object",
+    "properties": {"approved": {"type": "boolean"}, "reason": {"type": "string"}},
+    "required": ["approved"],
+}
+
+Fields: TypeAlias = dict[str, Any]
+
+Offset: TypeAlias = tuple[ResponseId, int]
+"""A response, and the number of an event of it."""
+
+_OFFSET: Final = re.compile(r"(resp_[0-9a-f]{1,64}t?[0-9a-f]*)\.(\d{1,9})")
+
+
+def offset_of(text: str) -> Offset | None:
+    """Return which event an offset stands for; None: none."""
+    match = _OFFSET.fullmatch(text)
+    return None if match is None else (ResponseId(match[1]), int(match[2]))
+
+
+class RunEncoder:
+    """Encodes one run for one client: feed it what the log says of it, from its beginning on.
+
+    Args:
+        response_id: The response. A further attempt at the same turn is gone on with.
+        thread_id: What the client calls the conversation.
+        run_id: What the client calls the run. None: as it is called in the log.
+        told: What is told of the response at its beginning.
+
+    """
+
+    def __init__(
+        self,
+        response_id: ResponseId,
+        *,
+        thread_id: str,
+        run_id: str | None = None,
+        told: Fields | None = None,
+    ) -> None:
+        self._id = response_id
+        self._thread_id = thread_id
+        self._run_id = run_id
+        self._told = told or {}
+        self._is_begun = False
+        self._turn = 0
+        self._model: str | None = None
+        self._heads: dict[str, Head | None] = {}  # of the outputs that have begun
+        self._open: dict[str, list[Fields]] = {}  # the outputs that haven't ended, and what would end each
+        self._calls: list[str] = []  # what is left to the page
+        self._interrupts: list[Fields] = []  # what its user is asked
+        self._said: list[str] = []  # the messages that an attempt has begun
+        self._item_id = ""  # of the output whose pieces are encoded
+        self._before: bytes | None = b""  # what stands ahead of the text in these; None: they aren't shown
+        self._end: Fields | None = None  # what is left to be said of an attempt that another may follow
+        self.is_done = False
+        """Whether the run has ended: nothing follows."""
+
+    def encode(self, records: Iterable[Record]) -> Iterator[bytes]:
+        """Yield the events of *records*, those of other responses aside."""
+        for record in records:
+            if isinstance(record, Slice):
+                if record.response_id == self._id:
+                    yield from self._pieces(record)
+                continue
+            for fields in self._fields(record):
+                yield orjson.dumps(fields)
+        if self._end is not None and not self.is_done:  # a further attempt would have followed directly
+            self.is_done = True
+            yield orjson.dumps(self._end)
+
+    def _fields(self, entry: Entry) -> Iterator[Fields]:
+        body = entry.body
+        if (
+            self._end is not None
+            and isinstance(body, ResponseStarted)
+            and body.turn == self._turn
+            and body.attempt > 1
+        ):
+            yield from self._begun_anew(body)
+            return
+        if getattr(body, "response_id", None) != self._id:
+            return
+        match body:
+            case ResponseQueued():
+                yield from self._begun(body.request)
+            case ResponseStarted():
+                self._turn = body.turn
+                yield from self._begun(body.request)
+            case OutputStarted():
+                yield from self._output_begun(body)
+            case ToolStarted() if body.item_id in self._open:
+                yield from self._open.pop(body.item_id)
+            case OutputDone():
+                yield from self._output_ended(body)
+            case ResponseDone():
+                if not self._is_begun:  # it ended while it waited, and more was forgotten
+                    yield from self._begun(None)
+                yield from self._ended(body)
+            case _:
+                pass
+
+    def _begun(self, request: ResponseRequest | None) -> Iterator[Fields]:
+        if self._is_begun:
+            return
+        self._is_begun = True
+        metadata = (None if request is None else request.metadata) or {}
+        self._run_id = self._run_id or metadata.get(RUN_ID, self._id)
+        self._model = None if request is None else request.model
+        told = {"response_id": self._id, **self._told}
+        yield {
+            "type": "RUN_STARTED",
+            "threadId": self._thread_id,
+            "runId": self._run_id,
+            "metadata": {EXTENSION: told},
+        }
+
+    def _begun_anew(self, body: ResponseStarted) -> Iterator[Fields]:
+        """Go on with a further attempt. Nothing takes back what was said: what no longer counts is told."""
+        self._id, self._end = body.response_id, None
+        value = {"response_id": self._id, "attempt": body.attempt, "discarded": self._said}
+        self._heads.clear()
+        self._calls, self._interrupts, self._said = [], [], []
+        self._item_id = ""
+        yield {"type": "CUSTOM", "name": RESTARTED, "value": value}
+
+    def _output_begun(self, body: OutputStarted) -> Iterator[Fields]:
+        head: Head | None = None
+        if body.head is not UNSET:
+            head = body.head
+        elif body.call is not UNSET:
+            head = body.call
+        item_id = body.item_id
+        self._heads[item_id] = head
+        match head:
+            case None:
+                self._said.append(item_id)
+                yield {"type": "TEXT_MESSAGE_START", "messageId": item_id, "role": "assistant"}
+                self._open[item_id] = [{"type": "TEXT_MESSAGE_END", "messageId": item_id}]
+            case ReasoningHead():
+                yield {"type": "REASONING_START", "messageId": item_id}
+                yield {"type": "REASONING_MESSAGE_START", "messageId": item_id, "role": "reasoning"}
+                ends = ("REASONING_MESSAGE_END", "REASONING_END")
+                self._open[item_id] = [{"type": kind, "messageId": item_id} for kind in ends]
+            case CallHead():
+                yield self._call_begun(head.call_id, head.name)
+                self._open[item_id] = [{"type": "TOOL_CALL_END", "toolCallId": head.call_id}]
+            case ToolHead() if head.approval is None:
+                yield self._call_begun(item_id, head.name)
+                self._open[item_id] = [{"type": "TOOL_CALL_END", "toolCallId": item_id}]
+            case _:
+                pass  # the page has it already, or has it as a whole
+
+    def _call_begun(self, call_id: str, name: str) -> Fields:
+        fields: Fields = {"type": "TOOL_CALL_START", "toolCallId": call_id, "toolCallName": name}
+        if self._said:
+            fields["parentMessageId"] = self._said[-1]
+        return fields
+
+    def _output_ended(self, body: OutputDone) -> Iterator[Fields]:
+        item = body.item
+        yield from self._open.pop(item.id, ())
+        match item:
+            case FunctionCall() if item.status == "completed":
+                self._calls.append(item.call_id)
+                value = {"toolCallId": item.call_id, "toolName": item.name, "input": _read(item.arguments)}
+                yield {"type": "CUSTOM", "name": _CALLED, "value": value}
+            case FunctionCall():  # nobody is to act on it
+                yield _result(item.id, item.call_id, _CUT_SHORT)
+            case ToolCall():
+                yield _result(item.id, item.approval or item.id, _outcome(item))
+            case ApprovalRequest() if item.status == "completed":
+                yield self._call_begun(item.id, item.name)
+                yield {"type": "TOOL_CALL_ARGS", "toolCallId": item.id, "delta": item.arguments}
+                yield {"type": "TOOL_CALL_END", "toolCallId": item.id}
+                self._interrupts.append(_interrupt(item))
+            case _:
+                pass  # it is whole as it was said, or was cut short and asks nobody
+
+    def _ended(self, body: ResponseDone) -> Iterator[Fields]:
+        for ends in self._open.values():
+            yield from ends
+        self._open.clear()
+        metadata: Fields = {EXTENSION: account_of(body)}
+        usage = None if body.usage is None else [_usage(body.usage, self._model)]
+        fields: Fields
+        if body.status in ("failed", "interrupted"):
+            failure = body.failure
+            fields = {"type": "RUN_ERROR", "message": "The answer failed.", "metadata": metadata}
+            if failure is not None:
+                fields |= {"message": failure.message, "code": failure.code}
+            metadata["tanstack"] = {"runId": self._run_id, "threadId": self._thread_id}
+        else:
+            fields = {"type": "RUN_FINISHED", "threadId": self._thread_id, "runId": self._run_id}
+            fields |= {"outcome": self._outcome(body), "metadata": metadata}
+            metadata["tanstack"] = {"finishReason": _FINISH_REASONS.get(body.reason or "", "stop")}
+        if usage is not None:
+            fields["usage"] = usage
+        if body.status == "interrupted":
+            self._end = fields
+            return
+        self.is_done = True
+        yield fields
+
+    def _outcome(self, body: ResponseDone) -> Fields:
+        if body.status == "cancelled":
+            return {"type": "cancelled"}
+        if body.status == "completed" and self._interrupts:
+            return {"type": "interrupt", "interrupts": self._interrupts}
+        outcome: Fields = {"type": "success"}
+        if body.status == "completed" and self._calls:
+            outcome["pendingToolCallIds"] = self._calls
+        return outcome
+
+    def _pieces(self, piece: Slice) -> Iterator[bytes]:
+        if self._item_id != piece.item_id:
+            self._turn_to(piece.item_id)
+        if (before := self._before) is None:
+            return
+        for text in piece.parts:
+            yield b"%b%b}" % (before, orjson.dumps(text))
+
+    def _turn_to(self, item_id: str) -> None:
+        """Encode what all pieces of an output have in common."""
+        self._item_id = item_id
+        match self._heads.get(item_id):
+            case None:
+                self._before = _ahead({"type": "TEXT_MESSAGE_CONTENT", "messageId": item_id})
+            case ReasoningHead():
+                self._before = _ahead({"type": "REASONING_MESSAGE_CONTENT", "messageId": item_id})
+            case CallHead(call_id=call_id):
+                self._before = _ahead({"type": "TOOL_CALL_ARGS", "toolCallId": call_id})
+            case ToolHead(approval=None):
+                self._before = _ahead({"type": "TOOL_CALL_ARGS", "toolCallId": item_id})
+            case ToolHead() | ApprovalHead():
+                self._before = None
+
+
+def error_event(
+    code: str, message: str, *, run_id: str | None = None, retry_after: int | None = None
+) -> bytes:
+    """Return why no more comes of a run, or why there is none. *run_id*: for clients of several at once."""
+    told: Fields = {"code": code}
+    if retry_after is not None:
+        told["retry_after"] = retry_after
+    metadata: Fields = {EXTENSION: told}
+    if run_id is not None:
+        metadata["tanstack"] = {"runId": run_id}
+    return orjson.dumps({"type": "RUN_ERROR", "message": message, "code": code, "metadata": metadata})
+
+
+def _ahead(place: Fields) -> bytes:
+    """Return what stands ahead of the text of a piece."""
+    return b'%b,"delta":' % orjson.dumps(place)[:-1]
+
+
+def _read(arguments: str) -> Any:
+    try:
+        return orjson.loads(arguments or "{}")
+    except orjson.JSONDecodeError:
+        return arguments
+
+
+def _result(item_id: str, call_id: str, content: str) -> Fields:
+    result = {"type": "TOOL_CALL_RESULT", "messageId": f"{item_id}.result", "toolCallId": call_id}
+    return {**result, "content": content, "role": "tool"}
+
+
+def _outcome(item: ToolCall) -> str:
+    if item.output is not None:
+        return item.output
+    return _CUT_SHORT if item.error is None else f"Error: {item.error.message}"
+
+
+def _interrupt(item: ApprovalRequest) -> Fields:
+    """Return what the user is asked about a call of one of the server's tools."""
+    told = {"kind": "approval", "toolName": item.name, "input": _read(item.arguments)}
+    return {
+        "id": item.id,
+        "reason": "approval_required",
+        "message": f"May {item.name} be called?",
+        "toolCallId": item.id,
+        "responseSchema": _APPROVAL_SCHEMA,
+        "metadata": told,
+    }
+
+
+def _usage(usage: Usage, model: str | None) -> Fields:
+    fields: Fields = {} if model is None else {"model": model}
+    fields |= {"inputTokens": usage.input_tokens, "outputTokens": usage.output_tokens}
+    return fields | {"totalTokens": usage.total_tokens, "cachedInputTokens": usage.cached_tokens}

@@ -1,0 +1,178 @@
+"""The door ``WS /v1/agui/ws``: TanStack AI's ``webSocket()``, the runs of a conversation on one connection.
+
+A connection whose address has an ``offset`` goes on with one run, and ends with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from unbroken.server.errors import CloseCode
+from unbroken.server.limits import ConnectionLimits
+from unbroken.server.protocols.agui.decode import Run
+from unbroken.server.protocols.agui.encode import error_event
+from unbroken.server.protocols.agui.socket import Abort, Unsaid, decode_frame
+from unbroken.server.protocols.items import DecodeError
+from unbroken.server.transports.agui_stream import RunFrames
+from unbroken.server.transports.asking import refusal_of
+from unbroken.server.transports.exchanges import Speaker
+from unbroken.server.transports.http_way import HttpRefusal
+from unbroken.server.transports.lanes import Lanes, LanesFull, QueueFull
+from unbroken.server.transports.runs import Runs, checked
+from unbroken.server.transports.talk import FrameSource, Talk
+from unbroken.server.transports.talk_door import Interlocutor
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.errors import SessionError
+
+__all__ = ["AguiSocket", "say_alone"]
+
+_RUNS: Final = 32
+"""That may be answered at once on one connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a client has of a run that it comes back to."""
+
+    thread_id: str | None
+    run_id: str | None
+    offset: str
+
+
+class AguiSocket:
+    """Makes who answers the clients of ``WS /v1/agui/ws``.
+
+    Args:
+        runs: The runs.
+        limits: What a connection may do.
+        clock: Where time comes from.
+
+    """
+
+    def __init__(self, runs: Runs, limits: ConnectionLimits, clock: Clock) -> None:
+        self._runs = runs
+        self._limits = limits
+        self._clock = clock
+
+    def __call__(self, speaker: Speaker, fields: Mapping[str, Sequence[str]]) -> Interlocutor:
+        """Return who answers *speaker*.
+
+        Raises:
+            DecodeError: The address asks for what can't be.
+
+        """
+        thread_id, run_id, offset = (_field(fields, name) for name in ("threadId", "runId", "offset"))
+        for name, param in ((thread_id, "threadId"), (run_id, "runId")):
+            if name is not None:
+                checked(name, param)
+        seen = None if offset is None else _Seen(thread_id, run_id, offset)
+        return _Connection(self._runs, speaker, self._limits, self._clock, seen)
+
+
+class _Connection:
+    """What is asked for on one connection. Each run is a lane of its own."""
+
+    def __init__(
+        self, runs: Runs, speaker: Speaker, limits: ConnectionLimits, clock: Clock, seen: _Seen | None
+    ) -> None:
+        self._runs = runs
+        self._speaker = speaker
+        self._limits = limits
+        self._clock = clock
+        self._seen = seen
+        self._talk: Talk
+        self._lanes: Lanes[Run]
+        self._running: dict[str, Run] = {}  # what is being answered, by the run's id
+        self._aborted: set[str] = set()  # those of them that their client has given up
+
+    def begin(self, talk: Talk) -> None:
+        """See :class:`Interlocutor`."""
+        self._talk = talk
+        self._lanes = Lanes(talk, self._answer, most=_RUNS, most_waiting=self._limits.input_queue)
+        if self._seen is not None:
+            talk.spawn(self._resume(self._seen))
+
+    def hear(self, data: str | bytes) -> None:
+        """See :class:`~unbroken.server.transports.talk.Hear`."""
+        try:
+            said = decode_frame(data, max_depth=self._limits.frame_depth)
+        except Unsaid as exc:
+            self._refuse(exc, exc.run_id)
+            return
+        if isinstance(said, Abort):
+            run = self._running.get(said.run_id)
+            if run is not None and run.id not in self._aborted:
+                self._aborted.add(run.id)
+                self._talk.spawn(self._stop(run))
+            return
+        if self._seen is not None:
+            message = "This connection goes on with one run. Open another, without `offset`, for others."
+            self._refuse(DecodeError("invalid_request", message), said.id)
+            return
+        try:
+            self._lanes.ask(said.id, said)
+        except (LanesFull, QueueFull):
+            message = f"{_RUNS} runs are being answered, as many as may be. Wait for one of them."
+            self._refuse(HttpRefusal(429, "websocket_stream_limit_reached", message), said.id)
+        else:
+            self._running[said.id] = said
+
+    async def _answer(self, run: Run) -> FrameSource | None:
+        try:
+            exchange = await self._runs.ask(self._speaker, run)
+        except (DecodeError, SessionError, HttpRefusal) as exc:
+            self._let_go(run)
+            self._refuse(exc, run.id)
+            return None
+        if run.id in self._aborted:
+            self._talk.spawn(self._stop(run))  # it wasn't there yet to be stopped
+        encoder = self._runs.encoder(exchange, run.thread_id, run.id)
+        return RunFrames(exchange, encoder, -1, run.id, self._clock, lambda: self._let_go(run))
+
+    def _let_go(self, run: Run) -> None:
+        if self._running.get(run.id) is run:
+            del self._running[run.id]
+            self._aborted.discard(run.id)
+
+    async def _stop(self, run: Run) -> None:
+        try:
+            await self._runs.stop(self._speaker, run.thread_id)
+        except SessionError as exc:
+            self._refuse(exc, run.id)
+
+    async def _resume(self, seen: _Seen) -> None:
+        try:
+            run = await self._runs.find(self._speaker, seen.thread_id, seen.run_id, seen.offset)
+        except (DecodeError, SessionError, HttpRefusal) as exc:
+            self._talk.end(CloseCode.POLICY, _refusal(exc, seen.run_id))
+            return
+        if run is None:
+            self._talk.end(CloseCode.IDLE)
+            return
+        exchange, behind = run
+        encoder = self._runs.encoder(exchange, seen.thread_id, seen.run_id)
+        source = RunFrames(exchange, encoder, behind, seen.run_id, self._clock, lambda: None)
+        self._talk.add(source, lambda: self._talk.end(CloseCode.IDLE))
+
+    def _refuse(self, why: Exception, run_id: str | None) -> None:
+        self._talk.say(_refusal(why, run_id))
+
+
+def _refusal(why: Exception, run_id: str | None) -> bytes:
+    """Return why a run can't be had."""
+    refusal = why if isinstance(why, HttpRefusal) else refusal_of(why)
+    if refusal is None:
+        raise why
+    retry_after = refusal.retry_after if refusal.status in (429, 503) else None
+    return error_event(refusal.code, refusal.message, run_id=run_id, retry_after=retry_after)
+
+
+def _field(fields: Mapping[str, Sequence[str]], name: str) -> str | None:
+    return next(reversed(fields.get(name, ())), None)
+
+
+def say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:
+    """Return an error of the whole connection."""
+    return error_event(code, message, retry_after=retry_after)
