@@ -68,7 +68,7 @@ class AguiDoor:
             return await self._join(visit)
         speaker = await self._reception.let_in(visit)
         found(("GET", "POST"), visit.method)
-        check_query(visit.request.query_params, _CREDENTIALS)
+        check_query(visit.request.query_params, (*_CREDENTIALS, "threadId"))  # which the body says, too
         run = decode_run(await read_body(visit.request, self._most_bytes), max_depth=self._most_depth)
         if (
             seen := visit.request.headers.get(_SEEN)

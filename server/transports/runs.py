@@ -115,9 +115,7 @@ class Runs:
     @staticmethod
     def encoder(exchange: Exchange, thread_id: str | None, run_id: str | None) -> RunEncoder:
         """Return what says a run, in a client's own names as far as they are known."""
-        told = told_of(exchange)
-        thread_id = thread_id or told["conversation"]
-        return RunEncoder(exchange.response_id, thread_id=thread_id, run_id=run_id, told=told)
+        return RunEncoder(exchange.response_id, thread_id=thread_id, run_id=run_id, told=told_of(exchange))
 
 
 def checked(name: str, param: str) -> str:

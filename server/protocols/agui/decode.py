@@ -23,10 +23,13 @@ from unbroken.server.protocols.ui.decode import Chat, chat_of
 from unbroken.server.protocols.ui.frames import ApprovalParam, ChatParam, Extension, UiPart
 from unbroken.server.protocols.ui.frames import MessageParam as UiMessage
 
-__all__ = ["RUN_ID", "Run", "decode_run", "run_of"]
+__all__ = ["RUN_ID", "THREAD_ID", "Run", "decode_run", "run_of"]
 
 RUN_ID: Final = "agui_run_id"
 """In a response's metadata: what the client calls the run."""
+
+THREAD_ID: Final = "agui_thread_id"
+"""In a response's metadata: what the client calls the conversation."""
 
 _MOST_CONTEXT: Final = 32 * 1024
 """Characters of what a page lets the agent know beside the conversation."""

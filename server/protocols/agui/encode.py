@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 from msgspec import UNSET
 
-from unbroken.server.protocols.agui.decode import RUN_ID
+from unbroken.server.protocols.agui.decode import RUN_ID, THREAD_ID
 from unbroken.server.protocols.ui.encode import account_of
 from unbroken.sessions.entries import (
     Entry,
@@ -41,6 +41,8 @@ from unbroken.sessions.items import (
 )
 
 __all__ = ["EXTENSION", "RESTARTED", "Offset", "RunEncoder", "error_event", "offset_of"]
+
+_VERSION: Final = "1.0"
 
 EXTENSION: Final = "unbroken"
 """What this server's own fields are under, in an event's metadata."""
@@ -80,8 +82,8 @@ class RunEncoder:
 
     Args:
         response_id: The response. A further attempt at the same turn is gone on with.
-        thread_id: What the client calls the conversation.
-        run_id: What the client calls the run. None: as it is called in the log.
+        thread_id: What the client calls the conversation. None: as it was called when the run was begun.
+        run_id: What the client calls the run. None: likewise.
         told: What is told of the response at its beginning.
 
     """
@@ -90,7 +92,7 @@ class RunEncoder:
         self,
         response_id: ResponseId,
         *,
-        thread_id: str,
+        thread_id: str | None = None,
         run_id: str | None = None,
         told: Fields | None = None,
     ) -> None:
@@ -162,12 +164,15 @@ class RunEncoder:
         self._is_begun = True
         metadata = (None if request is None else request.metadata) or {}
         self._run_id = self._run_id or metadata.get(RUN_ID, self._id)
+        named = metadata.get(THREAD_ID, self._told.get("conversation", self._id))
+        self._thread_id = self._thread_id or named
         self._model = None if request is None else request.model
         told = {"response_id": self._id, **self._told}
         yield {
             "type": "RUN_STARTED",
             "threadId": self._thread_id,
             "runId": self._run_id,
+            "protocolVersion": _VERSION,
             "metadata": {EXTENSION: told},
         }
 

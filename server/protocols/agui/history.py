@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from unbroken.server.protocols.agui.decode import RUN_ID, Run
+from unbroken.server.protocols.agui.decode import RUN_ID, THREAD_ID, Run
 from unbroken.server.protocols.responses.decode import Asked
 from unbroken.server.protocols.ui.history import answer_to, metadata_of, wanted_of
 from unbroken.sessions.endings import Ended
@@ -41,7 +41,7 @@ def wanted_of_run(run: Run, session: Session | None, plan: str) -> Asked | Respo
     if not isinstance(wanted, Asked):
         return wanted
     request = wanted.request
-    metadata = {**(request.metadata or {}), RUN_ID: run.id}
+    metadata = {**(request.metadata or {}), RUN_ID: run.id, THREAD_ID: run.thread_id}
     instructions = request.instructions
     if run.context:
         usual = "" if session is None else session.config.instructions

@@ -1,0 +1,127 @@
+"""A thread is the same on each node: run in here, and come back to, gone on with and stopped there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from tests.fakes.valkey import Server
+from tests.server.agui.client import Event, said, user
+from tests.server.agui.conftest import Open
+from tests.server.realtime.agent import HeldTurn, ManualAgent
+from tests.server.realtime.serving import Served, eventually, serving
+
+pytestmark = pytest.mark.slow
+
+Nodes = list[Served[ManualAgent]]
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("valkey") / "data").running() as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def nodes(valkey: Server) -> AsyncIterator[Nodes]:
+    valkey.command("FLUSHALL")
+    async with contextlib.AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(
+                serving(ManualAgent(), redis_url=valkey.url, secret="x" * 32, release_after=1)
+            )
+            for _ in range(2)
+        ]
+        yield nodes
+        for node in nodes:  # each looks in the end whether anything is left in the loop they share
+            await node.hang_up()
+        for node in nodes:
+            await node.no_connections()
+
+
+async def begun(nodes: Nodes, number: int) -> HeldTurn:
+    """Return the turn of that number of all, wherever it is."""
+
+    def turns() -> list[HeldTurn]:
+        return [turn for node in nodes for turn in node.agent.turns]
+
+    await eventually(lambda: len(turns()) > number)
+    return turns()[number]
+
+
+async def first(events: AsyncIterator[Event]) -> list[Event]:
+    """Return what comes up to the first piece of the answer."""
+    seen = []
+    async for event in events:
+        seen.append(event)
+        if event["type"] == "TEXT_MESSAGE_CONTENT":
+            break
+    return seen
+
+
+async def test_a_run_is_gone_on_with_on_another_node_by_the_same_numbers(
+    nodes: Nodes, open_thread: Open
+) -> None:
+    here, there = (open_thread(node) for node in nodes)
+    async with here.running(user("hi")) as events:
+        turn = await begun(nodes, 0)
+        turn.say("half ")
+        await first(events)
+    async with there.resuming(runId="run-1") as events:
+        turn.say("whole")
+        turn.end()
+        assert said([event async for event in events]) == "half whole"
+    wholes = [await thread.resume(runId="run-1") for thread in (here, there)]
+
+    assert wholes[0] is not None
+    assert wholes[1] is not None
+    assert wholes[0].ids == wholes[1].ids
+    for number, offset in enumerate(wholes[0].ids[:-1]):
+        assert await there.resume(offset=offset) == wholes[0][number + 1 :]
+
+
+async def test_a_run_is_stopped_from_another_node(nodes: Nodes, open_thread: Open) -> None:
+    here, there = (open_thread(node) for node in nodes)
+    async with here.running(user("hi")) as events:
+        turn = await begun(nodes, 0)
+        turn.say("half")
+        await first(events)
+        assert await there.stop()
+        rest = [event async for event in events]
+
+    assert rest[-1]["outcome"] == {"type": "cancelled"}
+    assert turn.was_stopped
+    assert await here.messages() == await there.messages()
+
+
+async def test_a_run_that_is_sent_again_to_another_node_runs_once(nodes: Nodes, open_thread: Open) -> None:
+    here, there = (open_thread(node) for node in nodes)
+    async with here.running(user("hi")) as one, there.running(user("hi")) as other:
+        turn = await begun(nodes, 0)
+        turn.say("once")
+        turn.end()
+        assert said([event async for event in one]) == said([event async for event in other]) == "once"
+
+    assert sum(len(node.agent.turns) for node in nodes) == 1
+
+
+async def test_a_thread_goes_on_anywhere(nodes: Nodes, open_thread: Open) -> None:
+    here, there = (open_thread(node) for node in nodes)
+    async with here.running(user("one")) as events:
+        turn = await begun(nodes, 0)
+        turn.say("answer")
+        turn.end()
+        async for _ in events:
+            pass
+    await nodes[0].idle()
+    async with there.running(user("one"), user("two", "m2"), run="run-2") as events:
+        turn = await begun(nodes, 1)
+        turn.end()
+        async for _ in events:
+            pass
+
+    assert [message.text for message in turn.given.messages] == ["one", "answer", "two"]
+    assert await here.messages() == await there.messages()
