@@ -56,6 +56,8 @@ CLIENTS: Final[Mapping[str, Client]] = {
     "agents-node": Client("npm `@openai/agents-realtime` on Node.js", _NODE, "@openai/agents-realtime"),
     "ai-node": Client("npm `ai` on Node.js", _NODE, "ai"),
     "ai-browser": Client("npm `@ai-sdk/react` in Chromium", _NODE, "@ai-sdk/react"),
+    "agui-node": Client("npm `@ag-ui/client` on Node.js", _NODE, "@ag-ui/client"),
+    "tanstack-node": Client("npm `@tanstack/ai-client` on Node.js", _NODE, "@tanstack/ai-client"),
     "own-node": Client("this project's client on Node.js", None),
     "page": Client("this server's page in Chromium", None),
 }

@@ -115,7 +115,8 @@ def _messages(wanted: RunParam) -> list[UiMessage]:
             case "assistant":
                 parts = list(_answer(each, outputs))
                 called |= {part.tool_call_id for part in parts if part.tool_call_id is not None}
-                _join(messages, each.id, parts)
+                if parts:  # else it is what a client shows of a question that nobody answered
+                    _join(messages, each.id, parts)
             case "tool" if each.tool_call_id is not None and each.tool_call_id not in called:
                 _join(messages, each.id, [_called("", each.tool_call_id, None, each)])
             case "user" | "system" | "developer":

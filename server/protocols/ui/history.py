@@ -153,20 +153,18 @@ def _name(chat: Chat) -> str:
 
 def _unsettled(chat: Chat, session: Session) -> tuple[Item, ...]:
     """Return what the page has done about calls of the session's that are open. Others are of elsewhere."""
-    waiting: set[str] = set()
+    waiting: dict[str, type[Settled]] = {}  # and what settles each: an output is no approval
     for item in session.items():
         match item:
             case FunctionCall(call_id=call_id):
-                waiting.add(call_id)
-            case FunctionOutput(call_id=call_id):
-                waiting.discard(call_id)
+                waiting[call_id] = FunctionOutput
             case ApprovalRequest(id=request_id):
-                waiting.add(request_id)
-            case ApprovalResponse(request_id=request_id):
-                waiting.discard(request_id)
+                waiting[request_id] = ApprovalResponse
+            case FunctionOutput() | ApprovalResponse():
+                waiting.pop(_settled(item), None)
             case _:
                 pass
-    return tuple(item for item in chat.settled if _settled(item) in waiting)
+    return tuple(item for item in chat.settled if waiting.get(_settled(item)) is type(item))
 
 
 def _settled(item: Settled) -> str:

@@ -10,7 +10,7 @@ import WebSocket from "ws";
 const [scenario, way, base, ...messages] = process.argv.slice(2);
 const key = process.env.KEY ?? "alice";
 const headers = { authorization: `Bearer ${key}` };
-const seen = { messages: [], errors: [], chunks: [], urls: [], statuses: [] };
+const seen = { messages: [], errors: [], chunks: [], urls: [], statuses: [], finishes: [] };
 
 /** A socket with a key, which pages have as a ticket in the address. */
 class KeyedSocket extends WebSocket {
@@ -54,7 +54,11 @@ function open(options = {}) {
   return new ChatClient({
     connection: connection(),
     threadId: "thread-1",
-    onChunk: (chunk) => seen.chunks.push(chunk.type),
+    onChunk: (chunk) => {
+      seen.chunks.push(chunk.type);
+      const reason = chunk.metadata?.tanstack?.finishReason;
+      if (reason && reason !== "stop") seen.finishes.push(reason);
+    },
     onError: (error) => seen.errors.push(error.message),
     onMessagesChange: look,
     onStatusChange: (status) => {
@@ -113,6 +117,15 @@ const scenarios = {
   async tool() {
     await chat.sendMessage(messages[0]);
     await shows(chat, messages[1]);
+  },
+
+  /** Answers the server's question whether a tool may be called. */
+  async approve() {
+    await chat.sendMessage(messages[0]);
+    for (const interrupt of chat.getInterrupts()) {
+      interrupt.resolveInterrupt({ approved: messages[1] === "yes" });
+    }
+    await shows(chat, "Returned");
   },
 
   /** Has the answer be made again. */
