@@ -20,7 +20,7 @@ from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
 from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
-from unbroken.server.transports import agui_socket, responses_socket, ui_socket
+from unbroken.server.transports import agui_socket, deepchat_socket, responses_socket, ui_socket
 from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.admission import Admission
 from unbroken.server.transports.agui import AguiDoor
@@ -28,6 +28,8 @@ from unbroken.server.transports.agui_socket import AguiSocket
 from unbroken.server.transports.chat import ChatDoor
 from unbroken.server.transports.chats import Chats
 from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
+from unbroken.server.transports.deepchat import DeepChatDoor
+from unbroken.server.transports.deepchat_socket import DeepChatSocket
 from unbroken.server.transports.exchanges import Exchanges
 from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.http_way import HttpWay
@@ -95,6 +97,7 @@ class DoorSelection:
             *self._chat_routes(reception),
             *self._ui_routes(reception),
             *self._agui_routes(reception),
+            *self._widget_routes(reception),
             *ModelsDoor(way, self.models, self.clock).routes(),
         ]
 
@@ -218,6 +221,16 @@ class DoorSelection:
         )
         return door.routes()
 
+    def _widget_routes(self, reception: Reception) -> list[Route]:
+        settings = self.settings
+        door = DeepChatDoor(
+            reception=reception,
+            chats=self._chats,
+            most_bytes=settings.max_body_bytes,
+            most_depth=settings.max_frame_depth,
+        )
+        return door.routes()
+
     def websockets(self) -> dict[str, ASGIApp]:
         """Return those for WebSockets, by their paths."""
         way = self._websocket_way
@@ -270,10 +283,12 @@ class DoorSelection:
         responses = ResponsesSocket(self._exchanges, self._limits())
         ui = UiSocket(self._chats, self._limits())
         agui = AguiSocket(self._runs, self._limits(), self.clock)
+        deepchat = DeepChatSocket(self._chats, self._limits())
         return {
             "/v1/responses": self._talk_door(responses, responses_socket.say_alone),
             "/v1/ui/ws": self._talk_door(ui, ui_socket.say_alone),
             "/v1/agui/ws": self._talk_door(agui, agui_socket.say_alone),
+            "/v1/widget/deepchat": self._talk_door(deepchat, deepchat_socket.say_alone),
         }
 
     def _talk_door(self, converse: Converse, say_alone: SayAlone) -> TalkDoor:

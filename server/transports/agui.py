@@ -19,9 +19,9 @@ from unbroken.server.transports.body import read_body
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Speaker
 from unbroken.server.transports.http_way import Act, Endpoint, Visit, found, json_response
-from unbroken.server.transports.query import check_query
+from unbroken.server.transports.query import check_query, checked
 from unbroken.server.transports.reception import Reception
-from unbroken.server.transports.runs import Runs, checked
+from unbroken.server.transports.runs import Runs
 from unbroken.server.transports.sse import EventStream
 
 __all__ = ["AguiDoor"]

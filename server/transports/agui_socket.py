@@ -20,7 +20,8 @@ from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.exchanges import Speaker
 from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.server.transports.lanes import Lanes, LanesFull, QueueFull
-from unbroken.server.transports.runs import Runs, checked
+from unbroken.server.transports.query import checked
+from unbroken.server.transports.runs import Runs
 from unbroken.server.transports.talk import FrameSource, Talk
 from unbroken.server.transports.talk_door import Interlocutor
 from unbroken.sessions.clock import Clock

@@ -1,12 +1,13 @@
-"""Which fields the query of a request may have."""
+"""Which fields the query of a request may have, and what may name something there."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from unbroken.server.protocols.items import DecodeError, check_name
 from unbroken.server.transports.http_way import HttpRefusal
 
-__all__ = ["check_query"]
+__all__ = ["check_query", "checked"]
 
 
 def check_query(given: Iterable[str], fields: Collection[str]) -> None:
@@ -20,3 +21,17 @@ def check_query(given: Iterable[str], fields: Collection[str]) -> None:
     if other := sorted(set(given) - known):
         what = f"what there is: {', '.join(fields)}" if fields else "none: the path takes no fields"
         raise HttpRefusal(400, "invalid_query", f"The query has {other[0][:64]!r}. Use {what}.")
+
+
+def checked(name: str, param: str) -> str:
+    """Return *name*, if it can be one.
+
+    Raises:
+        DecodeError: It can't.
+
+    """
+    try:
+        check_name(name, param, None)
+    except DecodeError as exc:
+        raise DecodeError("invalid_request", exc.message, param=param) from None
+    return name

@@ -8,14 +8,14 @@ from unbroken.server.protocols.agui.decode import Run
 from unbroken.server.protocols.agui.encode import RunEncoder, offset_of
 from unbroken.server.protocols.agui.history import response_of, run_id_of, wanted_of_run
 from unbroken.server.protocols.agui.messages import messages_of
-from unbroken.server.protocols.items import DecodeError, check_name
+from unbroken.server.protocols.items import DecodeError
 from unbroken.server.transports.chats import Chats, told_of
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Speaker
 from unbroken.sessions.ids import ResponseId
 from unbroken.sessions.session import Session
 
-__all__ = ["Runs", "checked"]
+__all__ = ["Runs"]
 
 Fields: TypeAlias = dict[str, Any]
 
@@ -116,17 +116,3 @@ class Runs:
     def encoder(exchange: Exchange, thread_id: str | None, run_id: str | None) -> RunEncoder:
         """Return what says a run, in a client's own names as far as they are known."""
         return RunEncoder(exchange.response_id, thread_id=thread_id, run_id=run_id, told=told_of(exchange))
-
-
-def checked(name: str, param: str) -> str:
-    """Return *name*, if it can be one.
-
-    Raises:
-        DecodeError: It can't.
-
-    """
-    try:
-        check_name(name, param, None)
-    except DecodeError as exc:
-        raise DecodeError("invalid_request", exc.message, param=param) from None
-    return name

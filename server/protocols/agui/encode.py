@@ -55,7 +55,11 @@ _CALLED: Final = "tool-input-available"
 
 _CUT_SHORT: Final = "Error: the call was cut short."
 
-_FINISH_REASONS: Final = {"max_output_tokens": "length", "content_filter": "content_filter"}
+_FINISH_REASONS: Final = {
+    "max_output_tokens": "length",
+    "quota_exceeded": "length",
+    "content_filter": "content_filter",
+}
 
 _APPROVAL_SCHEMA: Final = {
     "type": "object",
