@@ -57,7 +57,10 @@ CLIENTS: Final[Mapping[str, Client]] = {
     "ai-node": Client("npm `ai` on Node.js", _NODE, "ai"),
     "ai-browser": Client("npm `@ai-sdk/react` in Chromium", _NODE, "@ai-sdk/react"),
     "agui-node": Client("npm `@ag-ui/client` on Node.js", _NODE, "@ag-ui/client"),
+    "agui-browser": Client("npm `@ag-ui/client` in Chromium", _NODE, "@ag-ui/client"),
     "tanstack-node": Client("npm `@tanstack/ai-client` on Node.js", _NODE, "@tanstack/ai-client"),
+    "tanstack-browser": Client("npm `@tanstack/ai-client` in Chromium", _NODE, "@tanstack/ai-client"),
+    "deep-chat": Client("npm `deep-chat` in Chromium", _NODE, "deep-chat"),
     "own-node": Client("this project's client on Node.js", None),
     "page": Client("this server's page in Chromium", None),
 }
