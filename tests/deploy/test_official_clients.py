@@ -73,6 +73,21 @@ class Place:
         self.upstream.dawdle = 0.0
         await asyncio.to_thread(self.balanced.nodes.kill, await self._owner_of(2))
 
+    @contextlib.asynccontextmanager
+    async def killing_owner(self) -> AsyncIterator[None]:
+        """Have the node of the answer after the first be killed once twenty words were said."""
+
+        async def kill() -> None:
+            await asyncio.to_thread(self.balanced.nodes.kill, await self._owner_of(2))
+
+        killing = asyncio.create_task(kill())
+        try:
+            yield
+            await killing
+        finally:
+            killing.cancel()
+            await asyncio.wait([killing])
+
     async def _owner_of(self, answer: int) -> int:
         await eventually(lambda: len(self.upstream.begun) == answer)
         await asyncio.wait_for(self.upstream.has_said(20), PATIENCE)
@@ -153,3 +168,21 @@ async def test_this_project_s_client_sees_whole_answers_and_goes_on(place: Place
     assert [status["phase"] for status in told["statuses"]].count("waiting") >= len(CODES)
     assert told["errors"] == told["resets"] == []
     assert place.asked() == ["drained", "killed", "last"]
+
+
+@pytest.mark.client("tanstack-node", "node")
+async def test_tanstacks_client_sees_whole_answers_and_goes_on(place: Place) -> None:
+    """It gives up soon where it finds nobody: what it comes back to is there as soon as any node is."""
+    asked = [prompt("first", 3, 0.0), prompt("killed", 100, 0.02), prompt("last", 3, 0.0)]
+    address = f"http://127.0.0.1:{place.balanced.port}"
+    async with place.killing_owner():
+        told = await node("tanstack.mjs", "converse", "ws", address, *asked)
+
+    said: list[tuple[str, str]] = []
+    for text in asked:
+        said.append(("user", text))
+        said.append(("assistant", answer_to(text, digest(said))))
+    assert [(each["role"], each["text"]) for each in told["messages"]] == said
+    assert told["errors"] == []
+    assert sum("offset=" in url for url in told["urls"]) >= 1
+    assert place.asked() == ["first", "killed", "last"]
