@@ -70,7 +70,7 @@ class Handshake:
             model=_one(fields, "model"),
             resume=_one(fields, "resume"),
             after=_one(fields, "after"),
-            goes_on=any(_one(fields, name) for name in ("resume", "continue")),
+            goes_on=any(_one(fields, name) for name in ("resume", "continue", "offset")),
             is_readable=is_readable,
             is_beta="realtime=v1" in headers.get(b"openai-beta", "") or _BETA_PROTOCOL in offered,
             trace=taken(headers.get(b"traceparent")),

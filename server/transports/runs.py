@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
-
 from unbroken.server.protocols.agui.decode import Run
 from unbroken.server.protocols.agui.encode import RunEncoder, offset_of
 from unbroken.server.protocols.agui.history import response_of, run_id_of, wanted_of_run
 from unbroken.server.protocols.agui.messages import messages_of
 from unbroken.server.protocols.items import DecodeError
+from unbroken.server.protocols.ui.chunks import Fields
 from unbroken.server.transports.chats import Chats, told_of
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Speaker
@@ -16,8 +15,6 @@ from unbroken.sessions.ids import ResponseId
 from unbroken.sessions.session import Session
 
 __all__ = ["Runs"]
-
-Fields: TypeAlias = dict[str, Any]
 
 _FROM_THE_BEGINNING = "-1"
 """The offset of whoever has seen nothing."""

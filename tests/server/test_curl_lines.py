@@ -40,7 +40,9 @@ async def test_a_line_for_the_shell_is_answered(block: str) -> None:
         await client.ask("hello")
         await client.done()
         output = await asyncio.wait_for(_typed(block, served.port, client.session_id or ""), 30)
-        assert re.search(r"You said|session\.created|\"object\"|\"finishReason\":\"stop\"", output), output
+        assert re.search(
+            r"You said|session\.created|\"object\"|\"finishReason\":\"stop\"|\"role\":\"ai\"", output
+        ), output
         await client.close()
 
 

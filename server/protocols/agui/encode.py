@@ -15,6 +15,7 @@ import orjson
 from msgspec import UNSET
 
 from unbroken.server.protocols.agui.decode import RUN_ID, THREAD_ID
+from unbroken.server.protocols.ui.chunks import Fields
 from unbroken.server.protocols.ui.encode import account_of
 from unbroken.sessions.entries import (
     Entry,
@@ -66,8 +67,6 @@ _APPROVAL_SCHEMA: Final = {
     "properties": {"approved": {"type": "boolean"}, "reason": {"type": "string"}},
     "required": ["approved"],
 }
-
-Fields: TypeAlias = dict[str, Any]
 
 Offset: TypeAlias = tuple[ResponseId, int]
 """A response, and the number of an event of it."""

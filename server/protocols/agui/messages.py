@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
 
 from unbroken.server.protocols.references import SCHEME
+from unbroken.server.protocols.ui.chunks import Fields
 from unbroken.sessions.items import (
     ApprovalRequest,
     ApprovalResponse,
@@ -20,8 +20,6 @@ from unbroken.sessions.items import (
 from unbroken.sessions.session import Session
 
 __all__ = ["messages_of"]
-
-Fields: TypeAlias = dict[str, Any]
 
 
 def messages_of(session: Session) -> list[Fields]:

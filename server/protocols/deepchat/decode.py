@@ -17,7 +17,7 @@ from unbroken.server.protocols.ui.frames import MessageParam as UiMessage
 __all__ = ["decode_message", "new_chat_id"]
 
 
-class FileParam(Struct, frozen=True):
+class _FileParam(Struct, frozen=True):
     """A file of a message."""
 
     src: str | None = None
@@ -25,23 +25,23 @@ class FileParam(Struct, frozen=True):
     type: str | None = None
 
 
-class MessageParam(Struct, frozen=True):
+class _MessageParam(Struct, frozen=True):
     """A message."""
 
     role: str = "user"
     text: str | None = None
-    files: list[FileParam] | None = None
+    files: list[_FileParam] | None = None
 
 
-class BodyParam(Struct, frozen=True):
+class _BodyParam(Struct, frozen=True):
     """What is sent, with what a page adds to it by ``additionalBodyProps``."""
 
-    messages: list[MessageParam]
+    messages: list[_MessageParam]
     chat: str | None = None
     unbroken: Extension | None = None
 
 
-_DECODER: Final = msgspec.json.Decoder(BodyParam)
+_DECODER: Final = msgspec.json.Decoder(_BodyParam)
 
 
 def new_chat_id() -> str:
@@ -79,7 +79,7 @@ def decode_message(data: str | bytes, chat_id: str, *, max_depth: int) -> Chat:
     )
 
 
-def _file(given: FileParam) -> UiPart:
+def _file(given: _FileParam) -> UiPart:
     if given.src is None or given.src[:5].lower() != "data:":
         message = "Files are taken as data URIs, in `src`: let the widget read them (`mixedFiles`, `images`)."
         raise DecodeError("unsupported_content", message, param="messages")
