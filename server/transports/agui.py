@@ -70,9 +70,7 @@ class AguiDoor:
         found(("GET", "POST"), visit.method)
         check_query(visit.request.query_params, (*_CREDENTIALS, "threadId"))  # which the body says, too
         run = decode_run(await read_body(visit.request, self._most_bytes), max_depth=self._most_depth)
-        if (
-            seen := visit.request.headers.get(_SEEN)
-        ) is not None:  # it was begun, and the connection was lost
+        if seen := visit.request.headers.get(_SEEN):  # it was begun, and the connection was lost
             return await self._found(speaker, run.thread_id, run.id, seen)
         exchange = await self._runs.ask(speaker, run)
         response = self._streamed(exchange, speaker, run.thread_id, run.id, -1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from unbroken.server.protocols.agui.decode import Run
 from unbroken.server.protocols.agui.encode import RunEncoder, offset_of
 from unbroken.server.protocols.agui.history import response_of, run_id_of, wanted_of_run
@@ -16,7 +18,7 @@ from unbroken.sessions.session import Session
 
 __all__ = ["Runs"]
 
-_FROM_THE_BEGINNING = "-1"
+_FROM_THE_BEGINNING: Final = "-1"
 """The offset of whoever has seen nothing."""
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 
+import orjson
 import pytest
 import pytest_asyncio
+from websockets.asyncio.client import connect
 
 from tests.fakes.valkey import Server
 from tests.server.agui.client import Event, said, user
@@ -105,6 +107,36 @@ async def test_a_run_that_is_sent_again_to_another_node_runs_once(nodes: Nodes, 
         turn.end()
         assert said([event async for event in one]) == said([event async for event in other]) == "once"
 
+    assert sum(len(node.agent.turns) for node in nodes) == 1
+
+
+async def test_what_runs_here_is_told_to_sockets_there(nodes: Nodes, open_thread: Open) -> None:
+    """By an event's id alone; and to a widget, which knows the chat's name and no more."""
+    here = open_thread(nodes[0])
+    async with here.http.stream("POST", here.url, json=here.body(user("hi"))) as response:
+        turn = await begun(nodes, 0)
+        turn.say("half ")
+        offset = ""
+        async for line in response.aiter_lines():
+            offset = line.removeprefix("id: ") if line.startswith("id: ") else offset
+            if "TEXT_MESSAGE_CONTENT" in line:
+                break
+    headers = {"Authorization": "Bearer alice"}
+    base = f"ws://127.0.0.1:{nodes[1].port}/v1"
+    async with (
+        connect(f"{base}/agui/ws?offset={offset}", additional_headers=headers) as run,
+        connect(f"{base}/widget/deepchat?chat=thread-1", additional_headers=headers) as widget,
+    ):
+        assert orjson.loads(await widget.recv())["text"] == "half "
+        turn.say("whole")
+        turn.end()
+        frames = [orjson.loads(frame) async for frame in run]
+        rest = [orjson.loads(await widget.recv())["text"] for _ in range(2)]
+
+    assert said([frame["chunk"] for frame in frames]) == "whole"
+    assert frames[-1]["chunk"]["type"] == "RUN_FINISHED"
+    assert (frames[-1]["chunk"]["threadId"], frames[-1]["chunk"]["runId"]) == ("thread-1", "run-1")
+    assert rest == ["whole", "[[END]]"]
     assert sum(len(node.agent.turns) for node in nodes) == 1
 
 
