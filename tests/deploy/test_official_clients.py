@@ -170,19 +170,36 @@ async def test_this_project_s_client_sees_whole_answers_and_goes_on(place: Place
     assert place.asked() == ["drained", "killed", "last"]
 
 
-@pytest.mark.client("tanstack-node", "node")
-async def test_tanstacks_client_sees_whole_answers_and_goes_on(place: Place) -> None:
-    """It gives up soon where it finds nobody: what it comes back to is there as soon as any node is."""
-    asked = [prompt("first", 3, 0.0), prompt("killed", 100, 0.02), prompt("last", 3, 0.0)]
-    address = f"http://127.0.0.1:{place.balanced.port}"
-    async with place.killing_owner():
-        told = await node("tanstack.mjs", "converse", "ws", address, *asked)
-
+def spoken(asked: list[str]) -> list[tuple[str, str]]:
+    """Return the conversation in which *asked* is said: each answer knows what was said before it."""
     said: list[tuple[str, str]] = []
     for text in asked:
         said.append(("user", text))
         said.append(("assistant", answer_to(text, digest(said))))
-    assert [(each["role"], each["text"]) for each in told["messages"]] == said
+    return said
+
+
+KILLED = [prompt("first", 3, 0.0), prompt("killed", 100, 0.02), prompt("last", 3, 0.0)]
+
+
+@pytest.mark.client("tanstack-node", "node")
+async def test_tanstacks_client_sees_whole_answers_and_goes_on(place: Place) -> None:
+    """It gives up soon where it finds nobody: what it comes back to is there as soon as any node is."""
+    async with place.killing_owner():
+        address = f"http://127.0.0.1:{place.balanced.port}"
+        told = await node("tanstack.mjs", "converse", "ws", address, *KILLED)
+
+    assert [(each["role"], each["text"]) for each in told["messages"]] == spoken(KILLED)
     assert told["errors"] == []
     assert sum("offset=" in url for url in told["urls"]) >= 1
+    assert place.asked() == ["first", "killed", "last"]
+
+
+@pytest.mark.client("agui-node", "node")
+async def test_ag_uis_client_sees_whole_answers_where_the_application_sends_runs_again(place: Place) -> None:
+    async with place.killing_owner():
+        told = await node("agui.mjs", "persist", f"http://127.0.0.1:{place.balanced.port}", *KILLED)
+
+    assert [(each["role"], each["content"]) for each in told["messages"]] == spoken(KILLED)
+    assert told["errors"], "its connection was lost"
     assert place.asked() == ["first", "killed", "last"]

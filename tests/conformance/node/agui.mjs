@@ -15,6 +15,10 @@ const seen = { messages: [], errors: [], events: [], outcomes: [], told: [], war
 console.warn = (...words) => seen.warnings.push(words.map(String).join(" "));
 console.error = () => {}; // errors are noted where they are caught
 
+// The client also throws what it has told, where nobody can catch it. A browser goes on.
+process.on("unhandledRejection", () => {});
+process.on("uncaughtException", () => {});
+
 const extension = process.env.EXTENSION ? JSON.parse(process.env.EXTENSION) : undefined;
 const tools = process.env.TOOLS ? JSON.parse(process.env.TOOLS) : [];
 let asked = 0;
@@ -89,6 +93,23 @@ const scenarios = {
     const again = open({ initialMessages: agent.messages.filter(({ role }) => role === "user") });
     await ask(undefined, { agent: again, runId: "run-1" });
     seen.messages = again.messages;
+  },
+
+  /** One message after another; a run whose connection is lost is sent again, under its name. */
+  async persist() {
+    for (const [number, text] of messages.entries()) {
+      agent.addMessage({ id: `m${number}`, role: "user", content: text });
+      const before = [...agent.messages];
+      for (let lost = true; lost; ) {
+        lost = false;
+        agent.setMessages(before);
+        await agent.runAgent({ runId: `run-${number}` }).catch(async (error) => {
+          lost = true;
+          seen.errors.push(error.message);
+          await new Promise((resolve) => setTimeout(resolve, 100));
+        });
+      }
+    }
   },
 
   /** Another page of the same thread, opened in mid-answer. */
