@@ -12,7 +12,7 @@ from typing import Final
 from unbroken.server.errors import CloseCode
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.protocols.agui.decode import Run
-from unbroken.server.protocols.agui.encode import error_event
+from unbroken.server.protocols.agui.events import error_event
 from unbroken.server.protocols.agui.socket import Abort, Unsaid, decode_frame
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.transports.agui_stream import RunFrames

@@ -6,7 +6,8 @@ import abc
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from unbroken.server.protocols.agui.encode import RunEncoder, error_event
+from unbroken.server.protocols.agui.encode import RunEncoder
+from unbroken.server.protocols.agui.events import error_event
 from unbroken.server.protocols.agui.socket import PING, framed
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchange_stream import ExchangeStream

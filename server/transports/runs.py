@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from unbroken.server.protocols.agui.decode import Run
-from unbroken.server.protocols.agui.encode import RunEncoder, offset_of
+from unbroken.server.protocols.agui.encode import RunEncoder
+from unbroken.server.protocols.agui.events import offset_of
 from unbroken.server.protocols.agui.history import response_of, run_id_of, wanted_of_run
 from unbroken.server.protocols.agui.messages import messages_of
 from unbroken.server.protocols.items import DecodeError

@@ -7,14 +7,22 @@ numbers, on each node and at any time, and whoever has seen some goes on behind 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import orjson
 from msgspec import UNSET
 
 from unbroken.server.protocols.agui.decode import RUN_ID, THREAD_ID
+from unbroken.server.protocols.agui.events import (
+    CUT_SHORT,
+    EXTENSION,
+    input_of,
+    interrupt_of,
+    outcome_of,
+    result,
+    usage_of,
+)
 from unbroken.server.protocols.ui.chunks import Fields
 from unbroken.server.protocols.ui.encode import account_of
 from unbroken.sessions.entries import (
@@ -38,15 +46,11 @@ from unbroken.sessions.items import (
     ResponseRequest,
     ToolCall,
     ToolHead,
-    Usage,
 )
 
-__all__ = ["EXTENSION", "RESTARTED", "Offset", "RunEncoder", "error_event", "offset_of"]
+__all__ = ["RESTARTED", "RunEncoder"]
 
 _VERSION: Final = "1.0"
-
-EXTENSION: Final = "unbroken"
-"""What this server's own fields are under, in an event's metadata."""
 
 RESTARTED: Final = "unbroken.restarted"
 """The name of the event that says that an answer was begun anew: what was said of it no longer counts."""
@@ -54,30 +58,11 @@ RESTARTED: Final = "unbroken.restarted"
 _CALLED: Final = "tool-input-available"
 """The name of the event on which TanStack's client runs a function of its own."""
 
-_CUT_SHORT: Final = "Error: the call was cut short."
-
 _FINISH_REASONS: Final = {
     "max_output_tokens": "length",
     "quota_exceeded": "length",
     "content_filter": "content_filter",
 }
-
-_APPROVAL_SCHEMA: Final = {
-    "type": "object",
-    "properties": {"approved": {"type": "boolean"}, "reason": {"type": "string"}},
-    "required": ["approved"],
-}
-
-Offset: TypeAlias = tuple[ResponseId, int]
-"""A response, and the number of an event of it."""
-
-_OFFSET: Final = re.compile(r"(resp_[0-9a-f]{1,64}t?[0-9a-f]*)\.(\d{1,9})")
-
-
-def offset_of(text: str) -> Offset | None:
-    """Return which event an offset stands for; None: none."""
-    match = _OFFSET.fullmatch(text)
-    return None if match is None else (ResponseId(match[1]), int(match[2]))
 
 
 class RunEncoder:
@@ -227,17 +212,17 @@ class RunEncoder:
         match item:
             case FunctionCall() if item.status == "completed":
                 self._calls.append(item.call_id)
-                value = {"toolCallId": item.call_id, "toolName": item.name, "input": _read(item.arguments)}
+                value = {"toolCallId": item.call_id, "toolName": item.name, "input": input_of(item.arguments)}
                 yield {"type": "CUSTOM", "name": _CALLED, "value": value}
             case FunctionCall():  # nobody is to act on it
-                yield _result(item.id, item.call_id, _CUT_SHORT)
+                yield result(item.id, item.call_id, CUT_SHORT)
             case ToolCall():
-                yield _result(item.id, item.approval or item.id, _outcome(item))
+                yield result(item.id, item.approval or item.id, outcome_of(item))
             case ApprovalRequest() if item.status == "completed":
                 yield self._call_begun(item.id, item.name)
                 yield {"type": "TOOL_CALL_ARGS", "toolCallId": item.id, "delta": item.arguments}
                 yield {"type": "TOOL_CALL_END", "toolCallId": item.id}
-                self._interrupts.append(_interrupt(item))
+                self._interrupts.append(interrupt_of(item))
             case _:
                 pass  # it is whole as it was said, or was cut short and asks nobody
 
@@ -246,7 +231,7 @@ class RunEncoder:
             yield from ends
         self._open.clear()
         metadata: Fields = {EXTENSION: account_of(body)}
-        usage = None if body.usage is None else [_usage(body.usage, self._model)]
+        usage = None if body.usage is None else [usage_of(body.usage, self._model)]
         fields: Fields
         if body.status in ("failed", "interrupted"):
             failure = body.failure
@@ -300,56 +285,6 @@ class RunEncoder:
                 self._before = None
 
 
-def error_event(
-    code: str, message: str, *, run_id: str | None = None, retry_after: int | None = None
-) -> bytes:
-    """Return why no more comes of a run, or why there is none. *run_id*: for clients of several at once."""
-    told: Fields = {"code": code}
-    if retry_after is not None:
-        told["retry_after"] = retry_after
-    metadata: Fields = {EXTENSION: told}
-    if run_id is not None:
-        metadata["tanstack"] = {"runId": run_id}
-    return orjson.dumps({"type": "RUN_ERROR", "message": message, "code": code, "metadata": metadata})
-
-
 def _ahead(place: Fields) -> bytes:
     """Return what stands ahead of the text of a piece."""
     return b'%b,"delta":' % orjson.dumps(place)[:-1]
-
-
-def _read(arguments: str) -> Any:
-    try:
-        return orjson.loads(arguments or "{}")
-    except orjson.JSONDecodeError:
-        return arguments
-
-
-def _result(item_id: str, call_id: str, content: str) -> Fields:
-    result = {"type": "TOOL_CALL_RESULT", "messageId": f"{item_id}.result", "toolCallId": call_id}
-    return {**result, "content": content, "role": "tool"}
-
-
-def _outcome(item: ToolCall) -> str:
-    if item.output is not None:
-        return item.output
-    return _CUT_SHORT if item.error is None else f"Error: {item.error.message}"
-
-
-def _interrupt(item: ApprovalRequest) -> Fields:
-    """Return what the user is asked about a call of one of the server's tools."""
-    told = {"kind": "approval", "toolName": item.name, "input": _read(item.arguments)}
-    return {
-        "id": item.id,
-        "reason": "approval_required",
-        "message": f"May {item.name} be called?",
-        "toolCallId": item.id,
-        "responseSchema": _APPROVAL_SCHEMA,
-        "metadata": told,
-    }
-
-
-def _usage(usage: Usage, model: str | None) -> Fields:
-    fields: Fields = {} if model is None else {"model": model}
-    fields |= {"inputTokens": usage.input_tokens, "outputTokens": usage.output_tokens}
-    return fields | {"totalTokens": usage.total_tokens, "cachedInputTokens": usage.cached_tokens}

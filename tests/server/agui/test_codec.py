@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.server.agui.client import Rules, said
 from unbroken.server.protocols.agui.decode import decode_run
-from unbroken.server.protocols.agui.encode import RunEncoder, offset_of
+from unbroken.server.protocols.agui.encode import RunEncoder
+from unbroken.server.protocols.agui.events import offset_of
 from unbroken.server.protocols.agui.history import wanted_of_run
 from unbroken.server.protocols.agui.socket import Abort, Unsaid, decode_frame
 from unbroken.server.protocols.items import DecodeError
