@@ -16,6 +16,7 @@
     +-- StoreError
     |   +-- Fenced              another owner has taken the session
     |   +-- SessionGone         the store holds no such session any more
+    |   |   +-- SessionDeleted  its owner's user has had it deleted: it doesn't come back
     |   +-- LostTail            the store forgot entries it had confirmed
     |   +-- Unseen              the store holds outputs of this owner's that it hasn't seen
     |   +-- StoreUnavailable    the store can't be reached, or can't hold more: it may have been written
@@ -43,6 +44,7 @@ __all__ = [
     "OutOfOrder",
     "Refusal",
     "ResponderError",
+    "SessionDeleted",
     "SessionError",
     "SessionGone",
     "SessionNotFound",
@@ -166,6 +168,16 @@ class Fenced(StoreError):
 
 class SessionGone(StoreError):
     """The store holds no such session (any more), or holds another incarnation of it."""
+
+
+class SessionDeleted(SessionGone):
+    """The session was deleted, and the store remembers that: nobody may write it anew.
+
+    Unlike a session that the store has lost, which its owner gives back to it.
+    """
+
+    def __str__(self) -> str:
+        return "The conversation was deleted. Begin another one."
 
 
 class LostTail(StoreError):

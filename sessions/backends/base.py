@@ -32,6 +32,11 @@ News
     :class:`~unbroken.sessions.backends.cluster.Cluster`, when its log has grown
     or its owner has changed; its owner is told of inputs. To be told is a hint:
     it may come late, twice or never. What is read is the truth.
+Deletion
+    What was deleted by :meth:`SessionStore.erase` stays so, for as long as the store remembers it: every call
+    that would read, write, take or begin the session raises :class:`~unbroken.sessions.errors.SessionDeleted`
+    where it would raise :class:`~unbroken.sessions.errors.SessionGone`, or do something. That is how whoever
+    was cut off tells it from a session that the store has lost, and that is to be given back to it.
 Cancellation
     A call that is cancelled may or may not have taken effect. Callers that go
     on must read before they write.
@@ -181,6 +186,7 @@ class SessionStore(Protocol):
         """Begin an empty log owned by *node*. May be repeated, as long as the node owns that incarnation.
 
         Raises:
+            SessionDeleted: There was one of that id, and it was deleted.
             StoreError: There is another session of that id already.
 
         """
@@ -317,6 +323,7 @@ class SessionStore(Protocol):
         where the lost log ended when it was read for what others had written, whose names are kept.
 
         Raises:
+            SessionDeleted: It isn't lost, it was deleted. Nothing was done.
             Unseen: It has gone on since. Nothing was done.
             Fenced: There is such a session, and *fence* is void.
 
@@ -374,6 +381,17 @@ class SessionStore(Protocol):
 
         Raises:
             Fenced: *fence* is void.
+
+        """
+
+    async def erase(self, session_id: SessionId) -> None:
+        """Delete a session for good, whoever owns it, and remember that it was. From any node.
+
+        Also where there is no such session: somebody who was cut off may have it, and give it back. May be
+        repeated. Its owner and its followers are told.
+
+        Raises:
+            StoreUnavailable: It may have been done.
 
         """
 

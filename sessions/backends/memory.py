@@ -10,15 +10,19 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from unbroken.sessions.account import KEY_COST
 from unbroken.sessions.backends.base import NOBODY, Append, Fence, Opened, Page, Receipt, Snapshot, recalled
 from unbroken.sessions.entries import Body, Deltas, Entry, InputKey, ResponseDone, Submitted, numbered
-from unbroken.sessions.errors import Fenced, LostTail, SessionGone, StoreError, Unseen
+from unbroken.sessions.errors import Fenced, LostTail, SessionDeleted, SessionGone, StoreError, Unseen
 from unbroken.sessions.event_log import EventLog, Position, Slice, Verdict
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
 __all__ = ["MemoryStore"]
+
+_DELETED: Final = 10_000
+"""Sessions that were deleted, and are known to be: of more, the one that was deleted first is forgotten."""
 
 
 @dataclass(slots=True)
@@ -70,6 +74,7 @@ class MemoryStore:
         self, *, dedupe_window: int = 1024, tell: Callable[[NodeId, SessionId], None] | None = None
     ) -> None:
         self._sessions: dict[SessionId, _Stored] = {}
+        self._deleted: dict[SessionId, None] = {}  # the latest last
         self._dedupe_window = dedupe_window
         self._tell = tell
         # Nonces prove nothing to anyone: they need not be unguessable, and one is drawn for each write.
@@ -86,6 +91,7 @@ class MemoryStore:
     async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
         """See :meth:`SessionStore.create`."""
         fence = Fence(node, 1, incarnation)
+        self._check_alive(session_id)
         stored = self._sessions.get(session_id)
         if stored is None:
             self._sessions[session_id] = _Stored(EventLog(incarnation), node)
@@ -172,7 +178,8 @@ class MemoryStore:
     def _append(self, append: Append) -> Sequence[Entry] | StoreError:
         stored = self._sessions.get(append.session_id)
         if stored is None:
-            return SessionGone(append.session_id)
+            is_deleted = append.session_id in self._deleted
+            return (SessionDeleted if is_deleted else SessionGone)(append.session_id)
         if not stored.admits(append.fence):
             return Fenced(append.session_id)
         log = stored.log
@@ -238,6 +245,7 @@ class MemoryStore:
         head: Position | None = None,
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
+        self._check_alive(session_id)
         stored = self._sessions.get(session_id)
         if stored is None:
             stored = self._sessions[session_id] = _Stored(EventLog(incarnation), fence.node)
@@ -314,6 +322,20 @@ class MemoryStore:
             raise Fenced(session_id)
         del self._sessions[session_id]
 
+    async def erase(self, session_id: SessionId) -> None:
+        """See :meth:`SessionStore.erase`."""
+        stored = self._sessions.pop(session_id, None)
+        self._deleted.pop(session_id, None)
+        self._deleted[session_id] = None
+        if len(self._deleted) > _DELETED:
+            del self._deleted[next(iter(self._deleted))]
+        if stored is not None:
+            self._announce(session_id, stored, stored.owner)
+
+    def _check_alive(self, session_id: SessionId) -> None:
+        if session_id in self._deleted:
+            raise SessionDeleted(session_id)
+
     def keys_bytes(self, session_id: SessionId) -> int:
         """See :meth:`Resident.keys_bytes`."""
         stored = self._sessions.get(session_id)
@@ -343,6 +365,7 @@ class MemoryStore:
     def _known(self, session_id: SessionId) -> _Stored:
         stored = self._sessions.get(session_id)
         if stored is None:
+            self._check_alive(session_id)
             raise SessionGone(session_id)
         return stored
 

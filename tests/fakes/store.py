@@ -225,3 +225,8 @@ class DistantStore:
         await self._travel(session_id)
         await self.inner.delete(session_id, fence)
         await self._return()
+
+    async def erase(self, session_id: SessionId) -> None:
+        await self._travel(session_id)
+        await self.inner.erase(session_id)
+        await self._return()

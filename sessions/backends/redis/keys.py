@@ -7,7 +7,8 @@ many sessions of one bucket in one call.
 ===========================  ======  ==================================================================
 key                          type    what
 ===========================  ======  ==================================================================
-``P:{B}:S:m``                hash    the session: incarnation, owner, token, head, floor, followers...
+``P:{B}:S:m``                hash    the session: incarnation, owner, token, head, floor, followers...;
+                                     without an incarnation, that it was deleted
 ``P:{B}:S:l``                stream  its log: one entry each, id ``<first number>-0``
 ``P:{B}:S:d``                hash    the names of its latest inputs, each with number and digest
 ``P:{B}:S:s``                hash    its snapshot
@@ -59,6 +60,8 @@ class Bounds(Struct, frozen=True, kw_only=True):
 
     lifetime: int = 86_400
     """A session that nothing is written to, and that no node says to keep, is forgotten after so long."""
+    deleted: int = 86_400
+    """For so long it is known that a session was deleted, or for a session's lifetime, if that is longer."""
     dedupe_window: int = 1024
     """Names of inputs that are remembered in any case; up to a quarter more are."""
     waiting_inputs: int = 1000

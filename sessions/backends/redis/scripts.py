@@ -25,6 +25,7 @@ _NAMES: Final = (
     "compact",
     "create",
     "delete",
+    "erase",
     "forget",
     "inspect",
     "keep",

@@ -46,6 +46,7 @@ from unbroken.sessions.errors import (
     Fenced,
     LostTail,
     MessageIdReused,
+    SessionDeleted,
     SessionGone,
     StoreBusy,
     StoreError,
@@ -145,7 +146,9 @@ class RedisStore:
     async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
         """See :meth:`SessionStore.create`."""
         keys = self._keys.session(session_id)
-        if not await self._call("create", keys, session_id, node, incarnation, self._bounds.lifetime):
+        done = await self._call("create", keys, session_id, node, incarnation, self._bounds.lifetime)
+        _check(done, session_id)
+        if not done:
             raise StoreError(f"session {session_id} exists already")
         return Fence(node, 1, incarnation)
 
@@ -180,6 +183,7 @@ class RedisStore:
         found = await self._call("inspect", [meta, snapshot], node, self._bounds.followers)
         if found is None:
             raise SessionGone(session_id)
+        _check(found, session_id)
         return self._opened(found)
 
     async def unfollow(self, session_id: SessionId, node: NodeId) -> None:
@@ -455,7 +459,7 @@ class RedisStore:
         for session_id in names:
             meta, _, _, snapshot, busy = self._keys.session(session_id)
             told = await self._call("inspect", [meta, snapshot], NOBODY, self._bounds.followers)
-            if told is None:
+            if told is None or isinstance(told, bytes):
                 await self._call("forget", [meta, busy], session_id)
             else:
                 found.append((session_id, _fence(told)))  # its state may be a later release's
@@ -487,6 +491,13 @@ class RedisStore:
         if not await self._call("delete", self._keys.session(session_id), session_id, *_proof(fence)):
             raise Fenced(session_id)
 
+    async def erase(self, session_id: SessionId) -> None:
+        """See :meth:`SessionStore.erase`."""
+        keys = [*self._keys.session(session_id), self._keys.suspicion(session_id)]
+        lasts = max(self._bounds.deleted, self._bounds.lifetime)
+        owner, followers = await self._call("erase", keys, session_id, lasts)
+        self._news.tell((_text(owner), *_text(followers).split()), session_id)
+
     def _opened(self, found: Sequence[Any]) -> Opened:
         head, consumed, floor, floor_nonce, seq, nonce, data = found[3:10]
         snapshot = None
@@ -506,6 +517,7 @@ def _fence(found: Sequence[Any]) -> Fence:
 
 
 _ERRORS: Final[dict[bytes, type[StoreError]]] = {
+    b"DELETED": SessionDeleted,
     b"GONE": SessionGone,
     b"FENCED": Fenced,
     b"LOST": LostTail,

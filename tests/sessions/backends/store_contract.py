@@ -18,7 +18,15 @@ from unbroken.sessions.entries import (
     Submitted,
     width,
 )
-from unbroken.sessions.errors import Fenced, LostTail, MessageIdReused, SessionGone, StoreError, Unseen
+from unbroken.sessions.errors import (
+    Fenced,
+    LostTail,
+    MessageIdReused,
+    SessionDeleted,
+    SessionGone,
+    StoreError,
+    Unseen,
+)
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import (
     ChainId,
@@ -737,3 +745,73 @@ class StoreContract:
 
         assert await store.create(session_id, A, LIFE) == fence
         assert flat(await entries_in(store, session_id, START, 9)) == [mark("a")]
+
+    # What was deleted.
+
+    async def test_what_was_deleted_is_told_to_be_so_by_every_verb(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        (entry,) = await self.write(store, session_id, fence, mark("a"))
+        key = InputKey("m:1", b"digest")
+        await store.submit(session_id, asked(key=key), behind([entry]))
+
+        await store.erase(session_id)
+
+        place, snapshot = behind([entry]), Snapshot(1, entry.nonce, b"state")
+        append = Append(session_id, fence, 1, entry.nonce, 0, [mark("b")])
+        assert isinstance(await self.put(store, append), SessionDeleted)
+        for refused in (
+            store.create(session_id, A, LIFE),
+            store.create(session_id, B, NEXT_LIFE),
+            store.acquire(session_id, A),
+            store.acquire(session_id, B, seen=fence),
+            store.inspect(session_id),
+            store.follow(session_id, B),
+            store.submit(session_id, asked(), place),
+            store.submit(session_id, asked(key=key), place),
+            store.recall(session_id, LIFE, asked(key=key)),
+            store.read(session_id, START, 10),
+            store.compact(session_id, fence, 1, snapshot),
+            store.reseed(session_id, fence, NEXT_LIFE, snapshot, {}),
+            store.rejoin(session_id, fence, place, 0, [Entry(2, Nonce(7), mark("b"))]),
+        ):
+            with pytest.raises(SessionDeleted):
+                await refused
+
+    async def test_what_was_deleted_is_nobodys_work(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        await self.write(store, session_id, fence, mark("a"))
+        assert [named for named, _ in await store.busy(A, 10)] == [session_id]
+
+        await store.erase(session_id)
+
+        assert await store.busy(A, 10) == []
+        assert A not in await store.owners()
+        await store.unfollow(session_id, A)  # as a probe does: harmless
+        await store.keep([session_id])
+        await store.delete(session_id, fence)
+        with pytest.raises(Fenced):
+            await store.release(session_id, fence)
+        with pytest.raises(SessionDeleted):
+            await store.inspect(session_id)
+
+    async def test_what_a_store_never_had_can_be_deleted(self, store: SessionStore) -> None:
+        """Somebody who was cut off may have it, and give it back."""
+        session_id = new_session_id()
+        fence = Fence(A, 1, LIFE)
+
+        await store.erase(session_id)
+        await store.erase(session_id)
+
+        with pytest.raises(SessionDeleted):
+            await store.create(session_id, A, LIFE)
+        with pytest.raises(SessionDeleted):
+            await store.reseed(session_id, fence, NEXT_LIFE, Snapshot(3, NONE, b"state"), {})
+
+    async def test_deleting_leaves_other_sessions_alone(self, store: SessionStore) -> None:
+        session_id, _ = await self.begin(store)
+        other, fence = await self.begin(store)
+        await self.write(store, other, fence, mark("a"))
+
+        await store.erase(session_id)
+
+        assert flat(await entries_in(store, other, START, 10)) == [mark("a")]

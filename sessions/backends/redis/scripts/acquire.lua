@@ -5,6 +5,9 @@ local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'h', 'c', 'f', 'fk', 'w',
 if not at[1] then
   return 'GONE'
 end
+if at[1] == '' then
+  return 'DELETED'
+end
 local is_free = at[2] == '' or at[2] == ARGV[2]
 if not is_free and not (at[2] == ARGV[3] and at[3] == ARGV[4] and at[1] == ARGV[5]) then
   return 'FENCED'

@@ -25,6 +25,9 @@ local function write(meta, log, names, snapshot, busy, a)
   if not at[1] then
     return 'GONE'
   end
+  if at[1] == '' then
+    return 'DELETED'
+  end
   if at[1] ~= a[4] or at[2] ~= a[2] or at[3] ~= a[3] then
     return 'FENCED'
   end

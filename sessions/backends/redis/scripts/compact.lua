@@ -3,6 +3,9 @@
 -- KEYS: meta, log, names, snapshot, busy
 -- ARGV: node, token, incarnation, floor, the snapshot's number, nonce and data, lifetime
 local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'f', 'h', 'k', 'fk')
+if at[1] == '' then
+  return 'DELETED'
+end
 if at[1] ~= ARGV[3] then
   return 'GONE'
 end

@@ -1,6 +1,9 @@
 -- Begin an empty log. May be repeated by whoever did.
 -- KEYS: meta, log, names, snapshot, busy  ARGV: session, node, incarnation, lifetime
 local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't')
+if at[1] == '' then
+  return 'DELETED'
+end
 if at[1] then
   if at[1] == ARGV[3] and at[2] == ARGV[2] and at[3] == '1' then
     return 1

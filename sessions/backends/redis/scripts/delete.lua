@@ -1,7 +1,7 @@
 -- Forget a session altogether.
 -- KEYS: meta, log, names, snapshot, busy  ARGV: session, node, token, incarnation
 local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't')
-if not at[1] then
+if not at[1] or at[1] == '' then
   return 1
 end
 if at[1] ~= ARGV[4] or at[2] ~= ARGV[2] or at[3] ~= ARGV[3] then

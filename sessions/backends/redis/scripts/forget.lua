@@ -1,6 +1,7 @@
--- Take a session that has expired out of the index of its bucket.
+-- Take a session that has expired, or was deleted, out of the index of its bucket.
 -- KEYS: meta, busy  ARGV: session
-if redis.call('EXISTS', KEYS[1]) == 0 then
+local incarnation = redis.call('HGET', KEYS[1], 'i')
+if not incarnation or incarnation == '' then
   redis.call('HDEL', KEYS[2], ARGV[1])
 end
 return 1

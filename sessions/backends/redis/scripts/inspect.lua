@@ -4,6 +4,9 @@ local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'h', 'c', 'f', 'fk', 'w')
 if not at[1] then
   return false
 end
+if at[1] == '' then
+  return 'DELETED'
+end
 if ARGV[1] ~= '' and not string.find(' ' .. at[8] .. ' ', ' ' .. ARGV[1] .. ' ', 1, true) then
   local nodes = {}
   for node in string.gmatch(at[8], '%S+') do

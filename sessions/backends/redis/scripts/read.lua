@@ -22,6 +22,9 @@ end
 local function read(meta, log, a)
   local at = redis.call('HMGET', meta, 'i', 'o', 't', 'h', 'k', 'f', 'fk', 'c', 'w')
   local after, nonce = a[2], a[3]
+  if at[1] == '' then
+    return 'DELETED'
+  end
   if at[1] ~= a[1] or after < tonumber(at[6]) then
     return 'GONE'
   end

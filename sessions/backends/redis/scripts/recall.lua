@@ -1,6 +1,10 @@
 -- Return the number of an input that was written before, by its name; nothing, if it wasn't.
 -- KEYS: meta, names  ARGV: incarnation, name, digest
-if redis.call('HGET', KEYS[1], 'i') ~= ARGV[1] then
+local incarnation = redis.call('HGET', KEYS[1], 'i')
+if incarnation == '' then
+  return 'DELETED'
+end
+if incarnation ~= ARGV[1] then
   return 'GONE'
 end
 local known = redis.call('HGET', KEYS[2], ARGV[2])

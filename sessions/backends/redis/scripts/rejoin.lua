@@ -6,6 +6,9 @@ local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'h', 'k', 'c', 'n', 'w', 
 if not at[1] then
   return 'GONE'
 end
+if at[1] == '' then
+  return 'DELETED'
+end
 if at[1] ~= ARGV[4] or at[2] ~= ARGV[2] or at[3] ~= ARGV[3] then
   return 'FENCED'
 end

@@ -4,6 +4,9 @@
 --   whether names of inputs are kept (0, 1), MessagePack: {{seq, name, digest}, ...} that are known, busy (0, 1),
 --   where the log ended when it was last read and the nonce of that, or ''
 local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'w', 'h', 'k')
+if at[1] == '' then
+  return 'DELETED'
+end
 if at[1] and (at[1] ~= ARGV[4] or at[2] ~= ARGV[2] or at[3] ~= ARGV[3]) then
   return false
 end

@@ -20,6 +20,9 @@ local function holds(seq, nonce)
   return #found == 1 and found[1][2][2] == nonce
 end
 
+if at[1] == '' then
+  return 'DELETED'
+end
 if at[1] ~= ARGV[2] then
   return 'GONE'
 end

@@ -9,7 +9,8 @@ Invariants, by their names in the design: I1 what is read is contiguous. I2 a
 reader who is told that its place holds has read a prefix of the log. I3 who
 writes is the owner. I4 a node's token rises within an incarnation. I5 a name
 is in the log once. I6 what was answered never falls. I9 a confirmed input is
-in the log, unless the server has lost it and says so.
+in the log, unless the server has lost it and says so. And what was deleted stays so, unless the server has lost
+that.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.scripts import Scripts
 from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.entries import CancelResponse, Deltas, InputKey, Submitted
-from unbroken.sessions.errors import Fenced, LostTail, SessionGone, StoreError, Unseen
+from unbroken.sessions.errors import Fenced, LostTail, SessionDeleted, SessionGone, StoreError, Unseen
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId, new_session_id
 
@@ -64,10 +65,10 @@ class MemoryWorld:
         self.store: SessionStore = self.memory
 
     async def copy(self) -> Any:
-        return copy.deepcopy(self.memory._sessions)
+        return copy.deepcopy((self.memory._sessions, self.memory._deleted))
 
     async def restore(self, copied: Any) -> None:
-        self.memory._sessions = copy.deepcopy(copied)
+        self.memory._sessions, self.memory._deleted = copy.deepcopy(copied) if copied else ({}, {})
 
     async def aclose(self) -> None:
         pass
@@ -128,6 +129,7 @@ class Log(RuleBasedStateMachine):
         self.tokens: dict[tuple[Incarnation, NodeId], int] = {}
         self.confirmed: dict[str, int] = {}
         self.may_have_lost = False
+        self.is_deleted = False
         self.written: list[Append] = []
         self.consumed = (Incarnation(""), 0)
         self.named = 0
@@ -318,10 +320,14 @@ class Log(RuleBasedStateMachine):
         snapshot = Snapshot(author.seen, Nonce(self.lives), b"state")
         try:
             fence = self.run(store.reseed(self.session_id, author.fence, life, snapshot, {}))
+        except SessionDeleted:
+            assert self.is_deleted
+            return
         except Fenced:
             assert known is not None
             assert known != author.fence
             return
+        assert not self.is_deleted
         assert known is None or known == author.fence
         self.tokens[life, node] = fence.token
         self.authors[node] = Author(fence, author.seen, snapshot.nonce)
@@ -419,17 +425,65 @@ class Log(RuleBasedStateMachine):
             assert known != life or opened.consumed >= consumed  # I6
         self.consumed = life, opened.consumed
 
+    @invariant()
+    def what_was_deleted_stays_so(self) -> None:
+        try:
+            self.run(self.world.store.inspect(self.session_id))
+        except SessionDeleted:
+            assert self.is_deleted
+        except SessionGone:
+            assert self.may_have_lost
+        else:
+            assert not self.is_deleted
+
     def teardown(self) -> None:
         if hasattr(self, "world"):
             self.run(self.world.aclose())
             self.loop.close()
 
 
+class DeletedLog(Log):
+    """The same of a session that somebody deletes, from anywhere and whoever owns it."""
+
+    was_deleted = False  # when the replica was last caught up
+
+    @rule(is_meant=st.integers(0, 3).map(lambda drawn: drawn == 0), begins_anew=st.booleans())
+    def erase(self, is_meant: bool, begins_anew: bool) -> None:
+        """Seldom: there isn't much to be done behind it."""
+        if not is_meant:
+            return
+        self.run(self.world.store.erase(self.session_id))
+        self.is_deleted = True
+        if begins_anew:
+            with pytest.raises(SessionDeleted):
+                self.create()
+
+    @rule()
+    def replicate(self) -> None:
+        super().replicate()
+        self.was_deleted = self.is_deleted
+
+    @rule()
+    def fail_over(self) -> None:
+        super().fail_over()
+        self.is_deleted = self.was_deleted
+
+    @rule(begins_anew=st.booleans())
+    def lose_everything(self, begins_anew: bool) -> None:
+        self.is_deleted = self.was_deleted = False
+        super().lose_everything(begins_anew)
+
+
 def run_machine(
-    make: Any, examples: int, *, phases: Sequence[Phase] = tuple(Phase), begins_at: int | None = None
+    make: Any,
+    examples: int,
+    *,
+    of: type[Log] = Log,
+    phases: Sequence[Phase] = tuple(Phase),
+    begins_at: int | None = None,
 ) -> None:
     """Draw so many walks, by *begins_at* always the same ones."""
-    machine = type("Machine", (Log,), {"make": staticmethod(make)})
+    machine = type("Machine", (of,), {"make": staticmethod(make)})
     run_state_machine_as_test(
         machine if begins_at is None else seed(begins_at)(machine),
         settings=settings(
@@ -451,6 +505,16 @@ def test_over_memory() -> None:
 @pytest.mark.drawn
 def test_over_valkey(valkey: Server) -> None:
     run_machine(lambda: ValkeyWorld(valkey), 4 * settings().max_examples // 10)
+
+
+@pytest.mark.drawn
+def test_deleting_over_memory() -> None:
+    run_machine(MemoryWorld, 3 * settings().max_examples // 10, of=DeletedLog)
+
+
+@pytest.mark.drawn
+def test_deleting_over_valkey(valkey: Server) -> None:
+    run_machine(lambda: ValkeyWorld(valkey), 2 * settings().max_examples // 10, of=DeletedLog)
 
 
 @pytest.mark.slow

@@ -67,6 +67,38 @@ async def test_everything_of_a_session_expires(store: SessionStore, client: Clie
         assert await client.ttl(key) > 80_000
 
 
+async def test_what_is_left_of_a_deleted_session_is_one_small_key_that_expires(
+    store: SessionStore, client: Client
+) -> None:
+    session_id = new_session_id()
+    fence = await store.create(session_id, A, LIFE)
+    await store.submit(session_id, asked(key=InputKey("m:1", b"x")), START)
+    await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
+
+    await store.erase(session_id)
+
+    (key,) = [key async for key in client.scan_iter("test:*")]
+    assert 80_000 < await client.ttl(key) <= 86_400
+    assert await client.memory_usage(key) < 400
+
+
+async def test_that_a_session_was_deleted_is_known_for_as_long_as_sessions_last(client: Client) -> None:
+    session_id, keys = new_session_id(), Keys("test")
+    store = RedisStore(client, keys, Bounds(lifetime=200_000))
+    await store.erase(session_id)
+    assert await client.ttl(keys.meta(session_id)) > 190_000
+    await store.aclose()
+
+
+async def test_to_keep_a_session_that_was_deleted_changes_nothing(client: Client) -> None:
+    session_id, keys = new_session_id(), Keys("test")
+    store = RedisStore(client, keys, Bounds(lifetime=60))
+    await store.erase(session_id)
+    await store.keep([session_id])
+    assert await client.ttl(keys.meta(session_id)) > 80_000
+    await store.aclose()
+
+
 async def test_names_of_inputs_are_bounded(client: Client) -> None:
     store = RedisStore(client, Keys("test"), Bounds(dedupe_window=8))
     session_id = new_session_id()
