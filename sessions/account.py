@@ -77,7 +77,8 @@ class Account:
 def config_bytes(config: SessionConfig) -> int:
     """Return the bytes that a session's configuration takes."""
     tools = 0 if config.tools is UNSET else len(msgspec.json.encode(config.tools))
-    return len(config.instructions.encode()) + 2 * tools
+    notes = 0 if config.metadata is UNSET else len(msgspec.json.encode(config.metadata))
+    return len(config.instructions.encode()) + 2 * (tools + notes)
 
 
 def _repeated(item: Produced, *, in_conversation: bool) -> int:

@@ -36,6 +36,7 @@ from unbroken.sessions.errors import (
     Fenced,
     LostTail,
     NodeDraining,
+    SessionDeleted,
     SessionGone,
     StoreError,
     StoreUnavailable,
@@ -166,6 +167,7 @@ class Actor(Stored):
         Raises:
             MessageIdReused: The key was used for something else.
             CursorLost: What is here is no part of the log any more. Nothing was written.
+            SessionDeleted: The session was deleted. Nothing was written.
             StoreError: It could not be written.
 
         """
@@ -211,6 +213,9 @@ class Actor(Stored):
                 self._is_behind = is_doubtful = True  # it may have been written all the same
                 if not (self._is_sure and self.outage.is_over_patience):
                     raise
+            except SessionDeleted as exc:
+                self._fail(exc)
+                raise
             except (LostTail, SessionGone):
                 if not self._store.is_shared:
                     raise
@@ -397,6 +402,8 @@ class Actor(Stored):
 
     def _refused(self, error: StoreError) -> None:
         """See to a write that the store refused, or didn't answer."""
+        if isinstance(error, SessionDeleted):
+            raise error
         if isinstance(error, Fenced) and self._store.is_shared:
             self._is_contested = self._is_behind = True  # whose it is comes with what is read
         elif isinstance(error, StoreUnavailable):

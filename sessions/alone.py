@@ -20,6 +20,7 @@ from unbroken.sessions.errors import (
     CursorLost,
     Fenced,
     NodeDraining,
+    SessionDeleted,
     SessionError,
     StoreError,
     StoreUnavailable,
@@ -206,12 +207,13 @@ class Alone(Replica, ABC):
 
         Raises:
             Fenced: Another node has begun it: its client was there, too, before it said anything.
+            SessionDeleted: And it was deleted there.
             StoreUnavailable: It may be known by now.
 
         """
         try:
             await self._store.create(self.session.id, self.fence.node, self.fence.incarnation)
-        except StoreUnavailable:
+        except (StoreUnavailable, SessionDeleted):
             raise
         except StoreError as exc:
             raise Fenced from exc

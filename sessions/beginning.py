@@ -11,6 +11,7 @@ from unbroken.sessions.errors import (
     CursorLost,
     Fenced,
     LostTail,
+    SessionDeleted,
     SessionGone,
     StoreError,
     StoreUnavailable,
@@ -37,13 +38,14 @@ async def begin(
         StoreUnavailable: It may have been written.
         CursorLost: Another node has begun it, or takes it at this moment: its client was there, too, before
             it said anything.
+        SessionDeleted: It was begun before, and deleted.
         StoreError: It could not be written.
         UnknownFormat: Another node has begun it, of a later release.
 
     """
     try:
         await store.create(session_id, fence.node, fence.incarnation)
-    except StoreUnavailable:
+    except (StoreUnavailable, SessionDeleted):
         raise
     except StoreError as exc:
         fence = await _take(store, session_id, fence, exc)
@@ -55,6 +57,8 @@ async def begin(
         (result,) = await store.append([Append(session_id, fence, 0, Nonce(0), 0, [opened], is_busy=False)])
         if isinstance(result, StoreError):
             raise result
+    except SessionDeleted:
+        raise
     except (Fenced, LostTail, SessionGone, Unseen) as exc:
         raise CursorLost from exc
     return fence, result
@@ -67,7 +71,7 @@ async def _take(store: SessionStore, session_id: SessionId, fence: Fence, why: S
         if page.entries or page.fence.incarnation != fence.incarnation:
             raise CursorLost from why
         return (await store.acquire(session_id, fence.node, seen=page.fence)).fence
-    except StoreUnavailable:
+    except (StoreUnavailable, SessionDeleted):
         raise
     except StoreError as exc:
         raise CursorLost from exc

@@ -25,6 +25,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import asdict, replace
 
 from unbroken.sessions.errors import UnknownFormat
 from unbroken.sessions.ids import ChainId, ItemId, Nonce, PrincipalId, ResponseId
@@ -126,6 +127,12 @@ class UpdateConfig(Struct, frozen=True, tag="update_config", omit_defaults=True)
     tool_choice: ToolChoice | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
     reasoning: bool | UnsetType = UNSET
+    metadata: dict[str, str] | UnsetType = UNSET
+
+    def applied_to(self, config: SessionConfig) -> SessionConfig:
+        """Return *config* with what this names; everything else stays, also what no change can name."""
+        named = {name: value for name, value in asdict(self).items() if value is not UNSET}
+        return replace(config, **named)
 
 
 class CreateResponse(Struct, frozen=True, tag="create_response", omit_defaults=True):
@@ -178,6 +185,8 @@ class SessionOpened(Struct, frozen=True, tag="opened"):
 
     principal: PrincipalId
     config: SessionConfig
+    at: int | UnsetType = UNSET
+    """When, in seconds since 1970. Unset: an earlier release has written it."""
 
 
 class ConfigUpdated(Struct, frozen=True, tag="config_updated"):

@@ -356,6 +356,8 @@ class SessionConfig(Struct, frozen=True):
     """Whether what models think is shown. Unset: no."""
     server_tools: bool | UnsetType = UNSET
     """Whether the server's own tools are offered. Unset: yes."""
+    metadata: dict[str, str] | UnsetType = UNSET
+    """What clients note of it. Unset: nothing."""
 
 
 class Parameters(Struct, frozen=True, omit_defaults=True):

@@ -363,6 +363,10 @@ class Node:
             self._ownership.look(actor)  # whoever comes may have said something on a node that died of it
         return actor
 
+    async def erase(self, session_id: SessionId) -> None:
+        """Delete a session: see :meth:`Erasing.erase`. Whoever asks has to know whose it is."""
+        await self._wholly(self._ownership.erasing.erase(session_id))
+
     @property
     def has_others(self) -> bool:
         """Whether there may be other nodes that hold the same sessions."""

@@ -29,6 +29,7 @@ from unbroken.sessions.backends.base import NOBODY, Fence, Opened, SessionStore
 from unbroken.sessions.backends.cluster import Cluster
 from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock
+from unbroken.sessions.erasing import Erasing
 from unbroken.sessions.errors import (
     CursorLost,
     Fenced,
@@ -152,6 +153,7 @@ class Ownership:
             store, hub, moving=self._moving, spawn=spawn, on_gone=self.returns.add
         )
         """What is empty here, and may not be elsewhere."""
+        self.erasing: Final = Erasing(store, hub, self._moving)
         self._search = Search(
             node,
             store=store,

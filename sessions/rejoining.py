@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from unbroken.sessions.backends.base import Fence, SessionStore
 from unbroken.sessions.entries import Entry, Submitted
-from unbroken.sessions.errors import Fenced, LostTail, SessionGone, Unseen
+from unbroken.sessions.errors import Fenced, LostTail, SessionDeleted, SessionGone, Unseen
 from unbroken.sessions.event_log import EventLog, Position
 from unbroken.sessions.ids import NodeId, SessionId, new_incarnation
 from unbroken.sessions.replica import Replica
@@ -46,11 +46,14 @@ async def is_still_of(store: SessionStore, session_id: SessionId, node: NodeId) 
     """Return whether a session that *node* owned still is its own: the store names it, or knows of nothing.
 
     Raises:
+        SessionDeleted: It is nobody's any more.
         StoreUnavailable: It can't be reached.
 
     """
     try:
         return (await store.inspect(session_id)).fence.node == node
+    except SessionDeleted:
+        raise
     except SessionGone:
         return True
 
@@ -62,6 +65,7 @@ async def settle(store: SessionStore, replica: Replica, fence: Fence, ring: Ring
 
     Raises:
         Fenced: Another node owns the session.
+        SessionDeleted: It was deleted meanwhile.
         StoreUnavailable: It is still out of reach. What was asked for may have been done.
 
     """

@@ -283,6 +283,25 @@ class Runs:
             run.stop(INTERRUPTED)
         self._forget()
 
+    def end(self) -> list[ResponseDone]:
+        """Stop all for good, and return how each response ends: cancelled. No other owner goes on with any.
+
+        What their upstreams do by themselves is stopped, too.
+        """
+        bodies: list[Body] = []
+        for response in tuple(self._session.responses.values()):
+            if response.id in self._orphans:
+                self._abandon(response)
+            bodies += self._session.finish(response.id, CANCELLED)
+        for run in self._runs.values():
+            for custody in (run.custody, *run.given_up):
+                custody.settle()
+            run.stop(CANCELLED)
+            self._on_end(run)
+        self.settle()
+        self._forget()
+        return [body for body in bodies if isinstance(body, ResponseDone)]
+
     def pass_on(self) -> None:
         """As :meth:`stop`, and leave their upstreams' work to another owner, which may be at it already."""
         for run in self._runs.values():

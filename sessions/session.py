@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, assert_never
 
 from msgspec import UNSET
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from unbroken.sessions.admission import SessionLimits, admit, check_choice, full
 from unbroken.sessions.concurrency import moved_on, while_active
@@ -96,6 +96,8 @@ class Session:
         self.principal: PrincipalId | None = None
         """None until the log's first entry is applied."""
         self.config = SessionConfig(model="")
+        self.created_at: int | None = None
+        """In seconds since 1970. None: nobody knows."""
         self.applied = 0
         """The last sequence number applied."""
         self.consumed = 0
@@ -149,6 +151,7 @@ class Session:
             case SessionOpened():
                 self.principal = body.principal
                 self.config = body.config
+                self.created_at = None if body.at is UNSET else body.at
             case ConfigUpdated():
                 self.config = body.config
                 self.consume(body.input)
@@ -430,7 +433,7 @@ class Session:
             case TruncateItem():
                 raise self._conversation.no_audio(command.item_id)
             case UpdateConfig():
-                config = _changed(self.config, command)
+                config = command.applied_to(self.config)
                 tools = () if config.tools is UNSET else config.tools
                 check_choice(config.tool_choice, tools, "session.tool_choice")
                 return [ConfigUpdated(config, seq)]
@@ -550,6 +553,7 @@ class Session:
                 begun=self._begun or UNSET,
                 keys=list(self.keys.items()) or UNSET,
                 endings=list(self.endings) or UNSET,
+                created_at=UNSET if self.created_at is None else self.created_at,
             )
         )
 
@@ -567,6 +571,7 @@ class Session:
         session.consumed = state.consumed
         session.principal = state.principal
         session.config = state.config
+        session.created_at = None if state.created_at is UNSET else state.created_at
         session.refusals = {refused.input: refused for refused in state.refusals}
         session._inputs.extend(state.inputs)
         session.keys = {} if state.keys is UNSET else dict(state.keys)
@@ -579,9 +584,3 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self.id} applied {self.applied}, {len(self.responses)} running>"
-
-
-def _changed(config: SessionConfig, change: UpdateConfig) -> SessionConfig:
-    """Return *config* with what *change* names; everything else stays, also what no change can name."""
-    named = {name: value for name, value in asdict(change).items() if value is not UNSET}
-    return replace(config, **named)

@@ -18,11 +18,12 @@ from unbroken.sessions.alone import Alone
 from unbroken.sessions.backends.base import Fence, Opened, SessionStore
 from unbroken.sessions.beginning import begin
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.entries import SessionOpened
+from unbroken.sessions.entries import ResponseDone, SessionOpened
 from unbroken.sessions.errors import (
     CursorLost,
     LostTail,
     NodeDraining,
+    SessionDeleted,
     SessionError,
     SessionGone,
     StoreError,
@@ -46,6 +47,8 @@ turn to ask again: a moment more than an answer may take.
 
 class Stored(Alone):
     """What an actor knows of its session in the store, as owner or as follower."""
+
+    _on_response: Callable[[Session, ResponseDone], None]
 
     def __init__(
         self,
@@ -116,7 +119,7 @@ class Stored(Alone):
         await asyncio.shield(self._opening)
 
     async def _begin(self) -> None:
-        opened = SessionOpened(self.principal, self.session.config)
+        opened = SessionOpened(self.principal, self.session.config, int(self._clock.time()))
         was_tried, self._is_tried = self._is_tried, True
         try:
             self.fence, entries = await begin(
@@ -189,6 +192,8 @@ class Stored(Alone):
             await work()
         except StoreUnavailable as exc:
             self._try_later(exc)
+        except SessionDeleted as exc:
+            self._fail(exc)
         except (LostTail, SessionGone) as exc:
             if self.is_owner and self._store.is_shared:
                 self._go_on_alone()
@@ -226,6 +231,8 @@ class Stored(Alone):
                 self._is_contested = False
                 if self.is_owner:
                     self._resume_writing()
+        except SessionDeleted:
+            raise
         except (LostTail, SessionGone):
             if self.is_owner:  # by a store that has lost something; or it is another node's by now
                 with suppress(SessionGone):
@@ -308,7 +315,10 @@ class Stored(Alone):
     def _fail(self, exc: Exception) -> None:
         """Give the session up because of *exc*. A failure ends the session on this node, not the node."""
         log = structlog.get_logger()
-        if isinstance(exc, NodeDraining) or (not self.is_owner and isinstance(exc, SessionGone | LostTail)):
+        if isinstance(exc, SessionDeleted):
+            log.info("session deleted", session_id=self.session.id)
+            self._delete(exc)
+        elif isinstance(exc, NodeDraining) or (not self.is_owner and isinstance(exc, SessionGone | LostTail)):
             self._abandon(CursorLost())  # nobody is left, or this is no part of the log: they start over
         elif isinstance(exc, StoreError | UnknownFormat):
             log.error("session lost", session_id=self.session.id, reason=type(exc).__name__)
@@ -316,6 +326,20 @@ class Stored(Alone):
         else:  # the boundary: a bug in one session must not reach another
             log.error("session crashed", session_id=self.session.id, exc_info=exc)
             self._abandon(SessionError(f"{type(exc).__name__} in the session's owner"))
+
+    def note_deleted(self) -> None:
+        """End what runs, and show those who are connected that the session was deleted."""
+        if self.feed.ended is None:
+            self._fail(SessionDeleted())
+
+    def _delete(self, why: SessionDeleted) -> None:
+        """End what runs, for good: nobody goes on with it, and no log will say how it ended."""
+        ended = self._runs.end() if self.is_owner else []
+        self.is_owner = False
+        self._ring = self._asked = None  # nothing of it is written any more
+        self._abandon(why)
+        for done in ended:
+            self._on_response(self.session, done)
 
     async def shrink(self) -> None:
         """Have the store keep the end of the log alone, beside a snapshot: nobody is here any more."""

@@ -18,6 +18,8 @@ from unbroken.sessions.errors import (
     CursorLost,
     LostTail,
     NodeDraining,
+    SessionDeleted,
+    SessionError,
     SessionGone,
     StoreUnavailable,
     UnknownFormat,
@@ -75,14 +77,17 @@ class Unopened:
             actor.find_part()
             if not self._is_empty(actor) or actor.outage.is_on:
                 return
+            why: SessionError = CursorLost()
             try:
                 is_known = await self._is_known(actor)
+            except SessionDeleted as exc:
+                is_known, why = True, exc
             except StoreUnavailable as exc:
                 actor.find_part()  # which may only be known by this failure
                 actor.outage.note_failure(actor.session.id, exc)
                 return
             if is_known and self._is_empty(actor):
-                actor.let_go(CursorLost())
+                actor.let_go(why)
                 self._hub.remove(actor)
 
     def _is_empty(self, actor: Actor) -> bool:
@@ -91,14 +96,24 @@ class Unopened:
         return is_here and not (actor.is_opened or actor.is_beginning)
 
     async def _is_known(self, actor: Actor) -> bool:
-        """Return whether the store holds the session, and at least its first entry."""
+        """Return whether the store holds the session, and at least its first entry.
+
+        Raises:
+            SessionDeleted: It did.
+            StoreUnavailable: It can't be reached.
+
+        """
         session_id = actor.session.id
         try:
             opened = await self._store.inspect(session_id)
+        except SessionDeleted:
+            raise
         except SessionGone:
             return False
         try:
             page = await self._store.read(session_id, Position(opened.fence.incarnation, 0, Nonce(0)), 1)
+        except SessionDeleted:
+            raise
         except (SessionGone, LostTail, UnknownFormat):
             return True  # in any case it has been begun: its beginning is forgotten, or to be read by others
         return bool(page.entries)

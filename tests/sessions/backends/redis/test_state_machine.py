@@ -9,8 +9,8 @@ Invariants, by their names in the design: I1 what is read is contiguous. I2 a
 reader who is told that its place holds has read a prefix of the log. I3 who
 writes is the owner. I4 a node's token rises within an incarnation. I5 a name
 is in the log once. I6 what was answered never falls. I9 a confirmed input is
-in the log, unless the server has lost it and says so. And what was deleted stays so, unless the server has lost
-that.
+in the log, unless the server has lost it and says so. And what was deleted stays so,
+unless the server has lost that.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ async def test_what_is_left_of_a_deleted_session_is_one_small_key_that_expires(
 
     (key,) = [key async for key in client.scan_iter("test:*")]
     assert 80_000 < await client.ttl(key) <= 86_400
-    assert await client.memory_usage(key) < 400
+    assert (await client.memory_usage(key) or 0) < 400
 
 
 async def test_that_a_session_was_deleted_is_known_for_as_long_as_sessions_last(client: Client) -> None:
