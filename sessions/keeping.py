@@ -37,6 +37,7 @@ class Keeping:
         clock: Where time comes from.
         spawn: Starts a task of the node's.
         lifetime: Seconds that a session lasts in the store.
+        on_kept: Told of each that it keeps.
 
     """
 
@@ -47,11 +48,13 @@ class Keeping:
         *,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         lifetime: float,
+        on_kept: Callable[[Actor], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._spawn = spawn
         self._interval = lifetime / _TIMES
+        self._on_kept = on_kept
         self._is_at_it = False
 
     def poll(self, actors: Iterable[Actor]) -> None:
@@ -80,3 +83,4 @@ class Keeping:
             self._is_at_it = False
         for actor in actors:
             actor.kept_at = kept_at
+            self._on_kept(actor)

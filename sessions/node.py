@@ -20,6 +20,7 @@ from unbroken.sessions.actor import Actor
 from unbroken.sessions.attachment import Attachment
 from unbroken.sessions.backends.base import Fence, SessionStore
 from unbroken.sessions.backends.cluster import Alone, Cluster
+from unbroken.sessions.backends.index import SessionIndex
 from unbroken.sessions.caps import Caps
 from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.committer import Committers
@@ -49,6 +50,7 @@ from unbroken.sessions.ids import (
     new_session_id,
 )
 from unbroken.sessions.items import SessionConfig
+from unbroken.sessions.listing import Listing
 from unbroken.sessions.node_limits import NodeLimits
 from unbroken.sessions.outages import Outages
 from unbroken.sessions.ownership import Ownership
@@ -85,6 +87,7 @@ class Node:
         store: Where sessions are kept.
         responder: What answers.
         cluster: The nodes that share the store; None: there are no others.
+        index: Where its sessions are listed; None: nowhere.
         caps: How many responses principals have, here and elsewhere; None: here alone. The node opens
             and closes them.
         holder_of: For whom a principal's sessions count. Themselves by default.
@@ -106,6 +109,7 @@ class Node:
         limits: NodeLimits,
         cluster: Cluster | None = None,
         caps: Caps | None = None,
+        index: SessionIndex | None = None,
         holder_of: HolderOf = Holder,
         is_transient: bool = False,
         on_response: Callable[[Session, ResponseDone], None],
@@ -157,6 +161,9 @@ class Node:
             noted_by=lambda outage: (each.session.id for each in self.hub if each.outage is outage),
             on_back=lambda part: self._ownership.verify(part),
         )
+        self._listing = Listing(
+            index, clock, lifetime=limits.idle_timeout, spawn=self._spawn, erase=self.erase
+        )
         self._ownership = Ownership(
             self.id,
             store=store,
@@ -170,6 +177,7 @@ class Node:
             spawn=self._spawn,
             outages=self._outages,
             on_change=self._changed.set,
+            on_kept=self._listing.note,
         )
         self.room: Final = Room(
             self.hub,
@@ -430,6 +438,7 @@ class Node:
 
     def _on_change(self, actor: Actor) -> None:
         self.hub.account(actor)
+        self._listing.note(actor)
         self._touch(actor)
         self._ownership.settle(actor)
 

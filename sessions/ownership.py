@@ -123,6 +123,7 @@ class Ownership:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         outages: Outages,
         on_change: Callable[[], None],
+        on_kept: Callable[[Actor], None],
     ) -> None:
         self._node = node
         self._store = store
@@ -135,7 +136,7 @@ class Ownership:
         self._polls = 0
         self._order = PollOrder()
         self._outages = outages
-        self._keeping = Keeping(store, clock, spawn=spawn, lifetime=lifetime)
+        self._keeping = Keeping(store, clock, spawn=spawn, lifetime=lifetime, on_kept=on_kept)
         self._wishes = Wishes(cluster, spawn, self._wants)
         self._gates = Gates()
         self._moving = self._gates.through

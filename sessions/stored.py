@@ -87,6 +87,8 @@ class Stored(Alone):
         self._clock = clock
         self.kept_at = clock.monotonic() if is_owner else float("-inf")
         """When the store was last told, by the clock, to keep the session, or it was made this node's."""
+        self.listed_at = float("-inf")
+        """When it was last to be listed, by the clock: the node's note."""
         self._held_up: tuple[asyncio.Event, ...] = ()  # of those who wait for something to be read
         self._compacting: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None

@@ -19,6 +19,7 @@ from unbroken.server.protocols.realtime.connection import RealtimeConnection
 from unbroken.server.protocols.realtime.encode import RealtimeEncoder, error_frame
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.cluster import Cluster
+from unbroken.sessions.backends.index import SessionIndex
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.backends.tally import Tally
 from unbroken.sessions.caps import Caps
@@ -236,6 +237,7 @@ class World:
         cluster: Cluster | None = None,
         tally: Tally | None = None,
         holder_of: HolderOf = Holder,
+        index: SessionIndex | None = None,
     ) -> None:
         self.most_tokens = most_tokens
         self.clock = FakeClock()
@@ -251,6 +253,7 @@ class World:
             cluster=cluster,
             caps=Caps(self.clock, tally),
             holder_of=holder_of,
+            index=index,
             on_response=lambda _, done: self.ended.append(done.status),
         )
 

@@ -35,6 +35,7 @@ FULL: Final = SessionConfig(
     parallel_tool_calls=False,
     reasoning=True,
     server_tools=False,
+    metadata={"topic": "shoes"},
 )
 """Every field is set, and to something else than what it is by itself."""
 
@@ -46,6 +47,7 @@ CHANGES: Final[dict[str, Any]] = {
     "tool_choice": "auto",
     "parallel_tool_calls": True,
     "reasoning": False,
+    "metadata": {"topic": "hats", "mood": "good"},
 }
 """Another value for each field that can be changed."""
 

@@ -14,6 +14,7 @@ from tests.sessions.conversation import ALICE, Client, World, limits_of, settle
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.cluster import Neighbour
+from unbroken.sessions.backends.index import SessionIndex
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.errors import SessionNotFound
 from unbroken.sessions.ids import NodeId, SessionId, new_node_id
@@ -90,9 +91,11 @@ class Town:
         seed: int | None = None,
         limits: NodeLimits | None = None,
         store: type[MemoryStore] = MemoryStore,
+        index: SessionIndex | None = None,
     ) -> None:
         self.memory = store(tell=self._tell)
         self._seed = seed
+        self.index = index
         self.tally = SharedTally(seed or 0)
         """What nodes have of each principal, where responses have a bound."""
         self.tallies: dict[World, DistantTally] = {}
@@ -113,7 +116,9 @@ class Town:
         store = self.memory if seed is None else DistantStore(self.memory, seed + 97 * len(self.worlds))
         tally = self.tally.at(new_node_id())
         is_bounded = self._limits.responses_per_principal > 0
-        world = World(store, self._limits, cluster=House(self), tally=tally if is_bounded else None)
+        world = World(
+            store, self._limits, cluster=House(self), tally=tally if is_bounded else None, index=self.index
+        )
         self.worlds.append(world)
         self.tallies[world] = tally
         await self._open.enter_async_context(world.node)
@@ -203,8 +208,9 @@ async def open_town(
     seed: int | None = None,
     limits: NodeLimits | None = None,
     store: type[MemoryStore] = MemoryStore,
+    index: SessionIndex | None = None,
 ) -> AsyncIterator[Town]:
-    town = Town(seed=seed, limits=limits, store=store)
+    town = Town(seed=seed, limits=limits, store=store, index=index)
     async with town._open:
         for _ in range(nodes):
             await town.node()

@@ -14,6 +14,8 @@ key                          type    what
 ``P:{B}:S:s``                hash    its snapshot
 ``P:{B}:busy``               hash    of the bucket's sessions those with something to do, and their owners
 ``P:{B}:t:X``                hash    how many connections and responses somebody has on which node
+``P:{B}:c:X``                zset    somebody's sessions, and when each began
+``P:{B}:e:X``                string  up to when everything of theirs was erased
 ``P:{nodes}:N``              string  the lease of a node
 ``P:{nodes}:all``            set     the nodes there are
 ``P:{nodes}:n:N``            channel what a node is told
@@ -120,6 +122,14 @@ class Keys:
     def tally(self, whose: str) -> str:
         """Return the key of how many somebody has of what is counted."""
         return f"{self._prefix}:{{{self.bucket(whose)}}}:t:{whose}"
+
+    def listed(self, whose: str) -> str:
+        """Return the key of somebody's sessions. Another bucket's, mostly, than the sessions' own."""
+        return f"{self._prefix}:{{{self.bucket(whose)}}}:c:{whose}"
+
+    def erased(self, whose: str) -> str:
+        """Return the key of when everything of somebody's was erased."""
+        return f"{self._prefix}:{{{self.bucket(whose)}}}:e:{whose}"
 
     def suspicion(self, session_id: SessionId) -> str:
         """Return the key of what a session is suspected of."""

@@ -780,12 +780,11 @@ class StoreContract:
     async def test_what_was_deleted_is_nobodys_work(self, store: SessionStore) -> None:
         session_id, fence = await self.begin(store)
         await self.write(store, session_id, fence, mark("a"))
-        assert [named for named, _ in await store.busy(A, 10)] == [session_id]
+        assert session_id in [named for named, _ in await store.busy(A, 99)]
 
         await store.erase(session_id)
 
-        assert await store.busy(A, 10) == []
-        assert A not in await store.owners()
+        assert session_id not in [named for named, _ in await store.busy(A, 99)]
         await store.unfollow(session_id, A)  # as a probe does: harmless
         await store.keep([session_id])
         await store.delete(session_id, fence)

@@ -1,0 +1,61 @@
+"""Which sessions a principal has: an index beside the store, in which they are listed.
+
+It is no part of what a session is. The two are written one after the other, at least once: what a failure
+leaves out is written when something happens in the session next. An entry says that there was such a
+session; whoever finds it gone drops the entry. So the index may lag behind, and never lies for long.
+
+It is bounded, and forgets what nobody says again. It also knows when somebody had everything erased: whoever
+notes a session is told, so that one which the index didn't know of in that moment is erased after all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple, Protocol
+
+from unbroken.sessions.ids import PrincipalId, SessionId
+
+__all__ = ["LISTED", "Listed", "SessionIndex"]
+
+LISTED: Final = 10_000
+"""Sessions of one principal that are listed: of more, those that began last."""
+
+
+class Listed(NamedTuple):
+    """A session that there was when it was noted last."""
+
+    session_id: SessionId
+    at: int
+    """When it began, in seconds since 1970."""
+
+
+class SessionIndex(Protocol):
+    """Lists sessions by principals. Every method may raise StoreUnavailable; each may be repeated."""
+
+    async def note(self, principal: PrincipalId, sessions: Mapping[SessionId, int]) -> int:
+        """Have *sessions* listed, each with when it began, for as long as sessions last and a while longer.
+
+        Return up to when everything of *principal*'s was erased, in seconds since 1970; 0: nothing was.
+        """
+
+    async def page(
+        self,
+        principal: PrincipalId,
+        limit: int,
+        *,
+        after: SessionId | None = None,
+        oldest_first: bool = False,
+    ) -> list[Listed] | None:
+        """Return up to *limit* sessions, those that began last first, or the oldest; behind *after*.
+
+        None: *after* isn't listed.
+        """
+
+    async def count(self, principal: PrincipalId) -> int:
+        """Return how many are listed: as many as may be says that there may be more."""
+
+    async def drop(self, principal: PrincipalId, session_ids: Collection[SessionId]) -> None:
+        """List these no more. Harmless if they aren't."""
+
+    async def note_erased(self, principal: PrincipalId, at: int) -> None:
+        """Note that what of *principal*'s began by then is erased. What is listed stays so until dropped."""

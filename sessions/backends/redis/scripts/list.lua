@@ -1,0 +1,8 @@
+-- List sessions of somebody, the latest so many. Return up to when everything of theirs was erased.
+-- KEYS: index, erased  ARGV: seconds for which they are listed, how many at most, then for each when it began, its id
+for i = 3, #ARGV, 2 do
+  redis.call('ZADD', KEYS[1], 'NX', ARGV[i], ARGV[i + 1])
+end
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -tonumber(ARGV[2]) - 1)
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return tonumber(redis.call('GET', KEYS[2]) or 0)
