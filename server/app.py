@@ -194,7 +194,10 @@ class App:
             on_run=self.metrics.run_ended,
         )
         self.node: Final = make_node(
-            store=self._stored.store, cluster=self._stored.cluster, limits=node_limits(settings, patience)
+            store=self._stored.store,
+            cluster=self._stored.cluster,
+            index=self._stored.index,
+            limits=node_limits(settings, patience),
         )
         self.transient: Final = make_node(
             store=MemoryStore(), limits=transient_limits(settings, patience), is_transient=True
@@ -228,6 +231,8 @@ class App:
             settings=settings,
             node=self.node,
             transient=self.transient,
+            store=self._stored.store,
+            index=self._stored.index,
             auth=self.auth,
             guards=self.guards,
             models=self.models,

@@ -28,6 +28,8 @@ from unbroken.server.transports.agui_socket import AguiSocket
 from unbroken.server.transports.chat import ChatDoor
 from unbroken.server.transports.chats import Chats
 from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
+from unbroken.server.transports.conversation_door import ConversationDoor
+from unbroken.server.transports.conversations import Conversations
 from unbroken.server.transports.deepchat import DeepChatDoor
 from unbroken.server.transports.deepchat_socket import DeepChatSocket
 from unbroken.server.transports.exchanges import Exchanges
@@ -48,6 +50,8 @@ from unbroken.server.transports.ui_socket import UiSocket
 from unbroken.server.transports.usage import UsageDoor
 from unbroken.server.transports.websocket import RealtimeDoor
 from unbroken.server.transports.websocket_way import WebSocketWay
+from unbroken.sessions.backends.base import SessionStore
+from unbroken.sessions.backends.index import SessionIndex
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Node
@@ -63,6 +67,8 @@ class DoorSelection:
     node: Node
     transient: Node
     """Has the sessions that are in no store."""
+    store: SessionStore
+    index: SessionIndex
     auth: Auth
     guards: Guards
     models: Models
@@ -94,6 +100,7 @@ class DoorSelection:
             *([] if self.gate is None else UsageDoor(way, self.gate).routes()),
             *self._response_routes(reception),
             *self._event_routes(reception),
+            *self._conversation_routes(reception),
             *self._chat_routes(reception),
             *self._ui_routes(reception),
             *self._agui_routes(reception),
@@ -180,6 +187,21 @@ class DoorSelection:
             exchanges=self._exchanges,
             most_bytes=settings.max_body_bytes,
             most_depth=settings.max_frame_depth,
+        )
+        return door.routes()
+
+    def _conversation_routes(self, reception: Reception) -> list[Route]:
+        door = ConversationDoor(
+            reception=reception,
+            conversations=Conversations(
+                exchanges=self._exchanges,
+                node=self.node,
+                transient=self.transient,
+                store=self.store,
+                index=self.index,
+            ),
+            most_bytes=self.settings.max_body_bytes,
+            most_depth=self.settings.max_frame_depth,
         )
         return door.routes()
 

@@ -55,6 +55,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "model_not_found": "The model isn't offered here.",
     "beta_api_shape_disabled": "The client speaks the beta version of the Realtime API.",
     "session_not_found": "The session can't be resumed: it has ended, or it isn't yours.",
+    "session_deleted": "The conversation was deleted, by its user or an operator. It doesn't come back.",
     "server_full": "The server holds as many sessions or connections as it may. Try again in a moment.",
     "too_many_connections_from_address": "There are as many connections from this address as may be.",
     "too_many_connections_of_key": "The key has as many connections as it may.",

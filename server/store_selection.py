@@ -14,7 +14,9 @@ from unbroken.server.config import Settings, StartupError
 from unbroken.server.quota.base import Ledger
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.cluster import Alone, Cluster
+from unbroken.sessions.backends.index import SessionIndex
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.backends.memory_index import MemoryIndex
 from unbroken.sessions.backends.tally import Tally
 from unbroken.sessions.format import FORMAT_1, Format, Formats
 
@@ -47,6 +49,8 @@ class Stored:
 
     store: SessionStore
     cluster: Cluster
+    index: SessionIndex
+    """Whose sessions are there."""
     opened: Callable[[], AbstractAsyncContextManager[None]]
     """Returns an asynchronous context manager, in which they can be used.
 
@@ -73,7 +77,7 @@ def build_store(settings: Settings, newest: Format = FORMAT_1, older: Format | N
 
     """
     if settings.redis_url is None:
-        return Stored(MemoryStore(), Alone(), _nothing)
+        return Stored(MemoryStore(), Alone(), MemoryIndex(), _nothing)
     try:
         import redis  # noqa: F401 - to say what is missing before anything else does
     except ImportError:
@@ -89,6 +93,7 @@ def build_store(settings: Settings, newest: Format = FORMAT_1, older: Format | N
 def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     from unbroken.server.quota.redis import RedisLedger
     from unbroken.sessions.backends.redis.connection import Address, AddressError, connect
+    from unbroken.sessions.backends.redis.index import RedisIndex
     from unbroken.sessions.backends.redis.keys import Bounds, Keys
     from unbroken.sessions.backends.redis.kinship import Kinship
     from unbroken.sessions.backends.redis.membership import RedisMembership
@@ -146,7 +151,8 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     tally = RedisTally(client, keys, membership, patience=settings.redis_timeout, is_cluster=is_cluster)
     ledger = RedisLedger(client, settings.redis_prefix, patience=settings.redis_timeout)
     state = RedisState(trouble, watch, client, keys, kinship)
-    return Stored(store, membership, opened, state, formats, tally, ledger)
+    index = RedisIndex(client, keys, bounds, patience=settings.redis_timeout)
+    return Stored(store, membership, index, opened, state, formats, tally, ledger)
 
 
 async def _check(client: Any) -> None:

@@ -30,6 +30,7 @@ from unbroken.sessions.errors import (
     CursorLost,
     NodeDraining,
     NodeOverloaded,
+    SessionDeleted,
     SessionNotFound,
     StoreUnavailable,
     TooManyConnections,
@@ -74,7 +75,7 @@ _TELLING_TIMEOUT: Final = 0.3
 _UNHEARD_OF: Final = frozenset({Verdict.FUTURE, Verdict.OTHER_BRANCH})
 """What a node says of places in a log that has gone on, or was begun anew, without its having heard of it."""
 
-_NO_BUGS: Final = (StoreUnavailable, CursorLost, NodeDraining, SessionNotFound, UnknownFormat)
+_NO_BUGS: Final = (StoreUnavailable, CursorLost, NodeDraining, SessionDeleted, SessionNotFound, UnknownFormat)
 """Who waits is told of these. NodeDraining: a closing node refused a task's next step."""
 
 _T = TypeVar("_T")
@@ -471,20 +472,13 @@ class Node:
         """Forget the sessions that have been idle for too long."""
         now = self._clock.monotonic()
         for actor in self.hub:
-            limit = self._idle_limit if actor.is_opened else self.limits.empty_grace
+            limit = self.limits.rest(is_shared=self._store.is_shared, is_empty=not actor.is_opened)
             if actor.feed.ended is not None and not len(actor.feed):
                 self._ownership.bury(actor)
             elif actor.is_opened and actor.outage.is_on:
                 pass  # it couldn't be told, and who comes back could be given the session by nobody
             elif actor.is_dropped or now - actor.last_active >= limit:
                 await self._give_up(actor)
-
-    @property
-    def _idle_limit(self) -> float:
-        limits = self.limits
-        return (
-            min(limits.idle_timeout, limits.release_after) if self._store.is_shared else limits.idle_timeout
-        )
 
     # Shutting down.
 

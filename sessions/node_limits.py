@@ -46,3 +46,9 @@ class NodeLimits:
     """Between two calls of a distant store that write for several sessions there is at least so much time."""
     sweep_interval: float = 15.0
     """How often the node looks for sessions to forget."""
+
+    def rest(self, *, is_shared: bool, is_empty: bool) -> float:
+        """Return the seconds for which a session in which nothing happens stays on its node."""
+        if is_empty:
+            return self.empty_grace
+        return min(self.idle_timeout, self.release_after) if is_shared else self.idle_timeout

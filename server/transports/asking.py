@@ -14,6 +14,7 @@ from unbroken.sessions.errors import (
     NodeFull,
     NodeOverloaded,
     Refusal,
+    SessionDeleted,
     SessionError,
     SessionNotFound,
     StoreUnavailable,
@@ -75,6 +76,8 @@ def refusal_of(exc: Exception) -> HttpRefusal | None:
         case SessionNotFound():
             message = "There is no such response: it has gone, or isn't yours."
             return HttpRefusal(404, "response_not_found", message)
+        case SessionDeleted():
+            return HttpRefusal(410, "session_deleted", str(exc))
         case TooManySessions():
             return HttpRefusal(429, "too_many_sessions_of_key", str(exc))
         case TooManyConnections():

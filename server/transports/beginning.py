@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,12 +24,13 @@ from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import (
     Command,
     CreateResponse,
+    DeleteItem,
     InputKey,
     ResponseMerged,
     Submitted,
     UpdateConfig,
 )
-from unbroken.sessions.errors import Refusal, StoreUnavailable
+from unbroken.sessions.errors import Refusal, SessionError, StoreUnavailable
 from unbroken.sessions.ids import (
     ChainId,
     ItemId,
@@ -40,7 +41,7 @@ from unbroken.sessions.ids import (
 from unbroken.sessions.items import Item, ResponseRequest
 from unbroken.sessions.node import Attachment
 
-__all__ = ["WIDER", "Beginnings", "Place", "Speaker", "is_known", "soon"]
+__all__ = ["WIDER", "Beginnings", "Place", "Speaker", "accepted", "is_known", "soon", "take_back"]
 
 _BEGINNING: Final = 15.0
 """Seconds within which a response has been accepted, or can't be for the moment."""
@@ -142,16 +143,8 @@ class Beginnings:
         attachment, session, chain = place.attachment, place.attachment.session, place.chain
         decisions: list[Decision] = []
         luggage = _Luggage(self._refer)
-        gate, principal = self._gate, speaker.grant.principal
-        submission = Submission(
-            attachment,
-            principal,
-            None if gate is None else gate.asker(principal, speaker.address),
-            self._screen,
-            luggage.refer if asked.is_lone else self._refer,
-            decisions.append,
-            trace=speaker.trace,
-        )
+        refer = luggage.refer if asked.is_lone else self._refer
+        submission = self._submission(speaker, attachment, refer, decisions.append)
         response_id = new_response_id(session.id, self._clock.time())
         pins = speaker.grant.pins
         is_unsaid = asked.model is None and (pins is None or pins.model is UNSET)  # as the session has it
@@ -179,6 +172,21 @@ class Beginnings:
             on_drop=luggage.remove,
         )
 
+    def submission(self, speaker: Speaker, attachment: Attachment) -> Submission:
+        """Return the way of a speaker's inputs into a session, where no response is asked for."""
+        return self._submission(speaker, attachment, self._refer, lambda _: None)
+
+    def _submission(
+        self,
+        speaker: Speaker,
+        attachment: Attachment,
+        refer: Refer,
+        on_decision: Callable[[Decision], None],
+    ) -> Submission:
+        gate, principal = self._gate, speaker.grant.principal
+        asker = None if gate is None else gate.asker(principal, speaker.address)
+        return Submission(attachment, principal, asker, self._screen, refer, on_decision, trace=speaker.trace)
+
     async def _write(
         self,
         submission: Submission,
@@ -198,9 +206,7 @@ class Beginnings:
             command = CreateResponse(response_id, request, asked.removed, said, place.behind)
             key = _key(asked)
         receipt = await submission.write(Submitted(command, place.chain, key=key))
-        await attachment.answered(receipt.seq)
-        if (refused := session.refusals.get(receipt.seq)) is not None:
-            raise Refusal(refused.code, refused.message, param=refused.param)
+        await accepted(attachment, receipt.seq)
         return receipt.seq
 
     async def _configure(self, speaker: Speaker, submission: Submission, asked: Asked, place: Place) -> None:
@@ -235,6 +241,25 @@ async def soon() -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise StoreUnavailable from None
+
+
+async def accepted(attachment: Attachment, seq: int) -> None:
+    """Wait until input *seq* has been accepted.
+
+    Raises:
+        Refusal: It hasn't.
+
+    """
+    await attachment.answered(seq)
+    if (refused := attachment.session.refusals.get(seq)) is not None:
+        raise Refusal(refused.code, refused.message, param=refused.param)
+
+
+async def take_back(attachment: Attachment, chain: ChainId, said: Sequence[ItemId]) -> None:
+    """Take items out again that came with a request that was refused."""
+    for item_id in reversed(said):
+        with suppress(SessionError):
+            await attachment.submit(Submitted(DeleteItem(item_id), chain))
 
 
 def _key(asked: Asked) -> InputKey | None:

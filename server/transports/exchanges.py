@@ -23,7 +23,7 @@ from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.awaiting import until_ended
 from unbroken.server.transports.beginning import WIDER, Beginnings, Place, Speaker, is_known, soon
 from unbroken.server.transports.exchange import Exchange
-from unbroken.server.transports.submission import Refer
+from unbroken.server.transports.submission import Refer, Submission
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.concurrency import moved_on
 from unbroken.sessions.endings import Ended
@@ -114,7 +114,7 @@ class Exchanges:
         if ended is not None and ended.is_deleted:
             attachment.close()
             raise SessionNotFound
-        return Exchange(attachment, named, chain, resume=self._token(attachment, chain, speaker))
+        return Exchange(attachment, named, chain, resume=self.token(attachment, chain, speaker))
 
     @staticmethod
     def _knows(attachment: Attachment, response_id: ResponseId) -> bool:
@@ -138,7 +138,8 @@ class Exchanges:
             raise DecodeError("session_pinned", WIDER)
         return attachment
 
-    def _token(self, attachment: Attachment, chain: ChainId, speaker: Speaker) -> str | None:
+    def token(self, attachment: Attachment, chain: ChainId, speaker: Speaker) -> str | None:
+        """Return with what a session is gone on with over a WebSocket. None: it can't be."""
         session_id = attachment.session.id
         if is_transient(session_id):
             return None
@@ -173,7 +174,7 @@ class Exchanges:
             place = await self._place(speaker, asked, has_moved_on=has_moved_on)
         try:
             return await self._beginnings.begin(
-                speaker, asked, place, model, self._token(place.attachment, place.chain, speaker)
+                speaker, asked, place, model, self.token(place.attachment, place.chain, speaker)
             )
         except BaseException:
             (place.attachment.drop if asked.is_lone else place.attachment.close)()
@@ -224,9 +225,9 @@ class Exchanges:
             decided = decide(attachment.session)  # there is more by now
         if isinstance(decided, Asked):
             model = self._model(decided.model, speaker.grant)
-            token = self._token(attachment, chain, speaker)
+            token = self.token(attachment, chain, speaker)
             return await self._beginnings.begin(speaker, decided, place, model, token)
-        return Exchange(attachment, decided, chain, resume=self._token(attachment, chain, speaker))
+        return Exchange(attachment, decided, chain, resume=self.token(attachment, chain, speaker))
 
     async def stop_in(self, speaker: Speaker, session_id: SessionId) -> bool:
         """Stop what is being answered in a session of the speaker's, and return whether there was anything.
@@ -268,6 +269,20 @@ class Exchanges:
 
         """
         return await self._attach(speaker, session_id, new_chain_id())
+
+    async def open(self, speaker: Speaker) -> Attachment:
+        """Return the hold on a session that begins. It is in no store before its first input.
+
+        Raises:
+            DecodeError: The speaker is here for another one.
+            SessionError: It can't be had now.
+
+        """
+        return await self._create(speaker, new_chain_id(), None)
+
+    def submission(self, speaker: Speaker, attachment: Attachment) -> Submission:
+        """Return the way of a speaker's inputs into a session."""
+        return self._beginnings.submission(speaker, attachment)
 
     @asynccontextmanager
     async def _alone(self, speaker: Speaker, asked: Asked) -> AsyncIterator[None]:

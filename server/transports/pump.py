@@ -45,6 +45,7 @@ from unbroken.sessions.errors import (
     NodeDraining,
     NodeFull,
     Refusal,
+    SessionDeleted,
     SessionError,
     StoreUnavailable,
     TooManySessions,
@@ -240,6 +241,9 @@ class Pump:
                 self._end(CloseCode.TRY_AGAIN)
             case NodeDraining() | StoreUnavailable():
                 self._end(CloseCode.TRY_AGAIN)
+            case SessionDeleted():
+                self._farewell = error_frame("session_deleted", str(exc))
+                self._end(CloseCode.POLICY)
             case Displaced():
                 # Were it to come back by itself, and find its place taken again, it would never end.
                 self._farewell = error_frame("too_many_connections", str(exc))

@@ -149,6 +149,7 @@ def pins_of(session: SessionParam | None, *, most_tokens: int | None) -> Pins:
     if session is None:
         return Pins()
     settled: dict[str, Any] = asdict(update_of(session, most_tokens))
+    del settled["metadata"]  # clients' notes settle nothing
     if settled["max_output_tokens"] is None:
         settled["max_output_tokens"] = UNSET  # "inf" settles nothing
     pins = Pins(model=UNSET if session.model is None else session.model, **settled)

@@ -6,6 +6,7 @@ Whatever a client sends, the outcome is an :class:`Asked` or a :class:`DecodeErr
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +28,7 @@ from unbroken.server.protocols.responses.frames import ConversationParam, Create
 from unbroken.sessions.ids import ItemId
 from unbroken.sessions.items import Item, ResponseRequest
 
-__all__ = ["Asked", "asked_of", "decode_create"]
+__all__ = ["Asked", "asked_of", "decode_create", "items_of"]
 
 _MOST_INPUT: Final = 2048
 """Items that one request may bring."""
@@ -165,10 +166,20 @@ def _input(given: str | list[InputParam] | None) -> tuple[tuple[Item, ...], tupl
         given = [InputParam(role="user", content=given)]
     if len(given) > _MOST_INPUT:
         raise DecodeError("invalid_request", f"`input` takes up to {_MOST_INPUT} items.", param="input")
+    return items_of(given, "input")
+
+
+def items_of(given: Sequence[InputParam], field: str) -> tuple[tuple[Item, ...], tuple[ItemId, ...]]:
+    """Return the items that a *field* brings, and those that it names.
+
+    Raises:
+        DecodeError: They can't be taken.
+
+    """
     items: list[Item] = []
     references: list[ItemId] = []
     for index, item in enumerate(given):
-        param = f"input[{index}]"
+        param = f"{field}[{index}]"
         kind = item.type or ("message" if item.role is not None else "item_reference")
         if kind == "item_reference":
             if item.id is None:

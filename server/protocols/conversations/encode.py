@@ -1,0 +1,80 @@
+"""Conversations in OpenAI's words, and as one document with all that there is of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import orjson
+from msgspec import UNSET
+
+from unbroken.server.protocols.realtime.encode import session_fields
+from unbroken.server.protocols.responses.items import Fields, item_fields
+from unbroken.server.protocols.responses.whole import Whole
+from unbroken.sessions.ids import SessionId
+from unbroken.sessions.session import Session
+
+__all__ = ["conversation_fields", "conversation_id", "deleted_fields", "exported", "session_named"]
+
+_PREFIXES: Final = ("conv_", "sess_")
+
+
+def conversation_id(session_id: SessionId) -> str:
+    """Return the name of a session as a conversation."""
+    return session_id.replace("sess_", "conv_", 1)
+
+
+def session_named(conversation: str) -> SessionId:
+    """Return the session that a conversation's name stands for, whether there is one or not."""
+    for prefix in _PREFIXES:
+        conversation = conversation.removeprefix(prefix)
+    return SessionId(f"sess_{conversation}")
+
+
+def conversation_fields(session: Session, *, resume: str | None = None) -> Fields:
+    """Return a conversation. *resume*: the token with which it is gone on with over a WebSocket."""
+    fields: Fields = {
+        "id": conversation_id(session.id),
+        "object": "conversation",
+        "created_at": session.created_at or 0,
+        "metadata": {} if session.config.metadata is UNSET else session.config.metadata,
+    }
+    return fields if resume is None else {**fields, "unbroken": {"resume": resume}}
+
+
+def deleted_fields(session_id: SessionId) -> Fields:
+    """Return that a conversation was deleted."""
+    return {"id": conversation_id(session_id), "object": "conversation.deleted", "deleted": True}
+
+
+def exported(session: Session, at: int) -> Iterator[bytes]:
+    """Yield, piece by piece, a document with all that there is of a session at that time (Unix seconds).
+
+    It mustn't change meanwhile: take the pieces at once, or of a session that nobody applies anything to.
+    """
+    head = {
+        **conversation_fields(session),
+        "object": "conversation.export",
+        "exported_at": at,
+        "configuration": session_fields(session.id, session.config),
+    }
+    yield orjson.dumps(head)[:-1] + b',"items":['
+    for index, item in enumerate(session.items()):
+        yield (b"," if index else b"") + orjson.dumps(item_fields(item))
+    yield b'],"responses":['
+    for index, fields in enumerate(_responses(session)):
+        yield (b"," if index else b"") + orjson.dumps(fields)
+    yield b"]}"
+
+
+def _responses(session: Session) -> Iterator[Fields]:
+    """Yield the latest responses, the oldest first. What they said is among the items, too."""
+    for ended in session.endings:
+        if not ended.is_deleted:
+            said = [item for item in map(session.item, ended.output) if item is not None]
+            yield Whole(ended.id, session.id, session.config).kept(ended, said)
+    for response in session.responses.values():
+        whole = Whole(response.id, session.id, session.config)
+        whole.asked = response.request
+        so_far = [output.done or output.item("in_progress") for output in response.outputs]
+        yield whole.fields("in_progress", map(item_fields, so_far))
