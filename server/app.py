@@ -25,6 +25,8 @@ from unbroken.server.computing_threads import Way
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.door_selection import DoorSelection
 from unbroken.server.drain import Drain
+from unbroken.server.erasing.base import Eraser, Erasure
+from unbroken.server.erasing.erasers import AnswerEraser, FileEraser, SessionEraser
 from unbroken.server.fair_names import FairNames, is_strangers
 from unbroken.server.files.base import FilesUnavailable
 from unbroken.server.files.reading import FileReading
@@ -227,12 +229,14 @@ class App:
         )
         self.metrics.observe_overload(self._overload)
         health = health_routes(self._readiness)
+        self.erasure = Erasure(self._erasers(), clock)
         self._doors = doors = DoorSelection(
             settings=settings,
             node=self.node,
             transient=self.transient,
             store=self._stored.store,
             index=self._stored.index,
+            erasure=self.erasure,
             auth=self.auth,
             guards=self.guards,
             models=self.models,
@@ -266,10 +270,23 @@ class App:
             keys=self.auth.keyring,
             cache=self.cache,
             ledger=None if self.gate is None else self.gate.ledger,
+            erasure=self.erasure,
         )
         self.admin_asgi: ASGIApp = Starlette(
             routes=[*health, metrics_route(self.metrics), *admin], exception_handlers=_ELSEWHERE
         )
+
+    def _erasers(self) -> list[Eraser]:
+        """Return what erases users' data: whatever keeps some of it is to be among them."""
+        stored = self._stored
+        erasers: list[Eraser] = [
+            SessionEraser((self.node, self.transient), stored.store, stored.index, stored.walk)
+        ]
+        if self.files is not None:
+            erasers.append(FileEraser(self.files))
+        if self.cache is not None:
+            erasers.append(AnswerEraser(self.cache))
+        return erasers
 
     def _drain_began(self) -> None:
         self.turnstile.open()

@@ -174,6 +174,26 @@ def usage(url: str | None, tenant: str, user: str | None, turns: int, config: st
         raise _Failure([str(unknown)], exit_code=1) from None
 
 
+@_commands.command()
+@click.option("--url", metavar="URL", help="The admin listener of a node.  [default: the settings' own]")
+@click.option("--tenant", metavar="NAME", default="default", help="Whose user it is.  [default: default]")
+@click.option("--user", metavar="NAME", required=True, help="Whose data is erased, such as key:NAME.")
+@click.option("--config", metavar="FILE", help="TOML file of settings.  [default: unbroken.toml]")
+def erase(url: str | None, tenant: str, user: str, config: str | None) -> None:
+    """Erase everything of a user's that there is now: conversations, files, and answers that were kept.
+
+    It can't be taken back. The server's UNBROKEN_ADMIN_KEY must be set here too.
+    """
+    from unbroken.server.erase_command import EraseFailed, ask_to_erase
+
+    settings = _settings(config)
+    try:
+        for line in ask_to_erase(settings, url=url, tenant=tenant, user=user):
+            click.echo(line)
+    except EraseFailed as failed:
+        raise _Failure([str(failed)], exit_code=1) from None
+
+
 @_commands.command("check-config")
 @click.argument("names", nargs=-1, metavar="[SETTING]...")
 @_settings_options

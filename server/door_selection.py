@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 
 from unbroken.server.auth_selection import Auth
 from unbroken.server.config import Settings
+from unbroken.server.erasing.base import Erasure
 from unbroken.server.fair_names import FairNames
 from unbroken.server.files.base import FileStore
 from unbroken.server.files.references import referring
@@ -37,6 +38,7 @@ from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.http_way import HttpWay
 from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.models import ModelsDoor
+from unbroken.server.transports.own_data import OwnDataDoor
 from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.refusal import SayAlone
 from unbroken.server.transports.responses import ResponsesDoor
@@ -69,6 +71,7 @@ class DoorSelection:
     """Has the sessions that are in no store."""
     store: SessionStore
     index: SessionIndex
+    erasure: Erasure
     auth: Auth
     guards: Guards
     models: Models
@@ -101,6 +104,7 @@ class DoorSelection:
             *self._response_routes(reception),
             *self._event_routes(reception),
             *self._conversation_routes(reception),
+            *OwnDataDoor(reception, self.erasure).routes(),
             *self._chat_routes(reception),
             *self._ui_routes(reception),
             *self._agui_routes(reception),

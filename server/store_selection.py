@@ -19,6 +19,7 @@ from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.backends.memory_index import MemoryIndex
 from unbroken.sessions.backends.tally import Tally
 from unbroken.sessions.format import FORMAT_1, Format, Formats
+from unbroken.sessions.ids import SessionId
 
 if TYPE_CHECKING:
     from unbroken.sessions.backends.redis.connection import Client
@@ -51,6 +52,8 @@ class Stored:
     cluster: Cluster
     index: SessionIndex
     """Whose sessions are there."""
+    walk: Callable[[], AsyncIterator[SessionId]]
+    """Yields the ids of all of them, one by one: it may take long."""
     opened: Callable[[], AbstractAsyncContextManager[None]]
     """Returns an asynchronous context manager, in which they can be used.
 
@@ -77,7 +80,8 @@ def build_store(settings: Settings, newest: Format = FORMAT_1, older: Format | N
 
     """
     if settings.redis_url is None:
-        return Stored(MemoryStore(), Alone(), MemoryIndex(), _nothing)
+        memory = MemoryStore()
+        return Stored(memory, Alone(), MemoryIndex(), memory.walk, _nothing)
     try:
         import redis  # noqa: F401 - to say what is missing before anything else does
     except ImportError:
@@ -152,7 +156,7 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     ledger = RedisLedger(client, settings.redis_prefix, patience=settings.redis_timeout)
     state = RedisState(trouble, watch, client, keys, kinship)
     index = RedisIndex(client, keys, bounds, patience=settings.redis_timeout)
-    return Stored(store, membership, index, opened, state, formats, tally, ledger)
+    return Stored(store, membership, index, store.walk, opened, state, formats, tally, ledger)
 
 
 async def _check(client: Any) -> None:

@@ -186,7 +186,7 @@ class SessionOpened(Struct, frozen=True, tag="opened"):
     principal: PrincipalId
     config: SessionConfig
     at: int | UnsetType = UNSET
-    """When, in seconds since 1970. Unset: an earlier release has written it."""
+    """When, in milliseconds since 1970. Unset: an earlier release has written it."""
 
 
 class ConfigUpdated(Struct, frozen=True, tag="config_updated"):

@@ -78,9 +78,11 @@ class Listing:
         if actor.feed.ended is not None or self._count >= _WAITING:
             return
         actor.listed_at = now
-        created_at = actor.session.created_at
+        opened_at = actor.session.opened_at
         self._add(
-            actor.principal, actor.session.id, int(self._clock.time()) if created_at is None else created_at
+            actor.principal,
+            actor.session.id,
+            int(1000 * self._clock.time()) if opened_at is None else opened_at,
         )
         self._begin()
 

@@ -96,8 +96,8 @@ class Session:
         self.principal: PrincipalId | None = None
         """None until the log's first entry is applied."""
         self.config = SessionConfig(model="")
-        self.created_at: int | None = None
-        """In seconds since 1970. None: nobody knows."""
+        self.opened_at: int | None = None
+        """In milliseconds since 1970. None: nobody knows."""
         self.applied = 0
         """The last sequence number applied."""
         self.consumed = 0
@@ -151,7 +151,7 @@ class Session:
             case SessionOpened():
                 self.principal = body.principal
                 self.config = body.config
-                self.created_at = None if body.at is UNSET else body.at
+                self.opened_at = None if body.at is UNSET else body.at
             case ConfigUpdated():
                 self.config = body.config
                 self.consume(body.input)
@@ -553,7 +553,7 @@ class Session:
                 begun=self._begun or UNSET,
                 keys=list(self.keys.items()) or UNSET,
                 endings=list(self.endings) or UNSET,
-                created_at=UNSET if self.created_at is None else self.created_at,
+                opened_at=UNSET if self.opened_at is None else self.opened_at,
             )
         )
 
@@ -571,7 +571,7 @@ class Session:
         session.consumed = state.consumed
         session.principal = state.principal
         session.config = state.config
-        session.created_at = None if state.created_at is UNSET else state.created_at
+        session.opened_at = None if state.opened_at is UNSET else state.opened_at
         session.refusals = {refused.input: refused for refused in state.refusals}
         session._inputs.extend(state.inputs)
         session.keys = {} if state.keys is UNSET else dict(state.keys)

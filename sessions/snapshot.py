@@ -164,7 +164,7 @@ class SessionState(Formatted, frozen=True, kw_only=True):
     """Of the latest inputs, by their numbers: who goes on alone is to know them again."""
     endings: list[Ended] | UnsetType = UNSET
     """How the latest responses ended, the last one last."""
-    created_at: int | UnsetType = UNSET
+    opened_at: int | UnsetType = UNSET
     """Unset: nobody knows."""
 
 

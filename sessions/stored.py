@@ -121,7 +121,7 @@ class Stored(Alone):
         await asyncio.shield(self._opening)
 
     async def _begin(self) -> None:
-        opened = SessionOpened(self.principal, self.session.config, int(self._clock.time()))
+        opened = SessionOpened(self.principal, self.session.config, int(1000 * self._clock.time()))
         was_tried, self._is_tried = self._is_tried, True
         try:
             self.fence, entries = await begin(

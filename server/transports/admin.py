@@ -19,6 +19,7 @@ from unbroken.server.auth.keyring import Keyring
 from unbroken.server.cache.base import CacheUnavailable
 from unbroken.server.cache.stage import CacheStage
 from unbroken.server.drain import Drain, Stopping
+from unbroken.server.erasing.base import Erasure
 from unbroken.server.quota.base import Ledger
 from unbroken.server.quota.report import tenant_report
 from unbroken.server.throttle import Throttle
@@ -28,6 +29,7 @@ from unbroken.server.transports.failure_rate import FailureRate
 from unbroken.server.transports.handshake import forwarded_for
 from unbroken.server.transports.health import state_response
 from unbroken.server.transports.http_way import HttpRefusal
+from unbroken.server.transports.own_data import erasing_act
 from unbroken.server.transports.query import check_query
 from unbroken.server.transports.refusal import Refused, error_type
 from unbroken.server.transports.usage import wanted_records
@@ -52,16 +54,18 @@ def admin_routes(
     keys: Keyring | None = None,
     cache: CacheStage | None = None,
     ledger: Ledger | None = None,
+    erasure: Erasure,
 ) -> list[Route]:
-    """Return ``/admin/drain``; ``/admin/keys`` where *keys* come and go, ``/admin/cache`` where there is one.
+    """Return ``/admin/drain`` and ``/admin/data``; ``/admin/keys`` where *keys* come and go.
 
-    And ``/admin/usage?tenant=&user=&limit=`` where a *ledger* counts. Nothing without a *key*, and nothing
-    for a while, whatever the key, for an address that *failures* has too many wrong ones of.
+    And ``/admin/cache`` where there is one, ``/admin/usage?tenant=&user=&limit=`` where a *ledger* counts.
+    Nothing without a *key*, and nothing for a while, whatever the key, for an address that *failures* has too
+    many wrong ones of.
 
     Fields that a path doesn't have are refused.
     Of a drain, GET says how far it is, POST begins one, DELETE takes it back. All answer with the state
     as JSON; POST with 202 as long as something is left. DELETE of the cache has all answers forgotten, or
-    those of the tenant that ``?tenant=`` names.
+    those of the tenant that ``?tenant=`` names; of the data, everything of ``?tenant=&user=``.
     """
     if key is None:
         return []
@@ -146,6 +150,7 @@ def admin_routes(
     return [
         *cached,
         *used,
+        Route("/admin/data", guarded(erasing_act(erasure), "tenant", "user"), methods=["DELETE"]),
         Route(path, guarded(state), methods=["GET"]),
         Route(path, guarded(begin), methods=["POST"]),
         Route(path, guarded(take_back), methods=["DELETE"]),

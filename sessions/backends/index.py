@@ -26,7 +26,7 @@ class Listed(NamedTuple):
 
     session_id: SessionId
     at: int
-    """When it began, in seconds since 1970."""
+    """When it began, in milliseconds since 1970."""
 
 
 class SessionIndex(Protocol):
@@ -35,7 +35,7 @@ class SessionIndex(Protocol):
     async def note(self, principal: PrincipalId, sessions: Mapping[SessionId, int]) -> int:
         """Have *sessions* listed, each with when it began, for as long as sessions last and a while longer.
 
-        Return up to when everything of *principal*'s was erased, in seconds since 1970; 0: nothing was.
+        Return up to when everything of *principal*'s was erased, in milliseconds since 1970; 0: nothing was.
         """
 
     async def page(

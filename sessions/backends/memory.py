@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -335,6 +335,11 @@ class MemoryStore:
     def _check_alive(self, session_id: SessionId) -> None:
         if session_id in self._deleted:
             raise SessionDeleted(session_id)
+
+    async def walk(self) -> AsyncIterator[SessionId]:
+        """Yield the ids of all sessions."""
+        for session_id in tuple(self._sessions):
+            yield session_id
 
     def keys_bytes(self, session_id: SessionId) -> int:
         """See :meth:`Resident.keys_bytes`."""

@@ -48,7 +48,7 @@ async def test_a_session_is_listed_once_it_has_begun() -> None:
         await client.ask()
         assert await listed(index) == [client.session_id]
         (entry,) = await index.page(ALICE, 9) or []
-        assert entry == Listed(SessionId(client.session_id or ""), int(town.worlds[0].clock.time()))
+        assert entry == Listed(SessionId(client.session_id or ""), int(1000 * town.worlds[0].clock.time()))
 
 
 async def test_what_could_not_be_listed_is_listed_later() -> None:
@@ -104,7 +104,7 @@ async def test_what_was_not_listed_when_all_was_erased_is_erased_later() -> None
     async with open_town(seed=1, index=index) as town:
         index.is_out = True
         one, _, client = await answered(town)
-        await index.note_erased(ALICE, int(one.clock.time()))
+        await index.note_erased(ALICE, int(1000 * one.clock.time()))
         index.is_out = False
         await pass_time(town, 1.5)
 
@@ -115,7 +115,7 @@ async def test_what_was_not_listed_when_all_was_erased_is_erased_later() -> None
 async def test_what_begins_after_all_was_erased_stays() -> None:
     index = Index()
     async with open_town(seed=1, index=index) as town:
-        await index.note_erased(ALICE, int(town.worlds[0].clock.time()))
+        await index.note_erased(ALICE, int(1000 * town.worlds[0].clock.time()))
         await pass_time(town, 1.5)
         _, _, client = await answered(town)
         await pass_time(town, 1.5)

@@ -36,7 +36,7 @@ def conversation_fields(session: Session, *, resume: str | None = None) -> Field
     fields: Fields = {
         "id": conversation_id(session.id),
         "object": "conversation",
-        "created_at": session.created_at or 0,
+        "created_at": (session.opened_at or 0) // 1000,
         "metadata": {} if session.config.metadata is UNSET else session.config.metadata,
     }
     return fields if resume is None else {**fields, "unbroken": {"resume": resume}}

@@ -1,0 +1,83 @@
+"""What it means to erase a user's data, whatever keeps it.
+
+All that had begun by the moment in which it is asked for goes; what begins later is theirs anew, and stays.
+It may be repeated, and is to be until nothing is left: something may be out of reach, or too much for once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from unbroken.server.auth.principal import Principal
+from unbroken.sessions.clock import Clock
+
+__all__ = ["Eraser", "Erasure", "Report", "Unerased"]
+
+_PATIENCE: Final = 30.0
+"""Seconds that one call takes at most: proxies cut what is silent for a minute."""
+
+
+class Unerased(Exception):
+    """Something is out of reach, and maybe still there: ask again."""
+
+
+class Eraser(Protocol):
+    """Erases what one part of the server keeps of users."""
+
+    @property
+    def what(self) -> str:
+        """What it erases, in the plural, as reports say it."""
+
+    async def erase(self, whose: Principal, at: int, *, is_thorough: bool) -> int:
+        """Erase what of *whose* had begun by then, in milliseconds since 1970; return how many.
+
+        May be cancelled, and repeated. *is_thorough*: an operator asks, so that it may look through all that
+        there is; else only where it knows that something of theirs is.
+
+        Raises:
+            Unerased: Something may be left.
+
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was erased."""
+
+    erased: dict[str, int]
+    """How many of what."""
+    left: tuple[str, ...]
+    """Of what something may be left: ask again."""
+
+
+class Erasure:
+    """Has everything of a user's erased by all that keep something.
+
+    Args:
+        erasers: These, in the order in which they are asked.
+        clock: Where time comes from.
+
+    """
+
+    def __init__(self, erasers: Sequence[Eraser], clock: Clock) -> None:
+        self._erasers = tuple(erasers)
+        self._clock = clock
+
+    async def erase(self, whose: Principal, *, is_thorough: bool = False) -> Report:
+        """Erase what of *whose* there is, and say what was, and what may be left. Never fails otherwise."""
+        at = int(1000 * self._clock.time())
+        erased: dict[str, int] = {}
+        left: list[str] = []
+        for eraser in self._erasers:
+            try:
+                async with asyncio.timeout(_PATIENCE / len(self._erasers)):
+                    erased[eraser.what] = await eraser.erase(whose, at, is_thorough=is_thorough)
+            except (TimeoutError, Unerased):
+                left.append(eraser.what)
+        structlog.get_logger().info("data erased", principal=whose.id, left=left, **erased)
+        return Report(erased, tuple(left))

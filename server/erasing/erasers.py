@@ -1,0 +1,166 @@
+"""What of a user's is erased: conversations, files, and answers that were kept.
+
+Of what else there is the rule is another (docs/conversations.md): usage is kept for as long as it is for
+everybody, as their tenant's bills are made of it, and holds nothing that was said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+
+from unbroken.server.auth.principal import Principal
+from unbroken.server.cache.base import CacheUnavailable
+from unbroken.server.cache.stage import CacheStage
+from unbroken.server.erasing.base import Unerased
+from unbroken.server.files.base import FileNotFound, FileStore, FilesUnavailable
+from unbroken.sessions.backends.base import SessionStore
+from unbroken.sessions.backends.index import LISTED, SessionIndex
+from unbroken.sessions.errors import LostTail, NodeDraining, SessionGone, StoreUnavailable, UnknownFormat
+from unbroken.sessions.ids import PrincipalId, SessionId, belongs_to
+from unbroken.sessions.looking import look_at
+from unbroken.sessions.node import Node
+
+__all__ = ["AnswerEraser", "FileEraser", "SessionEraser"]
+
+_PAGE: Final = 100
+
+
+class SessionEraser:
+    """Erases conversations: logs, snapshots, names of inputs, and what is suspected of them.
+
+    Args:
+        nodes: Those of this process; the first has the sessions that are stored.
+        store: Where these are.
+        index: Where they are listed.
+        walk: Yields the ids of all that the store has.
+        listed: How many the index lists of one user: there may be more.
+
+    """
+
+    what: Final = "conversations"
+    """See :attr:`Eraser.what`."""
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        store: SessionStore,
+        index: SessionIndex,
+        walk: Callable[[], AsyncIterator[SessionId]],
+        *,
+        listed: int = LISTED,
+    ) -> None:
+        self._nodes = tuple(nodes)
+        self._store = store
+        self._index = index
+        self._walk = walk
+        self._listed = listed
+
+    async def erase(self, whose: Principal, at: int, *, is_thorough: bool) -> int:
+        """See :meth:`Eraser.erase`."""
+        try:
+            # First: whatever isn't listed yet is found when it is to be.
+            await self._index.note_erased(whose.id, at)
+            is_all_listed = await self._index.count(whose.id) < self._listed
+            count = await self._erase_here(whose.id, at) + await self._erase_listed(whose.id, at)
+            if is_thorough or not is_all_listed:
+                count += await self._erase_unlisted(whose.id, at)
+        except (StoreUnavailable, NodeDraining):
+            raise Unerased from None
+        return count
+
+    async def _erase_here(self, principal: PrincipalId, at: int) -> int:
+        """Erase what this process has, be it saved or not."""
+        count = 0
+        for node in self._nodes:
+            for actor in node.hub:
+                if actor.principal == principal and (actor.session.opened_at or 0) <= at:
+                    await node.erase(actor.session.id)
+                    await self._index.drop(principal, [actor.session.id])
+                    count += 1
+        return count
+
+    async def _erase_listed(self, principal: PrincipalId, at: int) -> int:
+        count = 0
+        while page := await self._index.page(principal, _PAGE, oldest_first=True):
+            due = [each.session_id for each in page if each.at <= at]
+            for session_id in due:
+                await self._nodes[0].erase(session_id)
+            await self._index.drop(principal, due)
+            count += len(due)
+            if len(due) < len(page):
+                break
+        return count
+
+    async def _erase_unlisted(self, principal: PrincipalId, at: int) -> int:
+        """Erase what the index doesn't know, or has lost."""
+        count, is_whole = 0, True
+        async for session_id in self._walk():
+            if not belongs_to(session_id, principal):  # by its id, which is sure enough to look no further
+                continue
+            try:
+                session = await look_at(self._store, session_id, self._nodes[0].limits.session)
+            except SessionGone:
+                continue
+            except (LostTail, UnknownFormat):
+                is_whole = False
+                continue
+            if session.principal == principal and (session.opened_at or 0) <= at:
+                await self._nodes[0].erase(session_id)
+                count += 1
+        if not is_whole:
+            raise Unerased
+        return count
+
+
+class FileEraser:
+    """Erases files that this node keeps.
+
+    Args:
+        files: Where they are.
+
+    """
+
+    what: Final = "files"
+    """See :attr:`Eraser.what`."""
+
+    def __init__(self, files: FileStore) -> None:
+        self._files = files
+
+    async def erase(self, whose: Principal, at: int, *, is_thorough: bool) -> int:  # noqa: ARG002
+        """See :meth:`Eraser.erase`."""
+        count = 0
+        try:
+            for file in await self._files.of(whose.id):
+                if 1000 * file.created_at <= at:
+                    try:
+                        await self._files.delete(file.id, whose.id)
+                    except FileNotFound:
+                        continue  # it has just expired
+                    count += 1
+        except FilesUnavailable:
+            raise Unerased from None
+        return count
+
+
+class AnswerEraser:
+    """Has the answers be forgotten that were kept for the user's tenant: nobody knows who asked first.
+
+    Args:
+        cache: Has them.
+
+    """
+
+    what: Final = "kept_answers"
+    """See :attr:`Eraser.what`."""
+
+    def __init__(self, cache: CacheStage) -> None:
+        self._cache = cache
+
+    async def erase(self, whose: Principal, at: int, *, is_thorough: bool) -> int:  # noqa: ARG002
+        """See :meth:`Eraser.erase`. How many they were isn't known: 1."""
+        try:
+            await self._cache.forget(whose.tenant)
+        except CacheUnavailable:
+            raise Unerased from None
+        return 1

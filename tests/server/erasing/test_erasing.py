@@ -1,0 +1,177 @@
+"""Everything of one user's, erased: by themselves, and by an operator."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from openai import APIStatusError, NotFoundError
+
+from tests.fakes.clock import FakeClock
+from tests.server.conftest import Serve
+from tests.server.realtime.agent import ManualAgent
+from tests.server.realtime.serving import Served, eventually
+from tests.server.test_admin import KEY, Operator
+from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.auth.principal import Principal
+from unbroken.server.erasing.base import Erasure, Report, Unerased
+from unbroken.sessions.errors import StoreUnavailable
+from unbroken.sessions.ids import SessionId
+
+PATH = "/users/me/data"
+ALICE = Principal("dev:" + hashlib.sha256(b"alice").hexdigest())
+
+
+async def erase(client: Any) -> Any:
+    return await client.delete(PATH, cast_to=object)
+
+
+async def listed(client: Any) -> list[str]:
+    return [each["id"] for each in (await client.get("/conversations", cast_to=object))["data"]]
+
+
+async def test_all_of_one_s_own_goes_and_nobody_else_s(server: Served[ScriptedAgent]) -> None:
+    alice: Any = await server.openai("alice")
+    bob: Any = await server.openai("bob")
+    stored = await alice.responses.create(model="default", input="hi")
+    lone = await alice.responses.create(model="default", input="hi", store=False)
+    made = await alice.conversations.create(metadata={"a": "b"})
+    file = await alice.files.create(file=("a.txt", b"hello"), purpose="user_data")
+    theirs = await bob.conversations.create()
+    their_file = await bob.files.create(file=("b.txt", b"hello"), purpose="user_data")
+    realtime = await server.client("alice")
+
+    report = await erase(alice)
+
+    assert report["deleted"] is True
+    assert report["left"] == []
+    assert report["erased"] == {"conversations": 4, "files": 1}
+    for gone in (
+        alice.responses.retrieve(stored.id),
+        alice.responses.retrieve(lone.id),
+        alice.conversations.retrieve(made.id),
+        alice.files.retrieve(file.id),
+    ):
+        with pytest.raises(NotFoundError):
+            await gone
+    assert (await realtime.error())["code"] == "session_deleted"
+    assert await listed(alice) == []
+    assert await listed(bob) == [theirs.id]
+    assert (await bob.files.retrieve(their_file.id)).id == their_file.id
+
+    again = await erase(alice)
+    assert again["erased"] == {"conversations": 0, "files": 0}
+
+
+async def test_what_begins_later_stays(server: Served[ScriptedAgent]) -> None:
+    client: Any = await server.openai()
+    await client.conversations.create()
+    await erase(client)
+    later = await client.conversations.create()
+    await client.responses.create(model="default", input="hi", conversation=later.id)
+    assert await listed(client) == [later.id]
+
+
+async def test_what_runs_is_stopped_and_paid_for(serve: Serve) -> None:
+    server = await serve(ManualAgent(), quotas={"default": {"tokens_per_day": 100_000}})
+    client: Any = await server.openai()
+    response = await client.responses.create(model="default", input="hi", background=True)
+    turn = await server.agent.turn()
+    turn.say("half of it")
+    await eventually(lambda: turn.taken > 0)
+
+    await erase(client)
+
+    await turn.closed.wait()
+    assert turn.was_stopped
+    with pytest.raises(NotFoundError):
+        await client.responses.retrieve(response.id)
+    usage = await client.get("/usage", cast_to=object)
+    (record,) = usage["data"]
+    assert record["status"] == "cancelled"
+    assert record["output_tokens"] > 0
+
+
+async def test_a_short_lived_key_erases_nothing(server: Served[ScriptedAgent]) -> None:
+    client: Any = await server.openai()
+    made = await client.realtime.client_secrets.create(
+        session={"type": "realtime", "instructions": "Sell shoes."}
+    )
+    page: Any = await server.openai(made.value)
+    with pytest.raises(APIStatusError) as refused:
+        await erase(page)
+    assert refused.value.status_code in (401, 403)
+
+
+async def test_where_something_is_out_of_reach_it_says_so(
+    server: Served[ScriptedAgent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client: Any = await server.openai()
+    await client.conversations.create()
+
+    async def unavailable(_: SessionId) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(server.app._stored.store, "erase", unavailable)
+    answer = await erase(client)
+    assert (answer["deleted"], answer["left"]) == (False, ["conversations"])
+    monkeypatch.undo()
+
+    assert (await erase(client))["deleted"] is True
+    assert await listed(client) == []
+
+
+async def test_an_operator_erases_what_the_index_has_lost(serve: Serve) -> None:
+    server = await serve(ScriptedAgent(), admin_key=KEY)
+    client: Any = await server.openai("alice")
+    made = await client.conversations.create()
+    stored, session_id = server.app._stored, SessionId(made.id.replace("conv_", "sess_"))
+    await eventually(lambda: len(stored.index) == 1)
+    await stored.index.drop(ALICE.id, [session_id])
+    server.app.node.hub.clear(session_id)  # as where another node has it
+
+    assert (await erase(client))["erased"]["conversations"] == 0
+    answer = await Operator(server).ask("DELETE", f"/admin/data?user={ALICE.user}")
+
+    assert (answer.status, answer.body["erased"]["conversations"]) == (200, 1)
+    with pytest.raises(NotFoundError):
+        await client.conversations.retrieve(made.id)
+
+
+@pytest.mark.parametrize("query", ["", "?tenant=acme", "?user=", "?user=alice&tenant="])
+async def test_an_operator_has_to_say_whose(serve: Serve, query: str) -> None:
+    server = await serve(ScriptedAgent(), admin_key=KEY)
+    answer = await Operator(server).ask("DELETE", f"/admin/data{query}")
+    assert (answer.status, answer.body["error"]["code"]) == (400, "invalid_request")
+    stranger = await Operator(server, b"Bearer wrong").ask("DELETE", "/admin/data?user=alice")
+    assert stranger.status == 401
+
+
+class _Fixed:
+    def __init__(self, what: str, outcome: int | Exception | None) -> None:
+        self.what = what
+        self.outcome = outcome
+
+    async def erase(self, whose: Principal, at: int, *, is_thorough: bool) -> int:
+        if self.outcome is None:
+            await asyncio.Event().wait()
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        assert isinstance(self.outcome, int)
+        return self.outcome
+
+
+@pytest.fixture
+async def impatient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    monkeypatch.setattr("unbroken.server.erasing.base._PATIENCE", 0.01)
+    yield
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_one_that_fails_or_takes_long_keeps_no_other_from_erasing() -> None:
+    erasure = Erasure([_Fixed("a", Unerased()), _Fixed("b", None), _Fixed("c", 3)], FakeClock())
+    report = await erasure.erase(Principal("alice"))
+    assert report == Report({"c": 3}, ("a", "b"))
