@@ -1,0 +1,146 @@
+"""Conversations that are deleted, listed and erased on another node than the one that has them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from openai import APIStatusError, NotFoundError
+
+from tests.fakes.valkey import Server
+from tests.server.realtime.agent import ManualAgent
+from tests.server.realtime.serving import Served, eventually, serving
+from unbroken.sessions.ids import SessionId
+
+pytestmark = pytest.mark.slow
+
+NODE: dict[str, Any] = {"secret": "x" * 32, "release_after": 1}
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("valkey") / "data").running() as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def nodes(valkey: Server) -> AsyncIterator[list[Served[ManualAgent]]]:
+    valkey.command("FLUSHALL")
+    async with contextlib.AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(serving(ManualAgent(), redis_url=valkey.url, **NODE))
+            for _ in range(2)
+        ]
+        yield nodes
+        for node in nodes:  # each looks in the end whether anything is left in the loop they share
+            await node.hang_up()
+        for node in nodes:
+            await node.no_connections()
+
+
+async def listed(client: Any) -> set[str]:
+    page = await client.get("/conversations", cast_to=object)
+    return {each["id"] for each in page["data"]}
+
+
+async def until_listed(client: Any, *names: str) -> None:
+    """Return when all of *names* are: the index is written beside."""
+    async with asyncio.timeout(20):
+        while not set(names) <= await listed(client):
+            pass
+
+
+async def test_listed_exported_and_deleted_elsewhere(nodes: list[Served[ManualAgent]]) -> None:
+    here, there = nodes
+    client: Any = await here.openai()
+    other: Any = await there.openai()
+    item = {"type": "message", "role": "user", "content": "hello"}
+    made = await client.conversations.create(items=[item], metadata={"topic": "shoes"})
+    await until_listed(other, made.id)
+
+    assert (await other.conversations.retrieve(made.id)).metadata == {"topic": "shoes"}
+    document = await other.get(f"/conversations/{made.id}/export", cast_to=object)
+    assert [each["content"][0]["text"] for each in document["items"]] == ["hello"]
+
+    await other.conversations.delete(made.id)
+    for each in (client, other):
+        with pytest.raises(NotFoundError):
+            await each.conversations.retrieve(made.id)
+        assert await listed(each) == set()
+
+
+async def test_what_runs_elsewhere_is_cancelled_and_its_connections_are_told(
+    nodes: list[Served[ManualAgent]],
+) -> None:
+    here, there = nodes
+    realtime = await here.client()
+    await realtime.ask("hi")
+    turn = await here.agent.turn()
+    turn.say("half")
+    await realtime.said("half")
+    other: Any = await there.openai()
+    named = (realtime.session_id or "").replace("sess_", "conv_")
+
+    await other.conversations.delete(named)
+
+    await turn.closed.wait()
+    assert turn.was_stopped
+    assert (await realtime.done())["status"] == "cancelled"
+    assert (await realtime.error())["code"] == "session_deleted"
+    assert await realtime.closed() == 1008
+    with pytest.raises(NotFoundError):
+        await other.conversations.retrieve(named)
+
+
+async def test_a_user_s_data_is_erased_wherever_it_runs(nodes: list[Served[ManualAgent]]) -> None:
+    here, there = nodes
+    client: Any = await here.openai()
+    other: Any = await there.openai()
+    running = await client.responses.create(model="default", input="hi", background=True)
+    turn = await here.agent.turn()
+    made = await other.conversations.create()
+    await until_listed(client, made.id, running.conversation.id)
+
+    report = await other.delete("/users/me/data", cast_to=object)
+
+    assert report["deleted"] is True
+    assert report["erased"]["conversations"] == 2
+    await turn.closed.wait()
+    assert turn.was_stopped
+    for each in (client, other):
+        assert await listed(each) == set()
+        with pytest.raises(NotFoundError):
+            await each.responses.retrieve(running.id)
+
+
+async def test_what_was_deleted_while_its_owner_was_cut_off_stays_deleted(
+    valkey: Server, nodes: list[Served[ManualAgent]]
+) -> None:
+    """Redis stands still, and what its owner said meanwhile is to be given back."""
+    here, there = nodes
+    realtime = await here.client()
+    await realtime.ask("hi")
+    turn = await here.agent.turn()
+    turn.say("one ")
+    await realtime.said("one ")
+    session_id = SessionId(realtime.session_id or "")
+    outage = here.app.node._outages.of(session_id)
+    valkey.freeze()
+    turn.say("two ")
+    await realtime.said("two ")  # alone, and in no store
+    await eventually(lambda: outage.is_on)
+    valkey.thaw()
+    await there.app._stored.store.erase(
+        session_id
+    )  # before the owner has found out that it is back, or after
+
+    assert (await realtime.error())["code"] == "session_deleted"
+    assert await realtime.closed() == 1008
+    client: Any = await here.openai()
+    with pytest.raises(APIStatusError) as refused:
+        await client.conversations.retrieve(session_id.replace("sess_", "conv_", 1))
+    assert refused.value.status_code == 404
