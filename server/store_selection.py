@@ -155,7 +155,7 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     tally = RedisTally(client, keys, membership, patience=settings.redis_timeout, is_cluster=is_cluster)
     ledger = RedisLedger(client, settings.redis_prefix, patience=settings.redis_timeout)
     state = RedisState(trouble, watch, client, keys, kinship)
-    index = RedisIndex(client, keys, bounds, patience=settings.redis_timeout)
+    index = RedisIndex(client, keys, bounds, trouble=trouble, patience=settings.redis_timeout)
     return Stored(store, membership, index, store.walk, opened, state, formats, tally, ledger)
 
 

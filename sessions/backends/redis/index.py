@@ -10,6 +10,7 @@ from unbroken.sessions.backends.index import LISTED, Listed
 from unbroken.sessions.backends.redis.connection import Client, server_of, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
+from unbroken.sessions.backends.redis.trouble import Trouble
 from unbroken.sessions.ids import PrincipalId, SessionId
 
 __all__ = ["RedisIndex"]
@@ -28,14 +29,23 @@ class RedisIndex:
         client: How it is reached. The caller's, to close.
         keys: What things are called there.
         bounds: How long sessions last, and what was deleted is known.
+        trouble: Told of calls that fail.
         patience: Seconds that a call waits for its turn.
         listed: Sessions of one principal that are listed.
 
     """
 
     def __init__(
-        self, client: Client, keys: Keys, bounds: Bounds, *, patience: float = 2.0, listed: int = LISTED
+        self,
+        client: Client,
+        keys: Keys,
+        bounds: Bounds,
+        *,
+        trouble: Trouble | None = None,
+        patience: float = 2.0,
+        listed: int = LISTED,
     ) -> None:
+        self._trouble = trouble or Trouble()
         # Its methods are of both worlds, says redis-py.
         self._client: Any = client
         self._scripts = Scripts(
@@ -54,6 +64,7 @@ class RedisIndex:
             error = unavailable(exc)
             if error is None:
                 raise
+            self._trouble.note(error)
             raise error from None  # what it quotes may be an address with a password
 
     async def note(self, principal: PrincipalId, sessions: Mapping[SessionId, int]) -> int:
@@ -102,4 +113,5 @@ class RedisIndex:
             error = unavailable(exc)
             if error is None:
                 raise
+            self._trouble.note(error)
             raise error from None  # as above

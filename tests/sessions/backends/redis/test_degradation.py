@@ -13,12 +13,14 @@ import structlog
 from tests.fakes.valkey import Server
 from tests.server.realtime.serving import eventually
 from tests.sessions.backends.cluster_contract import ClusterContract
+from tests.sessions.backends.index_contract import LISTED, IndexContract
 from tests.sessions.backends.redis.acl import allow
 from tests.sessions.backends.redis.rollout import Place, Region
 from tests.sessions.backends.redis.test_membership import RedisStreet
 from tests.sessions.backends.store_contract import StoreContract
 from tests.sessions.next_format import held_release, new_release, old_release
 from unbroken.sessions.backends.redis.connection import Address, Client, connect
+from unbroken.sessions.backends.redis.index import RedisIndex
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.store import RedisStore
 from unbroken.sessions.backends.redis.trouble import Trouble, reason_of
@@ -204,6 +206,15 @@ class TestStoreOfARestrictedUser(StoreContract):
         store = RedisStore(client, Keys("test"), Bounds())
         yield store
         await store.aclose()
+        await client.aclose()
+
+
+class TestIndexOfARestrictedUser(IndexContract):
+    @pytest_asyncio.fixture
+    async def index(self, guarded: Server) -> AsyncIterator[RedisIndex]:
+        guarded.command("FLUSHALL")
+        client = connect(Address(guarded.url), name="test")
+        yield RedisIndex(client, Keys("test"), Bounds(), listed=LISTED)
         await client.aclose()
 
 

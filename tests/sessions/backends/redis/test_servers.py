@@ -18,6 +18,7 @@ from redis.crc import key_slot
 from tests.fakes.valkey import Watchtower
 from tests.fakes.valkey_cluster import ValkeyCluster
 from tests.sessions.backends.cluster_contract import ClusterContract, House
+from tests.sessions.backends.index_contract import LISTED, IndexContract
 from tests.sessions.backends.redis.acl import allow
 from tests.sessions.backends.redis.test_membership import RedisStreet, polled
 from tests.sessions.backends.redis.test_tally import RedisBooks
@@ -27,6 +28,7 @@ from tests.sessions.next_format import new_release
 from unbroken.sessions.backends.base import Append, Fence
 from unbroken.sessions.backends.redis.cluster_client import CalmCluster
 from unbroken.sessions.backends.redis.connection import Address, connect
+from unbroken.sessions.backends.redis.index import RedisIndex
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.membership import Pace
 from unbroken.sessions.backends.redis.rewriting import Rewriting
@@ -66,6 +68,27 @@ class TestStoreOnACluster(StoreContract):
         yield store
         await store.aclose()
         await client.aclose()
+
+
+class TestIndexOnACluster(IndexContract):
+    @pytest_asyncio.fixture
+    async def index(self, servers: ValkeyCluster) -> AsyncIterator[RedisIndex]:
+        servers.flush()
+        client = connect(Address(servers.url), name="test")
+        yield RedisIndex(client, Keys("test"), Bounds(), listed=LISTED)
+        await client.aclose()
+
+
+async def test_all_sessions_of_a_cluster_are_walked_through(servers: ValkeyCluster) -> None:
+    servers.flush()
+    client = connect(Address(servers.url), name="test")
+    store = RedisStore(client, Keys("test"), Bounds(), is_cluster=True)
+    ids = {new_session_id() for _ in range(50)}
+    for session_id in ids:
+        await store.create(session_id, A, LIFE)
+    assert {session_id async for session_id in store.walk()} == ids
+    await store.aclose()
+    await client.aclose()
 
 
 class TestMembershipOnACluster(ClusterContract):
