@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -53,7 +54,7 @@ from unbroken.sessions.runs import Runs, log_end
 from unbroken.sessions.session import Session
 from unbroken.sessions.stored import Stored
 
-__all__ = ["Actor"]
+__all__ = ["Actor", "MakeActor"]
 
 
 class Actor(Stored):
@@ -444,3 +445,19 @@ class Actor(Stored):
         elif type(body) is ResponseDone and self.is_owner:  # else its owner tells
             self._on_response(self.session, body)
             log_end(self.session.id, body)
+
+
+class MakeActor(Protocol):
+    """Makes an actor of the node's."""
+
+    def __call__(
+        self,
+        session: Session,
+        log: EventLog,
+        principal: PrincipalId,
+        fence: Fence,
+        *,
+        opened: bool,
+        is_owner: bool = True,
+    ) -> Actor:
+        """Return an actor for *session*."""

@@ -20,11 +20,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from itertools import chain
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
-from unbroken.sessions.actor import Actor
+from unbroken.sessions.actor import Actor, MakeActor
 from unbroken.sessions.backends.base import NOBODY, Fence, Opened, SessionStore
 from unbroken.sessions.backends.cluster import Cluster
 from unbroken.sessions.caps import Caps
@@ -45,7 +45,7 @@ from unbroken.sessions.errors import (
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.gates import Gates
 from unbroken.sessions.hub import Hub
-from unbroken.sessions.ids import NodeId, PrincipalId, SessionId
+from unbroken.sessions.ids import NodeId, SessionId
 from unbroken.sessions.keeping import Keeping
 from unbroken.sessions.outages import Outages
 from unbroken.sessions.poll_order import PollOrder
@@ -55,7 +55,7 @@ from unbroken.sessions.session import Session, SessionLimits
 from unbroken.sessions.unopened import Unopened
 from unbroken.sessions.wishes import Wishes
 
-__all__ = ["MakeActor", "Ownership"]
+__all__ = ["Ownership"]
 
 _READ_LIMIT: Final = 4096
 
@@ -87,22 +87,6 @@ _FIRST_SEARCH: Final = 4
 """Polls after which that is done first: those who knew that a node had died may have died with it, before
 this one was there.
 """
-
-
-class MakeActor(Protocol):
-    """Makes an actor of the node's."""
-
-    def __call__(
-        self,
-        session: Session,
-        log: EventLog,
-        principal: PrincipalId,
-        fence: Fence,
-        *,
-        opened: bool,
-        is_owner: bool = True,
-    ) -> Actor:
-        """Return an actor for *session*."""
 
 
 class Ownership:

@@ -162,6 +162,7 @@ INTERNAL: Final = {
             "check_config",
             "create_key",
             "drain",
+            "erase",
             "keys",
             "list_keys",
             "new_key",
