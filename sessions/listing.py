@@ -24,6 +24,11 @@ __all__ = ["Listing"]
 _TIMES: Final = 12
 """How often in a session's lifetime it is noted while it lives."""
 
+_YOUNG: Final = 60.0
+"""Seconds from when a session begins, for which a node that takes it notes it at once: who had it may have
+died of it. Later it was noted before, and of a crowd that moves on it needn't be once more.
+"""
+
 _WAITING: Final = 10_000
 """Sessions that wait to be noted."""
 
@@ -77,13 +82,12 @@ class Listing:
             return
         if actor.feed.ended is not None or self._count >= _WAITING:
             return
-        actor.listed_at = now
+        is_new_here, actor.listed_at = actor.listed_at == float("-inf"), now
+        wall = self._clock.time()
         opened_at = actor.session.opened_at
-        self._add(
-            actor.principal,
-            actor.session.id,
-            int(1000 * self._clock.time()) if opened_at is None else opened_at,
-        )
+        if is_new_here and opened_at is not None and wall - opened_at / 1000 > _YOUNG:
+            return
+        self._add(actor.principal, actor.session.id, int(1000 * wall) if opened_at is None else opened_at)
         self._begin()
 
     def _add(self, principal: PrincipalId, session_id: SessionId, at: int) -> None:

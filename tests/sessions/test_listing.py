@@ -99,6 +99,26 @@ async def test_whoever_takes_a_session_lists_it() -> None:
         assert await listed(index) == [client.session_id]
 
 
+async def test_one_that_is_older_is_not_listed_again_each_time_that_it_moves() -> None:
+    """Thousands may move at once."""
+    index = Index()
+    async with open_town(seed=1, index=index) as town:
+        one, two, client = await answered(town)
+        await pass_time(town, 120)
+        calls = index.calls
+        town.kill(one)
+        town.notice(one)
+        await move(client, two)
+        await client.ask("more")
+        two.responder.last.end()
+        await settle()
+        assert index.calls == calls
+
+        await pass_time(town, 86_400 / 12 + 1)
+        await client.ask("more")
+        assert index.calls == calls + 1
+
+
 async def test_what_was_not_listed_when_all_was_erased_is_erased_later() -> None:
     index = Index()
     async with open_town(seed=1, index=index) as town:

@@ -314,3 +314,17 @@ async def test_a_name_that_was_deleted_is_not_begun_again(server: Served[Scripte
         await client.responses.create(model="default", input="hi", extra_headers=named)
     assert (refused.value.status_code, refused.value.code) == (410, "session_deleted")
     assert not isinstance(refused.value, ConflictError)
+
+
+async def test_a_chat_that_was_deleted_is_not_begun_again_by_its_name(server: Served[ScriptedAgent]) -> None:
+    client: Any = await server.openai()
+    message = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
+
+    await raw(client, "post", "/ui/chat", {"id": "chat", "messages": [message]})
+    (made,) = (await raw(client, "get", "/conversations"))["data"]
+    await client.conversations.delete(made["id"])
+
+    assert (await raw(client, "get", "/ui/chat/chat"))["messages"] == []
+    with pytest.raises(APIStatusError) as refused:
+        await raw(client, "post", "/ui/chat", {"id": "chat", "messages": [message]})
+    assert (refused.value.status_code, refused.value.code) == (410, "session_deleted")
