@@ -229,7 +229,7 @@ class App:
         )
         self.metrics.observe_overload(self._overload)
         health = health_routes(self._readiness)
-        self.erasure = Erasure(self._erasers(), clock)
+        self.erasure = Erasure(self._erasers(clock), clock)
         self._doors = doors = DoorSelection(
             settings=settings,
             node=self.node,
@@ -276,7 +276,7 @@ class App:
             routes=[*health, metrics_route(self.metrics), *admin], exception_handlers=_ELSEWHERE
         )
 
-    def _erasers(self) -> list[Eraser]:
+    def _erasers(self, clock: Clock) -> list[Eraser]:
         """Return what erases users' data: whatever keeps some of it is to be among them."""
         stored = self._stored
         erasers: list[Eraser] = [
@@ -285,7 +285,7 @@ class App:
         if self.files is not None:
             erasers.append(FileEraser(self.files))
         if self.cache is not None:
-            erasers.append(AnswerEraser(self.cache))
+            erasers.append(AnswerEraser(self.cache, clock))
         return erasers
 
     def _drain_began(self) -> None:

@@ -16,6 +16,7 @@ from unbroken.server.erasing.base import Unerased
 from unbroken.server.files.base import FileNotFound, FileStore, FilesUnavailable
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.index import LISTED, SessionIndex
+from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import LostTail, NodeDraining, SessionGone, StoreUnavailable, UnknownFormat
 from unbroken.sessions.ids import PrincipalId, SessionId, belongs_to
 from unbroken.sessions.looking import look_at
@@ -24,6 +25,12 @@ from unbroken.sessions.node import Node
 __all__ = ["AnswerEraser", "FileEraser", "SessionEraser"]
 
 _PAGE: Final = 100
+
+_BETWEEN: Final = 60.0
+"""Seconds after which a user may have answers forgotten again that were kept for their tenant."""
+
+_TENANTS: Final = 1000
+"""Tenants of which it is known when that was last."""
 
 
 class SessionEraser:
@@ -146,21 +153,34 @@ class FileEraser:
 class AnswerEraser:
     """Has the answers be forgotten that were kept for the user's tenant: nobody knows who asked first.
 
+    Once a minute, where a user asks: else each could have all others go without answers that were kept. Who
+    asks sooner is told that something is left.
+
     Args:
         cache: Has them.
+        clock: Where time comes from.
 
     """
 
     what: Final = "kept_answers"
     """See :attr:`Eraser.what`."""
 
-    def __init__(self, cache: CacheStage) -> None:
+    def __init__(self, cache: CacheStage, clock: Clock) -> None:
         self._cache = cache
+        self._clock = clock
+        self._forgotten: dict[str, float] = {}  # of each tenant, when; the latest last
 
     async def erase(self, whose: Principal, at: int, *, is_thorough: bool) -> int:  # noqa: ARG002
         """See :meth:`Eraser.erase`. How many they were isn't known: 1."""
+        now, tenant = self._clock.monotonic(), whose.tenant
+        if not is_thorough and now - self._forgotten.get(tenant, -_BETWEEN) < _BETWEEN:
+            raise Unerased
         try:
-            await self._cache.forget(whose.tenant)
+            await self._cache.forget(tenant)
         except CacheUnavailable:
             raise Unerased from None
+        self._forgotten.pop(tenant, None)
+        self._forgotten[tenant] = now
+        if len(self._forgotten) > _TENANTS:
+            del self._forgotten[next(iter(self._forgotten))]
         return 1

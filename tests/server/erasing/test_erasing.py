@@ -18,6 +18,7 @@ from tests.server.test_admin import KEY, Operator
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.auth.principal import Principal
 from unbroken.server.erasing.base import Erasure, Report, Unerased
+from unbroken.server.erasing.erasers import AnswerEraser
 from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.ids import SessionId
 
@@ -148,6 +149,26 @@ async def test_an_operator_has_to_say_whose(serve: Serve, query: str) -> None:
     assert (answer.status, answer.body["error"]["code"]) == (400, "invalid_request")
     stranger = await Operator(server, b"Bearer wrong").ask("DELETE", "/admin/data?user=alice")
     assert stranger.status == 401
+
+
+async def test_answers_that_were_kept_are_forgotten_and_not_at_anybody_s_pleasure() -> None:
+    forgotten: list[str] = []
+
+    class Cache:
+        async def forget(self, tenant: str) -> None:
+            forgotten.append(tenant)
+
+    clock = FakeClock()
+    eraser = AnswerEraser(Cache(), clock)  # type: ignore[arg-type]
+    whose = Principal("alice", "acme")
+    assert await eraser.erase(whose, 0, is_thorough=False) == 1
+    with pytest.raises(Unerased):
+        await eraser.erase(Principal("bob", "acme"), 0, is_thorough=False)
+    assert await eraser.erase(Principal("bob", "other"), 0, is_thorough=False) == 1
+    assert await eraser.erase(whose, 0, is_thorough=True) == 1
+    clock.advance(61)
+    assert await eraser.erase(whose, 0, is_thorough=False) == 1
+    assert forgotten == ["acme", "other", "acme", "acme"]
 
 
 class _Fixed:
