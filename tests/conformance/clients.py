@@ -84,6 +84,7 @@ FEATURES: Final[Mapping[str, str]] = {
     "outbox": "Sends later, once, what is said without a connection",
     "stop": "Stays away after 1008",
     "responses": "Responses: streams, goes on from any event, cancels, continues",
+    "conversations": "Conversations: begins, adds to, lists what is in them, deletes",
     "lanes": "Responses over a WebSocket: lanes, said on when the connection is lost",
     "chat": "Chat Completions: streams, calls functions, lists models",
     "key": "Is told that its key is wrong",
