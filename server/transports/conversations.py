@@ -17,10 +17,13 @@ from unbroken.sessions.deletion import delete
 from unbroken.sessions.entries import CreateItem, CreateResponse, DeleteItem, Submitted, UpdateConfig
 from unbroken.sessions.errors import (
     LostTail,
+    NodeFull,
     Refusal,
     SessionError,
     SessionGone,
     StoreUnavailable,
+    TooManyConnections,
+    TooManySessions,
     UnknownFormat,
 )
 from unbroken.sessions.ids import ItemId, ResponseId, SessionId, belongs_to, is_transient
@@ -131,8 +134,11 @@ class Conversations:
             SessionError: It can't be done now.
 
         """
-        attachment = await self.find(speaker, session_id)  # by the same rules as whoever looks at it
-        attachment.close()
+        try:
+            (await self.find(speaker, session_id)).close()  # by the same rules as whoever looks at it
+        except (NodeFull, TooManySessions, TooManyConnections):  # that keeps nobody from making room
+            if speaker.grant.pins is not None or speaker.resume is not None:
+                raise
         node = self._transient if is_transient(session_id) else self._node
         await delete(node, session_id, speaker.principal)
         with suppress(StoreUnavailable):  # else whoever lists it finds that it has gone

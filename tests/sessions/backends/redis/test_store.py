@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
@@ -8,15 +11,26 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.valkey import Server
-from tests.sessions.backends.store_contract import LIFE, NONE, START, A, B, StoreContract, asked, mark, words
+from tests.sessions.backends.store_contract import (
+    LIFE,
+    NONE,
+    START,
+    A,
+    B,
+    StoreContract,
+    asked,
+    behind,
+    mark,
+    words,
+)
 from unbroken.sessions.backends.base import Append, Fence, SessionStore, Snapshot
 from unbroken.sessions.backends.redis.connection import Address, Client, connect
 from unbroken.sessions.backends.redis.keys import BUCKETS, Bounds, Keys
 from unbroken.sessions.backends.redis.scripts import HalfMoved, Scripts
 from unbroken.sessions.backends.redis.store import RedisStore
-from unbroken.sessions.entries import InputKey
-from unbroken.sessions.errors import LostTail, StoreBusy, StoreError, StoreUnavailable
-from unbroken.sessions.ids import new_node_id, new_session_id
+from unbroken.sessions.entries import Entry, InputKey
+from unbroken.sessions.errors import LostTail, SessionDeleted, StoreBusy, StoreError, StoreUnavailable
+from unbroken.sessions.ids import Incarnation, Nonce, new_node_id, new_session_id
 
 
 class TestRedisStoreOnValkey(StoreContract):
@@ -80,6 +94,46 @@ async def test_what_is_left_of_a_deleted_session_is_one_small_key_that_expires(
     (key,) = [key async for key in client.scan_iter("test:*")]
     assert 80_000 < await client.ttl(key) <= 86_400
     assert (await client.memory_usage(key) or 0) < 400
+
+
+async def test_a_release_that_knows_of_no_deletions_brings_nothing_back(
+    store: RedisStore, client: Client
+) -> None:
+    """Its scripts are those of this release without what they say of deletions."""
+    old = RedisStore(client, Keys("test"), Bounds())
+    for scripts in (old._scripts, old._writes):
+        for name, text in scripts._texts.items():
+            if name not in ("erase", "keep", "forget", "delete"):
+                plain = re.sub(r" *if \w+(\[1\])? == '' then\n +return 'DELETED'\n *end\n", "", text)
+                assert (plain != text) == ("DELETED" in text)
+                scripts._texts[name] = plain
+                scripts._digests[name] = hashlib.sha1(plain.encode(), usedforsecurity=False).hexdigest()
+    session_id = new_session_id()
+    fence = await old.create(session_id, A, LIFE)
+    (entries,) = await old.append([Append(session_id, fence, 0, NONE, 0, [mark("a")])])
+    assert not isinstance(entries, StoreError)
+    place, snapshot = behind(entries), Snapshot(1, entries[0].nonce, b"state")
+
+    await store.erase(session_id)
+
+    for refused in (
+        old.create(session_id, A, LIFE),
+        old.submit(session_id, asked(), place),
+        old.read(session_id, START, 10),
+        old.compact(session_id, fence, 1, snapshot),
+        old.reseed(session_id, fence, Incarnation("0b0b0b0b"), snapshot, {}),
+        old.rejoin(session_id, fence, place, 0, [Entry(2, Nonce(7), mark("b"))]),
+    ):
+        with pytest.raises(StoreError):
+            await refused
+    (result,) = await old.append([Append(session_id, fence, 1, place.nonce, 0, [mark("b")])])
+    assert isinstance(result, StoreError)
+    with contextlib.suppress(StoreError):
+        await old.acquire(session_id, A)  # there is nothing in it
+    assert [key async for key in client.scan_iter("test:*")] == [Keys("test").meta(session_id).encode()]
+    with pytest.raises(SessionDeleted):
+        await store.inspect(session_id)
+    await old.aclose()
 
 
 async def test_that_a_session_was_deleted_is_known_for_as_long_as_sessions_last(client: Client) -> None:
