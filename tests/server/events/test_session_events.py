@@ -13,7 +13,7 @@ import pytest
 
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.client import WAIT, Frame, whole
-from tests.server.realtime.serving import Served
+from tests.server.realtime.serving import Served, eventually
 from unbroken.server.agents.scripted import ScriptedAgent
 
 ALICE = {"authorization": "Bearer alice"}
@@ -189,3 +189,25 @@ async def test_an_unusable_place_starts_over(server: Served[ScriptedAgent]) -> N
 
     assert page["data"][0]["session"]["unbroken"]["resumed"] is False
     assert [frame["type"] for frame in page["data"]].count("conversation.item.added") == 2
+
+
+async def test_who_watches_is_told_that_the_session_was_deleted(server: Served[ScriptedAgent]) -> None:
+    realtime = await server.client()
+    await realtime.ask("hello")
+    await realtime.done()
+    session = realtime.session_id or ""
+    client: Any = await server.openai()
+    async with browsing(server, session) as browser:
+        await browser.until("response.done")
+        last = browser.last_id
+        waiting = asyncio.create_task(get(server, session, after=last, wait="30"))
+        await eventually(lambda: server.app.node.hub.connections == 3)
+
+        await client.conversations.delete(session)
+
+        assert (await browser.until("error"))["error"]["code"] == "session_deleted"
+        with pytest.raises(EOFError):
+            await browser.next()
+    answer = await waiting
+    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "session_deleted")
+    assert (await get(server, session)).status_code == 404
