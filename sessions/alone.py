@@ -72,6 +72,8 @@ class Alone(Replica, ABC):
         self._find_outage = find_outage
         self.outage: Outage = find_outage()
         """Whether the store can be reached, as far as this session is concerned: that of its part."""
+        self.must_be_listed = False
+        """Whether the store had lost it: what lists it may have been lost, too. The node's to take back."""
         self._ring: Ring | None = None  # what is written without the store; None: it is there
         self._is_created = True  # whether the store knows the session, if it is opened
         self._retry = Retry(clock, self._try_now)
@@ -186,6 +188,7 @@ class Alone(Replica, ABC):
                 settled = await settle(store, self, self.fence, ring)
                 self.fence, self._ring = settled.fence, None if settled.is_all else settled.rest
                 if settled.log is not None:
+                    self.must_be_listed = True
                     self._stored_floor = settled.log.floor
                     self._restart(settled.log)
                     for submitted in settled.foreign:

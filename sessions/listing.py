@@ -78,11 +78,13 @@ class Listing:
         if self._index is None:
             return
         now = self._clock.monotonic()
-        if now - actor.listed_at < self._interval or not (actor.is_owner and actor.is_opened):
+        is_due = actor.must_be_listed or now - actor.listed_at >= self._interval
+        if not (is_due and actor.is_owner and actor.is_opened):
             return
         if actor.feed.ended is not None or self._count >= _WAITING:
             return
-        is_new_here, actor.listed_at = actor.listed_at == float("-inf"), now
+        is_new_here = actor.listed_at == float("-inf") and not actor.must_be_listed
+        actor.listed_at, actor.must_be_listed = now, False
         wall = self._clock.time()
         opened_at = actor.session.opened_at
         if is_new_here and opened_at is not None and wall - opened_at / 1000 > _YOUNG:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from tests.sessions.conversation import ALICE, settle
-from tests.sessions.town import Town, answered, move, open_town
+from tests.sessions.town import Town, answered, move, open_town, polls
 from unbroken.sessions.backends.index import Listed
 from unbroken.sessions.backends.memory_index import MemoryIndex
 from unbroken.sessions.errors import StoreUnavailable
@@ -117,6 +117,23 @@ async def test_one_that_is_older_is_not_listed_again_each_time_that_it_moves() -
         await pass_time(town, 86_400 / 12 + 1)
         await client.ask("more")
         assert index.calls == calls + 1
+
+
+async def test_what_a_store_is_given_back_is_listed_again() -> None:
+    """What lists it may have been lost with it."""
+    index = Index()
+    async with open_town(seed=1, index=index) as town:
+        one, _, client = await answered(town)
+        await pass_time(town, 120)
+        await index.drop(ALICE, [SessionId(client.session_id or "")])
+        town.lose()
+        await client.ask("more")
+        one.responder.last.end()
+        await pass_time(town, 3)
+        await polls(town, 2)
+
+        assert SessionId(client.session_id or "") in town.memory._sessions
+        assert await listed(index) == [client.session_id]
 
 
 async def test_what_was_not_listed_when_all_was_erased_is_erased_later() -> None:
