@@ -18,10 +18,12 @@ structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[
 
 pytest.register_assert_rewrite(
     "tests.sessions.backends.store_contract",
+    "tests.sessions.backends.outbox_contract",
     "tests.server.agents.agent_contract",
     "tests.deploy.balancer_contract",
     "tests.server.files.file_store_contract",
     "tests.server.agents.upstream_contract",
+    "tests.server.archive.archive_contract",
     "tests.server.auth.directory_contract",
     "tests.server.quota.ledger_contract",
     "tests.server.guards.injection.suspicion_contract",

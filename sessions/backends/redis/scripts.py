@@ -36,6 +36,8 @@ _NAMES: Final = (
     "release",
     "reseed",
     "rewrite",
+    "settle",
+    "shelves",
     "submit",
     "tally",
     "unfollow",

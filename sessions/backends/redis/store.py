@@ -28,6 +28,7 @@ from unbroken.sessions.backends.redis.channels import Channels
 from unbroken.sessions.backends.redis.connection import Client, server_of, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.news import News
+from unbroken.sessions.backends.redis.outbox import Packing, RedisOutbox
 from unbroken.sessions.backends.redis.packing import packed, unpacked
 from unbroken.sessions.backends.redis.parts import Parts
 from unbroken.sessions.backends.redis.reading import Reading, Readings
@@ -53,6 +54,7 @@ from unbroken.sessions.errors import (
     Unseen,
 )
 from unbroken.sessions.event_log import Position
+from unbroken.sessions.finished import FinishedTurn
 from unbroken.sessions.format import FORMAT_1, Formats
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
@@ -81,6 +83,7 @@ class RedisStore:
         connections: Calls at once.
         patience: Seconds after which a call is given up. Calls wait some times that for their turn.
         is_cluster: Whether only keys of one bucket may be written in one call.
+        outbox: Where turns that end go. None: nowhere.
 
     """
 
@@ -98,7 +101,9 @@ class RedisStore:
         is_cluster: bool = False,
         connections: int = 16,
         patience: float = 2.0,
+        outbox: RedisOutbox | None = None,
     ) -> None:
+        self._outbox = outbox
         # Its methods are of both worlds, says redis-py.
         caller = cast(Caller, client)
         which = partial(server_of, client)
@@ -270,6 +275,8 @@ class RedisStore:
         encode = self._formats.encode_body
         for append in appends:
             keys += self._keys.session(append.session_id)
+        packing = Packing(keys)
+        for append in appends:
             nonce = Nonce(self._draw(32))
             nonces.append(nonce)
             written: list[Any] = []
@@ -293,9 +300,11 @@ class RedisStore:
                     written,
                 ]
             )
+            if append.finished and self._outbox is not None:
+                asked[-1].append(packing.add(self._outbox, append.session_id, append.finished))
         try:
-            packed = msgspec.msgpack.encode([self._bounds.lifetime, asked])
-            found = await self._call_by(self._writes, "append", keys, packed)
+            packed = msgspec.msgpack.encode([self._bounds.lifetime, asked, *packing.bounds])
+            found = await self._call_by(self._writes, "append", keys, packed, *packing.turns)
         except StoreUnavailable as exc:
             return [exc] * len(appends)
         results = []
@@ -309,6 +318,7 @@ class RedisStore:
         seq, followers = answer[0] + 1, answer[1]
         if followers:
             self._news.tell(_text(followers).split(), append.session_id)
+        self._note(append.session_id, append.finished, answer[2])
         return numbered(append.bodies, seq, nonce)
 
     async def read(
@@ -371,12 +381,14 @@ class RedisStore:
         keeps_keys: bool = True,
         is_busy: bool = True,
         head: Position | None = None,
+        finished: Sequence[FinishedTurn] = (),
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
+        outbox, turns = self._put(session_id, finished)
         known = [[seq, *_named(key)] for seq, key in sorted(keys.items())]
         found = await self._call(
             "reseed",
-            self._keys.session(session_id),
+            [*self._keys.session(session_id), *outbox],
             session_id,
             *_proof(fence),
             incarnation,
@@ -388,10 +400,12 @@ class RedisStore:
             msgspec.msgpack.encode(known[-self._bounds.dedupe_window :]),
             int(is_busy),
             *(("", "") if head is None else (head.seq, head.nonce)),
+            *turns,
         )
         if found is None:
             raise Fenced(session_id)
         _check(found, session_id)
+        self._note(session_id, finished, found[2])
         self._news.tell(_text(found[1]).split(), session_id)
         return Fence(fence.node, found[0], incarnation)
 
@@ -404,8 +418,10 @@ class RedisStore:
         entries: Sequence[Entry],
         *,
         is_busy: bool = True,
+        finished: Sequence[FinishedTurn] = (),
     ) -> None:
         """See :meth:`SessionStore.rejoin`."""
+        outbox, turns = self._put(session_id, finished)
         written = []
         for entry in entries:
             body = entry.body
@@ -415,7 +431,7 @@ class RedisStore:
             written.append([entry.seq, width(body), str(entry.nonce), text, name, digest, is_input])
         found = await self._call(
             "rejoin",
-            self._keys.session(session_id),
+            [*self._keys.session(session_id), *outbox],
             session_id,
             *_proof(fence),
             after.seq,
@@ -424,9 +440,23 @@ class RedisStore:
             self._bounds.lifetime,
             msgspec.msgpack.encode(written),
             int(is_busy),
+            *turns,
         )
         _check(found, session_id)
+        self._note(session_id, finished, found[1])
         self._news.tell(_text(found[0]).split(), session_id)
+
+    def _put(
+        self, session_id: SessionId, finished: Sequence[FinishedTurn]
+    ) -> tuple[Sequence[str], Sequence[Any]]:
+        """Return the keys and arguments with which a script puts turns into the outbox."""
+        if self._outbox is None or not finished:
+            return (), ()
+        return self._outbox.keys_of(session_id), self._outbox.arguments(finished)
+
+    def _note(self, session_id: SessionId, finished: Sequence[FinishedTurn], lost: int) -> None:
+        if self._outbox is not None and finished:
+            self._outbox.note(session_id, len(finished), lost)
 
     async def busy(
         self, owner: NodeId, limit: int, *, known: Collection[SessionId] = ()
