@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from unbroken.server.agents.base import Agent, AgentError
 from unbroken.server.agents.selection import build_agent
+from unbroken.server.archive_selection import build_archiving
 from unbroken.server.auth_selection import build_auth
 from unbroken.server.cache.selection import build_cache
 from unbroken.server.computing_threads import Way
@@ -137,6 +138,9 @@ class App:
         self._tokens = ResumeTokens(self._secret)
         self.auth = build_auth(settings, self._stored.redis, self._tokens, clock, self.metrics)
         self._auth_opened: AbstractAsyncContextManager[None] | None = None
+        self.archiving = build_archiving(
+            settings, self._stored.store, self._stored.outbox, self.auth.directory, clock, self.metrics
+        )
         way = Way()
         self.guards = Guards(
             settings,
@@ -241,6 +245,7 @@ class App:
             admission=self.admission,
             turnstile=self.turnstile,
             tokens=self._tokens,
+            archive=None if self.archiving is None else self.archiving.archive,
         )
         pages = Starlette(routes=[*health, *page_routes(), *doors.routes()], exception_handlers=_ELSEWHERE)
         pages.router.redirect_slashes = (
@@ -460,6 +465,12 @@ class App:
             await self._close_node()
             raise
         self._auth_opened = known
+        if self.archiving is not None:
+            try:
+                await self.archiving.open()
+            except BaseException:
+                await self._close_node()
+                raise
         await self.transient.__aenter__()
 
     async def _close_node(self) -> None:
@@ -468,6 +479,8 @@ class App:
             await known.__aexit__(None, None, None)
         await self.transient.__aexit__(None, None, None)
         await self.node.__aexit__(None, None, None)
+        if self.archiving is not None:
+            await self.archiving.aclose()
         if self.cache is not None:
             await self.cache.stop()
         if self.gate is not None:

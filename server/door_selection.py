@@ -8,6 +8,7 @@ from functools import cached_property
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from unbroken.server.archive.base import Archive
 from unbroken.server.auth_selection import Auth
 from unbroken.server.config import Settings
 from unbroken.server.fair_names import FairNames
@@ -23,6 +24,7 @@ from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports import responses_socket, ui_socket
 from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.admission import Admission
+from unbroken.server.transports.archive import ArchiveDoor
 from unbroken.server.transports.chat import ChatDoor
 from unbroken.server.transports.chats import Chats
 from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
@@ -72,6 +74,7 @@ class DoorSelection:
     admission: Admission
     turnstile: Turnstile
     tokens: ResumeTokens
+    archive: Archive | None = None
 
     def routes(self) -> list[Route]:
         """Return those that HTTP comes in by."""
@@ -89,6 +92,7 @@ class DoorSelection:
             *([] if self.gate is None else UsageDoor(way, self.gate).routes()),
             *self._response_routes(reception),
             *self._event_routes(reception),
+            *([] if self.archive is None else ArchiveDoor(way, self.archive, self.tokens).routes()),
             *self._chat_routes(reception),
             *self._ui_routes(reception),
             *ModelsDoor(way, self.models, self.clock).routes(),

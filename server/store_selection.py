@@ -15,6 +15,8 @@ from unbroken.server.quota.base import Ledger
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.backends.memory_outbox import MemoryOutbox
+from unbroken.sessions.backends.outbox import Outbox, OutboxLimits
 from unbroken.sessions.backends.tally import Tally
 from unbroken.sessions.format import FORMAT_1, Format, Formats
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["RedisState", "Stored", "build_store"]
 
 _CAUSES: Final = 16
+
+_LEAST_PART: Final = 64 << 10
+"""Bytes of one part of an outbox, of which there are many: less would hold no turn of some length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ class Stored:
     """What all nodes have; None: there is but this one."""
     ledger: Ledger | None = None
     """What all principals have used; None: as of this node."""
+    outbox: Outbox | None = None
+    """Where turns go that have ended; None: nowhere, as there is no archive."""
 
 
 def build_store(settings: Settings, newest: Format = FORMAT_1, older: Format | None = None) -> Stored:
@@ -72,6 +79,9 @@ def build_store(settings: Settings, newest: Format = FORMAT_1, older: Format | N
         StartupError: It can't be had.
 
     """
+    if settings.redis_url is None and settings.archive_url is not None:
+        kept = MemoryOutbox(OutboxLimits(part_bytes=settings.archive_outbox_bytes))
+        return Stored(MemoryStore(outbox=kept), Alone(), _nothing, outbox=kept)
     if settings.redis_url is None:
         return Stored(MemoryStore(), Alone(), _nothing)
     try:
@@ -89,9 +99,10 @@ def build_store(settings: Settings, newest: Format = FORMAT_1, older: Format | N
 def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     from unbroken.server.quota.redis import RedisLedger
     from unbroken.sessions.backends.redis.connection import Address, AddressError, connect
-    from unbroken.sessions.backends.redis.keys import Bounds, Keys
+    from unbroken.sessions.backends.redis.keys import BUCKETS, Bounds, Keys
     from unbroken.sessions.backends.redis.kinship import Kinship
     from unbroken.sessions.backends.redis.membership import RedisMembership
+    from unbroken.sessions.backends.redis.outbox import RedisOutbox
     from unbroken.sessions.backends.redis.store import RedisStore
     from unbroken.sessions.backends.redis.tally import RedisTally
     from unbroken.sessions.backends.redis.trouble import Trouble
@@ -115,6 +126,17 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     trouble, watch = Trouble(), Watch(client)
     secret = b"" if settings.secret is None else settings.secret.get_secret_value().encode()
     kinship = Kinship(client, keys, secret)
+    outbox: RedisOutbox | None = None
+    if settings.archive_url is not None:
+        limits = OutboxLimits(part_bytes=max(_LEAST_PART, settings.archive_outbox_bytes // BUCKETS))
+        outbox = RedisOutbox(
+            client,
+            keys,
+            limits,
+            trouble=trouble,
+            is_cluster=is_cluster,
+            patience=settings.redis_timeout,
+        )
     store = RedisStore(
         client,
         keys,
@@ -124,6 +146,7 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
         is_cluster=is_cluster,
         connections=settings.redis_connections,
         patience=settings.redis_timeout,
+        outbox=outbox,
     )
 
     @asynccontextmanager
@@ -146,7 +169,7 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     tally = RedisTally(client, keys, membership, patience=settings.redis_timeout, is_cluster=is_cluster)
     ledger = RedisLedger(client, settings.redis_prefix, patience=settings.redis_timeout)
     state = RedisState(trouble, watch, client, keys, kinship)
-    return Stored(store, membership, opened, state, formats, tally, ledger)
+    return Stored(store, membership, opened, state, formats, tally, ledger, outbox)
 
 
 async def _check(client: Any) -> None:
