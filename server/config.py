@@ -140,6 +140,8 @@ def shown(name: str, settings: Settings) -> str:
     value = getattr(settings, name)
     if value is None or value in ((), "", {}):
         return "not set"
+    if name == "archive_url":  # which of both it is, and where
+        return masked_url(value.get_secret_value())
     if isinstance(value, SecretStr):
         return MASK
     if name == "api_keys":

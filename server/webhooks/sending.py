@@ -58,7 +58,7 @@ class SendingLimits:
     breaker: BreakerLimits = BreakerLimits()  # noqa: RUF009 - frozen
 
 
-Outcome = Literal["delivered", "failed", "dead"]
+_Outcome = Literal["delivered", "failed", "dead"]
 
 
 def delay_of(tries: int, draw: Callable[[], float] = random.random) -> float:
@@ -87,7 +87,7 @@ class Sender:
         limits: SendingLimits,
         clock: Clock,
         *,
-        on_outcome: Callable[[str, Outcome], None],
+        on_outcome: Callable[[str, _Outcome], None],
         on_passed_over: Callable[[str, bool], None],
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
