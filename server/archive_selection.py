@@ -92,7 +92,6 @@ def build_archiving(
         on_outcome=lambda endpoint, outcome: metrics.webhooks.labels(endpoint, outcome).inc(),
         on_passed_over=lambda endpoint, is_so: metrics.webhooks_passed_over.labels(endpoint).set(is_so),
     )
-    outbox.on_lost = metrics.archive_lost.inc
     archiver = Archiver(
         outbox,
         archive,
@@ -104,6 +103,7 @@ def build_archiving(
         on_failure=metrics.archive_failures.inc,
         on_waiting=_waiting(metrics),
         on_written=sender.wake,
+        on_lost=metrics.archive_lost.inc,
     )
     housekeeping = Housekeeping(
         archive,

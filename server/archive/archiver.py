@@ -73,6 +73,7 @@ class Archiver:
         on_failure: Told of each time that the archive can't be used.
         on_waiting: Told how many wait on all nodes, and for how many seconds the oldest does.
         on_written: Told when something was written.
+        on_lost: Told how many turns there was no room for in the outbox.
 
     """
 
@@ -89,6 +90,7 @@ class Archiver:
         on_failure: Callable[[], None],
         on_waiting: Callable[[int, float], None],
         on_written: Callable[[], None],
+        on_lost: Callable[[int], None],
     ) -> None:
         self._outbox = outbox
         self._archive = archive
@@ -105,7 +107,9 @@ class Archiver:
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._throttle = Throttle(clock, lines=1)
+        self._on_lost = on_lost
         outbox.on_news = self._heard
+        outbox.on_lost = self._lost
 
     def start(self) -> None:
         """Begin to bring them."""
@@ -125,6 +129,14 @@ class Archiver:
     def _heard(self, part: int) -> None:
         self._parts.add(part)
         self._wanted.set()
+
+    def _lost(self, count: int) -> None:
+        self._on_lost(count)
+        if self._throttle.admit("lost") is not None:
+            hint = (
+                "The archive has been out of reach for too long, or UNBROKEN_ARCHIVE_OUTBOX_BYTES is too low."
+            )
+            structlog.get_logger().error("turns will not be archived", count=count, hint=hint)
 
     async def _run(self) -> None:
         log, failures = structlog.get_logger(), 0

@@ -147,7 +147,7 @@ class Archive(Protocol):
         """
 
     async def erase_session(self, session_id: SessionId, at: float) -> int:
-        """Forget a session likewise, and for good."""
+        """Forget a session likewise, also what ends in it for as long as a turn may be written late."""
 
     async def expire(self, cutoffs: Mapping[str, float | None], limit: int, *, default: float | None) -> int:
         """Forget turns that ended before their plan's cutoff, or before *default*; None: these stay.

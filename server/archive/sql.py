@@ -57,8 +57,8 @@ _ERASED: Final = """
     ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE excluded.at > archive_erased.at
 """
 
-_FOR_GOOD: Final = 1e12
-"""A time that never comes."""
+_LATE: Final = 8 * 86_400.0
+"""Seconds after which no outbox holds a turn any more."""
 
 
 class SqlArchive:
@@ -164,9 +164,8 @@ class SqlArchive:
 
     async def erase(self, principal: PrincipalId, at: float) -> int:
         """See :meth:`Archive.erase`."""
-        # A turn that runs now ends later, and is the user's wish no more than what they say tomorrow.
         async with self._database.transaction(alone=True) as transaction:
-            await transaction.execute(_ERASED, f"principal {principal}", at)
+            await _note_erased(transaction, f"principal {principal}", at, at)
             count = await transaction.execute(
                 "DELETE FROM archive_turns WHERE principal = $1 AND ended_at < $2", principal, at
             )
@@ -182,9 +181,8 @@ class SqlArchive:
 
     async def erase_session(self, session_id: SessionId, at: float) -> int:
         """See :meth:`Archive.erase_session`."""
-        del at  # it never comes back
         async with self._database.transaction(alone=True) as transaction:
-            await transaction.execute(_ERASED, f"session {session_id}", _FOR_GOOD)
+            await _note_erased(transaction, f"session {session_id}", at + _LATE, at)
             count = await transaction.execute("DELETE FROM archive_turns WHERE session_id = $1", session_id)
             await transaction.execute("DELETE FROM archive_deliveries WHERE session_id = $1", session_id)
             await transaction.execute("DELETE FROM archive_sessions WHERE session_id = $1", session_id)
@@ -246,6 +244,12 @@ class SqlArchive:
             if changed:
                 await _queue(transaction, deliveries, session.id, session.principal, at)
         return bool(changed)
+
+
+async def _note_erased(transaction: Transaction, name: str, until: float, at: float) -> None:
+    """Have nothing of *name* written any more that ended before *until*. What is long past is forgotten."""
+    await transaction.execute("DELETE FROM archive_erased WHERE at < $1", at - _LATE)
+    await transaction.execute(_ERASED, name, until)
 
 
 async def _write(transaction: Transaction, new: NewTurn, at: float) -> int:

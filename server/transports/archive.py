@@ -17,12 +17,17 @@ from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found, json_response
 from unbroken.server.transports.query import check_query
 from unbroken.sessions.errors import SessionNotFound
+from unbroken.sessions.finished import FinishedTurn
 from unbroken.sessions.ids import PrincipalId, SessionId, belongs_to
 
 __all__ = ["ArchiveDoor"]
 
 _USUAL: Final = 20
 _MOST: Final = 100
+
+_AT_ONCE: Final = 10
+_MOST_BYTES: Final = 4 << 20
+"""Of what was said, after which a page ends, whatever its limit."""
 
 _FIELDS: Final = ("after", "limit", "resume", "ticket")
 
@@ -72,9 +77,25 @@ class ArchiveDoor:
         session = await self._archive.session(session_id, principal)
         if session is None:
             raise SessionNotFound
-        turns = await self._archive.turns(session_id, limit + 1, after=query.get("after"))
+        turns, has_more = await self._turns(session_id, limit, query.get("after"))
         page = _fields([turn_fields(turn) | content_fields(turn) for turn in turns], limit)
+        page["has_more"] = has_more
         return json_response({**page, "session": session_fields(session)})
+
+    async def _turns(
+        self, session_id: SessionId, limit: int, after: str | None
+    ) -> tuple[list[FinishedTurn], bool]:
+        """Return turns behind *after*, and whether there are more: some may be as long as a session."""
+        turns: list[FinishedTurn] = []
+        size = 0
+        while len(turns) < limit and size < _MOST_BYTES:
+            some = await self._archive.turns(session_id, min(_AT_ONCE, limit - len(turns)), after=after)
+            if not some:
+                return turns, False
+            turns += some
+            after = some[-1].response_id
+            size += sum(item.size for turn in some for item in (*turn.input, *turn.output))
+        return turns, bool(await self._archive.turns(session_id, 1, after=after))
 
     async def _asker(self, visit: Visit) -> tuple[PrincipalId, SessionId | None]:
         """Return who asks, and for which session alone they are here; None: for any."""

@@ -63,7 +63,7 @@ class MemoryQueue:
         await asyncio.sleep(0)
         if self.is_out:
             raise ArchiveUnavailable("planted")
-        found = []
+        found: list[Due] = []
         for key, (delivery, tries, made_at, due_at) in list(self.waiting_for.items()):
             if delivery.endpoint == endpoint and due_at <= now and len(found) < limit:
                 self.waiting_for[key] = delivery, tries, made_at, until

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +57,7 @@ class Bench:
             on_failure=self._failed,
             on_waiting=self._wait,
             on_written=self._wrote,
+            on_lost=self._lose,
         )
         archiver.start()
         self.archivers.append(archiver)
@@ -77,6 +77,9 @@ class Bench:
 
     def _wait(self, count: int, oldest: float) -> None:
         self.waiting = count, oldest
+
+    def _lose(self, count: int) -> None:
+        self.outcomes["lost"] += count
 
     def _wrote(self) -> None:
         self.written += 1
@@ -200,6 +203,18 @@ async def test_whose_plan_keeps_nothing_is_announced_all_the_same() -> None:
         assert len(bench.archive.queued) == 2
 
 
+async def test_what_the_outbox_has_no_room_for_is_counted() -> None:
+    async with open_bench() as bench:
+        bench.archive.is_out = True
+        bench.outbox._most = 2000
+        for number in range(10):
+            bench.put(turn(SESSION, number))
+        await settle()
+
+        assert 0 < len(bench.outbox) < 10
+        assert bench.outcomes["lost"] == 10 - len(bench.outbox)
+
+
 async def test_a_node_that_ends_brings_what_there_is() -> None:
     async with open_bench() as bench:
         bench.put(turn(SESSION, 1))
@@ -224,7 +239,6 @@ STEPS = st.lists(
 )
 
 
-@pytest.mark.hypothesis
 @given(STEPS)
 def test_every_turn_is_there_once_however_steps_interleave(steps: list[str]) -> None:
     """Against a model: what was put there. Archivers race and die; the archive is out, or says nothing."""

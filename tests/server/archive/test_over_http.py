@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.serving import Served, eventually, serving
@@ -75,6 +76,23 @@ async def test_it_is_there_when_the_sessions_are_gone(tmp_path: Path) -> None:
         (session,) = (await get(served, "sessions")).json()["data"]
         (turn,) = (await get(served, f"sessions/{session['id']}")).json()["data"]
         assert texts(turn, "input") == ["one"]
+
+
+async def test_a_page_of_long_turns_is_cut_and_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unbroken.server.transports.archive._MOST_BYTES", 1)
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path)) as served:
+        client = await served.client()
+        for number in range(12):
+            await client.ask(f"question {number}")
+            await client.done()
+        await said(served, 12)
+
+        first = (await get(served, f"sessions/{client.session_id}")).json()
+        assert (len(first["data"]), first["has_more"]) == (10, True)
+        rest = (await get(served, f"sessions/{client.session_id}", after=first["last_id"])).json()
+        assert (len(rest["data"]), rest["has_more"]) == (2, False)
 
 
 async def test_somebody_else_s_and_an_unknown_one_look_alike(tmp_path: Path) -> None:
@@ -214,4 +232,4 @@ async def test_an_archive_that_cannot_be_used_is_said_before_anybody_connects(tm
 
 
 def test_an_archive_needs_nothing_else() -> None:
-    assert Settings(archive_url="sqlite:///x.db").archive_retention == ("default=forever",)
+    assert Settings(archive_url=SecretStr("sqlite:///x.db")).archive_retention == ("default=forever",)

@@ -12,7 +12,6 @@ import pytest
 from tests.fakes.archive import MemoryQueue
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.serving import eventually, serving
-from unbroken.server import archive_selection
 from unbroken.server.archive.base import Delivery
 from unbroken.server.webhook_settings import WebhookEndpoint
 from unbroken.server.webhooks.sending import Sender, SendingLimits, Target
@@ -90,11 +89,13 @@ async def test_the_receiver_without_a_library_takes_the_same() -> None:
 async def test_a_server_tells_what_happens_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     receiver = documented(0)
     tee = Tee(receiver["app"])
-    made = archive_selection.Sender
     monkeypatch.setattr(
-        archive_selection, "Sender", lambda *args, **options: made(*args, **options, transport=tee)
+        "unbroken.server.archive_selection.Sender",
+        lambda *args, **options: Sender(*args, **options, transport=tee),
     )
-    endpoint = WebhookEndpoint(url="http://receiver/unbroken", secrets=[receiver["SECRET"]])
+    endpoint = WebhookEndpoint.model_validate(
+        {"url": "http://receiver/unbroken", "secrets": receiver["SECRET"]}
+    )
     url = f"sqlite:///{tmp_path / 'archive.db'}"
     async with serving(
         ManualAgent(), archive_url=url, archive_retention="0", webhooks={"crm": endpoint}

@@ -17,7 +17,9 @@ SESSION = session_of(ALICE)
 
 
 def endpoint(**fields: Any) -> WebhookEndpoint:
-    return WebhookEndpoint(url="https://crm.example.com/hook", secrets=[SECRET], **fields)
+    return WebhookEndpoint.model_validate(
+        {"url": "https://crm.example.com/hook", "secrets": [SECRET], **fields}
+    )
 
 
 def told(deliveries: Any) -> list[tuple[str, str]]:

@@ -238,4 +238,5 @@ def test_each_delay_is_longer_up_to_a_bound() -> None:
     assert delays[:4] == [5, 20, 80, 320]
     assert delays == sorted(delays)
     assert delays[-1] == 6 * 3600
-    assert (delay_of(1, lambda: 0.0), delay_of(1, lambda: 1.0)) == (4, pytest.approx(6))
+    assert delay_of(1, lambda: 0.0) == pytest.approx(4)
+    assert delay_of(1, lambda: 1.0) == pytest.approx(6)
