@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from unbroken.server.app import build
 from unbroken.server.archive_settings import retention_of
-from unbroken.server.config import ConfigError, shown
+from unbroken.server.config import ConfigError, StartupError, shown
 from unbroken.server.setting_hints import hints
 from unbroken.server.setting_sources import load_settings
 from unbroken.server.setting_transfer import packed, unpacked
@@ -115,3 +117,14 @@ def test_what_is_set_in_vain_is_said(tmp_path: Path) -> None:
         "UNBROKEN_ARCHIVE_RETENTION does nothing, as there is no archive. "
         "Set UNBROKEN_ARCHIVE_URL, or unset it."
     )
+
+
+def test_a_client_that_is_not_installed_is_said_with_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    monkeypatch.delitem(sys.modules, "unbroken.server.archive.postgresql", raising=False)
+    settings = load(tmp_path, archive_url="postgresql://host/db").settings
+
+    with pytest.raises(StartupError, match=r"pip install 'unbroken\[postgresql\]'"):
+        build(settings.model_copy(update={"agent": "scripted"}))

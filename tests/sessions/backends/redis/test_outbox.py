@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from tests.fakes.valkey import Server
 from tests.sessions.backends.outbox_contract import PART_BYTES, OutboxContract, finished
+from tests.sessions.backends.redis.acl import allow
 from tests.sessions.backends.store_contract import LIFE, NONE, A, mark
 from unbroken.sessions.backends.base import Append, SessionStore
-from unbroken.sessions.backends.outbox import Outbox, OutboxLimits
+from unbroken.sessions.backends.outbox import Outbox, OutboxLimits, Parcel
 from unbroken.sessions.backends.redis.connection import Address, Client, connect
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.outbox import RedisOutbox
 from unbroken.sessions.backends.redis.store import RedisStore
+from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.ids import new_session_id
 
 LIMITS = OutboxLimits(part_bytes=PART_BYTES, lifetime=1000)
@@ -76,3 +80,36 @@ async def test_a_store_without_an_outbox_keeps_nothing(client: Client) -> None:
     await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")], finished=(turn,))])
     assert [key async for key in client.scan_iter("test:*:out*")] == []
     await store.aclose()
+
+
+async def test_a_user_with_the_documented_rights_may_do_all_of_it(valkey: Server) -> None:
+    allow(valkey, "test")
+    address = valkey.url.replace("redis://", "redis://unbroken:password@")
+    client = connect(Address(address), name="test")
+    store, outbox = stored_in(client)
+    session_id = new_session_id()
+    fence = await store.create(session_id, A, LIFE)
+    turns = (finished(session_id, "r1"), finished(session_id, "r2"))
+    await store.append([Append(session_id, fence, 0, NONE, 0, [mark("a")], finished=turns)])
+    (shelf,) = await outbox.shelves()
+    for parcel in await outbox.take(shelf.part, 10):
+        await outbox.settle([parcel])
+    assert await outbox.shelves() == []
+    await store.aclose()
+    await client.aclose()
+
+
+async def test_a_server_that_is_gone_is_said_as_everywhere(tmp_path: Path) -> None:
+    with Server(tmp_path / "data").running() as server:
+        client = connect(Address(server.url), name="test")
+        store, outbox = stored_in(client)
+        assert await outbox.shelves() == []
+        server.kill()
+        with pytest.raises(StoreUnavailable):
+            await outbox.shelves()
+        with pytest.raises(StoreUnavailable):
+            await outbox.take(1, 10)
+        with pytest.raises(StoreUnavailable):
+            await outbox.settle([Parcel(1, "1-0", b"", is_attended=False)])
+        await store.aclose()
+        await client.aclose()
