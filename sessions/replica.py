@@ -154,7 +154,9 @@ class Replica:
             return ()
         finished = turns_in(self.session, bodies, at, is_attended=len(self.feed) > 0)
         if finished:
-            self.ended_of_late = (*self.ended_of_late, *finished)[-_ENDED_KEPT:]
+            named = {each.response_id for each in finished}  # asked for again, where it goes on alone
+            others = (each for each in self.ended_of_late if each.response_id not in named)
+            self.ended_of_late = (*others, *finished)[-_ENDED_KEPT:]
         return finished
 
     def snapshot(self) -> Snapshot:

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.server.realtime.agent import ManualAgent
+from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import Served, eventually, serving
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.archive.base import ArchiveUnavailable
@@ -233,3 +234,26 @@ async def test_an_archive_that_cannot_be_used_is_said_before_anybody_connects(tm
 
 def test_an_archive_needs_nothing_else() -> None:
     assert Settings(archive_url=SecretStr("sqlite:///x.db")).archive_retention == ("default=forever",)
+
+
+async def test_a_session_that_ends_is_seen_to_have_ended(tmp_path: Path) -> None:
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path), session_idle_timeout=0.1) as served:
+        client = await served.client()
+        await client.ask("one")
+        await client.done()
+        await said(served, 1)
+        archiving = served.app.archiving
+        assert archiving is not None
+        await archiving._housekeeping.look()
+        (session,) = (await get(served, "sessions")).json()["data"]
+        assert session["ended_at"] is None, "somebody is connected to it"
+
+        await client.close()
+        await served.no_connections()
+        async with asyncio.timeout(WAIT):
+            while session["ended_at"] is None:
+                await served.app.node.sweep()
+                await archiving.archive.still_there([session["id"]], 0.0)  # else it is looked at in a minute
+                await archiving._housekeeping.look()
+                (session,) = (await get(served, "sessions")).json()["data"]
+        assert session["turns"] == 1

@@ -5,9 +5,11 @@ import asyncio
 import pytest
 
 from tests.fakes.postgres import PostgresServer
+from tests.fakes.proxy import Proxy
 from tests.fakes.surroundings import free_port
 from tests.server.archive.archive_contract import ArchiveContract
 from tests.server.archive.turns import ALICE, new, session_of, turn
+from tests.server.realtime.client import WAIT
 from unbroken.server.archive.base import ArchiveUnavailable, ArchiveUnusable
 from unbroken.server.archive.database import Database
 from unbroken.server.archive.postgresql import PostgresDatabase
@@ -88,3 +90,25 @@ async def test_a_server_that_went_is_used_again_when_it_is_back(postgres: Postgr
     assert await archive.write([new(turn(session_id, 2))], 0.0) == 1
     assert len(await archive.turns(session_id, 10)) == 2
     await archive.aclose()
+
+
+async def test_a_server_that_hangs_is_waited_for_no_longer_than_set(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    session_id = session_of(ALICE)
+    async with Proxy(postgres.port) as proxy:
+        url = postgres_url.replace(f":{postgres.port}/", f":{proxy.port}/")
+        archive = SqlArchive(PostgresDatabase(url, patience=0.3))
+        await archive.open()
+        await archive.write([new(turn(session_id, 1))], 0.0)
+        proxy.hold()
+        for _ in range(6):  # more often than there are connections
+            with pytest.raises(ArchiveUnavailable):
+                async with asyncio.timeout(WAIT):
+                    await archive.write([new(turn(session_id, 2))], 0.0)
+        proxy.release()
+
+        assert await archive.write([new(turn(session_id, 2))], 0.0) == 1
+        assert len(await archive.turns(session_id, 10)) == 2
+        proxy.hold()
+        await archive.aclose()
