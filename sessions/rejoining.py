@@ -154,6 +154,7 @@ async def _reseed(store: SessionStore, replica: Replica, fence: Fence, ring: Rin
             raise
         if found.fence.incarnation == anew.incarnation:  # only the answer was lost
             fence, place = found.fence, place._replace(seq=found.floor, nonce=found.floor_nonce)
+            turns = 0  # what has ended since wasn't with what was done: all of it comes once more
         else:  # by a store that has lost how it became this node's
             fence = await reseed(found.fence)
     structlog.get_logger().warning("log begun anew", session_id=session.id, inputs=len(anew.foreign))

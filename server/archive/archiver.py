@@ -35,6 +35,9 @@ _FIRST_RETRY: Final = 1.0
 _LAST_RETRY: Final = 30.0
 """Seconds after which an archive that failed is tried again, first and at most."""
 
+_FAILURES: Final = 3
+"""Parts in a row that can't be reached, of those that there is something in: then it is tried later."""
+
 _LAST_LOOK: Final = 5.0
 """Seconds that a node which ends takes to bring what is there."""
 
@@ -102,7 +105,8 @@ class Archiver:
         self._on_failure = on_failure
         self._on_waiting = on_waiting
         self._on_written = on_written
-        self._parts: set[int] = set()  # in which there is something, or may be; an outbox has few
+        # In which there is something, or may be; an outbox has few. Those that failed last are last.
+        self._parts: dict[int, None] = {}
         self._is_search_due = True
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -127,7 +131,7 @@ class Archiver:
                 await self._bring()
 
     def _heard(self, part: int) -> None:
-        self._parts.add(part)
+        self._parts[part] = None
         self._wanted.set()
 
     def _lost(self, count: int) -> None:
@@ -143,9 +147,10 @@ class Archiver:
         while True:
             self._wanted.clear()
             try:
+                await self._bring()
                 if self._is_search_due:
                     await self._search()
-                await self._bring()
+                    await self._bring()
             except (ArchiveUnavailable, StoreUnavailable) as exc:
                 failures += 1
                 self._on_failure()
@@ -187,17 +192,28 @@ class Archiver:
     async def _search(self) -> None:
         shelves = await self._outbox.shelves()
         self._is_search_due = False
-        self._parts.update(shelf.part for shelf in shelves)
+        self._parts.update(dict.fromkeys(shelf.part for shelf in shelves))
         now = self._clock.time()
         oldest = min((shelf.since for shelf in shelves), default=now)
         self._on_waiting(sum(shelf.count for shelf in shelves), max(0.0, now - oldest))
 
     async def _bring(self) -> None:
-        """Bring all that there is in the parts that are known to hold something."""
-        while self._parts:
-            part = next(iter(self._parts))
-            await self._empty(part)
-            self._parts.discard(part)
+        """Bring all that there is in the parts that are known to hold something.
+
+        Parts may be on several servers: one that can't be reached keeps no turns of the others waiting.
+        """
+        failures = 0
+        for part in list(self._parts):
+            del self._parts[part]
+            try:
+                await self._empty(part)
+            except BaseException as exc:
+                self._parts[part] = None
+                failures += isinstance(exc, StoreUnavailable)
+                if not isinstance(exc, StoreUnavailable) or failures == _FAILURES:
+                    raise
+        if failures:
+            raise StoreUnavailable
 
     async def _empty(self, part: int) -> None:
         after = ""

@@ -67,10 +67,10 @@ class Outbox(Protocol):
     """Called with how many turns this node had no room for there."""
 
     async def shelves(self) -> list[Shelf]:
-        """Return the parts that hold something.
+        """Return the parts that hold something, as far as they can be reached.
 
         Raises:
-            StoreUnavailable: It can't be told.
+            StoreUnavailable: None can that holds something.
 
         """
 

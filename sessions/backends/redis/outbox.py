@@ -12,6 +12,7 @@ from unbroken.sessions.backends.redis.keys import BUCKETS, Keys
 from unbroken.sessions.backends.redis.packing import packed, unpacked
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
 from unbroken.sessions.backends.redis.trouble import Trouble
+from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.finished import FinishedTurn, encode_turn
 from unbroken.sessions.ids import SessionId
 
@@ -48,9 +49,8 @@ class RedisOutbox:
         patience: float = 2.0,
     ) -> None:
         self._client: Any = client  # its methods are of both worlds, says redis-py
-        self._scripts = Scripts(
-            cast(Caller, client), _AT_ONCE, 4 * patience, server_of=partial(server_of, client)
-        )
+        self._server_of = partial(server_of, client)
+        self._scripts = Scripts(cast(Caller, client), _AT_ONCE, 4 * patience, server_of=self._server_of)
         self._keys = keys
         self.limits: Final = limits
         self._trouble = trouble or Trouble()
@@ -85,11 +85,20 @@ class RedisOutbox:
     async def shelves(self) -> list[Shelf]:
         """See :meth:`Outbox.shelves`."""
         found: list[Shelf] = []
+        failed: dict[str, StoreUnavailable] = {}  # by the server: it isn't asked for each of its parts
         for start in range(0, BUCKETS, self._at_once):
             keys = [self._keys.outbox(start + index)[0] for index in range(self._at_once)]
-            told = await self._call(lambda keys=keys: self._scripts.call("shelves", keys))  # type: ignore[misc]
+            if (server := self._server_of(keys[0])) in failed:
+                continue
+            try:
+                told = await self._call(lambda keys=keys: self._scripts.call("shelves", keys))  # type: ignore[misc]
+            except StoreUnavailable as exc:
+                failed[server] = exc
+                continue
             for index, count, first in zip(told[::3], told[1::3], told[2::3], strict=True):
                 found.append(Shelf(start + index - 1, count, _moment(first.decode())))
+        if failed and not found:
+            raise next(iter(failed.values()))
         return found
 
     async def take(self, part: int, limit: int, *, after: str = "") -> list[Parcel]:

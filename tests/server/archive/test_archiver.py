@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,8 @@ from unbroken.server.archive.housekeeping import Retention
 from unbroken.server.auth.directory import MemoryDirectory
 from unbroken.server.auth.principal import Principal
 from unbroken.sessions.backends.memory_outbox import MemoryOutbox
-from unbroken.sessions.backends.outbox import OutboxLimits
+from unbroken.sessions.backends.outbox import OutboxLimits, Parcel
+from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.finished import FinishedTurn
 
 SESSION = session_of(ALICE)
@@ -166,6 +168,28 @@ async def test_an_answer_that_was_lost_makes_nothing_twice() -> None:
         assert len(bench.outbox) == 0
         assert len(bench.archive.queued) == 1
         assert bench.outcomes == {"written": 0, "known": 1}
+
+
+async def test_a_part_that_cannot_be_reached_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_bench() as bench:
+        taken: list[int] = []
+        take = bench.outbox.take
+
+        async def some(part: int, limit: int, *, after: str = "") -> list[Parcel]:
+            taken.append(part)
+            if part >= 5:
+                raise StoreUnavailable
+            return await take(part, limit, after=after)
+
+        monkeypatch.setattr(bench.outbox, "take", some)
+        for part in (9, 8, 7, 6, 5, 4):
+            bench.outbox.on_news(part)
+        bench.put(turn(SESSION, 1))  # in part 0
+        await settle()
+        assert taken == [9, 8, 7], "of those that fail, few are waited for"
+        await bench.pass_time(2)
+        assert bench.kept == ["resp_1"]
+        assert sorted(bench.archivers[0]._parts) == [5, 6, 7, 8, 9]
 
 
 async def test_one_that_cannot_be_written_keeps_no_other_waiting() -> None:

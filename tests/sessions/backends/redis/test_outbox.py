@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.fakes.valkey import Server
+from tests.fakes.valkey_cluster import ValkeyCluster
 from tests.sessions.backends.outbox_contract import PART_BYTES, OutboxContract, finished
 from tests.sessions.backends.redis.acl import allow
 from tests.sessions.backends.store_contract import LIFE, NONE, A, mark
@@ -111,5 +112,23 @@ async def test_a_server_that_is_gone_is_said_as_everywhere(tmp_path: Path) -> No
             await outbox.take(1, 10)
         with pytest.raises(StoreUnavailable):
             await outbox.settle([Parcel(1, "1-0", b"", is_attended=False)])
+        await store.aclose()
+        await client.aclose()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
+    with ValkeyCluster(tmp_path_factory.mktemp("cluster")).running() as servers:
+        yield servers
+
+
+@pytest.mark.slow
+class TestOutboxInACluster(OutboxContract):
+    @pytest_asyncio.fixture
+    async def stored(self, cluster: ValkeyCluster) -> AsyncIterator[tuple[SessionStore, Outbox]]:
+        cluster.flush()
+        client = connect(Address(cluster.url), name="test")
+        store, outbox = stored_in(client, is_cluster=True)
+        yield store, outbox
         await store.aclose()
         await client.aclose()
