@@ -11,6 +11,7 @@ from unbroken.server.archive.base import Archive, ArchiveUnavailable, ArchiveUnu
 from unbroken.server.archive.database import Database
 from unbroken.server.archive.housekeeping import Housekeeping, Retention
 from unbroken.server.archive.queue import SqlQueue
+from unbroken.server.archive.records import Records
 from unbroken.server.archive.sql import SqlArchive
 from unbroken.server.archive_settings import retention_of
 from unbroken.server.auth.directory import Directory
@@ -31,6 +32,7 @@ class Archiving:
     """Everything that the archive consists of on this node."""
 
     archive: Archive
+    records: Records
     _sql: SqlArchive
     _archiver: Archiver
     _housekeeping: Housekeeping
@@ -115,7 +117,7 @@ def build_archiving(
         clock,
         on_expired=metrics.archive_expired.inc,
     )
-    return Archiving(archive, archive, archiver, housekeeping, sender)
+    return Archiving(archive, Records(archive, clock), archive, archiver, housekeeping, sender)
 
 
 def _waiting(metrics: Metrics) -> Callable[[int, float], None]:

@@ -28,7 +28,7 @@ either = pytest.mark.parametrize("has_losses", [False, True], ids=["kept", "lost
 
 
 FOUND = (1465965986, 1465966074)
-"""Further walks that found something: turns that ended while a log was begun anew, and nobody heard of that."""
+"""Walks on which turns ended while a log was begun anew, and nobody heard of that: they were left out."""
 
 
 @pytest.mark.long
