@@ -107,7 +107,7 @@ class Archiver:
         self._on_written = on_written
         # In which there is something, or may be; an outbox has few. Those that failed last are last.
         self._parts: dict[int, None] = {}
-        self._is_search_due = True
+        self._search_at = float("-inf")  # by the clock
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._throttle = Throttle(clock, lines=1)
@@ -147,10 +147,9 @@ class Archiver:
         while True:
             self._wanted.clear()
             try:
-                await self._bring()
-                if self._is_search_due:
+                if self._clock.monotonic() >= self._search_at:
                     await self._search()
-                    await self._bring()
+                await self._bring()
             except (ArchiveUnavailable, StoreUnavailable) as exc:
                 failures += 1
                 self._on_failure()
@@ -179,19 +178,16 @@ class Archiver:
 
     async def _until_wanted(self) -> None:
         """Return when there is something here, or it is time to search."""
-        timer = self._clock.call_later(_SEARCH, self._search_is_due)
+        left = max(0.0, self._search_at - self._clock.monotonic())
+        timer = self._clock.call_later(left, self._wanted.set)
         try:
             await self._wanted.wait()
         finally:
             timer.cancel()
 
-    def _search_is_due(self) -> None:
-        self._is_search_due = True
-        self._wanted.set()
-
     async def _search(self) -> None:
         shelves = await self._outbox.shelves()
-        self._is_search_due = False
+        self._search_at = self._clock.monotonic() + _SEARCH
         self._parts.update(dict.fromkeys(shelf.part for shelf in shelves))
         now = self._clock.time()
         oldest = min((shelf.since for shelf in shelves), default=now)

@@ -139,6 +139,30 @@ async def test_what_somebody_left_there_who_died_is_found() -> None:
         assert bench.waiting == (1, 15.0)
 
 
+async def test_what_is_left_there_is_found_however_much_there_is_to_do() -> None:
+    async with open_bench() as bench:
+        bench.outbox.put([], is_attended=True)
+        heard, bench.outbox.on_news = bench.outbox.on_news, lambda _: None
+        bench.put(turn(SESSION, 1))  # by another node
+        for _ in range(16):
+            heard(7)  # of its own, again and again
+            await bench.pass_time(1)
+
+        assert bench.kept == ["resp_1"]
+
+
+async def test_while_the_archive_is_out_it_is_known_for_how_long_turns_have_waited() -> None:
+    async with open_bench() as bench:
+        bench.archive.is_out = True
+        bench.put(turn(SESSION, 1))
+        for _ in range(30):
+            await bench.pass_time(10)
+
+        count, oldest = bench.waiting
+        assert count == 1
+        assert oldest > 200
+
+
 async def test_an_archive_that_is_out_is_tried_again_and_nothing_is_lost() -> None:
     async with open_bench() as bench:
         bench.archive.is_out = True

@@ -164,5 +164,6 @@ async def stir(*nodes: Served[Any]) -> None:
     while True:
         for each in nodes:
             assert each.app.archiving is not None
-            each.app.archiving._archiver._search_is_due()
+            each.app.archiving._archiver._search_at = 0.0
+            each.app.archiving._archiver._wanted.set()
         await asyncio.sleep(0.005)
