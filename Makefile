@@ -38,7 +38,7 @@ $(foreach venv,$(VENV) $(AGENTS_VENV),$(shell [ ! -f $(venv)/pyvenv.cfg ] \
 	|| $(venv)/bin/python -c '$(NEW_ENOUGH)' 2>/dev/null || rm -rf $(venv)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check long lint bench cover guards guards-train names conformance fuzz chaos lock node client chromium redis haproxy nginx cluster links
+.PHONY: help setup run test check long lint bench cover guards guards-train names conformance fuzz chaos lock node client chromium redis postgresql haproxy nginx cluster links
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,8 @@ run: $(VENV)/.project  ## Start the server with the built-in model, on PORT (800
 	[[ "$${jwks:-not set}" == "not set" ]] || $(MAKE) $(VENV)/.jwt
 	@url=$$($(BIN)/unbroken check-config redis_url 2>/dev/null || true); \
 	[[ "$$url" != *'***'* ]] || $(MAKE) $(VENV)/.redis
+	@archive=$$($(BIN)/unbroken check-config archive_url 2>/dev/null || true); \
+	[[ "$$archive" != postgres* ]] || $(MAKE) $(VENV)/.postgresql
 	@cached=$$($(BIN)/unbroken check-config cache_semantic 2>/dev/null || true); \
 	[[ ! "$$cached" =~ (^|=)(on|shadow) ]] || $(MAKE) $(VENV)/.cache
 	@leaks=$$($(BIN)/unbroken check-config leak_actions 2>/dev/null || true); \
@@ -69,7 +71,7 @@ cluster: setup haproxy  ## Start three nodes, Valkey and HAProxy, on PORT (8080)
 # Each worker, and each program that a test starts, would compile everything anew.
 test check: export PYTHONDONTWRITEBYTECODE :=
 
-test: setup chromium node redis haproxy nginx lint  ## Run everything: format, lint, types and all tests
+test: setup chromium node redis postgresql haproxy nginx lint  ## Run everything: format, lint, types and all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow --ignore=tests/page $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/page $(PYTEST_ARGS)
@@ -162,6 +164,11 @@ $(VENV)/.redis: requirements/redis.txt | $(BIN)/python
 	@$(call install,$(VENV)) --require-hashes -r requirements/redis.txt
 	@touch $@
 
+$(VENV)/.postgresql: requirements/postgresql.txt | $(BIN)/python
+	$(call say,Installing the client for PostgreSQL)
+	@$(call install,$(VENV)) --require-hashes -r requirements/postgresql.txt
+	@touch $@
+
 $(VENV)/.cache: requirements/cache.txt | $(BIN)/python
 	$(call say,Installing the cache's local model (50 MB))
 	@$(call install,$(VENV)) --require-hashes --only-binary :all: -r requirements/cache.txt
@@ -224,6 +231,17 @@ redis:
 		{ apt-get update && DEBIAN_FRONTEND=noninteractive $$command; } </dev/null >build/redis.log 2>&1 \
 			|| { cat build/redis.log >&2; exit 1; }; }
 
+# Its servers are in no PATH.
+postgresql:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { \
+		command='apt-get install --yes --no-install-recommends postgresql'; \
+		if [ "$$(id -u)" != 0 ]; then \
+			echo "The archive's tests need PostgreSQL: sudo $$command" >&2; exit 1; \
+		fi; \
+		echo 'Installing PostgreSQL'; mkdir -p build; \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive $$command; } </dev/null >build/postgresql.log 2>&1 \
+			|| { cat build/postgresql.log >&2; exit 1; }; }
+
 haproxy:
 	@command -v haproxy >/dev/null || { \
 		command='apt-get install --yes --no-install-recommends haproxy'; \
@@ -285,6 +303,8 @@ lock: | $(BIN)/python  ## Lock the dependencies anew (UPGRADE=1: to their newest
 		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/mcp.txt
 	$(call declared,project["project"]["optional-dependencies"]["redis"]) \
 		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/redis.txt
+	$(call declared,project["project"]["optional-dependencies"]["postgresql"]) \
+		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/postgresql.txt
 	$(call declared,project["project"]["optional-dependencies"]["cache"]) \
 		| $(compile) --no-annotate --only-binary :all: -c requirements/build.txt -c requirements/run.txt \
 			- -o requirements/cache.txt

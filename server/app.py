@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from unbroken.server.agents.base import Agent, AgentError
 from unbroken.server.agents.selection import build_agent
+from unbroken.server.archive_selection import build_archiving
 from unbroken.server.auth_selection import build_auth
 from unbroken.server.cache.selection import build_cache
 from unbroken.server.computing_threads import Way
@@ -26,7 +27,7 @@ from unbroken.server.config import Settings, StartupError
 from unbroken.server.door_selection import DoorSelection
 from unbroken.server.drain import Drain
 from unbroken.server.erasing.base import Eraser, Erasure
-from unbroken.server.erasing.erasers import AnswerEraser, FileEraser, SessionEraser
+from unbroken.server.erasing.erasers import AnswerEraser, ArchiveEraser, FileEraser, SessionEraser, forgetting
 from unbroken.server.fair_names import FairNames, is_strangers
 from unbroken.server.files.base import FilesUnavailable
 from unbroken.server.files.reading import FileReading
@@ -139,6 +140,9 @@ class App:
         self._tokens = ResumeTokens(self._secret)
         self.auth = build_auth(settings, self._stored.redis, self._tokens, clock, self.metrics)
         self._auth_opened: AbstractAsyncContextManager[None] | None = None
+        self.archiving = build_archiving(
+            settings, self._stored.store, self._stored.outbox, self.auth.directory, clock, self.metrics
+        )
         way = Way()
         self.guards = Guards(
             settings,
@@ -237,6 +241,7 @@ class App:
             store=self._stored.store,
             index=self._stored.index,
             erasure=self.erasure,
+            forget=forgetting(None if self.archiving is None else self.archiving.records),
             auth=self.auth,
             guards=self.guards,
             models=self.models,
@@ -250,6 +255,7 @@ class App:
             admission=self.admission,
             turnstile=self.turnstile,
             tokens=self._tokens,
+            archive=None if self.archiving is None else self.archiving.archive,
         )
         pages = Starlette(routes=[*health, *page_routes(), *doors.routes()], exception_handlers=_ELSEWHERE)
         pages.router.redirect_slashes = (
@@ -280,8 +286,16 @@ class App:
         """Return what erases users' data: whatever keeps some of it is to be among them."""
         stored = self._stored
         erasers: list[Eraser] = [
-            SessionEraser((self.node, self.transient), stored.store, stored.index, stored.walk)
+            SessionEraser(
+                (self.node, self.transient),
+                stored.store,
+                stored.index,
+                stored.walk,
+                forget=forgetting(None if self.archiving is None else self.archiving.records),
+            )
         ]
+        if self.archiving is not None:
+            erasers.append(ArchiveEraser(self.archiving.archive))
         if self.files is not None:
             erasers.append(FileEraser(self.files))
         if self.cache is not None:
@@ -482,6 +496,12 @@ class App:
             await self._close_node()
             raise
         self._auth_opened = known
+        if self.archiving is not None:
+            try:
+                await self.archiving.open()
+            except BaseException:
+                await self._close_node()
+                raise
         await self.transient.__aenter__()
 
     async def _close_node(self) -> None:
@@ -490,6 +510,8 @@ class App:
             await known.__aexit__(None, None, None)
         await self.transient.__aexit__(None, None, None)
         await self.node.__aexit__(None, None, None)
+        if self.archiving is not None:
+            await self.archiving.aclose()
         if self.cache is not None:
             await self.cache.stop()
         if self.gate is not None:

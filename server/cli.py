@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -294,6 +294,53 @@ def revoke_key(key_id: str, config: str | None) -> None:
     from unbroken.server.keys_command import revoke
 
     click.echo(_kept(revoke, config, key_id))
+
+
+@_commands.group("transcripts")
+def transcripts() -> None:
+    """List and export what was said, from the archive that UNBROKEN_ARCHIVE_URL names. No server need run."""
+
+
+_WHOSE = (
+    click.option("--tenant", metavar="NAME", help="Of this tenant's users alone."),
+    click.option("--user", metavar="NAME", help="Of this user alone, such as key:NAME."),
+)
+
+
+@transcripts.command("list")
+@_WHOSE[0]
+@_WHOSE[1]
+@click.option("--limit", metavar="NUMBER", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@_CONFIG
+def list_transcripts(tenant: str | None, user: str | None, limit: int, config: str | None) -> None:
+    """Show sessions, the latest first, a line each."""
+    from unbroken.server.transcripts_command import listed
+
+    _told(listed(_settings(config), tenant, user, limit))
+
+
+@transcripts.command("export")
+@click.argument("session_id", metavar="[SESSION]", required=False)
+@_WHOSE[0]
+@_WHOSE[1]
+@_CONFIG
+def export_transcripts(
+    session_id: str | None, tenant: str | None, user: str | None, config: str | None
+) -> None:
+    """Print turns as JSON lines, one for each: of one session, or of all."""
+    from unbroken.server.transcripts_command import exported
+
+    _told(exported(_settings(config), session_id, tenant, user))
+
+
+def _told(lines: Iterable[str]) -> None:
+    from unbroken.server.transcripts_command import TranscriptsFailed
+
+    try:
+        for line in lines:
+            click.echo(line)
+    except TranscriptsFailed as failed:
+        raise _Failure([str(failed)], exit_code=1) from None
 
 
 def _kept(act: Callable[..., _T], config: str | None, *args: object) -> _T:

@@ -25,6 +25,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from unbroken.server.agent_settings import AgentSettings
+from unbroken.server.archive_settings import ArchiveSettings
 from unbroken.server.auth_settings import AuthSettings
 from unbroken.server.cache_settings import CacheSettings
 from unbroken.server.chain import masked_url
@@ -39,6 +40,7 @@ from unbroken.server.session_settings import SessionSettings
 from unbroken.server.setting_origins import PREFIX
 from unbroken.server.setting_values import UNIT_NAMES
 from unbroken.server.tool_settings import ToolSettings
+from unbroken.server.webhook_settings import WebhookSettings
 
 __all__ = ["ConfigError", "Loaded", "Settings", "StartupError", "is_loopback", "shown"]
 
@@ -72,6 +74,8 @@ class StartupError(Exception):
 
 # In what is printed, the rooms come from right to left: what concerns the outside first.
 class Settings(
+    WebhookSettings,
+    ArchiveSettings,
     RedisSettings,
     SessionSettings,
     CacheSettings,
@@ -136,6 +140,8 @@ def shown(name: str, settings: Settings) -> str:
     value = getattr(settings, name)
     if value is None or value in ((), "", {}):
         return "not set"
+    if name == "archive_url":  # which of both it is, and where
+        return masked_url(value.get_secret_value())
     if isinstance(value, SecretStr):
         return MASK
     if name == "api_keys":

@@ -8,9 +8,11 @@ from functools import cached_property
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from unbroken.server.archive.base import Archive
 from unbroken.server.auth_selection import Auth
 from unbroken.server.config import Settings
 from unbroken.server.erasing.base import Erasure
+from unbroken.server.erasing.erasers import Forget
 from unbroken.server.fair_names import FairNames
 from unbroken.server.files.base import FileStore
 from unbroken.server.files.references import referring
@@ -26,6 +28,7 @@ from unbroken.server.transports.address_rate import AddressRate
 from unbroken.server.transports.admission import Admission
 from unbroken.server.transports.agui import AguiDoor
 from unbroken.server.transports.agui_socket import AguiSocket
+from unbroken.server.transports.archive import ArchiveDoor
 from unbroken.server.transports.chat import ChatDoor
 from unbroken.server.transports.chats import Chats
 from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
@@ -72,6 +75,8 @@ class DoorSelection:
     store: SessionStore
     index: SessionIndex
     erasure: Erasure
+    forget: Forget | None
+    """Erases what the archive has of a session. None: there is no archive."""
     auth: Auth
     guards: Guards
     models: Models
@@ -86,6 +91,7 @@ class DoorSelection:
     admission: Admission
     turnstile: Turnstile
     tokens: ResumeTokens
+    archive: Archive | None = None
 
     def routes(self) -> list[Route]:
         """Return those that HTTP comes in by."""
@@ -105,6 +111,7 @@ class DoorSelection:
             *self._event_routes(reception),
             *self._conversation_routes(reception),
             *OwnDataDoor(reception, self.erasure).routes(),
+            *([] if self.archive is None else ArchiveDoor(way, self.archive, self.tokens).routes()),
             *self._chat_routes(reception),
             *self._ui_routes(reception),
             *self._agui_routes(reception),
@@ -203,6 +210,7 @@ class DoorSelection:
                 transient=self.transient,
                 store=self.store,
                 index=self.index,
+                forget=self.forget,
             ),
             most_bytes=self.settings.max_body_bytes,
             most_depth=self.settings.max_frame_depth,

@@ -54,6 +54,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "origin_not_allowed": "A browser page of another origin tried to connect.",
     "model_not_found": "The model isn't offered here.",
     "beta_api_shape_disabled": "The client speaks the beta version of the Realtime API.",
+    "archive_unavailable": "The archive of finished turns can't be reached. Try again in a moment.",
     "session_not_found": "The session can't be resumed: it has ended, or it isn't yours.",
     "session_deleted": "The conversation was deleted, by its user or an operator. It doesn't come back.",
     "server_full": "The server holds as many sessions or connections as it may. Try again in a moment.",

@@ -55,6 +55,7 @@ def node_limits(settings: Settings, patience: float) -> NodeLimits:
             log_bytes=settings.log_max_bytes,
             alone_bytes=settings.log_max_bytes,
             attempts=settings.turn_attempts,
+            notes_turns=settings.archive_url is not None,
         ),
         session=SessionLimits(conversation_bytes=settings.max_session_bytes, weigh=item_bytes),
         sessions=settings.max_sessions,
@@ -76,8 +77,10 @@ def node_limits(settings: Settings, patience: float) -> NodeLimits:
 
 def transient_limits(settings: Settings, patience: float) -> NodeLimits:
     """Return how much there may be of what isn't stored, and for how long."""
+    limits = node_limits(settings, patience)
     return replace(
-        node_limits(settings, patience),
+        limits,
+        actor=replace(limits.actor, notes_turns=False),
         bytes=settings.max_node_bytes // _TRANSIENT_SHARE,
         idle_timeout=_GRACE,
         room_timeout=0.0,

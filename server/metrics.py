@@ -94,6 +94,7 @@ class Metrics:
         self._add_agents()
         self._add_cache()
         self._add_files()
+        self._add_archive()
         self._add_firewall()
         self._add_node()
         self.registry.register(ProcessFigures())
@@ -264,6 +265,38 @@ class Metrics:
         )
         self._files = self._gauge("files", "Files held by this node.")
         self._file_bytes = self._gauge("files_bytes", "Bytes that files take, with 4 KiB for each on top.")
+
+    def _add_archive(self) -> None:
+        self.archive_turns = self._counter(
+            "archive_turns",
+            "Turns that this node took out of the outbox: written, known to the archive (or erased), "
+            "unreadable for this version, or failed; of these, the last two stay there.",
+            "outcome",
+        )
+        self.archive_lost = self._counter(
+            "archive_lost", "Turns that the outbox had no room for: they will never be archived."
+        )
+        self.archive_failures = self._counter(
+            "archive_failures", "Times that turns could not be brought into the archive for the moment."
+        )
+        self.archive_waiting = self._gauge(
+            "archive_waiting", "Turns that wait in the outbox, when this node last searched it."
+        )
+        self.archive_oldest = self._gauge(
+            "archive_oldest_seconds", "For how long the oldest of them has waited."
+        )
+        self.archive_expired = self._counter(
+            "archive_expired", "Turns that this node removed from the archive when their time was over."
+        )
+        self.webhooks = self._counter(
+            "webhooks",
+            "Tries at sending webhooks: delivered or failed; dead: given up for good.",
+            "endpoint",
+            "outcome",
+        )
+        self.webhooks_passed_over = self._gauge(
+            "webhooks_passed_over", "1 while an endpoint is left alone because it fails, else 0.", "endpoint"
+        )
 
     def _add_firewall(self) -> None:
         self.firewall_verdicts = self._counter(

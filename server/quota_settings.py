@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_settings import NoDecode
 
 from unbroken.server.plan_tables import PLAN_NAME, Modes, is_plan_name
+from unbroken.server.setting_tables import read_tables
 from unbroken.server.settings_part import SettingsPart
 
 __all__ = ["ModelPrice", "PlanQuota", "QuotaSettings"]
@@ -73,55 +70,6 @@ class ModelPrice(_Row):
     cached: Annotated[Decimal | None, Field(ge=0, le=10**6)] = None
 
 
-def _rows(value: object, row: type[_Row], what: str, names: str) -> dict[str, Any]:
-    """Read a table of tables: of TOML, or as JSON of the environment. *names*: those a table may have."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value, parse_float=Decimal, object_pairs_hook=_each_once)
-        except json.JSONDecodeError:
-            raise ValueError(f"should be a table in unbroken.toml, or JSON of {what}") from None
-    if not isinstance(value, Mapping):
-        raise ValueError(f"should be a table of {what}")
-    found: dict[str, Any] = {}
-    wrong: list[str] = []
-    for name, given in value.items():
-        try:
-            found[name] = given if isinstance(given, row) else row.model_validate(given)
-        except ValidationError as errors:
-            wrong += (_problem(name, row, each, what, names) for each in errors.errors(include_url=False))
-    if wrong:
-        raise ValueError(f"can't be used: {'; '.join(wrong)}")
-    return found
-
-
-def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Make an object of JSON, which may say two things of one name, and TOML can't."""
-    found: dict[str, object] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"should have one entry for {name}")
-        found[name] = value
-    return found
-
-
-def _problem(name: str, row: type[_Row], error: ErrorDetails, what: str, names: str) -> str:
-    """Say what is wrong with the table *name*, and what would be right."""
-    if not error["loc"]:
-        return f"{name} should be a table of its own, as of {what}"
-    field = str(error["loc"][0])
-    where = f"{name}.{field}"
-    match error["type"]:
-        case "extra_forbidden":
-            close = difflib.get_close_matches(field, row.model_fields, n=1, cutoff=0.8)
-            return f"{where}: did you mean {close[0]}?" if close else f"{where}: there are {names}"
-        case "missing":
-            return f"{where} is missing"
-        case "value_error":
-            return f"{where} {error['ctx']['error']}"
-        case _:  # "Input should be a valid integer, unable to parse ..."
-            return f"{where} {error['msg'].partition(' ')[2].partition(', unable to')[0]}"
-
-
 _BOUNDS: Final = (
     "requests_per_minute, requests_per_day, tokens_per_minute, tokens_per_day, cost_per_day, turns and "
     "connections, also with tenant_ or address_ before them"
@@ -129,7 +77,7 @@ _BOUNDS: Final = (
 
 
 def _plans(value: object) -> dict[str, Any]:
-    plans = _rows(value, PlanQuota, "plans, such as [quotas.default]", _BOUNDS)
+    plans = read_tables(value, PlanQuota, "plans, such as [quotas.default]", _BOUNDS)
     for name in plans:
         if not is_plan_name(name):
             raise ValueError(f"can't be used: {name} should be a plan's name: {PLAN_NAME}")
@@ -138,7 +86,7 @@ def _plans(value: object) -> dict[str, Any]:
 
 def _prices(value: object) -> dict[str, Any]:
     what = "models, such as [prices.my-model] with input and output"
-    return _rows(value, ModelPrice, what, "input, output and cached")
+    return read_tables(value, ModelPrice, what, "input, output and cached")
 
 
 class QuotaSettings(SettingsPart):

@@ -62,6 +62,7 @@ def conflicts(settings: Settings, failed: frozenset[str], origins: Mapping[str, 
     if sound("mcp_servers", "mcp_keys", "mcp_trusted", "firewall_trusted_tools"):
         yield from _mcp_conflicts(settings, origins)
     yield from _guard_conflicts(settings, sound, origins)
+    yield from _archive_conflicts(settings, sound, origins)
     is_chat = settings.openai_api == "chat"
     if sound("openai_background", "openai_api") and settings.openai_background and is_chat:
         yield f"{label('openai_background', origins)} needs {PREFIX}OPENAI_API to be responses. Set it so."
@@ -163,6 +164,23 @@ def _guard_conflicts(
                     f"{label('firewall_flag', origins)} {flag}: what is flagged would be blocked before. "
                     "Raise the first, or lower the second."
                 )
+
+
+def _archive_conflicts(
+    settings: Settings, sound: Callable[..., bool], origins: Mapping[str, str]
+) -> Iterator[str]:
+    url = settings.archive_url
+    is_file = url is not None and url.get_secret_value().startswith("sqlite:")
+    if sound("archive_url", "redis_url") and is_file and settings.redis_url is not None:
+        yield (
+            f"{label('archive_url', origins)} is a file, which other nodes can't see, and sessions are "
+            f"shared. Set {PREFIX}ARCHIVE_URL to a PostgreSQL."
+        )
+    if sound("webhooks", "archive_url") and settings.webhooks and url is None:
+        yield (
+            f"{label('webhooks', origins)} wait in the archive until they are delivered, and there is none. "
+            f"Set {PREFIX}ARCHIVE_URL; with {PREFIX}ARCHIVE_RETENTION=0 nothing else is kept there."
+        )
 
 
 def _overload_conflicts(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:

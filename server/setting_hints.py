@@ -25,6 +25,7 @@ _TABLES: Final = (
     "leaks",
     "cache",
     "cache_semantic",
+    "archive_retention",
 )
 """Settings that are tables of ``plan=value``."""
 
@@ -63,6 +64,12 @@ def hints(loaded: Loaded) -> Iterator[str]:
             f"{label('files_dir', origins)} does nothing, as files are {settings.files}. "
             f"Set {PREFIX}FILES to disk, or unset it."
         )
+    for name in ("archive_retention", "archive_outbox_bytes", "archive_connections"):
+        if settings.archive_url is None and origins.get(name) != "default":
+            yield (
+                f"{label(name, origins)} does nothing, as there is no archive. "
+                f"Set {PREFIX}ARCHIVE_URL, or unset it."
+            )
     yield from _of_tenants(settings, origins)
     yield from _of_rows(settings, origins)
     yield from _of_plans_without_rows(settings, origins)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,10 @@ def _plain(value: object) -> object:
             return str(value)
         case ChainEntry():
             return asdict(value)
+        case Decimal():
+            return str(value)
         case BaseModel():
-            return value.model_dump(mode="json")
+            return value.model_dump()  # with its secrets: in JSON's mode these would be masked
     raise TypeError(f"a setting is of a type that has no JSON: {type(value).__name__}")
 
 

@@ -17,6 +17,8 @@ from unbroken.sessions.backends.cluster import Alone, Cluster
 from unbroken.sessions.backends.index import SessionIndex
 from unbroken.sessions.backends.memory import MemoryStore
 from unbroken.sessions.backends.memory_index import MemoryIndex
+from unbroken.sessions.backends.memory_outbox import MemoryOutbox
+from unbroken.sessions.backends.outbox import Outbox, OutboxLimits
 from unbroken.sessions.backends.tally import Tally
 from unbroken.sessions.format import FORMAT_1, Format, Formats
 from unbroken.sessions.ids import SessionId
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["RedisState", "Stored", "build_store"]
 
 _CAUSES: Final = 16
+
+_LEAST_PART: Final = 64 << 10
+"""Bytes of one part of an outbox, of which there are many: less would hold no turn of some length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,8 @@ class Stored:
     """What all nodes have; None: there is but this one."""
     ledger: Ledger | None = None
     """What all principals have used; None: as of this node."""
+    outbox: Outbox | None = None
+    """Where turns go that have ended; None: nowhere, as there is no archive."""
 
 
 def build_store(settings: Settings, newest: Format = FORMAT_1, older: Format | None = None) -> Stored:
@@ -80,8 +87,10 @@ def build_store(settings: Settings, newest: Format = FORMAT_1, older: Format | N
 
     """
     if settings.redis_url is None:
-        memory = MemoryStore()
-        return Stored(memory, Alone(), MemoryIndex(), memory.walk, _nothing)
+        limits = OutboxLimits(part_bytes=settings.archive_outbox_bytes)
+        outbox = None if settings.archive_url is None else MemoryOutbox(limits)
+        memory = MemoryStore(outbox=outbox)
+        return Stored(memory, Alone(), MemoryIndex(), memory.walk, _nothing, outbox=outbox)
     try:
         import redis  # noqa: F401 - to say what is missing before anything else does
     except ImportError:
@@ -98,9 +107,10 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     from unbroken.server.quota.redis import RedisLedger
     from unbroken.sessions.backends.redis.connection import Address, AddressError, connect
     from unbroken.sessions.backends.redis.index import RedisIndex
-    from unbroken.sessions.backends.redis.keys import Bounds, Keys
+    from unbroken.sessions.backends.redis.keys import BUCKETS, Bounds, Keys
     from unbroken.sessions.backends.redis.kinship import Kinship
     from unbroken.sessions.backends.redis.membership import RedisMembership
+    from unbroken.sessions.backends.redis.outbox import RedisOutbox
     from unbroken.sessions.backends.redis.store import RedisStore
     from unbroken.sessions.backends.redis.tally import RedisTally
     from unbroken.sessions.backends.redis.trouble import Trouble
@@ -124,6 +134,17 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     trouble, watch = Trouble(), Watch(client)
     secret = b"" if settings.secret is None else settings.secret.get_secret_value().encode()
     kinship = Kinship(client, keys, secret)
+    outbox: RedisOutbox | None = None
+    if settings.archive_url is not None:
+        limits = OutboxLimits(part_bytes=max(_LEAST_PART, settings.archive_outbox_bytes // BUCKETS))
+        outbox = RedisOutbox(
+            client,
+            keys,
+            limits,
+            trouble=trouble,
+            is_cluster=is_cluster,
+            patience=settings.redis_timeout,
+        )
     store = RedisStore(
         client,
         keys,
@@ -133,6 +154,7 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
         is_cluster=is_cluster,
         connections=settings.redis_connections,
         patience=settings.redis_timeout,
+        outbox=outbox,
     )
 
     @asynccontextmanager
@@ -156,7 +178,7 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     ledger = RedisLedger(client, settings.redis_prefix, patience=settings.redis_timeout)
     state = RedisState(trouble, watch, client, keys, kinship)
     index = RedisIndex(client, keys, bounds, trouble=trouble, patience=settings.redis_timeout)
-    return Stored(store, membership, index, store.walk, opened, state, formats, tally, ledger)
+    return Stored(store, membership, index, store.walk, opened, state, formats, tally, ledger, outbox)
 
 
 async def _check(client: Any) -> None:

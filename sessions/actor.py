@@ -313,7 +313,14 @@ class Actor(Stored):
         is_busy = not self._is_stirred or session.is_running_after(bodies)
         return self._ask(
             Append(
-                session.id, self.fence, session.applied, self.feed.log.head_nonce, answered, bodies, is_busy
+                session.id,
+                self.fence,
+                session.applied,
+                self.feed.log.head_nonce,
+                answered,
+                bodies,
+                is_busy,
+                self._finished_in(bodies, self._now()) if self._is_stirred else (),
             )
         )
 

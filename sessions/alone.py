@@ -77,6 +77,7 @@ class Alone(Replica, ABC):
         self._ring: Ring | None = None  # what is written without the store; None: it is there
         self._is_created = True  # whether the store knows the session, if it is opened
         self._retry = Retry(clock, self._try_now)
+        self._now = clock.time
         self._reading: asyncio.Task[None] | None = None  # catches up with the store
 
     @abstractmethod
@@ -172,6 +173,7 @@ class Alone(Replica, ABC):
 
     def _take_in(self, ring: Ring, answered: int, bodies: Sequence[Body]) -> None:
         ring.consumed = max(ring.consumed, answered)
+        ring.finished += self._finished_in(bodies, self._now())
         self._ingest(ring.write(bodies))
         self.session.consume(answered)
         self._tell_waiters()

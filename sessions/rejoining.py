@@ -82,12 +82,18 @@ async def _give_back(store: SessionStore, replica: Replica, fence: Fence, ring: 
     None: the store has lost what it had confirmed, which incarnation it was of, or when it became the
     owner's, among that. Or it holds more than the owner knows.
     """
-    entries = list(ring.entries)
+    entries, turns = list(ring.entries), list(ring.finished)
     place = _behind(entries, ring, replica.log)
     session_id = replica.session.id
     try:
         await store.rejoin(
-            session_id, fence, ring.after, ring.consumed, entries, is_busy=replica.session.is_running
+            session_id,
+            fence,
+            ring.after,
+            ring.consumed,
+            entries,
+            is_busy=replica.session.is_running,
+            finished=turns,
         )
     except LostTail:
         try:  # or only the answer was lost
@@ -100,7 +106,7 @@ async def _give_back(store: SessionStore, replica: Replica, fence: Fence, ring: 
         if not await is_still_of(store, session_id, fence.node):
             raise
         return None
-    return ring.confirm(len(entries), place)
+    return ring.confirm(len(entries), place, turns=len(turns))
 
 
 def _behind(entries: Sequence[Entry], ring: Ring, log: EventLog) -> Position:
@@ -127,6 +133,9 @@ async def _reseed(store: SessionStore, replica: Replica, fence: Fence, ring: Rin
     session, snapshot = replica.session, replica.snapshot()
     place = Position(anew.incarnation, snapshot.seq, snapshot.nonce)
     keys = {seq: key for seq, key in replica.keys().items() if seq <= snapshot.seq}
+    turns = len(ring.finished)
+    # With its log, the store may have lost what its outbox held of the turns before.
+    finished = [*replica.ended_of_late, *ring.finished]
 
     async def reseed(proof: Fence) -> Fence:
         return await store.reseed(
@@ -138,6 +147,7 @@ async def _reseed(store: SessionStore, replica: Replica, fence: Fence, ring: Rin
             keeps_keys=anew.keeps_keys,
             is_busy=session.is_busy or bool(anew.foreign),
             head=anew.head,
+            finished=finished,
         )
 
     try:
@@ -148,6 +158,7 @@ async def _reseed(store: SessionStore, replica: Replica, fence: Fence, ring: Rin
             raise
         if found.fence.incarnation == anew.incarnation:  # only the answer was lost
             fence, place = found.fence, place._replace(seq=found.floor, nonce=found.floor_nonce)
+            turns = 0  # what has ended since wasn't with what was done: all of it comes once more
         else:  # by a store that has lost how it became this node's
             fence = await reseed(found.fence)
     structlog.get_logger().warning("log begun anew", session_id=session.id, inputs=len(anew.foreign))
@@ -155,7 +166,8 @@ async def _reseed(store: SessionStore, replica: Replica, fence: Fence, ring: Rin
     late = [entry for entry in ring.entries if entry.seq > place.seq]  # what came meanwhile
     for entry in late:
         log.append(entry)
-    return Settled(fence, ring.confirm(len(ring.entries) - len(late), place), log, anew.foreign)
+    rest = ring.confirm(len(ring.entries) - len(late), place, turns=turns)
+    return Settled(fence, rest, log, anew.foreign)
 
 
 async def _foreign(

@@ -25,6 +25,7 @@ from unbroken.sessions.entries import (
 )
 from unbroken.sessions.errors import Fenced, StoreUnavailable
 from unbroken.sessions.event_log import EventLog, Position
+from unbroken.sessions.finished import FinishedTurn, turns_in
 from unbroken.sessions.ids import NodeId
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.run import RunLimits
@@ -44,6 +45,9 @@ _ACCOUNT_STEP: Final = 8192
 _FORMER_KEYS: Final = 256
 """Inputs that are still known again after the log that held them was lost."""
 
+_ENDED_KEPT: Final = 8
+"""Turns that are put into the outbox again when the log is begun anew: what a store loses is moments."""
+
 _RESTING: Final = 3072
 """Bytes of log that are kept of a session that rests in a store: whoever saw most of its last turn still
 resumes exactly, and others start over."""
@@ -62,6 +66,8 @@ class ActorLimits:
     """What a session takes in while its store is out of reach."""
     attempts: int = 1
     """How often a turn is attempted whose owners are lost, and whose answer no upstream keeps."""
+    notes_turns: bool = False
+    """Whether turns that end are put into the store's outbox, which it has then."""
 
 
 class Replica:
@@ -103,6 +109,8 @@ class Replica:
         self._config_bytes = 0
         self._former_keys: dict[int, InputKey] = {}  # of inputs that the log held before it was begun anew
         self._accounted = 0  # the log's size when the node was last told
+        self.ended_of_late: tuple[FinishedTurn, ...] = ()
+        """The latest turns that ended here, if they are noted."""
 
     @property
     def log(self) -> EventLog:
@@ -139,6 +147,17 @@ class Replica:
     def keys(self) -> dict[int, InputKey]:
         """Return the keys of the latest inputs, as far as they are known here, by their numbers."""
         return self._former_keys | self.session.keys | self.log.keys()
+
+    def _finished_in(self, bodies: Sequence[Body], at: float) -> tuple[FinishedTurn, ...]:
+        """Return the turns that *bodies* end, if they are noted: before these are applied."""
+        if not self._limits.notes_turns:
+            return ()
+        finished = turns_in(self.session, bodies, at, is_attended=len(self.feed) > 0)
+        if finished:
+            named = {each.response_id for each in finished}  # asked for again, where it goes on alone
+            others = (each for each in self.ended_of_late if each.response_id not in named)
+            self.ended_of_late = (*others, *finished)[-_ENDED_KEPT:]
+        return finished
 
     def snapshot(self) -> Snapshot:
         """Return what is so, for a store to keep."""

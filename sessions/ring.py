@@ -19,6 +19,7 @@ from unbroken.sessions.backends.base import Receipt, names_of, recalled
 from unbroken.sessions.entries import Body, Deltas, Entry, InputKey, Submitted, encode_entry, numbered
 from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.event_log import Position
+from unbroken.sessions.finished import FinishedTurn
 from unbroken.sessions.ids import Incarnation, Nonce
 
 __all__ = ["Anew", "Ring"]
@@ -54,6 +55,8 @@ class Ring:
         self.after: Final = after
         """The last place that the store has confirmed."""
         self.entries: list[Entry] = []
+        self.finished: list[FinishedTurn] = []
+        """The turns that ended with them, for the store's outbox."""
         self.consumed = 0
         """The last input that was answered."""
         self.anew: Anew | None = None
@@ -70,10 +73,13 @@ class Ring:
         """Whether it takes nothing more: what is said waits for the store."""
         return self._room <= 0
 
-    def confirm(self, count: int, after: Position) -> Ring:
-        """Return what is left when the store has taken the first *count* entries, up to *after*."""
+    def confirm(self, count: int, after: Position, *, turns: int) -> Ring:
+        """Return what is left when the store has taken the first *count* entries, up to *after*, and of the
+        turns that ended the first *turns*.
+        """
         rest = Ring(after, self._room + sum(map(_size, self.entries[:count])), self._known)
         rest.entries = self.entries[count:]
+        rest.finished = self.finished[turns:]
         rest.consumed = self.consumed
         rest._head = self._head
         rest._names = self._names

@@ -18,10 +18,12 @@ structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[
 
 pytest.register_assert_rewrite(
     "tests.sessions.backends.store_contract",
+    "tests.sessions.backends.outbox_contract",
     "tests.server.agents.agent_contract",
     "tests.deploy.balancer_contract",
     "tests.server.files.file_store_contract",
     "tests.server.agents.upstream_contract",
+    "tests.server.archive.archive_contract",
     "tests.server.auth.directory_contract",
     "tests.server.quota.ledger_contract",
     "tests.server.guards.injection.suspicion_contract",
@@ -43,6 +45,8 @@ _WHOLE: Final = tuple(
         "deploy",
         "page",
         "server/agents/test_openai.py",
+        "server/archive/test_cluster.py",
+        "server/archive/test_over_http.py",
         "server/agents/test_responses.py",
         "server/realtime",
         "server/test_interpreter.py",
@@ -51,6 +55,7 @@ _WHOLE: Final = tuple(
         "server/test_redis.py",
         "server/transports/test_files.py",
         "server/transports/test_uploads.py",
+        "server/webhooks/test_documented.py",
         "sessions/backends/redis",
         "test_imports.py",
         "test_makefile.py",
@@ -59,7 +64,17 @@ _WHOLE: Final = tuple(
 """What takes a whole server, or other programs, quick or not: not part of `make check`."""
 
 _SERVERS: Final = frozenset(
-    {"answers_server", "redis", "redis7", "redis_server", "serve", "servers", "valkey", "valkey_store"}
+    {
+        "answers_server",
+        "postgres",
+        "redis",
+        "redis7",
+        "redis_server",
+        "serve",
+        "servers",
+        "valkey",
+        "valkey_store",
+    }
 )
 """The fixtures that start servers: what takes one of them is whole, too."""
 

@@ -155,10 +155,11 @@ def test_the_client_is_there_and_typed(installed: Path) -> None:
 
 
 def test_what_is_no_code_is_read_where_it_is_installed(installed: Path) -> None:
-    """Prices, and what Redis is told to do."""
+    """Prices, what Redis is told to do, and the archive's tables."""
     reads = (
         "from importlib.resources import files; from unbroken.server.quota.prices import shipped; "
-        "assert shipped(); assert (files('unbroken.server.quota') / 'scripts' / 'ledger.lua').read_text()"
+        "assert shipped(); assert (files('unbroken.server.quota') / 'scripts' / 'ledger.lua').read_text(); "
+        "assert (files('unbroken.server.archive') / 'migrations' / '0001_turns.sql').read_text()"
     )
     run(installed / "python", "-c", reads, cwd=Path("/"))
 

@@ -1,4 +1,4 @@
-"""What of a user's is erased: conversations, files, and answers that were kept.
+"""What of a user's is erased: conversations, archived turns, files, and answers that were kept.
 
 Of what else there is the rule is another (docs/conversations.md): usage is kept for as long as it is for
 everybody, as their tenant's bills are made of it, and holds nothing that was said.
@@ -6,9 +6,11 @@ everybody, as their tenant's bills are made of it, and holds nothing that was sa
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
 
+from unbroken.server.archive.base import Archive, ArchiveUnavailable
+from unbroken.server.archive.records import Records
 from unbroken.server.auth.principal import Principal
 from unbroken.server.cache.base import CacheUnavailable
 from unbroken.server.cache.stage import CacheStage
@@ -22,7 +24,25 @@ from unbroken.sessions.ids import PrincipalId, SessionId, belongs_to
 from unbroken.sessions.looking import look_at
 from unbroken.sessions.node import Node
 
-__all__ = ["AnswerEraser", "FileEraser", "SessionEraser"]
+__all__ = ["AnswerEraser", "ArchiveEraser", "FileEraser", "Forget", "SessionEraser", "forgetting"]
+
+Forget: TypeAlias = Callable[[SessionId], Awaitable[None]]
+"""Has what is kept elsewhere of a session be erased. Raises StoreUnavailable: it may still be there."""
+
+
+def forgetting(records: Records | None) -> Forget | None:
+    """Return what has an archive's records of a session be erased. None: there is no archive."""
+    if records is None:
+        return None
+
+    async def forget(session_id: SessionId) -> None:
+        try:
+            await records.erase_session(session_id)
+        except ArchiveUnavailable:
+            raise StoreUnavailable from None
+
+    return forget
+
 
 _PAGE: Final = 100
 
@@ -41,6 +61,7 @@ class SessionEraser:
         store: Where these are.
         index: Where they are listed.
         walk: Yields the ids of all that the store has.
+        forget: Erases what is kept elsewhere of each. None: nothing is.
         listed: How many the index lists of one user: there may be more.
 
     """
@@ -55,6 +76,7 @@ class SessionEraser:
         index: SessionIndex,
         walk: Callable[[], AsyncIterator[SessionId]],
         *,
+        forget: Forget | None = None,
         listed: int = LISTED,
     ) -> None:
         self._nodes = tuple(nodes)
@@ -62,6 +84,7 @@ class SessionEraser:
         self._index = index
         self._walk = walk
         self._listed = listed
+        self._forget = forget
 
     async def erase(self, whose: Principal, at: int, *, is_thorough: bool) -> int:
         """See :meth:`Eraser.erase`."""
@@ -82,7 +105,7 @@ class SessionEraser:
         for node in self._nodes:
             for actor in node.hub:
                 if actor.principal == principal and (actor.session.opened_at or 0) <= at:
-                    await node.erase(actor.session.id)
+                    await self._erase(node, actor.session.id)
                     await self._index.drop(principal, [actor.session.id])
                     count += 1
         return count
@@ -92,7 +115,7 @@ class SessionEraser:
         while page := await self._index.page(principal, _PAGE, oldest_first=True):
             due = [each.session_id for each in page if each.at <= at]
             for session_id in due:
-                await self._nodes[0].erase(session_id)
+                await self._erase(self._nodes[0], session_id)
             await self._index.drop(principal, due)
             count += len(due)
             if len(due) < len(page):
@@ -113,11 +136,38 @@ class SessionEraser:
                 is_whole = False
                 continue
             if session.principal == principal and (session.opened_at or 0) <= at:
-                await self._nodes[0].erase(session_id)
+                await self._erase(self._nodes[0], session_id)
                 count += 1
         if not is_whole:
             raise Unerased
         return count
+
+    async def _erase(self, node: Node, session_id: SessionId) -> None:
+        if self._forget is not None:  # first: a session that is still there is found again
+            await self._forget(session_id)
+        await node.erase(session_id)
+
+
+class ArchiveEraser:
+    """Erases finished turns that were archived, also of sessions that are long gone.
+
+    Args:
+        archive: Has them.
+
+    """
+
+    what: Final = "archived_turns"
+    """See :attr:`Eraser.what`."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    async def erase(self, whose: Principal, at: int, *, is_thorough: bool) -> int:  # noqa: ARG002
+        """See :meth:`Eraser.erase`."""
+        try:
+            return await self._archive.erase(whose.id, at / 1000)
+        except ArchiveUnavailable:
+            raise Unerased from None
 
 
 class FileEraser:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from unbroken.server.auth.base import Grant
+from unbroken.server.erasing.erasers import Forget
 from unbroken.server.protocols.conversations.decode import NewConversation
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.transports.beginning import Speaker, accepted, soon, take_back
@@ -49,6 +50,7 @@ class Conversations:
         transient: Has those that aren't.
         store: Where the node's are.
         index: Where these are listed.
+        forget: Erases what the archive has of one. None: there is no archive.
 
     """
 
@@ -60,12 +62,14 @@ class Conversations:
         transient: Node,
         store: SessionStore,
         index: SessionIndex,
+        forget: Forget | None,
     ) -> None:
         self._exchanges = exchanges
         self._node = node
         self._transient = transient
         self._store = store
         self._index = index
+        self._forget = forget
 
     async def create(self, speaker: Speaker, wanted: NewConversation) -> Attachment:
         """Begin a conversation, which lasts as sessions do, also an empty one; return the hold on it.
@@ -140,6 +144,8 @@ class Conversations:
             if speaker.grant.pins is not None or speaker.resume is not None:
                 raise
         node = self._transient if is_transient(session_id) else self._node
+        if self._forget is not None and node is self._node:  # first: a session that is there is found again
+            await self._forget(session_id)
         await delete(node, session_id, speaker.principal)
         with suppress(StoreUnavailable):  # else whoever lists it finds that it has gone
             await self._index.drop(speaker.principal, [session_id])

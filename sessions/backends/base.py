@@ -37,6 +37,9 @@ Deletion
     that would read, write, take or begin the session raises :class:`~unbroken.sessions.errors.SessionDeleted`
     where it would raise :class:`~unbroken.sessions.errors.SessionGone`, or do something. That is how whoever
     was cut off tells it from a session that the store has lost, and that is to be given back to it.
+Turns that end
+    are put into the store's outbox in the same step, where it has one
+    (:mod:`unbroken.sessions.backends.outbox`).
 Cancellation
     A call that is cancelled may or may not have taken effect. Callers that go
     on must read before they write.
@@ -53,6 +56,7 @@ from msgspec import Struct
 from unbroken.sessions.entries import Body, Entry, InputKey, Submitted
 from unbroken.sessions.errors import MessageIdReused, StoreError
 from unbroken.sessions.event_log import EventLog, Position, Verdict
+from unbroken.sessions.finished import FinishedTurn
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
 __all__ = [
@@ -99,6 +103,8 @@ class Append(Struct, frozen=True):
     bodies: Sequence[Body]
     is_busy: bool = True
     """Whether a response has begun, or waits, that hasn't ended with *bodies*."""
+    finished: tuple[FinishedTurn, ...] = ()
+    """The turns that *bodies* end, for the store's outbox; none where there is no outbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +319,7 @@ class SessionStore(Protocol):
         keeps_keys: bool = True,
         is_busy: bool = True,
         head: Position | None = None,
+        finished: Sequence[FinishedTurn] = (),
     ) -> Fence:
         """Begin the log anew, from *snapshot*, as *incarnation*: for the owner of one that was lost.
 
@@ -321,6 +328,7 @@ class SessionStore(Protocol):
         numbers. Others that the store remembers are kept, unless *keeps_keys* says otherwise: an input
         that is in no log any more has to be sent again. *is_busy* is as in :attr:`Append.is_busy`. *head* is
         where the lost log ended when it was read for what others had written, whose names are kept.
+        *finished* are turns that ended of late: the outbox may have lost them with the log.
 
         Raises:
             SessionDeleted: It isn't lost, it was deleted. Nothing was done.
@@ -338,10 +346,11 @@ class SessionStore(Protocol):
         entries: Sequence[Entry],
         *,
         is_busy: bool = True,
+        finished: Sequence[FinishedTurn] = (),
     ) -> None:
         """Write entries that the owner has numbered itself while the store was out of reach, as they are.
 
-        *is_busy* is as in :attr:`Append.is_busy`.
+        *is_busy* is as in :attr:`Append.is_busy`, *finished* as in :attr:`Append.finished`.
 
         Raises:
             Fenced: *fence* is void.

@@ -14,9 +14,11 @@ from typing import Final
 
 from unbroken.sessions.account import KEY_COST
 from unbroken.sessions.backends.base import NOBODY, Append, Fence, Opened, Page, Receipt, Snapshot, recalled
+from unbroken.sessions.backends.memory_outbox import MemoryOutbox
 from unbroken.sessions.entries import Body, Deltas, Entry, InputKey, ResponseDone, Submitted, numbered
 from unbroken.sessions.errors import Fenced, LostTail, SessionDeleted, SessionGone, StoreError, Unseen
 from unbroken.sessions.event_log import EventLog, Position, Slice, Verdict
+from unbroken.sessions.finished import FinishedTurn
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
 __all__ = ["MemoryStore"]
@@ -67,12 +69,18 @@ class MemoryStore:
     Args:
         dedupe_window: How many of a session's latest input keys are remembered.
         tell: Told of what nodes are to be told of, where several share this store.
+        outbox: Where turns that end go. None: nowhere.
 
     """
 
     def __init__(
-        self, *, dedupe_window: int = 1024, tell: Callable[[NodeId, SessionId], None] | None = None
+        self,
+        *,
+        dedupe_window: int = 1024,
+        tell: Callable[[NodeId, SessionId], None] | None = None,
+        outbox: MemoryOutbox | None = None,
     ) -> None:
+        self._outbox = outbox
         self._sessions: dict[SessionId, _Stored] = {}
         self._deleted: dict[SessionId, None] = {}  # the latest last
         self._dedupe_window = dedupe_window
@@ -196,6 +204,8 @@ class MemoryStore:
         entries = self._write(stored, append.bodies)
         if entries:
             stored.last_output = log.head
+        if append.finished:
+            self._put(stored, append.finished)
         if stored.followers:
             self._announce(append.session_id, stored)
         return entries
@@ -243,6 +253,7 @@ class MemoryStore:
         keeps_keys: bool = True,
         is_busy: bool = True,
         head: Position | None = None,
+        finished: Sequence[FinishedTurn] = (),
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
         self._check_alive(session_id)
@@ -264,6 +275,7 @@ class MemoryStore:
         stored.is_busy = is_busy
         stored.last_input = stored.consumed = 0  # the snapshot knows which wait
         stored.token += 1
+        self._put(stored, finished)
         self._announce(session_id, stored)
         return stored.fence
 
@@ -276,6 +288,7 @@ class MemoryStore:
         entries: Sequence[Entry],
         *,
         is_busy: bool = True,
+        finished: Sequence[FinishedTurn] = (),
     ) -> None:
         """See :meth:`SessionStore.rejoin`."""
         stored = self._known(session_id)
@@ -294,6 +307,7 @@ class MemoryStore:
                 stored.last_output = entry.last
         stored.consumed = max(stored.consumed, consumed)
         stored.is_busy = is_busy
+        self._put(stored, finished)
         self._announce(session_id, stored)
 
     async def busy(
@@ -352,6 +366,10 @@ class MemoryStore:
         for entry in entries:
             self._keep(stored.log, entry)
         return entries
+
+    def _put(self, stored: _Stored, finished: Sequence[FinishedTurn]) -> None:
+        if self._outbox is not None:
+            self._outbox.put(finished, is_attended=bool(stored.followers))
 
     def _keep(self, log: EventLog, entry: Entry) -> None:
         log.append(entry)

@@ -19,6 +19,7 @@ from unbroken.sessions.backends.base import (
 from unbroken.sessions.entries import Entry, InputKey, Submitted
 from unbroken.sessions.errors import StoreBusy, StoreError, StoreUnavailable
 from unbroken.sessions.event_log import Position
+from unbroken.sessions.finished import FinishedTurn
 from unbroken.sessions.ids import Incarnation, NodeId, SessionId
 
 __all__ = ["DistantStore"]
@@ -175,10 +176,19 @@ class DistantStore:
         keeps_keys: bool = True,
         is_busy: bool = True,
         head: Position | None = None,
+        finished: Sequence[FinishedTurn] = (),
     ) -> Fence:
         await self._travel(session_id)
         result = await self.inner.reseed(
-            session_id, fence, incarnation, snapshot, keys, keeps_keys=keeps_keys, is_busy=is_busy, head=head
+            session_id,
+            fence,
+            incarnation,
+            snapshot,
+            keys,
+            keeps_keys=keeps_keys,
+            is_busy=is_busy,
+            head=head,
+            finished=finished,
         )
         await self._return()
         return result
@@ -192,9 +202,12 @@ class DistantStore:
         entries: Sequence[Entry],
         *,
         is_busy: bool = True,
+        finished: Sequence[FinishedTurn] = (),
     ) -> None:
         await self._travel(session_id)
-        await self.inner.rejoin(session_id, fence, after, consumed, entries, is_busy=is_busy)
+        await self.inner.rejoin(
+            session_id, fence, after, consumed, entries, is_busy=is_busy, finished=finished
+        )
         await self._return()
 
     async def busy(

@@ -32,8 +32,8 @@ def test_there_are_some() -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-async def test_a_line_for_the_shell_is_answered(block: str) -> None:
-    async with serving(ScriptedAgent()) as served:
+async def test_a_line_for_the_shell_is_answered(block: str, tmp_path: Path) -> None:
+    async with serving(ScriptedAgent(), archive_url=f"sqlite:///{tmp_path / 'archive.db'}") as served:
         key = re.search(r"Bearer (\w+)", block)
         assert key is not None, "it says with which key"
         client = await served.client(key[1])

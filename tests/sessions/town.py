@@ -16,6 +16,8 @@ from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.cluster import Neighbour
 from unbroken.sessions.backends.index import SessionIndex
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.backends.memory_outbox import MemoryOutbox
+from unbroken.sessions.backends.outbox import OutboxLimits
 from unbroken.sessions.errors import SessionNotFound
 from unbroken.sessions.ids import NodeId, SessionId, new_node_id
 from unbroken.sessions.items import SessionConfig
@@ -93,7 +95,10 @@ class Town:
         store: type[MemoryStore] = MemoryStore,
         index: SessionIndex | None = None,
     ) -> None:
-        self.memory = store(tell=self._tell)
+        self.outbox = MemoryOutbox(OutboxLimits(part_bytes=1 << 30))
+        """What nodes put there whose limits say so."""
+        self.memory = store(tell=self._tell, outbox=self.outbox)
+        self._copied_outbox: dict[str, Any] = {}
         self._seed = seed
         self.index = index
         self.tally = SharedTally(seed or 0)
@@ -158,12 +163,14 @@ class Town:
         return self.memory._sessions[SessionId(client.session_id or "")]
 
     def copy(self) -> dict[SessionId, Any]:
-        """Return what the store holds now."""
+        """Return what the store holds now. Its outbox is copied, too: of several, the latest copy counts."""
+        self._copied_outbox = dict(self.outbox._kept)
         return dict(copy.deepcopy(self.memory._sessions))
 
     def lose(self, since: dict[SessionId, Any] | None = None) -> None:
         """Have the store lose everything, or all since it was copied."""
         self.memory._sessions = {} if since is None else copy.deepcopy(since)
+        self.outbox._kept = {} if since is None else dict(self._copied_outbox)
 
     def poll(self) -> None:
         """Let the slow poll of all nodes come."""

@@ -13,6 +13,8 @@ key                          type    what
 ``P:{B}:S:d``                hash    the names of its latest inputs, each with number and digest
 ``P:{B}:S:s``                hash    its snapshot
 ``P:{B}:busy``               hash    of the bucket's sessions those with something to do, and their owners
+``P:{B}:out``                 stream  the bucket's outbox: turns that ended, until they are kept elsewhere
+``P:{B}:outn``                string  how many bytes these take
 ``P:{B}:t:X``                hash    how many connections and responses somebody has on which node
 ``P:{B}:c:X``                zset    somebody's sessions, and when each began
 ``P:{B}:e:X``                string  up to when everything of theirs was erased
@@ -113,6 +115,11 @@ class Keys:
     def busy(self, bucket: int) -> str:
         """Return the key of a bucket's index."""
         return f"{self._prefix}:{{{bucket}}}:busy"
+
+    def outbox(self, bucket: int) -> tuple[str, str]:
+        """Return the keys of a bucket's outbox, and of how many bytes that takes."""
+        base = f"{self._prefix}:{{{bucket}}}:out"
+        return base, base + "n"
 
     @property
     def indexes(self) -> list[str]:

@@ -40,6 +40,8 @@ _NAMES: Final = (
     "release",
     "reseed",
     "rewrite",
+    "settle",
+    "shelves",
     "submit",
     "tally",
     "unfollow",

@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -28,13 +28,24 @@ from unbroken.sessions.backends.redis.channels import Channels
 from unbroken.sessions.backends.redis.connection import Client, server_of, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.news import News
+from unbroken.sessions.backends.redis.outbox import Packing, RedisOutbox
 from unbroken.sessions.backends.redis.packing import packed, unpacked
 from unbroken.sessions.backends.redis.parts import Parts
 from unbroken.sessions.backends.redis.reading import Reading, Readings
+from unbroken.sessions.backends.redis.replies import (
+    are_whole,
+    check,
+    failure_of,
+    fence_in,
+    name_of,
+    proof_of,
+    rest_of,
+    size_of,
+    text_of,
+)
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
 from unbroken.sessions.backends.redis.trouble import Trouble
 from unbroken.sessions.entries import (
-    Body,
     Deltas,
     Entry,
     InputKey,
@@ -46,14 +57,13 @@ from unbroken.sessions.errors import (
     Fenced,
     LostTail,
     MessageIdReused,
-    SessionDeleted,
     SessionGone,
     StoreBusy,
     StoreError,
     StoreUnavailable,
-    Unseen,
 )
 from unbroken.sessions.event_log import Position
+from unbroken.sessions.finished import FinishedTurn
 from unbroken.sessions.format import FORMAT_1, Formats
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, SessionId
 
@@ -85,6 +95,7 @@ class RedisStore:
         connections: Calls at once.
         patience: Seconds after which a call is given up. Calls wait some times that for their turn.
         is_cluster: Whether only keys of one bucket may be written in one call.
+        outbox: Where turns that end go. None: nowhere.
 
     """
 
@@ -102,7 +113,9 @@ class RedisStore:
         is_cluster: bool = False,
         connections: int = 16,
         patience: float = 2.0,
+        outbox: RedisOutbox | None = None,
     ) -> None:
+        self._outbox = outbox
         # Its methods are of both worlds, says redis-py.
         self._client: Any = client
         caller = cast(Caller, client)
@@ -151,7 +164,7 @@ class RedisStore:
         """See :meth:`SessionStore.create`."""
         keys = self._keys.session(session_id)
         done = await self._call("create", keys, session_id, node, incarnation, self._bounds.lifetime)
-        _check(done, session_id)
+        check(done, session_id)
         if not done:
             raise StoreError(f"session {session_id} exists already")
         return Fence(node, 1, incarnation)
@@ -169,8 +182,8 @@ class RedisStore:
             before.incarnation,
             self._bounds.lifetime,
         )
-        _check(found, session_id)
-        former, followers = _text(found[10]), _text(found[11])
+        check(found, session_id)
+        former, followers = text_of(found[10]), text_of(found[11])
         if former:
             self._news.tell((former, *followers.split()), session_id)
         elif followers:
@@ -187,7 +200,7 @@ class RedisStore:
         found = await self._call("inspect", [meta, snapshot], node, self._bounds.followers)
         if found is None:
             raise SessionGone(session_id)
-        _check(found, session_id)
+        check(found, session_id)
         return self._opened(found)
 
     async def unfollow(self, session_id: SessionId, node: NodeId) -> None:
@@ -198,15 +211,15 @@ class RedisStore:
     async def release(self, session_id: SessionId, fence: Fence, *, to: NodeId = NOBODY) -> None:
         """See :meth:`SessionStore.release`."""
         meta, _, _, _, busy = self._keys.session(session_id)
-        found = await self._call("release", [meta, busy], session_id, *_proof(fence), to)
+        found = await self._call("release", [meta, busy], session_id, *proof_of(fence), to)
         if found is None:
             raise Fenced(session_id)
-        self._news.tell((*_text(found[0]).split(), to), session_id)
+        self._news.tell((*text_of(found[0]).split(), to), session_id)
 
     async def submit(self, session_id: SessionId, submitted: Submitted, seen: Position) -> Receipt:
         """See :meth:`SessionStore.submit`."""
         nonce = Nonce(self._draw(32))
-        name, digest = _named(submitted.key)
+        name, digest = name_of(submitted.key)
         found = await self._call(
             "submit",
             self._keys.session(session_id),
@@ -226,10 +239,10 @@ class RedisStore:
             raise MessageIdReused
         if found == b"FULL":
             raise StoreBusy("too many inputs wait for an answer")
-        _check(found, session_id)
+        check(found, session_id)
         if not found[0]:
             return Receipt(found[1], duplicate=True, entry=None)
-        self._news.tell((_text(found[2]), *_text(found[3]).split()), session_id)
+        self._news.tell((text_of(found[2]), *text_of(found[3]).split()), session_id)
         return Receipt(found[1], duplicate=False, entry=Entry(found[1], nonce, submitted))
 
     async def recall(
@@ -239,15 +252,15 @@ class RedisStore:
         if submitted.key is None:
             return None
         meta, _, names, _, _ = self._keys.session(session_id)
-        found = await self._call("recall", [meta, names], incarnation, *_named(submitted.key))
+        found = await self._call("recall", [meta, names], incarnation, *name_of(submitted.key))
         if found == b"REUSED":
             raise MessageIdReused
-        _check(found, session_id)
+        check(found, session_id)
         return None if found is None else Receipt(found, duplicate=True, entry=None)
 
     async def append(self, appends: Sequence[Append]) -> list[Sequence[Entry] | StoreError]:
         """See :meth:`SessionStore.append`."""
-        calls = list(self._calls((each.session_id, sum(map(_size, each.bodies))) for each in appends))
+        calls = list(self._calls((each.session_id, sum(map(size_of, each.bodies))) for each in appends))
         if len(calls) == 1:
             return await self._append(appends)
         results: dict[int, Sequence[Entry] | StoreError] = {}
@@ -278,6 +291,8 @@ class RedisStore:
         encode = self._formats.encode_body
         for append in appends:
             keys += self._keys.session(append.session_id)
+        packing = Packing(keys)
+        for append in appends:
             nonce = Nonce(self._draw(32))
             nonces.append(nonce)
             written: list[Any] = []
@@ -301,9 +316,11 @@ class RedisStore:
                     written,
                 ]
             )
+            if append.finished and self._outbox is not None:
+                asked[-1].append(packing.add(self._outbox, append.session_id, append.finished))
         try:
-            packed = msgspec.msgpack.encode([self._bounds.lifetime, asked])
-            found = await self._call_by(self._writes, "append", keys, packed)
+            packed = msgspec.msgpack.encode([self._bounds.lifetime, asked, *packing.bounds])
+            found = await self._call_by(self._writes, "append", keys, packed, *packing.turns)
         except StoreUnavailable as exc:
             return [exc] * len(appends)
         results = []
@@ -313,10 +330,11 @@ class RedisStore:
 
     def _appended(self, append: Append, nonce: Nonce, answer: Any) -> Sequence[Entry] | StoreError:
         if isinstance(answer, bytes):
-            return _ERRORS[answer](append.session_id)
+            return failure_of(answer, append.session_id)
         seq, followers = answer[0] + 1, answer[1]
         if followers:
-            self._news.tell(_text(followers).split(), append.session_id)
+            self._news.tell(text_of(followers).split(), append.session_id)
+        self._note(append.session_id, append.finished, answer[2])
         return numbered(append.bodies, seq, nonce)
 
     async def read(
@@ -324,15 +342,15 @@ class RedisStore:
     ) -> Page:
         """See :meth:`SessionStore.read`."""
         found = await self._readings.read(session_id, after, limit, node)
-        _check(found, session_id)
+        check(found, session_id)
         incarnation, owner, token, head, consumed, holder, raw, is_told = found
         entries = [self._entry(each) for each in raw]
-        if holder and (rest := _rest(self._entry(holder), after.seq)) is not None:
+        if holder and (rest := rest_of(self._entry(holder), after.seq)) is not None:
             entries.insert(0, rest)
-        if not _is_whole(entries, after.seq, head):  # a server that evicts keys, or has lost some
+        if not are_whole(entries, after.seq, head):  # a server that evicts keys, or has lost some
             raise LostTail(session_id)
         is_end = (entries[-1].last if entries else after.seq) == head
-        fence = Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation)))
+        fence = Fence(NodeId(text_of(owner)), int(token), Incarnation(text_of(incarnation)))
         return Page(entries, fence, is_end, consumed, bool(is_told))
 
     def _read_together(self, readings: Sequence[Reading]) -> Iterable[Sequence[Reading]]:
@@ -358,7 +376,7 @@ class RedisStore:
         found = await self._call(
             "compact",
             self._keys.session(session_id),
-            *_proof(fence),
+            *proof_of(fence),
             floor,
             snapshot.seq,
             snapshot.nonce,
@@ -366,7 +384,7 @@ class RedisStore:
             self._bounds.lifetime,
         )
         if found != b"OK":
-            _check(found, session_id)
+            check(found, session_id)
 
     async def reseed(
         self,
@@ -379,14 +397,16 @@ class RedisStore:
         keeps_keys: bool = True,
         is_busy: bool = True,
         head: Position | None = None,
+        finished: Sequence[FinishedTurn] = (),
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
-        known = [[seq, *_named(key)] for seq, key in sorted(keys.items())]
+        outbox, turns = self._put(session_id, finished)
+        known = [[seq, *name_of(key)] for seq, key in sorted(keys.items())]
         found = await self._call(
             "reseed",
-            self._keys.session(session_id),
+            [*self._keys.session(session_id), *outbox],
             session_id,
-            *_proof(fence),
+            *proof_of(fence),
             incarnation,
             snapshot.seq,
             snapshot.nonce,
@@ -396,11 +416,13 @@ class RedisStore:
             msgspec.msgpack.encode(known[-self._bounds.dedupe_window :]),
             int(is_busy),
             *(("", "") if head is None else (head.seq, head.nonce)),
+            *turns,
         )
         if found is None:
             raise Fenced(session_id)
-        _check(found, session_id)
-        self._news.tell(_text(found[1]).split(), session_id)
+        check(found, session_id)
+        self._note(session_id, finished, found[2])
+        self._news.tell(text_of(found[1]).split(), session_id)
         return Fence(fence.node, found[0], incarnation)
 
     async def rejoin(
@@ -412,29 +434,45 @@ class RedisStore:
         entries: Sequence[Entry],
         *,
         is_busy: bool = True,
+        finished: Sequence[FinishedTurn] = (),
     ) -> None:
         """See :meth:`SessionStore.rejoin`."""
+        outbox, turns = self._put(session_id, finished)
         written = []
         for entry in entries:
             body = entry.body
             text = self._formats.encode_body(body).decode()
             is_input = int(isinstance(body, Submitted))
-            name, digest = _named(body.key if isinstance(body, Submitted) else None)
+            name, digest = name_of(body.key if isinstance(body, Submitted) else None)
             written.append([entry.seq, width(body), str(entry.nonce), text, name, digest, is_input])
         found = await self._call(
             "rejoin",
-            self._keys.session(session_id),
+            [*self._keys.session(session_id), *outbox],
             session_id,
-            *_proof(fence),
+            *proof_of(fence),
             after.seq,
             after.nonce,
             consumed,
             self._bounds.lifetime,
             msgspec.msgpack.encode(written),
             int(is_busy),
+            *turns,
         )
-        _check(found, session_id)
-        self._news.tell(_text(found[0]).split(), session_id)
+        check(found, session_id)
+        self._note(session_id, finished, found[1])
+        self._news.tell(text_of(found[0]).split(), session_id)
+
+    def _put(
+        self, session_id: SessionId, finished: Sequence[FinishedTurn]
+    ) -> tuple[Sequence[str], Sequence[Any]]:
+        """Return the keys and arguments with which a script puts turns into the outbox."""
+        if self._outbox is None or not finished:
+            return (), ()
+        return self._outbox.keys_of(session_id), self._outbox.arguments(finished)
+
+    def _note(self, session_id: SessionId, finished: Sequence[FinishedTurn], lost: int) -> None:
+        if self._outbox is not None and finished:
+            self._outbox.note(session_id, len(finished), lost)
 
     async def busy(
         self, owner: NodeId, limit: int, *, known: Collection[SessionId] = ()
@@ -466,7 +504,7 @@ class RedisStore:
             if told is None or isinstance(told, bytes):
                 await self._call("forget", [meta, busy], session_id)
             else:
-                found.append((session_id, _fence(told)))  # its state may be a later release's
+                found.append((session_id, fence_in(told)))  # its state may be a later release's
         return found, len(found) == len(names)
 
     async def owners(self) -> set[NodeId]:
@@ -492,7 +530,7 @@ class RedisStore:
 
     async def delete(self, session_id: SessionId, fence: Fence) -> None:
         """See :meth:`SessionStore.delete`."""
-        if not await self._call("delete", self._keys.session(session_id), session_id, *_proof(fence)):
+        if not await self._call("delete", self._keys.session(session_id), session_id, *proof_of(fence)):
             raise Fenced(session_id)
 
     async def erase(self, session_id: SessionId) -> None:
@@ -500,7 +538,7 @@ class RedisStore:
         keys = [*self._keys.session(session_id), self._keys.suspicion(session_id)]
         lasts = max(self._bounds.deleted, self._bounds.lifetime)
         owner, followers = await self._call("erase", keys, session_id, lasts)
-        self._news.tell((_text(owner), *_text(followers).split()), session_id)
+        self._news.tell((text_of(owner), *text_of(followers).split()), session_id)
 
     async def walk(self) -> AsyncIterator[SessionId]:
         """Yield the ids of all sessions, and of those that were deleted; one may come twice.
@@ -523,67 +561,11 @@ class RedisStore:
         snapshot = None
         if seq is not None:
             snapshot = Snapshot(int(seq), Nonce(int(nonce)), self._formats.decode_state(unpacked(data)))
-        return Opened(_fence(found), int(floor), Nonce(int(floor_nonce)), int(head), int(consumed), snapshot)
+        return Opened(
+            fence_in(found), int(floor), Nonce(int(floor_nonce)), int(head), int(consumed), snapshot
+        )
 
     def _entry(self, raw: Sequence[Any]) -> Entry:
         number, fields = raw
         seq = int(number.partition(b"-")[0])
         return Entry(seq, Nonce(int(fields[1])), self._formats.decode_body(fields[3]))
-
-
-def _fence(found: Sequence[Any]) -> Fence:
-    incarnation, owner, token = found[:3]
-    return Fence(NodeId(_text(owner)), int(token), Incarnation(_text(incarnation)))
-
-
-_ERRORS: Final[dict[bytes, type[StoreError]]] = {
-    b"DELETED": SessionDeleted,
-    b"GONE": SessionGone,
-    b"FENCED": Fenced,
-    b"LOST": LostTail,
-    b"UNSEEN": Unseen,
-}
-
-
-def _check(found: Any, session_id: SessionId) -> None:
-    """Raise what a script said instead of an answer."""
-    if isinstance(found, bytes):
-        raise _ERRORS[found](session_id)
-
-
-def _proof(fence: Fence) -> tuple[str, int, str]:
-    return fence.node, fence.token, fence.incarnation
-
-
-def _named(key: InputKey | None) -> tuple[str, str]:
-    """Return an input's name and digest as the scripts take them."""
-    return ("", "") if key is None else (key.name, key.digest.hex())
-
-
-def _text(data: bytes | Literal[""]) -> str:
-    return data.decode() if data else ""
-
-
-def _rest(entry: Entry, after: int) -> Entry | None:
-    """Return what of *entry* follows *after*."""
-    body = entry.body
-    known = after + 1 - entry.seq
-    if not isinstance(body, Deltas) or known >= len(body.parts):
-        return None
-    rest = msgspec.structs.replace(body, parts=body.parts[known:], ordinal=body.ordinal + known)
-    return Entry(after + 1, entry.nonce, rest)
-
-
-def _is_whole(entries: Sequence[Entry], after: int, head: int) -> bool:
-    """Return whether *entries* follow *after* without a gap, and are none only where that is the head."""
-    last = after
-    for entry in entries:
-        if entry.seq != last + 1:
-            return False
-        last = entry.last
-    return last > after or after == head
-
-
-def _size(body: Body) -> int:
-    """Return how many bytes a body takes, roughly."""
-    return 64 + sum(map(len, body.parts)) if isinstance(body, Deltas) else 1024

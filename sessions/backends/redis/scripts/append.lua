@@ -1,9 +1,31 @@
 -- Write outputs of many sessions, each for itself: fenced, and only behind what its owner has seen.
 -- KEYS: for each session meta, log, names, snapshot, busy
+--   Behind them, for each session whose turns have ended, its bucket's outbox and how many bytes that takes.
 -- ARGV: MessagePack: {lifetime, {{session, node, token, incarnation, seen, nonce seen, consumed,
---   busy (0, 1), nonce, refresh (0, 1), {width, body, width, body, ...}}, ...}}
--- Return for each session {head before, followers}, or why nothing was written.
-local lifetime, asked = unpack(cmsgpack.unpack(ARGV[1]))
+--   busy (0, 1), nonce, refresh (0, 1), {width, body, width, body, ...},
+--   where turns have ended {the outbox' index in KEYS, {index in ARGV, attended (0, 1), ...}}}, ...},
+--   where any have, how many bytes an outbox holds, and for how many seconds}
+--   Behind it, turns that have ended.
+-- Return for each session {head before, followers, how many turns there was no room for}, or why nothing was written.
+local lifetime, asked, most, outlife = unpack(cmsgpack.unpack(ARGV[1]))
+
+-- Put turns into an outbox, as far as there is room. Return how many there was none for.
+local function put(out, count, turns, followed)
+  local lost = 0
+  for i = 1, #turns, 2 do
+    local turn = ARGV[turns[i]]
+    if tonumber(redis.call('GET', count) or 0) + #turn > most then
+      lost = lost + 1
+    else
+      local attended = (followed or turns[i + 1] == 1) and 1 or 0
+      redis.call('XADD', out, '*', 't', turn, 'a', attended)
+      redis.call('INCRBY', count, #turn)
+    end
+  end
+  redis.call('EXPIRE', out, outlife)
+  redis.call('EXPIRE', count, outlife)
+  return lost
+end
 
 -- Whether the log holds an entry with that nonce at that place.
 local function holds(at, log, seq, nonce)
@@ -66,7 +88,11 @@ local function write(meta, log, names, snapshot, busy, a)
     redis.call('EXPIRE', snapshot, lifetime)
     redis.call('EXPIRE', busy, lifetime)
   end
-  return {before, at[8]}
+  local lost = 0
+  if a[12] then
+    lost = put(KEYS[a[12][1]], KEYS[a[12][1] + 1], a[12][2], at[8] ~= '')
+  end
+  return {before, at[8], lost}
 end
 
 local results = {}

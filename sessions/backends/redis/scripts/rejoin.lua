@@ -1,7 +1,9 @@
 -- Take in entries that the owner has numbered itself, as they are, if they go on exactly at the head.
--- KEYS: meta, log, names, snapshot, busy
+-- KEYS: meta, log, names, snapshot, busy; where turns have ended, its bucket's outbox and how many bytes that takes
 -- ARGV: session, node, token, incarnation, head, its nonce, consumed, lifetime,
---   MessagePack: {{seq, width, nonce, body, name or '', digest, 1 for an input}, ...}, busy (0, 1)
+--   MessagePack: {{seq, width, nonce, body, name or '', digest, 1 for an input}, ...}, busy (0, 1),
+--   where turns have ended how many bytes an outbox holds, for how many seconds, {turn, attended (0, 1), ...}
+-- Return {followers, how many turns there was no room for}.
 local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'h', 'k', 'c', 'n', 'w', 'x')
 if not at[1] then
   return 'GONE'
@@ -38,4 +40,17 @@ end
 for i = 1, 5 do
   redis.call('EXPIRE', KEYS[i], ARGV[8])
 end
-return {at[8]}
+local lost = 0
+for i = 13, #ARGV, 2 do
+  if tonumber(redis.call('GET', KEYS[7]) or 0) + #ARGV[i] > tonumber(ARGV[11]) then
+    lost = lost + 1
+  else
+    redis.call('XADD', KEYS[6], '*', 't', ARGV[i], 'a', (at[8] or '') ~= '' and '1' or ARGV[i + 1])
+    redis.call('INCRBY', KEYS[7], #ARGV[i])
+  end
+end
+if #ARGV > 12 then
+  redis.call('EXPIRE', KEYS[6], ARGV[12])
+  redis.call('EXPIRE', KEYS[7], ARGV[12])
+end
+return {at[8], lost}

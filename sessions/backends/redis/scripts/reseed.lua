@@ -1,8 +1,10 @@
 -- Begin a log anew from a snapshot, in another incarnation: for the owner of one that was lost.
--- KEYS: meta, log, names, snapshot, busy
+-- KEYS: meta, log, names, snapshot, busy; where turns have ended, its bucket's outbox and how many bytes that takes
 -- ARGV: session, node, token, incarnation, new incarnation, the snapshot's number, nonce and data, lifetime,
 --   whether names of inputs are kept (0, 1), MessagePack: {{seq, name, digest}, ...} that are known, busy (0, 1),
---   where the log ended when it was last read and the nonce of that, or ''
+--   where the log ended when it was last read and the nonce of that, or '',
+--   where turns have ended how many bytes an outbox holds, for how many seconds, {turn, attended (0, 1), ...}
+-- Return {token, followers, how many turns there was no room for}.
 local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'w', 'h', 'k')
 if at[1] == '' then
   return 'DELETED'
@@ -32,4 +34,17 @@ end
 for i = 1, 5 do
   redis.call('EXPIRE', KEYS[i], ARGV[9])
 end
-return {token, at[4] or ''}
+local lost = 0
+for i = 17, #ARGV, 2 do
+  if tonumber(redis.call('GET', KEYS[7]) or 0) + #ARGV[i] > tonumber(ARGV[15]) then
+    lost = lost + 1
+  else
+    redis.call('XADD', KEYS[6], '*', 't', ARGV[i], 'a', (at[4] or '') ~= '' and '1' or ARGV[i + 1])
+    redis.call('INCRBY', KEYS[7], #ARGV[i])
+  end
+end
+if #ARGV > 16 then
+  redis.call('EXPIRE', KEYS[6], ARGV[16])
+  redis.call('EXPIRE', KEYS[7], ARGV[16])
+end
+return {token, at[4] or '', lost}

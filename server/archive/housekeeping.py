@@ -1,0 +1,143 @@
+"""What is done in the archive from time to time: old turns are forgotten, and ended sessions found."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from unbroken.server.archive.base import Archive, ArchivedSession, ArchiveUnavailable, Delivery, Queue
+from unbroken.server.plan_tables import DEFAULT_PLAN
+from unbroken.sessions.clock import Clock, pause
+from unbroken.sessions.errors import SessionGone, StoreUnavailable
+from unbroken.sessions.ids import SessionId
+
+__all__ = ["Housekeeping", "Retention"]
+
+_ROUND: Final = 60.0
+"""Seconds between two rounds."""
+
+_BATCH: Final = 500
+"""Turns that are forgotten in one transaction."""
+
+_BATCHES: Final = 20
+"""Of them, in one round."""
+
+_SESSIONS: Final = 200
+"""Sessions that are looked at in one round."""
+
+_BURIED_KEPT: Final = 7 * 86_400.0
+"""Seconds for which webhooks are kept that weren't delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long turns are kept, by plan: seconds; None: for ever. See :class:`Terms`."""
+
+    by_plan: Mapping[str, float | None]
+    idle: float
+
+    def keeps(self, plan: str) -> bool:
+        """See :meth:`Terms.keeps`."""
+        return self.by_plan.get(plan, self.by_plan.get(DEFAULT_PLAN)) != 0.0
+
+    def cutoffs(self, now: float) -> tuple[dict[str, float | None], float | None]:
+        """Return before when turns are forgotten, by plan, and for all other plans."""
+        cutoffs = {plan: None if each is None else now - each for plan, each in self.by_plan.items()}
+        return cutoffs, cutoffs.pop(DEFAULT_PLAN, None)
+
+
+class Housekeeping:
+    """Keeps the archive in order until it is closed.
+
+    Args:
+        archive: The archive.
+        queue: The webhooks that wait in it.
+        endpoints: For whom they may wait.
+        retention: How long turns are kept.
+        is_there: Says whether the store has a session: raises SessionGone, or StoreUnavailable.
+        announce: Says who is to be told that a session has ended, at that time.
+        clock: Where time comes from.
+        on_expired: Told how many turns were forgotten.
+
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        queue: Queue,
+        endpoints: Sequence[str],
+        retention: Retention,
+        is_there: Callable[[SessionId], Awaitable[object]],
+        announce: Callable[[ArchivedSession, float], Sequence[Delivery]],
+        clock: Clock,
+        *,
+        on_expired: Callable[[int], None],
+    ) -> None:
+        self._archive = archive
+        self._queue = queue
+        self._endpoints = endpoints
+        self._retention = retention
+        self._is_there = is_there
+        self._announce = announce
+        self._clock = clock
+        self._on_expired = on_expired
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run())
+
+    async def aclose(self) -> None:
+        """Stop. What was begun is done wholly, or not at all."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except (ArchiveUnavailable, StoreUnavailable):
+                pass  # others say so
+            except Exception as exc:  # noqa: BLE001 - the boundary: there is another round
+                structlog.get_logger().error("housekeeping crashed", exc_info=exc)
+            await pause(self._clock, _ROUND)
+
+    async def look(self) -> None:
+        """Do what is due.
+
+        Raises:
+            ArchiveUnavailable: It can't be done for the moment.
+            StoreUnavailable: Likewise.
+
+        """
+        await self._expire()
+        await self._find_ended()
+        before = self._clock.time() - _BURIED_KEPT
+        await self._queue.forget(before, self._endpoints, _BATCH)
+
+    async def _expire(self) -> None:
+        cutoffs, default = self._retention.cutoffs(self._clock.time())
+        for _ in range(_BATCHES):
+            count = await self._archive.expire(cutoffs, _BATCH, default=default)
+            self._on_expired(count)
+            if count < _BATCH:
+                break
+
+    async def _find_ended(self) -> None:
+        now = self._clock.time()
+        there: list[SessionId] = []
+        for session in await self._archive.unchecked(now, _SESSIONS):
+            try:
+                await self._is_there(session.id)
+            except SessionGone:
+                await self._archive.ended(session, now, self._announce(session, now))
+            else:
+                there.append(session.id)
+        if there:  # somebody is connected to it, or came back
+            await self._archive.still_there(there, now + max(_ROUND, self._retention.idle / 4))

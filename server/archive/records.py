@@ -1,0 +1,54 @@
+"""What is kept of a user, as a whole: to be handed out, and to be erased. For doors that do so everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from unbroken.server.archive.base import Archive
+from unbroken.server.auth.principal import Principal
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.finished import FinishedTurn
+from unbroken.sessions.ids import PrincipalId, SessionId
+
+__all__ = ["Records"]
+
+_AT_ONCE: Final = 20
+
+
+class Records:
+    """All that an archive has of somebody.
+
+    All calls may raise :class:`~unbroken.server.archive.base.ArchiveUnavailable`: what was to be erased may
+    be gone, or not, and is asked for again.
+
+    Args:
+        archive: The archive.
+        clock: Where time comes from.
+
+    """
+
+    def __init__(self, archive: Archive, clock: Clock) -> None:
+        self._archive = archive
+        self._clock = clock
+
+    async def read(self, session_id: SessionId, principal: PrincipalId) -> AsyncIterator[FinishedTurn]:
+        """Yield the turns of a session in order, a few at a time; none, if it isn't *principal*'s."""
+        if await self._archive.session(session_id, principal) is None:
+            return
+        after: str | None = None
+        while turns := await self._archive.turns(session_id, _AT_ONCE, after=after):
+            for turn in turns:
+                yield turn
+            after = turns[-1].response_id
+
+    async def erase(self, tenant: str, user: str) -> int:
+        """Forget what a user was told until now, and return how many turns that were.
+
+        A turn that runs still ends later, and stays: stop it first.
+        """
+        return await self._archive.erase(Principal(user, tenant).id, self._clock.time())
+
+    async def erase_session(self, session_id: SessionId) -> int:
+        """Forget a session, with what still runs in it, and return how many turns that were."""
+        return await self._archive.erase_session(session_id, self._clock.time())

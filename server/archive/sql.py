@@ -1,0 +1,321 @@
+"""The archive over a database: what is guaranteed is the interface's, and the same SQL does it for both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from unbroken.server.archive.base import ArchivedSession, Delivery, NewTurn, Owned
+from unbroken.server.archive.database import Database, Row, Transaction, Value
+from unbroken.server.archive.migrating import migrate
+from unbroken.sessions.errors import UnknownFormat
+from unbroken.sessions.finished import FinishedTurn, decode_turn, encode_turn
+from unbroken.sessions.ids import PrincipalId, SessionId
+
+__all__ = ["SqlArchive"]
+
+_EXPIRING: Final = 1
+"""What one node at a time claims."""
+
+_COLUMNS: Final = """
+    s.session_id, s.principal, s.tenant, s.user_name, s.model, s.began_at, s.active_at, s.ended_at,
+    (SELECT COUNT(*) FROM archive_turns AS t WHERE t.session_id = s.session_id)
+"""
+
+_SESSION: Final = """
+    INSERT INTO archive_sessions
+      (session_id, principal, tenant, user_name, model, began_at, active_at, check_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    ON CONFLICT (session_id) DO UPDATE SET
+      model = CASE WHEN excluded.active_at >= archive_sessions.active_at
+        THEN excluded.model ELSE archive_sessions.model END,
+      began_at = CASE WHEN excluded.began_at < archive_sessions.began_at
+        THEN excluded.began_at ELSE archive_sessions.began_at END,
+      active_at = CASE WHEN excluded.active_at > archive_sessions.active_at
+        THEN excluded.active_at ELSE archive_sessions.active_at END,
+      check_at = CASE WHEN archive_sessions.ended_at >= excluded.active_at
+        THEN NULL ELSE excluded.check_at END,
+      ended_at = CASE WHEN archive_sessions.ended_at >= excluded.active_at
+        THEN archive_sessions.ended_at END
+"""
+"""One that had ended, and in which a turn has ended since, goes on."""
+
+_TURN: Final = """
+    INSERT INTO archive_turns (session_id, response_id, principal, plan, place, ended_at, turn)
+    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING
+"""
+
+_DELIVERY: Final = """
+    INSERT INTO archive_deliveries
+      (message_id, endpoint, kind, session_id, principal, body, tries, made_at, due_at, leased_until)
+    VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $7, 0) ON CONFLICT DO NOTHING
+"""
+
+_ERASED: Final = """
+    INSERT INTO archive_erased (name, at) VALUES ($1, $2)
+    ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE excluded.at > archive_erased.at
+"""
+
+_LATE: Final = 8 * 86_400.0
+"""Seconds after which no outbox holds a turn any more."""
+
+
+class SqlArchive:
+    """An :class:`~unbroken.server.archive.base.Archive` over a database. The caller opens and closes that."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open(self) -> None:
+        """Get the database ready.
+
+        Raises:
+            ArchiveUnusable: It can't be used.
+            ArchiveUnavailable: Its tables can't be had for the moment.
+
+        """
+        await self._database.open()
+        await migrate(self._database)
+
+    async def aclose(self) -> None:
+        """Let go of the database."""
+        await self._database.aclose()
+
+    async def write(self, turns: Sequence[NewTurn], at: float) -> int:
+        """See :meth:`Archive.write`."""
+        count = 0
+        async with self._database.transaction() as transaction:
+            for new in turns:
+                count += await _write(transaction, new, at)
+        return count
+
+    async def sessions(
+        self, owned: Owned, limit: int, *, after: SessionId | None = None
+    ) -> list[ArchivedSession]:
+        """See :meth:`Archive.sessions`."""
+        values: list[Value] = [limit]
+        wanted: list[str] = []
+        for column, value in (
+            ("principal", owned.principal),
+            ("tenant", owned.tenant),
+            ("user_name", owned.user),
+        ):
+            if value is not None:
+                values.append(value)
+                wanted.append(f"s.{column} = ${len(values)}")
+        async with self._database.transaction() as transaction:
+            if after is not None:
+                found = await transaction.fetch(
+                    "SELECT active_at FROM archive_sessions WHERE session_id = $1", after
+                )
+                if not found:
+                    return []
+                values += (found[0][0], after)
+                wanted.append(f"(s.active_at, s.session_id) < (${len(values) - 1}, ${len(values)})")
+            where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
+            rows = await transaction.fetch(
+                f"SELECT {_COLUMNS} FROM archive_sessions AS s {where} "  # noqa: S608 - of parts from here
+                "ORDER BY s.active_at DESC, s.session_id DESC LIMIT $1",
+                *values,
+            )
+        return [_session(row) for row in rows]
+
+    async def session(
+        self, session_id: SessionId, principal: PrincipalId | None = None
+    ) -> ArchivedSession | None:
+        """See :meth:`Archive.session`."""
+        async with self._database.transaction() as transaction:
+            rows = await transaction.fetch(
+                f"SELECT {_COLUMNS} FROM archive_sessions AS s WHERE s.session_id = $1",  # noqa: S608
+                session_id,
+            )
+        found = [_session(row) for row in rows]
+        return found[0] if found and principal in (None, found[0].principal) else None
+
+    async def turns(
+        self, session_id: SessionId, limit: int, *, after: str | None = None
+    ) -> list[FinishedTurn]:
+        """See :meth:`Archive.turns`. What a later release wrote, and this one can't read, is left out."""
+        async with self._database.transaction() as transaction:
+            place, name = -1, ""
+            if after is not None:
+                found = await transaction.fetch(
+                    "SELECT place FROM archive_turns WHERE session_id = $1 AND response_id = $2",
+                    session_id,
+                    after,
+                )
+                if not found:
+                    return []
+                place, name = found[0][0], after
+            rows = await transaction.fetch(
+                "SELECT turn FROM archive_turns WHERE session_id = $1 AND (place, response_id) > ($2, $3) "
+                "ORDER BY place, response_id LIMIT $4",
+                session_id,
+                place,
+                name,
+                limit,
+            )
+        turns: list[FinishedTurn] = []
+        for (text,) in rows:
+            with suppress(UnknownFormat):
+                turns.append(decode_turn(text.encode()))
+        return turns
+
+    async def erase(self, principal: PrincipalId, at: float) -> int:
+        """See :meth:`Archive.erase`."""
+        async with self._database.transaction(alone=True) as transaction:
+            await _note_erased(transaction, f"principal {principal}", at, at)
+            count = await transaction.execute(
+                "DELETE FROM archive_turns WHERE principal = $1 AND ended_at < $2", principal, at
+            )
+            await transaction.execute(
+                "DELETE FROM archive_deliveries WHERE principal = $1 AND made_at < $2", principal, at
+            )
+            await transaction.execute(
+                "DELETE FROM archive_sessions WHERE principal = $1 AND NOT EXISTS "
+                "(SELECT 1 FROM archive_turns AS t WHERE t.session_id = archive_sessions.session_id)",
+                principal,
+            )
+        return count
+
+    async def erase_session(self, session_id: SessionId, at: float) -> int:
+        """See :meth:`Archive.erase_session`."""
+        async with self._database.transaction(alone=True) as transaction:
+            await _note_erased(transaction, f"session {session_id}", at + _LATE, at)
+            count = await transaction.execute("DELETE FROM archive_turns WHERE session_id = $1", session_id)
+            await transaction.execute("DELETE FROM archive_deliveries WHERE session_id = $1", session_id)
+            await transaction.execute("DELETE FROM archive_sessions WHERE session_id = $1", session_id)
+        return count
+
+    async def expire(self, cutoffs: Mapping[str, float | None], limit: int, *, default: float | None) -> int:
+        """See :meth:`Archive.expire`."""
+        count = 0
+        async with self._database.transaction() as transaction:
+            if not await transaction.claim(_EXPIRING):
+                return 0
+            for plan, cutoff in cutoffs.items():
+                if cutoff is not None and count < limit:
+                    count += await _expire(transaction, "plan = $3", cutoff, limit - count, plan)
+            if default is not None and count < limit:
+                others = ", ".join(f"${number}" for number in range(3, 3 + len(cutoffs)))
+                where = f"plan NOT IN ({others})" if others else "1 = 1"
+                count += await _expire(transaction, where, default, limit - count, *cutoffs)
+            await transaction.execute(
+                "DELETE FROM archive_sessions WHERE session_id IN (SELECT s.session_id FROM archive_sessions "
+                "AS s WHERE s.ended_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM archive_turns AS t "
+                "WHERE t.session_id = s.session_id) LIMIT $1)",
+                limit,
+            )
+        return count
+
+    async def unchecked(self, now: float, limit: int) -> list[ArchivedSession]:
+        """See :meth:`Archive.unchecked`."""
+        async with self._database.transaction() as transaction:
+            rows = await transaction.fetch(
+                f"SELECT {_COLUMNS} FROM archive_sessions AS s "  # noqa: S608 - of parts from here
+                "WHERE s.check_at <= $1 ORDER BY s.check_at LIMIT $2",
+                now,
+                limit,
+            )
+        return [_session(row) for row in rows]
+
+    async def still_there(self, session_ids: Sequence[SessionId], check_at: float) -> None:
+        """See :meth:`Archive.still_there`."""
+        async with self._database.transaction() as transaction:
+            for session_id in session_ids:
+                await transaction.execute(
+                    "UPDATE archive_sessions SET check_at = $2 "
+                    "WHERE session_id = $1 AND check_at IS NOT NULL",
+                    session_id,
+                    check_at,
+                )
+
+    async def ended(self, session: ArchivedSession, at: float, deliveries: Sequence[Delivery]) -> bool:
+        """See :meth:`Archive.ended`."""
+        async with self._database.transaction() as transaction:
+            changed = await transaction.execute(
+                "UPDATE archive_sessions SET ended_at = $2, check_at = NULL "
+                "WHERE session_id = $1 AND ended_at IS NULL AND active_at = $3",
+                session.id,
+                at,
+                session.active_at,
+            )
+            if changed:
+                await _queue(transaction, deliveries, session.id, session.principal, at)
+        return bool(changed)
+
+
+async def _note_erased(transaction: Transaction, name: str, until: float, at: float) -> None:
+    """Have nothing of *name* written any more that ended before *until*. What is long past is forgotten."""
+    await transaction.execute("DELETE FROM archive_erased WHERE at < $1", at - _LATE)
+    await transaction.execute(_ERASED, name, until)
+
+
+async def _write(transaction: Transaction, new: NewTurn, at: float) -> int:
+    turn, principal = new.turn, new.principal
+    erased = await transaction.fetch(
+        "SELECT 1 FROM archive_erased WHERE (name = $1 OR name = $2) AND at > $3",
+        f"principal {principal}",
+        f"session {turn.session_id}",
+        turn.ended_at,
+    )
+    if erased:
+        return 0
+    if new.is_kept:
+        is_new = await transaction.execute(
+            _TURN,
+            turn.session_id,
+            turn.response_id,
+            principal,
+            new.plan,
+            turn.place,
+            turn.ended_at,
+            encode_turn(turn).decode(),
+        )
+        if not is_new:
+            return 0  # what is to be sent of it was queued with it
+        began_at = float(turn.asked_at or turn.ended_at)
+        whose = (principal, new.tenant, new.user)
+        await transaction.execute(
+            _SESSION, turn.session_id, *whose, turn.model, began_at, turn.ended_at, new.check_at
+        )
+    await _queue(transaction, new.deliveries, turn.session_id, principal, at)
+    return 1
+
+
+async def _queue(
+    transaction: Transaction,
+    deliveries: Sequence[Delivery],
+    session_id: SessionId,
+    principal: PrincipalId,
+    at: float,
+) -> None:
+    for each in deliveries:
+        whose = (session_id, principal)
+        await transaction.execute(_DELIVERY, each.message_id, each.endpoint, each.kind, *whose, each.body, at)
+
+
+async def _expire(transaction: Transaction, where: str, cutoff: float, limit: int, *plans: str) -> int:
+    return await transaction.execute(
+        "DELETE FROM archive_turns WHERE (session_id, response_id) IN (SELECT session_id, response_id "  # noqa: S608
+        f"FROM archive_turns WHERE ended_at < $1 AND {where} ORDER BY ended_at LIMIT $2)",
+        cutoff,
+        limit,
+        *plans,
+    )
+
+
+def _session(row: Row) -> ArchivedSession:
+    session_id, principal, tenant, user, model, began_at, active_at, ended_at, turns = row
+    return ArchivedSession(
+        id=SessionId(session_id),
+        principal=PrincipalId(principal),
+        tenant=tenant,
+        user=user,
+        model=model,
+        began_at=began_at,
+        active_at=active_at,
+        ended_at=ended_at,
+        turns=turns,
+    )

@@ -1,0 +1,1 @@
+"""Webhooks: others are told what happens, signed, at least once, in no promised order."""

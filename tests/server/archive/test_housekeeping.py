@@ -1,0 +1,123 @@
+"""Old turns are forgotten, and sessions found that have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.fakes.clock import FakeClock
+from tests.server.archive.turns import ALICE, new, session_of, turn
+from unbroken.server.archive.base import ArchivedSession, Delivery
+from unbroken.server.archive.database import Database
+from unbroken.server.archive.housekeeping import Housekeeping, Retention
+from unbroken.server.archive.queue import SqlQueue
+from unbroken.server.archive.sql import SqlArchive
+from unbroken.sessions.errors import SessionGone, StoreUnavailable
+from unbroken.sessions.ids import SessionId
+
+
+class House:
+    """An archive, and a store that has some sessions."""
+
+    def __init__(self, archive: SqlArchive, queue: SqlQueue) -> None:
+        self.clock = FakeClock()
+        self.archive = archive
+        self.queue = queue
+        self.there: set[SessionId] = set()
+        self.is_out = False
+        self.asked: list[SessionId] = []
+        self.expired = 0
+
+    @property
+    def now(self) -> float:
+        return self.clock.time()
+
+    def keeping(self, **by_plan: float | None) -> Housekeeping:
+        return Housekeeping(
+            self.archive,
+            self.queue,
+            ["crm"],
+            Retention({"default": None, **by_plan}, 400.0),
+            self.is_there,
+            self.announce,
+            self.clock,
+            on_expired=self.note,
+        )
+
+    async def is_there(self, session_id: SessionId) -> None:
+        self.asked.append(session_id)
+        if self.is_out:
+            raise StoreUnavailable
+        if session_id not in self.there:
+            raise SessionGone(session_id)
+
+    def announce(self, session: ArchivedSession, at: float) -> Sequence[Delivery]:
+        return [Delivery(f"end {session.id}", "crm", "session.ended", "{}")]
+
+    def note(self, count: int) -> None:
+        self.expired += count
+
+
+@pytest.fixture
+async def house(sqlite: Database) -> House:
+    archive = SqlArchive(sqlite)
+    await archive.open()
+    return House(archive, SqlQueue(sqlite))
+
+
+async def test_turns_are_forgotten_when_their_time_is_over(house: House) -> None:
+    session_id = session_of(ALICE)
+    turns = [turn(session_id, number, at=house.now - 10 * number) for number in range(4)]
+    await house.archive.write([new(each, plan="free") for each in turns], 0.0)
+    await house.archive.write([new(turn(session_of(ALICE), 9, at=1.0))], 0.0)
+    house.there = {session_id}
+
+    await house.keeping(free=15.0).look()
+    assert house.expired == 2
+    assert len(await house.archive.turns(session_id, 10)) == 2
+    await house.keeping(default=50.0, free=15.0).look()
+    assert house.expired == 3
+
+
+async def test_a_session_that_is_gone_is_told_of_once(house: House) -> None:
+    gone, there = session_of(ALICE), session_of(ALICE)
+    house.there = {there}
+    for session_id in (gone, there):
+        await house.archive.write([new(turn(session_id, 1, at=house.now - 200))], 0.0)
+    keeping = house.keeping()
+    for _ in range(3):
+        await keeping.look()
+
+    assert house.asked == [gone, there] or house.asked == [there, gone]
+    due = await house.queue.due("crm", house.now, 10, until=house.now)
+    assert [each.delivery.message_id for each in due] == [f"end {gone}"]
+    house.clock.advance(99)
+    await keeping.look()
+    assert len(house.asked) == 2
+    house.clock.advance(1)
+    house.there = set()
+    await keeping.look()
+    assert house.asked[2:] == [there]
+    found = await house.archive.session(there)
+    assert found is not None
+    assert found.ended_at == house.now
+
+
+async def test_while_the_store_is_out_nothing_is_said_to_have_ended(house: House) -> None:
+    session_id = session_of(ALICE)
+    await house.archive.write([new(turn(session_id, 1, at=house.now - 200))], 0.0)
+    house.is_out = True
+    with pytest.raises(StoreUnavailable):
+        await house.keeping().look()
+    found = await house.archive.session(session_id)
+    assert found is not None
+    assert found.ended_at is None
+
+
+async def test_it_goes_on_round_after_round(house: House) -> None:
+    keeping = house.keeping()
+    house.is_out = True
+    keeping.start()
+    await keeping.aclose()
+    await keeping.aclose()

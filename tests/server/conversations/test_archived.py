@@ -1,0 +1,74 @@
+"""What is deleted goes from the archive, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.server.archive.test_over_http import get, said, url_of
+from tests.server.realtime.serving import Served, serving
+from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.archive.base import ArchiveUnavailable
+
+
+async def delete(served: Served[Any], path: str) -> httpx2.Response:
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        return await client.delete(
+            f"http://127.0.0.1:{served.port}{path}", headers={"authorization": "Bearer alice"}
+        )
+
+
+async def archived(served: Served[Any]) -> list[str]:
+    return [each["id"] for each in (await get(served, "sessions")).json()["data"]]
+
+
+async def test_a_deleted_conversation_is_in_no_archive(tmp_path: Path) -> None:
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path)) as served:
+        client: Any = await served.openai()
+        kept, gone = [
+            (await client.responses.create(input="one", model="default")).conversation.id for _ in range(2)
+        ]
+        await said(served, 2)
+        assert len(await archived(served)) == 2
+
+        assert (await delete(served, f"/v1/conversations/{gone}")).status_code == 200
+        assert await archived(served) == [f"sess_{kept.removeprefix('conv_')}"]
+
+
+async def test_everything_of_a_users_is_in_no_archive(tmp_path: Path) -> None:
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path)) as served:
+        client: Any = await served.openai()
+        for _ in range(2):
+            await client.responses.create(input="one", model="default")
+        await said(served, 2)
+
+        answer = await delete(served, "/v1/users/me/data")
+        assert (answer.status_code, answer.json()["deleted"]) == (200, True)
+        assert await archived(served) == []
+
+
+async def test_while_the_archive_is_away_nothing_is_deleted_by_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path)) as served:
+        client: Any = await served.openai()
+        answer = await client.responses.create(input="one", model="default")
+        path = f"/v1/conversations/{answer.conversation.id}"
+        await said(served, 1)
+
+        async def away(*_: object) -> int:
+            raise ArchiveUnavailable
+
+        assert served.app.archiving is not None
+        with monkeypatch.context() as patched:
+            patched.setattr(type(served.app.archiving.archive), "erase_session", away)
+            refused = await delete(served, path)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
+            left = await delete(served, "/v1/users/me/data")
+            assert (left.status_code, left.json()["left"]) == (202, ["conversations"])
+        assert (await client.responses.retrieve(answer.id)).output_text == "You said: one"
+        assert (await delete(served, path)).status_code == 200
+        assert await archived(served) == []
