@@ -1,7 +1,7 @@
 """From log entries to the events of a subscription.
 
-Each entry becomes one event at most, so that its place in the log is the event's cursor, and who comes back with
-that gets what follows, exactly.
+Each entry becomes one event at most, so that its place in the log is the event's cursor, and who comes back
+with that gets what follows, exactly.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Event:
     delta: str | None = strawberry.field(default=None, description="Of DELTA: what was said.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Piece:
     """What there is most of: an event of type DELTA, before it is one."""
 

@@ -19,6 +19,7 @@ from unbroken.server.protocols.nesting import depth
 
 __all__ = [
     "ACK",
+    "PONG",
     "SUBPROTOCOL",
     "Complete",
     "GraphqlClose",
@@ -27,18 +28,23 @@ __all__ = [
     "Pong",
     "Said",
     "Subscribe",
+    "close_reason",
     "complete",
     "decode_message",
     "error",
     "key_of",
     "next_head",
-    "pong",
     "warning",
 ]
 
 SUBPROTOCOL: Final = "graphql-transport-ws"
 
 ACK: Final = b'{"type":"connection_ack"}'
+
+PONG: Final = b'{"type":"pong"}'
+
+_LONGEST_REASON: Final = 120
+"""Bytes; a close frame has room for 123 (RFC 6455, section 5.5)."""
 
 _MOST_ID: Final = 128
 """Characters of the name of an operation."""
@@ -151,11 +157,6 @@ def key_of(init: Init) -> str | None:
     return (token or None) if isinstance(token, str) else None
 
 
-def pong() -> bytes:
-    """Return the answer to a ping."""
-    return b'{"type":"pong"}'
-
-
 def next_head(operation: str) -> bytes:
     """Return what stands ahead of each result of an operation; behind it there is a brace."""
     return b'{"type":"next","id":%b,"payload":' % orjson.dumps(operation)
@@ -169,6 +170,11 @@ def complete(operation: str) -> bytes:
 def error(operation: str, errors: list[dict[str, Any]]) -> bytes:
     """Return why an operation isn't executed. Nothing more of it comes."""
     return orjson.dumps({"type": "error", "id": operation, "payload": errors})
+
+
+def close_reason(code: str, message: str) -> str:
+    """Return why a connection is closed, as far as there is room for it."""
+    return f"{code}: {message}".encode("utf-8", "replace")[:_LONGEST_REASON].decode(errors="ignore")
 
 
 def warning(fields: dict[str, Any]) -> bytes:
