@@ -107,9 +107,6 @@ class GraphqlDoor:
             return _answered(errors_answer(exc.errors), accept, 400)
         except (DecodeError, SessionError) as exc:
             refusal = refused_as(exc)
-            if not is_stream:
-                raise refusal from None
-            # Who reads a stream gives up on any other status, or tries again for ever.
             return _answered(_dressed(refusal), accept, refusal.status)
 
     async def _read(self, visit: Visit) -> RequestParam:
@@ -131,7 +128,8 @@ class GraphqlDoor:
     async def _executed(self, operation: Operation, speaker: Speaker, accept: str) -> Response:
         desk = self._desk(speaker)
         answer = await desk.execute(self._documents.schema, operation)
-        response = _answered(answer, accept)
+        is_request_error = answer["data"] is None and not any("path" in each for each in answer["errors"])
+        response = _answered(answer, accept, 400 if is_request_error else 200)
         if desk.decision is not None:
             response.headers.update(quota_headers(desk.decision))
         waits = [each for each in desk.refusals if each.status in (429, 503)]
@@ -159,6 +157,7 @@ def _answered(answer: dict[str, Any], accept: str, status: int = 200) -> Respons
     headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
     body = orjson.dumps(answer)
     if _STREAM in accept:
+        # With any other status, who reads a stream gives up, or tries again for ever.
         streamed = event("next", body) + event("complete", b"")
         return Response(streamed, headers=headers, media_type=_STREAM)
     if _OWN_TYPE in accept:

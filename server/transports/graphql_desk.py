@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import structlog
 from graphql import ExecutionResult, GraphQLSchema, execute
 
+from unbroken.server.errors import ERROR_MEANINGS
 from unbroken.server.models import Models
 from unbroken.server.protocols.graphql.answers import ErrorFields, error_fields, result_fields
 from unbroken.server.protocols.graphql.desk import Begun
@@ -37,10 +39,11 @@ def session_named(named: str) -> SessionId:
 
 
 def refused_as(exc: Exception) -> HttpRefusal:
-    """Return how *exc* is told. What nobody expects is raised on: it is a bug, and told by whoever serves."""
+    """Return how *exc* is told. What nobody expects is a bug: it is logged, and not told of."""
     refusal = exc if isinstance(exc, HttpRefusal) else refusal_of(exc)
     if refusal is None:
-        raise exc
+        structlog.get_logger().error("connection failed", exc_info=exc)
+        return HttpRefusal(500, "internal_error", ERROR_MEANINGS["internal_error"])
     return refusal
 
 

@@ -46,7 +46,9 @@ def result_fields(result: ExecutionResult, tell: Tell) -> dict[str, Any]:
         for each in result.errors:
             placed: ErrorFields = {**each.formatted}
             placed.pop("extensions", None)
-            if each.original_error is None:  # the library's own: a value that can't be taken
+            if isinstance(
+                each.original_error, GraphQLError | None
+            ):  # the library's own: a value that can't be taken
                 told.append({**placed, "extensions": {"code": "invalid_document"}})
             else:
                 told.append({**placed, **tell(each.original_error)})

@@ -9,7 +9,6 @@ import msgspec
 import orjson
 from graphql import (
     DocumentNode,
-    FieldNode,
     GraphQLError,
     GraphQLSchema,
     NoSchemaIntrospectionCustomRule,
@@ -26,12 +25,23 @@ from unbroken.server.protocols.body import decoded
 from unbroken.server.protocols.graphql.limits import DocumentLimits, check_document
 from unbroken.server.protocols.items import DecodeError
 
-__all__ = ["Documents", "Invalid", "Operation", "RequestParam", "decode_query", "decode_request"]
+__all__ = [
+    "Documents",
+    "Invalid",
+    "Operation",
+    "RequestParam",
+    "check_variables",
+    "decode_query",
+    "decode_request",
+]
 
 _MOST_ERRORS: Final = 5
 """That are told of one document."""
 
 _MOST_COMMENTS: Final = 100
+
+_MOST_PARTS: Final = 4096
+"""Of variables. A conversation with many tools has some hundreds."""
 
 
 class RequestParam(Struct, frozen=True, rename="camel"):
@@ -56,7 +66,28 @@ def decode_request(data: bytes, *, max_depth: int) -> RequestParam:
     if data.lstrip()[:1] == b"[":
         message = "Requests aren't taken in batches: send one at a time, or several over one WebSocket."
         raise DecodeError("invalid_request", message)
-    return decoded(data, _DECODER, max_depth=max_depth)
+    wanted = decoded(data, _DECODER, max_depth=max_depth)
+    check_variables(wanted)
+    return wanted
+
+
+def check_variables(wanted: RequestParam) -> None:
+    """Refuse what has more parts than anything that means something: to look at each takes its time.
+
+    Raises:
+        DecodeError: It has.
+
+    """
+    parts = 0
+    left: list[Any] = [wanted.variables]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict | list):
+            parts += 1
+            if parts > _MOST_PARTS:
+                message = f"The variables have more than {_MOST_PARTS} objects and lists. Send less at once."
+                raise DecodeError("document_too_complex", message, param="variables")
+            left += value.values() if isinstance(value, dict) else value
 
 
 def decode_query(
@@ -100,11 +131,6 @@ class Operation:
     def is_mutation(self) -> bool:
         """Whether it changes anything."""
         return self.node.operation is OperationType.MUTATION
-
-    @property
-    def fields(self) -> list[str]:
-        """The fields that it asks for at first, as far as they don't come by fragments."""
-        return [each.name.value for each in self.node.selection_set.selections if isinstance(each, FieldNode)]
 
 
 class Documents:

@@ -13,7 +13,7 @@ import orjson
 from msgspec import Struct
 
 from unbroken.server.protocols.body import decoded
-from unbroken.server.protocols.graphql.documents import RequestParam
+from unbroken.server.protocols.graphql.documents import RequestParam, check_variables
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.nesting import depth
 
@@ -135,7 +135,9 @@ def decode_message(data: str | bytes, *, max_depth: int) -> Said:
         case "pong":
             return Pong()
         case "subscribe":
-            said: Subscribe | Complete = decoded(raw, _SUBSCRIBE, max_depth=max_depth)
+            asked = decoded(raw, _SUBSCRIBE, max_depth=max_depth)
+            check_variables(asked.payload)
+            said: Subscribe | Complete = asked
         case "complete":
             said = decoded(raw, _COMPLETE, max_depth=max_depth)
         case _:
