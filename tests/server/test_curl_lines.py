@@ -21,7 +21,9 @@ BLOCKS: Final = [
     for number, block in enumerate(
         block
         for block in re.findall(r"```(?:sh|bash)\n(.*?)```", path.read_text(), re.DOTALL)
-        if block.lstrip().startswith("curl") and "/v1/" in block and "client_secrets" not in block
+        if block.lstrip().startswith("curl")
+        and ("/v1/" in block or "/graphql" in block)
+        and "client_secrets" not in block
     )
 ]
 
@@ -33,7 +35,7 @@ def test_there_are_some() -> None:
 
 @pytest.mark.parametrize("block", BLOCKS)
 async def test_a_line_for_the_shell_is_answered(block: str) -> None:
-    async with serving(ScriptedAgent()) as served:
+    async with serving(ScriptedAgent(), graphql=True) as served:
         key = re.search(r"Bearer (\w+)", block)
         assert key is not None, "it says with which key"
         client = await served.client(key[1])
@@ -41,7 +43,8 @@ async def test_a_line_for_the_shell_is_answered(block: str) -> None:
         await client.done()
         output = await asyncio.wait_for(_typed(block, served.port, client.session_id or ""), 30)
         assert re.search(
-            r"You said|session\.created|\"object\"|\"finishReason\":\"stop\"|\"role\":\"ai\"", output
+            r"You said|session\.created|\"object\"|\"finishReason\":\"stop\"|\"role\":\"ai\"|\"responseId\":\"resp_",
+            output,
         ), output
         await client.close()
 
