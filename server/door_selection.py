@@ -242,10 +242,12 @@ class DoorSelection:
         if not self.settings.graphql:
             return None
         try:
-            from unbroken.server.graphql_doors import GraphqlDoors
+            import strawberry  # noqa: F401 - to say what is missing before anything else does
         except ImportError:
             message = "UNBROKEN_GRAPHQL needs Strawberry. Install it: pip install 'unbroken[graphql]'"
             raise StartupError(message) from None
+        from unbroken.server.graphql_doors import GraphqlDoors
+
         return GraphqlDoors(
             settings=self.settings,
             exchanges=self._exchanges,

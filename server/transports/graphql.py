@@ -87,7 +87,8 @@ class GraphqlDoor:
         await self._reception.way.serve(request, send, self._answer, refusal_of, _dressed)
 
     async def _answer(self, visit: Visit) -> Response:
-        speaker = await self._reception.let_in(visit)
+        # However much there is to do: it may be to stop something. What begins anything is refused there.
+        speaker = await self._reception.let_in(visit, goes_on=True)
         found(("GET", "POST"), visit.method)
         wanted = await self._read(visit)
         accept = visit.request.headers.get("accept", "")

@@ -114,7 +114,7 @@ async def test_a_lost_connection_stops_nothing(spoken: Served[ManualAgent], call
     turn.say("half ")
     await first.shows("1", "half")
     first.ws.transport.abort()
-    await spoken.no_connections()
+    await eventually(lambda: spoken.app.node.hub.connections == 0)
     turn.say("whole")
     second = await alice.socket()
     await second.subscribe("1", session=sent["sessionId"], after=first.events["1"][-1]["cursor"])
