@@ -103,7 +103,7 @@ def _opening(
 ) -> Iterator[Said]:
     """Yield what is told first. Its last event alone has a place: half of it is none."""
     session = attachment.session
-    running = [each for each in session.responses.values() if each.ordinal]
+    running = session.responses.values()
     shown = Session.of(session.id, session.config, running=running, items=session.items())
     standing = list(encoder.standing(attachment.take_preamble()))
     cursor = encoder.cursor(place.seq, place.nonce)
