@@ -91,11 +91,11 @@ class Caller:
         assert await socket.next() == {"type": "connection_ack"}
         return socket
 
-    async def raw_socket(self, **options: Any) -> Socket:
+    async def raw_socket(self, *, query: str = "", **options: Any) -> Socket:
         """Return a connection that hasn't begun."""
         headers = {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
         ws = await connect(
-            f"ws://127.0.0.1:{self.port}/graphql",
+            f"ws://127.0.0.1:{self.port}/graphql{query}",
             **{
                 "additional_headers": headers,
                 "subprotocols": [Subprotocol("graphql-transport-ws")],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from tests.fakes.clock import FakeClock
 from tests.server.conftest import Serve
@@ -37,6 +38,23 @@ async def test_too_much_to_do_stops_no_stopping(spoken: Served[ManualAgent], cal
     assert refused.json()["errors"][0]["extensions"]["code"] == "server_overloaded"
     assert int(refused.headers["retry-after"]) > 0
     assert cancelled["cancel"]["status"] == "CANCELLED"
+
+
+async def test_whoever_comes_back_is_let_in_however_much_there_is_to_do(
+    spoken: Served[ManualAgent], call: Call
+) -> None:
+    alice = call(spoken)
+    sent = await alice.send("hi")
+    spoken.app.node.takes_sessions = spoken.app.node.takes_responses = False
+    with pytest.raises(InvalidStatus) as caught:
+        await alice.raw_socket()
+    socket = await alice.socket(query="?continue=yes")
+    await socket.subscribe("1", response=sent["responseId"])
+    await socket.subscribe("2", CANCEL, id=sent["responseId"])
+    await socket.until("complete", "1")
+
+    assert caught.value.response.status_code == 503
+    assert socket.events["1"][-1]["response"]["status"] == "CANCELLED"
 
 
 async def test_a_connection_ends_with_what_it_was_let_in_with(serve: Serve, call: Call) -> None:
