@@ -47,6 +47,10 @@ class DocumentLimits:
     aliases: int = 16
 
 
+_MOST_NESTED: Final = 100
+"""Selections within one another, be they of fields or of fragments: whoever reads them calls itself."""
+
+
 class _Excess(Exception):
     """There is too much of something."""
 
@@ -62,6 +66,7 @@ class _Tally:
         self._limits = limits
         self._visited = 0
         self._aliases = 0
+        self._nested = 0
         self._used: set[str] = set()  # fragments that were counted where they are used
         self._open: list[str] = []  # fragments that are being counted
 
@@ -86,6 +91,9 @@ class _Tally:
     def _selection(self, selected: SelectionSetNode, depth: int, names: set[str], *, is_schema: bool) -> int:
         """Return what *selected* costs. *names*: what is asked for beside, under which names."""
         cost = 0
+        self._nested += 1
+        if self._nested > _MOST_NESTED:
+            raise _Excess(f"It has more than {_MOST_NESTED} fields and fragments within one another.")
         for each in selected.selections:
             self._visited += 1
             if self._visited > self._limits.cost:
@@ -96,6 +104,7 @@ class _Tally:
                 cost += self._spread(each.name.value, depth, names, is_schema=is_schema)
             elif isinstance(each, InlineFragmentNode):
                 cost += self._selection(each.selection_set, depth, names, is_schema=is_schema)
+        self._nested -= 1
         return cost
 
     def _field(self, field: FieldNode, depth: int, names: set[str], *, is_schema: bool) -> int:

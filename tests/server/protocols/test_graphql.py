@@ -98,6 +98,8 @@ def test_the_schema_that_is_shown_is_the_one_that_is_served() -> None:
         ("{ ...F } fragment F on T { a { ...G } } fragment G on T { b { ...F } }", "contain themselves"),
         ("{ a } fragment F on T { ...G } fragment G on T { ...F }", "contain themselves"),
         ("{ ...Unknown }", None),
+        ("{ " + "... { " * 80 + "a" + " }" * 81, None),
+        ("{ " + "... { " * 150 + "a" + " }" * 151, "within one another"),
         ("{ __schema { a { b { c { d { e { f { g } } } } } } } }", None),
     ],
 )
