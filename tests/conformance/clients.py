@@ -61,6 +61,7 @@ CLIENTS: Final[Mapping[str, Client]] = {
     "tanstack-node": Client("npm `@tanstack/ai-client` on Node.js", _NODE, "@tanstack/ai-client"),
     "tanstack-browser": Client("npm `@tanstack/ai-client` in Chromium", _NODE, "@tanstack/ai-client"),
     "deep-chat": Client("npm `deep-chat` in Chromium", _NODE, "deep-chat"),
+    "gql-python": Client("`gql` for Python", "requirements/dev.txt", r"gql\[websockets\]"),
     "graphql-ws": Client("npm `graphql-ws` on Node.js", _NODE, "graphql-ws"),
     "graphql-sse": Client("npm `graphql-sse` on Node.js", _NODE, "graphql-sse"),
     "own-node": Client("this project's client on Node.js", None),
