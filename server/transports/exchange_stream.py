@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from unbroken.server.auth.lapse import Lapse
 from unbroken.server.errors import ERROR_MEANINGS
 from unbroken.server.transports.asking import refusal_of
+from unbroken.server.transports.exchange import Exchange
 from unbroken.sessions.errors import CursorLost, SessionError
 from unbroken.sessions.event_log import Record
 
-__all__ = ["ExchangeStream", "Readable"]
+__all__ = ["ExchangeStream"]
 
 _MOST_BYTES: Final = 16_384
 """What is sent at once, with what is read together with the last of it."""
-
-
-class Readable(Protocol):
-    """What there is to read of, as an :class:`Exchange` has it."""
-
-    def take(self) -> list[Record]:
-        """See :meth:`Exchange.take`."""
-
-    def listen(self, callback: Callable[[], None] | None) -> None:
-        """See :meth:`Exchange.listen`."""
-
-    def close(self) -> None:
-        """See :meth:`Exchange.close`."""
 
 
 class ExchangeStream(abc.ABC):
@@ -42,7 +30,7 @@ class ExchangeStream(abc.ABC):
 
     """
 
-    def __init__(self, exchange: Readable, on_close: Callable[[], None]) -> None:
+    def __init__(self, exchange: Exchange, on_close: Callable[[], None]) -> None:
         self._exchange = exchange
         self._on_close = on_close
         self._callback: Callable[[], None] | None = None

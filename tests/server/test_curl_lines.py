@@ -43,7 +43,8 @@ async def test_a_line_for_the_shell_is_answered(block: str) -> None:
         await client.done()
         output = await asyncio.wait_for(_typed(block, served.port, client.session_id or ""), 30)
         assert re.search(
-            r"You said|session\.created|\"object\"|\"finishReason\":\"stop\"|\"role\":\"ai\"|\"responseId\":\"resp_",
+            r"You said|session\.created|\"object\"|\"finishReason\":\"stop\"|\"role\":\"ai\""
+            r"|\"responseId\":\"resp_",
             output,
         ), output
         await client.close()
