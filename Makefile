@@ -55,6 +55,8 @@ run: $(VENV)/.project  ## Start the server with the built-in model, on PORT (800
 	[[ "$$servers" != *=* ]] || $(MAKE) $(VENV)/.mcp
 	@jwks=$$($(BIN)/unbroken check-config jwt_jwks 2>/dev/null || true); \
 	[[ "$${jwks:-not set}" == "not set" ]] || $(MAKE) $(VENV)/.jwt
+	@graphql=$$($(BIN)/unbroken check-config graphql 2>/dev/null || true); \
+	[[ "$$graphql" != *true* ]] || $(MAKE) $(VENV)/.graphql
 	@url=$$($(BIN)/unbroken check-config redis_url 2>/dev/null || true); \
 	[[ "$$url" != *'***'* ]] || $(MAKE) $(VENV)/.redis
 	@archive=$$($(BIN)/unbroken check-config archive_url 2>/dev/null || true); \
@@ -152,6 +154,11 @@ $(VENV)/.embedded: requirements/embedded.txt requirements/weights.txt | $(BIN)/p
 $(VENV)/.jwt: requirements/jwt.txt | $(BIN)/python
 	$(call say,Installing what checks JSON Web Tokens)
 	@$(call install,$(VENV)) --require-hashes -r requirements/jwt.txt
+	@touch $@
+
+$(VENV)/.graphql: requirements/graphql.txt | $(BIN)/python
+	$(call say,Installing what GraphQL is spoken with)
+	@$(call install,$(VENV)) --require-hashes -r requirements/graphql.txt
 	@touch $@
 
 $(VENV)/.mcp: requirements/mcp.txt | $(BIN)/python
@@ -299,6 +306,8 @@ lock: | $(BIN)/python  ## Lock the dependencies anew (UPGRADE=1: to their newest
 		| $(compile) --no-annotate --only-binary :all: -c requirements/run.txt - -o requirements/embedded.txt
 	$(call declared,project["project"]["optional-dependencies"]["jwt"]) \
 		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/jwt.txt
+	$(call declared,project["project"]["optional-dependencies"]["graphql"]) \
+		| $(compile) --no-annotate -c requirements/build.txt -c requirements/run.txt - -o requirements/graphql.txt
 	$(call declared,project["project"]["optional-dependencies"]["mcp"]) \
 		| $(compile) --no-annotate -c requirements/run.txt - -o requirements/mcp.txt
 	$(call declared,project["project"]["optional-dependencies"]["redis"]) \

@@ -33,6 +33,7 @@ from unbroken.server.connection_settings import ConnectionSettings
 from unbroken.server.door_settings import DoorSettings
 from unbroken.server.file_settings import FileSettings
 from unbroken.server.firewall_settings import FirewallSettings
+from unbroken.server.graphql_settings import GraphqlSettings
 from unbroken.server.leak_settings import LeakSettings
 from unbroken.server.quota_settings import QuotaSettings
 from unbroken.server.redis_settings import RedisSettings
@@ -86,6 +87,7 @@ class Settings(
     AuthSettings,
     ConnectionSettings,
     FileSettings,
+    GraphqlSettings,
     QuotaSettings,
     FirewallSettings,
 ):

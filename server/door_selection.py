@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from unbroken.server.archive.base import Archive
 from unbroken.server.auth_selection import Auth
-from unbroken.server.config import Settings
+from unbroken.server.config import Settings, StartupError
 from unbroken.server.erasing.base import Erasure
 from unbroken.server.erasing.erasers import Forget
 from unbroken.server.fair_names import FairNames
@@ -48,7 +49,7 @@ from unbroken.server.transports.responses import ResponsesDoor
 from unbroken.server.transports.responses_socket import ResponsesSocket
 from unbroken.server.transports.runs import Runs
 from unbroken.server.transports.session_events import SessionEventsDoor
-from unbroken.server.transports.talk_door import Converse, TalkDoor
+from unbroken.server.transports.talk_door import Converse, Greet, TalkDoor
 from unbroken.server.transports.turnstile import Turnstile
 from unbroken.server.transports.ui import UiDoor
 from unbroken.server.transports.ui_socket import UiSocket
@@ -60,6 +61,9 @@ from unbroken.sessions.backends.index import SessionIndex
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.node import Node
+
+if TYPE_CHECKING:
+    from unbroken.server.graphql_doors import GraphqlDoors
 
 __all__ = ["DoorSelection"]
 
@@ -116,6 +120,7 @@ class DoorSelection:
             *self._ui_routes(reception),
             *self._agui_routes(reception),
             *self._widget_routes(reception),
+            *self._graphql_routes(reception),
             *ModelsDoor(way, self.models, self.clock).routes(),
         ]
 
@@ -265,6 +270,29 @@ class DoorSelection:
         )
         return door.routes()
 
+    @cached_property
+    def _graphql(self) -> GraphqlDoors | None:
+        """What makes the doors for GraphQL. None: there are none."""
+        if not self.settings.graphql:
+            return None
+        try:
+            import strawberry  # noqa: F401 - to say what is missing before anything else does
+        except ImportError:
+            message = "UNBROKEN_GRAPHQL needs Strawberry. Install it: pip install 'unbroken[graphql]'"
+            raise StartupError(message) from None
+        from unbroken.server.graphql_doors import GraphqlDoors
+
+        return GraphqlDoors(
+            settings=self.settings,
+            exchanges=self._exchanges,
+            gate=self.gate,
+            models=self.models,
+            limits=self._limits(),
+        )
+
+    def _graphql_routes(self, reception: Reception) -> list[Route]:
+        return [] if self._graphql is None else self._graphql.routes(reception)
+
     def websockets(self) -> dict[str, ASGIApp]:
         """Return those for WebSockets, by their paths."""
         way = self._websocket_way
@@ -318,14 +346,17 @@ class DoorSelection:
         ui = UiSocket(self._chats, self._limits())
         agui = AguiSocket(self._runs, self._limits(), self.clock)
         deepchat = DeepChatSocket(self._chats, self._limits())
-        return {
+        doors = {
             "/v1/responses": self._talk_door(responses, responses_socket.say_alone),
             "/v1/ui/ws": self._talk_door(ui, ui_socket.say_alone),
             "/v1/agui/ws": self._talk_door(agui, agui_socket.say_alone),
             "/v1/widget/deepchat": self._talk_door(deepchat, deepchat_socket.say_alone),
         }
+        if (graphql := self._graphql) is not None:
+            doors["/graphql"] = self._talk_door(graphql.socket, graphql.say_alone, graphql.greet)
+        return doors
 
-    def _talk_door(self, converse: Converse, say_alone: SayAlone) -> TalkDoor:
+    def _talk_door(self, converse: Converse, say_alone: SayAlone, greet: Greet | None = None) -> TalkDoor:
         return TalkDoor(
             way=self._websocket_way,
             converse=converse,
@@ -337,6 +368,7 @@ class DoorSelection:
             intake=intake_limits(self.settings),
             metrics=self.metrics,
             clock=self.clock,
+            greet=greet,
         )
 
     def _limits(self) -> ConnectionLimits:

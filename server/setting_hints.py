@@ -59,6 +59,14 @@ def hints(loaded: Loaded) -> Iterator[str]:
             f"{label('key_file', origins)} does nothing, as keys are kept in: {settings.key_store}. "
             f"Set {PREFIX}KEY_STORE to file, or unset it."
         )
+    of_graphql = [
+        name for name, origin in origins.items() if name.startswith("graphql_") and origin != "default"
+    ]
+    if of_graphql and not settings.graphql:
+        yield (
+            f"{label(of_graphql[0], origins)} does nothing, as GraphQL isn't spoken. "
+            f"Set {PREFIX}GRAPHQL to true, or unset it."
+        )
     if settings.files_dir is not None and settings.files != "disk":
         yield (
             f"{label('files_dir', origins)} does nothing, as files are {settings.files}. "

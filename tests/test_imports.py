@@ -139,7 +139,7 @@ def test_what_is_watched_for_would_be_seen(tmp_path: Path) -> None:
             ["openai", "uvicorn", "starlette", "pydantic", "asyncio", "xllamacpp", "prometheus_client"],
         ),
         ("unbroken.sessions.node", ["openai", "uvicorn", "starlette", "pydantic", "orjson", "websockets"]),
-        ("unbroken.server.app", ["openai", "xllamacpp"]),
+        ("unbroken.server.app", ["openai", "xllamacpp", "strawberry", "graphql"]),
         ("unbroken.server.protocols.realtime.connection", ["asyncio", "starlette", "uvicorn", "openai"]),
         ("unbroken.sessions.session", ["asyncio", "socket"]),
         ("unbroken.client", ["openai", "uvicorn", "starlette", "pydantic", "structlog", "unbroken.server"]),

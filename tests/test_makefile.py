@@ -31,9 +31,10 @@ def folder(tmp_path: Path) -> Path:
     script(
         venv / "bin" / "unbroken",
         '[ $1 = serve ] && echo "$@"',
-        "case $2 in mcp_servers|jwt_jwks|leak_actions) ;; agent) printf '%s\\n' $AGENTS;; esac",
+        "case $2 in mcp_servers|jwt_jwks|leak_actions|graphql) ;; agent) printf '%s\\n' $AGENTS;; esac",
         '[ "$2" != mcp_servers ] || echo "${SERVERS:-not set}"',
         '[ "$2" != jwt_jwks ] || echo "${JWKS:-not set}"',
+        '[ "$2" != graphql ] || echo "${GRAPHQL:-false}"',
         '[ "$2" != leak_actions ] || echo "${LEAKS:-not set}"',
     )
     return tmp_path
@@ -72,6 +73,13 @@ def test_what_speaks_to_mcp_servers_is_installed_where_there_are_some(folder: Pa
     tried = make(folder, "run", AGENTS="scripted", SERVERS="docs=http://127.0.0.1/mcp")
     assert tried.returncode != 0
     assert ".venv/.mcp" in tried.stderr
+
+
+def test_what_graphql_is_spoken_with_is_installed_where_it_is_spoken(folder: Path) -> None:
+    assert make(folder, "run", AGENTS="scripted").returncode == 0
+    tried = make(folder, "run", AGENTS="scripted", GRAPHQL="true")
+    assert tried.returncode != 0
+    assert ".venv/.graphql" in tried.stderr
 
 
 def test_what_reads_names_is_installed_where_they_are_looked_for(folder: Path) -> None:

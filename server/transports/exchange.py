@@ -11,7 +11,7 @@ from typing import Final
 from unbroken.server.quota.base import Decision
 from unbroken.sessions.entries import CancelResponse, DeleteItem, ResponseQueued, ResponseStarted, Submitted
 from unbroken.sessions.errors import Refusal, SessionNotFound
-from unbroken.sessions.event_log import Record
+from unbroken.sessions.event_log import Position, Record, Verdict
 from unbroken.sessions.ids import ChainId, ResponseId
 from unbroken.sessions.items import Item
 from unbroken.sessions.node import Attachment
@@ -65,6 +65,13 @@ class Exchange:
         if beginning is None:
             return False
         self._cursor.seq = beginning - 1
+        return True
+
+    def seek(self, position: Position) -> bool:
+        """Read on behind *position*; False: what follows it isn't in the log, or not any more, or not yet."""
+        if self.attachment.log.check(position) is not Verdict.HELD:
+            return False
+        self._cursor.seq = position.seq
         return True
 
     def take(self) -> list[Record]:

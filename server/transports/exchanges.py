@@ -28,6 +28,7 @@ from unbroken.sessions.clock import Clock
 from unbroken.sessions.concurrency import moved_on
 from unbroken.sessions.endings import Ended
 from unbroken.sessions.errors import Refusal, SessionNotFound
+from unbroken.sessions.event_log import Position
 from unbroken.sessions.gates import Gates
 from unbroken.sessions.ids import (
     ChainId,
@@ -122,7 +123,15 @@ class Exchanges:
         is_there = response_id in session.responses or session.endings.get(response_id) is not None
         return is_there or attachment.log.beginning_of(response_id) is not None
 
-    async def _attach(self, speaker: Speaker, session_id: SessionId, chain: ChainId) -> Attachment:
+    async def _attach(
+        self,
+        speaker: Speaker,
+        session_id: SessionId,
+        chain: ChainId,
+        position: Position | None = None,
+        *,
+        whole: bool = True,
+    ) -> Attachment:
         """Attach to a session of the speaker's: another's is told from theirs without asking anybody."""
         if not belongs_to(session_id, speaker.principal):
             raise SessionNotFound
@@ -131,7 +140,7 @@ class Exchanges:
             if named is None or named[0] != session_id:
                 raise SessionNotFound
         node = self._transient if is_transient(session_id) else self._node
-        attachment = await node.attach(session_id, speaker.principal, None, chain, whole=True)
+        attachment = await node.attach(session_id, speaker.principal, position, chain, whole=whole)
         pins = speaker.grant.pins
         if pins is not None and not pins.allows(attachment.session.config):
             attachment.close()
@@ -283,6 +292,18 @@ class Exchanges:
     def submission(self, speaker: Speaker, attachment: Attachment) -> Submission:
         """Return the way of a speaker's inputs into a session."""
         return self._beginnings.submission(speaker, attachment)
+
+    async def listen(self, speaker: Speaker, session_id: SessionId, position: Position | None) -> Attachment:
+        """Return the hold of *speaker* on a session of theirs, to be told of it from *position* on.
+
+        None: from its beginning. Where that isn't possible, from how it stands: see :class:`Attachment`.
+
+        Raises:
+            SessionNotFound: There is none, or it is another's.
+            SessionError: It can't be had now.
+
+        """
+        return await self._attach(speaker, session_id, new_chain_id(), position, whole=False)
 
     @asynccontextmanager
     async def _alone(self, speaker: Speaker, asked: Asked) -> AsyncIterator[None]:

@@ -49,8 +49,11 @@ class Handshake:
     """The trace that it belongs to, as :func:`~unbroken.server.trace_context.taken` has it."""
 
     @classmethod
-    def of(cls, scope: Scope) -> Handshake:
-        """Read the request. Header values are Latin-1 (RFC 9110, section 5.5)."""
+    def of(cls, scope: Scope, known: str = SUBPROTOCOL) -> Handshake:
+        """Read the request, to a door that speaks *known*.
+
+        Header values are Latin-1 (RFC 9110, section 5.5).
+        """
         headers: dict[bytes, str] = {}
         for raw_name, raw_value in scope["headers"]:
             name = raw_name.lower()
@@ -66,7 +69,7 @@ class Handshake:
             origin=origin,
             credentials=_credentials(headers, offered, origin, fields),
             forwarded=forwarded_for(scope),
-            subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None,
+            subprotocol=known if known in offered else None,
             model=_one(fields, "model"),
             resume=_one(fields, "resume"),
             after=_one(fields, "after"),

@@ -31,7 +31,17 @@ from unbroken.server.transports.refusal import RefusalLog, Refused, error_type, 
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import StoreUnavailable
 
-__all__ = ["Act", "Endpoint", "HttpRefusal", "HttpWay", "Visit", "found", "json_response", "nothing_there"]
+__all__ = [
+    "Act",
+    "Dress",
+    "Endpoint",
+    "HttpRefusal",
+    "HttpWay",
+    "Visit",
+    "found",
+    "json_response",
+    "nothing_there",
+]
 
 _RETRY_AFTER: Final = 2
 """Seconds."""
@@ -95,6 +105,20 @@ Act: TypeAlias = Callable[[Visit], Awaitable[Response]]
 """What a door does."""
 
 
+Dress: TypeAlias = Callable[[HttpRefusal], dict[str, Any]]
+"""Returns the body of a refusal, in a protocol's own shape."""
+
+
+def _as_openai(refusal: HttpRefusal) -> dict[str, Any]:
+    error = {
+        "message": refusal.message,
+        "type": error_type(refusal.status),
+        "param": refusal.param,
+        "code": refusal.code,
+    }
+    return {"error": error}
+
+
 class HttpWay:
     """What is the same on the way into each HTTP door, and out."""
 
@@ -122,9 +146,14 @@ class HttpWay:
         self._fair_names = fair_names
 
     async def serve(
-        self, request: Request, send: Send, act: Act, refusal_of: Callable[[Exception], HttpRefusal | None]
+        self,
+        request: Request,
+        send: Send,
+        act: Act,
+        refusal_of: Callable[[Exception], HttpRefusal | None],
+        dress: Dress = _as_openai,
     ) -> None:
-        """Answer a request by what *act* returns, or with why it can't."""
+        """Answer a request by what *act* returns, or with why it can't, as *dress* has it."""
         request_id = _request_id(request)
         handshake = Handshake.of(request.scope)
         trace = {} if handshake.trace is None else {"trace_id": trace_id_of(handshake.trace)}
@@ -132,7 +161,7 @@ class HttpWay:
         peer = request.client.host if request.client else None
         guest = self._admission.guest(peer, handshake.forwarded)
         try:
-            response = await self._answer(Visit(request, handshake, guest), peer, act, refusal_of)
+            response = await self._answer(Visit(request, handshake, guest), peer, act, refusal_of, dress)
             response.headers["vary"] = "origin"
             response.headers["x-request-id"] = request_id
             if handshake.origin is not None and handshake.comes_from(self._allowed_origins):
@@ -148,6 +177,7 @@ class HttpWay:
         peer: str | None,
         act: Act,
         refusal_of: Callable[[Exception], HttpRefusal | None],
+        dress: Dress,
     ) -> Response:
         try:
             if visit.method == "OPTIONS":
@@ -157,17 +187,18 @@ class HttpWay:
         except Refused as refused:
             self._metrics.refused.labels(refused.code).inc()
             self._refusals.note(refused, peer)
-            return _refused(
-                HttpRefusal(refused.status, refused.code, refused.message, retry_after=refused.retry_after)
+            refusal = HttpRefusal(
+                refused.status, refused.code, refused.message, retry_after=refused.retry_after
             )
+            return _refused(refusal, dress)
         except HttpRefusal as refusal:
-            return _refused(refusal)
+            return _refused(refusal, dress)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except Exception as exc:
             if (known := refusal_of(exc)) is None:
                 raise
-            return _refused(known)
+            return _refused(known, dress)
 
     def enter(self, visit: Visit, *, goes_on: bool = False) -> None:
         """Let a request in, whoever makes it. *goes_on*: with what has begun, however much there is to do.
@@ -275,14 +306,8 @@ def json_response(fields: dict[str, Any], status: int = 200) -> Response:
     return Response(orjson.dumps(fields), status, headers=headers, media_type="application/json")
 
 
-def _refused(refusal: HttpRefusal) -> Response:
-    error = {
-        "message": refusal.message,
-        "type": error_type(refusal.status),
-        "param": refusal.param,
-        "code": refusal.code,
-    }
-    response = json_response({"error": error}, refusal.status)
+def _refused(refusal: HttpRefusal, dress: Dress = _as_openai) -> Response:
+    response = json_response(dress(refusal), refusal.status)
     if refusal.status in (429, 503):
         response.headers["retry-after"] = str(refusal.retry_after)
     if refusal.allow is not None:

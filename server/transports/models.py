@@ -18,7 +18,7 @@ from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, 
 from unbroken.server.transports.query import check_query
 from unbroken.sessions.clock import Clock
 
-__all__ = ["ModelsDoor"]
+__all__ = ["ModelsDoor", "named_by"]
 
 
 class ModelsDoor:
@@ -48,7 +48,7 @@ class ModelsDoor:
         grant = await self._way.admit(visit, REALTIME)
         found(("GET",), visit.method)
         check_query(visit.request.query_params, ("resume", "ticket"))
-        names = self._named_by(grant)
+        names = named_by(self._models, grant)
         wanted: str | None = visit.request.path_params.get("model")
         if wanted is None:
             return json_response({"object": "list", "data": [self._fields(name) for name in names]})
@@ -57,13 +57,14 @@ class ModelsDoor:
             raise HttpRefusal(404, "model_not_found", message, "model")
         return json_response(self._fields(wanted))
 
-    def _named_by(self, grant: Grant) -> list[str]:
-        """Return what whoever it is may name: with a short-lived key, what that settles."""
-        pinned = UNSET if grant.pins is None else grant.pins.model
-        if pinned is UNSET:
-            return list(self._models.names)
-        model = self._models.resolve(pinned)
-        return [name for name in self._models.names if self._models.resolve(name) == model]
-
     def _fields(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._since, "owned_by": "unbroken"}
+
+
+def named_by(models: Models, grant: Grant) -> list[str]:
+    """Return what whoever it is may name: with a short-lived key, what that settles."""
+    pinned = UNSET if grant.pins is None else grant.pins.model
+    if pinned is UNSET:
+        return list(models.names)
+    model = models.resolve(pinned)
+    return [name for name in models.names if models.resolve(name) == model]

@@ -95,7 +95,8 @@ class Talk:
         self._cut = asyncio.timeout(None)  # ends the reading early
         self._heard = self._said = 0
         self._is_over = self._is_leaving = False
-        self._close: CloseCode | None = None
+        self._close: int | None = None
+        self._reason = ""  # and why
         self._left: int | None = None
         self._farewell: bytes | None = None
 
@@ -147,11 +148,15 @@ class Talk:
         source.listen(self._flush)
         self._flush()
 
-    def end(self, code: CloseCode, farewell: bytes | None = None) -> None:
-        """End the connection, because of something on this side. What runs goes on."""
+    def end(self, code: int, farewell: bytes | None = None, *, reason: str | None = None) -> None:
+        """End the connection, because of something on this side. What runs goes on.
+
+        *code* is one of the server's, or else one of the protocol's own, with a *reason* of up to 123 bytes.
+        """
         if not self._is_over:
             self._is_over = True
             self._close, self._farewell = code, farewell
+            self._reason = CLOSE_REASONS[CloseCode(code)] if reason is None else reason
             self._cut.reschedule(asyncio.get_running_loop().time())
 
     def lapse(self, reason: Lapse) -> None:
@@ -249,11 +254,11 @@ class Talk:
                 return frames
         return []
 
-    async def _hang_up(self, code: CloseCode) -> None:
+    async def _hang_up(self, code: int) -> None:
         """Close, unless the client doesn't take even that in time."""
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(self._limits.close_timeout):
                 await self._outlet.flushed()
                 if self._farewell is not None:
                     await self._send({"type": "websocket.send", "text": self._farewell.decode()})
-                await self._send({"type": "websocket.close", "code": code, "reason": CLOSE_REASONS[code]})
+                await self._send({"type": "websocket.close", "code": code, "reason": self._reason})

@@ -24,13 +24,13 @@ from unbroken.server.transports.outlet import PlainSend, has_outlet, outlet_of
 from unbroken.server.transports.pace import PacedReceive
 from unbroken.server.transports.refusal import Refused, SayAlone
 from unbroken.server.transports.talk import Talk
-from unbroken.server.transports.websocket_way import WebSocketWay
+from unbroken.server.transports.websocket_way import Greeting, WebSocketWay
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.ids import new_session_id
 from unbroken.sessions.node import Node
 
-__all__ = ["Converse", "Interlocutor", "TalkDoor"]
+__all__ = ["Converse", "Greet", "Interlocutor", "TalkDoor"]
 
 
 class Interlocutor(Protocol):
@@ -47,6 +47,10 @@ Converse: TypeAlias = Callable[[Speaker, Mapping[str, Sequence[str]]], Interlocu
 """Returns who answers a speaker, whose address has these fields. Raises DecodeError: they can't be."""
 
 
+Greet: TypeAlias = Callable[[Receive, Send], Greeting]
+"""Makes the greeting of one connection."""
+
+
 class TalkDoor:
     """An ASGI application for WebSocket scopes.
 
@@ -61,6 +65,7 @@ class TalkDoor:
         intake: How fast one may send.
         metrics: Where figures go.
         clock: Where time comes from.
+        greet: Makes what connections begin with. None: with what the server says first.
 
     """
 
@@ -77,6 +82,7 @@ class TalkDoor:
         intake: IntakeLimits,
         metrics: Metrics,
         clock: Clock,
+        greet: Greet | None = None,
     ) -> None:
         self._way = way
         self._converse = converse
@@ -88,6 +94,7 @@ class TalkDoor:
         self._intake = intake
         self._metrics = metrics
         self._clock = clock
+        self._greet = greet
         self._talks: set[Talk] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,11 +104,13 @@ class TalkDoor:
             receive = PacedReceive(receive, self._intake, self._clock)
             send = PlainSend(send)
         admit = partial(self._admit, scope)
-        async with self._way.admitted(scope, send, admit, self._say_alone) as entered:
+        greeting = None if self._greet is None else self._greet(receive, send)
+        async with self._way.admitted(scope, send, admit, self._say_alone, greeting) as entered:
             if entered is None:
                 return
             (speaker, interlocutor), subprotocol = entered
-            await send({"type": "websocket.accept", "subprotocol": subprotocol})
+            if greeting is None or not greeting.is_accepted:
+                await send({"type": "websocket.accept", "subprotocol": subprotocol})
             self._metrics.opened.inc()
             with (
                 self._metrics.connections.track_inprogress(),
@@ -118,6 +127,8 @@ class TalkDoor:
                     outlet_of(scope, send),
                 )
                 interlocutor.begin(talk)
+                for said in () if greeting is None else greeting.heard:
+                    interlocutor.hear(said)
                 stay = self._lapses.stay(speaker.grant, talk.lapse)
                 self._talks.add(talk)
                 try:

@@ -6,9 +6,9 @@ can read: by an HTTP status, or, as browsers can't read that, in a frame of the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from starlette.types import Scope, Send
 
@@ -22,19 +22,47 @@ from unbroken.server.metrics import Metrics
 from unbroken.server.quota.gate import Gate
 from unbroken.server.transports.admission import Admission, Guest
 from unbroken.server.transports.departure import Departing, departing, until_departure
-from unbroken.server.transports.handshake import Handshake, is_loopback_name
+from unbroken.server.transports.handshake import SUBPROTOCOL, Handshake, is_loopback_name
 from unbroken.server.transports.refusal import RefusalLog, Refused, SayAlone, overloaded, refuse, spread_wait
 from unbroken.server.transports.turnstile import TurnMissed, Turnstile
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import NodeDraining, StoreUnavailable
 from unbroken.sessions.node import Node
 
-__all__ = ["Admit", "WebSocketWay"]
+__all__ = ["Admit", "Greeting", "WebSocketWay"]
 
 _T = TypeVar("_T")
 
 Admit: TypeAlias = Callable[[Handshake, Guest, Grant], Awaitable[_T]]
 """Returns what there is to connect to. Raises Refused."""
+
+
+class Greeting(Protocol):
+    """How one connection begins in a protocol in which clients may say who they are once it is accepted."""
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the handshake has been answered."""
+
+    @property
+    def heard(self) -> Sequence[str | bytes]:
+        """What the client has said since then, for whoever answers it."""
+
+    @property
+    def subprotocol(self) -> str:
+        """What clients have to offer."""
+
+    async def introduce(self, handshake: Handshake) -> Handshake:
+        """Return *handshake*, with what the client presents by then.
+
+        Raises:
+            Refused: It says something else, or nothing in time.
+            ClientDisconnected: It has left.
+
+        """
+
+    async def dismiss(self, refused: Refused, handshake: Handshake) -> bool:
+        """Say why there is nothing to connect to, and return True; False: as everywhere."""
 
 
 class WebSocketWay:
@@ -69,28 +97,30 @@ class WebSocketWay:
 
     @asynccontextmanager
     async def admitted(
-        self, scope: Scope, send: Send, admit: Admit[_T], say: SayAlone
+        self, scope: Scope, send: Send, admit: Admit[_T], say: SayAlone, greeting: Greeting | None = None
     ) -> AsyncIterator[tuple[_T, str | None] | None]:
         """Have what *admit* returns, and the subprotocol to select, for as long as the connection lives.
 
-        None: the client was told why there is nothing, where it has to be by *say*.
+        None: the client was told why there is nothing, where it has to be by *say*. With a *greeting*, the
+        connection may have been accepted by then.
 
         Raises:
             ClientDisconnected: The client has left meanwhile. Nothing of it is left but its count.
 
         """
-        handshake = Handshake.of(scope)
+        handshake = Handshake.of(scope, SUBPROTOCOL if greeting is None else greeting.subprotocol)
         client = scope.get("client")
         peer = client[0] if client else None
         guest = self._admission.guest(peer, handshake.forwarded)
         subprotocol = handshake.subprotocol
         try:
             try:
-                let_in = await self._let_in(handshake, guest, departing(scope), admit)
+                let_in = await self._let_in(handshake, guest, departing(scope), admit, greeting)
             except Refused as refused:
                 self._metrics.refused.labels(refused.code).inc()
                 self._refusals.note(refused, peer)
-                await refuse(refused, handshake, send, say)
+                if greeting is None or not await greeting.dismiss(refused, handshake):
+                    await refuse(refused, handshake, send, say)
                 yield None
                 return
             del handshake  # a connection may live for days
@@ -99,10 +129,17 @@ class WebSocketWay:
             guest.leave()
 
     async def _let_in(
-        self, handshake: Handshake, guest: Guest, client: Departing | None, admit: Admit[_T]
+        self,
+        handshake: Handshake,
+        guest: Guest,
+        client: Departing | None,
+        admit: Admit[_T],
+        greeting: Greeting | None,
     ) -> _T:
         self._knock(handshake, guest)
         with until_departure(client):  # whoever has left counts no more, and is worked for no more
+            if greeting is not None:
+                handshake = await greeting.introduce(handshake)
             # An issuer of tokens that hangs, and room at a cap, aren't waited for in anybody's turn.
             grant = await self._identified(handshake, guest)
             try:

@@ -61,6 +61,9 @@ CLIENTS: Final[Mapping[str, Client]] = {
     "tanstack-node": Client("npm `@tanstack/ai-client` on Node.js", _NODE, "@tanstack/ai-client"),
     "tanstack-browser": Client("npm `@tanstack/ai-client` in Chromium", _NODE, "@tanstack/ai-client"),
     "deep-chat": Client("npm `deep-chat` in Chromium", _NODE, "deep-chat"),
+    "gql-python": Client("`gql` for Python", "requirements/dev.txt", r"gql\[websockets\]"),
+    "graphql-ws": Client("npm `graphql-ws` on Node.js", _NODE, "graphql-ws"),
+    "graphql-sse": Client("npm `graphql-sse` on Node.js", _NODE, "graphql-sse"),
     "own-node": Client("this project's client on Node.js", None),
     "page": Client("this server's page in Chromium", None),
 }
@@ -87,6 +90,7 @@ FEATURES: Final[Mapping[str, str]] = {
     "conversations": "Conversations: begins, adds to, lists what is in them, deletes",
     "lanes": "Responses over a WebSocket: lanes, said on when the connection is lost",
     "chat": "Chat Completions: streams, calls functions, lists models",
+    "graphql": "GraphQL: queries, mutations, subscriptions that go on behind a cursor",
     "key": "Is told that its key is wrong",
     "origin": "Connects from pages of allowed origins; others are told",
 }

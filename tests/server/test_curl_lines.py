@@ -21,7 +21,9 @@ BLOCKS: Final = [
     for number, block in enumerate(
         block
         for block in re.findall(r"```(?:sh|bash)\n(.*?)```", path.read_text(), re.DOTALL)
-        if block.lstrip().startswith("curl") and "/v1/" in block and "client_secrets" not in block
+        if block.lstrip().startswith("curl")
+        and ("/v1/" in block or "/graphql" in block)
+        and "client_secrets" not in block
     )
 ]
 
@@ -33,7 +35,8 @@ def test_there_are_some() -> None:
 
 @pytest.mark.parametrize("block", BLOCKS)
 async def test_a_line_for_the_shell_is_answered(block: str, tmp_path: Path) -> None:
-    async with serving(ScriptedAgent(), archive_url=f"sqlite:///{tmp_path / 'archive.db'}") as served:
+    archive = f"sqlite:///{tmp_path / 'archive.db'}"
+    async with serving(ScriptedAgent(), archive_url=archive, graphql=True) as served:
         key = re.search(r"Bearer (\w+)", block)
         assert key is not None, "it says with which key"
         client = await served.client(key[1])
@@ -41,7 +44,9 @@ async def test_a_line_for_the_shell_is_answered(block: str, tmp_path: Path) -> N
         await client.done()
         output = await asyncio.wait_for(_typed(block, served.port, client.session_id or ""), 30)
         assert re.search(
-            r"You said|session\.created|\"object\"|\"finishReason\":\"stop\"|\"role\":\"ai\"", output
+            r"You said|session\.created|\"object\"|\"finishReason\":\"stop\"|\"role\":\"ai\""
+            r"|\"responseId\":\"resp_",
+            output,
         ), output
         await client.close()
 

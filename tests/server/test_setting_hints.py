@@ -24,6 +24,13 @@ def test_a_file_of_keys_that_nobody_reads_is_hinted_at(tmp_path: Path) -> None:
     assert hint.startswith("UNBROKEN_KEY_FILE does nothing")
 
 
+def test_limits_of_graphql_that_nobody_speaks_are_hinted_at(tmp_path: Path) -> None:
+    value = {"UNBROKEN_GRAPHQL_MAX_DEPTH": "5"}
+    (hint,) = hinted(tmp_path, value)
+    assert hint.startswith("UNBROKEN_GRAPHQL_MAX_DEPTH does nothing")
+    assert hinted(tmp_path, {**value, "UNBROKEN_GRAPHQL": "true"}) == []
+
+
 @pytest.mark.parametrize(
     "value", [{"UNBROKEN_CANARIES": "true"}, {"UNBROKEN_LEAK_CANARIES": "Zebra-4711-Kiwi"}]
 )

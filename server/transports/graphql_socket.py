@@ -1,0 +1,194 @@
+"""The door ``/graphql`` over one connection: ``graphql-transport-ws``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from unbroken.server.limits import ConnectionLimits
+from unbroken.server.models import Models
+from unbroken.server.protocols.graphql.answers import error_fields, errors_answer
+from unbroken.server.protocols.graphql.documents import Documents, Invalid, Operation
+from unbroken.server.protocols.graphql.socket import (
+    ACK,
+    PONG,
+    Complete,
+    GraphqlClose,
+    Init,
+    Ping,
+    Subscribe,
+    close_reason,
+    complete,
+    decode_message,
+    error,
+    next_head,
+    warning,
+)
+from unbroken.server.protocols.graphql.subscribing import Selection, wanted_of
+from unbroken.server.protocols.items import DecodeError
+from unbroken.server.quota.gate import Gate
+from unbroken.server.transports.exchanges import Exchanges, Speaker
+from unbroken.server.transports.graphql_desk import GraphqlDesk, refused_as, told
+from unbroken.server.transports.graphql_stream import GraphqlFrames, listen
+from unbroken.server.transports.http_way import HttpRefusal
+from unbroken.server.transports.lanes import Lanes, LanesFull, QueueFull
+from unbroken.server.transports.talk import FrameSource, Talk
+from unbroken.server.transports.talk_door import Interlocutor
+from unbroken.sessions.errors import SessionError
+
+__all__ = ["GraphqlSocket", "say_alone"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphqlSocket:
+    """Makes who answers the clients of ``/graphql``.
+
+    Attributes:
+        documents: Reads what they ask.
+        exchanges: Begins responses, and finds them.
+        gate: Counts. None: nobody does.
+        models: Which there are.
+        limits: What a connection may do.
+        most: Operations that may run at once on one.
+        patience: Seconds that a client has to begin the connection.
+
+    """
+
+    documents: Documents
+    exchanges: Exchanges
+    gate: Gate | None
+    models: Models
+    limits: ConnectionLimits
+    most: int
+    patience: float
+
+    def __call__(self, speaker: Speaker, _fields: Mapping[str, Sequence[str]]) -> Interlocutor:
+        """Return who answers *speaker*."""
+        return _Connection(self, speaker)
+
+    def desk(self, speaker: Speaker) -> GraphqlDesk:
+        """Return what answers one operation of *speaker*'s."""
+        return GraphqlDesk(self.exchanges, self.gate, self.models, speaker)
+
+
+class _Connection:
+    """What is asked for on one connection. Each operation is a lane of its own, and asks once."""
+
+    def __init__(self, door: GraphqlSocket, speaker: Speaker) -> None:
+        self._door = door
+        self._speaker = speaker
+        self._talk: Talk
+        self._lanes: Lanes[Subscribe]
+        self._begun = asyncio.Event()
+        self._running: dict[str, GraphqlFrames | None] = {}  # by the client's names; None: not told of yet
+        self._given_up: set[str] = set()  # those of them that are to end before they were told of
+
+    def begin(self, talk: Talk) -> None:
+        """See :class:`Interlocutor`."""
+        self._talk = talk
+        self._lanes = Lanes(talk, self._answer, most=self._door.most, most_waiting=0)
+        talk.spawn(self._await_begin())
+
+    async def _await_begin(self) -> None:
+        try:
+            async with asyncio.timeout(self._door.patience):
+                await self._begun.wait()
+        except TimeoutError:
+            self._talk.end(GraphqlClose.INIT_TIMEOUT, reason="Connection initialisation timeout")
+
+    def hear(self, data: str | bytes) -> None:
+        """See :class:`~unbroken.server.transports.talk.Hear`."""
+        try:
+            said = decode_message(data, max_depth=self._door.limits.frame_depth)
+        except DecodeError as exc:
+            self._talk.end(GraphqlClose.BAD_REQUEST, reason=close_reason(exc.code, exc.message))
+            return
+        match said:
+            case Init():
+                if self._begun.is_set():
+                    reason = "Too many initialisation requests"
+                    self._talk.end(GraphqlClose.TOO_MANY_INITS, reason=reason)
+                else:
+                    self._begun.set()
+                    self._talk.say(ACK)
+            case Ping():
+                self._talk.say(PONG)
+            case Subscribe():
+                self._subscribe(said)
+            case Complete():
+                self._give_up(said.id)
+
+    def _subscribe(self, asked: Subscribe) -> None:
+        if not self._begun.is_set():
+            self._talk.end(GraphqlClose.UNAUTHORIZED, reason="Unauthorized")
+        elif asked.id in self._running:
+            reason = close_reason("Subscriber already exists", asked.id)
+            self._talk.end(GraphqlClose.SUBSCRIBER_EXISTS, reason=reason)
+        else:
+            try:
+                self._lanes.ask(asked.id, asked)
+            except (LanesFull, QueueFull):
+                message = (
+                    f"{self._door.most} operations run on this connection, as many as may. Complete one."
+                )
+                self._refuse(HttpRefusal(429, "websocket_stream_limit_reached", message), asked.id)
+            else:
+                self._running[asked.id] = None
+
+    def _give_up(self, name: str) -> None:
+        if name not in self._running:
+            return  # it ended in this moment
+        if (stream := self._running[name]) is None:
+            self._given_up.add(name)
+        else:
+            stream.give_up()
+
+    async def _answer(self, asked: Subscribe) -> FrameSource | None:
+        name, documents = asked.id, self._door.documents
+        try:
+            operation = documents.read(asked.payload)
+            if operation.is_subscription:
+                if (stream := await self._listen(name, operation)) is not None:
+                    return stream
+            else:
+                answer = await self._door.desk(self._speaker).execute(documents.schema, operation)
+                if name not in self._given_up:
+                    self._talk.say(b"%b%b}" % (next_head(name), orjson.dumps(answer)))
+                    self._talk.say(complete(name))
+        except Invalid as exc:
+            self._talk.say(error(name, errors_answer(exc.errors)["errors"]))
+        except (DecodeError, SessionError, HttpRefusal) as exc:
+            self._refuse(exc, name)
+        self._let_go(name)
+        return None
+
+    async def _listen(self, name: str, operation: Operation) -> FrameSource | None:
+        schema = self._door.documents.schema
+        listening = await listen(self._door.exchanges, self._speaker, wanted_of(schema, operation))
+        if name in self._given_up:
+            listening.exchange.close()
+            return None
+        stream = GraphqlFrames(
+            listening,
+            Selection(schema, operation, lambda exc: told(refused_as(exc))),
+            name,
+            leave=self._talk.leave,
+            on_close=lambda: self._let_go(name),
+        )
+        self._running[name] = stream
+        return stream
+
+    def _let_go(self, name: str) -> None:
+        self._running.pop(name, None)
+        self._given_up.discard(name)
+
+    def _refuse(self, why: Exception, name: str) -> None:
+        self._talk.say(error(name, [told(refused_as(why))]))
+
+
+def say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:
+    """Return an error of the whole connection."""
+    return warning(error_fields(code, message, retry_after=retry_after))
