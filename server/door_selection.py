@@ -206,17 +206,21 @@ class DoorSelection:
         )
         return door.routes()
 
+    @cached_property
+    def _conversations(self) -> Conversations:
+        return Conversations(
+            exchanges=self._exchanges,
+            node=self.node,
+            transient=self.transient,
+            store=self.store,
+            index=self.index,
+            forget=self.forget,
+        )
+
     def _conversation_routes(self, reception: Reception) -> list[Route]:
         door = ConversationDoor(
             reception=reception,
-            conversations=Conversations(
-                exchanges=self._exchanges,
-                node=self.node,
-                transient=self.transient,
-                store=self.store,
-                index=self.index,
-                forget=self.forget,
-            ),
+            conversations=self._conversations,
             most_bytes=self.settings.max_body_bytes,
             most_depth=self.settings.max_frame_depth,
         )
@@ -285,6 +289,7 @@ class DoorSelection:
         return GraphqlDoors(
             settings=self.settings,
             exchanges=self._exchanges,
+            conversations=self._conversations,
             gate=self.gate,
             models=self.models,
             limits=self._limits(),

@@ -13,6 +13,7 @@ from unbroken.server.protocols.graphql.documents import Documents
 from unbroken.server.protocols.graphql.limits import DocumentLimits
 from unbroken.server.protocols.graphql.schema import schema_of_sessions
 from unbroken.server.quota.gate import Gate
+from unbroken.server.transports.conversations import Conversations
 from unbroken.server.transports.exchanges import Exchanges
 from unbroken.server.transports.graphql import GraphqlDoor
 from unbroken.server.transports.graphql_greeting import GraphqlGreeting
@@ -30,6 +31,7 @@ class GraphqlDoors:
     Args:
         settings: The server's.
         exchanges: Begins responses, and finds them.
+        conversations: Lists sessions.
         gate: Counts. None: nobody does.
         models: Which there are.
         limits: What a connection may do.
@@ -41,12 +43,14 @@ class GraphqlDoors:
         *,
         settings: Settings,
         exchanges: Exchanges,
+        conversations: Conversations,
         gate: Gate | None,
         models: Models,
         limits: ConnectionLimits,
     ) -> None:
         self._settings = settings
         self._exchanges = exchanges
+        self._conversations = conversations
         self._gate = gate
         self._models = models
         self._limits = limits
@@ -72,6 +76,7 @@ class GraphqlDoors:
             reception=reception,
             documents=self._documents,
             exchanges=self._exchanges,
+            conversations=self._conversations,
             gate=self._gate,
             models=self._models,
             most_bytes=self._settings.max_body_bytes,
@@ -85,6 +90,7 @@ class GraphqlDoors:
         return GraphqlSocket(
             documents=self._documents,
             exchanges=self._exchanges,
+            conversations=self._conversations,
             gate=self._gate,
             models=self._models,
             limits=self._limits,

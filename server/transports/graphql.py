@@ -28,6 +28,7 @@ from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.refusal import headers as quota_headers
 from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.body import read_body
+from unbroken.server.transports.conversations import Conversations
 from unbroken.server.transports.exchanges import Exchanges, Speaker
 from unbroken.server.transports.graphql_desk import GraphqlDesk, refused_as, told
 from unbroken.server.transports.graphql_stream import GraphqlEvents, listen
@@ -55,6 +56,7 @@ class GraphqlDoor:
         documents: Reads what they ask.
         exchanges: Begins responses, and finds them.
         gate: Counts. None: nobody does.
+        conversations: Lists sessions.
         models: Which there are.
         most_bytes: What the body of a request may have.
         most_depth: How deeply it may be nested.
@@ -68,6 +70,7 @@ class GraphqlDoor:
         documents: Documents,
         exchanges: Exchanges,
         gate: Gate | None,
+        conversations: Conversations,
         models: Models,
         most_bytes: int,
         most_depth: int,
@@ -75,7 +78,7 @@ class GraphqlDoor:
         self._reception = reception
         self._documents = documents
         self._exchanges = exchanges
-        self._desk = partial(GraphqlDesk, exchanges, gate, models)
+        self._desk = partial(GraphqlDesk, exchanges, conversations, gate, models)
         self._most_bytes = most_bytes
         self._most_depth = most_depth
 

@@ -13,6 +13,7 @@ from unbroken.server.protocols.graphql.answers import ErrorFields, error_fields,
 from unbroken.server.protocols.graphql.desk import Begun
 from unbroken.server.protocols.graphql.documents import Operation
 from unbroken.server.protocols.graphql.types import Response, Session
+from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.responses.decode import asked_of
 from unbroken.server.protocols.responses.frames import CreateParam
 from unbroken.server.quota.base import Decision
@@ -20,12 +21,14 @@ from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.report import own_report
 from unbroken.server.transports.asking import not_there, refusal_of
 from unbroken.server.transports.awaiting import until_ended
+from unbroken.server.transports.conversations import Conversations
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Exchanges, Speaker
 from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.server.transports.models import named_by
 from unbroken.sessions.errors import SessionNotFound
 from unbroken.sessions.ids import SessionId
+from unbroken.sessions.session import Session as Conversation
 
 __all__ = ["GraphqlDesk", "refused_as", "session_named", "told"]
 
@@ -62,10 +65,18 @@ class GraphqlDesk:
 
     """
 
-    def __init__(self, exchanges: Exchanges, gate: Gate | None, models: Models, speaker: Speaker) -> None:
+    def __init__(
+        self,
+        exchanges: Exchanges,
+        conversations: Conversations,
+        gate: Gate | None,
+        models: Models,
+        speaker: Speaker,
+    ) -> None:
         self.decision: Decision | None = None
         self.refusals: list[HttpRefusal] = []
         self._exchanges = exchanges
+        self._conversations = conversations
         self._gate = gate
         self._models = models
         self._speaker = speaker
@@ -94,12 +105,19 @@ class GraphqlDesk:
             attachment = await self._exchanges.stand(self._speaker, session_named(session_id))
         except SessionNotFound:
             return None
-        session = attachment.session
         try:
-            running = session.responses.values()
-            return Session.of(session.id, session.config, running=running, items=session.items())
+            return _standing(attachment.session)
         finally:
             attachment.close()
+
+    async def sessions(self, first: int, after: str | None) -> tuple[list[Session], bool]:
+        """See :meth:`Desk.sessions`."""
+        named = None if after is None else session_named(after)
+        page = await self._conversations.page(self._speaker, first, after=named, oldest_first=False)
+        if page is None:
+            raise DecodeError("invalid_request", "There is no such session in the list.", param="after")
+        found, has_more = page
+        return [_standing(each) for each in found], has_more
 
     async def response(self, response_id: str) -> Response | None:
         """See :meth:`Desk.response`."""
@@ -148,6 +166,11 @@ class GraphqlDesk:
         if response is None:
             raise SessionNotFound
         return response
+
+
+def _standing(session: Conversation) -> Session:
+    running = session.responses.values()
+    return Session.of(session.id, session.config, running=running, items=session.items())
 
 
 def _as_it_is(exchange: Exchange) -> Response | None:

@@ -30,6 +30,7 @@ from unbroken.server.protocols.graphql.socket import (
 from unbroken.server.protocols.graphql.subscribing import Selection, wanted_of
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.quota.gate import Gate
+from unbroken.server.transports.conversations import Conversations
 from unbroken.server.transports.exchanges import Exchanges, Speaker
 from unbroken.server.transports.graphql_desk import GraphqlDesk, refused_as, told
 from unbroken.server.transports.graphql_stream import GraphqlFrames, listen
@@ -49,6 +50,7 @@ class GraphqlSocket:
     Attributes:
         documents: Reads what they ask.
         exchanges: Begins responses, and finds them.
+        conversations: Lists sessions.
         gate: Counts. None: nobody does.
         models: Which there are.
         limits: What a connection may do.
@@ -59,6 +61,7 @@ class GraphqlSocket:
 
     documents: Documents
     exchanges: Exchanges
+    conversations: Conversations
     gate: Gate | None
     models: Models
     limits: ConnectionLimits
@@ -71,7 +74,7 @@ class GraphqlSocket:
 
     def desk(self, speaker: Speaker) -> GraphqlDesk:
         """Return what answers one operation of *speaker*'s."""
-        return GraphqlDesk(self.exchanges, self.gate, self.models, speaker)
+        return GraphqlDesk(self.exchanges, self.conversations, self.gate, self.models, speaker)
 
 
 class _Connection:

@@ -27,6 +27,9 @@ class Desk(Protocol):
     async def session(self, session_id: str) -> Session | None:
         """Return a session of theirs. None: there is none, or it is another's."""
 
+    async def sessions(self, first: int, after: str | None) -> tuple[list[Session], bool]:
+        """Return so many of their sessions behind *after*, the newest first, and whether there are more."""
+
     async def response(self, response_id: str) -> Response | None:
         """Return a response of theirs. None: there is none, or it is another's."""
 

@@ -24,7 +24,7 @@ from graphql import (
 
 from unbroken.server.protocols.items import DecodeError
 
-__all__ = ["MOST_ENTRIES", "USUAL_ENTRIES", "DocumentLimits", "check_document"]
+__all__ = ["MOST_ENTRIES", "USUAL_ENTRIES", "DocumentLimits", "check_document", "check_first"]
 
 MOST_ENTRIES: Final = 100
 """Of a list, on one page."""
@@ -32,7 +32,7 @@ MOST_ENTRIES: Final = 100
 USUAL_ENTRIES: Final = 20
 """Where nobody says how many."""
 
-_PAGED: Final = frozenset({"items"})
+_PAGED: Final = frozenset({"items", "sessions"})
 """The fields that are lists with pages. `first` says how many entries are wanted."""
 
 
@@ -154,6 +154,17 @@ class _Tally:
                 return min(max(wanted, 1), MOST_ENTRIES)
             return USUAL_ENTRIES if wanted is None else MOST_ENTRIES
         return USUAL_ENTRIES
+
+
+def check_first(first: int) -> None:
+    """Refuse a number of entries that no page has.
+
+    Raises:
+        DecodeError: It is one.
+
+    """
+    if not 1 <= first <= MOST_ENTRIES:
+        raise DecodeError("invalid_request", f"`first` is a number from 1 to {MOST_ENTRIES}.", param="first")
 
 
 def check_document(document: DocumentNode, variables: Mapping[str, Any], limits: DocumentLimits) -> None:

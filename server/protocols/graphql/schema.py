@@ -11,6 +11,8 @@ from graphql import GraphQLSchema
 from unbroken.server.protocols.graphql.desk import Desk
 from unbroken.server.protocols.graphql.events import Event, EventType
 from unbroken.server.protocols.graphql.inputs import SendInput
+from unbroken.server.protocols.graphql.limits import USUAL_ENTRIES, check_first
+from unbroken.server.protocols.graphql.listing import SessionConnection
 from unbroken.server.protocols.graphql.types import Response, Session
 from unbroken.server.protocols.graphql.usage import Model, Usage
 from unbroken.server.protocols.items import DecodeError
@@ -38,6 +40,14 @@ async def _session(info: _Info, id: strawberry.ID) -> Session | None:
     return await info.context.session(id)
 
 
+async def _sessions(
+    info: _Info, first: int = USUAL_ENTRIES, after: strawberry.ID | None = None
+) -> SessionConnection:
+    check_first(first)
+    sessions, has_more = await info.context.sessions(first, after)
+    return SessionConnection.of(sessions, has_more=has_more)
+
+
 async def _response(info: _Info, id: strawberry.ID) -> Response | None:
     return await info.context.response(id)
 
@@ -53,13 +63,16 @@ def _models(info: _Info) -> list[Model]:
     return [Model(id=strawberry.ID(name)) for name in info.context.models()]
 
 
-# A list of sessions belongs here, too, beside the one by its id.
 @strawberry.type
 class Query:
     """What can be looked at."""
 
     session: Session | None = strawberry.field(
         resolver=_session, description="A session of the asker's. Null: there is none."
+    )
+    sessions: SessionConnection = strawberry.field(
+        resolver=_sessions,
+        description="The asker's own that are stored, the latest first. A cursor is a session's id.",
     )
     response: Response | None = strawberry.field(
         resolver=_response, description="A response of the asker's. Null: there is none."

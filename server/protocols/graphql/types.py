@@ -10,7 +10,7 @@ import strawberry
 from msgspec import UNSET
 from strawberry.scalars import JSON
 
-from unbroken.server.protocols.graphql.limits import MOST_ENTRIES, USUAL_ENTRIES
+from unbroken.server.protocols.graphql.limits import USUAL_ENTRIES, check_first
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.responses.items import item_fields
 from unbroken.sessions.endings import Ended
@@ -127,9 +127,7 @@ class ItemConnection:
             DecodeError: There is none.
 
         """
-        if not 1 <= first <= MOST_ENTRIES:
-            message = f"`first` is a number from 1 to {MOST_ENTRIES}."
-            raise DecodeError("invalid_request", message, param="first")
+        check_first(first)
         ordered = list(items) if order is ItemOrder.OLDEST_FIRST else list(reversed(items))
         begin = 0
         if after is not None:

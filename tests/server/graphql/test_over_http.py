@@ -354,3 +354,28 @@ async def test_whoever_reads_a_stream_is_answered_by_one(spoken: Served[ManualAg
 async def test_there_is_no_such_path_unless_it_is_asked_for(serve: Serve, call: Call) -> None:
     server = await serve(ScriptedAgent())
     assert (await call(server).post("{ models { id } }")).status_code == 404
+
+
+async def test_sessions_are_listed_by_pages(serve: Serve, call: Call) -> None:
+    server = await serve(ScriptedAgent(), graphql=True)
+    alice, query = (
+        call(server),
+        """query($first: Int, $after: ID) { sessions(first: $first, after: $after) {
+      edges { cursor node { id items { totalCount } } } pageInfo { hasNextPage endCursor } } }""",
+    )
+    begun = []
+    for text in ("one", "two", "three"):
+        sent = await alice.send(text)
+        await alice.listen(response=sent["responseId"])
+        begun.append(sent["sessionId"])
+
+    page = (await alice.ask(query, first=2))["sessions"]
+    rest = (await alice.ask(query, after=page["pageInfo"]["endCursor"]))["sessions"]
+
+    assert [edge["node"]["id"] for edge in page["edges"] + rest["edges"]] == begun[::-1]
+    assert all(edge["node"]["items"]["totalCount"] == 2 for edge in page["edges"])
+    assert (page["pageInfo"]["hasNextPage"], rest["pageInfo"]["hasNextPage"]) == (True, False)
+    assert (await call(server, "bob").ask(query))["sessions"]["edges"] == []
+    for wrong in ({"first": 0}, {"after": "sess_nothing"}):
+        error = await alice.refused(query, **wrong)
+        assert error["extensions"]["code"] == "invalid_request"
