@@ -55,7 +55,6 @@ from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.failure_rate import FailureRate
 from unbroken.server.transports.health import health_routes, metrics_route
 from unbroken.server.transports.http_way import nothing_there
-from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
 from unbroken.server.transports.turnstile import Turnstile
 from unbroken.sessions.backends.memory import MemoryStore
@@ -251,7 +250,7 @@ class App:
             turnstile=self.turnstile,
             tokens=self._tokens,
         )
-        pages = Starlette(routes=[*health, *page_routes(), *doors.routes()], exception_handlers=_ELSEWHERE)
+        pages = Starlette(routes=[*health, *doors.page, *doors.routes()], exception_handlers=_ELSEWHERE)
         pages.router.redirect_slashes = (
             False  # an answer ahead of every check, with a name that anybody chose
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import orjson
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -19,6 +20,8 @@ from unbroken.server.guard_selection import Guards
 from unbroken.server.limits import ConnectionLimits, Rate
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
+from unbroken.server.openapi.selection import document
+from unbroken.server.openapi.terms import Terms
 from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports import agui_socket, deepchat_socket, responses_socket, ui_socket
@@ -33,12 +36,14 @@ from unbroken.server.transports.conversation_door import ConversationDoor
 from unbroken.server.transports.conversations import Conversations
 from unbroken.server.transports.deepchat import DeepChatDoor
 from unbroken.server.transports.deepchat_socket import DeepChatSocket
+from unbroken.server.transports.document import DocumentDoor
 from unbroken.server.transports.exchanges import Exchanges
 from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.http_way import HttpWay
 from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.models import ModelsDoor
 from unbroken.server.transports.own_data import OwnDataDoor
+from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.refusal import SayAlone
 from unbroken.server.transports.responses import ResponsesDoor
@@ -87,6 +92,11 @@ class DoorSelection:
     turnstile: Turnstile
     tokens: ResumeTokens
 
+    @cached_property
+    def page(self) -> list[Route]:
+        """The page's."""
+        return page_routes()
+
     def routes(self) -> list[Route]:
         """Return those that HTTP comes in by."""
         way = self._way()
@@ -110,7 +120,17 @@ class DoorSelection:
             *self._agui_routes(reception),
             *self._widget_routes(reception),
             *ModelsDoor(way, self.models, self.clock).routes(),
+            *self._document_routes(way),
         ]
+
+    def _document_routes(self, way: HttpWay) -> list[Route]:
+        if not self.settings.openapi:
+            return []
+        terms = Terms(
+            settings=self.settings, has_files=self.files is not None, has_quotas=self.gate is not None
+        )
+        page = [route.path for route in self.page]
+        return DocumentDoor(way, orjson.dumps(document(terms, page))).routes()
 
     def _way(self) -> HttpWay:
         return HttpWay(

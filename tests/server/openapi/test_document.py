@@ -1,0 +1,183 @@
+"""The document says what there is: neither more nor less, on whatever terms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from starlette.routing import Route
+
+from tests.server.openapi.answers import pattern_of, usual_document, written
+from tests.server.realtime.serving import Served, serving
+from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.config import Settings
+from unbroken.server.errors import ERROR_MEANINGS
+from unbroken.server.openapi.selection import described
+from unbroken.server.openapi.terms import Terms
+from unbroken.server.transports.asking import _STATUS
+from unbroken.server.transports.files import _STATUSES
+
+WHOLE: Final = usual_document(has_files=True, has_quotas=True)
+QUOTAS: Final = '{"default": {"requests_per_day": 1000}}'
+ALLOWED_ANYWAY: Final = {"HEAD", "OPTIONS"}
+"""What takes GET takes HEAD, and every path that a door is behind OPTIONS: the document says so once."""
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def addresses(path: str, operation: dict[str, Any]) -> Iterator[str]:
+    """Yield what a path stands for, where that is a list; else the path with something in it."""
+    named = [each for each in operation.get("parameters", ()) if each["in"] == "path"]
+    if not named:
+        yield path
+    for each in named:
+        for value in each["schema"].get("enum", ["some-x"]):
+            yield path.replace(f"{{{each['name']}}}", value)
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for each in value.values():
+            yield from references(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from references(each)
+
+
+def test_it_is_openapi() -> None:
+    """Every schema in it is one, every reference leads somewhere, and every name is there once."""
+    assert WHOLE["openapi"].startswith("3.1.")
+    names = [operation["operationId"] for _, _, operation in operations(WHOLE)]
+    assert len(names) == len(set(names))
+    for schema in WHOLE["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    for path, _, operation in operations(WHOLE):
+        parameters = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "path"}
+        assert parameters == {part[1:-1] for part in path.split("/") if part.startswith("{")}
+        for answer in operation["responses"].values():
+            assert answer["description"]
+            for content in answer.get("content", {}).values():
+                Draft202012Validator.check_schema(content["schema"])
+    for reference in set(references(WHOLE)):
+        place: Any = WHOLE
+        for part in reference.removeprefix("#/").split("/"):
+            place = place[part]
+
+
+def test_every_schema_is_referred_to() -> None:
+    known = {f"#/components/schemas/{name}" for name in WHOLE["components"]["schemas"]}
+
+    assert known == {each for each in references(WHOLE) if "/schemas/" in each}
+
+
+def test_no_two_doors_say_the_same_twice() -> None:
+    terms = Terms(settings=Settings(), has_files=True, has_quotas=True)
+    said = [(each.method, each.path) for each in described(terms, ["/"]).operations]
+
+    assert len(said) == len(set(said))
+
+
+async def allowed(client: httpx.AsyncClient, address: str) -> set[str] | None:
+    """Return which methods a path takes, as it says itself; None: there is nothing."""
+    response = await client.request("TRACE", address)
+    if response.status_code == 404:
+        return None
+    assert response.status_code == 405, f"{address}: {response.status_code}"
+    return {each.strip() for each in response.headers["allow"].split(",")}
+
+
+@pytest.fixture
+async def server() -> Any:
+    async with serving(ScriptedAgent(), files="memory", quotas=QUOTAS, openapi=True) as served:
+        yield served
+
+
+def client_of(served: Served[Any]) -> httpx.AsyncClient:
+    headers = {"authorization": "Bearer alice"}
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}", headers=headers)
+
+
+async def test_whatever_it_has_is_there(server: Served[Any]) -> None:
+    """Each path takes the methods that the document says, and no others; an upgrade is no method."""
+    async with client_of(server) as client:
+        document = (await client.get("/openapi.json")).json()
+        assert document == json.loads(json.dumps(document))
+        for path, methods in document["paths"].items():
+            wanted = {name.upper() for name, each in methods.items() if "101" not in each["responses"]}
+            for address in addresses(path, next(iter(methods.values()))):
+                assert ((await allowed(client, address)) or set()) - ALLOWED_ANYWAY == wanted, address
+
+
+async def test_whatever_is_there_it_has(server: Served[Any]) -> None:
+    """Who adds a route describes it: in a module of server/openapi/, which selection.py names."""
+    async with client_of(server) as client:
+        document = (await client.get("/openapi.json")).json()
+        patterns = [pattern_of(path) for path in document["paths"]]
+        application: Any = server.app.asgi
+        routes: list[Route] = application._others._app.routes
+        assert len(routes) > len(patterns)
+        for route in routes:
+            address = route.path.replace(":path", "").format(
+                **dict.fromkeys(route.param_convertors, "some-x")
+            )
+            if not any(pattern.fullmatch(address) for pattern in patterns):
+                assert await allowed(client, address) is None, f"{route.path} isn't documented"
+    sockets = {path for path, _, operation in operations(document) if "101" in operation["responses"]}
+    assert sockets == set(server.app._doors.websockets())
+
+
+def test_doors_that_are_off_are_left_out() -> None:
+    without = written(Settings(), has_files=False, has_quotas=False)
+
+    assert set(WHOLE["paths"]) - set(without["paths"]) == {
+        "/v1/files",
+        "/v1/files/{file_id}",
+        "/v1/files/{file_id}/content",
+        "/v1/usage",
+    }
+    assert not any("x-ratelimit" in text for text in json.dumps(without).split('"'))
+
+
+def codes_with(operation: dict[str, Any]) -> dict[int, set[str]]:
+    found: dict[int, set[str]] = {}
+    for status, answer in operation["responses"].items():
+        schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
+        for each in schema.get("allOf", [])[1:]:
+            found[int(status)] = set(each["properties"]["error"]["properties"]["code"]["enum"])
+    return found
+
+
+def test_every_code_in_it_has_a_meaning() -> None:
+    told = [codes_with(operation) for _, _, operation in operations(WHOLE)]
+    codes = {code for each in told for codes in each.values() for code in codes}
+
+    assert codes <= set(ERROR_MEANINGS)
+    assert all(f"`{code}`" in json.dumps(WHOLE["components"]["schemas"]["Error"]) for code in codes)
+
+
+def test_codes_come_with_the_status_that_the_doors_give_them() -> None:
+    asking = codes_with(WHOLE["paths"]["/v1/responses"]["post"])
+    files = [codes_with(each) for path, _, each in operations(WHOLE) if path.startswith("/v1/files")]
+
+    for code, status in _STATUS.items():
+        assert code in asking[status], f"{code} comes with {status}"
+    for code, status in _STATUSES.items():
+        assert any(code in each.get(status, ()) for each in files), f"{code} comes with {status}"
+
+
+def test_bounds_are_those_of_the_settings() -> None:
+    said = written(Settings(max_body_bytes=4096, max_frame_depth=7, max_file_bytes=5000))
+
+    for path in ("/v1/responses", "/v1/chat/completions", "/v1/ui/chat"):
+        assert "4096 bytes, 7 levels" in said["paths"][path]["post"]["requestBody"]["description"]
+    assert "5000 bytes" in json.dumps(said["paths"]["/v1/files"]["post"]["requestBody"])
