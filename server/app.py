@@ -303,7 +303,9 @@ class App:
     def _rated(self, pages: ASGIApp, clock: Clock) -> ASGIApp:
         rate = self._settings.rate_requests
         accounts = AddressRate(Rate(rate, 10 * rate), clock)
-        return RequestRate(pages, accounts, self._proxies, self.metrics, clock)
+        return RequestRate(
+            pages, accounts, self._proxies, self.metrics, clock, self._settings.allowed_origins
+        )
 
     def _defaults(self) -> SessionConfig:
         settings = self._settings

@@ -54,6 +54,7 @@ from unbroken.server.transports.talk_door import Converse, TalkDoor
 from unbroken.server.transports.turnstile import Turnstile
 from unbroken.server.transports.ui import UiDoor
 from unbroken.server.transports.ui_socket import UiSocket
+from unbroken.server.transports.upgrade import UpgradeDoor
 from unbroken.server.transports.usage import UsageDoor
 from unbroken.server.transports.websocket import RealtimeDoor
 from unbroken.server.transports.websocket_way import WebSocketWay
@@ -121,6 +122,7 @@ class DoorSelection:
             *self._widget_routes(reception),
             *ModelsDoor(way, self.models, self.clock).routes(),
             *self._document_routes(way),
+            *UpgradeDoor(way, ("/v1/realtime", "/v1/ui/ws")).routes(),
         ]
 
     def _document_routes(self, way: HttpWay) -> list[Route]:

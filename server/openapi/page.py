@@ -29,6 +29,7 @@ _TAGGED: Final[Mapping[str, Schema]] = {"etag": {"required": True, "schema": {"t
 def health(_: Terms) -> Described:
     """Return what is said of liveness and readiness."""
     status = shape({"status": {"type": "string"}})
+    too_often = refusals({429: ("too_many_requests",)})
     alive = shape({"status": {"const": "ok"}, "version": {"type": "string"}})
     return Described(
         operations=(
@@ -39,7 +40,7 @@ def health(_: Terms) -> Described:
                 tag="Health",
                 summary="Whether the process answers",
                 access="nobody asked",
-                answers={200: Answer(description="It does.", content={JSON: alive})},
+                answers={200: Answer(description="It does.", content={JSON: alive}), **too_often},
             ),
             Operation(
                 method="get",
@@ -55,6 +56,7 @@ def health(_: Terms) -> Described:
                         content={JSON: status},
                     ),
                     503: Answer(description="Not yet: the agent loads.", content={JSON: status}),
+                    **too_often,
                 },
             ),
         )
@@ -80,7 +82,7 @@ def page(paths: Collection[str]) -> Described:
 def _file(path: str, name: str, fields: tuple[Parameter, ...]) -> Operation:
     kinds = ("text/html",) if path == "/" else ("text/css", "text/javascript", "text/plain", "image/svg+xml")
     content: dict[str, Schema] = {kind: {} for kind in kinds}
-    missing = {404: refusals({404: ("path_not_found",)})[404]} if fields else {}
+    missing = refusals({404: ("path_not_found",)}) if fields else {}
     return Operation(
         method="get",
         path=path,
@@ -92,7 +94,7 @@ def _file(path: str, name: str, fields: tuple[Parameter, ...]) -> Operation:
         answers={
             200: Answer(description="The file.", content=content, headers=_TAGGED),
             304: Answer(description="It is what is known.", headers=_TAGGED),
-            429: refusals({429: ("too_many_requests",)})[429],
+            **refusals({429: ("too_many_requests",)}),
             **missing,
         },
     )

@@ -132,6 +132,7 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     409: "It doesn't fit what is there.",
     413: "It is larger than may be.",
     415: "It is none of the types that are taken.",
+    426: "It is no upgrade to a WebSocket: maybe a proxy on the way has left out `Upgrade`.",
     429: "More than may be: try again after `Retry-After` seconds.",
     500: "The answer failed, or the server did.",
     503: "Not now: try again after `Retry-After` seconds.",
@@ -172,6 +173,8 @@ def _refusal(status: int, codes: list[str]) -> Answer:
         headers["retry-after"] = header_ref("retry-after")
     if status == 401:
         headers["www-authenticate"] = {"required": True, "schema": {"const": "Bearer"}}
+    if status == 426:
+        headers["upgrade"] = {"required": True, "schema": {"const": "websocket"}}
     if status == 405:
         headers["allow"] = {"required": True, "schema": {"type": "string"}}
     which = {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}

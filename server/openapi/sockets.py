@@ -12,10 +12,10 @@ __all__ = ["sockets"]
 
 _REFUSED: Final[Codes] = {
     400: ("beta_api_shape_disabled",),
-    404: ("model_not_found", "session_not_found", "path_not_found"),
+    404: ("model_not_found", "session_not_found"),
+    426: ("upgrade_required",),
     429: ("too_many_handshakes",),
 }
-"""``path_not_found``: it was no upgrade."""
 
 _SWITCHED: Final = Answer(
     description="The connection is a WebSocket from here on. Pages are told in frames why they may not."
@@ -30,7 +30,6 @@ def sockets(_: Terms) -> Described:
     going_on = field_of(
         "continue", {"type": "string"}, "`response_id:sequence_number:stream_id`, separated by commas."
     )
-    no_method = {405: refusals({405: ("method_not_allowed",)})[405]}
     return Described(
         operations=(
             Operation(
@@ -53,7 +52,7 @@ def sockets(_: Terms) -> Described:
                 description=f"{_ABOUT} docs/responses.md.",
                 access="socket",
                 parameters=(going_on,),
-                answers={101: _SWITCHED, **refused, **no_method},
+                answers={101: _SWITCHED, **refused},
             ),
             Operation(
                 method="get",
