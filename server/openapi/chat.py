@@ -99,7 +99,11 @@ _BOUNDS: Final[Bounds] = {
         "modalities": {"enum": [None, ["text"]]},
         **dict.fromkeys(_REFUSED, _NOT_OFFERED),
     },
-    "MessageParam": {"tool_calls": {"description": "Up to 128, of the assistant's."}},
+    "MessageParam": {
+        WHOLE: {"required": ["role"]},
+        "role": {"enum": ["system", "developer", "user", "assistant", "tool"]},
+        "tool_calls": {"description": "Up to 128, of the assistant's."},
+    },
     "NestedTool": {
         WHOLE: {"required": ["function"]},
         "type": {"enum": [None, "function"]},

@@ -25,6 +25,8 @@ _TAG: Final = "Files"
 
 _ONE: Final[Codes] = {404: ("file_not_found",), 503: ("files_unavailable",)}
 
+_LINKS: Final = dict.fromkeys(("getFile", "deleteFile", "downloadFile"), "file_id")
+
 _PURPOSE: Final[Schema] = {"enum": ["user_data", "vision", "assistants"]}
 
 _HEADERS: Final = {
@@ -109,6 +111,7 @@ def _list() -> Operation:
 
 def _create(terms: Terms) -> Operation:
     most = terms.settings.max_file_bytes
+    expiry = ("expires_after[anchor]", "expires_after[seconds]")
     form = shape(
         {
             "file": {
@@ -119,10 +122,11 @@ def _create(terms: Terms) -> Operation:
             "purpose": _PURPOSE,
         },
         optional={
-            "expires_after[anchor]": {"const": "created_at"},
-            "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2_592_000},
+            expiry[0]: {"const": "created_at"},
+            expiry[1]: {"type": "integer", "minimum": 3600, "maximum": 2_592_000},
         },
     )
+    form = {**form, "dependentRequired": {expiry[0]: [expiry[1]], expiry[1]: [expiry[0]]}}
     return Operation(
         method="post",
         path="/v1/files",
@@ -131,7 +135,7 @@ def _create(terms: Terms) -> Operation:
         summary="Upload a file, for messages to name",
         body=Body(content={"multipart/form-data": form}),
         answers={
-            200: answered("It is kept.", {JSON: ref("File")}),
+            200: answered("It is kept.", {JSON: ref("File")}, links=_LINKS),
             **refusals(
                 ENTRY,
                 KEY,

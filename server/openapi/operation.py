@@ -95,10 +95,17 @@ class Answer:
     content: Mapping[str, Schema] = field(default_factory=dict)
     """By media type."""
     headers: Mapping[str, Schema] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Operations that take the ``id`` of what comes back, and what they call it."""
 
     def fields(self) -> Schema:
         """Return it as OpenAPI writes it."""
         fields: dict[str, Any] = {"description": self.description}
+        if self.links:
+            fields["links"] = {
+                name: {"operationId": name, "parameters": {parameter: "$response.body#/id"}}
+                for name, parameter in self.links.items()
+            }
         if self.headers:
             fields["headers"] = self.headers
         if self.content:
@@ -107,11 +114,14 @@ class Answer:
 
 
 def answered(
-    description: str, content: Mapping[str, Schema] | None = None, headers: Mapping[str, Schema] | None = None
+    description: str,
+    content: Mapping[str, Schema] | None = None,
+    headers: Mapping[str, Schema] | None = None,
+    links: Mapping[str, str] | None = None,
 ) -> Answer:
     """Return what a request is answered with that is served: it bears the request's id."""
     known = {"x-request-id": header_ref("request-id"), **(headers or {})}
-    return Answer(description=description, content=content or {}, headers=known)
+    return Answer(description=description, content=content or {}, headers=known, links=links or {})
 
 
 Access: TypeAlias = Literal["nobody asked", "key", "session", "socket"]

@@ -101,6 +101,10 @@ _BOUNDS: Final[Bounds] = {
     "Extension": {"message_id": {"maxLength": 128}},
 }
 
+_LINKS: Final = dict.fromkeys(
+    ("getResponse", "deleteResponse", "cancelResponse", "listInputItems"), "response_id"
+)
+
 _BEGUN: Final[Codes] = {
     400: ("unsupported_prompt", "previous_response_not_found", "conversation_not_found"),
     404: ("response_events_gone",),
@@ -175,7 +179,9 @@ def _create(terms: Terms) -> Operation:
         parameters=(IDEMPOTENCY_KEY,),
         body=terms.body("ResponsesCreate"),
         answers={
-            200: answered("The response, or its events.", {JSON: ref("Response"), SSE: STREAM}, headers),
+            200: answered(
+                "The response, or its events.", {JSON: ref("Response"), SSE: STREAM}, headers, _LINKS
+            ),
             **refusals(ENTRY, KEY, CONNECTION, SESSION, BODY, ASKING, _BEGUN, *counted),
         },
     )

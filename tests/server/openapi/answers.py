@@ -76,7 +76,7 @@ class AnswerCheck:
         if told.status == 400 and not told.body:  # the client had left: nobody has read it
             return
         method = "get" if told.method == "HEAD" else told.method.lower()
-        operation = next((each[method] for each in found if method in each), None)
+        operation = found[0].get(method) if found else None
         if operation is None:
             if told.status < 300 and method != "options":
                 yield f"served, and not documented: {told}"
