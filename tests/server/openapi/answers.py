@@ -148,7 +148,7 @@ def checked(app: ASGIApp, check: AnswerCheck, violations: list[str]) -> ASGIApp:
                 headers = {
                     name.decode().lower(): value.decode("latin-1") for name, value in message["headers"]
                 }
-            elif headers.get("content-type") != "text/event-stream":
+            elif not headers.get("content-type", "").startswith("text/event-stream"):
                 body.extend(message.get("body", b""))
             if message["type"] == "http.response.body":
                 is_over = not message.get("more_body", False)
