@@ -74,6 +74,15 @@ def test_it_is_openapi() -> None:
             place = place[part]
 
 
+def test_it_is_what_the_specification_calls_a_document() -> None:
+    """By the meta-schema of OpenAPI 3.1, with every door and with as few as there can be."""
+    from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
+
+    for document in (WHOLE, written(Settings(), has_files=False)):
+        assert [error.message for error in OPENAPI_31_VALIDATOR.iter_errors(document)] == []
+    assert not OPENAPI_31_VALIDATOR.is_valid({**WHOLE, "info": {"title": "Unbroken"}})
+
+
 def test_every_schema_is_referred_to() -> None:
     known = {f"#/components/schemas/{name}" for name in WHOLE["components"]["schemas"]}
 
