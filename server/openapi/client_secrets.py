@@ -80,7 +80,7 @@ def client_secrets(terms: Terms) -> Described:
             tag="Short-lived keys",
             summary=summary,
             description=f"{description}{strangers}",
-            access="key",
+            access="stranger" if strangers else "key",
             body=body,
             answers={
                 200: answered("It, until it expires.", {JSON: ref("Secret")}),

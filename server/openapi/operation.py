@@ -124,12 +124,13 @@ def answered(
     return Answer(description=description, content=content or {}, headers=known, links=links or {})
 
 
-Access: TypeAlias = Literal["nobody asked", "key", "session", "socket"]
-"""Who gets in: anybody; whoever has a key; or a used-up one for the session it was used for; or a new one."""
+Access: TypeAlias = Literal["nobody asked", "key", "stranger", "session", "socket"]
+"""Who gets in: anybody; who has a key; strangers, too; who comes back with a used-up one; who has any."""
 
 _SECURITY: Final[Mapping[Access, list[Schema]]] = {
     "nobody asked": [],
     "key": [{"key": []}],
+    "stranger": [{"key": []}, {}],
     "session": [{"key": []}, {"key": [], "resume": []}, {"ticket": [], "resume": []}],
     "socket": [{"key": []}, {"ticket": []}, {"key": [], "resume": []}, {"ticket": [], "resume": []}],
 }

@@ -184,6 +184,16 @@ def test_codes_come_with_the_status_that_the_doors_give_them() -> None:
         assert any(code in each.get(status, ()) for each in files), f"{code} comes with {status}"
 
 
+def test_where_strangers_get_keys_none_is_asked_for() -> None:
+    asked = {
+        anonymous: written(Settings(anonymous=anonymous))["paths"]["/v1/realtime/client_secrets"]["post"]
+        for anonymous in (False, True)
+    }
+
+    assert asked[False]["security"] == [{"key": []}]
+    assert asked[True]["security"] == [{"key": []}, {}]
+
+
 def test_bounds_are_those_of_the_settings() -> None:
     said = written(Settings(max_body_bytes=4096, max_frame_depth=7, max_file_bytes=5000))
 

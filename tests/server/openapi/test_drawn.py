@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 CONFIG: Final = Path(__file__).with_name("schemathesis.toml")
 KEY: Final = "a key of forty letters that nobody guesses"
-LONGEST: Final = 150
+LONGEST: Final = 240
 """Seconds, on a machine that has other things to do."""
 
 
