@@ -61,9 +61,7 @@ TOOL_PARAM: Final[Mapping[str, Schema]] = {
     "name": FUNCTION_NAME,
 }
 
-TOOL_CHOICE: Final[Schema] = {
-    "anyOf": [{"enum": ["auto", "none", "required", None]}, {"type": "object"}],
-}
+TOOL_CHOICE: Final[Schema] = {"if": {"type": "string"}, "then": {"enum": ["auto", "none", "required"]}}
 
 TOOL_CHOICE_PARAM: Final[Mapping[str, Schema]] = {
     WHOLE: {"required": ["name"]},
@@ -95,12 +93,13 @@ def request_schemas(prefix: str, structure: type[msgspec.Struct], bounds: Bounds
 
 def _bound(schema: dict[str, Any], keywords: Schema) -> None:
     """Have *schema* say *keywords*, too."""
-    if "anyOf" in schema and ("anyOf" in keywords or "type" in keywords):
-        schema.setdefault("allOf", []).append(keywords)
-    elif "required" in keywords and "required" in schema:
-        schema.update({**keywords, "required": sorted({*schema["required"], *keywords["required"]})})
-    else:
-        schema.update(keywords)
+    if "type" in keywords and "anyOf" in schema:  # null is as left out, and that may not be
+        (only,) = (each for each in schema.pop("anyOf") if each != {"type": "null"})
+        schema.update(only)
+    required = sorted({*schema.get("required", ()), *keywords.get("required", ())})
+    schema.update(keywords)
+    if required:
+        schema["required"] = required
 
 
 def _named(prefix: str, name: str) -> str:

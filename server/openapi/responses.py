@@ -83,7 +83,7 @@ _FORMAT: Final[Schema] = {
 
 _BOUNDS: Final[Bounds] = {
     "CreateParam": {
-        "input": {"maxItems": 256},
+        "input": {"maxItems": 2048},
         "max_output_tokens": TOKENS,
         "metadata": METADATA,
         "tools": TOOLS,
@@ -95,7 +95,7 @@ _BOUNDS: Final[Bounds] = {
         "generate": {"description": "Over a WebSocket alone."},
     },
     "InputParam": {"type": {"enum": list(_TYPES)}},
-    "TextParam": {"format": {"anyOf": [{"type": "null"}, _FORMAT]}},
+    "TextParam": {"format": {"if": {"type": "object"}, "then": _FORMAT}},
     "ToolParam": TOOL_PARAM,
     "ToolChoiceParam": TOOL_CHOICE_PARAM,
     "Extension": {"message_id": {"maxLength": 128}},

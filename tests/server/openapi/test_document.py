@@ -18,6 +18,11 @@ from unbroken.server.config import Settings
 from unbroken.server.errors import ERROR_MEANINGS
 from unbroken.server.openapi.selection import described
 from unbroken.server.openapi.terms import Terms
+from unbroken.server.protocols import file_objects, items, parameters
+from unbroken.server.protocols.chat import messages as chat_messages
+from unbroken.server.protocols.responses import decode as responses_decode
+from unbroken.server.protocols.ui import decode as ui_decode
+from unbroken.server.transports import item_pages, session_events, usage
 from unbroken.server.transports.asking import _STATUS
 from unbroken.server.transports.files import _STATUSES
 
@@ -200,3 +205,36 @@ def test_bounds_are_those_of_the_settings() -> None:
     for path in ("/v1/responses", "/v1/chat/completions", "/v1/ui/chat"):
         assert "4096 bytes, 7 levels" in said["paths"][path]["post"]["requestBody"]["description"]
     assert "5000 bytes" in json.dumps(said["paths"]["/v1/files"]["post"]["requestBody"])
+
+
+def test_bounds_are_those_of_the_decoders() -> None:
+    """Those that are numbers there; all of them are tried out by what schemathesis draws."""
+    schemas = WHOLE["components"]["schemas"]
+    fields = {name: schema.get("properties", {}) for name, schema in schemas.items()}
+
+    assert fields["ResponsesCreate"]["input"]["maxItems"] == responses_decode._MOST_INPUT
+    assert fields["ChatCompletion"]["messages"]["maxItems"] == chat_messages._MOST_MESSAGES
+    assert fields["UiChat"]["messages"]["maxItems"] == ui_decode._MOST_MESSAGES
+    for name, field in (("ResponsesCreate", "tools"), ("ChatCompletion", "tools"), ("UiExtension", "tools")):
+        assert fields[name][field]["maxItems"] == items._MOST_TOOLS
+    for name, field in (("ResponsesCreate", "max_output_tokens"), ("ChatCompletion", "max_tokens")):
+        assert fields[name][field]["maximum"] == parameters._MOST_TOKENS
+    stop = fields["ChatCompletion"]["stop"]
+    assert (stop["maxItems"], stop["maxLength"]) == (parameters._MOST_STOPS, parameters._MOST_STOP)
+    limits = {
+        path: next(
+            each["schema"] for each in WHOLE["paths"][path]["get"]["parameters"] if each["name"] == name
+        )["maximum"]
+        for path, name in (
+            ("/v1/usage", "limit"),
+            ("/v1/files", "limit"),
+            ("/v1/responses/{response_id}/input_items", "limit"),
+            ("/v1/sessions/{session_id}/events", "wait"),
+        )
+    }
+    assert list(limits.values()) == [
+        usage._MOST_RECORDS,
+        file_objects._MOST_LISTED,
+        item_pages._MOST,
+        session_events._LONGEST_WAIT,
+    ]
