@@ -44,6 +44,8 @@ _WHOLE: Final = tuple(
         "page",
         "server/agents/test_openai.py",
         "server/agents/test_responses.py",
+        "server/openapi/test_drawn.py",
+        "server/openapi/test_serving.py",
         "server/realtime",
         "server/test_interpreter.py",
         "server/test_keys.py",

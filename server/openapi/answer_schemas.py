@@ -10,9 +10,16 @@ from unbroken.server.openapi.operation import Schema, ref
 __all__ = ["QUOTA_HEADERS", "SHARED", "STREAM", "list_of", "shape"]
 
 STREAM: Final[Schema] = {
-    "type": "string",
-    "description": "Server-sent events. A lone `:` now and then is a sign of life.",
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "event": {"type": "string"},
+        "data": {"type": "string", "description": "JSON, or `[DONE]` in the end."},
+        "id": {"type": "string"},
+    },
+    "description": "Each of the server-sent events. A lone `:` now and then is a sign of life.",
 }
+"""What comes of a stream, event by event: OpenAPI 3.1 has no other place to say it."""
 
 
 def _limit(what: str, of: str) -> Schema:

@@ -121,6 +121,7 @@ def client_of(served: Served[Any]) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}", headers=headers)
 
 
+@pytest.mark.whole
 async def test_whatever_it_has_is_there(server: Served[Any]) -> None:
     """Each path takes the methods that the document says, and no others."""
     async with client_of(server) as client:
@@ -132,6 +133,7 @@ async def test_whatever_it_has_is_there(server: Served[Any]) -> None:
                 assert ((await allowed(client, address)) or set()) - ALLOWED_ANYWAY == wanted, address
 
 
+@pytest.mark.whole
 async def test_whatever_is_there_it_has(server: Served[Any]) -> None:
     """Who adds a route describes it: in a module of server/openapi/, which selection.py names."""
     async with client_of(server) as client:
