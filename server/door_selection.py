@@ -109,6 +109,8 @@ class DoorSelection:
             clock=self.clock,
         )
         return [
+            # Ahead of those whose paths have a part for anything.
+            *UpgradeDoor(way, ("/v1/realtime", "/v1/ui/ws", "/v1/agui/ws")).routes(),
             *self._file_routes(way),
             *self._secret_routes(way),
             *([] if self.gate is None else UsageDoor(way, self.gate).routes()),
@@ -122,7 +124,6 @@ class DoorSelection:
             *self._widget_routes(reception),
             *ModelsDoor(way, self.models, self.clock).routes(),
             *self._document_routes(way),
-            *UpgradeDoor(way, ("/v1/realtime", "/v1/ui/ws")).routes(),
         ]
 
     def _document_routes(self, way: HttpWay) -> list[Route]:

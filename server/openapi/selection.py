@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from unbroken import __version__
-from unbroken.server.openapi import chat, client_secrets, files, page, responses, sessions, sockets, ui
+from unbroken.server.openapi import agui, chat, client_secrets, files, page, responses, sessions, sockets, ui
 from unbroken.server.openapi.answer_schemas import SHARED
 from unbroken.server.openapi.operation import Described, Schema
 from unbroken.server.openapi.refusals import HEADERS, codes_of, error_schema
@@ -19,6 +19,8 @@ _DOORS: Final = (
     chat.chat,
     chat.models,
     ui.ui,
+    agui.agui,
+    agui.deepchat,
     sessions.session_events,
     sessions.usage,
     files.files,

@@ -64,6 +64,26 @@ def sockets(_: Terms) -> Described:
                 access="socket",
                 answers={101: _SWITCHED, **refused},
             ),
+            Operation(
+                method="get",
+                path="/v1/agui/ws",
+                name="connectAgui",
+                tag="WebSockets",
+                summary="AG-UI over a WebSocket",
+                description=f"{_ABOUT} docs/agui.md.",
+                access="socket",
+                answers={101: _SWITCHED, **refused},
+            ),
+            Operation(
+                method="get",
+                path="/v1/widget/deepchat",
+                name="connectDeepChat",
+                tag="WebSockets",
+                summary="The widget deep-chat over a WebSocket",
+                description=f"{_ABOUT} docs/deep-chat.md.",
+                access="socket",
+                answers={101: _SWITCHED, **refused},
+            ),
         )
     )
 

@@ -20,7 +20,7 @@ from unbroken.server.transports.page import page_routes
 
 __all__ = ["AnswerCheck", "checked", "document_of", "pattern_of", "written"]
 
-WITH_SLASHES: Final = ("chat_id", "model")
+WITH_SLASHES: Final = ("chat_id", "model", "thread_id")
 """Parts of a path that may have slashes."""
 
 

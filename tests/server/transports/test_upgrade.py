@@ -11,7 +11,9 @@ from unbroken.server.agents.scripted import ScriptedAgent
 PATHS = {
     "/v1/realtime": "GET, HEAD, OPTIONS",
     "/v1/ui/ws": "GET, HEAD, OPTIONS",
+    "/v1/agui/ws": "GET, HEAD, OPTIONS",
     "/v1/responses": "POST, GET, HEAD, OPTIONS",
+    "/v1/widget/deepchat": "POST, GET, HEAD, OPTIONS",
 }
 
 
