@@ -39,12 +39,16 @@ _ONE: Final = "/v1/agui/{thread_id}"
 
 _GONE: Final[Codes] = {404: ("response_events_gone",)}
 
-_OFFSET: Final = field_of(
-    "offset", {"type": "string"}, "The id of the last event that is known; -1: none is."
-)
-_SEEN: Final = header_of("Last-Event-ID", {"type": "string"}, "The same, where the query doesn't say it.")
+_EVENT: Final = {"type": "string", "pattern": r"^(-1|resp_[0-9a-f]{1,64}t?[0-9a-f]{0,64}\.[0-9]{1,9})?$"}
+
+_OFFSET: Final = field_of("offset", _EVENT, "The id of the last event that is known; -1: none is.")
+_SEEN: Final = header_of("Last-Event-ID", _EVENT, "The same, where the query doesn't say it.")
 _RUN: Final = field_of("runId", {"type": "string", **NAME}, "Which run. Left out: whichever runs.")
-_THREAD: Final = field_of("threadId", {"type": "string", **NAME}, "The client's own name for the thread.")
+_THREAD: Final = field_of(
+    "threadId",
+    {"type": "string", **NAME},
+    "The client's own name for the thread. An event's id says it, too.",
+)
 
 _EVENTS: Final = answered("The events of the run.", {SSE: STREAM})
 _NOTHING: Final = answered("Nothing runs.")
