@@ -14,6 +14,7 @@ __all__ = [
     "Answer",
     "Body",
     "Described",
+    "Method",
     "Operation",
     "Parameter",
     "Schema",
@@ -124,6 +125,8 @@ def answered(
     return Answer(description=description, content=content or {}, headers=known, links=links or {})
 
 
+Method: TypeAlias = Literal["get", "post", "delete"]
+
 Access: TypeAlias = Literal["nobody asked", "key", "stranger", "session", "socket"]
 """Who gets in: anybody; who has a key; strangers, too; who comes back with a used-up one; who has any."""
 
@@ -140,7 +143,7 @@ _SECURITY: Final[Mapping[Access, list[Schema]]] = {
 class Operation:
     """One method at one path."""
 
-    method: Literal["get", "post", "delete"]
+    method: Method
     path: str
     name: str
     """Unique in the document, for who generates code."""

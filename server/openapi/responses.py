@@ -47,7 +47,7 @@ from unbroken.server.openapi.request_schemas import (
 from unbroken.server.openapi.terms import Terms
 from unbroken.server.protocols.responses.frames import CreateParam
 
-__all__ = ["IDEMPOTENCY_KEY", "responses"]
+__all__ = ["IDEMPOTENCY_KEY", "INCLUDE", "responses"]
 
 _TAG: Final = "Responses"
 _ONE: Final = "/v1/responses/{response_id}"
@@ -203,7 +203,7 @@ def _get(named: Parameter) -> Operation:
             field_of(
                 "include_obfuscation", flag, "Whether pieces are padded, so that nobody learns their lengths."
             ),
-            *_INCLUDE,
+            *INCLUDE,
         ),
         answers={
             200: answered(
@@ -214,7 +214,7 @@ def _get(named: Parameter) -> Operation:
     )
 
 
-_INCLUDE: Final = tuple(
+INCLUDE: Final = tuple(
     field_of(name, {"type": "array", "items": {"type": "string"}}, "Everything is included that there is.")
     for name in ("include", "include[]")
 )
@@ -234,7 +234,7 @@ def _items(named: Parameter) -> Operation:
                 "order", {"enum": ["asc", "desc"], "default": "desc"}, "The oldest first, or the newest."
             ),
             field_of("after", {"type": "string"}, "The item behind which the page begins."),
-            *_INCLUDE,
+            *INCLUDE,
         ),
         answers={200: answered("A page of items.", {JSON: ref("ItemPage")}), **_refused(FOUND)},
     )

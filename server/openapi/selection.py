@@ -6,7 +6,18 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from unbroken import __version__
-from unbroken.server.openapi import agui, chat, client_secrets, files, page, responses, sessions, sockets, ui
+from unbroken.server.openapi import (
+    agui,
+    chat,
+    client_secrets,
+    conversations,
+    files,
+    page,
+    responses,
+    sessions,
+    sockets,
+    ui,
+)
 from unbroken.server.openapi.answer_schemas import SHARED
 from unbroken.server.openapi.operation import Described, Schema
 from unbroken.server.openapi.refusals import HEADERS, codes_of, error_schema
@@ -22,6 +33,8 @@ _DOORS: Final = (
     agui.agui,
     agui.deepchat,
     sessions.session_events,
+    conversations.conversations,
+    conversations.own_data,
     sessions.usage,
     files.files,
     client_secrets.client_secrets,
