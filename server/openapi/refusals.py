@@ -49,6 +49,7 @@ PATH: Final[Codes] = {404: ("path_not_found",)}
 SESSION: Final[Codes] = {
     403: ("session_pinned",),
     404: ("response_not_found",),
+    410: ("session_deleted",),
     429: ("too_many_connections", "too_many_sessions_of_key"),
     500: ("internal_error",),
     503: ("server_full", "server_draining", "server_overloaded", "session_too_new", "store_unavailable"),
@@ -130,6 +131,7 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     405: "The path takes other methods, those that `Allow` names.",
     408: "The body came too slowly.",
     409: "It doesn't fit what is there.",
+    410: "It was deleted, and is begun by that name no more.",
     413: "It is larger than may be.",
     415: "It is none of the types that are taken.",
     426: "It is no upgrade to a WebSocket: maybe a proxy on the way has left out `Upgrade`.",
