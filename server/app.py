@@ -56,7 +56,6 @@ from unbroken.server.transports.doors import Doors
 from unbroken.server.transports.failure_rate import FailureRate
 from unbroken.server.transports.health import health_routes, metrics_route
 from unbroken.server.transports.http_way import nothing_there
-from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.request_rate import RequestRate
 from unbroken.server.transports.turnstile import Turnstile
 from unbroken.sessions.backends.memory import MemoryStore
@@ -257,7 +256,7 @@ class App:
             tokens=self._tokens,
             archive=None if self.archiving is None else self.archiving.archive,
         )
-        pages = Starlette(routes=[*health, *page_routes(), *doors.routes()], exception_handlers=_ELSEWHERE)
+        pages = Starlette(routes=[*health, *doors.page, *doors.routes()], exception_handlers=_ELSEWHERE)
         pages.router.redirect_slashes = (
             False  # an answer ahead of every check, with a name that anybody chose
         )
@@ -318,7 +317,9 @@ class App:
     def _rated(self, pages: ASGIApp, clock: Clock) -> ASGIApp:
         rate = self._settings.rate_requests
         accounts = AddressRate(Rate(rate, 10 * rate), clock)
-        return RequestRate(pages, accounts, self._proxies, self.metrics, clock)
+        return RequestRate(
+            pages, accounts, self._proxies, self.metrics, clock, self._settings.allowed_origins
+        )
 
     def _defaults(self) -> SessionConfig:
         settings = self._settings

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import orjson
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -22,6 +23,8 @@ from unbroken.server.guard_selection import Guards
 from unbroken.server.limits import ConnectionLimits, Rate
 from unbroken.server.metrics import Metrics
 from unbroken.server.models import Models
+from unbroken.server.openapi.selection import document
+from unbroken.server.openapi.terms import Terms
 from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports import agui_socket, deepchat_socket, responses_socket, ui_socket
@@ -37,12 +40,14 @@ from unbroken.server.transports.conversation_door import ConversationDoor
 from unbroken.server.transports.conversations import Conversations
 from unbroken.server.transports.deepchat import DeepChatDoor
 from unbroken.server.transports.deepchat_socket import DeepChatSocket
+from unbroken.server.transports.document import DocumentDoor
 from unbroken.server.transports.exchanges import Exchanges
 from unbroken.server.transports.files import FilesDoor
 from unbroken.server.transports.http_way import HttpWay
 from unbroken.server.transports.intake import intake_limits
 from unbroken.server.transports.models import ModelsDoor
 from unbroken.server.transports.own_data import OwnDataDoor
+from unbroken.server.transports.page import page_routes
 from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.refusal import SayAlone
 from unbroken.server.transports.responses import ResponsesDoor
@@ -53,6 +58,7 @@ from unbroken.server.transports.talk_door import Converse, Greet, TalkDoor
 from unbroken.server.transports.turnstile import Turnstile
 from unbroken.server.transports.ui import UiDoor
 from unbroken.server.transports.ui_socket import UiSocket
+from unbroken.server.transports.upgrade import UpgradeDoor
 from unbroken.server.transports.usage import UsageDoor
 from unbroken.server.transports.websocket import RealtimeDoor
 from unbroken.server.transports.websocket_way import WebSocketWay
@@ -97,6 +103,11 @@ class DoorSelection:
     tokens: ResumeTokens
     archive: Archive | None = None
 
+    @cached_property
+    def page(self) -> list[Route]:
+        """The page's."""
+        return page_routes()
+
     def routes(self) -> list[Route]:
         """Return those that HTTP comes in by."""
         way = self._way()
@@ -108,6 +119,8 @@ class DoorSelection:
             clock=self.clock,
         )
         return [
+            # Ahead of those whose paths have a part for anything.
+            *UpgradeDoor(way, ("/v1/realtime", "/v1/ui/ws", "/v1/agui/ws")).routes(),
             *self._file_routes(way),
             *self._secret_routes(way),
             *([] if self.gate is None else UsageDoor(way, self.gate).routes()),
@@ -122,7 +135,17 @@ class DoorSelection:
             *self._widget_routes(reception),
             *self._graphql_routes(reception),
             *ModelsDoor(way, self.models, self.clock).routes(),
+            *self._document_routes(way),
         ]
+
+    def _document_routes(self, way: HttpWay) -> list[Route]:
+        if not self.settings.openapi:
+            return []
+        terms = Terms(
+            settings=self.settings, has_files=self.files is not None, has_quotas=self.gate is not None
+        )
+        page = [route.path for route in self.page]
+        return DocumentDoor(way, orjson.dumps(document(terms, page))).routes()
 
     def _way(self) -> HttpWay:
         return HttpWay(

@@ -33,6 +33,11 @@ class DoorSettings(SettingsPart):
         default=(), description="Origins whose pages may connect, besides the server's own; comma-separated."
     )
 
+    openapi: bool = Field(
+        default=True,
+        description="Serve /openapi.json, which says what can be asked for over HTTP, to whoever asks.",
+    )
+
     admin_key: Annotated[SecretStr | None, AfterValidator(check_admin_key)] = Field(
         default=None,
         description="Key for /admin on that listener, 32 characters or more. Unset: there is no /admin.",

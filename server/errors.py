@@ -134,6 +134,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "too_many_transfers": "Too many files are being sent at once.",
     "invalid_request": "A field of the request has a wrong value.",
     "path_not_found": "There is nothing at this path.",
+    "upgrade_required": "The path takes WebSockets, and the request asks for none.",
     "method_not_allowed": "The path takes other methods; `Allow` names them.",
     "invalid_upload": "The body of the request isn't a form with one file.",
     "upload_stalled": "The upload came too slowly.",

@@ -48,6 +48,8 @@ _WHOLE: Final = tuple(
         "server/archive/test_cluster.py",
         "server/archive/test_over_http.py",
         "server/agents/test_responses.py",
+        "server/openapi/test_drawn.py",
+        "server/openapi/test_serving.py",
         "server/realtime",
         "server/test_interpreter.py",
         "server/test_keys.py",

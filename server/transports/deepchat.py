@@ -20,6 +20,7 @@ from unbroken.server.transports.http_way import Endpoint, Visit, found
 from unbroken.server.transports.query import check_query, checked
 from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.sse import EventStream
+from unbroken.server.transports.upgrade import upgrade_required
 
 __all__ = ["DeepChatDoor"]
 
@@ -50,7 +51,9 @@ class DeepChatDoor:
 
     async def _say(self, visit: Visit) -> Response:
         speaker = await self._reception.let_in(visit)
-        found(("POST",), visit.method)
+        found(("POST", "GET"), visit.method)
+        if visit.method == "GET":
+            raise upgrade_required()
         query = visit.request.query_params
         check_query(query, ("resume", "ticket", "chat"))
         named = query.get("chat")

@@ -41,6 +41,8 @@ __all__ = [
     "found",
     "json_response",
     "nothing_there",
+    "request_id_of",
+    "show_to_pages",
 ]
 
 _RETRY_AFTER: Final = 2
@@ -154,7 +156,7 @@ class HttpWay:
         dress: Dress = _as_openai,
     ) -> None:
         """Answer a request by what *act* returns, or with why it can't, as *dress* has it."""
-        request_id = _request_id(request)
+        request_id = request_id_of(request.headers.get("x-request-id", ""))
         handshake = Handshake.of(request.scope)
         trace = {} if handshake.trace is None else {"trace_id": trace_id_of(handshake.trace)}
         bind_contextvars(request_id=request_id, **trace)
@@ -162,11 +164,8 @@ class HttpWay:
         guest = self._admission.guest(peer, handshake.forwarded)
         try:
             response = await self._answer(Visit(request, handshake, guest), peer, act, refusal_of, dress)
-            response.headers["vary"] = "origin"
             response.headers["x-request-id"] = request_id
-            if handshake.origin is not None and handshake.comes_from(self._allowed_origins):
-                response.headers["access-control-allow-origin"] = handshake.origin
-                response.headers["access-control-expose-headers"] = ", ".join(_SHOWN)
+            show_to_pages(response, handshake, self._allowed_origins)
             await response(request.scope, request.receive, send)
         finally:
             guest.leave()
@@ -296,8 +295,12 @@ async def nothing_there(request: Request, _: Exception) -> Response:
             known |= route.methods or set()
     if known:
         allow = ", ".join(sorted(known))
-        return _refused(HttpRefusal(405, "method_not_allowed", f"This path takes {allow}.", allow=allow))
-    return _refused(HttpRefusal(404, "path_not_found", "There is nothing at this path."))
+        refusal = HttpRefusal(405, "method_not_allowed", f"This path takes {allow}.", allow=allow)
+    else:
+        refusal = HttpRefusal(404, "path_not_found", "There is nothing at this path.")
+    response = _refused(refusal)
+    response.headers["x-request-id"] = request_id_of(request.headers.get("x-request-id", ""))
+    return response
 
 
 def json_response(fields: dict[str, Any], status: int = 200) -> Response:
@@ -312,14 +315,24 @@ def _refused(refusal: HttpRefusal, dress: Dress = _as_openai) -> Response:
         response.headers["retry-after"] = str(refusal.retry_after)
     if refusal.allow is not None:
         response.headers["allow"] = refusal.allow
+    if refusal.status == 426:
+        response.headers["upgrade"] = "websocket"
+        response.headers["connection"] = "upgrade"
     if refusal.status == 401:
         response.headers["www-authenticate"] = "Bearer"
     return response
 
 
-def _request_id(request: Request) -> str:
-    """Return by which name a request is known in logs: the client's own, or a proxy's, else one of ours."""
-    given = request.headers.get("x-request-id", "")
+def show_to_pages(response: Response, handshake: Handshake, allowed_origins: tuple[str, ...]) -> None:
+    """Have *response* be read by the page that it is for, if that is the server's own or an allowed one."""
+    response.headers["vary"] = "origin"
+    if handshake.origin is not None and handshake.comes_from(allowed_origins):
+        response.headers["access-control-allow-origin"] = handshake.origin
+        response.headers["access-control-expose-headers"] = ", ".join(_SHOWN)
+
+
+def request_id_of(given: str) -> str:
+    """Return by which name a request is known in logs: as *given*, by the client or a proxy, else by ours."""
     return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import orjson
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unbroken.server.metrics import Metrics
 from unbroken.server.transports.address import Proxies
 from unbroken.server.transports.address_rate import AddressRate
-from unbroken.server.transports.handshake import forwarded_for
+from unbroken.server.transports.handshake import Handshake, forwarded_for
+from unbroken.server.transports.http_way import request_id_of, show_to_pages
 from unbroken.server.transports.refusal import RefusalLog, Refused, error_type
 from unbroken.sessions.clock import Clock
 
@@ -20,13 +22,20 @@ class RequestRate:
     """An ASGI application around *app*. WebSockets are none of its business: their doors count them."""
 
     def __init__(
-        self, app: ASGIApp, rate: AddressRate, proxies: Proxies, metrics: Metrics, clock: Clock
+        self,
+        app: ASGIApp,
+        rate: AddressRate,
+        proxies: Proxies,
+        metrics: Metrics,
+        clock: Clock,
+        allowed_origins: tuple[str, ...] = (),
     ) -> None:
         self._app = app
         self._rate = rate
         self._proxies = proxies
         self._metrics = metrics
         self._refusals = RefusalLog(clock)
+        self._allowed_origins = allowed_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or answer it with 429."""
@@ -52,6 +61,13 @@ class RequestRate:
         client = scope.get("client")
         self._refusals.note(refused, client[0] if client else None)
         error = {"message": message, "type": error_type(refused.status), "param": None, "code": refused.code}
-        headers = {"retry-after": str(wait), "cache-control": "no-store"}
+        given = Headers(scope=scope).get("x-request-id", "")
+        headers = {
+            "retry-after": str(wait),
+            "cache-control": "no-store",
+            "x-request-id": request_id_of(given),
+        }
         body = orjson.dumps({"error": error})
-        return Response(body, refused.status, headers=headers, media_type="application/json")
+        response = Response(body, refused.status, headers=headers, media_type="application/json")
+        show_to_pages(response, Handshake.of(scope), self._allowed_origins)
+        return response

@@ -28,6 +28,7 @@ from unbroken.server.transports.query import check_query
 from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.response_stream import ResponseStream
 from unbroken.server.transports.sse import EventStream
+from unbroken.server.transports.upgrade import upgrade_required
 from unbroken.sessions.errors import SessionNotFound
 from unbroken.sessions.event_log import Record
 from unbroken.sessions.items import Item
@@ -90,7 +91,9 @@ class ResponsesDoor:
 
     async def _create(self, visit: Visit) -> Response:
         speaker = await self._let_in(visit, goes_on=False)
-        found(("POST",), visit.method)
+        found(("POST", "GET"), visit.method)
+        if visit.method == "GET":
+            raise upgrade_required()
         check_query(visit.request.query_params, ("resume", "ticket"))
         body = await read_body(visit.request, self._most_bytes)
         wanted = decode_create(body, max_depth=self._most_depth)

@@ -43,7 +43,7 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         (handshake(X="x" * 9_000), {400, 431}),
         (handshake(X="\r\n".join(f"X-{number}: x" for number in range(200))), {400, 431}),
         (handshake("/v1/realtime?x=" + "y" * 60_000), {400, 414, 431}),
-        (b"GET /v1/realtime\r\n\r\n", {400, 404}),
+        (b"GET /v1/realtime\r\n\r\n", {400, 403}),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", {400, 505}),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100), {400}),
         (bytes(range(256)), {400}),
@@ -81,7 +81,7 @@ async def test_compression_that_is_offered_is_not_agreed_to(server: Served[Scrip
 
 @pytest.mark.parametrize(
     ("sent", "statuses"),
-    [(2 * handshake(), [b"400"]), (HEALTH + handshake(), [b"200", b"404"]), (handshake() + HEALTH, [b"400"])],
+    [(2 * handshake(), [b"400"]), (HEALTH + handshake(), [b"200", b"426"]), (handshake() + HEALTH, [b"400"])],
     ids=["two handshakes", "a request before", "a request behind"],
 )
 async def test_requests_in_one_breath_make_no_session(

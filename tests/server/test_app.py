@@ -135,7 +135,7 @@ async def test_metrics_are_on_the_internal_listener_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/v1/realtime", "/v1/usage/", "/v1/realtime/client_secrets/x", "/page/"]
+    "path", ["/nothing", "/v1/nothing", "/v1/usage/", "/v1/realtime/client_secrets/x", "/page/"]
 )
 async def test_where_there_is_nothing_http_says_so_as_everywhere(path: str) -> None:
     async with build(settings()) as app:
@@ -145,6 +145,7 @@ async def test_where_there_is_nothing_http_says_so_as_everywhere(path: str) -> N
             assert (answer.status, error["code"]) == (404, "path_not_found")
             assert (error["type"], error["param"]) == ("invalid_request_error", None)
             assert answer.headers["content-type"] == "application/json"
+            assert answer.headers["x-request-id"]
 
 
 @pytest.mark.parametrize(

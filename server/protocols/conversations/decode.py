@@ -18,28 +18,42 @@ from unbroken.server.protocols.responses.decode import items_of
 from unbroken.server.protocols.responses.frames import InputParam
 from unbroken.sessions.items import Item
 
-__all__ = ["NewConversation", "decode_create", "decode_items", "decode_update"]
+__all__ = [
+    "CreateParam",
+    "ItemsParam",
+    "NewConversation",
+    "UpdateParam",
+    "decode_create",
+    "decode_items",
+    "decode_update",
+]
 
 _MOST_ITEMS: Final = 20
 """Items that one request may bring."""
 
 
-class _CreateParam(Struct, frozen=True):
+class CreateParam(Struct, frozen=True):
+    """A conversation that is to begin."""
+
     items: list[InputParam] | None = None
     metadata: dict[str, str] | None = None
 
 
-class _UpdateParam(Struct, frozen=True):
+class UpdateParam(Struct, frozen=True):
+    """What is to be noted of one."""
+
     metadata: dict[str, str] | None
 
 
-class _ItemsParam(Struct, frozen=True):
+class ItemsParam(Struct, frozen=True):
+    """Items that are to be part of one."""
+
     items: list[InputParam]
 
 
-_CREATE: Final = msgspec.json.Decoder(_CreateParam)
-_UPDATE: Final = msgspec.json.Decoder(_UpdateParam)
-_ITEMS: Final = msgspec.json.Decoder(_ItemsParam)
+_CREATE: Final = msgspec.json.Decoder(CreateParam)
+_UPDATE: Final = msgspec.json.Decoder(UpdateParam)
+_ITEMS: Final = msgspec.json.Decoder(ItemsParam)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from unbroken.server.protocols.ui.decode import Chat, chat_of
 from unbroken.server.protocols.ui.frames import ChatParam, Extension, UiPart
 from unbroken.server.protocols.ui.frames import MessageParam as UiMessage
 
-__all__ = ["decode_message", "new_chat_id"]
+__all__ = ["BodyParam", "decode_message", "new_chat_id"]
 
 
 class _FileParam(Struct, frozen=True):
@@ -33,7 +33,7 @@ class _MessageParam(Struct, frozen=True):
     files: list[_FileParam] | None = None
 
 
-class _BodyParam(Struct, frozen=True):
+class BodyParam(Struct, frozen=True):
     """What is sent, with what a page adds to it by ``additionalBodyProps``."""
 
     messages: list[_MessageParam]
@@ -41,7 +41,7 @@ class _BodyParam(Struct, frozen=True):
     unbroken: Extension | None = None
 
 
-_DECODER: Final = msgspec.json.Decoder(_BodyParam)
+_DECODER: Final = msgspec.json.Decoder(BodyParam)
 
 
 def new_chat_id() -> str:

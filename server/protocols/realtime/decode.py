@@ -213,7 +213,9 @@ def update_of(wanted: SessionParam, most_tokens: int | None) -> UpdateConfig:
         tool_choice=(
             UNSET
             if wanted.tool_choice is UNSET
-            else tool_choice_of(wanted.tool_choice or "auto", "session.tool_choice")
+            else tool_choice_of(
+                "auto" if wanted.tool_choice is None else wanted.tool_choice, "session.tool_choice"
+            )
         ),
         parallel_tool_calls=wanted.parallel_tool_calls,
         reasoning=UNSET if extension is None else extension.reasoning,

@@ -303,7 +303,7 @@ async def test_over_http_an_answer_is_events_and_their_end(server: Served[Script
     ]
     assert frames == [{"text": "word1", "role": "ai"}, {"text": " word2", "role": "ai"}]
     assert '"error":' in said[1].split("\n\n")[-2]
-    assert [response.status_code for response in refused] == [400, 400, 405, 400, 400]
+    assert [response.status_code for response in refused] == [400, 400, 426, 400, 400]
     assert [message["role"] for message in messages] == ["user", "assistant"] * 2
 
 

@@ -59,6 +59,7 @@ FIELDS: Final[dict[str, list[Case]]] = {
     "prompt": [Shown(None), Refused({"id": "pmpt_1"}, "unsupported_prompt")],
     "reasoning": [Shown({"effort": "high"})],
     "tool_choice": [
+        Refused("", "invalid_event"),
         Holds("auto"),
         Holds("required"),
         Refused(CHOICE, "invalid_event"),  # there is no such tool

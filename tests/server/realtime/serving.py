@@ -18,6 +18,7 @@ from openai.types.realtime.realtime_server_event import RealtimeServerEvent
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tests.server.openapi.answers import AnswerCheck, checked, document_of
 from tests.server.realtime.client import WAIT, Client
 from unbroken.server.agents.base import Agent
 from unbroken.server.agents.scripted import ScriptedAgent
@@ -71,12 +72,14 @@ class Inspector:
     Without *has_outlet* it hides the transport's own, so that everything goes by ASGI's ``send``.
     """
 
-    def __init__(self, app: ASGIApp, *, has_outlet: bool) -> None:
+    def __init__(self, app: ASGIApp, *, has_outlet: bool, document: dict[str, Any] | None = None) -> None:
         self.violations: list[str] = []
+        """Frames that aren't the protocol's, and answers that the document doesn't have."""
         self.frames = 0
         """How many were sent, on all connections."""
         self._app = app
         self._has_outlet = has_outlet
+        self._over_http = app if document is None else checked(app, AnswerCheck(document), self.violations)
         self._closings: deque[tuple[int, int]] = deque()
 
     def close_next(self, *, after: int, code: int) -> None:
@@ -84,6 +87,9 @@ class Inspector:
         self._closings.append((after, code))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._over_http(scope, receive, send)
+            return
         if scope["type"] != "websocket":
             await self._app(scope, receive, send)
             return
@@ -326,11 +332,12 @@ async def serving(
     settings.setdefault("overload_lag", 0)
     settings.setdefault("firewall", "on")  # as an operator should have it: what follows is held against it
     settings.setdefault("firewall_model", "off")  # half a second to load, for each server
+    settings.setdefault("openapi", False)  # it takes a moment to write
     chosen = Settings(agent="scripted", port=0, admin_port=0, **settings)
     records = _Records(is_stock=chosen.websocket_class == "stock")
     app = App(chosen, agent, clock or SystemClock(), patience=patience, toolsets=toolsets)
     with records.attached(), structlog.testing.capture_logs() as logs, contextlib.closing(bind(chosen)) as at:
-        inspector = Inspector(app.asgi, has_outlet=has_outlet)
+        inspector = Inspector(app.asgi, has_outlet=has_outlet, document=document_of(app))
         server = _InLoopServer(inspector, at.public, chosen)
         async with app:
             task = asyncio.get_running_loop().create_task(server.run_until_stopped())

@@ -40,6 +40,28 @@ async def test_an_address_that_asks_too_often_is_told_when_to_come_back() -> Non
     assert counted == 5
 
 
+async def test_pages_and_logs_can_tell_who_was_refused() -> None:
+    """As behind any door: a page of an allowed origin may read it, and it has an id."""
+    origin = "https://page.example"
+    async with serving(
+        ScriptedAgent(), clock=FakeClock(), rate_requests=0.1, allowed_origins=origin, **PROXY
+    ) as server:
+        await asked(server, "/healthz", "203.0.113.1")
+        answer = await ask(
+            server, "GET", "/v1/models", x_forwarded_for="203.0.113.1", origin=origin, x_request_id="mine"
+        )
+        other = await ask(
+            server, "GET", "/v1/models", x_forwarded_for="203.0.113.1", origin="https://evil.example"
+        )
+
+    assert answer.status == other.status == 429
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert "retry-after" in answer.headers["access-control-expose-headers"]
+    assert answer.headers["x-request-id"] == "mine"
+    assert "access-control-allow-origin" not in other.headers
+    assert other.headers["x-request-id"].startswith("req_")
+
+
 async def test_this_machine_may_ask_as_often_as_it_likes() -> None:
     async with serving(ScriptedAgent(), clock=FakeClock(), rate_requests=0.1) as server:
         statuses = [(await asked(server, "/healthz", None)).status for _ in range(5)]
