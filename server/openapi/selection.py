@@ -8,10 +8,12 @@ from typing import Any, Final
 from unbroken import __version__
 from unbroken.server.openapi import (
     agui,
+    archive,
     chat,
     client_secrets,
     conversations,
     files,
+    graphql,
     page,
     responses,
     sessions,
@@ -35,6 +37,8 @@ _DOORS: Final = (
     sessions.session_events,
     conversations.conversations,
     conversations.own_data,
+    archive.archive,
+    graphql.graphql,
     sessions.usage,
     files.files,
     client_secrets.client_secrets,

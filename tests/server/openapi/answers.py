@@ -26,7 +26,9 @@ WITH_SLASHES: Final = ("chat_id", "model", "thread_id")
 
 def document_of(app: App) -> dict[str, Any]:
     """Return the document of a server, as JSON has it."""
-    said = usual_document(app.files is not None, app.gate is not None)
+    said = usual_document(
+        app.files is not None, app.gate is not None, app.archiving is not None, app._settings.graphql
+    )
     if app._settings.openapi:
         return said
     paths = {path: methods for path, methods in said["paths"].items() if path != "/openapi.json"}
@@ -34,9 +36,13 @@ def document_of(app: App) -> dict[str, Any]:
 
 
 @functools.cache
-def usual_document(has_files: bool, has_quotas: bool) -> dict[str, Any]:
+def usual_document(
+    has_files: bool, has_quotas: bool, has_archive: bool = False, has_graphql: bool = False
+) -> dict[str, Any]:
     """Return the document with the usual settings: what others change is said in descriptions alone."""
-    return written(Settings(), has_files=has_files, has_quotas=has_quotas)
+    archive_url = "sqlite:///archive.db" if has_archive else None
+    settings = Settings(archive_url=archive_url, graphql=has_graphql)  # type: ignore[arg-type]
+    return written(settings, has_files=has_files, has_quotas=has_quotas)
 
 
 def written(settings: Settings, *, has_files: bool = True, has_quotas: bool = False) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -26,7 +27,7 @@ from unbroken.server.transports import item_pages, session_events, usage
 from unbroken.server.transports.asking import _STATUS
 from unbroken.server.transports.files import _STATUSES
 
-WHOLE: Final = usual_document(has_files=True, has_quotas=True)
+WHOLE: Final = usual_document(has_files=True, has_quotas=True, has_archive=True, has_graphql=True)
 QUOTAS: Final = '{"default": {"requests_per_day": 1000}}'
 ALLOWED_ANYWAY: Final = {"HEAD", "OPTIONS"}
 """What takes GET takes HEAD, and every path that a door is behind OPTIONS: the document says so once."""
@@ -111,8 +112,16 @@ async def allowed(client: httpx.AsyncClient, address: str) -> set[str] | None:
 
 
 @pytest.fixture
-async def server() -> Any:
-    async with serving(ScriptedAgent(), files="memory", quotas=QUOTAS, openapi=True) as served:
+async def server(tmp_path: Path) -> Any:
+    archive_url = f"sqlite:///{tmp_path / 'archive.db'}"
+    async with serving(
+        ScriptedAgent(),
+        files="memory",
+        quotas=QUOTAS,
+        openapi=True,
+        archive_url=archive_url,
+        graphql=True,
+    ) as served:
         yield served
 
 
@@ -160,6 +169,9 @@ def test_doors_that_are_off_are_left_out() -> None:
         "/v1/files/{file_id}",
         "/v1/files/{file_id}/content",
         "/v1/usage",
+        "/v1/archive/sessions",
+        "/v1/archive/sessions/{session_id}",
+        "/graphql",
     }
     assert not any("x-ratelimit" in text for text in json.dumps(without).split('"'))
 
