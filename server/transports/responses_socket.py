@@ -26,6 +26,7 @@ from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Exchanges, Speaker
 from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.server.transports.lanes import Lanes, LanesFull, QueueFull
+from unbroken.server.transports.local_chains import LocalChains
 from unbroken.server.transports.refusal import error_type
 from unbroken.server.transports.response_stream import ResponseStream
 from unbroken.server.transports.talk import FrameSource, Talk
@@ -78,12 +79,14 @@ class _Connection:
         self._speaker = speaker
         self._limits = limits
         self._goes_on = goes_on
+        self._chains = LocalChains()
         self._talk: Talk
         self._lanes: Lanes[_Asked]
 
     def begin(self, talk: Talk) -> None:
         """Say on what the client has seen a part of."""
         self._talk = talk
+        talk.at_end(self._chains.close)
         self._lanes = Lanes(talk, self._answer, most=_LANES, most_waiting=self._limits.input_queue)
         for each in self._goes_on:
             self._ask(each.lane, each)
@@ -93,6 +96,7 @@ class _Connection:
         try:
             said = decode_message(data, max_depth=self._limits.frame_depth)
         except Unsaid as exc:
+            self._chains.failed(exc.previous)
             self._refuse(exc, exc.lane)
             return
         match said:
@@ -108,20 +112,24 @@ class _Connection:
             self._lanes.ask(lane, asked)
         except LanesFull:
             message = f"{_LANES} lanes are at work, as many as may be. Wait for one of them."
-            self._refuse(HttpRefusal(429, "websocket_stream_limit_reached", message), lane)
+            self._fail(HttpRefusal(429, "websocket_stream_limit_reached", message), asked)
         except QueueFull:
             message = "Events come too fast. Send this one again, later."
-            self._refuse(HttpRefusal(429, "input_queue_full", message), lane)
+            self._fail(HttpRefusal(429, "input_queue_full", message), asked)
 
     async def _answer(self, asked: _Asked) -> FrameSource | None:
-        lane = asked.lane if isinstance(asked, Continuation) else asked.stream_id
         try:
             if isinstance(asked, Continuation):
                 return await self._said_on(asked)
             return await self._asked(asked)
         except (DecodeError, SessionError, HttpRefusal) as exc:
-            self._refuse(exc, lane)
+            self._fail(exc, asked)
             return None
+
+    def _fail(self, why: Exception, asked: _Asked) -> None:
+        if isinstance(asked, CreateParam):
+            self._chains.failed(asked.previous_response_id)
+        self._refuse(why, asked.lane if isinstance(asked, Continuation) else asked.stream_id)
 
     async def _asked(self, wanted: CreateParam) -> FrameSource:
         if wanted.background:
@@ -131,6 +139,7 @@ class _Connection:
             message = "Nothing is made ready ahead here: leave out `generate`."
             raise DecodeError("invalid_request", message, param="generate")
         asked = asked_of(wanted, plan=self._speaker.grant.principal.plan)
+        self._chains.check(asked)
         try:
             exchange = await self._exchanges.begin(self._speaker, asked)
         except SessionNotFound:
@@ -138,23 +147,25 @@ class _Connection:
         if not exchange.rewind():  # it was asked for before, long ago
             exchange.close()
             raise HttpRefusal(404, "response_events_gone", EVENTS_GONE)
-        return self._stream(exchange, asked.stream_id, obfuscates=asked.obfuscates)
+        self._chains.begun(exchange)
+        encoder = self._encoder(exchange, asked.stream_id, obfuscates=asked.obfuscates)
+        return _ChainStream(exchange, encoder, asked.stream_id, self._chains, asked.previous)
 
     async def _said_on(self, wanted: Continuation) -> FrameSource:
         exchange = await self._exchanges.find(self._speaker, wanted.response_id)
         if not exchange.rewind():
             exchange.close()
             raise HttpRefusal(404, "response_events_gone", EVENTS_GONE)
-        return self._stream(exchange, wanted.lane, after=wanted.after)
+        return _LaneStream(exchange, self._encoder(exchange, wanted.lane, after=wanted.after), wanted.lane)
 
-    def _stream(
-        self, exchange: Exchange, lane: str | None, *, after: int = -1, obfuscates: bool = True
-    ) -> FrameSource:
+    @staticmethod
+    def _encoder(
+        exchange: Exchange, lane: str | None, *, after: int = -1, obfuscates: bool = True
+    ) -> ResponseEncoder:
         session = exchange.attachment.session
         whole = Whole(exchange.response_id, session.id, session.config, resume=exchange.resume)
         extra = None if lane is None else {"stream_id": lane}
-        encoder = ResponseEncoder(whole, after=after, obfuscates=obfuscates, extra=extra)
-        return _LaneStream(exchange, encoder, lane)
+        return ResponseEncoder(whole, after=after, obfuscates=obfuscates, extra=extra)
 
     async def _cancel(self, wanted: Cancel) -> None:
         try:
@@ -195,6 +206,35 @@ class _LaneStream(ResponseStream):
 
     def _error(self, code: str, message: str, status: int) -> bytes:
         return error_message(code, message, type=error_type(status), status=status, lane=self._lane)
+
+
+class _ChainStream(_LaneStream):
+    """A response that was begun on this connection, and may be gone on from there."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        encoder: ResponseEncoder,
+        lane: str | None,
+        chains: LocalChains,
+        previous: str | None,
+    ) -> None:
+        super().__init__(exchange, encoder, lane)
+        self._chains = chains
+        self._previous = previous
+
+    def read(self) -> list[bytes]:
+        """See :meth:`FrameSource.read`."""
+        frames = super().read()
+        if self.is_over:
+            final = self._encoder.final
+            if final is None or final["status"] == "failed":
+                self._chains.failed(self._previous)
+        return frames
+
+    def close(self) -> None:
+        """See :meth:`FrameSource.close`."""
+        self._chains.let_go(self._exchange)
 
 
 def say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:
