@@ -21,6 +21,7 @@ from unbroken.server.agents.base import Agent, AgentError
 from unbroken.server.agents.selection import build_agent
 from unbroken.server.auth_selection import build_auth
 from unbroken.server.cache.selection import build_cache
+from unbroken.server.compactions import Compactions
 from unbroken.server.computing_threads import Way
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.door_selection import DoorSelection
@@ -250,6 +251,7 @@ class App:
             admission=self.admission,
             turnstile=self.turnstile,
             tokens=self._tokens,
+            compactions=Compactions(self._secret, clock),
         )
         pages = Starlette(routes=[*health, *page_routes(), *doors.routes()], exception_handlers=_ELSEWHERE)
         pages.router.redirect_slashes = (

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from unbroken.server.auth_selection import Auth
+from unbroken.server.compactions import Compactions
 from unbroken.server.config import Settings
 from unbroken.server.erasing.base import Erasure
 from unbroken.server.fair_names import FairNames
@@ -29,6 +30,7 @@ from unbroken.server.transports.agui_socket import AguiSocket
 from unbroken.server.transports.chat import ChatDoor
 from unbroken.server.transports.chats import Chats
 from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
+from unbroken.server.transports.compaction import CompactionDoor
 from unbroken.server.transports.conversation_door import ConversationDoor
 from unbroken.server.transports.conversations import Conversations
 from unbroken.server.transports.deepchat import DeepChatDoor
@@ -86,6 +88,7 @@ class DoorSelection:
     admission: Admission
     turnstile: Turnstile
     tokens: ResumeTokens
+    compactions: Compactions
 
     def routes(self) -> list[Route]:
         """Return those that HTTP comes in by."""
@@ -186,13 +189,21 @@ class DoorSelection:
 
     def _response_routes(self, reception: Reception) -> list[Route]:
         settings = self.settings
-        door = ResponsesDoor(
+        compaction = CompactionDoor(
             reception=reception,
             exchanges=self._exchanges,
+            compactions=self.compactions,
             most_bytes=settings.max_body_bytes,
             most_depth=settings.max_frame_depth,
         )
-        return door.routes()
+        door = ResponsesDoor(
+            reception=reception,
+            exchanges=self._exchanges,
+            compactions=self.compactions,
+            most_bytes=settings.max_body_bytes,
+            most_depth=settings.max_frame_depth,
+        )
+        return [*compaction.routes(), *door.routes()]
 
     def _conversation_routes(self, reception: Reception) -> list[Route]:
         door = ConversationDoor(
@@ -306,7 +317,7 @@ class DoorSelection:
     @cached_property
     def _talk_doors(self) -> dict[str, TalkDoor]:
         """Those on whose connections several things are said at once."""
-        responses = ResponsesSocket(self._exchanges, self._limits())
+        responses = ResponsesSocket(self._exchanges, self.compactions, self._limits())
         ui = UiSocket(self._chats, self._limits())
         agui = AguiSocket(self._runs, self._limits(), self.clock)
         deepchat = DeepChatSocket(self._chats, self._limits())

@@ -129,6 +129,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "files_unavailable": "Files can't be kept at the moment.",
     "too_many_transfers": "Too many files are being sent at once.",
     "invalid_request": "A field of the request has a wrong value.",
+    "invalid_compaction": "The compaction isn't whole, or isn't yours, or of another server, or too old.",
     "path_not_found": "There is nothing at this path.",
     "method_not_allowed": "The path takes other methods; `Allow` names them.",
     "invalid_upload": "The body of the request isn't a form with one file.",

@@ -198,7 +198,7 @@ class Beginnings:
         """Have a request be part of the session, and return its number there once it has been accepted."""
         attachment, session = place.attachment, place.attachment.session
         if asked.is_lone:
-            said = (*place.before, *session.items(), *asked.items)
+            said = (*place.before, *session.items(), *asked.items, *asked.closing)
             check_pairs(list(said))
             command, key = CreateResponse(response_id, replace(request, input=said)), None
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
+from unbroken.server.compactions import Compactions
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.responses.decode import asked_of
@@ -46,12 +47,14 @@ class ResponsesSocket:
 
     Args:
         exchanges: Begins responses, and finds them.
+        compactions: Opens what conversations were summed up to.
         limits: What a connection may do.
 
     """
 
-    def __init__(self, exchanges: Exchanges, limits: ConnectionLimits) -> None:
+    def __init__(self, exchanges: Exchanges, compactions: Compactions, limits: ConnectionLimits) -> None:
         self._exchanges = exchanges
+        self._compactions = compactions
         self._limits = limits
 
     def __call__(self, speaker: Speaker, fields: Mapping[str, Sequence[str]]) -> Interlocutor:
@@ -62,7 +65,7 @@ class ResponsesSocket:
 
         """
         goes_on = continuations(next(reversed(fields.get("continue", ())), None), _LANES)
-        return _Connection(self._exchanges, speaker, self._limits, goes_on)
+        return _Connection(self._exchanges, self._compactions, speaker, self._limits, goes_on)
 
 
 class _Connection:
@@ -71,11 +74,13 @@ class _Connection:
     def __init__(
         self,
         exchanges: Exchanges,
+        compactions: Compactions,
         speaker: Speaker,
         limits: ConnectionLimits,
         goes_on: list[Continuation],
     ) -> None:
         self._exchanges = exchanges
+        self._compactions = compactions
         self._speaker = speaker
         self._limits = limits
         self._goes_on = goes_on
@@ -138,7 +143,7 @@ class _Connection:
         if wanted.generate is False:
             message = "Nothing is made ready ahead here: leave out `generate`."
             raise DecodeError("invalid_request", message, param="generate")
-        asked = asked_of(wanted, plan=self._speaker.grant.principal.plan)
+        asked = asked_of(wanted, plan=self._speaker.grant.principal.plan, opened=self._opened)
         self._chains.check(asked)
         try:
             exchange = await self._exchanges.begin(self._speaker, asked)
@@ -150,6 +155,9 @@ class _Connection:
         self._chains.begun(exchange)
         encoder = self._encoder(exchange, asked.stream_id, obfuscates=asked.obfuscates)
         return _ChainStream(exchange, encoder, asked.stream_id, self._chains, asked.previous)
+
+    def _opened(self, sealed: str) -> str | None:
+        return self._compactions.open(sealed, self._speaker.principal)
 
     async def _said_on(self, wanted: Continuation) -> FrameSource:
         exchange = await self._exchanges.find(self._speaker, wanted.response_id)

@@ -86,6 +86,7 @@ FEATURES: Final[Mapping[str, str]] = {
     "responses": "Responses: streams, goes on from any event, cancels, continues",
     "conversations": "Conversations: begins, adds to, lists what is in them, deletes",
     "lanes": "Responses over a WebSocket: lanes, said on when the connection is lost",
+    "compact": "Responses: has a conversation be summed up, and goes on from there",
     "chat": "Chat Completions: streams, calls functions, lists models",
     "key": "Is told that its key is wrong",
     "origin": "Connects from pages of allowed origins; others are told",
