@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Send
 
 from unbroken.server.compactions import MOST_BYTES, Compactions
+from unbroken.server.protocols.chat.ending import told_of
 from unbroken.server.protocols.responses.compaction import (
     asked_of_compact,
     decode_compact,
@@ -118,7 +118,7 @@ class CompactionDoor:
         text = summary_of(texts, is_cut=is_cut, most_bytes=MOST_BYTES)
         if text is None:
             raise HttpRefusal(500, "agent_error", "The agent gave no summary. Ask again.")
-        told: Fields = {} if done.notes is UNSET else dict(done.notes)
+        told = told_of(done)
         if is_cut:
             told["reason"] = done.reason
         sealed = self._compactions.seal(text, speaker.principal)

@@ -199,3 +199,23 @@ async def test_what_a_connection_knows_is_bounded(serve: Serve, monkeypatch: pyt
     assert server.app.transient.hub.connections == 2
     assert await refused(raw, previous_response_id=ids[1]) == "previous_response_not_found"
     assert (await answered(raw, "and", previous_response_id=ids[2]))["status"] == "completed"
+
+
+async def test_a_chain_that_isnt_stored_is_stored_from_somewhere_on(server: Served[ScriptedAgent]) -> None:
+    raw = await opened(server)
+    first = await answered(raw, "one")
+    await raw.send(input="two", previous_response_id=first["id"])
+    second = (await raw.until("response.completed"))["response"]
+
+    again = await opened(server)
+    third = await answered(again, "three", previous_response_id=second["id"])
+    assert third["status"] == "completed"
+
+
+async def test_a_chain_is_named_as_a_conversation_too(server: Served[ScriptedAgent]) -> None:
+    raw = await opened(server)
+    session = session_of((await answered(raw, "one"))["id"])
+    assert session is not None
+
+    named = session.replace("sess_", "conv_")
+    assert (await answered(raw, "two", conversation=named))["status"] == "completed"
