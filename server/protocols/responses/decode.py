@@ -71,6 +71,8 @@ class Asked:
     """Whether nothing can go on from it: what is said with it is part of no conversation."""
     closing: tuple[Item, ...] = ()
     """What the server itself says behind it all, of one that is alone: no guard need look at that."""
+    most_tokens: Callable[[Sequence[Item]], int] | None = None
+    """How long its answer may be, of one that is alone, by all that was said. None: as the request says."""
     has_tools: bool = True
     """False: nothing may be called, neither its client's functions nor the server's own tools."""
     removed: tuple[ItemId, ...] = ()

@@ -318,11 +318,19 @@ async def test_where_there_is_no_summary_that_is_said(
     assert isinstance(caught.value, InternalServerError) == (status == 500)
 
 
+async def test_a_summary_is_shorter_than_what_it_is_of(manual: Served[ManualAgent]) -> None:
+    client: Any = await manual.openai()
+    for size in (1, 1_000, 100_000):
+        await compacted(manual, client, input="x" * size)
+
+    most = [turn.given.max_output_tokens or 0 for turn in manual.agent.turns]
+    assert most[0] < most[1] < most[2] == 2048
+
+
 async def test_one_that_is_cut_short_says_so(manual: Served[ManualAgent]) -> None:
     client: Any = await manual.openai()
     asking = asyncio.create_task(client.responses.compact(model="default", input=SAID))
     turn = await manual.agent.turn()
-    assert turn.given.max_output_tokens == 2048
     turn.say("The launch", Finish("max_output_tokens"))
     turn.end()
     window = await asking
