@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from base64 import b64encode
 from typing import Any
 
 import httpx2
@@ -11,6 +12,7 @@ import pytest
 from openai import APIStatusError, BadRequestError, InternalServerError, NotFoundError, RateLimitError
 
 from tests.server.conftest import Serve
+from tests.server.files.contents import PNG
 from tests.server.realtime.agent import HeldTurn, ManualAgent
 from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import Served, eventually, serving
@@ -365,3 +367,25 @@ async def test_a_full_conversation_is_summed_up(serve: Serve) -> None:
     window = await client.responses.compact(model="default", previous_response_id=last.id)
 
     assert window.output[-1].type == "compaction"
+
+
+async def test_pictures_are_shown_to_who_sums_up_and_stay_where_they_are(manual: Served[ManualAgent]) -> None:
+    client: Any = await manual.openai()
+    url = f"data:image/png;base64,{b64encode(PNG).decode()}"
+    content = [{"type": "input_text", "text": "What is it?"}, {"type": "input_image", "image_url": url}]
+    message = {"role": "user", "content": content}
+    files = manual.app.files
+    assert files is not None
+    window = await compacted(manual, client, input=[message])
+    assert files.count == 0  # it came for this alone
+
+    asking = asyncio.create_task(client.responses.create(input=[message], model="default"))
+    (await manual.agent.turn(1)).end()
+    again = await compacted(manual, client, input=None, previous_response_id=(await asking).id)
+
+    assert files.count == 1  # it is still part of the conversation
+    for number, summed in ((0, window), (2, again)):
+        shown = manual.agent.turns[number].given.items[0]
+        assert isinstance(shown, Message)
+        assert len(shown.references) == 1
+        assert [part.text for part in summed.output[0].content] == ["What is it?"]
