@@ -15,9 +15,9 @@ __all__ = ["LocalChains"]
 _MOST: Final = 256
 """Responses that are known. Who goes on from older ones begins anew."""
 
-_MOST_HELD: Final = 8
-"""Sessions that are kept from going, those of the latest responses: as many lanes can each have a tool run
-for longer than what nobody holds is there."""
+_MOST_HELD: Final = 2
+"""Sessions that are kept from going, those of the latest responses: a tool may run for longer than what
+nobody holds is there. All connections that a key may have hold less than its share of a full node so."""
 
 
 class LocalChains:

@@ -191,7 +191,6 @@ async def test_a_chain_is_there_as_long_as_its_connection(server: Served[Scripte
 
 async def test_what_a_connection_knows_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_chains, "_MOST", 4)
-    monkeypatch.setattr(local_chains, "_MOST_HELD", 2)
     server: Served[ScriptedAgent] = await serve(ScriptedAgent())
     raw = await opened(server)
     ids = [(await answered(raw, str(number)))["id"] for number in range(6)]
