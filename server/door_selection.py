@@ -215,6 +215,7 @@ class DoorSelection:
                 store=self.store,
                 index=self.index,
             ),
+            compactions=self.compactions,
             most_bytes=self.settings.max_body_bytes,
             most_depth=self.settings.max_frame_depth,
         )

@@ -389,3 +389,19 @@ async def test_pictures_are_shown_to_who_sums_up_and_stay_where_they_are(manual:
         assert isinstance(shown, Message)
         assert len(shown.references) == 1
         assert [part.text for part in summed.output[0].content] == ["What is it?"]
+
+
+async def test_a_conversation_begins_with_it(manual: Served[ManualAgent]) -> None:
+    client: Any = await manual.openai()
+    items = kept(await compacted(manual, client))
+    bob: Any = await manual.openai("bob")
+
+    conversation = await client.conversations.create(items=items)
+    await client.conversations.items.create(conversation.id, items=items[-1:])
+    with pytest.raises(BadRequestError) as caught:
+        await bob.conversations.create(items=items)
+    assert caught.value.code == "invalid_compaction"
+
+    turn = await asked(manual, client, input="When?", conversation=conversation.id)
+    summary = ("assistant", "Summary of the conversation so far:\n\nLaunch: Tuesday.")
+    assert read(turn) == [("user", "We launch on Tuesday."), summary, summary, ("user", "When?")]
