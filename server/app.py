@@ -22,6 +22,7 @@ from unbroken.server.agents.selection import build_agent
 from unbroken.server.archive_selection import build_archiving
 from unbroken.server.auth_selection import build_auth
 from unbroken.server.cache.selection import build_cache
+from unbroken.server.compactions import Compactions
 from unbroken.server.computing_threads import Way
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.door_selection import DoorSelection
@@ -254,6 +255,7 @@ class App:
             admission=self.admission,
             turnstile=self.turnstile,
             tokens=self._tokens,
+            compactions=Compactions(self._secret, clock),
             archive=None if self.archiving is None else self.archiving.archive,
         )
         pages = Starlette(routes=[*health, *doors.page, *doors.routes()], exception_handlers=_ELSEWHERE)

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from unbroken.server.archive.base import Archive
 from unbroken.server.auth_selection import Auth
+from unbroken.server.compactions import Compactions
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.erasing.base import Erasure
 from unbroken.server.erasing.erasers import Forget
@@ -36,6 +37,7 @@ from unbroken.server.transports.archive import ArchiveDoor
 from unbroken.server.transports.chat import ChatDoor
 from unbroken.server.transports.chats import Chats
 from unbroken.server.transports.client_secrets import ClientSecretsDoor, SecretTerms
+from unbroken.server.transports.compaction import CompactionDoor
 from unbroken.server.transports.conversation_door import ConversationDoor
 from unbroken.server.transports.conversations import Conversations
 from unbroken.server.transports.deepchat import DeepChatDoor
@@ -101,6 +103,7 @@ class DoorSelection:
     admission: Admission
     turnstile: Turnstile
     tokens: ResumeTokens
+    compactions: Compactions
     archive: Archive | None = None
 
     @cached_property
@@ -221,13 +224,21 @@ class DoorSelection:
 
     def _response_routes(self, reception: Reception) -> list[Route]:
         settings = self.settings
-        door = ResponsesDoor(
+        compaction = CompactionDoor(
             reception=reception,
             exchanges=self._exchanges,
+            compactions=self.compactions,
             most_bytes=settings.max_body_bytes,
             most_depth=settings.max_frame_depth,
         )
-        return door.routes()
+        door = ResponsesDoor(
+            reception=reception,
+            exchanges=self._exchanges,
+            compactions=self.compactions,
+            most_bytes=settings.max_body_bytes,
+            most_depth=settings.max_frame_depth,
+        )
+        return [*compaction.routes(), *door.routes()]
 
     @cached_property
     def _conversations(self) -> Conversations:
@@ -244,6 +255,7 @@ class DoorSelection:
         door = ConversationDoor(
             reception=reception,
             conversations=self._conversations,
+            compactions=self.compactions,
             most_bytes=self.settings.max_body_bytes,
             most_depth=self.settings.max_frame_depth,
         )
@@ -370,7 +382,7 @@ class DoorSelection:
     @cached_property
     def _talk_doors(self) -> dict[str, TalkDoor]:
         """Those on whose connections several things are said at once."""
-        responses = ResponsesSocket(self._exchanges, self._limits())
+        responses = ResponsesSocket(self._exchanges, self.compactions, self._limits())
         ui = UiSocket(self._chats, self._limits())
         agui = AguiSocket(self._runs, self._limits(), self.clock)
         deepchat = DeepChatSocket(self._chats, self._limits())

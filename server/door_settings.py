@@ -59,5 +59,7 @@ class DoorSettings(SettingsPart):
         description="Take API keys as subprotocols too, to develop pages. Only on loopback.",
     )
     secret: Annotated[SecretStr | None, AfterValidator(check_secret)] = Field(
-        default=None, description="Signs resume tokens, 32 characters or more. Unset: random at each start."
+        default=None,
+        description="Signs resume tokens and seals compactions, 32 characters or more. "
+        "Unset: random at each start.",
     )

@@ -133,6 +133,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "files_unavailable": "Files can't be kept at the moment.",
     "too_many_transfers": "Too many files are being sent at once.",
     "invalid_request": "A field of the request has a wrong value.",
+    "invalid_compaction": "The compaction isn't whole, or isn't yours, or of another server, or too old.",
     "path_not_found": "There is nothing at this path.",
     "upgrade_required": "The path takes WebSockets, and the request asks for none.",
     "method_not_allowed": "The path takes other methods; `Allow` names them.",

@@ -75,6 +75,7 @@ ASKING: Final[Codes] = {
         "file_not_found",
         "file_too_large",
         "function_call_answered",
+        "invalid_compaction",
         "item_id_taken",
         "item_in_progress",
         "too_many_files",

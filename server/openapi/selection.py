@@ -11,6 +11,7 @@ from unbroken.server.openapi import (
     archive,
     chat,
     client_secrets,
+    compaction,
     conversations,
     files,
     graphql,
@@ -29,6 +30,7 @@ __all__ = ["described", "document"]
 
 _DOORS: Final = (
     responses.responses,
+    compaction.compaction,
     chat.chat,
     chat.models,
     ui.ui,

@@ -200,6 +200,9 @@ class Beginnings:
         if asked.is_lone:
             said = (*place.before, *session.items(), *asked.items)
             check_pairs(list(said))
+            if asked.most_tokens is not None:
+                request = replace(request, max_output_tokens=asked.most_tokens(said))
+            said += asked.closing
             command, key = CreateResponse(response_id, replace(request, input=said)), None
         else:
             said = (*place.before, *asked.items)

@@ -6,10 +6,8 @@ other way to stop an answer than to leave: so whoever leaves stops one that nobo
 
 from __future__ import annotations
 
-import asyncio
-import math
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Final
 
 from starlette.requests import Request
@@ -19,34 +17,25 @@ from starlette.types import Receive, Scope, Send
 
 from unbroken.server.protocols.chat.decode import ChatAsked, asked_of, decode_completion
 from unbroken.server.protocols.chat.encode import ChatEncoder, Completion
-from unbroken.server.protocols.chat.ending import error_of
 from unbroken.server.quota.refusal import headers as quota_headers
 from unbroken.server.transports.asking import ANSWERED_BEFORE, refusal_of
-from unbroken.server.transports.awaiting import read_whole, until_ended
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.chat_stream import ChatStream
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Exchanges, Speaker
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, Visit, found, json_response
+from unbroken.server.transports.lone_answer import failure_of, let_go, until_done
 from unbroken.server.transports.query import check_query
 from unbroken.server.transports.reception import Reception
-from unbroken.server.transports.refusal import spread_wait
 from unbroken.server.transports.sse import EventSource, EventStream
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.entries import ResponseDone, ResponseQueued, ResponseStarted
-from unbroken.sessions.errors import Refusal, SessionError, SessionNotFound
-from unbroken.sessions.event_log import Record
+from unbroken.sessions.errors import Refusal, SessionNotFound
+from unbroken.sessions.items import ResponseRequest
 
 __all__ = ["ChatDoor"]
 
 _KEY_HEADER: Final = "idempotency-key"
 _SESSION_HEADER: Final = "unbroken-session"
-
-_GRACE: Final = 1.0
-"""Seconds for which an answer goes on that its client has left, and that nobody can come back to."""
-
-_AGAIN: Final = frozenset({"agent_not_ready", "interrupted", "upstream_unavailable"})
-"""Failures that may be over in a moment."""
 
 _NO_SESSION: Final = "There is no such session: it has ended, or isn't yours. `new` begins one."
 
@@ -113,12 +102,16 @@ class ChatDoor:
             raise HttpRefusal(404, "response_events_gone", ANSWERED_BEFORE)
         if chat.asked.stream:
             return self._streamed(exchange, chat, completion, speaker)
+
+        def note(wanted: ResponseRequest) -> None:
+            completion.asked = wanted
+
         try:
-            done = await _ended(exchange, completion, request)
+            done = await until_done(exchange, request, note)
         finally:
-            await _left(exchange, is_kept=chat.asked.store)
-        if (error := error_of(done)) is not None:
-            raise _failed(error)
+            await let_go(exchange, is_kept=chat.asked.store)
+        if (failure := failure_of(done)) is not None:
+            raise failure
         return json_response(completion.whole(done))
 
     def _streamed(
@@ -130,7 +123,7 @@ class ChatDoor:
         staying = ExitStack()
         source = ChatStream(exchange, encoder, staying.close)
         self._reception.attend(speaker, staying, source.lapse)
-        return _Stream(source, self._reception.clock, lambda: _left(exchange, is_kept=chat.asked.store))
+        return _Stream(source, self._reception.clock, lambda: let_go(exchange, is_kept=chat.asked.store))
 
 
 class _Stream(EventStream):
@@ -154,55 +147,6 @@ def _completion(exchange: Exchange, chat: ChatAsked) -> Completion:
         return Completion(response_id, session.config)
     added = {"session": session.id, "resume": exchange.resume, "response": response_id}
     return Completion(response_id, session.config, added)
-
-
-async def _ended(exchange: Exchange, completion: Completion, request: Request) -> ResponseDone:
-    """Return how the response ended, once it has."""
-    done: list[ResponseDone] = []
-
-    def feed(records: list[Record]) -> bool:
-        for record in records:
-            body = getattr(record, "body", None)
-            if getattr(body, "response_id", None) != exchange.response_id:
-                continue
-            if isinstance(body, ResponseQueued | ResponseStarted):
-                completion.asked = body.request
-            elif isinstance(body, ResponseDone):
-                done.append(body)
-        return bool(done)
-
-    await read_whole(exchange, request, feed)
-    return done[0]
-
-
-async def _left(exchange: Exchange, *, is_kept: bool) -> None:
-    """Let go of a response: its request has been answered, or its client has left."""
-    if is_kept:
-        exchange.close()
-        return
-    task = asyncio.current_task()
-    try:
-        if exchange.is_running and not (task is not None and task.cancelling()):
-            with suppress(SessionError):  # nobody reads it any more anyway
-                await until_ended(exchange, _GRACE)
-            with suppress(SessionError):  # it has ended meanwhile, or goes with the node
-                await exchange.cancel()
-    finally:
-        await exchange.drop()
-
-
-def _failed(error: dict[str, object]) -> HttpRefusal:
-    """Return how a request is refused whose response has failed."""
-    kind, code, message = str(error["type"]), str(error["code"]), str(error["message"])
-    told = error.get("unbroken")
-    wait = told.get("retry_after") if isinstance(told, dict) else None
-    if kind == "rate_limit_error":
-        status = 429
-    elif kind == "invalid_request_error":
-        status = 400
-    else:
-        status = 503 if code in _AGAIN else 500
-    return HttpRefusal(status, code, message, retry_after=spread_wait() if wait is None else math.ceil(wait))
 
 
 def _refusal_of(exc: Exception) -> HttpRefusal | None:

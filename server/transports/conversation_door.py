@@ -10,6 +10,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Send
 
+from unbroken.server.compactions import Compactions
 from unbroken.server.protocols.conversations.decode import decode_create, decode_items, decode_update
 from unbroken.server.protocols.conversations.encode import (
     conversation_fields,
@@ -19,6 +20,7 @@ from unbroken.server.protocols.conversations.encode import (
     session_named,
 )
 from unbroken.server.protocols.items import DecodeError
+from unbroken.server.protocols.responses.decode import Opened
 from unbroken.server.protocols.responses.items import Fields, item_fields
 from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.body import read_body
@@ -50,6 +52,7 @@ class ConversationDoor:
     Args:
         reception: Lets people in.
         conversations: What there is.
+        compactions: Opens what conversations were summed up to.
         most_bytes: What the body of a request may have.
         most_depth: How deeply it may be nested.
 
@@ -60,11 +63,13 @@ class ConversationDoor:
         *,
         reception: Reception,
         conversations: Conversations,
+        compactions: Compactions,
         most_bytes: int,
         most_depth: int,
     ) -> None:
         self._reception = reception
         self._conversations = conversations
+        self._compactions = compactions
         self._most_bytes = most_bytes
         self._most_depth = most_depth
 
@@ -93,6 +98,9 @@ class ConversationDoor:
     async def _body(self, visit: Visit) -> bytes:
         return await read_body(visit.request, self._most_bytes)
 
+    def _opened(self, speaker: Speaker) -> Opened:
+        return lambda sealed: self._compactions.open(sealed, speaker.principal)
+
     def _shown(self, speaker: Speaker, attachment: Attachment) -> Response:
         """Answer with a conversation, and let go of it."""
         try:
@@ -105,7 +113,8 @@ class ConversationDoor:
 
     async def _create(self, visit: Visit, speaker: Speaker) -> Response:
         check_query(visit.request.query_params, _OURS)
-        wanted = decode_create(await self._body(visit), max_depth=self._most_depth)
+        body = await self._body(visit)
+        wanted = decode_create(body, max_depth=self._most_depth, opened=self._opened(speaker))
         return self._shown(speaker, await self._conversations.create(speaker, wanted))
 
     async def _list(self, visit: Visit, speaker: Speaker) -> Response:
@@ -171,7 +180,8 @@ class ConversationDoor:
 
     async def _add(self, visit: Visit, speaker: Speaker) -> Response:
         check_query(visit.request.query_params, _ITEM_FIELDS)
-        wanted = decode_items(await self._body(visit), max_depth=self._most_depth)
+        body = await self._body(visit)
+        wanted = decode_items(body, max_depth=self._most_depth, opened=self._opened(speaker))
         attachment, items = await self._conversations.add(speaker, _named(visit), wanted)
         attachment.close()
         return json_response(

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from unbroken.server.auth.base import Grant
 from unbroken.server.guards.injection.screening import Screen
@@ -362,7 +363,7 @@ class Exchanges:
             attachment.close()
             raise SessionNotFound
         is_last_word = end == len(items) and not (session.is_running or has_moved_on)
-        if is_last_word and asked.store != is_transient(session_id):
+        if is_last_word and not asked.is_lone and asked.store != is_transient(session_id):
             return Place(attachment, chain, behind=ended.end)
         attachment.close()
         return await self._anew(speaker, asked, tuple(items[:end]))
@@ -372,6 +373,8 @@ class Exchanges:
         chain = new_chain_id()
         if not asked.store:
             config = self._config(speaker)
+            if not asked.has_tools:
+                config = replace(config, tools=(), server_tools=False)
             attachment = await self._transient.create(speaker.principal, config, chain)
             return Place(attachment, chain, tuple(before))
         session_id = None

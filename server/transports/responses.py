@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Send
 
+from unbroken.server.compactions import Compactions
 from unbroken.server.protocols.responses.decode import asked_of, decode_create
 from unbroken.server.protocols.responses.encode import NOTHING_NEW, ResponseEncoder
 from unbroken.server.protocols.responses.items import Fields, item_fields
@@ -50,6 +51,7 @@ class ResponsesDoor:
     Args:
         reception: Lets people in.
         exchanges: Begins responses, and finds them.
+        compactions: Opens what conversations were summed up to.
         most_bytes: What the body of a request may have.
         most_depth: How deeply it may be nested.
 
@@ -60,11 +62,13 @@ class ResponsesDoor:
         *,
         reception: Reception,
         exchanges: Exchanges,
+        compactions: Compactions,
         most_bytes: int,
         most_depth: int,
     ) -> None:
         self._reception = reception
         self._exchanges = exchanges
+        self._compactions = compactions
         self._most_bytes = most_bytes
         self._most_depth = most_depth
 
@@ -98,7 +102,12 @@ class ResponsesDoor:
         body = await read_body(visit.request, self._most_bytes)
         wanted = decode_create(body, max_depth=self._most_depth)
         named = visit.request.headers.get(_KEY_HEADER)
-        asked = asked_of(wanted, plan=speaker.grant.principal.plan, message_id=named)
+        asked = asked_of(
+            wanted,
+            plan=speaker.grant.principal.plan,
+            message_id=named,
+            opened=lambda sealed: self._compactions.open(sealed, speaker.principal),
+        )
         try:
             exchange = await self._exchanges.begin(speaker, asked)
         except SessionNotFound:

@@ -94,6 +94,7 @@ class Talk:
         self._tasks: set[asyncio.Task[None]] = set()
         self._cut = asyncio.timeout(None)  # ends the reading early
         self._heard = self._said = 0
+        self._at_end: Callable[[], None] = lambda: None
         self._is_over = self._is_leaving = False
         self._close: int | None = None
         self._reason = ""  # and why
@@ -106,6 +107,10 @@ class Talk:
     def is_silent(self) -> bool:
         """Whether nothing is being said, or worked on."""
         return not (self._sources or self._tasks)
+
+    def at_end(self, callback: Callable[[], None]) -> None:
+        """Have *callback* be called once the connection has ended, behind all that was being done."""
+        self._at_end = callback
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do *work* beside; it ends with the connection."""
@@ -189,7 +194,10 @@ class Talk:
             if watch is not None:
                 watch.close()
             outlet.listen(None)
-            await self._stop(*self._tasks, *([] if sending is None else [sending]))
+            try:
+                await self._stop(*self._tasks, *([] if sending is None else [sending]))
+            finally:
+                self._at_end()
             self._metrics.closed(self._close or self._left or _ABNORMAL)
 
     async def _read(self) -> None:

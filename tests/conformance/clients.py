@@ -89,6 +89,7 @@ FEATURES: Final[Mapping[str, str]] = {
     "responses": "Responses: streams, goes on from any event, cancels, continues",
     "conversations": "Conversations: begins, adds to, lists what is in them, deletes",
     "lanes": "Responses over a WebSocket: lanes, said on when the connection is lost",
+    "compact": "Responses: has a conversation be summed up, and goes on from there",
     "chat": "Chat Completions: streams, calls functions, lists models",
     "graphql": "GraphQL: queries, mutations, subscriptions that go on behind a cursor",
     "key": "Is told that its key is wrong",

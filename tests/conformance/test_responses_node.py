@@ -80,6 +80,16 @@ async def test_lanes_are_said_on_when_the_connection_is_cut(server: Served[Scrip
     assert server.agent.calls == 2
 
 
+@pytest.mark.client("openai-node", "compact")
+async def test_a_conversation_is_summed_up_and_gone_on_with(server: Served[ScriptedAgent]) -> None:
+    seen = await run(server.port, "compact", "hi", "and")
+
+    assert [item["type"] for item in seen["window"]["output"]] == ["message", "compaction"]
+    assert seen["text"] == answer_to("and")
+    assert [role for role, _ in seen["read"]] == ["user", "assistant", "user"]
+    assert seen["read"][1][1].startswith("Summary of the conversation so far:")
+
+
 @pytest.mark.client("openai-node", "chat")
 async def test_chat_completions_are_streamed_and_functions_called(server: Served[ScriptedAgent]) -> None:
     seen = await run(server.port, "chat", WORDS, '/call add {"a": 1}')

@@ -14,7 +14,7 @@ from msgspec import Struct
 from unbroken.server.protocols.body import decoded
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.parameters import metadata_of
-from unbroken.server.protocols.responses.decode import items_of
+from unbroken.server.protocols.responses.decode import Opened, items_of, nothing_opened
 from unbroken.server.protocols.responses.frames import InputParam
 from unbroken.sessions.items import Item
 
@@ -64,15 +64,17 @@ class NewConversation:
     metadata: dict[str, str]
 
 
-def decode_create(data: bytes, *, max_depth: int) -> NewConversation:
+def decode_create(data: bytes, *, max_depth: int, opened: Opened = nothing_opened) -> NewConversation:
     """Return the conversation that a body asks for. Nothing in it asks for an empty one.
+
+    *opened* knows the compactions that it brings.
 
     Raises:
         DecodeError: It can't be had.
 
     """
     wanted = decoded(data or b"{}", _CREATE, max_depth=max_depth)
-    return NewConversation(_items(wanted.items or []), metadata_of(wanted.metadata) or {})
+    return NewConversation(_items(wanted.items or [], opened), metadata_of(wanted.metadata) or {})
 
 
 def decode_update(data: bytes, *, max_depth: int) -> dict[str, str]:
@@ -85,24 +87,24 @@ def decode_update(data: bytes, *, max_depth: int) -> dict[str, str]:
     return metadata_of(decoded(data, _UPDATE, max_depth=max_depth).metadata) or {}
 
 
-def decode_items(data: bytes, *, max_depth: int) -> tuple[Item, ...]:
-    """Return the items that are to be part of a conversation.
+def decode_items(data: bytes, *, max_depth: int, opened: Opened = nothing_opened) -> tuple[Item, ...]:
+    """Return the items that are to be part of a conversation. *opened* knows the compactions among them.
 
     Raises:
         DecodeError: They can't be.
 
     """
-    items = _items(decoded(data, _ITEMS, max_depth=max_depth).items)
+    items = _items(decoded(data, _ITEMS, max_depth=max_depth).items, opened)
     if not items:
         raise DecodeError("invalid_request", "Name at least one item.", param="items")
     return items
 
 
-def _items(given: list[InputParam]) -> tuple[Item, ...]:
+def _items(given: list[InputParam], opened: Opened) -> tuple[Item, ...]:
     if len(given) > _MOST_ITEMS:
         raise DecodeError("invalid_request", f"`items` takes up to {_MOST_ITEMS} items.", param="items")
     try:
-        items, references = items_of(given, "items")
+        items, references = items_of(given, "items", opened)
     except DecodeError as exc:
         if exc.code == "invalid_event":
             raise DecodeError("invalid_request", exc.message, param=exc.param) from None

@@ -6,9 +6,9 @@ Whatever a client sends, the outcome is an :class:`Asked` or a :class:`DecodeErr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -25,16 +25,21 @@ from unbroken.server.protocols.items import (
 from unbroken.server.protocols.parameters import check_tokens, metadata_of, parameters_of
 from unbroken.server.protocols.references import PartParam
 from unbroken.server.protocols.responses.frames import ConversationParam, CreateParam, InputParam, InputPart
-from unbroken.sessions.ids import ItemId
-from unbroken.sessions.items import Item, ResponseRequest
+from unbroken.sessions.ids import ItemId, new_item_id
+from unbroken.sessions.items import Item, Message, ResponseRequest, Text
 
-__all__ = ["Asked", "asked_of", "decode_create", "items_of"]
+__all__ = ["Asked", "Opened", "asked_of", "decode_create", "items_of", "nothing_opened"]
 
 _MOST_INPUT: Final = 2048
 """Items that one request may bring."""
 
-_UNREAD: Final = frozenset({"reasoning", "mcp_list_tools", "compaction"})
+_UNREAD: Final = frozenset({"reasoning", "mcp_list_tools"})
 """Items that clients send back as they came, and that say nothing to a model here."""
+
+_SUMMARY: Final = "Summary of the conversation so far:\n\n"
+
+Opened: TypeAlias = Callable[[str], str | None]
+"""Returns the summary that a compaction is of. None: it is none that whoever sends it can have from here."""
 
 _DECODER: Final = msgspec.json.Decoder(CreateParam)
 
@@ -64,6 +69,12 @@ class Asked:
     """Of what the client said."""
     is_lone: bool = False
     """Whether nothing can go on from it: what is said with it is part of no conversation."""
+    closing: tuple[Item, ...] = ()
+    """What the server itself says behind it all, of one that is alone: no guard need look at that."""
+    most_tokens: Callable[[Sequence[Item]], int] | None = None
+    """How long its answer may be, of one that is alone, by all that was said. None: as the request says."""
+    has_tools: bool = True
+    """False: nothing may be called, neither its client's functions nor the server's own tools."""
     removed: tuple[ItemId, ...] = ()
     """Items that leave the conversation first."""
     reasoning: bool | None = None
@@ -85,22 +96,31 @@ def decode_create(data: bytes, *, max_depth: int) -> CreateParam:
     return decoded(data, _DECODER, max_depth=max_depth)
 
 
-def asked_of(wanted: CreateParam, *, plan: str, message_id: str | None = None) -> Asked:
-    """Return what somebody on *plan* asks for. *message_id*: what the request is named beside its body.
+def nothing_opened(_: str) -> None:
+    """See :data:`Opened`: no compaction is known."""
+    return
+
+
+def asked_of(
+    wanted: CreateParam, *, plan: str, message_id: str | None = None, opened: Opened = nothing_opened
+) -> Asked:
+    """Return what somebody on *plan* asks for.
+
+    *message_id*: what the request is named beside its body. *opened* knows the compactions that it brings.
 
     Raises:
         DecodeError: It can't be had.
 
     """
     try:
-        return _asked(wanted, plan, message_id)
+        return _asked(wanted, plan, message_id, opened)
     except DecodeError as exc:
         if exc.code == "invalid_event":
             raise DecodeError("invalid_request", exc.message, param=exc.param) from None
         raise
 
 
-def _asked(wanted: CreateParam, plan: str, message_id: str | None) -> Asked:
+def _asked(wanted: CreateParam, plan: str, message_id: str | None, opened: Opened) -> Asked:
     conversation = (
         wanted.conversation.id if isinstance(wanted.conversation, ConversationParam) else wanted.conversation
     )
@@ -116,7 +136,7 @@ def _asked(wanted: CreateParam, plan: str, message_id: str | None) -> Asked:
     named = message_id if wanted.unbroken is None else wanted.unbroken.message_id or message_id
     if named is not None:
         check_name(named, "unbroken.message_id", None)
-    items, references = _input(wanted.input)
+    items, references = _input(wanted.input, opened)
     if not (items or references or wanted.previous_response_id or conversation):
         raise DecodeError("invalid_request", "The request needs an `input`.", param="input")
     options = wanted.stream_options
@@ -159,18 +179,22 @@ def _request(wanted: CreateParam, plan: str) -> ResponseRequest:
     )
 
 
-def _input(given: str | list[InputParam] | None) -> tuple[tuple[Item, ...], tuple[ItemId, ...]]:
+def _input(
+    given: str | list[InputParam] | None, opened: Opened
+) -> tuple[tuple[Item, ...], tuple[ItemId, ...]]:
     if given is None:
         return (), ()
     if isinstance(given, str):
         given = [InputParam(role="user", content=given)]
     if len(given) > _MOST_INPUT:
         raise DecodeError("invalid_request", f"`input` takes up to {_MOST_INPUT} items.", param="input")
-    return items_of(given, "input")
+    return items_of(given, "input", opened)
 
 
-def items_of(given: Sequence[InputParam], field: str) -> tuple[tuple[Item, ...], tuple[ItemId, ...]]:
-    """Return the items that a *field* brings, and those that it names.
+def items_of(
+    given: Sequence[InputParam], field: str, opened: Opened = nothing_opened
+) -> tuple[tuple[Item, ...], tuple[ItemId, ...]]:
+    """Return the items that a *field* brings, and those that it names. *opened* knows the compactions.
 
     Raises:
         DecodeError: They can't be taken.
@@ -189,9 +213,30 @@ def items_of(given: Sequence[InputParam], field: str) -> tuple[tuple[Item, ...],
             items += _called(item, param)
         elif kind == "mcp_approval_response":
             items.append(approval_of(_plain(item, kind), param))
+        elif kind == "compaction":
+            items.append(_summary(item, param, opened))
         elif kind not in _UNREAD:
             items.append(item_of(_plain(item, kind), param))
     return tuple(items), tuple(references)
+
+
+def _summary(item: InputParam, param: str, opened: Opened) -> Message:
+    """Return what a compaction says, as a message.
+
+    The assistant's: an agent has written it, of what users and tools said. As the operator's, by whose word
+    models go, anybody's could become that; as the user's, it would be a question.
+    """
+    sealed = item.encrypted_content
+    if sealed is None:
+        message = "The compaction needs its `encrypted_content`."
+        raise DecodeError("invalid_request", message, param=f"{param}.encrypted_content")
+    if (text := opened(sealed)) is None:
+        message = (
+            "The compaction can't be read: it isn't whole, or isn't yours, or of another server, or too old. "
+            "Send what it was made of."
+        )
+        raise DecodeError("invalid_compaction", message, param=f"{param}.encrypted_content")
+    return Message(new_item_id(), "assistant", (Text(_SUMMARY + text),))
 
 
 def _plain(item: InputParam, kind: str) -> ItemParam:

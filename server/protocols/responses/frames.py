@@ -58,6 +58,7 @@ class InputParam(Struct, frozen=True):
     approval_request_id: str | None = None
     approve: bool | None = None
     reason: str | None = None
+    encrypted_content: str | None = None
 
 
 class TextParam(Struct, frozen=True):

@@ -67,11 +67,17 @@ Said: TypeAlias = CreateParam | Cancel | Steer
 
 
 class Unsaid(DecodeError):
-    """A message can't be taken. It is said in the lane that it named."""
+    """A message can't be taken. It is said in the lane that it named.
 
-    def __init__(self, error: DecodeError, lane: str | None) -> None:
+    Attributes:
+        previous: The response that it was to go on from, where it was to go on from one.
+
+    """
+
+    def __init__(self, error: DecodeError, lane: str | None, previous: str | None = None) -> None:
         super().__init__(error.code, error.message, param=error.param)
         self.lane = lane
+        self.previous = previous
 
 
 def decode_message(data: str | bytes, *, max_depth: int) -> Said:
@@ -82,6 +88,7 @@ def decode_message(data: str | bytes, *, max_depth: int) -> Said:
 
     """
     lane: str | None = None
+    previous: str | None = None
     try:
         if isinstance(data, bytes):
             raise DecodeError("binary_frame", "Send text frames: this protocol has no binary ones.")
@@ -92,6 +99,8 @@ def decode_message(data: str | bytes, *, max_depth: int) -> Said:
             head = msgspec.json.decode(raw, type=_Head)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise DecodeError("invalid_json", "The message isn't a JSON object.") from None
+        if head.type == "response.create" and isinstance(head.previous_response_id, str):
+            previous = head.previous_response_id
         lane = _lane(head.stream_id)
         match head.type:
             case "response.create":
@@ -109,7 +118,7 @@ def decode_message(data: str | bytes, *, max_depth: int) -> Said:
             case _:
                 raise DecodeError("invalid_event", "The event needs a `type`, a string.", param="type")
     except DecodeError as exc:
-        raise Unsaid(exc, lane) from None
+        raise Unsaid(exc, lane, previous) from None
 
 
 def _lane(given: object) -> str | None:

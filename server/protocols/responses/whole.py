@@ -21,7 +21,7 @@ from unbroken.sessions.items import (
     Usage,
 )
 
-__all__ = ["Whole"]
+__all__ = ["Whole", "usage_fields"]
 
 _RATE_LIMITS: Final = frozenset({"upstream_rate_limited", "rate_limit_exceeded", "agent_busy"})
 
@@ -131,7 +131,7 @@ class Whole:
         shown = "failed" if status == "interrupted" else status
         fields = self.fields(shown, map(item_fields, output))
         if usage is not None:
-            fields["usage"] = _usage(usage)
+            fields["usage"] = usage_fields(usage)
             if usage.reused is not UNSET:
                 cached = {"tier": usage.reused.tier, "age": usage.reused.age}
                 fields.setdefault("unbroken", {})["cache"] = cached
@@ -174,7 +174,8 @@ def _choice(asked: ResponseRequest, config: SessionConfig) -> str | Fields:
     return {"type": "function", "name": choice.name} if isinstance(choice, NamedTool) else choice
 
 
-def _usage(usage: Usage) -> Fields:
+def usage_fields(usage: Usage) -> Fields:
+    """Return what a response cost."""
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},

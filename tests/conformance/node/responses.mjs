@@ -92,6 +92,18 @@ const scenarios = {
     return { events };
   },
 
+  /** Has a conversation be summed up, and goes on from there. */
+  async compact() {
+    const first = await client.responses.create({ model, input: messages[0] });
+    const window = await client.responses.compact({ model, previous_response_id: first.id });
+    const second = await client.responses.create({
+      model,
+      input: [...window.output, { role: "user", content: messages[1] }],
+    });
+    const items = await client.responses.inputItems.list(second.id, { order: "asc" });
+    return { window, text: second.output_text, read: items.data.map((item) => [item.role, item.content[0].text]) };
+  },
+
   /** Chat Completions: a stream with its usage, and a function that is called and answered. */
   async chat() {
     const chunks = await collected(

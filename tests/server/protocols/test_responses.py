@@ -65,11 +65,18 @@ FIELDS = st.sampled_from(
     ]
 )
 ITEMS = st.dictionaries(
-    st.sampled_from(["type", "role", "content", "call_id", "name", "arguments", "output", "id", "approve"]),
+    st.sampled_from(
+        [
+            *("type", "role", "content", "call_id", "name", "arguments", "output", "id", "approve"),
+            "encrypted_content",
+        ]
+    ),
     st.sampled_from(
         ["message", "user", "assistant", "developer", "function_call", "function_call_output", "mcp_call"]
     )
-    | st.sampled_from(["reasoning", "item_reference", "mcp_approval_response", "hello", "call_1"])
+    | st.sampled_from(
+        ["reasoning", "item_reference", "mcp_approval_response", "compaction", "hello", "call_1"]
+    )
     | JSON
     | st.lists(
         st.fixed_dictionaries({"type": st.just("input_text"), "text": st.text(max_size=5)}), max_size=2

@@ -13,6 +13,7 @@ import pytest_asyncio
 from tests.fakes.valkey import Server
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.serving import Served, eventually, serving
+from unbroken.server.agents.base import Message
 
 pytestmark = pytest.mark.slow
 
@@ -235,3 +236,28 @@ async def test_two_that_go_on_from_the_same_in_the_same_moment_dont_hear_each_ot
 
     assert sum(conversations) == 6  # one of each two
     assert all(len(turn.given.messages) <= 2 for node in nodes for turn in node.agent.turns)
+
+
+async def test_what_was_said_on_one_is_summed_up_on_another(nodes: list[Served[ManualAgent]]) -> None:
+    here, there = nodes
+    client: Any = await here.openai()
+    other: Any = await there.openai()
+    asking = asyncio.create_task(client.responses.create(input="one", model="default"))
+    turn = await here.agent.turn()
+    turn.say("1")
+    turn.end()
+    first = await asking
+
+    asking = asyncio.create_task(other.responses.compact(previous_response_id=first.id, model="default"))
+    summing = await there.agent.turn()
+    summing.say("One was said.")
+    summing.end()
+    window = (await asking).to_dict(mode="json", warnings=False)["output"]
+    asking = asyncio.create_task(client.responses.create(input=window, model="default"))
+    turn = await here.agent.turn(1)
+    turn.end()
+    await asking
+
+    assert [item.text for item in summing.given.items if isinstance(item, Message)][:2] == ["one", "1"]
+    read = [item.text for item in turn.given.items if isinstance(item, Message)]
+    assert read == ["one", "Summary of the conversation so far:\n\nOne was said."]
