@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from unbroken.server.auth.base import Grant
 from unbroken.server.files.references import Referring
 from unbroken.server.guards.injection.screening import Screen
+from unbroken.server.protocols.asked import Asked
 from unbroken.server.protocols.items import DecodeError, check_pairs
-from unbroken.server.protocols.responses.decode import Asked
 from unbroken.server.quota.base import Decision
 from unbroken.server.quota.gate import Gate
 from unbroken.server.transports.exchange import Exchange

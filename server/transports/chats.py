@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from unbroken.server.protocols.responses.decode import Asked
+from unbroken.server.protocols.asked import Asked
 from unbroken.server.protocols.ui.chunks import Fields
 from unbroken.server.protocols.ui.decode import Chat
 from unbroken.server.protocols.ui.encode import UiEncoder

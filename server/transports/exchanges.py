@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from unbroken.server.auth.base import Grant
 from unbroken.server.guards.injection.screening import Screen
 from unbroken.server.models import Models
+from unbroken.server.protocols.asked import Asked
 from unbroken.server.protocols.items import DecodeError
-from unbroken.server.protocols.responses.decode import Asked
 from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.awaiting import until_ended

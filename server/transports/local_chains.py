@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from unbroken.server.protocols.responses.decode import Asked
+from unbroken.server.protocols.asked import Asked
 from unbroken.server.transports.asking import not_there
 from unbroken.server.transports.exchange import Exchange
 from unbroken.sessions.ids import SessionId, is_transient, session_of

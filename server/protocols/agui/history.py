@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from unbroken.server.protocols.agui.decode import RUN_ID, THREAD_ID, Run
-from unbroken.server.protocols.responses.decode import Asked
+from unbroken.server.protocols.asked import Asked
 from unbroken.server.protocols.ui.history import answer_to, metadata_of, wanted_of
 from unbroken.sessions.endings import Ended
 from unbroken.sessions.ids import ResponseId

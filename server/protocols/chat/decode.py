@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from unbroken.server.protocols.asked import Asked
 from unbroken.server.protocols.body import decoded
 from unbroken.server.protocols.chat.frames import ChoiceParam, CompletionParam, FormatParam, NestedTool
 from unbroken.server.protocols.chat.messages import items_of, new_in
@@ -25,7 +26,6 @@ from unbroken.server.protocols.items import (
     tools_of,
 )
 from unbroken.server.protocols.parameters import check_tokens, metadata_of, parameters_of
-from unbroken.server.protocols.responses.decode import Asked
 from unbroken.sessions.ids import SessionId, is_transient
 from unbroken.sessions.items import FunctionTool, NamedTool, ResponseRequest, ToolChoice
 

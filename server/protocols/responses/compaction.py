@@ -16,9 +16,10 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from unbroken.server.protocols.asked import Asked
 from unbroken.server.protocols.body import decoded
 from unbroken.server.protocols.items import DecodeError
-from unbroken.server.protocols.responses.decode import Asked, Opened, asked_of
+from unbroken.server.protocols.responses.decode import Opened, asked_of
 from unbroken.server.protocols.responses.frames import CreateParam, InputParam
 from unbroken.server.protocols.responses.items import Fields, item_fields
 from unbroken.server.protocols.responses.whole import usage_fields

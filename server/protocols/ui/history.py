@@ -10,8 +10,8 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Mapping
 
+from unbroken.server.protocols.asked import Asked
 from unbroken.server.protocols.items import DecodeError
-from unbroken.server.protocols.responses.decode import Asked
 from unbroken.server.protocols.ui.decode import MESSAGE_ID, Chat, Settled, replayed, request_of
 from unbroken.sessions.endings import Ended
 from unbroken.sessions.ids import ItemId, ResponseId

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbroken.server.compactions import MOST_BYTES, Compactions
+from unbroken.server.protocols.asked import Asked
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.responses.compaction import (
     asked_of_compact,
@@ -17,7 +18,7 @@ from unbroken.server.protocols.responses.compaction import (
     summary_of,
     window_of,
 )
-from unbroken.server.protocols.responses.decode import Asked, asked_of, decode_create
+from unbroken.server.protocols.responses.decode import asked_of, decode_create
 from unbroken.sessions.clock import SystemClock
 from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, new_item_id
 from unbroken.sessions.items import FunctionCall, FunctionOutput, Item, Message, Role, Text

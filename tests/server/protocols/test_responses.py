@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from unbroken.server.protocols.asked import Asked
 from unbroken.server.protocols.items import DecodeError
-from unbroken.server.protocols.responses.decode import Asked, asked_of, decode_create
+from unbroken.server.protocols.responses.decode import asked_of, decode_create
 from unbroken.server.protocols.responses.encode import NOTHING_NEW, ResponseEncoder
 from unbroken.server.protocols.responses.socket import Unsaid, continuations, decode_message
 from unbroken.server.protocols.responses.whole import Whole
