@@ -259,7 +259,7 @@ async def test_what_the_log_refuses_gives_its_request_back() -> None:
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> DistantStore:
     distant = DistantStore(MemoryStore(), 3)
-    monkeypatch.setattr(store_selection, "MemoryStore", lambda: distant)
+    monkeypatch.setattr(store_selection, "MemoryStore", lambda **_: distant)
     return distant
 
 

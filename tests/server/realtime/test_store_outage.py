@@ -17,7 +17,7 @@ from unbroken.sessions.backends.memory import MemoryStore
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> DistantStore:
     distant = DistantStore(MemoryStore(), 3)
-    monkeypatch.setattr(store_selection, "MemoryStore", lambda: distant)
+    monkeypatch.setattr(store_selection, "MemoryStore", lambda **_: distant)
     return distant
 
 

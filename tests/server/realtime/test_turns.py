@@ -197,7 +197,7 @@ async def test_c1_a_stop_is_taken_although_its_connection_is_closed_at_once(
                 await asyncio.sleep(0)
             return await super().submit(*args)
 
-    monkeypatch.setattr(store_selection, "MemoryStore", lambda: Slow(MemoryStore(), 3))
+    monkeypatch.setattr(store_selection, "MemoryStore", lambda **_: Slow(MemoryStore(), 3))
     manual: Served[ManualAgent] = await serve(ManualAgent())
     client, turn = await ask(manual, "one ")
     said = [
