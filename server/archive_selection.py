@@ -117,7 +117,14 @@ def build_archiving(
         clock,
         on_expired=metrics.archive_expired.inc,
     )
-    return Archiving(archive, Records(archive, clock), archive, archiver, housekeeping, sender)
+    return Archiving(
+        archive,
+        Records(archive, clock, announcer.session_ended, sender.wake),
+        archive,
+        archiver,
+        housekeeping,
+        sender,
+    )
 
 
 def _waiting(metrics: Metrics) -> Callable[[int, float], None]:

@@ -20,14 +20,15 @@ Several nodes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from unbroken.sessions.finished import FinishedTurn
 from unbroken.sessions.ids import PrincipalId, SessionId
 
 __all__ = [
+    "AnnounceEnd",
     "Archive",
     "ArchiveUnavailable",
     "ArchiveUnusable",
@@ -113,6 +114,10 @@ class Owned:
     user: str | None = None
 
 
+AnnounceEnd: TypeAlias = Callable[[ArchivedSession, float], Sequence[Delivery]]
+"""Says who is to be told that a session has ended, at that time."""
+
+
 class Archive(Protocol):
     """Keeps finished turns. The module's text says what is guaranteed.
 
@@ -146,8 +151,13 @@ class Archive(Protocol):
         Return how many turns there were.
         """
 
-    async def erase_session(self, session_id: SessionId, at: float) -> int:
-        """Forget a session likewise, also what ends in it for as long as a turn may be written late."""
+    async def erase_session(
+        self, session_id: SessionId, at: float, announce: AnnounceEnd | None = None
+    ) -> int:
+        """Forget a session likewise, also what ends in it for as long as a turn may be written late.
+
+        *announce* says who is to be told that it has ended, unless they were before.
+        """
 
     async def expire(self, cutoffs: Mapping[str, float | None], limit: int, *, default: float | None) -> int:
         """Forget turns that ended before their plan's cutoff, or before *default*; None: these stay.

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from unbroken.server.archive.base import Archive, ArchivedSession, ArchiveUnavailable, Delivery, Queue
+from unbroken.server.archive.base import AnnounceEnd, Archive, ArchiveUnavailable, Queue
 from unbroken.server.plan_tables import DEFAULT_PLAN
 from unbroken.sessions.clock import Clock, pause
 from unbroken.sessions.errors import SessionGone, StoreUnavailable
@@ -72,7 +72,7 @@ class Housekeeping:
         endpoints: Sequence[str],
         retention: Retention,
         is_there: Callable[[SessionId], Awaitable[object]],
-        announce: Callable[[ArchivedSession, float], Sequence[Delivery]],
+        announce: AnnounceEnd,
         clock: Clock,
         *,
         on_expired: Callable[[int], None],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from unbroken.server.archive.base import Archive
+from unbroken.server.archive.base import AnnounceEnd, Archive
 from unbroken.server.auth.principal import Principal
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.finished import FinishedTurn
@@ -14,6 +14,10 @@ from unbroken.sessions.ids import PrincipalId, SessionId
 __all__ = ["Records"]
 
 _AT_ONCE: Final = 20
+
+
+def _nothing() -> None:
+    pass
 
 
 class Records:
@@ -25,11 +29,21 @@ class Records:
     Args:
         archive: The archive.
         clock: Where time comes from.
+        announce: Says who is to be told that a session has ended. None: nobody is.
+        on_announced: Called when somebody may be to be told.
 
     """
 
-    def __init__(self, archive: Archive, clock: Clock) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        clock: Clock,
+        announce: AnnounceEnd | None = None,
+        on_announced: Callable[[], None] = _nothing,
+    ) -> None:
         self._archive = archive
+        self._on_announced = on_announced
+        self._announce = announce
         self._clock = clock
 
     async def read(self, session_id: SessionId, principal: PrincipalId) -> AsyncIterator[FinishedTurn]:
@@ -51,4 +65,6 @@ class Records:
 
     async def erase_session(self, session_id: SessionId) -> int:
         """Forget a session, with what still runs in it, and return how many turns that were."""
-        return await self._archive.erase_session(session_id, self._clock.time())
+        count = await self._archive.erase_session(session_id, self._clock.time(), self._announce)
+        self._on_announced()
+        return count

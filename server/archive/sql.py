@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-from unbroken.server.archive.base import ArchivedSession, Delivery, NewTurn, Owned
+from unbroken.server.archive.base import AnnounceEnd, ArchivedSession, Delivery, NewTurn, Owned
 from unbroken.server.archive.database import Database, Row, Transaction, Value
 from unbroken.server.archive.migrating import migrate
 from unbroken.sessions.errors import UnknownFormat
@@ -179,13 +179,22 @@ class SqlArchive:
             )
         return count
 
-    async def erase_session(self, session_id: SessionId, at: float) -> int:
+    async def erase_session(
+        self, session_id: SessionId, at: float, announce: AnnounceEnd | None = None
+    ) -> int:
         """See :meth:`Archive.erase_session`."""
         async with self._database.transaction(alone=True) as transaction:
+            rows = await transaction.fetch(
+                f"SELECT {_COLUMNS} FROM archive_sessions AS s WHERE s.session_id = $1",  # noqa: S608
+                session_id,
+            )
             await _note_erased(transaction, f"session {session_id}", at + _LATE, at)
             count = await transaction.execute("DELETE FROM archive_turns WHERE session_id = $1", session_id)
             await transaction.execute("DELETE FROM archive_deliveries WHERE session_id = $1", session_id)
             await transaction.execute("DELETE FROM archive_sessions WHERE session_id = $1", session_id)
+            for session in map(_session, rows):
+                if announce is not None and session.ended_at is None:
+                    await _queue(transaction, announce(session, at), session_id, session.principal, at)
         return count
 
     async def expire(self, cutoffs: Mapping[str, float | None], limit: int, *, default: float | None) -> int:

@@ -57,7 +57,8 @@ class Announcer:
     def session_ended(self, session: ArchivedSession, at: float) -> Sequence[Delivery]:
         """Return who is to be told that *session* has ended."""
         whose = Principal(session.user, session.tenant) if session.user else None
-        data = session_fields(session) | {"ended_at": int(at)} | _whose(whose)
+        ended = {"session_id": session.id, "ended_at": int(at)}
+        data = session_fields(session) | ended | _whose(whose)
         # One that went on under the same name may end again.
         named = (session.id, str(session.active_at))
         return self._deliveries("session.ended", named, at, whose, data, None)

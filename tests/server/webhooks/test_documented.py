@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ import pytest
 from tests.fakes.archive import MemoryQueue
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.serving import eventually, serving
+from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.archive.base import Delivery
 from unbroken.server.webhook_settings import WebhookEndpoint
 from unbroken.server.webhooks.sending import Sender, SendingLimits, Target
@@ -86,16 +88,21 @@ async def test_the_receiver_without_a_library_takes_the_same() -> None:
     assert not genuine(OTHER, headers | {"webhook-timestamp": "1000"}, body)
 
 
-async def test_a_server_tells_what_happens_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def receiving(monkeypatch: pytest.MonkeyPatch) -> tuple[Tee, WebhookEndpoint]:
+    """Have servers' webhooks come to the receiver, and return what is seen of it, and how it is set."""
     receiver = documented(0)
     tee = Tee(receiver["app"])
     monkeypatch.setattr(
         "unbroken.server.archive_selection.Sender",
         lambda *args, **options: Sender(*args, **options, transport=tee),
     )
-    endpoint = WebhookEndpoint.model_validate(
+    return tee, WebhookEndpoint.model_validate(
         {"url": "http://receiver/unbroken", "secrets": receiver["SECRET"]}
     )
+
+
+async def test_a_server_tells_what_happens_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tee, endpoint = receiving(monkeypatch)
     url = f"sqlite:///{tmp_path / 'archive.db'}"
     async with serving(
         ManualAgent(), archive_url=url, archive_retention="0", webhooks={"crm": endpoint}
@@ -119,3 +126,25 @@ async def test_a_server_tells_what_happens_in_it(tmp_path: Path, monkeypatch: py
         assert sum(b'"turn.finished_while_away"' in each[1] for each in tee.seen) == 1
         count = served.app.metrics.webhooks.labels("crm", "delivered")
         await eventually(lambda: count._value.get() == 3)
+
+
+async def test_a_session_that_is_deleted_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tee, endpoint = receiving(monkeypatch)
+    url = f"sqlite:///{tmp_path / 'archive.db'}"
+    async with serving(ScriptedAgent(), archive_url=url, webhooks={"crm": endpoint}) as served:
+        client = await served.client()
+        await client.ask("secret thought")
+        await client.done()
+        await eventually(lambda: len(tee.seen) == 1)
+        async with httpx2.AsyncClient(trust_env=False) as http:
+            deleted = await http.delete(
+                f"http://127.0.0.1:{served.port}/v1/conversations/{client.session_id}",
+                headers={"authorization": "Bearer alice"},
+            )
+        assert deleted.status_code == 200, deleted.text
+        await eventually(lambda: len(tee.seen) == 2)
+        _, body, status = tee.seen[-1]
+        assert status == 204
+        event = json.loads(body)
+        assert (event["type"], event["data"]["session_id"]) == ("session.ended", client.session_id)
+        assert b"secret thought" not in body

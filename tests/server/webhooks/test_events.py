@@ -116,6 +116,7 @@ def test_a_session_that_ended_is_told_once_for_each_life() -> None:
     assert first.message_id == again.message_id
     assert orjson.loads(first.body)["data"] == {
         "id": SESSION,
+        "session_id": SESSION,
         "object": "archive.session",
         "model": "m",
         "began_at": 1,
