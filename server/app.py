@@ -66,7 +66,7 @@ from unbroken.sessions.clock import Clock, SystemClock
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.errors import StoreUnavailable, UnknownFormat
 from unbroken.sessions.holders import Holder
-from unbroken.sessions.ids import PrincipalId, is_transient
+from unbroken.sessions.ids import PrincipalId, SessionId, is_transient
 from unbroken.sessions.items import Concurrency, SessionConfig
 from unbroken.sessions.node import Node
 from unbroken.sessions.session import Session
@@ -143,6 +143,7 @@ class App:
         self.archiving = build_archiving(
             settings, self._stored.store, self._stored.outbox, self.auth.directory, clock, self.metrics
         )
+        self._forget = forgetting(None if self.archiving is None else self.archiving.records)
         way = Way()
         self.guards = Guards(
             settings,
@@ -203,6 +204,7 @@ class App:
             store=self._stored.store,
             cluster=self._stored.cluster,
             index=self._stored.index,
+            erase_late=self._erase_late,
             limits=node_limits(settings, patience),
         )
         self.transient: Final = make_node(
@@ -241,7 +243,7 @@ class App:
             store=self._stored.store,
             index=self._stored.index,
             erasure=self.erasure,
-            forget=forgetting(None if self.archiving is None else self.archiving.records),
+            forget=self._forget,
             auth=self.auth,
             guards=self.guards,
             models=self.models,
@@ -292,7 +294,7 @@ class App:
                 stored.store,
                 stored.index,
                 stored.walk,
-                forget=forgetting(None if self.archiving is None else self.archiving.records),
+                forget=self._forget,
             )
         ]
         if self.archiving is not None:
@@ -302,6 +304,11 @@ class App:
         if self.cache is not None:
             erasers.append(AnswerEraser(self.cache, clock))
         return erasers
+
+    async def _erase_late(self, session_id: SessionId) -> None:
+        if self._forget is not None:
+            await self._forget(session_id)
+        await self.node.erase(session_id)
 
     def _drain_began(self) -> None:
         self.turnstile.open()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -89,6 +89,8 @@ class Node:
         responder: What answers.
         cluster: The nodes that share the store; None: there are no others.
         index: Where its sessions are listed; None: nowhere.
+        erase_late: Erases a session that turns out to have begun before all of its principal's was erased,
+            wherever something of it is. None: :meth:`erase`.
         caps: How many responses principals have, here and elsewhere; None: here alone. The node opens
             and closes them.
         holder_of: For whom a principal's sessions count. Themselves by default.
@@ -111,6 +113,7 @@ class Node:
         cluster: Cluster | None = None,
         caps: Caps | None = None,
         index: SessionIndex | None = None,
+        erase_late: Callable[[SessionId], Awaitable[None]] | None = None,
         holder_of: HolderOf = Holder,
         is_transient: bool = False,
         on_response: Callable[[Session, ResponseDone], None],
@@ -163,7 +166,7 @@ class Node:
             on_back=lambda part: self._ownership.verify(part),
         )
         self._listing = Listing(
-            index, clock, lifetime=limits.idle_timeout, spawn=self._spawn, erase=self.erase
+            index, clock, lifetime=limits.idle_timeout, spawn=self._spawn, erase=erase_late or self.erase
         )
         self._ownership = Ownership(
             self.id,

@@ -38,6 +38,9 @@ _OLDEST: Final = 3 * 86_400.0
 _LEASE: Final = 30.0
 """Seconds, beyond what a try may take, for which nobody else tries the same."""
 
+_BUSY: Final = (408, 429)
+"""Statuses of an endpoint that takes nothing for the moment; others of 4xx are about what was sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -183,11 +186,11 @@ class Sender:
         if admission is None:
             return  # others have failed meanwhile: it comes again when its lease is over, as untried as now
         try:
-            is_delivered = await self._post(target, due)
+            is_delivered, is_alive = await self._post(target, due)
         except BaseException:
             admission.release()
             raise
-        (admission.succeed if is_delivered else admission.fail)()
+        (admission.succeed if is_alive else admission.fail)()
         self._on_outcome(target.name, "delivered" if is_delivered else "failed")
         with suppress(ArchiveUnavailable):  # then it comes again when its lease is over
             await self._note(target, due, is_delivered=is_delivered)
@@ -210,19 +213,23 @@ class Sender:
         else:
             await self._queue.put_off(due, now + delay_of(due.tries + 1))
 
-    async def _post(self, target: Target, due: Due) -> bool:
-        """Return whether the endpoint has taken a webhook: it said so in time, with a status of 2xx."""
+    async def _post(self, target: Target, due: Due) -> tuple[bool, bool]:
+        """Return whether the endpoint has taken a webhook, and whether it takes any, as far as that shows.
+
+        It has, if it said so in time, with a status of 2xx. One that refuses this one alone takes others.
+        """
         assert self._client is not None
         body = due.delivery.body.encode()
         signed = headers(target.secrets, due.delivery.message_id, int(self._clock.time()), body)
-        reason = ""
+        reason, is_alive = "", False
         try:
             async with (
                 asyncio.timeout(self._limits.timeout),
                 self._client.stream("POST", target.url, content=body, headers=signed) as answer,
             ):
                 if answer.is_success:
-                    return True
+                    return True, True
+                is_alive = answer.is_client_error and answer.status_code not in _BUSY
                 reason = f"status {answer.status_code}"
         except TimeoutError:
             reason = "no answer in time"
@@ -231,4 +238,4 @@ class Sender:
         structlog.get_logger().info(
             "webhook not taken", endpoint=target.name, message_id=due.delivery.message_id, reason=reason
         )
-        return False
+        return False, is_alive

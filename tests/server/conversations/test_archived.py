@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from openai import APIStatusError
 
 from tests.server.archive.test_over_http import get, said, url_of
-from tests.server.realtime.serving import Served, serving
+from tests.server.realtime.serving import Served, eventually, serving
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.archive.base import ArchiveUnavailable
+from unbroken.sessions.errors import StoreUnavailable
 
 
 async def delete(served: Served[Any], path: str) -> httpx2.Response:
@@ -72,3 +75,25 @@ async def test_while_the_archive_is_away_nothing_is_deleted_by_halves(
         assert (await client.responses.retrieve(answer.id)).output_text == "You said: one"
         assert (await delete(served, path)).status_code == 200
         assert await archived(served) == []
+
+
+async def test_what_is_erased_late_is_in_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wasn't listed when everything of its user's was erased: its node was cut off."""
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path)) as served:
+        index, node = served.app._stored.index, served.app.node
+
+        async def away(*_: object) -> int:
+            raise StoreUnavailable
+
+        client: Any = await served.openai()
+        with monkeypatch.context() as patched:
+            patched.setattr(index, "note", away)
+            answer = await client.responses.create(input="one", model="default")
+            await said(served, 1)
+            (actor,) = node.hub
+            await index.note_erased(actor.principal, int(1000 * time.time()) + 1)
+        await eventually(lambda: len(node.hub) == 0)
+
+        assert await archived(served) == []
+        with pytest.raises(APIStatusError):
+            await client.responses.retrieve(answer.id)

@@ -240,3 +240,19 @@ def test_each_delay_is_longer_up_to_a_bound() -> None:
     assert delays[-1] == 6 * 3600
     assert delay_of(1, lambda: 0.0) == pytest.approx(4)
     assert delay_of(1, lambda: 1.0) == pytest.approx(6)
+
+
+async def test_one_that_is_refused_for_itself_keeps_no_other_waiting() -> None:
+    async def takes_short_ones(request: httpx2.Request) -> int:
+        return 413 if b"long" in await request.aread() else 204
+
+    async with open_desk(at_once=4) as desk:
+        desk.post.answers["crm"] = takes_short_ones
+        bodies = ("long" if number % 2 else "short" for number in range(40))
+        await desk.put(
+            *(Delivery(f"msg_{number}", "crm", "x", f'"{body}"') for number, body in enumerate(bodies))
+        )
+
+        assert desk.outcomes["crm", "delivered"] == 20
+        assert desk.outcomes["crm", "failed"] == 20
+        assert desk.passed_over.get("crm", False) is False
