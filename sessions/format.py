@@ -7,7 +7,8 @@ nothing above a store knows that there are several.
 
 A format's number stands for the entries and snapshots, and for how a store
 lays them out: keys, their fields, and what scripts expect of both. Within a
-format, fields may be added, each with a default; all else needs another number.
+format, fields may be added, each with a default, as long as who skips one does nothing wrong by it; all else
+needs another number.
 """
 
 from __future__ import annotations
