@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 from unbroken import __version__
@@ -141,6 +142,29 @@ def test_paths_that_documents_name_exist() -> None:
     for document in DOCUMENTS:
         for path in re.findall(r"`((?:server|sessions|tests|docs)/[\w./-]*)`", document.read_text()):
             assert (ROOT / path).exists(), f"{document.name} names {path}"
+
+
+def doors() -> list[str]:
+    """Return what the README's table of doors names, as it names it."""
+    table = (ROOT / "README.md").read_text().split("\n| door |")[1].split("\n\n")[0]
+    cells = [line.split(" | ")[0] for line in table.splitlines()[2:]]
+    return [door for cell in cells for door in re.findall(r"`([^`]+)`", cell)]
+
+
+@pytest.mark.parametrize("door", doors())
+def test_every_door_has_a_page_or_a_line_for_the_shell(door: str) -> None:
+    """Pages are run by `conformance/test_documented_pages.py`, lines by `server/test_curl_lines.py`."""
+    method, path = door.split() if " " in door else ("", door)
+    is_socket = method == "WS"
+    address = re.sub(r"\\\{\w+\\\}", r"[^/?\\s]+", re.escape(path)) + r"(?![\w/])"
+    blocks = [
+        block
+        for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+        for kind, block in re.findall(r"```(sh|bash|html)\n(.*?)```", document.read_text(), re.DOTALL)
+        if (kind == "html" or block.lstrip().startswith("curl")) and (not is_socket or "ws://" in block)
+    ]
+
+    assert any(re.search(address, block) for block in blocks)
 
 
 def test_the_code_in_the_readme_is_python() -> None:

@@ -1,18 +1,15 @@
-"""What docs/typescript-client.md shows is run as it stands, on Node.js and in Chromium."""
+"""What docs/typescript-client.md shows is run as it stands, on Node.js; its page is, with all others."""
 
 from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
 import pytest
-from playwright.async_api import Page, async_playwright, expect
 
 from tests.conformance.node import node_path, program
-from tests.page.browser import CHROMIUM, chromium_path
 from tests.server.realtime.serving import Served
 from unbroken.server.agents.scripted import ScriptedAgent
 
@@ -49,26 +46,6 @@ def test_what_is_shown_is_javascript(folder: Path, code: str) -> None:
     done = subprocess.run([node_path(), "--check", script], capture_output=True, text=True, timeout=30)
 
     assert done.stderr == ""
-
-
-@pytest.fixture
-async def tab() -> AsyncIterator[Page]:
-    path = chromium_path()
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM)
-        yield await browser.new_page()
-        await browser.close()
-
-
-async def test_the_page_that_is_shown_runs(server: Served[ScriptedAgent], tab: Page) -> None:
-    """At the server's own address; the client is what that serves, and its backend is stood in for."""
-    [html] = [code for kind, code in BLOCKS if kind == "html"]
-    await tab.route("**/my/key", lambda route: route.fulfill(json={"value": "anybody"}))
-    await tab.goto(f"http://127.0.0.1:{server.port}/healthz")
-
-    await tab.set_content(html)
-
-    await expect(tab.locator("p")).to_have_text("You said: Hello")
 
 
 def test_every_event_and_option_is_documented() -> None:
