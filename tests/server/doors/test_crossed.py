@@ -5,7 +5,6 @@ Through Realtime and through Responses, which have what each of these takes.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -16,9 +15,8 @@ from tests.fakes.valkey import Server
 from tests.server.doors.door import Begun, Door, Node, http_to
 from tests.server.doors.openai_doors import OPENAI_DOORS, TRANSIENT
 from tests.server.doors.page_doors import PAGE_DOORS
-from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.client import Client
-from tests.server.realtime.serving import serving
+from tests.server.two_nodes import two_nodes
 
 pytestmark = pytest.mark.slow
 
@@ -37,19 +35,8 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest_asyncio.fixture
 async def nodes(valkey: Server) -> AsyncIterator[Nodes]:
-    valkey.command("FLUSHALL")
-    async with contextlib.AsyncExitStack() as stack:
-        nodes = [
-            await stack.enter_async_context(
-                serving(ManualAgent(), graphql=True, redis_url=valkey.url, secret="x" * 32, release_after=1)
-            )
-            for _ in range(2)
-        ]
+    async with two_nodes(valkey, graphql=True) as nodes:
         yield nodes
-        for node in nodes:  # each looks in the end whether anything is left in the loop they share
-            await node.hang_up()
-        for node in nodes:
-            await node.no_connections()
 
 
 async def joined(node: Node, begun: Begun) -> Client:
