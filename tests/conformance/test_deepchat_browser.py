@@ -142,6 +142,17 @@ async def test_what_fails_or_is_cut_short_is_told(way: str) -> None:
 
 
 @both
+@pytest.mark.client("deep-chat", "failure")
+async def test_an_answer_without_a_word_ends_the_wait(way: str) -> None:
+    async with opened(way) as (page, _):
+        await say(page, "/empty")
+        await expect(errors(page)).to_have_text(["There is nothing to show of the answer."])
+        await expect(page.locator(".loading-message-dots")).to_have_count(0)
+        await say(page, "hi")
+        await expect(answers(page)).to_have_text([answer_to("hi")])
+
+
+@both
 @pytest.mark.client("deep-chat", "errors")
 async def test_an_attack_is_refused_and_the_chat_goes_on(way: str) -> None:
     async with opened(way) as (page, _):

@@ -22,6 +22,9 @@ _CUT_SHORT: Final = {
     "quota_exceeded": "The answer was cut short: a quota is used up.",
 }
 
+_STOPPED: Final = "The answer was stopped."
+_EMPTY: Final = "There is nothing to show of the answer."
+
 
 class DeepChatEncoder:
     """Encodes one answer for one widget: feed it what the log says of it, from its beginning on.
@@ -90,6 +93,8 @@ class DeepChatEncoder:
             left.append(error_frame("The answer failed." if body.failure is None else body.failure.message))
         elif body.status == "incomplete" and body.reason in _CUT_SHORT:
             left.append(error_frame(_CUT_SHORT[body.reason]))
+        elif not self._item_id:  # the widget shows that it waits until it is told something
+            left.append(error_frame(_STOPPED if body.status == "cancelled" else _EMPTY))
         if body.status == "interrupted":
             self._left = left
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Iterator
 
 import orjson
@@ -14,7 +13,8 @@ from tests.fakes.valkey import Server
 from tests.server.agui.client import Event, said, user
 from tests.server.agui.conftest import Open
 from tests.server.realtime.agent import HeldTurn, ManualAgent
-from tests.server.realtime.serving import Served, eventually, serving
+from tests.server.realtime.serving import Served, eventually
+from tests.server.two_nodes import two_nodes
 
 pytestmark = pytest.mark.slow
 
@@ -29,19 +29,8 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest_asyncio.fixture
 async def nodes(valkey: Server) -> AsyncIterator[Nodes]:
-    valkey.command("FLUSHALL")
-    async with contextlib.AsyncExitStack() as stack:
-        nodes = [
-            await stack.enter_async_context(
-                serving(ManualAgent(), redis_url=valkey.url, secret="x" * 32, release_after=1)
-            )
-            for _ in range(2)
-        ]
+    async with two_nodes(valkey) as nodes:
         yield nodes
-        for node in nodes:  # each looks in the end whether anything is left in the loop they share
-            await node.hang_up()
-        for node in nodes:
-            await node.no_connections()
 
 
 async def begun(nodes: Nodes, number: int) -> HeldTurn:

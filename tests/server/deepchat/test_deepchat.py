@@ -200,6 +200,27 @@ async def test_an_answer_is_stopped_by_its_name_through_another_door(
     assert widget.errors == []
 
 
+async def test_an_answer_without_a_word_is_told_of_at_its_end(
+    manual: Served[ManualAgent], dial: Dial
+) -> None:
+    """The widget shows that it waits until it is told something."""
+    widget = await dial(manual, chat="chat-1")
+    await widget.say("hi")
+    turn = await manual.agent.turn()
+    async with httpx2.AsyncClient(headers={"authorization": "Bearer alice"}) as http:
+        await http.post(f"http://127.0.0.1:{manual.port}/v1/ui/chat/chat-1/stop")
+    stopped = await widget.next()
+    await widget.say("and")
+    (await manual.agent.turn(1)).end()
+    empty = await widget.next()
+
+    assert turn.was_stopped
+    assert [stopped, empty] == [
+        {"error": "The answer was stopped."},
+        {"error": "There is nothing to show of the answer."},
+    ]
+
+
 async def test_what_goes_wrong_is_told_and_the_connection_goes_on(serve: Serve, dial: Dial) -> None:
     served = await serve(ScriptedAgent(), quotas={"default": {"requests_per_minute": 3}})
     widget = await dial(served, chat="chat-1")
@@ -412,7 +433,7 @@ def test_a_widget_shows_all_text_and_each_message_ends(said: Any, status: Any, d
     assert whole.is_done
     texts, errors, is_open = shown(frames)
     assert texts == ["".join(each) for kind, each in said if kind == "text" and each]
-    assert len(errors) == (status in ("failed", "interrupted"))
+    assert len(errors) == (status in ("failed", "interrupted") or not texts)
     assert not is_open
 
 
@@ -426,5 +447,5 @@ def test_an_answer_that_is_begun_anew_takes_the_place_of_the_last_message(first:
     before = ["".join(each) for kind, each in first if kind == "text" and each]
     after = ["".join(each) for kind, each in second if kind == "text" and each]
     assert texts == ((before[:-1] if after else before) + after)
-    assert errors == []
+    assert len(errors) == (not texts)
     assert not is_open

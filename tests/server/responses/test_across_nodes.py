@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,7 +11,8 @@ import pytest_asyncio
 
 from tests.fakes.valkey import Server
 from tests.server.realtime.agent import ManualAgent
-from tests.server.realtime.serving import Served, eventually, serving
+from tests.server.realtime.serving import Served, eventually
+from tests.server.two_nodes import two_nodes
 from unbroken.server.agents.base import Message
 
 pytestmark = pytest.mark.slow
@@ -26,19 +26,8 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest_asyncio.fixture
 async def nodes(valkey: Server) -> AsyncIterator[list[Served[ManualAgent]]]:
-    valkey.command("FLUSHALL")
-    async with contextlib.AsyncExitStack() as stack:
-        nodes = [
-            await stack.enter_async_context(
-                serving(ManualAgent(), redis_url=valkey.url, secret="x" * 32, release_after=1)
-            )
-            for _ in range(2)
-        ]
+    async with two_nodes(valkey) as nodes:
         yield nodes
-        for node in nodes:  # each looks in the end whether anything is left in the loop they share
-            await node.hang_up()
-        for node in nodes:
-            await node.no_connections()
 
 
 def said(events: list[Any]) -> str:
