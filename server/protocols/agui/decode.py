@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-import orjson
 
 from unbroken.server.protocols.agui.frames import ContentParam, MessageParam, RunParam, SourceParam
 from unbroken.server.protocols.body import decoded
 from unbroken.server.protocols.items import DecodeError, check_name
 from unbroken.server.protocols.items import ToolParam as FunctionToolParam
+from unbroken.server.protocols.nesting import read_within
 from unbroken.server.protocols.references import SCHEME
 from unbroken.server.protocols.ui.decode import Chat, chat_of
 from unbroken.server.protocols.ui.frames import ApprovalParam, ChatParam, Extension, UiPart
@@ -163,8 +163,8 @@ def _called(name: str, call_id: str, arguments: str | None, output: MessageParam
 
 def _read(arguments: str) -> Any:
     try:
-        return orjson.loads(arguments)
-    except orjson.JSONDecodeError:
+        return read_within(arguments)
+    except ValueError:
         return arguments
 
 
