@@ -116,6 +116,31 @@ def test_a_page_s_length_may_be_a_variable() -> None:
     assert refused(query) is None, "as many as is usual"
 
 
+@pytest.mark.parametrize(
+    ("query", "variables", "is_refused"),
+    [
+        ("query($n: Int = 99) { items(first: $n) { a } }", None, False),
+        ("query($n: Int = 100) { items(first: $n) { a } }", None, True),
+        ("query($n: Int = 100) { items(first: $n) { a } }", {"n": 5}, False),
+        ("query($n: Int = 5) { items(first: $n) { a } }", {"n": 100}, True),
+        ("query($n: Int = 5) { items(first: $n) { a } }", {"n": None}, True),
+        ('query($n: Int = "x") { items(first: $n) { a } }', None, True),
+        ("query($n: Int = null) { items(first: $n) { a } }", None, True),
+        ("query($n: Int = 999999) { items(first: $n) { a } }", None, True),
+        (
+            "query A($n: Int = 5) { ...F } query B($n: Int = 100) { ...F }"
+            " fragment F on T { items(first: $n) { a } }",
+            None,
+            True,
+        ),
+    ],
+)
+def test_a_page_s_length_may_be_a_variable_s_default(
+    query: str, variables: dict[str, Any] | None, is_refused: bool
+) -> None:
+    assert (refused(query, variables) is not None) == is_refused
+
+
 def test_fragments_that_double_are_counted_no_further_than_may_be() -> None:
     """40 of them stand for a million million fields: counted to the end, the test would have none."""
     doubling = "".join(f" fragment F{n} on T {{ ...F{n + 1} ...F{n + 1} }}" for n in range(40))
