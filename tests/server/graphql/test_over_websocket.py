@@ -297,6 +297,26 @@ async def refused_with(caller: Caller) -> int:
     return caught.value.response.status_code
 
 
+async def test_an_answer_that_is_too_long_is_refused(serve: Serve, call: Call) -> None:
+    server = await serve(ScriptedAgent(), graphql=True)
+    alice = call(server)
+    sent = await alice.send("x" * 100_000)
+    await alice.listen(response=sent["responseId"])
+    items = "items(first: 2) { edges { node { text json } } }"
+    query = f"query($id: ID!) {{ session(id: $id) {{ {' '.join(f'a{n}: {items}' for n in range(12))} }} }}"
+    over_http = await alice.refused(query, id=sent["sessionId"])
+    socket = await alice.socket()
+    await socket.subscribe("1", query, id=sent["sessionId"])
+    over_websocket = await socket.next()
+    await socket.subscribe("2", f"query($id: ID!) {{ session(id: $id) {{ {items} }} }}", id=sent["sessionId"])
+    answered = await socket.next()
+
+    assert over_http["extensions"]["code"] == "document_too_complex"
+    assert over_websocket["type"] == "error"
+    assert over_websocket["payload"] == [over_http]
+    assert (answered["type"], answered["id"]) == ("next", "2")
+
+
 async def test_a_subscriber_that_reads_slowly_misses_nothing(serve: Serve, call: Call) -> None:
     server = await serve(ScriptedAgent(), graphql=True)
     alice = call(server)
