@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-__all__ = ["MOST_LEVELS", "depth", "read_within"]
+__all__ = ["MOST_LEVELS", "depth", "read_within", "too_deep"]
 
 MOST_LEVELS: Final = 200
 """Of JSON that is within a text, and is read: orjson reads 1,024 levels, and writes 254 in all."""
@@ -35,6 +35,16 @@ def depth(data: bytes, enough: int) -> int:
         elif token in b"]}":
             level -= 1
     return deepest
+
+
+def too_deep(data: bytes, most: int, what: str) -> str | None:
+    """Return why *data*, which is called *what*, isn't to be parsed; None: it may be, *most* levels deep."""
+    found = depth(data, most)
+    if found <= most:
+        return None
+    if found > _MOST_BRACKETS:  # so many that nobody looked how deep they are
+        return f"{what} has more than {_MOST_BRACKETS} brackets."
+    return f"{what} is nested more than {most} levels deep."
 
 
 def read_within(text: str) -> Any:

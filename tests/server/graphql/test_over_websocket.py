@@ -225,7 +225,7 @@ async def test_what_cannot_be_executed_ends_that_alone(spoken: Served[ManualAgen
         "{ __schema { types { " + "fields { type { " * 4 + "name" + " } }" * 4 + " } } }": "invalid_document",
         "{" + " ".join(f"a{number}: models {{ id }}" for number in range(20)) + "}": "document_too_complex",
         "subscription { events { type } }": "invalid_request",
-        'subscription { events(sessionId: "x") { type } }': "response_not_found",
+        'subscription { events(sessionId: "x") { type } }': "session_not_found",
         'subscription { events(responseId: "x") { type } }': "response_not_found",
         "subscription($r: ID!) { events(responseId: $r) { type } }": "invalid_document",
     }

@@ -10,6 +10,7 @@ import pytest
 from unbroken.server.protocols.agui.decode import decode_run
 from unbroken.server.protocols.agui.encode import RunEncoder
 from unbroken.server.protocols.agui.history import wanted_of_run
+from unbroken.server.protocols.nesting import too_deep
 from unbroken.server.protocols.ui.chunks import chunks_of
 from unbroken.server.protocols.ui.encode import UiEncoder
 from unbroken.sessions.entries import Body, Entry, OutputDone, OutputStarted, ResponseDone, ResponseStarted
@@ -97,3 +98,17 @@ def test_an_answer_with_a_call_of_any_depth_comes_to_its_end(
 def test_parts_of_any_depth_can_be_told_again(item_of: Any, levels: int) -> None:
     item: Item = item_of(nested(levels))
     assert [orjson.dumps(chunk) for chunk in chunks_of(item)]
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"[" * 32 + b"]" * 32, None),
+        (b"[" * 33 + b"]" * 33, "The body is nested more than 32 levels deep."),
+        (b"[" + b"[]," * 19_998 + b"[]]", None),
+        (b"[" + b"[]," * 20_000 + b"[]]", "The body has more than 20000 brackets."),
+        (b'"' + b"[" * 20_001 + b'"', "The body has more than 20000 brackets."),
+    ],
+)
+def test_it_is_said_what_of_it_is_too_much(data: bytes, why: str | None) -> None:
+    assert too_deep(data, 32, "The body") == why
