@@ -22,6 +22,10 @@ _CUT_SHORT: Final = {
     "quota_exceeded": "The answer was cut short: a quota is used up.",
 }
 
+_NO_TEXT: Final = "The answer has no text."
+
+_STOPPED: Final = "The answer was stopped."
+
 
 class DeepChatEncoder:
     """Encodes one answer for one widget: feed it what the log says of it, from its beginning on.
@@ -94,6 +98,8 @@ class DeepChatEncoder:
             left.append(error_frame("The answer failed." if body.failure is None else body.failure.message))
         elif body.status == "incomplete" and body.reason in _CUT_SHORT:
             left.append(error_frame(_CUT_SHORT[body.reason]))
+        elif not self._item_id:  # told nothing, a widget waits on
+            left.append(error_frame(_STOPPED if body.status == "cancelled" else _NO_TEXT))
         if body.status == "interrupted":
             self._left = left
             return

@@ -200,6 +200,21 @@ async def test_an_answer_is_stopped_by_its_name_through_another_door(
     assert widget.errors == []
 
 
+async def test_an_answer_without_text_is_told_to_be_one(manual: Served[ManualAgent], dial: Dial) -> None:
+    widget = await dial(manual, chat="chat-1")
+    await widget.say("one")
+    (await manual.agent.turn()).end()
+    await widget.next()
+    await widget.say("two")
+    await manual.agent.turn(1)
+    async with httpx2.AsyncClient(headers={"authorization": "Bearer alice"}) as http:
+        await http.post(f"http://127.0.0.1:{manual.port}/v1/ui/chat/chat-1/stop")
+    await widget.next()
+
+    assert widget.errors == ["The answer has no text.", "The answer was stopped."]
+    assert widget.messages == []
+
+
 async def test_what_goes_wrong_is_told_and_the_connection_goes_on(serve: Serve, dial: Dial) -> None:
     served = await serve(ScriptedAgent(), quotas={"default": {"requests_per_minute": 3}})
     widget = await dial(served, chat="chat-1")
@@ -412,8 +427,9 @@ def test_a_widget_shows_all_text_and_each_message_ends(said: Any, status: Any, d
     assert whole.is_done
     texts, errors, is_open = shown(frames)
     assert texts == ["".join(each) for kind, each in said if kind == "text" and each]
-    assert len(errors) == (status in ("failed", "interrupted"))
+    assert len(errors) == (status in ("failed", "interrupted") or not texts)
     assert not is_open
+    assert frames, "a widget that is told nothing waits on"
 
 
 @given(outputs, outputs)
@@ -426,5 +442,5 @@ def test_an_answer_that_is_begun_anew_takes_the_place_of_the_last_message(first:
     before = ["".join(each) for kind, each in first if kind == "text" and each]
     after = ["".join(each) for kind, each in second if kind == "text" and each]
     assert texts == ((before[:-1] if after else before) + after)
-    assert errors == []
+    assert errors == ([] if texts else ["The answer has no text."])
     assert not is_open
