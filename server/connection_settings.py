@@ -61,7 +61,7 @@ class ConnectionSettings(SettingsPart):
         description="Bytes of the body of a request for a response, which may hold a whole conversation.",
     )
     max_frame_depth: int = Field(
-        default=32, ge=4, le=500, description="Nesting of one incoming message, or body of a request."
+        default=32, ge=4, le=200, description="Nesting of one incoming message, or body of a request."
     )
     input_queue: int = Field(
         default=64, ge=1, description="Messages of a connection that may wait; more are refused."

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from unbroken.server.protocols.items import DecodeError
-from unbroken.server.protocols.nesting import depth
+from unbroken.server.protocols.nesting import too_deep
 
 __all__ = ["decoded"]
 
@@ -26,8 +26,8 @@ def decoded(data: bytes, decoder: msgspec.json.Decoder[_T], *, max_depth: int) -
         DecodeError: It holds nothing of the kind.
 
     """
-    if depth(data, max_depth) > max_depth:
-        raise DecodeError("invalid_json", f"The body is nested more than {max_depth} levels deep.")
+    if (why := too_deep(data, max_depth, "The body")) is not None:
+        raise DecodeError("invalid_json", why)
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as exc:

@@ -46,7 +46,7 @@ class _Run(ExchangeStream, abc.ABC):
         return self._encoder.is_done
 
     def _said(self, records: Iterable[Record]) -> Iterator[bytes]:
-        for said in self._encoder.encode(records):
+        for said in self._encoder.encode(records, is_last=self._exchange.is_at_head):
             number, self._next = self._next, self._next + 1
             if number > self._behind:
                 yield self._framed(b"%b%d" % (self._head, number), said)

@@ -25,7 +25,7 @@ class DeepChatFrames(ExchangeStream):
         return self._encoder.is_done
 
     def _said(self, records: Iterable[Record]) -> Iterator[bytes]:
-        return self._encoder.encode(records)
+        return self._encoder.encode(records, is_last=self._exchange.is_at_head)
 
     def _error(self, code: str, message: str, status: int) -> bytes:  # noqa: ARG002 - it has no place for these
         return error_frame(message)

@@ -83,6 +83,11 @@ class Exchange:
         """
         return self._cursor.take(_READ_LIMIT)
 
+    @property
+    def is_at_head(self) -> bool:
+        """Whether all that there is by now has been taken."""
+        return self._cursor.is_at_head
+
     def listen(self, callback: Callable[[], None] | None) -> None:
         """Call *callback*, which must not raise, whenever there may be something to take."""
         self._cursor.listen(callback)

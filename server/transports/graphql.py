@@ -6,14 +6,13 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Send
 
 from unbroken.server.models import Models
-from unbroken.server.protocols.graphql.answers import errors_answer
+from unbroken.server.protocols.graphql.answers import answer_bytes, errors_answer
 from unbroken.server.protocols.graphql.documents import (
     Documents,
     Invalid,
@@ -159,7 +158,7 @@ def _dressed(refusal: HttpRefusal) -> dict[str, Any]:
 def _answered(answer: dict[str, Any], accept: str, status: int = 200) -> Response:
     """Return *answer* in the way that the client takes; with *status* where that says anything."""
     headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-    body = orjson.dumps(answer)
+    body = answer_bytes(answer)
     if _STREAM in accept:
         # With any other status, who reads a stream gives up, or tries again for ever.
         streamed = event("next", body) + event("complete", b"")

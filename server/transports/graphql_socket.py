@@ -6,11 +6,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import orjson
-
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.models import Models
-from unbroken.server.protocols.graphql.answers import error_fields, errors_answer
+from unbroken.server.protocols.graphql.answers import answer_bytes, error_fields, errors_answer
 from unbroken.server.protocols.graphql.documents import Documents, Invalid, Operation
 from unbroken.server.protocols.graphql.socket import (
     ACK,
@@ -86,6 +84,7 @@ class _Connection:
         self._talk: Talk
         self._lanes: Lanes[Subscribe]
         self._begun = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._running: dict[str, GraphqlFrames | None] = {}  # by the client's names; None: not told of yet
         self._given_up: set[str] = set()  # those of them that are to end before they were told of
 
@@ -157,16 +156,23 @@ class _Connection:
                 if (stream := await self._listen(name, operation)) is not None:
                     return stream
             else:
-                answer = await self._door.desk(self._speaker).execute(documents.schema, operation)
-                if name not in self._given_up:
-                    self._talk.say(b"%b%b}" % (next_head(name), orjson.dumps(answer)))
-                    self._talk.say(complete(name))
+                await self._execute(name, operation)
         except Invalid as exc:
             self._talk.say(error(name, errors_answer(exc.errors)["errors"]))
         except (DecodeError, SessionError, HttpRefusal) as exc:
             self._refuse(exc, name)
         self._let_go(name)
         return None
+
+    async def _execute(self, name: str, operation: Operation) -> None:
+        if not operation.is_mutation:  # these may be to stop something
+            await self._talk.room()
+        answer = await self._door.desk(self._speaker).execute(self._door.documents.schema, operation)
+        async with self._writing:  # of several that are there, one at a time is written out
+            await self._talk.room()
+            if name not in self._given_up:
+                self._talk.say(b"%b%b}" % (next_head(name), answer_bytes(answer)))
+                self._talk.say(complete(name))
 
     async def _listen(self, name: str, operation: Operation) -> FrameSource | None:
         schema = self._door.documents.schema

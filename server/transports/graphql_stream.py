@@ -22,7 +22,7 @@ from unbroken.server.transports.exchanges import Exchanges, Speaker
 from unbroken.server.transports.graphql_desk import session_named
 from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.server.transports.sse import event
-from unbroken.sessions.errors import CursorLost, SessionError
+from unbroken.sessions.errors import CursorLost, SessionError, SessionNotFound
 from unbroken.sessions.event_log import Position, Record
 from unbroken.sessions.ids import Incarnation, Nonce, ResponseId, new_chain_id
 from unbroken.sessions.node import Attachment
@@ -59,8 +59,8 @@ async def listen(exchanges: Exchanges, speaker: Speaker, wanted: Wanted) -> List
 
     Raises:
         DecodeError: They want nothing that there is.
-        HttpRefusal: It can't be told any more piece by piece.
-        SessionNotFound: There is no such session or response, or it is another's.
+        HttpRefusal: There is no such session, or it can't be told any more piece by piece.
+        SessionNotFound: There is no such response, or it is another's.
         SessionError: It can't be had now.
 
     """
@@ -69,7 +69,11 @@ async def listen(exchanges: Exchanges, speaker: Speaker, wanted: Wanted) -> List
         raise DecodeError("invalid_request", message, param="sessionId")
     position = _position(wanted.after)
     if wanted.session_id is not None:
-        attachment = await exchanges.listen(speaker, session_named(wanted.session_id), position)
+        try:
+            attachment = await exchanges.listen(speaker, session_named(wanted.session_id), position)
+        except SessionNotFound:
+            message = "There is no such session: it has ended, or it isn't yours."
+            raise HttpRefusal(404, "session_not_found", message) from None
         resumed = None if position is None else attachment.resumed
         exchange = Exchange(attachment, ResponseId(""), new_chain_id())
         return _listening(exchange, resumed, None)

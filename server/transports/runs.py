@@ -14,6 +14,7 @@ from unbroken.server.protocols.ui.chunks import Fields
 from unbroken.server.transports.chats import Chats, told_of
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Speaker
+from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import ResponseId
 from unbroken.sessions.session import Session
 
@@ -21,6 +22,9 @@ __all__ = ["Runs"]
 
 _FROM_THE_BEGINNING: Final = "-1"
 """The offset of whoever has seen nothing."""
+
+_INSTRUCTIONS: Final = ("instructions", "response.instructions")
+"""What parts of a request that say so are called."""
 
 
 class Runs:
@@ -45,9 +49,14 @@ class Runs:
 
         """
         plan = speaker.grant.principal.plan
-        return await self._chats.ask_in(
-            speaker, run.thread_id, lambda session: wanted_of_run(run, session, plan)
-        )
+        try:
+            return await self._chats.ask_in(
+                speaker, run.thread_id, lambda session: wanted_of_run(run, session, plan)
+            )
+        except (DecodeError, Refusal) as exc:
+            if exc.param in _INSTRUCTIONS and run.context and run.chat.extension.instructions is None:
+                exc.param = "context"  # the agent is told of it among these
+            raise
 
     async def find(
         self, speaker: Speaker, thread_id: str | None, run_id: str | None, offset: str

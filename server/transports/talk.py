@@ -27,6 +27,9 @@ from unbroken.sessions.clock import Clock
 
 __all__ = ["FrameSource", "Hear", "Talk"]
 
+_MOST_OWN_BYTES: Final = 8 << 20
+"""Of what may wait for a client that doesn't read, beside one frame."""
+
 _ABNORMAL: Final = 1006
 """The close code of a connection that ended without one (RFC 6455, section 7.1.5)."""
 
@@ -90,6 +93,8 @@ class Talk:
         self._send = send
         self._outlet = outlet
         self._own: deque[bytes] = deque()  # frames for this client alone, until they are sent
+        self._own_size = 0  # bytes of these
+        self._taken = asyncio.Event()  # set whenever the client may have taken all of it
         self._sources: dict[FrameSource, Callable[[], None]] = {}  # and what to call when each is over
         self._tasks: set[asyncio.Task[None]] = set()
         self._cut = asyncio.timeout(None)  # ends the reading early
@@ -137,12 +142,20 @@ class Talk:
         """Send what is for this client alone. One that doesn't read what it asks for is sent away."""
         if self._is_over:
             return
-        if len(self._own) >= self._limits.input_queue:
+        size = self._own_size + len(frame)
+        if len(self._own) >= self._limits.input_queue or (self._own and size > _MOST_OWN_BYTES):
             message = "Messages come faster than answers are read."
             self.end(CloseCode.POLICY, self._say_alone("input_queue_full", message))
             return
         self._own.append(frame)
+        self._own_size = size
         self._flush()
+
+    async def room(self) -> None:
+        """Wait until the client keeps up: what is long is made no earlier."""
+        while self._own or not self._outlet.is_writable:
+            self._taken.clear()
+            await self._taken.wait()
 
     def add(self, source: FrameSource, on_over: Callable[[], None]) -> None:
         """Send what *source* says, too. In the end it is closed, and *on_over* called if it was over."""
@@ -239,6 +252,8 @@ class Talk:
             while outlet.is_writable and not self._is_over and (frames := self._next()):
                 self._said += len(frames)
                 outlet.write(frames)
+            if outlet.is_writable:
+                self._taken.set()
         except Exception as exc:  # noqa: BLE001 - the boundary: it is called back by what others wake
             structlog.get_logger().error("connection failed", exc_info=exc)
             self.end(CloseCode.INTERNAL)
@@ -248,6 +263,7 @@ class Talk:
         if self._own:
             frames = list(self._own)
             self._own.clear()
+            self._own_size = 0
             return frames
         for source in list(self._sources):
             frames = source.read()

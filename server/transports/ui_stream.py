@@ -39,7 +39,7 @@ class UiEvents(_Chunks):
     """See :class:`~unbroken.server.transports.sse.EventSource`."""
 
     def _said(self, records: Iterable[Record]) -> Iterator[bytes]:
-        for chunk in self._encoder.encode(records):
+        for chunk in self._encoder.encode(records, is_last=self._exchange.is_at_head):
             yield event(None, chunk)
         if self._encoder.is_done:
             yield _DONE
@@ -60,7 +60,7 @@ class UiFrames(_Chunks):
         self._next = 0
 
     def _said(self, records: Iterable[Record]) -> Iterator[bytes]:
-        for chunk in self._encoder.encode(records):
+        for chunk in self._encoder.encode(records, is_last=self._exchange.is_at_head):
             if not self._next:
                 yield frame("start", self._request_id)
             yield b'%b%d,"chunk":%b}' % (self._head, self._next, chunk)

@@ -198,8 +198,8 @@ def passages_of(command: Command, session: Session) -> Iterator[Passage]:
         case CreateItem(item=item):
             yield from _of_item(item, "item")
         case CreateResponse(request=request):
-            if request.instructions:
-                yield Passage(Origin.INSTRUCTIONS, request.instructions, "response.instructions")
+            if instructions := _added(request.instructions or "", session.config.instructions):
+                yield Passage(Origin.INSTRUCTIONS, instructions, "response.instructions")
             given = (*command.said, *(request.input or ()))
             for index, item in enumerate(given):
                 if session.item(item.id) is not item:  # a reference: it was looked at when it came
@@ -213,6 +213,16 @@ def passages_of(command: Command, session: Session) -> Iterator[Passage]:
                 yield Passage(Origin.INSTRUCTIONS, orjson.dumps(form).decode(), "response.text.format")
         case UpdateConfig():
             yield from _of_update(command)
+
+
+def _added(instructions: str, usual: str) -> str:
+    """Return what *instructions* say behind those of the session, which nobody need look at again.
+
+    They may be the operator's own, who may quote what nobody else may say.
+    """
+    if instructions == usual:
+        return ""
+    return instructions.removeprefix(f"{usual}\n\n") if usual else instructions
 
 
 def _of_update(update: UpdateConfig) -> Iterator[Passage]:

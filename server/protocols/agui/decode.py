@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-import orjson
 
 from unbroken.server.protocols.agui.frames import ContentParam, MessageParam, RunParam, SourceParam
 from unbroken.server.protocols.body import decoded
 from unbroken.server.protocols.items import DecodeError, check_name
 from unbroken.server.protocols.items import ToolParam as FunctionToolParam
+from unbroken.server.protocols.nesting import read_within
 from unbroken.server.protocols.references import SCHEME
-from unbroken.server.protocols.ui.decode import Chat, chat_of
+from unbroken.server.protocols.ui.decode import Chat, chat_of, check_messages
 from unbroken.server.protocols.ui.frames import ApprovalParam, ChatParam, Extension, UiPart
 from unbroken.server.protocols.ui.frames import MessageParam as UiMessage
 
@@ -103,6 +103,7 @@ def _context(wanted: RunParam) -> str:
 
 def _messages(wanted: RunParam) -> list[UiMessage]:
     """Return the conversation in the words of the AI SDK: what an answer consists of is one message."""
+    check_messages(len(wanted.messages))
     outputs = {
         each.tool_call_id: each
         for each in wanted.messages
@@ -133,8 +134,7 @@ def _messages(wanted: RunParam) -> list[UiMessage]:
 def _join(messages: list[UiMessage], message_id: str, parts: list[UiPart]) -> None:
     """Have *parts* be what the last answer goes on with, or a new one."""
     if messages and messages[-1].role == "assistant":
-        last = messages.pop()
-        messages.append(UiMessage(last.id, last.role, [*last.parts, *parts]))
+        messages[-1].parts.extend(parts)
     else:
         messages.append(UiMessage(message_id, "assistant", parts))
 
@@ -163,8 +163,8 @@ def _called(name: str, call_id: str, arguments: str | None, output: MessageParam
 
 def _read(arguments: str) -> Any:
     try:
-        return orjson.loads(arguments)
-    except orjson.JSONDecodeError:
+        return read_within(arguments)
+    except ValueError:
         return arguments
 
 

@@ -102,8 +102,12 @@ class RunEncoder:
         self.is_done = False
         """Whether the run has ended: nothing follows."""
 
-    def encode(self, records: Iterable[Record]) -> Iterator[bytes]:
-        """Yield the events of *records*, those of other responses aside."""
+    def encode(self, records: Iterable[Record], *, is_last: bool = True) -> Iterator[bytes]:
+        """Yield the events of *records*, those of other responses aside.
+
+        *is_last*: nothing follows these so far. A further attempt would have: it is written with the end of
+        the one before.
+        """
         for record in records:
             if isinstance(record, Slice):
                 if record.response_id == self._id:
@@ -111,7 +115,7 @@ class RunEncoder:
                 continue
             for fields in self._fields(record):
                 yield orjson.dumps(fields)
-        if self._end is not None and not self.is_done:  # a further attempt would have followed directly
+        if is_last and self._end is not None and not self.is_done:
             self.is_done = True
             yield orjson.dumps(self._end)
 

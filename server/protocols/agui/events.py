@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from unbroken.server.protocols.nesting import read_within
 from unbroken.server.protocols.ui.chunks import Fields
 from unbroken.sessions.ids import ResponseId
 from unbroken.sessions.items import ApprovalRequest, ToolCall, Usage
@@ -62,10 +63,10 @@ def error_event(
 
 
 def input_of(arguments: str) -> Any:
-    """Return what a tool is called with, read; as it stands, if it isn't JSON."""
+    """Return what a tool is called with, read; as it stands, if it isn't JSON, or nested too deeply."""
     try:
-        return orjson.loads(arguments or "{}")
-    except orjson.JSONDecodeError:
+        return read_within(arguments or "{}")
+    except ValueError:
         return arguments
 
 

@@ -46,8 +46,12 @@ class DeepChatEncoder:
         self.is_done = False
         """Whether the answer has ended: nothing follows."""
 
-    def encode(self, records: Iterable[Record]) -> Iterator[bytes]:
-        """Yield the frames of *records*, those of other responses aside."""
+    def encode(self, records: Iterable[Record], *, is_last: bool = True) -> Iterator[bytes]:
+        """Yield the frames of *records*, those of other responses aside.
+
+        *is_last*: nothing follows these so far. A further attempt would have: it is written with the end of
+        the one before.
+        """
         for record in records:
             if isinstance(record, Slice):
                 if record.response_id == self._id and record.item_id in self._texts:
@@ -71,7 +75,7 @@ class DeepChatEncoder:
                 self._texts.add(body.item_id)
             elif isinstance(body, ResponseDone):
                 yield from self._ended(body)
-        if self._left is not None and not self.is_done:  # a further attempt would have followed directly
+        if is_last and self._left is not None and not self.is_done:
             self.is_done = True
             yield from self._left
 

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
+import orjson
 from graphql import ExecutionResult, GraphQLError
 
-__all__ = ["ErrorFields", "Tell", "error_fields", "errors_answer", "result_fields"]
+from unbroken.server.protocols.items import DecodeError
+
+__all__ = [
+    "MOST_ANSWER_BYTES",
+    "ErrorFields",
+    "Tell",
+    "answer_bytes",
+    "error_fields",
+    "errors_answer",
+    "result_fields",
+]
+
+MOST_ANSWER_BYTES: Final = 4 << 20
+"""Of the answer to one operation. A few names may stand for the same conversation again and again."""
 
 ErrorFields: TypeAlias = dict[str, Any]
 
@@ -54,3 +68,43 @@ def result_fields(result: ExecutionResult, tell: Tell) -> dict[str, Any]:
                 told.append({**placed, **tell(each.original_error)})
         fields["errors"] = told
     return fields
+
+
+def answer_bytes(answer: dict[str, Any]) -> bytes:
+    """Return an answer as JSON.
+
+    Raises:
+        DecodeError: It would be longer than an answer may be.
+
+    """
+    # What was executed only refers to texts that are there: they are copied here, so it is known before.
+    if not _has_room(answer):
+        raise _too_long()
+    written = orjson.dumps(answer)
+    if len(written) > MOST_ANSWER_BYTES:  # as some characters are longer there
+        raise _too_long()
+    return written
+
+
+def _has_room(answer: dict[str, Any]) -> bool:
+    """Whether *answer* may be short enough: as far as can be said without writing it."""
+    size = 0
+    left: list[Any] = [answer]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            size += sum(map(len, value))
+            left += value.values()
+        elif isinstance(value, list | tuple):
+            left += value
+        size += len(value) if isinstance(value, str) else 1
+        if size > MOST_ANSWER_BYTES:
+            return False
+    return True
+
+
+def _too_long() -> DecodeError:
+    message = (
+        f"The answer would be longer than {MOST_ANSWER_BYTES} bytes. Ask for shorter pages, or fewer fields."
+    )
+    return DecodeError("document_too_complex", message)

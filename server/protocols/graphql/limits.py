@@ -19,6 +19,7 @@ from graphql import (
     IntValueNode,
     OperationDefinitionNode,
     SelectionSetNode,
+    ValueNode,
     VariableNode,
 )
 
@@ -63,6 +64,11 @@ class _Tally:
             each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)
         }
         self._variables = variables
+        self._defaults: dict[str, list[ValueNode | None]] = {}  # of each operation that has such a variable
+        for each in document.definitions:
+            if isinstance(each, OperationDefinitionNode):
+                for defined in each.variable_definitions or ():
+                    self._defaults.setdefault(defined.variable.name.value, []).append(defined.default_value)
         self._limits = limits
         self._visited = 0
         self._aliases = 0
@@ -144,16 +150,28 @@ class _Tally:
         for each in field.arguments or ():
             if each.name.value != "first":
                 continue
-            wanted: object = None
-            if isinstance(each.value, IntValueNode):
-                digits = each.value.value
-                wanted = int(digits) if len(digits) < 6 else MOST_ENTRIES
-            elif isinstance(each.value, VariableNode):
-                wanted = self._variables.get(each.value.name.value)
-            if isinstance(wanted, int):
-                return min(max(wanted, 1), MOST_ENTRIES)
-            return USUAL_ENTRIES if wanted is None else MOST_ENTRIES
+            if not isinstance(each.value, VariableNode):
+                return _written(each.value)
+            name = each.value.name.value
+            if name in self._variables:
+                wanted = self._variables[name]
+                return _within(wanted) if isinstance(wanted, int) else MOST_ENTRIES
+            defaults = self._defaults.get(name, ())
+            return max((_written(default) for default in defaults), default=MOST_ENTRIES)
         return USUAL_ENTRIES
+
+
+def _written(value: ValueNode | None) -> int:
+    """Return how many entries *value* asks for, at most. None: it doesn't say."""
+    if value is None:
+        return USUAL_ENTRIES
+    if isinstance(value, IntValueNode) and len(value.value) < 6:  # not every number can be read in time
+        return _within(int(value.value))
+    return MOST_ENTRIES
+
+
+def _within(entries: int) -> int:
+    return min(max(entries, 1), MOST_ENTRIES)
 
 
 def check_first(first: int) -> None:

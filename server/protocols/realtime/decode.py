@@ -23,7 +23,7 @@ from unbroken.server.protocols.items import (
     tool_choice_of,
     tools_of,
 )
-from unbroken.server.protocols.nesting import depth
+from unbroken.server.protocols.nesting import too_deep
 from unbroken.server.protocols.realtime.frames import (
     ClientEvent,
     ItemCreate,
@@ -95,8 +95,8 @@ def decode_event(data: bytes, *, max_depth: int) -> ClientEvent:
         DecodeError: It holds none.
 
     """
-    if depth(data, max_depth) > max_depth:
-        raise DecodeError("invalid_json", f"The event is nested more than {max_depth} levels deep.")
+    if (why := too_deep(data, max_depth, "The event")) is not None:
+        raise DecodeError("invalid_json", why)
     try:
         event: ClientEvent = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:

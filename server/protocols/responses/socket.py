@@ -10,7 +10,7 @@ import orjson
 from msgspec import Struct
 
 from unbroken.server.protocols.items import DecodeError
-from unbroken.server.protocols.nesting import depth
+from unbroken.server.protocols.nesting import too_deep
 from unbroken.server.protocols.responses.decode import decode_create
 from unbroken.server.protocols.responses.frames import CreateParam
 
@@ -93,8 +93,8 @@ def decode_message(data: str | bytes, *, max_depth: int) -> Said:
         if isinstance(data, bytes):
             raise DecodeError("binary_frame", "Send text frames: this protocol has no binary ones.")
         raw = data.encode("utf-8", "surrogatepass")
-        if depth(raw, max_depth) > max_depth:
-            raise DecodeError("invalid_json", f"The message is nested more than {max_depth} levels deep.")
+        if (why := too_deep(raw, max_depth, "The message")) is not None:
+            raise DecodeError("invalid_json", why)
         try:
             head = msgspec.json.decode(raw, type=_Head)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, TypeAlias, assert_never
 
-import orjson
-
+from unbroken.server.protocols.nesting import MOST_LEVELS, read_within
 from unbroken.server.protocols.references import SCHEME
 from unbroken.sessions.items import (
     ApprovalRequest,
@@ -95,9 +94,9 @@ def denial_of(item: ApprovalResponse) -> Fields:
 def input_of(called: Fields, arguments: str) -> Fields:
     """Return the chunk that says with what a tool is *called*."""
     try:
-        return {"type": "tool-input-available", **called, "input": orjson.loads(arguments or "{}")}
-    except orjson.JSONDecodeError:
-        error = "The arguments aren't valid JSON."
+        return {"type": "tool-input-available", **called, "input": read_within(arguments or "{}")}
+    except ValueError:
+        error = f"The arguments aren't valid JSON, or are nested more than {MOST_LEVELS} levels deep."
         return {"type": "tool-input-error", **called, "input": arguments, "errorText": error}
 
 
@@ -114,8 +113,8 @@ def _read(output: str) -> Any:
     """Return what a page returned, which may have been more than a text."""
     if output[:1] in ("{", "["):
         try:
-            return orjson.loads(output)
-        except orjson.JSONDecodeError:
+            return read_within(output)
+        except ValueError:
             pass
     return output
 

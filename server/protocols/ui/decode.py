@@ -30,7 +30,16 @@ from unbroken.server.protocols.ui.frames import ChatParam, Extension, MessagePar
 from unbroken.sessions.ids import ItemId
 from unbroken.sessions.items import ApprovalResponse, FunctionOutput, Item, Message, ResponseRequest
 
-__all__ = ["MESSAGE_ID", "Chat", "Settled", "chat_of", "decode_chat", "replayed", "request_of"]
+__all__ = [
+    "MESSAGE_ID",
+    "Chat",
+    "Settled",
+    "chat_of",
+    "check_messages",
+    "decode_chat",
+    "replayed",
+    "request_of",
+]
 
 MESSAGE_ID: Final = "ui_message_id"
 """In a response's metadata: which message of the client's it is a part of."""
@@ -101,16 +110,25 @@ def chat_of(wanted: ChatParam) -> Chat:
         raise
 
 
+def check_messages(number: int) -> None:
+    """Refuse a conversation of more messages than are read.
+
+    Raises:
+        DecodeError: It has more.
+
+    """
+    if number > _MOST_MESSAGES:
+        message = f"There may be up to {_MOST_MESSAGES} messages."
+        raise DecodeError("invalid_request", message, param="messages")
+
+
 def _chat(wanted: ChatParam) -> Chat:
     check_name(wanted.id, "id", None)
     if wanted.trigger not in ("submit-message", "regenerate-message"):
         message = "`trigger` must be `submit-message` or `regenerate-message`."
         raise DecodeError("invalid_request", message, param="trigger")
     messages = wanted.messages
-    if len(messages) > _MOST_MESSAGES:
-        raise DecodeError(
-            "invalid_request", f"There may be up to {_MOST_MESSAGES} messages.", param="messages"
-        )
+    check_messages(len(messages))
     regenerates = wanted.trigger == "regenerate-message"
     if regenerates:  # clients leave the answer out, and may not
         end = next((place for place in range(len(messages), 0, -1) if messages[place - 1].role == "user"), 0)

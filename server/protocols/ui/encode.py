@@ -93,8 +93,12 @@ class UiEncoder:
         self.is_done = False
         """Whether the answer has ended: nothing follows."""
 
-    def encode(self, records: Iterable[Record]) -> Iterator[bytes]:
-        """Yield the chunks of *records*, those of other responses aside."""
+    def encode(self, records: Iterable[Record], *, is_last: bool = True) -> Iterator[bytes]:
+        """Yield the chunks of *records*, those of other responses aside.
+
+        *is_last*: nothing follows these so far. A further attempt would have: it is written with the end of
+        the one before.
+        """
         for record in records:
             if isinstance(record, Slice):
                 if record.response_id == self._id:
@@ -102,7 +106,7 @@ class UiEncoder:
                 continue
             for fields in self._fields(record):
                 yield orjson.dumps(fields)
-        if self._end and not self.is_done:  # a further attempt would have followed directly
+        if is_last and self._end and not self.is_done:
             self.is_done = True
             yield from map(orjson.dumps, self._end)
 

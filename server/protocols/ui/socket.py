@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from unbroken.server.protocols.body import decoded
 from unbroken.server.protocols.items import DecodeError, check_name
-from unbroken.server.protocols.nesting import depth
+from unbroken.server.protocols.nesting import too_deep
 from unbroken.server.protocols.ui.decode import Chat, chat_of
 from unbroken.server.protocols.ui.frames import ChatParam, Extension
 
@@ -87,8 +87,8 @@ def decode_frame(data: str | bytes, *, max_depth: int) -> Said:
         if isinstance(data, bytes):
             raise DecodeError("binary_frame", "Send text frames: this protocol has no binary ones.")
         raw = data.encode("utf-8", "surrogatepass")
-        if depth(raw, max_depth) > max_depth:
-            raise DecodeError("invalid_json", f"The frame is nested more than {max_depth} levels deep.")
+        if (why := too_deep(raw, max_depth, "The frame")) is not None:
+            raise DecodeError("invalid_json", why)
         try:
             head = msgspec.json.decode(raw, type=_Head)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -141,6 +142,21 @@ def test_whatever_a_frame_holds_is_said_or_refused_with_a_reason(body: Any, kind
         assert exc.message
     else:
         assert (frame.run_id if isinstance(frame, Abort) else frame.id) == body["runId"]
+
+
+@pytest.mark.parametrize(("answers", "is_refused"), [(4095, False), (4096, True)])
+def test_there_may_be_so_many_messages_also_if_they_are_one_answer(answers: int, is_refused: bool) -> None:
+    said = [{"id": f"a{number}", "role": "assistant", "content": "x"} for number in range(answers)]
+    said.append({"id": "m1", "role": "user", "content": "hi"})
+    body = orjson.dumps({"threadId": "thread-1", "runId": "run-1", "messages": said})
+    if is_refused:
+        with pytest.raises(DecodeError, match="4096 messages") as refused:
+            decode_run(body, max_depth=32)
+        assert refused.value.param == "messages"
+        return
+    answer, question = decode_run(body, max_depth=32).chat.messages
+    assert (answer.id, question.id) == ("a0", "m1")
+    assert [part.text for part in answer.parts] == ["x"] * answers
 
 
 @given(st.text(max_size=40) | st.from_regex(r"resp_[0-9a-f]{48}\.[0-9]{1,5}", fullmatch=True))

@@ -225,7 +225,7 @@ async def test_what_cannot_be_executed_ends_that_alone(spoken: Served[ManualAgen
         "{ __schema { types { " + "fields { type { " * 4 + "name" + " } }" * 4 + " } } }": "invalid_document",
         "{" + " ".join(f"a{number}: models {{ id }}" for number in range(20)) + "}": "document_too_complex",
         "subscription { events { type } }": "invalid_request",
-        'subscription { events(sessionId: "x") { type } }': "response_not_found",
+        'subscription { events(sessionId: "x") { type } }': "session_not_found",
         'subscription { events(responseId: "x") { type } }': "response_not_found",
         "subscription($r: ID!) { events(responseId: $r) { type } }": "invalid_document",
     }
@@ -295,6 +295,26 @@ async def refused_with(caller: Caller) -> int:
     with pytest.raises(InvalidStatus) as caught:
         await caller.raw_socket()
     return caught.value.response.status_code
+
+
+async def test_an_answer_that_is_too_long_is_refused(serve: Serve, call: Call) -> None:
+    server = await serve(ScriptedAgent(), graphql=True)
+    alice = call(server)
+    sent = await alice.send("x" * 100_000)
+    await alice.listen(response=sent["responseId"])
+    items = "items(first: 2) { edges { node { text json } } }"
+    query = f"query($id: ID!) {{ session(id: $id) {{ {' '.join(f'a{n}: {items}' for n in range(12))} }} }}"
+    over_http = await alice.refused(query, id=sent["sessionId"])
+    socket = await alice.socket()
+    await socket.subscribe("1", query, id=sent["sessionId"])
+    over_websocket = await socket.next()
+    await socket.subscribe("2", f"query($id: ID!) {{ session(id: $id) {{ {items} }} }}", id=sent["sessionId"])
+    answered = await socket.next()
+
+    assert over_http["extensions"]["code"] == "document_too_complex"
+    assert over_websocket["type"] == "error"
+    assert over_websocket["payload"] == [over_http]
+    assert (answered["type"], answered["id"]) == ("next", "2")
 
 
 async def test_a_subscriber_that_reads_slowly_misses_nothing(serve: Serve, call: Call) -> None:

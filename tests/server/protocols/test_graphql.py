@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbroken.server.protocols.graphql import schema as schema_module
-from unbroken.server.protocols.graphql.answers import error_fields
+from unbroken.server.protocols.graphql.answers import MOST_ANSWER_BYTES, answer_bytes, error_fields
 from unbroken.server.protocols.graphql.documents import Documents, Invalid, RequestParam, decode_request
 from unbroken.server.protocols.graphql.events import DeltaKind, Piece
 from unbroken.server.protocols.graphql.limits import DocumentLimits, check_document
@@ -54,6 +54,25 @@ def refused(
         assert exc.code == "document_too_complex"
         return exc.message
     return None
+
+
+# How long an answer may be.
+
+
+def test_an_answer_is_written_as_long_as_it_may_be() -> None:
+    most = MOST_ANSWER_BYTES - len(b'{"data":{"a":""}}')
+    assert len(answer_bytes({"data": {"a": "x" * most}})) == MOST_ANSWER_BYTES
+    for text in ("x" * (most + 1), "é" * (most // 2 + 1), "\n" * (most // 2 + 1)):
+        with pytest.raises(DecodeError) as refused:
+            answer_bytes({"data": {"a": text}})
+        assert refused.value.code == "document_too_complex"
+
+
+def test_an_answer_that_says_the_same_again_and_again_is_refused_before_it_is_written() -> None:
+    """Written, it would have some terabytes."""
+    text = "x" * 1_000_000
+    with pytest.raises(DecodeError):
+        answer_bytes({"data": {"a": [{"text": text, "json": {"content": [text] * 1000}}] * 1000}})
 
 
 # The schema.
@@ -114,6 +133,31 @@ def test_a_page_s_length_may_be_a_variable() -> None:
     assert refused(query, {"n": 100}) is not None
     assert refused(query, {"n": "x"}) is not None
     assert refused(query) is None, "as many as is usual"
+
+
+@pytest.mark.parametrize(
+    ("query", "variables", "is_refused"),
+    [
+        ("query($n: Int = 99) { items(first: $n) { a } }", None, False),
+        ("query($n: Int = 100) { items(first: $n) { a } }", None, True),
+        ("query($n: Int = 100) { items(first: $n) { a } }", {"n": 5}, False),
+        ("query($n: Int = 5) { items(first: $n) { a } }", {"n": 100}, True),
+        ("query($n: Int = 5) { items(first: $n) { a } }", {"n": None}, True),
+        ('query($n: Int = "x") { items(first: $n) { a } }', None, True),
+        ("query($n: Int = null) { items(first: $n) { a } }", None, True),
+        ("query($n: Int = 999999) { items(first: $n) { a } }", None, True),
+        (
+            "query A($n: Int = 5) { ...F } query B($n: Int = 100) { ...F }"
+            " fragment F on T { items(first: $n) { a } }",
+            None,
+            True,
+        ),
+    ],
+)
+def test_a_page_s_length_may_be_a_variable_s_default(
+    query: str, variables: dict[str, Any] | None, is_refused: bool
+) -> None:
+    assert (refused(query, variables) is not None) == is_refused
 
 
 def test_fragments_that_double_are_counted_no_further_than_may_be() -> None:
