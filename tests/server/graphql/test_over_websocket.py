@@ -20,6 +20,7 @@ from unbroken.server.agents.scripted import ScriptedAgent
 
 DIGEST = hashlib.sha256(b"alice").hexdigest()
 MODELS = "{ models { id } }"
+CANCEL = "mutation($r: ID!) { cancel(responseId: $r) { status } }"
 
 
 async def test_an_answer_is_told_piece_by_piece(spoken: Served[ManualAgent], call: Call) -> None:
@@ -103,6 +104,39 @@ async def test_what_is_completed_at_once_is_never_told_of(spoken: Served[ManualA
     (await spoken.agent.turn()).end()
     await socket.subscribe("2", MODELS)
     await socket.until("complete", "2")
+
+
+async def test_what_as_many_watch_as_may_is_cancelled(serve: Serve, call: Call) -> None:
+    server: Served[ManualAgent] = await serve(ManualAgent(), graphql=True, connections_per_session=1)
+    alice = call(server)
+    socket = await alice.socket()
+    sent = await alice.send("hi")
+    await socket.subscribe("1", response=sent["responseId"])
+    turn = await server.agent.turn()
+    turn.say("half")
+    await socket.shows("1", "half")
+    await socket.subscribe("2", CANCEL, r=sent["responseId"])
+    await socket.until("complete", "2")
+
+    assert turn.was_stopped
+    assert socket.answers["2"] == [{"data": {"cancel": {"status": "CANCELLED"}}}]
+
+
+async def test_what_runs_on_a_node_that_drains_is_cancelled(spoken: Served[ManualAgent], call: Call) -> None:
+    alice = call(spoken)
+    socket = await alice.socket()
+    sent = await alice.send("hi")
+    await socket.subscribe("1", response=sent["responseId"])
+    turn = await spoken.agent.turn()
+    turn.say("half")
+    await socket.shows("1", "half")
+    spoken.app.begin_drain()
+    await socket.subscribe("2", CANCEL, r=sent["responseId"])
+    code, _ = await socket.closed()
+
+    assert code == 1012
+    assert turn.was_stopped
+    assert socket.answers["2"] == [{"data": {"cancel": {"status": "CANCELLED"}}}]
 
 
 async def test_a_lost_connection_stops_nothing(spoken: Served[ManualAgent], call: Call) -> None:
