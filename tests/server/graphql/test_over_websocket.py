@@ -106,6 +106,27 @@ async def test_what_is_completed_at_once_is_never_told_of(spoken: Served[ManualA
     await socket.until("complete", "2")
 
 
+@pytest.mark.parametrize("is_told_of", [False, True])
+async def test_what_is_completed_leaves_its_name_to_another_at_once(
+    spoken: Served[ManualAgent], call: Call, is_told_of: bool
+) -> None:
+    alice = call(spoken)
+    socket = await alice.socket()
+    sent = await alice.send("hi")
+    turn = await spoken.agent.turn()
+    await socket.subscribe("1", response=sent["responseId"])
+    if is_told_of:
+        turn.say("half ")
+        await socket.shows("1", "half")
+    for _ in range(3):
+        await socket.send("complete", id="1")
+        await socket.subscribe("1", response=sent["responseId"])
+    turn.say("whole")
+    await socket.shows("1", "whole")
+    turn.end()
+    await socket.until("complete", "1")
+
+
 async def test_what_as_many_watch_as_may_is_cancelled(serve: Serve, call: Call) -> None:
     server: Served[ManualAgent] = await serve(ManualAgent(), graphql=True, connections_per_session=1)
     alice = call(server)
