@@ -272,6 +272,22 @@ async def test_a_ping_is_answered_and_a_pong_taken(spoken: Served[ManualAgent], 
     assert await socket.next() == {"type": "pong"}
 
 
+async def test_a_ping_is_answered_ahead_of_the_key_so_many_times(serve: Serve, call: Call) -> None:
+    server = await serve(ScriptedAgent(), graphql=True, api_keys=(f"app:{DIGEST}",))
+    socket = await call(server, None).raw_socket()
+    await socket.send("pong")
+    await socket.send("ping", payload={"a": 1})
+    await socket.send("ping")
+    assert [await socket.next() for _ in range(2)] == [{"type": "pong"}] * 2
+    await socket.send("connection_init", payload={"token": "alice"})
+    assert await socket.next() == {"type": "connection_ack"}
+
+    other = await call(server, None).raw_socket()
+    for _ in range(17):
+        await other.send("ping")
+    assert (await other.closed())[0] == 4401
+
+
 async def test_what_cannot_be_executed_ends_that_alone(spoken: Served[ManualAgent], call: Call) -> None:
     socket = await call(spoken).socket()
     cases = {
