@@ -26,20 +26,25 @@ class Feed:
         return len(self._cursors)
 
     @property
+    def watching(self) -> int:
+        """How many of the cursors watch, and aren't there for a moment, to act."""
+        return sum(cursor.watches for cursor in self._cursors)
+
+    @property
     def lowest(self) -> int | None:
         """The lowest sequence number that a cursor is at; None: there is no cursor."""
         return min((cursor.seq for cursor in self._cursors), default=None)
 
-    def attach(self, seq: int, chain: ChainId) -> Cursor:
+    def attach(self, seq: int, chain: ChainId, *, watches: bool = True) -> Cursor:
         """Return a cursor that has seen everything up to *seq*. Close it when done."""
-        cursor = Cursor(self, seq, chain)
+        cursor = Cursor(self, seq, chain, watches=watches)
         self._cursors[cursor] = None
         return cursor
 
     def displace(self, chain: ChainId) -> bool:
-        """End the oldest cursor of *chain*, and return whether there was one."""
+        """End the oldest cursor of *chain* that watches, and return whether there was one."""
         for cursor in self._cursors:
-            if cursor.chain == chain:
+            if cursor.watches and cursor.chain == chain:
                 self.detach(cursor)
                 cursor.end(Displaced())
                 return True
@@ -73,9 +78,9 @@ class Cursor:
     Use from one task at a time.
     """
 
-    __slots__ = ("_ended", "_feed", "_listener", "chain", "seq")
+    __slots__ = ("_ended", "_feed", "_listener", "chain", "seq", "watches")
 
-    def __init__(self, feed: Feed, seq: int, chain: ChainId) -> None:
+    def __init__(self, feed: Feed, seq: int, chain: ChainId, *, watches: bool = True) -> None:
         self._feed = feed
         self._listener: Callable[[], None] | None = None
         self._ended: SessionError | None = None
@@ -83,6 +88,8 @@ class Cursor:
         """Everything up to here has been taken."""
         self.chain = chain
         """Who it belongs to: refusals are shown to the chain that earned them."""
+        self.watches = watches
+        """Whether it counts as a connection; else it is there for a moment, to act."""
 
     @property
     def is_durable(self) -> bool:

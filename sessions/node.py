@@ -89,10 +89,8 @@ class Node:
         responder: What answers.
         cluster: The nodes that share the store; None: there are no others.
         index: Where its sessions are listed; None: nowhere.
-        erase_late: Erases a session that turns out to have begun before all of its principal's was erased,
-            wherever something of it is. None: :meth:`erase`.
-        caps: How many responses principals have, here and elsewhere; None: here alone. The node opens
-            and closes them.
+        erase_late: Erases what turns out to be older than an erasure of all of its principal's. None: here.
+        caps: How many responses principals have; None: here alone. The node opens and closes them.
         holder_of: For whom a principal's sessions count. Themselves by default.
         is_transient: Its sessions are nowhere else, and their ids say so. *caps* are opened by another.
         clock: Where time comes from.
@@ -319,12 +317,14 @@ class Node:
         *,
         repeat: bool = False,
         whole: bool = False,
+        watches: bool = True,
     ) -> Attachment:
         """Attach to a session, from *position*; None: from as far back as the log goes.
 
-        With *repeat*, the entry at *position* is read once more: the client has
-        seen only some of its frames. A position that can't be used is no error:
-        the attachment then starts over with a snapshot, and says so.
+        With *repeat*, the entry at *position* is read once more: the client has seen only some of its
+        frames. A position that can't be used is no error: it starts over with a snapshot, and says so.
+        Without *watches* it is for a moment, to act, as who stops an answer does: it counts as no connection,
+        and is had on a node that shuts down, too, if the session is there.
 
         Raises:
             SessionNotFound: There is none of that id, or it is another principal's.
@@ -335,23 +335,26 @@ class Node:
             NodeDraining: The node is shutting down.
 
         """
-        if self.is_draining:
+        here = self._ownership.live(session_id)
+        if self.is_draining and (watches or here is None or not here.is_opened):
             raise NodeDraining
         actor = await self._found(session_id, position, principal)
         if actor.principal != principal:
             raise SessionNotFound
-        if len(actor.feed) >= self.limits.connections_per_session and not actor.feed.displace(chain):
+        is_full = watches and actor.feed.watching >= self.limits.connections_per_session
+        if is_full and not actor.feed.displace(chain):
             raise TooManyConnections
         log, session = actor.log, actor.session
+        new_cursor = partial(actor.feed.attach, chain=chain, watches=watches)
         actor.last_active = self._clock.monotonic()
         if position is None and (whole or log.floor == 0):
-            return Attachment(self, actor, actor.feed.attach(log.floor, chain), resumed=True, preamble=[])
+            return Attachment(self, actor, new_cursor(log.floor), resumed=True, preamble=[])
         if position is not None and log.check(position) is Verdict.HELD:
             seq = position.seq - 1 if repeat else position.seq
             if seq >= log.floor:
-                return Attachment(self, actor, actor.feed.attach(seq, chain), resumed=True, preamble=[])
+                return Attachment(self, actor, new_cursor(seq), resumed=True, preamble=[])
         # Start over, from how things stand.
-        cursor = actor.feed.attach(session.applied, chain)
+        cursor = new_cursor(session.applied)
         return Attachment(self, actor, cursor, resumed=position is None, preamble=session.standing())
 
     async def _found(self, session_id: SessionId, position: Position | None, principal: PrincipalId) -> Actor:

@@ -12,11 +12,12 @@ from typing import Final
 from unbroken.server.errors import CloseCode
 from unbroken.server.limits import ConnectionLimits
 from unbroken.server.protocols.agui.decode import Run
-from unbroken.server.protocols.agui.events import error_event
+from unbroken.server.protocols.agui.events import abort_failed_event, error_event
 from unbroken.server.protocols.agui.socket import Abort, Unsaid, decode_frame
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.transports.agui_stream import RunFrames
 from unbroken.server.transports.asking import refusal_of
+from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Speaker
 from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.server.transports.lanes import Lanes, LanesFull, QueueFull
@@ -40,6 +41,17 @@ class _Seen:
     thread_id: str | None
     run_id: str | None
     offset: str
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A run that is being answered, or waits for that."""
+
+    run: Run
+    exchange: Exchange | None = None
+    """The hold on it. None: it isn't there yet."""
+    is_aborted: bool = False
+    """Whether its client has given it up."""
 
 
 class AguiSocket:
@@ -84,9 +96,8 @@ class _Connection:
         self._clock = clock
         self._seen = seen
         self._talk: Talk
-        self._lanes: Lanes[Run]
-        self._running: dict[str, Run] = {}  # what is being answered, by the run's id
-        self._aborted: set[str] = set()  # those of them that their client has given up
+        self._lanes: Lanes[_Asked]
+        self._asked: set[_Asked] = set()  # until each has been told to its end
 
     def begin(self, talk: Talk) -> None:
         """See :class:`Interlocutor`."""
@@ -103,45 +114,50 @@ class _Connection:
             self._refuse(exc, exc.run_id)
             return
         if isinstance(said, Abort):
-            run = self._running.get(said.run_id)
-            if run is not None and run.id not in self._aborted:
-                self._aborted.add(run.id)
-                self._talk.spawn(self._stop(run))
+            self._abort(said.run_id)
             return
         if self._seen is not None:
             message = "This connection goes on with one run. Open another, without `offset`, for others."
             self._refuse(DecodeError("invalid_request", message), said.id)
             return
+        asked = _Asked(said)
         try:
-            self._lanes.ask(said.id, said)
+            self._lanes.ask(said.id, asked)
         except (LanesFull, QueueFull):
             message = f"{_RUNS} runs are being answered, as many as may be. Wait for one of them."
             self._refuse(HttpRefusal(429, "websocket_stream_limit_reached", message), said.id)
         else:
-            self._running[said.id] = said
+            self._asked.add(asked)
 
-    async def _answer(self, run: Run) -> FrameSource | None:
+    def _abort(self, run_id: str) -> None:
+        for asked in self._asked:
+            if asked.run.id == run_id and not asked.is_aborted:
+                asked.is_aborted = True
+                if asked.exchange is not None:
+                    self._talk.spawn(self._stop(asked, asked.exchange))
+
+    async def _answer(self, asked: _Asked) -> FrameSource | None:
+        run = asked.run
         try:
             exchange = await self._runs.ask(self._speaker, run)
         except (DecodeError, SessionError, HttpRefusal) as exc:
-            self._let_go(run)
+            self._asked.discard(asked)
             self._refuse(exc, run.id)
             return None
-        if run.id in self._aborted:
-            self._talk.spawn(self._stop(run))  # it wasn't there yet to be stopped
+        asked.exchange = exchange
+        if asked.is_aborted:
+            self._talk.spawn(self._stop(asked, exchange))  # it wasn't there yet to be stopped
         encoder = self._runs.encoder(exchange, run.thread_id, run.id)
-        return RunFrames(exchange, encoder, -1, run.id, self._clock, lambda: self._let_go(run))
+        return RunFrames(exchange, encoder, -1, run.id, self._clock, lambda: self._asked.discard(asked))
 
-    def _let_go(self, run: Run) -> None:
-        if self._running.get(run.id) is run:
-            del self._running[run.id]
-            self._aborted.discard(run.id)
-
-    async def _stop(self, run: Run) -> None:
+    async def _stop(self, asked: _Asked, exchange: Exchange) -> None:
+        """Stop one run, and no other of its thread. Where that fails, the run goes on."""
         try:
-            await self._runs.stop(self._speaker, run.thread_id)
+            await exchange.stop()
         except SessionError as exc:
-            self._refuse(exc, run.id)
+            asked.is_aborted = False  # it may be tried again
+            refusal = _told(exc)
+            self._talk.say(abort_failed_event(refusal.code, refusal.message, run_id=asked.run.id))
 
     async def _resume(self, seen: _Seen) -> None:
         try:
@@ -161,11 +177,16 @@ class _Connection:
         self._talk.say(_refusal(why, run_id))
 
 
-def _refusal(why: Exception, run_id: str | None) -> bytes:
-    """Return why a run can't be had."""
+def _told(why: Exception) -> HttpRefusal:
     refusal = why if isinstance(why, HttpRefusal) else refusal_of(why)
     if refusal is None:
         raise why
+    return refusal
+
+
+def _refusal(why: Exception, run_id: str | None) -> bytes:
+    """Return why a run can't be had."""
+    refusal = _told(why)
     retry_after = refusal.retry_after if refusal.status in (429, 503) else None
     return error_event(refusal.code, refusal.message, run_id=run_id, retry_after=retry_after)
 

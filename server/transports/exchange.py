@@ -105,9 +105,27 @@ class Exchange:
             StoreError: It could not be written.
 
         """
-        if not self.is_running:
+        return self.is_running and await self._cancel(self.response_id)
+
+    async def stop(self) -> bool:
+        """As :meth:`cancel`; where the response was cut off and is attempted again, of that attempt.
+
+        Raises:
+            Refusal: It can't be stopped now.
+            StoreError: It could not be written.
+
+        """
+        if self.is_running:
+            return await self._cancel(self.response_id)
+        session = self.attachment.session
+        if (ended := session.endings.get(self.response_id)) is None:
             return False
-        command = CancelResponse(self.response_id)
+        running = session.responses.values()
+        later = next((each for each in running if each.turn == ended.turn and each.number > 1), None)
+        return later is not None and await self._cancel(later.id)
+
+    async def _cancel(self, response_id: ResponseId) -> bool:
+        command = CancelResponse(response_id)
         receipt = await self.attachment.submit(Submitted(command, self._chain))
         await self.attachment.answered(receipt.seq)
         return receipt.seq not in self.attachment.session.refusals

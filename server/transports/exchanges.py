@@ -92,8 +92,10 @@ class Exchanges:
 
     # One that is there.
 
-    async def find(self, speaker: Speaker, response_id: str) -> Exchange:
+    async def find(self, speaker: Speaker, response_id: str, *, watches: bool = True) -> Exchange:
         """Return the hold of *speaker* on a response of theirs. Its session is there; look whether it is.
+
+        Whoever stops it *watches* nothing: see :meth:`Node.attach`.
 
         Raises:
             SessionNotFound: There is none, or it is another's.
@@ -104,7 +106,7 @@ class Exchanges:
         if session_id is None:
             raise SessionNotFound
         chain = new_chain_id()
-        attachment = await self._attach(speaker, session_id, chain)
+        attachment = await self._attach(speaker, session_id, chain, watches=watches)
         session, named = attachment.session, ResponseId(response_id)
         try:
             if not self._knows(attachment, named):
@@ -132,6 +134,7 @@ class Exchanges:
         position: Position | None = None,
         *,
         whole: bool = True,
+        watches: bool = True,
     ) -> Attachment:
         """Attach to a session of the speaker's: another's is told from theirs without asking anybody."""
         if not belongs_to(session_id, speaker.principal):
@@ -141,7 +144,9 @@ class Exchanges:
             if named is None or named[0] != session_id:
                 raise SessionNotFound
         node = self._transient if is_transient(session_id) else self._node
-        attachment = await node.attach(session_id, speaker.principal, position, chain, whole=whole)
+        attachment = await node.attach(
+            session_id, speaker.principal, position, chain, whole=whole, watches=watches
+        )
         pins = speaker.grant.pins
         if pins is not None and not pins.allows(attachment.session.config):
             attachment.close()
@@ -250,7 +255,7 @@ class Exchanges:
         chain = new_chain_id()
         async with soon():
             try:
-                attachment = await self._attach(speaker, session_id, chain)
+                attachment = await self._attach(speaker, session_id, chain, watches=False)
             except SessionNotFound:
                 return False
             try:

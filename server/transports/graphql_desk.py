@@ -155,7 +155,7 @@ class GraphqlDesk:
 
     async def cancel(self, response_id: str) -> Response:
         """See :meth:`Desk.cancel`."""
-        exchange = await self._exchanges.find(self._speaker, response_id)
+        exchange = await self._exchanges.find(self._speaker, response_id, watches=False)
         try:
             await exchange.cancel()
             exchange.rewind()

@@ -12,9 +12,13 @@ from uvicorn.protocols.utils import ClientDisconnected
 
 from unbroken.server.errors import CloseCode
 from unbroken.server.protocols.graphql.socket import (
+    PONG,
     SUBPROTOCOL,
     GraphqlClose,
     Init,
+    Ping,
+    Pong,
+    Said,
     close_reason,
     decode_message,
     key_of,
@@ -32,6 +36,9 @@ _CODES: Final = {
     408: GraphqlClose.INIT_TIMEOUT,
 }
 """By what HTTP would say."""
+
+_SIGNS_OF_LIFE: Final = 16
+"""How many pings and pongs a client may send ahead of the message that it begins with."""
 
 
 class GraphqlGreeting:
@@ -82,12 +89,25 @@ class GraphqlGreeting:
             await self._send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
 
     async def _begun(self) -> Init:
-        """Return the message that connections begin with."""
+        """Return the message that connections begin with. Pings may come at any time, and are answered."""
         try:
             async with asyncio.timeout(self._timeout):
-                message = await self._receive()
+                for _ in range(_SIGNS_OF_LIFE + 1):
+                    match await self._said():
+                        case Init() as init:
+                            return init
+                        case Ping():
+                            await self._send({"type": "websocket.send", "text": PONG.decode()})
+                        case Pong():
+                            pass
+                        case _:
+                            break
         except TimeoutError:
             raise Refused(408, "connection_init_missing", "Begin with `connection_init`.") from None
+        raise Refused(401, "connection_init_missing", "Begin with `connection_init`.")
+
+    async def _said(self) -> Said:
+        message = await self._receive()
         if message["type"] != "websocket.receive":
             raise ClientDisconnected
         text: str | None = message.get("text")
@@ -96,9 +116,8 @@ class GraphqlGreeting:
             said = decode_message(data, max_depth=self._most_depth)
         except DecodeError as exc:
             raise Refused(400, exc.code, exc.message) from None
-        if not isinstance(said, Init):
-            raise Refused(401, "connection_init_missing", "Begin with `connection_init`.")
-        self.heard.append(data)
+        if isinstance(said, Init):
+            self.heard.append(data)
         return said
 
     async def dismiss(self, refused: Refused, handshake: Handshake) -> bool:

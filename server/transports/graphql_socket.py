@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,6 +76,17 @@ class GraphqlSocket:
         return GraphqlDesk(self.exchanges, self.conversations, self.gate, self.models, speaker)
 
 
+@dataclass(slots=True, eq=False)
+class _Running:
+    """An operation that runs."""
+
+    asked: Subscribe
+    stream: GraphqlFrames | None = None
+    """What tells of it. None: nothing does, or not yet."""
+    is_given_up: bool = False
+    """Whether its client wants to be told no more. Its name is free then, for another."""
+
+
 class _Connection:
     """What is asked for on one connection. Each operation is a lane of its own, and asks once."""
 
@@ -82,11 +94,11 @@ class _Connection:
         self._door = door
         self._speaker = speaker
         self._talk: Talk
-        self._lanes: Lanes[Subscribe]
+        self._lanes: Lanes[_Running]
+        self._names = itertools.count()  # of lanes: a client's name is free before its lane is
         self._begun = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._running: dict[str, GraphqlFrames | None] = {}  # by the client's names; None: not told of yet
-        self._given_up: set[str] = set()  # those of them that are to end before they were told of
+        self._running: dict[str, _Running] = {}  # by the client's names
 
     def begin(self, talk: Talk) -> None:
         """See :class:`Interlocutor`."""
@@ -130,69 +142,72 @@ class _Connection:
             reason = close_reason("Subscriber already exists", asked.id)
             self._talk.end(GraphqlClose.SUBSCRIBER_EXISTS, reason=reason)
         else:
+            running = _Running(asked)
             try:
-                self._lanes.ask(asked.id, asked)
+                self._lanes.ask(str(next(self._names)), running)
             except (LanesFull, QueueFull):
                 message = (
                     f"{self._door.most} operations run on this connection, as many as may. Complete one."
                 )
                 self._refuse(HttpRefusal(429, "websocket_stream_limit_reached", message), asked.id)
             else:
-                self._running[asked.id] = None
+                self._running[asked.id] = running
 
     def _give_up(self, name: str) -> None:
-        if name not in self._running:
+        running = self._running.pop(name, None)
+        if running is None:
             return  # it ended in this moment
-        if (stream := self._running[name]) is None:
-            self._given_up.add(name)
-        else:
-            stream.give_up()
+        running.is_given_up = True
+        if running.stream is not None:
+            running.stream.give_up()
 
-    async def _answer(self, asked: Subscribe) -> FrameSource | None:
-        name, documents = asked.id, self._door.documents
+    async def _answer(self, running: _Running) -> FrameSource | None:
+        name, documents = running.asked.id, self._door.documents
         try:
-            operation = documents.read(asked.payload)
+            operation = documents.read(running.asked.payload)
             if operation.is_subscription:
-                if (stream := await self._listen(name, operation)) is not None:
+                if (stream := await self._listen(running, operation)) is not None:
                     return stream
             else:
-                await self._execute(name, operation)
+                await self._execute(running, operation)
         except Invalid as exc:
-            self._talk.say(error(name, errors_answer(exc.errors)["errors"]))
+            if not running.is_given_up:
+                self._talk.say(error(name, errors_answer(exc.errors)["errors"]))
         except (DecodeError, SessionError, HttpRefusal) as exc:
-            self._refuse(exc, name)
-        self._let_go(name)
+            if not running.is_given_up:
+                self._refuse(exc, name)
+        self._let_go(running)
         return None
 
-    async def _execute(self, name: str, operation: Operation) -> None:
+    async def _execute(self, running: _Running, operation: Operation) -> None:
         if not operation.is_mutation:  # these may be to stop something
             await self._talk.room()
         answer = await self._door.desk(self._speaker).execute(self._door.documents.schema, operation)
         async with self._writing:  # of several that are there, one at a time is written out
             await self._talk.room()
-            if name not in self._given_up:
-                self._talk.say(b"%b%b}" % (next_head(name), answer_bytes(answer)))
-                self._talk.say(complete(name))
+            if not running.is_given_up:
+                self._talk.say(b"%b%b}" % (next_head(running.asked.id), answer_bytes(answer)))
+                self._talk.say(complete(running.asked.id))
 
-    async def _listen(self, name: str, operation: Operation) -> FrameSource | None:
+    async def _listen(self, running: _Running, operation: Operation) -> FrameSource | None:
         schema = self._door.documents.schema
         listening = await listen(self._door.exchanges, self._speaker, wanted_of(schema, operation))
-        if name in self._given_up:
+        if running.is_given_up:
             listening.exchange.close()
             return None
         stream = GraphqlFrames(
             listening,
             Selection(schema, operation, lambda exc: told(refused_as(exc))),
-            name,
+            running.asked.id,
             leave=self._talk.leave,
-            on_close=lambda: self._let_go(name),
+            on_close=lambda: self._let_go(running),
         )
-        self._running[name] = stream
+        running.stream = stream
         return stream
 
-    def _let_go(self, name: str) -> None:
-        self._running.pop(name, None)
-        self._given_up.discard(name)
+    def _let_go(self, running: _Running) -> None:
+        if self._running.get(running.asked.id) is running:
+            del self._running[running.asked.id]
 
     def _refuse(self, why: Exception, name: str) -> None:
         self._talk.say(error(name, [told(refused_as(why))]))

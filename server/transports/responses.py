@@ -174,8 +174,9 @@ class ResponsesDoor:
             raise HttpRefusal(404, "response_events_gone", EVENTS_GONE, "stream")
         return self._streamed(exchange, speaker, after=after, obfuscates=padded)
 
-    async def _found(self, visit: Visit, speaker: Speaker) -> Exchange:
-        return await self._exchanges.find(speaker, visit.request.path_params["response_id"])
+    async def _found(self, visit: Visit, speaker: Speaker, *, watches: bool = True) -> Exchange:
+        response_id = visit.request.path_params["response_id"]
+        return await self._exchanges.find(speaker, response_id, watches=watches)
 
     def _shown(self, exchange: Exchange) -> Response:
         """Answer with the response as it is now."""
@@ -206,7 +207,7 @@ class ResponsesDoor:
         speaker = await self._let_in(visit)
         found(("POST",), visit.method)
         check_query(visit.request.query_params, ("resume", "ticket"))
-        exchange = await self._found(visit, speaker)
+        exchange = await self._found(visit, speaker, watches=False)
         try:
             await exchange.cancel()
             exchange.rewind()

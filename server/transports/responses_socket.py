@@ -177,7 +177,7 @@ class _Connection:
 
     async def _cancel(self, wanted: Cancel) -> None:
         try:
-            exchange = await self._exchanges.find(self._speaker, wanted.response_id)
+            exchange = await self._exchanges.find(self._speaker, wanted.response_id, watches=False)
             try:
                 await exchange.cancel()
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from unbroken.server.limits import ConnectionLimits
@@ -38,6 +39,19 @@ _GRACE: Final = 0.5
 """Seconds within which whoever gives up what they came back to may come back to it again."""
 
 
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A request that is being answered, or waits for that."""
+
+    said: Send | Resume
+    exchange: Exchange | None = None
+    """The hold on the answer. None: it isn't there yet."""
+    is_aborted: bool = False
+    """Whether its client has given it up."""
+    is_to_stop: bool = False
+    """Whether the answer is to be stopped as soon as it is there."""
+
+
 class UiSocket:
     """Makes who answers the clients of ``WS /v1/ui/ws``.
 
@@ -64,9 +78,8 @@ class _Connection:
         self._speaker = speaker
         self._limits = limits
         self._talk: Talk
-        self._lanes: Lanes[Send | Resume]
-        self._running: dict[str, Send | Resume] = {}  # the requests that are being answered
-        self._aborted: set[str] = set()  # those of them that their client has given up
+        self._lanes: Lanes[_Asked]
+        self._running: dict[str, _Asked] = {}  # by the requests' ids
         self._come_back: dict[str, asyncio.Event] = {}  # by chat: set when its client comes back to it
 
     def begin(self, talk: Talk) -> None:
@@ -82,32 +95,33 @@ class _Connection:
             self._refuse(exc, exc.request_id)
             return
         if isinstance(said, Abort):
-            asked = self._running.get(said.request_id)
-            if asked is not None and said.request_id not in self._aborted:
-                self._aborted.add(said.request_id)
-                self._talk.spawn(self._abort(asked))
+            given_up = self._running.get(said.request_id)
+            if given_up is not None and not given_up.is_aborted:
+                given_up.is_aborted = True
+                self._talk.spawn(self._abort(given_up))
             return
         if said.request_id in self._running:
             message = "A request of this `requestId` is being answered. Give each one an id of its own."
             self._refuse(DecodeError("invalid_request", message, param="requestId"), said.request_id)
             return
+        asked = _Asked(said)
         try:
-            self._lanes.ask(said.request_id, said)
+            self._lanes.ask(said.request_id, asked)
         except (LanesFull, QueueFull):
             message = f"{_REQUESTS} requests are being answered, as many as may be. Wait for one of them."
             self._refuse(HttpRefusal(429, "websocket_stream_limit_reached", message), said.request_id)
         else:
-            self._running[said.request_id] = said
+            self._running[said.request_id] = asked
             if (come_back := self._come_back.pop(said.chat_id, None)) is not None:
                 come_back.set()
 
-    async def _answer(self, asked: Send | Resume) -> FrameSource | None:
-        request_id = asked.request_id
+    async def _answer(self, asked: _Asked) -> FrameSource | None:
+        said, request_id = asked.said, asked.said.request_id
         try:
-            if isinstance(asked, Send):
-                exchange: Exchange | None = await self._chats.ask(self._speaker, asked.chat)
+            if isinstance(said, Send):
+                exchange: Exchange | None = await self._chats.ask(self._speaker, said.chat)
             else:
-                exchange = await self._chats.find_running(self._speaker, asked.chat_id)
+                exchange = await self._chats.find_running(self._speaker, said.chat_id)
         except (DecodeError, SessionError, HttpRefusal) as exc:
             self._let_go(request_id)
             self._refuse(exc, request_id)
@@ -116,34 +130,40 @@ class _Connection:
             self._let_go(request_id)
             self._talk.say(frame("no-active", request_id))
             return None
-        if request_id in self._aborted and isinstance(asked, Send):
-            self._talk.spawn(self._stop(asked))  # it wasn't there yet to be stopped
-        encoder = self._chats.encoder(exchange, replays=isinstance(asked, Resume))
+        asked.exchange = exchange
+        if asked.is_to_stop:
+            self._talk.spawn(self._stop(asked))
+        encoder = self._chats.encoder(exchange, replays=isinstance(said, Resume))
         return UiFrames(exchange, encoder, request_id, lambda: self._let_go(request_id))
 
     def _let_go(self, request_id: str) -> None:
         self._running.pop(request_id, None)
-        self._aborted.discard(request_id)
 
-    async def _abort(self, asked: Send | Resume) -> None:
+    async def _abort(self, asked: _Asked) -> None:
         """Stop what a request asked for, or came back to, unless its client comes back to it once more.
 
         Pages that are built up twice, as React's strict mode has them, give up the first of two at once.
         """
-        if isinstance(asked, Resume):
-            come_back = self._come_back.setdefault(asked.chat_id, asyncio.Event())
+        chat_id = asked.said.chat_id
+        if isinstance(asked.said, Resume):
+            come_back = self._come_back.setdefault(chat_id, asyncio.Event())
             with suppress(TimeoutError):
                 async with asyncio.timeout(_GRACE):
                     await come_back.wait()
                     return
-            self._come_back.pop(asked.chat_id, None)
+            self._come_back.pop(chat_id, None)
         await self._stop(asked)
 
-    async def _stop(self, asked: Send | Resume) -> None:
+    async def _stop(self, asked: _Asked) -> None:
+        """Stop one answer, and no other of its chat."""
+        if asked.exchange is None:
+            asked.is_to_stop = True
+            return
         try:
-            await self._chats.stop(self._speaker, asked.chat_id)
+            await asked.exchange.stop()
         except SessionError as exc:
-            self._refuse(exc, asked.request_id)
+            asked.is_aborted = False  # it may be tried again
+            self._refuse(exc, asked.said.request_id)
 
     def _refuse(self, why: Exception, request_id: str | None) -> None:
         refusal = why if isinstance(why, HttpRefusal) else refusal_of(why)

@@ -272,6 +272,39 @@ async def test_a_session_has_only_so_many_connections() -> None:
         await attach(world, client)
 
 
+async def test_whoever_acts_for_a_moment_is_had_in_a_full_session_and_counts_for_nothing() -> None:
+    async with open_world(limits_of(connections_per_session=2)) as world:
+        client = await world.client()
+        acting = [await attach(world, client, watches=False) for _ in range(3)]
+        second = await attach(world, client)
+        acting.append(await attach(world, client, watches=False))
+        with pytest.raises(TooManyConnections):
+            await attach(world, client, chain=ChainId("third"))
+        third = await attach(world, client)  # the oldest of its chain that watches makes room
+
+        with pytest.raises(Displaced):
+            second.cursor.take(1)
+        assert [each.cursor.take(1) for each in (*acting, third)] == [[]] * 5
+
+
+async def test_whoever_acts_for_a_moment_is_had_on_a_node_that_drains() -> None:
+    async with open_world() as world:
+        client, other = await world.client(), await world.client()
+        await client.ask()
+        world.node.begin_drain()
+        (running,) = (await attach(world, client, watches=False)).session.responses
+        attachment = await attach(world, client, watches=False)
+        await attachment.submit(Submitted(CancelResponse(running), CHAIN))
+        await settle()
+        client.read()
+
+        assert client.statuses() == ["cancelled"]
+        with pytest.raises(NodeDraining):
+            await attach(world, client)
+        with pytest.raises(NodeDraining):
+            await attach(world, other, watches=False)  # in which nothing has been said
+
+
 async def test_a_client_whose_old_connections_nobody_missed_yet_is_not_locked_out() -> None:
     """They may be half open: the oldest of its own makes room, and no other client's."""
     async with open_world(limits_of(connections_per_session=2)) as world:

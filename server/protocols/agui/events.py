@@ -13,9 +13,11 @@ from unbroken.sessions.ids import ResponseId
 from unbroken.sessions.items import ApprovalRequest, ToolCall, Usage
 
 __all__ = [
+    "ABORT_FAILED",
     "CUT_SHORT",
     "EXTENSION",
     "Offset",
+    "abort_failed_event",
     "error_event",
     "input_of",
     "interrupt_of",
@@ -27,6 +29,9 @@ __all__ = [
 
 EXTENSION: Final = "unbroken"
 """What this server's own fields are under, in an event's metadata."""
+
+ABORT_FAILED: Final = "unbroken.abort_failed"
+"""The name of the event that tells that a run goes on, although it was to be stopped."""
 
 CUT_SHORT: Final = "Error: the call was cut short."
 """What came of a call that isn't whole."""
@@ -60,6 +65,13 @@ def error_event(
     if run_id is not None:
         metadata["tanstack"] = {"runId": run_id}
     return orjson.dumps({"type": "RUN_ERROR", "message": message, "code": code, "metadata": metadata})
+
+
+def abort_failed_event(code: str, message: str, *, run_id: str) -> bytes:
+    """Return why a run that was to be stopped goes on."""
+    value = {"runId": run_id, "code": code, "message": message}
+    metadata = {"tanstack": {"runId": run_id}}
+    return orjson.dumps({"type": "CUSTOM", "name": ABORT_FAILED, "value": value, "metadata": metadata})
 
 
 def input_of(arguments: str) -> Any:

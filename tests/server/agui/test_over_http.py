@@ -137,6 +137,17 @@ async def test_anothers_thread_of_the_same_name_is_another(
     assert len({response.text for response in (unknown, hers, by_offset)}) == 1
 
 
+async def test_a_run_is_stopped_that_as_many_watch_as_may(serve: Serve, open_thread: Open) -> None:
+    manual: Served[ManualAgent] = await serve(ManualAgent(), connections_per_session=1)
+    thread = open_thread(manual)
+    async with thread.running(user("hi")) as events:
+        turn = await manual.agent.turn()
+        assert await thread.stop()
+        assert [event async for event in events][-1]["outcome"] == {"type": "cancelled"}
+
+    assert turn.was_stopped
+
+
 async def test_who_leaves_stops_nothing_and_goes_on_from_any_event(
     manual: Served[ManualAgent], open_thread: Open
 ) -> None:

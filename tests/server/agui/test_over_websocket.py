@@ -20,6 +20,8 @@ from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import Served, eventually
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.transports import agui_stream
+from unbroken.server.transports.exchange import Exchange
+from unbroken.sessions.errors import Refusal
 
 
 class Socket:
@@ -46,7 +48,7 @@ class Socket:
             self.pings += 1
             return frame
         if "chunk" not in frame:
-            assert frame["type"] == "RUN_ERROR"
+            assert frame["type"] in ("RUN_ERROR", "CUSTOM")
             return frame
         offset, chunk = frame["id"], frame["chunk"]
         response, _, number = offset.rpartition(".")
@@ -156,6 +158,96 @@ async def test_what_is_aborted_before_it_began_stops(manual: Served[ManualAgent]
 
     assert (await socket.until("RUN_FINISHED"))["outcome"] == {"type": "cancelled"}
     assert manual.app.node.hub.running == 0
+
+
+async def test_a_run_that_has_ended_and_is_not_read_yet_is_aborted_alone(
+    manual: Served[ManualAgent], dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await dial(manual), await dial(manual)
+    with monkeypatch.context() as patch:
+        patch.setattr(agui_stream.RunFrames, "read", lambda _: [])  # as if nobody read from the sockets
+        await first.run(user("hi"))
+        turn = await manual.agent.turn()
+        turn.say("half")
+        turn.end()
+        await eventually(lambda: manual.app.node.hub.running == 0)
+        await second.run(user("and", "m2"), run="run-2")
+        turn = await manual.agent.turn(1)
+        await first.abort("run-1")
+        await first.ws.send("nonsense")
+        assert (await first.next())["code"] == "invalid_json", "it was heard behind the other"
+    for piece in ("one ", "two"):
+        turn.say(piece)
+        await second.shows(piece)
+    turn.end()
+
+    assert (await second.until("RUN_FINISHED"))["outcome"] == {"type": "success"}
+    assert (await first.until("RUN_FINISHED"))["outcome"] == {"type": "success"}
+    assert not turn.was_stopped
+
+
+async def test_a_run_that_waits_is_aborted_alone(serve: Serve, dial: Dial) -> None:
+    manual: Served[ManualAgent] = await serve(ManualAgent(), concurrency="queue")
+    socket = await dial(manual)
+    await socket.run(user("hi"))
+    turn = await manual.agent.turn()
+    turn.say("half ")
+    await socket.shows("half")
+    await socket.run(user("and", "m2"), run="run-2")
+    await socket.until("RUN_STARTED")
+    await socket.abort("run-2")
+    waited = await socket.until("RUN_FINISHED")
+    turn.say("whole")
+    turn.end()
+    ended = await socket.until("RUN_FINISHED")
+
+    assert (waited["runId"], waited["outcome"]) == ("run-2", {"type": "cancelled"})
+    assert (ended["runId"], ended["outcome"]) == ("run-1", {"type": "success"})
+    assert not turn.was_stopped
+
+
+async def test_what_as_many_watch_as_may_is_aborted(serve: Serve, dial: Dial) -> None:
+    manual: Served[ManualAgent] = await serve(ManualAgent(), connections_per_session=1)
+    socket = await dial(manual)
+    await socket.run(user("hi"))
+    await manual.agent.turn()
+    await socket.abort()
+
+    assert (await socket.until("RUN_FINISHED"))["outcome"] == {"type": "cancelled"}
+
+
+async def test_what_runs_on_a_node_that_drains_is_aborted(manual: Served[ManualAgent], dial: Dial) -> None:
+    socket = await dial(manual)
+    await socket.run(user("hi"))
+    await manual.agent.turn()
+    manual.app.begin_drain()
+    await socket.abort()
+
+    assert (await socket.until("RUN_FINISHED"))["outcome"] == {"type": "cancelled"}
+    assert await socket.closed() == 1012
+
+
+async def test_an_abort_that_fails_is_no_end_of_its_run_and_can_be_tried_again(
+    manual: Served[ManualAgent], dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(self: Exchange) -> bool:
+        raise Refusal("store_unavailable", "The store can't be reached.")
+
+    socket = await dial(manual)
+    await socket.run(user("hi"))
+    turn = await manual.agent.turn()
+    turn.say("half")
+    await socket.shows("half")
+    with monkeypatch.context() as patch:
+        patch.setattr(Exchange, "stop", fail)
+        await socket.abort()
+        failed = await socket.until("CUSTOM", "RUN_ERROR")
+    await socket.abort()
+    ended = await socket.until("RUN_FINISHED", "RUN_ERROR")
+
+    assert (failed["name"], failed["value"]["code"]) == ("unbroken.abort_failed", "store_unavailable")
+    assert failed["metadata"]["tanstack"]["runId"] == "run-1"
+    assert ended["outcome"] == {"type": "cancelled"}
 
 
 async def test_a_lost_connection_stops_nothing_and_another_goes_on(

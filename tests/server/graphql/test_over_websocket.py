@@ -20,6 +20,7 @@ from unbroken.server.agents.scripted import ScriptedAgent
 
 DIGEST = hashlib.sha256(b"alice").hexdigest()
 MODELS = "{ models { id } }"
+CANCEL = "mutation($r: ID!) { cancel(responseId: $r) { status } }"
 
 
 async def test_an_answer_is_told_piece_by_piece(spoken: Served[ManualAgent], call: Call) -> None:
@@ -103,6 +104,60 @@ async def test_what_is_completed_at_once_is_never_told_of(spoken: Served[ManualA
     (await spoken.agent.turn()).end()
     await socket.subscribe("2", MODELS)
     await socket.until("complete", "2")
+
+
+@pytest.mark.parametrize("is_told_of", [False, True])
+async def test_what_is_completed_leaves_its_name_to_another_at_once(
+    spoken: Served[ManualAgent], call: Call, is_told_of: bool
+) -> None:
+    alice = call(spoken)
+    socket = await alice.socket()
+    sent = await alice.send("hi")
+    turn = await spoken.agent.turn()
+    await socket.subscribe("1", response=sent["responseId"])
+    if is_told_of:
+        turn.say("half ")
+        await socket.shows("1", "half")
+    for _ in range(3):
+        await socket.send("complete", id="1")
+        await socket.subscribe("1", response=sent["responseId"])
+    turn.say("whole")
+    await socket.shows("1", "whole")
+    turn.end()
+    await socket.until("complete", "1")
+
+
+async def test_what_as_many_watch_as_may_is_cancelled(serve: Serve, call: Call) -> None:
+    server: Served[ManualAgent] = await serve(ManualAgent(), graphql=True, connections_per_session=1)
+    alice = call(server)
+    socket = await alice.socket()
+    sent = await alice.send("hi")
+    await socket.subscribe("1", response=sent["responseId"])
+    turn = await server.agent.turn()
+    turn.say("half")
+    await socket.shows("1", "half")
+    await socket.subscribe("2", CANCEL, r=sent["responseId"])
+    await socket.until("complete", "2")
+
+    assert turn.was_stopped
+    assert socket.answers["2"] == [{"data": {"cancel": {"status": "CANCELLED"}}}]
+
+
+async def test_what_runs_on_a_node_that_drains_is_cancelled(spoken: Served[ManualAgent], call: Call) -> None:
+    alice = call(spoken)
+    socket = await alice.socket()
+    sent = await alice.send("hi")
+    await socket.subscribe("1", response=sent["responseId"])
+    turn = await spoken.agent.turn()
+    turn.say("half")
+    await socket.shows("1", "half")
+    spoken.app.begin_drain()
+    await socket.subscribe("2", CANCEL, r=sent["responseId"])
+    code, _ = await socket.closed()
+
+    assert code == 1012
+    assert turn.was_stopped
+    assert socket.answers["2"] == [{"data": {"cancel": {"status": "CANCELLED"}}}]
 
 
 async def test_a_lost_connection_stops_nothing(spoken: Served[ManualAgent], call: Call) -> None:
@@ -215,6 +270,22 @@ async def test_a_ping_is_answered_and_a_pong_taken(spoken: Served[ManualAgent], 
     await socket.send("pong")
     await socket.send("ping", payload={"a": 1})
     assert await socket.next() == {"type": "pong"}
+
+
+async def test_a_ping_is_answered_ahead_of_the_key_so_many_times(serve: Serve, call: Call) -> None:
+    server = await serve(ScriptedAgent(), graphql=True, api_keys=(f"app:{DIGEST}",))
+    socket = await call(server, None).raw_socket()
+    await socket.send("pong")
+    await socket.send("ping", payload={"a": 1})
+    await socket.send("ping")
+    assert [await socket.next() for _ in range(2)] == [{"type": "pong"}] * 2
+    await socket.send("connection_init", payload={"token": "alice"})
+    assert await socket.next() == {"type": "connection_ack"}
+
+    other = await call(server, None).raw_socket()
+    for _ in range(17):
+        await other.send("ping")
+    assert (await other.closed())[0] == 4401
 
 
 async def test_what_cannot_be_executed_ends_that_alone(spoken: Served[ManualAgent], call: Call) -> None:

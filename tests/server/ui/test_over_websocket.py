@@ -129,6 +129,26 @@ async def test_what_is_aborted_before_it_began_stops(manual: Served[ManualAgent]
     assert manual.app.node.hub.running == 0
 
 
+async def test_what_waits_is_aborted_alone(serve: Serve, dial: Dial) -> None:
+    manual: Served[ManualAgent] = await serve(ManualAgent(), concurrency="queue", connections_per_session=2)
+    socket = await dial(manual)
+    await socket.ask("r1", user("hi"))
+    turn = await manual.agent.turn()
+    turn.say("half ")
+    await socket.shows("r1", "half")
+    await socket.ask("r2", user("and", "m2"))
+    await socket.until("start", request="r2")
+    await socket.send("abort", "r2")
+    await socket.until("end", request="r2")
+    turn.say("whole")
+    turn.end()
+    await socket.until("end", request="r1")
+
+    assert types(socket.chunks["r2"])[-1] == "abort"
+    assert said(socket.chunks["r1"]) == "half whole"
+    assert not turn.was_stopped
+
+
 async def test_a_lost_connection_stops_nothing_and_another_is_told_all(
     manual: Served[ManualAgent], dial: Dial
 ) -> None:
