@@ -11,6 +11,7 @@ import structlog
 
 from unbroken.server.archive.base import AnnounceEnd, Archive, ArchiveUnavailable, Queue
 from unbroken.server.plan_tables import DEFAULT_PLAN
+from unbroken.server.throttle import Throttle
 from unbroken.sessions.clock import Clock, pause
 from unbroken.sessions.errors import SessionGone, StoreUnavailable
 from unbroken.sessions.ids import SessionId
@@ -85,6 +86,7 @@ class Housekeeping:
         self._announce = announce
         self._clock = clock
         self._on_expired = on_expired
+        self._throttle = Throttle(clock, lines=1)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -100,26 +102,26 @@ class Housekeeping:
 
     async def _run(self) -> None:
         while True:
-            try:
-                await self.look()
-            except (ArchiveUnavailable, StoreUnavailable):
-                pass  # others say so
-            except Exception as exc:  # noqa: BLE001 - the boundary: there is another round
-                structlog.get_logger().error("housekeeping crashed", exc_info=exc)
+            await self.look()
             await pause(self._clock, _ROUND)
 
     async def look(self) -> None:
-        """Do what is due.
+        """Do what is due. What can't be done now is logged, and keeps nothing else from being done."""
+        await self._try("forget turns", self._expire)
+        await self._try("find ended sessions", self._find_ended)
+        await self._try("forget webhooks", self._forget_webhooks)
 
-        Raises:
-            ArchiveUnavailable: It can't be done for the moment.
-            StoreUnavailable: Likewise.
-
-        """
-        await self._expire()
-        await self._find_ended()
-        before = self._clock.time() - _BURIED_KEPT
-        await self._queue.forget(before, self._endpoints, _BATCH)
+    async def _try(self, step: str, work: Callable[[], Awaitable[None]]) -> None:
+        log = structlog.get_logger()
+        try:
+            await work()
+        except (ArchiveUnavailable, StoreUnavailable) as exc:
+            if self._throttle.admit(step) is not None:
+                reason = str(exc) if isinstance(exc, ArchiveUnavailable) else "the store can't be reached"
+                log.warning("housekeeping put off", step=step, reason=reason)
+        except Exception as exc:  # the boundary: there is another round
+            if self._throttle.admit(f"{step}: crashed") is not None:
+                log.error("housekeeping crashed", step=step, exc_info=exc)
 
     async def _expire(self) -> None:
         cutoffs, default = self._retention.cutoffs(self._clock.time())
@@ -128,6 +130,10 @@ class Housekeeping:
             self._on_expired(count)
             if count < _BATCH:
                 break
+
+    async def _forget_webhooks(self) -> None:
+        before = self._clock.time() - _BURIED_KEPT
+        await self._queue.forget(before, self._endpoints, _BATCH)
 
     async def _find_ended(self) -> None:
         now = self._clock.time()

@@ -199,24 +199,16 @@ class SqlArchive:
 
     async def expire(self, cutoffs: Mapping[str, float | None], limit: int, *, default: float | None) -> int:
         """See :meth:`Archive.expire`."""
-        count = 0
         async with self._database.transaction() as transaction:
             if not await transaction.claim(_EXPIRING):
                 return 0
-            for plan, cutoff in cutoffs.items():
-                if cutoff is not None and count < limit:
-                    count += await _expire(transaction, "plan = $3", cutoff, limit - count, plan)
-            if default is not None and count < limit:
-                others = ", ".join(f"${number}" for number in range(3, 3 + len(cutoffs)))
-                where = f"plan NOT IN ({others})" if others else "1 = 1"
-                count += await _expire(transaction, where, default, limit - count, *cutoffs)
-            await transaction.execute(
-                "DELETE FROM archive_sessions WHERE session_id IN (SELECT s.session_id FROM archive_sessions "
-                "AS s WHERE s.ended_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM archive_turns AS t "
-                "WHERE t.session_id = s.session_id) LIMIT $1)",
-                limit,
-            )
-        return count
+            touched: list[str] = []
+            for plan in await _plans(transaction):
+                cutoff = cutoffs.get(plan, default)
+                if cutoff is not None and len(touched) < limit:
+                    touched += await _expire(transaction, plan, cutoff, limit - len(touched))
+            await _drop_ended(transaction, sorted(set(touched)))
+        return len(touched)
 
     async def unchecked(self, now: float, limit: int) -> list[ArchivedSession]:
         """See :meth:`Archive.unchecked`."""
@@ -252,6 +244,7 @@ class SqlArchive:
             )
             if changed:
                 await _queue(transaction, deliveries, session.id, session.principal, at)
+                await _drop_ended(transaction, [session.id])  # its turns may have been forgotten before
         return bool(changed)
 
 
@@ -305,14 +298,41 @@ async def _queue(
         await transaction.execute(_DELIVERY, each.message_id, each.endpoint, each.kind, *whose, each.body, at)
 
 
-async def _expire(transaction: Transaction, where: str, cutoff: float, limit: int, *plans: str) -> int:
-    return await transaction.execute(
+async def _plans(transaction: Transaction) -> list[str]:
+    """Return the plans that there are turns of: each is found by the index, however many turns there are."""
+    plans: list[str] = []
+    ((plan,),) = await transaction.fetch("SELECT MIN(plan) FROM archive_turns")
+    while plan is not None:
+        plans.append(plan)
+        ((plan,),) = await transaction.fetch("SELECT MIN(plan) FROM archive_turns WHERE plan > $1", plan)
+    return plans
+
+
+async def _expire(transaction: Transaction, plan: str, cutoff: float, limit: int) -> list[str]:
+    """Delete turns, and return for each of them which session it was in."""
+    # The limit is in the text: PostgreSQL plans one that it doesn't know for a tenth of the table.
+    rows = await transaction.fetch(
         "DELETE FROM archive_turns WHERE (session_id, response_id) IN (SELECT session_id, response_id "  # noqa: S608
-        f"FROM archive_turns WHERE ended_at < $1 AND {where} ORDER BY ended_at LIMIT $2)",
+        f"FROM archive_turns WHERE plan = $1 AND ended_at < $2 ORDER BY ended_at LIMIT {int(limit)}) "
+        "RETURNING session_id",
+        plan,
         cutoff,
-        limit,
-        *plans,
     )
+    return [session_id for (session_id,) in rows]
+
+
+async def _drop_ended(transaction: Transaction, session_ids: Sequence[str]) -> None:
+    """Delete the lines of those sessions that have ended, and of which nothing is left.
+
+    It is asked of few, when one of the two has come true, and never of all that there are.
+    """
+    if session_ids:
+        these = ", ".join(f"${number}" for number in range(1, 1 + len(session_ids)))
+        await transaction.execute(
+            f"DELETE FROM archive_sessions WHERE session_id IN ({these}) AND ended_at IS NOT NULL AND "  # noqa: S608
+            "NOT EXISTS (SELECT 1 FROM archive_turns AS t WHERE t.session_id = archive_sessions.session_id)",
+            *session_ids,
+        )
 
 
 def _session(row: Row) -> ArchivedSession:

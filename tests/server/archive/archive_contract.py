@@ -212,7 +212,14 @@ class ArchiveContract:
         assert session.turns == 0
 
         assert await archive.ended(session, 5000.0, [])
-        await archive.expire({}, 10, default=9999.0)
+        assert await names(archive) == []
+
+        await archive.write([new(turn(session_id, number)) for number in (1, 2)], 0.0)
+        (session,) = await archive.unchecked(9999.0, 10)
+        assert await archive.ended(session, 5000.0, [])
+        assert await archive.expire({}, 1, default=9999.0) == 1
+        assert await names(archive) == [session_id]
+        assert await archive.expire({}, 1, default=9999.0) == 1
         assert await names(archive) == []
 
     # Sessions end.

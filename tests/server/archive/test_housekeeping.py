@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.fakes.clock import FakeClock
+from tests.fakes.database import WatchedDatabase
 from tests.server.archive.turns import ALICE, new, session_of, turn
 from unbroken.server.archive.base import ArchivedSession, Delivery
 from unbroken.server.archive.database import Database
@@ -108,8 +110,13 @@ async def test_while_the_store_is_out_nothing_is_said_to_have_ended(house: House
     session_id = session_of(ALICE)
     await house.archive.write([new(turn(session_id, 1, at=house.now - 200))], 0.0)
     house.is_out = True
-    with pytest.raises(StoreUnavailable):
-        await house.keeping().look()
+    with capture_logs() as logs:
+        keeping = house.keeping()
+        for _ in range(3):
+            await keeping.look()
+    assert [(line["event"], line["step"]) for line in logs] == [
+        ("housekeeping put off", "find ended sessions")
+    ]
     found = await house.archive.session(session_id)
     assert found is not None
     assert found.ended_at is None
@@ -121,3 +128,41 @@ async def test_it_goes_on_round_after_round(house: House) -> None:
     keeping.start()
     await keeping.aclose()
     await keeping.aclose()
+
+
+async def test_what_cannot_be_done_keeps_nothing_else_from_being_done(sqlite: Database) -> None:
+    watched = WatchedDatabase(sqlite)
+    archive = SqlArchive(watched)
+    await archive.open()
+    house = House(archive, SqlQueue(watched))
+    session_id = session_of(ALICE)
+    await archive.write([new(turn(session_id, 1, at=house.now - 200))], 0.0)
+    watched.fails_at = "DELETE FROM archive_turns"
+    keeping = house.keeping(default=50.0)
+    with capture_logs() as logs:
+        await keeping.look()
+
+    assert [(line["event"], line["step"]) for line in logs] == [("housekeeping put off", "forget turns")]
+    found = await archive.session(session_id)
+    assert found is not None
+    assert found.ended_at is not None
+    watched.fails_at = None
+    await keeping.look()
+    assert house.expired == 1
+
+
+async def test_no_round_goes_through_all_that_there_is(sqlite: Database) -> None:
+    watched = WatchedDatabase(sqlite)
+    archive = SqlArchive(watched)
+    await archive.open()
+    house = House(archive, SqlQueue(watched))
+    for plan in ("free", "gold"):
+        await archive.write([new(turn(session_of(ALICE), 1, at=house.now - 200), plan=plan)], 0.0)
+    watched.asked.clear()
+    keeping = house.keeping(default=50.0, free=15.0)
+    for _ in range(2):
+        await keeping.look()
+
+    assert house.expired == 2
+    # Of webhooks, only those are there that wait.
+    assert [sql for sql in await watched.scans() if "archive_deliveries" not in sql] == []
