@@ -148,7 +148,8 @@ class Archive(Protocol):
     async def erase(self, principal: PrincipalId, at: float) -> int:
         """Forget all turns of *principal* that ended before *at*, and webhooks of them that weren't sent yet.
 
-        Return how many turns there were.
+        Return how many turns there were. None comes late from its beginning on, and what there was goes in
+        parts: whoever is cut off asks again, and the rest goes.
         """
 
     async def erase_session(

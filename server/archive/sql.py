@@ -8,6 +8,13 @@ from typing import Final
 
 from unbroken.server.archive.base import AnnounceEnd, ArchivedSession, Delivery, NewTurn, Owned
 from unbroken.server.archive.database import Database, Row, Transaction, Value
+from unbroken.server.archive.erasing import (
+    clear,
+    clear_sessions,
+    is_erased,
+    mark_principal,
+    mark_session,
+)
 from unbroken.server.archive.migrating import migrate
 from unbroken.sessions.errors import UnknownFormat
 from unbroken.sessions.finished import FinishedTurn, decode_turn, encode_turn
@@ -51,14 +58,6 @@ _DELIVERY: Final = """
       (message_id, endpoint, kind, session_id, principal, body, tries, made_at, due_at, leased_until)
     VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $7, 0) ON CONFLICT DO NOTHING
 """
-
-_ERASED: Final = """
-    INSERT INTO archive_erased (name, at) VALUES ($1, $2)
-    ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE excluded.at > archive_erased.at
-"""
-
-_LATE: Final = 8 * 86_400.0
-"""Seconds after which no outbox holds a turn any more."""
 
 
 class SqlArchive:
@@ -164,33 +163,26 @@ class SqlArchive:
 
     async def erase(self, principal: PrincipalId, at: float) -> int:
         """See :meth:`Archive.erase`."""
-        async with self._database.transaction(alone=True) as transaction:
-            await _note_erased(transaction, f"principal {principal}", at, at)
-            count = await transaction.execute(
-                "DELETE FROM archive_turns WHERE principal = $1 AND ended_at < $2", principal, at
-            )
-            await transaction.execute(
-                "DELETE FROM archive_deliveries WHERE principal = $1 AND made_at < $2", principal, at
-            )
-            await transaction.execute(
-                "DELETE FROM archive_sessions WHERE principal = $1 AND NOT EXISTS "
-                "(SELECT 1 FROM archive_turns AS t WHERE t.session_id = archive_sessions.session_id)",
-                principal,
-            )
+        await mark_principal(self._database, principal, at)
+        whose = (principal, at)
+        count = await clear(self._database, "archive_turns", "principal = $1 AND ended_at < $2", *whose)
+        await clear(self._database, "archive_deliveries", "principal = $1 AND made_at < $2", *whose)
+        await clear_sessions(self._database, principal)
         return count
 
     async def erase_session(
         self, session_id: SessionId, at: float, announce: AnnounceEnd | None = None
     ) -> int:
         """See :meth:`Archive.erase_session`."""
+        await mark_session(self._database, session_id, at)
+        count = await clear(self._database, "archive_turns", "session_id = $1", session_id)
+        await clear(self._database, "archive_deliveries", "session_id = $1", session_id)
+        # What is told of it is queued when its line goes: whoever was cut off before that does both again.
         async with self._database.transaction(alone=True) as transaction:
             rows = await transaction.fetch(
                 f"SELECT {_COLUMNS} FROM archive_sessions AS s WHERE s.session_id = $1",  # noqa: S608
                 session_id,
             )
-            await _note_erased(transaction, f"session {session_id}", at + _LATE, at)
-            count = await transaction.execute("DELETE FROM archive_turns WHERE session_id = $1", session_id)
-            await transaction.execute("DELETE FROM archive_deliveries WHERE session_id = $1", session_id)
             await transaction.execute("DELETE FROM archive_sessions WHERE session_id = $1", session_id)
             for session in map(_session, rows):
                 if announce is not None and session.ended_at is None:
@@ -248,21 +240,9 @@ class SqlArchive:
         return bool(changed)
 
 
-async def _note_erased(transaction: Transaction, name: str, until: float, at: float) -> None:
-    """Have nothing of *name* written any more that ended before *until*. What is long past is forgotten."""
-    await transaction.execute("DELETE FROM archive_erased WHERE at < $1", at - _LATE)
-    await transaction.execute(_ERASED, name, until)
-
-
 async def _write(transaction: Transaction, new: NewTurn, at: float) -> int:
     turn, principal = new.turn, new.principal
-    erased = await transaction.fetch(
-        "SELECT 1 FROM archive_erased WHERE (name = $1 OR name = $2) AND at > $3",
-        f"principal {principal}",
-        f"session {turn.session_id}",
-        turn.ended_at,
-    )
-    if erased:
+    if await is_erased(transaction, new):
         return 0
     if new.is_kept:
         is_new = await transaction.execute(

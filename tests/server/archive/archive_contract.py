@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from tests.fakes.database import WatchedDatabase
 from tests.server.archive.turns import ALICE, BOB, new, session_of, turn
-from unbroken.server.archive.base import Delivery, Due, Owned
+from unbroken.server.archive.base import ArchiveUnavailable, Delivery, Due, Owned
 from unbroken.server.archive.database import Database
 from unbroken.server.archive.migrating import migrate
 from unbroken.server.archive.queue import SqlQueue
@@ -174,6 +175,34 @@ class ArchiveContract:
         assert await archive.erase_session(session_id, 2000.0) == 1
         assert await archive.write([new(turn(session_id, 9, at=2000.0 + 86_400))], 0.0) == 0  # it ran still
         assert await names(archive) == [other]
+        assert await due(queue) == []
+
+    @pytest.mark.parametrize("what", ["user", "session"])
+    async def test_much_is_erased_in_parts_and_who_is_cut_off_asks_again(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        monkeypatch.setattr("unbroken.server.archive.erasing._AT_ONCE", 2)
+        watched = WatchedDatabase(database)
+        archive, queue, session_id = SqlArchive(watched), SqlQueue(watched), session_of(ALICE)
+        await archive.open()
+        for number in range(5):
+            made = new(turn(session_id, number), deliveries=[hook(f"{number}")])
+            await archive.write([made, new(turn(session_of(ALICE), number))], 5.0)
+
+        async def erase() -> int:
+            if what == "user":
+                return await archive.erase(ALICE.id, 2000.0)
+            return await archive.erase_session(session_id, 2000.0)
+
+        watched.fails_at, watched.passes = "DELETE FROM archive_turns", 2
+        with pytest.raises(ArchiveUnavailable):
+            await erase()
+        watched.fails_at = None
+        assert await archive.write([new(turn(session_id, 9))], 0.0) == 0, "it is erased, whatever is left"
+        assert await erase() == (6 if what == "user" else 1)
+        assert await archive.turns(session_id, 10) == []
+        assert await archive.session(session_id) is None
+        assert len(await names(archive)) == (0 if what == "user" else 5)
         assert await due(queue) == []
 
     async def test_erasing_and_writing_at_once_leaves_nothing(self, archive: SqlArchive) -> None:
