@@ -22,6 +22,10 @@ _AT_ONCE: Final = 1000
 _LATE: Final = 8 * 86_400.0
 """Seconds after which no outbox holds a turn any more."""
 
+_CLOCKS_APART: Final = 5.0
+"""Seconds by which nodes may differ over when something was asked for. What is deleted stays so in the store
+for much longer, so that no other session's turns are taken for its."""
+
 _ERASED: Final = """
     INSERT INTO archive_erased (name, at) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE excluded.at > archive_erased.at
@@ -35,18 +39,21 @@ _KEYS: Final = {
 
 async def mark_principal(database: Database, principal: PrincipalId, at: float) -> None:
     """Have nothing of *principal* written any more that ended before *at*."""
-    await _mark(database, f"principal {principal}", at, at)
+    await _mark(database, f"principal {principal}", at)
 
 
 async def mark_session(database: Database, session_id: SessionId, at: float) -> None:
-    """Have nothing more of a session written."""
-    await _mark(database, f"session {session_id}", at + _LATE, at)
+    """Have nothing of a session written any more that was asked for until *at*, whenever it ends.
+
+    Another may come to the same id later, if a client named it, and is archived.
+    """
+    await _mark(database, f"session {session_id}", at + _CLOCKS_APART)
 
 
-async def _mark(database: Database, name: str, until: float, at: float) -> None:
+async def _mark(database: Database, name: str, at: float) -> None:
     async with database.transaction(alone=True) as transaction:
         await transaction.execute("DELETE FROM archive_erased WHERE at < $1", at - _LATE)
-        await transaction.execute(_ERASED, name, until)
+        await transaction.execute(_ERASED, name, at)
 
 
 async def is_erased(transaction: Transaction, new: NewTurn) -> bool:
@@ -54,10 +61,11 @@ async def is_erased(transaction: Transaction, new: NewTurn) -> bool:
     turn = new.turn
     return bool(
         await transaction.fetch(
-            "SELECT 1 FROM archive_erased WHERE (name = $1 OR name = $2) AND at > $3",
+            "SELECT 1 FROM archive_erased WHERE (name = $1 AND at > $2) OR (name = $3 AND at >= $4)",
             f"principal {new.principal}",
-            f"session {turn.session_id}",
             turn.ended_at,
+            f"session {turn.session_id}",
+            float(turn.asked_at),
         )
     )
 

@@ -172,10 +172,25 @@ class ArchiveContract:
         session_id, other = session_of(ALICE), session_of(ALICE)
         await archive.write([new(turn(session_id, 1), deliveries=[hook("a")]), new(turn(other, 1))], 0.0)
 
-        assert await archive.erase_session(session_id, 2000.0) == 1
-        assert await archive.write([new(turn(session_id, 9, at=2000.0 + 86_400))], 0.0) == 0  # it ran still
+        assert await archive.erase_session(session_id, 2000.5) == 1
+        ran_still = turn(session_id, 9, at=2000.0 + 86_400)
+        assert await archive.write([new(ran_still, deliveries=[hook("b")])], 0.0) == 0
+        assert await archive.write([new(turn(session_id, 1003))], 0.0) == 0, "by a clock that is ahead"
         assert await names(archive) == [other]
         assert await due(queue) == []
+
+    async def test_a_name_that_is_used_again_is_archived_again(self, archive: SqlArchive) -> None:
+        session_id, day = session_of(ALICE), 86_400
+        await archive.write([new(turn(session_id, 1))], 0.0)
+        await archive.erase_session(session_id, 2000.0)
+
+        anew = turn(session_id, 1000 + day)
+        assert await archive.write([new(turn(session_id, 2)), new(anew)], 0.0) == 1
+        assert await archive.turns(session_id, 10) == [anew]
+        await archive.erase_session(session_of(ALICE), 2000.0 + 7 * day)
+        assert await archive.write([new(turn(session_id, 3))], 0.0) == 0, "late by days, and erased still"
+        assert await archive.erase_session(session_id, 2000.0 + 2 * day) == 1
+        assert await archive.write([new(anew)], 0.0) == 0
 
     @pytest.mark.parametrize("what", ["user", "session"])
     async def test_much_is_erased_in_parts_and_who_is_cut_off_asks_again(
