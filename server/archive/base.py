@@ -132,7 +132,7 @@ class Archive(Protocol):
     ) -> list[ArchivedSession]:
         """Return sessions, the one that was active last first, behind *after*.
 
-        One that isn't there any more is as one behind which there is nothing.
+        Behind one that isn't there any more, or isn't *owned*, there is nothing.
         """
 
     async def session(

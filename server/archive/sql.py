@@ -93,29 +93,27 @@ class SqlArchive:
         self, owned: Owned, limit: int, *, after: SessionId | None = None
     ) -> list[ArchivedSession]:
         """See :meth:`Archive.sessions`."""
-        values: list[Value] = [limit]
-        wanted: list[str] = []
-        for column, value in (
-            ("principal", owned.principal),
-            ("tenant", owned.tenant),
-            ("user_name", owned.user),
-        ):
-            if value is not None:
-                values.append(value)
-                wanted.append(f"s.{column} = ${len(values)}")
+        given = (("principal", owned.principal), ("tenant", owned.tenant), ("user_name", owned.user))
+        whose = [(column, value) for column, value in given if value is not None]
+        values: list[Value] = [value for _, value in whose]
+        wanted = [f"s.{column} = ${number}" for number, (column, _) in enumerate(whose, 2)]
         async with self._database.transaction() as transaction:
             if after is not None:
                 found = await transaction.fetch(
-                    "SELECT active_at FROM archive_sessions WHERE session_id = $1", after
+                    "SELECT s.active_at FROM archive_sessions AS s "  # noqa: S608 - of parts from here
+                    f"WHERE {' AND '.join(['s.session_id = $1', *wanted])}",
+                    after,
+                    *values,
                 )
                 if not found:
                     return []
                 values += (found[0][0], after)
-                wanted.append(f"(s.active_at, s.session_id) < (${len(values) - 1}, ${len(values)})")
+                wanted.append(f"(s.active_at, s.session_id) < (${len(values)}, ${len(values) + 1})")
             where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
             rows = await transaction.fetch(
                 f"SELECT {_COLUMNS} FROM archive_sessions AS s {where} "  # noqa: S608 - of parts from here
                 "ORDER BY s.active_at DESC, s.session_id DESC LIMIT $1",
+                limit,
                 *values,
             )
         return [_session(row) for row in rows]

@@ -92,6 +92,9 @@ class ArchiveContract:
         assert [each.id for each in page] == hers[:1:-1]
         assert [each.id for each in await archive.sessions(mine, 3, after=page[-1].id)] == hers[1::-1]
         assert await archive.sessions(mine, 3, after=SessionId("sess_gone")) == []
+        assert await archive.sessions(mine, 9, after=his) == [], "behind another's there is nothing"
+        assert await archive.sessions(Owned(tenant="acme", user="bob"), 9, after=hers[0]) == []
+        assert len(await archive.sessions(ANYBODY, 9, after=his)) == 5
         assert len(await names(archive)) == 6
         assert await names(archive, Owned(tenant="acme", user="bob")) == [his]
         assert await names(archive, Owned(tenant="other")) == []
