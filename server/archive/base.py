@@ -7,7 +7,7 @@ Once
 Whole or not at all
     What one call writes, with the webhooks that are to be sent of it, is there as a whole, or nothing is.
 Erased is erased
-    What was erased doesn't come back with a turn that had ended before, and is written late.
+    What was erased doesn't come back with a turn that is of it, and is written late.
 Several nodes
     All of them may write and read at once. What is done by one at a time says so.
 
@@ -132,7 +132,7 @@ class Archive(Protocol):
     ) -> list[ArchivedSession]:
         """Return sessions, the one that was active last first, behind *after*.
 
-        One that isn't there any more is as one behind which there is nothing.
+        Behind one that isn't there any more, or isn't *owned*, there is nothing.
         """
 
     async def session(
@@ -148,14 +148,16 @@ class Archive(Protocol):
     async def erase(self, principal: PrincipalId, at: float) -> int:
         """Forget all turns of *principal* that ended before *at*, and webhooks of them that weren't sent yet.
 
-        Return how many turns there were.
+        Return how many turns there were. None comes late from its beginning on, and what there was goes in
+        parts: whoever is cut off asks again, and the rest goes.
         """
 
     async def erase_session(
         self, session_id: SessionId, at: float, announce: AnnounceEnd | None = None
     ) -> int:
-        """Forget a session likewise, also what ends in it for as long as a turn may be written late.
+        """Forget a session likewise, with whatever was asked for in it until *at*, also if it ends later.
 
+        What is asked for since is of another that came to the same id.
         *announce* says who is to be told that it has ended, unless they were before.
         """
 

@@ -11,8 +11,9 @@ import structlog
 
 from unbroken.server.archive.base import AnnounceEnd, Archive, ArchiveUnavailable, Queue
 from unbroken.server.plan_tables import DEFAULT_PLAN
+from unbroken.server.throttle import Throttle
 from unbroken.sessions.clock import Clock, pause
-from unbroken.sessions.errors import SessionGone, StoreUnavailable
+from unbroken.sessions.errors import SessionGone, StoreUnavailable, UnknownFormat
 from unbroken.sessions.ids import SessionId
 
 __all__ = ["Housekeeping", "Retention"]
@@ -27,7 +28,13 @@ _BATCHES: Final = 20
 """Of them, in one round."""
 
 _SESSIONS: Final = 200
-"""Sessions that are looked at in one round."""
+"""Sessions that are looked at at once."""
+
+_LOOKING: Final = 20.0
+"""Seconds of a round in which more are begun with."""
+
+_FAILURES: Final = 3
+"""Sessions in a row that the store can't be asked for: then it is asked in the next round."""
 
 _BURIED_KEPT: Final = 7 * 86_400.0
 """Seconds for which webhooks are kept that weren't delivered."""
@@ -85,6 +92,7 @@ class Housekeeping:
         self._announce = announce
         self._clock = clock
         self._on_expired = on_expired
+        self._throttle = Throttle(clock, lines=1)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -100,26 +108,26 @@ class Housekeeping:
 
     async def _run(self) -> None:
         while True:
-            try:
-                await self.look()
-            except (ArchiveUnavailable, StoreUnavailable):
-                pass  # others say so
-            except Exception as exc:  # noqa: BLE001 - the boundary: there is another round
-                structlog.get_logger().error("housekeeping crashed", exc_info=exc)
+            await self.look()
             await pause(self._clock, _ROUND)
 
     async def look(self) -> None:
-        """Do what is due.
+        """Do what is due. What can't be done now is logged, and keeps nothing else from being done."""
+        await self._try("forget turns", self._expire)
+        await self._try("find ended sessions", self._find_ended)
+        await self._try("forget webhooks", self._forget_webhooks)
 
-        Raises:
-            ArchiveUnavailable: It can't be done for the moment.
-            StoreUnavailable: Likewise.
-
-        """
-        await self._expire()
-        await self._find_ended()
-        before = self._clock.time() - _BURIED_KEPT
-        await self._queue.forget(before, self._endpoints, _BATCH)
+    async def _try(self, step: str, work: Callable[[], Awaitable[None]]) -> None:
+        log = structlog.get_logger()
+        try:
+            await work()
+        except (ArchiveUnavailable, StoreUnavailable) as exc:
+            if self._throttle.admit(step) is not None:
+                reason = str(exc) if isinstance(exc, ArchiveUnavailable) else "the store can't be reached"
+                log.warning("housekeeping put off", step=step, reason=reason)
+        except Exception as exc:  # the boundary: there is another round
+            if self._throttle.admit(f"{step}: crashed") is not None:
+                log.error("housekeeping crashed", step=step, exc_info=exc)
 
     async def _expire(self) -> None:
         cutoffs, default = self._retention.cutoffs(self._clock.time())
@@ -129,15 +137,43 @@ class Housekeeping:
             if count < _BATCH:
                 break
 
+    async def _forget_webhooks(self) -> None:
+        before = self._clock.time() - _BURIED_KEPT
+        await self._queue.forget(before, self._endpoints, _BATCH)
+
     async def _find_ended(self) -> None:
+        over_at = self._clock.monotonic() + _LOOKING
+        count = _SESSIONS
+        while count == _SESSIONS and self._clock.monotonic() < over_at:
+            count = await self._look_at_some()
+
+    async def _look_at_some(self) -> int:
+        """Look at sessions of which it is time, and return how many: each is put off, or has ended."""
         now = self._clock.time()
+        sessions = await self._archive.unchecked(now, _SESSIONS)
         there: list[SessionId] = []
-        for session in await self._archive.unchecked(now, _SESSIONS):
+        unasked: list[SessionId] = []
+        failures = 0  # in a row
+        for session in sessions:
             try:
                 await self._is_there(session.id)
+            except StoreUnavailable:  # a part of it may be, and keeps no sessions of the others waiting
+                unasked.append(session.id)
+                failures += 1
+                if failures == _FAILURES:
+                    break
+                continue
             except SessionGone:
                 await self._archive.ended(session, now, self._announce(session, now))
-            else:
+            except UnknownFormat:  # what a later release has written
                 there.append(session.id)
-        if there:  # somebody is connected to it, or came back
+            else:  # somebody is connected to it, or came back
+                there.append(session.id)
+            failures = 0
+        if there:
             await self._archive.still_there(there, now + max(_ROUND, self._retention.idle / 4))
+        if unasked:
+            await self._archive.still_there(unasked, now + _ROUND)
+        if failures == _FAILURES:
+            raise StoreUnavailable
+        return len(sessions)

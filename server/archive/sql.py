@@ -8,6 +8,13 @@ from typing import Final
 
 from unbroken.server.archive.base import AnnounceEnd, ArchivedSession, Delivery, NewTurn, Owned
 from unbroken.server.archive.database import Database, Row, Transaction, Value
+from unbroken.server.archive.erasing import (
+    clear,
+    clear_sessions,
+    is_erased,
+    mark_principal,
+    mark_session,
+)
 from unbroken.server.archive.migrating import migrate
 from unbroken.sessions.errors import UnknownFormat
 from unbroken.sessions.finished import FinishedTurn, decode_turn, encode_turn
@@ -52,14 +59,6 @@ _DELIVERY: Final = """
     VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $7, 0) ON CONFLICT DO NOTHING
 """
 
-_ERASED: Final = """
-    INSERT INTO archive_erased (name, at) VALUES ($1, $2)
-    ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE excluded.at > archive_erased.at
-"""
-
-_LATE: Final = 8 * 86_400.0
-"""Seconds after which no outbox holds a turn any more."""
-
 
 class SqlArchive:
     """An :class:`~unbroken.server.archive.base.Archive` over a database. The caller opens and closes that."""
@@ -94,29 +93,27 @@ class SqlArchive:
         self, owned: Owned, limit: int, *, after: SessionId | None = None
     ) -> list[ArchivedSession]:
         """See :meth:`Archive.sessions`."""
-        values: list[Value] = [limit]
-        wanted: list[str] = []
-        for column, value in (
-            ("principal", owned.principal),
-            ("tenant", owned.tenant),
-            ("user_name", owned.user),
-        ):
-            if value is not None:
-                values.append(value)
-                wanted.append(f"s.{column} = ${len(values)}")
+        given = (("principal", owned.principal), ("tenant", owned.tenant), ("user_name", owned.user))
+        whose = [(column, value) for column, value in given if value is not None]
+        values: list[Value] = [value for _, value in whose]
+        wanted = [f"s.{column} = ${number}" for number, (column, _) in enumerate(whose, 2)]
         async with self._database.transaction() as transaction:
             if after is not None:
                 found = await transaction.fetch(
-                    "SELECT active_at FROM archive_sessions WHERE session_id = $1", after
+                    "SELECT s.active_at FROM archive_sessions AS s "  # noqa: S608 - of parts from here
+                    f"WHERE {' AND '.join(['s.session_id = $1', *wanted])}",
+                    after,
+                    *values,
                 )
                 if not found:
                     return []
                 values += (found[0][0], after)
-                wanted.append(f"(s.active_at, s.session_id) < (${len(values) - 1}, ${len(values)})")
+                wanted.append(f"(s.active_at, s.session_id) < (${len(values)}, ${len(values) + 1})")
             where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
             rows = await transaction.fetch(
                 f"SELECT {_COLUMNS} FROM archive_sessions AS s {where} "  # noqa: S608 - of parts from here
                 "ORDER BY s.active_at DESC, s.session_id DESC LIMIT $1",
+                limit,
                 *values,
             )
         return [_session(row) for row in rows]
@@ -164,33 +161,26 @@ class SqlArchive:
 
     async def erase(self, principal: PrincipalId, at: float) -> int:
         """See :meth:`Archive.erase`."""
-        async with self._database.transaction(alone=True) as transaction:
-            await _note_erased(transaction, f"principal {principal}", at, at)
-            count = await transaction.execute(
-                "DELETE FROM archive_turns WHERE principal = $1 AND ended_at < $2", principal, at
-            )
-            await transaction.execute(
-                "DELETE FROM archive_deliveries WHERE principal = $1 AND made_at < $2", principal, at
-            )
-            await transaction.execute(
-                "DELETE FROM archive_sessions WHERE principal = $1 AND NOT EXISTS "
-                "(SELECT 1 FROM archive_turns AS t WHERE t.session_id = archive_sessions.session_id)",
-                principal,
-            )
+        await mark_principal(self._database, principal, at)
+        whose = (principal, at)
+        count = await clear(self._database, "archive_turns", "principal = $1 AND ended_at < $2", *whose)
+        await clear(self._database, "archive_deliveries", "principal = $1 AND made_at < $2", *whose)
+        await clear_sessions(self._database, principal)
         return count
 
     async def erase_session(
         self, session_id: SessionId, at: float, announce: AnnounceEnd | None = None
     ) -> int:
         """See :meth:`Archive.erase_session`."""
+        await mark_session(self._database, session_id, at)
+        count = await clear(self._database, "archive_turns", "session_id = $1", session_id)
+        await clear(self._database, "archive_deliveries", "session_id = $1", session_id)
+        # What is told of it is queued when its line goes: whoever was cut off before that does both again.
         async with self._database.transaction(alone=True) as transaction:
             rows = await transaction.fetch(
                 f"SELECT {_COLUMNS} FROM archive_sessions AS s WHERE s.session_id = $1",  # noqa: S608
                 session_id,
             )
-            await _note_erased(transaction, f"session {session_id}", at + _LATE, at)
-            count = await transaction.execute("DELETE FROM archive_turns WHERE session_id = $1", session_id)
-            await transaction.execute("DELETE FROM archive_deliveries WHERE session_id = $1", session_id)
             await transaction.execute("DELETE FROM archive_sessions WHERE session_id = $1", session_id)
             for session in map(_session, rows):
                 if announce is not None and session.ended_at is None:
@@ -199,24 +189,16 @@ class SqlArchive:
 
     async def expire(self, cutoffs: Mapping[str, float | None], limit: int, *, default: float | None) -> int:
         """See :meth:`Archive.expire`."""
-        count = 0
         async with self._database.transaction() as transaction:
             if not await transaction.claim(_EXPIRING):
                 return 0
-            for plan, cutoff in cutoffs.items():
-                if cutoff is not None and count < limit:
-                    count += await _expire(transaction, "plan = $3", cutoff, limit - count, plan)
-            if default is not None and count < limit:
-                others = ", ".join(f"${number}" for number in range(3, 3 + len(cutoffs)))
-                where = f"plan NOT IN ({others})" if others else "1 = 1"
-                count += await _expire(transaction, where, default, limit - count, *cutoffs)
-            await transaction.execute(
-                "DELETE FROM archive_sessions WHERE session_id IN (SELECT s.session_id FROM archive_sessions "
-                "AS s WHERE s.ended_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM archive_turns AS t "
-                "WHERE t.session_id = s.session_id) LIMIT $1)",
-                limit,
-            )
-        return count
+            touched: list[str] = []
+            for plan in await _plans(transaction):
+                cutoff = cutoffs.get(plan, default)
+                if cutoff is not None and len(touched) < limit:
+                    touched += await _expire(transaction, plan, cutoff, limit - len(touched))
+            await _drop_ended(transaction, sorted(set(touched)))
+        return len(touched)
 
     async def unchecked(self, now: float, limit: int) -> list[ArchivedSession]:
         """See :meth:`Archive.unchecked`."""
@@ -252,24 +234,13 @@ class SqlArchive:
             )
             if changed:
                 await _queue(transaction, deliveries, session.id, session.principal, at)
+                await _drop_ended(transaction, [session.id])  # its turns may have been forgotten before
         return bool(changed)
-
-
-async def _note_erased(transaction: Transaction, name: str, until: float, at: float) -> None:
-    """Have nothing of *name* written any more that ended before *until*. What is long past is forgotten."""
-    await transaction.execute("DELETE FROM archive_erased WHERE at < $1", at - _LATE)
-    await transaction.execute(_ERASED, name, until)
 
 
 async def _write(transaction: Transaction, new: NewTurn, at: float) -> int:
     turn, principal = new.turn, new.principal
-    erased = await transaction.fetch(
-        "SELECT 1 FROM archive_erased WHERE (name = $1 OR name = $2) AND at > $3",
-        f"principal {principal}",
-        f"session {turn.session_id}",
-        turn.ended_at,
-    )
-    if erased:
+    if await is_erased(transaction, new):
         return 0
     if new.is_kept:
         is_new = await transaction.execute(
@@ -305,14 +276,41 @@ async def _queue(
         await transaction.execute(_DELIVERY, each.message_id, each.endpoint, each.kind, *whose, each.body, at)
 
 
-async def _expire(transaction: Transaction, where: str, cutoff: float, limit: int, *plans: str) -> int:
-    return await transaction.execute(
+async def _plans(transaction: Transaction) -> list[str]:
+    """Return the plans that there are turns of: each is found by the index, however many turns there are."""
+    plans: list[str] = []
+    ((plan,),) = await transaction.fetch("SELECT MIN(plan) FROM archive_turns")
+    while plan is not None:
+        plans.append(plan)
+        ((plan,),) = await transaction.fetch("SELECT MIN(plan) FROM archive_turns WHERE plan > $1", plan)
+    return plans
+
+
+async def _expire(transaction: Transaction, plan: str, cutoff: float, limit: int) -> list[str]:
+    """Delete turns, and return for each of them which session it was in."""
+    # The limit is in the text: PostgreSQL plans one that it doesn't know for a tenth of the table.
+    rows = await transaction.fetch(
         "DELETE FROM archive_turns WHERE (session_id, response_id) IN (SELECT session_id, response_id "  # noqa: S608
-        f"FROM archive_turns WHERE ended_at < $1 AND {where} ORDER BY ended_at LIMIT $2)",
+        f"FROM archive_turns WHERE plan = $1 AND ended_at < $2 ORDER BY ended_at LIMIT {int(limit)}) "
+        "RETURNING session_id",
+        plan,
         cutoff,
-        limit,
-        *plans,
     )
+    return [session_id for (session_id,) in rows]
+
+
+async def _drop_ended(transaction: Transaction, session_ids: Sequence[str]) -> None:
+    """Delete the lines of those sessions that have ended, and of which nothing is left.
+
+    It is asked of few, when one of the two has come true, and never of all that there are.
+    """
+    if session_ids:
+        these = ", ".join(f"${number}" for number in range(1, 1 + len(session_ids)))
+        await transaction.execute(
+            f"DELETE FROM archive_sessions WHERE session_id IN ({these}) AND ended_at IS NOT NULL AND "  # noqa: S608
+            "NOT EXISTS (SELECT 1 FROM archive_turns AS t WHERE t.session_id = archive_sessions.session_id)",
+            *session_ids,
+        )
 
 
 def _session(row: Row) -> ArchivedSession:

@@ -18,7 +18,7 @@ from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, 
 from unbroken.server.transports.query import check_query
 from unbroken.sessions.errors import SessionNotFound
 from unbroken.sessions.finished import FinishedTurn
-from unbroken.sessions.ids import PrincipalId, SessionId, belongs_to
+from unbroken.sessions.ids import PrincipalId, SessionId, belongs_to, session_of
 
 __all__ = ["ArchiveDoor"]
 
@@ -62,6 +62,8 @@ class ArchiveDoor:
             only = await self._archive.session(alone, principal)
             return _page([] if only is None else [session_fields(only)], limit)
         named = None if after is None else SessionId(after)
+        if named is not None and not belongs_to(named, principal):
+            return _page([], limit)  # no id, or another's: some databases don't even take it as text
         rows = await self._archive.sessions(Owned(principal=principal), limit + 1, after=named)
         return _page([session_fields(each) for each in rows], limit)
 
@@ -86,6 +88,8 @@ class ArchiveDoor:
         self, session_id: SessionId, limit: int, after: str | None
     ) -> tuple[list[FinishedTurn], bool]:
         """Return turns behind *after*, and whether there are more: some may be as long as a session."""
+        if after is not None and session_of(after) is None:
+            return [], False
         turns: list[FinishedTurn] = []
         size = 0
         while len(turns) < limit and size < _MOST_BYTES:

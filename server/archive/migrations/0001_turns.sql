@@ -35,3 +35,4 @@ CREATE TABLE archive_erased (
   name TEXT PRIMARY KEY,
   at DOUBLE PRECISION NOT NULL
 );
+CREATE INDEX archive_erased_by_age ON archive_erased (at);

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from tests.fakes.database import WatchedDatabase
 from tests.server.archive.turns import ALICE, BOB, new, session_of, turn
-from unbroken.server.archive.base import Delivery, Due, Owned
+from unbroken.server.archive.base import ArchiveUnavailable, Delivery, Due, Owned
 from unbroken.server.archive.database import Database
 from unbroken.server.archive.migrating import migrate
 from unbroken.server.archive.queue import SqlQueue
@@ -91,6 +92,9 @@ class ArchiveContract:
         assert [each.id for each in page] == hers[:1:-1]
         assert [each.id for each in await archive.sessions(mine, 3, after=page[-1].id)] == hers[1::-1]
         assert await archive.sessions(mine, 3, after=SessionId("sess_gone")) == []
+        assert await archive.sessions(mine, 9, after=his) == [], "behind another's there is nothing"
+        assert await archive.sessions(Owned(tenant="acme", user="bob"), 9, after=hers[0]) == []
+        assert len(await archive.sessions(ANYBODY, 9, after=his)) == 5
         assert len(await names(archive)) == 6
         assert await names(archive, Owned(tenant="acme", user="bob")) == [his]
         assert await names(archive, Owned(tenant="other")) == []
@@ -171,9 +175,52 @@ class ArchiveContract:
         session_id, other = session_of(ALICE), session_of(ALICE)
         await archive.write([new(turn(session_id, 1), deliveries=[hook("a")]), new(turn(other, 1))], 0.0)
 
-        assert await archive.erase_session(session_id, 2000.0) == 1
-        assert await archive.write([new(turn(session_id, 9, at=2000.0 + 86_400))], 0.0) == 0  # it ran still
+        assert await archive.erase_session(session_id, 2000.5) == 1
+        ran_still = turn(session_id, 9, at=2000.0 + 86_400)
+        assert await archive.write([new(ran_still, deliveries=[hook("b")])], 0.0) == 0
+        assert await archive.write([new(turn(session_id, 1003))], 0.0) == 0, "by a clock that is ahead"
         assert await names(archive) == [other]
+        assert await due(queue) == []
+
+    async def test_a_name_that_is_used_again_is_archived_again(self, archive: SqlArchive) -> None:
+        session_id, day = session_of(ALICE), 86_400
+        await archive.write([new(turn(session_id, 1))], 0.0)
+        await archive.erase_session(session_id, 2000.0)
+
+        anew = turn(session_id, 1000 + day)
+        assert await archive.write([new(turn(session_id, 2)), new(anew)], 0.0) == 1
+        assert await archive.turns(session_id, 10) == [anew]
+        await archive.erase_session(session_of(ALICE), 2000.0 + 7 * day)
+        assert await archive.write([new(turn(session_id, 3))], 0.0) == 0, "late by days, and erased still"
+        assert await archive.erase_session(session_id, 2000.0 + 2 * day) == 1
+        assert await archive.write([new(anew)], 0.0) == 0
+
+    @pytest.mark.parametrize("what", ["user", "session"])
+    async def test_much_is_erased_in_parts_and_who_is_cut_off_asks_again(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        monkeypatch.setattr("unbroken.server.archive.erasing._AT_ONCE", 2)
+        watched = WatchedDatabase(database)
+        archive, queue, session_id = SqlArchive(watched), SqlQueue(watched), session_of(ALICE)
+        await archive.open()
+        for number in range(5):
+            made = new(turn(session_id, number), deliveries=[hook(f"{number}")])
+            await archive.write([made, new(turn(session_of(ALICE), number))], 5.0)
+
+        async def erase() -> int:
+            if what == "user":
+                return await archive.erase(ALICE.id, 2000.0)
+            return await archive.erase_session(session_id, 2000.0)
+
+        watched.fails_at, watched.passes = "DELETE FROM archive_turns", 2
+        with pytest.raises(ArchiveUnavailable):
+            await erase()
+        watched.fails_at = None
+        assert await archive.write([new(turn(session_id, 9))], 0.0) == 0, "it is erased, whatever is left"
+        assert await erase() == (6 if what == "user" else 1)
+        assert await archive.turns(session_id, 10) == []
+        assert await archive.session(session_id) is None
+        assert len(await names(archive)) == (0 if what == "user" else 5)
         assert await due(queue) == []
 
     async def test_erasing_and_writing_at_once_leaves_nothing(self, archive: SqlArchive) -> None:
@@ -212,7 +259,14 @@ class ArchiveContract:
         assert session.turns == 0
 
         assert await archive.ended(session, 5000.0, [])
-        await archive.expire({}, 10, default=9999.0)
+        assert await names(archive) == []
+
+        await archive.write([new(turn(session_id, number)) for number in (1, 2)], 0.0)
+        (session,) = await archive.unchecked(9999.0, 10)
+        assert await archive.ended(session, 5000.0, [])
+        assert await archive.expire({}, 1, default=9999.0) == 1
+        assert await names(archive) == [session_id]
+        assert await archive.expire({}, 1, default=9999.0) == 1
         assert await names(archive) == []
 
     # Sessions end.

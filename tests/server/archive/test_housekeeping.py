@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.fakes.clock import FakeClock
+from tests.fakes.database import WatchedDatabase
 from tests.server.archive.turns import ALICE, new, session_of, turn
 from unbroken.server.archive.base import ArchivedSession, Delivery
 from unbroken.server.archive.database import Database
 from unbroken.server.archive.housekeeping import Housekeeping, Retention
 from unbroken.server.archive.queue import SqlQueue
 from unbroken.server.archive.sql import SqlArchive
-from unbroken.sessions.errors import SessionGone, StoreUnavailable
+from unbroken.sessions.errors import SessionGone, StoreUnavailable, UnknownFormat
 from unbroken.sessions.ids import SessionId
 
 
@@ -26,7 +28,11 @@ class House:
         self.queue = queue
         self.there: set[SessionId] = set()
         self.is_out = False
+        self.unreadable: set[SessionId] = set()
+        self.out_of_reach: set[SessionId] = set()
         self.asked: list[SessionId] = []
+        self.takes = 0.0
+        """Seconds that each look takes."""
         self.expired = 0
 
     @property
@@ -47,8 +53,12 @@ class House:
 
     async def is_there(self, session_id: SessionId) -> None:
         self.asked.append(session_id)
-        if self.is_out:
+        if self.takes:
+            self.clock.advance(self.takes)
+        if self.is_out or session_id in self.out_of_reach:
             raise StoreUnavailable
+        if session_id in self.unreadable:
+            raise UnknownFormat("planted")
         if session_id not in self.there:
             raise SessionGone(session_id)
 
@@ -105,14 +115,65 @@ async def test_a_session_that_is_gone_is_told_of_once(house: House) -> None:
 
 
 async def test_while_the_store_is_out_nothing_is_said_to_have_ended(house: House) -> None:
-    session_id = session_of(ALICE)
-    await house.archive.write([new(turn(session_id, 1, at=house.now - 200))], 0.0)
+    sessions = [session_of(ALICE) for _ in range(10)]
+    await house.archive.write([new(turn(each, 1, at=house.now - 200)) for each in sessions], 0.0)
     house.is_out = True
-    with pytest.raises(StoreUnavailable):
-        await house.keeping().look()
-    found = await house.archive.session(session_id)
-    assert found is not None
-    assert found.ended_at is None
+    keeping = house.keeping()
+    with capture_logs() as logs:
+        for _ in range(2):
+            await keeping.look()
+
+    assert [(line["event"], line["step"]) for line in logs] == [
+        ("housekeeping put off", "find ended sessions")
+    ]
+    assert len(house.asked) == 6
+    assert not any(await ended_of(house, sessions))
+    house.is_out = False
+    house.clock.advance(60)
+    await keeping.look()
+    assert all(await ended_of(house, sessions))
+
+
+async def ended_of(house: House, session_ids: Sequence[SessionId]) -> list[bool]:
+    found = [await house.archive.session(each) for each in session_ids]
+    return [each is not None and each.ended_at is not None for each in found]
+
+
+async def test_all_that_have_ended_are_found_in_one_round(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unbroken.server.archive.housekeeping._SESSIONS", 2)
+    gone = [session_of(ALICE) for _ in range(7)]
+    await house.archive.write([new(turn(each, 1, at=house.now - 200)) for each in gone], 0.0)
+    await house.keeping().look()
+
+    assert all(await ended_of(house, gone))
+    assert sorted(house.asked) == sorted(gone)
+
+
+async def test_a_round_ends_when_its_time_is_over(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unbroken.server.archive.housekeeping._SESSIONS", 2)
+    gone = [session_of(ALICE) for _ in range(7)]
+    await house.archive.write([new(turn(each, 1, at=house.now - 200)) for each in gone], 0.0)
+    house.takes = 6.0
+    await house.keeping().look()
+
+    assert sum(await ended_of(house, gone)) == 4
+
+
+async def test_sessions_that_cannot_be_looked_at_are_there_still_and_keep_no_other_waiting(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unbroken.server.archive.housekeeping._SESSIONS", 2)
+    unreadable, out_of_reach, *gone = (session_of(ALICE) for _ in range(5))
+    house.unreadable, house.out_of_reach = {unreadable}, {out_of_reach}
+    for number, each in enumerate((unreadable, out_of_reach, *gone)):
+        await house.archive.write([new(turn(each, 1, at=house.now - 200 + number))], 0.0)
+    await house.keeping().look()
+
+    assert all(await ended_of(house, gone))
+    assert not any(await ended_of(house, [unreadable, out_of_reach]))
+    assert len(house.asked) == 5
 
 
 async def test_it_goes_on_round_after_round(house: House) -> None:
@@ -121,3 +182,41 @@ async def test_it_goes_on_round_after_round(house: House) -> None:
     keeping.start()
     await keeping.aclose()
     await keeping.aclose()
+
+
+async def test_what_cannot_be_done_keeps_nothing_else_from_being_done(sqlite: Database) -> None:
+    watched = WatchedDatabase(sqlite)
+    archive = SqlArchive(watched)
+    await archive.open()
+    house = House(archive, SqlQueue(watched))
+    session_id = session_of(ALICE)
+    await archive.write([new(turn(session_id, 1, at=house.now - 200))], 0.0)
+    watched.fails_at = "DELETE FROM archive_turns"
+    keeping = house.keeping(default=50.0)
+    with capture_logs() as logs:
+        await keeping.look()
+
+    assert [(line["event"], line["step"]) for line in logs] == [("housekeeping put off", "forget turns")]
+    found = await archive.session(session_id)
+    assert found is not None
+    assert found.ended_at is not None
+    watched.fails_at = None
+    await keeping.look()
+    assert house.expired == 1
+
+
+async def test_no_round_goes_through_all_that_there_is(sqlite: Database) -> None:
+    watched = WatchedDatabase(sqlite)
+    archive = SqlArchive(watched)
+    await archive.open()
+    house = House(archive, SqlQueue(watched))
+    for plan in ("free", "gold"):
+        await archive.write([new(turn(session_of(ALICE), 1, at=house.now - 200), plan=plan)], 0.0)
+    watched.asked.clear()
+    keeping = house.keeping(default=50.0, free=15.0)
+    for _ in range(2):
+        await keeping.look()
+
+    assert house.expired == 2
+    # Of webhooks, only those are there that wait.
+    assert [sql for sql in await watched.scans() if "archive_deliveries" not in sql] == []

@@ -15,6 +15,7 @@ from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import Served, eventually, serving
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.archive.base import ArchiveUnavailable
+from unbroken.server.archive.sql import SqlArchive
 from unbroken.server.config import Settings, StartupError
 from unbroken.sessions.ids import new_session_id
 
@@ -94,6 +95,31 @@ async def test_a_page_of_long_turns_is_cut_and_gone_on_with(
         assert (len(first["data"]), first["has_more"]) == (10, True)
         rest = (await get(served, f"sessions/{client.session_id}", after=first["last_id"])).json()
         assert (len(rest["data"]), rest["has_more"]) == (2, False)
+
+
+async def test_what_is_no_id_is_not_asked_of_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path)) as served:
+        client = await served.client()
+        await client.ask("one")
+        await client.done()
+        await said(served, 1)
+
+        async def unexpected(*args: object, **kwargs: object) -> None:
+            raise AssertionError
+
+        monkeypatch.setattr(SqlArchive, "sessions", unexpected)
+        for after in ("\x00", "sess_\x00", "nonsense", new_session_id()):
+            answer = await get(served, "sessions", after=after)
+            assert (answer.status_code, answer.json()["data"]) == (200, [])
+        monkeypatch.setattr(SqlArchive, "turns", unexpected)
+        for after in ("\x00", "resp_\x00", "nonsense"):
+            answer = await get(served, f"sessions/{client.session_id}", after=after)
+            assert (answer.status_code, answer.json()["data"]) == (200, [])
+            assert not answer.json()["has_more"]
+        monkeypatch.setattr(SqlArchive, "session", unexpected)
+        assert (await get(served, "sessions/sess_%00")).status_code == 404
 
 
 async def test_somebody_else_s_and_an_unknown_one_look_alike(tmp_path: Path) -> None:
