@@ -47,6 +47,7 @@ def compaction(terms: Terms) -> Described:
         name="compactResponse",
         tag="Responses",
         summary="Have a conversation be summed up, to go on from",
+        access="key",
         description="What comes back is the next request's `input`, and what is new behind it.",
         body=terms.body("ResponsesCompact"),
         answers={
