@@ -198,7 +198,10 @@ async def test_tanstacks_client_sees_whole_answers_and_goes_on(place: Place) -> 
 @pytest.mark.client("agui-node", "node")
 async def test_ag_uis_client_sees_whole_answers_where_the_application_sends_runs_again(place: Place) -> None:
     async with place.killing_owner():
-        told = await node("agui.mjs", "persist", f"http://127.0.0.1:{place.balanced.port}", *KILLED)
+        address = f"http://127.0.0.1:{place.balanced.port}"
+        told = await node(
+            "agui.mjs", "persist", address, *KILLED, THREAD="another"
+        )  # than others' tests have
 
     assert [(each["role"], each["content"]) for each in told["messages"]] == spoken(KILLED)
     assert told["errors"], "its connection was lost"

@@ -8,6 +8,7 @@ import { HttpAgent } from "@ag-ui/client";
 
 const [scenario, base, ...messages] = process.argv.slice(2);
 const key = process.env.KEY ?? "alice";
+const named = process.env.THREAD ?? "thread-1";
 const headers = { authorization: `Bearer ${key}` };
 const seen = { messages: [], errors: [], events: [], outcomes: [], told: [], warnings: [] };
 
@@ -24,7 +25,7 @@ const tools = process.env.TOOLS ? JSON.parse(process.env.TOOLS) : [];
 let asked = 0;
 
 function open(options = {}) {
-  const agent = new HttpAgent({ url: `${base}/v1/agui`, headers, threadId: "thread-1", ...options });
+  const agent = new HttpAgent({ url: `${base}/v1/agui`, headers, threadId: named, ...options });
   agent.subscribe({
     onEvent: ({ event }) => {
       seen.events.push(event.type);
@@ -65,7 +66,7 @@ const shows = (what, by = agent) =>
   );
 
 /** Return what a thread says of itself. */
-const thread = async () => (await fetch(`${base}/v1/agui/thread-1`, { headers })).json();
+const thread = async () => (await fetch(`${base}/v1/agui/${named}`, { headers })).json();
 
 const scenarios = {
   /** One message after another. */
@@ -78,7 +79,7 @@ const scenarios = {
     const shown = shows(messages[1]);
     const running = ask(messages[0]);
     await shown;
-    await fetch(`${base}/v1/agui/thread-1/stop`, { method: "POST", headers });
+    await fetch(`${base}/v1/agui/${named}/stop`, { method: "POST", headers });
     await running;
     await ask(messages[2]);
   },
