@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from unbroken.server.openapi.operation import Answer, Described, Operation, field_of
+from unbroken.server.openapi.operation import Answer, Described, Operation, Parameter, field_of
 from unbroken.server.openapi.refusals import CONNECTION, ENTRY, KEY, SESSION, Codes, refusals
 from unbroken.server.openapi.terms import Terms
 
@@ -30,60 +30,27 @@ def sockets(_: Terms) -> Described:
     going_on = field_of(
         "continue", {"type": "string"}, "`response_id:sequence_number:stream_id`, separated by commas."
     )
+
+    def socket(path: str, name: str, what: str, document: str, *fields: Parameter) -> Operation:
+        return Operation(
+            method="get",
+            path=path,
+            name=f"connect{name}",
+            tag="WebSockets",
+            summary=f"{what} over a WebSocket",
+            description=f"{_ABOUT} docs/{document}.md.",
+            access="socket",
+            parameters=fields,
+            answers={101: _SWITCHED, **refused},
+        )
+
     return Described(
         operations=(
-            Operation(
-                method="get",
-                path="/v1/realtime",
-                name="connectRealtime",
-                tag="WebSockets",
-                summary="OpenAI Realtime over a WebSocket",
-                description=f"{_ABOUT} docs/protocol.md.",
-                access="socket",
-                parameters=(model, after),
-                answers={101: _SWITCHED, **refused},
-            ),
-            Operation(
-                method="get",
-                path="/v1/responses",
-                name="connectResponses",
-                tag="WebSockets",
-                summary="OpenAI Responses over a WebSocket",
-                description=f"{_ABOUT} docs/responses.md.",
-                access="socket",
-                parameters=(going_on,),
-                answers={101: _SWITCHED, **refused},
-            ),
-            Operation(
-                method="get",
-                path="/v1/ui/ws",
-                name="connectUi",
-                tag="WebSockets",
-                summary="AI SDK's UI streams over a WebSocket",
-                description=f"{_ABOUT} docs/ui.md.",
-                access="socket",
-                answers={101: _SWITCHED, **refused},
-            ),
-            Operation(
-                method="get",
-                path="/v1/agui/ws",
-                name="connectAgui",
-                tag="WebSockets",
-                summary="AG-UI over a WebSocket",
-                description=f"{_ABOUT} docs/agui.md.",
-                access="socket",
-                answers={101: _SWITCHED, **refused},
-            ),
-            Operation(
-                method="get",
-                path="/v1/widget/deepchat",
-                name="connectDeepChat",
-                tag="WebSockets",
-                summary="The widget deep-chat over a WebSocket",
-                description=f"{_ABOUT} docs/deep-chat.md.",
-                access="socket",
-                answers={101: _SWITCHED, **refused},
-            ),
+            socket("/v1/realtime", "Realtime", "OpenAI Realtime", "protocol", model, after),
+            socket("/v1/responses", "Responses", "OpenAI Responses", "responses", going_on),
+            socket("/v1/ui/ws", "Ui", "AI SDK's UI streams", "ui"),
+            socket("/v1/agui/ws", "Agui", "AG-UI", "agui"),
+            socket("/v1/widget/deepchat", "DeepChat", "The widget deep-chat", "deep-chat"),
         )
     )
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Send
 
 from unbroken.server.protocols.agui.decode import decode_run
 from unbroken.server.quota.refusal import headers as quota_headers
 from unbroken.server.transports.agui_stream import RunEvents
-from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Speaker
-from unbroken.server.transports.http_way import Act, Endpoint, Visit, found, json_response
+from unbroken.server.transports.http_way import Endpoint, Visit, found, json_response
 from unbroken.server.transports.query import check_query, checked
 from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.runs import Runs
@@ -49,19 +46,14 @@ class AguiDoor:
 
     def routes(self) -> list[Route]:
         """Return its routes."""
+        serving = self._reception.serving
         one = "/v1/agui/{thread_id:path}"
         return [
-            Route("/v1/agui", Endpoint(self._serving(self._run))),
-            Route(f"{one}/stream", Endpoint(self._serving(self._resume))),
-            Route(f"{one}/stop", Endpoint(self._serving(self._stop))),
-            Route(one, Endpoint(self._serving(self._show))),
+            Route("/v1/agui", Endpoint(serving(self._run))),
+            Route(f"{one}/stream", Endpoint(serving(self._resume))),
+            Route(f"{one}/stop", Endpoint(serving(self._stop))),
+            Route(one, Endpoint(serving(self._show))),
         ]
-
-    def _serving(self, act: Act) -> Callable[[Request, Send], Awaitable[None]]:
-        async def serve(request: Request, send: Send) -> None:
-            await self._reception.way.serve(request, send, act, refusal_of)
-
-        return serve
 
     async def _run(self, visit: Visit) -> Response:
         if visit.method == "GET":

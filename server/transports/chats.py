@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from unbroken.server.protocols.asked import Asked
+from unbroken.server.protocols.conversations.encode import conversation_id, session_named
 from unbroken.server.protocols.ui.chunks import Fields
 from unbroken.server.protocols.ui.decode import Chat
 from unbroken.server.protocols.ui.encode import UiEncoder
@@ -157,7 +158,7 @@ class Chats:
 
     @staticmethod
     def _session(speaker: Speaker, chat_id: str) -> SessionId:
-        named = SessionId(f"sess_{chat_id.removeprefix('conv_').removeprefix('sess_')}")
+        named = session_named(chat_id)
         if belongs_to(named, speaker.principal) and not is_transient(named):
             return named  # it was begun elsewhere
         return new_session_id(speaker.principal, seed=f"ui:{chat_id}")
@@ -165,7 +166,7 @@ class Chats:
 
 def told_of(exchange: Exchange) -> Fields:
     """Return by which names a response is gone on with through other doors."""
-    told = {"conversation": exchange.attachment.session.id.replace("sess_", "conv_", 1)}
+    told = {"conversation": conversation_id(exchange.attachment.session.id)}
     if exchange.resume is not None:
         told["resume"] = exchange.resume
     return told

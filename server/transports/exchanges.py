@@ -18,6 +18,7 @@ from unbroken.server.auth.base import Grant
 from unbroken.server.guards.injection.screening import Screen
 from unbroken.server.models import Models
 from unbroken.server.protocols.asked import Asked
+from unbroken.server.protocols.conversations.encode import session_named
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
@@ -406,7 +407,7 @@ class Exchanges:
 def _session_named(asked: Asked) -> SessionId | None:
     """Return the session that a request names, by itself or by a response of it. None: none."""
     if asked.conversation is not None:
-        return SessionId(f"sess_{asked.conversation.removeprefix('conv_').removeprefix('sess_')}")
+        return session_named(asked.conversation)
     return None if asked.previous is None else session_of(asked.previous)
 
 

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import Final
 
 from unbroken.server.protocols.asked import Asked
+from unbroken.server.protocols.conversations.encode import session_named
 from unbroken.server.transports.asking import not_there
 from unbroken.server.transports.exchange import Exchange
 from unbroken.sessions.ids import SessionId, is_transient, session_of
@@ -40,7 +41,7 @@ class LocalChains:
 
         """
         if asked.conversation is not None:
-            named = SessionId(f"sess_{asked.conversation.removeprefix('conv_').removeprefix('sess_')}")
+            named = session_named(asked.conversation)
             if is_transient(named) and all(session_of(each) != named for each in self._known):
                 raise not_there(asked.conversation)
         elif asked.previous is not None:

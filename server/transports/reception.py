@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.types import Send
 
 from unbroken.server.auth.lapse import Lapse, Lapses
 from unbroken.server.auth.presence import Presence
 from unbroken.server.auth.principal import REALTIME
 from unbroken.server.limits import ConnectionBounds
 from unbroken.server.quota.gate import Gate
+from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.exchanges import Speaker
-from unbroken.server.transports.http_way import HttpWay, Visit
+from unbroken.server.transports.http_way import Act, HttpWay, Visit
 from unbroken.sessions.clock import Clock
 
 __all__ = ["Reception"]
@@ -36,6 +40,14 @@ class Reception:
     directory: Presence
     lapses: Lapses
     clock: Clock
+
+    def serving(self, act: Act) -> Callable[[Request, Send], Awaitable[None]]:
+        """Return what answers a route's requests by what *act* returns, or with why it can't."""
+
+        async def serve(request: Request, send: Send) -> None:
+            await self.way.serve(request, send, act, refusal_of)
+
+        return serve
 
     async def let_in(self, visit: Visit, *, goes_on: bool = False) -> Speaker:
         """Return who makes a request; it counts as one of their connections until it is answered.

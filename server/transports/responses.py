@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Final
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Send
 
 from unbroken.server.compactions import Compactions
 from unbroken.server.protocols.responses.decode import asked_of, decode_create
@@ -18,7 +17,7 @@ from unbroken.server.protocols.responses.encode import NOTHING_NEW, ResponseEnco
 from unbroken.server.protocols.responses.items import Fields, item_fields
 from unbroken.server.protocols.responses.whole import Whole
 from unbroken.server.quota.refusal import headers as quota_headers
-from unbroken.server.transports.asking import EVENTS_GONE, not_there, refusal_of
+from unbroken.server.transports.asking import EVENTS_GONE, not_there
 from unbroken.server.transports.awaiting import read_whole, until_ended
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.exchange import Exchange
@@ -74,19 +73,14 @@ class ResponsesDoor:
 
     def routes(self) -> list[Route]:
         """Return its routes."""
+        serving = self._reception.serving
         one = "/v1/responses/{response_id}"
         return [
-            Route("/v1/responses", Endpoint(self._serving(self._create))),
-            Route(one, Endpoint(self._serving(self._one))),
-            Route(f"{one}/cancel", Endpoint(self._serving(self._cancel))),
-            Route(f"{one}/input_items", Endpoint(self._serving(self._input_items))),
+            Route("/v1/responses", Endpoint(serving(self._create))),
+            Route(one, Endpoint(serving(self._one))),
+            Route(f"{one}/cancel", Endpoint(serving(self._cancel))),
+            Route(f"{one}/input_items", Endpoint(serving(self._input_items))),
         ]
-
-    def _serving(self, act: Callable[[Visit], Any]) -> Callable[[Request, Send], Any]:
-        async def serve(request: Request, send: Send) -> None:
-            await self._reception.way.serve(request, send, act, refusal_of)
-
-        return serve
 
     async def _let_in(self, visit: Visit, *, goes_on: bool = True) -> Speaker:
         return await self._reception.let_in(visit, goes_on=goes_on)

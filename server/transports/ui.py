@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Send
 
 from unbroken.server.protocols.items import DecodeError, check_name
 from unbroken.server.protocols.ui.decode import decode_chat
 from unbroken.server.quota.refusal import headers as quota_headers
-from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.chats import Chats
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Speaker
 from unbroken.server.transports.http_way import (
-    Act,
     Endpoint,
     HttpRefusal,
     Visit,
@@ -63,19 +59,14 @@ class UiDoor:
 
     def routes(self) -> list[Route]:
         """Return its routes."""
+        serving = self._reception.serving
         one = "/v1/ui/chat/{chat_id:path}"
         return [
-            Route("/v1/ui/chat", Endpoint(self._serving(self._ask))),
-            Route(f"{one}/stream", Endpoint(self._serving(self._resume))),
-            Route(f"{one}/stop", Endpoint(self._serving(self._stop))),
-            Route(one, Endpoint(self._serving(self._show))),
+            Route("/v1/ui/chat", Endpoint(serving(self._ask))),
+            Route(f"{one}/stream", Endpoint(serving(self._resume))),
+            Route(f"{one}/stop", Endpoint(serving(self._stop))),
+            Route(one, Endpoint(serving(self._show))),
         ]
-
-    def _serving(self, act: Act) -> Callable[[Request, Send], Awaitable[None]]:
-        async def serve(request: Request, send: Send) -> None:
-            await self._reception.way.serve(request, send, act, refusal_of)
-
-        return serve
 
     async def _ask(self, visit: Visit) -> Response:
         speaker = await self._reception.let_in(visit)
