@@ -28,7 +28,9 @@ from unbroken.server.config import Settings, StartupError
 from unbroken.server.door_selection import DoorSelection
 from unbroken.server.drain import Drain
 from unbroken.server.erasing.base import Eraser, Erasure
-from unbroken.server.erasing.erasers import AnswerEraser, ArchiveEraser, FileEraser, SessionEraser, forgetting
+from unbroken.server.erasing.erasers import AnswerEraser, ArchiveEraser, FileEraser
+from unbroken.server.erasing.sessions import SessionEraser
+from unbroken.server.erasing.transcripts import Transcripts
 from unbroken.server.fair_names import FairNames, is_strangers
 from unbroken.server.files.base import FilesUnavailable
 from unbroken.server.files.reading import FileReading
@@ -143,7 +145,7 @@ class App:
         self.archiving = build_archiving(
             settings, self._stored.store, self._stored.outbox, self.auth.directory, clock, self.metrics
         )
-        self._forget = forgetting(None if self.archiving is None else self.archiving.records)
+        self._transcripts = Transcripts(None if self.archiving is None else self.archiving.records)
         way = Way()
         self.guards = Guards(
             settings,
@@ -243,7 +245,7 @@ class App:
             store=self._stored.store,
             index=self._stored.index,
             erasure=self.erasure,
-            forget=self._forget,
+            transcripts=self._transcripts,
             auth=self.auth,
             guards=self.guards,
             models=self.models,
@@ -294,7 +296,7 @@ class App:
                 stored.store,
                 stored.index,
                 stored.walk,
-                forget=self._forget,
+                self._transcripts,
             )
         ]
         if self.archiving is not None:
@@ -306,8 +308,7 @@ class App:
         return erasers
 
     async def _erase_late(self, session_id: SessionId) -> None:
-        if self._forget is not None:
-            await self._forget(session_id)
+        await self._transcripts.erase(session_id)
         await self.node.erase(session_id)
 
     def _drain_began(self) -> None:

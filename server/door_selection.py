@@ -15,7 +15,7 @@ from unbroken.server.auth_selection import Auth
 from unbroken.server.compactions import Compactions
 from unbroken.server.config import Settings, StartupError
 from unbroken.server.erasing.base import Erasure
-from unbroken.server.erasing.erasers import Forget
+from unbroken.server.erasing.transcripts import Transcripts
 from unbroken.server.fair_names import FairNames
 from unbroken.server.files.base import FileStore
 from unbroken.server.files.references import referring
@@ -87,8 +87,7 @@ class DoorSelection:
     store: SessionStore
     index: SessionIndex
     erasure: Erasure
-    forget: Forget | None
-    """Erases what the archive has of a session. None: there is no archive."""
+    transcripts: Transcripts
     auth: Auth
     guards: Guards
     models: Models
@@ -248,7 +247,7 @@ class DoorSelection:
             transient=self.transient,
             store=self.store,
             index=self.index,
-            forget=self.forget,
+            transcripts=self.transcripts,
         )
 
     def _conversation_routes(self, reception: Reception) -> list[Route]:

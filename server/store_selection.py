@@ -20,8 +20,8 @@ from unbroken.sessions.backends.memory_index import MemoryIndex
 from unbroken.sessions.backends.memory_outbox import MemoryOutbox
 from unbroken.sessions.backends.outbox import Outbox, OutboxLimits
 from unbroken.sessions.backends.tally import Tally
+from unbroken.sessions.backends.walk import WalkThrough
 from unbroken.sessions.format import FORMAT_1, Format, Formats
-from unbroken.sessions.ids import SessionId
 
 if TYPE_CHECKING:
     from unbroken.sessions.backends.redis.connection import Client
@@ -57,8 +57,8 @@ class Stored:
     cluster: Cluster
     index: SessionIndex
     """Whose sessions are there."""
-    walk: Callable[[], AsyncIterator[SessionId]]
-    """Yields the ids of all of them, one by one: it may take long."""
+    walk: WalkThrough
+    """Looks through all of them: it may take long."""
     opened: Callable[[], AbstractAsyncContextManager[None]]
     """Returns an asynchronous context manager, in which they can be used.
 
@@ -114,6 +114,7 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     from unbroken.sessions.backends.redis.store import RedisStore
     from unbroken.sessions.backends.redis.tally import RedisTally
     from unbroken.sessions.backends.redis.trouble import Trouble
+    from unbroken.sessions.backends.redis.walk import RedisWalk
     from unbroken.sessions.backends.redis.watch import Watch
 
     password = settings.redis_sentinel_password
@@ -178,7 +179,8 @@ def _redis(settings: Settings, url: str, formats: Formats) -> Stored:
     ledger = RedisLedger(client, settings.redis_prefix, patience=settings.redis_timeout)
     state = RedisState(trouble, watch, client, keys, kinship)
     index = RedisIndex(client, keys, bounds, trouble=trouble, patience=settings.redis_timeout)
-    return Stored(store, membership, index, store.walk, opened, state, formats, tally, ledger, outbox)
+    walk = RedisWalk(client, keys).through
+    return Stored(store, membership, index, walk, opened, state, formats, tally, ledger, outbox)
 
 
 async def _check(client: Any) -> None:

@@ -56,6 +56,10 @@ class Records:
                 yield turn
             after = turns[-1].response_id
 
+    async def has(self, session_id: SessionId, principal: PrincipalId) -> bool:
+        """Return whether there is anything of *principal*'s in a session."""
+        return await self._archive.session(session_id, principal) is not None
+
     async def erase(self, tenant: str, user: str) -> int:
         """Forget what a user was told until now, and return how many turns that were.
 

@@ -2,6 +2,7 @@
 
 All that had begun by the moment in which it is asked for goes; what begins later is theirs anew, and stays.
 It may be repeated, and is to be until nothing is left: something may be out of reach, or too much for once.
+Whoever asks again has it gone on with where it has got to.
 """
 
 from __future__ import annotations
@@ -16,14 +17,26 @@ import structlog
 from unbroken.server.auth.principal import Principal
 from unbroken.sessions.clock import Clock
 
-__all__ = ["Eraser", "Erasure", "Report", "Unerased"]
+__all__ = ["Eraser", "Erasure", "Progress", "Report", "Unerased"]
 
 _PATIENCE: Final = 30.0
 """Seconds that one call takes at most: proxies cut what is silent for a minute."""
 
 
 class Unerased(Exception):
-    """Something is out of reach, and maybe still there: ask again."""
+    """Something is out of reach, or too much for once, and maybe still there: ask again."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far one eraser has got. It says so while it is at it, as it may be cut off at any time."""
+
+    erased: int = 0
+    """How many, in this call."""
+    looked_at: int | None = None
+    """How many there are of which it is known by now whose they are, in this call and those before; None:
+    all of what is the user's is listed.
+    """
 
 
 class Eraser(Protocol):
@@ -33,8 +46,8 @@ class Eraser(Protocol):
     def what(self) -> str:
         """What it erases, in the plural, as reports say it."""
 
-    async def erase(self, whose: Principal, at: int, *, is_thorough: bool) -> int:
-        """Erase what of *whose* had begun by then, in milliseconds since 1970; return how many.
+    async def erase(self, whose: Principal, at: int, progress: Progress, *, is_thorough: bool) -> None:
+        """Erase what of *whose* had begun by then, in milliseconds since 1970, and say so in *progress*.
 
         May be cancelled, and repeated. *is_thorough*: an operator asks, so that it may look through all that
         there is; else only where it knows that something of theirs is.
@@ -53,6 +66,10 @@ class Report:
     """How many of what."""
     left: tuple[str, ...]
     """Of what something may be left: ask again."""
+    looked_at: int | None = None
+    """Where all sessions are looked through, and not all were yet: how many were, by those who asked before
+    too.
+    """
 
 
 class Erasure:
@@ -73,11 +90,17 @@ class Erasure:
         at = int(1000 * self._clock.time())
         erased: dict[str, int] = {}
         left: list[str] = []
+        looked_at: int | None = None
         for eraser in self._erasers:
+            progress = Progress()
             try:
                 async with asyncio.timeout(_PATIENCE / len(self._erasers)):
-                    erased[eraser.what] = await eraser.erase(whose, at, is_thorough=is_thorough)
+                    await eraser.erase(whose, at, progress, is_thorough=is_thorough)
+                erased[eraser.what] = progress.erased
             except (TimeoutError, Unerased):
                 left.append(eraser.what)
+                if progress.erased:
+                    erased[eraser.what] = progress.erased
+                looked_at = looked_at if progress.looked_at is None else progress.looked_at
         structlog.get_logger().info("data erased", principal=whose.id, left=left, **erased)
-        return Report(erased, tuple(left))
+        return Report(erased, tuple(left), looked_at)

@@ -177,7 +177,16 @@ def conversations(terms: Terms) -> Described:
 
 def own_data(_: Terms) -> Described:
     """Return what is said of erasing what is somebody's own."""
-    report = shape({"object": {"const": "user.data.deleted"}, "deleted": {"type": "boolean"}})
+    number = {"type": "integer", "minimum": 0}
+    report = shape(
+        {
+            "object": {"const": "user.data.deleted"},
+            "deleted": {"type": "boolean"},
+            "erased": {"type": "object", "additionalProperties": number},
+            "left": {"type": "array", "items": {"type": "string"}},
+        },
+        optional={"looked_at": number},
+    )
     erase = Operation(
         method="delete",
         path="/v1/users/me/data",
@@ -186,7 +195,7 @@ def own_data(_: Terms) -> Described:
         summary="Erase everything that is yours",
         answers={
             200: answered("It is gone.", {JSON: report}),
-            202: answered("Some of it is left: ask again.", {JSON: report}),
+            202: answered("Some of it is left: ask again, and it goes on.", {JSON: report}),
             **refusals(ENTRY, KEY, CONNECTION, SESSION),
         },
     )

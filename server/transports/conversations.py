@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from unbroken.server.auth.base import Grant
-from unbroken.server.erasing.erasers import Forget
+from unbroken.server.erasing.transcripts import Transcripts
 from unbroken.server.protocols.conversations.decode import NewConversation
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.transports.beginning import Speaker, accepted, soon, take_back
@@ -50,7 +50,7 @@ class Conversations:
         transient: Has those that aren't.
         store: Where the node's are.
         index: Where these are listed.
-        forget: Erases what the archive has of one. None: there is no archive.
+        transcripts: What the archive has of them.
 
     """
 
@@ -62,14 +62,14 @@ class Conversations:
         transient: Node,
         store: SessionStore,
         index: SessionIndex,
-        forget: Forget | None,
+        transcripts: Transcripts,
     ) -> None:
         self._exchanges = exchanges
         self._node = node
         self._transient = transient
         self._store = store
         self._index = index
-        self._forget = forget
+        self._transcripts = transcripts
 
     async def create(self, speaker: Speaker, wanted: NewConversation) -> Attachment:
         """Begin a conversation, which lasts as sessions do, also an empty one; return the hold on it.
@@ -144,8 +144,8 @@ class Conversations:
             if speaker.grant.pins is not None or speaker.resume is not None:
                 raise
         node = self._transient if is_transient(session_id) else self._node
-        if self._forget is not None and node is self._node:  # first: a session that is there is found again
-            await self._forget(session_id)
+        if node is self._node:  # first: a session that is there is found again
+            await self._transcripts.erase(session_id)
         await delete(node, session_id, speaker.principal)
         with suppress(StoreUnavailable):  # else whoever lists it finds that it has gone
             await self._index.drop(speaker.principal, [session_id])

@@ -72,9 +72,10 @@ def erasing_act(erasure: Erasure) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _fields(report: Report) -> dict[str, object]:
-    return {
+    fields: dict[str, object] = {
         "object": "user.data.deleted",
         "deleted": not report.left,
         "erased": report.erased,
         "left": list(report.left),
     }
+    return fields if report.looked_at is None else fields | {"looked_at": report.looked_at}

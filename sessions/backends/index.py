@@ -5,7 +5,9 @@ leaves out is written when something happens in the session next. An entry says 
 session; whoever finds it gone drops the entry. So the index may lag behind, and never lies for long.
 
 It is bounded, and forgets what nobody says again. It also knows when somebody had everything erased: whoever
-notes a session is told, so that one which the index didn't know of in that moment is erased after all.
+notes a session is told, so that one which the index didn't know of in that moment is erased after all. And
+it keeps how far the store was looked through for what is somebody's and isn't listed: that may take longer
+than whoever asked for it waits, and than the node lasts.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple, Protocol
 
+from msgspec import Struct
+
 from unbroken.sessions.ids import PrincipalId, SessionId
 
-__all__ = ["LISTED", "Listed", "SessionIndex"]
+__all__ = ["LISTED", "Listed", "Search", "SessionIndex"]
 
 LISTED: Final = 10_000
 """Sessions of one principal that are listed: of more, those that began last."""
@@ -27,6 +31,22 @@ class Listed(NamedTuple):
     session_id: SessionId
     at: int
     """When it began, in milliseconds since 1970."""
+
+
+class Search(Struct, frozen=True, kw_only=True):
+    """How far a store was looked through for all that is somebody's. Times are milliseconds since 1970."""
+
+    at: int
+    """When it was begun: what had begun by then is looked for."""
+    noted_at: int
+    """When it was gone on with last."""
+    place: str = ""
+    """Where it goes on: see :class:`~unbroken.sessions.backends.walk.Stretch`."""
+    looked_at: int = 0
+    """How many sessions, anybody's, lie behind it."""
+    is_whole: bool = True
+    """Whether each of theirs could be read."""
+    is_over: bool = False
 
 
 class SessionIndex(Protocol):
@@ -59,3 +79,9 @@ class SessionIndex(Protocol):
 
     async def note_erased(self, principal: PrincipalId, at: int) -> None:
         """Note that what of *principal*'s began by then is erased. What is listed stays so until dropped."""
+
+    async def search(self, principal: PrincipalId) -> Search | None:
+        """Return what was noted last, in the last hour at least. None: nothing was, or it is forgotten."""
+
+    async def note_search(self, principal: PrincipalId, search: Search) -> None:
+        """Note how far it is, in place of what was noted before."""

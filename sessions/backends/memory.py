@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from unbroken.sessions.account import KEY_COST
 from unbroken.sessions.backends.base import NOBODY, Append, Fence, Opened, Page, Receipt, Snapshot, recalled
 from unbroken.sessions.backends.memory_outbox import MemoryOutbox
+from unbroken.sessions.backends.walk import Stretch
 from unbroken.sessions.entries import Body, Deltas, Entry, InputKey, ResponseDone, Submitted, numbered
 from unbroken.sessions.errors import Fenced, LostTail, SessionDeleted, SessionGone, StoreError, Unseen
 from unbroken.sessions.event_log import EventLog, Position, Slice, Verdict
@@ -26,11 +27,16 @@ __all__ = ["MemoryStore"]
 _DELETED: Final = 10_000
 """Sessions that were deleted, and are known to be: of more, the one that was deleted first is forgotten."""
 
+_STRETCH: Final = 1000
+"""Sessions in one stretch of a walk."""
+
 
 @dataclass(slots=True)
 class _Stored:
     log: EventLog
     owner: NodeId
+    number: int
+    """Later ones have higher ones."""
     token: int = 1
     consumed: int = 0
     last_input: int = 0
@@ -82,6 +88,7 @@ class MemoryStore:
     ) -> None:
         self._outbox = outbox
         self._sessions: dict[SessionId, _Stored] = {}
+        self._count = 0  # of all that there were
         self._deleted: dict[SessionId, None] = {}  # the latest last
         self._dedupe_window = dedupe_window
         self._tell = tell
@@ -102,7 +109,7 @@ class MemoryStore:
         self._check_alive(session_id)
         stored = self._sessions.get(session_id)
         if stored is None:
-            self._sessions[session_id] = _Stored(EventLog(incarnation), node)
+            self._sessions[session_id] = self._begun(EventLog(incarnation), node)
         elif stored.fence != fence:
             raise StoreError(f"session {session_id} exists already")
         return fence
@@ -259,7 +266,7 @@ class MemoryStore:
         self._check_alive(session_id)
         stored = self._sessions.get(session_id)
         if stored is None:
-            stored = self._sessions[session_id] = _Stored(EventLog(incarnation), fence.node)
+            stored = self._sessions[session_id] = self._begun(EventLog(incarnation), fence.node)
         elif not stored.admits(fence):
             raise Fenced(session_id)
         elif head is not None and stored.log.position(stored.log.head) != head:
@@ -346,14 +353,26 @@ class MemoryStore:
         if stored is not None:
             self._announce(session_id, stored, stored.owner)
 
+    def _begun(self, log: EventLog, owner: NodeId) -> _Stored:
+        self._count += 1
+        return _Stored(log, owner, self._count)
+
     def _check_alive(self, session_id: SessionId) -> None:
         if session_id in self._deleted:
             raise SessionDeleted(session_id)
 
-    async def walk(self) -> AsyncIterator[SessionId]:
-        """Yield the ids of all sessions."""
-        for session_id in tuple(self._sessions):
-            yield session_id
+    async def walk(self, place: str = "") -> AsyncGenerator[Stretch, None]:
+        """Yield what is behind *place*, in the order in which it came: see :data:`WalkThrough`."""
+        begin = int(place or 0)
+        rest = [
+            (stored.number, session_id)
+            for session_id, stored in self._sessions.items()
+            if stored.number > begin
+        ]
+        rest.sort()  # as they were, but for those whose log was begun anew
+        for first in range(0, len(rest), _STRETCH):
+            page = rest[first : first + _STRETCH]
+            yield Stretch(tuple(session_id for _, session_id in page), str(page[-1][0]))
 
     def keys_bytes(self, session_id: SessionId) -> int:
         """See :meth:`Resident.keys_bytes`."""

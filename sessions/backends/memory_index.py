@@ -6,10 +6,13 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from unbroken.sessions.backends.index import LISTED, Listed
+from unbroken.sessions.backends.index import LISTED, Listed, Search
 from unbroken.sessions.ids import PrincipalId, SessionId
 
 __all__ = ["MemoryIndex"]
+
+_SEARCHES: Final = 1000
+"""People for whom the store was looked through. Of more, those of whom that was longest ago are forgotten."""
 
 _MOST: Final = 100_000
 """Sessions that are listed in all, and people who had everything erased: some 20 MB. Of more, those of
@@ -31,6 +34,7 @@ class MemoryIndex:
         self._most = most
         self._sessions: OrderedDict[PrincipalId, dict[SessionId, int]] = OrderedDict()
         self._erased: OrderedDict[PrincipalId, int] = OrderedDict()
+        self._searches: OrderedDict[PrincipalId, Search] = OrderedDict()
         self._count = 0
 
     def __len__(self) -> int:
@@ -90,3 +94,14 @@ class MemoryIndex:
         self._erased.move_to_end(principal)
         if len(self._erased) > self._most:
             self._erased.popitem(last=False)
+
+    async def search(self, principal: PrincipalId) -> Search | None:
+        """See :meth:`SessionIndex.search`."""
+        return self._searches.get(principal)
+
+    async def note_search(self, principal: PrincipalId, search: Search) -> None:
+        """See :meth:`SessionIndex.note_search`."""
+        self._searches[principal] = search
+        self._searches.move_to_end(principal)
+        if len(self._searches) > _SEARCHES:
+            self._searches.popitem(last=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 
 from unbroken.sessions.backends.base import (
     NOBODY,
@@ -17,6 +17,7 @@ from unbroken.sessions.backends.base import (
     Snapshot,
 )
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.backends.walk import Stretch
 from unbroken.sessions.entries import Entry, InputKey, Submitted
 from unbroken.sessions.errors import StoreBusy, StoreError, StoreUnavailable
 from unbroken.sessions.event_log import Position
@@ -82,11 +83,11 @@ class DistantStore:
         if self.loses_answers:
             raise StoreUnavailable
 
-    async def walk(self) -> AsyncIterator[SessionId]:
-        """Yield the ids of all sessions, of a store in memory."""
+    async def walk(self, place: str = "") -> AsyncGenerator[Stretch, None]:
+        """Walk through all sessions, of a store in memory."""
         assert isinstance(self.inner, MemoryStore)
-        async for session_id in self.inner.walk():
-            yield session_id
+        async for stretch in self.inner.walk(place):
+            yield stretch
 
     async def create(self, session_id: SessionId, node: NodeId, incarnation: Incarnation) -> Fence:
         await self._travel(session_id)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
 
-from unbroken.sessions.backends.index import LISTED, Listed
+import msgspec
+
+from unbroken.sessions.backends.index import LISTED, Listed, Search
 from unbroken.sessions.backends.redis.connection import Client, server_of, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
@@ -20,6 +23,9 @@ _AT_ONCE: Final = 2
 
 _CALL: Final = 256
 """Sessions in one call."""
+
+_SEARCH_KEPT: Final = 3600
+"""Seconds for which it is known how far a store was looked through, unless it is noted again."""
 
 
 class RedisIndex:
@@ -105,6 +111,18 @@ class RedisIndex:
     async def note_erased(self, principal: PrincipalId, at: int) -> None:
         """See :meth:`SessionIndex.note_erased`."""
         await self._call("erased", [self._keys.erased(principal)], at, self._known_for)
+
+    async def search(self, principal: PrincipalId) -> Search | None:
+        """See :meth:`SessionIndex.search`."""
+        found = await self._command("GET", self._keys.search(principal))
+        with suppress(msgspec.DecodeError):  # another release's: it is begun anew
+            return None if found is None else msgspec.json.decode(found, type=Search)
+        return None
+
+    async def note_search(self, principal: PrincipalId, search: Search) -> None:
+        """See :meth:`SessionIndex.note_search`."""
+        noted = msgspec.json.encode(search)
+        await self._command("SET", self._keys.search(principal), noted, "EX", _SEARCH_KEPT)
 
     async def _command(self, *words: Any) -> Any:
         try:

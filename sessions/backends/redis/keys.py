@@ -18,6 +18,7 @@ key                          type    what
 ``P:{B}:t:X``                hash    how many connections and responses somebody has on which node
 ``P:{B}:c:X``                zset    somebody's sessions, and when each began
 ``P:{B}:e:X``                string  up to when everything of theirs was erased
+``P:{B}:w:X``                string  how far all sessions were looked through for theirs
 ``P:{nodes}:N``              string  the lease of a node
 ``P:{nodes}:all``            set     the nodes there are
 ``P:{nodes}:n:N``            channel what a node is told
@@ -137,6 +138,10 @@ class Keys:
     def erased(self, whose: str) -> str:
         """Return the key of when everything of somebody's was erased."""
         return f"{self._prefix}:{{{self.bucket(whose)}}}:e:{whose}"
+
+    def search(self, whose: str) -> str:
+        """Return the key of how far all sessions were looked through for somebody's."""
+        return f"{self._prefix}:{{{self.bucket(whose)}}}:w:{whose}"
 
     def suspicion(self, session_id: SessionId) -> str:
         """Return the key of what a session is suspected of."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
@@ -72,8 +72,6 @@ __all__ = ["RedisStore"]
 _INDEXES_AT_ONCE: Final = 16
 """Of 256, that one script reads: it keeps all others waiting meanwhile."""
 
-_SCANNED: Final = 512
-"""Keys that one step of a walk looks at."""
 
 _READS_PATIENCE: Final = 4
 """By how much longer than for an answer a call waits for its turn: when all clients of a node that has gone
@@ -539,22 +537,6 @@ class RedisStore:
         lasts = max(self._bounds.deleted, self._bounds.lifetime)
         owner, followers = await self._call("erase", keys, session_id, lasts)
         self._news.tell((text_of(owner), *text_of(followers).split()), session_id)
-
-    async def walk(self) -> AsyncIterator[SessionId]:
-        """Yield the ids of all sessions, and of those that were deleted; one may come twice.
-
-        Raises:
-            StoreUnavailable: It can't be gone on.
-
-        """
-        try:
-            async for key in self._client.scan_iter(match=self._keys.sessions, count=_SCANNED):
-                yield SessionId(key.decode().split(":")[-2])
-        except Exception as exc:
-            error = unavailable(exc)
-            if error is None:
-                raise
-            raise error from None  # as in _call_by
 
     def _opened(self, found: Sequence[Any]) -> Opened:
         head, consumed, floor, floor_nonce, seq, nonce, data = found[3:10]

@@ -60,6 +60,38 @@ async def test_everything_of_a_user_s_goes(monkeypatch: pytest.MonkeyPatch) -> N
                 await erased(url, key="z" * 32)
 
 
+def reported(
+    monkeypatch: pytest.MonkeyPatch, *reports: tuple[dict[str, int], list[str], int | None]
+) -> list[int]:
+    """Have a node answer so, the last of it for ever; return how often it is asked."""
+    asked: list[int] = []
+
+    def ask(*_: str) -> dict[str, Any]:
+        erased, left, looked_at = reports[min(len(asked), len(reports) - 1)]
+        asked.append(1)
+        return {"erased": erased, "left": left, "looked_at": looked_at}
+
+    monkeypatch.setattr("unbroken.server.erase_command._ask", ask)
+    return asked
+
+
+def test_it_asks_for_as_long_as_the_node_gets_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = ["conversations"]
+    many: list[tuple[dict[str, int], list[str], int | None]]
+    many = [({"conversations": 7}, left, None)] * 50 + [({}, left, 1000 * each) for each in range(1, 51)]
+    asked = reported(monkeypatch, *many, ({"conversations": 1}, [], None))
+    settings = Settings(admin_key=SecretStr(KEY))
+    lines = list(ask_to_erase(settings, url=None, tenant="default", user="alice"))
+    assert (lines, len(asked)) == (["conversations        351"], 101)
+
+
+def test_it_gives_up_where_the_node_gets_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = reported(monkeypatch, ({}, ["conversations"], 5), ({"kept_answers": 1}, ["conversations"], 4))
+    with pytest.raises(EraseFailed, match="Something may be left of: conversations"):
+        list(ask_to_erase(Settings(admin_key=SecretStr(KEY)), url=None, tenant="default", user="alice"))
+    assert len(asked) == 21
+
+
 def test_what_it_needs_is_said() -> None:
     def asked(url: str | None = None, **settings: Any) -> None:
         list(ask_to_erase(Settings(**settings), url=url, tenant="default", user="alice"))

@@ -17,7 +17,7 @@ from tests.server.realtime.serving import Served, eventually
 from tests.server.test_admin import KEY, Operator
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.auth.principal import Principal
-from unbroken.server.erasing.base import Erasure, Report, Unerased
+from unbroken.server.erasing.base import Erasure, Progress, Report, Unerased
 from unbroken.server.erasing.erasers import AnswerEraser
 from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.ids import SessionId
@@ -160,29 +160,40 @@ async def test_answers_that_were_kept_are_forgotten_and_not_at_anybody_s_pleasur
 
     clock = FakeClock()
     eraser = AnswerEraser(Cache(), clock)  # type: ignore[arg-type]
+
+    async def erased(whose: Principal, *, is_thorough: bool = False) -> int:
+        progress = Progress()
+        await eraser.erase(whose, 0, progress, is_thorough=is_thorough)
+        return progress.erased
+
     whose = Principal("alice", "acme")
-    assert await eraser.erase(whose, 0, is_thorough=False) == 1
+    assert await erased(whose) == 1
     with pytest.raises(Unerased):
-        await eraser.erase(Principal("bob", "acme"), 0, is_thorough=False)
-    assert await eraser.erase(Principal("bob", "other"), 0, is_thorough=False) == 1
-    assert await eraser.erase(whose, 0, is_thorough=True) == 1
+        await erased(Principal("bob", "acme"))
+    assert await erased(Principal("bob", "other")) == 1
+    assert await erased(whose, is_thorough=True) == 1
     clock.advance(61)
-    assert await eraser.erase(whose, 0, is_thorough=False) == 1
+    assert await erased(whose) == 1
     assert forgotten == ["acme", "other", "acme", "acme"]
 
 
 class _Fixed:
-    def __init__(self, what: str, outcome: int | Exception | None) -> None:
-        self.what = what
-        self.outcome = outcome
+    """Erases so many, and then ends, fails or hangs."""
 
-    async def erase(self, whose: Principal, at: int, *, is_thorough: bool) -> int:
-        if self.outcome is None:
+    def __init__(
+        self, what: str, count: int, outcome: Exception | None = None, *, hangs: bool = False
+    ) -> None:
+        self.what = what
+        self.count = count
+        self.outcome = outcome
+        self.hangs = hangs
+
+    async def erase(self, whose: Principal, at: int, progress: Progress, *, is_thorough: bool) -> None:
+        progress.erased = self.count
+        if self.hangs:
             await asyncio.Event().wait()
-        if isinstance(self.outcome, Exception):
+        if self.outcome is not None:
             raise self.outcome
-        assert isinstance(self.outcome, int)
-        return self.outcome
 
 
 @pytest.fixture
@@ -193,6 +204,6 @@ async def impatient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
 
 @pytest.mark.usefixtures("impatient")
 async def test_one_that_fails_or_takes_long_keeps_no_other_from_erasing() -> None:
-    erasure = Erasure([_Fixed("a", Unerased()), _Fixed("b", None), _Fixed("c", 3)], FakeClock())
-    report = await erasure.erase(Principal("alice"))
-    assert report == Report({"c": 3}, ("a", "b"))
+    erasers = [_Fixed("a", 0, Unerased()), _Fixed("b", 2, hangs=True), _Fixed("c", 3), _Fixed("d", 0)]
+    report = await Erasure(erasers, FakeClock()).erase(Principal("alice"))
+    assert report == Report({"b": 2, "c": 3, "d": 0}, ("a", "b"))

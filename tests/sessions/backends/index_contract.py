@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unbroken.sessions.backends.index import SessionIndex
+from unbroken.sessions.backends.index import Search, SessionIndex
 from unbroken.sessions.ids import PrincipalId, SessionId
 
 ANN = PrincipalId("0123456789abcdef")
@@ -83,3 +83,12 @@ class IndexContract:
         assert await index.note(ANN, {named(2): 450}) == 500
         assert await index.note(BEN, {named(3): 450}) == 0
         assert await ids_of(index, ANN) == [named(2), named(1)]
+
+    async def test_how_far_a_search_is_stays_known(self, index: SessionIndex) -> None:
+        assert await index.search(ANN) is None
+        begun = Search(at=500, noted_at=500)
+        far = Search(at=500, noted_at=700, place='{"a": 1}', looked_at=9, is_whole=False, is_over=True)
+        for search in (begun, far):
+            await index.note_search(ANN, search)
+            assert await index.search(ANN) == search
+        assert await index.search(BEN) is None

@@ -6,8 +6,10 @@ import pytest
 
 from tests.fakes.store import DistantStore
 from tests.sessions.backends.store_contract import LIFE, START, A, StoreContract, asked
+from tests.sessions.backends.walk_contract import WalkContract
 from unbroken.sessions.backends.base import Append, Immediate, SessionStore
 from unbroken.sessions.backends.memory import MemoryStore
+from unbroken.sessions.backends.walk import WalkThrough
 from unbroken.sessions.entries import Entry, InputKey
 from unbroken.sessions.errors import StoreError
 from unbroken.sessions.ids import new_session_id
@@ -27,6 +29,16 @@ class TestMemoryStore(StoreContract):
 
         assert (await store.submit(session_id, asked(key=InputKey("c", b"")), START)).duplicate
         assert not (await store.submit(session_id, asked(key=InputKey("a", b"")), START)).duplicate
+
+
+class TestMemoryWalk(WalkContract):
+    @pytest.fixture
+    def store(self) -> MemoryStore:
+        return MemoryStore()
+
+    @pytest.fixture
+    def walk(self, store: MemoryStore) -> WalkThrough:
+        return store.walk
 
 
 class TestMemoryStoreAtOnce(StoreContract):

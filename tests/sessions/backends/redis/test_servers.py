@@ -79,18 +79,6 @@ class TestIndexOnACluster(IndexContract):
         await client.aclose()
 
 
-async def test_all_sessions_of_a_cluster_are_walked_through(servers: ValkeyCluster) -> None:
-    servers.flush()
-    client = connect(Address(servers.url), name="test")
-    store = RedisStore(client, Keys("test"), Bounds(), is_cluster=True)
-    ids = {new_session_id() for _ in range(50)}
-    for session_id in ids:
-        await store.create(session_id, A, LIFE)
-    assert {session_id async for session_id in store.walk()} == ids
-    await store.aclose()
-    await client.aclose()
-
-
 class TestMembershipOnACluster(ClusterContract):
     @pytest_asyncio.fixture
     async def street(self, servers: ValkeyCluster) -> AsyncIterator[RedisStreet]:

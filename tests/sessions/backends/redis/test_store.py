@@ -153,20 +153,6 @@ async def test_to_keep_a_session_that_was_deleted_changes_nothing(client: Client
     await store.aclose()
 
 
-async def test_all_sessions_are_walked_through(store: RedisStore, valkey: Server) -> None:
-    ids = {new_session_id() for _ in range(1000)}
-    for session_id in ids:
-        await store.create(session_id, A, LIFE)
-    assert {session_id async for session_id in store.walk()} == ids
-
-    valkey.kill()
-    try:
-        with pytest.raises(StoreUnavailable):
-            assert [session_id async for session_id in store.walk()]
-    finally:
-        valkey.start()
-
-
 async def test_names_of_inputs_are_bounded(client: Client) -> None:
     store = RedisStore(client, Keys("test"), Bounds(dedupe_window=8))
     session_id = new_session_id()
