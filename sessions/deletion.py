@@ -15,7 +15,6 @@ from unbroken.sessions.errors import (
     NodeFull,
     SessionError,
     SessionNotFound,
-    TooManyConnections,
     TooManySessions,
 )
 from unbroken.sessions.ids import ChainId, PrincipalId, SessionId, belongs_to, new_chain_id
@@ -39,8 +38,9 @@ async def delete(node: Node, session_id: SessionId, principal: PrincipalId) -> N
     """
     chain = new_chain_id()
     try:
-        attachment = await node.attach(session_id, principal, None, chain)
-    except (NodeFull, TooManySessions, TooManyConnections):  # that keeps nobody from making room
+        # It watches nothing: also where as many do as may, what runs is cancelled first.
+        attachment = await node.attach(session_id, principal, None, chain, watches=False)
+    except (NodeFull, TooManySessions):  # that keeps nobody from making room
         if not belongs_to(session_id, principal):
             raise SessionNotFound from None
     else:

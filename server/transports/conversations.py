@@ -22,8 +22,8 @@ from unbroken.sessions.errors import (
     Refusal,
     SessionError,
     SessionGone,
+    SessionNotFound,
     StoreUnavailable,
-    TooManyConnections,
     TooManySessions,
     UnknownFormat,
 )
@@ -132,17 +132,25 @@ class Conversations:
     async def delete(self, speaker: Speaker, session_id: SessionId) -> None:
         """Delete a conversation for good, and cancel what is being answered in it.
 
+        One that the archive alone has still is deleted there, by whoever comes with a key of their own.
+
         Raises:
             SessionNotFound: There is none, or it is another's.
             StoreUnavailable: It may have been done.
             SessionError: It can't be done now.
 
         """
+        is_pinned = speaker.grant.pins is not None or speaker.resume is not None
         try:
-            (await self.find(speaker, session_id)).close()  # by the same rules as whoever looks at it
-        except (NodeFull, TooManySessions, TooManyConnections):  # that keeps nobody from making room
-            if speaker.grant.pins is not None or speaker.resume is not None:
+            async with soon():  # by the same rules as whoever looks at it
+                (await self._exchanges.stand(speaker, session_id, watches=False)).close()
+        except (NodeFull, TooManySessions):  # that keeps nobody from making room
+            if is_pinned:
                 raise
+        except SessionNotFound:
+            if is_pinned or not await self._transcripts.erase_own(session_id, speaker.principal):
+                raise
+            return
         node = self._transient if is_transient(session_id) else self._node
         if node is self._node:  # first: a session that is there is found again
             await self._transcripts.erase(session_id)

@@ -276,15 +276,17 @@ class Exchanges:
             await until_ended(each, _STOPPING)
         return any(stopped)
 
-    async def stand(self, speaker: Speaker, session_id: SessionId) -> Attachment:
+    async def stand(self, speaker: Speaker, session_id: SessionId, *, watches: bool = True) -> Attachment:
         """Return the hold of *speaker* on a session of theirs, to look at how it stands.
+
+        Whoever deletes it *watches* nothing: see :meth:`Node.attach`.
 
         Raises:
             SessionNotFound: There is none, or it is another's.
             SessionError: It can't be had now.
 
         """
-        return await self._attach(speaker, session_id, new_chain_id())
+        return await self._attach(speaker, session_id, new_chain_id(), watches=watches)
 
     async def open(self, speaker: Speaker) -> Attachment:
         """Return the hold on a session that begins. It is in no store before its first input.

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.sessions.conversation import ALICE, Client, World, settle
+from tests.sessions.conversation import ALICE, Client, World, limits_of, settle
 from tests.sessions.town import (
     Town,
     actor_on,
@@ -75,6 +75,20 @@ async def test_an_answer_that_runs_is_cancelled_and_everybody_is_told(seed: int,
         assert one.responder.last.is_closed
         assert isinstance(why_ended(tab), SessionDeleted)
         assert await is_nowhere(town, client)
+
+
+@pytest.mark.parametrize("where", [0, 1], ids=["on the owner", "elsewhere"])
+async def test_what_runs_is_cancelled_also_where_as_many_watch_as_may(seed: int, where: int) -> None:
+    async with open_town(seed=seed, limits=limits_of(connections_per_session=1)) as town:
+        one, two, client = await asked(town)
+        tab = await tab_on(two, client)
+
+        await deleted(town.worlds[where], client)
+
+        assert isinstance(why_ended(client), SessionDeleted)
+        assert isinstance(why_ended(tab), SessionDeleted)
+        assert client.statuses() == ["cancelled"]
+        assert one.ended == ["cancelled"]
 
 
 async def test_another_s_session_is_as_one_that_is_not_there(seed: int) -> None:

@@ -14,14 +14,23 @@ from tests.server.archive.test_over_http import get, said, url_of
 from tests.server.realtime.serving import Served, eventually, serving
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.archive.base import ArchiveUnavailable
+from unbroken.server.protocols.conversations.encode import session_named
 from unbroken.sessions.errors import StoreUnavailable
 
 
-async def delete(served: Served[Any], path: str) -> httpx2.Response:
+async def delete(served: Served[Any], path: str, key: str = "alice") -> httpx2.Response:
     async with httpx2.AsyncClient(trust_env=False) as client:
         return await client.delete(
-            f"http://127.0.0.1:{served.port}{path}", headers={"authorization": "Bearer alice"}
+            f"http://127.0.0.1:{served.port}{path}", headers={"authorization": f"Bearer {key}"}
         )
+
+
+def expire(served: Served[Any], conversation: str) -> None:
+    """Have a conversation be no more, as when nothing was said in it for long."""
+    session_id = session_named(conversation)
+    assert session_id is not None
+    del served.app._stored.store._sessions[session_id]
+    served.app.node.hub.clear(session_id)
 
 
 async def archived(served: Served[Any]) -> list[str]:
@@ -39,6 +48,65 @@ async def test_a_deleted_conversation_is_in_no_archive(tmp_path: Path) -> None:
 
         assert (await delete(served, f"/v1/conversations/{gone}")).status_code == 200
         assert await archived(served) == [f"sess_{kept.removeprefix('conv_')}"]
+
+
+async def test_one_that_has_expired_is_deleted_where_it_is_still_had(tmp_path: Path) -> None:
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path)) as served:
+        client: Any = await served.openai()
+        said_in = [
+            (await client.responses.create(input="one", model="default")).conversation.id for _ in range(2)
+        ]
+        await said(served, 2)
+        for each in said_in:
+            expire(served, each)
+        gone, kept = said_in
+
+        unknown = await delete(served, f"/v1/conversations/conv_{'0' * 32}", key="bob")
+        others = await delete(served, f"/v1/conversations/{gone}", key="bob")
+        assert (others.status_code, others.json()) == (unknown.status_code, unknown.json())
+        assert (others.status_code, others.json()["error"]["code"]) == (404, "conversation_not_found")
+        assert len(await archived(served)) == 2
+
+        answer = await delete(served, f"/v1/conversations/{gone}")
+        assert (answer.status_code, answer.json()["deleted"]) == (200, True)
+        assert await archived(served) == [f"sess_{kept.removeprefix('conv_')}"]
+        again = await delete(served, f"/v1/conversations/{gone}")
+        assert (again.status_code, again.json()) == (unknown.status_code, unknown.json())
+
+
+async def test_one_that_has_expired_is_not_deleted_while_the_archive_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path)) as served:
+        client: Any = await served.openai()
+        named = (await client.responses.create(input="one", model="default")).conversation.id
+        await said(served, 1)
+        expire(served, named)
+
+        async def away(*_: object) -> Any:
+            raise ArchiveUnavailable
+
+        assert served.app.archiving is not None
+        with monkeypatch.context() as patched:
+            patched.setattr(type(served.app.archiving.archive), "session", away)
+            refused = await delete(served, f"/v1/conversations/{named}")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
+            another = await delete(served, f"/v1/conversations/{named}", key="bob")
+            assert another.status_code == 404, "whose it is can't be told by it"
+        assert (await delete(served, f"/v1/conversations/{named}")).status_code == 200
+
+
+async def test_a_page_s_key_deletes_nothing_that_has_expired(tmp_path: Path) -> None:
+    """What it may, the session would say."""
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path)) as served:
+        client: Any = await served.openai()
+        named = (await client.responses.create(input="one", model="default")).conversation.id
+        await said(served, 1)
+        made = await client.realtime.client_secrets.create(session={"type": "realtime"})
+        expire(served, named)
+        refused = await delete(served, f"/v1/conversations/{named}", key=made.value)
+        assert refused.status_code in (401, 403, 404)
+        assert len(await archived(served)) == 1
 
 
 async def test_everything_of_a_users_is_in_no_archive(tmp_path: Path) -> None:
