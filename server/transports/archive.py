@@ -13,6 +13,7 @@ from starlette.types import Send
 from unbroken.server.archive.base import Archive, ArchiveUnavailable, Owned
 from unbroken.server.archive.transcript import content_fields, session_fields, turn_fields
 from unbroken.server.auth.principal import REALTIME
+from unbroken.server.protocols.conversation_names import session_named
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, HttpWay, Visit, found, json_response
 from unbroken.server.transports.query import check_query
@@ -73,7 +74,7 @@ class ArchiveDoor:
         check_query(query, _FIELDS)
         limit = _limit(query)
         named: str = visit.request.path_params["session_id"]
-        session_id = SessionId(f"sess_{named.removeprefix('sess_').removeprefix('conv_')}")
+        session_id = session_named(named)
         if not belongs_to(session_id, principal) or alone not in (None, session_id):
             raise SessionNotFound
         session = await self._archive.session(session_id, principal)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from unbroken.server.protocols.asked import Asked
-from unbroken.server.protocols.conversations.encode import conversation_id, session_named
+from unbroken.server.protocols.conversation_names import conversation_id, session_named
 from unbroken.server.protocols.ui.chunks import Fields
 from unbroken.server.protocols.ui.decode import Chat
 from unbroken.server.protocols.ui.encode import UiEncoder

@@ -11,13 +11,12 @@ from starlette.routing import Route
 from starlette.types import Send
 
 from unbroken.server.compactions import Compactions
+from unbroken.server.protocols.conversation_names import conversation_id, session_named
 from unbroken.server.protocols.conversations.decode import decode_create, decode_items, decode_update
 from unbroken.server.protocols.conversations.encode import (
     conversation_fields,
-    conversation_id,
     deleted_fields,
     exported,
-    session_named,
 )
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.responses.decode import Opened

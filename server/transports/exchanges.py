@@ -18,7 +18,7 @@ from unbroken.server.auth.base import Grant
 from unbroken.server.guards.injection.screening import Screen
 from unbroken.server.models import Models
 from unbroken.server.protocols.asked import Asked
-from unbroken.server.protocols.conversations.encode import session_named
+from unbroken.server.protocols.conversation_names import session_named
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens

@@ -9,6 +9,7 @@ from graphql import ExecutionResult, GraphQLSchema, execute
 
 from unbroken.server.errors import ERROR_MEANINGS
 from unbroken.server.models import Models
+from unbroken.server.protocols.conversation_names import session_named
 from unbroken.server.protocols.graphql.answers import ErrorFields, error_fields, result_fields
 from unbroken.server.protocols.graphql.desk import Begun
 from unbroken.server.protocols.graphql.documents import Operation
@@ -27,18 +28,12 @@ from unbroken.server.transports.exchanges import Exchanges, Speaker
 from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.server.transports.models import named_by
 from unbroken.sessions.errors import SessionNotFound
-from unbroken.sessions.ids import SessionId
 from unbroken.sessions.session import Session as Conversation
 
-__all__ = ["GraphqlDesk", "refused_as", "session_named", "told"]
+__all__ = ["GraphqlDesk", "refused_as", "told"]
 
 _STOPPING: Final = 5.0
 """Seconds that whoever cancels waits for the end: agents clean up."""
-
-
-def session_named(named: str) -> SessionId:
-    """Return the session that a client names: as such, or as a conversation."""
-    return SessionId(f"sess_{named.removeprefix('sess_').removeprefix('conv_')}")
 
 
 def refused_as(exc: Exception) -> HttpRefusal:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 
+from unbroken.server.protocols.conversation_names import session_named
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.graphql.answers import error_fields
 from unbroken.server.protocols.graphql.events import Event, EventEncoder, EventType, Said
@@ -19,7 +20,6 @@ from unbroken.server.protocols.items import DecodeError
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchange_stream import ExchangeStream
 from unbroken.server.transports.exchanges import Exchanges, Speaker
-from unbroken.server.transports.graphql_desk import session_named
 from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.server.transports.sse import event
 from unbroken.sessions.errors import CursorLost, SessionError, SessionNotFound

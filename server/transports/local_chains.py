@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import Final
 
 from unbroken.server.protocols.asked import Asked
-from unbroken.server.protocols.conversations.encode import session_named
+from unbroken.server.protocols.conversation_names import session_named
 from unbroken.server.transports.asking import not_there
 from unbroken.server.transports.exchange import Exchange
 from unbroken.sessions.ids import SessionId, is_transient, session_of

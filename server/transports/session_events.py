@@ -20,6 +20,7 @@ from starlette.types import Send
 
 from unbroken.server.auth.lapse import Lapse
 from unbroken.server.errors import ERROR_MEANINGS
+from unbroken.server.protocols.conversation_names import session_named
 from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.server.protocols.realtime.connection import RealtimeConnection
 from unbroken.server.protocols.realtime.encode import error_frame
@@ -33,7 +34,7 @@ from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.sse import EventStream, event
 from unbroken.sessions.errors import SessionError, SessionNotFound
 from unbroken.sessions.event_log import Position
-from unbroken.sessions.ids import Incarnation, Nonce, SessionId, belongs_to, new_chain_id
+from unbroken.sessions.ids import Incarnation, Nonce, belongs_to, new_chain_id
 from unbroken.sessions.node import Attachment, Node
 
 __all__ = ["SessionEventsDoor"]
@@ -120,7 +121,7 @@ class SessionEventsDoor:
             watch.attachment.close()
 
     async def _attached(self, speaker: Speaker, named: str, after: str | None) -> _Watch:
-        session_id = SessionId(f"sess_{named.removeprefix('sess_').removeprefix('conv_')}")
+        session_id = session_named(named)
         if not belongs_to(session_id, speaker.principal):
             raise SessionNotFound
         if speaker.resume is not None:  # then they are here for that session alone

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 import orjson
 from msgspec import UNSET
 
+from unbroken.server.protocols.conversation_names import conversation_id
 from unbroken.server.protocols.realtime.encode import session_fields
 from unbroken.server.protocols.responses.items import Fields, item_fields
 from unbroken.server.protocols.responses.whole import Whole
 from unbroken.sessions.ids import SessionId
 from unbroken.sessions.session import Session
 
-__all__ = ["conversation_fields", "conversation_id", "deleted_fields", "exported", "session_named"]
-
-_PREFIXES: Final = ("conv_", "sess_")
-
-
-def conversation_id(session_id: SessionId) -> str:
-    """Return the name of a session as a conversation."""
-    return session_id.replace("sess_", "conv_", 1)
-
-
-def session_named(conversation: str) -> SessionId:
-    """Return the session that a conversation's name stands for, whether there is one or not."""
-    for prefix in _PREFIXES:
-        conversation = conversation.removeprefix(prefix)
-    return SessionId(f"sess_{conversation}")
+__all__ = ["conversation_fields", "deleted_fields", "exported"]
 
 
 def conversation_fields(session: Session, *, resume: str | None = None) -> Fields:

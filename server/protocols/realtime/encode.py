@@ -13,6 +13,7 @@ from typing import Final, assert_never
 import orjson
 from msgspec import UNSET, UnsetType
 
+from unbroken.server.protocols.conversation_names import conversation_id
 from unbroken.server.protocols.cursor import format_cursor
 from unbroken.server.protocols.realtime.deltas import DeltaEncoder, delta_frame
 from unbroken.server.protocols.realtime.tools import (
@@ -272,7 +273,7 @@ class RealtimeEncoder:
 
     @property
     def _conversation_id(self) -> str:
-        return self._session_id.replace("sess_", "conv_", 1)
+        return conversation_id(self._session_id)
 
 
 def session_fields(session_id: SessionId, config: SessionConfig) -> Frame:

@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec import UNSET
 
+from unbroken.server.protocols.conversation_names import conversation_id
 from unbroken.server.protocols.responses.items import Fields, item_fields
 from unbroken.sessions.endings import Ended
 from unbroken.sessions.entries import Failure, ResponseDone, Status
@@ -100,7 +101,7 @@ class Whole:
             "usage": None,
         }
         if not is_transient(self._session_id):
-            fields["conversation"] = {"id": self._session_id.replace("sess_", "conv_", 1)}
+            fields["conversation"] = {"id": conversation_id(self._session_id)}
         if self._resume is not None:
             fields["unbroken"] = {"resume": self._resume}
         return fields

@@ -14,7 +14,7 @@ from tests.server.archive.test_over_http import get, said, url_of
 from tests.server.realtime.serving import Served, eventually, serving
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.archive.base import ArchiveUnavailable
-from unbroken.server.protocols.conversations.encode import session_named
+from unbroken.server.protocols.conversation_names import session_named
 from unbroken.sessions.errors import StoreUnavailable
 
 

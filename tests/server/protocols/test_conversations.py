@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbroken.server.errors import ERROR_MEANINGS
+from unbroken.server.protocols.conversation_names import conversation_id, session_named
 from unbroken.server.protocols.conversations.decode import decode_create, decode_items, decode_update
 from unbroken.server.protocols.conversations.encode import (
     conversation_fields,
-    conversation_id,
     exported,
-    session_named,
 )
 from unbroken.server.protocols.items import DecodeError
 from unbroken.sessions.entries import Entry, SessionOpened
