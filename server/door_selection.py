@@ -234,6 +234,7 @@ class DoorSelection:
             reception=reception,
             exchanges=self._exchanges,
             compactions=self.compactions,
+            transcripts=self.transcripts,
             most_bytes=settings.max_body_bytes,
             most_depth=settings.max_frame_depth,
         )

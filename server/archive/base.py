@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from unbroken.sessions.finished import FinishedTurn
-from unbroken.sessions.ids import PrincipalId, SessionId
+from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId
 
 __all__ = [
     "AnnounceEnd",
@@ -159,6 +159,17 @@ class Archive(Protocol):
 
         What is asked for since is of another that came to the same id.
         *announce* says who is to be told that it has ended, unless they were before.
+        """
+
+    async def erase_answer(
+        self, session_id: SessionId, response_id: ResponseId, at: float, *, of: PrincipalId | None = None
+    ) -> bool:
+        """Forget what a response said, also if it is written later, and what of it webhooks still say.
+
+        What else there is of the session stays, and of the turn what isn't said: status, model, times, usage;
+        and what was said to it as part of the conversation, which has that still.
+
+        *of*: whose it has to be, and here already. Return whether it is, and anything was forgotten.
         """
 
     async def expire(self, cutoffs: Mapping[str, float | None], limit: int, *, default: float | None) -> int:

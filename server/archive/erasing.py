@@ -8,13 +8,28 @@ two of them wait for each other's rows.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
+
+from msgspec import UNSET, structs
 
 from unbroken.server.archive.base import NewTurn
 from unbroken.server.archive.database import Database, Transaction, Value
-from unbroken.sessions.ids import PrincipalId, SessionId
+from unbroken.server.archive.transcript import unsaid
+from unbroken.sessions.errors import UnknownFormat
+from unbroken.sessions.finished import FinishedTurn, decode_turn, encode_turn
+from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId
 
-__all__ = ["clear", "clear_sessions", "is_erased", "mark_principal", "mark_session"]
+__all__ = [
+    "clear",
+    "clear_answer",
+    "clear_sessions",
+    "mark_answer",
+    "mark_principal",
+    "mark_session",
+    "unanswered",
+    "unerased",
+]
 
 _AT_ONCE: Final = 1000
 """Rows that are deleted in one transaction."""
@@ -56,18 +71,66 @@ async def _mark(database: Database, name: str, at: float) -> None:
         await transaction.execute(_ERASED, name, at)
 
 
-async def is_erased(transaction: Transaction, new: NewTurn) -> bool:
-    """Return whether a turn is of what was erased before it came."""
+async def mark_answer(database: Database, response_id: ResponseId, at: float) -> None:
+    """Have nothing written any more of what a response said."""
+    await _mark(database, f"answer {response_id}", at)
+
+
+async def unerased(transaction: Transaction, new: NewTurn) -> NewTurn | None:
+    """Return what of a turn wasn't erased before it came; None: all of it was."""
     turn = new.turn
-    return bool(
-        await transaction.fetch(
-            "SELECT 1 FROM archive_erased WHERE (name = $1 AND at > $2) OR (name = $3 AND at >= $4)",
-            f"principal {new.principal}",
-            turn.ended_at,
-            f"session {turn.session_id}",
-            float(turn.asked_at),
-        )
+    answer = f"answer {turn.response_id}"
+    rows = await transaction.fetch(
+        "SELECT name FROM archive_erased "
+        "WHERE (name = $1 AND at > $2) OR (name = $3 AND at >= $4) OR name = $5",
+        f"principal {new.principal}",
+        turn.ended_at,
+        f"session {turn.session_id}",
+        float(turn.asked_at),
+        answer,
     )
+    if not rows:
+        return new
+    if any(name != answer for (name,) in rows):
+        return None
+    deliveries = [replace(each, body=unsaid(each.body)) for each in new.deliveries]
+    return replace(new, turn=unanswered(turn), deliveries=deliveries)
+
+
+def unanswered(turn: FinishedTurn) -> FinishedTurn:
+    """Return a turn without what was said in it, but for what its conversation still has."""
+    given = turn.input if turn.in_conversation else ()
+    return structs.replace(turn, input=given, output=(), metadata=None, notes=UNSET)
+
+
+async def clear_answer(transaction: Transaction, session_id: SessionId, response_id: ResponseId) -> None:
+    """Take out of the database what a response said."""
+    named = (session_id, response_id)
+    rows = await transaction.fetch(
+        "SELECT turn FROM archive_turns WHERE session_id = $1 AND response_id = $2", *named
+    )
+    for (text,) in rows:
+        try:
+            left = encode_turn(unanswered(decode_turn(text.encode()))).decode()
+        except UnknownFormat:  # a later release's: what of it was said, nobody here can tell
+            await transaction.execute(
+                "DELETE FROM archive_turns WHERE session_id = $1 AND response_id = $2", *named
+            )
+        else:
+            await transaction.execute(
+                "UPDATE archive_turns SET turn = $3 WHERE session_id = $1 AND response_id = $2", *named, left
+            )
+    for message_id, endpoint, body in await transaction.fetch(
+        "SELECT message_id, endpoint, body FROM archive_deliveries WHERE session_id = $1 AND body LIKE $2",
+        session_id,
+        f'%"{response_id}"%',
+    ):
+        await transaction.execute(
+            "UPDATE archive_deliveries SET body = $3 WHERE message_id = $1 AND endpoint = $2",
+            message_id,
+            endpoint,
+            unsaid(body),
+        )
 
 
 async def clear(database: Database, table: str, where: str, *values: Value) -> int:

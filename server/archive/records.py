@@ -9,7 +9,7 @@ from unbroken.server.archive.base import AnnounceEnd, Archive
 from unbroken.server.auth.principal import Principal
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.finished import FinishedTurn
-from unbroken.sessions.ids import PrincipalId, SessionId
+from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId, session_of
 
 __all__ = ["Records"]
 
@@ -72,3 +72,10 @@ class Records:
         count = await self._archive.erase_session(session_id, self._clock.time(), self._announce)
         self._on_announced()
         return count
+
+    async def erase_answer(self, response_id: ResponseId, *, of: PrincipalId | None = None) -> bool:
+        """Forget what a response said: see :meth:`Archive.erase_answer`."""
+        session_id = session_of(response_id)
+        if session_id is None:
+            return False
+        return await self._archive.erase_answer(session_id, response_id, self._clock.time(), of=of)

@@ -10,15 +10,18 @@ from unbroken.server.archive.base import AnnounceEnd, ArchivedSession, Delivery,
 from unbroken.server.archive.database import Database, Row, Transaction, Value
 from unbroken.server.archive.erasing import (
     clear,
+    clear_answer,
     clear_sessions,
-    is_erased,
+    mark_answer,
     mark_principal,
     mark_session,
+    unanswered,
+    unerased,
 )
 from unbroken.server.archive.migrating import migrate
 from unbroken.sessions.errors import UnknownFormat
 from unbroken.sessions.finished import FinishedTurn, decode_turn, encode_turn
-from unbroken.sessions.ids import PrincipalId, SessionId
+from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId
 
 __all__ = ["SqlArchive"]
 
@@ -123,12 +126,8 @@ class SqlArchive:
     ) -> ArchivedSession | None:
         """See :meth:`Archive.session`."""
         async with self._database.transaction() as transaction:
-            rows = await transaction.fetch(
-                f"SELECT {_COLUMNS} FROM archive_sessions AS s WHERE s.session_id = $1",  # noqa: S608
-                session_id,
-            )
-        found = [_session(row) for row in rows]
-        return found[0] if found and principal in (None, found[0].principal) else None
+            found = await _found(transaction, session_id)
+        return found if found is not None and principal in (None, found.principal) else None
 
     async def turns(
         self, session_id: SessionId, limit: int, *, after: str | None = None
@@ -177,15 +176,39 @@ class SqlArchive:
         await clear(self._database, "archive_deliveries", "session_id = $1", session_id)
         # What is told of it is queued when its line goes: whoever was cut off before that does both again.
         async with self._database.transaction(alone=True) as transaction:
-            rows = await transaction.fetch(
-                f"SELECT {_COLUMNS} FROM archive_sessions AS s WHERE s.session_id = $1",  # noqa: S608
-                session_id,
-            )
+            session = await _found(transaction, session_id)
             await transaction.execute("DELETE FROM archive_sessions WHERE session_id = $1", session_id)
-            for session in map(_session, rows):
-                if announce is not None and session.ended_at is None:
-                    await _queue(transaction, announce(session, at), session_id, session.principal, at)
+            if announce is not None and session is not None and session.ended_at is None:
+                await _queue(transaction, announce(session, at), session_id, session.principal, at)
         return count
+
+    async def erase_answer(
+        self, session_id: SessionId, response_id: ResponseId, at: float, *, of: PrincipalId | None = None
+    ) -> bool:
+        """See :meth:`Archive.erase_answer`."""
+        if of is not None and not await self._has_answer(session_id, response_id, of):
+            return False
+        await mark_answer(self._database, response_id, at)
+        async with self._database.transaction(alone=True) as transaction:
+            await clear_answer(transaction, session_id, response_id)
+        return True
+
+    async def _has_answer(
+        self, session_id: SessionId, response_id: ResponseId, principal: PrincipalId
+    ) -> bool:
+        async with self._database.transaction() as transaction:
+            rows = await transaction.fetch(
+                "SELECT turn FROM archive_turns "
+                "WHERE session_id = $1 AND response_id = $2 AND principal = $3",
+                session_id,
+                response_id,
+                principal,
+            )
+        try:
+            turns = [decode_turn(text.encode()) for (text,) in rows]
+        except UnknownFormat:
+            return True
+        return any(turn != unanswered(turn) for turn in turns)
 
     async def expire(self, cutoffs: Mapping[str, float | None], limit: int, *, default: float | None) -> int:
         """See :meth:`Archive.expire`."""
@@ -239,9 +262,10 @@ class SqlArchive:
 
 
 async def _write(transaction: Transaction, new: NewTurn, at: float) -> int:
-    turn, principal = new.turn, new.principal
-    if await is_erased(transaction, new):
+    left = await unerased(transaction, new)
+    if left is None:
         return 0
+    new, turn, principal = left, left.turn, left.principal
     if new.is_kept:
         is_new = await transaction.execute(
             _TURN,
@@ -274,6 +298,14 @@ async def _queue(
     for each in deliveries:
         whose = (session_id, principal)
         await transaction.execute(_DELIVERY, each.message_id, each.endpoint, each.kind, *whose, each.body, at)
+
+
+async def _found(transaction: Transaction, session_id: SessionId) -> ArchivedSession | None:
+    rows = await transaction.fetch(
+        f"SELECT {_COLUMNS} FROM archive_sessions AS s WHERE s.session_id = $1",  # noqa: S608 - of parts from here
+        session_id,
+    )
+    return _session(rows[0]) if rows else None
 
 
 async def _plans(transaction: Transaction) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from unbroken.server.archive.base import ArchivedSession
 from unbroken.server.protocols.responses.items import item_fields
 from unbroken.sessions.finished import FinishedTurn
 
-__all__ = ["content_fields", "session_fields", "turn_fields"]
+__all__ = ["content_fields", "session_fields", "turn_fields", "unsaid"]
 
 
 def session_fields(session: ArchivedSession) -> dict[str, Any]:
@@ -56,3 +58,14 @@ def content_fields(turn: FinishedTurn) -> dict[str, Any]:
         "input": [item_fields(item) for item in turn.input],
         "output": [item_fields(item) for item in turn.output],
     }
+
+
+def unsaid(body: str) -> str:
+    """Return a webhook of a turn without what its answer was: see :meth:`Archive.erase_answer`."""
+    said = orjson.loads(body)
+    data = said.get("data", {})
+    if "output" in data:
+        data["output"], data["metadata"] = [], None
+        if not data.get("in_conversation", True):
+            data["input"] = []
+    return orjson.dumps(said).decode()

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from unbroken.server.archive.base import ArchiveUnavailable
 from unbroken.server.archive.records import Records
 from unbroken.sessions.errors import StoreUnavailable
-from unbroken.sessions.ids import PrincipalId, SessionId, belongs_to
+from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId, belongs_to, session_of
 
 __all__ = ["Transcripts"]
 
@@ -42,6 +42,23 @@ class Transcripts:
                 return False
             await self._records.erase_session(session_id)
         return True
+
+    async def erase_answer(self, response_id: ResponseId) -> None:
+        """Erase what there is, and will be, of what a response said."""
+        if self._records is not None:
+            async with _reaching():
+                await self._records.erase_answer(response_id)
+
+    async def erase_own_answer(self, response_id: ResponseId, principal: PrincipalId) -> bool:
+        """Erase it likewise where it was said to *principal*. False: the archive has no such thing.
+
+        Its session may be long gone from the store, or have forgotten it.
+        """
+        session_id = session_of(response_id)
+        if self._records is None or session_id is None or not belongs_to(session_id, principal):
+            return False
+        async with _reaching():
+            return await self._records.erase_answer(response_id, of=principal)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from unbroken.server.compactions import Compactions
+from unbroken.server.erasing.transcripts import Transcripts
 from unbroken.server.protocols.responses.decode import asked_of, decode_create
 from unbroken.server.protocols.responses.encode import NOTHING_NEW, ResponseEncoder
 from unbroken.server.protocols.responses.items import Fields, item_fields
@@ -31,6 +32,7 @@ from unbroken.server.transports.sse import EventStream
 from unbroken.server.transports.upgrade import upgrade_required
 from unbroken.sessions.errors import SessionNotFound
 from unbroken.sessions.event_log import Record
+from unbroken.sessions.ids import ResponseId, is_transient
 from unbroken.sessions.items import Item
 from unbroken.sessions.session import Session
 
@@ -51,6 +53,7 @@ class ResponsesDoor:
         reception: Lets people in.
         exchanges: Begins responses, and finds them.
         compactions: Opens what conversations were summed up to.
+        transcripts: What is archived of them.
         most_bytes: What the body of a request may have.
         most_depth: How deeply it may be nested.
 
@@ -62,12 +65,14 @@ class ResponsesDoor:
         reception: Reception,
         exchanges: Exchanges,
         compactions: Compactions,
+        transcripts: Transcripts,
         most_bytes: int,
         most_depth: int,
     ) -> None:
         self._reception = reception
         self._exchanges = exchanges
         self._compactions = compactions
+        self._transcripts = transcripts
         self._most_bytes = most_bytes
         self._most_depth = most_depth
 
@@ -211,17 +216,34 @@ class ResponsesDoor:
             exchange.close()
 
     async def _delete(self, visit: Visit, speaker: Speaker) -> Response:
-        """Take what a response said out of its conversation. What was said to it stays."""
-        response_id = visit.request.path_params["response_id"]
-        exchange = await self._found(visit, speaker)
+        """Take what a response said out of its conversation, and of the archive.
+
+        What was said to it stays. Where its session has gone, it is taken out of the archive alone, for
+        whoever comes with a key of their own.
+        """
+        response_id = ResponseId(visit.request.path_params["response_id"])
         try:
-            if exchange.is_running:
-                message = "The response is in progress. Cancel it first."
-                raise HttpRefusal(409, "response_in_progress", message)
-            await exchange.forget()
-        finally:
-            exchange.close()
+            exchange = await self._found(visit, speaker, watches=False)
+        except SessionNotFound:
+            is_pinned = speaker.grant.pins is not None or speaker.resume is not None
+            if is_pinned or not await self._transcripts.erase_own_answer(response_id, speaker.principal):
+                raise
+        else:
+            try:
+                await self._forget(exchange)
+            finally:
+                exchange.close()
         return json_response({"id": response_id, "object": "response", "deleted": True})
+
+    async def _forget(self, exchange: Exchange) -> None:
+        if exchange.is_running:
+            message = "The response is in progress. Cancel it first."
+            raise HttpRefusal(409, "response_in_progress", message)
+        session = exchange.attachment.session
+        if session.endings.get(exchange.response_id) is not None and not is_transient(session.id):
+            # First: what its session has is found again.
+            await self._transcripts.erase_answer(exchange.response_id)
+        await exchange.forget()
 
     async def _input_items(self, visit: Visit) -> Response:
         speaker = await self._let_in(visit)

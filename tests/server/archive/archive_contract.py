@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import orjson
 import pytest
+from msgspec.structs import replace
 
 from tests.fakes.database import WatchedDatabase
 from tests.server.archive.turns import ALICE, BOB, new, session_of, turn
@@ -13,6 +15,9 @@ from unbroken.server.archive.database import Database
 from unbroken.server.archive.migrating import migrate
 from unbroken.server.archive.queue import SqlQueue
 from unbroken.server.archive.sql import SqlArchive
+from unbroken.server.archive.transcript import content_fields, turn_fields
+from unbroken.server.auth.principal import Principal
+from unbroken.sessions.finished import FinishedTurn
 from unbroken.sessions.ids import SessionId
 
 __all__ = ["ArchiveContract"]
@@ -22,6 +27,12 @@ ANYBODY = Owned()
 
 def hook(name: str, endpoint: str = "crm") -> Delivery:
     return Delivery(name, endpoint, "turn.completed", f'{{"id":"{name}"}}')
+
+
+def told(turn: FinishedTurn) -> Delivery:
+    """Return a webhook that says all of a turn."""
+    body = {"type": "turn.completed", "data": turn_fields(turn) | content_fields(turn)}
+    return Delivery(f"w{turn.place}", "crm", "turn.completed", orjson.dumps(body).decode())
 
 
 async def names(archive: SqlArchive, owned: Owned = ANYBODY) -> list[str]:
@@ -181,6 +192,56 @@ class ArchiveContract:
         assert await archive.write([new(turn(session_id, 1003))], 0.0) == 0, "by a clock that is ahead"
         assert await names(archive) == [other]
         assert await due(queue) == []
+
+    async def test_an_answer_is_erased_and_nothing_else(self, archive: SqlArchive, queue: SqlQueue) -> None:
+        """Also that of a turn which comes later. What was said to it, and what it cost, stays."""
+        session_id = session_of(ALICE)
+        first, second = [replace(turn(session_id, each), metadata={"a": "b"}) for each in (1, 2)]
+        lone = replace(turn(session_id, 3), in_conversation=False)
+        await archive.write([new(each, deliveries=[told(each)]) for each in (first, second)], 0.0)
+        await archive.erase_answer(session_id, lone.response_id, 1500.0)
+        for _ in range(2):
+            assert await archive.erase_answer(session_id, first.response_id, 1500.0)
+        assert await archive.write([new(lone, deliveries=[told(lone)])], 0.0) == 1
+
+        kept = [replace(first, output=(), metadata=None), second, replace(lone, output=(), input=())]
+        assert await archive.turns(session_id, 9) == kept
+        found = await archive.session(session_id)
+        assert found is not None
+        assert found.turns == 3
+        bodies = {each.delivery.message_id: each.delivery.body for each in await due(queue)}
+        assert bodies == {
+            "w1": told(kept[0]).body,
+            "w2": told(second).body,
+            "w3": told(kept[2]).body,
+        }
+        await archive.write([new(first)], 0.0)  # as after a failover
+        assert await archive.turns(session_id, 9) == kept
+
+    async def test_an_answer_is_erased_for_whom_it_was_where_it_is_there(self, archive: SqlArchive) -> None:
+        session_id = session_of(ALICE)
+        only = turn(session_id, 1)
+
+        async def erased(whose: Principal) -> bool:
+            return await archive.erase_answer(session_id, only.response_id, 1500.0, of=whose.id)
+
+        assert not await erased(ALICE)
+        await archive.write([new(only)], 0.0)
+        assert not await erased(BOB)
+        assert await archive.turns(session_id, 9) == [only]
+        assert await erased(ALICE)
+        assert await archive.turns(session_id, 9) == [replace(only, output=())]
+        assert not await erased(ALICE), "there is nothing of it any more"
+
+    async def test_an_answer_that_can_t_be_read_goes_as_a_whole(
+        self, archive: SqlArchive, database: Database
+    ) -> None:
+        session_id = session_of(ALICE)
+        later, other = replace(turn(session_id, 1), v=9), turn(session_id, 2)
+        await archive.write([new(later), new(other)], 0.0)
+        assert await archive.erase_answer(session_id, later.response_id, 1500.0, of=ALICE.id)
+        async with database.transaction() as transaction:
+            assert await transaction.fetch("SELECT response_id FROM archive_turns") == [(other.response_id,)]
 
     async def test_a_name_that_is_used_again_is_archived_again(self, archive: SqlArchive) -> None:
         session_id, day = session_of(ALICE), 86_400

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from openai import APIStatusError
 
-from tests.server.archive.test_over_http import get, said, url_of
+from tests.server.archive.test_over_http import get, said, texts, url_of
 from tests.server.realtime.serving import Served, eventually, serving
 from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.archive.base import ArchiveUnavailable
@@ -29,7 +29,8 @@ def expire(served: Served[Any], conversation: str) -> None:
     """Have a conversation be no more, as when nothing was said in it for long."""
     session_id = session_named(conversation)
     assert session_id is not None
-    del served.app._stored.store._sessions[session_id]
+    store: Any = served.app._stored.store
+    del store._sessions[session_id]
     served.app.node.hub.clear(session_id)
 
 
@@ -107,6 +108,78 @@ async def test_a_page_s_key_deletes_nothing_that_has_expired(tmp_path: Path) -> 
         refused = await delete(served, f"/v1/conversations/{named}", key=made.value)
         assert refused.status_code in (401, 403, 404)
         assert len(await archived(served)) == 1
+
+
+async def transcript(served: Served[Any]) -> list[tuple[list[str], list[str]]]:
+    """What is archived of the only session: of each turn, what was said, and answered."""
+    (session,) = await archived(served)
+    turns = (await get(served, f"sessions/{session}")).json()["data"]
+    return [(texts(each, "input"), texts(each, "output")) for each in turns]
+
+
+async def test_a_deleted_response_says_nothing_in_the_archive(tmp_path: Path) -> None:
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path)) as served:
+        client: Any = await served.openai()
+        first = await client.responses.create(input="one", model="default")
+        second = await client.responses.create(
+            input="two", model="default", conversation=first.conversation.id
+        )
+        await said(served, 2)
+
+        assert (await delete(served, f"/v1/responses/{first.id}", key="bob")).status_code == 404
+        assert (await delete(served, f"/v1/responses/{first.id}")).status_code == 200
+        left = [(["one"], []), (["two"], ["You said: two"])]
+        assert await transcript(served) == left
+        usage = (await get(served, f"sessions/{(await archived(served))[0]}")).json()["data"][0]["usage"]
+        assert usage["total_tokens"] > 0
+        assert (await delete(served, f"/v1/responses/{first.id}")).status_code == 404
+
+        expire(served, first.conversation.id)
+        for again in (first.id, f"resp_{first.id[5:37]}{'0' * 16}"):
+            assert (await delete(served, f"/v1/responses/{again}")).status_code == 404
+        assert (await delete(served, f"/v1/responses/{second.id}", key="bob")).status_code == 404
+        assert await transcript(served) == left
+        answer = await delete(served, f"/v1/responses/{second.id}")
+        assert (answer.status_code, answer.json()["deleted"]) == (200, True)
+        assert await transcript(served) == [(["one"], []), (["two"], [])]
+
+
+async def test_a_deleted_response_that_waits_in_the_outbox_says_nothing_when_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path)) as served:
+        client: Any = await served.openai()
+        assert served.app.archiving is not None
+        archive = served.app.archiving.archive
+
+        async def away(*_: object) -> Any:
+            raise ArchiveUnavailable
+
+        with monkeypatch.context() as patched:
+            patched.setattr(type(archive), "write", away)
+            response = await client.responses.create(input="one", model="default")
+            assert (await delete(served, f"/v1/responses/{response.id}")).status_code == 200
+        await said(served, 1)
+        assert await transcript(served) == [(["one"], [])]
+
+
+async def test_while_the_archive_is_away_no_response_is_deleted_by_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path)) as served:
+        client: Any = await served.openai()
+        response = await client.responses.create(input="one", model="default")
+        await said(served, 1)
+
+        async def away(*_: object, **__: object) -> Any:
+            raise ArchiveUnavailable
+
+        assert served.app.archiving is not None
+        with monkeypatch.context() as patched:
+            patched.setattr(type(served.app.archiving.archive), "erase_answer", away)
+            refused = await delete(served, f"/v1/responses/{response.id}")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
+        assert (await client.responses.retrieve(response.id)).output_text == "You said: one"
 
 
 async def test_everything_of_a_users_is_in_no_archive(tmp_path: Path) -> None:
