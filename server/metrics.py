@@ -274,7 +274,9 @@ class Metrics:
             "outcome",
         )
         self.archive_lost = self._counter(
-            "archive_lost", "Turns that the outbox had no room for: they will never be archived."
+            "archive_lost",
+            "Turns that the outbox had no room for, or that nobody could read or write for seven days: they "
+            "will never be archived.",
         )
         self.archive_failures = self._counter(
             "archive_failures", "Times that turns could not be brought into the archive for the moment."

@@ -38,6 +38,11 @@ _LAST_RETRY: Final = 30.0
 _FAILURES: Final = 3
 """Parts in a row that can't be reached, of those that there is something in: then it is tried later."""
 
+_KEPT: Final = 7 * 86_400.0
+"""Seconds for which a turn stays in the outbox that can't be read here, or not be written: for as long as a
+part of it lasts into which nothing is put.
+"""
+
 _LAST_LOOK: Final = 5.0
 """Seconds that a node which ends takes to bring what is there."""
 
@@ -76,7 +81,7 @@ class Archiver:
         on_failure: Told of each time that the archive can't be used.
         on_waiting: Told how many wait on all nodes, and for how many seconds the oldest does.
         on_written: Told when something was written.
-        on_lost: Told how many turns there was no room for in the outbox.
+        on_lost: Told how many turns there was no room for in the outbox, or nobody could bring in time.
 
     """
 
@@ -220,13 +225,14 @@ class Archiver:
     async def _write(self, parcels: Sequence[Parcel]) -> list[Parcel]:
         """Write what *parcels* hold. Return those that can be settled: the rest stays for who can read it."""
         readable: list[Parcel] = []
+        unreadable: list[tuple[Parcel, Exception]] = []
         turns: list[NewTurn] = []
         known: dict[PrincipalId, Principal | None] = {}
         for parcel in parcels:
             try:
                 turn = decode_turn(parcel.data)
             except UnknownFormat as exc:
-                self._leave(exc, "unreadable")
+                unreadable.append((parcel, exc))
                 continue
             turns.append(await self._new(turn, known, is_attended=parcel.is_attended))
             readable.append(parcel)
@@ -235,22 +241,23 @@ class Archiver:
         except ArchiveUnavailable:
             raise
         except Exception:  # noqa: BLE001 - one that can't be written doesn't keep the others waiting
-            return await self._write_apart(readable, turns)
-        self._note(count, len(turns))
-        return readable
+            readable = await self._write_apart(readable, turns)
+        else:
+            self._note(count, len(turns))
+        return readable + [each for each, exc in unreadable if self._is_given_up(each, exc, "unreadable")]
 
     async def _write_apart(self, parcels: Sequence[Parcel], turns: Sequence[NewTurn]) -> list[Parcel]:
-        written: list[Parcel] = []
+        settled: list[Parcel] = []
         for parcel, turn in zip(parcels, turns, strict=True):
             try:
                 self._note(await self._archive.write([turn], self._clock.time()), 1)
             except ArchiveUnavailable:
                 raise
             except Exception as exc:  # noqa: BLE001 - the boundary: it is told of there
-                self._leave(exc, "failed")
-            else:
-                written.append(parcel)
-        return written
+                if not self._is_given_up(parcel, exc, "failed"):
+                    continue
+            settled.append(parcel)
+        return settled
 
     def _note(self, new: int, count: int) -> None:
         self._on_outcome("written", new)
@@ -258,11 +265,17 @@ class Archiver:
         if new:
             self._on_written()
 
-    def _leave(self, exc: Exception, outcome: str) -> None:
-        """Note that a turn stays in the outbox: it is tried again, until it expires there."""
-        self._on_outcome(outcome, 1)
-        if self._throttle.admit(outcome) is not None:
-            structlog.get_logger().error("turn not archived", outcome=outcome, exc_info=exc)
+    def _is_given_up(self, parcel: Parcel, exc: Exception, outcome: str) -> bool:
+        """Note that a turn can't be brought. It is tried again, here or where it can be read, for a time."""
+        is_old = self._clock.time() - parcel.since > _KEPT
+        if is_old:
+            self._on_lost(1)
+        else:
+            self._on_outcome(outcome, 1)
+        event = "turn given up" if is_old else "turn not archived"
+        if self._throttle.admit(f"{event} {outcome}") is not None:
+            structlog.get_logger().error(event, outcome=outcome, exc_info=exc)
+        return is_old
 
     async def _new(
         self, turn: FinishedTurn, known: dict[PrincipalId, Principal | None], *, is_attended: bool

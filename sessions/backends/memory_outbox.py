@@ -23,7 +23,7 @@ class MemoryOutbox:
     def __init__(self, limits: OutboxLimits, now: Callable[[], float] = time.time) -> None:
         self._most = limits.part_bytes
         self._now = now
-        self._kept: dict[str, tuple[Parcel, float]] = {}  # the oldest first
+        self._kept: dict[str, Parcel] = {}  # the oldest first
         self._size = 0
         self._count = 0
         self.on_news: Callable[[int], None] = _nothing
@@ -43,8 +43,9 @@ class MemoryOutbox:
                 lost += 1
                 continue
             self._count += 1
-            parcel = Parcel(0, f"{self._count:016d}", data, turn.is_attended or is_attended)
-            self._kept[parcel.key] = parcel, self._now()
+            attended = turn.is_attended or is_attended
+            parcel = Parcel(0, f"{self._count:016d}", data, attended, self._now())
+            self._kept[parcel.key] = parcel
             self._size += len(data)
         if lost:
             self.on_lost(lost)
@@ -55,14 +56,14 @@ class MemoryOutbox:
         """See :meth:`Outbox.shelves`."""
         if not self._kept:
             return []
-        _, since = next(iter(self._kept.values()))
-        return [Shelf(0, len(self._kept), since)]
+        oldest = next(iter(self._kept.values()))
+        return [Shelf(0, len(self._kept), oldest.since)]
 
     async def take(self, part: int, limit: int, *, after: str = "") -> list[Parcel]:
         """See :meth:`Outbox.take`."""
         if part:
             return []
-        return [parcel for key, (parcel, _) in self._kept.items() if key > after][:limit]
+        return [parcel for key, parcel in self._kept.items() if key > after][:limit]
 
     async def settle(self, parcels: Sequence[Parcel]) -> None:
         """See :meth:`Outbox.settle`."""

@@ -46,6 +46,8 @@ class Parcel:
     """See :func:`~unbroken.sessions.finished.decode_turn`."""
     is_attended: bool
     """Whether anybody was connected to the session, on any node, when the turn ended."""
+    since: float
+    """When it was put there, in seconds since 1970 by the store's clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,8 @@ class RedisOutbox:
         low = f"({after}" if after else "-"
         told = await self._call(lambda: self._client.xrange(out, min=low, count=limit))
         return [
-            Parcel(part, key.decode(), unpacked(fields[b"t"]), fields[b"a"] == b"1") for key, fields in told
+            Parcel(part, key.decode(), unpacked(fields[b"t"]), fields[b"a"] == b"1", _moment(key.decode()))
+            for key, fields in told
         ]
 
     async def settle(self, parcels: Sequence[Parcel]) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from tests.fakes.archive import MemoryArchive
 from tests.fakes.clock import FakeClock
@@ -238,6 +239,32 @@ async def test_what_a_later_release_wrote_stays_for_its_nodes() -> None:
         assert bench.kept == ["resp_2"]
         assert len(bench.outbox) == 1
         assert bench.outcomes["unreadable"] == 1
+
+
+async def test_what_nobody_could_bring_for_long_goes_and_is_counted() -> None:
+    """Though the outbox is used meanwhile, so that none of it expires."""
+    async with open_bench() as bench:
+        bench.archive.refuses = {"resp_1"}
+        bench.put(msgspec.structs.replace(turn(SESSION, 0), v=2), turn(SESSION, 1))
+        await settle()
+        for day in range(7):
+            await bench.pass_time(86_400)
+            bench.put(turn(SESSION, 2 + day))
+            await settle()
+            assert (len(bench.outbox), bench.outcomes["lost"]) == (2, 0)
+        bench.archive.is_out = True
+        await bench.pass_time(16)
+        assert len(bench.outbox) == 2
+        assert bench.outcomes["lost"] == 0, "those that are read with it wait for the archive"
+
+        bench.archive.is_out = False
+        with capture_logs() as logs:
+            await bench.pass_time(31)
+            await bench.pass_time(16)
+        assert (len(bench.outbox), bench.outcomes["lost"]) == (0, 2)
+        assert bench.kept == [f"resp_{number}" for number in range(2, 9)]
+        told = [each["outcome"] for each in logs if each["event"] == "turn given up"]
+        assert sorted(told) == ["failed", "unreadable"]
 
 
 async def test_whose_plan_keeps_nothing_is_announced_all_the_same() -> None:

@@ -57,6 +57,7 @@ async def everything(outbox: Outbox) -> list[Parcel]:
     for shelf in await outbox.shelves():
         parcels = await outbox.take(shelf.part, 1000)
         assert shelf.count == len(parcels)
+        assert shelf.since == parcels[0].since
         found += parcels
     return found
 

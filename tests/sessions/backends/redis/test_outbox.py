@@ -111,7 +111,7 @@ async def test_a_server_that_is_gone_is_said_as_everywhere(tmp_path: Path) -> No
         with pytest.raises(StoreUnavailable):
             await outbox.take(1, 10)
         with pytest.raises(StoreUnavailable):
-            await outbox.settle([Parcel(1, "1-0", b"", is_attended=False)])
+            await outbox.settle([Parcel(1, "1-0", b"", is_attended=False, since=0.0)])
         await store.aclose()
         await client.aclose()
 
