@@ -426,3 +426,14 @@ class ArchiveContract:
         assert await queue.forget(4.0, ["crm"], 10) == 0
         assert await queue.forget(6.0, ["crm"], 10) == 1
         assert await queue.waiting() == {"crm": 1}
+
+    async def test_what_is_forgotten_is_so_in_parts(self, archive: SqlArchive, queue: SqlQueue) -> None:
+        hooks = [hook(name, endpoint) for name in "abcd" for endpoint in ("crm", "gone", "left")]
+        await archive.write([new(turn(session_of(ALICE), 1), deliveries=hooks)], 5.0)
+        for each in (await due(queue))[:3]:
+            await queue.bury(each, 5.0)
+
+        counts = [await queue.forget(6.0, ["crm"], 4) for _ in range(4)]
+        assert counts == [4, 4, 3, 0], "three that were buried, and four of each that nobody waits for"
+        assert await queue.waiting() == {"crm": 1}
+        assert await queue.forget(6.0, [], 10) == 1

@@ -4,15 +4,17 @@ import asyncio
 
 import pytest
 
+from tests.fakes.database import WatchedDatabase
 from tests.fakes.postgres import PostgresServer
 from tests.fakes.proxy import Proxy
 from tests.fakes.surroundings import free_port
 from tests.server.archive.archive_contract import ArchiveContract
 from tests.server.archive.turns import ALICE, new, session_of, turn
 from tests.server.realtime.client import WAIT
-from unbroken.server.archive.base import ArchiveUnavailable, ArchiveUnusable
+from unbroken.server.archive.base import ArchiveUnavailable, ArchiveUnusable, Delivery
 from unbroken.server.archive.database import Database
 from unbroken.server.archive.postgresql import PostgresDatabase
+from unbroken.server.archive.queue import SqlQueue
 from unbroken.server.archive.sql import SqlArchive
 
 pytestmark = pytest.mark.slow
@@ -48,6 +50,27 @@ async def test_old_turns_are_forgotten_by_one_node_at_a_time(postgres_url: str) 
     assert await archive.expire({}, 10, default=9999.0) == 1
     await one.aclose()
     await two.aclose()
+
+
+async def test_old_webhooks_are_found_by_an_index(postgres_url: str) -> None:
+    watched = WatchedDatabase(PostgresDatabase(postgres_url))
+    archive = SqlArchive(watched)
+    await archive.open()
+    told = [Delivery("a", "gone", "turn.completed", "{}")]
+    await archive.write([new(turn(session_of(ALICE), 1), deliveries=told)], 5.0)
+    watched.asked.clear()
+    assert await SqlQueue(watched).forget(6.0, ["crm"], 10) == 1
+
+    asked, plans = list(watched.asked), list[str]()
+    async with watched.transaction() as transaction:
+        await transaction.execute("SET LOCAL enable_seqscan = off")  # as where there is more than a page
+        for sql, values in asked:
+            plan = await transaction.fetch(f"EXPLAIN {sql}", *values)
+            plans += ["\n".join(line for (line,) in plan)]
+    assert not any("Seq Scan" in plan for plan in plans)
+    for index in ("archive_deliveries_buried", "archive_deliveries_by_age"):
+        assert any(index in plan for plan in plans)
+    await archive.aclose()
 
 
 @pytest.mark.parametrize(
