@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -12,9 +12,13 @@ import pytest_asyncio
 from openai import APIStatusError, NotFoundError
 
 from tests.fakes.valkey import Server
+from tests.server.erasing.test_erasing import ALICE
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.serving import Served, eventually, serving
-from unbroken.sessions.ids import SessionId
+from unbroken.server.erasing.sessions import SessionEraser
+from unbroken.server.protocols.conversation_names import session_named
+from unbroken.sessions.backends.walk import Stretch
+from unbroken.sessions.ids import SessionId, new_incarnation, new_session_id
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +119,53 @@ async def test_a_user_s_data_is_erased_wherever_it_runs(nodes: list[Served[Manua
         assert await listed(each) == set()
         with pytest.raises(NotFoundError):
             await each.responses.retrieve(running.id)
+
+
+async def test_a_walk_that_one_node_began_is_gone_on_with_by_another(
+    nodes: list[Served[ManualAgent]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the first has died of it: how far it was is in Redis, with what is to be erased."""
+    here, there = nodes
+    client: Any = await here.openai()
+    made = await client.conversations.create()
+    await until_listed(client, made.id)
+    named = session_named(made.id)
+    here.app.node.hub.clear(named)
+    stored = there.app._stored
+    await stored.index.drop(ALICE.id, [named])
+    others = [new_session_id("bob") for _ in range(3000)]
+    for each in others:
+        await stored.store.create(each, there.app.node.id, new_incarnation())
+    walks: list[list[SessionId]] = []
+
+    def watch(served: Served[ManualAgent], *, is_cut_off: bool) -> None:
+        (eraser,) = [each for each in served.app.erasure._erasers if isinstance(each, SessionEraser)]
+        through = eraser._walk
+
+        async def walk(place: str) -> AsyncGenerator[Stretch, None]:
+            walks.append([])
+            async for stretch in through(place):
+                walks[-1] += stretch.session_ids
+                yield stretch
+                if is_cut_off:  # time is up
+                    await asyncio.Event().wait()
+
+        monkeypatch.setattr(eraser, "_walk", walk)
+
+    watch(there, is_cut_off=True)
+    watch(here, is_cut_off=False)
+    with monkeypatch.context() as patched:
+        patched.setattr("unbroken.server.erasing.base._PATIENCE", 3.0)
+        begun = await there.app.erasure.erase(ALICE, is_thorough=True)
+    assert (begun.left, begun.looked_at) == (("conversations",), len(walks[0]))
+    ended = await here.app.erasure.erase(ALICE, is_thorough=True)
+
+    assert ended.left == ()
+    assert begun.erased.get("conversations", 0) + ended.erased["conversations"] == 1
+    assert {*walks[0], *walks[1]} == {*others, named}
+    assert len(walks[1]) < 3000, "not from the beginning"
+    with pytest.raises(NotFoundError):
+        await client.conversations.retrieve(made.id)
 
 
 async def test_what_was_deleted_while_its_owner_was_cut_off_stays_deleted(

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from tests.fakes.valkey import Server
 from tests.fakes.valkey_cluster import ValkeyCluster
+from tests.sessions.backends.redis.acl import allow
 from tests.sessions.backends.walk_contract import WalkContract, begun, seen
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.redis.connection import Address, Client, connect
@@ -73,6 +74,15 @@ class TestRedisWalkOnACluster(WalkContract):
     @pytest.fixture
     def walk(self, client: Client) -> WalkThrough:
         return RedisWalk(client, Keys("test"), at_once=200).through
+
+    async def test_the_user_of_the_docs_may_walk(self, servers: ValkeyCluster, store: SessionStore) -> None:
+        for server in servers.servers:
+            allow(server, "test", in_cluster=True)
+        ids = await begun(store, 100)
+        url = servers.url.replace("redis+cluster://", "redis+cluster://unbroken:password@")
+        client = connect(Address(url), name="test")
+        assert set((await seen(RedisWalk(client, Keys("test")).through))[0]) == ids
+        await client.aclose()
 
     async def test_slots_that_move_are_walked_through_where_they_are_in_the_end(
         self, servers: ValkeyCluster, store: SessionStore, walk: WalkThrough
