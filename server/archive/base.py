@@ -145,6 +145,11 @@ class Archive(Protocol):
     ) -> list[FinishedTurn]:
         """Return a session's turns in order, behind the response *after*."""
 
+    async def turn(
+        self, session_id: SessionId, response_id: ResponseId, principal: PrincipalId
+    ) -> FinishedTurn | None:
+        """Return one turn; None: there is none, or it is another's than *principal*'s."""
+
     async def erase(self, principal: PrincipalId, at: float) -> int:
         """Forget all turns of *principal* that ended before *at*, and webhooks of them that weren't sent yet.
 
@@ -161,15 +166,11 @@ class Archive(Protocol):
         *announce* says who is to be told that it has ended, unless they were before.
         """
 
-    async def erase_answer(
-        self, session_id: SessionId, response_id: ResponseId, at: float, *, of: PrincipalId | None = None
-    ) -> bool:
+    async def erase_answer(self, session_id: SessionId, response_id: ResponseId, at: float) -> None:
         """Forget what a response said, also if it is written later, and what of it webhooks still say.
 
         What else there is of the session stays, and of the turn what isn't said: status, model, times, usage;
         and what was said to it as part of the conversation, which has that still.
-
-        *of*: whose it has to be, and here already. Return whether it is, and anything was forgotten.
         """
 
     async def expire(self, cutoffs: Mapping[str, float | None], limit: int, *, default: float | None) -> int:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from unbroken.server.archive.base import AnnounceEnd, Archive
+from unbroken.server.archive.erasing import unanswered
 from unbroken.server.auth.principal import Principal
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.finished import FinishedTurn
@@ -73,9 +74,13 @@ class Records:
         self._on_announced()
         return count
 
-    async def erase_answer(self, response_id: ResponseId, *, of: PrincipalId | None = None) -> bool:
-        """Forget what a response said: see :meth:`Archive.erase_answer`."""
+    async def answer(self, response_id: ResponseId, principal: PrincipalId) -> FinishedTurn | None:
+        """Return the turn of a response that says something. None: there is none, or it is another's."""
         session_id = session_of(response_id)
-        if session_id is None:
-            return False
-        return await self._archive.erase_answer(session_id, response_id, self._clock.time(), of=of)
+        turn = None if session_id is None else await self._archive.turn(session_id, response_id, principal)
+        return None if turn is None or turn == unanswered(turn) else turn
+
+    async def erase_answer(self, response_id: ResponseId) -> None:
+        """Forget what a response said: see :meth:`Archive.erase_answer`."""
+        if (session_id := session_of(response_id)) is not None:
+            await self._archive.erase_answer(session_id, response_id, self._clock.time())

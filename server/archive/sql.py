@@ -15,7 +15,6 @@ from unbroken.server.archive.erasing import (
     mark_answer,
     mark_principal,
     mark_session,
-    unanswered,
     unerased,
 )
 from unbroken.server.archive.migrating import migrate
@@ -152,11 +151,21 @@ class SqlArchive:
                 name,
                 limit,
             )
-        turns: list[FinishedTurn] = []
-        for (text,) in rows:
-            with suppress(UnknownFormat):
-                turns.append(decode_turn(text.encode()))
-        return turns
+        return _readable(rows)
+
+    async def turn(
+        self, session_id: SessionId, response_id: ResponseId, principal: PrincipalId
+    ) -> FinishedTurn | None:
+        """See :meth:`Archive.turn`. What this release can't read is as what isn't there."""
+        async with self._database.transaction() as transaction:
+            rows = await transaction.fetch(
+                "SELECT turn FROM archive_turns "
+                "WHERE session_id = $1 AND response_id = $2 AND principal = $3",
+                session_id,
+                response_id,
+                principal,
+            )
+        return next(iter(_readable(rows)), None)
 
     async def erase(self, principal: PrincipalId, at: float) -> int:
         """See :meth:`Archive.erase`."""
@@ -182,33 +191,11 @@ class SqlArchive:
                 await _queue(transaction, announce(session, at), session_id, session.principal, at)
         return count
 
-    async def erase_answer(
-        self, session_id: SessionId, response_id: ResponseId, at: float, *, of: PrincipalId | None = None
-    ) -> bool:
+    async def erase_answer(self, session_id: SessionId, response_id: ResponseId, at: float) -> None:
         """See :meth:`Archive.erase_answer`."""
-        if of is not None and not await self._has_answer(session_id, response_id, of):
-            return False
         await mark_answer(self._database, response_id, at)
         async with self._database.transaction(alone=True) as transaction:
             await clear_answer(transaction, session_id, response_id)
-        return True
-
-    async def _has_answer(
-        self, session_id: SessionId, response_id: ResponseId, principal: PrincipalId
-    ) -> bool:
-        async with self._database.transaction() as transaction:
-            rows = await transaction.fetch(
-                "SELECT turn FROM archive_turns "
-                "WHERE session_id = $1 AND response_id = $2 AND principal = $3",
-                session_id,
-                response_id,
-                principal,
-            )
-        try:
-            turns = [decode_turn(text.encode()) for (text,) in rows]
-        except UnknownFormat:
-            return True
-        return any(turn != unanswered(turn) for turn in turns)
 
     async def expire(self, cutoffs: Mapping[str, float | None], limit: int, *, default: float | None) -> int:
         """See :meth:`Archive.expire`."""
@@ -343,6 +330,14 @@ async def _drop_ended(transaction: Transaction, session_ids: Sequence[str]) -> N
             "NOT EXISTS (SELECT 1 FROM archive_turns AS t WHERE t.session_id = archive_sessions.session_id)",
             *session_ids,
         )
+
+
+def _readable(rows: Sequence[Row]) -> list[FinishedTurn]:
+    turns: list[FinishedTurn] = []
+    for (text,) in rows:
+        with suppress(UnknownFormat):
+            turns.append(decode_turn(text.encode()))
+    return turns
 
 
 def _session(row: Row) -> ArchivedSession:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from unbroken.server.archive.base import ArchiveUnavailable
 from unbroken.server.archive.records import Records
 from unbroken.sessions.errors import StoreUnavailable
-from unbroken.sessions.ids import PrincipalId, ResponseId, SessionId, belongs_to, session_of
+from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId, belongs_to, session_of
 
 __all__ = ["Transcripts"]
 
@@ -49,16 +49,17 @@ class Transcripts:
             async with _reaching():
                 await self._records.erase_answer(response_id)
 
-    async def erase_own_answer(self, response_id: ResponseId, principal: PrincipalId) -> bool:
-        """Erase it likewise where it was said to *principal*. False: the archive has no such thing.
+    async def output(self, response_id: ResponseId, principal: PrincipalId) -> tuple[ItemId, ...] | None:
+        """Return the ids of what a response said to *principal*. None: the archive has no such thing.
 
         Its session may be long gone from the store, or have forgotten it.
         """
         session_id = session_of(response_id)
         if self._records is None or session_id is None or not belongs_to(session_id, principal):
-            return False
+            return None
         async with _reaching():
-            return await self._records.erase_answer(response_id, of=principal)
+            turn = await self._records.answer(response_id, principal)
+        return None if turn is None else tuple(each.id for each in turn.output)
 
 
 @asynccontextmanager

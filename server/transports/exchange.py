@@ -5,14 +5,14 @@ Whoever lets go of it stops nothing. A response goes on, and can be come back to
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from unbroken.server.quota.base import Decision
 from unbroken.sessions.entries import CancelResponse, DeleteItem, ResponseQueued, ResponseStarted, Submitted
 from unbroken.sessions.errors import Refusal, SessionNotFound
 from unbroken.sessions.event_log import Position, Record, Verdict
-from unbroken.sessions.ids import ChainId, ResponseId
+from unbroken.sessions.ids import ChainId, ItemId, ResponseId
 from unbroken.sessions.items import Item
 from unbroken.sessions.node import Attachment
 
@@ -130,19 +130,16 @@ class Exchange:
         await self.attachment.answered(receipt.seq)
         return receipt.seq not in self.attachment.session.refusals
 
-    async def forget(self) -> None:
-        """Take what the response said out of the conversation.
+    async def forget(self, output: Iterable[ItemId]) -> None:
+        """Take what the response said out of the conversation: the items of that name.
 
         Raises:
-            SessionNotFound: Nobody knows any more what it said.
             Refusal: It can't be taken out now.
             StoreError: It could not be written.
 
         """
         session = self.attachment.session
-        if (ended := session.endings.get(self.response_id)) is None:
-            raise SessionNotFound
-        for item_id in ended.output:
+        for item_id in output:
             if session.item(item_id) is None:
                 continue  # it went with another, or before
             receipt = await self.attachment.submit(Submitted(DeleteItem(item_id), self._chain))

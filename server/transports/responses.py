@@ -226,24 +226,31 @@ class ResponsesDoor:
             exchange = await self._found(visit, speaker, watches=False)
         except SessionNotFound:
             is_pinned = speaker.grant.pins is not None or speaker.resume is not None
-            if is_pinned or not await self._transcripts.erase_own_answer(response_id, speaker.principal):
+            if is_pinned or await self._transcripts.output(response_id, speaker.principal) is None:
                 raise
+            await self._transcripts.erase_answer(response_id)
         else:
             try:
-                await self._forget(exchange)
+                await self._forget(exchange, speaker)
             finally:
                 exchange.close()
         return json_response({"id": response_id, "object": "response", "deleted": True})
 
-    async def _forget(self, exchange: Exchange) -> None:
+    async def _forget(self, exchange: Exchange, speaker: Speaker) -> None:
+        """Take out what a response said. Whoever is cut off asks again: what is needed for that goes last."""
         if exchange.is_running:
             message = "The response is in progress. Cancel it first."
             raise HttpRefusal(409, "response_in_progress", message)
-        session = exchange.attachment.session
-        if session.endings.get(exchange.response_id) is not None and not is_transient(session.id):
-            # First: what its session has is found again.
-            await self._transcripts.erase_answer(exchange.response_id)
-        await exchange.forget()
+        session, response_id = exchange.attachment.session, exchange.response_id
+        if (ended := session.endings.get(response_id)) is not None:
+            if not is_transient(session.id):
+                await self._transcripts.erase_answer(response_id)
+            await exchange.forget(ended.output)
+        elif (output := await self._transcripts.output(response_id, speaker.principal)) is not None:
+            await exchange.forget(output)
+            await self._transcripts.erase_answer(response_id)
+        else:
+            raise SessionNotFound
 
     async def _input_items(self, visit: Visit) -> Response:
         speaker = await self._let_in(visit)

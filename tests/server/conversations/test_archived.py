@@ -144,6 +144,28 @@ async def test_a_deleted_response_says_nothing_in_the_archive(tmp_path: Path) ->
         assert await transcript(served) == [(["one"], []), (["two"], [])]
 
 
+async def test_a_response_that_its_session_has_forgotten_is_deleted_by_what_is_archived(
+    tmp_path: Path,
+) -> None:
+    """It remembers how the latest ended."""
+    async with serving(ScriptedAgent(), archive_url=url_of(tmp_path)) as served:
+        client: Any = await served.openai()
+        first = await client.responses.create(input="one", model="default")
+        for _ in range(33):
+            await client.responses.create(input="more", model="default", conversation=first.conversation.id)
+        await said(served, 34)
+        actor = served.app.node.hub.get(session_named(first.conversation.id))
+        assert actor is not None
+        assert actor.session.endings.get(first.id) is None
+
+        assert (await delete(served, f"/v1/responses/{first.id}", key="bob")).status_code == 404
+        assert (await delete(served, f"/v1/responses/{first.id}")).status_code == 200
+        assert (await transcript(served))[:2] == [(["one"], []), (["more"], ["You said: more"])]
+        items = await client.conversations.items.list(first.conversation.id, order="asc", limit=2)
+        assert [each.role for each in items.data] == ["user", "user"]
+        assert (await delete(served, f"/v1/responses/{first.id}")).status_code == 404
+
+
 async def test_a_deleted_response_that_waits_in_the_outbox_says_nothing_when_it_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
