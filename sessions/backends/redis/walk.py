@@ -9,7 +9,7 @@ all the while was looked through; one that is on its way from here to there is l
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 import msgspec
@@ -66,8 +66,9 @@ class RedisWalk:
         failure: StoreUnavailable | None = None
         for name, target in await self._servers():
             try:
-                async for session_ids in self._server(name, target, known):
-                    yield Stretch(session_ids, msgspec.json.encode(known).decode())
+                async with aclosing(self._server(name, target, known)) as found:
+                    async for session_ids in found:
+                        yield Stretch(session_ids, msgspec.json.encode(known).decode())
             except Exception as exc:
                 failure = unavailable(exc)
                 if failure is None:
