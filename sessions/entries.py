@@ -53,6 +53,7 @@ __all__ = [
     "Command",
     "ConfigUpdated",
     "CreateItem",
+    "CreateItems",
     "CreateResponse",
     "DeleteItem",
     "DeltaKind",
@@ -101,6 +102,12 @@ class CreateItem(Struct, frozen=True, tag="create_item"):
 
     item: Item
     previous: str | None = None
+
+
+class CreateItems(Struct, frozen=True, tag="create_items"):
+    """Add *items* at the end of the conversation, in order. All of them join it, or none."""
+
+    items: tuple[Item, ...]
 
 
 class DeleteItem(Struct, frozen=True, tag="delete_item"):
@@ -155,7 +162,9 @@ class CancelResponse(Struct, frozen=True, tag="cancel_response"):
     response_id: str | None = None
 
 
-Command: TypeAlias = CreateItem | DeleteItem | TruncateItem | UpdateConfig | CreateResponse | CancelResponse
+Command: TypeAlias = (
+    CreateItem | CreateItems | DeleteItem | TruncateItem | UpdateConfig | CreateResponse | CancelResponse
+)
 
 
 class InputKey(Struct, frozen=True):

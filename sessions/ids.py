@@ -121,9 +121,15 @@ def minted_at(response_id: str) -> int:
     return 0 if match is None else int(match["at"], 16)
 
 
-def new_item_id() -> ItemId:
-    """Return a fresh item id, for items the client left unnamed and for answers."""
-    return ItemId("item_" + secrets.token_hex(12))
+def new_item_id(seed: str | None = None) -> ItemId:
+    """Return a fresh item id, for items the client left unnamed and for answers.
+
+    With *seed*, what an item is told by, always the same.
+    """
+    if seed is None:
+        return ItemId("item_" + secrets.token_hex(12))
+    named = seed.encode("utf-8", "surrogatepass")
+    return ItemId("item_" + hashlib.blake2b(named, digest_size=12).hexdigest())
 
 
 def new_call_id() -> str:

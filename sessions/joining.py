@@ -1,10 +1,12 @@
-"""What comes with a request for a response, and joins the conversation with it, or not at all. Pure."""
+"""What one request brings into a conversation: all of it joins, or none does. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from unbroken.sessions.admission import SessionLimits, admit
 from unbroken.sessions.conversation import Conversation
-from unbroken.sessions.entries import Body, CreateItem, CreateResponse, ItemAdded, ItemDeleted
+from unbroken.sessions.entries import Body, CreateItem, ItemAdded, ItemDeleted
 from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import ItemId
 from unbroken.sessions.items import ApprovalResponse, FunctionCall, FunctionOutput, Item
@@ -12,8 +14,17 @@ from unbroken.sessions.items import ApprovalResponse, FunctionCall, FunctionOutp
 __all__ = ["deleted", "joined"]
 
 
-def joined(command: CreateResponse, conversation: Conversation, limits: SessionLimits) -> list[Body]:
-    """Return what takes out of the conversation and brings into it what a request says, in this order.
+def joined(
+    conversation: Conversation,
+    limits: SessionLimits,
+    said: Sequence[Item],
+    removed: Sequence[ItemId] = (),
+    *,
+    seq: int = 0,
+) -> list[Body]:
+    """Return what takes *removed* out of the conversation, as far as it is there, and brings *said* into it.
+
+    *seq*: the input that the last of these answers; 0: something else does.
 
     Raises:
         Refusal: An item can't join, or one that is to leave can't.
@@ -21,15 +32,15 @@ def joined(command: CreateResponse, conversation: Conversation, limits: SessionL
     """
     bodies: list[Body] = []
     prospect = _Prospect(conversation)
-    for item_id in command.removed:
+    for item_id in removed:
         item = conversation.find(item_id)
         if item is not None and not prospect.is_gone(item_id):  # else it went with another, or before
             gone = deleted(item, conversation)
             bodies += (ItemDeleted(each) for each in gone)
             prospect.remove(gone)
-    for item in command.said:
+    for number, item in enumerate(said, 1):
         place = admit(CreateItem(item), prospect, limits)
-        bodies.append(ItemAdded(item, place))
+        bodies.append(ItemAdded(item, place, seq if number == len(said) else 0))
         prospect.add(item)
     return bodies
 

@@ -26,8 +26,10 @@ from unbroken.sessions.entries import (
     Body,
     CancelAccepted,
     CancelResponse,
+    Command,
     ConfigUpdated,
     CreateItem,
+    CreateItems,
     CreateResponse,
     DeleteItem,
     Deltas,
@@ -51,7 +53,7 @@ from unbroken.sessions.entries import (
     UpdateConfig,
 )
 from unbroken.sessions.errors import OutOfOrder, Refusal
-from unbroken.sessions.ids import ItemId, PrincipalId, ResponseId, SessionId
+from unbroken.sessions.ids import ChainId, ItemId, PrincipalId, ResponseId, SessionId
 from unbroken.sessions.items import (
     ApprovalRequest,
     CallHead,
@@ -419,12 +421,18 @@ class Session:
             )
             return seq, [refused]
 
+    def check(self, command: Command) -> None:
+        """Raise the Refusal that *command* would get as the next input; change nothing."""
+        self._answer(self.applied + 1, Submitted(command, ChainId("")))
+
     def _answer(self, seq: int, submitted: Submitted) -> list[Body]:
         command = submitted.command
         match command:
             case CreateItem():
                 place = admit(command, self._conversation, self.limits)
                 return [ItemAdded(command.item, place, seq)]
+            case CreateItems():
+                return joined(self._conversation, self.limits, command.items, seq=seq)
             case DeleteItem():
                 item = self._conversation.find(command.item_id)
                 if item is None:
@@ -463,7 +471,7 @@ class Session:
         active = self._in_conversation()
         if command.behind is not UNSET and (active or self._conversation.last != command.behind):
             raise moved_on()
-        joins = joined(command, self._conversation, self.limits)
+        joins = joined(self._conversation, self.limits, command.said, command.removed)
         if not active:
             return [*joins, ResponseStarted(response_id, request, turn=seq)]
         begins = while_active(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from unbroken.sessions.entries import Command, CreateItem, CreateResponse, UpdateConfig
+from unbroken.sessions.entries import Command, CreateItem, CreateItems, CreateResponse, UpdateConfig
 from unbroken.sessions.items import (
     Concurrency,
     FunctionTool,
@@ -110,6 +110,8 @@ class Pins(Struct, frozen=True, omit_defaults=True):
                 return None if field is None else f"response.{field}"
             case CreateItem(item=item):
                 return "item.role" if self._instructs(item) else None
+            case CreateItems(items=items):
+                return "items" if any(map(self._instructs, items)) else None
             case _:
                 return None
 

@@ -25,7 +25,7 @@ from unbroken.server.files.base import (
     TooManyFiles,
 )
 from unbroken.server.files.kinds import IMAGES, UnsupportedKind, kind_of
-from unbroken.sessions.entries import Command, CreateItem, CreateResponse
+from unbroken.sessions.entries import Command, CreateItem, CreateItems, CreateResponse
 from unbroken.sessions.errors import NodeFull, Refusal
 from unbroken.sessions.ids import PrincipalId
 from unbroken.sessions.items import File, Image, Item, Message, Part, Reference, Text
@@ -132,6 +132,8 @@ class _Files:
 async def _made_whole(command: Command, files: _Files) -> Command:
     if isinstance(command, CreateItem):
         return replace(command, item=await _whole_item(command.item, files, "item"))
+    if isinstance(command, CreateItems):
+        return replace(command, items=await _whole_items(command.items, files, "items"))
     if isinstance(command, CreateResponse):
         said = await _whole_items(command.said, files)
         given = command.request.input
@@ -141,8 +143,10 @@ async def _made_whole(command: Command, files: _Files) -> Command:
     return command
 
 
-async def _whole_items(items: tuple[Item, ...], files: _Files) -> tuple[Item, ...]:
-    whole = [await _whole_item(item, files, f"response.input[{index}]") for index, item in enumerate(items)]
+async def _whole_items(
+    items: tuple[Item, ...], files: _Files, field: str = "response.input"
+) -> tuple[Item, ...]:
+    whole = [await _whole_item(item, files, f"{field}[{index}]") for index, item in enumerate(items)]
     return tuple(whole)
 
 
@@ -197,6 +201,8 @@ def _items(command: Command) -> tuple[Item, ...]:
     match command:
         case CreateItem(item=item):
             return (item,)
+        case CreateItems(items=items):
+            return items
         case CreateResponse(said=said, request=request):
             return (*said, *(request.input or ()))
         case _:

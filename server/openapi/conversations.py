@@ -31,7 +31,7 @@ from unbroken.server.openapi.refusals import (
     refusals,
 )
 from unbroken.server.openapi.request_schemas import METADATA, request_schemas
-from unbroken.server.openapi.responses import INCLUDE
+from unbroken.server.openapi.responses import IDEMPOTENCY_KEY, INCLUDE
 from unbroken.server.openapi.terms import Terms
 from unbroken.server.protocols.conversations.decode import CreateParam, ItemsParam, UpdateParam
 
@@ -95,6 +95,7 @@ def conversations(terms: Terms) -> Described:
             "Begin one",
             one,
             *asked,
+            parameters=(IDEMPOTENCY_KEY,),
             body=Body(content=create.content, is_required=False, description=create.description),
         ),
         operation("get", _ONE, "getConversation", "Look at one", one),
@@ -130,7 +131,7 @@ def conversations(terms: Terms) -> Described:
             "Add items",
             answered("They.", {JSON: ref("ItemPage")}),
             *asked,
-            parameters=INCLUDE,
+            parameters=(IDEMPOTENCY_KEY, *INCLUDE),
             body=terms.body("ConversationItems"),
         ),
         operation(

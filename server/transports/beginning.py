@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,13 +24,12 @@ from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import (
     Command,
     CreateResponse,
-    DeleteItem,
     InputKey,
     ResponseMerged,
     Submitted,
     UpdateConfig,
 )
-from unbroken.sessions.errors import Refusal, SessionError, StoreUnavailable
+from unbroken.sessions.errors import Refusal, StoreUnavailable
 from unbroken.sessions.ids import (
     ChainId,
     ItemId,
@@ -41,7 +40,7 @@ from unbroken.sessions.ids import (
 from unbroken.sessions.items import Item, ResponseRequest
 from unbroken.sessions.node import Attachment
 
-__all__ = ["WIDER", "Beginnings", "Place", "Speaker", "accepted", "is_known", "soon", "take_back"]
+__all__ = ["WIDER", "Beginnings", "Place", "Speaker", "accepted", "is_known", "soon"]
 
 _BEGINNING: Final = 15.0
 """Seconds within which a response has been accepted, or can't be for the moment."""
@@ -256,13 +255,6 @@ async def accepted(attachment: Attachment, seq: int) -> None:
     await attachment.answered(seq)
     if (refused := attachment.session.refusals.get(seq)) is not None:
         raise Refusal(refused.code, refused.message, param=refused.param)
-
-
-async def take_back(attachment: Attachment, chain: ChainId, said: Sequence[ItemId]) -> None:
-    """Take items out again that came with a request that was refused."""
-    for item_id in reversed(said):
-        with suppress(SessionError):
-            await attachment.submit(Submitted(DeleteItem(item_id), chain))
 
 
 def _key(asked: Asked) -> InputKey | None:

@@ -12,7 +12,12 @@ from starlette.types import Send
 
 from unbroken.server.compactions import Compactions
 from unbroken.server.protocols.conversation_names import conversation_id, session_named
-from unbroken.server.protocols.conversations.decode import decode_create, decode_items, decode_update
+from unbroken.server.protocols.conversations.decode import (
+    decode_create,
+    decode_items,
+    decode_update,
+    name_of,
+)
 from unbroken.server.protocols.conversations.encode import (
     conversation_fields,
     deleted_fields,
@@ -114,7 +119,8 @@ class ConversationDoor:
         check_query(visit.request.query_params, _OURS)
         body = await self._body(visit)
         wanted = decode_create(body, max_depth=self._most_depth, opened=self._opened(speaker))
-        return self._shown(speaker, await self._conversations.create(speaker, wanted))
+        name = _name_of(visit)
+        return self._shown(speaker, await self._conversations.create(speaker, wanted, name))
 
     async def _list(self, visit: Visit, speaker: Speaker) -> Response:
         query = visit.request.query_params
@@ -181,7 +187,7 @@ class ConversationDoor:
         check_query(visit.request.query_params, _ITEM_FIELDS)
         body = await self._body(visit)
         wanted = decode_items(body, max_depth=self._most_depth, opened=self._opened(speaker))
-        attachment, items = await self._conversations.add(speaker, _named(visit), wanted)
+        attachment, items = await self._conversations.add(speaker, _named(visit), wanted, _name_of(visit))
         attachment.close()
         return json_response(
             {
@@ -212,6 +218,10 @@ class ConversationDoor:
 
 def _named(visit: Visit) -> SessionId:
     return session_named(visit.request.path_params["conversation_id"])
+
+
+def _name_of(visit: Visit) -> str | None:
+    return name_of(visit.request.headers.get("idempotency-key"))
 
 
 def _refusal_of(exc: Exception) -> HttpRefusal | None:

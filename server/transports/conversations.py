@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+from msgspec.structs import replace
+
 from unbroken.server.auth.base import Grant
 from unbroken.server.erasing.transcripts import Transcripts
-from unbroken.server.protocols.conversations.decode import NewConversation
+from unbroken.server.protocols.conversations.decode import NewConversation, NewItems
 from unbroken.server.protocols.items import DecodeError
-from unbroken.server.transports.beginning import Speaker, accepted, soon, take_back
+from unbroken.server.transports.beginning import Speaker, accepted, soon
 from unbroken.server.transports.exchanges import Exchanges
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.index import SessionIndex
 from unbroken.sessions.deletion import delete
-from unbroken.sessions.entries import CreateItem, CreateResponse, DeleteItem, Submitted, UpdateConfig
+from unbroken.sessions.entries import (
+    Command,
+    CreateItems,
+    DeleteItem,
+    InputKey,
+    Submitted,
+    UpdateConfig,
+)
 from unbroken.sessions.errors import (
     LostTail,
     NodeFull,
-    Refusal,
     SessionError,
     SessionGone,
     SessionNotFound,
@@ -27,8 +34,16 @@ from unbroken.sessions.errors import (
     TooManySessions,
     UnknownFormat,
 )
-from unbroken.sessions.ids import ItemId, ResponseId, SessionId, belongs_to, is_transient
-from unbroken.sessions.items import Item, ResponseRequest
+from unbroken.sessions.gates import Gates
+from unbroken.sessions.ids import (
+    ItemId,
+    SessionId,
+    belongs_to,
+    is_transient,
+    new_item_id,
+    new_session_id,
+)
+from unbroken.sessions.items import Item
 from unbroken.sessions.looking import look_at
 from unbroken.sessions.node import Attachment, Node
 from unbroken.sessions.session import Session
@@ -37,6 +52,8 @@ __all__ = ["Conversations", "check_own"]
 
 _LOOKS: Final = 4
 """How often a page of the index is read for one that is shown, as what is listed there may have gone."""
+
+_SETTLED: Final = "The short-lived key settles what the instructions say."
 
 _OWN_KEY: Final = "This key is good for some conversations only. Use the user's own."
 
@@ -70,27 +87,55 @@ class Conversations:
         self._store = store
         self._index = index
         self._transcripts = transcripts
+        self._gates = Gates()
 
-    async def create(self, speaker: Speaker, wanted: NewConversation) -> Attachment:
+    async def create(self, speaker: Speaker, wanted: NewConversation, name: str | None = None) -> Attachment:
         """Begin a conversation, which lasts as sessions do, also an empty one; return the hold on it.
 
+        With what its items say, or not at all. The one that was begun by the same *name* is begun once.
+
         Raises:
-            DecodeError, Refusal: It may not be.
+            DecodeError, Refusal: It may not be, or the name was used for another one.
             SessionError: It can't be had now.
 
         """
+        if name is None:
+            return await self._create(speaker, wanted, None, None)
+        session_id = new_session_id(speaker.principal, seed=f"conversation:{name}")
+        async with soon(), self._gates.through(session_id):
+            return await self._create(
+                speaker, wanted, session_id, InputKey(f"h:conversation:{name}", wanted.digest)
+            )
+
+    async def _create(
+        self, speaker: Speaker, wanted: NewConversation, session_id: SessionId | None, key: InputKey | None
+    ) -> Attachment:
         async with soon():
-            attachment = await self._exchanges.open(speaker)
+            attachment = await self._exchanges.open(speaker, wanted.metadata, session_id)
         try:
-            await self._note(speaker, attachment, wanted.metadata)
-            if wanted.items:
-                await self._add(speaker, attachment, wanted.items)
+            await self._begin(speaker, attachment, wanted, key)
         except BaseException:
             attachment.close()
-            with suppress(SessionError):  # else it expires
-                await self._node.erase(attachment.session.id)
+            if key is None and attachment.session.applied:  # else who asks again goes on with it
+                with suppress(SessionError):  # else it expires
+                    await self._node.erase(attachment.session.id)
             raise
         return attachment
+
+    async def _begin(
+        self, speaker: Speaker, attachment: Attachment, wanted: NewConversation, key: InputKey | None
+    ) -> None:
+        update = UpdateConfig(metadata=wanted.metadata)
+        command = CreateItems(wanted.items) if wanted.items else update
+        is_known = await _is_known(attachment, command, key)
+        session = attachment.session
+        if session.applied > 1 and not is_known:
+            return  # it has been there for long: of its first input even the name is forgotten
+        if not is_known:
+            session.check(command)  # what is refused begins nothing
+            if wanted.items and wanted.metadata != (session.config.metadata or {}):
+                await self._write(speaker, attachment, update)  # it was asked for otherwise, and didn't begin
+        await self._write(speaker, attachment, command, key, is_known=is_known)
 
     async def find(self, speaker: Speaker, session_id: SessionId) -> Attachment:
         """Return the hold on a conversation.
@@ -117,17 +162,34 @@ class Conversations:
         """
         attachment = await self.find(speaker, session_id)
         try:
-            await self._note(speaker, attachment, metadata)
+            await self._write(speaker, attachment, UpdateConfig(metadata=metadata))
         except BaseException:
             attachment.close()
             raise
         return attachment
 
-    async def _note(self, speaker: Speaker, attachment: Attachment, metadata: dict[str, str]) -> None:
+    async def _write(
+        self,
+        speaker: Speaker,
+        attachment: Attachment,
+        command: Command,
+        key: InputKey | None = None,
+        *,
+        is_known: bool = False,
+    ) -> None:
+        """Have *command* be part of a conversation: looked at before, unless it *is_known* there already."""
         submission = self._exchanges.submission(speaker, attachment)
+        if not is_known:
+            pins = speaker.grant.pins
+            if pins is not None and (field := pins.violation(command)) is not None:
+                raise DecodeError("session_pinned", _SETTLED, param=field)
+            await submission.check(command)
         async with soon():
-            update = Submitted(UpdateConfig(metadata=metadata), attachment.cursor.chain)
-            await accepted(attachment, (await submission.write(update)).seq)
+            submitted = Submitted(command, attachment.cursor.chain, key=key)
+            receipt = await submission.write(submitted)
+            await accepted(attachment, receipt.seq)
+        if attachment.session.consumed < receipt.seq:
+            raise StoreUnavailable  # the session was lost here, and nobody knows
 
     async def delete(self, speaker: Speaker, session_id: SessionId) -> None:
         """Delete a conversation for good, and cancel what is being answered in it.
@@ -161,45 +223,36 @@ class Conversations:
     # What is in one.
 
     async def add(
-        self, speaker: Speaker, session_id: SessionId, items: Sequence[Item]
+        self, speaker: Speaker, session_id: SessionId, wanted: NewItems, name: str | None = None
     ) -> tuple[Attachment, list[Item]]:
         """Have items be part of a conversation; return the hold on it, and them as they are there.
 
+        All of them, or none. What was asked for by the same *name* is done once.
+
         Raises:
             SessionNotFound: There is none, or it is another's.
-            DecodeError, Refusal: They can't be. Then none of them is.
+            DecodeError, Refusal: They can't be, or the name was used for others. Then none of them is.
             SessionError: It can't be had now.
 
         """
+        items, key = wanted.items, None
+        if name is not None:
+            key = InputKey(f"h:items:{name}", wanted.digest)
+            # By its name alone it is known which they were.
+            items = tuple(
+                replace(item, id=new_item_id(f"{session_id}\0{name}\0{index}"))
+                for index, item in enumerate(items)
+            )
         attachment = await self.find(speaker, session_id)
         try:
-            added = await self._add(speaker, attachment, items)
+            command = CreateItems(items)
+            is_known = await _is_known(attachment, command, key)
+            await self._write(speaker, attachment, command, key, is_known=is_known)
         except BaseException:
             attachment.close()
             raise
-        found = (attachment.session.item(item_id) for item_id in added)
+        found = (attachment.session.item(item.id) for item in items)
         return attachment, [item for item in found if item is not None]
-
-    async def _add(self, speaker: Speaker, attachment: Attachment, items: Sequence[Item]) -> list[ItemId]:
-        commands = [CreateItem(item) for item in items]
-        pins = speaker.grant.pins
-        if pins is not None and any(pins.violation(command) is not None for command in commands):
-            message = "The short-lived key settles what the instructions say."
-            raise DecodeError("session_pinned", message, param="items")
-        submission = self._exchanges.submission(speaker, attachment)
-        # All of it at once, and ahead of all: what is refused leaves nothing behind.
-        await submission.check(CreateResponse(ResponseId(""), ResponseRequest(input=tuple(items))))
-        chain, added = attachment.cursor.chain, list[ItemId]()
-        try:
-            async with soon():
-                for command in commands:
-                    receipt = await submission.write(Submitted(command, chain))
-                    added.append(command.item.id)
-                    await accepted(attachment, receipt.seq)
-        except (Refusal, SessionError):
-            await take_back(attachment, chain, added)
-            raise
-        return added
 
     async def remove(self, speaker: Speaker, session_id: SessionId, item_id: ItemId) -> Attachment:
         """Take an item out of a conversation; return the hold on that.
@@ -289,6 +342,19 @@ class Conversations:
         except LostTail:
             raise StoreUnavailable from None
         return session if session.principal == speaker.principal else None
+
+
+async def _is_known(attachment: Attachment, command: Command, key: InputKey | None) -> bool:
+    """Return whether *command* was written before, by its name: then to write it adds nothing.
+
+    Raises:
+        Refusal: Something else was, by that name; or nobody can say for the moment.
+
+    """
+    if key is None:
+        return False
+    async with soon():
+        return await attachment.recall(Submitted(command, attachment.cursor.chain, key=key))
 
 
 def check_own(grant: Grant, resume: str | None) -> None:

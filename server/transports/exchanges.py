@@ -8,7 +8,7 @@ stored is in a session that this node alone has, and that goes a moment after it
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final
 
 from msgspec import UNSET
@@ -288,15 +288,23 @@ class Exchanges:
         """
         return await self._attach(speaker, session_id, new_chain_id(), watches=watches)
 
-    async def open(self, speaker: Speaker) -> Attachment:
+    async def open(
+        self, speaker: Speaker, metadata: dict[str, str], session_id: SessionId | None = None
+    ) -> Attachment:
         """Return the hold on a session that begins. It is in no store before its first input.
+
+        One that has a *session_id* of its own, by a name of the client's, may be there already.
 
         Raises:
             DecodeError: The speaker is here for another one.
             SessionError: It can't be had now.
 
         """
-        return await self._create(speaker, new_chain_id(), None)
+        chain = new_chain_id()
+        if session_id is not None:
+            with suppress(SessionNotFound):
+                return await self._attach(speaker, session_id, chain)
+        return await self._create(speaker, chain, session_id, metadata)
 
     def submission(self, speaker: Speaker, attachment: Attachment) -> Submission:
         """Return the way of a speaker's inputs into a session."""
@@ -395,8 +403,17 @@ class Exchanges:
         attachment = await self._create(speaker, chain, session_id)
         return Place(attachment, chain, tuple(before))
 
-    async def _create(self, speaker: Speaker, chain: ChainId, session_id: SessionId | None) -> Attachment:
-        return await self._node.create(speaker.principal, self._config(speaker), chain, session_id=session_id)
+    async def _create(
+        self,
+        speaker: Speaker,
+        chain: ChainId,
+        session_id: SessionId | None,
+        metadata: dict[str, str] | None = None,
+    ) -> Attachment:
+        config = self._config(speaker)
+        if metadata:
+            config = replace(config, metadata=metadata)
+        return await self._node.create(speaker.principal, config, chain, session_id=session_id)
 
     def _config(self, speaker: Speaker) -> SessionConfig:
         """Return how a session of the speaker's begins."""

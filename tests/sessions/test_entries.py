@@ -65,6 +65,10 @@ RECORDED_REUSED: Final = RECORDED.with_name("log_v1_reused.jsonl")
 """What version 1 wrote once answers could be given again. Never changed either."""
 
 
+RECORDED_ITEMS: Final = RECORDED.with_name("log_v1_items.jsonl")
+"""What version 1 wrote once several items could join as one input. Never changed either."""
+
+
 def recorded() -> list[bytes]:
     return RECORDED.read_bytes().splitlines()
 
@@ -89,8 +93,12 @@ def recorded_reused() -> list[bytes]:
     return RECORDED_REUSED.read_bytes().splitlines()
 
 
+def recorded_items() -> list[bytes]:
+    return RECORDED_ITEMS.read_bytes().splitlines()
+
+
 def all_recorded() -> list[bytes]:
-    recorded_later = recorded_tools() + recorded_files() + recorded_reused()
+    recorded_later = recorded_tools() + recorded_files() + recorded_reused() + recorded_items()
     return recorded() + recorded_calls() + recorded_merged() + recorded_later
 
 
@@ -213,6 +221,20 @@ def test_the_fourth_record_makes_a_session_wherever_it_is_cut() -> None:
         assert [call.error is None for call in calls] == [True, False, False, True]
         assert calls[-1].approval is not None
         assert not session.is_running
+
+
+def test_the_record_of_items_makes_a_session_wherever_it_is_cut() -> None:
+    entries = [decode_entry(line) for line in recorded_items()]
+    for place in range(len(entries)):
+        session = Session(SessionId("s"), SessionLimits())
+        for entry in entries[:place]:
+            session.apply(entry)
+        session = Session.restore(session.id, session.limits, session.snapshot())
+        for entry in entries[place:]:
+            session.apply(entry)
+
+        assert [item.text for item in session.items()] == ["hi", "and"]
+        assert not session.has_inputs
 
 
 def test_the_records_hold_every_kind_of_entry_and_command() -> None:

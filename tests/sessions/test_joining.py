@@ -13,13 +13,16 @@ from msgspec.structs import replace
 from tests.sessions.told import BUSY, Told, ask, kinds, say
 from unbroken.sessions.entries import (
     CreateItem,
+    CreateItems,
     CreateResponse,
     DeleteItem,
+    ItemAdded,
     Refused,
     Submitted,
     decode_body,
     encode_body,
 )
+from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import ItemId, ResponseId
 from unbroken.sessions.items import Concurrency, FunctionCall, FunctionOutput, Item, Message, Text
 from unbroken.sessions.session import SessionLimits
@@ -79,6 +82,55 @@ def test_it_comes_to_what_one_by_one_would_or_to_nothing(
         assert code in codes or "conversation_full" in codes
         assert together.order() == begun
         assert not together.session.is_running
+
+
+@given(st.lists(items, max_size=6), st.lists(items, max_size=4))
+def test_items_without_a_response_come_to_what_one_by_one_would_or_to_nothing(
+    before: list[Item], said: list[Item]
+) -> None:
+    limits = SessionLimits(conversation_bytes=600, items=6)
+    together, singly = Told(limits=limits), Told(limits=limits)
+    for told in (together, singly):
+        for item in before:
+            told.do(CreateItem(item))
+    begun = together.order()
+    codes = [singly.code_of(CreateItem(item)) for item in said]
+    command = CreateItems(tuple(said))
+
+    foreseen = refusal_of(together, command)
+    code = together.code_of(command)
+
+    assert foreseen == code
+    assert not together.session.has_inputs
+    if code is None:
+        assert codes == [None] * len(codes)
+        assert together.session.items() == singly.session.items()
+        assert together.session.conversation_bytes == singly.session.conversation_bytes
+    else:
+        assert code in codes
+        assert together.order() == begun
+
+
+def refusal_of(told: Told, command: CreateItems) -> str | None:
+    """Return the code that *command* would be refused with."""
+    before = told.session.snapshot()
+    try:
+        told.session.check(command)
+    except Refusal as refusal:
+        return refusal.code
+    finally:
+        assert told.session.snapshot() == before
+    return None
+
+
+def test_items_without_a_response_are_one_input_that_the_last_of_them_answers() -> None:
+    told = Told()
+    seq = told.submit(CreateItems((message("u1"), message("u2"))))
+    bodies = told.session.decide()[1]
+    assert [(body.item.id, body.previous, body.input) for body in bodies if isinstance(body, ItemAdded)] == [
+        ("u1", None, 0),
+        ("u2", "u1", seq),
+    ]
 
 
 def test_all_of_it_is_one_input() -> None:

@@ -12,6 +12,7 @@ from tests.sessions.told import (
     ask,
     kinds,
     say,
+    together,
     told_in,
 )
 from unbroken.sessions.entries import (
@@ -36,6 +37,10 @@ OUTCOMES: Final[list[tuple[Command, tuple[str, ...]]]] = [
     (say("u2"), ("ItemAdded",) * 6),
     (say("u1"), ("ItemAdded", *("item_id_taken",) * 5)),
     (say("u2", previous="u1"), ("item_not_found", *("ItemAdded",) * 5)),
+    (together("u2"), ("ItemAdded",) * 6),
+    (together("u1"), ("ItemAdded", *("item_id_taken",) * 5)),
+    (together("u2", "answer_r1", "u2"), ("item_id_taken",) * 6),
+    (together(), ("",) * 6),
     (say("answer_r1"), (*("ItemAdded",) * 3, *("item_id_taken",) * 3)),
     (DeleteItem("u1"), ("item_not_found", *("ItemDeleted",) * 5)),
     (

@@ -11,6 +11,7 @@ from unbroken.sessions.entries import (
     CancelResponse,
     Command,
     CreateItem,
+    CreateItems,
     CreateResponse,
     DeleteItem,
     Deltas,
@@ -43,6 +44,7 @@ __all__ = [
     "kinds",
     "say",
     "steps",
+    "together",
     "told_in",
 ]
 
@@ -117,6 +119,10 @@ def say(name: str, previous: str | None = None, text: str = "hello") -> CreateIt
     return CreateItem(Message(ItemId(name), "user", (Text(text),)), previous)
 
 
+def together(*names: str) -> CreateItems:
+    return CreateItems(tuple(say(name).item for name in names))
+
+
 def ask(
     name: str,
     *,
@@ -158,6 +164,7 @@ commands: Final[st.SearchStrategy[Command]] = st.one_of(
     st.builds(
         say, st.sampled_from(NAMES), st.sampled_from([None, "root", *NAMES]), st.sampled_from(["", "é", "xy"])
     ),
+    st.lists(st.sampled_from(NAMES), max_size=3).map(lambda names: together(*names)),
     st.builds(DeleteItem, st.sampled_from([*NAMES, "answer_r1", "answer_r2"])),
     st.builds(UpdateConfig, instructions=st.sampled_from(["x", "y"])),
     st.builds(UpdateConfig, max_output_tokens=st.sampled_from([None, 3])),
@@ -214,7 +221,7 @@ class Driven(Told):
                 if status == "cancelled" and response.attempt.state is not AttemptState.CANCELLING:
                     return None
                 return self.end(response.id, Outcome(status=status))  # type: ignore[arg-type]
-            case CreateItem() | DeleteItem() | UpdateConfig() | CancelResponse():
+            case CreateItem() | CreateItems() | DeleteItem() | UpdateConfig() | CancelResponse():
                 self.submit(step)
             case _:
                 pass

@@ -19,7 +19,7 @@ from unbroken.server.files.kinds import TEXT, UnsupportedKind, kind_of
 from unbroken.server.files.references import InlineFile, InlineImage
 from unbroken.server.guards.injection.base import Origin, Passage
 from unbroken.server.guards.injection.windows import SHARED
-from unbroken.sessions.entries import Command, CreateItem, CreateResponse
+from unbroken.sessions.entries import Command, CreateItem, CreateItems, CreateResponse
 from unbroken.sessions.ids import PrincipalId
 from unbroken.sessions.items import Item, Message, Reference
 from unbroken.sessions.session import Session
@@ -63,6 +63,8 @@ def attached_to(command: Command, session: Session) -> list[Attached]:
     match command:
         case CreateItem(item=item):
             return list(_of_item(item, "item"))
+        case CreateItems(items=items):
+            return [each for index, item in enumerate(items) for each in _of_item(item, f"items[{index}]")]
         case CreateResponse(request=request):
             return [
                 each

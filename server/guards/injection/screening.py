@@ -23,7 +23,7 @@ from unbroken.server.guards.injection.attached import (
 from unbroken.server.guards.injection.base import Action, Origin, Passage
 from unbroken.server.guards.injection.firewall import Firewall, Unchecked
 from unbroken.server.guards.plan import PlanOf
-from unbroken.sessions.entries import Command, CreateItem, CreateResponse, UpdateConfig
+from unbroken.sessions.entries import Command, CreateItem, CreateItems, CreateResponse, UpdateConfig
 from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import SessionId
 from unbroken.sessions.items import (
@@ -197,6 +197,10 @@ def passages_of(command: Command, session: Session) -> Iterator[Passage]:
     match command:
         case CreateItem(item=item):
             yield from _of_item(item, "item")
+        case CreateItems(items=items):
+            for index, item in enumerate(items):
+                yield from _of_item(item, f"items[{index}]")
+            yield from _as_one(items, "items")
         case CreateResponse(request=request):
             if instructions := _added(request.instructions or "", session.config.instructions):
                 yield Passage(Origin.INSTRUCTIONS, instructions, "response.instructions")
@@ -204,15 +208,20 @@ def passages_of(command: Command, session: Session) -> Iterator[Passage]:
             for index, item in enumerate(given):
                 if session.item(item.id) is not item:  # a reference: it was looked at when it came
                     yield from _of_item(item, f"response.input[{index}]")
-            said = [item.text for item in given if isinstance(item, Message) and item.role == "user"]
-            if len(said) > 1:  # they are read one after another
-                yield Passage(Origin.USER, " ".join(said), "response.input")
+            yield from _as_one(given, "response.input")
             yield from _of_tools(request.tools or (), "response.tools")
             form = None if request.parameters is None else request.parameters.format
             if form is not None and len(form) > 1:  # beside its type, it is the client's own
                 yield Passage(Origin.INSTRUCTIONS, orjson.dumps(form).decode(), "response.text.format")
         case UpdateConfig():
             yield from _of_update(command)
+
+
+def _as_one(items: Sequence[Item], param: str) -> Iterator[Passage]:
+    """Yield what the user's messages among *items* come to: they are read one after another."""
+    said = [item.text for item in items if isinstance(item, Message) and item.role == "user"]
+    if len(said) > 1:
+        yield Passage(Origin.USER, " ".join(said), param)
 
 
 def _added(instructions: str, usual: str) -> str:

@@ -5,6 +5,7 @@ Whatever a client sends, the outcome is a value or a :class:`DecodeError` that s
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from unbroken.server.protocols.body import decoded
-from unbroken.server.protocols.items import DecodeError
+from unbroken.server.protocols.items import DecodeError, check_name
 from unbroken.server.protocols.parameters import metadata_of
 from unbroken.server.protocols.responses.decode import Opened, items_of, nothing_opened
 from unbroken.server.protocols.responses.frames import InputParam
@@ -22,10 +23,12 @@ __all__ = [
     "CreateParam",
     "ItemsParam",
     "NewConversation",
+    "NewItems",
     "UpdateParam",
     "decode_create",
     "decode_items",
     "decode_update",
+    "name_of",
 ]
 
 _MOST_ITEMS: Final = 20
@@ -62,6 +65,32 @@ class NewConversation:
 
     items: tuple[Item, ...]
     metadata: dict[str, str]
+    digest: bytes
+    """Of what the client said."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewItems:
+    """Items that are to be part of a conversation."""
+
+    items: tuple[Item, ...]
+    digest: bytes
+    """Of what the client said."""
+
+
+def name_of(header: str | None) -> str | None:
+    """Return what a request is named by its ``Idempotency-Key``. None: it has none.
+
+    Raises:
+        DecodeError: It can't be a name.
+
+    """
+    if header is not None:
+        try:
+            check_name(header, "Idempotency-Key", None)
+        except DecodeError as exc:
+            raise DecodeError("invalid_request", exc.message, param=exc.param) from None
+    return header
 
 
 def decode_create(data: bytes, *, max_depth: int, opened: Opened = nothing_opened) -> NewConversation:
@@ -74,7 +103,8 @@ def decode_create(data: bytes, *, max_depth: int, opened: Opened = nothing_opene
 
     """
     wanted = decoded(data or b"{}", _CREATE, max_depth=max_depth)
-    return NewConversation(_items(wanted.items or [], opened), metadata_of(wanted.metadata) or {})
+    items = _items(wanted.items or [], opened)
+    return NewConversation(items, metadata_of(wanted.metadata) or {}, _digest(wanted))
 
 
 def decode_update(data: bytes, *, max_depth: int) -> dict[str, str]:
@@ -87,17 +117,22 @@ def decode_update(data: bytes, *, max_depth: int) -> dict[str, str]:
     return metadata_of(decoded(data, _UPDATE, max_depth=max_depth).metadata) or {}
 
 
-def decode_items(data: bytes, *, max_depth: int, opened: Opened = nothing_opened) -> tuple[Item, ...]:
+def decode_items(data: bytes, *, max_depth: int, opened: Opened = nothing_opened) -> NewItems:
     """Return the items that are to be part of a conversation. *opened* knows the compactions among them.
 
     Raises:
         DecodeError: They can't be.
 
     """
-    items = _items(decoded(data, _ITEMS, max_depth=max_depth).items, opened)
+    wanted = decoded(data, _ITEMS, max_depth=max_depth)
+    items = _items(wanted.items, opened)
     if not items:
         raise DecodeError("invalid_request", "Name at least one item.", param="items")
-    return items
+    return NewItems(items, _digest(wanted))
+
+
+def _digest(wanted: CreateParam | ItemsParam) -> bytes:
+    return hashlib.blake2b(msgspec.json.encode(wanted), digest_size=12).digest()
 
 
 def _items(given: list[InputParam], opened: Opened) -> tuple[Item, ...]:

@@ -195,3 +195,47 @@ async def test_what_was_deleted_while_its_owner_was_cut_off_stays_deleted(
     with pytest.raises(APIStatusError) as refused:
         await client.conversations.retrieve(session_id.replace("sess_", "conv_", 1))
     assert refused.value.status_code == 404
+
+
+async def test_what_is_sent_again_to_another_node_is_done_once(nodes: list[Served[ManualAgent]]) -> None:
+    clients: list[Any] = [await node.openai() for node in nodes]
+    item = {"type": "message", "role": "user", "content": "hello"}
+    begin = {"extra_headers": {"Idempotency-Key": "begin"}, "items": [item, item], "metadata": {"a": "b"}}
+    made = [await client.conversations.create(**begin) for client in clients]
+    assert made[0].id == made[1].id
+    assert made[1].metadata == {"a": "b"}
+
+    add = {"extra_headers": {"Idempotency-Key": "add"}, "items": [item, {**item, "content": "bye"}]}
+    added = [await client.conversations.items.create(made[0].id, **add) for client in reversed(clients)]
+    assert [each.id for each in added[0].data] == [each.id for each in added[1].data]
+    for client in clients:
+        found = [each async for each in client.conversations.items.list(made[0].id, order="asc")]
+        assert [each.content[0].text for each in found] == ["hello", "hello", "hello", "bye"]
+
+    with pytest.raises(APIStatusError) as refused:
+        await clients[0].conversations.items.create(made[0].id, **{**add, "items": [item]})
+    assert (refused.value.status_code, refused.value.code) == (409, "message_id_reused")
+    with pytest.raises(APIStatusError) as refused:
+        await clients[1].conversations.create(**{**begin, "metadata": {}})
+    assert (refused.value.status_code, refused.value.code) == (409, "message_id_reused")
+
+
+async def test_the_same_request_in_the_same_moment_is_done_once(nodes: list[Served[ManualAgent]]) -> None:
+    """Who is second by a moment may be told to come again: then it is there."""
+    clients: list[Any] = [await node.openai() for node in nodes]
+    item = {"type": "message", "role": "user", "content": "hello"}
+
+    async def make(client: Any, name: str) -> str:
+        for _ in range(3):
+            with contextlib.suppress(APIStatusError):
+                made = await client.conversations.create(
+                    items=[item, item], extra_headers={"Idempotency-Key": name}
+                )
+                return str(made.id)
+        raise AssertionError("refused again and again")
+
+    for number in range(8):
+        ids = await asyncio.gather(*(make(client, f"key-{number}") for client in (*clients, *clients)))
+        assert len(set(ids)) == 1
+        found = [each async for each in clients[0].conversations.items.list(ids[0])]
+        assert len(found) == 2
