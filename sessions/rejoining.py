@@ -148,6 +148,7 @@ async def _reseed(store: SessionStore, replica: Replica, fence: Fence, ring: Rin
             is_busy=session.is_busy or bool(anew.foreign),
             head=anew.head,
             finished=finished,
+            metadata=session.config.metadata or {},
         )
 
     try:

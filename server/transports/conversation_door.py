@@ -22,6 +22,7 @@ from unbroken.server.protocols.conversations.encode import (
     conversation_fields,
     deleted_fields,
     exported,
+    listed_fields,
 )
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.responses.decode import Opened
@@ -127,7 +128,7 @@ class ConversationDoor:
         check_query(query, ("limit", "order", "after", *_OURS))
         limit, order = page_bounds(query)
         after = query.get("after")
-        page = await self._conversations.page(
+        page = await self._conversations.pages.rows(
             speaker,
             limit,
             after=None if after is None else session_named(after),
@@ -136,10 +137,10 @@ class ConversationDoor:
         if page is None:
             message = "There is no such conversation in the list."
             raise HttpRefusal(400, "invalid_request", message, "after")
-        sessions, has_more = page
-        fields: Fields = {"object": "list", "data": [conversation_fields(each) for each in sessions]}
-        fields["first_id"] = conversation_id(sessions[0].id) if sessions else None
-        fields["last_id"] = conversation_id(sessions[-1].id) if sessions else None
+        rows, has_more = page
+        fields: Fields = {"object": "list", "data": [listed_fields(*row) for row in rows]}
+        fields["first_id"] = conversation_id(rows[0].session_id) if rows else None
+        fields["last_id"] = conversation_id(rows[-1].session_id) if rows else None
         return json_response({**fields, "has_more": has_more})
 
     async def _retrieve(self, visit: Visit, speaker: Speaker) -> Response:

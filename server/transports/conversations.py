@@ -7,11 +7,11 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from unbroken.server.auth.base import Grant
 from unbroken.server.erasing.transcripts import Transcripts
 from unbroken.server.protocols.conversations.decode import NewConversation, NewItems
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.transports.beginning import Speaker, accepted, soon
+from unbroken.server.transports.conversation_pages import ConversationPages
 from unbroken.server.transports.exchanges import Exchanges
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.index import SessionIndex
@@ -25,37 +25,26 @@ from unbroken.sessions.entries import (
     UpdateConfig,
 )
 from unbroken.sessions.errors import (
-    LostTail,
     NodeFull,
     SessionError,
-    SessionGone,
     SessionNotFound,
     StoreUnavailable,
     TooManySessions,
-    UnknownFormat,
 )
 from unbroken.sessions.gates import Gates
 from unbroken.sessions.ids import (
     ItemId,
     SessionId,
-    belongs_to,
     is_transient,
     new_item_id,
     new_session_id,
 )
 from unbroken.sessions.items import Item
-from unbroken.sessions.looking import look_at
 from unbroken.sessions.node import Attachment, Node
-from unbroken.sessions.session import Session
 
-__all__ = ["Conversations", "check_own"]
-
-_LOOKS: Final = 4
-"""How often a page of the index is read for one that is shown, as what is listed there may have gone."""
+__all__ = ["Conversations"]
 
 _SETTLED: Final = "The short-lived key settles what the instructions say."
-
-_OWN_KEY: Final = "This key is good for some conversations only. Use the user's own."
 
 
 class Conversations:
@@ -68,6 +57,9 @@ class Conversations:
         store: Where the node's are.
         index: Where these are listed.
         transcripts: What the archive has of them.
+
+    Attributes:
+        pages: All of somebody's.
 
     """
 
@@ -84,7 +76,7 @@ class Conversations:
         self._exchanges = exchanges
         self._node = node
         self._transient = transient
-        self._store = store
+        self.pages: Final = ConversationPages(node=node, store=store, index=index)
         self._index = index
         self._transcripts = transcripts
         self._gates = Gates()
@@ -273,76 +265,6 @@ class Conversations:
             raise
         return attachment
 
-    # All of somebody's.
-
-    async def page(
-        self, speaker: Speaker, limit: int, *, after: SessionId | None, oldest_first: bool
-    ) -> tuple[list[Session], bool] | None:
-        """Return up to *limit* conversations behind *after*, and whether there are more; None: *after* isn't.
-
-        Those that aren't stored are in no list, nor are those in which nothing was said yet.
-
-        Raises:
-            DecodeError: The key is good for some only.
-            SessionError: They can't be had now.
-
-        """
-        check_own(speaker.grant, speaker.resume)
-        found: list[Session] = []
-        for _ in range(_LOOKS):
-            page = await self._index.page(
-                speaker.principal, limit + 1, after=after, oldest_first=oldest_first
-            )
-            if page is None:
-                return None
-            gone: list[SessionId] = []
-            for session_id, _ in page:
-                if len(found) == limit:
-                    break
-                after = session_id
-                with suppress(UnknownFormat):  # it is there, and for others to tell of
-                    session = await self._look(speaker, session_id)
-                    if session is not None:
-                        found.append(session)
-                    else:
-                        gone.append(session_id)
-            is_last = len(page) <= limit
-            is_full = len(found) == limit
-            if after in gone and not (is_last or is_full):
-                gone.remove(after)  # what follows it is asked for by its name
-            has_more = False
-            if is_last or is_full:
-                has_more = bool(page) and await self._is_followed(speaker, after, oldest_first)
-            await self._index.drop(speaker.principal, gone)
-            if is_last or is_full:
-                return found, has_more
-        return found, True
-
-    async def _is_followed(self, speaker: Speaker, last: SessionId | None, oldest_first: bool) -> bool:
-        """Return whether anything is listed behind *last*."""
-        return bool(await self._index.page(speaker.principal, 1, after=last, oldest_first=oldest_first))
-
-    async def _look(self, speaker: Speaker, session_id: SessionId) -> Session | None:
-        """Return how a conversation stands; None: it has gone.
-
-        Raises:
-            UnknownFormat: A later release has written it.
-            StoreUnavailable: It can't be looked up for the moment.
-
-        """
-        actor = self._node.hub.get(session_id)
-        if actor is not None and actor.feed.ended is None:
-            return actor.session if actor.principal == speaker.principal else None
-        if not belongs_to(session_id, speaker.principal):
-            return None
-        try:
-            session = await look_at(self._store, session_id, self._node.limits.session)
-        except SessionGone:
-            return None
-        except LostTail:
-            raise StoreUnavailable from None
-        return session if session.principal == speaker.principal else None
-
 
 async def _is_known(attachment: Attachment, command: Command, key: InputKey | None) -> bool:
     """Return whether *command* was written before, by its name: then to write it adds nothing.
@@ -355,14 +277,3 @@ async def _is_known(attachment: Attachment, command: Command, key: InputKey | No
         return False
     async with soon():
         return await attachment.recall(Submitted(command, attachment.cursor.chain, key=key))
-
-
-def check_own(grant: Grant, resume: str | None) -> None:
-    """Refuse what concerns all of somebody's to a key that is good for less.
-
-    Raises:
-        DecodeError: It is.
-
-    """
-    if grant.pins is not None or resume is not None:
-        raise DecodeError("session_pinned", _OWN_KEY)

@@ -108,7 +108,7 @@ class GraphqlDesk:
     async def sessions(self, first: int, after: str | None) -> tuple[list[Session], bool]:
         """See :meth:`Desk.sessions`."""
         named = None if after is None else session_named(after)
-        page = await self._conversations.page(self._speaker, first, after=named, oldest_first=False)
+        page = await self._conversations.pages.whole(self._speaker, first, after=named)
         if page is None:
             raise DecodeError("invalid_request", "There is no such session in the list.", param="after")
         found, has_more = page

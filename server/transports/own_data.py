@@ -12,7 +12,7 @@ from starlette.types import Send
 from unbroken.server.auth.principal import Principal
 from unbroken.server.erasing.base import Erasure, Report
 from unbroken.server.transports.asking import refusal_of
-from unbroken.server.transports.conversations import check_own
+from unbroken.server.transports.conversation_pages import check_own
 from unbroken.server.transports.health import state_response
 from unbroken.server.transports.http_way import Endpoint, Visit, found, json_response
 from unbroken.server.transports.query import check_query

@@ -47,13 +47,13 @@ Cancellation
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from unbroken.sessions.entries import Body, Entry, InputKey, Submitted
+from unbroken.sessions.entries import Body, ConfigUpdated, Entry, InputKey, SessionOpened, Submitted
 from unbroken.sessions.errors import MessageIdReused, StoreError
 from unbroken.sessions.event_log import EventLog, Position, Verdict
 from unbroken.sessions.finished import FinishedTurn
@@ -71,6 +71,7 @@ __all__ = [
     "Resident",
     "SessionStore",
     "Snapshot",
+    "metadata_in",
     "names_of",
     "recalled",
 ]
@@ -115,6 +116,15 @@ class Receipt:
     duplicate: bool
     entry: Entry | None
     """None for a duplicate."""
+
+
+def metadata_in(bodies: Iterable[Body]) -> Mapping[str, str] | None:
+    """Return what is noted of a session once *bodies* are in its log; None: they say nothing of it."""
+    found: Mapping[str, str] | None = None
+    for body in bodies:
+        if isinstance(body, SessionOpened | ConfigUpdated):
+            found = body.config.metadata or {}
+    return found
 
 
 def names_of(keys: Mapping[int, InputKey]) -> dict[str, tuple[int, bytes]]:
@@ -308,6 +318,12 @@ class SessionStore(Protocol):
 
         """
 
+    async def metadata(self, session_ids: Sequence[SessionId]) -> list[Mapping[str, str] | None]:
+        """Return what is noted of each session, by the latest configuration in its log; None: it has gone.
+
+        It is kept beside the log, and written with it: nothing else of a session is read.
+        """
+
     async def reseed(
         self,
         session_id: SessionId,
@@ -320,6 +336,7 @@ class SessionStore(Protocol):
         is_busy: bool = True,
         head: Position | None = None,
         finished: Sequence[FinishedTurn] = (),
+        metadata: Mapping[str, str] | None = None,
     ) -> Fence:
         """Begin the log anew, from *snapshot*, as *incarnation*: for the owner of one that was lost.
 
@@ -328,7 +345,8 @@ class SessionStore(Protocol):
         numbers. Others that the store remembers are kept, unless *keeps_keys* says otherwise: an input
         that is in no log any more has to be sent again. *is_busy* is as in :attr:`Append.is_busy`. *head* is
         where the lost log ended when it was read for what others had written, whose names are kept.
-        *finished* are turns that ended of late: the outbox may have lost them with the log.
+        *finished* are turns that ended of late: the outbox may have lost them with the log. *metadata* is
+        what is noted of the session in *snapshot*; None: nothing.
 
         Raises:
             SessionDeleted: It isn't lost, it was deleted. Nothing was done.

@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from unbroken.sessions.account import KEY_COST
-from unbroken.sessions.backends.base import NOBODY, Append, Fence, Opened, Page, Receipt, Snapshot, recalled
+from unbroken.sessions.backends.base import (
+    NOBODY,
+    Append,
+    Fence,
+    Opened,
+    Page,
+    Receipt,
+    Snapshot,
+    metadata_in,
+    recalled,
+)
 from unbroken.sessions.backends.memory_outbox import MemoryOutbox
 from unbroken.sessions.backends.walk import Stretch
 from unbroken.sessions.entries import Body, Deltas, Entry, InputKey, ResponseDone, Submitted, numbered
@@ -46,6 +56,7 @@ class _Stored:
     snapshot: Snapshot | None = None
     keys: OrderedDict[str, tuple[int, bytes]] = field(default_factory=OrderedDict)
     keys_bytes: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def admits(self, fence: Fence) -> bool:
         return (
@@ -249,6 +260,11 @@ class MemoryStore:
         stored.snapshot = snapshot
         stored.log.forget(min(floor, snapshot.seq))
 
+    async def metadata(self, session_ids: Sequence[SessionId]) -> list[Mapping[str, str] | None]:
+        """See :meth:`SessionStore.metadata`."""
+        found = map(self._sessions.get, session_ids)
+        return [None if stored is None else stored.metadata for stored in found]
+
     async def reseed(
         self,
         session_id: SessionId,
@@ -261,6 +277,7 @@ class MemoryStore:
         is_busy: bool = True,
         head: Position | None = None,
         finished: Sequence[FinishedTurn] = (),
+        metadata: Mapping[str, str] | None = None,
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
         self._check_alive(session_id)
@@ -279,6 +296,7 @@ class MemoryStore:
         for seq, key in keys.items():
             self._remember(stored, key, seq)
         stored.snapshot = snapshot
+        stored.metadata = metadata or {}
         stored.is_busy = is_busy
         stored.last_input = stored.consumed = 0  # the snapshot knows which wait
         stored.token += 1
@@ -304,7 +322,7 @@ class MemoryStore:
         if stored.log.head != after.seq or stored.log.check(after) is not Verdict.HELD:
             raise LostTail(session_id)
         for entry in entries:
-            self._keep(stored.log, entry)
+            self._keep(stored, entry)
             body = entry.body
             if type(body) is Submitted:
                 stored.last_input = entry.seq
@@ -383,18 +401,22 @@ class MemoryStore:
         """Number *bodies*, with one nonce for the batch, and add them to the log."""
         entries = numbered(bodies, stored.log.head + 1, Nonce(self._draw(32)))
         for entry in entries:
-            self._keep(stored.log, entry)
+            self._keep(stored, entry)
         return entries
 
     def _put(self, stored: _Stored, finished: Sequence[FinishedTurn]) -> None:
         if self._outbox is not None:
             self._outbox.put(finished, is_attended=bool(stored.followers))
 
-    def _keep(self, log: EventLog, entry: Entry) -> None:
-        log.append(entry)
+    def _keep(self, stored: _Stored, entry: Entry) -> None:
+        stored.log.append(entry)
         body = entry.body
+        if type(body) is Deltas:
+            return
         if type(body) is ResponseDone:
-            log.pack(body.response_id, body.output)
+            stored.log.pack(body.response_id, body.output)
+        elif (metadata := metadata_in((body,))) is not None:
+            stored.metadata = metadata
 
     def _remember(self, stored: _Stored, key: InputKey, seq: int) -> None:
         if key.name not in stored.keys:

@@ -185,6 +185,7 @@ class DistantStore:
         is_busy: bool = True,
         head: Position | None = None,
         finished: Sequence[FinishedTurn] = (),
+        metadata: Mapping[str, str] | None = None,
     ) -> Fence:
         await self._travel(session_id)
         result = await self.inner.reseed(
@@ -197,7 +198,14 @@ class DistantStore:
             is_busy=is_busy,
             head=head,
             finished=finished,
+            metadata=metadata,
         )
+        await self._return()
+        return result
+
+    async def metadata(self, session_ids: Sequence[SessionId]) -> list[Mapping[str, str] | None]:
+        await self._travel()
+        result = await self.inner.metadata(session_ids)
         await self._return()
         return result
 

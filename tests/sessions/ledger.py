@@ -10,7 +10,7 @@ from unbroken.server.protocols.cursor import parse_cursor
 from unbroken.sessions.backends.memory import MemoryStore, _Stored
 from unbroken.sessions.entries import Body, Deltas, Entry
 from unbroken.sessions.errors import SessionError
-from unbroken.sessions.event_log import EventLog, Position, Record, Slice
+from unbroken.sessions.event_log import Position, Record, Slice
 from unbroken.sessions.ids import Incarnation, NodeId, Nonce, ResponseId, SessionId
 from unbroken.sessions.node import Attachment
 
@@ -73,13 +73,14 @@ class Ledger(MemoryStore):
             head = Position(head.incarnation, head.seq - 1, Nonce(held.before))
         return found[::-1]
 
-    def _keep(self, log: EventLog, entry: Entry) -> None:
+    def _keep(self, stored: _Stored, entry: Entry) -> None:
+        log = stored.log
         before: int = log.head_nonce
         for place, what in places(entry, log.incarnation):
             held = Held(what, before)
             assert self.held.setdefault(place, held) == held
             before = place.nonce
-        super()._keep(log, entry)
+        super()._keep(stored, entry)
 
     def _announce(self, session_id: SessionId, stored: _Stored, *others: NodeId) -> None:
         if self._tell is not None:

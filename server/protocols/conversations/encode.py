@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import orjson
-from msgspec import UNSET
 
 from unbroken.server.protocols.conversation_names import conversation_id
 from unbroken.server.protocols.realtime.encode import session_fields
@@ -14,18 +13,23 @@ from unbroken.server.protocols.responses.whole import Whole
 from unbroken.sessions.ids import SessionId
 from unbroken.sessions.session import Session
 
-__all__ = ["conversation_fields", "deleted_fields", "exported"]
+__all__ = ["conversation_fields", "deleted_fields", "exported", "listed_fields"]
 
 
 def conversation_fields(session: Session, *, resume: str | None = None) -> Fields:
     """Return a conversation. *resume*: the token with which it is gone on with over a WebSocket."""
-    fields: Fields = {
-        "id": conversation_id(session.id),
-        "object": "conversation",
-        "created_at": (session.opened_at or 0) // 1000,
-        "metadata": {} if session.config.metadata is UNSET else session.config.metadata,
-    }
+    fields = listed_fields(session.id, session.opened_at or 0, session.config.metadata or {})
     return fields if resume is None else {**fields, "unbroken": {"resume": resume}}
+
+
+def listed_fields(session_id: SessionId, at: int, metadata: Mapping[str, str]) -> Fields:
+    """Return a conversation as a list shows it. *at*: when it began, in milliseconds since 1970."""
+    return {
+        "id": conversation_id(session_id),
+        "object": "conversation",
+        "created_at": at // 1000,
+        "metadata": metadata,
+    }
 
 
 def deleted_fields(session_id: SessionId) -> Fields:

@@ -33,6 +33,7 @@ _NAMES: Final = (
     "leave",
     "list",
     "listed",
+    "metadata",
     "owners",
     "read",
     "recall",

@@ -23,11 +23,13 @@ from unbroken.sessions.backends.base import (
     Page,
     Receipt,
     Snapshot,
+    metadata_in,
 )
 from unbroken.sessions.backends.redis.channels import Channels
 from unbroken.sessions.backends.redis.connection import Client, server_of, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.news import News
+from unbroken.sessions.backends.redis.noted import noted, noted_of
 from unbroken.sessions.backends.redis.outbox import Packing, RedisOutbox
 from unbroken.sessions.backends.redis.packing import packed, unpacked
 from unbroken.sessions.backends.redis.parts import Parts
@@ -77,6 +79,9 @@ _READS_PATIENCE: Final = 4
 """By how much longer than for an answer a call waits for its turn: when all clients of a node that has gone
 come here at once, most of them wait, and would come again if they were refused.
 """
+_TURNS: Final = 11
+"""Where among what an append says of a session there are the turns that have ended."""
+
 _WRITES_PATIENCE: Final = 8
 """The same for a write: in a cluster, there may be one for each bucket."""
 
@@ -312,10 +317,12 @@ class RedisStore:
                     str(nonce),
                     int(not is_quiet),
                     written,
+                    None,
+                    None if is_quiet else noted(metadata_in(append.bodies)),
                 ]
             )
             if append.finished and self._outbox is not None:
-                asked[-1].append(packing.add(self._outbox, append.session_id, append.finished))
+                asked[-1][_TURNS] = packing.add(self._outbox, append.session_id, append.finished)
         try:
             packed = msgspec.msgpack.encode([self._bounds.lifetime, asked, *packing.bounds])
             found = await self._call_by(self._writes, "append", keys, packed, *packing.turns)
@@ -384,6 +391,13 @@ class RedisStore:
         if found != b"OK":
             check(found, session_id)
 
+    async def metadata(self, session_ids: Sequence[SessionId]) -> list[Mapping[str, str] | None]:
+        """See :meth:`SessionStore.metadata`."""
+        names = list(session_ids)
+        calls = [[names[i] for i in call] for call in self._calls((name, 0) for name in names)]
+        found = await noted_of(calls, lambda call: self._call("metadata", [*map(self._keys.meta, call)]))
+        return [found[name] for name in names]
+
     async def reseed(
         self,
         session_id: SessionId,
@@ -396,6 +410,7 @@ class RedisStore:
         is_busy: bool = True,
         head: Position | None = None,
         finished: Sequence[FinishedTurn] = (),
+        metadata: Mapping[str, str] | None = None,
     ) -> Fence:
         """See :meth:`SessionStore.reseed`."""
         outbox, turns = self._put(session_id, finished)
@@ -414,6 +429,7 @@ class RedisStore:
             msgspec.msgpack.encode(known[-self._bounds.dedupe_window :]),
             int(is_busy),
             *(("", "") if head is None else (head.seq, head.nonce)),
+            noted(metadata or {}),
             *turns,
         )
         if found is None:
@@ -442,7 +458,8 @@ class RedisStore:
             text = self._formats.encode_body(body).decode()
             is_input = int(isinstance(body, Submitted))
             name, digest = name_of(body.key if isinstance(body, Submitted) else None)
-            written.append([entry.seq, width(body), str(entry.nonce), text, name, digest, is_input])
+            metadata = noted(metadata_in((body,)))
+            written.append([entry.seq, width(body), str(entry.nonce), text, name, digest, is_input, metadata])
         found = await self._call(
             "rejoin",
             [*self._keys.session(session_id), *outbox],

@@ -77,6 +77,18 @@ async def test_listed_exported_and_deleted_elsewhere(nodes: list[Served[ManualAg
         assert await listed(each) == set()
 
 
+async def test_what_is_noted_elsewhere_is_listed_at_once(nodes: list[Served[ManualAgent]]) -> None:
+    here, there = nodes
+    client: Any = await here.openai()
+    other: Any = await there.openai()
+    made = await client.conversations.create(metadata={"topic": "shoes"})
+    await until_listed(other, made.id)
+    for number in range(5):
+        await client.conversations.update(made.id, metadata={"n": str(number)})
+        (row,) = (await other.get("/conversations", cast_to=object))["data"]
+        assert (row["metadata"], row["created_at"]) == ({"n": str(number)}, made.created_at)
+
+
 async def test_what_runs_elsewhere_is_cancelled_and_its_connections_are_told(
     nodes: list[Served[ManualAgent]],
 ) -> None:

@@ -6,15 +6,18 @@ import contextlib
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from unbroken.sessions.backends.base import NOBODY, Append, Fence, SessionStore, Snapshot
 from unbroken.sessions.entries import (
     Body,
     CancelResponse,
+    ConfigUpdated,
     Deltas,
     Entry,
     InputKey,
     ItemDeleted,
+    SessionOpened,
     Submitted,
     width,
 )
@@ -34,11 +37,13 @@ from unbroken.sessions.ids import (
     ItemId,
     NodeId,
     Nonce,
+    PrincipalId,
     ResponseId,
     SessionId,
     new_node_id,
     new_session_id,
 )
+from unbroken.sessions.items import SessionConfig
 
 A, B, C = NodeId("node_a"), NodeId("node_b"), NodeId("node_c")
 LIFE, NEXT_LIFE = Incarnation("0a0a0a0a"), Incarnation("0b0b0b0b")
@@ -54,6 +59,14 @@ START = start_of(LIFE)
 
 def mark(name: str) -> ItemDeleted:
     return ItemDeleted(ItemId(name))
+
+
+def opened(metadata: dict[str, str]) -> SessionOpened:
+    return SessionOpened(PrincipalId("alice"), SessionConfig("m", metadata=metadata), 1_790_000_000_000)
+
+
+def changed(metadata: dict[str, str]) -> ConfigUpdated:
+    return ConfigUpdated(SessionConfig("m", metadata=metadata))
 
 
 def words(*parts: str) -> Deltas:
@@ -729,6 +742,52 @@ class StoreContract:
         with pytest.raises(Fenced):
             await store.rejoin(session_id, fence, behind(written), 0, ring)
         assert flat(await entries_in(store, session_id, START, 9)) == [mark("a"), asked()]
+
+    async def test_what_is_noted_of_a_session_is_what_its_log_says(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        other, _ = await self.begin(store)
+
+        async def noted() -> list[object]:
+            return list(await store.metadata([session_id, new_session_id(), other]))
+
+        assert await noted() == [{}, None, {}]
+        await self.write(store, session_id, fence, opened({"topic": "schöne Schuhe"}), mark("a"))
+        assert await noted() == [{"topic": "schöne Schuhe"}, None, {}]
+        await self.write(store, session_id, fence, changed({"a": "1"}), changed({"a": "2"}), mark("b"))
+        assert await noted() == [{"a": "2"}, None, {}]
+        await self.write(store, session_id, fence, words("x"))
+        assert await noted() == [{"a": "2"}, None, {}]
+
+        place = Position(LIFE, *await head_of(store, session_id))
+        ring = [Entry(place.seq + 1, Nonce(5), changed({"b": ""})), Entry(place.seq + 2, Nonce(5), mark("c"))]
+        await store.rejoin(session_id, fence, place, 0, ring)
+        assert await noted() == [{"b": ""}, None, {}]
+        snapshot = Snapshot(9, Nonce(77), b"{}")
+        fence = await store.reseed(session_id, fence, NEXT_LIFE, snapshot, {}, metadata={"c": "d"})
+        assert await noted() == [{"c": "d"}, None, {}]
+        fence = await store.reseed(session_id, fence, LIFE, snapshot, {})
+        assert await noted() == [{}, None, {}]
+        assert await store.metadata([]) == []
+
+    async def test_of_what_is_refused_nothing_is_noted(self, store: SessionStore) -> None:
+        session_id, fence = await self.begin(store)
+        written = await self.write(store, session_id, fence, opened({"a": "b"}))
+        append = Append(session_id, fence, 1, Nonce(written[0].nonce ^ 1), 0, [changed({"c": "d"})])
+        assert isinstance(await self.put(store, append), LostTail)
+        await store.acquire(session_id, B, seen=fence)
+        assert isinstance(await self.put(store, replace(append, nonce=written[0].nonce)), Fenced)
+
+        assert await store.metadata([session_id]) == [{"a": "b"}]
+        await store.erase(session_id)
+        assert await store.metadata([session_id]) == [None]
+
+    async def test_many_are_asked_for_at_once(self, store: SessionStore) -> None:
+        made = [await self.begin(store) for _ in range(20)]
+        for number, (session_id, fence) in enumerate(made):
+            await self.write(store, session_id, fence, opened({"n": str(number)}))
+
+        found = await store.metadata([session_id for session_id, _ in made])
+        assert found == [{"n": str(number)} for number in range(20)]
 
     async def test_a_session_is_created_once(self, store: SessionStore) -> None:
         session_id, _ = await self.begin(store)

@@ -3,7 +3,8 @@
 --   Behind them, for each session whose turns have ended, its bucket's outbox and how many bytes that takes.
 -- ARGV: MessagePack: {lifetime, {{session, node, token, incarnation, seen, nonce seen, consumed,
 --   busy (0, 1), nonce, refresh (0, 1), {width, body, width, body, ...},
---   where turns have ended {the outbox' index in KEYS, {index in ARGV, attended (0, 1), ...}}}, ...},
+--   where turns have ended {the outbox' index in KEYS, {index in ARGV, attended (0, 1), ...}},
+--   where it has changed what is noted of the session}, ...},
 --   where any have, how many bytes an outbox holds, and for how many seconds}
 --   Behind it, turns that have ended.
 -- Return for each session {head before, followers, how many turns there was no room for}, or why nothing was written.
@@ -68,6 +69,9 @@ local function write(meta, log, names, snapshot, busy, a)
   local consumed = math.max(tonumber(at[6]), a[7])
   if head > before then
     redis.call('HSET', meta, 'h', head, 'k', a[9], 'x', head)
+  end
+  if a[13] then
+    redis.call('HSET', meta, 'm', a[13])
   end
   if at[12] ~= '0' then
     redis.call('HSET', meta, 'u', 0)

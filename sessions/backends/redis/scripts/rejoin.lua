@@ -1,7 +1,8 @@
 -- Take in entries that the owner has numbered itself, as they are, if they go on exactly at the head.
 -- KEYS: meta, log, names, snapshot, busy; where turns have ended, its bucket's outbox and how many bytes that takes
 -- ARGV: session, node, token, incarnation, head, its nonce, consumed, lifetime,
---   MessagePack: {{seq, width, nonce, body, name or '', digest, 1 for an input}, ...}, busy (0, 1),
+--   MessagePack: {{seq, width, nonce, body, name or '', digest, 1 for an input,
+--   where it has changed what is noted of the session}, ...}, busy (0, 1),
 --   where turns have ended how many bytes an outbox holds, for how many seconds, {turn, attended (0, 1), ...}
 -- Return {followers, how many turns there was no room for}.
 local at = redis.call('HMGET', KEYS[1], 'i', 'o', 't', 'h', 'k', 'c', 'n', 'w', 'x')
@@ -25,6 +26,9 @@ for _, entry in ipairs(cmsgpack.unpack(ARGV[9])) do
     last = entry[1]
   else
     output = head
+  end
+  if entry[8] then
+    redis.call('HSET', KEYS[1], 'm', entry[8])
   end
   if entry[5] ~= '' then
     redis.call('HSET', KEYS[3], entry[5], string.format('%d:', entry[1]) .. entry[6])
