@@ -27,6 +27,7 @@ from unbroken.server.models import Models
 from unbroken.server.openapi.selection import document
 from unbroken.server.openapi.terms import Terms
 from unbroken.server.quota.gate import Gate
+from unbroken.server.quota.stored_sessions import StoredSessions
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports import agui_socket, deepchat_socket, responses_socket, ui_socket
 from unbroken.server.transports.address_rate import AddressRate
@@ -197,6 +198,17 @@ class DoorSelection:
         return door.routes()
 
     @cached_property
+    def _stored_sessions(self) -> StoredSessions:
+        return StoredSessions(
+            self.index,
+            self.store,
+            self.clock,
+            most=self.settings.sessions_per_principal,
+            plans=None if self.gate is None else self.gate.plans,
+            name_of=self.fair_names.of,
+        )
+
+    @cached_property
     def _exchanges(self) -> Exchanges:
         settings = self.settings
         return Exchanges(
@@ -209,6 +221,7 @@ class DoorSelection:
             refer=lambda command, principal: referring(
                 command, principal, self.files, lifetime=settings.file_lifetime
             ),
+            admit=self._stored_sessions.admit,
             gate=self.gate,
             clock=self.clock,
         )
@@ -368,6 +381,7 @@ class DoorSelection:
             intake=intake_limits(settings),
             metrics=self.metrics,
             screen=self.guards.gate.command,
+            admit=self._stored_sessions.admit,
             clock=self.clock,
             files=self.files,
             file_lifetime=settings.file_lifetime,

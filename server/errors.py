@@ -61,6 +61,7 @@ ERROR_MEANINGS: Final[dict[str, str]] = {
     "too_many_connections_from_address": "There are as many connections from this address as may be.",
     "too_many_connections_of_key": "The key has as many connections as it may.",
     "too_many_sessions_of_key": "The server is full, and the key has its share of sessions, or of bytes.",
+    "too_many_stored_sessions": "As many conversations of yours are stored as may be. Delete some.",
     "too_many_connections_of_tenant": "All keys of the tenant together have as many connections as they may.",
     "too_many_failed_attempts": "Wrong keys came too often from this address. Try again later.",
     "too_many_handshakes": "Connections were begun too often from this address. Try again later.",

@@ -44,6 +44,7 @@ class PlanQuota(_Row):
     cost_per_day: _Money = None
     turns: _Count = None
     connections: _Count = None
+    sessions: _Count = None
 
     tenant_requests_per_minute: _Count = None
     tenant_requests_per_day: _Count = None
@@ -72,7 +73,7 @@ class ModelPrice(_Row):
 
 _BOUNDS: Final = (
     "requests_per_minute, requests_per_day, tokens_per_minute, tokens_per_day, cost_per_day, turns and "
-    "connections, also with tenant_ or address_ before them"
+    "connections, also with tenant_ or address_ before them, and sessions"
 )
 
 

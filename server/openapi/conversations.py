@@ -26,6 +26,7 @@ from unbroken.server.openapi.refusals import (
     FOUND,
     KEY,
     PATH,
+    QUOTAS,
     SESSION,
     Codes,
     refusals,
@@ -83,6 +84,7 @@ def conversations(terms: Terms) -> Described:
         )
 
     asked, one = (BODY, ASKING), answered("It.", _CONVERSATION)
+    counted = (QUOTAS,) if terms.has_quotas else ()
     page = answered("A page of them.", {JSON: ref("ConversationPage")})
     items = answered("A page of items.", {JSON: ref("ItemPage")})
     create = terms.body("ConversationCreate")
@@ -95,6 +97,7 @@ def conversations(terms: Terms) -> Described:
             "Begin one",
             one,
             *asked,
+            *counted,
             parameters=(IDEMPOTENCY_KEY,),
             body=Body(content=create.content, is_required=False, description=create.description),
         ),

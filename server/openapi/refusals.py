@@ -85,6 +85,7 @@ ASKING: Final[Codes] = {
         "unsupported_item",
         "unsupported_tool",
     ),
+    403: ("too_many_stored_sessions",),
     404: ("model_not_found", "item_not_found", "session_not_found"),
     409: ("message_id_reused", "conversation_already_has_active_response", "conversation_moved_on"),
     429: ("response_queue_full", "too_many_responses"),

@@ -18,7 +18,7 @@ from unbroken.server.quota.reservations import Reservations, scopes_of, turn_id
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import CreateResponse
 from unbroken.sessions.errors import SessionError, StoreUnavailable
-from unbroken.sessions.ids import PrincipalId
+from unbroken.sessions.ids import PrincipalId, SessionId
 from unbroken.sessions.node import Attachment
 from unbroken.sessions.session import Session
 
@@ -114,6 +114,16 @@ class Asker:
         turn = turn_id(session.id, command.response_id)
         amount = self._common.amount(self._principal, session, command)
         return await self._common.reservations.reserve(self._principal, self._scopes, turn, amount)
+
+    async def charge(self, session_id: SessionId) -> Decision:
+        """Count a request for a session that is to begin, whether anything is asked of it or not.
+
+        Raises:
+            QuotaRefusal: There are too many.
+
+        """
+        await self._common.know(self._principal)
+        return await self._common.reservations.charge(self._principal, self._scopes, f"{session_id}:begun")
 
     def release(self, session: Session, command: CreateResponse) -> None:
         """Give back what was reserved: it was not submitted, or had been before."""

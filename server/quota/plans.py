@@ -38,6 +38,7 @@ class Plans:
     def __init__(self, quotas: Mapping[str, PlanQuota], modes: Mapping[str, Mode] | None = None) -> None:
         self._modes: Mapping[str, Mode] = {DEFAULT_PLAN: "on", **(modes or {})}
         self._limits = {name: _limits(quota) for name, quota in quotas.items()}
+        self._sessions = {name: quota.sessions for name, quota in quotas.items()}
         is_bound = any(quota.tenant_connections is not None for quota in quotas.values())
         counts_tenants = is_bound and set(self._modes.values()) != {"off"}
         self._unbounded = ConnectionBounds(counts_tenant=counts_tenants)
@@ -76,6 +77,12 @@ class Plans:
             return self._unbounded
         bounds = self._connections.get(plan, self._connections.get(DEFAULT_PLAN, self._unbounded))
         return bounds if mode == "on" else replace(bounds, is_shadow=True)
+
+    def sessions(self, plan: str) -> int | None:
+        """Return how many sessions somebody of a plan may have stored; None: it doesn't say."""
+        if self.mode(plan) != "on":
+            return None
+        return self._sessions.get(plan, self._sessions.get(DEFAULT_PLAN))
 
     @property
     def count_money(self) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from unbroken.server.auth.principal import Principal
 from unbroken.server.metrics import Metrics
 from unbroken.server.quota.background import Background
-from unbroken.server.quota.base import Amount, Decision, Ledger, Scope
+from unbroken.server.quota.base import TURNS, Amount, Decision, Ledger, Limits, Scope
 from unbroken.server.quota.plans import Plans
 from unbroken.server.quota.refusal import refusal_of
 from unbroken.sessions.clock import Clock
@@ -68,8 +69,36 @@ class Reservations:
             Refusal: Nobody can be asked, and the ledger is strict.
 
         """
+        decision = await self._ask(principal, scopes, turn, amount, self._plans.limits(principal.plan))
+        if decision.is_new:
+            remember(self._reserved, turn, (amount, self._clock.monotonic()), _RESERVED_KNOWN)
+        return decision
+
+    async def charge(self, principal: Principal, scopes: Sequence[Scope], name: str) -> Decision:
+        """Count one request that asks for no turn: for good, and once by its *name*.
+
+        Raises:
+            QuotaRefusal: There are too many.
+            Refusal: As of :meth:`reserve`.
+
+        """
+        limits = {
+            kind: {code: limit for code, limit in row.items() if code != TURNS}
+            for kind, row in self._plans.limits(principal.plan).items()
+        }
+        decision = await self._ask(principal, scopes, name, Amount(), limits)
+        self._background.begin(self._finish(principal.tenant, name, scopes))
+        return decision
+
+    async def _finish(self, tenant: str, name: str, scopes: Sequence[Scope]) -> None:
+        with suppress(StoreUnavailable):  # then it lapses
+            await self._ledger.settle(tenant, name, scopes, Amount(), None)
+
+    async def _ask(
+        self, principal: Principal, scopes: Sequence[Scope], turn: str, amount: Amount, limits: Limits
+    ) -> Decision:
         tenant, plan = principal.tenant, principal.plan
-        limits, enforce = self._plans.limits(plan), self._plans.mode(plan) == "on"
+        enforce = self._plans.mode(plan) == "on"
         try:
             decision = await self._ledger.reserve(
                 tenant, turn, scopes, limits, amount, lifetime=_LIFETIME, enforce=enforce
@@ -77,7 +106,7 @@ class Reservations:
         except (asyncio.CancelledError, StoreUnavailable) as exc:
             if not enforce and not isinstance(exc, asyncio.CancelledError):
                 self._metrics.quota_decisions.labels("would_deny").inc()
-                return Decision()  # what it takes is held as it begins
+                return Decision(is_new=False)  # what it takes is held as it begins
             self.release(tenant, turn)  # it may have been reserved all the same
             if isinstance(exc, asyncio.CancelledError):
                 raise
@@ -86,8 +115,6 @@ class Reservations:
         self._count(decision, plan)
         if decision.denied is not None and enforce:
             raise refusal_of(decision)
-        if decision.is_new:
-            remember(self._reserved, turn, (amount, self._clock.monotonic()), _RESERVED_KNOWN)
         return decision if enforce else Decision(is_new=decision.is_new)
 
     async def hold(self, principal: Principal, turn: Turn, amount: Amount) -> bool:

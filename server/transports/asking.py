@@ -37,6 +37,7 @@ _STATUS: Final = {
     "item_not_found": 404,
     "session_not_found": 404,
     "session_pinned": 403,
+    "too_many_stored_sessions": 403,
     "message_id_reused": 409,
     "conversation_already_has_active_response": 409,
     "conversation_moved_on": 409,

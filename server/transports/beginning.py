@@ -19,7 +19,7 @@ from unbroken.server.protocols.items import DecodeError, check_pairs
 from unbroken.server.quota.base import Decision
 from unbroken.server.quota.gate import Gate
 from unbroken.server.transports.exchange import Exchange
-from unbroken.server.transports.submission import Refer, Submission
+from unbroken.server.transports.submission import Admit, Refer, Submission
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import (
     Command,
@@ -110,13 +110,15 @@ class Beginnings:
     Args:
         screen: Looks for attacks.
         refer: Finds files.
+        admit: Asked ahead of the first input of a session.
         gate: Counts. None: nobody does.
         clock: Where time comes from.
 
     """
 
-    def __init__(self, screen: Screen, refer: Refer, gate: Gate | None, clock: Clock) -> None:
+    def __init__(self, screen: Screen, refer: Refer, admit: Admit, gate: Gate | None, clock: Clock) -> None:
         self._screen = screen
+        self._admit = admit
         self._refer = refer
         self._gate = gate
         self._clock = clock
@@ -184,7 +186,16 @@ class Beginnings:
     ) -> Submission:
         gate, principal = self._gate, speaker.grant.principal
         asker = None if gate is None else gate.asker(principal, speaker.address)
-        return Submission(attachment, principal, asker, self._screen, refer, on_decision, trace=speaker.trace)
+        return Submission(
+            attachment,
+            principal,
+            asker,
+            self._screen,
+            refer,
+            self._admit,
+            on_decision,
+            trace=speaker.trace,
+        )
 
     async def _write(
         self,

@@ -125,6 +125,7 @@ class Conversations:
             return  # it has been there for long: of its first input even the name is forgotten
         if not is_known:
             session.check(command)  # what is refused begins nothing
+            await self._exchanges.submission(speaker, attachment).charge()
             if wanted.items and wanted.metadata != (session.config.metadata or {}):
                 await self._write(speaker, attachment, update)  # it was asked for otherwise, and didn't begin
         await self._write(speaker, attachment, command, key, is_known=is_known)

@@ -25,7 +25,7 @@ from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.awaiting import until_ended
 from unbroken.server.transports.beginning import WIDER, Beginnings, Place, Speaker, is_known, soon
 from unbroken.server.transports.exchange import Exchange
-from unbroken.server.transports.submission import Refer, Submission
+from unbroken.server.transports.submission import Admit, Refer, Submission
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.concurrency import moved_on
 from unbroken.sessions.endings import Ended
@@ -65,6 +65,7 @@ class Exchanges:
         tokens: What sessions are gone on with over a WebSocket.
         screen: Looks for attacks.
         refer: Finds files.
+        admit: Asked ahead of the first input of a session.
         gate: Counts. None: nobody does.
         clock: Where time comes from.
 
@@ -80,6 +81,7 @@ class Exchanges:
         tokens: ResumeTokens,
         screen: Screen,
         refer: Refer,
+        admit: Admit,
         gate: Gate | None,
         clock: Clock,
     ) -> None:
@@ -88,7 +90,7 @@ class Exchanges:
         self._models = models
         self._defaults = defaults
         self._tokens = tokens
-        self._beginnings = Beginnings(screen, refer, gate, clock)
+        self._beginnings = Beginnings(screen, refer, admit, gate, clock)
         self._gates = Gates()
 
     # One that is there.

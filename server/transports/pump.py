@@ -36,7 +36,7 @@ from unbroken.server.quota.refusal import QuotaRefusal, rate_limits
 from unbroken.server.transports.idle import IdleWatch
 from unbroken.server.transports.outlet import AsgiOutlet, Outlet
 from unbroken.server.transports.refusal import TOO_NEW, overloaded
-from unbroken.server.transports.submission import Refer, Submission
+from unbroken.server.transports.submission import Admit, Refer, Submission
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Command, CreateItem, CreateResponse, Submitted
 from unbroken.sessions.errors import (
@@ -106,6 +106,7 @@ class Pump:
         outlet: Outlet,
         refer: Refer,
         screen: Screen,
+        admit: Admit,
         log: FilteringBoundLogger,
     ) -> None:
         self._submission = Submission(
@@ -114,6 +115,7 @@ class Pump:
             admitted.asker,
             screen,
             refer,
+            admit,
             self._reserved,
             trace=admitted.trace,
         )

@@ -6,7 +6,7 @@ Every door takes what comes through here, so that there is no way around a guard
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, TypeAlias
 
@@ -21,16 +21,19 @@ from unbroken.server.quota.refusal import QuotaRefusal
 from unbroken.sessions.backends.base import Receipt
 from unbroken.sessions.entries import Command, CreateResponse, Submitted
 from unbroken.sessions.errors import Refusal, SessionError, StoreUnavailable
-from unbroken.sessions.ids import PrincipalId
+from unbroken.sessions.ids import PrincipalId, SessionId
 from unbroken.sessions.node import Attachment
 
-__all__ = ["Refer", "Submission"]
+__all__ = ["Admit", "Refer", "Submission"]
 
 _CATCHING_UP: Final = 0.5
 """Seconds that an input waits for the one before it to be part of the session."""
 
 Refer: TypeAlias = Callable[[Command, PrincipalId], AbstractAsyncContextManager[Referring]]
 """Has an input's references stand for files."""
+
+Admit: TypeAlias = Callable[[Principal, SessionId], Awaitable[None]]
+"""Has a session begin in the store, or refuses it."""
 
 
 class Submission:
@@ -42,6 +45,7 @@ class Submission:
         asker: Asks for budgets. None: nothing is counted.
         screen: Looks for attacks.
         refer: Finds files.
+        admit: Asked ahead of the first input of a session.
         on_decision: Told of what was reserved, and what is left.
         trace: The trace that what they ask for belongs to. None: to none.
 
@@ -54,6 +58,7 @@ class Submission:
         asker: Asker | None,
         screen: Screen,
         refer: Refer,
+        admit: Admit,
         on_decision: Callable[[Decision], None],
         *,
         trace: str | None = None,
@@ -63,6 +68,7 @@ class Submission:
         self._asker = asker
         self._screen = screen
         self._refer = refer
+        self._admit = admit
         self._on_decision = on_decision
         self._trace = trace
         self._submitted = 0  # the last input that was written
@@ -91,17 +97,30 @@ class Submission:
         """
         await self._screen(command, self._principal, self._attachment.session)
 
+    async def charge(self) -> None:
+        """Count a request for the session, which is to begin.
+
+        Raises:
+            QuotaRefusal: There are too many.
+
+        """
+        if self._asker is not None:
+            self._on_decision(await self._asker.charge(self._attachment.session.id))
+
     async def write(self, submitted: Submitted) -> Receipt:
         """Write an input, once per key. Before a response is asked for, what it may take is reserved.
 
         Raises:
             QuotaRefusal: There is too little of something.
-            Refusal: It can't be taken, or was a duplicate of one that was refused.
+            Refusal: It can't be taken, or was a duplicate of one that was refused; or it would begin one
+                session more than its principal may have.
             NodeFull, TooManySessions: The node can't hold more, or not of this principal's.
             StoreError: It could not be written.
 
         """
         command = submitted.command
+        if not self._attachment.session.applied:
+            await self._admit(self._principal, self._attachment.session.id)
         if self._trace is not None and isinstance(command, CreateResponse):
             traced = replace(command, request=replace(command.request, trace=self._trace))
             submitted = replace(submitted, command=traced)

@@ -33,6 +33,7 @@ from unbroken.server.transports.outlet import PlainSend, has_outlet, outlet_of
 from unbroken.server.transports.pace import PacedReceive
 from unbroken.server.transports.pump import Admitted, Pump
 from unbroken.server.transports.refusal import TOO_NEW, Refused, overloaded
+from unbroken.server.transports.submission import Admit
 from unbroken.server.transports.websocket_way import WebSocketWay
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import Command
@@ -71,6 +72,7 @@ class RealtimeDoor:
         intake: IntakeLimits,
         metrics: Metrics,
         screen: Screen,
+        admit: Admit,
         files: FileStore | None = None,
         file_lifetime: float = 86400.0,
         clock: Clock,
@@ -81,6 +83,7 @@ class RealtimeDoor:
         self._node = node
         self._files = files
         self._screen = screen
+        self._admit_session = admit
         self._file_lifetime = file_lifetime
         self._directory = directory
         self._lapses = lapses
@@ -124,6 +127,7 @@ class RealtimeDoor:
                         outlet,
                         self._refer,
                         self._screen,
+                        self._admit_session,
                         self._log,
                     )
                     stay = self._lapses.stay(admitted.grant, pump.lapse)

@@ -251,3 +251,28 @@ async def test_the_same_request_in_the_same_moment_is_done_once(nodes: list[Serv
         assert len(set(ids)) == 1
         found = [each async for each in clients[0].conversations.items.list(ids[0])]
         assert len(found) == 2
+
+
+async def test_as_many_as_may_be_on_all_nodes(valkey: Server) -> None:
+    valkey.command("FLUSHALL")
+    async with contextlib.AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(
+                serving(ManualAgent(), redis_url=valkey.url, sessions_per_principal=4, **NODE)
+            )
+            for _ in range(2)
+        ]
+        clients: list[Any] = [await node.openai() for node in nodes]
+        made = [(await clients[number % 2].conversations.create()).id for number in range(4)]
+        await until_listed(clients[0], *made)
+        for client in clients:
+            with pytest.raises(APIStatusError) as refused:
+                await client.conversations.create()
+            assert (refused.value.status_code, refused.value.code) == (403, "too_many_stored_sessions")
+
+        await clients[0].conversations.delete(made[0])
+        await clients[1].conversations.create()
+        for node in nodes:
+            await node.hang_up()
+        for node in nodes:
+            await node.no_connections()

@@ -1,0 +1,145 @@
+"""How many sessions somebody may have stored, in use or at rest: counted by the index that lists them.
+
+It is asked of each session that is about to begin, ahead of its first input. What crosses that may go beyond,
+as may a few of those that begin on several nodes at once. Where the index can't be asked, nobody is refused.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from unbroken.server.auth.principal import Principal
+from unbroken.server.fair_names import FairName
+from unbroken.server.quota.plans import Plans
+from unbroken.server.quota.reservations import remember
+from unbroken.sessions.backends.base import SessionStore
+from unbroken.sessions.backends.index import SessionIndex
+from unbroken.sessions.clock import Clock
+from unbroken.sessions.errors import Refusal, StoreUnavailable
+from unbroken.sessions.ids import PrincipalId, SessionId, is_transient
+
+__all__ = ["StoredSessions"]
+
+_COUNTED_FOR: Final = 10.0
+"""Seconds for which a count that is far from the bound is gone by, with what has been begun here since."""
+
+_FAR: Final = 0.75
+"""Of the bound: what is below that is far from it."""
+
+_UNASKED: Final = 1 / 64
+"""Of the bound: how many are begun by one such count."""
+
+_FULL_FOR: Final = 60.0
+"""Seconds after which it is looked again whether all that is listed is still there."""
+
+_LOOKED_AT: Final = 64
+"""Sessions of which it is looked up together whether they are."""
+
+_KNOWN: Final = 10_000
+"""Principals."""
+
+
+@dataclass(slots=True)
+class _Count:
+    """How many somebody may begin by what was counted last."""
+
+    left: int
+    at: float
+
+
+class StoredSessions:
+    """Refuses sessions beyond what somebody may have stored.
+
+    Args:
+        index: Counts them.
+        store: Knows whether they are still there.
+        clock: Where time comes from.
+        most: Of one principal, or of the strangers of one address; 0: there is no bound.
+        plans: Which may allow fewer. None: none does.
+        name_of: Says for whom a stranger's sessions count. All others' are their own.
+
+    """
+
+    def __init__(
+        self,
+        index: SessionIndex,
+        store: SessionStore,
+        clock: Clock,
+        *,
+        most: int,
+        plans: Plans | None,
+        name_of: FairName,
+    ) -> None:
+        self._index = index
+        self._store = store
+        self._clock = clock
+        self._most = most
+        self._plans = plans
+        self._name_of = name_of
+        self._counts: OrderedDict[PrincipalId, _Count] = OrderedDict()
+        self._full: OrderedDict[PrincipalId, float] = OrderedDict()  # since when, as far as was looked
+
+    async def admit(self, principal: Principal, session_id: SessionId) -> None:
+        """Have a session of *principal*'s begin in the store.
+
+        Raises:
+            Refusal: They have as many as may be.
+
+        """
+        most = self._most_of(principal.plan)
+        if not most or is_transient(session_id):
+            return
+        whose = PrincipalId(self._name_of(principal.id))
+        with suppress(StoreUnavailable):
+            if not await self._has_room(whose, most):
+                message = (
+                    f"{most} conversations are stored for you, as many as may be. Delete some, "
+                    "with DELETE /v1/conversations/{id}, or come back when some have ended by themselves."
+                )
+                raise Refusal("too_many_stored_sessions", message)
+            if whose != principal.id:  # nobody else lists them together
+                await self._index.note(whose, {session_id: int(1000 * self._clock.time())})
+
+    def _most_of(self, plan: str) -> int:
+        by_plan = None if self._plans is None else self._plans.sessions(plan)
+        if by_plan is None:
+            return self._most
+        return min(by_plan, self._most) if self._most else by_plan
+
+    async def _has_room(self, whose: PrincipalId, most: int) -> bool:
+        now, known = self._clock.monotonic(), self._counts.get(whose)
+        if known is not None and now - known.at < _COUNTED_FOR and known.left:
+            known.left -= 1
+            return True
+        stored = await self._index.count(whose)
+        if stored >= most:
+            if now - self._full.get(whose, float("-inf")) < _FULL_FOR:
+                return False
+            remember(self._full, whose, now, _KNOWN)  # ahead of looking: one at a time does
+            stored = await self._without_gone(whose, stored, most)
+            if stored >= most:
+                return False
+            self._full.pop(whose, None)
+        left = int(_UNASKED * most) if stored < _FAR * most else 0
+        remember(self._counts, whose, _Count(left, now), _KNOWN)
+        return True
+
+    async def _without_gone(self, whose: PrincipalId, stored: int, most: int) -> int:
+        """Drop sessions that have ended from the list, until there is room; return how many are left."""
+        after: SessionId | None = None
+        while stored >= most:
+            page = await self._index.page(whose, _LOOKED_AT, after=after, oldest_first=True)
+            if not page:
+                break
+            names = [each.session_id for each in page]
+            found = await self._store.metadata(names)
+            gone = [name for name, noted in zip(names, found, strict=True) if noted is None]
+            there = [name for name in names if name not in gone]
+            await self._index.drop(whose, gone)
+            stored -= len(gone)
+            if there:
+                after = there[-1]
+        return stored
