@@ -71,6 +71,7 @@ _VOID: Final = {
     "store_unavailable": "What was sent before it couldn't be saved. Send that again, then this.",
     "content_filter": "What was sent before it was refused. Send something else, then this.",
     "guard_unavailable": "What was sent before it couldn't be checked. Send that again, then this.",
+    "too_many_stored_sessions": "What was sent before it wasn't taken. Delete conversations, then send both.",
 }
 """Why an item wasn't taken, and what is said of a request behind it."""
 
