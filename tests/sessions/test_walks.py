@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from tests.sessions.conversation import Client, limits_of, settle
 from tests.sessions.town import actor_on, open_town, texts
-from tests.sessions.walking import Walk
+from tests.sessions.walking import PAIR, Walk
 from unbroken.sessions.finished import decode_turn
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
@@ -49,29 +49,45 @@ def test_a_conversation_stays_whole_on_many_walks(has_losses: bool) -> None:
     walk(range(first, first + 8 * settings().max_examples), has_losses=has_losses)
 
 
-def walk(seeds: Iterable[int], *, has_losses: bool) -> None:
+@pytest.mark.slow
+@either
+def test_items_of_one_request_stay_together(has_losses: bool) -> None:
+    walk(range(60), has_losses=has_losses, has_pairs=True)
+
+
+@pytest.mark.slow
+@pytest.mark.drawn
+@pytest.mark.timeout(240)
+@either
+def test_items_of_one_request_stay_together_on_many_walks(has_losses: bool) -> None:
+    first = random.SystemRandom().randrange(2**32)
+    walk(range(first, first + 4 * settings().max_examples), has_losses=has_losses, has_pairs=True)
+
+
+def walk(seeds: Iterable[int], *, has_losses: bool, has_pairs: bool = False) -> None:
     """Make a walk of each seed. Where one fails, its seed is said, and what happened."""
     for seed in seeds:
         steps: list[str] = []
         try:
-            asyncio.run(walk_once(seed, steps, has_losses=has_losses))
+            asyncio.run(walk_once(seed, steps, has_losses=has_losses, has_pairs=has_pairs))
         except BaseException as exc:
-            exc.add_note(f"walk({seed}, {has_losses=}):\n" + "\n".join(steps))
+            exc.add_note(f"walk([{seed}], {has_losses=}, {has_pairs=}):\n" + "\n".join(steps))
             raise
 
 
-async def walk_once(seed: int, steps: list[str], *, has_losses: bool) -> None:
+async def walk_once(seed: int, steps: list[str], *, has_losses: bool, has_pairs: bool = False) -> None:
     random.seed(seed)  # what nodes draw, too
     unheard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
     with capture_logs() as logs:
         limits = limits_of(actor=ActorLimits(run=RunLimits(), notes_turns=True))
         async with open_town(seed=seed, limits=limits) as town:
-            walk = Walk(town, seed, steps, has_losses=has_losses)
+            walk = Walk(town, seed, steps, has_losses=has_losses, has_pairs=has_pairs)
             await walk.go()
             check_words(walk)
             if not has_losses:
                 check_inputs(walk)
+            check_pairs(walk)
             check_rest(walk)
             check_store(walk)
             await check_turns(walk)
@@ -107,6 +123,15 @@ def check_inputs(walk: Walk) -> None:
     """Every item that was acknowledged is there."""
     items = [name for name in walk.taken if name.startswith("item")]
     assert set(items) <= set(texts_of(walk, "user"))
+
+
+def check_pairs(walk: Walk) -> None:
+    """Items that were one input are there together, one behind the other, or not at all."""
+    there = texts(walk.one, walk.clients[0])
+    first, second = ([text.removesuffix(end) for text in there if text.endswith(end)] for end in PAIR)
+    assert first == second
+    for name in first:
+        assert there.index(name + PAIR[1]) == there.index(name + PAIR[0]) + 1
 
 
 def check_rest(walk: Walk) -> None:

@@ -18,11 +18,12 @@ from tests.fakes.responder import ManualTurn
 from tests.sessions.calls import Calls
 from tests.sessions.conversation import Client, World, settle
 from tests.sessions.town import Town, distant, polls, tab_on
-from unbroken.sessions.entries import Submitted
+from unbroken.sessions.entries import CreateItems, InputKey, Submitted
 from unbroken.sessions.errors import ResponderError, SessionError
-from unbroken.sessions.ids import ResponseId, SessionId
+from unbroken.sessions.ids import ItemId, ResponseId, SessionId
+from unbroken.sessions.items import Message, Text
 
-__all__ = ["HELD", "Walk"]
+__all__ = ["HELD", "PAIR", "Walk"]
 
 HELD: Final = (
     "append",
@@ -39,10 +40,16 @@ HELD: Final = (
 """Calls of the store that may be held on their way."""
 
 
+PAIR: Final = (" one", " two")
+"""What the texts of two items end with that are one input."""
+
+
 class Walk:
     """One walk: a node that owns a session, another one that follows it, and clients of both."""
 
-    def __init__(self, town: Town, seed: int, steps: list[str], *, has_losses: bool) -> None:
+    def __init__(
+        self, town: Town, seed: int, steps: list[str], *, has_losses: bool, has_pairs: bool = False
+    ) -> None:
         self.town = town
         self.one, self.two = town.worlds
         self.clients: list[Client] = []
@@ -58,6 +65,7 @@ class Walk:
         self._draw = random.Random(seed)
         self._calls = Calls(self._draw, HELD, steps.append, self._copy)
         self._has_losses = has_losses
+        self._has_pairs = has_pairs
         self._copied: dict[SessionId, Any] | None = None
         self._names = itertools.count(1)
         self._tasks: list[asyncio.Task[None]] = []
@@ -151,11 +159,27 @@ class Walk:
 
     def _send_item(self) -> None:
         name = f"item{next(self._names)}"
+        if self._has_pairs:
+            self._send_pair(name)
+            return
         content = [{"type": "input_text", "text": name}]
         item: dict[str, Any] = {"type": "message", "role": "user", "content": content}
         if self._draw.random() < 0.5:
             item["id"] = name  # else nobody can know it again
         self._send(name, {"type": "conversation.item.create", "item": item})
+
+    def _send_pair(self, name: str) -> None:
+        """Have two items be sent that are one input, by a request over HTTP."""
+        client = self._draw.choice(self.clients)
+        self.steps.append(f"send {name} and another")
+        assert client.attachment is not None
+        if client.attachment.cursor._ended is not None:
+            self._begin(self._come_back(client))
+            return
+        pair = tuple(Message(ItemId(f"{name}{end}"), "user", (Text(f"{name}{end}"),)) for end in PAIR)
+        key = InputKey(f"h:items:{name}", name.encode()) if self._draw.random() < 0.5 else None
+        submitted = Submitted(CreateItems(pair), client.chain, key=key)
+        self._begin(self._have_taken(client, submitted, name, *(item.id for item in pair)))
 
     def _send_request(self) -> None:
         name = f"ask{next(self._names)}"
@@ -180,13 +204,17 @@ class Walk:
         assert client.connection is not None
         submitted = client.connection.receive(orjson.dumps(event).decode())
         assert isinstance(submitted, Submitted)
+        await self._have_taken(client, submitted, name, name)
+
+    async def _have_taken(self, client: Client, submitted: Submitted, name: str, *taken: str) -> None:
+        assert client.attachment is not None
         try:
             await client.attachment.submit(submitted)
         except SessionError as exc:
             self.steps.append(f"{name} isn't taken: {exc!r}")
         else:
             self.steps.append(f"{name} is taken")
-            self.taken.append(name)
+            self.taken += taken
 
     async def _come_back(self, client: Client) -> None:
         if client in self._coming_back:
