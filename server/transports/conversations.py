@@ -25,6 +25,7 @@ from unbroken.sessions.entries import (
     UpdateConfig,
 )
 from unbroken.sessions.errors import (
+    MessageIdReused,
     NodeFull,
     SessionError,
     SessionNotFound,
@@ -107,8 +108,11 @@ class Conversations:
         try:
             await self._begin(speaker, attachment, wanted, key)
         except BaseException:
+            if not attachment.session.applied:
+                attachment.drop()  # it is in no store, and may be asked for otherwise by the same name
+                raise
             attachment.close()
-            if key is None and attachment.session.applied:  # else who asks again goes on with it
+            if key is None:  # else who asks again goes on with it
                 with suppress(SessionError):  # else it expires
                     await self._node.erase(attachment.session.id)
             raise
@@ -117,17 +121,18 @@ class Conversations:
     async def _begin(
         self, speaker: Speaker, attachment: Attachment, wanted: NewConversation, key: InputKey | None
     ) -> None:
-        update = UpdateConfig(metadata=wanted.metadata)
-        command = CreateItems(wanted.items) if wanted.items else update
+        command: Command = UpdateConfig(metadata=wanted.metadata)
+        if wanted.items:
+            command = CreateItems(wanted.items)
         is_known = await _is_known(attachment, command, key)
         session = attachment.session
         if session.applied > 1 and not is_known:
             return  # it has been there for long: of its first input even the name is forgotten
         if not is_known:
             session.check(command)  # what is refused begins nothing
+            if wanted.metadata != (session.config.metadata or {}):
+                raise MessageIdReused  # whoever began it died of it, before it was known by its name
             await self._exchanges.submission(speaker, attachment).charge()
-            if wanted.items and wanted.metadata != (session.config.metadata or {}):
-                await self._write(speaker, attachment, update)  # it was asked for otherwise, and didn't begin
         await self._write(speaker, attachment, command, key, is_known=is_known)
 
     async def find(self, speaker: Speaker, session_id: SessionId) -> Attachment:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from openai import APIStatusError, BadRequestError
+from openai import APIStatusError, BadRequestError, InternalServerError
 
 from tests.server.conftest import Serve
 from tests.server.realtime.serving import Served
 from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.sessions.errors import StoreUnavailable
 
 HELLO = {"type": "message", "role": "user", "content": "hello"}
 OUTPUT = {"type": "function_call_output", "call_id": "call_none", "output": "lost"}
@@ -115,6 +116,38 @@ async def test_what_was_refused_is_refused_again(server: Served[ScriptedAgent]) 
         codes.append(refused.value.code)
     assert codes == ["item_not_found", "item_not_found"]
     assert await texts(client, made.id) == []
+
+
+async def test_what_was_refused_may_be_asked_for_otherwise_by_its_name(server: Served[ScriptedAgent]) -> None:
+    """Nothing was begun, so that the name stands for nothing yet."""
+    client: Any = await server.openai()
+    with pytest.raises(APIStatusError):
+        await client.conversations.create(items=[OUTPUT], metadata={"a": "b"}, **named("one"))
+    made = await client.conversations.create(items=[HELLO], metadata={"c": "d"}, **named("one"))
+    assert made.metadata == {"c": "d"}
+    assert await texts(client, made.id) == ["hello"]
+
+
+async def test_one_whose_first_input_was_never_written_is_begun_all_the_same(
+    server: Served[ScriptedAgent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client: Any = await server.openai()
+    store = server.app._stored.store
+    submit = store.submit
+
+    async def fails(*_: Any) -> Any:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(store, "submit", fails)
+    with pytest.raises(InternalServerError):
+        await client.conversations.create(items=[HELLO], metadata={"a": "b"}, **named("one"))
+    monkeypatch.setattr(store, "submit", submit)
+
+    with pytest.raises(APIStatusError) as refused:
+        await client.conversations.create(items=[HELLO], metadata={"c": "d"}, **named("one"))
+    assert refused.value.code == "message_id_reused"
+    made = await client.conversations.create(items=[HELLO], metadata={"a": "b"}, **named("one"))
+    assert await texts(client, made.id) == ["hello"]
 
 
 async def test_one_that_was_deleted_is_not_begun_again_by_its_name(server: Served[ScriptedAgent]) -> None:
