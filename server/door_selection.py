@@ -203,7 +203,7 @@ class DoorSelection:
             self.index,
             self.store,
             self.clock,
-            most=self.settings.sessions_per_principal,
+            most=self.settings.sessions_per_user,
             plans=None if self.gate is None else self.gate.plans,
             name_of=self.fair_names.of,
         )

@@ -36,11 +36,11 @@ class SessionSettings(SettingsPart):
         default=0.5,
         description="Share of these, of their bytes, and of the bytes of files, of all strangers together.",
     )
-    sessions_per_principal: int = Field(
+    sessions_per_user: int = Field(
         default=10_000,
         ge=0,
         le=10_000,
-        description="Sessions of one key that are stored, on all nodes, in use or at rest; 0: no bound.",
+        description="Stored sessions of a user, or of an address of strangers, on all nodes; 0: no bound.",
     )
     max_node_bytes: Bytes = Field(
         default=1 << 30, ge=1 << 20, description="Bytes of all sessions of this node."

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from unbroken.server.auth.keys import digest_of
-from unbroken.server.auth.principal import ALL_SCOPES, Principal
+from unbroken.server.auth.principal import ALL_SCOPES, KEY, Principal
 
 __all__ = [
     "MOST_KEYS",
@@ -63,7 +63,7 @@ class KeyRecord(Struct, frozen=True, omit_defaults=True):
     @property
     def principal(self) -> Principal:
         """Who presents it."""
-        user = f"key:{self.id}" if self.user is None else f"user:{self.user}"
+        user = f"{KEY}{self.id}" if self.user is None else f"user:{self.user}"
         return Principal(user, self.tenant, self.plan, frozenset(self.scopes), self.expires_at)
 
 

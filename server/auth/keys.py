@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from unbroken.server.auth.base import Credentials, Grant, Unauthenticated
-from unbroken.server.auth.principal import Principal
+from unbroken.server.auth.principal import KEY, Principal
 
 __all__ = ["DevelopmentAuthenticator", "KeyAuthenticator", "digest_of"]
 
@@ -50,7 +50,7 @@ class KeyAuthenticator:
                 found = name
         if found is None:
             raise Unauthenticated
-        return Grant(Principal(user=f"key:{found}"))
+        return Grant(Principal(user=f"{KEY}{found}"))
 
 
 def digest_of(key: str) -> bytes:

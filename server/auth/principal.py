@@ -8,7 +8,16 @@ from typing import Final
 
 from unbroken.sessions.ids import PrincipalId
 
-__all__ = ["ALL_SCOPES", "CLIENT_SECRETS", "DEFAULT_PLAN", "FILES", "REALTIME", "STRANGERS", "Principal"]
+__all__ = [
+    "ALL_SCOPES",
+    "CLIENT_SECRETS",
+    "DEFAULT_PLAN",
+    "FILES",
+    "KEY",
+    "REALTIME",
+    "STRANGERS",
+    "Principal",
+]
 
 REALTIME: Final = "realtime"
 """May connect to sessions, and begin them."""
@@ -24,6 +33,9 @@ STRANGERS: Final = "strangers"
 
 DEFAULT_PLAN: Final = "default"
 """The plan of whoever has none of their own, and the row of tables by plan that holds for all others."""
+
+KEY: Final = "key:"
+"""With this begins the user of a principal who is a key that names none; those of users begin otherwise."""
 
 ALL_SCOPES: Final = frozenset({REALTIME, FILES, CLIENT_SECRETS})
 
@@ -44,6 +56,11 @@ class Principal:
     def id(self) -> PrincipalId:
         """One opaque, stable string for tenant and user, safe to log."""
         return PrincipalId(hashlib.sha256(f"{self.tenant}\0{self.user}".encode()).hexdigest()[:32])
+
+    @property
+    def names_no_user(self) -> bool:
+        """Whether this is an application's key, which may speak for all whom it serves."""
+        return self.user.startswith(KEY)
 
     def by(self, plan: str | None) -> Principal:
         """Return the same, as they came by *plan*. None: nobody knows by which, so that it is this one's.

@@ -57,7 +57,8 @@ class StoredSessions:
         index: Counts them.
         store: Knows whether they are still there.
         clock: Where time comes from.
-        most: Of one principal, or of the strangers of one address; 0: there is no bound.
+        most: Of one user, or of the strangers of one address; 0: there is no bound. A key that names no user
+            may speak for all whom its application serves, and is bound by its plan alone.
         plans: Which may allow fewer. None: none does.
         name_of: Says for whom a stranger's sessions count. All others' are their own.
 
@@ -89,7 +90,7 @@ class StoredSessions:
             Refusal: They have as many as may be.
 
         """
-        most = self._most_of(principal.plan)
+        most = self._most_of(principal)
         if not most or is_transient(session_id):
             return
         whose = PrincipalId(self._name_of(principal.id))
@@ -103,11 +104,12 @@ class StoredSessions:
             if whose != principal.id:  # nobody else lists them together
                 await self._index.note(whose, {session_id: int(1000 * self._clock.time())})
 
-    def _most_of(self, plan: str) -> int:
-        by_plan = None if self._plans is None else self._plans.sessions(plan)
+    def _most_of(self, principal: Principal) -> int:
+        most = 0 if principal.names_no_user else self._most
+        by_plan = None if self._plans is None else self._plans.sessions(principal.plan)
         if by_plan is None:
-            return self._most
-        return min(by_plan, self._most) if self._most else by_plan
+            return most
+        return min(by_plan, most) if most else by_plan
 
     async def _has_room(self, whose: PrincipalId, most: int) -> bool:
         now, known = self._clock.monotonic(), self._counts.get(whose)

@@ -258,7 +258,7 @@ async def test_as_many_as_may_be_on_all_nodes(valkey: Server) -> None:
     async with contextlib.AsyncExitStack() as stack:
         nodes = [
             await stack.enter_async_context(
-                serving(ManualAgent(), redis_url=valkey.url, sessions_per_principal=4, **NODE)
+                serving(ManualAgent(), redis_url=valkey.url, sessions_per_user=4, **NODE)
             )
             for _ in range(2)
         ]

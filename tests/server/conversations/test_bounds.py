@@ -17,7 +17,7 @@ CODE = "too_many_stored_sessions"
 
 @pytest.fixture
 async def bounded(serve: Serve) -> Served[ScriptedAgent]:
-    served: Served[ScriptedAgent] = await serve(ScriptedAgent(), sessions_per_principal=3)
+    served: Served[ScriptedAgent] = await serve(ScriptedAgent(), sessions_per_user=3)
     return served
 
 

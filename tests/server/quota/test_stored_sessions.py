@@ -66,6 +66,16 @@ async def test_there_are_as_many_as_may_be_and_others_have_their_own() -> None:
     assert await world.is_refused(BOB)
 
 
+async def test_an_application_s_key_that_names_no_user_is_bound_by_its_plan_alone() -> None:
+    plans = Plans({"small": PlanQuota(sessions=3)})
+    world = World(2, plans)
+    await world.begin(Principal("key:backend"), times=5)
+    await world.begin(Principal("key:other", plan="small"), times=3)
+    assert await world.is_refused(Principal("key:other", plan="small"))
+    await world.begin(Principal("user:alice"), times=2)
+    assert await world.is_refused(Principal("user:alice"))
+
+
 async def test_what_is_deleted_makes_room_at_once() -> None:
     world = World(3)
     await world.begin(times=2)
