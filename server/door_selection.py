@@ -341,6 +341,7 @@ class DoorSelection:
             gate=self.gate,
             models=self.models,
             limits=self._limits(),
+            clock=self.clock,
         )
 
     def _graphql_routes(self, reception: Reception) -> list[Route]:
@@ -390,6 +391,7 @@ class DoorSelection:
 
     def leave(self) -> None:
         """Have those leave on whose connections nothing is being said: the server is about to end."""
+        self._websocket_way.leave()
         for door in self._talk_doors.values():
             door.leave()
 

@@ -21,6 +21,7 @@ from unbroken.server.transports.graphql_socket import GraphqlSocket, say_alone
 from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.refusal import SayAlone
 from unbroken.server.transports.talk_door import Greet
+from unbroken.sessions.clock import Clock
 
 __all__ = ["GraphqlDoors"]
 
@@ -35,6 +36,7 @@ class GraphqlDoors:
         gate: Counts. None: nobody does.
         models: Which there are.
         limits: What a connection may do.
+        clock: Where time comes from.
 
     """
 
@@ -47,6 +49,7 @@ class GraphqlDoors:
         gate: Gate | None,
         models: Models,
         limits: ConnectionLimits,
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._exchanges = exchanges
@@ -54,6 +57,7 @@ class GraphqlDoors:
         self._gate = gate
         self._models = models
         self._limits = limits
+        self._clock = clock
 
     @cached_property
     def _documents(self) -> Documents:
@@ -96,6 +100,7 @@ class GraphqlDoors:
             limits=self._limits,
             most=self._settings.graphql_subscriptions,
             patience=self._settings.handshake_timeout,
+            clock=self._clock,
         )
 
     @property

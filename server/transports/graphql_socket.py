@@ -37,6 +37,7 @@ from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.server.transports.lanes import Lanes, LanesFull, QueueFull
 from unbroken.server.transports.talk import FrameSource, Talk
 from unbroken.server.transports.talk_door import Interlocutor
+from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.errors import SessionError
 
 __all__ = ["GraphqlSocket", "say_alone"]
@@ -55,6 +56,7 @@ class GraphqlSocket:
         limits: What a connection may do.
         most: Operations that may run at once on one.
         patience: Seconds that a client has to begin the connection.
+        clock: Where time comes from.
 
     """
 
@@ -66,6 +68,7 @@ class GraphqlSocket:
     limits: ConnectionLimits
     most: int
     patience: float
+    clock: Clock
 
     def __call__(self, speaker: Speaker, _fields: Mapping[str, Sequence[str]]) -> Interlocutor:
         """Return who answers *speaker*."""
@@ -96,7 +99,8 @@ class _Connection:
         self._talk: Talk
         self._lanes: Lanes[_Running]
         self._names = itertools.count()  # of lanes: a client's name is free before its lane is
-        self._begun = asyncio.Event()
+        self._has_begun = False
+        self._patience: Timer
         self._writing = asyncio.Lock()
         self._running: dict[str, _Running] = {}  # by the client's names
 
@@ -104,14 +108,12 @@ class _Connection:
         """See :class:`Interlocutor`."""
         self._talk = talk
         self._lanes = Lanes(talk, self._answer, most=self._door.most, most_waiting=0)
-        talk.spawn(self._await_begin())
+        # No task: a node that drains waits for those, and there is nothing here to wait for.
+        self._patience = self._door.clock.call_later(self._door.patience, self._end_unbegun)
+        talk.at_end(self._patience.cancel)
 
-    async def _await_begin(self) -> None:
-        try:
-            async with asyncio.timeout(self._door.patience):
-                await self._begun.wait()
-        except TimeoutError:
-            self._talk.end(GraphqlClose.INIT_TIMEOUT, reason="Connection initialisation timeout")
+    def _end_unbegun(self) -> None:
+        self._talk.end(GraphqlClose.INIT_TIMEOUT, reason="Connection initialisation timeout")
 
     def hear(self, data: str | bytes) -> None:
         """See :class:`~unbroken.server.transports.talk.Hear`."""
@@ -122,11 +124,12 @@ class _Connection:
             return
         match said:
             case Init():
-                if self._begun.is_set():
+                if self._has_begun:
                     reason = "Too many initialisation requests"
                     self._talk.end(GraphqlClose.TOO_MANY_INITS, reason=reason)
                 else:
-                    self._begun.set()
+                    self._has_begun = True
+                    self._patience.cancel()
                     self._talk.say(ACK)
             case Ping():
                 self._talk.say(PONG)
@@ -136,7 +139,7 @@ class _Connection:
                 self._give_up(said.id)
 
     def _subscribe(self, asked: Subscribe) -> None:
-        if not self._begun.is_set():
+        if not self._has_begun:
             self._talk.end(GraphqlClose.UNAUTHORIZED, reason="Unauthorized")
         elif asked.id in self._running:
             reason = close_reason("Subscriber already exists", asked.id)

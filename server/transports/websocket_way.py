@@ -6,6 +6,7 @@ can read: by an HTTP status, or, as browsers can't read that, in a frame of the 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeAlias, TypeVar
@@ -94,6 +95,7 @@ class WebSocketWay:
         self._gate = gate
         self._fair_names = fair_names
         self._refusals = RefusalLog(clock)
+        self._greeting: set[asyncio.Timeout] = set()  # what ends the waiting for what clients begin with
 
     @asynccontextmanager
     async def admitted(
@@ -139,7 +141,7 @@ class WebSocketWay:
         self._knock(handshake, guest)
         with until_departure(client):  # whoever has left counts no more, and is worked for no more
             if greeting is not None:
-                handshake = await greeting.introduce(handshake)
+                handshake = await self._introduced(greeting, handshake)
             # An issuer of tokens that hangs, and room at a cap, aren't waited for in anybody's turn.
             grant = await self._identified(handshake, guest)
             try:
@@ -148,6 +150,23 @@ class WebSocketWay:
                     return await admit(handshake, guest, grant)
             except TurnMissed:
                 raise overloaded() from None
+
+    async def _introduced(self, greeting: Greeting, handshake: Handshake) -> Handshake:
+        try:
+            async with asyncio.timeout(None) as cut:
+                self._greeting.add(cut)
+                try:
+                    return await greeting.introduce(handshake)
+                finally:
+                    self._greeting.discard(cut)
+        except TimeoutError:
+            raise self.draining() from None
+
+    def leave(self) -> None:
+        """Wait for nobody any more to say who they are: the node is about to end, and they are told so."""
+        greeting, self._greeting = self._greeting, set()
+        for cut in greeting:
+            cut.reschedule(asyncio.get_running_loop().time())
 
     def _knock(self, handshake: Handshake, guest: Guest) -> None:
         """Refuse whoever need not wait to be told so. It takes next to nothing: crowds come at once."""

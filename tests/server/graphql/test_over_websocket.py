@@ -232,6 +232,19 @@ async def test_whoever_says_nothing_is_not_waited_for(serve: Serve, call: Call, 
     assert code == 4408
 
 
+@pytest.mark.parametrize("key", ["alice", None])
+async def test_whoever_has_said_nothing_yet_is_sent_away_by_a_node_that_drains(
+    serve: Serve, call: Call, key: str | None
+) -> None:
+    server = await serve(ScriptedAgent(), graphql=True, handshake_timeout=60)
+    socket = await call(server, key).raw_socket()
+    await socket.send("ping")
+    assert await socket.next() == {"type": "pong"}
+    server.app.begin_drain()
+    code, _ = await socket.closed()
+    assert code == 1012
+
+
 async def test_what_breaks_the_protocol_ends_the_connection(spoken: Served[ManualAgent], call: Call) -> None:
     alice = call(spoken)
 
