@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from unbroken.sessions.actor import Actor
-from unbroken.sessions.backends.base import Receipt
+from unbroken.sessions.backends.base import NOBODY, Receipt
 from unbroken.sessions.cursor import Cursor
 from unbroken.sessions.entries import CancelResponse, CreateResponse, DeleteItem, Submitted
 from unbroken.sessions.errors import NodeDraining, NodeOverloaded, Refusal, StoreUnavailable
@@ -88,7 +88,7 @@ class Attachment:
 
         """
         node = self._node
-        if node.is_draining and isinstance(submitted.command, CreateResponse):
+        if node.is_draining and (isinstance(submitted.command, CreateResponse) or self._is_nobodys):
             raise Refusal("server_draining", str(NodeDraining()))
         if not node.takes_responses and isinstance(submitted.command, CreateResponse):
             raise Refusal("server_overloaded", str(NodeOverloaded()))
@@ -102,6 +102,11 @@ class Attachment:
         if receipt.duplicate and (refused := self.session.refusals.get(receipt.seq)) is not None:
             raise Refusal(refused.code, refused.message, param=refused.param)
         return receipt
+
+    @property
+    def _is_nobodys(self) -> bool:
+        """Whether nobody would answer an input, if this node took the session for none."""
+        return not self._actor.is_owner and self._actor.fence.node == NOBODY
 
     async def recall(self, submitted: Submitted) -> bool:
         """Whether an input was written before: then to submit it says what became of it, and does nothing.

@@ -31,7 +31,7 @@ async def delete(node: Node, session_id: SessionId, principal: PrincipalId) -> N
 
     Raises:
         SessionNotFound: There is none, or it is another's.
-        NodeDraining: The node is shutting down.
+        NodeDraining: The node is shutting down, and has just given it up.
         StoreUnavailable: It may have been done.
         UnknownFormat: A later release has written it.
 

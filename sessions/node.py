@@ -323,8 +323,8 @@ class Node:
 
         With *repeat*, the entry at *position* is read once more: the client has seen only some of its
         frames. A position that can't be used is no error: it starts over with a snapshot, and says so.
-        Without *watches* it is for a moment, to act, as who stops an answer does: it counts as no connection,
-        and is had on a node that shuts down, too, if the session is there.
+        Without *watches* it is for a moment, to look or to act, as who stops an answer does: it counts as no
+        connection, and is had on a node that shuts down, too, where something has been said in the session.
 
         Raises:
             SessionNotFound: There is none of that id, or it is another principal's.
@@ -336,7 +336,7 @@ class Node:
 
         """
         here = self._ownership.live(session_id)
-        if self.is_draining and (watches or here is None or not here.is_opened):
+        if self.is_draining and (watches or (here is not None and not here.is_opened)):
             raise NodeDraining
         actor = await self._found(session_id, position, principal)
         if actor.principal != principal:

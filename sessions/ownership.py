@@ -166,6 +166,7 @@ class Ownership:
             SessionNotFound: There is none.
             StoreUnavailable: The store can't be reached.
             UnknownFormat: It was written by a later release. It is nobody's then, for others to take.
+            NodeDraining: The node leaves, and has just given it up.
 
         """
         if (actor := self.live(session_id)) is not None:
@@ -214,8 +215,10 @@ class Ownership:
 
     async def _load(self, session_id: SessionId) -> Actor:
         actor = await self._replica(session_id)
+        actor.is_dropped = self.is_leaving and not actor.is_owner  # whoever comes, comes for a moment
         self._hub.add(actor)
-        actor.look()  # what has come since it was read, with nobody here to be told
+        if not actor.is_dropped:
+            actor.look()  # what has come since it was read, with nobody here to be told
         log = structlog.get_logger()
         log.debug("session loaded", session_id=session_id, node_id=self._node, is_owner=actor.is_owner)
         if not actor.is_owner:
@@ -234,6 +237,9 @@ class Ownership:
         if not self._store.is_shared:
             return await self._store.acquire(session_id, self._node)
         opened = await self._store.follow(session_id, self._node)  # so that nothing is missed from here on
+        if self.is_leaving and opened.fence.node == self._node:
+            self.returns.add(session_id)  # the store hasn't heard yet that it was left
+            raise NodeDraining
         if await self._is_still_free(opened.fence):
             with suppress(Fenced):  # somebody else was faster
                 opened = await self._store.acquire(session_id, self._node, seen=opened.fence)

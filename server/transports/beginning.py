@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from unbroken.server.protocols.asked import Asked
 from unbroken.server.protocols.items import DecodeError, check_pairs
 from unbroken.server.quota.base import Decision
 from unbroken.server.quota.gate import Gate
-from unbroken.server.transports.exchange import Exchange
+from unbroken.server.transports.exchange import Exchange, soon
 from unbroken.server.transports.submission import Admit, Refer, Submission
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.entries import (
@@ -29,7 +28,7 @@ from unbroken.sessions.entries import (
     Submitted,
     UpdateConfig,
 )
-from unbroken.sessions.errors import Refusal, StoreUnavailable
+from unbroken.sessions.errors import Refusal
 from unbroken.sessions.ids import (
     ChainId,
     ItemId,
@@ -40,10 +39,7 @@ from unbroken.sessions.ids import (
 from unbroken.sessions.items import Item, ResponseRequest
 from unbroken.sessions.node import Attachment
 
-__all__ = ["WIDER", "Beginnings", "Place", "Speaker", "accepted", "is_known", "soon"]
-
-_BEGINNING: Final = 15.0
-"""Seconds within which a response has been accepted, or can't be for the moment."""
+__all__ = ["WIDER", "Beginnings", "Place", "Speaker", "accepted", "is_known"]
 
 _PINNED: Final = (
     "Whoever made your short-lived key has settled this for its sessions. "
@@ -244,16 +240,6 @@ class Beginnings:
             command = CreateResponse(response_id, replace(asked.request, input=asked.items))
             if (field := pins.violation(command)) is not None:
                 raise DecodeError("session_pinned", _PINNED, param=field.removeprefix("response."))
-
-
-@asynccontextmanager
-async def soon() -> AsyncIterator[None]:
-    """Give up what isn't done in time: what it waits for is out of reach."""
-    try:
-        async with asyncio.timeout(_BEGINNING):
-            yield
-    except TimeoutError:
-        raise StoreUnavailable from None
 
 
 async def accepted(attachment: Attachment, seq: int) -> None:

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from unbroken.server.erasing.transcripts import Transcripts
 from unbroken.server.protocols.conversations.decode import NewConversation, NewItems
 from unbroken.server.protocols.items import DecodeError
-from unbroken.server.transports.beginning import Speaker, accepted, soon
+from unbroken.server.transports.beginning import Speaker, accepted
 from unbroken.server.transports.conversation_pages import ConversationPages
+from unbroken.server.transports.exchange import soon
 from unbroken.server.transports.exchanges import Exchanges
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.index import SessionIndex
@@ -26,6 +27,7 @@ from unbroken.sessions.entries import (
 )
 from unbroken.sessions.errors import (
     MessageIdReused,
+    NodeDraining,
     NodeFull,
     SessionError,
     SessionNotFound,
@@ -146,6 +148,14 @@ class Conversations:
         async with soon():
             return await self._exchanges.stand(speaker, session_id)
 
+    async def _to_change(self, speaker: Speaker, session_id: SessionId) -> Attachment:
+        """As :meth:`find`, for what is new in a conversation: a node that drains takes nothing."""
+        attachment = await self.find(speaker, session_id)
+        if attachment.is_ending:
+            attachment.close()
+            raise NodeDraining
+        return attachment
+
     def token(self, speaker: Speaker, attachment: Attachment) -> str | None:
         """Return with what a conversation is gone on with over a WebSocket. None: it can't be."""
         return self._exchanges.token(attachment, attachment.cursor.chain, speaker)
@@ -158,7 +168,7 @@ class Conversations:
             SessionError: It can't be had now.
 
         """
-        attachment = await self.find(speaker, session_id)
+        attachment = await self._to_change(speaker, session_id)
         try:
             await self._write(speaker, attachment, UpdateConfig(metadata=metadata))
         except BaseException:
@@ -202,8 +212,7 @@ class Conversations:
         """
         is_pinned = speaker.grant.pins is not None or speaker.resume is not None
         try:
-            async with soon():  # by the same rules as whoever looks at it
-                (await self._exchanges.stand(speaker, session_id, watches=False)).close()
+            (await self.find(speaker, session_id)).close()  # by the same rules as whoever looks at it
         except (NodeFull, TooManySessions):  # that keeps nobody from making room
             if is_pinned:
                 raise
@@ -241,7 +250,7 @@ class Conversations:
                 replace(item, id=new_item_id(f"{session_id}\0{name}\0{index}"))
                 for index, item in enumerate(items)
             )
-        attachment = await self.find(speaker, session_id)
+        attachment = await self._to_change(speaker, session_id)
         try:
             command = CreateItems(items)
             is_known = await _is_known(attachment, command, key)

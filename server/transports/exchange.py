@@ -5,21 +5,26 @@ Whoever lets go of it stops nothing. A response goes on, and can be come back to
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Final
 
 from unbroken.server.quota.base import Decision
 from unbroken.sessions.entries import CancelResponse, DeleteItem, ResponseQueued, ResponseStarted, Submitted
-from unbroken.sessions.errors import Refusal, SessionNotFound
+from unbroken.sessions.errors import Refusal, SessionNotFound, StoreUnavailable
 from unbroken.sessions.event_log import Position, Record, Verdict
 from unbroken.sessions.ids import ChainId, ItemId, ResponseId
 from unbroken.sessions.items import Item
 from unbroken.sessions.node import Attachment
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "soon"]
 
 _READ_LIMIT: Final = 512
 """Sequence numbers that are read at a time."""
+
+_SOON: Final = 15.0
+"""Seconds within which an input has been answered, or can't be for the moment."""
 
 
 class Exchange:
@@ -126,8 +131,9 @@ class Exchange:
 
     async def _cancel(self, response_id: ResponseId) -> bool:
         command = CancelResponse(response_id)
-        receipt = await self.attachment.submit(Submitted(command, self._chain))
-        await self.attachment.answered(receipt.seq)
+        async with soon():
+            receipt = await self.attachment.submit(Submitted(command, self._chain))
+            await self.attachment.answered(receipt.seq)
         return receipt.seq not in self.attachment.session.refusals
 
     async def forget(self, output: Iterable[ItemId]) -> None:
@@ -142,8 +148,9 @@ class Exchange:
         for item_id in output:
             if session.item(item_id) is None:
                 continue  # it went with another, or before
-            receipt = await self.attachment.submit(Submitted(DeleteItem(item_id), self._chain))
-            await self.attachment.answered(receipt.seq)
+            async with soon():
+                receipt = await self.attachment.submit(Submitted(DeleteItem(item_id), self._chain))
+                await self.attachment.answered(receipt.seq)
             if (refused := session.refusals.get(receipt.seq)) is not None:
                 raise Refusal(refused.code, refused.message)
 
@@ -186,3 +193,13 @@ class Exchange:
         """Let go of the session."""
         self._cursor.listen(None)
         self.attachment.close()
+
+
+@asynccontextmanager
+async def soon() -> AsyncIterator[None]:
+    """Give up what isn't done in time: what it waits for is out of reach."""
+    try:
+        async with asyncio.timeout(_SOON):
+            yield
+    except TimeoutError:
+        raise StoreUnavailable from None

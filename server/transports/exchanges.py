@@ -23,8 +23,8 @@ from unbroken.server.protocols.items import DecodeError
 from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.awaiting import until_ended
-from unbroken.server.transports.beginning import WIDER, Beginnings, Place, Speaker, is_known, soon
-from unbroken.server.transports.exchange import Exchange
+from unbroken.server.transports.beginning import WIDER, Beginnings, Place, Speaker, is_known
+from unbroken.server.transports.exchange import Exchange, soon
 from unbroken.server.transports.submission import Admit, Refer, Submission
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.concurrency import moved_on
@@ -98,7 +98,7 @@ class Exchanges:
     async def find(self, speaker: Speaker, response_id: str, *, watches: bool = True) -> Exchange:
         """Return the hold of *speaker* on a response of theirs. Its session is there; look whether it is.
 
-        Whoever stops it *watches* nothing: see :meth:`Node.attach`.
+        Whoever stops it, or looks at it once, *watches* nothing: see :meth:`Node.attach`.
 
         Raises:
             SessionNotFound: There is none, or it is another's.
@@ -278,17 +278,15 @@ class Exchanges:
             await until_ended(each, _STOPPING)
         return any(stopped)
 
-    async def stand(self, speaker: Speaker, session_id: SessionId, *, watches: bool = True) -> Attachment:
-        """Return the hold of *speaker* on a session of theirs, to look at how it stands.
-
-        Whoever deletes it *watches* nothing: see :meth:`Node.attach`.
+    async def stand(self, speaker: Speaker, session_id: SessionId) -> Attachment:
+        """Return the hold of *speaker* on a session of theirs, to look at how it stands. It watches nothing.
 
         Raises:
             SessionNotFound: There is none, or it is another's.
             SessionError: It can't be had now.
 
         """
-        return await self._attach(speaker, session_id, new_chain_id(), watches=watches)
+        return await self._attach(speaker, session_id, new_chain_id(), watches=False)
 
     async def open(
         self, speaker: Speaker, metadata: dict[str, str], session_id: SessionId | None = None

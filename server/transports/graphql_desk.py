@@ -117,7 +117,7 @@ class GraphqlDesk:
     async def response(self, response_id: str) -> Response | None:
         """See :meth:`Desk.response`."""
         try:
-            exchange = await self._exchanges.find(self._speaker, response_id)
+            exchange = await self._exchanges.find(self._speaker, response_id, watches=False)
         except SessionNotFound:
             return None
         try:

@@ -165,7 +165,7 @@ class ResponsesDoor:
         check_query(query, (*_GET_FIELDS, "resume", "ticket"))
         is_stream, after = _flag(query, "stream"), _after(query)
         padded = _flag(query, "include_obfuscation", default=True)
-        exchange = await self._found(visit, speaker)
+        exchange = await self._found(visit, speaker, watches=is_stream)
         if not is_stream:
             return self._shown(exchange)
         if not exchange.rewind():
@@ -173,7 +173,7 @@ class ResponsesDoor:
             raise HttpRefusal(404, "response_events_gone", EVENTS_GONE, "stream")
         return self._streamed(exchange, speaker, after=after, obfuscates=padded)
 
-    async def _found(self, visit: Visit, speaker: Speaker, *, watches: bool = True) -> Exchange:
+    async def _found(self, visit: Visit, speaker: Speaker, *, watches: bool) -> Exchange:
         response_id = visit.request.path_params["response_id"]
         return await self._exchanges.find(speaker, response_id, watches=watches)
 
@@ -257,7 +257,7 @@ class ResponsesDoor:
         found(("GET",), visit.method)
         query = visit.request.query_params
         check_query(query, ("limit", "order", "after", "include", "include[]", "resume", "ticket"))
-        exchange = await self._found(visit, speaker)
+        exchange = await self._found(visit, speaker, watches=False)
         try:
             return json_response(page_of(exchange.input_items(), query))
         finally:

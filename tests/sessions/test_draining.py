@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.sessions.conversation import limits_of, open_world, settle
+from tests.sessions.conversation import ALICE, Client, World, limits_of, open_world, settle
 from tests.sessions.town import (
     actor_on,
     answered,
@@ -27,7 +27,10 @@ from tests.sessions.town import (
 from unbroken.server.drain import Drain, Stopping
 from unbroken.sessions.backends.base import NOBODY
 from unbroken.sessions.backends.memory import MemoryStore
-from unbroken.sessions.errors import Fenced
+from unbroken.sessions.entries import CancelResponse, DeleteItem, Submitted
+from unbroken.sessions.errors import Fenced, NodeDraining, Refusal
+from unbroken.sessions.ids import SessionId, new_chain_id
+from unbroken.sessions.node import Attachment
 from unbroken.sessions.replica import ActorLimits
 from unbroken.sessions.run import RunLimits
 
@@ -70,6 +73,71 @@ async def test_what_is_left_at_the_deadline_and_nobody_follows_has_an_end() -> N
         await settle()
 
         assert one.ended + two.ended == ["interrupted", "completed"]
+
+
+async def test_an_answer_of_another_node_is_stopped_by_one_that_drains() -> None:
+    async with open_town() as town:
+        one, two, client = await asked(town)
+        two.node.begin_drain()
+        await two.node.drained(60)
+        attachment = await for_a_moment(two, client)
+        (running,) = attachment.session.responses
+        receipt = await attachment.submit(Submitted(CancelResponse(running), new_chain_id()))
+        await attachment.answered(receipt.seq)
+        await settle()
+        client.read()
+
+        assert client.statuses() == ["cancelled"]
+        assert attachment.session.endings.get(running) is not None
+        assert town.owner_of(client) is one.node
+        attachment.close()
+        await settle()
+        assert two.node.is_settled, "nothing of it stays"
+
+
+async def test_what_is_nobodys_is_read_on_a_node_that_drains_and_changed_by_others() -> None:
+    async with open_town() as town:
+        one, two, client = await answered(town)
+        client.disconnect()
+        for world in (one, two):
+            world.node.begin_drain()
+            await world.node.drained(60)
+        assert town.stored(client).owner == NOBODY
+        attachment = await for_a_moment(two, client)
+        last = attachment.session.items()[-1]
+        with pytest.raises(Refusal) as caught:
+            await attachment.submit(Submitted(DeleteItem(last.id), new_chain_id()))
+        attachment.close()
+        await settle()
+
+        assert caught.value.code == "server_draining"
+        assert two.node.is_settled
+        assert town.stored(client).owner == NOBODY
+
+
+async def test_what_a_node_that_drains_gives_up_in_this_moment_is_for_others() -> None:
+    limits = limits_of(actor=ActorLimits(run=RunLimits(stop_timeout=0.01), attempts=2))
+    async with open_town(seed=3, limits=limits) as town:
+        one, _, client = await asked(town)
+        client.disconnect()
+        one.node.begin_drain()
+        distant(one).is_out = True
+        await one.node.drained(0)
+        await settle()
+        distant(one).is_out = False
+        assert town.stored(client).owner == one.node.id
+        with pytest.raises(NodeDraining):
+            await for_a_moment(one, client)
+        one.clock.advance(2)
+        await settle()
+
+        assert town.stored(client).owner == NOBODY
+        assert one.node.is_settled
+
+
+async def for_a_moment(world: World, client: Client) -> Attachment:
+    session_id = SessionId(client.session_id or "")
+    return await world.node.attach(session_id, ALICE, None, new_chain_id(), watches=False)
 
 
 async def test_a_deadline_whose_cancellation_is_swallowed_is_met_all_the_same(
