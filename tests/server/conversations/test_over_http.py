@@ -330,7 +330,7 @@ async def test_a_chat_that_was_deleted_is_not_begun_again_by_its_name(server: Se
     assert (refused.value.status_code, refused.value.code) == (410, "session_deleted")
 
 
-async def test_one_with_as_many_connections_as_may_be_can_be_deleted(server: Served[ScriptedAgent]) -> None:
+async def test_one_with_as_many_connections_as_may_be_can_be_read_and_deleted(server: Served[ScriptedAgent]) -> None:
     first = await server.client()
     await first.ask("hello")
     await first.done()
@@ -338,9 +338,10 @@ async def test_one_with_as_many_connections_as_may_be_can_be_deleted(server: Ser
     client: Any = await server.openai()
     named = (first.session_id or "").replace("sess_", "conv_")
     with pytest.raises(APIStatusError) as refused:
-        await client.conversations.retrieve(named)
+        await raw(client, "get", f"/sessions/{first.session_id}/events?wait=0")
     assert refused.value.code == "too_many_connections"
 
+    assert (await client.conversations.retrieve(named)).id == named
     assert (await client.conversations.delete(named)).deleted
     for each in (first, *tabs):
         assert (await each.error())["code"] == "session_deleted"
