@@ -5,13 +5,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from unbroken.server.protocols.conversation_names import session_named
 from unbroken.server.protocols.cursor import parse_cursor
-from unbroken.server.protocols.graphql.answers import error_fields
+from unbroken.server.protocols.graphql.answers import answer_bytes, error_fields
 from unbroken.server.protocols.graphql.events import Event, EventEncoder, EventType, Said
 from unbroken.server.protocols.graphql.socket import complete, error, next_head
 from unbroken.server.protocols.graphql.subscribing import Selection, Wanted
@@ -150,7 +150,7 @@ class _GraphqlStream(ExchangeStream):
         return self._is_completed
 
     @abc.abstractmethod
-    def _next(self, result: dict[str, Any]) -> bytes:
+    def _next(self, result: bytes) -> bytes:
         """Return a result as the transport has it."""
 
     @abc.abstractmethod
@@ -185,13 +185,17 @@ class _GraphqlStream(ExchangeStream):
             if said is None:
                 self._is_opened = True
                 break
-            frames.append(self._next(self._selection.show(said)))
+            try:
+                frames.append(self._next(answer_bytes(self._selection.show(said))))
+            except DecodeError as exc:  # of a session, as much may be selected as by a query
+                self._say_farewell(exc.code, exc.message, 400)
+                return frames + super().read()
             size += len(frames[-1])
         return frames
 
     def _said(self, records: Iterable[Record]) -> Iterator[bytes]:
         for said in self._listening.encoder.encode(records):
-            yield self._next(self._selection.show(said))
+            yield self._next(orjson.dumps(self._selection.show(said)))
 
     def _end(self, why: SessionError) -> None:
         if isinstance(why, CursorLost):  # it was read too slowly
@@ -208,14 +212,15 @@ class _GraphqlStream(ExchangeStream):
 class GraphqlEvents(_GraphqlStream):
     """A subscription as server-sent events: GraphQL over SSE, of distinct connections."""
 
-    def _next(self, result: dict[str, Any]) -> bytes:
-        return event("next", orjson.dumps(result))
+    def _next(self, result: bytes) -> bytes:
+        return event("next", result)
 
     def _complete(self) -> bytes:
         return event("complete", b"")
 
     def _error(self, code: str, message: str, status: int) -> bytes:  # noqa: ARG002 - of use elsewhere
-        return self._next({"errors": [error_fields(code, message)]}) + self._complete()
+        errors = {"errors": [error_fields(code, message)]}
+        return self._next(orjson.dumps(errors)) + self._complete()
 
     def _leave(self) -> None:
         self._say_farewell("server_draining", _LEAVING, 503)
@@ -252,8 +257,8 @@ class GraphqlFrames(_GraphqlStream):
         self._is_completed = True
         self._wake()
 
-    def _next(self, result: dict[str, Any]) -> bytes:
-        return b"%b%b}" % (self._head, orjson.dumps(result))
+    def _next(self, result: bytes) -> bytes:
+        return b"%b%b}" % (self._head, result)
 
     def _complete(self) -> bytes:
         return complete(self._operation)

@@ -330,7 +330,9 @@ async def test_a_chat_that_was_deleted_is_not_begun_again_by_its_name(server: Se
     assert (refused.value.status_code, refused.value.code) == (410, "session_deleted")
 
 
-async def test_one_with_as_many_connections_as_may_be_can_be_read_and_deleted(server: Served[ScriptedAgent]) -> None:
+async def test_one_with_as_many_connections_as_may_be_can_be_read_and_deleted(
+    server: Served[ScriptedAgent],
+) -> None:
     first = await server.client()
     await first.ask("hello")
     await first.done()

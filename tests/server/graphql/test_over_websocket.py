@@ -401,6 +401,30 @@ async def test_an_answer_that_is_too_long_is_refused(serve: Serve, call: Call) -
     assert (answered["type"], answered["id"]) == ("next", "2")
 
 
+async def test_a_subscription_that_begins_with_too_much_is_refused(serve: Serve, call: Call) -> None:
+    server = await serve(ScriptedAgent(), graphql=True)
+    alice = call(server)
+    sent = await alice.send("x" * 100_000)
+    await alice.listen(response=sent["responseId"])
+    items = "items(first: 2) { edges { node { text json } } }"
+    query = "subscription($id: ID!) { events(sessionId: $id) { type session { %s } } }"
+    much = query % " ".join(f"a{n}: {items}" for n in range(12))
+    streamed = await alice.post(much, accept="text/event-stream", id=sent["sessionId"])
+    lines = streamed.text.splitlines()
+    socket = await alice.socket()
+    await socket.subscribe("1", much, id=sent["sessionId"])
+    over_websocket = await socket.next()
+    await socket.subscribe("1", query % items, id=sent["sessionId"])
+    opened = await socket.next()
+
+    assert (over_websocket["type"], over_websocket["id"]) == ("error", "1")
+    (error,) = over_websocket["payload"]
+    assert error["extensions"]["code"] == "document_too_complex"
+    assert lines[:2] == ["event: next", f"data: {json.dumps({'errors': [error]}, separators=(',', ':'))}"]
+    assert "event: complete" in lines
+    assert opened["payload"]["data"]["events"]["type"] == "OPENED"
+
+
 async def test_a_subscriber_that_reads_slowly_misses_nothing(serve: Serve, call: Call) -> None:
     server = await serve(ScriptedAgent(), graphql=True)
     alice = call(server)
