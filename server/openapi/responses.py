@@ -276,7 +276,7 @@ def _response() -> Schema:
         "conversation": shape({"id": {"type": "string"}}),
         "unbroken": {
             "type": "object",
-            "properties": {"resume": {"type": "string"}},
+            "properties": {"resume": {"type": "string"}, "superseded_by": {"type": "string"}},
             "description": "What this server adds. `resume` is a secret.",
         },
     }

@@ -17,8 +17,9 @@ from unbroken.sessions.event_log import Position, Record, Verdict
 from unbroken.sessions.ids import ChainId, ItemId, ResponseId
 from unbroken.sessions.items import Item
 from unbroken.sessions.node import Attachment
+from unbroken.sessions.session import Session
 
-__all__ = ["Exchange", "soon"]
+__all__ = ["Exchange", "later_attempt", "soon"]
 
 _READ_LIMIT: Final = 512
 """Sequence numbers that are read at a time."""
@@ -102,6 +103,11 @@ class Exchange:
         """Whether the response hasn't ended, as far as is known here."""
         return self.response_id in self.attachment.session.responses
 
+    @property
+    def superseded_by(self) -> ResponseId | None:
+        """See :func:`later_attempt`."""
+        return later_attempt(self.attachment.session, self.response_id)
+
     async def cancel(self) -> bool:
         """Have the response stop, and return whether it still ran.
 
@@ -122,12 +128,8 @@ class Exchange:
         """
         if self.is_running:
             return await self._cancel(self.response_id)
-        session = self.attachment.session
-        if (ended := session.endings.get(self.response_id)) is None:
-            return False
-        running = session.responses.values()
-        later = next((each for each in running if each.turn == ended.turn and each.number > 1), None)
-        return later is not None and await self._cancel(later.id)
+        later = self.superseded_by
+        return later in self.attachment.session.responses and await self._cancel(later)
 
     async def _cancel(self, response_id: ResponseId) -> bool:
         command = CancelResponse(response_id)
@@ -193,6 +195,18 @@ class Exchange:
         """Let go of the session."""
         self._cursor.listen(None)
         self.attachment.close()
+
+
+def later_attempt(session: Session, response_id: ResponseId) -> ResponseId | None:
+    """Return the latest attempt at the turn of a response that was cut off; None: nobody knows of one."""
+    ended = session.endings.get(response_id)
+    if ended is None or ended.status != "interrupted" or not ended.turn:
+        return None
+    for running in session.responses.values():
+        if running.turn == ended.turn and running.number > 1:
+            return running.id
+    last = session.endings.of_turn(ended.turn)
+    return None if last is None or last.id == response_id else last.id
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.awaiting import until_ended
 from unbroken.server.transports.beginning import WIDER, Beginnings, Place, Speaker, is_known
-from unbroken.server.transports.exchange import Exchange, soon
+from unbroken.server.transports.exchange import Exchange, later_attempt, soon
 from unbroken.server.transports.submission import Admit, Refer, Submission
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.concurrency import moved_on
@@ -118,7 +118,7 @@ class Exchanges:
             attachment.close()
             raise
         ended = session.endings.get(named)
-        if ended is not None and ended.is_deleted:
+        if ended is not None and ended.is_deleted and later_attempt(session, named) is None:
             attachment.close()
             raise SessionNotFound
         return Exchange(attachment, named, chain, resume=self.token(attachment, chain, speaker))
@@ -369,6 +369,7 @@ class Exchanges:
             raise
         if has_moved_on:
             await attachment.catch_up()
+        previous = later_attempt(session, ResponseId(previous)) or previous  # what stands for it
         if ResponseId(previous) in session.responses:
             attachment.close()
             message = f"Response {previous} is in progress. Wait until it is done, or cancel it."

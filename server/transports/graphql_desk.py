@@ -152,7 +152,7 @@ class GraphqlDesk:
         """See :meth:`Desk.cancel`."""
         exchange = await self._exchanges.find(self._speaker, response_id, watches=False)
         try:
-            await exchange.cancel()
+            await exchange.stop()
             exchange.rewind()
             await until_ended(exchange, _STOPPING)
             response = _as_it_is(exchange)

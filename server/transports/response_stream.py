@@ -32,7 +32,7 @@ class ResponseStream(ExchangeStream):
         return self._encoder.is_done
 
     def _said(self, records: Iterable[Record]) -> Iterator[bytes]:
-        return map(self._framed, self._encoder.encode(records))
+        return map(self._framed, self._encoder.encode(records, is_last=self._exchange.is_at_head))
 
     def _framed(self, said: Event) -> bytes:
         """Return an event as the transport has it."""

@@ -125,9 +125,9 @@ class ResponsesDoor:
             response.headers.update(quota_headers(exchange.decision))
         return response
 
-    def _whole(self, exchange: Exchange) -> Whole:
+    def _whole(self, exchange: Exchange, response_id: ResponseId | None = None) -> Whole:
         session = exchange.attachment.session
-        return Whole(exchange.response_id, session.id, session.config, resume=exchange.resume)
+        return Whole(response_id or exchange.response_id, session.id, session.config, resume=exchange.resume)
 
     def _streamed(
         self, exchange: Exchange, speaker: Speaker, *, after: int = -1, obfuscates: bool = True
@@ -146,8 +146,16 @@ class ResponsesDoor:
 
         """
         encoder = ResponseEncoder(self._whole(exchange), after=NOTHING_NEW)
+
+        def feed(records: list[Record]) -> bool:
+            nonlocal encoder
+            while _feed(encoder, records, is_last=exchange.is_at_head) and encoder.superseded_by is not None:
+                # The answer is that of the next attempt, which begins among these.
+                encoder = ResponseEncoder(self._whole(exchange, encoder.superseded_by), after=NOTHING_NEW)
+            return encoder.is_done
+
         try:
-            await read_whole(exchange, request, lambda records: _feed(encoder, records))
+            await read_whole(exchange, request, feed)
         finally:
             exchange.close()
         assert encoder.final is not None
@@ -189,7 +197,7 @@ class ResponsesDoor:
         if exchange.rewind():
             encoder = ResponseEncoder(whole, after=NOTHING_NEW)
             while not encoder.is_done and (records := exchange.take()):
-                _feed(encoder, records)
+                _feed(encoder, records, is_last=exchange.is_at_head)
             if encoder.final is not None:
                 return encoder.final
             if encoder.is_waiting:
@@ -199,7 +207,7 @@ class ResponsesDoor:
             so_far = [each.done or each.item("in_progress") for each in running.outputs]
             return whole.fields("in_progress", map(item_fields, so_far))
         if (ended := session.endings.get(exchange.response_id)) is not None:
-            return whole.kept(ended, _items(session, ended.output))
+            return whole.kept(ended, _items(session, ended.output), exchange.superseded_by)
         raise SessionNotFound
 
     async def _cancel(self, visit: Visit) -> Response:
@@ -208,7 +216,7 @@ class ResponsesDoor:
         check_query(visit.request.query_params, ("resume", "ticket"))
         exchange = await self._found(visit, speaker, watches=False)
         try:
-            await exchange.cancel()
+            await exchange.stop()
             exchange.rewind()
             await until_ended(exchange, _STOPPING)
             return json_response(self._now(exchange))
@@ -223,7 +231,7 @@ class ResponsesDoor:
         """
         response_id = ResponseId(visit.request.path_params["response_id"])
         try:
-            exchange = await self._found(visit, speaker, watches=False)
+            exchange = await self._to_forget(visit, speaker)
         except SessionNotFound:
             is_pinned = speaker.grant.pins is not None or speaker.resume is not None
             if is_pinned or await self._transcripts.output(response_id, speaker.principal) is None:
@@ -235,6 +243,15 @@ class ResponsesDoor:
             finally:
                 exchange.close()
         return json_response({"id": response_id, "object": "response", "deleted": True})
+
+    async def _to_forget(self, visit: Visit, speaker: Speaker) -> Exchange:
+        """As :meth:`_found`: with something left to take out."""
+        exchange = await self._found(visit, speaker, watches=False)
+        ended = exchange.attachment.session.endings.get(exchange.response_id)
+        if ended is not None and ended.is_deleted:  # it is there to say which other attempt stands for it
+            exchange.close()
+            raise SessionNotFound
+        return exchange
 
     async def _forget(self, exchange: Exchange, speaker: Speaker) -> None:
         """Take out what a response said. Whoever is cut off asks again: what is needed for that goes last."""
@@ -264,8 +281,8 @@ class ResponsesDoor:
             exchange.close()
 
 
-def _feed(encoder: ResponseEncoder, records: list[Record]) -> bool:
-    for _ in encoder.encode(records):
+def _feed(encoder: ResponseEncoder, records: list[Record], *, is_last: bool) -> bool:
+    for _ in encoder.encode(records, is_last=is_last):
         raise AssertionError("can't happen: nothing is new")
     return encoder.is_done
 

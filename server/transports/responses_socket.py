@@ -179,7 +179,7 @@ class _Connection:
         try:
             exchange = await self._exchanges.find(self._speaker, wanted.response_id, watches=False)
             try:
-                await exchange.cancel()
+                await exchange.stop()
             finally:
                 exchange.close()
         except (DecodeError, SessionError) as exc:

@@ -23,6 +23,7 @@ from unbroken.server.protocols.agui.events import (
     result,
     usage_of,
 )
+from unbroken.server.protocols.attempts import is_next_attempt
 from unbroken.server.protocols.ui.chunks import Fields
 from unbroken.server.protocols.ui.encode import account_of
 from unbroken.sessions.entries import (
@@ -121,12 +122,7 @@ class RunEncoder:
 
     def _fields(self, entry: Entry) -> Iterator[Fields]:
         body = entry.body
-        if (
-            self._end is not None
-            and isinstance(body, ResponseStarted)
-            and body.turn == self._turn
-            and body.attempt > 1
-        ):
+        if self._end is not None and is_next_attempt(body, self._turn):
             yield from self._begun_anew(body)
             return
         if getattr(body, "response_id", None) != self._id:

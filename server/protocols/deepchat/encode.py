@@ -8,6 +8,7 @@ from typing import Final
 import orjson
 from msgspec import UNSET
 
+from unbroken.server.protocols.attempts import is_next_attempt
 from unbroken.sessions.entries import OutputStarted, ResponseDone, ResponseStarted
 from unbroken.sessions.event_log import Record, Slice
 from unbroken.sessions.ids import ResponseId
@@ -58,12 +59,7 @@ class DeepChatEncoder:
                     yield from self._pieces(record)
                 continue
             body = record.body
-            if (
-                self._left is not None
-                and isinstance(body, ResponseStarted)
-                and body.turn == self._turn
-                and body.attempt > 1
-            ):
+            if self._left is not None and is_next_attempt(body, self._turn):
                 self._id, self._left = body.response_id, None
                 self._overwrites = bool(self._item_id)
                 self._texts.clear()

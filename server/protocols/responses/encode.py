@@ -13,6 +13,7 @@ from typing import Final
 import orjson
 from msgspec import UNSET
 
+from unbroken.server.protocols.attempts import is_next_attempt
 from unbroken.server.protocols.responses.items import Fields, begun_fields, item_fields, padding, text_part
 from unbroken.server.protocols.responses.whole import Whole
 from unbroken.sessions.entries import (
@@ -25,6 +26,7 @@ from unbroken.sessions.entries import (
     ToolStarted,
 )
 from unbroken.sessions.event_log import Record, Slice
+from unbroken.sessions.ids import ResponseId
 from unbroken.sessions.items import (
     CallHead,
     FunctionCall,
@@ -79,6 +81,8 @@ class ResponseEncoder:
         self._tail = b"" if extra is None else b"," + orjson.dumps(extra)[1:-1]
         self._next = 0
         self._is_created = False
+        self._turn = 0
+        self._cut_off: ResponseDone | None = None  # an end that another attempt may follow
         self._heads: dict[str, Head | None] = {}  # of the outputs that have begun
         self._item_id = ""  # of the output whose pieces are encoded
         self._kind = ""  # what these are called
@@ -86,6 +90,8 @@ class ResponseEncoder:
         self._after_number = b""  # and between it and the text
         self.final: Fields | None = None
         """The response as it ended. None: it hasn't, as far as was fed."""
+        self.superseded_by: ResponseId | None = None
+        """The next attempt at the same turn. None: there is none, as far as was fed."""
         self.is_waiting = False
         """Whether it waits for its turn, as far as was fed."""
 
@@ -94,14 +100,23 @@ class ResponseEncoder:
         """Whether the response has ended: nothing follows."""
         return self.final is not None
 
-    def encode(self, records: Iterable[Record]) -> Iterator[Event]:
-        """Yield the events of *records*, those of other responses aside."""
+    def encode(self, records: Iterable[Record], *, is_last: bool = True) -> Iterator[Event]:
+        """Yield the events of *records*, those of other responses aside.
+
+        *is_last*: nothing follows these so far. A further attempt would have: it is written with the end of
+        the one before.
+        """
         for record in records:
             if isinstance(record, Slice):
                 if record.response_id == self._whole.id:
                     yield from self._pieces(record)
+            elif self._cut_off is not None and is_next_attempt(record.body, self._turn):
+                self.superseded_by = record.body.response_id
+                yield from self._events(self._over(self._cut_off))
             elif getattr(record.body, "response_id", None) == self._whole.id:
-                yield from self._events(record)
+                yield from self._events(self._fields(record))
+        if is_last and self._cut_off is not None:
+            yield from self._events(self._over(self._cut_off))
 
     def error(self, code: str, message: str, param: str | None = None) -> Event:
         """Return an event that says why no more comes, although the response may go on.
@@ -119,9 +134,9 @@ class ResponseEncoder:
         data = orjson.dumps({**fields, "sequence_number": number, **self._extra})
         return Event(fields["type"], number, data)
 
-    def _events(self, entry: Entry) -> Iterator[Event]:
+    def _events(self, said: Iterable[Fields]) -> Iterator[Event]:
         """Yield what an entry becomes. The order and number are the same at any time."""
-        for fields in self._fields(entry):
+        for fields in said:
             if self._next <= self._after:
                 self._next += 1
             else:
@@ -137,6 +152,7 @@ class ResponseEncoder:
                 yield {"type": "response.queued", "response": self._whole.fields("queued")}
             case ResponseStarted():
                 self.is_waiting = False
+                self._turn = body.turn
                 self._whole.asked = body.request
                 fields = self._whole.fields("in_progress")
                 if not self._is_created:
@@ -151,13 +167,19 @@ class ResponseEncoder:
                 yield {"type": "response.mcp_call.in_progress", **place}
             case OutputDone():
                 yield from self._ended(body)
+            case ResponseDone(status="interrupted"):
+                self._cut_off = body
             case ResponseDone():
-                if not self._is_created:  # it ended while it waited, and more was forgotten
-                    yield {"type": "response.created", "response": self._whole.fields("in_progress")}
-                self.final = fields = self._whole.done(body)
-                yield {"type": _TERMINALS[fields["status"]], "response": fields}
+                yield from self._over(body)
             case _:
                 pass
+
+    def _over(self, body: ResponseDone) -> Iterator[Fields]:
+        self._cut_off = None
+        if not self._is_created:  # it ended while it waited, and more was forgotten
+            yield {"type": "response.created", "response": self._whole.fields("in_progress")}
+        self.final = fields = self._whole.done(body, self.superseded_by)
+        yield {"type": _TERMINALS[fields["status"]], "response": fields}
 
     def _begun(self, body: OutputStarted) -> Iterator[Fields]:
         head: Head | None = None

@@ -106,17 +106,17 @@ class Whole:
             fields["unbroken"] = {"resume": self._resume}
         return fields
 
-    def done(self, body: ResponseDone) -> Fields:
-        """Return the response as it ended, as the log says."""
-        fields = self._ended(body.status, body.output, body.reason, body.failure, body.usage)
+    def done(self, body: ResponseDone, superseded_by: ResponseId | None = None) -> Fields:
+        """Return the response as it ended, as the log says. *superseded_by*: the next attempt at its turn."""
+        fields = self._ended(body.status, body.output, body.reason, body.failure, body.usage, superseded_by)
         if body.notes is not UNSET:
             fields.setdefault("unbroken", {}).update(body.notes)
         return fields
 
-    def kept(self, ended: Ended, output: Iterable[Item]) -> Fields:
-        """Return the response as it ended, as the session remembers it."""
+    def kept(self, ended: Ended, output: Iterable[Item], superseded_by: ResponseId | None = None) -> Fields:
+        """Return the response as it ended, as the session remembers it. See :meth:`done`."""
         self.asked = ResponseRequest(metadata=ended.metadata)
-        fields = self._ended(ended.status, output, ended.reason, ended.failure, ended.usage)
+        fields = self._ended(ended.status, output, ended.reason, ended.failure, ended.usage, superseded_by)
         if ended.notes is not UNSET:
             fields.setdefault("unbroken", {}).update(ended.notes)
         return fields
@@ -128,8 +128,11 @@ class Whole:
         reason: str | None,
         failure: Failure | None,
         usage: Usage | None,
+        superseded_by: ResponseId | None,
     ) -> Fields:
-        shown = "failed" if status == "interrupted" else status
+        shown: str = status
+        if status == "interrupted":  # the answer hasn't failed: another response goes on with it
+            shown = "failed" if superseded_by is None else "incomplete"
         fields = self.fields(shown, map(item_fields, output))
         if usage is not None:
             fields["usage"] = usage_fields(usage)
@@ -144,6 +147,9 @@ class Whole:
                 fields.setdefault("unbroken", {})["reason"] = "quota_exceeded"
         elif status == "cancelled" and reason == "superseded":
             fields.setdefault("unbroken", {})["reason"] = "superseded"
+        elif superseded_by is not None:
+            # No reason: the protocol's are a closed list, and none of it is this one.
+            fields.setdefault("unbroken", {}).update({"status": status, "superseded_by": superseded_by})
         elif shown == "failed" and failure is not None:
             # So are its codes.
             code = "rate_limit_exceeded" if failure.code in _RATE_LIMITS else "server_error"

@@ -14,6 +14,7 @@ from typing import Final
 import orjson
 from msgspec import UNSET
 
+from unbroken.server.protocols.attempts import is_next_attempt
 from unbroken.server.protocols.ui.chunks import (
     SERVERS,
     Fields,
@@ -116,7 +117,7 @@ class UiEncoder:
 
     def _fields(self, entry: Entry) -> Iterator[Fields]:
         body = entry.body
-        if self._end and isinstance(body, ResponseStarted) and body.turn == self._turn and body.attempt > 1:
+        if self._end and is_next_attempt(body, self._turn):
             self._id, self._end = body.response_id, []
             self._heads.clear()
             self._has_calls, self._item_id = False, ""

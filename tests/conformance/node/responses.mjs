@@ -34,6 +34,18 @@ const scenarios = {
     return { events, rest, helped: helped.map((event) => event.sequence_number) };
   },
 
+  /** Follows an answer that is made again, raw and by the helper, to where it is. */
+  async again() {
+    const response_id = messages[0];
+    const [events, helped] = await Promise.all([
+      client.responses.retrieve(response_id, { stream: true }).then(collected),
+      collected(client.responses.stream({ response_id })),
+    ]);
+    const { superseded_by } = events.at(-1).response.unbroken;
+    const answer = await client.responses.stream({ response_id: superseded_by }).finalResponse();
+    return { events, helped, answer: answer.output_text };
+  },
+
   /** Asks in the background, cancels, and goes on from what was answered before. */
   async cancel() {
     const first = await client.responses.create({ model, input: messages[0] });

@@ -21,6 +21,7 @@ from unbroken.sessions.entries import (
     Body,
     Deltas,
     Failure,
+    ItemDeleted,
     OutputDone,
     OutputStarted,
     ResponseDone,
@@ -52,6 +53,7 @@ from unbroken.sessions.items import (
 SESSION = SessionId("sess_" + 32 * "a")
 ONE = ResponseId("resp_" + 32 * "a" + "65000000" + "00000001")
 OTHER = ResponseId("resp_" + 32 * "a" + "65000000" + "00000002")
+AGAIN = ResponseId("resp_" + 32 * "a" + "65000000" + "00000003")
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -191,8 +193,12 @@ def logs(draw: st.DrawFn) -> EventLog:
     failure = Failure("agent_error", "It failed.") if status in ("failed", "interrupted") else None
     reason = "quota_exceeded" if status == "incomplete" else None
     bodies.append(ResponseDone(ONE, status, 9, (), reason, failure, Usage(1, 2)))  # type: ignore[arg-type]
+    again: list[Body] = []
+    if status == "interrupted" and draw(st.booleans()):
+        again = [ItemDeleted(ItemId("item_0")), ResponseStarted(AGAIN, request, turn=1, attempt=2)]
     place = draw(st.integers(0, len(bodies)))
     bodies.insert(place, ResponseStarted(OTHER, request, turn=2))
+    bodies += again
     log = EventLog(Incarnation("00000001"))
     for entry in numbered(bodies, 1, Nonce(7)):
         log.append(entry)
@@ -208,7 +214,8 @@ def events(log: EventLog, *, after: int = -1, step: int = 512) -> list[dict[str,
     while place < log.head:
         records = log.read(place, step)
         place = getattr(records[-1], "last", records[-1].seq)
-        found += [orjson.loads(each.data) for each in encoder.encode(records)]
+        is_last = place >= log.head
+        found += [orjson.loads(each.data) for each in encoder.encode(records, is_last=is_last)]
     assert encoder.is_done
     return found
 
@@ -245,3 +252,29 @@ def test_pieces_add_up_and_their_lengths_say_little(log: EventLog) -> None:
             assert event["text"] == said.get(event["output_index"], "")
         elif event["type"].endswith("arguments.done"):
             assert event["arguments"] == said.get(event["output_index"], "")
+
+
+@pytest.mark.parametrize("is_again", [False, True])
+def test_what_is_attempted_again_says_where(*, is_again: bool) -> None:
+    request = ResponseRequest()
+    failure = Failure("interrupted", "Its node was lost.")
+    bodies: list[Body] = [
+        ResponseStarted(ONE, request, turn=1),
+        ResponseDone(ONE, "interrupted", 1, failure=failure),
+        ResponseStarted(OTHER, request, turn=2),
+    ]
+    if is_again:
+        bodies.append(ResponseStarted(AGAIN, request, turn=1, attempt=2))
+    encoder = ResponseEncoder(Whole(ONE, SESSION, SessionConfig("m")))
+    told = [orjson.loads(each.data) for each in encoder.encode(numbered(bodies, 1, Nonce(7)))]
+
+    last = told[-1]["response"]
+    seen = (told[-1]["type"], last["status"], last["error"] is None, last["incomplete_details"])
+    if is_again:
+        assert encoder.superseded_by == AGAIN
+        assert seen == ("response.incomplete", "incomplete", True, None)
+        assert last["unbroken"] == {"status": "interrupted", "superseded_by": AGAIN}
+    else:
+        assert encoder.superseded_by is None
+        assert seen == ("response.failed", "failed", False, None)
+        assert last["unbroken"] == {"status": "interrupted", "code": "interrupted"}
