@@ -60,6 +60,7 @@ def users(server: Served[Any]) -> list[str]:
     return [item.text for item in actor.session.items() if getattr(item, "role", "") == "user"]
 
 
+@pytest.mark.client("own-python", "conversation")
 async def test_a_turn_is_streamed_and_ends(manual: Served[ManualAgent], clients: Connect) -> None:
     client = await clients(manual.port)
     turn = client.send("hi")
@@ -108,6 +109,7 @@ async def test_what_each_turn_asks_for_reaches_the_agent(
 # Connections are lost.
 
 
+@pytest.mark.client("own-python", "resume")
 @pytest.mark.parametrize(
     ("frames", "code"), [*((frames, 1012) for frames in range(FRAMES)), (9, 1001), (9, 1011), (9, 1013)]
 )
@@ -122,6 +124,7 @@ async def test_the_server_may_close_at_any_frame(
     assert server.agent.calls == 1
 
 
+@pytest.mark.client("own-python", "network")
 @pytest.mark.parametrize("length", range(0, 6_000, 211))
 async def test_a_cut_anywhere_in_the_bytes_loses_and_doubles_nothing(
     server: Served[ScriptedAgent], clients: Connect, length: int
@@ -167,6 +170,7 @@ class CuttingProxy(Proxy):
             await asyncio.wait((task,))
 
 
+@pytest.mark.client("own-python", "outbox")
 async def test_what_is_said_without_a_connection_is_sent_later_once_and_in_order(
     server: Served[ScriptedAgent], clients: Connect
 ) -> None:
@@ -348,6 +352,7 @@ async def weather(arguments: dict[str, Any]) -> object:
     return {"city": arguments["city"], "weather": "rain"}
 
 
+@pytest.mark.client("own-python", "tools")
 @pytest.mark.parametrize("frames", range(0, 36, 3))
 async def test_functions_are_run_once_whatever_becomes_of_connections(
     server: Served[ScriptedAgent], clients: Connect, frames: int
@@ -410,6 +415,7 @@ async def test_stopping_a_turn_stops_its_functions(manual: Served[ManualAgent], 
 # Stopping.
 
 
+@pytest.mark.client("own-python", "cancel")
 async def test_a_turn_is_stopped_in_mid_answer(manual: Served[ManualAgent], clients: Connect) -> None:
     client = await clients(manual.port)
     turn, second = client.send("hi"), client.send("and?")
@@ -513,6 +519,7 @@ async def test_the_answer_to_another_client_is_waited_for(
 # Ends.
 
 
+@pytest.mark.client("own-python", "failure")
 async def test_an_answer_that_fails_raises_with_what_was_said(
     server: Served[ScriptedAgent], clients: Connect
 ) -> None:

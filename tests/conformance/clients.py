@@ -64,6 +64,7 @@ CLIENTS: Final[Mapping[str, Client]] = {
     "gql-python": Client("`gql` for Python", "requirements/dev.txt", r"gql\[websockets\]"),
     "graphql-ws": Client("npm `graphql-ws` on Node.js", _NODE, "graphql-ws"),
     "graphql-sse": Client("npm `graphql-sse` on Node.js", _NODE, "graphql-sse"),
+    "own-python": Client("this project's client for Python", None),
     "own-node": Client("this project's client on Node.js", None),
     "page": Client("this server's page in Chromium", None),
 }
