@@ -29,7 +29,7 @@ from unbroken.server.transports.submission import Admit, Refer, Submission
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.concurrency import moved_on
 from unbroken.sessions.endings import Ended
-from unbroken.sessions.errors import Refusal, SessionNotFound
+from unbroken.sessions.errors import NodeDraining, Refusal, SessionNotFound
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.gates import Gates
 from unbroken.sessions.ids import (
@@ -98,7 +98,8 @@ class Exchanges:
     async def find(self, speaker: Speaker, response_id: str, *, watches: bool = True) -> Exchange:
         """Return the hold of *speaker* on a response of theirs. Its session is there; look whether it is.
 
-        Whoever stops it, or looks at it once, *watches* nothing: see :meth:`Node.attach`.
+        Whoever stops it, or looks at it once, *watches* nothing: see :meth:`Node.attach`. Nor does whoever
+        reads one that has ended on a node that drains; one that runs is followed on others.
 
         Raises:
             SessionNotFound: There is none, or it is another's.
@@ -109,7 +110,8 @@ class Exchanges:
         if session_id is None:
             raise SessionNotFound
         chain = new_chain_id()
-        attachment = await self._attach(speaker, session_id, chain, watches=watches)
+        is_leaving = watches and self._node_of(session_id).is_draining
+        attachment = await self._attach(speaker, session_id, chain, watches=watches and not is_leaving)
         session, named = attachment.session, ResponseId(response_id)
         try:
             if not self._knows(attachment, named):
@@ -121,6 +123,9 @@ class Exchanges:
         if ended is not None and ended.is_deleted and later_attempt(session, named) is None:
             attachment.close()
             raise SessionNotFound
+        if is_leaving and named in session.responses:
+            attachment.close()
+            raise NodeDraining
         return Exchange(attachment, named, chain, resume=self.token(attachment, chain, speaker))
 
     @staticmethod
@@ -146,8 +151,7 @@ class Exchanges:
             named = self._tokens.check(speaker.resume, speaker.principal)
             if named is None or named[0] != session_id:
                 raise SessionNotFound
-        node = self._transient if is_transient(session_id) else self._node
-        attachment = await node.attach(
+        attachment = await self._node_of(session_id).attach(
             session_id, speaker.principal, position, chain, whole=whole, watches=watches
         )
         pins = speaker.grant.pins
@@ -155,6 +159,9 @@ class Exchanges:
             attachment.close()
             raise DecodeError("session_pinned", WIDER)
         return attachment
+
+    def _node_of(self, session_id: SessionId) -> Node:
+        return self._transient if is_transient(session_id) else self._node
 
     def token(self, attachment: Attachment, chain: ChainId, speaker: Speaker) -> str | None:
         """Return with what a session is gone on with over a WebSocket. None: it can't be."""

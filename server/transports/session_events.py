@@ -109,7 +109,10 @@ class SessionEventsDoor:
         # A browser that was cut off names what it saw last in a header.
         after = visit.request.headers.get("last-event-id") or query.get("after")
         try:
-            watch = await self._attached(speaker, visit.request.path_params["session_id"], after)
+            # What there is can be asked for on a node that drains, too; it isn't waited for more there.
+            watches = wait is None or not self._node.is_draining
+            session_id = visit.request.path_params["session_id"]
+            watch = await self._attached(speaker, session_id, after, watches=watches)
         except SessionNotFound:
             message = "There is no such session: it has ended, or it isn't yours."
             raise HttpRefusal(404, "session_not_found", message) from None
@@ -120,7 +123,7 @@ class SessionEventsDoor:
         finally:
             watch.attachment.close()
 
-    async def _attached(self, speaker: Speaker, named: str, after: str | None) -> _Watch:
+    async def _attached(self, speaker: Speaker, named: str, after: str | None, *, watches: bool) -> _Watch:
         session_id = session_named(named)
         if not belongs_to(session_id, speaker.principal):
             raise SessionNotFound
@@ -134,7 +137,7 @@ class SessionEventsDoor:
             cursor = Position(Incarnation(""), 0, Nonce(0)), 0
         position, remaining = (None, 0) if cursor is None else cursor
         attachment = await self._node.attach(
-            session_id, speaker.principal, position, chain, repeat=remaining > 0
+            session_id, speaker.principal, position, chain, repeat=remaining > 0, watches=watches
         )
         is_on = attachment.resumed and position is not None
         start = position if is_on and position is not None else attachment.cursor.position()
@@ -160,7 +163,7 @@ class SessionEventsDoor:
     async def _asked(self, watch: _Watch, wait: float, request: Request) -> Response:
         """Answer with what there is, or with what comes first within *wait* seconds; maybe nothing."""
         events = watch.more()
-        if len(events) == 1:  # the session itself: nothing that is new
+        if len(events) == 1 and not watch.attachment.is_ending:  # the session itself: nothing that is new
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     events += await self._news(watch, request)

@@ -117,6 +117,8 @@ async def test_what_was_said_is_read_and_forgotten_and_nothing_new_is_taken(node
     async with http_to(there) as http:
         running = await read(http, f"/v1/responses/{response}")
         assert running["status"] == "in_progress"
+        await refused(await http.get(f"/v1/responses/{response}", params={"stream": "true"}))
+        await refused(await http.get(f"/v1/ui/chat/{conversation}/stream"))
         turn.end()
         await eventually(lambda: not here.app.node.hub.is_busy)
         whole = await read(http, f"/v1/responses/{response}")
@@ -134,6 +136,12 @@ async def test_what_was_said_is_read_and_forgotten_and_nothing_new_is_taken(node
         seen = await http.post("/graphql", json={"query": SEEN, "variables": variables})
         assert seen.json()["data"]["response"] == {"text": "half"}
         assert (await http.get(f"/v1/ui/chat/{conversation}/stream")).status_code == 204
+        told = await http.get(f"/v1/responses/{response}", params={"stream": "true"})
+        assert "event: response.completed" in told.text
+        news = await read(http, f"/v1/sessions/{session}/events?wait=20")
+        assert [event["type"] for event in news["data"]].count("response.done") == 1
+        news = await read(http, f"/v1/sessions/{session}/events?wait=20&after={news['after']}")
+        assert len(news["data"]) == 1, "it isn't waited for more"
 
         message = {"role": "user", "content": "late"}
         for path, body in (
@@ -145,8 +153,7 @@ async def test_what_was_said_is_read_and_forgotten_and_nothing_new_is_taken(node
             (f"/v1/conversations/{conversation}", {"metadata": {"a": "b"}}),
         ):
             await refused(await http.post(path, json=body))
-        await refused(await http.get(f"/v1/responses/{response}", params={"stream": "true"}))
-        await refused(await http.get(f"/v1/sessions/{session}/events", params={"wait": "0"}))
+        await refused(await http.get(f"/v1/sessions/{session}/events"))
 
         if here is not there:  # an owner has it: it does that, too
             assert (await http.delete(f"/v1/responses/{response}")).json()["deleted"]
