@@ -7,7 +7,7 @@ numbers, on each node and at any time, and whoever has seen some goes on behind 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import orjson
@@ -23,11 +23,11 @@ from unbroken.server.protocols.agui.events import (
     result,
     usage_of,
 )
-from unbroken.server.protocols.attempts import is_next_attempt
+from unbroken.server.protocols.attempts import TurnEncoder
 from unbroken.server.protocols.ui.chunks import Fields
 from unbroken.server.protocols.ui.encode import account_of
 from unbroken.sessions.entries import (
-    Entry,
+    Body,
     OutputDone,
     OutputStarted,
     ResponseDone,
@@ -35,7 +35,7 @@ from unbroken.sessions.entries import (
     ResponseStarted,
     ToolStarted,
 )
-from unbroken.sessions.event_log import Record, Slice
+from unbroken.sessions.event_log import Slice
 from unbroken.sessions.ids import ResponseId
 from unbroken.sessions.items import (
     ApprovalHead,
@@ -66,11 +66,11 @@ _FINISH_REASONS: Final = {
 }
 
 
-class RunEncoder:
-    """Encodes one run for one client: feed it what the log says of it, from its beginning on.
+class RunEncoder(TurnEncoder):
+    """Encodes one run for one client. See :class:`TurnEncoder`.
 
     Args:
-        response_id: The response. A further attempt at the same turn is gone on with.
+        response_id: See there.
         thread_id: What the client calls the conversation. None: as it was called when the run was begun.
         run_id: What the client calls the run. None: likewise.
         told: What is told of the response at its beginning.
@@ -85,12 +85,11 @@ class RunEncoder:
         run_id: str | None = None,
         told: Fields | None = None,
     ) -> None:
-        self._id = response_id
+        super().__init__(response_id)
         self._thread_id = thread_id
         self._run_id = run_id
-        self._told = told or {}
+        self._names = told or {}
         self._is_begun = False
-        self._turn = 0
         self._model: str | None = None
         self._heads: dict[str, Head | None] = {}  # of the outputs that have begun
         self._open: dict[str, list[Fields]] = {}  # the outputs that haven't ended, and what would end each
@@ -99,39 +98,15 @@ class RunEncoder:
         self._said: list[str] = []  # the messages that an attempt has begun
         self._item_id = ""  # of the output whose pieces are encoded
         self._before: bytes | None = b""  # what stands ahead of the text in these; None: they aren't shown
-        self._end: Fields | None = None  # what is left to be said of an attempt that another may follow
-        self.is_done = False
-        """Whether the run has ended: nothing follows."""
 
-    def encode(self, records: Iterable[Record], *, is_last: bool = True) -> Iterator[bytes]:
-        """Yield the events of *records*, those of other responses aside.
+    def _told(self, body: Body) -> Iterator[bytes]:
+        yield from map(orjson.dumps, self._fields(body))
+        if isinstance(body, ResponseDone):
+            yield from self._over(body, [orjson.dumps(self._end(body))])
 
-        *is_last*: nothing follows these so far. A further attempt would have: it is written with the end of
-        the one before.
-        """
-        for record in records:
-            if isinstance(record, Slice):
-                if record.response_id == self._id:
-                    yield from self._pieces(record)
-                continue
-            for fields in self._fields(record):
-                yield orjson.dumps(fields)
-        if is_last and self._end is not None and not self.is_done:
-            self.is_done = True
-            yield orjson.dumps(self._end)
-
-    def _fields(self, entry: Entry) -> Iterator[Fields]:
-        body = entry.body
-        if self._end is not None and is_next_attempt(body, self._turn):
-            yield from self._begun_anew(body)
-            return
-        if getattr(body, "response_id", None) != self._id:
-            return
+    def _fields(self, body: Body) -> Iterator[Fields]:
         match body:
-            case ResponseQueued():
-                yield from self._begun(body.request)
-            case ResponseStarted():
-                self._turn = body.turn
+            case ResponseQueued() | ResponseStarted():
                 yield from self._begun(body.request)
             case OutputStarted():
                 yield from self._output_begun(body)
@@ -142,7 +117,9 @@ class RunEncoder:
             case ResponseDone():
                 if not self._is_begun:  # it ended while it waited, and more was forgotten
                     yield from self._begun(None)
-                yield from self._ended(body)
+                for ends in self._open.values():
+                    yield from ends
+                self._open.clear()
             case _:
                 pass
 
@@ -152,10 +129,10 @@ class RunEncoder:
         self._is_begun = True
         metadata = (None if request is None else request.metadata) or {}
         self._run_id = self._run_id or metadata.get(RUN_ID, self._id)
-        named = metadata.get(THREAD_ID, self._told.get("conversation", self._id))
+        named = metadata.get(THREAD_ID, self._names.get("conversation", self._id))
         self._thread_id = self._thread_id or named
         self._model = None if request is None else request.model
-        told = {"response_id": self._id, **self._told}
+        told = {"response_id": self._id, **self._names}
         yield {
             "type": "RUN_STARTED",
             "threadId": self._thread_id,
@@ -164,14 +141,13 @@ class RunEncoder:
             "metadata": {EXTENSION: told},
         }
 
-    def _begun_anew(self, body: ResponseStarted) -> Iterator[Fields]:
+    def _begun_anew(self, body: ResponseStarted) -> Iterator[bytes]:
         """Go on with a further attempt. Nothing takes back what was said: what no longer counts is told."""
-        self._id, self._end = body.response_id, None
         value = {"response_id": self._id, "attempt": body.attempt, "discarded": self._said}
         self._heads.clear()
         self._calls, self._interrupts, self._said = [], [], []
         self._item_id = ""
-        yield {"type": "CUSTOM", "name": RESTARTED, "value": value}
+        yield orjson.dumps({"type": "CUSTOM", "name": RESTARTED, "value": value})
 
     def _output_begun(self, body: OutputStarted) -> Iterator[Fields]:
         head: Head | None = None
@@ -226,10 +202,7 @@ class RunEncoder:
             case _:
                 pass  # it is whole as it was said, or was cut short and asks nobody
 
-    def _ended(self, body: ResponseDone) -> Iterator[Fields]:
-        for ends in self._open.values():
-            yield from ends
-        self._open.clear()
+    def _end(self, body: ResponseDone) -> Fields:
         metadata: Fields = {EXTENSION: account_of(body)}
         usage = None if body.usage is None else [usage_of(body.usage, self._model)]
         fields: Fields
@@ -245,11 +218,7 @@ class RunEncoder:
             metadata["tanstack"] = {"finishReason": _FINISH_REASONS.get(body.reason or "", "stop")}
         if usage is not None:
             fields["usage"] = usage
-        if body.status == "interrupted":
-            self._end = fields
-            return
-        self.is_done = True
-        yield fields
+        return fields
 
     def _outcome(self, body: ResponseDone) -> Fields:
         if body.status == "cancelled":

@@ -8,13 +8,13 @@ several steps: who has the first ones is told the new ones alone, who has none i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import orjson
 from msgspec import UNSET
 
-from unbroken.server.protocols.attempts import is_next_attempt
+from unbroken.server.protocols.attempts import TurnEncoder
 from unbroken.server.protocols.ui.chunks import (
     SERVERS,
     Fields,
@@ -26,7 +26,7 @@ from unbroken.server.protocols.ui.chunks import (
 )
 from unbroken.server.protocols.ui.decode import MESSAGE_ID
 from unbroken.sessions.entries import (
-    Entry,
+    Body,
     OutputDone,
     OutputStarted,
     ResponseDone,
@@ -34,7 +34,7 @@ from unbroken.sessions.entries import (
     ResponseStarted,
     ToolStarted,
 )
-from unbroken.sessions.event_log import Record, Slice
+from unbroken.sessions.event_log import Slice
 from unbroken.sessions.ids import ResponseId
 from unbroken.sessions.items import (
     ApprovalHead,
@@ -61,11 +61,11 @@ DATA: Final = "data-unbroken"
 _FINISH_REASONS: Final = {"max_output_tokens": "length", "content_filter": "content-filter"}
 
 
-class UiEncoder:
-    """Encodes one answer for one client: feed it what the log says of it, from its beginning on.
+class UiEncoder(TurnEncoder):
+    """Encodes one answer for one client. See :class:`TurnEncoder`.
 
     Args:
-        response_id: The response. A further attempt at the same turn is gone on with.
+        response_id: See there.
         told: What is told of the response at its beginning.
         earlier: The items of the same answer that are ahead of it.
         replays: Whether the client is told these too, as it may not have them.
@@ -80,57 +80,36 @@ class UiEncoder:
         earlier: Sequence[Item] = (),
         replays: bool = False,
     ) -> None:
-        self._id = response_id
-        self._told = told or {}
+        super().__init__(response_id)
+        self._names = told or {}
         self._earlier = earlier
         self._replays = replays
         self._is_begun = False
-        self._turn = 0
         self._heads: dict[str, Head | None] = {}  # of the outputs that have begun
         self._has_calls = False  # whether something is left to the page
         self._item_id = ""  # of the output whose pieces are encoded
         self._before: bytes | None = b""  # what stands ahead of the text in these; None: they aren't shown
-        self._end: list[Fields] = []  # what is left to be said of an attempt that another may follow
-        self.is_done = False
-        """Whether the answer has ended: nothing follows."""
-
-    def encode(self, records: Iterable[Record], *, is_last: bool = True) -> Iterator[bytes]:
-        """Yield the chunks of *records*, those of other responses aside.
-
-        *is_last*: nothing follows these so far. A further attempt would have: it is written with the end of
-        the one before.
-        """
-        for record in records:
-            if isinstance(record, Slice):
-                if record.response_id == self._id:
-                    yield from self._pieces(record)
-                continue
-            for fields in self._fields(record):
-                yield orjson.dumps(fields)
-        if is_last and self._end and not self.is_done:
-            self.is_done = True
-            yield from map(orjson.dumps, self._end)
 
     def error(self, message: str) -> bytes:
         """Return a chunk that says why no more comes, although the response may go on."""
         return orjson.dumps({"type": "error", "errorText": message})
 
-    def _fields(self, entry: Entry) -> Iterator[Fields]:
-        body = entry.body
-        if self._end and is_next_attempt(body, self._turn):
-            self._id, self._end = body.response_id, []
-            self._heads.clear()
-            self._has_calls, self._item_id = False, ""
-            yield {"type": "reset-step"}
-            yield self._data({"response_id": self._id, "attempt": body.attempt})
-            return
-        if getattr(body, "response_id", None) != self._id:
-            return
+    def _begun_anew(self, body: ResponseStarted) -> Iterator[bytes]:
+        self._heads.clear()
+        self._has_calls, self._item_id = False, ""
+        yield orjson.dumps({"type": "reset-step"})
+        yield orjson.dumps(self._data({"response_id": self._id, "attempt": body.attempt}))
+
+    def _told(self, body: Body) -> Iterator[bytes]:
+        yield from map(orjson.dumps, self._fields(body))
+        if isinstance(body, ResponseDone):
+            yield from self._over(body, list(map(orjson.dumps, self._end(body))))
+
+    def _fields(self, body: Body) -> Iterator[Fields]:
         match body:
             case ResponseQueued():
                 yield from self._begun(body.request)
             case ResponseStarted():
-                self._turn = body.turn
                 yield from self._begun(body.request)
                 yield {"type": "start-step"}
             case OutputStarted():
@@ -145,7 +124,7 @@ class UiEncoder:
             case ResponseDone():
                 if not self._is_begun:  # it ended while it waited, and more was forgotten
                     yield from self._begun(None)
-                yield from self._ended(body)
+                yield self._data(account_of(body))
             case _:
                 pass
 
@@ -158,7 +137,7 @@ class UiEncoder:
         self._is_begun = True
         metadata = (None if request is None else request.metadata) or {}
         yield {"type": "start", "messageId": metadata.get(MESSAGE_ID, self._id)}
-        yield self._data({"response_id": self._id, **self._told})
+        yield self._data({"response_id": self._id, **self._names})
         if self._replays:
             for step in steps_of(self._earlier):
                 yield {"type": "start-step"}
@@ -210,11 +189,9 @@ class UiEncoder:
             case _:
                 pass  # cut short: nobody is to act on it
 
-    def _ended(self, body: ResponseDone) -> Iterator[Fields]:
-        yield self._data(account_of(body))
+    def _end(self, body: ResponseDone) -> Iterator[Fields]:
         if body.status == "cancelled":
             yield {"type": "abort", **({} if body.reason is None else {"reason": body.reason})}
-            self.is_done = True
             return
         if body.status == "completed":
             reason = "tool-calls" if self._has_calls else "stop"
@@ -222,12 +199,10 @@ class UiEncoder:
             reason = _FINISH_REASONS.get(body.reason or "", "other")
         else:
             text = "The answer failed." if body.failure is None else body.failure.message
-            self._end.append({"type": "error", "errorText": text})
+            yield {"type": "error", "errorText": text}
             reason = "error"
-        self._end += [{"type": "finish-step"}, {"type": "finish", "finishReason": reason}]
-        if body.status != "interrupted":
-            self.is_done = True
-            yield from self._end
+        yield {"type": "finish-step"}
+        yield {"type": "finish", "finishReason": reason}
 
     def _pieces(self, piece: Slice) -> Iterator[bytes]:
         if self._item_id != piece.item_id:
