@@ -69,6 +69,7 @@ async def first_word(stream: Any) -> list[Any]:
     return events
 
 
+@pytest.mark.client("openai-python", "responses")
 async def test_its_stream_ends_with_where_the_answer_is_and_that_is_followed(nodes: Nodes) -> None:
     client: Any = await nodes[1].openai()
     first = await begun(nodes)
@@ -101,6 +102,7 @@ async def test_its_stream_ends_with_where_the_answer_is_and_that_is_followed(nod
     assert (await client.responses.retrieve(first)).to_dict()["unbroken"]["superseded_by"] == again
 
 
+@pytest.mark.client("openai-python", "responses")
 async def test_the_helper_for_streams_takes_it_for_an_end(nodes: Nodes) -> None:
     client: Any = await nodes[1].openai()
     first = await begun(nodes)
@@ -172,6 +174,7 @@ async def test_a_lane_is_told_and_another_says_the_answer(nodes: Nodes) -> None:
     assert "".join(event.get("delta", "") for event in events) == "whole"
 
 
+@pytest.mark.client("openai-node", "responses")
 async def test_openai_for_node_takes_it_for_an_end(nodes: Nodes) -> None:
     first = await begun(nodes)
     base_url = f"http://127.0.0.1:{nodes[1].port}/v1"
