@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from openai import NotFoundError
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.conformance.node import node as run_node
@@ -99,6 +100,8 @@ async def test_its_stream_ends_with_where_the_answer_is_and_that_is_followed(nod
     assert [getattr(message, "text", None) for message in second.given.messages] == ["hi", "whole", "more"]
     second.end()
     assert (await more).status == "completed"
+    with pytest.raises(NotFoundError):  # what it said has been taken out already
+        await client.responses.delete(first)
     assert (await client.responses.retrieve(first)).to_dict()["unbroken"]["superseded_by"] == again
 
 
