@@ -52,7 +52,7 @@ async def test_an_answer_is_streamed_beside_queries(session: Any) -> None:
     assert {"id": "default"} in models["models"]
 
 
-@pytest.mark.client("gql-python", "errors")
+@pytest.mark.client("gql-python", "errors", "filtered")
 async def test_mistakes_are_told_and_the_connection_goes_on(session: Any) -> None:
     for query, variables, code in (
         ("{ nothing }", {}, "invalid_document"),
