@@ -25,7 +25,7 @@ def interpreter() -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.client("agents-python", "conversation", "strict")
+@pytest.mark.client("agents-python", "conversation", "strict", "tools")
 async def test_a_conversation_without_one_error_event(server: Served[ScriptedAgent]) -> None:
     url = f"ws://127.0.0.1:{server.port}/v1/realtime?model=default"
     messages = ["hi", "/tokens 50", '/call get_weather {"city": "Ulm"}', "and again"]
