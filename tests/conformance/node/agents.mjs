@@ -7,7 +7,8 @@
  * "generic" one: here each is parsed once more by its own parser, and those are counted.
  */
 
-import { OpenAIRealtimeWebSocket, RealtimeAgent, RealtimeSession } from "@openai/agents-realtime";
+import { OpenAIRealtimeWebSocket, RealtimeAgent, RealtimeSession, tool } from "@openai/agents-realtime";
+import { z } from "zod";
 
 // The parser isn't exported.
 const parser = "./node_modules/@openai/agents-realtime/dist/openaiRealtimeEvents.mjs";
@@ -32,8 +33,15 @@ function note(message) {
   wake();
 }
 
+const add = tool({
+  name: "add",
+  description: "Adds 1.",
+  parameters: z.object({ a: z.number() }),
+  execute: async ({ a }) => String(a + 1),
+});
+
 /** Connect to *address*, and return the session and its transport. */
-async function open(address) {
+async function open(address, tools = []) {
   const transport = new OpenAIRealtimeWebSocket({ url: address });
   transport.on("connection_change", (status) => {
     if (status !== "connecting") return;
@@ -44,18 +52,21 @@ async function open(address) {
       wake();
     });
   });
-  const session = new RealtimeSession(new RealtimeAgent({ name: "Assistant", instructions: "Be brief." }), {
+  const session = new RealtimeSession(new RealtimeAgent({ name: "Assistant", instructions: "Be brief.", tools }), {
     transport,
     model: "default",
     tracingDisabled: true,
   });
-  session.on("error", ({ error }) => errors.push(error.error?.error?.code ?? String(error)));
+  session.on("error", ({ error }) => {
+    errors.push(error.error?.code ?? JSON.stringify(error));
+    wake();
+  });
   session.on("history_updated", (updated) => (history = updated));
   transport.on("output_text_delta", ({ delta }) => {
     deltas.push(delta);
     wake();
   });
-  await session.connect({ apiKey: "key", url: address });
+  await session.connect({ apiKey: process.env.KEY ?? "key", url: address });
   return { session, transport };
 }
 
@@ -97,6 +108,34 @@ const scenarios = {
     transport.sendEvent({ type: "response.cancel" });
     await when(() => ended() === 1);
     await ask(session, messages[1]);
+    session.close();
+  },
+
+  /** Has a function of its own called, which the SDK runs, and asks for the rest of the answer. */
+  async tools() {
+    const { session } = await open(url, [add]);
+    await ask(session, messages[0]);
+    await when(() => ended() === 2);
+    session.close();
+  },
+
+  /** One message after another, some of which are refused: the SDK says each in one breath with its request. */
+  async refused() {
+    const { session } = await open(url);
+    for (const message of messages) {
+      const [before, refusals] = [ended(), errors.length];
+      session.sendMessage(message);
+      await when(() => ended() > before || errors.length >= refusals + Number(process.env.ERRORS));
+    }
+    session.close();
+  },
+
+  /** Asks for what isn't there, and goes on. */
+  async mistake() {
+    const { session, transport } = await open(url);
+    transport.sendEvent({ type: "conversation.item.retrieve", item_id: "gone" });
+    await when(() => errors.length === 1);
+    await ask(session, messages[0]);
     session.close();
   },
 

@@ -331,6 +331,11 @@ def key_of(event: Frame, chain: ChainId = CHAIN) -> tuple[str, bytes] | None:
     return None if key is None else (key.name, key.digest)
 
 
+def test_the_number_of_a_request_within_its_connection_is_no_name() -> None:
+    """The Agents SDK for Python counts from one in each: its next request is another one of that number."""
+    assert key_of(ask(event_id="agents_py_response_create_1")) is None
+
+
 def test_what_has_no_name_has_no_key() -> None:
     assert key_of(say()) is None
     assert key_of(ask()) is None
