@@ -147,6 +147,25 @@ const scenarios = {
     await chat.resumeStream();
   },
 
+  /** One message after another; whenever the connection is lost, it comes back: `onFinish` tells of that. */
+  async persist() {
+    let isLost = false;
+    const chat = new PlainChat({
+      onFinish: ({ isDisconnect, isError }) => {
+        seen.finishes.push({ isDisconnect, isError });
+        isLost = isDisconnect || isError;
+      },
+    });
+    for (const message of messages) {
+      await chat.sendMessage({ text: message });
+      while (isLost) {
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        await chat.resumeStream();
+      }
+    }
+    return chat;
+  },
+
   /** Another page of the same chat, opened in mid-answer. */
   async reload(chat) {
     const asked = chat.sendMessage({ text: messages[0] });
