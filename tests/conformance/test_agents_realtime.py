@@ -128,3 +128,15 @@ async def test_a_connection_closed_in_mid_answer_is_resumed_by_its_address(place
     assert whole(seen["frames"]) == [("completed", answer_to("/tokens 4"))]
     assert seen["deltas"] == answer_to("/tokens 4")
     assert place.server.agent.calls == 1
+
+
+@pytest.mark.client("agents-node", "address")
+async def test_who_was_resumed_is_answered_what_is_asked_next(place: Place) -> None:
+    """Although the SDK names its requests by numbers that begin anew in each connection."""
+    for after in (12, 8):
+        place.server.inspector.close_next(after=after, code=1012)
+    seen = await run(place, "persist", "/tokens 9 5", "hi")
+
+    assert seen["codes"][:2] == [1012, 1012]
+    assert whole(seen["frames"]) == [("completed", answer_to(each)) for each in ("/tokens 9", "hi")]
+    assert place.server.agent.calls == 2

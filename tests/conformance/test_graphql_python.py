@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -57,9 +57,15 @@ async def session(server: Served[ScriptedAgent]) -> AsyncIterator[Any]:
 
 
 def application(port: int, key: str = "key") -> Client:
-    """Return a client. The schema isn't asked for: with keys it isn't shown."""
+    """Return a client. The schema isn't asked for: with keys it isn't shown.
+
+    It speaks this protocol alone: it looks for which one was chosen in a header that is written in capitals,
+    which balancers change.
+    """
     transport = WebsocketsTransport(
-        url=f"ws://127.0.0.1:{port}/graphql", init_payload={"Authorization": f"Bearer {key}"}
+        url=f"ws://127.0.0.1:{port}/graphql",
+        init_payload={"Authorization": f"Bearer {key}"},
+        subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL],
     )
     return Client(transport=transport, fetch_schema_from_transport=False)
 
@@ -68,7 +74,7 @@ def application(port: int, key: str = "key") -> Client:
 async def connected(port: int) -> AsyncIterator[Any]:
     """Connect, and again whenever the connection is lost."""
     client: Any = application(port)  # these two aren't typed
-    session = await client.connect_async(reconnecting=True, retry_connect=False, retry_execute=SOON)
+    session = await client.connect_async(reconnecting=True, retry_connect=SOON, retry_execute=SOON)
     try:
         yield session
     finally:
@@ -188,9 +194,14 @@ async def test_a_quota_that_is_used_up_is_told() -> None:
     assert code == "rate_limit_exceeded"
 
 
-async def text_through(session: Any, lose: Any) -> str:
-    """Return an answer whose connection is lost, as by *lose*: the application subscribes again behind it."""
-    names = await sent(session, text="/tokens 30 5")
+async def through(
+    session: Any, lose: Callable[[], object] = lambda: None, **what: Any
+) -> tuple[dict[str, str], str]:
+    """Return what is told of what is said, and the answer, in which *lose* is called twice.
+
+    The client connects again by itself. The application subscribes again, behind what it has.
+    """
+    names = await sent(session, **what)
     said, after, losses = "", None, 0
     while True:
         try:
@@ -200,15 +211,15 @@ async def text_through(session: Any, lose: Any) -> str:
                 if losses < 2 and f"word{9 * (losses + 1)} " in said:
                     losses += 1
                     lose()
-            return said
-        except TransportConnectionFailed:  # it connects again by itself, until something can be asked
+            return names, said
+        except TransportConnectionFailed:  # until something can be asked again
             await session.execute(GraphQLRequest("{ models { id } }"))
 
 
 @pytest.mark.client("gql-python", "network")
 async def test_an_answer_is_gone_on_with_through_a_broken_network(server: Served[ScriptedAgent]) -> None:
     async with Proxy(server.port) as network, connected(network.port) as session:
-        said = await text_through(session, network.cut)
+        _, said = await through(session, network.cut, text="/tokens 30 5")
 
     assert said == answer_to("/tokens 30")
     assert network.accepted == 3
@@ -223,7 +234,7 @@ async def test_an_answer_is_gone_on_with_when_the_connection_is_closed(
     for _ in range(2):
         server.inspector.close_next(after=9, code=code)
     async with connected(server.port) as session:
-        said = await text_through(session, lambda: None)
+        _, said = await through(session, text="/tokens 30 5")
 
     assert said == answer_to("/tokens 30")
     assert server.agent.calls == 1

@@ -49,9 +49,9 @@ from unbroken.sessions.session import Session
 
 __all__ = ["RealtimeConnection", "lone_error"]
 
-# The Agents SDK for Python asks for responses under these. Resumed by its application, it begins at one
-# again: the first request would be taken for the one that was answered before, and nobody would answer.
-_COUNTED: Final = "agents_py_response_create_"
+# The Agents SDKs ask for responses under these. Resumed by their application, they begin at one again:
+# the first request would be taken for the one that was answered before, and nobody would answer.
+_COUNTED: Final = ("agents_py_response_create_", "agents_js_response_create_")
 
 
 class RealtimeConnection:
@@ -227,8 +227,8 @@ class RealtimeConnection:
 
         Event ids are reused by some SDKs: they count from one in each
         connection. So one means the same only within a chain, and only together
-        with what it names; of an SDK that names all its requests for responses
-        so, and sends none of them twice, it is no name.
+        with what it names; of SDKs that name all their requests for responses
+        so, and send none of them twice, it is no name.
         """
         if message_id is not None:
             return InputKey(f"m:{type(command).__name__}:{message_id}", _digest(command, said))

@@ -40,15 +40,17 @@ const add = tool({
   execute: async ({ a }) => String(a + 1),
 });
 
-/** Connect to *address*, and return the session and its transport. */
+/** Connect to *address*, and return the session, its transport, and whether that is lost. */
 async function open(address, tools = []) {
   const transport = new OpenAIRealtimeWebSocket({ url: address });
+  const line = { transport, isLost: false };
   transport.on("connection_change", (status) => {
     if (status !== "connecting") return;
     const { websocket } = transport.connectionState;
     websocket.addEventListener("message", note);
     websocket.addEventListener("close", ({ code }) => {
       codes.push(code);
+      line.isLost = true;
       wake();
     });
   });
@@ -67,7 +69,7 @@ async function open(address, tools = []) {
     wake();
   });
   await session.connect({ apiKey: process.env.KEY ?? "key", url: address });
-  return { session, transport };
+  return Object.assign(line, { session });
 }
 
 async function when(holds) {
@@ -82,6 +84,15 @@ async function when(holds) {
       };
     });
   }
+}
+
+/** The address at which the session goes on, behind the last frame. */
+function place() {
+  const again = new URL(url);
+  const { session: description } = frames.find(({ type }) => type === "session.created");
+  again.searchParams.set("resume", description.unbroken.resume);
+  again.searchParams.set("after", frames.at(-1).event_id);
+  return String(again);
 }
 
 const ended = () => frames.filter(({ type }) => type === "response.done").length;
@@ -152,16 +163,27 @@ const scenarios = {
     session.close();
   },
 
+  /** One message after another; whenever its connection is lost, the application connects again. */
+  async persist() {
+    let line = await open(url);
+    for (const [number, message] of messages.entries()) {
+      line.session.sendMessage(message);
+      for (;;) {
+        await when(() => ended() > number || line.isLost);
+        if (ended() > number) break;
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        line = await open(place()).catch(() => line);
+      }
+    }
+    line.session.close();
+  },
+
   /** Has its connection closed in mid-answer, and connects again from there. It has no hook of its own. */
   async resume() {
     const { session } = await open(url);
     session.sendMessage(messages[0]);
     await when(() => codes.length === 1);
-    const again = new URL(url);
-    const { session: description } = frames.find(({ type }) => type === "session.created");
-    again.searchParams.set("resume", description.unbroken.resume);
-    again.searchParams.set("after", frames.at(-1).event_id);
-    const second = await open(String(again));
+    const second = await open(place());
     await when(() => ended() === 1);
     second.session.close();
   },

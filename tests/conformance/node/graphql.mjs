@@ -50,6 +50,7 @@ async function one(client, query, variables) {
 async function code({ errors }) {
   if (Array.isArray(errors)) return errors[0].extensions.code;
   if (errors.response) return [errors.response.status, (await errors.response.json()).errors[0].extensions.code];
+  if (errors.reason === undefined) throw errors;
   return [errors.code, errors.reason.split(":")[0]];
 }
 

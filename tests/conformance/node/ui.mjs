@@ -95,7 +95,7 @@ class PlainChat extends AbstractChat {
   constructor(options = {}) {
     const state = new State();
     super({
-      id: "chat-1",
+      id: process.env.CHAT ?? "chat-1",
       state,
       transport: transport(),
       onError: (error) => seen.errors.push(error.message),

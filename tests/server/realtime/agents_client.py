@@ -23,7 +23,7 @@ from agents.realtime import (  # type: ignore[import-not-found]  # only there
     RealtimeRunner,
     RealtimeSession,
 )
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import WebSocketException
 
 ALL_OF_IT = 60.0
 
@@ -148,8 +148,9 @@ async def resume(conversation: Conversation, messages: list[str]) -> None:
                 if conversation.is_lost:
                     await connect_again(conversation)
                 await conversation.until(lambda: conversation.ends() == number)  # noqa: B023 - it is waited for
-            except ConnectionClosed as exc:
+            except (WebSocketException, OSError) as exc:
                 conversation.lose(exc)
+                await asyncio.sleep(0.2)  # before the next try
 
 
 async def connect_again(conversation: Conversation) -> None:
