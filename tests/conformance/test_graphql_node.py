@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from tests.conformance.node import node
 from tests.fakes.proxy import Proxy
+from tests.server.realtime.desk import at_desk
 from tests.server.realtime.serving import Served, eventually, serving
 from unbroken.server.agents.scripted import ScriptedAgent, answer_to
 
@@ -73,11 +74,11 @@ async def test_a_conversation_is_streamed(server: Served[ScriptedAgent], way: st
 
 
 @pytest.mark.client("graphql-ws", "graphql", "resume")
-@pytest.mark.parametrize("code", [1012, 1013])
+@pytest.mark.parametrize("code", [1011, 1012, 1013])
 async def test_an_answer_is_gone_on_with_when_the_connection_is_closed(
     server: Served[ScriptedAgent], code: int
 ) -> None:
-    """By its own retry. After 1011 it tries no more: the protocol has it so."""
+    """By its own retry; after 1011, which it holds for final, as it tells the application of it."""
     server.inspector.close_next(after=99, code=code)  # that on which it is asked for
     server.inspector.close_next(after=5, code=code)
     seen = await run(server.port, "converse", "ws", "/tokens 9 10")
@@ -136,6 +137,20 @@ async def test_functions_are_run_and_the_answer_goes_on(server: Served[ScriptedA
 
     assert seen["answers"][-1]["events"][-1]["response"]["text"] == "Returned: 2, 3"
     assert server.agent.calls == 2
+
+
+@both
+@pytest.mark.client("graphql-ws", "approval")
+@pytest.mark.client("graphql-sse", "approval")
+@pytest.mark.parametrize("answer", ["yes", "no"])
+async def test_the_servers_own_tool_asks_first(way: str, answer: str) -> None:
+    async with at_desk(graphql=True, api_keys=KEYS) as (desk, server):
+        seen = await run(server.port, "approve", way, '/call mail {"to": "Ada"}', answer)
+
+    end = seen["answers"][-1]["events"][-1]["response"]
+    assert end["status"] == "COMPLETED"
+    assert (end["text"] == "Returned: Sent to Ada.") is (answer == "yes")
+    assert len(desk.runs) == (answer == "yes")
 
 
 @both

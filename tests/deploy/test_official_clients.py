@@ -246,7 +246,8 @@ async def test_graphqls_clients_see_whole_answers_and_go_on(place: Place, way: s
 
 @pytest.mark.client("gql-python", "node")
 async def test_gql_for_python_sees_whole_answers_where_the_application_subscribes_again(place: Place) -> None:
-    texts, names = [], {}
+    texts: list[str] = []
+    names: dict[str, str] = {}
     async with place.killing_owner(), connected(place.balanced.port) as session:
         for asked in KILLED:
             names, said = await through(session, text=asked, sessionId=names.get("sessionId"))

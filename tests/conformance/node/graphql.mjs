@@ -16,7 +16,7 @@ const CANCEL = "mutation ($id: ID!) { cancel(responseId: $id) { status } }";
 const EVENTS = `subscription ($session: ID, $response: ID, $after: String) {
   events(sessionId: $session, responseId: $response, after: $after) {
     type cursor delta resumed
-    response { id status text reason error { code } output { type callId name arguments } }
+    response { id status text reason error { code } output { id type callId name arguments } }
   }
 }`;
 
@@ -56,24 +56,24 @@ async function code({ errors }) {
 
 /**
  * Follow a response to its end, whatever connections do: the client subscribes again by itself, with the
- * variables as they are by then. *each* is called behind each event, with what has been said.
+ * variables as they are by then; where it holds the close for final (1011), this does, as it is told of it.
+ * *each* is called behind each event, with what has been said.
  */
 function followed(client, response, each = () => {}) {
   const events = [];
   const variables = { response };
   return new Promise((resolve, reject) => {
-    client.subscribe(
-      { query: EVENTS, variables },
-      {
-        next({ data: { events: event } }) {
-          events.push(event);
-          variables.after = event.cursor ?? variables.after;
-          each(events.map(({ delta }) => delta ?? "").join(""));
-        },
-        error: reject,
-        complete: () => resolve(events),
+    const sink = {
+      next({ data: { events: event } }) {
+        events.push(event);
+        variables.after = event.cursor ?? variables.after;
+        each(events.map(({ delta }) => delta ?? "").join(""));
       },
-    );
+      error: (reason) => (reason.code === 1011 ? subscribe() : reject(reason)),
+      complete: () => resolve(events),
+    };
+    const subscribe = () => client.subscribe({ query: EVENTS, variables }, sink);
+    subscribe();
   });
 }
 
@@ -140,6 +140,15 @@ const scenarios = {
         return { type: "function_call_output", callId, output: String(JSON.parse(given).a + 1) };
       });
     return { answers: [first, await asked(client, { items, sessionId: first.sessionId, tools })] };
+  },
+
+  /** Approves of a call of one of the server's tools, or doesn't. */
+  async approve(client) {
+    const first = await asked(client, { text: messages[0] });
+    const items = first.events.at(-1).response.output
+      .filter(({ type }) => type === "mcp_approval_request")
+      .map(({ id }) => ({ type: "mcp_approval_response", approvalRequestId: id, approve: messages[1] === "yes" }));
+    return { answers: [first, await asked(client, { items, sessionId: first.sessionId })] };
   },
 
   /** Is told of a document that makes no sense, and of a message that is refused. */
