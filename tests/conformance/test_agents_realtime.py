@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,6 +102,16 @@ async def test_a_quota_that_is_used_up_is_told(certificate: Certificate) -> None
         seen = await run(place, "refused", "one", "two", errors=["rate_limit_exceeded"])
 
     assert whole(seen["frames"]) == [("completed", answer_to("one"))]
+
+
+@pytest.mark.client("agents-node", "key")
+async def test_a_wrong_key_is_told(certificate: Certificate) -> None:
+    keys = (f"alice:{hashlib.sha256(b'right').hexdigest()}",)
+    async with placed(ScriptedAgent(), certificate, api_keys=keys) as place:
+        seen = await node("agents.mjs", "refuse", f"{place.clear_url}/realtime?model=default", KEY="wrong")
+
+    assert "401" in seen["errors"][0]
+    assert seen["frames"] == []
 
 
 @pytest.mark.client("agents-node", "failure", "strict")

@@ -60,7 +60,7 @@ async function open(address, tools = []) {
     tracingDisabled: true,
   });
   session.on("error", ({ error }) => {
-    errors.push(error.error?.code ?? JSON.stringify(error));
+    errors.push(error.error?.code ?? error.message ?? JSON.stringify(error));
     wake();
   });
   session.on("history_updated", (updated) => (history = updated));
@@ -139,6 +139,12 @@ const scenarios = {
       await when(() => ended() > before || errors.length >= refusals + Number(process.env.ERRORS));
     }
     session.close();
+  },
+
+  /** Isn't let in. */
+  async refuse() {
+    await open(url).catch(() => {});
+    await when(() => errors.length > 0);
   },
 
   /** Asks for what isn't there, and goes on. */

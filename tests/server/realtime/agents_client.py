@@ -121,6 +121,14 @@ async def cancel(conversation: Conversation, messages: list[str]) -> None:
     await conversation.ask(messages[1])
 
 
+async def refuse(conversation: Conversation, messages: list[str]) -> None:
+    """Isn't let in."""
+    try:
+        await conversation.open()
+    except WebSocketException as exc:
+        conversation.lose(exc)
+
+
 async def mistake(conversation: Conversation, messages: list[str]) -> None:
     """Asks for what isn't there, and goes on."""
     await conversation.open()
@@ -163,6 +171,7 @@ async def connect_again(conversation: Conversation) -> None:
 SCENARIOS: dict[str, Callable[[Conversation, list[str]], Coroutine[Any, Any, None]]] = {
     "converse": converse,
     "cancel": cancel,
+    "refuse": refuse,
     "mistake": mistake,
     "attack": attack,
     "resume": resume,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -56,7 +57,7 @@ def interpreter() -> str:
     return str(path)
 
 
-async def run(port: int, scenario: str, *messages: str, errors: Sequence[str] = ()) -> Seen:
+async def run(port: int, scenario: str, *messages: str, errors: Sequence[str] = (), key: str = "key") -> Seen:
     """Have it hold a conversation. Nothing but *errors* may be one to it."""
     url = f"ws://127.0.0.1:{port}/v1/realtime?model=default"
     process = await asyncio.create_subprocess_exec(
@@ -64,7 +65,7 @@ async def run(port: int, scenario: str, *messages: str, errors: Sequence[str] = 
         *(str(CLIENT), scenario, url, *messages),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={"PATH": os.environ["PATH"], "OPENAI_AGENTS_DISABLE_TRACING": "1", "KEY": "key"},
+        env={"PATH": os.environ["PATH"], "OPENAI_AGENTS_DISABLE_TRACING": "1", "KEY": key},
     )
     try:
         async with asyncio.timeout(2 * WAIT):
@@ -149,3 +150,13 @@ async def test_connections_closed_in_mid_answer_are_resumed_by_their_address(
     ]
     assert seen.answers() == completed(answer_to("/tokens 9"), answer_to("hi"))
     assert served.agent.calls == 2
+
+
+@pytest.mark.client("agents-python", "key")
+async def test_a_wrong_key_is_told() -> None:
+    keys = (f"alice:{hashlib.sha256(b'right').hexdigest()}",)
+    async with serving(ScriptedAgent(), api_keys=keys) as served:
+        seen = await run(served.port, "refuse", key="wrong")
+
+    assert "401" in seen.closed[0]
+    assert seen.frames == []
