@@ -183,6 +183,8 @@ def spoken(asked: list[str]) -> list[tuple[str, str]]:
     return said
 
 
+TOGETHER = "?affinity=mine"
+"""What sends all requests of a client's to one node, which is then the one that answers."""
 KILLED = [prompt("first", 3, 0.0), prompt("killed", 100, 0.02), prompt("last", 3, 0.0)]
 
 
@@ -203,9 +205,8 @@ async def test_tanstacks_client_sees_whole_answers_and_goes_on(place: Place) -> 
 async def test_ag_uis_client_sees_whole_answers_where_the_application_sends_runs_again(place: Place) -> None:
     async with place.killing_owner():
         address = f"http://127.0.0.1:{place.balanced.port}"
-        told = await node(
-            "agui.mjs", "persist", address, *KILLED, THREAD="another"
-        )  # than others' tests have
+        # Another thread than others' tests have.
+        told = await node("agui.mjs", "persist", address, *KILLED, THREAD="another", QUERY=TOGETHER)
 
     assert [(each["role"], each["content"]) for each in told["messages"]] == spoken(KILLED)
     assert told["errors"], "its connection was lost"
@@ -217,7 +218,7 @@ async def test_ag_uis_client_sees_whole_answers_where_the_application_sends_runs
 async def test_ais_chat_sees_whole_answers_where_the_application_comes_back(place: Place, way: str) -> None:
     async with place.killing_owner():
         address = f"http://127.0.0.1:{place.balanced.port}"
-        told = await node("ui.mjs", "persist", way, address, *KILLED, CHAT=f"by-{way}")
+        told = await node("ui.mjs", "persist", way, address, *KILLED, CHAT=f"by-{way}", QUERY=TOGETHER)
 
     texts = [
         "".join(part["text"] for part in message["parts"] if part["type"] == "text")
@@ -233,7 +234,7 @@ async def test_ais_chat_sees_whole_answers_where_the_application_comes_back(plac
 @pytest.mark.parametrize("way", ["ws", "sse"])
 async def test_graphqls_clients_see_whole_answers_and_go_on(place: Place, way: str) -> None:
     async with place.killing_owner():
-        address = f"http://127.0.0.1:{place.balanced.port}/graphql?affinity=mine"
+        address = f"http://127.0.0.1:{place.balanced.port}/graphql{TOGETHER}"
         told = await node("graphql.mjs", "converse", way, address, *KILLED)
 
     events = [answer["events"] for answer in told["answers"]]

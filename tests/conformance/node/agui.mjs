@@ -61,7 +61,7 @@ class SocketAgent extends AbstractAgent {
 }
 
 function open(options = {}, Agent = HttpAgent) {
-  const agent = new Agent({ url: `${base}/v1/agui`, headers, threadId: named, ...options });
+  const agent = new Agent({ url: `${base}/v1/agui${process.env.QUERY ?? ""}`, headers, threadId: named, ...options });
   agent.subscribe({
     onEvent: ({ event }) => {
       seen.events.push(event.type);

@@ -28,12 +28,12 @@ class KeyedSocket extends WebSocket {
 
 const fetches = [];
 
-/** fetch, whose streams can be cut as a network does. */
+/** fetch, whose streams can be cut as a network does. QUERY is what balancers are told. */
 async function cuttable(url, options) {
   const cut = new AbortController();
   fetches.push(cut);
   const signal = options.signal == null ? cut.signal : AbortSignal.any([options.signal, cut.signal]);
-  return fetch(url, { ...options, signal });
+  return fetch(`${url}${process.env.QUERY ?? ""}`, { ...options, signal });
 }
 
 function transport() {
