@@ -85,6 +85,7 @@ FEATURES: Final[Mapping[str, str]] = {
     "network": "Resumes through a broken network",
     "node": "Resumes on another node, behind HAProxy, when its own is killed or drained in mid-answer",
     "quota": "Is told that a quota is used up",
+    "filtered": "Is told that what it says is refused as an attack",
     "outbox": "Sends later, once, what is said without a connection",
     "stop": "Stays away after 1008",
     "responses": "Responses: streams, goes on from any event, cancels, continues",

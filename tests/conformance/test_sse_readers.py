@@ -123,36 +123,81 @@ def parts(events: list[Event]) -> str:
     return "".join(each["delta"] for each in frames if each["type"] == "text-delta")
 
 
-DOORS: Final = {"responses": responses, "chat": chunks, "ui": parts, "session": responses}
+def contents(events: list[Event]) -> str:
+    frames = [json.loads(data) for _, data, _ in events]
+    assert frames[-1]["type"] == "RUN_FINISHED"
+    return "".join(each["delta"] for each in frames if each["type"] == "TEXT_MESSAGE_CONTENT")
+
+
+def deltas(events: list[Event]) -> str:
+    assert {kind for kind, _, _ in events} == {"next", "complete"}
+    told = [json.loads(data)["data"]["events"] for kind, data, _ in events if kind == "next"]
+    return "".join(each["delta"] or "" for each in told)
+
+
+def bubbles(events: list[Event]) -> str:
+    return "".join(json.loads(data).get("text", "") for _, data, _ in events)
+
+
+DOORS: Final = {
+    "responses": responses,
+    "chat": chunks,
+    "ui": parts,
+    "session": responses,
+    "agui": contents,
+    "graphql": deltas,
+    "deepchat": bubbles,
+}
 """How the text of an answer is had of a stream's events."""
+
+
+SEND: Final = "mutation($text: String!) { send(input: {text: $text}) { responseId } }"
+EVENTS: Final = "subscription($id: ID!) { events(responseId: $id) { delta } }"
+
+
+async def asked(
+    served: Served[Any], http: httpx.AsyncClient, door: str, text: str
+) -> tuple[str, str, dict[str, Any] | None]:
+    """Return what to ask a door for, to be answered to *text*: method, path and body."""
+    question, name = {"role": "user", "content": text}, f"c{hash(text)}"
+    match door:
+        case "responses":
+            return "POST", "/v1/responses", {"input": [question], "stream": True}
+        case "chat":
+            return "POST", "/v1/chat/completions", {"messages": [question], "stream": True}
+        case "ui":
+            part = {"id": "m", "role": "user", "parts": [{"type": "text", "text": text}]}
+            return "POST", "/v1/ui/chat", {"id": name, "messages": [part]}
+        case "agui":
+            messages = [{"id": "m", **question}]
+            return "POST", "/v1/agui", {"threadId": name, "runId": "run", "messages": messages}
+        case "deepchat":
+            return "POST", "/v1/widget/deepchat", {"messages": [{"role": "user", "text": text}]}
+        case "graphql":
+            sent = await http.post("/graphql", json={"query": SEND, "variables": {"text": text}})
+            variables = {"id": sent.json()["data"]["send"]["responseId"]}
+            return "POST", "/graphql", {"query": EVENTS, "variables": variables}
+    client = await served.client()
+    await client.ask(text)
+    await client.done()
+    return "GET", f"/v1/sessions/{client.session_id}/events", None
 
 
 async def streamed(served: Served[Any], door: str, text: str) -> bytes:
     """Return what a door streams of the answer to *text*, byte by byte."""
-    question = {"role": "user", "content": text}
-    part = {"id": "m", "role": "user", "parts": [{"type": "text", "text": text}]}
-    method, path, body = {
-        "responses": ("POST", "responses", {"input": [question], "stream": True}),
-        "chat": ("POST", "chat/completions", {"messages": [question], "stream": True}),
-        "ui": ("POST", "ui/chat", {"id": f"c{hash(text)}", "messages": [part]}),
-        "session": ("GET", "", None),
-    }[door]
-    if door == "session":
-        client = await served.client()
-        await client.ask(text)
-        await client.done()
-        path = f"sessions/{client.session_id}/events"
-    url, said = f"http://127.0.0.1:{served.port}/v1/{path}", b""
+    address, said = f"http://127.0.0.1:{served.port}", b""
     async with (
         asyncio.timeout(WAIT),
-        httpx.AsyncClient(headers={"authorization": "Bearer alice"}) as http,
-        http.stream(method, url, json=body) as response,
+        httpx.AsyncClient(base_url=address, headers={"authorization": "Bearer alice"}) as http,
     ):
-        assert response.headers["content-type"].startswith("text/event-stream")
-        async for piece in response.aiter_raw():
-            said += piece
-            if door == "session" and b'"response.done"' in said and said.endswith(b"\n\n"):
-                break  # it goes on as long as the session
+        method, path, body = await asked(served, http, door, text)
+        headers = {"accept": "text/event-stream"}
+        async with http.stream(method, path, json=body, headers=headers) as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            async for piece in response.aiter_raw():
+                said += piece
+                if door == "session" and b'"response.done"' in said and said.endswith(b"\n\n"):
+                    break  # it goes on as long as the session
     return said
 
 
@@ -166,7 +211,7 @@ def pieces_of(stream: bytes) -> Iterator[list[bytes]]:
 async def test_each_door_is_read_alike_by_all(door: str) -> None:
     """The text of an answer is the agent's, by each parser, with the same events and ids."""
     whole: list[tuple[str, list[bytes]]] = []
-    async with serving(ScriptedAgent(), firewall="off") as served:
+    async with serving(ScriptedAgent(), firewall="off", graphql=True) as served:
         for text in HOSTILE:
             stream = await streamed(served, door, text)
             whole += [(answer_to(text), pieces) for pieces in pieces_of(stream)]

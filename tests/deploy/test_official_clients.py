@@ -18,21 +18,24 @@ from tests.chaos.upstream import KeepingUpstream
 from tests.chaos.words import answer_to, digest, prompt
 from tests.conformance.node import node
 from tests.conformance.served import Seen
+from tests.conformance.test_graphql_python import connected, through
 from tests.deploy.balanced import PATIENCE, Balanced, Nodes
 from tests.deploy.test_haproxy import HAProxy
 from tests.fakes.tls import Certificate, TlsProxy, make_certificate
 from tests.fakes.valkey import Server
+from tests.server.realtime.client import whole
 from tests.server.realtime.official import speaking
 from tests.server.realtime.serving import eventually
+from tests.server.realtime.test_agents_sdk import run as agents
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
 
 ASKED = [prompt("drained", 100, 0.02), prompt("killed", 100, 0.02), prompt("last", 3, 0.0)]
 
 
-def conversation() -> list[tuple[str, str]]:
+def conversation(instructions: str = "") -> list[tuple[str, str]]:
     """Return how the answers are to end, and what they say: each knows what was said before it."""
-    said: list[tuple[str, str]] = []
+    said = [("system", instructions)] if instructions else []
     for asked in ASKED:
         said.append(("user", asked))
         said.append(("assistant", answer_to(asked, digest(said))))
@@ -116,6 +119,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pla
             UNBROKEN_OPENAI_BASE_URL=upstream.base_url,
             UNBROKEN_OPENAI_API_KEY="none",
             UNBROKEN_MODEL="fake",
+            UNBROKEN_GRAPHQL="true",
         )
         stack.callback(nodes.stop)
         await asyncio.to_thread(nodes.start)
@@ -179,6 +183,8 @@ def spoken(asked: list[str]) -> list[tuple[str, str]]:
     return said
 
 
+TOGETHER = "?affinity=mine"
+"""What sends all requests of a client's to one node, which is then the one that answers."""
 KILLED = [prompt("first", 3, 0.0), prompt("killed", 100, 0.02), prompt("last", 3, 0.0)]
 
 
@@ -199,10 +205,80 @@ async def test_tanstacks_client_sees_whole_answers_and_goes_on(place: Place) -> 
 async def test_ag_uis_client_sees_whole_answers_where_the_application_sends_runs_again(place: Place) -> None:
     async with place.killing_owner():
         address = f"http://127.0.0.1:{place.balanced.port}"
-        told = await node(
-            "agui.mjs", "persist", address, *KILLED, THREAD="another"
-        )  # than others' tests have
+        # Another thread than others' tests have.
+        told = await node("agui.mjs", "persist", address, *KILLED, THREAD="another", QUERY=TOGETHER)
 
     assert [(each["role"], each["content"]) for each in told["messages"]] == spoken(KILLED)
     assert told["errors"], "its connection was lost"
     assert place.asked() == ["first", "killed", "last"]
+
+
+@pytest.mark.client("ai-node", "node")
+@pytest.mark.parametrize("way", ["http", "ws"])
+async def test_ais_chat_sees_whole_answers_where_the_application_comes_back(place: Place, way: str) -> None:
+    async with place.killing_owner():
+        address = f"http://127.0.0.1:{place.balanced.port}"
+        told = await node("ui.mjs", "persist", way, address, *KILLED, CHAT=f"by-{way}", QUERY=TOGETHER)
+
+    texts = [
+        "".join(part["text"] for part in message["parts"] if part["type"] == "text")
+        for message in told["messages"][0]
+    ]
+    assert texts == [text for _, text in spoken(KILLED)]
+    assert len(told["finishes"]) > len(KILLED), "its connection was lost"
+    assert place.asked() == ["first", "killed", "last"]
+
+
+@pytest.mark.client("graphql-ws", "node")
+@pytest.mark.client("graphql-sse", "node")
+@pytest.mark.parametrize("way", ["ws", "sse"])
+async def test_graphqls_clients_see_whole_answers_and_go_on(place: Place, way: str) -> None:
+    async with place.killing_owner():
+        address = f"http://127.0.0.1:{place.balanced.port}/graphql{TOGETHER}"
+        told = await node("graphql.mjs", "converse", way, address, *KILLED)
+
+    events = [answer["events"] for answer in told["answers"]]
+    texts = ["".join(event["delta"] or "" for event in each) for each in events]
+    assert texts == [text for author, text in spoken(KILLED) if author == "assistant"]
+    assert [each[-1]["response"]["status"] for each in events] == ["COMPLETED"] * 3
+    assert [event["type"] for event in events[1]].count("OPENED") >= 2, "its connection was lost"
+    assert place.asked() == ["first", "killed", "last"]
+
+
+@pytest.mark.client("gql-python", "node")
+async def test_gql_for_python_sees_whole_answers_where_the_application_subscribes_again(place: Place) -> None:
+    texts: list[str] = []
+    names: dict[str, str] = {}
+    async with place.killing_owner(), connected(place.balanced.port) as session:
+        for asked in KILLED:
+            names, said = await through(session, text=asked, sessionId=names.get("sessionId"))
+            texts.append(said)
+
+    assert texts == [text for author, text in spoken(KILLED) if author == "assistant"]
+    assert place.asked() == ["first", "killed", "last"]
+
+
+@pytest.mark.client("agents-node", "node")
+async def test_the_agents_sdk_for_node_sees_whole_answers_where_the_application_connects_again(
+    place: Place,
+) -> None:
+    async with place.losing_owners():
+        address = f"ws://127.0.0.1:{place.balanced.port}/v1/realtime?model=default"
+        told = await node("agents.mjs", "persist", address, *ASKED)
+
+    assert whole(told["frames"]) == conversation("Be brief.")
+    assert told["codes"][0] == 1012
+    assert told["generic"] == told["errors"] == []
+    assert place.asked() == ["drained", "killed", "last"]
+
+
+@pytest.mark.client("agents-python", "node")
+async def test_the_agents_sdk_for_python_sees_whole_answers_where_the_application_connects_again(
+    place: Place,
+) -> None:
+    async with place.losing_owners():
+        seen = await agents(place.balanced.port, "resume", *ASKED)
+
+    assert seen.answers() == conversation("Be brief.")
+    assert "1012" in seen.closed[0]
+    assert place.asked() == ["drained", "killed", "last"]

@@ -78,6 +78,8 @@ class Proxy:
         """Where it listens."""
         self.accepted = 0
         """How many connections there were."""
+        self.carried = 0
+        """How many bytes it has passed on, in both directions."""
         self.shaped = 0
         """How many pieces were carried in another way than as they come."""
         self.target = target
@@ -235,6 +237,7 @@ class Proxy:
             if not data:
                 break
             writer.write(data)
+            self.carried += len(data)
             await writer.drain()
             if self.way.bandwidth is not None:
                 await asyncio.sleep(len(data) / self.way.bandwidth)

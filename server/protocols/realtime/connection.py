@@ -9,6 +9,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
+from typing import Final
 
 import msgspec
 import orjson
@@ -47,6 +48,10 @@ from unbroken.sessions.response import Ongoing, Standing
 from unbroken.sessions.session import Session
 
 __all__ = ["RealtimeConnection", "lone_error"]
+
+# The Agents SDKs ask for responses under these. Resumed by their application, they begin at one again:
+# the first request would be taken for the one that was answered before, and nobody would answer.
+_COUNTED: Final = ("agents_py_response_create_", "agents_js_response_create_")
 
 
 class RealtimeConnection:
@@ -222,13 +227,14 @@ class RealtimeConnection:
 
         Event ids are reused by some SDKs: they count from one in each
         connection. So one means the same only within a chain, and only together
-        with what it names.
+        with what it names; of SDKs that name all their requests for responses
+        so, and send none of them twice, it is no name.
         """
         if message_id is not None:
             return InputKey(f"m:{type(command).__name__}:{message_id}", _digest(command, said))
         if item_id is not None:
             return InputKey(f"i:{item_id}", _digest(command, said))
-        if event_id is not None:
+        if event_id is not None and not event_id.startswith(_COUNTED):
             digest = _digest(command, said)
             return InputKey(f"e:{self._chain}:{event_id}:{digest.hex()}", digest)
         return None

@@ -7,7 +7,8 @@
  * "generic" one: here each is parsed once more by its own parser, and those are counted.
  */
 
-import { OpenAIRealtimeWebSocket, RealtimeAgent, RealtimeSession } from "@openai/agents-realtime";
+import { OpenAIRealtimeWebSocket, RealtimeAgent, RealtimeSession, tool } from "@openai/agents-realtime";
+import { z } from "zod";
 
 // The parser isn't exported.
 const parser = "./node_modules/@openai/agents-realtime/dist/openaiRealtimeEvents.mjs";
@@ -32,31 +33,43 @@ function note(message) {
   wake();
 }
 
-/** Connect to *address*, and return the session and its transport. */
-async function open(address) {
+const add = tool({
+  name: "add",
+  description: "Adds 1.",
+  parameters: z.object({ a: z.number() }),
+  execute: async ({ a }) => String(a + 1),
+});
+
+/** Connect to *address*, and return the session, its transport, and whether that is lost. */
+async function open(address, tools = []) {
   const transport = new OpenAIRealtimeWebSocket({ url: address });
+  const line = { transport, isLost: false };
   transport.on("connection_change", (status) => {
     if (status !== "connecting") return;
     const { websocket } = transport.connectionState;
     websocket.addEventListener("message", note);
     websocket.addEventListener("close", ({ code }) => {
       codes.push(code);
+      line.isLost = true;
       wake();
     });
   });
-  const session = new RealtimeSession(new RealtimeAgent({ name: "Assistant", instructions: "Be brief." }), {
+  const session = new RealtimeSession(new RealtimeAgent({ name: "Assistant", instructions: "Be brief.", tools }), {
     transport,
     model: "default",
     tracingDisabled: true,
   });
-  session.on("error", ({ error }) => errors.push(error.error?.error?.code ?? String(error)));
+  session.on("error", ({ error }) => {
+    errors.push(error.error?.code ?? error.message ?? JSON.stringify(error));
+    wake();
+  });
   session.on("history_updated", (updated) => (history = updated));
   transport.on("output_text_delta", ({ delta }) => {
     deltas.push(delta);
     wake();
   });
-  await session.connect({ apiKey: "key", url: address });
-  return { session, transport };
+  await session.connect({ apiKey: process.env.KEY ?? "key", url: address });
+  return Object.assign(line, { session });
 }
 
 async function when(holds) {
@@ -71,6 +84,15 @@ async function when(holds) {
       };
     });
   }
+}
+
+/** The address at which the session goes on, behind the last frame. */
+function place() {
+  const again = new URL(url);
+  const { session: description } = frames.find(({ type }) => type === "session.created");
+  again.searchParams.set("resume", description.unbroken.resume);
+  again.searchParams.set("after", frames.at(-1).event_id);
+  return String(again);
 }
 
 const ended = () => frames.filter(({ type }) => type === "response.done").length;
@@ -100,6 +122,40 @@ const scenarios = {
     session.close();
   },
 
+  /** Has a function of its own called, which the SDK runs, and asks for the rest of the answer. */
+  async tools() {
+    const { session } = await open(url, [add]);
+    await ask(session, messages[0]);
+    await when(() => ended() === 2);
+    session.close();
+  },
+
+  /** One message after another, some of which are refused: the SDK says each in one breath with its request. */
+  async refused() {
+    const { session } = await open(url);
+    for (const message of messages) {
+      const [before, refusals] = [ended(), errors.length];
+      session.sendMessage(message);
+      await when(() => ended() > before || errors.length >= refusals + Number(process.env.ERRORS));
+    }
+    session.close();
+  },
+
+  /** Isn't let in. */
+  async refuse() {
+    await open(url).catch(() => {});
+    await when(() => errors.length > 0);
+  },
+
+  /** Asks for what isn't there, and goes on. */
+  async mistake() {
+    const { session, transport } = await open(url);
+    transport.sendEvent({ type: "conversation.item.retrieve", item_id: "gone" });
+    await when(() => errors.length === 1);
+    await ask(session, messages[0]);
+    session.close();
+  },
+
   /** Has a tool of the server's called, and approves of that. The SDK asks for no response then. */
   async approve() {
     const { session, transport } = await open(url);
@@ -113,16 +169,27 @@ const scenarios = {
     session.close();
   },
 
+  /** One message after another; whenever its connection is lost, the application connects again. */
+  async persist() {
+    let line = await open(url);
+    for (const [number, message] of messages.entries()) {
+      line.session.sendMessage(message);
+      for (;;) {
+        await when(() => ended() > number || line.isLost);
+        if (ended() > number) break;
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        line = await open(place()).catch(() => line);
+      }
+    }
+    line.session.close();
+  },
+
   /** Has its connection closed in mid-answer, and connects again from there. It has no hook of its own. */
   async resume() {
     const { session } = await open(url);
     session.sendMessage(messages[0]);
     await when(() => codes.length === 1);
-    const again = new URL(url);
-    const { session: description } = frames.find(({ type }) => type === "session.created");
-    again.searchParams.set("resume", description.unbroken.resume);
-    again.searchParams.set("after", frames.at(-1).event_id);
-    const second = await open(String(again));
+    const second = await open(place());
     await when(() => ended() === 1);
     second.session.close();
   },

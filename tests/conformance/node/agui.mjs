@@ -4,13 +4,15 @@
  * Usage: node agui.mjs SCENARIO BASE_URL [MESSAGE...]. Prints what was seen, as JSON.
  */
 
-import { HttpAgent } from "@ag-ui/client";
+import { AbstractAgent, HttpAgent } from "@ag-ui/client";
+import { Observable } from "rxjs";
+import WebSocket from "ws";
 
 const [scenario, base, ...messages] = process.argv.slice(2);
 const key = process.env.KEY ?? "alice";
 const named = process.env.THREAD ?? "thread-1";
 const headers = { authorization: `Bearer ${key}` };
-const seen = { messages: [], errors: [], events: [], outcomes: [], told: [], warnings: [] };
+const seen = { messages: [], errors: [], events: [], outcomes: [], told: [], warnings: [], closes: [] };
 
 // What isn't of the protocol is cut out of events with a warning, and a strict reader would refuse it.
 console.warn = (...words) => seen.warnings.push(words.map(String).join(" "));
@@ -24,8 +26,42 @@ const extension = process.env.EXTENSION ? JSON.parse(process.env.EXTENSION) : un
 const tools = process.env.TOOLS ? JSON.parse(process.env.TOOLS) : [];
 let asked = 0;
 
-function open(options = {}) {
-  const agent = new HttpAgent({ url: `${base}/v1/agui`, headers, threadId: named, ...options });
+/**
+ * An agent with a connection of its own for each run: it goes on behind the last event wherever it is cut
+ * off, as whoever writes a transport for the client has it do.
+ */
+class SocketAgent extends AbstractAgent {
+  run(input) {
+    return new Observable((subscriber) => {
+      let offset = null;
+      const connect = () => {
+        const query = new URLSearchParams({ threadId: input.threadId, runId: input.runId });
+        if (offset !== null) query.set("offset", offset);
+        const socket = new WebSocket(`${base.replace("http", "ws")}/v1/agui/ws?${query}`, { headers });
+        socket.on("open", () => offset === null && socket.send(JSON.stringify(input)));
+        socket.on("error", () => {}); // it is closed then
+        socket.on("close", (code) => {
+          if (subscriber.closed) return;
+          seen.closes.push(code);
+          setTimeout(connect, 50);
+        });
+        socket.on("message", (data) => {
+          const { id, chunk } = JSON.parse(data);
+          if (chunk === undefined) return;
+          offset = id;
+          subscriber.next(chunk);
+          if (!/^RUN_(FINISHED|ERROR)$/.test(chunk.type)) return;
+          subscriber.complete();
+          socket.close();
+        });
+      };
+      connect();
+    });
+  }
+}
+
+function open(options = {}, Agent = HttpAgent) {
+  const agent = new Agent({ url: `${base}/v1/agui${process.env.QUERY ?? ""}`, headers, threadId: named, ...options });
   agent.subscribe({
     onEvent: ({ event }) => {
       seen.events.push(event.type);
@@ -94,6 +130,13 @@ const scenarios = {
     const again = open({ initialMessages: agent.messages.filter(({ role }) => role === "user") });
     await ask(undefined, { agent: again, runId: "run-1" });
     seen.messages = again.messages;
+  },
+
+  /** One message after another, over WebSockets. */
+  async socket() {
+    const by = open({}, SocketAgent);
+    for (const message of messages) await ask(message, { agent: by });
+    seen.messages = by.messages;
   },
 
   /** One message after another; a run whose connection is lost is sent again, under its name. */

@@ -82,6 +82,34 @@ const scenarios = {
     await conversation.ask(messages[0]);
   },
 
+  /** Runs the function that is called, and asks for the rest of the answer. */
+  async tools() {
+    const realtime = await open();
+    const tools = [{ type: "function", name: "add", parameters: { type: "object" } }];
+    realtime.send({ type: "session.update", session: { type: "realtime", tools } });
+    await conversation.until("session.updated");
+    const { output } = await conversation.ask(messages[0]);
+    for (const call of output.filter(({ type }) => type === "function_call")) {
+      const sum = String(JSON.parse(call.arguments).a + 1);
+      const item = { type: "function_call_output", call_id: call.call_id, output: sum };
+      realtime.send({ type: "conversation.item.create", item });
+    }
+    realtime.send({ type: "response.create" });
+    await conversation.until("response.done");
+  },
+
+  /** One message after another, some of which are refused: what is refused isn't asked about. */
+  async refused() {
+    const realtime = await open();
+    for (const message of messages) {
+      conversation.say(message);
+      const { type } = await conversation.find(({ type }) => /^(error|conversation.item.done)$/.test(type));
+      if (type === "error") continue;
+      realtime.send({ type: "response.create" });
+      await conversation.find(({ type }) => /^(error|response.done)$/.test(type));
+    }
+  },
+
   /** Says the second message while there is no connection: it is kept, and sent on the next one. */
   async keep() {
     const realtime = await open({ maxQueueBytes: 10_000 });

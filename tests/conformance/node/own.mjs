@@ -140,6 +140,14 @@ const scenarios = {
     return client;
   },
 
+  /** Shows an image that isn't there, and goes on. */
+  async mistake() {
+    const client = open();
+    await read(client.send([{ type: "input_image", file_id: "file_nobody" }]));
+    await read(client.send(messages[0]));
+    return client;
+  },
+
   /** Is gone in mid-answer; another client goes on with what it has left. */
   async hand() {
     const client = open();

@@ -17,6 +17,8 @@ async function collected(stream) {
   return events;
 }
 
+const refusal = (error) => [error.constructor.name, error.status, error.code];
+
 const scenarios = {
   /** Streams an answer, raw and by the helper, which throws at what it doesn't know. */
   async stream() {
@@ -66,10 +68,41 @@ const scenarios = {
       try {
         await client.responses.create(wanted);
       } catch (error) {
-        told.push([error.constructor.name, error.status, error.code]);
+        told.push(refusal(error));
       }
     }
     return { told };
+  },
+
+  /** Runs the function that is called, and asks for the rest of the answer, which is streamed. */
+  async tools() {
+    const tools = [{ type: "function", name: "add", parameters: { type: "object" }, strict: false }];
+    const first = await client.responses.create({ model, input: messages[0], tools });
+    const input = first.output
+      .filter(({ type }) => type === "function_call")
+      .map(({ call_id, arguments: given }) => {
+        return { type: "function_call_output", call_id, output: String(JSON.parse(given).a + 1) };
+      });
+    const asked = { model, input, tools, previous_response_id: first.id };
+    const second = await client.responses.stream(asked).finalResponse();
+    return { said: [first.output_text, second.output_text] };
+  },
+
+  /** Asks for one answer more than may be asked for, of both. */
+  async spend() {
+    const content = messages[0];
+    const asks = [
+      () => client.responses.create({ model, input: content }),
+      () => client.chat.completions.create({ model, messages: [{ role: "user", content }] }),
+    ];
+    await asks[0]();
+    return { told: await Promise.all(asks.map((ask) => ask().catch(refusal))) };
+  },
+
+  /** Is told what is refused by Chat Completions. */
+  async attack() {
+    const said = [{ role: "user", content: messages[0] }];
+    return { told: await client.chat.completions.create({ model, messages: said }).catch(refusal) };
   },
 
   /** Two lanes over one connection, which comes back by itself and has said on what was cut off. */

@@ -28,12 +28,12 @@ class KeyedSocket extends WebSocket {
 
 const fetches = [];
 
-/** fetch, whose streams can be cut as a network does. */
+/** fetch, whose streams can be cut as a network does. QUERY is what balancers are told. */
 async function cuttable(url, options) {
   const cut = new AbortController();
   fetches.push(cut);
   const signal = options.signal == null ? cut.signal : AbortSignal.any([options.signal, cut.signal]);
-  return fetch(url, { ...options, signal });
+  return fetch(`${url}${process.env.QUERY ?? ""}`, { ...options, signal });
 }
 
 function transport() {
@@ -95,7 +95,7 @@ class PlainChat extends AbstractChat {
   constructor(options = {}) {
     const state = new State();
     super({
-      id: "chat-1",
+      id: process.env.CHAT ?? "chat-1",
       state,
       transport: transport(),
       onError: (error) => seen.errors.push(error.message),
@@ -145,6 +145,25 @@ const scenarios = {
     else cutNetwork();
     await asked;
     await chat.resumeStream();
+  },
+
+  /** One message after another; whenever the connection is lost, it comes back: `onFinish` tells of that. */
+  async persist() {
+    let isLost = false;
+    const chat = new PlainChat({
+      onFinish: ({ isDisconnect, isError }) => {
+        seen.finishes.push({ isDisconnect, isError });
+        isLost = isDisconnect || isError;
+      },
+    });
+    for (const message of messages) {
+      await chat.sendMessage({ text: message });
+      while (isLost) {
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        await chat.resumeStream();
+      }
+    }
+    return chat;
   },
 
   /** Another page of the same chat, opened in mid-answer. */

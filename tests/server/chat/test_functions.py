@@ -18,7 +18,7 @@ from unbroken.server.agents.base import FunctionCallPiece, UpstreamUnavailable
 from unbroken.server.agents.scripted import ScriptedAgent
 
 
-@pytest.mark.client("openai-python", "chat")
+@pytest.mark.client("openai-python", "chat", "tools")
 async def test_functions_are_called_and_answered(server: Served[ScriptedAgent]) -> None:
     client: Any = await server.openai()
     asked = '/say Let me see.\n/call add {"a": 1}\n/call add {"a": 2}'

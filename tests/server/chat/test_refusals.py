@@ -100,6 +100,7 @@ async def test_what_only_says_how_is_ignored(server: Served[ScriptedAgent]) -> N
     assert answer.choices[0].message.content == "You said: hi"
 
 
+@pytest.mark.client("openai-python", "filtered")
 async def test_an_attack_is_a_bad_request(server: Served[ScriptedAgent]) -> None:
     client: Any = await server.openai()
 
@@ -111,6 +112,7 @@ async def test_an_attack_is_a_bad_request(server: Served[ScriptedAgent]) -> None
     await eventually(lambda: is_at_rest(server))
 
 
+@pytest.mark.client("openai-python", "quota")
 async def test_a_quota_that_is_used_up_is_a_rate_limit(serve: Serve) -> None:
     served = await serve(ScriptedAgent(), quotas={"default": {"requests_per_minute": 1}})
     client: Any = await served.openai()

@@ -331,6 +331,12 @@ def key_of(event: Frame, chain: ChainId = CHAIN) -> tuple[str, bytes] | None:
     return None if key is None else (key.name, key.digest)
 
 
+@pytest.mark.parametrize("language", ["py", "js"])
+def test_the_number_of_a_request_within_its_connection_is_no_name(language: str) -> None:
+    """The Agents SDKs count from one in each: the next request of that number is another one."""
+    assert key_of(ask(event_id=f"agents_{language}_response_create_1")) is None
+
+
 def test_what_has_no_name_has_no_key() -> None:
     assert key_of(say()) is None
     assert key_of(ask()) is None

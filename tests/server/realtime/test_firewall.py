@@ -377,6 +377,7 @@ async def test_h8_what_cannot_be_checked_is_refused_or_let_in_as_set(failure: st
         assert (doubtful in items_of(served, client)) is is_taken
 
 
+@pytest.mark.client("openai-python", "filtered")
 async def test_an_official_client_sees_an_ordinary_error(server: Served[ScriptedAgent]) -> None:
     async with speaking(await server.openai()) as official:
         await official.connection.conversation.item.create(

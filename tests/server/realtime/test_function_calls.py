@@ -242,6 +242,7 @@ async def test_resuming_from_any_frame_and_from_none(manual: Served[ManualAgent]
 
 
 @pytest.mark.parametrize("kind", [OpenAIAgent, ResponsesAgent])
+@pytest.mark.client("openai-python", "tools")
 async def test_the_official_client_and_an_upstream(kind: type[OpenAIAgent | ResponsesAgent]) -> None:
     async with FakeUpstream() as upstream:
         upstream.call(("get_weather", '{"city": "Ulm"}'), ("get_time", ""), text="One moment.")

@@ -365,6 +365,7 @@ async def test_in_the_shadow_nobody_is_refused() -> None:
         assert client.of("rate_limits.updated") == [], "none holds"
 
 
+@pytest.mark.client("openai-python", "quota")
 async def test_an_official_client_sees_an_ordinary_error_and_its_usage(door: Served[ManualAgent]) -> None:
     openai = await door.openai()
     async with openai.realtime.connect(model="manual") as connection:

@@ -268,6 +268,7 @@ async def test_a_request_sent_twice_runs_once(server: Served[ScriptedAgent]) -> 
     assert caught.value.code == "message_id_reused"
 
 
+@pytest.mark.client("openai-python", "tools")
 async def test_functions_are_called_and_answered(server: Served[ScriptedAgent]) -> None:
     client: Any = await server.openai()
     tools: Any = [{"type": "function", "name": "add", "parameters": {"type": "object"}, "strict": False}]
@@ -331,6 +332,7 @@ async def test_a_client_that_leaves_stops_nothing_and_counts_no_more(manual: Ser
     await manual.idle()
 
 
+@pytest.mark.client("openai-python", "key")
 async def test_keys_are_asked_for(serve: Serve) -> None:
     served = await serve(ScriptedAgent(), api_keys=(f"a:{hashlib.sha256(KEY.encode()).hexdigest()}",))
     stranger: Any = await served.openai("another")
