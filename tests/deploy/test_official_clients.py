@@ -193,7 +193,7 @@ async def test_tanstacks_client_sees_whole_answers_and_goes_on(place: Place) -> 
     """It gives up soon where it finds nobody: what it comes back to is there as soon as any node is."""
     async with place.killing_owner():
         address = f"http://127.0.0.1:{place.balanced.port}"
-        told = await node("tanstack.mjs", "converse", "ws", address, *KILLED)
+        told = await node("tanstack.mjs", "converse", "ws", address, *KILLED, QUERY=TOGETHER)
 
     assert [(each["role"], each["text"]) for each in told["messages"]] == spoken(KILLED)
     assert told["errors"] == []

@@ -9,6 +9,8 @@ import WebSocket from "ws";
 
 const [scenario, way, base, ...messages] = process.argv.slice(2);
 const key = process.env.KEY ?? "alice";
+/** What a balancer in front goes by. */
+const query = (process.env.QUERY ?? "").replace("?", "&");
 const headers = { authorization: `Bearer ${key}` };
 const seen = { messages: [], errors: [], chunks: [], urls: [], statuses: [], finishes: [] };
 
@@ -35,9 +37,9 @@ async function cuttable(url, options) {
 
 function connection(at = base) {
   if (way === "sse") {
-    return fetchServerSentEvents(`${at}/v1/agui?threadId=thread-1`, { headers, fetchClient: cuttable });
+    return fetchServerSentEvents(`${at}/v1/agui?threadId=thread-1${query}`, { headers, fetchClient: cuttable });
   }
-  const url = `${at.replace("http", "ws")}/v1/agui/ws?threadId=thread-1`;
+  const url = `${at.replace("http", "ws")}/v1/agui/ws?threadId=thread-1${query}`;
   return webSocket(url, { WebSocketImpl: KeyedSocket });
 }
 
