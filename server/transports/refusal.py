@@ -141,7 +141,8 @@ async def refuse(refused: Refused, handshake: Handshake, send: Send, say: SayAlo
         # It may have left meanwhile: uvicorn calls that a RuntimeError, if it was before it was let in.
         with suppress(RuntimeError, OSError):
             await send({"type": "websocket.send", "text": frame.decode()})
-            reason = CLOSE_REASONS[refused.close]
+            # Some clients show their users this alone, and nothing of frames that they didn't ask for.
+            reason = f"{refused.code}: {CLOSE_REASONS[refused.close]}"
             await send({"type": "websocket.close", "code": refused.close, "reason": reason})
         return
     headers = [(b"content-type", b"application/json")]

@@ -6,6 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Origin, Subprotocol
 
 from tests.fakes.asking import Answer, ask
 from tests.fakes.clock import FakeClock
@@ -384,3 +387,16 @@ async def test_g9_a_widget_in_a_foreign_page_needs_no_cookie_to_come_back(
     assert again["session"]["id"] == created["session"]["id"]
     assert again["session"]["unbroken"]["resumed"] is True
     assert "set-cookie" not in headers
+
+
+async def test_the_close_alone_says_why_too(shop: Served[ScriptedAgent]) -> None:
+    """Chats that show their users how a connection ended show nothing of events that they didn't ask for."""
+    address = f"ws://127.0.0.1:{shop.port}/v1/realtime"
+    protocols = [Subprotocol("realtime"), Subprotocol(f"{SUBPROTOCOL}ek_wrong")]
+    async with connect(address, origin=Origin(SHOP), subprotocols=protocols, proxy=None) as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                await socket.recv()
+
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.reason == "invalid_api_key: see the error event"
