@@ -1,0 +1,96 @@
+"""Pages of somebody's own in Chromium, on a site of another origin than the server that they speak to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+from playwright.async_api import Browser, Error, Page, async_playwright, expect
+from starlette.applications import Starlette
+from starlette.responses import FileResponse, HTMLResponse
+from starlette.routing import Route
+
+from tests.conformance.listening import listening
+from tests.page.browser import CHROMIUM, chromium_path
+
+__all__ = ["ChatTab", "chromium", "site", "tab"]
+
+_PATIENCE: Final = 15_000
+"""Milliseconds until what doesn't happen is a failure."""
+
+
+@contextlib.asynccontextmanager
+async def site(html: Callable[[], str], script: Path, name: str = "page.js") -> AsyncIterator[str]:
+    """Serve a page and its *script*. Yields the origin."""
+
+    async def page(_request: object) -> HTMLResponse:
+        return HTMLResponse(html())
+
+    async def code(_request: object) -> FileResponse:
+        return FileResponse(script, media_type="text/javascript")
+
+    async with listening(Starlette(routes=[Route("/", page), Route(f"/{name}", code)])) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """Run a browser."""
+    path = chromium_path()
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield browser
+        await browser.close()
+
+
+@contextlib.asynccontextmanager
+async def tab(browser: Browser, url: str) -> AsyncIterator[Page]:
+    """Open *url* in a profile of its own. It may throw nothing that it doesn't catch."""
+    context = await browser.new_context(ignore_https_errors=True)
+    context.set_default_timeout(_PATIENCE)
+    page = await context.new_page()
+    complaints: list[Error] = []
+    page.on("pageerror", lambda error: complaints.append(error))
+    await page.goto(url)
+    try:
+        yield page
+    finally:
+        await context.close()
+    assert complaints == []
+
+
+class ChatTab:
+    """A page with a chat, in words for what a person does there: ``ui_page.mjs`` or ``agui_page.mjs``."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.users = page.locator(".user")
+        self.answers = page.locator(".assistant")
+        self.status = page.locator("output")
+        self.error = page.locator("pre")
+
+    async def ask(self, text: str) -> None:
+        await self.page.locator("form input").fill(text)
+        await self.page.locator("form input").press("Enter")
+
+    async def choose(self, model: str) -> None:
+        """Have what is asked from now on be answered by *model*; empty: by the server's own."""
+        await self.page.locator("#model").fill(model)
+
+    async def stop(self) -> None:
+        await self.page.get_by_role("button", name="Stop").click()
+
+    async def decide(self, *, allow: bool) -> None:
+        """Say whether the call that waits may be made."""
+        await self.page.get_by_role("button", name="Allow" if allow else "Refuse").click()
+
+    async def is_ready(self) -> None:
+        await expect(self.status).to_have_text("ready")
+
+    async def has_answered(self, *texts: str) -> None:
+        """Exactly these answers are shown, each whole and once, and nothing is wrong."""
+        await expect(self.answers).to_have_text(list(texts), timeout=2 * _PATIENCE)
+        await self.is_ready()
+        await expect(self.error).to_have_text("")
