@@ -14,11 +14,12 @@ from typing import Any, Final, Generic, TypeVar
 import httpx2
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from tests.conformance.listening import listening
 from tests.conformance.node import FOLDER
+from tests.conformance.tabs import script_at
 from tests.server.auth.test_jwt import AUDIENCE, ISSUER, Issuer
 from tests.server.realtime.serving import Served, serving
 from unbroken.server.agents.base import Agent
@@ -86,8 +87,13 @@ class Site(Generic[AgentT]):
 
 
 @contextlib.asynccontextmanager
-async def opened_site(page: DocumentedPage, folder: Path, agent: AgentT) -> AsyncIterator[Site[AgentT]]:
-    """Serve *page*, and a server for it with every door. Its user is Ann, however she shows it."""
+async def opened_site(
+    page: DocumentedPage, folder: Path, agent: AgentT, script: Path | None = None
+) -> AsyncIterator[Site[AgentT]]:
+    """Serve *page*, and a server for it with every door. Its user is Ann, however she shows it.
+
+    *script*: what is at ``/page.js`` beside it.
+    """
     issuer = Issuer(folder / "jwks.json")
     token = issuer.token(exp=int(time.time()) + 600)
     port = 0
@@ -110,7 +116,8 @@ async def opened_site(page: DocumentedPage, folder: Path, agent: AgentT) -> Asyn
         Route("/my/token", backend(own_token)),
         Route("/my/key", backend(lambda: short_lived_key(port))),
         Route("/my/ticket", backend(lambda: short_lived_key(port, "tickets"))),
-        Route("/deepChat.bundle.js", lambda _: FileResponse(WIDGET, media_type="text/javascript")),
+        script_at("/deepChat.bundle.js", WIDGET),
+        *([] if script is None else [script_at("/page.js", script)]),
     ]
     async with listening(Starlette(routes=routes)) as own:
         origin = f"http://127.0.0.1:{own}"

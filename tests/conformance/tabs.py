@@ -15,7 +15,7 @@ from starlette.routing import Route
 from tests.conformance.listening import listening
 from tests.page.browser import CHROMIUM, chromium_path
 
-__all__ = ["ChatTab", "chromium", "site", "tab"]
+__all__ = ["ChatTab", "chromium", "script_at", "site", "tab"]
 
 _PATIENCE: Final = 15_000
 """Milliseconds until what doesn't happen is a failure."""
@@ -28,11 +28,17 @@ async def site(html: Callable[[], str], script: Path, name: str = "page.js") -> 
     async def page(_request: object) -> HTMLResponse:
         return HTMLResponse(html())
 
-    async def code(_request: object) -> FileResponse:
+    async with listening(Starlette(routes=[Route("/", page), script_at(f"/{name}", script)])) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def script_at(path: str, script: Path) -> Route:
+    """Return the route that serves *script* at *path*."""
+
+    async def answer(_request: object) -> FileResponse:
         return FileResponse(script, media_type="text/javascript")
 
-    async with listening(Starlette(routes=[Route("/", page), Route(f"/{name}", code)])) as port:
-        yield f"http://127.0.0.1:{port}"
+    return Route(path, answer)
 
 
 @contextlib.asynccontextmanager
