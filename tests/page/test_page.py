@@ -194,6 +194,7 @@ async def test_what_is_too_long_stays_in_the_composer(chat: Chat) -> None:
     await chat.has_answered("You said: short")
 
 
+@pytest.mark.client("page", "errors")
 async def test_what_the_server_finds_too_large_is_not_tried_forever(
     context: BrowserContext, tmp_path: Path
 ) -> None:
