@@ -36,14 +36,15 @@ async def browser() -> AsyncIterator[Browser]:
         yield browser
 
 
-def documented(port: int, way: str) -> str:
+def documented(port: int, way: str, *, shows_errors: bool = True) -> str:
     """Return the page as it is documented, with a server's address and a key in it."""
     block = re.search(r"```html\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert block is not None
     page = block[1].replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace("KEY", KEY)
-    shows_errors = ".errorMessages = { displayServiceErrorMessages: true };\n  "
-    chat = 'document.getElementById("chat")'
-    page = page.replace(chat, f"{chat}{shows_errors}{chat}", 1)
+    if shows_errors:
+        chat = 'document.getElementById("chat")'
+        said = ".errorMessages = { displayServiceErrorMessages: true };\n  "
+        page = page.replace(chat, f"{chat}{said}{chat}", 1)
     if way == "http":
         page = page.replace("ws://", "http://")
         page = re.sub(r"websocket: .*\n", f'headers: {{ Authorization: "Bearer {KEY}" }},\n', page)

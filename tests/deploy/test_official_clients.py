@@ -1,137 +1,38 @@
-"""Official clients, unmodified, and our own, whose node goes in mid-answer: behind HAProxy another goes on.
-
-The upstream keeps its answers, so that also a killed node's goes on at the very character.
-"""
+"""Official clients, and our own, whose node goes in mid-answer: another one behind HAProxy goes on."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from typing import Final
 
 import openai
 import pytest
 import pytest_asyncio
 
-from tests.chaos.upstream import KeepingUpstream
-from tests.chaos.words import answer_to, digest, prompt
 from tests.conformance.node import node
 from tests.conformance.served import Seen
 from tests.conformance.test_graphql_python import connected, through
-from tests.deploy.balanced import PATIENCE, Balanced, Nodes
-from tests.deploy.test_haproxy import HAProxy
-from tests.fakes.tls import Certificate, TlsProxy, make_certificate
-from tests.fakes.valkey import Server
+from tests.deploy.losing import ANSWERS, ASKED, CODES, KILLED, Place, conversation, losing, spoken
+from tests.fakes.tls import TlsProxy
 from tests.server.realtime.client import whole
 from tests.server.realtime.official import speaking
-from tests.server.realtime.serving import eventually
 from tests.server.realtime.test_agents_sdk import run as agents
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
 
-ASKED = [prompt("drained", 100, 0.02), prompt("killed", 100, 0.02), prompt("last", 3, 0.0)]
-
-
-def conversation(instructions: str = "") -> list[tuple[str, str]]:
-    """Return how the answers are to end, and what they say: each knows what was said before it."""
-    said = [("system", instructions)] if instructions else []
-    for asked in ASKED:
-        said.append(("user", asked))
-        said.append(("assistant", answer_to(asked, digest(said))))
-    return [("completed", text) for author, text in said if author == "assistant"]
-
-
-ANSWERS = conversation()
-CODES = [1012, 1006]
-"""How a client learns that its node goes: by a farewell, and by nothing."""
-
-
-@dataclass(frozen=True)
-class Place:
-    balanced: Balanced
-    upstream: KeepingUpstream
-    certificate: Certificate
-
-    @contextlib.asynccontextmanager
-    async def losing_owners(self) -> AsyncIterator[None]:
-        """Have the first answer's node drained, and the second's killed, each once twenty words were said."""
-        losing = asyncio.create_task(self._lose_owners())
-        try:
-            yield
-            await losing
-        finally:
-            losing.cancel()
-            await asyncio.wait([losing])
-            self.upstream.dawdle = 0.0
-
-    async def _lose_owners(self) -> None:
-        drained = await self._owner_of(1)
-        # The answer isn't to end before its client has been sent elsewhere; the balancer cuts off the silent.
-        self.upstream.dawdle = 0.5
-        self.balanced.nodes.terminate(drained)
-        async with asyncio.timeout(PATIENCE):
-            while await asyncio.to_thread(self.balanced.nodes.measure, drained, "unbroken_connections"):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        self.upstream.dawdle = 0.0
-        await asyncio.to_thread(self.balanced.nodes.kill, await self._owner_of(2))
-
-    @contextlib.asynccontextmanager
-    async def killing_owner(self) -> AsyncIterator[None]:
-        """Have the node of the answer after the first be killed once twenty words were said."""
-
-        async def kill() -> None:
-            await asyncio.to_thread(self.balanced.nodes.kill, await self._owner_of(2))
-
-        killing = asyncio.create_task(kill())
-        try:
-            yield
-            await killing
-        finally:
-            killing.cancel()
-            await asyncio.wait([killing])
-
-    async def _owner_of(self, answer: int) -> int:
-        await eventually(lambda: len(self.upstream.begun) == answer)
-        await asyncio.wait_for(self.upstream.has_said(20), PATIENCE)
-        owner = await asyncio.to_thread(self.balanced.nodes.answering)
-        assert owner is not None
-        return owner
-
-    def asked(self) -> list[str]:
-        """Return what the upstream was asked for, by turn: each costs."""
-        return [key for _, key in self.upstream.begun]
+TOGETHER: Final = "?affinity=mine"
+"""What sends all requests of a client's to one node, which is then the one that answers."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
-    folder = tmp_path_factory.mktemp("official")
-    async with contextlib.AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(KeepingUpstream())
-        valkey = stack.enter_context(Server(folder / "valkey").running())
-        nodes = Nodes(
-            folder,
-            valkey.url,
-            3,
-            UNBROKEN_AGENT="openai",
-            UNBROKEN_OPENAI_API="responses",
-            UNBROKEN_OPENAI_BACKGROUND="true",
-            UNBROKEN_OPENAI_BASE_URL=upstream.base_url,
-            UNBROKEN_OPENAI_API_KEY="none",
-            UNBROKEN_MODEL="fake",
-            UNBROKEN_GRAPHQL="true",
-        )
-        stack.callback(nodes.stop)
-        await asyncio.to_thread(nodes.start)
-        port, log = stack.enter_context(HAProxy().running(folder, nodes.ports))
-        yield Place(Balanced(nodes, port, log), upstream, make_certificate(folder))
+    async with losing(tmp_path_factory.mktemp("official"), UNBROKEN_GRAPHQL="true") as place:
+        yield place
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def place(running: Place) -> Place:
-    await asyncio.to_thread(running.balanced.nodes.mend)
-    await running.balanced.all_serve()
-    running.upstream.begun.clear()
+    await running.mend()
     return running
 
 
@@ -172,20 +73,6 @@ async def test_this_project_s_client_sees_whole_answers_and_goes_on(place: Place
     assert [status["phase"] for status in told["statuses"]].count("waiting") >= len(CODES)
     assert told["errors"] == told["resets"] == []
     assert place.asked() == ["drained", "killed", "last"]
-
-
-def spoken(asked: list[str]) -> list[tuple[str, str]]:
-    """Return the conversation in which *asked* is said: each answer knows what was said before it."""
-    said: list[tuple[str, str]] = []
-    for text in asked:
-        said.append(("user", text))
-        said.append(("assistant", answer_to(text, digest(said))))
-    return said
-
-
-TOGETHER = "?affinity=mine"
-"""What sends all requests of a client's to one node, which is then the one that answers."""
-KILLED = [prompt("first", 3, 0.0), prompt("killed", 100, 0.02), prompt("last", 3, 0.0)]
 
 
 @pytest.mark.client("tanstack-node", "node")

@@ -19,14 +19,14 @@ const status = document.querySelector("#status");
 const errors = document.querySelector("#error");
 const conversation = new Conversation();
 
-/** Connect with *key*. What comes is shown as it comes. */
-window.open_conversation = async (baseURL, key) => {
+/** Connect with *key*; again, each time so many milliseconds later. What comes is shown as it comes. */
+window.open_conversation = async (baseURL, key, delay = 10) => {
   const client = new OpenAI({ apiKey: key, baseURL, dangerouslyAllowBrowser: true });
   const options = {
     model: "default",
     reconnect: true,
-    reconnectInitialDelay: 10,
-    reconnectMaxDelay: 10,
+    reconnectInitialDelay: delay,
+    reconnectMaxDelay: 10 * delay,
     buildRealtimeURL: conversation.address,
   };
   const realtime = new OpenAIRealtimeWebSocket(options, client);
