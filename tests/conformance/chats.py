@@ -17,7 +17,7 @@ from tests.conformance.tabs import ChatTab, site, tab
 from tests.server.realtime.desk import Desk, at_desk
 from tests.server.realtime.serving import Served
 
-__all__ = ["AGENT", "CHATS", "KEY", "SOCKETS", "Bundles", "Chat", "chats", "opened"]
+__all__ = ["AGENT", "CHATS", "KEY", "LOST", "SOCKETS", "Bundles", "Chat", "chats", "opened"]
 
 KEY: Final = "ek_short-lived"
 _KEYS: Final = (f"alice:{hashlib.sha256(KEY.encode()).hexdigest()}",)
@@ -45,6 +45,9 @@ _AGUI: Final = """<!doctype html><meta charset="utf-8"><title>A page of somebody
 <script type="module" src="/page.js"></script>"""
 
 AGENT: Final = "agui"
+LOST: Final = "network error"
+"""What AG-UI's client, having told it, also throws where nobody can catch it, when its connection is lost."""
+
 CHATS: Final = {
     "ai-http": Chat("ui_page.mjs", _UI, "http"),
     "ai-ws": Chat("ui_page.mjs", _UI, "ws"),
@@ -65,14 +68,20 @@ def chats(*names: str) -> pytest.MarkDecorator:
 
 @contextlib.asynccontextmanager
 async def opened(
-    chat: Chat, browser: Browser, bundles: Bundles, *, key: str = KEY, **settings: Any
+    chat: Chat,
+    browser: Browser,
+    bundles: Bundles,
+    *,
+    key: str = KEY,
+    thrown: str | None = None,
+    **settings: Any,
 ) -> AsyncIterator[tuple[ChatTab, Served[Any], Desk]]:
-    """Open the page with the chat, and a server whose tools are at a desk."""
+    """Open the page with the chat, and a server whose tools are at a desk. The page may throw *thrown*."""
     async with site(lambda: chat.html, bundles[chat.script]) as origin:
         fixed: dict[str, Any] = {"api_keys": _KEYS, "allowed_origins": (origin,), **settings}
         async with at_desk(**fixed) as (desk, server):
             fields = urlencode({"base": f"http://127.0.0.1:{server.port}", "key": key, "way": chat.way})
-            async with tab(browser, f"{origin}/?{fields}") as page:
+            async with tab(browser, f"{origin}/?{fields}", thrown=thrown) as page:
                 opened = ChatTab(page)
                 await opened.is_ready()
                 yield opened, server, desk

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from tests.conformance.chats import CHATS, SOCKETS, Bundles, Chat, chats, opened
+from tests.conformance.chats import CHATS, LOST, SOCKETS, Bundles, Chat, chats, opened
 from tests.conformance.node import bundled
 from tests.conformance.tabs import chromium
 from tests.server.realtime.serving import eventually
@@ -172,6 +172,25 @@ async def test_the_servers_own_tool_asks_first(
         await expect(page.answers).to_contain_text(["Sent to Ada." if allow else "doesn't want this"])
         await page.is_ready()
         assert len(desk.runs) == allow
+
+
+@pytest.mark.client("ai-browser", "network")
+@pytest.mark.client("agui-browser", "network")
+@pytest.mark.client("tanstack-browser", "network")
+@chats()
+async def test_a_page_whose_network_breaks_in_mid_answer_shows_all_of_it(
+    chat: Chat, browser: Browser, bundles: Bundles
+) -> None:
+    script = "/tokens 200 10"
+    async with opened(chat, browser, bundles, thrown=LOST) as (page, server, _):
+        await page.ask(script)
+        await expect(page.answers).to_contain_text("word9")
+        for connection in server.server.server_state.connections:
+            connection.transport.abort()
+        await page.has_answered(answer_to(script))
+        await page.ask("hi")
+        await page.has_answered(answer_to(script), answer_to("hi"))
+        assert server.agent.calls == 2
 
 
 @pytest.mark.client("ai-browser", "resume")

@@ -54,7 +54,7 @@ def documented(port: int, way: str, *, shows_errors: bool = True) -> str:
 
 @contextlib.asynccontextmanager
 async def opened(
-    browser: Browser, way: str, **settings: Any
+    browser: Browser, way: str, *, key: str = KEY, **settings: Any
 ) -> AsyncIterator[tuple[Page, Served[ScriptedAgent]]]:
     """Open the page in a browser, which has another origin than the server."""
     node_path()
@@ -63,7 +63,7 @@ async def opened(
         site(lambda: html, WIDGET, "deepChat.bundle.js") as origin,
         serving(ScriptedAgent(), api_keys=KEYS, allowed_origins=(origin,), **settings) as server,
     ):
-        html = documented(server.port, way)
+        html = documented(server.port, way).replace(KEY, key)
         async with tab(browser, origin) as page:
             yield page, server
 
@@ -188,6 +188,16 @@ async def test_a_quota_that_is_used_up_is_told(browser: Browser, way: str) -> No
         await expect(answers(page)).to_have_text([answer_to("one")])
         await say(page, "two")
         await expect(errors(page)).to_contain_text("minute")
+
+
+@both
+@pytest.mark.client("deep-chat", "key")
+async def test_a_wrong_key_is_told(browser: Browser, way: str) -> None:
+    async with opened(browser, way, key="ek_wrong") as (page, server):
+        await say(page, "hi")
+        await expect(errors(page).first).to_contain_text("key")
+        await expect(answers(page)).to_have_count(0)
+        assert server.agent.calls == 0
 
 
 @pytest.mark.client("deep-chat", "cancel")

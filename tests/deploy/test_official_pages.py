@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from tests.conformance.chats import CHATS, Chat, chats
+from tests.conformance.chats import CHATS, LOST, Chat, chats
 from tests.conformance.node import bundled
 from tests.conformance.pages import WIDGET
 from tests.conformance.served import Seen
@@ -92,8 +92,7 @@ async def test_the_chats_of_libraries_show_whole_answers_and_go_on(
     expected = spoken(KILLED)
     async with (
         sites.place.killing_owner(),
-        # AG-UI's client also throws what it has told, where nobody can catch it.
-        tab(browser, f"{sites.origins[chat.script]}/?{fields}", thrown="network error") as opened,
+        tab(browser, f"{sites.origins[chat.script]}/?{fields}", thrown=LOST) as opened,
     ):
         page = ChatTab(opened)
         await page.is_ready()
