@@ -132,7 +132,7 @@ async def test_another_page_is_told_why_it_may_not(opened: Opening) -> None:
     assert [frame["type"] for frame in seen.frames] == ["error"]
 
 
-@pytest.mark.client("openai-browser", "key")
+@pytest.mark.client("openai-browser", "key", "stop")
 async def test_a_wrong_key_is_told_and_not_tried_again(opened: Opening) -> None:
     async with opened() as chat:
         with pytest.raises(Error, match="closed with 1008"):
@@ -172,6 +172,21 @@ async def test_it_resumes_through_a_broken_network(opened: Opening) -> None:
 
     assert seen.reconnections == [1006]
     assert seen.answers() == [("completed", answer_to("/tokens 200"))]
+
+
+@pytest.mark.client("openai-browser", "failure")
+async def test_what_fails_or_is_cut_short_is_told(opened: Opening) -> None:
+    async with opened() as chat:
+        await chat.connect()
+        await chat.ask("/fail agent_busy after 2")
+        await expect(chat.status).to_have_text("failed")
+        await chat.ask("/length 3")
+        await expect(chat.status).to_have_text("incomplete")
+        await chat.ask("hi")
+        await chat.has_answered(answer_to("hi"))
+        seen = await chat.seen()
+
+    assert [status for status, _ in seen.answers()] == ["failed", "incomplete", "completed"]
 
 
 @pytest.mark.client("openai-browser", "filtered")

@@ -20,6 +20,7 @@ from unbroken.server.agents.scripted import answer_to
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="package")]
 
 
+@pytest.mark.client("page", "address")
 async def test_a_reload_in_mid_answer(gated: Chat, gated_server: Server, gate: Gate) -> None:
     await gated.say("first")
     await gated.is_idle()
