@@ -15,7 +15,7 @@ from playwright.async_api import Browser, Error, Page, expect
 
 from tests.conformance.node import bundled
 from tests.conformance.served import KINDS, Place, Seen, placed
-from tests.conformance.tabs import chromium, site, tab
+from tests.conformance.tabs import site, tab
 from tests.fakes.tls import Certificate
 from unbroken.server.agents.scripted import ScriptedAgent, answer_to
 
@@ -70,12 +70,6 @@ class Tab:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bundled("page.mjs", tmp_path_factory.mktemp("bundle") / "page.js")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope=LOOP)
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest_asyncio.fixture(loop_scope=LOOP)

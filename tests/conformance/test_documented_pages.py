@@ -10,11 +10,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Error, Page, WebSocket, async_playwright, expect
+from playwright.async_api import Browser, Error, Page, WebSocket, expect
 
 from tests.conformance.pages import PAGES, DocumentedPage, Site, opened_site, short_lived_key
-from tests.page.browser import CHROMIUM, chromium_path
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import eventually
@@ -31,15 +29,6 @@ _PATIENCE: Final = WAIT * 1000
 
 def those(pages: list[DocumentedPage]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("page", pages, ids=lambda page: page.name)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope=LOOP)
-async def browser() -> AsyncIterator[Browser]:
-    path = chromium_path()
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=CHROMIUM)
-        yield browser
-        await browser.close()
 
 
 @contextlib.asynccontextmanager

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from tests.conformance.chats import CHATS, Bundles, Chat
-from tests.conformance.node import bundled, node_path
+from tests.conformance.node import node_path
 from tests.conformance.pages import PAGES, DocumentedPage, Site, opened_site
-from tests.conformance.tabs import ChatTab, chromium, tab
+from tests.conformance.tabs import ChatTab, tab
 from unbroken.server.agents.scripted import ScriptedAgent, answer_to
 
 LOOP: Final = "module"
@@ -33,18 +31,6 @@ ticketed = pytest.mark.parametrize(
     [dataclasses.replace(CHATS[name], way="tickets") for name in ("ai-ws", "tanstack-ws")],
     ids=["ai", "tanstack"],
 )
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope=LOOP)
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
-    folder = tmp_path_factory.mktemp("bundles")
-    return {name: bundled(name, folder / name) for name in {chat.script for chat in CHATS.values()}}
 
 
 def address(there: Site[ScriptedAgent], chat: Chat) -> str:
