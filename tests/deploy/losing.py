@@ -61,10 +61,7 @@ class Place:
         drained = await self._owner_of(1)
         # The answer isn't to end before its client has been sent elsewhere; the balancer cuts off the silent.
         self.upstream.dawdle = 0.5
-        self.balanced.nodes.terminate(drained)
-        async with asyncio.timeout(PATIENCE):
-            while await asyncio.to_thread(self.balanced.nodes.measure, drained, "unbroken_connections"):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await self._drain(drained)
         self.upstream.dawdle = 0.0
         await asyncio.to_thread(self.balanced.nodes.kill, await self._owner_of(2))
 
@@ -82,6 +79,24 @@ class Place:
         finally:
             killing.cancel()
             await asyncio.wait([killing])
+
+    async def drain_connected(self) -> None:
+        """Have the node be drained that the only client is connected to, while nothing is answered."""
+        for number in range(len(self.balanced.nodes.ports)):
+            if await self._connections_of(number):
+                await self._drain(number)
+                return
+        raise AssertionError("Nobody is connected.")
+
+    async def _drain(self, number: int) -> None:
+        """Have a node be drained, and return when its clients have left."""
+        self.balanced.nodes.terminate(number)
+        async with asyncio.timeout(PATIENCE):
+            while await self._connections_of(number):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async def _connections_of(self, number: int) -> float:
+        return await asyncio.to_thread(self.balanced.nodes.measure, number, "unbroken_connections")
 
     async def _owner_of(self, answer: int) -> int:
         await eventually(lambda: len(self.upstream.begun) == answer)

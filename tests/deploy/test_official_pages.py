@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from tests.conformance.chats import CHATS, LOST, Chat, chats
+from tests.conformance.chats import CHATS, LOST, SOCKETS, Chat, chats
 from tests.conformance.node import bundled
 from tests.conformance.pages import WIDGET
 from tests.conformance.served import Seen
@@ -101,6 +101,27 @@ async def test_the_chats_of_libraries_show_whole_answers_and_go_on(
             await page.has_answered(*(text for role, text in expected[: 2 * number] if role == "assistant"))
 
     assert sites.place.asked() == ["first", "killed", "last"]
+
+
+@pytest.mark.client("ai-browser", "node")
+@pytest.mark.client("tanstack-browser", "node")
+@chats(*SOCKETS)
+async def test_chats_on_sockets_whose_node_is_drained_go_on_elsewhere(
+    sites: Sites, browser: Browser, chat: Chat, request: pytest.FixtureRequest
+) -> None:
+    asked = [KILLED[0], KILLED[2]]
+    texts = [text for role, text in spoken(asked) if role == "assistant"]
+    fields = urlencode({"base": sites.base, "key": f"drained-{request.node.callspec.id}", "way": chat.way})
+    async with tab(browser, f"{sites.origins[chat.script]}/?{fields}") as opened:
+        page = ChatTab(opened)
+        await page.is_ready()
+        await page.ask(asked[0])
+        await page.has_answered(texts[0])
+        await sites.place.drain_connected()
+        await page.ask(asked[1])
+        await page.has_answered(*texts)
+
+    assert sites.place.asked() == ["first", "last"]
 
 
 @pytest.mark.client("openai-browser", "node")
