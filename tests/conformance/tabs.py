@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
-from playwright.async_api import Browser, Error, Page, async_playwright, expect
+from playwright.async_api import Browser, Error, Page, WebSocketRoute, async_playwright, expect
 from starlette.applications import Starlette
 from starlette.responses import FileResponse, HTMLResponse
 from starlette.routing import Route
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from tests.conformance.listening import listening
 from tests.page.browser import CHROMIUM, chromium_path
 
-__all__ = ["ChatTab", "chromium", "script_at", "site", "tab"]
+__all__ = ["ChatTab", "chromium", "noted", "script_at", "site", "tab"]
 
 _PATIENCE: Final = 15_000
 """Milliseconds until what doesn't happen is a failure."""
@@ -65,6 +65,18 @@ async def tab(browser: Browser, url: str, *, thrown: str | None = None) -> Async
     finally:
         await context.close()
     assert [error.message for error in complaints if error.message != thrown] == []
+
+
+async def noted(page: Page) -> list[WebSocketRoute]:
+    """Return a list that will have the page's connections, which can be closed as a server does."""
+    connections: list[WebSocketRoute] = []
+
+    def note(route: WebSocketRoute) -> None:
+        route.connect_to_server()
+        connections.append(route)
+
+    await page.route_web_socket("**/v1/**", note)
+    return connections
 
 
 class ChatTab:

@@ -8,6 +8,7 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from tests.conformance.chats import LOST, SOCKETS, Bundles, Chat, chats, opened
+from tests.conformance.tabs import noted
 from tests.server.realtime.serving import eventually
 from unbroken.server.agents.scripted import answer_to
 
@@ -184,11 +185,16 @@ async def test_a_page_whose_network_breaks_in_mid_answer_shows_all_of_it(
 async def test_a_connection_closed_in_mid_answer_is_come_back_to(
     chat: Chat, browser: Browser, bundles: Bundles, code: int
 ) -> None:
-    script = "/tokens 60 10"
+    script = "/tokens 200 10"
     async with opened(chat, browser, bundles) as (page, server, _):
-        server.inspector.close_next(after=12, code=code)
+        connections = await noted(page.page)
+        await page.page.reload()
+        await page.is_ready()
         await page.ask(script)
+        await expect(page.answers.last).to_contain_text("word9")
+        await connections[-1].close(code=code)
         await page.has_answered(answer_to(script))
+        assert len(connections) >= 2
         await page.ask("hi")
         await page.has_answered(answer_to(script), answer_to("hi"))
         assert server.agent.calls == 2

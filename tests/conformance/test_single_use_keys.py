@@ -13,7 +13,7 @@ from playwright.async_api import Browser, Page, expect
 from tests.conformance.chats import CHATS, Bundles, Chat
 from tests.conformance.node import node_path
 from tests.conformance.pages import PAGES, DocumentedPage, Site, opened_site
-from tests.conformance.tabs import ChatTab, tab
+from tests.conformance.tabs import ChatTab, noted, tab
 from unbroken.server.agents.scripted import ScriptedAgent, answer_to
 
 LOOP: Final = "module"
@@ -82,14 +82,16 @@ async def test_a_page_whose_node_restarts_comes_back_with_another_ticket(
         opened_site(html, tmp_path, ScriptedAgent(), bundles[chat.script]) as there,
         tab(browser, address(there, chat)) as opened,
     ):
-        page, tickets = ChatTab(opened), tickets_of(opened)
-        await opened.reload()  # from here on its connections are noted
+        page, connections = ChatTab(opened), await noted(opened)
+        await opened.reload()
         await page.is_ready()
-        there.served.inspector.close_next(after=12, code=1012)
-        await page.ask("/tokens 60 10")
-        await page.has_answered(answer_to("/tokens 60 10"))
+        await page.ask(SCRIPT)
+        await expect(page.answers.last).to_contain_text("word9")
+        await connections[-1].close(code=1012)
+        await page.has_answered(answer_to(SCRIPT))
         assert there.served.agent.calls == 1
 
+    tickets = [parse_qs(urlsplit(each.url).query)["ticket"][0] for each in connections]
     assert len(tickets) >= 2
     assert len(set(tickets)) == len(tickets)
 
