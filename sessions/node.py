@@ -7,14 +7,11 @@ and awaits them all.
 from __future__ import annotations
 
 import asyncio
-import contextvars
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
-
-import structlog
+from typing import Final, Self
 
 from unbroken.sessions.actor import Actor
 from unbroken.sessions.attachment import Attachment
@@ -27,14 +24,11 @@ from unbroken.sessions.committer import Committers
 from unbroken.sessions.departures import Departures
 from unbroken.sessions.entries import ResponseDone
 from unbroken.sessions.errors import (
-    CursorLost,
     NodeDraining,
     NodeOverloaded,
-    SessionDeleted,
     SessionNotFound,
     StoreUnavailable,
     TooManyConnections,
-    UnknownFormat,
 )
 from unbroken.sessions.event_log import EventLog, Position, Verdict
 from unbroken.sessions.holders import Holder, HolderOf, Holders
@@ -53,6 +47,7 @@ from unbroken.sessions.ids import (
 from unbroken.sessions.items import SessionConfig
 from unbroken.sessions.listing import Listing
 from unbroken.sessions.node_limits import NodeLimits
+from unbroken.sessions.node_tasks import NodeTasks
 from unbroken.sessions.outages import Outages
 from unbroken.sessions.ownership import Ownership
 from unbroken.sessions.responder import Responder
@@ -74,11 +69,6 @@ _TELLING_TIMEOUT: Final = 0.3
 
 _UNHEARD_OF: Final = frozenset({Verdict.FUTURE, Verdict.OTHER_BRANCH})
 """What a node says of places in a log that has gone on, or was begun anew, without its having heard of it."""
-
-_NO_BUGS: Final = (StoreUnavailable, CursorLost, NodeDraining, SessionDeleted, SessionNotFound, UnknownFormat)
-"""Who waits is told of these. NodeDraining: a closing node refused a task's next step."""
-
-_T = TypeVar("_T")
 
 
 class Node:
@@ -129,17 +119,15 @@ class Node:
         self._store = store
         self._is_transient = is_transient
         self._cluster: Cluster = Alone() if cluster is None else cluster
+        self._tasks = NodeTasks(self.id)
         self._committers = Committers(
-            store, self._spawn, clock, patience=limits.patience, gathering=limits.gathering
+            store, self._tasks.spawn, clock, patience=limits.patience, gathering=limits.gathering
         )
         self._responder = responder
         self._clock = clock
         self._on_response = on_response
         self._on_refusal = on_refusal
         self._on_run = on_run
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._is_open = False
-        self._context = contextvars.Context()
         self._sweeper: Timer | None = None
         self.is_draining = False
         """Whether the node takes no new sessions, connections or responses any more."""
@@ -159,12 +147,16 @@ class Node:
             clock,
             patience=limits.outage_patience,
             is_strict=limits.is_strict,
-            spawn=self._spawn,
+            spawn=self._tasks.spawn,
             noted_by=lambda outage: (each.session.id for each in self.hub if each.outage is outage),
             on_back=lambda part: self._ownership.verify(part),
         )
         self._listing = Listing(
-            index, clock, lifetime=limits.idle_timeout, spawn=self._spawn, erase=erase_late or self.erase
+            index,
+            clock,
+            lifetime=limits.idle_timeout,
+            spawn=self._tasks.spawn,
+            erase=erase_late or self.erase,
         )
         self._ownership = Ownership(
             self.id,
@@ -176,7 +168,7 @@ class Node:
             limits=limits.session,
             lifetime=limits.idle_timeout,
             make=self._actor,
-            spawn=self._spawn,
+            spawn=self._tasks.spawn,
             outages=self._outages,
             on_change=self._changed.set,
             on_kept=self._listing.note,
@@ -184,15 +176,14 @@ class Node:
         self.room: Final = Room(
             self.hub,
             holders,
-            lambda actor: self._wholly(self._ownership.forget(actor)),
+            lambda actor: self._tasks.wholly(self._ownership.forget(actor)),
             limits,
             clock,
             is_shared=store.is_shared,
         )
 
     async def __aenter__(self) -> Self:
-        self._is_open = True
-        self._context = contextvars.copy_context()
+        self._tasks.open()
         self._sweeper = self._clock.call_later(self.limits.sweep_interval, self._begin_sweep)
         await self._cluster.join(self.id, self._ownership)
         if not self._is_transient:
@@ -207,58 +198,12 @@ class Node:
     ) -> None:
         if not self._is_transient:
             await self.caps.aclose()  # which waits, while sessions may still write
-        self._is_open = False
+        self._tasks.close()
         await self._cluster.leave()
         self._committers.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            _, stuck = await asyncio.wait(self._tasks, timeout=self.limits.actor.run.stop_timeout)
-            if stuck:
-                structlog.get_logger().error("tasks do not stop", node_id=self.id, count=len(stuck))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task of this node's. Unlike in a task group, its failure leaves the others alone.
-
-        Its context is the node's: what the connection that caused it bound for its logs isn't the session's.
-        """
-        task = self._start(work)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        if not self._is_open:
-            work.close()
-            raise NodeDraining
-        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        if task.cancelled() or (exc := task.exception()) is None:
-            return
-        if not isinstance(exc, _NO_BUGS):
-            structlog.get_logger().error("task failed", node_id=self.id, exc_info=exc)
-
-    async def _wholly(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Do *work* to its end, also if who waits for it is cut off: by the store, half of it may be done.
-
-        Raises:
-            NodeDraining: The node is closing, or has been.
-
-        """
-        task = self._start(work)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            waiting = asyncio.current_task()
-            if task.cancelled() and not (waiting is not None and waiting.cancelling()):
-                raise NodeDraining from None
-            task.add_done_callback(self._ended)  # nobody is told any more
-            raise
+        await self._tasks.stop(self.limits.actor.run.stop_timeout)
 
     # Connections.
 
@@ -366,21 +311,21 @@ class Node:
         if actor is None:
             if self._store.is_shared:
                 await self.room.make(principal)
-            return await self._wholly(self._ownership.load(session_id))
+            return await self._tasks.wholly(self._ownership.load(session_id))
         if not (self._store.is_shared and actor.is_opened):
             return actor
         if position is not None and (verdict := actor.log.check(position)) in _UNHEARD_OF:
             # This node may not have heard of what the client has seen.
             await actor.catch_up(is_patient=verdict is Verdict.FUTURE)
             actor = self._ownership.live(session_id)
-            return await self._wholly(self._ownership.load(session_id)) if actor is None else actor
+            return await self._tasks.wholly(self._ownership.load(session_id)) if actor is None else actor
         if actor.is_owner:
             self._ownership.look(actor)  # whoever comes may have said something on a node that died of it
         return actor
 
     async def erase(self, session_id: SessionId) -> None:
         """Delete a session: see :meth:`Erasing.erase`. Whoever asks has to know whose it is."""
-        await self._wholly(self._ownership.erasing.erase(session_id))
+        await self._tasks.wholly(self._ownership.erasing.erase(session_id))
 
     @property
     def has_others(self) -> bool:
@@ -420,7 +365,7 @@ class Node:
             clock=self._clock,
             limits=self.limits.actor,
             find_outage=lambda: self._outages.of(session.id),
-            spawn=self._spawn,
+            spawn=self._tasks.spawn,
             on_change=self._on_change,
             on_response=self._on_response,
             on_refusal=self._on_refusal,
@@ -470,9 +415,9 @@ class Node:
     # Forgetting.
 
     def _begin_sweep(self) -> None:
-        if self._is_open:
+        if self._tasks.is_open:
             self._sweeper = self._clock.call_later(self.limits.sweep_interval, self._begin_sweep)
-            self._spawn(self.sweep())
+            self._tasks.spawn(self.sweep())
 
     async def sweep(self) -> None:
         """Forget the sessions that have been idle for too long."""
@@ -528,7 +473,7 @@ class Node:
     def _withdraw(self) -> None:
         """Tell the others whether this node would take what they give up."""
         with suppress(NodeDraining):
-            self._spawn(self._cluster.withdraw(is_draining=self.is_draining))
+            self._tasks.spawn(self._cluster.withdraw(is_draining=self.is_draining))
 
     async def drained(self, timeout: float) -> None:
         """Wait until every response has ended and every connection is gone.
@@ -544,7 +489,7 @@ class Node:
             if not actor.session.is_running:
                 continue
             if self.is_handing_over and actor.is_owner and actor.is_recoverable:
-                self._spawn(self._ownership.leave(actor))
+                self._tasks.spawn(self._ownership.leave(actor))
             elif actor.is_owner:
                 actor.interrupt()
         with suppress(TimeoutError):

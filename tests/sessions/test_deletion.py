@@ -52,7 +52,7 @@ def why_ended(client: Client) -> SessionError | None:
 async def is_nowhere(town: Town, client: Client) -> bool:
     """Whether no node has a session, nor gets it from the store."""
     for world in town.worlds:
-        if not world.node._is_open:
+        if not world.node._tasks.is_open:
             continue
         actor = world.node.hub.get(named(client))
         if actor is not None and actor.feed.ended is None:

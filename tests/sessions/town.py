@@ -132,8 +132,8 @@ class Town:
     def kill(self, world: World) -> None:
         """End a node as ``kill -9`` does: it says nothing more to anybody, and nobody has noticed yet."""
         world.node._committers.close()
-        world.node._is_open = False
-        for task in list(world.node._tasks):
+        world.node._tasks.is_open = False
+        for task in world.node._tasks:
             task.cancel()
         self.neighbours.pop(world.node.id, None)
         caps = world.node.caps
@@ -199,7 +199,7 @@ class Town:
     @staticmethod
     def _owns(world: World, client: Client) -> bool:
         actor = world.node.hub.get(SessionId(client.session_id or ""))
-        return actor is not None and actor.is_owner and world.node._is_open
+        return actor is not None and actor.is_owner and world.node._tasks.is_open
 
 
 def distant(world: World) -> DistantStore:
