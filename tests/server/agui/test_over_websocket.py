@@ -419,6 +419,8 @@ async def test_no_more_is_answered_at_once_than_may_be(serve: Serve, dial: Dial)
     await eventually(lambda: len(manual.agent.turns) == 32)
     for turn in manual.agent.turns:
         turn.end()
+    for _ in manual.agent.turns:
+        await socket.until("RUN_FINISHED")
 
 
 async def test_silence_is_broken_by_a_ping(

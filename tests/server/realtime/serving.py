@@ -258,10 +258,16 @@ class Served(Generic[AgentT]):
         await eventually(lambda: not (state.connections or hub.connections))
 
     async def idle(self) -> None:
-        """Return when no connection and no response is left. The node forgets nothing meanwhile."""
-        await self.no_connections()
+        """Return when nobody is connected, but for HTTP clients that keep a socket between requests, and
+        no response is left. The node forgets nothing meanwhile.
+        """
         state, hub = self.server.server_state, self.app.node.hub
-        await eventually(lambda: not (state.tasks or hub.running))
+
+        def is_over() -> bool:
+            kept = [getattr(each, "timeout_keep_alive_task", None) for each in state.connections]
+            return not (None in kept or hub.connections or state.tasks or hub.running)
+
+        await eventually(is_over)
 
     async def hang_up(self) -> None:
         """Close everything that tests left open."""

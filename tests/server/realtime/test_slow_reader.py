@@ -251,16 +251,12 @@ async def test_d2_what_is_sent_to_a_peer_just_found_dead_is_no_mistake(server: S
 async def test_d3_bytes_on_the_wire_grow_with_the_answer_not_its_square(
     server: Served[ScriptedAgent],
 ) -> None:
-    received = []
-    for count in (100, 1000):
+    for count in (100, 1000):  # a square would be 3 MB of the latter
         async with RawClient(server.port, receive_buffer=1 << 20) as raw:
             await raw.response()
             client = await ask_raw(raw, f"/tokens {count}")
-            received.append(raw.received)
             assert whole(client) == [("completed", answer_to(f"/tokens {count}"))]
-
-    assert received[1] < 11 * received[0]
-    assert received[1] < 1000 * 350
+            assert raw.received < count * 350, "whether or not words come together"
 
 
 async def ask_raw(raw: RawClient, text: str) -> list[Frame]:

@@ -266,6 +266,8 @@ async def test_no_more_is_answered_at_once_than_may_be(serve: Serve, dial: Dial)
     await eventually(lambda: len(manual.agent.turns) == 32)
     for turn in manual.agent.turns:
         turn.end()
+    for _ in manual.agent.turns:
+        await socket.until("end")
 
 
 async def test_a_ticket_in_the_address_lets_in_once(server: Served[ScriptedAgent], dial: Dial) -> None:
