@@ -46,3 +46,6 @@ class Database(Protocol):
 
         *alone*: no other one of any node is under way meanwhile.
         """
+
+    async def scrub(self) -> None:
+        """Leave nothing on disk of what has been deleted, as far as that is the database's to do."""

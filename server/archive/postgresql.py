@@ -95,6 +95,9 @@ class PostgresDatabase:
         except (OSError, TimeoutError, asyncpg.InterfaceError) as exc:
             raise ArchiveUnavailable(_reason(exc)) from None
 
+    async def scrub(self) -> None:
+        """See :meth:`Database.scrub`. Its vacuum does that."""
+
 
 class _PostgresTransaction:
     """See :class:`~unbroken.server.archive.database.Transaction`."""

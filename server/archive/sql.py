@@ -174,6 +174,7 @@ class SqlArchive:
         count = await clear(self._database, "archive_turns", "principal = $1 AND ended_at < $2", *whose)
         await clear(self._database, "archive_deliveries", "principal = $1 AND made_at < $2", *whose)
         await clear_sessions(self._database, principal)
+        await self._database.scrub()
         return count
 
     async def erase_session(
@@ -189,6 +190,7 @@ class SqlArchive:
             await transaction.execute("DELETE FROM archive_sessions WHERE session_id = $1", session_id)
             if announce is not None and session is not None and session.ended_at is None:
                 await _queue(transaction, announce(session, at), session_id, session.principal, at)
+        await self._database.scrub()
         return count
 
     async def erase_answer(self, session_id: SessionId, response_id: ResponseId, at: float) -> None:
@@ -196,6 +198,7 @@ class SqlArchive:
         await mark_answer(self._database, response_id, at)
         async with self._database.transaction(alone=True) as transaction:
             await clear_answer(transaction, session_id, response_id)
+        await self._database.scrub()
 
     async def expire(self, cutoffs: Mapping[str, float | None], limit: int, *, default: float | None) -> int:
         """See :meth:`Archive.expire`."""
@@ -208,6 +211,8 @@ class SqlArchive:
                 if cutoff is not None and len(touched) < limit:
                     touched += await _expire(transaction, plan, cutoff, limit - len(touched))
             await _drop_ended(transaction, sorted(set(touched)))
+        # Also where nothing has expired: another process may have kept an erasure from being scrubbed.
+        await self._database.scrub()
         return len(touched)
 
     async def unchecked(self, now: float, limit: int) -> list[ArchivedSession]:

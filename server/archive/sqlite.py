@@ -102,6 +102,19 @@ class SqliteDatabase:
         finally:
             self._turn.release()
 
+    async def scrub(self) -> None:
+        """See :meth:`Database.scrub`. Where another process reads meanwhile, it is the next call's to do."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._turn.acquire()
+        except TimeoutError:
+            return
+        try:
+            # Freed pages are overwritten, and the log of what was written still has them as they were.
+            await self._run("PRAGMA wal_checkpoint(TRUNCATE)", ())
+        finally:
+            self._turn.release()
+
     def _rolled_back(self) -> None:
         if self._connection is not None and self._connection.in_transaction:
             self._connection.rollback()

@@ -29,6 +29,9 @@ class WatchedDatabase:
     async def aclose(self) -> None:
         await self._database.aclose()
 
+    async def scrub(self) -> None:
+        await self._database.scrub()
+
     @asynccontextmanager
     async def transaction(self, *, alone: bool = False) -> AsyncIterator[Transaction]:
         self.transactions += 1

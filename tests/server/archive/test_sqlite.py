@@ -12,6 +12,7 @@ from unbroken.server.archive.base import ArchiveUnavailable, ArchiveUnusable
 from unbroken.server.archive.database import Database
 from unbroken.server.archive.sql import SqlArchive
 from unbroken.server.archive.sqlite import SqliteDatabase
+from unbroken.sessions.ids import ResponseId
 
 
 class TestSqliteArchive(ArchiveContract):
@@ -56,3 +57,49 @@ async def test_another_process_that_writes_for_long_is_waited_for_and_then_said(
     await archive.aclose()
     with pytest.raises(ArchiveUnavailable):
         await archive.write([new(turn(session_of(ALICE), 1))], 0.0)
+
+
+def on_disk(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("how", ["session", "answer", "everything", "retention"])
+async def test_nothing_of_what_is_erased_is_left_on_disk(tmp_path: Path, how: str) -> None:
+    archive = SqlArchive(SqliteDatabase(tmp_path / "archive.db"))
+    await archive.open()
+    session_id = session_of(ALICE)
+    await archive.write([new(turn(session_id, number)) for number in range(30)], 0.0)
+    assert b"answer 7 " in on_disk(tmp_path)
+
+    match how:
+        case "session":
+            await archive.erase_session(session_id, 2000.0)
+        case "answer":
+            for number in range(30):
+                await archive.erase_answer(session_id, ResponseId(f"resp_{number}"), 2000.0)
+        case "everything":
+            await archive.erase(ALICE.id, 2000.0)
+        case "retention":
+            await archive.expire({}, 100, default=5000.0)
+
+    assert b"answer 7 " not in on_disk(tmp_path)
+    await archive.aclose()
+
+
+async def test_what_another_process_reads_meanwhile_is_scrubbed_by_the_next_round(tmp_path: Path) -> None:
+    archive = SqlArchive(SqliteDatabase(tmp_path / "archive.db", patience=0.2))
+    await archive.open()
+    session_id = session_of(ALICE)
+    await archive.write([new(turn(session_id, 7))], 0.0)
+    other = sqlite3.connect(tmp_path / "archive.db", isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM archive_turns").fetchall()
+
+    await archive.erase_session(session_id, 2000.0)
+    assert b"answer 7 " in on_disk(tmp_path)
+    other.execute("ROLLBACK")
+    other.close()
+    await archive.expire({}, 100, default=None)
+
+    assert b"answer 7 " not in on_disk(tmp_path)
+    await archive.aclose()
