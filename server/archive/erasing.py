@@ -93,7 +93,7 @@ async def unerased(transaction: Transaction, new: NewTurn) -> NewTurn | None:
         return new
     if any(name != answer for (name,) in rows):
         return None
-    deliveries = [replace(each, body=unsaid(each.body)) for each in new.deliveries]
+    deliveries = [replace(each, body=unsaid(each.body, turn.response_id)) for each in new.deliveries]
     return replace(new, turn=unanswered(turn), deliveries=deliveries)
 
 
@@ -129,7 +129,7 @@ async def clear_answer(transaction: Transaction, session_id: SessionId, response
             "UPDATE archive_deliveries SET body = $3 WHERE message_id = $1 AND endpoint = $2",
             message_id,
             endpoint,
-            unsaid(body),
+            unsaid(body, response_id),
         )
 
 

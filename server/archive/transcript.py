@@ -9,6 +9,7 @@ import orjson
 from unbroken.server.archive.base import ArchivedSession
 from unbroken.server.protocols.responses.items import item_fields
 from unbroken.sessions.finished import FinishedTurn
+from unbroken.sessions.ids import ResponseId
 
 __all__ = ["content_fields", "session_fields", "turn_fields", "unsaid"]
 
@@ -60,10 +61,15 @@ def content_fields(turn: FinishedTurn) -> dict[str, Any]:
     }
 
 
-def unsaid(body: str) -> str:
-    """Return a webhook of a turn without what its answer was: see :meth:`Archive.erase_answer`."""
+def unsaid(body: str, response_id: ResponseId) -> str:
+    """Return a webhook without what a response said: see :meth:`Archive.erase_answer`.
+
+    One that tells of something else stays as it is, also if it names the response.
+    """
     said = orjson.loads(body)
     data = said.get("data", {})
+    if data.get("id") != response_id:
+        return body
     if "output" in data:
         data["output"], data["metadata"] = [], None
         if not data.get("in_conversation", True):

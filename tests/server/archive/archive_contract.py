@@ -217,6 +217,19 @@ class ArchiveContract:
         await archive.write([new(first)], 0.0)  # as after a failover
         assert await archive.turns(session_id, 9) == kept
 
+    async def test_a_webhook_that_only_names_an_erased_answer_stays(
+        self, archive: SqlArchive, queue: SqlQueue
+    ) -> None:
+        session_id = session_of(ALICE)
+        first = turn(session_id, 1)
+        naming = replace(turn(session_id, 2), metadata={"after": first.response_id})
+        await archive.write([new(each, deliveries=[told(each)]) for each in (first, naming)], 0.0)
+        await archive.erase_answer(session_id, first.response_id, 1500.0)
+
+        bodies = {each.delivery.message_id: each.delivery.body for each in await due(queue)}
+        assert bodies["w2"] == told(naming).body
+        assert bodies["w1"] != told(first).body
+
     async def test_one_turn_is_had_by_whose_it_is(self, archive: SqlArchive) -> None:
         session_id = session_of(ALICE)
         only, later = turn(session_id, 1), replace(turn(session_id, 2), v=9)
