@@ -237,7 +237,7 @@ class App:
         )
         self.metrics.observe_overload(self._overload)
         health = health_routes(self._readiness)
-        self.erasure = Erasure(self._erasers(clock), clock)
+        self.erasure = Erasure(self._erasers(clock), self._stored.index, clock)
         self._doors = doors = DoorSelection(
             settings=settings,
             node=self.node,
@@ -297,6 +297,7 @@ class App:
                 stored.index,
                 stored.walk,
                 self._transcripts,
+                clock,
             )
         ]
         if self.archiving is not None:

@@ -20,6 +20,7 @@ from unbroken.server.erasing.transcripts import Transcripts
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.index import LISTED, Search, SessionIndex
 from unbroken.sessions.backends.walk import WalkThrough
+from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import LostTail, NodeDraining, SessionGone, StoreUnavailable, UnknownFormat
 from unbroken.sessions.ids import PrincipalId, SessionId, belongs_to
 from unbroken.sessions.looking import look_at
@@ -45,6 +46,7 @@ class SessionEraser:
         index: Where they are listed.
         walk: Looks through all that the store has.
         transcripts: What is archived of them.
+        clock: Where time comes from.
         listed: How many the index lists of one user: there may be more.
 
     """
@@ -59,6 +61,7 @@ class SessionEraser:
         index: SessionIndex,
         walk: WalkThrough,
         transcripts: Transcripts,
+        clock: Clock,
         *,
         listed: int = LISTED,
     ) -> None:
@@ -67,6 +70,7 @@ class SessionEraser:
         self._index = index
         self._walk = walk
         self._transcripts = transcripts
+        self._clock = clock
         self._listed = listed
 
     async def erase(self, whose: Principal, at: int, progress: Progress, *, is_thorough: bool) -> None:
@@ -87,17 +91,22 @@ class SessionEraser:
     async def _search(self, principal: PrincipalId, at: int, *, is_thorough: bool) -> Search | None:
         """Return how far the store was looked through by who asked before, or begin. None: it needn't be."""
         known = await self._index.search(principal)
-        if known is not None and at - known.noted_at > (_JUST_OVER if known.is_over else _GONE_ON_WITH):
+        if known is not None and self._now() - known.noted_at > (
+            _JUST_OVER if known.is_over else _GONE_ON_WITH
+        ):
             known = None
         is_full = await self._index.count(principal) >= self._listed
-        if known is not None and is_full:
+        if known is not None and is_full and known.at < at:
             oldest = await self._index.page(principal, 1, oldest_first=True)
             if oldest and oldest[0].at > known.at:
                 known = None  # what began since, and isn't listed any more, isn't looked for
         if known is None and (is_thorough or is_full):
-            known = Search(at=at, noted_at=at)
+            known = Search(at=at, noted_at=self._now())
             await self._index.note_search(principal, known)
         return None if known is None or known.is_over else known
+
+    def _now(self) -> int:
+        return int(1000 * self._clock.time())
 
     async def _erase_here(self, principal: PrincipalId, at: int, progress: Progress) -> None:
         """Erase what this process has, be it saved or not."""
@@ -129,14 +138,16 @@ class SessionEraser:
                     if belongs_to(session_id, principal):  # by its id: sure enough to look no further
                         is_whole &= await self._erase_found(principal, at, session_id, progress)
                 looked_at = search.looked_at + len(session_ids)
-                search = replace(search, noted_at=at, place=place, looked_at=looked_at, is_whole=is_whole)
+                search = replace(
+                    search, noted_at=self._now(), place=place, looked_at=looked_at, is_whole=is_whole
+                )
                 await self._index.note_search(principal, search)
                 progress.looked_at = looked_at
                 await asyncio.sleep(0)  # a store in memory keeps all others waiting meanwhile
         if search.is_whole:
-            await self._index.note_search(principal, replace(search, noted_at=at, is_over=True))
+            await self._index.note_search(principal, replace(search, noted_at=self._now(), is_over=True))
         else:  # what couldn't be read may be, next time
-            await self._index.note_search(principal, Search(at=at, noted_at=at))
+            await self._index.note_search(principal, Search(at=at, noted_at=self._now()))
             raise Unerased
 
     async def _erase_found(

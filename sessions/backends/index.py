@@ -6,8 +6,9 @@ session; whoever finds it gone drops the entry. So the index may lag behind, and
 
 It is bounded, and forgets what nobody says again. It also knows when somebody had everything erased: whoever
 notes a session is told, so that one which the index didn't know of in that moment is erased after all. And
-it keeps how far the store was looked through for what is somebody's and isn't listed: that may take longer
-than whoever asked for it waits, and than the node lasts.
+it keeps when that was asked for while something is left, so that asking again means the same moment, and how
+far the store was looked through for what is somebody's and isn't listed: that may take longer than whoever
+asked for it waits, and than the node lasts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from msgspec import Struct
 
 from unbroken.sessions.ids import PrincipalId, SessionId
 
-__all__ = ["LISTED", "Listed", "Search", "SessionIndex"]
+__all__ = ["LISTED", "Asked", "Listed", "Search", "SessionIndex"]
 
 LISTED: Final = 10_000
 """Sessions of one principal that are listed: of more, those that began last."""
@@ -31,6 +32,15 @@ class Listed(NamedTuple):
     session_id: SessionId
     at: int
     """When it began, in milliseconds since 1970."""
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """That everything of somebody's is to be erased, and isn't yet. Times are milliseconds since 1970."""
+
+    at: int
+    """When that was asked for first: what had begun by then goes."""
+    noted_at: int
+    """When it was asked for last."""
 
 
 class Search(Struct, frozen=True, kw_only=True):
@@ -79,6 +89,15 @@ class SessionIndex(Protocol):
 
     async def note_erased(self, principal: PrincipalId, at: int) -> None:
         """Note that what of *principal*'s began by then is erased. What is listed stays so until dropped."""
+
+    async def asked(self, principal: PrincipalId, *, is_thorough: bool) -> Asked | None:
+        """Return what was noted last, in the last hour at least. None: nothing was, or it is over.
+
+        What is asked for thoroughly, by an operator, is apart from what is not.
+        """
+
+    async def note_asked(self, principal: PrincipalId, asked: Asked | None, *, is_thorough: bool) -> None:
+        """Note that something is left, in place of what was noted before; None: nothing is."""
 
     async def search(self, principal: PrincipalId) -> Search | None:
         """Return what was noted last, in the last hour at least. None: nothing was, or it is forgotten."""

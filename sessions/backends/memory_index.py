@@ -6,13 +6,15 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from unbroken.sessions.backends.index import LISTED, Listed, Search
+from unbroken.sessions.backends.index import LISTED, Asked, Listed, Search
 from unbroken.sessions.ids import PrincipalId, SessionId
 
 __all__ = ["MemoryIndex"]
 
 _SEARCHES: Final = 1000
-"""People for whom the store was looked through. Of more, those of whom that was longest ago are forgotten."""
+"""People for whom the store was looked through, and of whom something is still to be erased. Of more, those
+of whom that was longest ago are forgotten.
+"""
 
 _MOST: Final = 100_000
 """Sessions that are listed in all, and people who had everything erased: some 20 MB. Of more, those of
@@ -34,6 +36,7 @@ class MemoryIndex:
         self._most = most
         self._sessions: OrderedDict[PrincipalId, dict[SessionId, int]] = OrderedDict()
         self._erased: OrderedDict[PrincipalId, int] = OrderedDict()
+        self._asked: OrderedDict[tuple[PrincipalId, bool], Asked] = OrderedDict()
         self._searches: OrderedDict[PrincipalId, Search] = OrderedDict()
         self._count = 0
 
@@ -94,6 +97,18 @@ class MemoryIndex:
         self._erased.move_to_end(principal)
         if len(self._erased) > self._most:
             self._erased.popitem(last=False)
+
+    async def asked(self, principal: PrincipalId, *, is_thorough: bool) -> Asked | None:
+        """See :meth:`SessionIndex.asked`."""
+        return self._asked.get((principal, is_thorough))
+
+    async def note_asked(self, principal: PrincipalId, asked: Asked | None, *, is_thorough: bool) -> None:
+        """See :meth:`SessionIndex.note_asked`."""
+        self._asked.pop((principal, is_thorough), None)
+        if asked is not None:
+            self._asked[principal, is_thorough] = asked
+        if len(self._asked) > _SEARCHES:
+            self._asked.popitem(last=False)
 
     async def search(self, principal: PrincipalId) -> Search | None:
         """See :meth:`SessionIndex.search`."""

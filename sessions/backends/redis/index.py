@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from unbroken.sessions.backends.index import LISTED, Listed, Search
+from unbroken.sessions.backends.index import LISTED, Asked, Listed, Search
 from unbroken.sessions.backends.redis.connection import Client, server_of, unavailable
 from unbroken.sessions.backends.redis.keys import Bounds, Keys
 from unbroken.sessions.backends.redis.scripts import Caller, Scripts
@@ -25,7 +25,8 @@ _CALL: Final = 256
 """Sessions in one call."""
 
 _SEARCH_KEPT: Final = 3600
-"""Seconds for which it is known how far a store was looked through, unless it is noted again."""
+"""Seconds for which it is known what is still to be erased, and how far a store was looked through for it,
+unless it is noted again."""
 
 
 class RedisIndex:
@@ -111,6 +112,21 @@ class RedisIndex:
     async def note_erased(self, principal: PrincipalId, at: int) -> None:
         """See :meth:`SessionIndex.note_erased`."""
         await self._call("erased", [self._keys.erased(principal)], at, self._known_for)
+
+    async def asked(self, principal: PrincipalId, *, is_thorough: bool) -> Asked | None:
+        """See :meth:`SessionIndex.asked`."""
+        found = await self._command("GET", self._keys.asked(principal, is_thorough=is_thorough))
+        with suppress(msgspec.DecodeError):  # another release's: it is asked for anew
+            return None if found is None else msgspec.json.decode(found, type=Asked)
+        return None
+
+    async def note_asked(self, principal: PrincipalId, asked: Asked | None, *, is_thorough: bool) -> None:
+        """See :meth:`SessionIndex.note_asked`."""
+        key = self._keys.asked(principal, is_thorough=is_thorough)
+        if asked is None:
+            await self._command("DEL", key)
+        else:
+            await self._command("SET", key, msgspec.json.encode(asked), "EX", _SEARCH_KEPT)
 
     async def search(self, principal: PrincipalId) -> Search | None:
         """See :meth:`SessionIndex.search`."""

@@ -139,6 +139,10 @@ class Keys:
         """Return the key of when everything of somebody's was erased."""
         return f"{self._prefix}:{{{self.bucket(whose)}}}:e:{whose}"
 
+    def asked(self, whose: str, *, is_thorough: bool) -> str:
+        """Return the key of what somebody, or an operator, has asked to be erased, and isn't yet."""
+        return f"{self._prefix}:{{{self.bucket(whose)}}}:{'p' if is_thorough else 'o'}:{whose}"
+
     def search(self, whose: str) -> str:
         """Return the key of how far all sessions were looked through for somebody's."""
         return f"{self._prefix}:{{{self.bucket(whose)}}}:w:{whose}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from unbroken.server.agents.scripted import ScriptedAgent
 from unbroken.server.auth.principal import Principal
 from unbroken.server.erasing.base import Erasure, Progress, Report, Unerased
 from unbroken.server.erasing.erasers import AnswerEraser
+from unbroken.sessions.backends.memory_index import MemoryIndex
 from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.ids import SessionId
 
@@ -74,6 +76,51 @@ async def test_what_begins_later_stays(server: Served[ScriptedAgent]) -> None:
     later = await client.conversations.create()
     await client.responses.create(model="default", input="hi", conversation=later.id)
     assert await listed(client) == [later.id]
+
+
+async def test_what_begins_after_it_was_asked_for_stays_when_it_is_asked_again(
+    server: Served[ScriptedAgent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client: Any = await server.openai()
+    await client.conversations.create()
+
+    async def unavailable(_: SessionId) -> None:
+        raise StoreUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server.app._stored.store, "erase", unavailable)
+        assert (await erase(client))["left"] == ["conversations"]
+    began = int(1000 * time.time())
+    await eventually(lambda: int(1000 * time.time()) > began)  # moments are told apart by the millisecond
+    later = await client.conversations.create()
+    file = await client.files.create(file=("a.txt", b"hello"), purpose="user_data")
+
+    again = await erase(client)
+    assert (again["deleted"], again["erased"]["conversations"]) == (True, 1)
+    assert await listed(client) == [later.id]
+    assert (await client.files.retrieve(file.id)).id == file.id
+
+    anew = await erase(client)
+    assert anew["erased"] == {"conversations": 1, "files": 1}, "that was over: this is asked for by itself"
+
+
+async def test_while_nobody_knows_which_moment_is_meant_nothing_is_touched(
+    server: Served[ScriptedAgent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client: Any = await server.openai()
+    file = await client.files.create(file=("a.txt", b"hello"), purpose="user_data")
+
+    async def unavailable(*_: object, **__: object) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(server.app._stored.index, "asked", unavailable)
+    assert await erase(client) == {
+        "object": "user.data.deleted",
+        "deleted": False,
+        "erased": {},
+        "left": ["conversations", "files"],
+    }
+    assert (await client.files.retrieve(file.id)).id == file.id
 
 
 async def test_what_runs_is_stopped_and_paid_for(serve: Serve) -> None:
@@ -205,5 +252,5 @@ async def impatient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
 @pytest.mark.usefixtures("impatient")
 async def test_one_that_fails_or_takes_long_keeps_no_other_from_erasing() -> None:
     erasers = [_Fixed("a", 0, Unerased()), _Fixed("b", 2, hangs=True), _Fixed("c", 3), _Fixed("d", 0)]
-    report = await Erasure(erasers, FakeClock()).erase(Principal("alice"))
+    report = await Erasure(erasers, MemoryIndex(), FakeClock()).erase(Principal("alice"))
     assert report == Report({"b": 2, "c": 3, "d": 0}, ("a", "b"))

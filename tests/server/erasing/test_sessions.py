@@ -51,12 +51,18 @@ class House:
     def eraser(self) -> SessionEraser:
         nodes = (self.app.node, self.app.transient)
         return SessionEraser(
-            nodes, self.store, self.index, self.walk, Transcripts(None), listed=self.index._listed
+            nodes,
+            self.store,
+            self.index,
+            self.walk,
+            Transcripts(None),
+            self.clock,
+            listed=self.index._listed,
         )
 
     async def ask(self, *, is_thorough: bool = True) -> Report:
         """Ask as whoever comes to a node that knows of nobody who asked before."""
-        return await Erasure([self.eraser()], self.clock).erase(ALICE, is_thorough=is_thorough)
+        return await Erasure([self.eraser()], self.index, self.clock).erase(ALICE, is_thorough=is_thorough)
 
     async def ask_until_done(self, *, is_thorough: bool = True) -> list[Report]:
         reports = [await self.ask(is_thorough=is_thorough)]
@@ -156,14 +162,48 @@ async def _is_alices(house: House, session_id: SessionId) -> bool:
 
 async def test_what_began_since_and_fell_out_of_the_list_is_looked_for(house: House) -> None:
     index = house.index = MemoryIndex(listed=3)
-    await house.ask()
+    house.most = 100
+    assert (await house.ask()).left == ()
     house.clock.advance(10)
     at = int(1000 * house.clock.time())
     await index.note(ALICE.id, {new_session_id(ALICE.id): at for _ in range(4)})
     house.clock.advance(10)
-    house.most = 100
     assert (await house.ask()).left == ()
-    assert house.stretches == [1, 6], "from the beginning"
+    assert house.stretches == [6, 5], "from the beginning"
+
+
+async def test_what_began_after_it_was_first_asked_for_stays_however_often_it_is_asked_again(
+    house: House,
+) -> None:
+    assert (await house.ask()).left == ("conversations",)
+    house.clock.advance(10)
+    at, since = int(1000 * house.clock.time()), new_session_id(ALICE.id)
+    await house.index.note(ALICE.id, {since: at})
+    house.clock.advance(10)
+    await house.ask_until_done()
+    assert await house.index.page(ALICE.id, 9) == [(since, at)]
+    assert await house.index.note(ALICE.id, {}) < at, "nor is it erased late"
+
+    house.clock.advance(10)
+    assert (await house.ask()).erased == {"conversations": 1}, "that was over: this is asked for by itself"
+
+
+async def test_after_an_hour_another_moment_is_meant(house: House) -> None:
+    assert (await house.ask()).left == ("conversations",)
+    house.clock.advance(10)
+    await house.index.note(ALICE.id, {new_session_id(ALICE.id): int(1000 * house.clock.time())})
+    house.clock.advance(3601)
+    await house.ask_until_done()
+    assert await house.index.page(ALICE.id, 9) == []
+
+
+async def test_what_an_operator_asks_for_isn_t_over_when_what_the_user_asks_for_is(house: House) -> None:
+    assert (await house.ask()).left == ("conversations",)
+    house.clock.advance(10)
+    assert (await house.ask(is_thorough=False)).looked_at, "it goes on with what the operator has begun"
+    asked = await house.index.asked(ALICE.id, is_thorough=True)
+    assert asked is not None
+    assert asked.at == int(1000 * house.clock.time()) - 10_000
 
 
 async def test_what_can_t_be_read_is_looked_for_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

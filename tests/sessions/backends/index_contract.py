@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unbroken.sessions.backends.index import Search, SessionIndex
+from unbroken.sessions.backends.index import Asked, Search, SessionIndex
 from unbroken.sessions.ids import PrincipalId, SessionId
 
 ANN = PrincipalId("0123456789abcdef")
@@ -83,6 +83,19 @@ class IndexContract:
         assert await index.note(ANN, {named(2): 450}) == 500
         assert await index.note(BEN, {named(3): 450}) == 0
         assert await ids_of(index, ANN) == [named(2), named(1)]
+
+    async def test_what_is_asked_for_and_not_over_stays_known(self, index: SessionIndex) -> None:
+        assert await index.asked(ANN, is_thorough=True) is None
+        asked, again = Asked(at=500, noted_at=500), Asked(at=500, noted_at=700)
+        for each in (asked, again):
+            await index.note_asked(ANN, each, is_thorough=True)
+            assert await index.asked(ANN, is_thorough=True) == each
+        assert await index.asked(ANN, is_thorough=False) is None
+        assert await index.asked(BEN, is_thorough=True) is None
+
+        for is_thorough in (False, True, True):
+            await index.note_asked(ANN, None, is_thorough=is_thorough)
+        assert await index.asked(ANN, is_thorough=True) is None
 
     async def test_how_far_a_search_is_stays_known(self, index: SessionIndex) -> None:
         assert await index.search(ANN) is None
