@@ -27,6 +27,7 @@ from unbroken.sessions.committer import Committer
 from unbroken.sessions.entries import (
     Body,
     Entry,
+    ItemDeleted,
     Refused,
     ResponseDone,
     Submitted,
@@ -447,6 +448,8 @@ class Actor(Stored):
             self._account()  # the node counts responses, and requests that nobody has answered
         if type(body) is Refused and self.is_owner:
             self._on_refusal(body.code)
+        elif type(body) is ItemDeleted and self.log.deleted_at > self.log.floor:
+            self._forget_deleted_soon()
         elif type(body) is ToolStarted:
             self._runs.note_started(body.response_id, body.item_id)
         elif type(body) is ResponseDone and self.is_owner:  # else its owner tells

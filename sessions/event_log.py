@@ -22,10 +22,12 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from unbroken.sessions.entries import (
+    DeleteItem,
     DeltaKind,
     Deltas,
     Entry,
     InputKey,
+    ItemDeleted,
     ResponseDone,
     ResponseQueued,
     ResponseStarted,
@@ -203,6 +205,7 @@ class EventLog:
         "_floor_nonce",
         "_segments",
         "_weights",
+        "deleted_at",
         "floor",
         "head",
         "head_nonce",
@@ -218,6 +221,8 @@ class EventLog:
         """The highest sequence number there is. 0: the log is empty."""
         self.size = 0
         """Bytes held, roughly."""
+        self.deleted_at = 0
+        """The latest entry by which an item left that a client deleted; what it said is at or before that."""
         self._floor_nonce = floor_nonce if floor_nonce is not None else Nonce(0)
         self.head_nonce = self._floor_nonce
         """The nonce of the entry at the head; 0: the log is empty."""
@@ -252,6 +257,8 @@ class EventLog:
             self._add(entry, entry.seq, weight)
             self.size += weight
             self.head = entry.seq
+            if type(body) is ItemDeleted and self._is_deletion(body.input):
+                self.deleted_at = entry.seq
 
     def _add(self, segment: Entry | Run, first: int, weight: int) -> None:
         self._segments.append(segment)
@@ -340,6 +347,10 @@ class EventLog:
             return None
         segment = self._segments[bisect_right(self._firsts, seq) - 1]
         return segment.body if type(segment) is Entry and type(segment.body) is Submitted else None
+
+    def _is_deletion(self, seq: int) -> bool:
+        submitted = self.input_at(seq)
+        return submitted is not None and type(submitted.command) is DeleteItem
 
     def keys(self) -> dict[int, InputKey]:
         """Return the keys of the inputs that are remembered, by their numbers."""

@@ -286,6 +286,8 @@ class Ownership:
         if snapshot is not None and snapshot.seq > log.head:
             log = EventLog(fence.incarnation, floor=snapshot.seq, floor_nonce=snapshot.nonce)
         actor = self._make(session, log, session.principal, fence, opened=True, is_owner=is_owner)
+        if log.deleted_at > log.floor:
+            actor.forget_deleted()  # whoever had it before was lost, or left, too soon
         if is_lost:
             structlog.get_logger().warning("snapshot not of its log", session_id=session_id)
             actor.begin_anew()

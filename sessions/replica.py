@@ -252,8 +252,24 @@ class Replica:
         """Note how much there is by now. For who tells it on."""
         self._accounted = self.log.size
 
+    def _forget_deleted(self) -> bool:
+        """Forget all up to the latest deletion, so that what was deleted isn't shown from here any more.
+
+        False: it can't be yet. Something runs, or whoever is connected hasn't been shown the deletion.
+        """
+        log, lowest = self.log, self.feed.lowest
+        if log.deleted_at <= log.floor:
+            return True
+        if self.session.responses or (lowest is not None and lowest < log.deleted_at):
+            return False
+        self._former_keys = dict(list(self.keys().items())[-_FORMER_KEYS:])
+        log.forget(log.deleted_at)
+        self._account_of_log.forget(log.floor)
+        return True
+
     def _forget_most(self) -> None:
-        """Forget all but what a short turn takes."""
+        """Forget all but what a short turn takes, and what was deleted."""
+        self._forget_deleted()
         self.log.trim(retain=_RESTING, maximum=_RESTING, attached=None, running=None, latest=self.log.head)
         self._account_of_log.forget(self.log.floor)
 

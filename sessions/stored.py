@@ -17,7 +17,7 @@ import structlog
 from unbroken.sessions.alone import Alone
 from unbroken.sessions.backends.base import Fence, Opened, SessionStore
 from unbroken.sessions.beginning import begin
-from unbroken.sessions.clock import Clock
+from unbroken.sessions.clock import Clock, Timer
 from unbroken.sessions.entries import ResponseDone, SessionOpened
 from unbroken.sessions.errors import (
     CursorLost,
@@ -43,6 +43,9 @@ _ANSWERED_WITHIN: Final = 3.0
 """Seconds that whoever wants to know what the store holds waits for a write that is on its way, or for its
 turn to ask again: a moment more than an answer may take.
 """
+
+_FORGOTTEN_AFTER: Final = 5.0
+"""Seconds after which what was deleted leaves the log: who reads that, here or elsewhere, has got past it."""
 
 
 class Stored(Alone):
@@ -91,6 +94,7 @@ class Stored(Alone):
         """When it was last to be listed, by the clock: the node's note."""
         self._held_up: tuple[asyncio.Event, ...] = ()  # of those who wait for something to be read
         self._compacting: asyncio.Task[None] | None = None
+        self._forgetting: Timer | None = None  # until what was deleted leaves the log
         self._opening: asyncio.Task[None] | None = None
         self._is_tried = False  # whether that was tried before
 
@@ -309,6 +313,8 @@ class Stored(Alone):
         """Give the session up: whoever reconnects finds what the store holds."""
         self._runs.stop()
         self._retry.stop()
+        if self._forgetting is not None:
+            self._forgetting.cancel()
         self._hold_up_nobody()
         self.feed.end(reason)
         self._tell_waiters()
@@ -342,6 +348,22 @@ class Stored(Alone):
         self._abandon(why)
         for done in ended:
             self._on_response(self.session, done)
+
+    def forget_deleted(self) -> None:
+        """Have the log hold nothing of what was deleted, here and, if it is this node's, in the store.
+
+        What still runs may need it, and whoever is connected: then it is looked at again in a moment.
+        """
+        self._forgetting = None
+        if self.feed.ended is None:
+            if self._ring is None and self._forget_deleted():
+                self._try_now()
+            else:
+                self._forget_deleted_soon()
+
+    def _forget_deleted_soon(self) -> None:
+        if self._forgetting is None:
+            self._forgetting = self._clock.call_later(_FORGOTTEN_AFTER, self.forget_deleted)
 
     async def shrink(self) -> None:
         """Have the store keep the end of the log alone, beside a snapshot: nobody is here any more."""
