@@ -278,13 +278,17 @@ class Replica:
         """Whether less is here than in the store."""
         return self.log.floor > self._stored_floor
 
-    async def _compact(self, fence: Fence) -> None:
-        """Let the store forget what is forgotten here. If it can't, there is another time."""
+    async def _compact(self, fence: Fence) -> bool:
+        """Let the store forget what is forgotten here. False: it can't now; there is another time."""
         self._stored_floor = floor = self.log.floor
         snapshot = self.snapshot()
         self._kept_elsewhere = len(snapshot.data)
-        with suppress(StoreUnavailable, Fenced):
-            await self._store.compact(self.session.id, fence, floor, snapshot)
+        try:
+            with suppress(Fenced):
+                await self._store.compact(self.session.id, fence, floor, snapshot)
+        except StoreUnavailable:
+            return False
+        return True
 
     def _trim(self, latest: int) -> None:
         """Forget what is over the bounds: not until it is somewhat over, and then enough for a while."""

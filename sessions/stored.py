@@ -95,6 +95,7 @@ class Stored(Alone):
         self._held_up: tuple[asyncio.Event, ...] = ()  # of those who wait for something to be read
         self._compacting: asyncio.Task[None] | None = None
         self._forgetting: Timer | None = None  # until what was deleted leaves the log
+        self._is_owed = False  # whether the store couldn't be told of that
         self._opening: asyncio.Task[None] | None = None
         self._is_tried = False  # whether that was tried before
 
@@ -357,6 +358,8 @@ class Stored(Alone):
         self._forgetting = None
         if self.feed.ended is None:
             if self._ring is None and self._forget_deleted():
+                if self._is_owed:
+                    self._stored_floor, self._is_owed = -1, False
                 self._try_now()
             else:
                 self._forget_deleted_soon()
@@ -373,6 +376,8 @@ class Stored(Alone):
 
     async def _compact_beside(self) -> None:
         try:
-            await self._compact(self.fence)
+            if not await self._compact(self.fence) and self.log.deleted_at:
+                self._is_owed = True
+                self._forget_deleted_soon()
         finally:
             self._compacting = None

@@ -5,17 +5,28 @@ from __future__ import annotations
 import pytest
 
 from tests.sessions.conversation import Client, World, limits_of, settle
-from tests.sessions.town import Town, actor_on, answered, come_back, open_town, stored_text, tab_on, texts
+from tests.sessions.town import (
+    Town,
+    actor_on,
+    answered,
+    come_back,
+    distant,
+    open_town,
+    stored_text,
+    tab_on,
+    texts,
+)
 from unbroken.sessions.entries import (
     CreateResponse,
     DeleteItem,
     Entry,
     ItemDeleted,
-    ResponseRequest,
     Submitted,
 )
+from unbroken.sessions.errors import StoreUnavailable
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.ids import ChainId, Incarnation, ItemId, Nonce, ResponseId
+from unbroken.sessions.items import ResponseRequest
 
 
 async def delete_answer(world: World, client: Client) -> None:
@@ -101,6 +112,24 @@ async def test_whoever_loads_it_after_its_owner_was_lost_has_it_leave() -> None:
 
         assert stored_text(town, client) == ""
         assert texts(two, client) == ["hello"]
+
+
+async def test_a_store_that_was_away_is_told_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_town(seed=1) as town:
+        one, _, client = await answered(town)
+        client.read()
+        await delete_answer(one, client)
+        client.read()
+
+        async def away(*_: object) -> None:
+            raise StoreUnavailable
+
+        with monkeypatch.context() as patched:
+            patched.setattr(distant(one), "compact", away)
+            await wait(town)
+            assert stored_text(town, client) == "ab"
+        await wait(town)
+        assert stored_text(town, client) == ""
 
 
 async def test_a_session_that_is_let_go_takes_nothing_of_it_along() -> None:
