@@ -288,28 +288,25 @@ class App:
         )
 
     def _erasers(self, clock: Clock) -> list[Eraser]:
-        """Return what erases users' data: whatever keeps some of it is to be among them."""
+        """Return what erases users' data: whatever keeps some of it is to be among them.
+
+        Sessions are last, as they may take longest; and what is archived of them is counted before they take
+        it with them.
+        """
         stored = self._stored
-        erasers: list[Eraser] = [
-            SessionEraser(
-                (self.node, self.transient),
-                stored.store,
-                stored.index,
-                stored.walk,
-                self._transcripts,
-                clock,
-            )
-        ]
+        erasers: list[Eraser] = []
         if self.archiving is not None:
             erasers.append(ArchiveEraser(self.archiving.archive))
         if self.files is not None:
             erasers.append(FileEraser(self.files))
         if self.cache is not None:
             erasers.append(AnswerEraser(self.cache, clock))
-        return erasers
+        nodes = (self.node, self.transient)
+        sessions = SessionEraser(nodes, stored.store, stored.index, stored.walk, self._transcripts, clock)
+        return [*erasers, sessions]
 
     async def _erase_late(self, session_id: SessionId) -> None:
-        await self._transcripts.erase(session_id)
+        await self._transcripts.erase(session_id, is_told=False)
         await self.node.erase(session_id)
 
     def _drain_began(self) -> None:

@@ -68,9 +68,13 @@ class Records:
         """
         return await self._archive.erase(Principal(user, tenant).id, self._clock.time())
 
-    async def erase_session(self, session_id: SessionId) -> int:
-        """Forget a session, with what still runs in it, and return how many turns that were."""
-        count = await self._archive.erase_session(session_id, self._clock.time(), self._announce)
+    async def erase_session(self, session_id: SessionId, *, is_told: bool = True) -> int:
+        """Forget a session, with what still runs in it, and return how many turns that were.
+
+        *is_told*: whoever wants to know of sessions that end is told of this one, too.
+        """
+        announce = self._announce if is_told else None
+        count = await self._archive.erase_session(session_id, self._clock.time(), announce)
         self._on_announced()
         return count
 

@@ -182,6 +182,7 @@ class SqlArchive:
     ) -> int:
         """See :meth:`Archive.erase_session`."""
         await mark_session(self._database, session_id, at)
+        whole = None if announce is None else await self.session(session_id)
         count = await clear(self._database, "archive_turns", "session_id = $1", session_id)
         await clear(self._database, "archive_deliveries", "session_id = $1", session_id)
         # What is told of it is queued when its line goes: whoever was cut off before that does both again.
@@ -189,7 +190,8 @@ class SqlArchive:
             session = await _found(transaction, session_id)
             await transaction.execute("DELETE FROM archive_sessions WHERE session_id = $1", session_id)
             if announce is not None and session is not None and session.ended_at is None:
-                await _queue(transaction, announce(session, at), session_id, session.principal, at)
+                told = announce(whole or session, at)
+                await _queue(transaction, told, session_id, session.principal, at)
         await self._database.scrub()
         return count
 

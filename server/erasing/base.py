@@ -124,10 +124,13 @@ class Erasure:
         erased: dict[str, int] = {}
         left: list[str] = []
         looked_at: int | None = None
-        for eraser in self._erasers:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _PATIENCE
+        for waiting, eraser in zip(range(len(self._erasers), 0, -1), self._erasers, strict=True):
             progress = Progress()
             try:
-                async with asyncio.timeout(_PATIENCE / len(self._erasers)):
+                # What one leaves of its share, those behind it have.
+                async with asyncio.timeout((end - loop.time()) / waiting):
                     await eraser.erase(whose, at, progress, is_thorough=is_thorough)
                 erased[eraser.what] = progress.erased
             except (TimeoutError, Unerased):

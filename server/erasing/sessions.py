@@ -166,5 +166,6 @@ class SessionEraser:
         return True
 
     async def _erase(self, node: Node, session_id: SessionId) -> None:
-        await self._transcripts.erase(session_id)  # first: a session that is still there is found again
+        # First: a session that is still there is found again.
+        await self._transcripts.erase(session_id, is_told=False)
         await node.erase(session_id)

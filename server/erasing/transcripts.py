@@ -24,11 +24,11 @@ class Transcripts:
     def __init__(self, records: Records | None) -> None:
         self._records = records
 
-    async def erase(self, session_id: SessionId) -> None:
-        """Erase what there is of a session, and will be."""
+    async def erase(self, session_id: SessionId, *, is_told: bool = True) -> None:
+        """Erase what there is of a session, and will be. Webhooks tell of it unless it isn't to be told."""
         if self._records is not None:
             async with _reaching():
-                await self._records.erase_session(session_id)
+                await self._records.erase_session(session_id, is_told=is_told)
 
     async def erase_own(self, session_id: SessionId, principal: PrincipalId) -> bool:
         """Erase likewise what *principal* has said in a session. False: the archive has none of theirs.

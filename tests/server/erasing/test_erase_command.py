@@ -45,9 +45,9 @@ async def test_everything_of_a_user_s_goes(monkeypatch: pytest.MonkeyPatch) -> N
         for _ in range(3):
             await client.conversations.create()
         async with listening(served) as url:
-            assert await erased(url, user="bob") == ["conversations        0", "files                0"]
+            assert await erased(url, user="bob") == ["files                0", "conversations        0"]
             assert len(await listed(client)) == 3
-            assert await erased(url) == ["conversations        3", "files                0"]
+            assert await erased(url) == ["files                0", "conversations        3"]
             assert await listed(client) == []
 
             async def unavailable(*_: Any) -> Any:

@@ -118,7 +118,7 @@ async def test_while_nobody_knows_which_moment_is_meant_nothing_is_touched(
         "object": "user.data.deleted",
         "deleted": False,
         "erased": {},
-        "left": ["conversations", "files"],
+        "left": ["files", "conversations"],
     }
     assert (await client.files.retrieve(file.id)).id == file.id
 

@@ -38,13 +38,13 @@ class House:
         self.stretches: list[int] = []
         """Of each walk that was begun, or gone on with, how many were looked at."""
         self.most = 1
-        """Stretches after which a walk hangs: then time is up."""
+        """Stretches of a walk after which time is up."""
 
     async def walk(self, place: str) -> AsyncGenerator[Stretch, None]:
         self.stretches.append(0)
         async for stretch in self.store.walk(place):
             if self.stretches[-1] == self.most:
-                await asyncio.Event().wait()
+                raise TimeoutError
             self.stretches[-1] += 1
             yield stretch
 
@@ -76,7 +76,6 @@ class House:
 @pytest.fixture
 async def house(server: Served[ScriptedAgent], monkeypatch: pytest.MonkeyPatch) -> House:
     """One in which Alice has five sessions that aren't listed, and no node has."""
-    monkeypatch.setattr("unbroken.server.erasing.base._PATIENCE", 0.5)
     store = server.app._stored.store
     assert isinstance(store, MemoryStore)
     client: Any = await server.openai("alice")

@@ -147,4 +147,30 @@ async def test_a_session_that_is_deleted_is_told_of(tmp_path: Path, monkeypatch:
         assert status == 204
         event = json.loads(body)
         assert (event["type"], event["data"]["session_id"]) == ("session.ended", client.session_id)
+        assert event["data"]["turns"] == 1
         assert b"secret thought" not in body
+
+
+async def test_of_what_goes_with_everything_of_a_user_s_nothing_is_told_and_all_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tee, endpoint = receiving(monkeypatch)
+    url = f"sqlite:///{tmp_path / 'archive.db'}"
+    async with serving(ScriptedAgent(), archive_url=url, webhooks={"crm": endpoint}) as served:
+        for key, sessions in (("bob", 3), ("alice", 1)):
+            for _ in range(sessions):
+                client = await served.client(key)
+                await client.ask("secret thought")
+                await client.done()
+        await eventually(lambda: len(tee.seen) == 4)
+        async with httpx2.AsyncClient(trust_env=False) as http:
+
+            async def delete(path: str, key: str) -> Any:
+                url = f"http://127.0.0.1:{served.port}/v1/{path}"
+                return (await http.delete(url, headers={"authorization": f"Bearer {key}"})).json()
+
+            erased = (await delete("users/me/data", "bob"))["erased"]
+            await delete(f"conversations/{client.session_id}", "alice")
+        assert (erased["archived_turns"], erased["conversations"]) == (3, 3)
+        await eventually(lambda: len(tee.seen) == 5)
+        assert json.loads(tee.seen[-1][1])["data"]["session_id"] == client.session_id
