@@ -403,7 +403,7 @@ class Exchanges:
             return Place(attachment, chain, tuple(before))
         session_id = None
         if asked.message_id is not None:
-            session_id = new_session_id(speaker.principal, seed=asked.message_id)
+            session_id = new_session_id(speaker.principal, seed=f"response:{asked.message_id}")
             try:
                 return Place(await self._attach(speaker, session_id, chain), chain, tuple(before))
             except SessionNotFound:
