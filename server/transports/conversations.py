@@ -129,9 +129,10 @@ class Conversations:
         command: Command = UpdateConfig(metadata=wanted.metadata)
         if wanted.items:
             command = CreateItems(wanted.items)
-        is_known = await _is_known(attachment, command, key)
         session = attachment.session
-        if session.applied > 1 and not is_known:
+        is_old = session.applied > 1  # before it is asked for its name: that may be just coming
+        is_known = await _is_known(attachment, command, key)
+        if is_old and not is_known:
             return  # it has been there for long: of its first input even the name is forgotten
         if not is_known:
             session.check(command)  # what is refused begins nothing

@@ -360,3 +360,16 @@ async def test_a_key_of_a_response_names_no_conversation_and_no_chat(server: Ser
         named = response.conversation.id.removeprefix("conv_")
         assert response.conversation.id != made.id
         assert named != new_session_id(ALICE.id, seed=key).removeprefix("sess_")
+
+
+async def test_the_order_of_names_is_nothing_that_a_request_says(server: Served[ScriptedAgent]) -> None:
+    client: Any = await server.openai()
+    named = {"extra_headers": {"Idempotency-Key": "one"}}
+    first, again = {"a": "1", "b": "2"}, {"b": "2", "a": "1"}
+    made = [(await client.conversations.create(metadata=each, **named)).id for each in (first, again)]
+    assert made[0] == made[1]
+    answered = [
+        (await client.responses.create(model="default", input="hi", metadata=each, **named)).id
+        for each in (first, again)
+    ]
+    assert answered[0] == answered[1]
