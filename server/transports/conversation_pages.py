@@ -194,7 +194,7 @@ class ConversationPages:
 
     def _here(self, session_id: SessionId) -> Actor | None:
         actor = self._node.hub.get(session_id)
-        return None if actor is None or actor.feed.ended is not None else actor
+        return None if actor is None or actor.feed.ended is not None or not actor.is_opened else actor
 
     async def _look(self, principal: PrincipalId, session_id: SessionId) -> Session | None:
         """Return how a conversation stands; None: it has gone.
