@@ -20,6 +20,7 @@ from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.index import SessionIndex
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import Refusal, StoreUnavailable
+from unbroken.sessions.gates import Gates
 from unbroken.sessions.ids import PrincipalId, SessionId, is_transient
 
 __all__ = ["StoredSessions"]
@@ -84,6 +85,7 @@ class StoredSessions:
         self._most = most
         self._plans = plans
         self._name_of = name_of
+        self._gates = Gates()
         self._counts: OrderedDict[PrincipalId, _Count] = OrderedDict()
         self._full: OrderedDict[PrincipalId, float] = OrderedDict()  # since when, as far as was looked
 
@@ -100,7 +102,10 @@ class StoredSessions:
         whose = PrincipalId(self._name_of(principal.id))
         with suppress(StoreUnavailable):
             at = int(1000 * self._clock.time())
-            if not await self._has_room(whose, session_id, at, most):
+            # One at a time: a crowd would wait for the index until it is taken to be out of reach.
+            async with self._gates.through(SessionId(whose)):
+                has_room = await self._has_room(whose, session_id, at, most)
+            if not has_room:
                 message = (
                     f"{most} conversations are stored for you, as many as may be. Delete some, "
                     "with DELETE /v1/conversations/{id}, or come back when some have ended by themselves."
