@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 from unbroken.server.plan_tables import PLAN_NAME, Modes, is_plan_name
 from unbroken.server.setting_tables import read_tables
 from unbroken.server.settings_part import SettingsPart
+from unbroken.sessions.backends.index import LISTED
 
 __all__ = ["ModelPrice", "PlanQuota", "QuotaSettings"]
 
@@ -45,6 +46,16 @@ class PlanQuota(_Row):
     turns: _Count = None
     connections: _Count = None
     sessions: _Count = None
+
+    @field_validator("sessions")
+    @classmethod
+    def _is_listed(cls, value: int | None) -> int | None:
+        if value is not None and value > LISTED:  # it would bind nobody
+            raise ValueError(
+                f"should be at most {LISTED}, as no more of a user's are listed, and so counted; "
+                "without it the plan bounds nobody's"
+            )
+        return value
 
     tenant_requests_per_minute: _Count = None
     tenant_requests_per_day: _Count = None

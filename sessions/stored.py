@@ -130,7 +130,7 @@ class Stored(Alone):
         was_tried, self._is_tried = self._is_tried, True
         try:
             self.fence, entries = await begin(
-                self._store, self.session.id, self.fence, opened, was_tried=was_tried
+                self._store, self.session.id, self.fence, opened, self._clock, was_tried=was_tried
             )
         except StoreUnavailable as exc:
             self._note_failure(exc)

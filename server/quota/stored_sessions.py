@@ -1,7 +1,8 @@
 """How many sessions somebody may have stored, in use or at rest: counted by the index that lists them.
 
-It is asked of each session that is about to begin, ahead of its first input. What crosses that may go beyond,
-as may a few of those that begin on several nodes at once. Where the index can't be asked, nobody is refused.
+It is asked of each session that is about to begin, ahead of its first input. Near the bound that
+lists it, in the step that counts: of any number at once, on all nodes, no more begin than may. Far from it,
+a few are begun by one count. Where the index can't be asked, nobody is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.index import SessionIndex
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.errors import Refusal, StoreUnavailable
+from unbroken.sessions.gates import Gates
 from unbroken.sessions.ids import PrincipalId, SessionId, is_transient
 
 __all__ = ["StoredSessions"]
@@ -34,6 +36,9 @@ _UNASKED: Final = 1 / 64
 
 _FULL_FOR: Final = 60.0
 """Seconds after which it is looked again whether all that is listed is still there."""
+
+_BEGUN_WITHIN: Final = 15_000
+"""Milliseconds for which a session that is listed may be about to begin: it isn't looked up whether it is."""
 
 _LOOKED_AT: Final = 64
 """Sessions of which it is looked up together whether they are."""
@@ -80,6 +85,7 @@ class StoredSessions:
         self._most = most
         self._plans = plans
         self._name_of = name_of
+        self._gates = Gates()
         self._counts: OrderedDict[PrincipalId, _Count] = OrderedDict()
         self._full: OrderedDict[PrincipalId, float] = OrderedDict()  # since when, as far as was looked
 
@@ -95,14 +101,18 @@ class StoredSessions:
             return
         whose = PrincipalId(self._name_of(principal.id))
         with suppress(StoreUnavailable):
-            if not await self._has_room(whose, most):
+            at = int(1000 * self._clock.time())
+            # One at a time: a crowd would wait for the index until it is taken to be out of reach.
+            async with self._gates.through(SessionId(whose)):
+                has_room = await self._has_room(whose, session_id, at, most)
+            if not has_room:
                 message = (
                     f"{most} conversations are stored for you, as many as may be. Delete some, "
                     "with DELETE /v1/conversations/{id}, or come back when some have ended by themselves."
                 )
                 raise Refusal("too_many_stored_sessions", message)
             if whose != principal.id:  # nobody else lists them together
-                await self._index.note(whose, {session_id: int(1000 * self._clock.time())})
+                await self._index.note(whose, {session_id: at})
 
     def _most_of(self, principal: Principal) -> int:
         most = 0 if principal.names_no_user else self._most
@@ -111,26 +121,31 @@ class StoredSessions:
             return most
         return min(by_plan, most) if most else by_plan
 
-    async def _has_room(self, whose: PrincipalId, most: int) -> bool:
+    async def _has_room(self, whose: PrincipalId, session_id: SessionId, at: int, most: int) -> bool:
         now, known = self._clock.monotonic(), self._counts.get(whose)
         if known is not None and now - known.at < _COUNTED_FOR and known.left:
             known.left -= 1
             return True
-        stored = await self._index.count(whose)
+        stored = await self._index.admit(whose, session_id, at, most)
         if stored >= most:
             if now - self._full.get(whose, float("-inf")) < _FULL_FOR:
                 return False
             remember(self._full, whose, now, _KNOWN)  # ahead of looking: one at a time does
-            stored = await self._without_gone(whose, stored, most)
-            if stored >= most:
+            if await self._without_gone(whose, stored, most, at - _BEGUN_WITHIN) >= most:
+                return False
+            stored = await self._index.admit(whose, session_id, at, most)
+            if stored >= most:  # others were faster
                 return False
             self._full.pop(whose, None)
         left = int(_UNASKED * most) if stored < _FAR * most else 0
         remember(self._counts, whose, _Count(left, now), _KNOWN)
         return True
 
-    async def _without_gone(self, whose: PrincipalId, stored: int, most: int) -> int:
-        """Drop sessions that have ended from the list, until there is room; return how many are left."""
+    async def _without_gone(self, whose: PrincipalId, stored: int, most: int, latest: int) -> int:
+        """Drop sessions that have ended from the list, until there is room; return how many are left.
+
+        Of what was listed after *latest* the beginning may be on its way.
+        """
         after: SessionId | None = None
         while stored >= most:
             page = await self._index.page(whose, _LOOKED_AT, after=after, oldest_first=True)
@@ -138,7 +153,11 @@ class StoredSessions:
                 break
             names = [each.session_id for each in page]
             found = await self._store.metadata(names)
-            gone = [name for name, noted in zip(names, found, strict=True) if noted is None]
+            gone = [
+                each.session_id
+                for each, noted in zip(page, found, strict=True)
+                if noted is None and each.at <= latest
+            ]
             there = [name for name in names if name not in gone]
             await self._index.drop(whose, gone)
             stored -= len(gone)

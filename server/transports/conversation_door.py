@@ -135,7 +135,7 @@ class ConversationDoor:
             oldest_first=order == "asc",
         )
         if page is None:
-            message = "There is no such conversation in the list."
+            message = "There is no such conversation in the list (any more). Begin with the first page again."
             raise HttpRefusal(400, "invalid_request", message, "after")
         rows, has_more = page
         fields: Fields = {"object": "list", "data": [listed_fields(*row) for row in rows]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -9,6 +10,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from unbroken.server.auth.base import Grant
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.transports.beginning import Speaker
+from unbroken.server.transports.exchange import soon
 from unbroken.sessions.actor import Actor
 from unbroken.sessions.backends.base import SessionStore
 from unbroken.sessions.backends.index import Listed, SessionIndex
@@ -21,7 +23,12 @@ from unbroken.sessions.session import Session
 __all__ = ["ConversationPages", "ConversationRow", "check_own"]
 
 _LOOKS: Final = 4
-"""How often a page of the index is read for one that is shown, as what is listed there may have gone."""
+"""How often a page of the index is read for one that is shown, as what is listed there may have gone. While
+there is nothing to show it goes on, for as long as such a request may take: what has gone is dropped.
+"""
+
+_LISTED: Final = 100
+"""Sessions on a page of the index, or as many more as are shown."""
 
 _AT_ONCE: Final = 16
 """Sessions of which it is read together what is noted of them."""
@@ -89,22 +96,24 @@ class ConversationPages:
             SessionError: They can't be had now.
 
         """
-        return await self._page(
-            speaker, limit, self._rows, lambda row: row.size, after=after, oldest_first=oldest_first
-        )
+        async with soon():
+            return await self._page(
+                speaker, limit, self._rows, lambda row: row.size, after=after, oldest_first=oldest_first
+            )
 
     async def whole(
         self, speaker: Speaker, limit: int, *, after: SessionId | None
     ) -> tuple[list[Session], bool] | None:
         """As :meth:`rows`, the latest first, as they stand: with all that was said in them."""
-        return await self._page(
-            speaker,
-            limit,
-            self._sessions,
-            lambda session: session.conversation_bytes,
-            after=after,
-            oldest_first=False,
-        )
+        async with soon():
+            return await self._page(
+                speaker,
+                limit,
+                self._sessions,
+                lambda session: session.conversation_bytes,
+                after=after,
+                oldest_first=False,
+            )
 
     async def _page(
         self,
@@ -118,11 +127,21 @@ class ConversationPages:
     ) -> tuple[list[_Shown], bool] | None:
         check_own(speaker.grant, speaker.resume)
         principal, found, room = speaker.principal, list[_Shown](), _PAGE_BYTES
-        for _ in range(_LOOKS):
-            page = await self._index.page(principal, limit + 1, after=after, oldest_first=oldest_first)
+        looks, most = 0, max(limit, _LISTED) + 1
+        kept: list[SessionId] = []
+        first = after
+        while looks < _LOOKS or not found:
+            looks += 1
+            await asyncio.sleep(0)  # an index in memory is never waited for
+            page = await self._index.page(principal, most, after=after, oldest_first=oldest_first)
+            if page is None and after != first:  # another request has dropped what this one goes on behind
+                if found:
+                    break
+                after = first
+                continue
             if page is None:
                 return None
-            gone: list[SessionId] = []
+            gone, kept = kept, []
             async with aclosing(look(principal, page)) as looking:
                 async for seen in looking:
                     after = seen.session_id
@@ -134,9 +153,10 @@ class ConversationPages:
                     if len(found) == limit or room <= 0:
                         break
             is_full = len(found) == limit or room <= 0
-            is_over = is_full or len(page) <= limit
+            is_over = is_full or len(page) < most
             if after in gone and not is_over:
-                gone.remove(after)  # what follows it is asked for by its name
+                gone.remove(after)  # until what follows it has been asked for, by its name
+                kept = [after]
             has_more = not is_over or (bool(page) and await self._is_followed(principal, after, oldest_first))
             await self._index.drop(principal, gone)
             if is_over:
@@ -174,7 +194,7 @@ class ConversationPages:
 
     def _here(self, session_id: SessionId) -> Actor | None:
         actor = self._node.hub.get(session_id)
-        return None if actor is None or actor.feed.ended is not None else actor
+        return None if actor is None or actor.feed.ended is not None or not actor.is_opened else actor
 
     async def _look(self, principal: PrincipalId, session_id: SessionId) -> Session | None:
         """Return how a conversation stands; None: it has gone.

@@ -26,6 +26,7 @@ from unbroken.sessions.entries import (
     UpdateConfig,
 )
 from unbroken.sessions.errors import (
+    CursorLost,
     MessageIdReused,
     NodeDraining,
     NodeFull,
@@ -97,10 +98,12 @@ class Conversations:
         if name is None:
             return await self._create(speaker, wanted, None, None)
         session_id = new_session_id(speaker.principal, seed=f"conversation:{name}")
+        key = InputKey(f"h:conversation:{name}", wanted.digest)
         async with soon(), self._gates.through(session_id):
-            return await self._create(
-                speaker, wanted, session_id, InputKey(f"h:conversation:{name}", wanted.digest)
-            )
+            with suppress(CursorLost):
+                return await self._create(speaker, wanted, session_id, key)
+            # Another node has begun it in this moment: there it is.
+            return await self._create(speaker, wanted, session_id, key)
 
     async def _create(
         self, speaker: Speaker, wanted: NewConversation, session_id: SessionId | None, key: InputKey | None
@@ -111,7 +114,7 @@ class Conversations:
             await self._begin(speaker, attachment, wanted, key)
         except BaseException:
             if not attachment.session.applied:
-                attachment.drop()  # it is in no store, and may be asked for otherwise by the same name
+                attachment.drop()  # the same name may ask otherwise; of an empty log nothing is missed
                 raise
             attachment.close()
             if key is None:  # else who asks again goes on with it
@@ -126,9 +129,10 @@ class Conversations:
         command: Command = UpdateConfig(metadata=wanted.metadata)
         if wanted.items:
             command = CreateItems(wanted.items)
-        is_known = await _is_known(attachment, command, key)
         session = attachment.session
-        if session.applied > 1 and not is_known:
+        is_old = session.applied > 1  # before it is asked for its name: that may be just coming
+        is_known = await _is_known(attachment, command, key)
+        if is_old and not is_known:
             return  # it has been there for long: of its first input even the name is forgotten
         if not is_known:
             session.check(command)  # what is refused begins nothing

@@ -29,7 +29,7 @@ from unbroken.server.transports.submission import Admit, Refer, Submission
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.concurrency import moved_on
 from unbroken.sessions.endings import Ended
-from unbroken.sessions.errors import NodeDraining, Refusal, SessionNotFound
+from unbroken.sessions.errors import CursorLost, NodeDraining, Refusal, SessionNotFound
 from unbroken.sessions.event_log import Position
 from unbroken.sessions.gates import Gates
 from unbroken.sessions.ids import (
@@ -52,6 +52,10 @@ _STOPPING: Final = 5.0
 """Seconds that whoever stops an answer waits for its end: agents clean up."""
 
 _ELSEWHERE: Final = "With `resume` a request goes on in that session. Name it as its `conversation`."
+
+
+class _BegunElsewhere(CursorLost):
+    """Another node has begun the session in this moment, and nothing was said in it here."""
 
 
 class Exchanges:
@@ -186,11 +190,16 @@ class Exchanges:
         async with self._alone(speaker, asked):
             try:
                 return await self._begin(speaker, asked, model)
+            except CursorLost:
+                if asked.message_id is None:  # else nothing is done twice
+                    raise
+                has_moved_on = False
             except Refusal as exc:
                 if exc.code != moved_on().code:
                     raise
-            # Somebody on another node was first: theirs is the last word.
-            return await self._begin(speaker, asked, model, has_moved_on=True)
+                has_moved_on = True
+            # Somebody on another node was first: theirs is the last word, or the session of that name.
+            return await self._begin(speaker, asked, model, has_moved_on=has_moved_on)
 
     async def _begin(
         self, speaker: Speaker, asked: Asked, model: str, *, has_moved_on: bool = False
@@ -223,20 +232,32 @@ class Exchanges:
 
         """
         async with self._gates.through(session_id):
-            chain = new_chain_id()
-            async with soon():
-                try:
-                    attachment = await self._attach(speaker, session_id, chain)
-                except SessionNotFound:
-                    decided = decide(None)
-                    if isinstance(decided, Asked):
-                        self._model(decided.model, speaker.grant)  # what can't be begins nothing
-                    attachment = await self._create(speaker, chain, session_id)
+            with suppress(_BegunElsewhere):
+                return await self._begin_in(speaker, session_id, decide)
+            return await self._begin_in(speaker, session_id, decide)  # there it is
+
+    async def _begin_in(
+        self,
+        speaker: Speaker,
+        session_id: SessionId,
+        decide: Callable[[Session | None], Asked | ResponseId],
+    ) -> Exchange:
+        chain = new_chain_id()
+        async with soon():
             try:
-                return await self._decided(speaker, Place(attachment, chain), decide)
-            except BaseException:
-                attachment.close()
-                raise
+                attachment = await self._attach(speaker, session_id, chain)
+            except SessionNotFound:
+                decided = decide(None)
+                if isinstance(decided, Asked):
+                    self._model(decided.model, speaker.grant)  # what can't be begins nothing
+                attachment = await self._create(speaker, chain, session_id)
+        try:
+            return await self._decided(speaker, Place(attachment, chain), decide)
+        except BaseException as exc:
+            attachment.close()
+            if isinstance(exc, CursorLost) and not attachment.session.applied:
+                raise _BegunElsewhere from exc
+            raise
 
     async def _decided(
         self, speaker: Speaker, place: Place, decide: Callable[[Session | None], Asked | ResponseId]
@@ -403,7 +424,7 @@ class Exchanges:
             return Place(attachment, chain, tuple(before))
         session_id = None
         if asked.message_id is not None:
-            session_id = new_session_id(speaker.principal, seed=asked.message_id)
+            session_id = new_session_id(speaker.principal, seed=f"response:{asked.message_id}")
             try:
                 return Place(await self._attach(speaker, session_id, chain), chain, tuple(before))
             except SessionNotFound:

@@ -110,7 +110,8 @@ class GraphqlDesk:
         named = None if after is None else session_named(after)
         page = await self._conversations.pages.whole(self._speaker, first, after=named)
         if page is None:
-            raise DecodeError("invalid_request", "There is no such session in the list.", param="after")
+            message = "There is no such session in the list (any more). Begin with the first page again."
+            raise DecodeError("invalid_request", message, param="after")
         found, has_more = page
         return [_standing(each) for each in found], has_more
 

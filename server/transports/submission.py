@@ -119,8 +119,6 @@ class Submission:
 
         """
         command = submitted.command
-        if not self._attachment.session.applied:
-            await self._admit(self._principal, self._attachment.session.id)
         if self._trace is not None and isinstance(command, CreateResponse):
             traced = replace(command, request=replace(command.request, trace=self._trace))
             submitted = replace(submitted, command=traced)
@@ -152,6 +150,8 @@ class Submission:
         return receipt
 
     async def _write(self, submitted: Submitted) -> Receipt:
+        if not self._attachment.session.applied:  # last: what is admitted is counted
+            await self._admit(self._principal, self._attachment.session.id)
         if not needs_files(submitted.command):
             return await self._attachment.submit(submitted)
         async with self._refer(submitted.command, self._principal.id) as referring:

@@ -84,6 +84,12 @@ class SessionIndex(Protocol):
     async def count(self, principal: PrincipalId) -> int:
         """Return how many are listed: as many as may be says that there may be more."""
 
+    async def admit(self, principal: PrincipalId, session_id: SessionId, at: int, most: int) -> int:
+        """Have a session listed that is about to begin, unless *most* others are; return how many others are.
+
+        It is one step: of any number that ask at once, on all nodes, no more than *most* are listed.
+        """
+
     async def drop(self, principal: PrincipalId, session_ids: Collection[SessionId]) -> None:
         """List these no more. Harmless if they aren't."""
 

@@ -83,6 +83,14 @@ class MemoryIndex:
         """See :meth:`SessionIndex.count`."""
         return len(self._sessions.get(principal, {}))
 
+    async def admit(self, principal: PrincipalId, session_id: SessionId, at: int, most: int) -> int:
+        """See :meth:`SessionIndex.admit`."""
+        known = self._sessions.get(principal, {})
+        others = len(known) - (session_id in known)
+        if others < most:
+            await self.note(principal, {session_id: at})
+        return others
+
     async def drop(self, principal: PrincipalId, session_ids: Collection[SessionId]) -> None:
         """See :meth:`SessionIndex.drop`."""
         known = self._sessions.get(principal, {})

@@ -132,7 +132,8 @@ def decode_items(data: bytes, *, max_depth: int, opened: Opened = nothing_opened
 
 
 def _digest(wanted: CreateParam | ItemsParam) -> bytes:
-    return hashlib.blake2b(msgspec.json.encode(wanted), digest_size=12).digest()
+    said = msgspec.json.encode(wanted, order="deterministic")  # names in any order say the same
+    return hashlib.blake2b(said, digest_size=12).digest()
 
 
 def _items(given: list[InputParam], opened: Opened) -> tuple[Item, ...]:

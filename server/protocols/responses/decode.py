@@ -110,7 +110,7 @@ def _asked(wanted: CreateParam, plan: str, message_id: str | None, opened: Opene
         background=wanted.background is True,
         obfuscates=options is None or options.include_obfuscation is not False,
         message_id=named,
-        digest=hashlib.blake2b(msgspec.json.encode(wanted), digest_size=12).digest(),
+        digest=hashlib.blake2b(msgspec.json.encode(wanted, order="deterministic"), digest_size=12).digest(),
         stream_id=wanted.stream_id,
         generates=wanted.generate is not False,
     )

@@ -104,6 +104,11 @@ class RedisIndex:
         """See :meth:`SessionIndex.count`."""
         return int(await self._command("ZCARD", self._keys.listed(principal)))
 
+    async def admit(self, principal: PrincipalId, session_id: SessionId, at: int, most: int) -> int:
+        """See :meth:`SessionIndex.admit`."""
+        keys = [self._keys.listed(principal)]
+        return int(await self._call("admit", keys, self._listed_for, most, at, session_id))
+
     async def drop(self, principal: PrincipalId, session_ids: Collection[SessionId]) -> None:
         """See :meth:`SessionIndex.drop`."""
         if session_ids:

@@ -19,6 +19,7 @@ __all__ = ["Caller", "HalfMoved", "Scripts", "SlotDown"]
 
 _NAMES: Final = (
     "acquire",
+    "admit",
     "append",
     "beat",
     "busy",

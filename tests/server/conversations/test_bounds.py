@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -62,6 +63,20 @@ async def test_as_many_as_may_be_through_whatever_door(bounded: Served[ScriptedA
     await client.conversations.delete(made.id)
     await client.conversations.create(extra_headers={"Idempotency-Key": "one"})
     assert len((await client.get("/conversations", cast_to=object))["data"]) == 3
+
+
+async def test_as_many_as_may_be_of_those_that_are_asked_for_at_once(bounded: Served[ScriptedAgent]) -> None:
+    client: Any = await bounded.openai()
+
+    async def is_made() -> bool:
+        try:
+            await client.conversations.create()
+        except PermissionDeniedError as exc:
+            assert exc.code == CODE
+            return False
+        return True
+
+    assert sum(await asyncio.gather(*(is_made() for _ in range(20)))) == 3
 
 
 async def test_a_plan_may_allow_fewer(serve: Serve) -> None:

@@ -10,6 +10,7 @@ from openai.types.conversations import ConversationItem
 from pydantic import TypeAdapter
 
 from tests.server.conftest import Serve
+from tests.server.erasing.test_erasing import ALICE
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.serving import Served, eventually
 from unbroken.server.agents.scripted import ScriptedAgent
@@ -347,3 +348,28 @@ async def test_one_with_as_many_connections_as_may_be_can_be_read_and_deleted(
     assert (await client.conversations.delete(named)).deleted
     for each in (first, *tabs):
         assert (await each.error())["code"] == "session_deleted"
+
+
+async def test_a_key_of_a_response_names_no_conversation_and_no_chat(server: Served[ScriptedAgent]) -> None:
+    client: Any = await server.openai()
+    made = await client.conversations.create(extra_headers={"Idempotency-Key": "one"})
+    for key in ("conversation:one", "ui:one"):
+        response = await client.responses.create(
+            model="default", input="hi", extra_headers={"Idempotency-Key": key}
+        )
+        named = response.conversation.id.removeprefix("conv_")
+        assert response.conversation.id != made.id
+        assert named != new_session_id(ALICE.id, seed=key).removeprefix("sess_")
+
+
+async def test_the_order_of_names_is_nothing_that_a_request_says(server: Served[ScriptedAgent]) -> None:
+    client: Any = await server.openai()
+    named = {"extra_headers": {"Idempotency-Key": "one"}}
+    first, again = {"a": "1", "b": "2"}, {"b": "2", "a": "1"}
+    made = [(await client.conversations.create(metadata=each, **named)).id for each in (first, again)]
+    assert made[0] == made[1]
+    answered = [
+        (await client.responses.create(model="default", input="hi", metadata=each, **named)).id
+        for each in (first, again)
+    ]
+    assert answered[0] == answered[1]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+from openai import APIStatusError
 
+from tests.server.erasing.test_erasing import ALICE
 from tests.server.realtime.serving import Served
 from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.sessions.ids import new_session_id
 
 HELLO = {"type": "message", "role": "user", "content": "hello"}
 
@@ -57,3 +61,48 @@ async def test_a_page_is_bounded_in_bytes(server: Served[ScriptedAgent]) -> None
 
     assert not rest["has_more"]
     assert sorted(seen) == sorted(made)
+
+
+@pytest.mark.parametrize("limit", [1, 20])
+async def test_no_page_is_empty_because_many_have_expired(server: Served[ScriptedAgent], limit: int) -> None:
+    client: Any = await server.openai()
+    made = [(await client.conversations.create()).id for _ in range(3)]
+    await server.idle()
+    index = server.app._stored.index
+    await index.note(ALICE.id, {new_session_id(ALICE.id): 1000 + number for number in range(1500)})
+
+    seen: list[str] = []
+    after = ""
+    for _ in range(4):
+        page = await page_of(client, f"?order=asc&limit={limit}{after}")
+        assert page["data"]
+        seen += [each["id"] for each in page["data"]]
+        after = f"&after={page['last_id']}"
+        if not page["has_more"]:
+            break
+
+    assert sorted(seen) == sorted(made)
+    assert await index.count(ALICE.id) == len(made), "what has gone isn't looked at again"
+
+
+async def test_two_who_look_through_the_same_that_has_expired(server: Served[ScriptedAgent]) -> None:
+    client: Any = await server.openai()
+    made = await client.conversations.create()
+    await server.idle()
+    await server.app._stored.index.note(
+        ALICE.id, {new_session_id(ALICE.id): 1000 + number for number in range(1500)}
+    )
+    pages = await asyncio.gather(*(page_of(client, "?order=asc&limit=1") for _ in range(6)))
+    assert [[each["id"] for each in page["data"]] for page in pages] == 6 * [[made.id]]
+
+
+async def test_what_has_gone_since_its_page_says_how_to_go_on(server: Served[ScriptedAgent]) -> None:
+    client: Any = await server.openai()
+    for _ in range(2):
+        await client.conversations.create()
+    page = await page_of(client, "?limit=1")
+    await client.conversations.delete(page["last_id"])
+    with pytest.raises(APIStatusError) as refused:
+        await page_of(client, f"?limit=1&after={page['last_id']}")
+    assert (refused.value.status_code, refused.value.code) == (400, "invalid_request")
+    assert "first page" in refused.value.message

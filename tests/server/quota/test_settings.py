@@ -68,6 +68,8 @@ def test_plans_are_json_in_the_environment(tmp_path: Path) -> None:
         ('{"free": {"cost_per_day": "0"}}', "free.cost_per_day should be greater than or equal to 0.000001"),
         ('{"free": {"tenant_cost_per_day": 0}}', "free.tenant_cost_per_day should be greater than or equal"),
         ('{"free": {"address_cost_per_day": "0.0000001"}}', "should be greater than or equal to 0.000001"),
+        ('{"free": {"sessions": 10001}}', "free.sessions should be at most 10000, as no more"),
+        ('{"free": {"sessions": 0}}', "free.sessions should be greater than or equal to 1"),
         ('{"turns": 2}', "turns should be a table of its own, as of plans, such as [quotas.default]"),
         ('{"free": {"request_per_minute": 1}}', "free.request_per_minute: did you mean requests_per_minute?"),
         ('{"free": {"tenant_turn": 1}}', "free.tenant_turn: did you mean tenant_turns?"),

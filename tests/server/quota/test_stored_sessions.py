@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -30,13 +31,13 @@ class World:
             self.index, self.store, self.clock, most=most, plans=plans, name_of=self.names.of
         )
         self.asked = 0
-        count = self.index.count
+        admit = self.index.admit
 
         async def counted(*args: Any) -> int:
             self.asked += 1
-            return await count(*args)
+            return await admit(*args)
 
-        self.index.count = counted  # type: ignore[method-assign, assignment]
+        self.index.admit = counted  # type: ignore[method-assign, assignment]
 
     async def begin(self, principal: Principal = ALICE, times: int = 1) -> SessionId:
         session_id = SessionId("")
@@ -74,6 +75,20 @@ async def test_an_application_s_key_that_names_no_user_is_bound_by_its_plan_alon
     assert await world.is_refused(Principal("key:other", plan="small"))
     await world.begin(Principal("user:alice"), times=2)
     assert await world.is_refused(Principal("user:alice"))
+
+
+async def test_those_that_begin_at_once_are_counted_before_any_has_begun() -> None:
+    world = World(3)
+    names = [new_session_id(ALICE.id) for _ in range(9)]
+    results = await asyncio.gather(
+        *(world.bound.admit(ALICE, name) for name in names), return_exceptions=True
+    )
+    assert [type(result) for result in results] == 3 * [type(None)] + 6 * [Refusal]
+    for name, result in zip(names, results, strict=True):
+        if result is None:  # which asks again, as its node was out of reach
+            await world.bound.admit(ALICE, name)
+    world.clock.advance(61)  # and has never begun
+    assert not await world.is_refused()
 
 
 async def test_what_is_deleted_makes_room_at_once() -> None:
@@ -158,7 +173,7 @@ async def test_where_it_can_not_be_counted_nobody_is_refused(monkeypatch: pytest
     async def gone(*_: Any) -> int:
         raise StoreUnavailable
 
-    monkeypatch.setattr(world.index, "count", gone)
+    monkeypatch.setattr(world.index, "admit", gone)
     assert not await world.is_refused()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from unbroken.sessions.backends.index import Asked, Search, SessionIndex
 from unbroken.sessions.ids import PrincipalId, SessionId
 
@@ -65,6 +67,19 @@ class IndexContract:
 
         assert await ids_of(index, ANN) == [named(number) for number in range(19, 19 - LISTED, -1)]
         assert await index.count(ANN) == LISTED
+
+    async def test_as_many_are_admitted_as_may_be(self, index: SessionIndex) -> None:
+        await index.note(ANN, {named(1): 100})
+        counts = await asyncio.gather(*(index.admit(ANN, named(number), 200, 3) for number in range(2, 7)))
+        assert sorted(counts) == [1, 2, 3, 3, 3]
+        listed = await ids_of(index, ANN)
+        assert len(listed) == 3
+        for each in listed:
+            assert await index.admit(ANN, each, 900, 3) == 2
+        assert await index.page(ANN, 1, oldest_first=True) == [(named(1), 100)]
+        await index.drop(ANN, listed[:1])
+        assert await index.admit(ANN, named(9), 900, 3) == 2
+        assert await index.admit(BEN, named(9), 900, 3) == 0
 
     async def test_what_is_dropped_is_listed_no_more(self, index: SessionIndex) -> None:
         await index.note(ANN, {named(1): 100, named(2): 200})
