@@ -31,6 +31,8 @@ class Shown:
     statuses: list[str]
     finishes: list[str]
     """Why each answer ended that wasn't whole."""
+    sockets: list[str]
+    """What the application's class of sockets complained of."""
     joined: str = field(default="")
     """What was said to whoever came in mid-answer."""
 
@@ -173,10 +175,13 @@ async def test_a_quota_that_is_used_up_is_told(way: str) -> None:
 @both
 @pytest.mark.client("tanstack-node", "key")
 async def test_a_wrong_key_is_told(way: str) -> None:
+    """Of a WebSocket that is refused the chat says no more than that; the socket says why."""
     keys = (f"alice:{hashlib.sha256(b'right').hexdigest()}",)
     async with serving(ScriptedAgent(), api_keys=keys) as server:
         wrong = await run(server, "converse", way, "hi", KEY="wrong")
         right = await run(server, "converse", way, "hi", KEY="right")
 
-    assert len(wrong.errors) == 1
+    told = wrong.errors if way == "sse" else wrong.sockets
+    assert len(wrong.errors) == len(told) == 1
+    assert "401" in told[0]
     assert right.texts() == ["hi", answer_to("hi")]

@@ -12,7 +12,7 @@ const key = process.env.KEY ?? "alice";
 /** What a balancer in front goes by. */
 const query = (process.env.QUERY ?? "").replace("?", "&");
 const headers = { authorization: `Bearer ${key}` };
-const seen = { messages: [], errors: [], chunks: [], urls: [], statuses: [], finishes: [] };
+const seen = { messages: [], errors: [], chunks: [], urls: [], statuses: [], finishes: [], sockets: [] };
 
 /** A socket with a key, which pages have as a ticket in the address. */
 class KeyedSocket extends WebSocket {
@@ -20,6 +20,7 @@ class KeyedSocket extends WebSocket {
   constructor(url, protocols) {
     super(url, protocols, { headers });
     KeyedSocket.latest = this;
+    this.on("error", ({ message }) => seen.sockets.push(message)); // the chat tells no reason
     seen.urls.push(new URL(url).search);
   }
 }

@@ -15,7 +15,7 @@ import WebSocket from "ws";
 
 const [scenario, way, base, ...messages] = process.argv.slice(2);
 const key = process.env.KEY ?? "alice";
-const seen = { messages: [], errors: [], finishes: [], statuses: [], data: [] };
+const seen = { messages: [], errors: [], finishes: [], statuses: [], data: [], sockets: [] };
 
 /** A socket with a key, which pages have as a ticket in the address. */
 class KeyedSocket extends WebSocket {
@@ -23,6 +23,7 @@ class KeyedSocket extends WebSocket {
   constructor(url, protocols) {
     super(url, protocols, { headers: { authorization: `Bearer ${key}` } });
     KeyedSocket.latest = this;
+    this.on("error", ({ message }) => seen.sockets.push(message)); // the chat tells no reason
   }
 }
 
