@@ -95,6 +95,12 @@ const scenarios = {
     for (const message of messages) await chat.sendMessage(message);
   },
 
+  /** Asks the first message of a model that isn't there, and the second as it should. */
+  async mistake() {
+    await chat.sendMessage(messages[0], { unbroken: { model: "nobody" } });
+    await chat.sendMessage(messages[1]);
+  },
+
   /** Stops the first answer, and asks the last message. */
   async stop() {
     const asked = chat.sendMessage(messages[0]);

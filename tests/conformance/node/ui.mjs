@@ -124,6 +124,12 @@ const scenarios = {
     for (const message of messages) await chat.sendMessage({ text: message });
   },
 
+  /** Asks the first message of a model that isn't there, and the second as it should. */
+  async mistake(chat) {
+    await chat.sendMessage({ text: messages[0] }, { body: { unbroken: { model: "nobody" } } });
+    await chat.sendMessage({ text: messages[1] });
+  },
+
   /** Stops the first answer, and asks the second message. */
   async stop(chat) {
     const asked = chat.sendMessage({ text: messages[0] });
