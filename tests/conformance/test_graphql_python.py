@@ -255,10 +255,11 @@ async def test_an_answer_is_gone_on_with_when_the_connection_is_closed(
 ) -> None:
     for _ in range(2):
         server.inspector.close_next(after=9, code=code)
-    async with connected(server.port) as session:
+    async with Proxy(server.port) as network, connected(network.port) as session:
         _, said = await through(session, text="/tokens 30 5")
 
     assert said == answer_to("/tokens 30")
+    assert network.accepted == 3, "it was closed twice, and has come back"
     assert server.agent.calls == 1
 
 
