@@ -81,7 +81,7 @@ async def test_a_dropped_answer_is_gone_on_with_by_itself(server: Served[Scripte
     assert server.agent.calls == 1
 
 
-@pytest.mark.client("tanstack-node", "resume")
+@pytest.mark.client("tanstack-node", "resume", "fault")
 @pytest.mark.parametrize("code", [1011, 1012, 1013])
 async def test_a_closed_connection_is_gone_on_with_by_itself(
     server: Served[ScriptedAgent], code: int
