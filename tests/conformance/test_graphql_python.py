@@ -57,14 +57,14 @@ async def session(server: Served[ScriptedAgent]) -> AsyncIterator[Any]:
         yield session
 
 
-def application(port: int, key: str = "key") -> Client:
+def application(port: int, key: str = "key", query: str = "") -> Client:
     """Return a client. The schema isn't asked for: with keys it isn't shown.
 
     It speaks this protocol alone: it looks for which one was chosen in a header that is written in capitals,
     which balancers change.
     """
     transport = WebsocketsTransport(
-        url=f"ws://127.0.0.1:{port}/graphql",
+        url=f"ws://127.0.0.1:{port}/graphql{query}",
         init_payload={"Authorization": f"Bearer {key}"},
         subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL],
     )
@@ -72,9 +72,9 @@ def application(port: int, key: str = "key") -> Client:
 
 
 @contextlib.asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Any]:
+async def connected(port: int, query: str = "") -> AsyncIterator[Any]:
     """Connect, and again whenever the connection is lost."""
-    client: Any = application(port)  # these two aren't typed
+    client: Any = application(port, query=query)  # these two aren't typed
     session = await client.connect_async(reconnecting=True, retry_connect=SOON, retry_execute=SOON)
     try:
         yield session

@@ -40,7 +40,7 @@ async function cuttable(url, options) {
 function transport() {
   if (way === "ws") {
     return new WebSocketChatTransport({
-      url: `${base.replace("http", "ws")}/v1/ui/ws`,
+      url: `${base.replace("http", "ws")}/v1/ui/ws${process.env.QUERY ?? ""}`,
       webSocket: KeyedSocket,
       body: { unbroken: extension },
     });
