@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from unbroken.server.openapi import (
     ui,
 )
 from unbroken.server.openapi.answer_schemas import SHARED
-from unbroken.server.openapi.operation import Described, Schema
+from unbroken.server.openapi.operation import Described, Operation, Schema, field_of
 from unbroken.server.openapi.refusals import HEADERS, codes_of, error_schema
 from unbroken.server.openapi.terms import Terms
 
@@ -63,6 +64,16 @@ the operator lists, may call them.
 listed are skipped.
 """
 
+_OF_BALANCERS: Final = (
+    field_of(
+        "affinity",
+        {"type": "string"},
+        "Something of the client's own, by which a balancer in front sends all that has it to the same node.",
+    ),
+    field_of("try", {"type": "string"}, "Another one has a balancer in front choose another node."),
+)
+"""What may be said at every path, and means nothing to the server."""
+
 _SECURITY: Final[Schema] = {
     "key": {
         "type": "http",
@@ -96,7 +107,7 @@ def document(terms: Terms, page_paths: Collection[str]) -> dict[str, Any]:
     codes = {code for answer in answers for code in codes_of(answer)}
     paths: dict[str, dict[str, Any]] = {}
     for operation in parts.operations:
-        paths.setdefault(operation.path, {})[operation.method] = operation.fields()
+        paths.setdefault(operation.path, {})[operation.method] = _whole(operation).fields()
     return {
         "openapi": "3.1.0",
         "info": {"title": "Unbroken", "version": __version__, "description": _ABOUT},
@@ -108,3 +119,8 @@ def document(terms: Terms, page_paths: Collection[str]) -> dict[str, Any]:
             "securitySchemes": _SECURITY,
         },
     }
+
+
+def _whole(operation: Operation) -> Operation:
+    """Return it with what holds for all of them."""
+    return dataclasses.replace(operation, parameters=(*operation.parameters, *_OF_BALANCERS))

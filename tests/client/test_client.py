@@ -109,7 +109,7 @@ async def test_what_each_turn_asks_for_reaches_the_agent(
 # Connections are lost.
 
 
-@pytest.mark.client("own-python", "resume")
+@pytest.mark.client("own-python", "resume", "fault")
 @pytest.mark.parametrize(
     ("frames", "code"), [*((frames, 1012) for frames in range(FRAMES)), (9, 1001), (9, 1011), (9, 1013)]
 )

@@ -145,6 +145,20 @@ async def test_quotas(serve: Serve, clients: Connect, what: str) -> None:
 
 
 @pytest.mark.client("own-python", "errors")
+async def test_a_mistake(server: Served[ScriptedAgent], clients: Connect) -> None:
+    """Whoever made it is told; the turn behind it is answered."""
+    client = await clients(server.port)
+    bad, good = client.send("hi", max_output_tokens=0), client.send("hello")
+    with pytest.raises(Refused, match="max_output_tokens") as refused:
+        await bad.result()
+
+    assert refused.value.code == "invalid_event"
+    assert (await good.result()).text == "You said: hello"
+    assert client.is_connected
+    assert server.agent.calls == 1
+
+
+@pytest.mark.client("own-python", "filtered")
 async def test_what_looks_like_an_attack(server: Served[ScriptedAgent], clients: Connect) -> None:
     """It ends its turn; the one behind it is answered, without it."""
     client = await clients(server.port)

@@ -17,7 +17,7 @@ SCRIPT = "/tokens 100 10"
 ANSWERED = [SCRIPT, answer_to(SCRIPT), "hi", answer_to("hi")]
 
 
-@pytest.mark.client("ai-node", "resume")
+@pytest.mark.client("ai-node", "resume", "fault")
 @pytest.mark.parametrize("code", [1011, 1012, 1013])
 async def test_connections_closed_in_mid_answer_are_come_back_to(
     server: Served[ScriptedAgent], code: int

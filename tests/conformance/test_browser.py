@@ -136,7 +136,7 @@ async def test_a_wrong_key_is_told_and_not_tried_again(opened: Opening) -> None:
     assert (seen.errors, seen.closed, seen.reconnections) == (["invalid_api_key"], 1008, [])
 
 
-@pytest.mark.client("openai-browser", "resume")
+@pytest.mark.client("openai-browser", "resume", "fault")
 @pytest.mark.parametrize("code", [1011, 1012, 1013])
 async def test_a_connection_closed_in_mid_answer_is_resumed(opened: Opening, code: int) -> None:
     async with opened() as chat:

@@ -178,8 +178,8 @@ async def test_a_page_whose_network_breaks_in_mid_answer_shows_all_of_it(
         assert server.agent.calls == 2
 
 
-@pytest.mark.client("ai-browser", "resume")
-@pytest.mark.client("tanstack-browser", "resume")
+@pytest.mark.client("ai-browser", "resume", "fault")
+@pytest.mark.client("tanstack-browser", "resume", "fault")
 @chats(*SOCKETS)
 @pytest.mark.parametrize("code", [1011, 1012, 1013])
 async def test_a_connection_closed_in_mid_answer_is_come_back_to(

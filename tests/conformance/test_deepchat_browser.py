@@ -99,7 +99,7 @@ async def test_a_conversation_is_streamed(browser: Browser, way: str) -> None:
         assert len(actor.session.items()) == 6
 
 
-@pytest.mark.client("deep-chat", "resume")
+@pytest.mark.client("deep-chat", "resume", "fault")
 @pytest.mark.parametrize("code", [1011, 1012, 1013])
 async def test_the_widget_connects_again_and_is_told_the_whole_answer(browser: Browser, code: int) -> None:
     async with opened(browser, "ws") as (page, server):

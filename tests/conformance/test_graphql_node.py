@@ -73,8 +73,15 @@ async def test_a_conversation_is_streamed(server: Served[ScriptedAgent], way: st
     assert server.agent.calls == 3
 
 
-@pytest.mark.client("graphql-ws", "graphql", "resume")
-@pytest.mark.parametrize("code", [1011, 1012, 1013])
+@pytest.mark.client("graphql-ws", "graphql")
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(1011, marks=pytest.mark.client("graphql-ws", "address")),
+        pytest.param(1012, marks=pytest.mark.client("graphql-ws", "resume")),
+        pytest.param(1013, marks=pytest.mark.client("graphql-ws", "resume")),
+    ],
+)
 async def test_an_answer_is_gone_on_with_when_the_connection_is_closed(
     server: Served[ScriptedAgent], code: int
 ) -> None:

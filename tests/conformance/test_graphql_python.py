@@ -57,14 +57,14 @@ async def session(server: Served[ScriptedAgent]) -> AsyncIterator[Any]:
         yield session
 
 
-def application(port: int, key: str = "key") -> Client:
+def application(port: int, key: str = "key", query: str = "") -> Client:
     """Return a client. The schema isn't asked for: with keys it isn't shown.
 
     It speaks this protocol alone: it looks for which one was chosen in a header that is written in capitals,
     which balancers change.
     """
     transport = WebsocketsTransport(
-        url=f"ws://127.0.0.1:{port}/graphql",
+        url=f"ws://127.0.0.1:{port}/graphql{query}",
         init_payload={"Authorization": f"Bearer {key}"},
         subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL],
     )
@@ -72,9 +72,9 @@ def application(port: int, key: str = "key") -> Client:
 
 
 @contextlib.asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Any]:
+async def connected(port: int, query: str = "") -> AsyncIterator[Any]:
     """Connect, and again whenever the connection is lost."""
-    client: Any = application(port)  # these two aren't typed
+    client: Any = application(port, query=query)  # these two aren't typed
     session = await client.connect_async(reconnecting=True, retry_connect=SOON, retry_execute=SOON)
     try:
         yield session
@@ -255,10 +255,11 @@ async def test_an_answer_is_gone_on_with_when_the_connection_is_closed(
 ) -> None:
     for _ in range(2):
         server.inspector.close_next(after=9, code=code)
-    async with connected(server.port) as session:
+    async with Proxy(server.port) as network, connected(network.port) as session:
         _, said = await through(session, text="/tokens 30 5")
 
     assert said == answer_to("/tokens 30")
+    assert network.accepted == 3, "it was closed twice, and has come back"
     assert server.agent.calls == 1
 
 

@@ -114,7 +114,7 @@ async def test_a_quota_that_is_used_up_is_told(certificate: Certificate) -> None
     assert seen.answers() == [("completed", answer_to("one"))]
 
 
-@pytest.mark.client("openai-node", "resume")
+@pytest.mark.client("openai-node", "resume", "fault")
 @pytest.mark.parametrize("code", [1001, 1011, 1012, 1013])
 async def test_a_connection_closed_in_mid_answer_is_resumed(place: Place, code: int) -> None:
     """By its own hook. Nothing is lost or doubled, and the agent is asked once."""

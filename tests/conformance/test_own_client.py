@@ -114,7 +114,7 @@ async def test_answers_that_fail_or_are_cut_short_are_told(server: Served[Script
     assert [turn["reason"] for turn in seen.turns[2:4]] == ["max_output_tokens", "content_filter"]
 
 
-@pytest.mark.client("own-node", "resume")
+@pytest.mark.client("own-node", "resume", "fault")
 @pytest.mark.parametrize("code", [1001, 1011, 1012, 1013])
 async def test_a_connection_closed_in_mid_answer_is_resumed(server: Served[ScriptedAgent], code: int) -> None:
     server.inspector.close_next(after=9, code=code)

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Page, Request, expect
 
 from tests.conformance.chats import CHATS, LOST, SOCKETS, Chat, chats
 from tests.conformance.node import bundled
@@ -79,6 +79,22 @@ async def sites(running: Sites) -> Sites:
     return running
 
 
+def losses(page: Page) -> list[str]:
+    """Return a list that will have what the page does from now on where its connection is lost.
+
+    Of a request that ends badly, and isn't the page's own doing, why; of another WebSocket its address.
+    """
+    seen: list[str] = []
+
+    def failed(request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":
+            seen.append(request.failure or "")
+
+    page.on("requestfailed", failed)
+    page.on("websocket", lambda socket: seen.append(socket.url))
+    return seen
+
+
 @pytest.mark.client("ai-browser", "node")
 @pytest.mark.client("agui-browser", "node")
 @pytest.mark.client("tanstack-browser", "node")
@@ -88,8 +104,9 @@ async def test_the_chats_of_libraries_show_whole_answers_and_go_on(
 ) -> None:
     # A user of its own, whose chats no other test has.
     key = f"me-{request.node.callspec.id}"
-    fields = urlencode({"base": sites.base, "key": key, "way": chat.way})
+    fields = urlencode({"base": sites.base, "key": key, "way": chat.way, "affinity": key})
     expected = spoken(KILLED)
+    lost: list[str] = []
     async with (
         sites.place.killing_owner(),
         tab(browser, f"{sites.origins[chat.script]}/?{fields}", thrown=LOST) as opened,
@@ -99,6 +116,9 @@ async def test_the_chats_of_libraries_show_whole_answers_and_go_on(
         for number, asked in enumerate(KILLED, 1):
             await page.ask(asked)
             await page.has_answered(*(text for role, text in expected[: 2 * number] if role == "assistant"))
+            if number == 1:
+                lost = losses(opened)
+        assert lost, "its connection was"
 
     assert sites.place.asked() == ["first", "killed", "last"]
 
@@ -168,11 +188,15 @@ async def test_this_servers_page_shows_whole_answers_and_goes_on(sites: Sites, b
 async def test_deep_chat_shows_whole_answers_and_goes_on(sites: Sites, browser: Browser) -> None:
     """What it comes back to is told anew, as a message behind what it has of it."""
     texts = [text for role, text in spoken(KILLED) if role == "assistant"]
+    lost: list[str] = []
     async with sites.place.killing_owner(), tab(browser, sites.origins["deep-chat"]) as page:
         for asked, text in zip(KILLED, texts, strict=True):
             await page.locator("#text-input").fill(asked)
             await page.locator("#text-input").press("Enter")
             answers = page.locator(".ai-message-text:not(.error-message-text)")
             await expect(answers.last).to_have_text(text, timeout=_PATIENCE)
+            if asked == KILLED[0]:
+                lost = losses(page)
+        assert lost, "its connection was"
 
     assert sites.place.asked() == ["first", "killed", "last"]

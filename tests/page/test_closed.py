@@ -13,7 +13,7 @@ from unbroken.server.agents.scripted import answer_to
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="package")]
 
 
-@pytest.mark.client("page", "resume")
+@pytest.mark.client("page", "resume", "fault")
 @pytest.mark.parametrize("code", [1011, 1012, 1013])
 async def test_an_answer_goes_on_where_it_was_cut_off(
     context: BrowserContext, gated_server: Server, gate: Gate, code: int

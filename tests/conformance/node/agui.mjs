@@ -110,6 +110,12 @@ const scenarios = {
     for (const message of messages) await ask(message);
   },
 
+  /** Asks the first message of a model that isn't there, and the second as it should. */
+  async mistake() {
+    await ask(messages[0], { forwardedProps: { unbroken: { model: "nobody" } } });
+    await ask(messages[1]);
+  },
+
   /** Stops the first answer, and asks the last message. */
   async stop() {
     const shown = shows(messages[1]);

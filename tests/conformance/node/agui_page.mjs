@@ -7,6 +7,8 @@ const fields = new URLSearchParams(location.search);
 const base = fields.get("base");
 const way = fields.get("way");
 const threadId = "thread-1";
+/** What a balancer in front goes by. */
+const query = fields.has("affinity") ? `?affinity=${fields.get("affinity")}` : "";
 
 /** Ask the page's own backend for a credential. */
 const my = async (what) => (await (await fetch(`/my/${what}`)).json()).value;
@@ -42,11 +44,11 @@ function offer(decide) {
 
 /** How the thread stands: what was said, and what is being answered. */
 async function thread() {
-  const { messages = [], activeRun } = await (await fetch(`${base}/v1/agui/${threadId}`, { headers })).json();
+  const { messages = [], activeRun } = await (await fetch(`${base}/v1/agui/${threadId}${query}`, { headers })).json();
   return { messages, activeRun };
 }
 
-const halt = () => fetch(`${base}/v1/agui/${threadId}/stop`, { method: "POST", headers });
+const halt = () => fetch(`${base}/v1/agui/${threadId}/stop${query}`, { method: "POST", headers });
 
 const chosen = () => (model.value ? { unbroken: { model: model.value } } : {});
 
@@ -54,7 +56,7 @@ const chosen = () => (model.value ? { unbroken: { model: model.value } } : {});
 const isLost = (error) => error.name === "TypeError" || [502, 503].includes(error.status);
 
 function withAgent({ messages, activeRun }) {
-  const agent = new HttpAgent({ url: `${base}/v1/agui`, threadId, headers, initialMessages: messages });
+  const agent = new HttpAgent({ url: `${base}/v1/agui${query}`, threadId, headers, initialMessages: messages });
   const see = () => show(agent.messages.map(({ role, content }) => ({ role, text: content ?? "" })));
   const tools = [{ name: "add", description: "Adds 1.", parameters: { type: "object" } }];
   agent.subscribe({
@@ -119,8 +121,9 @@ function withAgent({ messages, activeRun }) {
 
 /** What connects TanStack's chat: over a WebSocket, with the same key each time or another ticket, or not. */
 async function connection() {
-  if (way === "sse") return fetchServerSentEvents(`${base}/v1/agui?threadId=${threadId}`, { headers });
-  const url = `${base.replace("http", "ws")}/v1/agui/ws?threadId=${threadId}`;
+  const about = `?threadId=${threadId}${query.replace("?", "&")}`;
+  if (way === "sse") return fetchServerSentEvents(`${base}/v1/agui${about}`, { headers });
+  const url = `${base.replace("http", "ws")}/v1/agui/ws${about}`;
   if (way === "ws") return webSocket(url, { protocols: ["realtime", `openai-insecure-api-key.${key}`] });
   const tickets = [await my("ticket"), await my("ticket")];
   return webSocket(() => {

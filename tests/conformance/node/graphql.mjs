@@ -56,21 +56,27 @@ async function code({ errors }) {
 
 /**
  * Follow a response to its end, whatever connections do: the client subscribes again by itself, with the
- * variables as they are by then; where it holds the close for final (1011), this does, as it is told of it.
+ * variables as they are by then; where it holds the close for final (1011), or is sent away by a node that
+ * drains without a close (over SSE), this does, as it is told of it.
  * *each* is called behind each event, with what has been said.
  */
 function followed(client, response, each = () => {}) {
   const events = [];
   const variables = { response };
+  let isSentAway = false;
   return new Promise((resolve, reject) => {
     const sink = {
-      next({ data: { events: event } }) {
+      next({ data, errors }) {
+        isSentAway = errors?.[0].extensions.code === "server_draining";
+        if (isSentAway) return;
+        if (errors) return reject(errors);
+        const event = data.events;
         events.push(event);
         variables.after = event.cursor ?? variables.after;
         each(events.map(({ delta }) => delta ?? "").join(""));
       },
       error: (reason) => (reason.code === 1011 ? subscribe() : reject(reason)),
-      complete: () => resolve(events),
+      complete: () => (isSentAway ? retryWait(1).then(subscribe) : resolve(events)),
     };
     const subscribe = () => client.subscribe({ query: EVENTS, variables }, sink);
     subscribe();

@@ -12,7 +12,7 @@ const key = process.env.KEY ?? "alice";
 /** What a balancer in front goes by. */
 const query = (process.env.QUERY ?? "").replace("?", "&");
 const headers = { authorization: `Bearer ${key}` };
-const seen = { messages: [], errors: [], chunks: [], urls: [], statuses: [], finishes: [] };
+const seen = { messages: [], errors: [], chunks: [], urls: [], statuses: [], finishes: [], sockets: [] };
 
 /** A socket with a key, which pages have as a ticket in the address. */
 class KeyedSocket extends WebSocket {
@@ -20,6 +20,7 @@ class KeyedSocket extends WebSocket {
   constructor(url, protocols) {
     super(url, protocols, { headers });
     KeyedSocket.latest = this;
+    this.on("error", ({ message }) => seen.sockets.push(message)); // the chat tells no reason
     seen.urls.push(new URL(url).search);
   }
 }
@@ -92,6 +93,12 @@ const scenarios = {
   /** One message after another. */
   async converse() {
     for (const message of messages) await chat.sendMessage(message);
+  },
+
+  /** Asks the first message of a model that isn't there, and the second as it should. */
+  async mistake() {
+    await chat.sendMessage(messages[0], { unbroken: { model: "nobody" } });
+    await chat.sendMessage(messages[1]);
   },
 
   /** Stops the first answer, and asks the last message. */

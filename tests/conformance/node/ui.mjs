@@ -15,7 +15,7 @@ import WebSocket from "ws";
 
 const [scenario, way, base, ...messages] = process.argv.slice(2);
 const key = process.env.KEY ?? "alice";
-const seen = { messages: [], errors: [], finishes: [], statuses: [], data: [] };
+const seen = { messages: [], errors: [], finishes: [], statuses: [], data: [], sockets: [] };
 
 /** A socket with a key, which pages have as a ticket in the address. */
 class KeyedSocket extends WebSocket {
@@ -23,6 +23,7 @@ class KeyedSocket extends WebSocket {
   constructor(url, protocols) {
     super(url, protocols, { headers: { authorization: `Bearer ${key}` } });
     KeyedSocket.latest = this;
+    this.on("error", ({ message }) => seen.sockets.push(message)); // the chat tells no reason
   }
 }
 
@@ -39,7 +40,7 @@ async function cuttable(url, options) {
 function transport() {
   if (way === "ws") {
     return new WebSocketChatTransport({
-      url: `${base.replace("http", "ws")}/v1/ui/ws`,
+      url: `${base.replace("http", "ws")}/v1/ui/ws${process.env.QUERY ?? ""}`,
       webSocket: KeyedSocket,
       body: { unbroken: extension },
     });
@@ -121,6 +122,12 @@ const scenarios = {
   /** One message after another. */
   async converse(chat) {
     for (const message of messages) await chat.sendMessage({ text: message });
+  },
+
+  /** Asks the first message of a model that isn't there, and the second as it should. */
+  async mistake(chat) {
+    await chat.sendMessage({ text: messages[0] }, { body: { unbroken: { model: "nobody" } } });
+    await chat.sendMessage({ text: messages[1] });
   },
 
   /** Stops the first answer, and asks the second message. */

@@ -14,6 +14,8 @@ const fields = new URLSearchParams(location.search);
 const base = fields.get("base");
 const way = fields.get("way");
 const id = "chat-1";
+/** What a balancer in front goes by. */
+const query = fields.has("affinity") ? `?affinity=${fields.get("affinity")}` : "";
 
 /** Ask the page's own backend for a credential. */
 const my = async (what) => (await (await fetch(`/my/${what}`)).json()).value;
@@ -24,16 +26,19 @@ const tools = [{ name: "add", description: "Adds 1.", parameters: { type: "objec
 const body = { unbroken: { tools } };
 
 function transport() {
-  if (way === "http") return new DefaultChatTransport({ api: `${base}/v1/ui/chat`, headers, body });
+  if (way === "http") {
+    const together = (url, options) => fetch(`${url}${query}`, options);
+    return new DefaultChatTransport({ api: `${base}/v1/ui/chat`, headers, body, fetch: together });
+  }
   const credential =
     way === "tickets"
       ? { params: async () => ({ ticket: await my("ticket") }) }
       : { protocols: ["realtime", `openai-insecure-api-key.${key}`] };
-  return new WebSocketChatTransport({ url: `${base}/v1/ui/ws`, body, ...credential });
+  return new WebSocketChatTransport({ url: `${base}/v1/ui/ws${query}`, body, ...credential });
 }
 
 /** The chat as the server has it, without what is being answered. */
-const chat = async () => (await (await fetch(`${base}/v1/ui/chat/${id}`, { headers })).json()).messages;
+const chat = async () => (await (await fetch(`${base}/v1/ui/chat/${id}${query}`, { headers })).json()).messages;
 
 const text = (message) => message.parts.map((part) => (part.type === "text" ? part.text : "")).join("");
 
@@ -72,7 +77,7 @@ function Chat({ known }) {
   }, [status]);
 
   async function halt() {
-    await fetch(`${base}/v1/ui/chat/${id}/stop`, { method: "POST", headers });
+    await fetch(`${base}/v1/ui/chat/${id}/stop${query}`, { method: "POST", headers });
     await stop();
   }
 

@@ -23,7 +23,7 @@ from unbroken.server.protocols import file_objects, items, parameters
 from unbroken.server.protocols.chat import messages as chat_messages
 from unbroken.server.protocols.responses import decode as responses_decode
 from unbroken.server.protocols.ui import decode as ui_decode
-from unbroken.server.transports import item_pages, session_events, usage
+from unbroken.server.transports import item_pages, query, session_events, usage
 from unbroken.server.transports.asking import _STATUS
 from unbroken.server.transports.files import _STATUSES
 
@@ -100,6 +100,12 @@ def test_no_two_doors_say_the_same_twice() -> None:
     said = [(each.method, each.path) for each in described(terms, ["/"]).operations]
 
     assert len(said) == len(set(said))
+
+
+def test_what_balancers_go_by_may_be_said_at_every_path() -> None:
+    for path, method, operation in operations(WHOLE):
+        fields = {each["name"] for each in operation["parameters"] if each["in"] == "query"}
+        assert fields >= query._OF_BALANCERS, f"{method} {path}"
 
 
 async def allowed(client: httpx.AsyncClient, address: str) -> set[str] | None:

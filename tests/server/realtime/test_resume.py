@@ -35,7 +35,7 @@ FRAMES = [
 
 
 @pytest.mark.parametrize("code", [1001, 1011, 1012, 1013])
-@pytest.mark.client("openai-python", "resume")
+@pytest.mark.client("openai-python", "resume", "fault")
 async def test_the_official_client_resumes_in_mid_answer(server: Served[ScriptedAgent], code: int) -> None:
     server.inspector.close_next(after=9, code=code)
     async with speaking(await server.openai()) as official:
