@@ -22,7 +22,7 @@ from unbroken.sessions.items import Concurrency
 from unbroken.sessions.response import Response
 from unbroken.sessions.turn import AttemptState, Signal
 
-__all__ = ["moved_on", "while_active"]
+__all__ = ["moved_on", "not_active", "while_active"]
 
 _MOST_MERGED: Final = 64
 """Requests that one response answers: it names them all."""
@@ -102,6 +102,14 @@ def moved_on() -> Refusal:
     """Return the refusal of what was to come behind the last word, and doesn't any more."""
     message = "The conversation has gone on meanwhile. Look at it, and ask again."
     return Refusal("conversation_moved_on", message, param="previous_response_id")
+
+
+def not_active(response_id: str | None) -> Refusal:
+    """Return the refusal of a cancel that finds nothing to stop."""
+    if response_id is None:
+        return Refusal("response_cancel_not_active", "There is no response in progress to cancel.")
+    message = f"Response {response_id[:64]!r} isn't in progress."
+    return Refusal("response_cancel_not_active", message, param="response_id")
 
 
 def _check_room(active: list[Response], most_waiting: int) -> None:

@@ -5,7 +5,7 @@ The text is the conversation's, which keeps it anyway; here is which items it is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -94,6 +94,17 @@ class Endings:
     def of_turn(self, turn: int) -> Ended | None:
         """Return how the response to an input ended, at its last attempt; None: nobody knows."""
         return next((each for each in reversed(self._kept.values()) if each.turn == turn), None)
+
+    def later_attempt(self, response_id: str, running: Iterable[Response]) -> ResponseId | None:
+        """Return the latest attempt at the turn of a response that was cut off; None: nobody knows of one."""
+        ended = self.get(response_id)
+        if ended is None or ended.status != "interrupted" or not ended.turn:
+            return None
+        for each in running:
+            if each.turn == ended.turn and each.number > 1:
+                return each.id
+        last = self.of_turn(ended.turn)
+        return None if last is None or last.id == response_id else last.id
 
     def note_deleted(self, item_id: ItemId) -> None:
         """Take in that an item has left the conversation."""

@@ -18,7 +18,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from unbroken.sessions.admission import SessionLimits, admit, check_choice, full
-from unbroken.sessions.concurrency import moved_on, while_active
+from unbroken.sessions.concurrency import moved_on, not_active, while_active
 from unbroken.sessions.conversation import Conversation, no_item
 from unbroken.sessions.endings import Ended, Endings
 from unbroken.sessions.entries import (
@@ -311,6 +311,10 @@ class Session:
         """Whether a request of late is answered by another's response, as far as is known here."""
         return response_id in self._merged
 
+    def later_attempt(self, response_id: str) -> ResponseId | None:
+        """Return the latest attempt at the turn of one that was cut off; None: nobody knows of any."""
+        return self.endings.later_attempt(response_id, self.responses.values())
+
     @property
     def conversation_bytes(self) -> int:
         """Bytes that all items take, roughly."""
@@ -488,15 +492,11 @@ class Session:
         if command.response_id is None:
             targets = self._in_conversation()
         else:
-            targets = [each for each in self.responses.values() if each.id == command.response_id]
+            # Whoever asks for it may not have heard yet that it is attempted again.
+            meant = command.response_id, self.later_attempt(command.response_id)
+            targets = [each for each in self.responses.values() if each.id in meant]
         if not targets:
-            raise Refusal(
-                "response_cancel_not_active",
-                "There is no response in progress to cancel."
-                if command.response_id is None
-                else f"Response {command.response_id[:64]!r} isn't in progress.",
-                param=None if command.response_id is None else "response_id",
-            )
+            raise not_active(command.response_id)
         return [
             CancelAccepted(each.id, "client", seq)
             for each in targets

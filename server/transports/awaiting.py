@@ -43,13 +43,16 @@ async def read_whole(exchange: Exchange, request: Request, feed: Callable[[list[
 
 
 async def until_ended(exchange: Exchange, most: float) -> None:
-    """Wait until a response has ended, or for *most* seconds. What comes of it meanwhile is passed over."""
+    """Wait until a response, or the attempt that stands for it, has ended, or for *most* seconds.
+
+    What comes of it meanwhile is passed over.
+    """
     woken = asyncio.Event()
     exchange.listen(woken.set)
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout(most):
-                while exchange.is_running:
+                while exchange.is_answering:
                     woken.clear()
                     if not exchange.take():
                         await woken.wait()

@@ -17,9 +17,8 @@ from unbroken.sessions.event_log import Position, Record, Verdict
 from unbroken.sessions.ids import ChainId, ItemId, ResponseId
 from unbroken.sessions.items import Item
 from unbroken.sessions.node import Attachment
-from unbroken.sessions.session import Session
 
-__all__ = ["Exchange", "later_attempt", "soon"]
+__all__ = ["Exchange", "soon"]
 
 _READ_LIMIT: Final = 512
 """Sequence numbers that are read at a time."""
@@ -104,22 +103,17 @@ class Exchange:
         return self.response_id in self.attachment.session.responses
 
     @property
+    def is_answering(self) -> bool:
+        """Whether the response hasn't ended, or the attempt that stands for it, as far as is known here."""
+        return self.is_running or self.superseded_by in self.attachment.session.responses
+
+    @property
     def superseded_by(self) -> ResponseId | None:
-        """See :func:`later_attempt`."""
-        return later_attempt(self.attachment.session, self.response_id)
-
-    async def cancel(self) -> bool:
-        """Have the response stop, and return whether it still ran.
-
-        Raises:
-            Refusal: It can't be stopped now.
-            StoreError: It could not be written.
-
-        """
-        return self.is_running and await self._cancel(self.response_id)
+        """See :meth:`Session.later_attempt`."""
+        return self.attachment.session.later_attempt(self.response_id)
 
     async def stop(self) -> bool:
-        """As :meth:`cancel`; where the response was cut off and is attempted again, of that attempt.
+        """Have the response stop, and return whether it still ran: it, or the attempt that stands for it.
 
         Raises:
             Refusal: It can't be stopped now.
@@ -127,7 +121,7 @@ class Exchange:
 
         """
         if self.is_running:
-            return await self._cancel(self.response_id)
+            return await self._cancel(self.response_id)  # by now it may be attempted again elsewhere, unheard
         later = self.superseded_by
         return later in self.attachment.session.responses and await self._cancel(later)
 
@@ -195,18 +189,6 @@ class Exchange:
         """Let go of the session."""
         self._cursor.listen(None)
         self.attachment.close()
-
-
-def later_attempt(session: Session, response_id: ResponseId) -> ResponseId | None:
-    """Return the latest attempt at the turn of a response that was cut off; None: nobody knows of one."""
-    ended = session.endings.get(response_id)
-    if ended is None or ended.status != "interrupted" or not ended.turn:
-        return None
-    for running in session.responses.values():
-        if running.turn == ended.turn and running.number > 1:
-            return running.id
-    last = session.endings.of_turn(ended.turn)
-    return None if last is None or last.id == response_id else last.id
 
 
 @asynccontextmanager

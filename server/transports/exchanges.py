@@ -24,7 +24,7 @@ from unbroken.server.quota.gate import Gate
 from unbroken.server.resume import ResumeTokens
 from unbroken.server.transports.awaiting import until_ended
 from unbroken.server.transports.beginning import WIDER, Beginnings, Place, Speaker, is_known
-from unbroken.server.transports.exchange import Exchange, later_attempt, soon
+from unbroken.server.transports.exchange import Exchange, soon
 from unbroken.server.transports.submission import Admit, Refer, Submission
 from unbroken.sessions.clock import Clock
 from unbroken.sessions.concurrency import moved_on
@@ -124,7 +124,7 @@ class Exchanges:
             attachment.close()
             raise
         ended = session.endings.get(named)
-        if ended is not None and ended.is_deleted and later_attempt(session, named) is None:
+        if ended is not None and ended.is_deleted and session.later_attempt(named) is None:
             attachment.close()
             raise SessionNotFound
         if is_leaving and named in session.responses:
@@ -301,7 +301,7 @@ class Exchanges:
             for response in place.attachment.session.responses.values()
             if response.request.in_conversation
         ]
-        stopped = [await each.cancel() for each in reversed(running)]  # else the next one would begin
+        stopped = [await each.stop() for each in reversed(running)]  # else the next one would begin
         for each in running:
             await until_ended(each, _STOPPING)
         return any(stopped)
@@ -397,7 +397,7 @@ class Exchanges:
             raise
         if has_moved_on:
             await attachment.catch_up()
-        previous = later_attempt(session, ResponseId(previous)) or previous  # what stands for it
+        previous = session.later_attempt(ResponseId(previous)) or previous  # what stands for it
         if ResponseId(previous) in session.responses:
             attachment.close()
             message = f"Response {previous} is in progress. Wait until it is done, or cancel it."

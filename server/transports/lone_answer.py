@@ -70,11 +70,11 @@ async def let_go(exchange: Exchange, *, is_kept: bool = False) -> None:
         return
     task = asyncio.current_task()
     try:
-        if exchange.is_running and not (task is not None and task.cancelling()):
+        if exchange.is_answering and not (task is not None and task.cancelling()):
             with suppress(SessionError):  # nobody reads it any more anyway
                 await until_ended(exchange, _GRACE)
             with suppress(SessionError):  # it has ended meanwhile, or goes with the node
-                await exchange.cancel()
+                await exchange.stop()
     finally:
         await exchange.drop()
 

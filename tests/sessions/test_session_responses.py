@@ -240,6 +240,21 @@ def test_a_response_cancelled_while_it_waited_ends_without_having_begun() -> Non
     assert (done.status, done.ordinal, done.output, done.metadata) == ("cancelled", 0, (), {"k": "v"})
 
 
+def test_a_cancel_by_the_id_of_one_that_was_cut_off_stops_the_attempt_that_stands_for_it() -> None:
+    told = Told(Concurrency.QUEUE)
+    told.do(ask("r1"))
+    told.do(ask("other"))
+    first = told.session.responses[ResponseId("r1")]
+    for number, (name, again) in enumerate((("r1", "r2"), ("r2", "r3")), 2):
+        told.end(name, Outcome(status="interrupted", failure=FAILURE))
+        told.write(ResponseStarted(ResponseId(again), first.request, turn=first.turn, attempt=number))
+
+    assert kinds(told.do(CancelResponse("r1"))) == ["CancelAccepted"]
+    assert told.states() == {"other": "queued", "r3": "cancelling"}
+    told.end("r3", CANCELLED)
+    assert told.code_of(CancelResponse("r1")) == "response_cancel_not_active"
+
+
 def test_a_second_cancel_is_harmless() -> None:
     told = told_in("cancelling")
 

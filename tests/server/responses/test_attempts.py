@@ -17,10 +17,14 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.conformance.node import node as run_node
 from tests.fakes.valkey import Server
+from tests.server.doors.door import http_to
 from tests.server.realtime.agent import HeldTurn, ManualAgent
 from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import Served, eventually
-from tests.server.two_nodes import two_nodes
+from tests.server.two_nodes import some_nodes, two_nodes
+from unbroken.sessions.backends.base import Receipt
+from unbroken.sessions.entries import Submitted
+from unbroken.sessions.ids import SessionId, session_of
 
 pytestmark = pytest.mark.slow
 
@@ -155,6 +159,40 @@ async def test_it_is_stopped_by_the_id_that_was_known(nodes: Nodes) -> None:
 
     assert turn.was_stopped
     assert (await client.responses.retrieve(again)).status == "cancelled"
+
+
+@pytest.mark.parametrize("door", ["responses", "ui"])
+async def test_it_is_stopped_where_nobody_has_heard_yet_that_it_is_attempted_again(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    async with some_nodes(3, valkey, turn_attempts=2) as (*nodes, behind):
+        clients: list[Any] = [await each.openai() for each in (behind, nodes[1])]
+        first = await begun(nodes)
+        streams = [await each.responses.retrieve(first, stream=True) for each in clients]
+        for stream in streams:
+            await first_word(stream)
+        actor = behind.app.node.hub.get(SessionId(str(session_of(first))))
+        assert actor is not None
+        submit = actor.submit
+
+        async def submitted(given: Submitted) -> Receipt:
+            monkeypatch.undo()  # it reads again
+            return await submit(given)
+
+        monkeypatch.setattr(actor, "look", lambda: None)
+        monkeypatch.setattr(actor, "submit", submitted)
+        turn = await lost(nodes)
+        assert first in actor.session.responses
+        async with http_to(behind) as http:
+            chat = f"/v1/ui/chat/{actor.session.id.replace('sess_', 'conv_')}/stop"
+            path = f"/v1/responses/{first}/cancel" if door == "responses" else chat
+            assert (await http.post(path)).status_code == 200
+        async with asyncio.timeout(WAIT):
+            await turn.closed.wait()
+
+        assert turn.was_stopped
+        for stream in streams:
+            await stream.close()
 
 
 async def test_a_lane_is_told_and_another_says_the_answer(nodes: Nodes) -> None:
