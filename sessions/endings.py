@@ -95,6 +95,13 @@ class Endings:
         """Return how the response to an input ended, at its last attempt; None: nobody knows."""
         return next((each for each in reversed(self._kept.values()) if each.turn == turn), None)
 
+    def attempts(self, response_id: str) -> list[Ended]:
+        """Return how a response ended, and other attempts at its turn, in order; empty: nobody knows."""
+        ended = self.get(response_id)
+        if ended is None or not ended.turn:
+            return [] if ended is None else [ended]
+        return [each for each in self if each.turn == ended.turn]
+
     def later_attempt(self, response_id: str, running: Iterable[Response]) -> ResponseId | None:
         """Return the latest attempt at the turn of a response that was cut off; None: nobody knows of one."""
         ended = self.get(response_id)

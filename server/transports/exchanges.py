@@ -123,8 +123,7 @@ class Exchanges:
         except BaseException:
             attachment.close()
             raise
-        ended = session.endings.get(named)
-        if ended is not None and ended.is_deleted and session.later_attempt(named) is None:
+        if _is_deleted(session, named):
             attachment.close()
             raise SessionNotFound
         if is_leaving and named in session.responses:
@@ -457,6 +456,12 @@ def _session_named(asked: Asked) -> SessionId | None:
     if asked.conversation is not None:
         return session_named(asked.conversation)
     return None if asked.previous is None else session_of(asked.previous)
+
+
+def _is_deleted(session: Session, response_id: ResponseId) -> bool:
+    """Return whether a response was deleted: where it was cut off, the attempt that stands for it."""
+    ended = session.endings.get(session.later_attempt(response_id) or response_id)
+    return ended is not None and ended.is_deleted
 
 
 def _place_behind(ended: Ended | None, items: Sequence[Item]) -> int | None:

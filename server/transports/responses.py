@@ -224,14 +224,14 @@ class ResponsesDoor:
             exchange.close()
 
     async def _delete(self, visit: Visit, speaker: Speaker) -> Response:
-        """Take what a response said out of its conversation, and of the archive.
+        """Take what a response said out of its conversation, and of the archive: at every attempt.
 
         What was said to it stays. Where its session has gone, it is taken out of the archive alone, for
         whoever comes with a key of their own.
         """
         response_id = ResponseId(visit.request.path_params["response_id"])
         try:
-            exchange = await self._to_forget(visit, speaker)
+            exchange = await self._found(visit, speaker, watches=False)
         except SessionNotFound:
             is_pinned = speaker.grant.pins is not None or speaker.resume is not None
             if is_pinned or await self._transcripts.output(response_id, speaker.principal) is None:
@@ -244,25 +244,18 @@ class ResponsesDoor:
                 exchange.close()
         return json_response({"id": response_id, "object": "response", "deleted": True})
 
-    async def _to_forget(self, visit: Visit, speaker: Speaker) -> Exchange:
-        """As :meth:`_found`: with something left to take out."""
-        exchange = await self._found(visit, speaker, watches=False)
-        ended = exchange.attachment.session.endings.get(exchange.response_id)
-        if ended is not None and ended.is_deleted:  # it is there to say which other attempt stands for it
-            exchange.close()
-            raise SessionNotFound
-        return exchange
-
     async def _forget(self, exchange: Exchange, speaker: Speaker) -> None:
         """Take out what a response said. Whoever is cut off asks again: what is needed for that goes last."""
-        if exchange.is_running:
+        if exchange.is_answering:
             message = "The response is in progress. Cancel it first."
             raise HttpRefusal(409, "response_in_progress", message)
         session, response_id = exchange.attachment.session, exchange.response_id
-        if (ended := session.endings.get(response_id)) is not None:
+        if attempts := session.endings.attempts(response_id):
             if not is_transient(session.id):
-                await self._transcripts.erase_answer(response_id)
-            await exchange.forget(ended.output)
+                for each in attempts:
+                    await self._transcripts.erase_answer(each.id)
+            for each in attempts:
+                await exchange.forget(each.output)
         elif (output := await self._transcripts.output(response_id, speaker.principal)) is not None:
             await exchange.forget(output)
             await self._transcripts.erase_answer(response_id)

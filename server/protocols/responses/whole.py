@@ -131,8 +131,10 @@ class Whole:
         superseded_by: ResponseId | None,
     ) -> Fields:
         shown: str = status
-        if status == "interrupted":  # the answer hasn't failed: another response goes on with it
-            shown = "failed" if superseded_by is None else "incomplete"
+        if superseded_by is not None:  # the answer hasn't failed: another response says it, all of it
+            shown, output = "incomplete", ()
+        elif status == "interrupted":
+            shown = "failed"
         fields = self.fields(shown, map(item_fields, output))
         if usage is not None:
             fields["usage"] = usage_fields(usage)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from openai import NotFoundError
+from openai import ConflictError, NotFoundError
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.conformance.node import node as run_node
@@ -43,11 +43,13 @@ async def nodes(valkey: Server) -> AsyncIterator[Nodes]:
         yield nodes
 
 
-async def begun(nodes: Nodes) -> str:
+async def begun(nodes: Nodes, said: str = "half") -> str:
     """Begin an answer on the first node, have it say a part of it, and return its id."""
     client: Any = await nodes[0].openai()
     response = await client.responses.create(input="hi", background=True, model="default")
-    (await nodes[0].agent.turn()).say("half")
+    turn = await nodes[0].agent.turn()
+    if said:
+        turn.say(said)
     return str(response.id)
 
 
@@ -90,7 +92,7 @@ async def test_its_stream_ends_with_where_the_answer_is_and_that_is_followed(nod
 
     again = told["superseded_by"]
     old = await client.responses.retrieve(first)
-    assert (old.status, old.to_dict()["unbroken"]["superseded_by"]) == ("incomplete", again)
+    assert (old.status, old.output, old.to_dict()["unbroken"]["superseded_by"]) == ("incomplete", [], again)
     followed = await client.responses.retrieve(again, stream=True)
     turn.say("whole")
     turn.end()
@@ -104,9 +106,33 @@ async def test_its_stream_ends_with_where_the_answer_is_and_that_is_followed(nod
     assert [getattr(message, "text", None) for message in second.given.messages] == ["hi", "whole", "more"]
     second.end()
     assert (await more).status == "completed"
-    with pytest.raises(NotFoundError):  # what it said has been taken out already
+
+
+@pytest.mark.client("openai-python", "responses")
+@pytest.mark.parametrize("said", ["half", ""])
+@pytest.mark.parametrize("by", ["the old id", "the new id"])
+async def test_it_is_deleted_with_all_attempts_by_either_id(nodes: Nodes, said: str, by: str) -> None:
+    client: Any = await nodes[1].openai()
+    first = await begun(nodes, said)
+    turn = await lost(nodes)
+    turn.say("whole")
+    with pytest.raises(ConflictError):  # it is in progress
         await client.responses.delete(first)
-    assert (await client.responses.retrieve(first)).to_dict()["unbroken"]["superseded_by"] == again
+    turn.end()
+    await eventually(lambda: not nodes[1].app.node.hub.is_busy)
+    old = await client.responses.retrieve(first)
+    again = old.to_dict()["unbroken"]["superseded_by"]
+    assert (old.status, old.output) == ("incomplete", [])  # what it said no longer counts
+
+    await client.responses.delete(first if by == "the old id" else again)
+    for name in (first, again):
+        for asking in (
+            client.responses.retrieve(name),
+            client.responses.retrieve(name, stream=True),
+            client.responses.delete(name),
+        ):
+            with pytest.raises(NotFoundError):
+                await asking
 
 
 @pytest.mark.client("openai-python", "responses")
