@@ -131,6 +131,8 @@ class TalkDoor:
                     interlocutor.hear(said)
                 stay = self._lapses.stay(speaker.grant, talk.lapse)
                 self._talks.add(talk)
+                if self._node.is_draining:  # since it was let in: nobody told it to leave
+                    self._send_away(talk)
                 try:
                     await talk.run()
                 finally:
@@ -160,4 +162,7 @@ class TalkDoor:
     def leave(self) -> None:
         """Send everybody away once nothing is being said to them: the node is about to end."""
         for talk in list(self._talks):
-            self._node.call_later(self._node.departures.next(), talk.leave)
+            self._send_away(talk)
+
+    def _send_away(self, talk: Talk) -> None:
+        self._node.call_later(self._node.departures.next(), talk.leave)

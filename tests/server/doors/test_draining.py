@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx2
 import pytest
 import pytest_asyncio
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
 
 from tests.fakes.valkey import Server
 from tests.server.conftest import Serve
 from tests.server.doors.door import Node, http_to
 from tests.server.realtime.agent import HeldTurn, ManualAgent
+from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import Served, eventually
 from tests.server.two_nodes import two_nodes
+from unbroken.server.auth.principal import Principal
+from unbroken.server.errors import CloseCode
 
 Nodes = tuple[Node, Node]
 Stop = Callable[[httpx2.AsyncClient, str, str], Awaitable[httpx2.Response]]
@@ -158,6 +165,41 @@ async def test_what_was_said_is_read_and_forgotten_and_nothing_new_is_taken(node
         assert (await http.delete(f"/v1/responses/{response}")).json()["deleted"]
         assert (await http.get(f"/v1/responses/{response}")).status_code == 404
     await is_over(nodes)
+
+
+@pytest.mark.parametrize("path", ["/v1/realtime", "/v1/responses", "/graphql", "/v1/ui/ws"])
+async def test_who_is_let_in_as_the_drain_begins_is_sent_away(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    server: Served[ManualAgent] = await serve(ManualAgent(), graphql=True)
+    directory = server.app.auth.directory
+    note, is_noted, goes_on = directory.note, asyncio.Event(), asyncio.Event()
+
+    async def held(principal: Principal) -> None:
+        is_noted.set()
+        await goes_on.wait()
+        await note(principal)
+
+    monkeypatch.setattr(directory, "note", held)
+    url = f"ws://127.0.0.1:{server.port}{path}"
+    spoken = [Subprotocol("graphql-transport-ws")] if path == "/graphql" else None
+    headers = {"Authorization": "Bearer alice"}
+    connecting = asyncio.ensure_future(
+        connect(
+            url, additional_headers=headers, subprotocols=spoken, compression=None, proxy=None
+        ).__aenter__()
+    )
+    async with asyncio.timeout(WAIT):
+        await is_noted.wait()
+        server.app.begin_drain()
+        goes_on.set()
+        try:
+            ws = await connecting
+        except InvalidStatus as exc:  # it is told before it is let in
+            assert exc.response.status_code == 503
+        else:
+            await ws.wait_closed()
+            assert ws.close_code == CloseCode.RESTART
 
 
 async def read(http: httpx2.AsyncClient, path: str) -> Any:
