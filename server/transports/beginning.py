@@ -160,9 +160,10 @@ class Beginnings:
         except BaseException:
             await luggage.remove()
             raise
+        response_id = _response_of(attachment, seq, response_id)
         return Exchange(
             attachment,
-            _response_of(attachment, seq, response_id),
+            session.later_attempt(response_id) or response_id,  # asked for before, and cut off
             chain,
             resume=resume,
             decision=decisions[0] if decisions else None,

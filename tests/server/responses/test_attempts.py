@@ -108,6 +108,28 @@ async def test_its_stream_ends_with_where_the_answer_is_and_that_is_followed(nod
     assert (await more).status == "completed"
 
 
+async def test_who_asks_again_by_the_same_name_gets_the_attempt_that_stands_for_it(nodes: Nodes) -> None:
+    async def asked(node: Served[ManualAgent]) -> dict[str, Any]:
+        body = {"input": "hi", "background": True}
+        async with http_to(node) as http:
+            answer = await http.post("/v1/responses", json=body, headers={"Idempotency-Key": "one"})
+        assert answer.status_code == 200, answer.text
+        shown: dict[str, Any] = answer.json()
+        return shown
+
+    first = await asked(nodes[0])
+    (await nodes[0].agent.turn()).say("half")
+    turn = await lost(nodes)
+    running = await asked(nodes[1])
+    assert running["id"] != first["id"]
+    assert running["status"] == "in_progress"
+    turn.say("whole")
+    turn.end()
+    await eventually(lambda: not nodes[1].app.node.hub.is_busy)
+    answer = await asked(nodes[1])
+    assert (answer["id"], answer["status"]) == (running["id"], "completed")
+
+
 @pytest.mark.client("openai-python", "responses")
 @pytest.mark.parametrize("said", ["half", ""])
 @pytest.mark.parametrize("by", ["the old id", "the new id"])
