@@ -176,8 +176,9 @@ def _as_it_is(exchange: Exchange) -> Response | None:
         return Response.running(running)
     for done in exchange.attachment.log.ends():
         if done.response_id == exchange.response_id:
-            return Response.done(done)
+            return Response.done(done, exchange.superseded_by)
     if (ended := session.endings.get(exchange.response_id)) is not None:
         items = (session.item(item_id) for item_id in ended.output)
-        return Response.kept(ended, [item for item in items if item is not None])
+        output = [item for item in items if item is not None]
+        return Response.kept(ended, output, exchange.superseded_by)
     return None

@@ -96,7 +96,12 @@ async def listen(exchanges: Exchanges, speaker: Speaker, wanted: Wanted) -> List
 def _listening(exchange: Exchange, resumed: bool | None, response_id: ResponseId | None) -> Listening:
     attachment = exchange.attachment
     place = attachment.cursor.position()
-    encoder = EventEncoder(attachment.session.id, place.incarnation, response_id)
+    encoder = EventEncoder(
+        attachment.session.id,
+        place.incarnation,
+        response_id,
+        later_attempt=lambda cut_off: attachment.session.later_attempt(cut_off),
+    )
     return Listening(
         exchange, encoder, _opening(attachment, encoder, place, resumed), response_id is not None
     )

@@ -7,7 +7,7 @@ with that gets what follows, exactly.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -152,15 +152,22 @@ class EventEncoder:
         session_id: The session.
         incarnation: Its log's.
         response_id: The response that is told of alone. None: all.
+        later_attempt: Knows the attempt that stands for one that was cut off; None: there is none.
 
     """
 
     def __init__(
-        self, session_id: SessionId, incarnation: str, response_id: ResponseId | None = None
+        self,
+        session_id: SessionId,
+        incarnation: str,
+        response_id: ResponseId | None = None,
+        *,
+        later_attempt: Callable[[ResponseId], ResponseId | None],
     ) -> None:
         self._session_id = session_id
         self._incarnation = incarnation
         self._response_id: Final = response_id
+        self._later_attempt = later_attempt
         self.is_done = False
         """Whether the response that is told of has ended."""
 
@@ -238,7 +245,7 @@ class EventEncoder:
             case ResponseDone():
                 self.is_done = self._response_id is not None
                 response_id = strawberry.ID(body.response_id)
-                response = Response.done(body)
+                response = Response.done(body, self._later_attempt(body.response_id))
                 return Event(type=EventType.RESPONSE_DONE, response_id=response_id, response=response)
             case _:
                 return None

@@ -197,6 +197,10 @@ class Response:
     error: ResponseError | None
     usage: TokenCount | None
     metadata: JSON | None
+    superseded_by: strawberry.ID | None = strawberry.field(
+        default=None,
+        description="Of one that was interrupted and is made again: the response that says the answer.",
+    )
 
     @classmethod
     def begun(
@@ -219,24 +223,32 @@ class Response:
         return cls.begun(response.id, status, response.request.metadata, said)
 
     @classmethod
-    def done(cls, body: ResponseDone) -> Response:
-        """Return one as it ended, as the log says."""
-        return cls._ended(body.response_id, body, tuple(body.output))
+    def done(cls, body: ResponseDone, superseded_by: ResponseId | None = None) -> Response:
+        """Return one as it ended, as the log says. *superseded_by*: the attempt that stands for it."""
+        return cls._ended(body.response_id, body, tuple(body.output), superseded_by)
 
     @classmethod
-    def kept(cls, ended: Ended, output: Iterable[SessionItem]) -> Response:
-        """Return one as it ended, as its session remembers it."""
-        return cls._ended(ended.id, ended, tuple(output))
+    def kept(
+        cls, ended: Ended, output: Iterable[SessionItem], superseded_by: ResponseId | None = None
+    ) -> Response:
+        """Return one as it ended, as its session remembers it. See :meth:`done`."""
+        return cls._ended(ended.id, ended, tuple(output), superseded_by)
 
     @classmethod
     def _ended(
-        cls, response_id: ResponseId, ended: ResponseDone | Ended, said: tuple[_Said, ...]
+        cls,
+        response_id: ResponseId,
+        ended: ResponseDone | Ended,
+        said: tuple[_Said, ...],
+        superseded_by: ResponseId | None,
     ) -> Response:
         status: Status = ended.status
-        response = cls._of(response_id, ResponseStatus(status), said, ended.metadata)
+        counts = superseded_by is None  # else the other one says the answer, all of it
+        response = cls._of(response_id, ResponseStatus(status), said if counts else (), ended.metadata)
         response.reason = ended.reason
         response.error = ResponseError.of(ended.failure)
         response.usage = TokenCount.of(ended.usage)
+        response.superseded_by = None if superseded_by is None else strawberry.ID(superseded_by)
         return response
 
     @classmethod
