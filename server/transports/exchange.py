@@ -26,6 +26,14 @@ _READ_LIMIT: Final = 512
 _SOON: Final = 15.0
 """Seconds within which an input has been answered, or can't be for the moment."""
 
+_TAKEN: Final = 10.0
+"""Seconds within which a stop that was written has been taken: less than whoever waits around it has."""
+
+_KEPT: Final = (
+    "The stop is saved, and nobody has carried it out yet: the server that answers can't be reached. It is "
+    "carried out as soon as one goes on with the conversation; you needn't send it again."
+)
+
 
 class Exchange:
     """One response in one session. Close it when its request has been answered, or drop it.
@@ -116,7 +124,7 @@ class Exchange:
         """Have the response stop, and return whether it still ran: it, or the attempt that stands for it.
 
         Raises:
-            Refusal: It can't be stopped now.
+            Refusal: It can't be stopped now, or nobody has heard of it in time: it says which.
             StoreError: It could not be written.
 
         """
@@ -129,7 +137,11 @@ class Exchange:
         command = CancelResponse(response_id)
         async with soon():
             receipt = await self.attachment.submit(Submitted(command, self._chain))
-            await self.attachment.answered(receipt.seq)
+        try:
+            async with asyncio.timeout(_TAKEN):
+                await self.attachment.answered(receipt.seq)
+        except TimeoutError:
+            raise Refusal("store_unavailable", _KEPT) from None
         return receipt.seq not in self.attachment.session.refusals
 
     async def forget(self, output: Iterable[ItemId]) -> None:
