@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from unbroken.server.chain import masked_url
 from unbroken.server.plan_tables import PLAN_NAME, is_plan_name
 from unbroken.server.web_origins import origin_fault
 
@@ -127,7 +128,7 @@ def check_origins(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if (fault := origin_fault(value)) is not None:
             every = "; there is no entry for all of them" if "*" in value else ""
-            raise ValueError(f"has {value[:100]!r}, which {fault}{every}")
+            raise ValueError(f"has {masked_url(value)[:100]!r}, which {fault}{every}")
     return values
 
 
