@@ -78,13 +78,15 @@ _SECURITY: Final[Schema] = {
     "key": {
         "type": "http",
         "scheme": "bearer",
-        "description": "A key of the operator's, a token of an issuer that they trust, or a short-lived key.",
+        "description": "A key of the operator's, a token of an issuer that they trust, or a short-lived key: "
+        "over HTTP one that was used for a session, with that session's `resume`.",
     },
     "ticket": {
         "type": "apiKey",
         "in": "query",
         "name": "ticket",
-        "description": "In place of a key, for clients that can set nothing but an address.",
+        "description": "In place of a key, for clients that can set nothing but an address; over HTTP "
+        "with `resume`.",
     },
     "resume": {
         "type": "apiKey",

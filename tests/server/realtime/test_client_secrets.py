@@ -430,6 +430,32 @@ async def test_only_whoever_may_makes_keys(shop: Served[ScriptedAgent]) -> None:
     assert code_of(await posted(shop, key=None, origin=SHOP)) == (401, "invalid_api_key"), "no strangers"
 
 
+@pytest.mark.parametrize("kind", ["key", "ticket"])
+async def test_an_unused_key_over_http_is_told_what_it_is_for(serve: Serve, kind: str) -> None:
+    """It is no wrong one: a page that tries it would lock out its address."""
+    served: Served[ScriptedAgent] = await serve(
+        ScriptedAgent(), api_keys=KEYS, auth_failures=1, trusted_proxies=("127.0.0.1",)
+    )
+    there = "203.0.113.7"
+    key = await issued(served, path=PATH if kind == "key" else TICKETS)
+    path, headers = "/v1/sessions/sess_none/events", [(b"host", f"127.0.0.1:{served.port}".encode())]
+    headers.append((b"x-forwarded-for", there.encode()))
+    if kind == "ticket":
+        path += f"?ticket={key}"
+    else:
+        headers.append((b"authorization", f"Bearer {key}".encode()))
+
+    answers = [await ask(served.app.asgi, path, headers=headers) for _ in range(3)]
+
+    assert {code_of(answer) for answer in answers} == {(401, "invalid_api_key")}
+    assert "Short-lived keys and tickets are for WebSockets" in answers[0].body.decode()
+    let_in = refusal(served, key) if kind == "key" else refusal(served, None, ticket=key)
+    assert await let_in is None, "it is still good"
+    wrong = await posted(served, key="ek_guess", x_forwarded_for=there)
+    assert "Present a valid key" in wrong.body.decode()
+    assert code_of(await posted(served, x_forwarded_for=there)) == (429, "too_many_failed_attempts")
+
+
 async def test_other_methods_are_refused_and_pages_may_ask_which(shop: Served[ScriptedAgent]) -> None:
     host = (b"host", f"127.0.0.1:{shop.port}".encode())
     answer = await ask(shop.app.asgi, PATH, method="GET", headers=[host])
