@@ -195,6 +195,6 @@ def _field(fields: Mapping[str, Sequence[str]], name: str) -> str | None:
     return next(reversed(fields.get(name, ())), None)
 
 
-def say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:
+def say_alone(code: str, message: str, *, status: int, retry_after: int | None = None) -> bytes:  # noqa: ARG001 - the protocol has no place for it
     """Return an error of the whole connection."""
     return error_event(code, message, retry_after=retry_after)

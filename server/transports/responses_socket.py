@@ -245,7 +245,6 @@ class _ChainStream(_LaneStream):
         self._chains.let_go(self._exchange)
 
 
-def say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:
+def say_alone(code: str, message: str, *, status: int, retry_after: int | None = None) -> bytes:
     """Return an error of the whole connection."""
-    status = 503 if retry_after is not None else 400
     return error_message(code, message, type=error_type(status), status=status, retry_after=retry_after)

@@ -173,6 +173,6 @@ class _Connection:
         self._talk.say(error_frame(refusal.code, refusal.message, request_id, retry_after=retry_after))
 
 
-def say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:
+def say_alone(code: str, message: str, *, status: int, retry_after: int | None = None) -> bytes:  # noqa: ARG001 - the protocol has no place for it
     """Return an error of the whole connection."""
     return error_frame(code, message, retry_after=retry_after)
