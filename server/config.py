@@ -43,7 +43,7 @@ from unbroken.server.setting_values import UNIT_NAMES
 from unbroken.server.tool_settings import ToolSettings
 from unbroken.server.webhook_settings import WebhookSettings
 
-__all__ = ["MASK", "ConfigError", "Loaded", "Settings", "StartupError", "is_loopback", "is_secret", "shown"]
+__all__ = ["ConfigError", "Loaded", "Settings", "StartupError", "is_loopback", "is_secret", "shown"]
 
 MASK: Final = "********"
 """What stands in place of a secret."""

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from unbroken.server.chain import ChainEntry, with_keys
-from unbroken.server.config import MASK, ConfigError, Loaded, Settings, is_secret
+from unbroken.server.config import ConfigError, Loaded, Settings, is_secret
 from unbroken.server.setting_conflicts import conflicts
 from unbroken.server.setting_origins import PREFIX, SDK_VARIABLES, label, origin_of
 
@@ -187,5 +187,5 @@ def _with_keys(
 
 
 def _clipped(value: object) -> str:
-    text = re.sub(r"//\S*@", f"//{MASK}@", repr(value))  # an address of any setting may hold a password
+    text = re.sub(r"//\S*@", "//********@", repr(value))  # an address of any setting may hold a password
     return text if len(text) <= 60 else f"{text[:57]}..."
