@@ -107,6 +107,7 @@ def build_auth(
         jwt,
         _keys(settings, keyring),
         in_browsers=settings.api_keys_in_browsers or _is_open(settings),
+        takes_any=_is_open(settings),
     )
     if settings.tenant_plans:
         entrance = TenantPlans(entrance, dict(entry.split("=", 1) for entry in settings.tenant_plans))

@@ -58,7 +58,7 @@ class ChainEntry:
 
 def masked_url(url: str, mask: str = "********") -> str:
     """Return *url* without its password and its query, which may hold one."""
-    return re.sub(r"//[^/@]*@", f"//{mask}@", re.sub(r"\?.*", f"?{mask}", url))
+    return re.sub(r"//[^/\s]*@", f"//{mask}@", re.sub(r"\?.*", f"?{mask}", url))
 
 
 def read_entries(value: object) -> object:

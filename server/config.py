@@ -19,9 +19,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from unbroken.server.agent_settings import AgentSettings
@@ -43,9 +43,10 @@ from unbroken.server.setting_values import UNIT_NAMES
 from unbroken.server.tool_settings import ToolSettings
 from unbroken.server.webhook_settings import WebhookSettings
 
-__all__ = ["ConfigError", "Loaded", "Settings", "StartupError", "is_loopback", "shown"]
+__all__ = ["ConfigError", "Loaded", "Settings", "StartupError", "is_loopback", "is_secret", "shown"]
 
 MASK: Final = "********"
+"""What stands in place of a secret."""
 
 
 class ConfigError(Exception):
@@ -137,6 +138,23 @@ class Loaded:
     isn't the setting's own, ``.env`` likewise, ``file NAME`` or ``default``."""
 
 
+def is_secret(name: str) -> bool:
+    """Whether the setting *name* may hold a secret, so that no message repeats what was given for it.
+
+    Its type says so, or what that is made of; else ``repr=False``, as of addresses with passwords.
+    """
+    field = Settings.model_fields[name]
+    return not field.repr or _holds_secrets(field.annotation)
+
+
+def _holds_secrets(kind: object) -> bool:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        parts: list[object] = [field.annotation for field in kind.model_fields.values()]
+    else:
+        parts = list(get_args(kind))
+    return kind is SecretStr or any(map(_holds_secrets, parts))
+
+
 def shown(name: str, settings: Settings) -> str:
     """Write the setting *name* for a person, with everything secret masked."""
     value = getattr(settings, name)
@@ -148,6 +166,10 @@ def shown(name: str, settings: Settings) -> str:
         return MASK
     if name == "api_keys":
         return ", ".join(f"{entry.partition(':')[0]}:{MASK}" for entry in value)
+    if name == "mcp_servers":  # addresses and commands may have keys in them
+        return ", ".join(f"{entry.partition('=')[0]}={MASK}" for entry in value)
+    if name == "leak_canaries":
+        return MASK
     if name in ("openai_base_url", "firewall_service"):
         return masked_url(value)
     if isinstance(value, tuple | dict):  # of tables, their names

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from unbroken.server.chain import ChainEntry, with_keys
-from unbroken.server.config import ConfigError, Loaded, Settings
+from unbroken.server.config import ConfigError, Loaded, Settings, is_secret
 from unbroken.server.setting_conflicts import conflicts
 from unbroken.server.setting_origins import PREFIX, SDK_VARIABLES, label, origin_of
 
@@ -27,15 +27,6 @@ _FILE: Final = "unbroken.toml"
 # "unbroken-anything") to every container beside it in variables of this shape.
 _SERVICE_LINK: Final = re.compile(r"_SERVICE_(HOST|PORT\w*)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")
 _SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
-
-# Fields whose value no message repeats: keys, and addresses that may hold a password.
-_NEVER_REPEATED: Final = frozenset(
-    {
-        *("api_keys", "fallbacks", "mcp_keys", "mcp_servers"),
-        *("openai_api_key", "openai_base_url", "secret", "redis_url", "redis_sentinel_password"),
-        *("admin_key", "firewall_service", "firewall_service_key"),
-    }
-)
 
 
 def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], cwd: Path) -> Loaded:
@@ -170,7 +161,7 @@ def _validated(
         cause: object = detail.get("ctx", {}).get("error")
         # pydantic says "Input should be a valid integer, unable to parse ...".
         text = str(cause) if cause else detail["msg"].partition(" ")[2].partition(", unable to")[0]
-        got = "" if name in _NEVER_REPEATED else f" (it is {_clipped(values.get(name))})"
+        got = "" if is_secret(name) else f" (it is {_clipped(values.get(name))})"
         problems.append(f"{label(name, origins)} {text}{got}.")
     failed = frozenset(str(detail["loc"][0]) for detail in details)
     return Settings(**{name: value for name, value in values.items() if name not in failed}), failed
@@ -196,5 +187,5 @@ def _with_keys(
 
 
 def _clipped(value: object) -> str:
-    text = repr(value)
+    text = re.sub(r"//\S*@", "//********@", repr(value))  # an address of any setting may hold a password
     return text if len(text) <= 60 else f"{text[:57]}..."

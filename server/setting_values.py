@@ -127,7 +127,9 @@ def check_origins(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if (fault := origin_fault(value)) is not None:
             every = "; there is no entry for all of them" if "*" in value else ""
-            raise ValueError(f"has {value[:100]!r}, which {fault}{every}")
+            # A name in front of the host may have a password behind it.
+            entry = "an entry with an @" if "@" in value else repr(value[:100])
+            raise ValueError(f"has {entry}, which {fault}{every}")
     return values
 
 

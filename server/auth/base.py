@@ -5,6 +5,8 @@
     Exception
     +-- Unauthenticated     nothing valid was presented: one answer for all that is wrong
         +-- LongLivedKey    a key that is good for long came where only short-lived ones may
+        +-- UnusedKey       a short-lived key, valid and unused, where there is no session to use it for
+        +-- NoKey           where any key is taken, none was presented
         +-- UnknownSigner   what signed it isn't known yet, and couldn't be looked for
 """
 
@@ -25,9 +27,11 @@ __all__ = [
     "Grant",
     "KeyKind",
     "LongLivedKey",
+    "NoKey",
     "Spend",
     "Unauthenticated",
     "UnknownSigner",
+    "UnusedKey",
     "is_jwt",
 ]
 
@@ -56,6 +60,28 @@ class UnknownSigner(Unauthenticated):
     """It is signed with a key that isn't known, and that nobody could look for just now: it may be new."""
 
     is_failure: ClassVar[bool] = False
+
+
+class UnusedKey(Unauthenticated):
+    """A valid short-lived key, or a ticket, came to a door that begins no session with one."""
+
+    is_failure: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        return (
+            "Short-lived keys and tickets are for WebSockets: over HTTP, send one that was used for a "
+            "session with `resume`, that session's token."
+        )
+
+
+class NoKey(Unauthenticated):
+    """Nothing was presented to a server that takes any key."""
+
+    def __str__(self) -> str:
+        return (
+            "Present a key as `Authorization: Bearer <key>`. Any will do: this server names none, for "
+            "developing, and knows whoever shows the same one again."
+        )
 
 
 class LongLivedKey(Unauthenticated):

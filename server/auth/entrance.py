@@ -8,6 +8,7 @@ from unbroken.server.auth.base import (
     Grant,
     KeyKind,
     LongLivedKey,
+    NoKey,
     Unauthenticated,
     is_jwt,
 )
@@ -23,6 +24,7 @@ class Entrance:
         jwt: For JSON Web Tokens; None: they aren't taken.
         keys: For all other keys, in the order in which they are asked.
         in_browsers: Whether API keys are taken as subprotocols too.
+        takes_any: Whether any key is taken: who shows none is told so.
 
     """
 
@@ -33,15 +35,19 @@ class Entrance:
         keys: tuple[Authenticator, ...],
         *,
         in_browsers: bool = False,
+        takes_any: bool = False,
     ) -> None:
         self._secrets = secrets
         self._jwt = jwt
         self._keys = keys
         self._in_browsers = in_browsers
+        self._takes_any = takes_any
 
     async def authenticate(self, credentials: Credentials) -> Grant:
         """See :meth:`Authenticator.authenticate`."""
         key = credentials.key
+        if key is None and credentials.ticket is None and self._takes_any:
+            raise NoKey
         if key is None:
             return await self._secrets.authenticate(credentials)
         if key.startswith("ek_"):

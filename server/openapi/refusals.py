@@ -63,6 +63,7 @@ BODY: Final[Codes] = {
     400: ("invalid_json", "invalid_request"),
     408: ("body_stalled",),
     413: ("body_too_large",),
+    415: ("invalid_request",),
 }
 """Where there is a body that is JSON."""
 
@@ -135,7 +136,7 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     409: "It doesn't fit what is there.",
     410: "It was deleted, and is begun by that name no more.",
     413: "It is larger than may be.",
-    415: "It is none of the types that are taken.",
+    415: "It is none of the types that are taken, or is packed (`Content-Encoding`).",
     426: "It is no upgrade to a WebSocket: maybe a proxy on the way has left out `Upgrade`.",
     429: "More than may be: try again after `Retry-After` seconds.",
     500: "The answer failed, or the server did.",

@@ -60,7 +60,8 @@ else's is answered as what isn't there.
 - Paths that take `GET` take `HEAD`. Other methods than those here are answered with 405, and `Allow`.
 - Paths below `/v1/` answer `OPTIONS` as CORS has it. Pages of the server's own origin, and of those that \
 the operator lists, may call them.
-- Fields of the query that aren't listed are refused (400 `invalid_query`). Fields of a body that aren't \
+- Fields of the query that aren't listed are refused (400 `invalid_query`), those of a WebSocket's address \
+skipped. Fields of a body that aren't \
 listed are skipped.
 """
 
@@ -78,13 +79,15 @@ _SECURITY: Final[Schema] = {
     "key": {
         "type": "http",
         "scheme": "bearer",
-        "description": "A key of the operator's, a token of an issuer that they trust, or a short-lived key.",
+        "description": "A key of the operator's, a token of an issuer that they trust, or a short-lived key: "
+        "over HTTP one that was used for a session, with that session's `resume`.",
     },
     "ticket": {
         "type": "apiKey",
         "in": "query",
         "name": "ticket",
-        "description": "In place of a key, for clients that can set nothing but an address.",
+        "description": "In place of a key, for clients that can set nothing but an address; over HTTP "
+        "with `resume`.",
     },
     "resume": {
         "type": "apiKey",

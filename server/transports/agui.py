@@ -15,6 +15,7 @@ from unbroken.server.transports.agui_stream import RunEvents
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Speaker
+from unbroken.server.transports.field_names import AGUI
 from unbroken.server.transports.http_way import Endpoint, Visit, found, json_response
 from unbroken.server.transports.query import check_query, checked
 from unbroken.server.transports.reception import Reception
@@ -49,10 +50,10 @@ class AguiDoor:
         serving = self._reception.serving
         one = "/v1/agui/{thread_id:path}"
         return [
-            Route("/v1/agui", Endpoint(serving(self._run))),
-            Route(f"{one}/stream", Endpoint(serving(self._resume))),
-            Route(f"{one}/stop", Endpoint(serving(self._stop))),
-            Route(one, Endpoint(serving(self._show))),
+            Route("/v1/agui", Endpoint(serving(self._run, AGUI))),
+            Route(f"{one}/stream", Endpoint(serving(self._resume, AGUI))),
+            Route(f"{one}/stop", Endpoint(serving(self._stop, AGUI))),
+            Route(one, Endpoint(serving(self._show, AGUI))),
         ]
 
     async def _run(self, visit: Visit) -> Response:

@@ -16,9 +16,9 @@ from unbroken.server.protocols.agui.events import abort_failed_event, error_even
 from unbroken.server.protocols.agui.socket import Abort, Unsaid, decode_frame
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.transports.agui_stream import RunFrames
-from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Speaker
+from unbroken.server.transports.field_names import AGUI
 from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.server.transports.lanes import Lanes, LanesFull, QueueFull
 from unbroken.server.transports.query import checked
@@ -178,7 +178,7 @@ class _Connection:
 
 
 def _told(why: Exception) -> HttpRefusal:
-    refusal = why if isinstance(why, HttpRefusal) else refusal_of(why)
+    refusal = why if isinstance(why, HttpRefusal) else AGUI.refusal_of(why)
     if refusal is None:
         raise why
     return refusal
@@ -195,6 +195,6 @@ def _field(fields: Mapping[str, Sequence[str]], name: str) -> str | None:
     return next(reversed(fields.get(name, ())), None)
 
 
-def say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:
+def say_alone(code: str, message: str, *, status: int, retry_after: int | None = None) -> bytes:  # noqa: ARG001 - the protocol has no place for it
     """Return an error of the whole connection."""
     return error_event(code, message, retry_after=retry_after)

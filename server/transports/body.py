@@ -23,10 +23,16 @@ async def read_body(request: Request, most: int) -> bytes:
     """Return the body of *request*.
 
     Raises:
-        HttpRefusal: It has more than *most* bytes, or isn't whole in time.
+        HttpRefusal: It is packed, has more than *most* bytes, or isn't whole in time.
         ClientDisconnect: The client has gone.
 
     """
+    if (encoding := request.headers.get("content-encoding", "identity").lower()) not in ("", "identity"):
+        # Packed, a short body may be a long one: nothing is unpacked for anybody.
+        message = (
+            f"The body has the encoding {encoding[:32]!r}. Send it as it is, without `Content-Encoding`."
+        )
+        raise HttpRefusal(415, "invalid_request", message)
     body = bytearray()
     try:
         async with asyncio.timeout(TIMEOUT), aclosing(request.stream()) as pieces:

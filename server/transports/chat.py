@@ -18,18 +18,19 @@ from starlette.types import Receive, Scope, Send
 from unbroken.server.protocols.chat.decode import ChatAsked, asked_of, decode_completion
 from unbroken.server.protocols.chat.encode import ChatEncoder, Completion
 from unbroken.server.quota.refusal import headers as quota_headers
-from unbroken.server.transports.asking import ANSWERED_BEFORE, refusal_of
+from unbroken.server.transports.asking import ANSWERED_BEFORE
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.chat_stream import ChatStream
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Exchanges, Speaker
+from unbroken.server.transports.field_names import CHAT
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, Visit, found, json_response
 from unbroken.server.transports.lone_answer import failure_of, let_go, until_done
 from unbroken.server.transports.query import check_query
 from unbroken.server.transports.reception import Reception
 from unbroken.server.transports.sse import EventSource, EventStream
 from unbroken.sessions.clock import Clock
-from unbroken.sessions.errors import Refusal, SessionNotFound
+from unbroken.sessions.errors import SessionNotFound
 from unbroken.sessions.items import ResponseRequest
 
 __all__ = ["ChatDoor"]
@@ -69,7 +70,7 @@ class ChatDoor:
         return [Route("/v1/chat/completions", Endpoint(self._serve))]
 
     async def _serve(self, request: Request, send: Send) -> None:
-        await self._reception.way.serve(request, send, self._create, _refusal_of)
+        await self._reception.way.serve(request, send, self._create, CHAT.refusal_of)
 
     async def _create(self, visit: Visit) -> Response:
         speaker = await self._reception.let_in(visit)
@@ -147,18 +148,3 @@ def _completion(exchange: Exchange, chat: ChatAsked) -> Completion:
         return Completion(response_id, session.config)
     added = {"session": session.id, "resume": exchange.resume, "response": response_id}
     return Completion(response_id, session.config, added)
-
-
-def _refusal_of(exc: Exception) -> HttpRefusal | None:
-    refusal = refusal_of(exc)
-    if refusal is not None and isinstance(exc, Refusal) and refusal.param is not None:
-        refusal.param = _param_of(refusal.param)
-    return refusal
-
-
-def _param_of(param: str) -> str:
-    """Return what this protocol calls a part of a request that sessions and guards call otherwise."""
-    if param.startswith(("item", "response.input", "input")):
-        return "messages"
-    param = param.removeprefix("response.")
-    return "response_format" if param == "text.format" else param

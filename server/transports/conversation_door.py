@@ -27,10 +27,10 @@ from unbroken.server.protocols.conversations.encode import (
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.responses.decode import Opened
 from unbroken.server.protocols.responses.items import Fields, item_fields
-from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.conversations import Conversations
 from unbroken.server.transports.exchanges import Speaker
+from unbroken.server.transports.field_names import CONVERSATIONS
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, Visit, found, json_response
 from unbroken.server.transports.item_pages import page_bounds, page_of
 from unbroken.server.transports.query import check_query
@@ -229,7 +229,7 @@ def _refusal_of(exc: Exception) -> HttpRefusal | None:
     if isinstance(exc, SessionNotFound):
         message = "There is no such conversation: it has gone, or isn't yours."
         return HttpRefusal(404, "conversation_not_found", message)
-    return refusal_of(exc)
+    return CONVERSATIONS.refusal_of(exc)
 
 
 async def _gathered(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:

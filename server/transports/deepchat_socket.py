@@ -121,6 +121,6 @@ class _Connection:
         self._talk.say(error_frame(refusal.message))
 
 
-def say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:  # noqa: ARG001 - it has no place for these
+def say_alone(code: str, message: str, *, status: int, retry_after: int | None = None) -> bytes:  # noqa: ARG001 - it has no place for these
     """Return an error of the whole connection."""
     return error_frame(message)

@@ -25,10 +25,10 @@ from unbroken.server.protocols.graphql.subscribing import Selection, wanted_of
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.refusal import headers as quota_headers
-from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.conversations import Conversations
 from unbroken.server.transports.exchanges import Exchanges, Speaker
+from unbroken.server.transports.field_names import GRAPHQL
 from unbroken.server.transports.graphql_desk import GraphqlDesk, refused_as, told
 from unbroken.server.transports.graphql_stream import GraphqlEvents, listen
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, Visit, found
@@ -86,7 +86,7 @@ class GraphqlDoor:
         return [Route("/graphql", Endpoint(self._serve))]
 
     async def _serve(self, request: Request, send: Send) -> None:
-        await self._reception.way.serve(request, send, self._answer, refusal_of, _dressed)
+        await self._reception.way.serve(request, send, self._answer, GRAPHQL.refusal_of, _dressed)
 
     async def _answer(self, visit: Visit) -> Response:
         # However much there is to do: it may be to stop something. What begins anything is refused there.

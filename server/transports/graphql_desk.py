@@ -20,11 +20,12 @@ from unbroken.server.protocols.responses.frames import CreateParam
 from unbroken.server.quota.base import Decision
 from unbroken.server.quota.gate import Gate
 from unbroken.server.quota.report import own_report
-from unbroken.server.transports.asking import not_there, refusal_of
+from unbroken.server.transports.asking import not_there
 from unbroken.server.transports.awaiting import until_ended
 from unbroken.server.transports.conversations import Conversations
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Exchanges, Speaker
+from unbroken.server.transports.field_names import GRAPHQL
 from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.server.transports.models import named_by
 from unbroken.sessions.errors import SessionNotFound
@@ -38,7 +39,7 @@ _STOPPING: Final = 5.0
 
 def refused_as(exc: Exception) -> HttpRefusal:
     """Return how *exc* is told. What nobody expects is a bug: it is logged, and not told of."""
-    refusal = exc if isinstance(exc, HttpRefusal) else refusal_of(exc)
+    refusal = exc if isinstance(exc, HttpRefusal) else GRAPHQL.refusal_of(exc)
     if refusal is None:
         structlog.get_logger().error("connection failed", exc_info=exc)
         return HttpRefusal(500, "internal_error", ERROR_MEANINGS["internal_error"])

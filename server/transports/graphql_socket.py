@@ -216,6 +216,6 @@ class _Connection:
         self._talk.say(error(name, [told(refused_as(why))]))
 
 
-def say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:
+def say_alone(code: str, message: str, *, status: int, retry_after: int | None = None) -> bytes:  # noqa: ARG001 - the protocol has no place for it
     """Return an error of the whole connection."""
     return warning(error_fields(code, message, retry_after=retry_after))

@@ -19,7 +19,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
-from unbroken.server.auth.base import Authenticator, Grant, LongLivedKey, Unauthenticated
+from unbroken.server.auth.base import Authenticator, Grant, LongLivedKey, Unauthenticated, UnusedKey
 from unbroken.server.auth.directory import Directory
 from unbroken.server.auth.principal import STRANGERS
 from unbroken.server.fair_names import FairNames
@@ -231,7 +231,7 @@ class HttpWay:
         try:
             grant = await self._authenticator.authenticate(visit.handshake.credentials)
             if grant.spend is not None:
-                raise Unauthenticated  # it is for a session, and good for this only when it has one
+                raise UnusedKey  # it is for a session, and good for this only when it has one
         except Unauthenticated as exc:
             if exc.is_failure:
                 visit.guest.failed()

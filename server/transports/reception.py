@@ -14,8 +14,8 @@ from unbroken.server.auth.presence import Presence
 from unbroken.server.auth.principal import REALTIME
 from unbroken.server.limits import ConnectionBounds
 from unbroken.server.quota.gate import Gate
-from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.exchanges import Speaker
+from unbroken.server.transports.field_names import FieldNames
 from unbroken.server.transports.http_way import Act, HttpWay, Visit
 from unbroken.sessions.clock import Clock
 
@@ -41,11 +41,11 @@ class Reception:
     lapses: Lapses
     clock: Clock
 
-    def serving(self, act: Act) -> Callable[[Request, Send], Awaitable[None]]:
-        """Return what answers a route's requests by what *act* returns, or with why it can't."""
+    def serving(self, act: Act, names: FieldNames) -> Callable[[Request, Send], Awaitable[None]]:
+        """Return what answers a route's requests by what *act* returns, or in *names* with why it can't."""
 
         async def serve(request: Request, send: Send) -> None:
-            await self.way.serve(request, send, act, refusal_of)
+            await self.way.serve(request, send, act, names.refusal_of)
 
         return serve
 

@@ -128,8 +128,8 @@ class RefusalLog:
 class SayAlone(Protocol):
     """Returns an error as a frame of a protocol, for a client that has nothing else."""
 
-    def __call__(self, code: str, message: str, *, retry_after: int | None = None) -> bytes:
-        """Return the frame, as UTF-8."""
+    def __call__(self, code: str, message: str, *, status: int, retry_after: int | None = None) -> bytes:
+        """Return the frame, as UTF-8. *status*: what it would be over HTTP, for protocols that say so."""
 
 
 async def refuse(refused: Refused, handshake: Handshake, send: Send, say: SayAlone) -> None:
@@ -137,7 +137,8 @@ async def refuse(refused: Refused, handshake: Handshake, send: Send, say: SayAlo
     if (handshake.is_browser and not refused.elsewhere) or refused.status == 101:
         await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol})
         wait = refused.retry_after if refused.asks_to_wait else None
-        frame = say(refused.code, refused.message, retry_after=wait)
+        status = 400 if refused.status == 101 else refused.status
+        frame = say(refused.code, refused.message, status=status, retry_after=wait)
         # It may have left meanwhile: uvicorn calls that a RuntimeError, if it was before it was let in.
         with suppress(RuntimeError, OSError):
             await send({"type": "websocket.send", "text": frame.decode()})

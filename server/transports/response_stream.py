@@ -42,7 +42,9 @@ class ResponseStream(ExchangeStream):
         return self._framed(self._encoder.error(code, message))
 
     def _say_farewell(self, code: str, message: str, status: int) -> None:
-        super()._say_farewell(code, f"{message} Get the response by its id, to go on.", status)
+        if status != 410:  # what was deleted is gone by its id, too
+            message = f"{message} Get the response by its id, to go on."
+        super()._say_farewell(code, message, status)
 
     def close(self) -> None:
         """See :meth:`EventSource.close`."""

@@ -23,6 +23,7 @@ from unbroken.server.transports.awaiting import read_whole, until_ended
 from unbroken.server.transports.body import read_body
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Exchanges, Speaker
+from unbroken.server.transports.field_names import RESPONSES
 from unbroken.server.transports.http_way import Endpoint, HttpRefusal, Visit, found, json_response
 from unbroken.server.transports.item_pages import page_of
 from unbroken.server.transports.query import check_query
@@ -81,10 +82,10 @@ class ResponsesDoor:
         serving = self._reception.serving
         one = "/v1/responses/{response_id}"
         return [
-            Route("/v1/responses", Endpoint(serving(self._create))),
-            Route(one, Endpoint(serving(self._one))),
-            Route(f"{one}/cancel", Endpoint(serving(self._cancel))),
-            Route(f"{one}/input_items", Endpoint(serving(self._input_items))),
+            Route("/v1/responses", Endpoint(serving(self._create, RESPONSES))),
+            Route(one, Endpoint(serving(self._one, RESPONSES))),
+            Route(f"{one}/cancel", Endpoint(serving(self._cancel, RESPONSES))),
+            Route(f"{one}/input_items", Endpoint(serving(self._input_items, RESPONSES))),
         ]
 
     async def _let_in(self, visit: Visit, *, goes_on: bool = True) -> Speaker:

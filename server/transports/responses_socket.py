@@ -22,9 +22,10 @@ from unbroken.server.protocols.responses.socket import (
     steer_failed,
 )
 from unbroken.server.protocols.responses.whole import Whole
-from unbroken.server.transports.asking import EVENTS_GONE, not_there, refusal_of
+from unbroken.server.transports.asking import EVENTS_GONE, not_there
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Exchanges, Speaker
+from unbroken.server.transports.field_names import RESPONSES
 from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.server.transports.lanes import Lanes, LanesFull, QueueFull
 from unbroken.server.transports.local_chains import LocalChains
@@ -186,7 +187,7 @@ class _Connection:
             self._refuse(exc, wanted.lane)
 
     def _refuse(self, why: Exception, lane: str | None) -> None:
-        refusal = why if isinstance(why, HttpRefusal) else refusal_of(why)
+        refusal = why if isinstance(why, HttpRefusal) else RESPONSES.refusal_of(why)
         if refusal is None:
             raise why
         self._talk.say(
@@ -245,7 +246,6 @@ class _ChainStream(_LaneStream):
         self._chains.let_go(self._exchange)
 
 
-def say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:
+def say_alone(code: str, message: str, *, status: int, retry_after: int | None = None) -> bytes:
     """Return an error of the whole connection."""
-    status = 503 if retry_after is not None else 400
     return error_message(code, message, type=error_type(status), status=status, retry_after=retry_after)

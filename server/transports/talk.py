@@ -145,7 +145,7 @@ class Talk:
         size = self._own_size + len(frame)
         if len(self._own) >= self._limits.input_queue or (self._own and size > _MOST_OWN_BYTES):
             message = "Messages come faster than answers are read."
-            self.end(CloseCode.POLICY, self._say_alone("input_queue_full", message))
+            self.end(CloseCode.POLICY, self._say_alone("input_queue_full", message, status=429))
             return
         self._own.append(frame)
         self._own_size = size
@@ -181,7 +181,8 @@ class Talk:
         """End the connection: what it was let in with no longer counts."""
         if not self._is_over:
             self._metrics.lapsed.labels(reason.value).inc()
-            self.end(CloseCode.POLICY, self._say_alone(reason.value, ERROR_MEANINGS[reason.value]))
+            farewell = self._say_alone(reason.value, ERROR_MEANINGS[reason.value], status=401)
+            self.end(CloseCode.POLICY, farewell)
 
     # From its beginning to its end.
 

@@ -16,6 +16,7 @@ from unbroken.server.transports.body import read_body
 from unbroken.server.transports.chats import Chats
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Speaker
+from unbroken.server.transports.field_names import UI
 from unbroken.server.transports.http_way import (
     Endpoint,
     HttpRefusal,
@@ -62,10 +63,10 @@ class UiDoor:
         serving = self._reception.serving
         one = "/v1/ui/chat/{chat_id:path}"
         return [
-            Route("/v1/ui/chat", Endpoint(serving(self._ask))),
-            Route(f"{one}/stream", Endpoint(serving(self._resume))),
-            Route(f"{one}/stop", Endpoint(serving(self._stop))),
-            Route(one, Endpoint(serving(self._show))),
+            Route("/v1/ui/chat", Endpoint(serving(self._ask, UI))),
+            Route(f"{one}/stream", Endpoint(serving(self._resume, UI))),
+            Route(f"{one}/stop", Endpoint(serving(self._stop, UI))),
+            Route(one, Endpoint(serving(self._show, UI))),
         ]
 
     async def _ask(self, visit: Visit) -> Response:

@@ -19,10 +19,10 @@ from unbroken.server.protocols.ui.socket import (
     error_frame,
     frame,
 )
-from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.chats import Chats
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchanges import Speaker
+from unbroken.server.transports.field_names import UI
 from unbroken.server.transports.http_way import HttpRefusal
 from unbroken.server.transports.lanes import Lanes, LanesFull, QueueFull
 from unbroken.server.transports.talk import FrameSource, Talk
@@ -166,13 +166,13 @@ class _Connection:
             self._refuse(exc, asked.said.request_id)
 
     def _refuse(self, why: Exception, request_id: str | None) -> None:
-        refusal = why if isinstance(why, HttpRefusal) else refusal_of(why)
+        refusal = why if isinstance(why, HttpRefusal) else UI.refusal_of(why)
         if refusal is None:
             raise why
         retry_after = refusal.retry_after if refusal.status in (429, 503) else None
         self._talk.say(error_frame(refusal.code, refusal.message, request_id, retry_after=retry_after))
 
 
-def say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:
+def say_alone(code: str, message: str, *, status: int, retry_after: int | None = None) -> bytes:  # noqa: ARG001 - the protocol has no place for it
     """Return an error of the whole connection."""
     return error_frame(code, message, retry_after=retry_after)

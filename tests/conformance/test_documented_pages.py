@@ -112,6 +112,23 @@ async def test_a_page_stops_an_answer(page: DocumentedPage, browser: Browser, tm
         await shows(tab, "two")
 
 
+# In a lane of Responses' a second request waits for the first one: that isn't refused.
+@those([p for p in PAGES if p.asks and p.reconnects and not p.name.startswith("responses")])
+async def test_a_page_shows_why_a_request_is_refused(
+    page: DocumentedPage, browser: Browser, tmp_path: Path
+) -> None:
+    """By the frames of its protocol: what isn't in them would be an error of the page's."""
+    agent = ManualAgent()
+    async with opened_site(page, tmp_path, agent) as site, shown(browser, page, site) as tab:
+        await ask(tab, "one")
+        turn = await agent.turn()
+        turn.say("one ")
+        await shows(tab, "one ")
+        await ask(tab, "two")
+        await expect(tab.locator("p")).to_contain_text("in progress", timeout=_PATIENCE)
+        turn.end()
+
+
 @those([page for page in PAGES if page.goes_on])
 async def test_a_page_that_is_loaded_again_in_mid_answer_shows_all_of_it(
     page: DocumentedPage, browser: Browser, tmp_path: Path

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from unbroken.server.config import ConfigError, Settings, is_loopback, shown
+from unbroken.server.config import ConfigError, Settings, is_loopback, is_secret, shown
 from unbroken.server.setting_sources import load_settings
 
 DIGEST = "0123456789abcdef" * 4
@@ -247,6 +247,52 @@ def test_each_problem_is_one_line_with_its_fix(values: dict[str, str], fix: str,
     assert len(line) < 250
 
 
+SECRETS = (
+    *("admin_key", "api_keys", "archive_url", "fallbacks", "firewall_service", "firewall_service_key"),
+    *("leak_canaries", "mcp_keys", "mcp_servers", "openai_api_key", "openai_base_url"),
+    *("redis_sentinel_password", "redis_url", "secret", "webhooks"),
+)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_what_is_wrong_with_a_secret_is_said_without_it(name: str, tmp_path: Path) -> None:
+    """Wherever in its value the mistake is."""
+    secret = "hunter2"
+    address = f"postgresql+x://u:{secret}@h"
+    row = {"url": f"http://u:{secret}@h", "secrets": [secret], "name": secret}
+    said: list[str] = []
+    for value in (
+        secret,
+        7,
+        address,
+        [secret],
+        [7],
+        {"a": secret},
+        {"a": row},
+        [row],
+        f'{{"a":["{secret}"]}}',
+    ):
+        try:
+            load_settings({name: value}, {}, tmp_path)
+        except ConfigError as error:
+            said += error.problems
+
+    assert said
+    assert secret not in " ".join(said)
+
+
+def test_every_type_that_holds_a_secret_is_known() -> None:
+    assert tuple(sorted(name for name in Settings.model_fields if is_secret(name))) == SECRETS
+
+
+@pytest.mark.parametrize("name", ["allowed_origins", "jwt_jwks"])
+def test_passwords_of_other_addresses_are_masked(name: str, tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, {f"UNBROKEN_{name.upper()}": "http://u:hunt@er2@h"})
+
+    assert "hunt" not in line
+    assert "er2" not in line
+
+
 def test_networks_of_proxies_may_be_as_large_as_private_ones_are(tmp_path: Path) -> None:
     networks = "10.0.0.0/8,fc00::/7,192.0.2.1"
 
@@ -310,6 +356,8 @@ def test_secrets_are_never_shown() -> None:
         openai_base_url="https://me:s3cret@host/v1?key=s3cret",
         firewall_service="https://me:s3cret@guard/check",
         api_keys=(f"alice:{DIGEST}",),
+        mcp_servers=("docs=https://me:s3cret@host/mcp", "here=serve --key s3cret"),
+        leak_canaries=("s3cret-0123456789-abcdef",),
     )
     text = [shown(name, settings) for name in Settings.model_fields]
 
@@ -318,6 +366,7 @@ def test_secrets_are_never_shown() -> None:
     assert shown("openai_base_url", settings) == "https://********@host/v1?********"
     assert shown("firewall_service", settings) == "https://********@guard/check"
     assert shown("api_keys", settings) == "alice:********"
+    assert shown("mcp_servers", settings) == "docs=********, here=********"
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,12 @@ def _bare(item: Item) -> Frame:
 
 
 def lone_error(
-    code: str, message: str, *, type: str = "invalid_request_error", retry_after: int | None = None
+    code: str,
+    message: str,
+    *,
+    type: str = "invalid_request_error",
+    status: int = 400,  # noqa: ARG001 - the protocol has no place for it
+    retry_after: int | None = None,
 ) -> bytes:
     """Return an error for a client that has no session. Its id is no cursor."""
     frame = error_frame(code, message, type=type, retry_after=retry_after)

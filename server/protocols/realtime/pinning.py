@@ -11,6 +11,7 @@ from msgspec import UNSET, Raw, Struct
 from msgspec.structs import asdict
 
 from unbroken.server.auth.pins import Pins
+from unbroken.server.protocols.body import decoded
 from unbroken.server.protocols.items import DecodeError
 from unbroken.server.protocols.realtime.decode import update_of
 from unbroken.server.protocols.realtime.frames import ClientEvent, SessionParam, SessionUpdate
@@ -90,6 +91,11 @@ class SecretRequest(Struct, frozen=True):
         return self.unbroken or _Extension()
 
 
+_REQUEST: Final = msgspec.json.Decoder(SecretRequest)
+_UNREAD: Final = msgspec.json.Decoder(_Unread)
+_MOST_DEPTH: Final = 32
+
+
 def decode_secret_request(data: bytes) -> SecretRequest:
     """Return what the body of a request asks for. An empty one asks for a key without anything settled.
 
@@ -97,12 +103,8 @@ def decode_secret_request(data: bytes) -> SecretRequest:
         DecodeError: It makes no sense.
 
     """
-    try:
-        request = msgspec.json.decode(data or b"{}", type=SecretRequest)
-        named = msgspec.json.decode(data or b"{}", type=_Unread).unbroken or {}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        text = str(exc)[:200]
-        raise DecodeError("invalid_request", f"The body isn't what it should be: {text}.") from None
+    request = decoded(data or b"{}", _REQUEST, max_depth=_MOST_DEPTH)
+    named = decoded(data or b"{}", _UNREAD, max_depth=_MOST_DEPTH).unbroken or {}
     _check_names(named)
     after, extension = request.expires_after, request.extension
     if after is not None and after.anchor != "created_at":

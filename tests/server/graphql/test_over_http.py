@@ -190,7 +190,7 @@ async def test_what_is_not_theirs_looks_as_if_there_were_none(
 
     assert told[0] == told[1]
     assert told[0][0]["extensions"]["code"] == "response_not_found"
-    assert told[0][1]["extensions"]["code"] == "conversation_not_found"
+    assert told[0][1]["extensions"]["code"] == "session_not_found"
 
 
 async def test_models_and_usage_are_told(serve: Serve, call: Call) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import json
 from typing import Any
@@ -379,7 +380,7 @@ async def test_a_ticket_lasts_as_long_as_is_set(serve: Serve) -> None:
         ({"unbroken": {"orgin": SHOP}}, "unbroken.orgin"),
         ({"unbroken": {"max_use": 1}}, "unbroken.max_use"),
         ({"unbroken": {"x" * 100: 1}}, "unbroken." + "x" * 64),
-        ({"unbroken": {"plan": 1}}, None),
+        ({"unbroken": {"plan": 1}}, "unbroken.plan"),
         ({"session": {"type": "transcription"}}, "session.type"),
         ({"session": {"tools": [{"type": "mcp"}]}}, "session.tools[0].type"),
         ({"session": {"max_output_tokens": 0}}, "session.max_output_tokens"),
@@ -428,6 +429,60 @@ async def test_only_whoever_may_makes_keys(shop: Served[ScriptedAgent]) -> None:
     assert code_of(await posted(shop, key=short_lived, path=path)) == (403, "insufficient_scope")
     assert code_of(await posted(shop, origin="https://evil.example")) == (403, "origin_not_allowed")
     assert code_of(await posted(shop, key=None, origin=SHOP)) == (401, "invalid_api_key"), "no strangers"
+
+
+async def test_a_packed_body_is_refused_as_such(shop: Served[ScriptedAgent]) -> None:
+    answer = await posted(shop, gzip.compress(b"{}"), content_encoding="gzip")
+
+    assert code_of(answer) == (415, "invalid_request")
+    assert "Content-Encoding" in answer.body.decode()
+    assert (await posted(shop, {}, content_encoding="identity")).status == 200
+
+
+async def test_a_server_that_takes_any_key_says_so(serve: Serve) -> None:
+    open_to_all: Served[ScriptedAgent] = await serve(ScriptedAgent())
+    guarded: Served[ScriptedAgent] = await serve(ScriptedAgent(), api_keys=KEYS)
+
+    any_key, valid_key = await posted(open_to_all, key=None), await posted(guarded, key=None)
+
+    assert code_of(any_key) == code_of(valid_key) == (401, "invalid_api_key")
+    assert "Any will do" in any_key.body.decode()
+    assert "Present a valid key" in valid_key.body.decode()
+
+
+async def test_a_body_that_cant_be_taken_is_told_by_its_field(shop: Served[ScriptedAgent]) -> None:
+    wrong = json.loads((await posted(shop, {"session": 5})).body)["error"]
+    cut = json.loads((await posted(shop, b'{"session": ')).body)["error"]
+
+    assert (wrong["code"], wrong["param"]) == ("invalid_request", "session")
+    assert "$" not in wrong["message"]
+    assert (cut["code"], cut["message"]) == ("invalid_json", "The body isn't valid JSON.")
+
+
+@pytest.mark.parametrize("kind", ["key", "ticket"])
+async def test_an_unused_key_over_http_is_told_what_it_is_for(serve: Serve, kind: str) -> None:
+    """It is no wrong one: a page that tries it would lock out its address."""
+    served: Served[ScriptedAgent] = await serve(
+        ScriptedAgent(), api_keys=KEYS, auth_failures=1, trusted_proxies=("127.0.0.1",)
+    )
+    there = "203.0.113.7"
+    key = await issued(served, path=PATH if kind == "key" else TICKETS)
+    path, headers = "/v1/sessions/sess_none/events", [(b"host", f"127.0.0.1:{served.port}".encode())]
+    headers.append((b"x-forwarded-for", there.encode()))
+    if kind == "ticket":
+        path += f"?ticket={key}"
+    else:
+        headers.append((b"authorization", f"Bearer {key}".encode()))
+
+    answers = [await ask(served.app.asgi, path, headers=headers) for _ in range(3)]
+
+    assert {code_of(answer) for answer in answers} == {(401, "invalid_api_key")}
+    assert "Short-lived keys and tickets are for WebSockets" in answers[0].body.decode()
+    let_in = refusal(served, key) if kind == "key" else refusal(served, None, ticket=key)
+    assert await let_in is None, "it is still good"
+    wrong = await posted(served, key="ek_guess", x_forwarded_for=there)
+    assert "Present a valid key" in wrong.body.decode()
+    assert code_of(await posted(served, x_forwarded_for=there)) == (429, "too_many_failed_attempts")
 
 
 async def test_other_methods_are_refused_and_pages_may_ask_which(shop: Served[ScriptedAgent]) -> None:

@@ -17,6 +17,7 @@ from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import Served, eventually
 from unbroken.server.agents.scripted import ScriptedAgent
+from unbroken.server.transports.responses_socket import say_alone
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponsesServerEvent)
 
@@ -152,6 +153,32 @@ async def test_a_response_is_cancelled(manual: Served[ManualAgent]) -> None:
     await raw.ws.send(orjson.dumps({"type": "response.cancel", "response_id": response_id}).decode())
 
     assert (await raw.until("response.incomplete"))["response"]["status"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("key", "origin", "status", "code"),
+    [
+        ("wrong", None, 401, "invalid_api_key"),
+        ("wrong", "https://evil.example", 403, "origin_not_allowed"),
+    ],
+)
+async def test_a_page_that_is_refused_is_told_the_status_in_a_frame(
+    server: Served[ScriptedAgent], key: str, origin: str | None, status: int, code: str
+) -> None:
+    protocols: Any = ["realtime", f"openai-insecure-api-key.ek_{key}"]
+    page: Any = origin or f"http://127.0.0.1:{server.port}"
+    url = f"ws://127.0.0.1:{server.port}/v1/responses"
+    async with connect(url, origin=page, subprotocols=protocols, compression=None) as ws:
+        error = await Raw(ws).next()
+
+    assert (error["status"], error["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_to_come_back_later_has_the_status_of_its_reason(status: int) -> None:
+    error = orjson.loads(say_alone("server_full", "Later.", status=status, retry_after=2))
+
+    assert error["status"] == status
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ import pytest
 
 from unbroken.server.protocols.agui.encode import RunEncoder
 from unbroken.server.protocols.deepchat.encode import DeepChatEncoder
+from unbroken.server.protocols.responses.encode import Event
 from unbroken.server.protocols.ui.encode import UiEncoder
 from unbroken.server.transports.agui_stream import RunEvents
 from unbroken.server.transports.deepchat_stream import DeepChatFrames
 from unbroken.server.transports.exchange import Exchange
 from unbroken.server.transports.exchange_stream import ExchangeStream
+from unbroken.server.transports.response_stream import ResponseStream
 from unbroken.server.transports.ui_stream import UiEvents, UiFrames
 from unbroken.sessions.cursor import Feed
 from unbroken.sessions.entries import (
@@ -27,6 +29,7 @@ from unbroken.sessions.entries import (
     ResponseDone,
     ResponseStarted,
 )
+from unbroken.sessions.errors import NodeDraining, SessionDeleted, SessionError
 from unbroken.sessions.event_log import EventLog
 from unbroken.sessions.ids import ChainId, Incarnation, ItemId, Nonce, ResponseId
 from unbroken.sessions.items import Message, ResponseRequest, Text
@@ -112,3 +115,18 @@ def test_an_answer_that_is_begun_anew_is_told_wherever_a_read_ends(made: Made, p
 @pytest.mark.parametrize("place", range(READ - 2, READ + 3))
 def test_an_answer_that_is_not_begun_anew_ends_wherever_a_read_ends(made: Made, place: int) -> None:
     assert b"It was cut off." in told(made(exchange_of(*cut_off(place - 3))))
+
+
+@pytest.mark.parametrize(("why", "is_there"), [(SessionDeleted(), False), (NodeDraining(), True)])
+def test_a_stream_that_is_cut_says_how_to_go_on_unless_all_is_gone(why: SessionError, is_there: bool) -> None:
+    def take() -> None:
+        raise why
+
+    exchange: Any = SimpleNamespace(take=take)
+    encoder: Any = SimpleNamespace(
+        is_done=False, error=lambda code, message: Event("error", 0, f"{code} {message}".encode())
+    )
+
+    said = ResponseStream(exchange, encoder, nothing).take().decode()
+
+    assert ("Get the response by its id" in said) == is_there

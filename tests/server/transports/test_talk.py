@@ -46,7 +46,7 @@ class _Client:
             self.closed.set_result(message["code"])
 
 
-def say_alone(code: str, message: str, *, retry_after: int | None = None) -> bytes:
+def say_alone(code: str, message: str, *, status: int, retry_after: int | None = None) -> bytes:
     return code.encode()
 
 
