@@ -84,6 +84,8 @@ class RunFrames(_Run):
 
     """
 
+    _is_told_by_the_close = True
+
     def __init__(
         self,
         exchange: Exchange,

@@ -16,6 +16,8 @@ __all__ = ["DeepChatEvents", "DeepChatFrames"]
 class DeepChatFrames(ExchangeStream):
     """See :class:`~unbroken.server.transports.talk.FrameSource`. Lets go of the exchange in the end."""
 
+    _is_told_by_the_close = True
+
     def __init__(self, exchange: Exchange, encoder: DeepChatEncoder, on_close: Callable[[], None]) -> None:
         super().__init__(exchange, on_close)
         self._encoder = encoder
@@ -38,6 +40,8 @@ class DeepChatFrames(ExchangeStream):
 
 class DeepChatEvents(DeepChatFrames):
     """See :class:`~unbroken.server.transports.sse.EventSource`."""
+
+    _is_told_by_the_close = False
 
     def _said(self, records: Iterable[Record]) -> Iterator[bytes]:
         for frame in super()._said(records):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import ClassVar, Final
 
 import structlog
 
@@ -12,7 +12,7 @@ from unbroken.server.auth.lapse import Lapse
 from unbroken.server.errors import ERROR_MEANINGS
 from unbroken.server.transports.asking import refusal_of
 from unbroken.server.transports.exchange import Exchange
-from unbroken.sessions.errors import CursorLost, SessionError
+from unbroken.sessions.errors import CursorLost, NodeDraining, SessionError
 from unbroken.sessions.event_log import Record
 
 __all__ = ["ExchangeStream"]
@@ -24,11 +24,16 @@ _MOST_BYTES: Final = 16_384
 class ExchangeStream(abc.ABC):
     """See :class:`~unbroken.server.transports.sse.EventSource`.
 
+    What is a :class:`~unbroken.server.transports.talk.FrameSource`, too, says no farewell where the answer
+    goes on elsewhere: clients would take it for the answer's end, and the close's code says it.
+
     Args:
         exchange: The hold on the response, at its first entry. Who makes the stream lets go of it.
         on_close: Called once, when nobody reads any more.
 
     """
+
+    _is_told_by_the_close: ClassVar[bool] = False
 
     def __init__(self, exchange: Exchange, on_close: Callable[[], None]) -> None:
         self._exchange = exchange
@@ -36,6 +41,8 @@ class ExchangeStream(abc.ABC):
         self._callback: Callable[[], None] | None = None
         self._farewell: bytes | None = None
         self._is_over = False
+        self.is_elsewhere = False
+        """See :attr:`FrameSource.is_elsewhere`."""
 
     @property
     @abc.abstractmethod
@@ -81,6 +88,9 @@ class ExchangeStream(abc.ABC):
         return said
 
     def _end(self, why: SessionError) -> None:
+        if isinstance(why, NodeDraining) and self._is_told_by_the_close:
+            self.is_elsewhere = self._is_over = True
+            return
         if isinstance(why, CursorLost):  # it was read too slowly
             self._say_farewell("response_events_gone", ERROR_MEANINGS["response_events_gone"], 404)
             return

@@ -243,6 +243,8 @@ class GraphqlFrames(_GraphqlStream):
 
     """
 
+    _is_told_by_the_close = True
+
     def __init__(
         self,
         listening: Listening,

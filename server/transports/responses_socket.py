@@ -206,6 +206,8 @@ class _Connection:
 class _LaneStream(ResponseStream):
     """A response in one lane."""
 
+    _is_told_by_the_close = True
+
     def __init__(self, exchange: Exchange, encoder: ResponseEncoder, lane: str | None) -> None:
         super().__init__(exchange, encoder, lambda: None)
         self._lane = lane

@@ -41,6 +41,10 @@ class FrameSource(Protocol):
     def is_over(self) -> bool:
         """Whether nothing comes behind what was read last."""
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is over here alone, and goes on on another node: its client is to come to that."""
+
     def read(self) -> list[bytes]:
         """Return the frames that are to be sent now, not too many at once; none: nothing for the moment."""
 
@@ -273,6 +277,8 @@ class Talk:
                 source.listen(None)
                 source.close()
                 asyncio.get_running_loop().call_soon(on_over)
+                if source.is_elsewhere:
+                    self.end(CloseCode.RESTART)
             else:
                 self._sources[source] = on_over  # it is behind the others now
             if frames:

@@ -51,6 +51,8 @@ class UiEvents(_Chunks):
 class UiFrames(_Chunks):
     """See :class:`~unbroken.server.transports.talk.FrameSource`."""
 
+    _is_told_by_the_close = True
+
     def __init__(
         self, exchange: Exchange, encoder: UiEncoder, request_id: str, on_close: Callable[[], None]
     ) -> None:
