@@ -197,9 +197,9 @@ async def test_functions_are_called_and_answered(serve: Serve, call: Call) -> No
 @pytest.mark.parametrize(
     ("wanted", "param"),
     [
-        ({}, "input"),
-        ({"text": "hi", "items": []}, "input"),
-        ({"text": "hi", "sessionId": "sess_x", "previousResponseId": "resp_x"}, "conversation"),
+        ({}, "items"),
+        ({"text": "hi", "items": []}, "items"),
+        ({"text": "hi", "sessionId": "sess_x", "previousResponseId": "resp_x"}, "sessionId"),
         ({"text": "hi", "tools": [{"name": "a", "parameters": [1]}]}, "tools"),
         ({"text": "hi", "model": "other"}, "model"),
         ({"items": [{"role": "user", "content": [{"type": "nothing"}]}]}, None),
