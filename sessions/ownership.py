@@ -424,7 +424,8 @@ class Ownership:
         if not self._store.is_shared:
             await self._store.delete(session_id, actor.fence)
         elif actor.is_owner:
-            if not self.is_leaving:  # else its clients are on their way to another node
+            # A node that leaves has its clients on their way to another one.
+            if not self.is_leaving or actor.owes_forgetting:
                 await actor.shrink()
             await self._store.release(session_id, actor.fence)
         else:

@@ -368,10 +368,15 @@ class Stored(Alone):
         if self._forgetting is None:
             self._forgetting = self._clock.call_later(_FORGOTTEN_AFTER, self.forget_deleted)
 
+    @property
+    def owes_forgetting(self) -> bool:
+        """Whether the store may still have what was deleted."""
+        return self._is_owed or self.log.deleted_at > self.log.floor
+
     async def shrink(self) -> None:
         """Have the store keep the end of the log alone, beside a snapshot: nobody is here any more."""
         self._forget_most()
-        if self._has_forgotten and self.is_owner:
+        if (self._has_forgotten or self._is_owed) and self.is_owner:
             await self._compact(self.fence)
 
     async def _compact_beside(self) -> None:

@@ -110,10 +110,22 @@ class SqliteDatabase:
         except TimeoutError:
             return
         try:
-            # Freed pages are overwritten, and the log of what was written still has them as they were.
-            await self._run("PRAGMA wal_checkpoint(TRUNCATE)", ())
+            await self._reached(self._do(self._scrubbed))
         finally:
             self._turn.release()
+
+    def _scrubbed(self) -> None:
+        """Empty the log of writes: freed pages are overwritten, and it still has them as they were.
+
+        Nobody is waited for: whoever reads, in another process, may do so for long.
+        """
+        if (connection := self._connection) is None:
+            raise ArchiveUnavailable("it is closed")
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(1000 * self._patience)}")
 
     def _rolled_back(self) -> None:
         if self._connection is not None and self._connection.in_transaction:
@@ -123,8 +135,12 @@ class SqliteDatabase:
         connection = self._connection
         if connection is None:
             raise ArchiveUnavailable("it is closed")
+        return await self._reached(self._do(partial(_executed, connection, sql, values)))
+
+    @staticmethod
+    async def _reached(doing: Awaitable[_T]) -> _T:
         try:
-            return await self._do(partial(_executed, connection, sql, values))
+            return await doing
         except sqlite3.DatabaseError as exc:
             if type(exc) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
                 raise  # a defect of ours

@@ -88,6 +88,7 @@ class StoredSessions:
         self._gates = Gates()
         self._counts: OrderedDict[PrincipalId, _Count] = OrderedDict()
         self._full: OrderedDict[PrincipalId, float] = OrderedDict()  # since when, as far as was looked
+        self._unanswered: OrderedDict[PrincipalId, float] = OrderedDict()  # when the index was last away
 
     async def admit(self, principal: Principal, session_id: SessionId) -> None:
         """Have a session of *principal*'s begin in the store.
@@ -102,10 +103,7 @@ class StoredSessions:
         whose = PrincipalId(self._name_of(principal.id))
         with suppress(StoreUnavailable):
             at = int(1000 * self._clock.time())
-            # One at a time: a crowd would wait for the index until it is taken to be out of reach.
-            async with self._gates.through(SessionId(whose)):
-                has_room = await self._has_room(whose, session_id, at, most)
-            if not has_room:
+            if not await self._is_let_in(whose, session_id, at, most):
                 message = (
                     f"{most} conversations are stored for you, as many as may be. Delete some, "
                     "with DELETE /v1/conversations/{id}, or come back when some have ended by themselves."
@@ -120,6 +118,18 @@ class StoredSessions:
         if by_plan is None:
             return most
         return min(by_plan, most) if most else by_plan
+
+    async def _is_let_in(self, whose: PrincipalId, session_id: SessionId, at: int, most: int) -> bool:
+        """Ask, one at a time: a crowd would wait for the index until it is taken to be out of reach."""
+        came = self._clock.monotonic()
+        async with self._gates.through(SessionId(whose)):
+            if self._unanswered.get(whose, float("-inf")) >= came:
+                return True  # it was out of reach to somebody ahead: nobody waits to find out the same
+            try:
+                return await self._has_room(whose, session_id, at, most)
+            except StoreUnavailable:
+                remember(self._unanswered, whose, self._clock.monotonic(), _KNOWN)
+                raise
 
     async def _has_room(self, whose: PrincipalId, session_id: SessionId, at: int, most: int) -> bool:
         now, known = self._clock.monotonic(), self._counts.get(whose)

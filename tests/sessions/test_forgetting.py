@@ -144,6 +144,41 @@ async def test_a_session_that_is_let_go_takes_nothing_of_it_along() -> None:
         assert stored_text(town, client) == ""
 
 
+async def test_nor_does_one_whose_store_was_away_when_it_was_to_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_town(seed=1, limits=limits_of()) as town:
+        one, _, client = await answered(town)
+        client.read()
+        await delete_answer(one, client)
+        client.read()
+
+        async def away(*_: object) -> None:
+            raise StoreUnavailable
+
+        with monkeypatch.context() as patched:
+            patched.setattr(distant(one), "compact", away)
+            await wait(town)
+        client.disconnect()
+        await settle()
+        assert stored_text(town, client) == "ab"
+        await one.node._ownership.forget(actor_on(one, client))
+        assert stored_text(town, client) == ""
+
+
+async def test_nor_does_one_that_a_leaving_node_gives_up() -> None:
+    async with open_town(limits=limits_of()) as town:
+        one, _, client = await answered(town)
+        client.read()
+        await delete_answer(one, client)
+        client.read()
+        client.disconnect()
+        await settle()
+        one.node._ownership.is_leaving = True
+        await one.node._ownership.forget(actor_on(one, client))
+        assert stored_text(town, client) == ""
+
+
 @pytest.mark.parametrize("is_deletion", [True, False])
 def test_an_answer_that_another_takes_the_place_of_is_no_deletion(is_deletion: bool) -> None:
     """Whoever asked for that is shown it from its request on."""

@@ -181,3 +181,24 @@ async def test_what_is_not_stored_is_not_counted() -> None:
     world = World(1)
     await world.begin()
     await world.bound.admit(ALICE, new_session_id(ALICE.id, transient=True))
+
+
+async def test_a_crowd_does_not_find_out_one_after_another_that_it_can_not_be_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, asked, failing, calls = World(1), asyncio.Event(), asyncio.Event(), 0
+    await world.begin()
+
+    async def gone(*_: Any) -> int:
+        nonlocal calls
+        calls += 1
+        asked.set()
+        await failing.wait()
+        raise StoreUnavailable
+
+    monkeypatch.setattr(world.index, "admit", gone)
+    crowd = [asyncio.create_task(world.bound.admit(ALICE, new_session_id(ALICE.id))) for _ in range(20)]
+    await asked.wait()
+    failing.set()
+    await asyncio.gather(*crowd)
+    assert calls == 1
