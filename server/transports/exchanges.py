@@ -459,13 +459,9 @@ def _session_named(asked: Asked) -> SessionId | None:
 
 
 def _is_deleted(session: Session, response_id: ResponseId) -> bool:
-    """Return whether a response was deleted: where it was cut off, what stands for it, if that said a word."""
-    if session.later_attempt(response_id) in session.responses:
-        return False
-    attempts = session.endings.attempts(response_id)
-    if not attempts or attempts[-1].is_deleted:
-        return bool(attempts)
-    return any(each.is_deleted for each in attempts) and not attempts[-1].output
+    """Return whether a response was deleted: where it was cut off, the attempt that stands for it."""
+    ended = session.endings.get(session.later_attempt(response_id) or response_id)
+    return ended is not None and ended.is_deleted
 
 
 def _place_behind(ended: Ended | None, items: Sequence[Item]) -> int | None:
