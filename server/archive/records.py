@@ -75,7 +75,8 @@ class Records:
         """
         announce = self._announce if is_told else None
         count = await self._archive.erase_session(session_id, self._clock.time(), announce)
-        self._on_announced()
+        if is_told:
+            self._on_announced()
         return count
 
     async def answer(self, response_id: ResponseId, principal: PrincipalId) -> FinishedTurn | None:

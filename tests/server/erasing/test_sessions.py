@@ -74,7 +74,7 @@ class House:
 
 
 @pytest.fixture
-async def house(server: Served[ScriptedAgent], monkeypatch: pytest.MonkeyPatch) -> House:
+async def house(server: Served[ScriptedAgent]) -> House:
     """One in which Alice has five sessions that aren't listed, and no node has."""
     store = server.app._stored.store
     assert isinstance(store, MemoryStore)
@@ -145,6 +145,7 @@ async def test_it_is_known_that_the_list_was_full_when_it_no_more_is(
         done.append(session_id)
 
     monkeypatch.setattr(house.store, "erase", slow)
+    monkeypatch.setattr("unbroken.server.erasing.base._PATIENCE", 0.5)
     first = await house.ask(is_thorough=False)
     goes_on.set()
     assert first == Report({"conversations": 2}, ("conversations",))
