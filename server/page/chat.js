@@ -321,7 +321,7 @@ element("key-cancel").addEventListener("click", () => dialog.close());
 function ownKey() {
   const known = browser.get(KEY);
   if (known !== null) return known;
-  const key = randomId(32);
+  const key = `own_${randomId(32)}`; // else it may begin as short-lived keys do, by chance, and be refused for good
   browser.set(KEY, key);
   return key;
 }

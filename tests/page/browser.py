@@ -145,8 +145,11 @@ class Chat:
         self.complaints: list[str] = []
         self.lost: list[str] = []
         """Connections that the browser says it couldn't have."""
+        self.refused: list[str] = []
+        """Errors that the server sent."""
         page.on("console", self._note)
         page.on("pageerror", self._note_error)
+        page.on("websocket", lambda socket: socket.on("framereceived", self._note_frame))
         self.box = page.get_by_role("textbox", name="Message")
         self.send = page.locator("#send")
         self.connection = page.locator("#connection-text")
@@ -174,12 +177,20 @@ class Chat:
     def _note_error(self, error: Error) -> None:
         self.complaints.append(str(error))
 
+    def _note_frame(self, data: str | bytes) -> None:
+        if isinstance(data, str) and data.startswith('{"type":"error"'):
+            self.refused.append(data)
+
     async def say(self, text: str) -> None:
         await self.box.fill(text)
         await self.box.press("Enter")
 
     async def is_connected(self) -> None:
-        await expect(self.connection).to_have_text("Connected")
+        try:
+            await expect(self.connection).to_have_text("Connected")
+        except AssertionError as error:
+            error.add_note(f"The server said: {self.refused[-3:]}")
+            raise
 
     async def is_idle(self) -> None:
         """Nothing is being answered, and nothing waits."""

@@ -27,6 +27,22 @@ async def test_an_answer_streams_in(gated: Chat, gate: Gate) -> None:
     await gated.has_said(script)
 
 
+async def test_no_key_of_its_own_looks_like_a_short_lived_one(
+    context: BrowserContext, server: Server
+) -> None:
+    """Drawn at random, it may begin with anything, be it what short-lived keys begin with."""
+    chat = Chat(await context.new_page())
+    await chat.page.add_init_script(
+        """crypto.getRandomValues = (array) => {
+            new Uint8Array(array.buffer).fill(7);
+            array.set([0x7a, 0x4f, 0xff].slice(0, array.length)); // ek_
+            return array;
+        }"""
+    )
+    await chat.page.goto(f"http://127.0.0.1:{server.port}/")
+    await chat.is_connected()
+
+
 async def test_it_says_which_model_answers(chat: Chat) -> None:
     await expect(chat.page.locator("#model")).to_have_text("Answers come from scripted.")
 
