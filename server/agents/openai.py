@@ -50,7 +50,7 @@ from unbroken.server.agents.base import (
 from unbroken.server.agents.calls import answered
 from unbroken.server.agents.halves import decode_halves
 from unbroken.server.agents.sse import Event, EventStreamParser, EventTooLong
-from unbroken.server.agents.upstream import Upstream, cache_key_of, headers_for, user_of
+from unbroken.server.agents.upstream import Upstream, cache_key_of, headers_for, posting, user_of
 from unbroken.server.agents.upstream_failure import reported
 
 __all__ = ["OpenAIAgent", "OutputLimitField"]
@@ -59,6 +59,7 @@ OutputLimitField = Literal["max_tokens", "max_completion_tokens"]
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
+_PATH: Final = "/chat/completions"
 # Room for an answer whose length nobody limited.
 _ANSWER_TOKENS: Final = 1024
 
@@ -104,8 +105,6 @@ class OpenAIAgent:
     async def start(self) -> None:
         """See :meth:`Upstream.start`."""
         await self._upstream.start()
-        # The package imports its parts at first use: here rather than in the first turn.
-        _ = self._upstream.client.chat.completions.with_streaming_response
 
     async def stop(self) -> None:
         """Close all connections."""
@@ -136,9 +135,7 @@ class OpenAIAgent:
 
     def _read(self, turn: TurnInput, contents: Contents) -> AsyncGenerator[AgentOutput, None]:
         return self._upstream.read(
-            lambda client: client.chat.completions.with_streaming_response.create(
-                **self._request(turn, contents)
-            ),
+            posting(_PATH, self._request(turn, contents), headers_for(turn.response_id, turn.trace)),
             _Answer(),
         )
 
@@ -169,7 +166,6 @@ class OpenAIAgent:
             "stream": True,
             "stream_options": {"include_usage": True},
             "user": user_of(turn.principal),
-            "extra_headers": headers_for(turn.response_id, turn.trace),
         }
         if self._upstream.is_openai:
             request["prompt_cache_key"] = cache_key_of(turn.session_id)

@@ -20,8 +20,9 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from contextlib import aclosing, suppress
+from typing import Any, Final, assert_never
+from urllib.parse import quote
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -55,16 +56,22 @@ from unbroken.server.agents.base import (
 from unbroken.server.agents.calls import answered
 from unbroken.server.agents.response_stream import ResponseAnswer
 from unbroken.server.agents.stops import until_stop
-from unbroken.server.agents.upstream import Request, Upstream, cache_key_of, headers_for, user_of
+from unbroken.server.agents.upstream import (
+    Request,
+    Upstream,
+    cache_key_of,
+    getting,
+    headers_for,
+    posting,
+    user_of,
+)
 from unbroken.sessions.custody import Custody
-
-if TYPE_CHECKING:
-    import openai
 
 __all__ = ["ResponsesAgent"]
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
+_PATH: Final = "/responses"
 # Streams cut one after the other, none of which brought any text.
 _VAIN_STREAMS: Final = 3
 # Whoever stops the agent waits for this.
@@ -107,8 +114,6 @@ class ResponsesAgent:
     async def start(self) -> None:
         """See :meth:`Upstream.start`."""
         await self._upstream.start()
-        # The package imports its parts at first use: here rather than in the first turn.
-        _ = self._upstream.client.responses.with_streaming_response
 
     async def stop(self) -> None:
         """Close all connections, once what was stopped just before has been cancelled upstream."""
@@ -142,9 +147,8 @@ class ResponsesAgent:
                 yield output
 
     def _read(self, turn: TurnInput, contents: Contents) -> AsyncGenerator[AgentOutput, None]:
-        def create(client: openai.AsyncOpenAI) -> AbstractAsyncContextManager[openai.AsyncAPIResponse[Any]]:
-            return client.responses.with_streaming_response.create(**self._request(turn, contents))
-
+        headers = headers_for(turn.response_id, turn.trace)
+        create = posting(_PATH, self._request(turn, contents), headers)
         if self._is_background:
             outputs = self._follow(create, ResponseAnswer(tells_handle=True), turn.custody)
         else:
@@ -175,7 +179,6 @@ class ResponsesAgent:
             "stream": True,
             "store": self._is_background,
             "user": user_of(turn.principal),
-            "extra_headers": headers_for(turn.response_id, turn.trace),
         }
         if self._is_background:
             request["background"] = True
@@ -231,6 +234,7 @@ class ResponsesAgent:
         return task
 
     async def _request_cancel(self, response_id: str) -> None:
+        import httpx2
         import openai
 
         problem: str | None = None
@@ -238,7 +242,7 @@ class ResponsesAgent:
             client = self._upstream.client.with_options(max_retries=0)
             try:
                 async with asyncio.timeout(_CANCEL_SECONDS):
-                    await client.responses.with_raw_response.cancel(response_id)
+                    await client.post(f"{_path_of(response_id)}/cancel", cast_to=httpx2.Response)
             except (openai.OpenAIError, TimeoutError) as error:
                 problem = type(error).__name__
         if problem is not None:
@@ -291,6 +295,8 @@ def _wire_parameters(parameters: Parameters) -> dict[str, Any]:
 
 def _retrieval(response_id: str) -> Request:
     """Return the request for the stream of a response that exists, from its start."""
-    return lambda client: client.responses.with_streaming_response.retrieve(
-        response_id, stream=True, extra_headers=headers_for()
-    )
+    return getting(_path_of(response_id), headers_for())
+
+
+def _path_of(response_id: str) -> str:
+    return f"{_PATH}/{quote(response_id, safe='')}"

@@ -1,8 +1,10 @@
 """A server that speaks one of OpenAI's HTTP APIs: its client, its connections, and reading its streams.
 
-The `openai` package makes the requests: addresses, keys, retries. What comes
-back is read here, from the raw body: the package's own typed iterator was
-measured at 155 us of CPU a chunk, the raw body with a parser of our own at 14.
+The `openai` package makes the requests: addresses, keys, retries. It is handed
+them as they go over the wire, so that it has nothing to transform, and sends them by
+:mod:`~unbroken.server.agents.http_transport`. What comes back is read here, from the
+raw body: the package's own typed iterator was measured at 155 us of CPU a chunk, the
+raw body with a parser of our own at 14.
 
 What differs from API to API is an :class:`Answer`: bytes in, outputs out.
 """
@@ -11,11 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+)
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
+from urllib.request import getproxies
 
 from unbroken.server.agents.base import (
+    AgentBusy,
     AgentError,
     AgentNotReady,
     AgentOutput,
@@ -35,7 +47,17 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
-__all__ = ["Answer", "Request", "Upstream", "UpstreamObserver", "cache_key_of", "headers_for", "user_of"]
+__all__ = [
+    "Answer",
+    "Request",
+    "Upstream",
+    "UpstreamObserver",
+    "cache_key_of",
+    "getting",
+    "headers_for",
+    "posting",
+    "user_of",
+]
 
 _CONNECT_SECONDS: Final = 5.0
 # A turn doesn't sit silent through a longer Retry-After: its client is told.
@@ -84,10 +106,8 @@ class Answer(Protocol):
         """
 
 
-Request: TypeAlias = (
-    "Callable[[openai.AsyncOpenAI], AbstractAsyncContextManager[openai.AsyncAPIResponse[Any]]]"
-)
-"""Opens a stream with the client it is given."""
+Request: TypeAlias = "Callable[[openai.AsyncOpenAI], Awaitable[httpx2.Response]]"
+"""Opens a stream with the client it is given. Whoever awaits it closes it."""
 
 
 class UpstreamObserver:
@@ -133,6 +153,7 @@ class Upstream:
         self._timeout = timeout
         self._max_retries = max_retries
         self._max_connections = max_connections
+        self._slots = asyncio.Semaphore(max_connections)
         self._client: openai.AsyncOpenAI | None = None  # from start() to stop()
 
     @property
@@ -182,6 +203,7 @@ class Upstream:
                 base_url=self._base_url,
                 max_retries=self._max_retries,
                 http_client=openai.DefaultAsyncHttpxClient(
+                    transport=None if getproxies() else self._transport(),
                     limits=httpx2.Limits(
                         max_connections=self._max_connections,
                         max_keepalive_connections=min(self._max_connections, _IDLE_CONNECTIONS),
@@ -212,6 +234,14 @@ class Upstream:
             raise AgentNotReady(problem)
         self._client = client
 
+    def _transport(self) -> httpx2.AsyncBaseTransport:
+        """Return what is used where no proxy is: the HTTP client's own would pass over it."""
+        from unbroken.server.agents.http_transport import HttpTransport
+
+        return HttpTransport(
+            max_idle=min(self._max_connections, _IDLE_CONNECTIONS), idle_seconds=_IDLE_CONNECTION_SECONDS
+        )
+
     async def _note_request(self, request: httpx2.Request) -> None:
         # The package numbers the attempts at a request from 0.
         self._observer.requested(is_retry=request.headers.get("x-stainless-retry-count", "0") != "0")
@@ -241,8 +271,9 @@ class Upstream:
         outcome = "agent_crashed"  # unless it is one of the others
         try:
             async with (
-                request(client) as response,
-                aclosing(_body_of(response.http_response)) as body,
+                self._slot(),
+                aclosing(await request(client)) as response,
+                aclosing(_body_of(response)) as body,
             ):
                 check_content_type(response.headers)
                 async for data in body:
@@ -276,6 +307,66 @@ class Upstream:
             self._observer.ended(outcome)
         # Outside the handlers, so that it carries no exception along that quotes the upstream.
         raise failure
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """Hold one of the connections that may be open, from when there is one."""
+        if not self._slots.locked():
+            await self._slots.acquire()  # at once
+        else:
+            try:
+                async with asyncio.timeout(min(self._timeout, _CONNECT_SECONDS)):
+                    await self._slots.acquire()
+            except TimeoutError:
+                raise AgentBusy from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+
+def posting(path: str, body: Mapping[str, object], headers: dict[str, str]) -> Request:
+    """Return the request that asks *path* for a stream with *body*, which is as the API has it."""
+
+    def send(client: openai.AsyncOpenAI) -> Awaitable[httpx2.Response]:
+        import httpx2
+        import openai
+
+        answer = client.post(
+            path,
+            cast_to=httpx2.Response,
+            body=body,
+            options={"headers": headers},
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
+        return _as_response(answer)
+
+    return send
+
+
+def getting(path: str, headers: dict[str, str]) -> Request:
+    """Return the request for the stream of what is at *path*."""
+
+    def send(client: openai.AsyncOpenAI) -> Awaitable[httpx2.Response]:
+        import httpx2
+        import openai
+
+        answer = client.get(
+            path,
+            cast_to=httpx2.Response,
+            options={"headers": headers, "params": {"stream": True}},
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
+        return _as_response(answer)
+
+    return send
+
+
+def _as_response(answer: Awaitable[object]) -> Awaitable[httpx2.Response]:
+    # What `cast_to` asks for comes unread, and as it is, for a stream too; the package's types don't say so.
+    return cast("Awaitable[httpx2.Response]", answer)
 
 
 def headers_for(response_id: str | None = None, trace: str | None = None) -> dict[str, str]:

@@ -1,0 +1,313 @@
+"""What the HTTP client sends requests by: HTTP/1.1 over asyncio, with little between a stream's bytes and us.
+
+The HTTP client's own transport takes some 65 us of CPU for each piece of a stream that it reads, and for each
+request 0.7 ms more than this one: see docs/decisions/0019-a-transport-of-our-own.md. It has proxies and
+HTTP/2, and is used where the environment names a proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncGenerator
+from typing import Final, TypeAlias, cast
+
+import aiohappyeyeballs
+import httpx2
+
+from unbroken.server.agents.http1 import Malformed, ResponseParser, request_head
+
+__all__ = ["HttpTransport"]
+
+_Origin: TypeAlias = tuple[str, str, int]
+
+_MOST_AHEAD: Final = 262_144
+"""Bytes of an answer that are read before they are wanted: then the peer has to wait."""
+_ATTEMPT: Final = 0.25
+"""Seconds after which another of a host's addresses is tried besides (RFC 8305, section 5)."""
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class HttpTransport(httpx2.AsyncBaseTransport):
+    """Sends requests over connections that are used again.
+
+    Their number has no bound of its own: whoever sends bounds what is open at once. Time-outs are the
+    request's: ``connect``, and ``read``, for each wait for the head or for more of the body.
+
+    Args:
+        max_idle: Connections that are kept for the next request.
+        idle_seconds: How long.
+
+    Raises:
+        OSError: What the environment says of certificates can't be read.
+
+    """
+
+    def __init__(self, *, max_idle: int, idle_seconds: float) -> None:
+        self._max_idle = max_idle
+        self._idle_seconds = idle_seconds
+        self._idle: dict[_Connection, _Origin] = {}  # the longest unused first
+        self._open: set[_Connection] = set()
+        self._tls = httpx2.create_ssl_context()
+        self._tls.set_alpn_protocols(["http/1.1"])
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send *request*, and return its response once its head is there. Its stream has to be closed.
+
+        Raises:
+            httpx2.TransportError: Of the kind that the interface has for it.
+
+        """
+        url, timeouts = request.url, request.extensions.get("timeout", {})
+        try:
+            head = request_head(request.method.encode(), url.raw_path, request.headers.raw)
+        except ValueError as exc:
+            raise httpx2.LocalProtocolError(str(exc)) from None
+        body = await request.aread()
+        connection = await self._connection(url, timeouts.get("connect"))
+        exchange = connection.send(head + body)
+        try:
+            await exchange.wait_for_head(timeouts.get("read"))
+        except BaseException:
+            exchange.close()
+            raise
+        return httpx2.Response(
+            exchange.parser.status,
+            headers=exchange.parser.headers,
+            stream=_Body(exchange, timeouts.get("read")),
+            extensions={"http_version": b"HTTP/1.1"},
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections at once."""
+        for connection in list(self._open):
+            connection.abort()
+
+    async def _connection(self, url: httpx2.URL, timeout: float | None) -> _Connection:
+        if url.scheme not in _PORTS:
+            raise httpx2.UnsupportedProtocol("Only http:// and https:// are spoken.")
+        origin = (url.scheme, url.raw_host.decode(), url.port or _PORTS[url.scheme])
+        for connection, its in reversed(self._idle.items()):
+            if its == origin:  # the one that was used last: the most likely to be open still
+                del self._idle[connection]
+                connection.take_up()
+                return connection
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._connect(origin)
+        except TimeoutError:
+            raise httpx2.ConnectTimeout("No connection in time.") from None
+        except (OSError, ssl.SSLError, UnicodeError) as exc:
+            raise httpx2.ConnectError(type(exc).__name__) from exc
+
+    async def _connect(self, origin: _Origin) -> _Connection:
+        scheme, host, port = origin
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        sock = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_ATTEMPT, interleave=1)
+        connection = _Connection(self, origin)
+        try:
+            if scheme == "http":
+                await loop.create_connection(lambda: connection, sock=sock)
+            else:
+                await loop.create_connection(
+                    lambda: connection, sock=sock, ssl=self._tls, server_hostname=host.strip("[]")
+                )
+        except BaseException:
+            sock.close()
+            raise
+        return connection
+
+    # What connections tell.
+
+    def opened(self, connection: _Connection) -> None:
+        """Have it closed in the end."""
+        self._open.add(connection)
+
+    def rests(self, connection: _Connection) -> None:
+        """Have it used by the next request."""
+        self._idle[connection] = connection.origin
+        connection.close_in(self._idle_seconds)
+        if len(self._idle) > self._max_idle:
+            next(iter(self._idle)).abort()
+
+    def gone(self, connection: _Connection) -> None:
+        """Forget it."""
+        self._open.discard(connection)
+        self._idle.pop(connection, None)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: in use by an exchange, or idle."""
+
+    def __init__(self, pool: HttpTransport, origin: _Origin) -> None:
+        self.origin = origin
+        self._pool = pool
+        self._transport: asyncio.Transport | None = None
+        self._exchange: _Exchange | None = None
+        self._closing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's isn't one by its type
+        self._pool.opened(self)
+
+    def send(self, request: bytes) -> _Exchange:
+        """Write a request, and return what its answer comes to. What isn't read over there isn't answered."""
+        self._exchange = _Exchange(self)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(request)
+        else:
+            self._exchange.lost(None)
+        return self._exchange
+
+    def data_received(self, data: bytes) -> None:
+        if self._exchange is None:
+            self.abort()  # an answer to nothing
+        else:
+            self._exchange.received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._pool.gone(self)
+        self.take_up()
+        if self._exchange is not None:
+            self._exchange.lost(exc)
+
+    def pause(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def answered(self, *, may_follow: bool) -> None:
+        """Let go of the exchange, whose answer is complete."""
+        self._exchange = None
+        if may_follow and self._transport is not None and not self._transport.is_closing():
+            self.resume()
+            self._pool.rests(self)
+        else:
+            self.abort()
+
+    def close_in(self, seconds: float) -> None:
+        self._closing = asyncio.get_running_loop().call_later(seconds, self.abort)
+
+    def take_up(self) -> None:
+        """Have it not closed for being idle."""
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+
+    def abort(self) -> None:
+        """Close it at once. It isn't used again from now on."""
+        self._pool.gone(self)
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class _Exchange:
+    """One answer on its way. It has one reader."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self.parser = ResponseParser()
+        self._connection = connection
+        self._failure: httpx2.TransportError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._has_head = False
+        self._is_paused = False
+
+    def received(self, data: bytes) -> None:
+        """Take in bytes of it."""
+        parser = self.parser
+        try:
+            parser.feed(data)
+        except Malformed as exc:
+            self._fail(httpx2.RemoteProtocolError(str(exc)))
+            self._connection.abort()
+            return
+        if parser.is_complete:
+            self._connection.answered(may_follow=parser.may_follow)
+        elif len(parser.body) > _MOST_AHEAD and not self._is_paused:
+            self._is_paused = True
+            self._connection.pause()
+        if parser.status and (parser.body or parser.is_complete or not self._has_head):
+            self._wake()
+
+    def lost(self, exc: Exception | None) -> None:
+        """Take in that nothing more comes."""
+        if self.parser.is_complete or self._failure is not None:
+            return
+        try:
+            if exc is not None:
+                self._fail(httpx2.ReadError(type(exc).__name__))
+            else:
+                self.parser.feed_eof()
+                self._wake()
+        except Malformed as malformed:
+            self._fail(httpx2.RemoteProtocolError(str(malformed)))
+
+    async def wait_for_head(self, timeout: float | None) -> None:
+        """Wait until the status and the fields are there."""
+        while not self.parser.status:
+            await self._wait(timeout)
+        self._has_head = True
+
+    async def read(self, timeout: float | None) -> bytes:
+        """Return what has come of the body since, waiting for it; nothing: that was all."""
+        parser = self.parser
+        while not (parser.body or parser.is_complete):
+            await self._wait(timeout)
+        data = parser.take()
+        if self._is_paused:
+            self._is_paused = False
+            self._connection.resume()
+        return data
+
+    def close(self) -> None:
+        """Let go of it. What hasn't come isn't waited for: the connection goes with it."""
+        if not self.parser.is_complete:
+            self._connection.abort()
+
+    async def _wait(self, timeout: float | None) -> None:
+        if self._failure is not None:
+            raise self._failure
+        loop = asyncio.get_running_loop()
+        self._waiter = waiter = loop.create_future()
+        timer = None if timeout is None else loop.call_later(timeout, self._expire, waiter)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self, waiter: asyncio.Future[None]) -> None:
+        if not waiter.done():
+            waiter.set_exception(httpx2.ReadTimeout("Nothing came in time."))
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, failure: httpx2.TransportError) -> None:
+        self._failure = failure
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(failure)
+
+
+class _Body(httpx2.AsyncByteStream):
+    def __init__(self, exchange: _Exchange, timeout: float | None) -> None:
+        self._exchange = exchange
+        self._timeout = timeout
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        try:
+            while data := await self._exchange.read(self._timeout):
+                yield data
+        finally:
+            self._exchange.close()
+
+    async def aclose(self) -> None:
+        self._exchange.close()
