@@ -62,6 +62,7 @@ class Outages:
     ) -> None:
         self._node = node
         self._store = store
+        self._part_of = store.part_of if isinstance(store, Parted) else None
         self._clock = clock
         self._patience = patience
         self._is_strict = is_strict
@@ -75,7 +76,7 @@ class Outages:
 
     def part_of(self, session_id: SessionId) -> str:
         """Return the part of the store that holds a session."""
-        return self._store.part_of(session_id) if isinstance(self._store, Parted) else ""
+        return "" if self._part_of is None else self._part_of(session_id)
 
     def of(self, session_id: SessionId) -> Outage:
         """Return what notes whether the part of a session can be reached: the same for all that hold it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from unbroken.sessions.ids import PrincipalId
@@ -51,11 +51,12 @@ class Principal:
     """What they may do. Whoever may do nothing that a door asks for is refused there."""
     expires_at: float | None = None
     """Until when they are believed, in seconds since the epoch. None: until they are taken off a list."""
+    id: PrincipalId = field(init=False, compare=False)
+    """One opaque, stable string for tenant and user, safe to log."""
 
-    @property
-    def id(self) -> PrincipalId:
-        """One opaque, stable string for tenant and user, safe to log."""
-        return PrincipalId(hashlib.sha256(f"{self.tenant}\0{self.user}".encode()).hexdigest()[:32])
+    def __post_init__(self) -> None:
+        digest = hashlib.sha256(f"{self.tenant}\0{self.user}".encode()).hexdigest()
+        object.__setattr__(self, "id", PrincipalId(digest[:32]))
 
     @property
     def names_no_user(self) -> bool:
