@@ -54,6 +54,7 @@ from unbroken.sessions.run import Run, Spawn
 from unbroken.sessions.runs import Runs, log_end
 from unbroken.sessions.session import Session
 from unbroken.sessions.stored import Stored
+from unbroken.sessions.weak import weakly
 
 __all__ = ["Actor", "MakeActor"]
 
@@ -120,7 +121,7 @@ class Actor(Stored):
             limits.run,
             attempts=limits.attempts,
             spawn=spawn,
-            heard=self._heard,
+            heard=weakly(self._heard),
             on_end=on_run,
             is_sole=not store.is_shared,
         )

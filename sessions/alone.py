@@ -34,6 +34,7 @@ from unbroken.sessions.ring import Anew, Ring
 from unbroken.sessions.run import Spawn
 from unbroken.sessions.runs import Runs
 from unbroken.sessions.session import Session
+from unbroken.sessions.weak import weakly
 
 __all__ = ["Alone"]
 
@@ -76,7 +77,7 @@ class Alone(Replica, ABC):
         """Whether the store had lost it: what lists it may have been lost, too. The node's to take back."""
         self._ring: Ring | None = None  # what is written without the store; None: it is there
         self._is_created = True  # whether the store knows the session, if it is opened
-        self._retry = Retry(clock, self._try_now)
+        self._retry = Retry(clock, weakly(self._try_now))
         self._now = clock.time
         self._reading: asyncio.Task[None] | None = None  # catches up with the store
 

@@ -62,16 +62,19 @@ class _LoopTimer:
         self._loop = loop
         self._callback = callback
         self._due = time.monotonic() + delay
-        self._handle = loop.call_later(delay, self._fire)
+        self._handle: asyncio.TimerHandle | None = loop.call_later(delay, self._fire)
 
     def cancel(self) -> None:
-        self._handle.cancel()
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None  # it leads back here, and to whoever called
 
     def _fire(self) -> None:
         left = self._due - time.monotonic()
         if left > 0:
             self._handle = self._loop.call_later(max(left, _RESOLUTION), self._fire)
         else:
+            self._handle = None
             self._callback()
 
 

@@ -334,6 +334,8 @@ class Run:
     def _end(self, outcome: Outcome) -> None:
         if self.outcome is None:
             self._disarm()
+            if self._interjection is not None:
+                self._interjection.take = None
             self.outcome = outcome if self._notes is None else replace(outcome, notes=self._notes.values)
             self._notify()
 

@@ -240,6 +240,7 @@ class HttpProtocol(HttpToolsProtocol):
             # uvicorn: tells the latest request alone, which may be one that waits behind it.
             answering.disconnected = True
             answering.message_event.set()
+        self.parser = None  # type: ignore[assignment]  # as in _leave: freed now, with the latest request's body
 
     def _count_address(self) -> bool:
         """Count the socket for its address, and return whether there is room for it."""

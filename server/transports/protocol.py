@@ -408,7 +408,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def run_asgi(self) -> None:
         """Run the application. uvicorn: unbounded flush when it returns without closing."""
-        await super().run_asgi()
+        try:
+            await super().run_asgi()
+        finally:
+            extensions: dict[Any, Any] = self.scope["extensions"]
+            extensions.clear()  # they lead back here, and nobody looks any more
         self._bound_flush()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -52,6 +52,7 @@ from unbroken.sessions.errors import (
     UnknownFormat,
 )
 from unbroken.sessions.node import Attachment
+from unbroken.sessions.weak import weakly
 
 __all__ = ["Admitted", "Pump"]
 
@@ -117,7 +118,7 @@ class Pump:
             screen,
             refer,
             admit,
-            self._reserved,
+            weakly(self._reserved),
             trace=admitted.trace,
         )
         self._admitted = admitted

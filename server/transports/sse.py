@@ -93,6 +93,7 @@ class EventStream(Response):
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+                self._timer = None
             self._source.listen(None)
             self._source.close()
             watching.cancel()
