@@ -412,7 +412,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             await super().run_asgi()
         finally:
             extensions: dict[Any, Any] = self.scope["extensions"]
-            extensions.clear()  # they lead back here, and nobody looks any more
+            for own in (EXTENSION, DEPARTURE):
+                extensions.pop(own, None)  # it leads back here, and nobody looks any more
         self._bound_flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
