@@ -15,7 +15,7 @@ import httptools
 __all__ = ["Malformed", "ResponseParser", "request_head"]
 
 _MAX_HEAD: Final = 65_536
-"""Bytes of a response's head, and of what follows its body."""
+"""Bytes of a response in a row that are no body: a head, what is said of a chunk, what follows the body."""
 
 _FORBIDDEN: Final = re.compile(rb"[\r\n\x00]")
 """What would end a field early (RFC 9110, section 5.5)."""
@@ -52,8 +52,7 @@ class ResponseParser:
         self.has_surplus = False
         """Whether something came that belongs to no answer."""
         self.body = bytearray()
-        self._fed = 0
-        self._field_bytes = 0
+        self._bare = 0
         self._is_interim = False
         self._is_delimited = False
         self._is_kept = False
@@ -70,14 +69,20 @@ class ResponseParser:
             Malformed: There is nothing more to be had of it.
 
         """
+        if self.is_complete:
+            self.has_surplus = True
+            return
+        self._bare += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
-            raise Malformed(type(exc).__name__) from None
-        if self.status == 0:
-            self._fed += len(data)
-        if (self.status == 0 and self._fed > _MAX_HEAD) or self._field_bytes > _MAX_HEAD:
-            raise Malformed("head too long")
+            if not self.is_complete:
+                raise Malformed(type(exc).__name__) from None
+            self.has_surplus = True  # of no kind that is known
+        if self.is_complete:
+            del self._parser  # it holds this one, too: a circle
+        elif self._bare > _MAX_HEAD:
+            raise Malformed("too long a head")
 
     def feed_eof(self) -> None:
         """Take in that the peer has closed.
@@ -107,18 +112,24 @@ class ResponseParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field, of the head or behind the body."""
-        self._field_bytes += len(name) + len(value)
         if self.status:
             return  # a trailer: nobody reads those
         self.headers.append((name, value))
-        if name.lower() in (b"content-length", b"transfer-encoding"):
-            self._is_delimited = True
+        match name.lower():
+            case b"transfer-encoding":
+                if value.strip().lower() != b"chunked":
+                    raise Malformed("a transfer coding of another kind")
+                self._is_delimited = True
+            case b"content-length":
+                self._is_delimited = True
 
     def on_headers_complete(self) -> None:
         """Settle what kind of answer it is."""
         if self.is_complete:
             return
         status = self._parser.get_status_code()
+        if status < 100:
+            raise Malformed("no status")
         self._is_interim = 100 <= status < 200
         if self._is_interim:  # such as 103: the answer follows (RFC 9110, section 15.2)
             self.headers.clear()
@@ -131,6 +142,7 @@ class ResponseParser:
         """Take a piece of the body."""
         if not self.is_complete:
             self.body += data
+            self._bare = 0
 
     def on_message_complete(self) -> None:
         """Note that an answer has ended."""

@@ -49,6 +49,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
         self._idle_seconds = idle_seconds
         self._idle: dict[_Connection, _Origin] = {}  # the longest unused first
         self._open: set[_Connection] = set()
+        self._is_closed = False
         self._tls = httpx2.create_ssl_context()
         self._tls.set_alpn_protocols(["http/1.1"])
 
@@ -60,6 +61,8 @@ class HttpTransport(httpx2.AsyncBaseTransport):
 
         """
         url, timeouts = request.url, request.extensions.get("timeout", {})
+        if "transfer-encoding" in request.headers:
+            raise httpx2.LocalProtocolError("A request's body is sent with its length.")
         try:
             head = request_head(request.method.encode(), url.raw_path, request.headers.raw)
         except ValueError as exc:
@@ -80,7 +83,8 @@ class HttpTransport(httpx2.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Close all connections at once."""
+        """Close all connections at once, and those that are being made once they are."""
+        self._is_closed = True
         for connection in list(self._open):
             connection.abort()
 
@@ -89,7 +93,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
             raise httpx2.UnsupportedProtocol("Only http:// and https:// are spoken.")
         origin = (url.scheme, url.raw_host.decode(), url.port or _PORTS[url.scheme])
         for connection, its in reversed(self._idle.items()):
-            if its == origin:  # the one that was used last: the most likely to be open still
+            if its == origin and connection.is_open:  # the one that was used last: the most likely to be open still
                 del self._idle[connection]
                 connection.take_up()
                 return connection
@@ -124,6 +128,8 @@ class HttpTransport(httpx2.AsyncBaseTransport):
     def opened(self, connection: _Connection) -> None:
         """Have it closed in the end."""
         self._open.add(connection)
+        if self._is_closed:
+            connection.abort()
 
     def rests(self, connection: _Connection) -> None:
         """Have it used by the next request."""
@@ -152,6 +158,16 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's isn't one by its type
         self._pool.opened(self)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody is known to have closed it."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of the request that haven't gone out."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def send(self, request: bytes) -> _Exchange:
         """Write a request, and return what its answer comes to. What isn't read over there isn't answered."""
         self._exchange = _Exchange(self)
@@ -166,6 +182,11 @@ class _Connection(asyncio.Protocol):
             self.abort()  # an answer to nothing
         else:
             self._exchange.received(data)
+
+    def eof_received(self) -> None:
+        if self._exchange is not None:
+            self._exchange.lost(None)
+        self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -185,7 +206,7 @@ class _Connection(asyncio.Protocol):
     def answered(self, *, may_follow: bool) -> None:
         """Let go of the exchange, whose answer is complete."""
         self._exchange = None
-        if may_follow and self._transport is not None and not self._transport.is_closing():
+        if may_follow and self.is_open and not self.unsent:
             self.resume()
             self._pool.rests(self)
         else:
@@ -215,6 +236,8 @@ class _Exchange:
         self._connection = connection
         self._failure: httpx2.TransportError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsent: int | None = None
         self._has_head = False
         self._is_paused = False
 
@@ -275,16 +298,23 @@ class _Exchange:
             raise self._failure
         loop = asyncio.get_running_loop()
         self._waiter = waiter = loop.create_future()
-        timer = None if timeout is None else loop.call_later(timeout, self._expire, waiter)
+        if timeout is not None:
+            self._timer = loop.call_later(timeout, self._expire, waiter, timeout)
         try:
             await waiter
         finally:
             self._waiter = None
-            if timer is not None:
-                timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
-    def _expire(self, waiter: asyncio.Future[None]) -> None:
-        if not waiter.done():
+    def _expire(self, waiter: asyncio.Future[None], timeout: float) -> None:
+        unsent = self._connection.unsent
+        if unsent and (self._unsent is None or unsent < self._unsent):
+            # The request is long, and on its way still.
+            self._unsent = unsent
+            self._timer = asyncio.get_running_loop().call_later(timeout, self._expire, waiter, timeout)
+        elif not waiter.done():
             waiter.set_exception(httpx2.ReadTimeout("Nothing came in time."))
 
     def _wake(self) -> None:
@@ -292,9 +322,8 @@ class _Exchange:
             self._waiter.set_result(None)
 
     def _fail(self, failure: httpx2.TransportError) -> None:
-        self._failure = failure
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(failure)
+        self._failure = failure  # behind what there is of the body
+        self._wake()
 
 
 class _Body(httpx2.AsyncByteStream):

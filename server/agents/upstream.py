@@ -72,6 +72,9 @@ _DRAIN_SECONDS: Final = 0.5
 _IDLE_CONNECTION_SECONDS: Final = 60.0
 _IDLE_CONNECTIONS: Final = 100
 
+# What variables of the environment may name a proxy for. NO_PROXY names none.
+_PROXIES: Final = frozenset({"http", "https", "all"})
+
 _MISSING_KEY: Final = (
     "There is no key for the model: set OPENAI_API_KEY. For a server that needs none, set it to any word."
 )
@@ -203,7 +206,7 @@ class Upstream:
                 base_url=self._base_url,
                 max_retries=self._max_retries,
                 http_client=openai.DefaultAsyncHttpxClient(
-                    transport=None if getproxies() else self._transport(),
+                    transport=None if _PROXIES & getproxies().keys() else self._transport(),
                     limits=httpx2.Limits(
                         max_connections=self._max_connections,
                         max_keepalive_connections=min(self._max_connections, _IDLE_CONNECTIONS),
