@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import AsyncGenerator
 from typing import Final, TypeAlias, cast
 
@@ -24,6 +23,8 @@ _Origin: TypeAlias = tuple[str, str, int]
 
 _MOST_AHEAD: Final = 262_144
 """Bytes of an answer that are read before they are wanted: then the peer has to wait."""
+_AT_ONCE: Final = 65_536
+"""Bytes of a request that are handed on at once: over TLS, what has been can't be told from what was sent."""
 _ATTEMPT: Final = 0.25
 """Seconds after which another of a host's addresses is tried besides (RFC 8305, section 5)."""
 _PORTS: Final = {"http": 80, "https": 443}
@@ -93,7 +94,9 @@ class HttpTransport(httpx2.AsyncBaseTransport):
             raise httpx2.UnsupportedProtocol("Only http:// and https:// are spoken.")
         origin = (url.scheme, url.raw_host.decode(), url.port or _PORTS[url.scheme])
         for connection, its in reversed(self._idle.items()):
-            if its == origin and connection.is_open:  # the one that was used last: the most likely to be open still
+            if (
+                its == origin and connection.is_open
+            ):  # the one that was used last: the most likely to be open still
                 del self._idle[connection]
                 connection.take_up()
                 return connection
@@ -102,7 +105,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
                 return await self._connect(origin)
         except TimeoutError:
             raise httpx2.ConnectTimeout("No connection in time.") from None
-        except (OSError, ssl.SSLError, UnicodeError) as exc:
+        except (OSError, RuntimeError, UnicodeError) as exc:  # uvloop raises RuntimeError, too
             raise httpx2.ConnectError(type(exc).__name__) from exc
 
     async def _connect(self, origin: _Origin) -> _Connection:
@@ -121,6 +124,8 @@ class HttpTransport(httpx2.AsyncBaseTransport):
         except BaseException:
             sock.close()
             raise
+        if self._is_closed:  # no earlier: in connection_made() uvloop would leave the socket half closed
+            connection.abort()
         return connection
 
     # What connections tell.
@@ -128,8 +133,6 @@ class HttpTransport(httpx2.AsyncBaseTransport):
     def opened(self, connection: _Connection) -> None:
         """Have it closed in the end."""
         self._open.add(connection)
-        if self._is_closed:
-            connection.abort()
 
     def rests(self, connection: _Connection) -> None:
         """Have it used by the next request."""
@@ -153,6 +156,8 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._exchange: _Exchange | None = None
         self._closing: asyncio.TimerHandle | None = None
+        self._rest = memoryview(b"")  # of the request
+        self._is_full = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's isn't one by its type
@@ -166,16 +171,29 @@ class _Connection(asyncio.Protocol):
     @property
     def unsent(self) -> int:
         """Bytes of the request that haven't gone out."""
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return 0 if self._transport is None else len(self._rest) + self._transport.get_write_buffer_size()
 
     def send(self, request: bytes) -> _Exchange:
         """Write a request, and return what its answer comes to. What isn't read over there isn't answered."""
         self._exchange = _Exchange(self)
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(request)
+        if self.is_open:
+            self._rest = memoryview(request)
+            self._write()
         else:
             self._exchange.lost(None)
         return self._exchange
+
+    def _write(self) -> None:
+        while self._rest and not self._is_full and self._transport is not None:
+            piece, self._rest = self._rest[:_AT_ONCE], self._rest[_AT_ONCE:]
+            self._transport.write(piece)
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        self._write()
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is None:
