@@ -48,6 +48,7 @@ _WHOLE: Final = tuple(
         "server/archive/test_cluster.py",
         "server/archive/test_over_http.py",
         "server/agents/test_responses.py",
+        "server/agents/test_upstream.py",
         "server/openapi/test_drawn.py",
         "server/openapi/test_serving.py",
         "server/realtime",

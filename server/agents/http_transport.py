@@ -255,7 +255,7 @@ class _Exchange:
         self._failure: httpx2.TransportError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._unsent: int | None = None
+        self._unsent = 0
         self._has_head = False
         self._is_paused = False
 
@@ -291,6 +291,7 @@ class _Exchange:
 
     async def wait_for_head(self, timeout: float | None) -> None:
         """Wait until the status and the fields are there."""
+        self._unsent = self._connection.unsent
         while not self.parser.status:
             await self._wait(timeout)
         self._has_head = True
@@ -301,7 +302,7 @@ class _Exchange:
         while not (parser.body or parser.is_complete):
             await self._wait(timeout)
         data = parser.take()
-        if self._is_paused:
+        if self._is_paused and not parser.is_complete:  # else the connection is another's
             self._is_paused = False
             self._connection.resume()
         return data
@@ -328,8 +329,7 @@ class _Exchange:
 
     def _expire(self, waiter: asyncio.Future[None], timeout: float) -> None:
         unsent = self._connection.unsent
-        if unsent and (self._unsent is None or unsent < self._unsent):
-            # The request is long, and on its way still.
+        if unsent < self._unsent:  # the request is long, and on its way still
             self._unsent = unsent
             self._timer = asyncio.get_running_loop().call_later(timeout, self._expire, waiter, timeout)
         elif not waiter.done():

@@ -224,6 +224,7 @@ async def test_answer_that_ends_by_the_close_is_complete(place: Place) -> None:
     assert len(server.peers) == 2
 
 
+@pytest.mark.long
 async def test_requests_at_once_get_their_own_answers(place: Place) -> None:
     draw = random.Random(7)
 
@@ -463,6 +464,7 @@ async def test_request_that_can_not_be_sent_is_our_own_fault(place: Place) -> No
 # Much at once.
 
 
+@pytest.mark.long
 async def test_body_that_nobody_reads_makes_the_server_wait(place: Place) -> None:
     size, block = 24 * 2**20, bytes(range(256)) * 256
 
@@ -490,6 +492,7 @@ async def test_body_that_nobody_reads_makes_the_server_wait(place: Place) -> Non
     assert len(server.peers) == 1
 
 
+@pytest.mark.long
 async def test_long_request_is_sent_whole(place: Place) -> None:
     async def script(peer: Peer) -> None:
         while True:
@@ -506,8 +509,9 @@ async def test_long_request_is_sent_whole(place: Place) -> None:
     assert len(server.peers) == 1
 
 
+@pytest.mark.long
 async def test_answer_to_a_request_that_is_not_all_sent_is_read_and_no_other_follows(place: Place) -> None:
-    size, may_read = 32 * 2**20, asyncio.Event()
+    size, may_read = 16 * 2**20, asyncio.Event()
     counts = []
 
     async def script(peer: Peer) -> None:
@@ -527,6 +531,7 @@ async def test_answer_to_a_request_that_is_not_all_sent_is_read_and_no_other_fol
     assert counts[0] < size
 
 
+@pytest.mark.long
 async def test_end_is_told_while_the_request_is_on_its_way(place: Place) -> None:
     if place.tls is not None:
         pytest.skip("TLS is closed in both directions")
@@ -540,7 +545,7 @@ async def test_end_is_told_while_the_request_is_on_its_way(place: Place) -> None
     server, transport = await place.serve(script), place.transport()
 
     with pytest.raises(httpx2.RemoteProtocolError):
-        await ask(transport, server.url, content=b"a" * 32 * 2**20)
+        await ask(transport, server.url, content=b"a" * 16 * 2**20)
     is_told.set()
 
 

@@ -1,0 +1,238 @@
+"""The upstream's connections: how many, by way of whom, and when they are given back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from tests.fakes.dialects import ChatDialect
+from tests.fakes.http_peer import Peer, PeerServer
+from tests.fakes.upstream import FakeUpstream, Wire
+from tests.server.agents.agent_contract import collect, text_of, turn
+from tests.server.agents.upstream_contract import KEY, Observed, fails
+from unbroken.server.agents.base import AgentBusy, UpstreamCut, UpstreamRejected, UpstreamStalled
+from unbroken.server.agents.http_transport import HttpTransport
+from unbroken.server.agents.openai import OpenAIAgent
+from unbroken.server.agents.upstream import Upstream
+
+pytestmark = pytest.mark.timeout(30)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme in ("http", "https", "all", "no"):
+        monkeypatch.delenv(f"{scheme}_proxy", raising=False)
+        monkeypatch.delenv(f"{scheme}_proxy".upper(), raising=False)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeUpstream]:
+    async with FakeUpstream() as server:
+        yield server
+
+
+def upstream_at(base_url: str, **settings: Any) -> Upstream:
+    return Upstream(**{"base_url": base_url, "api_key": KEY, "max_retries": 0, **settings})
+
+
+@pytest.fixture
+async def narrow(server: FakeUpstream) -> AsyncIterator[OpenAIAgent]:
+    """An agent that has one connection."""
+    agent = OpenAIAgent(upstream_at(server.base_url, max_connections=1), model="m")
+    await agent.start()
+    yield agent
+    await agent.stop()
+
+
+async def is_free(agent: OpenAIAgent, server: FakeUpstream) -> bool:
+    """Have one more turn, which waits for nobody."""
+    assert not agent._upstream._slots.locked()
+    server.answer("free")
+    return text_of(await collect(agent, turn("hi"))) == "free"
+
+
+# How many.
+
+
+async def test_turn_waits_for_the_one_before_it(narrow: OpenAIAgent, server: FakeUpstream) -> None:
+    may_end = asyncio.Event()
+
+    async def script(wire: Wire) -> None:
+        await wire.begin()
+        await wire.text("first")
+        await may_end.wait()
+        await wire.finish()
+
+    server.script(script)
+    server.answer("second")
+    first = asyncio.ensure_future(collect(narrow, turn("hi")))
+    await server.request(0)
+    second = asyncio.ensure_future(collect(narrow, turn("hi")))
+    await asyncio.sleep(0)
+    assert narrow._upstream._slots.locked()
+    assert len(server.requests) == 1
+    may_end.set()
+
+    assert text_of(await first) == "first"
+    assert text_of(await second) == "second"
+    assert server.connections == 1
+
+
+async def test_turn_that_waited_in_vain_is_busy_and_takes_nothing(server: FakeUpstream) -> None:
+    observed = Observed()
+    upstream = upstream_at(server.base_url, max_connections=1, timeout=0.05, observer=observed)
+    agent = OpenAIAgent(upstream, model="m")
+    await agent.start()
+    server.never_ending()
+    async with aclosing(agent.respond(turn("hi"))) as first:
+        await anext(first)
+        for _ in range(2):
+            await fails(agent, AgentBusy)
+
+    assert await is_free(agent, server)
+    assert observed.outcomes == ["agent_busy", "agent_busy", "stopped", "completed"]
+    assert observed.requests == ["first", "first"]
+    await agent.stop()
+
+
+@pytest.mark.parametrize("how", ["cut", "refused", "stalled"])
+async def test_failed_turn_gives_its_place_back(server: FakeUpstream, how: str) -> None:
+    agent = OpenAIAgent(upstream_at(server.base_url, max_connections=1, timeout=0.25), model="m")
+    await agent.start()
+    if how == "cut":
+        server.cut_after(1)
+        await fails(agent, UpstreamCut)
+    elif how == "refused":
+        server.status(400)
+        await fails(agent, UpstreamRejected)
+    else:
+        server.stall_before_head()
+        await fails(agent, UpstreamStalled)
+
+    assert await is_free(agent, server)
+    await agent.stop()
+
+
+@pytest.mark.parametrize("is_streaming", [True, False])
+async def test_cancelled_turn_gives_its_place_back(
+    narrow: OpenAIAgent, server: FakeUpstream, is_streaming: bool
+) -> None:
+    if is_streaming:
+        server.never_ending()
+    else:
+        server.stall_before_head()
+    task = asyncio.ensure_future(collect(narrow, turn("hi")))
+    request = await server.request(0)
+    while is_streaming and not request.sent:  # noqa: ASYNC110 - it is counted, and told to nobody
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    await request.disconnected.wait()
+    assert await is_free(narrow, server)
+
+
+async def test_turn_that_is_cancelled_as_it_waits_takes_nobody_s_place(
+    narrow: OpenAIAgent, server: FakeUpstream
+) -> None:
+    server.never_ending()
+    async with aclosing(narrow.respond(turn("hi"))) as first:
+        await anext(first)
+        server.answer("patient")
+        waiting = [asyncio.ensure_future(collect(narrow, turn("hi"))) for _ in range(3)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        waiting[0].cancel()
+        waiting[2].cancel()
+
+    for cancelled in (waiting[0], waiting[2]):
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+    assert text_of(await waiting[1]) == "patient"
+    assert await is_free(narrow, server)
+    assert len(server.requests) == 3
+
+
+# By way of whom.
+
+
+async def test_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = []
+
+    async def proxy(peer: Peer) -> None:
+        heads.append(await peer.head())
+        dialect = ChatDialect()
+        events = [dialect.text("by proxy"), *dialect.ending("stop", {})]
+        body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+        await peer.send(
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\n\r\n" + body.encode()
+        )
+
+    async with PeerServer(proxy, tls=None) as server:
+        monkeypatch.setenv("HTTP_PROXY", server.url)
+        agent = OpenAIAgent(upstream_at("http://upstream.invalid/v1"), model="m")
+        await agent.start()
+
+        assert text_of(await collect(agent, turn("hi"))) == "by proxy"
+        await agent.stop()
+
+    assert heads[0].startswith(b"POST http://upstream.invalid/v1/chat/completions HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_own"),
+    [
+        ("", True),
+        ("NO_PROXY", True),
+        ("no_proxy", True),
+        ("FTP_PROXY", True),
+        ("http_proxy", False),
+        ("HTTPS_PROXY", False),
+        ("ALL_PROXY", False),
+    ],
+)
+async def test_transport_of_our_own_is_used_where_no_proxy_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, is_own: bool
+) -> None:
+    if name:
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    upstream = upstream_at("http://127.0.0.1:9/v1")
+    await upstream.start()
+
+    assert isinstance(upstream.client._client._transport, HttpTransport) == is_own
+    await upstream.stop()
+
+
+async def test_user_and_password_of_the_address_are_shown_as_before(server: FakeUpstream) -> None:
+    base_url = server.base_url.replace("http://", "http://ann:pass%40word@")
+    agent = OpenAIAgent(upstream_at(base_url), model="m")
+    await agent.start()
+
+    await collect(agent, turn("hi"))
+
+    await agent.stop()
+    [request] = server.requests
+    assert request.headers["authorization"] == f"Basic {b64encode(b'ann:pass@word').decode()}"
+    assert "@" not in request.path
+
+
+async def test_stopping_closes_connections_in_use_and_idle(server: FakeUpstream) -> None:
+    agent = OpenAIAgent(upstream_at(server.base_url), model="m")
+    await agent.start()
+    server.never_ending()
+    outputs = agent.respond(turn("hi"))
+    await anext(outputs)
+    await collect(agent, turn("hi"))
+    await agent.stop()
+
+    with pytest.raises(UpstreamCut):
+        async for _ in outputs:
+            pass
+    await server.requests[0].disconnected.wait()
