@@ -44,7 +44,7 @@ class ResponseParser:
     """Reads one response, and interim ones ahead of it. Its body is in :attr:`body` until it is taken."""
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self.status = 0
         """0: the head isn't complete."""
         self.headers: list[tuple[bytes, bytes]] = []
@@ -69,7 +69,7 @@ class ResponseParser:
             Malformed: There is nothing more to be had of it.
 
         """
-        if self.is_complete:
+        if self.is_complete or self._parser is None:
             self.has_surplus = True
             return
         self._bare += len(data)
@@ -80,7 +80,7 @@ class ResponseParser:
                 raise Malformed(type(exc).__name__) from None
             self.has_surplus = True  # of no kind that is known
         if self.is_complete:
-            del self._parser  # it holds this one, too: a circle
+            self.end()
         elif self._bare > _MAX_HEAD:
             raise Malformed("too long a head")
 
@@ -96,6 +96,10 @@ class ResponseParser:
         if self.status == 0 or self._is_delimited:
             raise Malformed("closed in mid-answer")
         self.is_complete, self._is_kept = True, False
+
+    def end(self) -> None:
+        """Read no further. What holds this in a circle is let go of."""
+        self._parser = None
 
     def take(self) -> bytes:
         """Return what there is of the body, which then isn't there any more."""
@@ -125,7 +129,7 @@ class ResponseParser:
 
     def on_headers_complete(self) -> None:
         """Settle what kind of answer it is."""
-        if self.is_complete:
+        if self.is_complete or self._parser is None:
             return
         status = self._parser.get_status_code()
         if status < 100:

@@ -94,9 +94,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
             raise httpx2.UnsupportedProtocol("Only http:// and https:// are spoken.")
         origin = (url.scheme, url.raw_host.decode(), url.port or _PORTS[url.scheme])
         for connection, its in reversed(self._idle.items()):
-            if (
-                its == origin and connection.is_open
-            ):  # the one that was used last: the most likely to be open still
+            if its == origin and connection.is_open:  # the one used last: the most likely to be there still
                 del self._idle[connection]
                 connection.take_up()
                 return connection
@@ -210,8 +208,9 @@ class _Connection(asyncio.Protocol):
         self._transport = None
         self._pool.gone(self)
         self.take_up()
-        if self._exchange is not None:
-            self._exchange.lost(exc)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.lost(exc)
 
     def pause(self) -> None:
         if self._transport is not None:
@@ -252,7 +251,8 @@ class _Exchange:
     def __init__(self, connection: _Connection) -> None:
         self.parser = ResponseParser()
         self._connection = connection
-        self._failure: httpx2.TransportError | None = None
+        # Not an exception: once raised, it leads to who waits here, and so back.
+        self._failure: tuple[type[httpx2.TransportError], str] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._unsent = 0
@@ -265,7 +265,7 @@ class _Exchange:
         try:
             parser.feed(data)
         except Malformed as exc:
-            self._fail(httpx2.RemoteProtocolError(str(exc)))
+            self._fail(httpx2.RemoteProtocolError, str(exc))
             self._connection.abort()
             return
         if parser.is_complete:
@@ -282,12 +282,13 @@ class _Exchange:
             return
         try:
             if exc is not None:
-                self._fail(httpx2.ReadError(type(exc).__name__))
+                self._fail(httpx2.ReadError, type(exc).__name__)
             else:
                 self.parser.feed_eof()
                 self._wake()
         except Malformed as malformed:
-            self._fail(httpx2.RemoteProtocolError(str(malformed)))
+            self._fail(httpx2.RemoteProtocolError, str(malformed))
+        self.parser.end()
 
     async def wait_for_head(self, timeout: float | None) -> None:
         """Wait until the status and the fields are there."""
@@ -314,7 +315,8 @@ class _Exchange:
 
     async def _wait(self, timeout: float | None) -> None:
         if self._failure is not None:
-            raise self._failure
+            kind, text = self._failure
+            raise kind(text)
         loop = asyncio.get_running_loop()
         self._waiter = waiter = loop.create_future()
         if timeout is not None:
@@ -339,8 +341,8 @@ class _Exchange:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _fail(self, failure: httpx2.TransportError) -> None:
-        self._failure = failure  # behind what there is of the body
+    def _fail(self, kind: type[httpx2.TransportError], text: str) -> None:
+        self._failure = kind, text  # behind what there is of the body
         self._wake()
 
 

@@ -309,7 +309,10 @@ class Upstream:
         finally:
             self._observer.ended(outcome)
         # Outside the handlers, so that it carries no exception along that quotes the upstream.
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # it leads to this frame, and the frame to it
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:

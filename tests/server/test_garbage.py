@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+from openai import APIError
+
 from tests.fakes.upstream import FakeUpstream
 from tests.server.agents.upstream_contract import KEY, made
 from tests.server.chat.asking import create, is_at_rest, stream
@@ -68,6 +71,9 @@ async def test_nothing_is_left_of_an_upstreams_answer(serve: Serve) -> None:
         with nothing_is_left():
             for _ in range(3):
                 await stream(client, "hello")
+                upstream.cut_after(2)
+                with pytest.raises(APIError):
+                    await stream(client, "hello")
             await client.close()
             await settled(served)
 

@@ -532,10 +532,8 @@ async def test_answer_to_a_request_that_is_not_all_sent_is_read_and_no_other_fol
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("place", ["clear"], indirect=True)  # TLS is closed in both directions
 async def test_end_is_told_while_the_request_is_on_its_way(place: Place) -> None:
-    if place.tls is not None:
-        pytest.skip("TLS is closed in both directions")
-
     async def script(peer: Peer) -> None:
         await peer.head()
         peer.writer.write_eof()
