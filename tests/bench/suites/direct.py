@@ -6,8 +6,9 @@ other, within the time that an answer takes: people don't ask in step. An answer
 seconds; where there is but one stream it has three. ``64-short``: with 20 words, so that 64 streams bring 64
 questions a second, without a goal: it says what questions cost, and where the core is full.
 ``first``: from the question to its first word. ``word``: from the upstream's write to the client's read, of
-those behind it. Figures are by how much a percentile is longer by way of us, with all defaults, in the same
-round; beside a LiteLLM proxy, where there is one (``--litellm FILE``, or ``litellm`` on the path).
+those behind it. ``direct.upstream``: the same straight from there, which shows how restless the machine is.
+All others: by how much a percentile is longer by way of us, with all defaults, in the same round; beside a
+LiteLLM proxy, where there is one (``--litellm FILE``, or ``litellm`` on the path).
 """
 
 from __future__ import annotations
@@ -54,12 +55,13 @@ _CASES: Final = {
     "64": _Case(64, 60, 6, 10_000.0),
     "64-short": _Case(64, 20, 12, None),
 }
+_SHARES: Final = {"p50": 0.5, "p99": 0.99}
 _TIMEOUT: Final = 60.0
 
 
 def run(bench: Bench) -> list[Result]:
     """See the module's text."""
-    rounds, share = (1, 3) if bench.is_quick else (3, 1)
+    rounds, part = (1, 3) if bench.is_quick else (3, 1)
     numbers = count()
     seen: dict[tuple[str, str], list[dict[str, list[float]]]] = {}
     with ExitStack() as stack:
@@ -77,7 +79,7 @@ def run(bench: Bench) -> list[Result]:
             for name, case in _CASES.items():
                 for side, port in ports.items():
                     try:
-                        found = _ask(port, case, case.each // share, numbers)
+                        found = _ask(port, case, case.each // part, numbers)
                     except LoadError as error:
                         if side != "litellm":
                             raise
@@ -85,7 +87,16 @@ def run(bench: Bench) -> list[Result]:
                         continue
                     seen.setdefault((side, name), []).append(found)
             bench.say(f"direct {number + 1}/{rounds}")
-    return [
+    straight = [
+        median_of(
+            f"direct.upstream.{name}.{what}.{percent}", "us", [percentile(one[what], share) for one in found]
+        )
+        for name in _CASES
+        for found in [seen["direct", name]]
+        for what in ("first", "word")
+        for percent, share in _SHARES.items()
+    ]
+    return straight + [
         result
         for side in list(ports)[1:]
         for name, case in _CASES.items()
@@ -107,7 +118,7 @@ def _added(
 ) -> list[Result]:
     results = []
     for what in ("first", "word"):
-        for name, share in (("p50", 0.5), ("p99", 0.99)):
+        for name, share in _SHARES.items():
             goal = None if bound is None or name != "p99" else Goal("at most", bound)
             added = [
                 percentile(one[what], share) - percentile(other[what], share)
