@@ -111,7 +111,7 @@ guards-train: $(VENV)/.project $(VENV)/.dev  ## Train the firewall's linear mode
 
 conformance: setup chromium node haproxy  ## Run real clients and all Autobahn cases: writes docs/clients.md
 	$(BIN)/python -m tests.conformance.autobahn
-	$(BIN)/python -m pytest -q -m client -p tests.conformance.record --clients-table=docs/clients.md $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile -m client -p tests.conformance.record --clients-table=docs/clients.md $(PYTEST_ARGS)
 
 FUZZ_SECONDS ?= 600
 

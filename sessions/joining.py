@@ -35,7 +35,7 @@ def joined(
     for item_id in removed:
         item = conversation.find(item_id)
         if item is not None and not prospect.is_gone(item_id):  # else it went with another, or before
-            gone = deleted(item, conversation)
+            gone = [each for each in deleted(item, conversation) if not prospect.is_gone(each)]
             bodies += (ItemDeleted(each) for each in gone)
             prospect.remove(gone)
     for number, item in enumerate(said, 1):

@@ -23,6 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_Record(target))
 
 
+_MARK: Final = "client"
+
+
 class _Record:
     """Notes the ends of marked tests. One that fails, or isn't run to its end, fails its cells."""
 
@@ -37,11 +40,18 @@ class _Record:
         report = yield
         for mark in item.iter_markers("client"):
             client, *features = mark.args
-            for feature in features:
-                before = self._covered.get((client, feature), True)
-                self._covered[client, feature] = before and report.passed
+            report.user_properties += [(_MARK, f"{client}\n{feature}") for feature in features]
         return report
 
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
-        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):  # else they weren't all run
-            self._target.write_text(rendered(self._covered))
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what a test has shown: with several workers, in the process that has them all."""
+        for name, value in report.user_properties:
+            if name == _MARK:
+                client, _, feature = str(value).partition("\n")
+                before = self._covered.get((client, feature), True)
+                self._covered[client, feature] = before and report.passed
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        is_worker = hasattr(session.config, "workerinput")
+        if not is_worker and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            self._target.write_text(rendered(self._covered))  # else they weren't all run

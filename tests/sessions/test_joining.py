@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -56,6 +56,11 @@ def code_of(told: Told, command: CreateResponse) -> str | None:
 
 
 @given(st.lists(items, max_size=6), st.lists(NAMES, max_size=3), st.lists(items, max_size=4))
+@example(
+    [FunctionCall(ItemId("a"), "call", "f", "{}"), FunctionOutput(ItemId("c"), "call", "done")],
+    ["c", "a"],
+    [],
+)
 def test_it_comes_to_what_one_by_one_would_or_to_nothing(
     before: list[Item], removed: list[str], said: list[Item]
 ) -> None:
