@@ -43,6 +43,7 @@ from unbroken.sessions.errors import (
     StoreError,
     StoreUnavailable,
     Unseen,
+    again,
 )
 from unbroken.sessions.event_log import EventLog, Position
 from unbroken.sessions.ids import NodeId, PrincipalId
@@ -175,7 +176,7 @@ class Actor(Stored):
 
         """
         if self.feed.ended is not None:
-            raise self.feed.ended
+            raise again(self.feed.ended)
         if not self.is_opened:
             await self._open()
         try:

@@ -60,22 +60,23 @@ class _LoopTimer:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, delay: float, callback: Callable[[], None]) -> None:
         self._loop = loop
-        self._callback = callback
+        self._callback: Callable[[], None] | None = callback
         self._due = time.monotonic() + delay
         self._handle: asyncio.TimerHandle | None = loop.call_later(delay, self._fire)
 
     def cancel(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
-            self._handle = None  # it leads back here, and to whoever called
+            self._handle = self._callback = None  # they lead back here, and to whoever called
 
     def _fire(self) -> None:
         left = self._due - time.monotonic()
         if left > 0:
             self._handle = self._loop.call_later(max(left, _RESOLUTION), self._fire)
         else:
-            self._handle = None
-            self._callback()
+            callback, self._handle, self._callback = self._callback, None, None
+            if callback is not None:
+                callback()
 
 
 async def pause(clock: Clock, seconds: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from unbroken.sessions.errors import CursorLost, Displaced, SessionError
+from unbroken.sessions.errors import CursorLost, Displaced, SessionError, again
 from unbroken.sessions.event_log import EventLog, Position, Record
 from unbroken.sessions.ids import ChainId
 
@@ -68,7 +68,7 @@ class Feed:
 
     def end(self, reason: SessionError) -> None:
         """Let every cursor raise *reason* once it has read what there is."""
-        self.ended = reason
+        self.ended = again(reason)
         self.publish()
 
 
@@ -112,12 +112,12 @@ class Cursor:
         """
         log = self._feed.log
         if self._ended is not None:
-            raise self._ended
+            raise again(self._ended)
         if self.seq < log.floor:
             raise CursorLost
         if self.seq == log.head:
             if self._feed.ended is not None:
-                raise self._feed.ended
+                raise again(self._feed.ended)
             return []
         records = log.read(self.seq, limit)
         last = records[-1]
@@ -126,7 +126,7 @@ class Cursor:
 
     def end(self, reason: SessionError) -> None:
         """Let :meth:`take` raise *reason*, at once."""
-        self._ended = reason
+        self._ended = again(reason)
         self.wake()
 
     def listen(self, callback: Callable[[], None] | None) -> None:

@@ -55,11 +55,23 @@ __all__ = [
     "TooManySessions",
     "UnknownFormat",
     "Unseen",
+    "again",
 ]
 
 
 class SessionError(Exception):
     """Base of everything this package raises on purpose."""
+
+
+def again(reason: SessionError) -> SessionError:
+    """Return *reason* to be raised once more, which it is where it is kept.
+
+    What was raised leads to the frames it went through, and so to all that these held.
+    """
+    kind = type(reason)
+    twin = kind.__new__(kind, *reason.args)  # without __init__(), which may take something else
+    twin.__dict__.update(reason.__dict__)
+    return twin
 
 
 class SessionNotFound(SessionError):

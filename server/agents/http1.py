@@ -144,6 +144,8 @@ class ResponseParser:
 
     def on_body(self, data: bytes) -> None:
         """Take a piece of the body."""
+        if self._is_interim:
+            raise Malformed("an interim response with a body")
         if not self.is_complete:
             self.body += data
             self._bare = 0

@@ -8,8 +8,9 @@ HTTP/2, and is used where the environment names a proxy.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final, TypeAlias, cast
 
 import aiohappyeyeballs
@@ -33,10 +34,11 @@ _PORTS: Final = {"http": 80, "https": 443}
 class HttpTransport(httpx2.AsyncBaseTransport):
     """Sends requests over connections that are used again.
 
-    Their number has no bound of its own: whoever sends bounds what is open at once. Time-outs are the
-    request's: ``connect``, and ``read``, for each wait for the head or for more of the body.
+    Time-outs are the request's: ``pool``, for another one to end where as many as may be are under way;
+    ``connect``; and ``read``, for each wait for the head or for more of the body.
 
     Args:
+        max_connections: Requests that are under way at once.
         max_idle: Connections that are kept for the next request.
         idle_seconds: How long.
 
@@ -45,7 +47,8 @@ class HttpTransport(httpx2.AsyncBaseTransport):
 
     """
 
-    def __init__(self, *, max_idle: int, idle_seconds: float) -> None:
+    def __init__(self, *, max_connections: int, max_idle: int, idle_seconds: float) -> None:
+        self._places = asyncio.Semaphore(max_connections)
         self._max_idle = max_idle
         self._idle_seconds = idle_seconds
         self._idle: dict[_Connection, _Origin] = {}  # the longest unused first
@@ -69,8 +72,13 @@ class HttpTransport(httpx2.AsyncBaseTransport):
         except ValueError as exc:
             raise httpx2.LocalProtocolError(str(exc)) from None
         body = await request.aread()
-        connection = await self._connection(url, timeouts.get("connect"))
-        exchange = connection.send(head + body)
+        await self._take_place(timeouts.get("pool"))
+        try:
+            connection = await self._connection(url, timeouts.get("connect"))
+        except BaseException:
+            self._places.release()
+            raise
+        exchange = connection.send(head + body, self._places.release)
         try:
             await exchange.wait_for_head(timeouts.get("read"))
         except BaseException:
@@ -89,15 +97,22 @@ class HttpTransport(httpx2.AsyncBaseTransport):
         for connection in list(self._open):
             connection.abort()
 
+    async def _take_place(self, timeout: float | None) -> None:
+        if not self._places.locked():
+            await self._places.acquire()  # at once
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await self._places.acquire()
+        except TimeoutError:
+            raise httpx2.PoolTimeout("No request ended in time.") from None
+
     async def _connection(self, url: httpx2.URL, timeout: float | None) -> _Connection:
         if url.scheme not in _PORTS:
             raise httpx2.UnsupportedProtocol("Only http:// and https:// are spoken.")
         origin = (url.scheme, url.raw_host.decode(), url.port or _PORTS[url.scheme])
-        for connection, its in reversed(self._idle.items()):
-            if its == origin and connection.is_open:  # the one used last: the most likely to be there still
-                del self._idle[connection]
-                connection.take_up()
-                return connection
+        if (kept := self._kept(origin)) is not None:
+            return kept
         try:
             async with asyncio.timeout(timeout):
                 return await self._connect(origin)
@@ -105,6 +120,16 @@ class HttpTransport(httpx2.AsyncBaseTransport):
             raise httpx2.ConnectTimeout("No connection in time.") from None
         except (OSError, RuntimeError, UnicodeError) as exc:  # uvloop raises RuntimeError, too
             raise httpx2.ConnectError(type(exc).__name__) from exc
+
+    def _kept(self, origin: _Origin) -> _Connection | None:
+        """Return a connection that is idle; of several the one used last: the likeliest to be there still."""
+        for connection in [each for each, its in reversed(self._idle.items()) if its == origin]:
+            if connection.is_fresh:
+                del self._idle[connection]
+                connection.take_up()
+                return connection
+            connection.abort()
+        return None
 
     async def _connect(self, origin: _Origin) -> _Connection:
         scheme, host, port = origin
@@ -167,19 +192,35 @@ class _Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether it is open, and nothing has come on it that hasn't been looked at yet.
+
+        While the loop was busy, it may have been closed; or something may have come that belongs to an
+        earlier request, and would be read as the answer to the next.
+        """
+        if not self.is_open or self._transport is None:
+            return False
+        waiting = select.poll()
+        waiting.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not waiting.poll(0)
+
+    @property
     def unsent(self) -> int:
         """Bytes of the request that haven't gone out."""
         return 0 if self._transport is None else len(self._rest) + self._transport.get_write_buffer_size()
 
-    def send(self, request: bytes) -> _Exchange:
-        """Write a request, and return what its answer comes to. What isn't read over there isn't answered."""
-        self._exchange = _Exchange(self)
+    def send(self, request: bytes, on_end: Callable[[], None]) -> _Exchange:
+        """Write a request, and return what its answer comes to. What isn't read over there isn't answered.
+
+        *on_end* is called once, when the connection is another's, or none.
+        """
+        exchange = self._exchange = _Exchange(self, on_end)
         if self.is_open:
             self._rest = memoryview(request)
             self._write()
         else:
-            self._exchange.lost(None)
-        return self._exchange
+            exchange.lost(None)
+        return exchange
 
     def _write(self) -> None:
         while self._rest and not self._is_full and self._transport is not None:
@@ -248,8 +289,9 @@ class _Connection(asyncio.Protocol):
 class _Exchange:
     """One answer on its way. It has one reader."""
 
-    def __init__(self, connection: _Connection) -> None:
+    def __init__(self, connection: _Connection, on_end: Callable[[], None]) -> None:
         self.parser = ResponseParser()
+        self._on_end: Callable[[], None] | None = on_end
         self._connection = connection
         # Not an exception: once raised, it leads to who waits here, and so back.
         self._failure: tuple[type[httpx2.TransportError], str] | None = None
@@ -266,10 +308,11 @@ class _Exchange:
             parser.feed(data)
         except Malformed as exc:
             self._fail(httpx2.RemoteProtocolError, str(exc))
-            self._connection.abort()
+            self.close()
             return
         if parser.is_complete:
             self._connection.answered(may_follow=parser.may_follow)
+            self._end()
         elif len(parser.body) > _MOST_AHEAD and not self._is_paused:
             self._is_paused = True
             self._connection.pause()
@@ -278,6 +321,7 @@ class _Exchange:
 
     def lost(self, exc: Exception | None) -> None:
         """Take in that nothing more comes."""
+        self._end()
         if self.parser.is_complete or self._failure is not None:
             return
         try:
@@ -288,7 +332,6 @@ class _Exchange:
                 self._wake()
         except Malformed as malformed:
             self._fail(httpx2.RemoteProtocolError, str(malformed))
-        self.parser.end()
 
     async def wait_for_head(self, timeout: float | None) -> None:
         """Wait until the status and the fields are there."""
@@ -312,6 +355,13 @@ class _Exchange:
         """Let go of it. What hasn't come isn't waited for: the connection goes with it."""
         if not self.parser.is_complete:
             self._connection.abort()
+        self._end()
+
+    def _end(self) -> None:
+        self.parser.end()
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end()
 
     async def _wait(self, timeout: float | None) -> None:
         if self._failure is not None:

@@ -299,4 +299,5 @@ def _retrieval(response_id: str) -> Request:
 
 
 def _path_of(response_id: str) -> str:
-    return f"{_PATH}/{quote(response_id, safe='')}"
+    name = quote(response_id, safe="")
+    return f"{_PATH}/{name if name.strip('.') else name.replace('.', '%2E')}"  # dots alone lead elsewhere

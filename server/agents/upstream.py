@@ -22,12 +22,11 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 from urllib.request import getproxies
 
 from unbroken.server.agents.base import (
-    AgentBusy,
     AgentError,
     AgentNotReady,
     AgentOutput,
@@ -156,7 +155,6 @@ class Upstream:
         self._timeout = timeout
         self._max_retries = max_retries
         self._max_connections = max_connections
-        self._slots = asyncio.Semaphore(max_connections)
         self._client: openai.AsyncOpenAI | None = None  # from start() to stop()
 
     @property
@@ -200,11 +198,14 @@ class Upstream:
         import httpx2
         import openai
 
+        limit = min(self._timeout, _CONNECT_SECONDS)
+        timeout = httpx2.Timeout(self._timeout, connect=limit, pool=limit)
         try:
             client = openai.AsyncOpenAI(
                 api_key=self._api_key,
                 base_url=self._base_url,
                 max_retries=self._max_retries,
+                timeout=timeout,  # here too: one that is the HTTP client's default is passed over there
                 http_client=openai.DefaultAsyncHttpxClient(
                     transport=None if _PROXIES & getproxies().keys() else self._transport(),
                     limits=httpx2.Limits(
@@ -212,11 +213,7 @@ class Upstream:
                         max_keepalive_connections=min(self._max_connections, _IDLE_CONNECTIONS),
                         keepalive_expiry=_IDLE_CONNECTION_SECONDS,
                     ),
-                    timeout=httpx2.Timeout(
-                        self._timeout,
-                        connect=min(self._timeout, _CONNECT_SECONDS),
-                        pool=min(self._timeout, _CONNECT_SECONDS),
-                    ),
+                    timeout=timeout,
                     # A conversation goes to the address it was meant for, nowhere else.
                     follow_redirects=False,
                     event_hooks={"request": [self._note_request], "response": [_shorten_retries]},
@@ -242,7 +239,9 @@ class Upstream:
         from unbroken.server.agents.http_transport import HttpTransport
 
         return HttpTransport(
-            max_idle=min(self._max_connections, _IDLE_CONNECTIONS), idle_seconds=_IDLE_CONNECTION_SECONDS
+            max_connections=self._max_connections,
+            max_idle=min(self._max_connections, _IDLE_CONNECTIONS),
+            idle_seconds=_IDLE_CONNECTION_SECONDS,
         )
 
     async def _note_request(self, request: httpx2.Request) -> None:
@@ -274,7 +273,6 @@ class Upstream:
         outcome = "agent_crashed"  # unless it is one of the others
         try:
             async with (
-                self._slot(),
                 aclosing(await request(client)) as response,
                 aclosing(_body_of(response)) as body,
             ):
@@ -313,22 +311,6 @@ class Upstream:
             raise failure
         finally:
             del failure  # it leads to this frame, and the frame to it
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        """Hold one of the connections that may be open, from when there is one."""
-        if not self._slots.locked():
-            await self._slots.acquire()  # at once
-        else:
-            try:
-                async with asyncio.timeout(min(self._timeout, _CONNECT_SECONDS)):
-                    await self._slots.acquire()
-            except TimeoutError:
-                raise AgentBusy from None
-        try:
-            yield
-        finally:
-            self._slots.release()
 
 
 def posting(path: str, body: Mapping[str, object], headers: dict[str, str]) -> Request:

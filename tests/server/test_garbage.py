@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from openai import APIError
 
-from tests.fakes.upstream import FakeUpstream
+from tests.fakes.upstream import FakeUpstream, Wire
 from tests.server.agents.upstream_contract import KEY, made
 from tests.server.chat.asking import create, is_at_rest, stream
 from tests.server.conftest import Serve
@@ -63,6 +63,16 @@ async def test_nothing_is_left_of_a_lone_question(server: Served[ScriptedAgent])
 
 
 async def test_nothing_is_left_of_an_upstreams_answer(serve: Serve) -> None:
+    def bad_chunk(after: int) -> None:
+        async def script(wire: Wire) -> None:
+            await wire.begin()
+            for _ in range(after):
+                await wire.text("word")
+            wire._transport.write(b"zz\r\n")
+            await wire.request.disconnected.wait()
+
+        upstream.script(script)
+
     async with FakeUpstream() as upstream:
         agent = made(OpenAIAgent, model="m", base_url=upstream.base_url, api_key=KEY)
         served: Served[OpenAIAgent] = await serve(agent)
@@ -71,9 +81,10 @@ async def test_nothing_is_left_of_an_upstreams_answer(serve: Serve) -> None:
         with nothing_is_left():
             for _ in range(3):
                 await stream(client, "hello")
-                upstream.cut_after(2)
-                with pytest.raises(APIError):
-                    await stream(client, "hello")
+                for spoil in (upstream.cut_after, bad_chunk):
+                    spoil(2)
+                    with pytest.raises(APIError):
+                        await stream(client, "hello")
             await client.close()
             await settled(served)
 
@@ -86,5 +97,34 @@ async def test_nothing_is_left_of_a_stored_session(server: Served[ScriptedAgent]
             talk = await server.client()
             await talk.say("hello")
             await talk.close()
+        await client.close()
+        await settled(server)
+
+
+async def test_nothing_is_left_of_what_is_erased_under_its_clients(server: Served[ScriptedAgent]) -> None:
+    with nothing_is_left():
+        for _ in range(3):
+            watched = await server.client()
+            await watched.ask("/tokens 500 20")
+            await watched.until("response.output_text.delta")
+            idle = await server.client()
+            await idle.ask("hello")
+            await idle.done()
+            for session_id in [actor.session.id for actor in server.app.node.hub]:
+                await server.app.node.erase(session_id)
+            await watched.closed()
+            await idle.closed()
+        await settled(server)
+
+
+async def test_nothing_is_left_of_a_session_with_a_deleted_item(server: Served[ScriptedAgent]) -> None:
+    with nothing_is_left():
+        client = await server.client()
+        await client.ask("hello")
+        await client.done()
+        await client.say("not this")
+        added = await client.until("conversation.item.added")
+        await client.send({"type": "conversation.item.delete", "item_id": added["item"]["id"]})
+        await client.until("conversation.item.deleted")
         await client.close()
         await settled(server)

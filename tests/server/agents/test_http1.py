@@ -206,6 +206,7 @@ def test_noise_raises_nothing_else(noise: bytes, head: bytes) -> None:
         OK + b"Transfer-Encoding: chunked, gzip\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
         b"HTTP/1.1 103 Hints\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 150 Odd\r\nContent-Length: 5\r\n\r\nhello" + OK + b"Content-Length: 0\r\n\r\n",
         CHUNKED + b"x\r\n",
         CHUNKED + b"-1\r\n",
         CHUNKED + b"\r\n\r\n",

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.fakes.dialects import ChatDialect
@@ -52,9 +53,21 @@ async def narrow(server: FakeUpstream) -> AsyncIterator[OpenAIAgent]:
 
 async def is_free(agent: OpenAIAgent, server: FakeUpstream) -> bool:
     """Have one more turn, which waits for nobody."""
-    assert not agent._upstream._slots.locked()
     server.answer("free")
     return text_of(await collect(agent, turn("hi"))) == "free"
+
+
+def places_of(agent: OpenAIAgent) -> asyncio.Semaphore:
+    transport = agent._upstream.client._client._transport
+    assert isinstance(transport, HttpTransport)
+    return transport._places
+
+
+async def is_waited_for(agent: OpenAIAgent, count: int = 1) -> None:
+    """Return once so many wait for a place."""
+    places = places_of(agent)
+    while len(places._waiters or ()) < count:  # noqa: ASYNC110 - nobody is told
+        await asyncio.sleep(0)
 
 
 # How many.
@@ -74,8 +87,7 @@ async def test_turn_waits_for_the_one_before_it(narrow: OpenAIAgent, server: Fak
     first = asyncio.ensure_future(collect(narrow, turn("hi")))
     await server.request(0)
     second = asyncio.ensure_future(collect(narrow, turn("hi")))
-    await asyncio.sleep(0)
-    assert narrow._upstream._slots.locked()
+    await is_waited_for(narrow)
     assert len(server.requests) == 1
     may_end.set()
 
@@ -84,9 +96,12 @@ async def test_turn_waits_for_the_one_before_it(narrow: OpenAIAgent, server: Fak
     assert server.connections == 1
 
 
-async def test_turn_that_waited_in_vain_is_busy_and_takes_nothing(server: FakeUpstream) -> None:
+async def test_turn_that_waited_in_vain_is_busy_and_takes_nothing(
+    server: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unbroken.server.agents.upstream._CONNECT_SECONDS", 0.25)
     observed = Observed()
-    upstream = upstream_at(server.base_url, max_connections=1, timeout=0.05, observer=observed)
+    upstream = upstream_at(server.base_url, max_connections=1, observer=observed)
     agent = OpenAIAgent(upstream, model="m")
     await agent.start()
     server.never_ending()
@@ -97,7 +112,32 @@ async def test_turn_that_waited_in_vain_is_busy_and_takes_nothing(server: FakeUp
 
     assert await is_free(agent, server)
     assert observed.outcomes == ["agent_busy", "agent_busy", "stopped", "completed"]
-    assert observed.requests == ["first", "first"]
+    assert len(server.requests) == 2
+    await agent.stop()
+
+
+async def test_place_is_another_s_while_a_request_waits_to_be_tried_again(server: FakeUpstream) -> None:
+    agent = OpenAIAgent(upstream_at(server.base_url, max_connections=1, max_retries=1), model="m")
+    await agent.start()
+    server.status(429, headers={"Retry-After": "3"})
+    first = asyncio.ensure_future(collect(agent, turn("hi")))
+    await (await server.request(0)).finished.wait()
+    server.answer("meanwhile")
+    server.answer("at last")
+
+    assert text_of(await collect(agent, turn("hi"))) == "meanwhile"
+    assert not first.done()
+    assert text_of(await first) == "at last"
+    await agent.stop()
+
+
+@pytest.mark.parametrize("seconds", [5.0, 60.0])
+async def test_silence_is_bounded_as_is_said(server: FakeUpstream, seconds: float) -> None:
+    """Five seconds is what the HTTP client has by default, and the package passes over."""
+    agent = OpenAIAgent(upstream_at(server.base_url, timeout=seconds), model="m")
+    await agent.start()
+
+    assert agent._upstream.client.timeout == httpx2.Timeout(seconds, connect=5.0, pool=5.0)
     await agent.stop()
 
 
@@ -147,8 +187,7 @@ async def test_turn_that_is_cancelled_as_it_waits_takes_nobody_s_place(
         await anext(first)
         server.answer("patient")
         waiting = [asyncio.ensure_future(collect(narrow, turn("hi"))) for _ in range(3)]
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await is_waited_for(narrow, 3)
         waiting[0].cancel()
         waiting[2].cancel()
 
