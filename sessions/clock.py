@@ -70,6 +70,8 @@ class _LoopTimer:
             self._handle = self._callback = None  # they lead back here, and to whoever called
 
     def _fire(self) -> None:
+        if self._callback is None:
+            return  # cancelled
         left = self._due - time.monotonic()
         if left > 0:
             self._handle = self._loop.call_later(max(left, _RESOLUTION), self._fire)

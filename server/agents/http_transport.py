@@ -17,6 +17,7 @@ import aiohappyeyeballs
 import httpx2
 
 from unbroken.server.agents.http1 import Malformed, ResponseParser, request_head
+from unbroken.server.agents.places import CURRENT
 
 __all__ = ["HttpTransport"]
 
@@ -34,11 +35,11 @@ _PORTS: Final = {"http": 80, "https": 443}
 class HttpTransport(httpx2.AsyncBaseTransport):
     """Sends requests over connections that are used again.
 
-    Time-outs are the request's: ``pool``, for another one to end where as many as may be are under way;
-    ``connect``; and ``read``, for each wait for the head or for more of the body.
+    How many are under way at once is bounded by their places (:mod:`~unbroken.server.agents.places`), which
+    are given back when the connection is another's, or none. Time-outs are the request's: ``pool``, for a
+    place; ``connect``; and ``read``, for each wait for the head or for more of the body.
 
     Args:
-        max_connections: Requests that are under way at once.
         max_idle: Connections that are kept for the next request.
         idle_seconds: How long.
 
@@ -47,8 +48,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
 
     """
 
-    def __init__(self, *, max_connections: int, max_idle: int, idle_seconds: float) -> None:
-        self._places = asyncio.Semaphore(max_connections)
+    def __init__(self, *, max_idle: int, idle_seconds: float) -> None:
         self._max_idle = max_idle
         self._idle_seconds = idle_seconds
         self._idle: dict[_Connection, _Origin] = {}  # the longest unused first
@@ -72,17 +72,16 @@ class HttpTransport(httpx2.AsyncBaseTransport):
         except ValueError as exc:
             raise httpx2.LocalProtocolError(str(exc)) from None
         body = await request.aread()
-        await self._take_place(timeouts.get("pool"))
+        give_back = await _taken_place(timeouts.get("pool"))
+        exchange: _Exchange | None = None
         try:
             connection = await self._connection(url, timeouts.get("connect"))
-        except BaseException:
-            self._places.release()
-            raise
-        exchange = connection.send(head + body, self._places.release)
-        try:
+            exchange = connection.send(head + body, give_back)
             await exchange.wait_for_head(timeouts.get("read"))
         except BaseException:
-            exchange.close()
+            if exchange is not None:
+                exchange.close()
+            give_back()
             raise
         return httpx2.Response(
             exchange.parser.status,
@@ -96,16 +95,6 @@ class HttpTransport(httpx2.AsyncBaseTransport):
         self._is_closed = True
         for connection in list(self._open):
             connection.abort()
-
-    async def _take_place(self, timeout: float | None) -> None:
-        if not self._places.locked():
-            await self._places.acquire()  # at once
-            return
-        try:
-            async with asyncio.timeout(timeout):
-                await self._places.acquire()
-        except TimeoutError:
-            raise httpx2.PoolTimeout("No request ended in time.") from None
 
     async def _connection(self, url: httpx2.URL, timeout: float | None) -> _Connection:
         if url.scheme not in _PORTS:
@@ -145,6 +134,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
                     lambda: connection, sock=sock, ssl=self._tls, server_hostname=host.strip("[]")
                 )
         except BaseException:
+            connection.give_up()
             sock.close()
             raise
         if self._is_closed:  # no earlier: in connection_made() uvloop would leave the socket half closed
@@ -170,6 +160,18 @@ class HttpTransport(httpx2.AsyncBaseTransport):
         self._idle.pop(connection, None)
 
 
+async def _taken_place(timeout: float | None) -> Callable[[], None]:
+    """Take the place that the request is sent in, if it has one, and return what gives it back."""
+    place = CURRENT.get()
+    if place is None:
+        return lambda: None
+    try:
+        await place.take(timeout)
+    except TimeoutError:
+        raise httpx2.PoolTimeout("No request ended in time.") from None
+    return place.give_back
+
+
 class _Connection(asyncio.Protocol):
     """One connection: in use by an exchange, or idle."""
 
@@ -181,10 +183,12 @@ class _Connection(asyncio.Protocol):
         self._closing: asyncio.TimerHandle | None = None
         self._rest = memoryview(b"")  # of the request
         self._is_full = False
+        self._is_given_up = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's isn't one by its type
-        self._pool.opened(self)
+        if not self._is_given_up:
+            self._pool.opened(self)
 
     @property
     def is_open(self) -> bool:
@@ -279,6 +283,11 @@ class _Connection(asyncio.Protocol):
             self._closing.cancel()
             self._closing = None
 
+    def give_up(self) -> None:
+        """Forget it, whether it is made yet or not: nobody waits for it any more."""
+        self._is_given_up = True
+        self.abort()
+
     def abort(self) -> None:
         """Close it at once. It isn't used again from now on."""
         self._pool.gone(self)
@@ -354,6 +363,8 @@ class _Exchange:
     def close(self) -> None:
         """Let go of it. What hasn't come isn't waited for: the connection goes with it."""
         if not self.parser.is_complete:
+            if self._failure is None:
+                self._fail(httpx2.ReadError, "It was let go of.")
             self._connection.abort()
         self._end()
 

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 from urllib.parse import quote
 
 import structlog
@@ -66,6 +66,10 @@ from unbroken.server.agents.upstream import (
     user_of,
 )
 from unbroken.sessions.custody import Custody
+
+if TYPE_CHECKING:
+    import httpx2
+    import openai
 
 __all__ = ["ResponsesAgent"]
 
@@ -295,9 +299,14 @@ def _wire_parameters(parameters: Parameters) -> dict[str, Any]:
 
 def _retrieval(response_id: str) -> Request:
     """Return the request for the stream of a response that exists, from its start."""
-    return getting(_path_of(response_id), headers_for())
+
+    def send(client: openai.AsyncOpenAI) -> Awaitable[httpx2.Response]:
+        return getting(_path_of(response_id), headers_for())(client)
+
+    return send
 
 
 def _path_of(response_id: str) -> str:
-    name = quote(response_id, safe="")
-    return f"{_PATH}/{name if name.strip('.') else name.replace('.', '%2E')}"  # dots alone lead elsewhere
+    if not response_id.strip("."):  # none, or dots, which lead elsewhere
+        raise UpstreamRejected
+    return f"{_PATH}/{quote(response_id, safe='')}"

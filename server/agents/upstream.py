@@ -23,10 +23,12 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing, suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 from urllib.request import getproxies
 
 from unbroken.server.agents.base import (
+    AgentBusy,
     AgentError,
     AgentNotReady,
     AgentOutput,
@@ -34,6 +36,7 @@ from unbroken.server.agents.base import (
     UpstreamCut,
     Usage,
 )
+from unbroken.server.agents.places import Place, Places
 from unbroken.server.agents.upstream_failure import (
     check_content_type,
     failure_of_request,
@@ -67,7 +70,7 @@ _TAIL_SECONDS: Final = 5.0
 _DRAIN_SECONDS: Final = 0.5
 # People pause between turns for longer than the HTTP client's own five seconds, and a
 # new connection costs two or three round trips. Providers keep idle ones for a minute or more;
-# one that was closed over there is noticed before it is used.
+# one that was closed over there by then is noticed before it is used.
 _IDLE_CONNECTION_SECONDS: Final = 60.0
 _IDLE_CONNECTIONS: Final = 100
 
@@ -155,6 +158,7 @@ class Upstream:
         self._timeout = timeout
         self._max_retries = max_retries
         self._max_connections = max_connections
+        self._places = Places(max_connections)
         self._client: openai.AsyncOpenAI | None = None  # from start() to stop()
 
     @property
@@ -216,6 +220,8 @@ class Upstream:
                     timeout=timeout,
                     # A conversation goes to the address it was meant for, nowhere else.
                     follow_redirects=False,
+                    # Nor is anything kept of what it sets: turns are of different users.
+                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                     event_hooks={"request": [self._note_request], "response": [_shorten_retries]},
                 ),
             )
@@ -239,7 +245,6 @@ class Upstream:
         from unbroken.server.agents.http_transport import HttpTransport
 
         return HttpTransport(
-            max_connections=self._max_connections,
             max_idle=min(self._max_connections, _IDLE_CONNECTIONS),
             idle_seconds=_IDLE_CONNECTION_SECONDS,
         )
@@ -247,6 +252,12 @@ class Upstream:
     async def _note_request(self, request: httpx2.Request) -> None:
         # The package numbers the attempts at a request from 0.
         self._observer.requested(is_retry=request.headers.get("x-stainless-retry-count", "0") != "0")
+
+    async def _wait_for(self, place: Place) -> None:
+        try:
+            await place.take(min(self._timeout, _CONNECT_SECONDS))
+        except TimeoutError:
+            raise AgentBusy from None
 
     async def stop(self) -> None:
         """Close all connections."""
@@ -271,9 +282,12 @@ class Upstream:
 
         failure: AgentError
         outcome = "agent_crashed"  # unless it is one of the others
+        place = self._places.place()
         try:
+            # Ahead of the first request: the package would wait again where this one's wait is over.
+            await self._wait_for(place)
             async with (
-                aclosing(await request(client)) as response,
+                aclosing(await _sent(request, client, place)) as response,
                 aclosing(_body_of(response)) as body,
             ):
                 check_content_type(response.headers)
@@ -305,12 +319,18 @@ class Upstream:
                 outcome = "stopped"
             raise
         finally:
+            place.give_back()
             self._observer.ended(outcome)
         # Outside the handlers, so that it carries no exception along that quotes the upstream.
         try:
             raise failure
         finally:
             del failure  # it leads to this frame, and the frame to it
+
+
+async def _sent(request: Request, client: openai.AsyncOpenAI, place: Place) -> httpx2.Response:
+    with place.used():
+        return await request(client)
 
 
 def posting(path: str, body: Mapping[str, object], headers: dict[str, str]) -> Request:

@@ -24,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 _MARK: Final = "client"
+_PHASES: Final = {"setup", "call", "teardown"}
 
 
 class _Record:
@@ -31,7 +32,8 @@ class _Record:
 
     def __init__(self, target: Path) -> None:
         self._target: Final = target
-        self._covered: dict[tuple[str, str], bool] = {}
+        # Of each cell's tests, which phases have passed: one that takes its worker along has no last.
+        self._passed: dict[tuple[str, str], dict[str, set[str]]] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -48,10 +50,16 @@ class _Record:
         for name, value in report.user_properties:
             if name == _MARK:
                 client, _, feature = str(value).partition("\n")
-                before = self._covered.get((client, feature), True)
-                self._covered[client, feature] = before and report.passed
+                passed = self._passed.setdefault((client, feature), {}).setdefault(report.nodeid, set())
+                if report.passed:
+                    passed.add(report.when)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         is_worker = hasattr(session.config, "workerinput")
         if not is_worker and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            self._target.write_text(rendered(self._covered))  # else they weren't all run
+            self._target.write_text(rendered(self._covered()))  # else they weren't all run
+
+    def _covered(self) -> dict[tuple[str, str], bool]:
+        return {
+            cell: all(passed == _PHASES for passed in tests.values()) for cell, tests in self._passed.items()
+        }

@@ -48,7 +48,7 @@ class Place:
         return await self._stack.enter_async_context(PeerServer(script, tls=self.tls))
 
     def transport(self, *, max_idle: int = 10, idle_seconds: float = 60) -> HttpTransport:
-        transport = HttpTransport(max_connections=100, max_idle=max_idle, idle_seconds=idle_seconds)
+        transport = HttpTransport(max_idle=max_idle, idle_seconds=idle_seconds)
         self._stack.push_async_callback(transport.aclose)
         return transport
 
@@ -223,7 +223,7 @@ async def test_what_came_while_the_loop_was_busy_is_looked_at_first(surplus: byt
         listener.settimeout(10)
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
-        transport = HttpTransport(max_connections=10, max_idle=1, idle_seconds=60)
+        transport = HttpTransport(max_idle=1, idle_seconds=60)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         assert await ask(transport, f"{url}/1") == b"/1"
         may_go.set()
@@ -418,7 +418,7 @@ async def test_request_that_is_on_its_way_is_waited_for() -> None:
 
 
 async def test_refused_connection_and_unknown_host_are_connect_errors() -> None:
-    transport = HttpTransport(max_connections=10, max_idle=1, idle_seconds=1)
+    transport = HttpTransport(max_idle=1, idle_seconds=1)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -429,7 +429,7 @@ async def test_refused_connection_and_unknown_host_are_connect_errors() -> None:
 
 
 async def test_host_that_does_not_answer_is_a_connect_timeout() -> None:
-    transport = HttpTransport(max_connections=10, max_idle=1, idle_seconds=1)
+    transport = HttpTransport(max_idle=1, idle_seconds=1)
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -450,7 +450,7 @@ async def test_certificate_of_another_name_is_a_connect_error(certificate: Certi
     tls.load_cert_chain(certificate.chain, certificate.key)
     asked = []
     server = await asyncio.start_server(lambda *peer: asked.append(peer), "127.0.0.2", 0, ssl=tls)
-    transport = HttpTransport(max_connections=10, max_idle=1, idle_seconds=1)
+    transport = HttpTransport(max_idle=1, idle_seconds=1)
 
     with pytest.raises(httpx2.ConnectError):
         await ask(transport, f"https://127.0.0.2:{server.sockets[0].getsockname()[1]}/")
@@ -465,9 +465,9 @@ async def test_tls_that_fails_is_a_connect_error(
 ) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate.chain, certificate.key)
-    knowing = HttpTransport(max_connections=10, max_idle=1, idle_seconds=1)
+    knowing = HttpTransport(max_idle=1, idle_seconds=1)
     monkeypatch.delenv("SSL_CERT_FILE")
-    unknowing = HttpTransport(max_connections=10, max_idle=1, idle_seconds=1)
+    unknowing = HttpTransport(max_idle=1, idle_seconds=1)
 
     async def clear(peer: Peer) -> None:
         await peer.reader.read(1)
@@ -659,7 +659,7 @@ async def test_cancelled_connecting_closes_the_connection() -> None:
     async def silent(peer: Peer) -> None:
         await peer.gone()
 
-    transport = HttpTransport(max_connections=10, max_idle=1, idle_seconds=1)
+    transport = HttpTransport(max_idle=1, idle_seconds=1)
     async with PeerServer(silent, tls=None) as server:
         task = asyncio.ensure_future(ask(transport, server.url.replace("http:", "https:")))
         await until(lambda: server.peers)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx2
@@ -14,12 +15,20 @@ import pytest
 
 from tests.fakes.dialects import ChatDialect
 from tests.fakes.http_peer import Peer, PeerServer
-from tests.fakes.upstream import FakeUpstream, Wire
+from tests.fakes.upstream import RESPONSE_ID, FakeUpstream, Wire
 from tests.server.agents.agent_contract import collect, text_of, turn
 from tests.server.agents.upstream_contract import KEY, Observed, fails
-from unbroken.server.agents.base import AgentBusy, UpstreamCut, UpstreamRejected, UpstreamStalled
+from unbroken.server.agents.base import (
+    AgentBusy,
+    AgentError,
+    UpstreamCut,
+    UpstreamRejected,
+    UpstreamStalled,
+    UpstreamUnavailable,
+)
 from unbroken.server.agents.http_transport import HttpTransport
 from unbroken.server.agents.openai import OpenAIAgent
+from unbroken.server.agents.responses import ResponsesAgent
 from unbroken.server.agents.upstream import Upstream
 
 pytestmark = pytest.mark.timeout(30)
@@ -57,16 +66,10 @@ async def is_free(agent: OpenAIAgent, server: FakeUpstream) -> bool:
     return text_of(await collect(agent, turn("hi"))) == "free"
 
 
-def places_of(agent: OpenAIAgent) -> asyncio.Semaphore:
-    transport = agent._upstream.client._client._transport
-    assert isinstance(transport, HttpTransport)
-    return transport._places
-
-
-async def is_waited_for(agent: OpenAIAgent, count: int = 1) -> None:
+async def is_waited_for(agent: OpenAIAgent | ResponsesAgent, count: int = 1) -> None:
     """Return once so many wait for a place."""
-    places = places_of(agent)
-    while len(places._waiters or ()) < count:  # noqa: ASYNC110 - nobody is told
+    free = agent._upstream._places.free
+    while len(free._waiters or ()) < count:  # noqa: ASYNC110 - nobody is told
         await asyncio.sleep(0)
 
 
@@ -101,7 +104,7 @@ async def test_turn_that_waited_in_vain_is_busy_and_takes_nothing(
 ) -> None:
     monkeypatch.setattr("unbroken.server.agents.upstream._CONNECT_SECONDS", 0.25)
     observed = Observed()
-    upstream = upstream_at(server.base_url, max_connections=1, observer=observed)
+    upstream = upstream_at(server.base_url, max_connections=1, max_retries=2, observer=observed)
     agent = OpenAIAgent(upstream, model="m")
     await agent.start()
     server.never_ending()
@@ -112,6 +115,7 @@ async def test_turn_that_waited_in_vain_is_busy_and_takes_nothing(
 
     assert await is_free(agent, server)
     assert observed.outcomes == ["agent_busy", "agent_busy", "stopped", "completed"]
+    assert observed.requests == ["first", "first"]
     assert len(server.requests) == 2
     await agent.stop()
 
@@ -197,6 +201,72 @@ async def test_turn_that_is_cancelled_as_it_waits_takes_nobody_s_place(
     assert text_of(await waiting[1]) == "patient"
     assert await is_free(narrow, server)
     assert len(server.requests) == 3
+
+
+async def test_what_stops_a_response_waits_for_no_place(server: FakeUpstream) -> None:
+    """It makes room; and where there is none, the upstream would go on for nobody."""
+    agent = ResponsesAgent(upstream_at(server.base_url, max_connections=1), model="m", background=True)
+    await agent.start()
+    server.never_ending()
+    server.never_ending()
+    async with aclosing(agent.respond(turn("hi"))) as outputs:
+        async for output in outputs:
+            if isinstance(output, str):
+                break
+        waiting = asyncio.ensure_future(collect(agent, turn("hi")))
+        await is_waited_for(agent)
+    await server.request(1)
+
+    await agent.stop()
+    with suppress(AgentError):
+        await waiting
+    assert server.cancelled[:1] == [RESPONSE_ID]
+
+
+async def test_connections_that_are_refused_cost_no_place() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+        agent = OpenAIAgent(upstream_at(url, max_connections=2), model="m")
+        await agent.start()
+        for _ in range(3):
+            await fails(agent, UpstreamUnavailable)
+
+        assert agent._upstream._places.free._value == 2
+        await agent.stop()
+
+
+async def test_places_are_as_many_as_before_whatever_became_of_their_turns(server: FakeUpstream) -> None:
+    agent = OpenAIAgent(upstream_at(server.base_url, max_connections=2, max_retries=1), model="m")
+    await agent.start()
+    for what in ("fine", "cut", "refused"):
+        if what == "cut":
+            server.cut_after(1)
+        elif what == "refused":
+            server.status(400)
+        with suppress(AgentError):
+            await collect(agent, turn("hi"))
+
+    assert agent._upstream._places.free._value == 2
+    await agent.stop()
+
+
+async def test_nothing_is_kept_of_what_an_upstream_sets(server: FakeUpstream) -> None:
+    """Turns are of different users; and a name that can't be sent again would fail all that follow."""
+
+    async def script(wire: Wire) -> None:
+        wire.head(headers={"Set-Cookie": "whose=ann"})
+        await wire.text("set")
+        await wire.finish()
+
+    server.script(script)
+    agent = OpenAIAgent(upstream_at(server.base_url), model="m")
+    await agent.start()
+    await collect(agent, turn("hi"))
+
+    assert text_of(await collect(agent, turn("hi"))) == "Hello world"
+    assert "cookie" not in server.requests[1].headers
+    await agent.stop()
 
 
 # By way of whom.
