@@ -75,7 +75,7 @@ test check: export PYTHONDONTWRITEBYTECODE :=
 
 test: setup chromium node redis postgresql haproxy nginx lint  ## Run everything: format, lint, types and all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m slow --ignore=tests/page $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow --ignore=tests/page $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/page $(PYTEST_ARGS)
 
 check: lint  ## Check format, lint, types, imports and what can be tested by itself, in less than a minute

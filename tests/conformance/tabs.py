@@ -15,10 +15,23 @@ from starlette.routing import Route
 from tests.conformance.listening import listening
 from tests.page.browser import CHROMIUM, chromium_path
 
-__all__ = ["ChatTab", "chromium", "noted", "script_at", "site", "tab"]
+__all__ = ["ChatTab", "chromium", "noted", "say_to_deep_chat", "script_at", "site", "tab"]
 
 _PATIENCE: Final = 15_000
 """Milliseconds until what doesn't happen is a failure."""
+_TRY: Final = 2_000
+"""Milliseconds in which a widget shows what it has taken."""
+
+
+async def say_to_deep_chat(page: Page, text: str) -> None:
+    """Say something to deep-chat, which takes nothing, and says nothing, until its connection is open."""
+    box, said = page.locator("#text-input"), page.locator(".user-message-text")
+    count = await said.count()
+    while await said.count() == count:
+        await box.fill(text)
+        await box.press("Enter")
+        with contextlib.suppress(AssertionError):
+            await expect(said).to_have_count(count + 1, timeout=_TRY)
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.conformance.node import node_path
 from tests.conformance.pages import PAGES, WIDGET, opened_site
-from tests.conformance.tabs import site, tab
+from tests.conformance.tabs import say_to_deep_chat, site, tab
 from tests.server.realtime.serving import Served, eventually, serving
 from unbroken.server.agents.scripted import ScriptedAgent, answer_to
 
@@ -61,12 +61,6 @@ async def opened(
             yield page, server
 
 
-async def say(page: Page, text: str) -> None:
-    box = page.locator("#text-input")
-    await box.fill(text)
-    await box.press("Enter")
-
-
 async def choose(page: Page, model: str) -> None:
     """Have what is said from now on be answered by *model*."""
     await page.evaluate(
@@ -91,7 +85,7 @@ def errors(page: Page) -> Locator:
 async def test_a_conversation_is_streamed(browser: Browser, way: str) -> None:
     async with opened(browser, way) as (page, server):
         for number, text in enumerate(("hi", "/tokens 6", "and again")):
-            await say(page, text)
+            await say_to_deep_chat(page, text)
             await expect(answers(page).nth(number)).to_have_text(answer_to(text))
         await expect(errors(page)).to_have_count(0)
         assert server.agent.calls == 3
@@ -103,13 +97,13 @@ async def test_a_conversation_is_streamed(browser: Browser, way: str) -> None:
 @pytest.mark.parametrize("code", [1011, 1012, 1013])
 async def test_the_widget_connects_again_and_is_told_the_whole_answer(browser: Browser, code: int) -> None:
     async with opened(browser, "ws") as (page, server):
-        await say(page, "hi")
+        await say_to_deep_chat(page, "hi")
         await expect(answers(page)).to_have_text([answer_to("hi")])
         server.inspector.close_next(after=0, code=1012)
         server.inspector.close_next(after=5, code=code)
         await page.reload()
         script = "/tokens 60 10"
-        await say(page, script)
+        await say_to_deep_chat(page, script)
         await expect(answers(page).last).to_have_text(answer_to(script))
         await expect(errors(page)).to_have_count(0)
         assert server.agent.calls == 2
@@ -119,7 +113,7 @@ async def test_the_widget_connects_again_and_is_told_the_whole_answer(browser: B
 async def test_a_page_that_is_loaded_again_in_mid_answer_is_told_all_of_it(browser: Browser) -> None:
     async with opened(browser, "ws") as (page, server):
         script = "/tokens 200 10"
-        await say(page, script)
+        await say_to_deep_chat(page, script)
         await expect(answers(page)).to_contain_text("word9")
         await page.reload()
         await expect(answers(page)).to_have_text([answer_to(script)], timeout=20_000)
@@ -130,10 +124,10 @@ async def test_a_page_that_is_loaded_again_in_mid_answer_is_told_all_of_it(brows
 @pytest.mark.client("deep-chat", "failure")
 async def test_what_fails_or_is_cut_short_is_told(browser: Browser, way: str) -> None:
     async with opened(browser, way) as (page, _):
-        await say(page, "/filter after 2")
+        await say_to_deep_chat(page, "/filter after 2")
         await expect(answers(page)).to_have_text(["word1 word2"])
         await expect(errors(page)).to_contain_text("content filter")
-        await say(page, "/fail agent_busy after 1")
+        await say_to_deep_chat(page, "/fail agent_busy after 1")
         await expect(answers(page).last).to_have_text("word1")
         await expect(errors(page).last).to_contain_text("busy")
 
@@ -142,10 +136,10 @@ async def test_what_fails_or_is_cut_short_is_told(browser: Browser, way: str) ->
 @pytest.mark.client("deep-chat", "failure")
 async def test_an_answer_without_a_word_ends_the_wait(browser: Browser, way: str) -> None:
     async with opened(browser, way) as (page, _):
-        await say(page, "/empty")
+        await say_to_deep_chat(page, "/empty")
         await expect(errors(page)).to_have_text(["There is nothing to show of the answer."])
         await expect(page.locator(".loading-message-dots")).to_have_count(0)
-        await say(page, "hi")
+        await say_to_deep_chat(page, "hi")
         await expect(answers(page)).to_have_text([answer_to("hi")])
 
 
@@ -153,9 +147,9 @@ async def test_an_answer_without_a_word_ends_the_wait(browser: Browser, way: str
 @pytest.mark.client("deep-chat", "filtered")
 async def test_an_attack_is_refused_and_the_chat_goes_on(browser: Browser, way: str) -> None:
     async with opened(browser, way) as (page, server):
-        await say(page, ATTACK)
+        await say_to_deep_chat(page, ATTACK)
         await expect(errors(page)).to_contain_text("override the instructions")
-        await say(page, "hi")
+        await say_to_deep_chat(page, "hi")
         await expect(answers(page)).to_have_text([answer_to("hi")])
         assert server.agent.calls == 1
 
@@ -166,10 +160,10 @@ async def test_a_mistake_is_told_and_the_chat_goes_on(browser: Browser, way: str
     """A page names a model that there isn't, and then another."""
     async with opened(browser, way) as (page, _):
         await choose(page, "nobody")
-        await say(page, "lost")
+        await say_to_deep_chat(page, "lost")
         await expect(errors(page)).to_contain_text("model")
         await choose(page, "default")
-        await say(page, "hi")
+        await say_to_deep_chat(page, "hi")
         await expect(answers(page)).to_have_text([answer_to("hi")])
 
 
@@ -177,9 +171,9 @@ async def test_a_mistake_is_told_and_the_chat_goes_on(browser: Browser, way: str
 @pytest.mark.client("deep-chat", "quota")
 async def test_a_quota_that_is_used_up_is_told(browser: Browser, way: str) -> None:
     async with opened(browser, way, quotas={"default": {"requests_per_minute": 1}}) as (page, _):
-        await say(page, "one")
+        await say_to_deep_chat(page, "one")
         await expect(answers(page)).to_have_text([answer_to("one")])
-        await say(page, "two")
+        await say_to_deep_chat(page, "two")
         await expect(errors(page)).to_contain_text("minute")
 
 
@@ -187,7 +181,7 @@ async def test_a_quota_that_is_used_up_is_told(browser: Browser, way: str) -> No
 @pytest.mark.client("deep-chat", "key")
 async def test_a_wrong_key_is_told(browser: Browser, way: str) -> None:
     async with opened(browser, way, key="ek_wrong") as (page, server):
-        await say(page, "hi")
+        await say_to_deep_chat(page, "hi")
         await expect(errors(page).first).to_contain_text("key")
         await expect(answers(page)).to_have_count(0)
         assert server.agent.calls == 0
@@ -200,10 +194,10 @@ async def test_its_stop_button_stops_an_answer(browser: Browser, tmp_path: Path)
         opened_site(handled, tmp_path, ScriptedAgent()) as there,
         tab(browser, there.url) as page,
     ):
-        await say(page, "/stall after 3")
+        await say_to_deep_chat(page, "/stall after 3")
         await expect(answers(page)).to_have_text("word1 word2 word3")
         await page.locator("#stop-icon").click()
         await eventually(lambda: not there.served.app.node.hub.running)
-        await say(page, "hi")
+        await say_to_deep_chat(page, "hi")
         await expect(answers(page)).to_have_text(["word1 word2 word3", answer_to("hi")])
         await expect(errors(page)).to_have_count(0)

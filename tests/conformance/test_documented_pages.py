@@ -13,6 +13,7 @@ import pytest
 from playwright.async_api import Browser, Error, Page, WebSocket, expect
 
 from tests.conformance.pages import PAGES, DocumentedPage, Site, opened_site, short_lived_key
+from tests.conformance.tabs import say_to_deep_chat
 from tests.server.realtime.agent import ManualAgent
 from tests.server.realtime.client import WAIT
 from tests.server.realtime.serving import eventually
@@ -83,8 +84,7 @@ async def test_a_page_shows_an_answer(page: DocumentedPage, browser: Browser, tm
                     await ask(tab, text)
                     await shows(tab, answer_to(text))
             elif page.name.startswith("deep-chat"):
-                await tab.locator("#text-input").fill("Hello")
-                await tab.locator("#text-input").press("Enter")
+                await say_to_deep_chat(tab, "Hello")
                 await expect(tab.locator(".ai-message-text")).to_have_text(answer_to("Hello"))
             elif page.name.startswith(("archive", "conversations")):
                 await tab.locator("li button").first.click()

@@ -13,7 +13,7 @@ from playwright.async_api import Browser, Page, expect
 from tests.conformance.chats import CHATS, Bundles, Chat
 from tests.conformance.node import node_path
 from tests.conformance.pages import PAGES, DocumentedPage, Site, opened_site
-from tests.conformance.tabs import ChatTab, noted, tab
+from tests.conformance.tabs import ChatTab, noted, say_to_deep_chat, tab
 from unbroken.server.agents.scripted import ScriptedAgent, answer_to
 
 LOOP: Final = "module"
@@ -104,8 +104,7 @@ async def test_deep_chat_is_loaded_again_in_mid_answer_with_another_key(
     html = next(page for page in PAGES if page.name.startswith("deep-chat"))
     async with opened_site(html, tmp_path, ScriptedAgent()) as there, tab(browser, there.url) as page:
         answers = page.locator(".ai-message-text")
-        await page.locator("#text-input").fill(SCRIPT)
-        await page.locator("#text-input").press("Enter")
+        await say_to_deep_chat(page, SCRIPT)
         await expect(answers).to_contain_text("word9")
         await page.reload()
         await expect(answers).to_have_text([answer_to(SCRIPT)], timeout=20_000)
@@ -121,8 +120,7 @@ async def test_deep_chat_comes_back_with_the_key_that_it_was_given_since(
     async with opened_site(html, tmp_path, ScriptedAgent()) as there, tab(browser, there.url) as page:
         script = "/tokens 60 10"
         await page.evaluate(GIVE_ANOTHER_KEY)
-        await page.locator("#text-input").fill(script)
-        await page.locator("#text-input").press("Enter")
+        await say_to_deep_chat(page, script)
         await expect(page.locator(".ai-message-text")).to_contain_text("word9")
         (connection,) = there.served.server.server_state.connections
         connection.transport.abort()

@@ -16,7 +16,7 @@ from tests.conformance.chats import CHATS, LOST, SOCKETS, Chat, chats
 from tests.conformance.node import bundled
 from tests.conformance.pages import WIDGET
 from tests.conformance.served import Seen
-from tests.conformance.tabs import ChatTab, chromium, site, tab
+from tests.conformance.tabs import ChatTab, chromium, say_to_deep_chat, site, tab
 from tests.conformance.test_browser import HTML
 from tests.conformance.test_deepchat_browser import KEY, documented
 from tests.deploy.balanced import PATIENCE
@@ -191,8 +191,7 @@ async def test_deep_chat_shows_whole_answers_and_goes_on(sites: Sites, browser: 
     lost: list[str] = []
     async with sites.place.killing_owner(), tab(browser, sites.origins["deep-chat"]) as page:
         for asked, text in zip(KILLED, texts, strict=True):
-            await page.locator("#text-input").fill(asked)
-            await page.locator("#text-input").press("Enter")
+            await say_to_deep_chat(page, asked)
             answers = page.locator(".ai-message-text:not(.error-message-text)")
             await expect(answers.last).to_have_text(text, timeout=_PATIENCE)
             if asked == KILLED[0]:
