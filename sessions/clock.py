@@ -70,15 +70,14 @@ class _LoopTimer:
             self._handle = self._callback = None  # they lead back here, and to whoever called
 
     def _fire(self) -> None:
-        if self._callback is None:
+        if (callback := self._callback) is None:
             return  # cancelled
         left = self._due - time.monotonic()
         if left > 0:
             self._handle = self._loop.call_later(max(left, _RESOLUTION), self._fire)
         else:
-            callback, self._handle, self._callback = self._callback, None, None
-            if callback is not None:
-                callback()
+            self._handle = self._callback = None
+            callback()
 
 
 async def pause(clock: Clock, seconds: float) -> None:

@@ -8,25 +8,19 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-__all__ = ["CURRENT", "Place", "Places"]
+__all__ = ["CURRENT", "Place"]
 
 CURRENT: Final[ContextVar[Place | None]] = ContextVar("place", default=None)
 """The place of whatever is being sent. None: it needs none, as what stops a response, which makes room."""
 
 
-class Places:
-    """So many as may be taken at once."""
-
-    def __init__(self, count: int) -> None:
-        self.free = asyncio.Semaphore(count)
-
-    def place(self) -> Place:
-        """Return one that isn't taken yet."""
-        return Place(self.free)
-
-
 class Place:
-    """What one turn takes while a request of it is under way: not while it waits to try again."""
+    """What one turn takes while a request of it is under way: not while it waits to try again.
+
+    Args:
+        free: Counts the places that nobody has.
+
+    """
 
     __slots__ = ("_free", "is_taken")
 

@@ -36,7 +36,7 @@ from unbroken.server.agents.base import (
     UpstreamCut,
     Usage,
 )
-from unbroken.server.agents.places import Place, Places
+from unbroken.server.agents.places import Place
 from unbroken.server.agents.upstream_failure import (
     check_content_type,
     failure_of_request,
@@ -158,7 +158,8 @@ class Upstream:
         self._timeout = timeout
         self._max_retries = max_retries
         self._max_connections = max_connections
-        self._places = Places(max_connections)
+        self._patience = min(timeout, _CONNECT_SECONDS)  # for a place, and for a connection
+        self._places = asyncio.Semaphore(max_connections)
         self._client: openai.AsyncOpenAI | None = None  # from start() to stop()
 
     @property
@@ -202,8 +203,7 @@ class Upstream:
         import httpx2
         import openai
 
-        limit = min(self._timeout, _CONNECT_SECONDS)
-        timeout = httpx2.Timeout(self._timeout, connect=limit, pool=limit)
+        timeout = httpx2.Timeout(self._timeout, connect=self._patience, pool=self._patience)
         try:
             client = openai.AsyncOpenAI(
                 api_key=self._api_key,
@@ -255,7 +255,7 @@ class Upstream:
 
     async def _wait_for(self, place: Place) -> None:
         try:
-            await place.take(min(self._timeout, _CONNECT_SECONDS))
+            await place.take(self._patience)
         except TimeoutError:
             raise AgentBusy from None
 
@@ -282,7 +282,7 @@ class Upstream:
 
         failure: AgentError
         outcome = "agent_crashed"  # unless it is one of the others
-        place = self._places.place()
+        place = Place(self._places)
         try:
             # Ahead of the first request: the package would wait again where this one's wait is over.
             await self._wait_for(place)

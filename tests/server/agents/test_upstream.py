@@ -68,7 +68,7 @@ async def is_free(agent: OpenAIAgent, server: FakeUpstream) -> bool:
 
 async def is_waited_for(agent: OpenAIAgent | ResponsesAgent, count: int = 1) -> None:
     """Return once so many wait for a place."""
-    free = agent._upstream._places.free
+    free = agent._upstream._places
     while len(free._waiters or ()) < count:  # noqa: ASYNC110 - nobody is told
         await asyncio.sleep(0)
 
@@ -232,7 +232,7 @@ async def test_connections_that_are_refused_cost_no_place() -> None:
         for _ in range(3):
             await fails(agent, UpstreamUnavailable)
 
-        assert agent._upstream._places.free._value == 2
+        assert agent._upstream._places._value == 2
         await agent.stop()
 
 
@@ -247,7 +247,7 @@ async def test_places_are_as_many_as_before_whatever_became_of_their_turns(serve
         with suppress(AgentError):
             await collect(agent, turn("hi"))
 
-    assert agent._upstream._places.free._value == 2
+    assert agent._upstream._places._value == 2
     await agent.stop()
 
 
