@@ -50,7 +50,7 @@ from unbroken.server.agents.base import (
 from unbroken.server.agents.calls import answered
 from unbroken.server.agents.halves import decode_halves
 from unbroken.server.agents.sse import Event, EventStreamParser, EventTooLong
-from unbroken.server.agents.upstream import Upstream, cache_key_of, headers_for, posting, user_of
+from unbroken.server.agents.upstream import Upstream, cache_key_of, headers_for, streaming, user_of
 from unbroken.server.agents.upstream_failure import reported
 
 __all__ = ["OpenAIAgent", "OutputLimitField"]
@@ -135,7 +135,7 @@ class OpenAIAgent:
 
     def _read(self, turn: TurnInput, contents: Contents) -> AsyncGenerator[AgentOutput, None]:
         return self._upstream.read(
-            posting(_PATH, self._request(turn, contents), headers_for(turn.response_id, turn.trace)),
+            streaming(_PATH, headers_for(turn.response_id, turn.trace), self._request(turn, contents)),
             _Answer(),
         )
 

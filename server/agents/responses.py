@@ -60,9 +60,8 @@ from unbroken.server.agents.upstream import (
     Request,
     Upstream,
     cache_key_of,
-    getting,
     headers_for,
-    posting,
+    streaming,
     user_of,
 )
 from unbroken.sessions.custody import Custody
@@ -152,7 +151,7 @@ class ResponsesAgent:
 
     def _read(self, turn: TurnInput, contents: Contents) -> AsyncGenerator[AgentOutput, None]:
         headers = headers_for(turn.response_id, turn.trace)
-        create = posting(_PATH, self._request(turn, contents), headers)
+        create = streaming(_PATH, headers, self._request(turn, contents))
         if self._is_background:
             outputs = self._follow(create, ResponseAnswer(tells_handle=True), turn.custody)
         else:
@@ -301,7 +300,7 @@ def _retrieval(response_id: str) -> Request:
     """Return the request for the stream of a response that exists, from its start."""
 
     def send(client: openai.AsyncOpenAI) -> Awaitable[httpx2.Response]:
-        return getting(_path_of(response_id), headers_for())(client)
+        return streaming(_path_of(response_id), headers_for())(client)
 
     return send
 

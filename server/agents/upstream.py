@@ -55,9 +55,8 @@ __all__ = [
     "Upstream",
     "UpstreamObserver",
     "cache_key_of",
-    "getting",
     "headers_for",
-    "posting",
+    "streaming",
     "user_of",
 ]
 
@@ -333,48 +332,39 @@ async def _sent(request: Request, client: openai.AsyncOpenAI, place: Place) -> h
         return await request(client)
 
 
-def posting(path: str, body: Mapping[str, object], headers: dict[str, str]) -> Request:
-    """Return the request that asks *path* for a stream with *body*, which is as the API has it."""
+def streaming(path: str, headers: dict[str, str], body: Mapping[str, object] | None = None) -> Request:
+    """Return the request for the stream that *path* makes of *body*, which is as the API has it.
+
+    Without one, for the stream of what is there.
+    """
 
     def send(client: openai.AsyncOpenAI) -> Awaitable[httpx2.Response]:
         import httpx2
         import openai
 
-        answer = client.post(
-            path,
-            cast_to=httpx2.Response,
-            body=body,
-            options={"headers": headers},
-            stream=True,
-            stream_cls=openai.AsyncStream[object],
-        )
-        return _as_response(answer)
+        kind = openai.AsyncStream[object]
+        answer: Awaitable[object]
+        if body is None:
+            answer = client.get(
+                path,
+                cast_to=httpx2.Response,
+                options={"headers": headers, "params": {"stream": True}},
+                stream=True,
+                stream_cls=kind,
+            )
+        else:
+            answer = client.post(
+                path,
+                cast_to=httpx2.Response,
+                body=body,
+                options={"headers": headers},
+                stream=True,
+                stream_cls=kind,
+            )
+        # What `cast_to` asks for comes unread, and as it is, for a stream too; its types don't say so.
+        return cast("Awaitable[httpx2.Response]", answer)
 
     return send
-
-
-def getting(path: str, headers: dict[str, str]) -> Request:
-    """Return the request for the stream of what is at *path*."""
-
-    def send(client: openai.AsyncOpenAI) -> Awaitable[httpx2.Response]:
-        import httpx2
-        import openai
-
-        answer = client.get(
-            path,
-            cast_to=httpx2.Response,
-            options={"headers": headers, "params": {"stream": True}},
-            stream=True,
-            stream_cls=openai.AsyncStream[object],
-        )
-        return _as_response(answer)
-
-    return send
-
-
-def _as_response(answer: Awaitable[object]) -> Awaitable[httpx2.Response]:
-    # What `cast_to` asks for comes unread, and as it is, for a stream too; the package's types don't say so.
-    return cast("Awaitable[httpx2.Response]", answer)
 
 
 def headers_for(response_id: str | None = None, trace: str | None = None) -> dict[str, str]:
