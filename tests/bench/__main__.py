@@ -86,6 +86,11 @@ def main(arguments: list[str] | None = None) -> int:
         "waits by 1 ms ticks in burst, eagerly elsewhere",
         "spread": "highest less lowest round, by the median: the noise of this run",
     }
+    if slow := bench.slow_shares:
+        report.about["slow spells"] = (
+            f"median {_median(slow):.0%}, at most {max(slow):.0%} of the time, where looked at, the server's "
+            "core ran at less than half its speed, or caught up with that; 'calm' figures are without"
+        )
     if bench.notes:
         report.about["notes"] = "; ".join(bench.notes)
     report.save(build)

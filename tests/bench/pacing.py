@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from tests.bench.answers import PacedAnswer
 from tests.bench.load import Client, Load
+from tests.bench.pulse import Pulse
 from tests.bench.report import percentile
 from tests.bench.server import Server
 from tests.bench.suites.base import Bench, Watch
@@ -15,6 +16,8 @@ from tests.bench.workload import Order
 
 __all__ = ["pace", "steady"]
 
+_GOLDEN = 0.618034
+"""Multiples of it spread evenly between 0 and 1, however many there are."""
 _PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 
@@ -83,10 +86,14 @@ def steady(
     """Keep each client of *load* in one answer after another, of *rate* words a second for so many *seconds*.
 
     They begin one after the other within that time, and go on as they began: as many questions come
-    as answers end. Every answer is checked whole. Measured for as long again: as for :func:`pace`.
+    as answers end. Their words fall anywhere between each other's, as those of people who don't know of each
+    other do: begun at even distances, that are a multiple of a word's, all would speak at one moment. Every
+    answer is checked whole. Measured for as long again: as for :func:`pace`; and ``calm_p99`` and
+    ``calm_late_p99``, of the words during which the server's core was not slow by itself.
     """
     order = Order("paced", rate, rate * seconds)
     clients = load.clients
+    starts = [seconds * number / len(clients) + number * _GOLDEN % 1 / rate for number in range(len(clients))]
     running: dict[int, PacedAnswer] = {}
     begins: dict[PacedAnswer, int] = {}  # of those that are measured, how many words had come before
     ends: dict[PacedAnswer, int] = {}
@@ -102,9 +109,8 @@ def steady(
     def start() -> float | None:
         nonlocal watch
         passed = time.monotonic() - begun
-        due = min(len(clients), int(passed / seconds * len(clients)) + 1)
-        for client in clients[len(running) : due]:
-            ask(client)
+        while len(running) < len(clients) and starts[len(running)] <= passed:
+            ask(clients[len(running)])
         if watch is None and passed >= seconds:
             watch = Watch(server)
             begins.update((answer, len(answer.ages)) for answer in running.values())
@@ -113,11 +119,14 @@ def steady(
             ends.update((answer, len(answer.ages)) for answer in begins)
         return None if ends else 0.001 if len(running) < len(clients) else 0.01
 
-    load.drive(timeout=6 * seconds + 30, on_done=lambda client: None if ends else ask(client), starter=start)
+    with bench.pulse() as taking:
+        load.drive(
+            timeout=6 * seconds + 30, on_done=lambda client: None if ends else ask(client), starter=start
+        )
     assert watch is not None
     bench.load_shares.append(watch.load_cpu / watch.seconds)
     parts = [(answer, slice(begin, ends[answer])) for answer, begin in begins.items()]
-    return _figures(watch, parts, rate, len(clients) * rate)
+    return _figures(watch, parts, rate, len(clients) * rate) | _calm_figures(taking.pulse, parts, rate)
 
 
 def _figures(
@@ -139,6 +148,23 @@ def _figures(
     # How late the agent itself got to run: a loop that is busy elsewhere shows here, not in the ages.
     figures["agent_late_p99"] = percentile(lateness, 0.99) / 1000
     return figures
+
+
+def _calm_figures(pulse: Pulse, parts: Iterable[tuple[PacedAnswer, slice]], rate: int) -> dict[str, float]:
+    ages: list[int] = []
+    lateness: list[int] = []
+    for answer, part in parts:
+        late = _lateness(answer, rate)
+        for at, age, behind in zip(answer.yielded[part], answer.ages[part], late[part], strict=True):
+            if pulse.was_calm(at, at + age):
+                ages.append(age)
+            if pulse.was_calm(at - max(0, behind), at):
+                lateness.append(behind)
+    return {
+        "calm_p99": percentile(sorted(ages), 0.99) / 1000,
+        "calm_late_p99": percentile(sorted(lateness), 0.99) / 1000,
+        "slowness": pulse.slowness,
+    }
 
 
 def _lateness(answer: PacedAnswer, rate: int) -> list[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tests.bench.machine import busy_seconds
+from tests.bench.pulse import Taking, taken
 from tests.bench.report import Result
 from tests.bench.server import Kind, Launcher, Server
 
@@ -32,12 +33,21 @@ class Bench:
     """A LiteLLM proxy. None: there is none."""
     load_shares: list[float] = field(default_factory=list)
     """How busy the load's own core was in each measurement: near 1, the load would be the limit."""
+    slow_shares: list[float] = field(default_factory=list)
+    """For which part of the time the server's core was slow by itself, where that was looked at."""
     notes: list[str] = field(default_factory=list)
     """What a reader has to know to judge the results."""
 
     def start(self, kind: Kind, settings: Mapping[str, str] = {}) -> Server:
         """Start a server: see :meth:`Launcher.start`."""
         return self.launcher.start(kind, settings)
+
+    @contextmanager
+    def pulse(self) -> Iterator[Taking]:
+        """Take the pulse of the server's core while inside."""
+        with taken(self.launcher.cores.server) as taking:
+            yield taking
+        self.slow_shares.append(taking.pulse.slow_share)
 
     @contextmanager
     def measured(self, server: Server) -> Iterator[Watch]:

@@ -6,7 +6,8 @@ other, within the time that an answer takes: people don't ask in step. An answer
 seconds; where there is but one stream it has three. ``64-short``: with 20 words, so that 64 streams bring 64
 questions a second, without a goal: it says what questions cost, and where the core is full.
 ``first``: from the question to its first word. ``word``: from the upstream's write to the client's read, of
-those behind it. ``direct.upstream``: the same straight from there, which shows how restless the machine is.
+those behind it. ``direct.upstream``: the same straight from there, which shows how restless the machine is;
+``calm``: without what fell into its slow spells, see :mod:`tests.bench.pulse`. Goals are for these.
 All others: by how much a percentile is longer by way of us, with all defaults, in the same round; beside a
 LiteLLM proxy, where there is one (``--litellm FILE``, or ``litellm`` on the path).
 """
@@ -18,7 +19,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -27,6 +28,7 @@ from typing import Final
 from tests.bench.answers import PassedOn
 from tests.bench.http_load import HttpLoad
 from tests.bench.load import LoadError
+from tests.bench.pulse import Waits
 from tests.bench.report import Goal, Result, median_of, percentile
 from tests.bench.suites.base import Bench
 from tests.bench.suites.doors import CHAT
@@ -55,7 +57,12 @@ _CASES: Final = {
     "64": _Case(64, 60, 6, 10_000.0),
     "64-short": _Case(64, 20, 12, None),
 }
-_SHARES: Final = {"p50": 0.5, "p99": 0.99}
+_FIGURES: Final[Mapping[str, Callable[[Waits], float]]] = {
+    "p50": lambda waits: percentile(waits.all, 0.5),
+    "p99": lambda waits: percentile(waits.all, 0.99),
+    "calm.p50": lambda waits: percentile(waits.calm, 0.5),
+    "calm.p99": lambda waits: percentile(waits.calm, 0.99),
+}
 _TIMEOUT: Final = 60.0
 
 
@@ -63,7 +70,7 @@ def run(bench: Bench) -> list[Result]:
     """See the module's text."""
     rounds, part = (1, 3) if bench.is_quick else (3, 1)
     numbers = count()
-    seen: dict[tuple[str, str], list[dict[str, list[float]]]] = {}
+    seen: dict[tuple[str, str], list[dict[str, Waits]]] = {}
     with ExitStack() as stack:
         os.sched_setaffinity(0, {bench.launcher.cores.load})
         upstream = stack.enter_context(_upstream())
@@ -74,12 +81,12 @@ def run(bench: Bench) -> list[Result]:
             settings = litellm_settings(bench, address)
             ports["litellm"] = stack.enter_context(bench.launcher.start("litellm", settings)).port
         for port in ports.values():
-            _ask(port, _Case(16, 20, 3, None), 3, numbers)
+            _ask(bench, port, _Case(16, 20, 3, None), 3, numbers)
         for number in range(rounds):
             for name, case in _CASES.items():
                 for side, port in ports.items():
                     try:
-                        found = _ask(port, case, case.each // part, numbers)
+                        found = _ask(bench, port, case, case.each // part, numbers)
                     except LoadError as error:
                         if side != "litellm":
                             raise
@@ -88,13 +95,11 @@ def run(bench: Bench) -> list[Result]:
                     seen.setdefault((side, name), []).append(found)
             bench.say(f"direct {number + 1}/{rounds}")
     straight = [
-        median_of(
-            f"direct.upstream.{name}.{what}.{percent}", "us", [percentile(one[what], share) for one in found]
-        )
+        median_of(f"direct.upstream.{name}.{what}.{kind}", "us", [figure(one[what]) for one in found])
         for name in _CASES
         for found in [seen["direct", name]]
         for what in ("first", "word")
-        for percent, share in _SHARES.items()
+        for kind, figure in _FIGURES.items()
     ]
     return straight + [
         result
@@ -113,28 +118,27 @@ def run(bench: Bench) -> list[Result]:
 def _added(
     prefix: str,
     bound: float | None,
-    there: list[dict[str, list[float]]],
-    direct: list[dict[str, list[float]]],
+    there: list[dict[str, Waits]],
+    direct: list[dict[str, Waits]],
 ) -> list[Result]:
     results = []
     for what in ("first", "word"):
-        for name, share in _SHARES.items():
-            goal = None if bound is None or name != "p99" else Goal("at most", bound)
+        for kind, figure in _FIGURES.items():
+            goal = None if bound is None or kind != "calm.p99" else Goal("at most", bound)
             added = [
-                percentile(one[what], share) - percentile(other[what], share)
-                for one, other in zip(there, direct, strict=True)
+                figure(one[what]) - figure(other[what]) for one, other in zip(there, direct, strict=True)
             ]
-            results.append(median_of(f"{prefix}.{what}.{name}", "us added", added, goal))
+            results.append(median_of(f"{prefix}.{what}.{kind}", "us added", added, goal))
     return results
 
 
-def _ask(port: int, case: _Case, each: int, numbers: count[int]) -> dict[str, list[float]]:
-    """Return the microseconds to first words, and of the others' ways, sorted."""
+def _ask(bench: Bench, port: int, case: _Case, each: int, numbers: count[int]) -> dict[str, Waits]:
+    """Return how long first words took, and the others' ways."""
     order = Order("paced", _RATE, case.words)
     lasts = order.count / _RATE
     answers: list[tuple[int, PassedOn]] = []
     begun = time.monotonic()
-    with HttpLoad(port, CHAT) as load:
+    with bench.pulse() as taking, HttpLoad(port, CHAT) as load:
         while len(answers) < case.streams * each or load.left:
             began = (time.monotonic() - begun) / lasts * case.streams + 1
             while len(answers) < case.streams * each and load.left < min(case.streams, int(began)):
@@ -146,9 +150,15 @@ def _ask(port: int, case: _Case, each: int, numbers: count[int]) -> dict[str, li
             load.turn(0.01)
             if time.monotonic() - begun > _TIMEOUT + (each + 1) * lasts:
                 raise LoadError(f"{load.left} streams were not answered in time")
-    first = [(answer.read[0] - at) / 1000 for at, answer in answers]
-    later = [age / 1000 for _, answer in answers for age in answer.ages[1:]]
-    return {"first": sorted(first), "word": sorted(later)}
+    sift = taking.pulse.sifted
+    return {
+        "first": sift((at, answer.read[0]) for at, answer in answers),
+        "word": sift(
+            (at, at + age)
+            for _, answer in answers
+            for at, age in zip(answer.yielded[1:], answer.ages[1:], strict=True)
+        ),
+    }
 
 
 @contextmanager

@@ -1,0 +1,174 @@
+"""When the machine itself was slow: a small piece of work, the same each time, timed every 2 ms.
+
+A rented core may run at a tenth of its speed for some hundredths of a second, several times in one: whatever
+runs then is late, and the slowest hundredth of anything says nothing else. This process takes its turns
+beside the server, on the server's own core, and times its work in CPU time: waiting for its turn doesn't
+count, being slowed down does. It costs some 3 % of the core.
+
+As a program, ``python -m tests.bench.pulse``, it beats until its standard input ends, and prints its beats.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+__all__ = ["Beat", "Pulse", "Taking", "Waits", "spells", "taken"]
+
+Beat: TypeAlias = tuple[int, int]
+"""When it began, by CLOCK_MONOTONIC, and the CPU time it took, both in nanoseconds."""
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_PERIOD: Final = 0.002
+_WORK: Final = 300
+_SLOW: Final = 2.0
+"""How many times the median a beat takes that is slow."""
+_TOGETHER: Final = 5_000_000
+"""Nanoseconds of calm between two slow beats that are of one spell all the same."""
+_STOP_TIMEOUT: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How long things took, sorted, in microseconds."""
+
+    all: list[float]
+    calm: list[float]
+    """Those during which the machine was not slow."""
+
+
+class Pulse:
+    """The slow spells of a stretch of time."""
+
+    def __init__(self, beats: Sequence[Beat]) -> None:
+        self._spells = spells(beats)
+        self._ends = [end for _, end in self._spells]
+        lasted = beats[-1][0] - beats[0][0] if len(beats) > 1 else 0
+        slow = sum(end - begin for begin, end in self._spells)
+        self.slow_share = slow / lasted if lasted else 0.0
+        """Of the time, with what it takes to catch up."""
+        median = statistics.median(took for _, took in beats) if beats else 0
+        self.slowness = statistics.fmean(took for _, took in beats) / median if median else 1.0
+        """How much more CPU time the work took than it mostly does: what a measured CPU time has too much."""
+
+    def sifted(self, spans: Iterable[tuple[int, int]]) -> Waits:
+        """Return how long *spans*, from when to when (CLOCK_MONOTONIC, ns), lasted."""
+        spans = list(spans)
+        return Waits(
+            sorted((end - begin) / 1000 for begin, end in spans),
+            sorted((end - begin) / 1000 for begin, end in spans if self.was_calm(begin, end)),
+        )
+
+    def was_calm(self, begin: int, end: int) -> bool:
+        """Whether no slow spell fell into the time from *begin* to *end* (CLOCK_MONOTONIC, ns)."""
+        place = bisect_left(self._ends, begin)
+        return place == len(self._spells) or self._spells[place][0] > end
+
+
+def spells(beats: Sequence[Beat]) -> list[tuple[int, int]]:
+    """Return when the machine was slow: from the last calm beat to the last slow one, and as long again.
+
+    As long again because what has queued up meanwhile is worked off then. They don't overlap.
+    """
+    if not beats:
+        return []
+    bound = _SLOW * statistics.median(took for _, took in beats)
+    found: list[tuple[int, int]] = []
+    calm = beats[0][0]
+    begun: int | None = None
+    slow = 0
+    for at, took in beats:
+        if took > bound:
+            begun = calm if begun is None else begun
+            slow = at + took
+        else:
+            if begun is not None and at - slow > _TOGETHER:
+                found.append((begun, slow))
+                begun = None
+            calm = at
+    if begun is not None:
+        found.append((begun, slow))
+    return _disjoint([(begin, 2 * end - begin) for begin, end in found])
+
+
+def _disjoint(found: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for begin, end in found:
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((begin, end))
+    return merged
+
+
+class Taking:
+    """What :func:`taken` gives."""
+
+    pulse: Pulse
+    """There is one once the context has been left without an error."""
+
+
+@contextmanager
+def taken(core: int) -> Iterator[Taking]:
+    """Take the pulse on *core* while inside.
+
+    Raises:
+        OSError: It couldn't be taken.
+        subprocess.TimeoutExpired: Its process doesn't end.
+
+    """
+    taking = Taking()
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.pulse"],
+            cwd=_ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+    finally:
+        os.sched_setaffinity(0, own)
+    try:
+        yield taking
+        output, _ = process.communicate(timeout=_STOP_TIMEOUT)
+        taking.pulse = Pulse([(at, took) for at, took in json.loads(output)])
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _work() -> dict[int, str]:
+    return {number: str(number) for number in range(_WORK)}
+
+
+def _beat_until_eof() -> list[Beat]:
+    ended = threading.Event()
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        ended.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    beats: list[Beat] = []
+    while not ended.is_set():
+        at, cpu = time.monotonic_ns(), time.thread_time_ns()
+        _work()
+        beats.append((at, time.thread_time_ns() - cpu))
+        time.sleep(_PERIOD)
+    return beats
+
+
+if __name__ == "__main__":
+    json.dump(_beat_until_eof(), sys.stdout)
