@@ -175,7 +175,8 @@ async def test_a_short_text_does_not_wait_for_the_whole_of_a_long_one() -> None:
 @pytest.mark.parametrize("mode", ["on", "shadow"])
 async def test_nobodys_texts_keep_those_of_others_waiting(mode: Any) -> None:
     examiner = FakeExaminer()
-    with guarded(examiner=examiner, policies={"default": Policy(mode=mode)}) as each:
+    limits = FirewallLimits(later=0)
+    with guarded(examiner=examiner, policies={"default": Policy(mode=mode)}, limits=limits) as each:
         long = [
             asyncio.ensure_future(each.screen("long " * 5, session=f"s{number}", principal="greedy"))
             for number in range(12)
@@ -189,6 +190,16 @@ async def test_nobodys_texts_keep_those_of_others_waiting(mode: Any) -> None:
         await eventually(lambda: each.count("allow") == 13)
 
     assert examiner.taken.count("long") == 60
+
+
+async def test_in_shadow_a_question_goes_on_its_way_first() -> None:
+    examiner = FakeExaminer()
+    policies = {"default": Policy(mode="shadow")}
+    with guarded(examiner=examiner, policies=policies, limits=FirewallLimits(later=3600)) as each:
+        await each.screen("asked")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert examiner.taken == []
 
 
 async def test_in_shadow_the_texts_of_one_are_looked_at_one_after_another() -> None:
