@@ -202,9 +202,11 @@ class Upstream:
         import httpx2
         import openai
 
+        from unbroken.server.agents.upstream_client import UpstreamClient
+
         timeout = httpx2.Timeout(self._timeout, connect=self._patience, pool=self._patience)
         try:
-            client = openai.AsyncOpenAI(
+            client = UpstreamClient(
                 api_key=self._api_key,
                 base_url=self._base_url,
                 max_retries=self._max_retries,
