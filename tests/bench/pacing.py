@@ -151,18 +151,16 @@ def _figures(
 
 
 def _calm_figures(pulse: Pulse, parts: Iterable[tuple[PacedAnswer, slice]], rate: int) -> dict[str, float]:
-    ages: list[int] = []
-    lateness: list[int] = []
+    ways: list[tuple[int, int]] = []
+    waits: list[tuple[int, int]] = []
     for answer, part in parts:
         late = _lateness(answer, rate)
         for at, age, behind in zip(answer.yielded[part], answer.ages[part], late[part], strict=True):
-            if pulse.was_calm(at, at + age):
-                ages.append(age)
-            if pulse.was_calm(at - max(0, behind), at):
-                lateness.append(behind)
+            ways.append((at, at + age))
+            waits.append((at - max(0, behind), at))
     return {
-        "calm_p99": percentile(sorted(ages), 0.99) / 1000,
-        "calm_late_p99": percentile(sorted(lateness), 0.99) / 1000,
+        "calm_p99": percentile(pulse.sifted(ways).calm, 0.99),
+        "calm_late_p99": percentile(pulse.sifted(waits).calm, 0.99),
         "slowness": pulse.slowness,
     }
 

@@ -63,12 +63,17 @@ class Pulse:
         """How much more CPU time the work took than it mostly does: what a measured CPU time has too much."""
 
     def sifted(self, spans: Iterable[tuple[int, int]]) -> Waits:
-        """Return how long *spans*, from when to when (CLOCK_MONOTONIC, ns), lasted."""
+        """Return how long *spans*, from when to when (CLOCK_MONOTONIC, ns), lasted.
+
+        Raises:
+            RuntimeError: None of them was calm: nothing can be said of the server here and now.
+
+        """
         spans = list(spans)
-        return Waits(
-            sorted((end - begin) / 1000 for begin, end in spans),
-            sorted((end - begin) / 1000 for begin, end in spans if self.was_calm(begin, end)),
-        )
+        calm = sorted((end - begin) / 1000 for begin, end in spans if self.was_calm(begin, end))
+        if not calm:
+            raise RuntimeError("the machine was slow all the time: measure again when it has less to do")
+        return Waits(sorted((end - begin) / 1000 for begin, end in spans), calm)
 
     def was_calm(self, begin: int, end: int) -> bool:
         """Whether no slow spell fell into the time from *begin* to *end* (CLOCK_MONOTONIC, ns)."""
