@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 from unbroken.server.errors import ERROR_MEANINGS
+from unbroken.server.openapi.answer_schemas import QUOTA_HEADERS
 from unbroken.server.openapi.operation import JSON, REQUEST_ID, Answer, Schema, header_ref, ref
 
 __all__ = [
@@ -100,6 +101,9 @@ QUOTAS: Final[Codes] = {
 }
 """Where what is used is counted."""
 
+_COUNTED: Final = frozenset({"request_exceeds_quota", "rate_limit_exceeded", "quota_exceeded"})
+"""What says what is left, as answers do that are begun."""
+
 FAILURES: Final[Codes] = {
     400: (
         "bad_script",
@@ -176,6 +180,8 @@ def _refusal(status: int, codes: list[str]) -> Answer:
     headers: dict[str, Schema] = {"x-request-id": header_ref("request-id")}
     if status in (429, 503):
         headers["retry-after"] = header_ref("retry-after")
+    if _COUNTED.intersection(codes):
+        headers.update(QUOTA_HEADERS)
     if status == 401:
         headers["www-authenticate"] = {"required": True, "schema": {"const": "Bearer"}}
     if status == 426:

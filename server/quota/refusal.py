@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from unbroken.server.quota.base import KINDS, TURNS, Decision, Standing
@@ -26,6 +27,8 @@ _WORDS: Final = {
     TURNS: ("responses", "at once"),
 }
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
 _NAMES: Final = {"r": "requests", "t": "tokens"}
 """Of the limits that the protocol has names for."""
 
@@ -35,12 +38,16 @@ class QuotaRefusal(Refusal):
 
     Attributes:
         retry_after: Seconds after which the same may be granted. None: never, or nobody knows.
+        headers: What is left, as HTTP says it: see :func:`headers`.
 
     """
 
-    def __init__(self, code: str, message: str, retry_after: int | None) -> None:
+    def __init__(
+        self, code: str, message: str, retry_after: int | None, headers: Mapping[str, str] = _NONE
+    ) -> None:
         super().__init__(code, message)
         self.retry_after = retry_after
+        self.headers = headers
 
 
 def refusal_of(decision: Decision) -> QuotaRefusal:
@@ -50,20 +57,21 @@ def refusal_of(decision: Decision) -> QuotaRefusal:
         raise AssertionError("can't happen: nothing was denied")
     what, within = _WORDS[denied.code]
     whose = KINDS[denied.scope.kind]
+    left = headers(decision)
     if decision.is_never:
         message = (
             f"This alone may take more {what} than the limit of this {whose} is, {denied.limit} {within}. "
             "Shorten it, or lower max_output_tokens."
         )
-        return QuotaRefusal("request_exceeds_quota", message, None)
+        return QuotaRefusal("request_exceeds_quota", message, None, left)
     if denied.code == TURNS:
         message = f"{denied.limit} responses of this {whose} run or wait. Send this again when one has ended."
-        return QuotaRefusal("too_many_responses", message, 1)
+        return QuotaRefusal("too_many_responses", message, 1, left)
     wait = max(1, math.ceil(decision.wait))
     used = f"{denied.used} of {denied.limit} {what} {within} are used or reserved for this {whose}"
     message = f"{used}. Send this again in {wait} seconds."
     code = "quota_exceeded" if denied.code.endswith("d") else "rate_limit_exceeded"
-    return QuotaRefusal(code, message, wait)
+    return QuotaRefusal(code, message, wait, left)
 
 
 def _tightest(decision: Decision) -> dict[str, Standing]:

@@ -67,9 +67,9 @@ def refusal_of(exc: Exception) -> HttpRefusal | None:
         case DecodeError():
             return HttpRefusal(_STATUS.get(exc.code, 400), exc.code, exc.message, exc.param)
         case QuotaRefusal(retry_after=None):  # never: to come back won't help
-            return HttpRefusal(400, exc.code, exc.message, exc.param)
+            return HttpRefusal(400, exc.code, exc.message, exc.param, headers=exc.headers)
         case QuotaRefusal(retry_after=int(wait)):
-            return HttpRefusal(429, exc.code, exc.message, exc.param, retry_after=wait)
+            return HttpRefusal(429, exc.code, exc.message, exc.param, retry_after=wait, headers=exc.headers)
         case Refusal():
             return HttpRefusal(
                 _STATUS.get(exc.code, 400), exc.code, exc.message, exc.param, retry_after=spread_wait()

@@ -139,6 +139,7 @@ class GraphqlDoor:
         if waits and answer["data"] is None and _STREAM not in accept:
             response.status_code = waits[0].status
             response.headers["retry-after"] = str(waits[0].retry_after)
+            response.headers.update(waits[0].headers)
         return response
 
     async def _subscribed(self, operation: Operation, speaker: Speaker) -> Response:

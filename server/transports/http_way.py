@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -65,6 +66,9 @@ _METHODS: Final = ("GET", "POST", "DELETE", "OPTIONS")
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9, -]{0,2048}")
 
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 class HttpRefusal(Exception):
     """A request can't be served."""
 
@@ -77,6 +81,7 @@ class HttpRefusal(Exception):
         *,
         retry_after: int = _RETRY_AFTER,
         allow: str | None = None,
+        headers: Mapping[str, str] = _NONE,
     ) -> None:
         super().__init__(code)
         self.status = status
@@ -85,6 +90,8 @@ class HttpRefusal(Exception):
         self.param = param
         self.allow = allow
         self.retry_after = retry_after
+        self.headers = headers
+        """Further ones, of the answer."""
 
 
 class Visit:
@@ -311,6 +318,7 @@ def json_response(fields: dict[str, Any], status: int = 200) -> Response:
 
 def _refused(refusal: HttpRefusal, dress: Dress = _as_openai) -> Response:
     response = json_response(dress(refusal), refusal.status)
+    response.headers.update(refusal.headers)
     if refusal.status in (429, 503):
         response.headers["retry-after"] = str(refusal.retry_after)
     if refusal.allow is not None:

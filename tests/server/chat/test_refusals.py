@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -125,6 +126,9 @@ async def test_a_quota_that_is_used_up_is_a_rate_limit(serve: Serve) -> None:
     assert first.headers["x-ratelimit-remaining-requests"] == "0"
     assert caught.value.code == "rate_limit_exceeded"
     assert int(caught.value.response.headers["retry-after"]) > 0
+    assert caught.value.response.headers["x-ratelimit-limit-requests"] == "1"
+    assert caught.value.response.headers["x-ratelimit-remaining-requests"] == "0"
+    assert re.fullmatch(r"\d+s", caught.value.response.headers["x-ratelimit-reset-requests"])
     await eventually(lambda: is_at_rest(served))
 
 
