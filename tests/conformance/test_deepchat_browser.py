@@ -181,7 +181,8 @@ async def test_a_quota_that_is_used_up_is_told(browser: Browser, way: str) -> No
 @pytest.mark.client("deep-chat", "key")
 async def test_a_wrong_key_is_told(browser: Browser, way: str) -> None:
     async with opened(browser, way, key="ek_wrong") as (page, server):
-        await say_to_deep_chat(page, "hi")
+        if way == "http":  # a socket is refused as soon as the page is there, and takes nothing then
+            await say_to_deep_chat(page, "hi")
         await expect(errors(page).first).to_contain_text("key")
         await expect(answers(page)).to_have_count(0)
         assert server.agent.calls == 0
