@@ -34,6 +34,7 @@ from unbroken.server.agents.base import (
     AgentOutput,
     Finish,
     UpstreamCut,
+    UpstreamUnavailable,
     Usage,
 )
 from unbroken.server.agents.places import Place
@@ -72,6 +73,8 @@ _DRAIN_SECONDS: Final = 0.5
 # one that was closed over there by then is noticed before it is used.
 _IDLE_CONNECTION_SECONDS: Final = 60.0
 _IDLE_CONNECTIONS: Final = 100
+
+_HIGHEST_PORT: Final = 65535
 
 # What variables of the environment may name a proxy for. NO_PROXY names none.
 _PROXIES: Final = frozenset({"http", "https", "all"})
@@ -202,6 +205,7 @@ class Upstream:
         import httpx2
         import openai
 
+        from unbroken.server.agents.error_body import bound_error
         from unbroken.server.agents.upstream_client import UpstreamClient
 
         timeout = httpx2.Timeout(self._timeout, connect=self._patience, pool=self._patience)
@@ -223,7 +227,10 @@ class Upstream:
                     follow_redirects=False,
                     # Nor is anything kept of what it sets: turns are of different users.
                     cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-                    event_hooks={"request": [self._note_request], "response": [_shorten_retries]},
+                    event_hooks={
+                        "request": [self._note_request],
+                        "response": [_shorten_retries, bound_error],
+                    },
                 ),
             )
         except openai.OpenAIError:
@@ -311,6 +318,11 @@ class Upstream:
             outcome = failure.code
         except httpx2.HTTPError as error:
             failure = failure_of_stream(error, _host_of(client))
+            outcome = failure.code
+        except RuntimeError:  # what the HTTP client says to who comes after it was closed, as to try again
+            if self._client is client:
+                raise
+            failure = UpstreamUnavailable()
             outcome = failure.code
         except AgentError as error:
             outcome = error.code
@@ -443,6 +455,8 @@ def _problem_with(client: openai.AsyncOpenAI) -> str | None:
         return _MISSING_KEY
     if not (client.api_key.isascii() and client.api_key.isprintable() and " " not in client.api_key):
         return "OPENAI_API_KEY holds a character that no key has, such as a space, a quote or a line break."
+    if (client.base_url.port or 0) > _HIGHEST_PORT:
+        return f"The model's base URL names a port above {_HIGHEST_PORT}, which there is none."
     if client.base_url.scheme not in {"http", "https"} or not client.base_url.host:
         return "The model's base URL must begin with http:// or https://, as in http://127.0.0.1:11434/v1."
     return None

@@ -53,7 +53,7 @@ class UpstreamClient(openai.AsyncOpenAI):
             if len(patterns) < _MOST:
                 patterns[kind] = _pattern_of(request, own)
             return request
-        own[_RETRY_COUNT] = str(retries_taken)
+        own.setdefault(_RETRY_COUNT, str(retries_taken))
         return httpx2.Request(
             options.method,
             pattern.url,
@@ -73,13 +73,14 @@ def _body_of(options: FinalRequestOptions) -> bytes | None:
         and options.extra_json is None
         and not options.params
         and isinstance(options.timeout, openai.NotGiven)
+        and "security" not in options.model_fields_set  # whose key it goes with
     )
     if not is_plain:
         return None
     try:
-        return orjson.dumps(options.json_data)
+        return orjson.dumps(options.json_data, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError:
-        return None  # such as a whole number of more than 64 bits
+        return None  # such as a whole number of more than 64 bits; what is no number (NaN) nobody gives us
 
 
 def _headers_of(options: FinalRequestOptions) -> dict[str, str] | None:
@@ -88,7 +89,8 @@ def _headers_of(options: FinalRequestOptions) -> dict[str, str] | None:
     if not isinstance(given, dict):
         return None
     own = {name.lower(): value for name, value in given.items() if isinstance(value, str)}
-    return own if len(own) == len(given) and _IDEMPOTENCY in own else None
+    is_whole = len(own) == len(given) and _IDEMPOTENCY in own and "content-type" not in own
+    return own if is_whole else None
 
 
 def _pattern_of(request: httpx2.Request, own: dict[str, str]) -> _Pattern:

@@ -159,8 +159,8 @@ def _calm_figures(pulse: Pulse, parts: Iterable[tuple[PacedAnswer, slice]], rate
             ways.append((at, at + age))
             waits.append((at - max(0, behind), at))
     return {
-        "calm_p99": percentile(pulse.sifted(ways).calm, 0.99),
-        "calm_late_p99": percentile(pulse.sifted(waits).calm, 0.99),
+        "calm_p99": pulse.sifted(ways).calm_percentile(0.99),
+        "calm_late_p99": pulse.sifted(waits).calm_percentile(0.99),
         "slowness": pulse.slowness,
     }
 

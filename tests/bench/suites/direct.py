@@ -29,7 +29,7 @@ from tests.bench.answers import PassedOn
 from tests.bench.http_load import HttpLoad
 from tests.bench.load import LoadError
 from tests.bench.pulse import Waits
-from tests.bench.report import Goal, Result, median_of, percentile
+from tests.bench.report import Goal, Result, median_of
 from tests.bench.suites.base import Bench
 from tests.bench.suites.doors import CHAT
 from tests.bench.suites.litellm import KEY, litellm_settings, our_settings
@@ -58,10 +58,10 @@ _CASES: Final = {
     "64-short": _Case(64, 20, 12, None),
 }
 _FIGURES: Final[Mapping[str, Callable[[Waits], float]]] = {
-    "p50": lambda waits: percentile(waits.all, 0.5),
-    "p99": lambda waits: percentile(waits.all, 0.99),
-    "calm.p50": lambda waits: percentile(waits.calm, 0.5),
-    "calm.p99": lambda waits: percentile(waits.calm, 0.99),
+    "p50": lambda waits: waits.percentile(0.5),
+    "p99": lambda waits: waits.percentile(0.99),
+    "calm.p50": lambda waits: waits.calm_percentile(0.5),
+    "calm.p99": lambda waits: waits.calm_percentile(0.99),
 }
 _TIMEOUT: Final = 60.0
 

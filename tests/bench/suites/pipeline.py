@@ -37,7 +37,7 @@ from tests.bench.nodes import redis_settings
 from tests.bench.pacing import steady
 from tests.bench.pulse import Waits
 from tests.bench.questions import asked
-from tests.bench.report import Goal, Result, compared, median_of, percentile
+from tests.bench.report import Goal, Result, compared, median_of
 from tests.bench.server import Server
 from tests.bench.suites.base import Bench
 from tests.bench.wire import RESPONSE_DONE, create_message, create_response, request_of
@@ -100,7 +100,7 @@ def run(bench: Bench) -> list[Result]:
             tokens.append(costs[0] - costs[1])
             for name, server in (("paced", alone), ("shared", full)):
                 paced[name].append(_carried(bench, server, numbers))
-            shown = " to ".join(f"{percentile(side.calm, 0.99):.0f}" for side in first[-1])
+            shown = " to ".join(f"{side.calm_percentile(0.99):.0f}" for side in first[-1])
             bench.say(
                 f"pipeline {number + 1}/{rounds}: calm first p99 {shown} us, {tokens[-1]:.1f} us a word, "
                 f"{paced['paced'][-1]['streams']:.0f} carried, shared {paced['shared'][-1]['streams']:.0f}"
@@ -115,7 +115,10 @@ def _results(
     for calm in ("", "calm."):
         for name, share in (("p50", 0.5), ("p99", 0.99)):
             full, shadow, plain = (
-                [percentile(waits[side].calm if calm else waits[side].all, share) for waits in first]
+                [
+                    waits[side].calm_percentile(share) if calm else waits[side].percentile(share)
+                    for waits in first
+                ]
                 for side in range(3)
             )
             results += compared(f"pipeline.first.{calm}{name}", "us", full, plain, peer="plain")

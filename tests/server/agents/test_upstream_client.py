@@ -83,6 +83,7 @@ async def sides() -> AsyncIterator[tuple[tuple[openai.AsyncOpenAI, Sent], tuple[
         {},
         {"headers": {"traceparent": "00-1-2-3"}},
         {"headers": {"Idempotency-Key": "resp_2", "x-own": "2"}},
+        {"headers": {"X-Stainless-Retry-Count": "7"}},
         {"path": "/responses"},
         {"timeout": 3.0},
         {"max_retries": 4},
@@ -91,7 +92,19 @@ async def sides() -> AsyncIterator[tuple[tuple[openai.AsyncOpenAI, Sent], tuple[
         {"path": "/responses/resp_1/cancel", "body": None},
         {"body": {"whole": 2**80}},
     ],
-    ids=["plain", "traced", "own", "path", "timeout", "retries", "query", "omitted", "empty", "whole"],
+    ids=[
+        "plain",
+        "traced",
+        "own",
+        "count",
+        "path",
+        "timeout",
+        "retries",
+        "query",
+        "omitted",
+        "empty",
+        "whole",
+    ],
 )
 async def test_requests_are_as_the_package_makes_them(sides: Any, options: dict[str, Any]) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "Grüße \u2028 \U0001f600"}], "n": 1.5}

@@ -501,6 +501,7 @@ class UpstreamContract(AgentContract, abc.ABC):
                 "must begin with http:// or https://",
             ),
             ({"base_url": "http://"}, {"OPENAI_API_KEY": "x"}, "must begin with http:// or https://"),
+            ({"base_url": "http://a:65536/v1"}, {"OPENAI_API_KEY": "x"}, "a port above 65535"),
             ({}, {"OPENAI_API_KEY": "x", "ALL_PROXY": "nonsense://x"}, r"Check the variables \*_PROXY"),
             ({}, {"OPENAI_API_KEY": "x", "SSL_CERT_FILE": "/missing"}, "SSL_CERT_FILE"),
         ],
