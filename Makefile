@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 # The first Python that is new enough and really runs: a version manager's shim may
 # exist and fail. Looked for only when a venv is made.
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
-	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' 2>/dev/null && echo "$$python" && break; \
 	done)
 
 # uv where there is one, else pip. `make UV= run` takes pip in any case.
@@ -33,7 +33,7 @@ install = { $(1)/bin/python -m pip --version >/dev/null 2>&1 || $(1)/bin/python 
 endif
 
 # An environment whose Python is too old, or gone, is none. It goes before make looks at its stamps.
-NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11, 5))
 $(foreach venv,$(VENV) $(AGENTS_VENV),$(shell [ ! -f $(venv)/pyvenv.cfg ] \
 	|| $(venv)/bin/python -c '$(NEW_ENOUGH)' 2>/dev/null || rm -rf $(venv)))
 
@@ -274,10 +274,10 @@ say = @printf '%s\n' '$(subst ','\'',$(1))'
 define create
 	@python='$(PYTHON)'; \
 	if [ -z "$$python" ]; then \
-		echo 'Python 3.11 or newer is needed: sudo apt-get install python3 python3-venv' >&2; exit 1; \
+		echo 'Python 3.11.5 or newer is needed: sudo apt-get install python3 python3-venv, or, where that is older (as on Debian 12), uv python install' >&2; exit 1; \
 	fi; \
 	if ! "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null; then \
-		echo "$$python doesn't run as Python 3.11 or newer, which is needed. Set PYTHON to another, or leave it out." >&2; exit 1; \
+		echo "$$python doesn't run as Python 3.11.5 or newer, which is needed. Set PYTHON to another, or leave it out." >&2; exit 1; \
 	fi; \
 	echo "Making $(1) with $$("$$python" --version)"; \
 	rm -rf $(1); \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -226,3 +227,14 @@ def test_the_tests_import_the_code_by_its_installed_name() -> None:
                 found.append(f"{path}:{line}")
 
     assert found == []
+
+
+POSSESSIVE_GROUP: Final = re.compile(r"\)(?:[*+?]|\{[^{}]*\}{1,2})\+")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_pattern_repeats_a_group_possessively(path: Path) -> None:
+    """CPython before 3.11.5 goes back into it (gh-106052). An atomic group is the same: ``(?>(?:...)*)``."""
+    texts = [node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant)]
+
+    assert [text for text in texts if isinstance(text, str) and POSSESSIVE_GROUP.search(text)] == []

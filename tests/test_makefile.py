@@ -105,7 +105,7 @@ def test_a_python_that_is_too_old_makes_no_environment(folder: Path) -> None:
 
     assert refused.returncode != 0
     said, makes_own = refused.stderr.splitlines()
-    assert said.startswith(f"{old} doesn't run as Python 3.11 or newer, which is needed.")
+    assert said.startswith(f"{old} doesn't run as Python 3.11.5 or newer, which is needed.")
     assert makes_own.startswith("make: ***")
     assert not (folder / ".venv").exists()
 

@@ -13,7 +13,7 @@ MOST_LEVELS: Final = 200
 """Of JSON that is within a text, and is read: orjson reads 1,024 levels, and writes 254 in all."""
 
 # A string that never ends takes in the rest, and no step is taken back: it would cost a square.
-_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+_STRUCTURE: Final = re.compile(rb'"(?>(?:[^"\\]++|\\.)*)"?|[\[{]|[\]}]', re.DOTALL)
 
 
 _MOST_BRACKETS: Final = 20_000

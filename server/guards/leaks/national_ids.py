@@ -26,7 +26,7 @@ _BEFORE: Final = r"(?<![A-Za-z0-9])(?<!\d[.,-])"
 _BEHIND: Final = r"(?![A-Za-z0-9])"
 _FIELD: Final = r"(?:number|num|no|nr|id)?(?![A-Za-z0-9])"
 _NEAR: Final = (
-    r"(?:[^0-9.?!;]|[.?!;](?!\s)){0,40}+"
+    r"(?>(?:[^0-9.?!;]|[.?!;](?!\s)){0,40})"
     r"(?:[0-9-]{9,11}[\s,;\"'`|]{1,4}(?:and |or )?(?:[-*] )?){0,9}\Z"
 )
 """Of what has neither a form nor a check digit the word stands in the same sentence, and no number

@@ -16,7 +16,7 @@ _LONGEST_LINE: Final = 128
 
 _LINE: Final = re.compile(r"(.*?)(\n|\\n|\\r|\r)", re.DOTALL)
 _LAST: Final = re.compile(r"-----END [A-Z0-9 ]{0,64}-----")
-_BODY: Final = re.compile(r"\s*+(?:[A-Za-z0-9+/=\0]{20,}+\s*+)*+[A-Za-z0-9+/=\0]*+\s*+")
+_BODY: Final = re.compile(r"\s*+(?>(?:[A-Za-z0-9+/=\0]{20,}+\s*+)*)[A-Za-z0-9+/=\0]*+\s*+")
 _HEADER: Final = re.compile(r"[A-Za-z-]{1,32}+: ?[A-Za-z0-9,+/=.@<> -]*+")
 
 

@@ -54,11 +54,11 @@ _DESCRIBING: Final = re.compile(
 )
 """How names go on of what says something of a secret: its file, type or length. Or those of tokenizers."""
 
-_JOINED: Final = re.compile(r"(?:::?|[&*])?[A-Za-z_$][\w$]*+(?:(?:\??\.|->|::)[A-Za-z_$][\w$]*+)*+", re.ASCII)
+_JOINED: Final = re.compile(r"(?:::?|[&*])?[A-Za-z_$][\w$]*+(?>(?:(?:\??\.|->|::)[A-Za-z_$][\w$]*+)*)", re.ASCII)
 """Names as programs have them, by themselves or joined: ``this._options.apiKey``, ``oauth2::Token``."""
 _JOINT: Final = re.compile(r"[._]|->|::?")
 _OPENING: Final = ("(", "[", "{")
-_PATH: Final = re.compile(r"(?:~|\.{1,2})?(?:/[\w.@:-]{0,32}+){2,}+", re.ASCII)
+_PATH: Final = re.compile(r"(?:~|\.{1,2})?(?>(?:/[\w.@:-]{0,32}+){2,})", re.ASCII)
 _RUN: Final = re.compile(r"[A-Z]{1,64}(?![a-z])|[A-Z]?[a-z]++", re.ASCII)
 """Letters that are a word where there are any: of one case, but for the first."""
 

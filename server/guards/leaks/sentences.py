@@ -45,7 +45,7 @@ _FULL_STOP: Final = re.compile(f"[{_FULL_STOPS}]")
 _CAPITAL: Final = re.compile(r"[A-Z0-9\u0080-\U0010ffff]")
 """What may be a capital letter, or a digit."""
 _END: Final = re.compile(r"[.!?\u2026]++[\"'\u2019\u201d)\]*_`]*+\Z")
-_NUMBERED: Final = re.compile(r"\W*+(?:(?:[^\W\d_]\.)++|\d{1,3}+\.)")
+_NUMBERED: Final = re.compile(r"\W*+(?:(?>(?:[^\W\d_]\.)+)|\d{1,3}+\.)")
 """An initial, or the number of a point in a list."""
 _BARE: Final = "\"'\u2018\u2019\u201c\u201d()[]{}*_`,;:.!?\u2026-\u2013\u2014#>"
 _CONTRACTED: Final = re.compile(r"['\u2019](?:s|m|re|ve|d|ll|t)\Z")

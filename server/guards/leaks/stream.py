@@ -52,14 +52,14 @@ _PLAIN: Final = re.compile(rf"[!-,./:-?A-~]{{0,{LONGEST_ORDINARY}}}+").fullmatch
 _LETTERS: Final = re.compile(rf"[!-,./:-?A-~{LETTER}]{{0,{LONGEST_ORDINARY}}}+").fullmatch
 # Ordinary words alone, of which the last one may go on.
 _ORDINARY: Final = re.compile(
-    rf"(?:[!-,./:-?A-~]{{0,{LONGEST_ORDINARY}}}+[ \n])*+(?P<last>[!-,./:-?A-~]{{0,{LONGEST_ORDINARY}}}+)"
+    rf"(?>(?:[!-,./:-?A-~]{{0,{LONGEST_ORDINARY}}}+[ \n])*)(?P<last>[!-,./:-?A-~]{{0,{LONGEST_ORDINARY}}}+)"
 ).fullmatch
 _TELLING: Final = re.compile(r"[0-9@\0]|-----").search
 
 _SEPARATORS: Final = re.compile(rf"[\s{OTHER}]++")
 _WORD: Final = re.compile(rf"[^\s{OTHER}]++")
 # Words that a number goes on with, and behind which it goes on once more.
-_MORE: Final = re.compile(rf"(?:[ \t][0-9][^\s{OTHER}]{{0,22}}+(?=[ \t][0-9]))++")
+_MORE: Final = re.compile(rf"(?>(?:[ \t][0-9][^\s{OTHER}]{{0,22}}+(?=[ \t][0-9]))+)")
 _HAS_DIGIT: Final = re.compile(r"[0-9]").search
 # Behind a bracket or a quotation mark, say, too.
 _IBAN_HEAD: Final = re.compile(

@@ -26,7 +26,7 @@ _LOCAL: Final = (
 )
 _LONGEST_LOCAL: Final = 64
 _HOST: Final = re.compile(
-    rf"[A-Za-z0-9{LETTER}-]{{1,63}}+(?:\.[A-Za-z0-9{LETTER}-]{{1,63}}+){{1,8}}+", re.ASCII
+    rf"[A-Za-z0-9{LETTER}-]{{1,63}}+(?>(?:\.[A-Za-z0-9{LETTER}-]{{1,63}}+){{1,8}})", re.ASCII
 )
 # It has no hyphen: behind it a dash is one of the sentence. In sr_RS@latin.UTF-8 it is an encoding's.
 _TLD: Final = re.compile(
@@ -34,7 +34,7 @@ _TLD: Final = re.compile(
 )
 
 # Groups of digits with at most one separator between two.
-_GROUPS: Final = re.compile(r"(?<![A-Za-z0-9])\d++(?:[ ./-]\d++)*+", re.ASCII)
+_GROUPS: Final = re.compile(r"(?<![A-Za-z0-9])\d++(?>(?:[ ./-]\d++)*)", re.ASCII)
 _GROUP: Final = re.compile(r"\d++", re.ASCII)
 
 _MOST_GROUPS: Final = 5
@@ -45,7 +45,7 @@ _SHORTEST_CARD: Final = 12
 _ISSUERS: Final = re.compile(r"[3-6]|2[2-7]|2131|1800")
 
 _IBAN_HEAD: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d\d", re.ASCII)
-_IBAN_REST: Final = re.compile(r"(?:[ -]?[A-Za-z0-9]){11,30}+", re.ASCII)
+_IBAN_REST: Final = re.compile(r"(?>(?:[ -]?[A-Za-z0-9]){11,30})", re.ASCII)
 _IBAN_LENGTHS: Final = {
     found[0]: int(found[1])
     for found in re.findall(
@@ -71,7 +71,7 @@ _PHONE: Final = re.compile(
     r"(?<![\w.#$€£/-])(?<!\d[ .,-])"
     r"(?:(?P<area>(?:\+\d{1,3}|00\d{1,3})[ ./-]?(?:\(0\) ?)?\d{1,5}|0\d{1,5}|\(0\d{1,5}\)) ?/ ?"
     r"|(?:\+\d{1,3}|00\d{1,3}|[18](?=[ .-]?\(\d{3}))?[ .-]?(?:\(\d{1,5}\)[ .-]?)?)"
-    r"\d{1,12}+(?:[ .-]\d{2,9}+){0,5}+(?:x\d{1,6})?"
+    r"\d{1,12}+(?>(?:[ .-]\d{2,9}+){0,5})(?:x\d{1,6})?"
     r"(?![A-Za-z0-9]|[.,:/-]\d|[%€£])",
     re.ASCII,
 )
