@@ -54,7 +54,9 @@ _DESCRIBING: Final = re.compile(
 )
 """How names go on of what says something of a secret: its file, type or length. Or those of tokenizers."""
 
-_JOINED: Final = re.compile(r"(?:::?|[&*])?[A-Za-z_$][\w$]*+(?>(?:(?:\??\.|->|::)[A-Za-z_$][\w$]*+)*)", re.ASCII)
+_JOINED: Final = re.compile(
+    r"(?:::?|[&*])?[A-Za-z_$][\w$]*+(?>(?:(?:\??\.|->|::)[A-Za-z_$][\w$]*+)*)", re.ASCII
+)
 """Names as programs have them, by themselves or joined: ``this._options.apiKey``, ``oauth2::Token``."""
 _JOINT: Final = re.compile(r"[._]|->|::?")
 _OPENING: Final = ("(", "[", "{")
