@@ -11,8 +11,9 @@ PYTEST_ARGS ?=
 
 # The first Python that is new enough and really runs: a version manager's shim may
 # exist and fail. Looked for only when a venv is made.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11, 5))
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
-	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' 2>/dev/null && echo "$$python" && break; \
+	"$$python" -c '$(NEW_ENOUGH)' 2>/dev/null && echo "$$python" && break; \
 	done)
 
 # uv where there is one, else pip. `make UV= run` takes pip in any case.
@@ -33,7 +34,6 @@ install = { $(1)/bin/python -m pip --version >/dev/null 2>&1 || $(1)/bin/python 
 endif
 
 # An environment whose Python is too old, or gone, is none. It goes before make looks at its stamps.
-NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11, 5))
 $(foreach venv,$(VENV) $(AGENTS_VENV),$(shell [ ! -f $(venv)/pyvenv.cfg ] \
 	|| $(venv)/bin/python -c '$(NEW_ENOUGH)' 2>/dev/null || rm -rf $(venv)))
 

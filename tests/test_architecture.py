@@ -235,6 +235,7 @@ POSSESSIVE_GROUP: Final = re.compile(r"\)(?:[*+?]|\{[^{}]*\}{1,2})\+")
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_pattern_repeats_a_group_possessively(path: Path) -> None:
     """CPython before 3.11.5 goes back into it (gh-106052). An atomic group is the same: ``(?>(?:...)*)``."""
-    texts = [node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant)]
+    constants = [node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant)]
+    texts = [each.decode("latin-1") if isinstance(each, bytes) else each for each in constants]
 
     assert [text for text in texts if isinstance(text, str) and POSSESSIVE_GROUP.search(text)] == []

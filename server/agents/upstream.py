@@ -456,7 +456,7 @@ def _problem_with(client: openai.AsyncOpenAI) -> str | None:
     if not (client.api_key.isascii() and client.api_key.isprintable() and " " not in client.api_key):
         return "OPENAI_API_KEY holds a character that no key has, such as a space, a quote or a line break."
     if (client.base_url.port or 0) > _HIGHEST_PORT:
-        return f"The model's base URL names a port above {_HIGHEST_PORT}, which there is none."
+        return f"The model's base URL names a port above {_HIGHEST_PORT}: there is none."
     if client.base_url.scheme not in {"http", "https"} or not client.base_url.host:
         return "The model's base URL must begin with http:// or https://, as in http://127.0.0.1:11434/v1."
     return None

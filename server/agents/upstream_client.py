@@ -10,6 +10,7 @@ called otherwise one day, requests would be made as they always were.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httpx2
@@ -42,16 +43,19 @@ class UpstreamClient(openai.AsyncOpenAI):
         """The package's own, which would name this class."""
         return f"{openai.AsyncOpenAI.__name__}/Python {openai.__version__}"
 
+    @cached_property
+    def _patterns(self) -> dict[tuple[str, ...], _Pattern]:
+        return {}
+
     def _build_request(self, options: FinalRequestOptions, *, retries_taken: int = 0) -> httpx2.Request:
         body, own = _body_of(options), _headers_of(options)
         if body is None or own is None:
             return super()._build_request(options, retries_taken=retries_taken)
-        patterns: dict[tuple[str, ...], _Pattern] = self.__dict__.setdefault("_patterns", {})
         kind = (options.url, *own)
-        if (pattern := patterns.get(kind)) is None:
+        if (pattern := self._patterns.get(kind)) is None:
             request = super()._build_request(options, retries_taken=retries_taken)
-            if len(patterns) < _MOST:
-                patterns[kind] = _pattern_of(request, own)
+            if len(self._patterns) < _MOST:
+                self._patterns[kind] = _pattern_of(request, own)
             return request
         own.setdefault(_RETRY_COUNT, str(retries_taken))
         return httpx2.Request(

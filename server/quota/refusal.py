@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 from unbroken.server.quota.base import KINDS, TURNS, Decision, Standing
@@ -27,8 +26,6 @@ _WORDS: Final = {
     TURNS: ("responses", "at once"),
 }
 
-_NONE: Final[Mapping[str, str]] = MappingProxyType({})
-
 _NAMES: Final = {"r": "requests", "t": "tokens"}
 """Of the limits that the protocol has names for."""
 
@@ -42,9 +39,7 @@ class QuotaRefusal(Refusal):
 
     """
 
-    def __init__(
-        self, code: str, message: str, retry_after: int | None, headers: Mapping[str, str] = _NONE
-    ) -> None:
+    def __init__(self, code: str, message: str, retry_after: int | None, headers: Mapping[str, str]) -> None:
         super().__init__(code, message)
         self.retry_after = retry_after
         self.headers = headers

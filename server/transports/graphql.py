@@ -99,7 +99,7 @@ class GraphqlDoor:
             operation = self._documents.read(wanted)
             if operation.is_mutation and visit.method == "GET":
                 message = "What changes something is sent by POST."
-                raise HttpRefusal(405, "method_not_allowed", message, allow="POST, OPTIONS")
+                raise HttpRefusal(405, "method_not_allowed", message, headers={"allow": "POST, OPTIONS"})
             if not operation.is_subscription:
                 return await self._executed(operation, speaker, accept)
             if not is_stream:

@@ -65,7 +65,6 @@ _SHOWN: Final = (
 _METHODS: Final = ("GET", "POST", "DELETE", "OPTIONS")
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9, -]{0,2048}")
 
-
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -80,7 +79,6 @@ class HttpRefusal(Exception):
         param: str | None = None,
         *,
         retry_after: int = _RETRY_AFTER,
-        allow: str | None = None,
         headers: Mapping[str, str] = _NONE,
     ) -> None:
         super().__init__(code)
@@ -88,7 +86,6 @@ class HttpRefusal(Exception):
         self.code = code
         self.message = message
         self.param = param
-        self.allow = allow
         self.retry_after = retry_after
         self.headers = headers
         """Further ones, of the answer."""
@@ -291,7 +288,7 @@ def found(methods: Iterable[str], method: str) -> None:
     if method not in known:
         # RFC 9110, section 15.5.6. What takes GET takes HEAD, and every path OPTIONS.
         allow = ", ".join((*known, *(("HEAD",) if "GET" in known else ()), "OPTIONS"))
-        raise HttpRefusal(405, "method_not_allowed", f"This path takes {allow}.", allow=allow)
+        raise HttpRefusal(405, "method_not_allowed", f"This path takes {allow}.", headers={"allow": allow})
 
 
 async def nothing_there(request: Request, _: Exception) -> Response:
@@ -302,7 +299,9 @@ async def nothing_there(request: Request, _: Exception) -> Response:
             known |= route.methods or set()
     if known:
         allow = ", ".join(sorted(known))
-        refusal = HttpRefusal(405, "method_not_allowed", f"This path takes {allow}.", allow=allow)
+        refusal = HttpRefusal(
+            405, "method_not_allowed", f"This path takes {allow}.", headers={"allow": allow}
+        )
     else:
         refusal = HttpRefusal(404, "path_not_found", "There is nothing at this path.")
     response = _refused(refusal)
@@ -321,8 +320,6 @@ def _refused(refusal: HttpRefusal, dress: Dress = _as_openai) -> Response:
     response.headers.update(refusal.headers)
     if refusal.status in (429, 503):
         response.headers["retry-after"] = str(refusal.retry_after)
-    if refusal.allow is not None:
-        response.headers["allow"] = refusal.allow
     if refusal.status == 426:
         response.headers["upgrade"] = "websocket"
         response.headers["connection"] = "upgrade"

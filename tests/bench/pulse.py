@@ -3,7 +3,7 @@
 A rented core may run at a tenth of its speed for some hundredths of a second, several times in one: whatever
 runs then is late, and the slowest hundredth of anything says nothing else. This process takes its turns
 beside the server, on the server's own core, and times its work in CPU time: waiting for its turn doesn't
-count, being slowed down does. It costs some 3 % of the core.
+count, being slowed down does. It costs some 2 % of the core.
 
 As a program, ``python -m tests.bench.pulse``, it beats until its standard input ends, and prints its beats.
 """
@@ -11,27 +11,25 @@ As a program, ``python -m tests.bench.pulse``, it beats until its standard input
 from __future__ import annotations
 
 import json
-import os
+import select
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, TypeAlias
 
+from tests.bench.machine import start_on
 from tests.bench.report import percentile
 
-__all__ = ["Beat", "Pulse", "Taking", "Waits", "spells", "taken"]
+__all__ = ["FIGURES", "Beat", "Pulse", "Taking", "Waits", "spells", "taken"]
 
 Beat: TypeAlias = tuple[int, int]
 """When it began, by CLOCK_MONOTONIC, and the CPU time it took, both in nanoseconds."""
 
-_ROOT: Final = Path(__file__).resolve().parents[2]
 _PERIOD: Final = 0.002
 _WORK: Final = 300
 _SLOW: Final = 2.0
@@ -72,6 +70,15 @@ class Waits:
             if longer <= 1 - share + _ROUNDING:
                 return took
         return self.calm[-1][0]
+
+
+FIGURES: Final[Mapping[str, Callable[[Waits], float]]] = {
+    "p50": lambda waits: waits.percentile(0.5),
+    "p99": lambda waits: waits.percentile(0.99),
+    "calm.p50": lambda waits: waits.calm_percentile(0.5),
+    "calm.p99": lambda waits: waits.calm_percentile(0.99),
+}
+"""What is told of waits, by name."""
 
 
 class Pulse:
@@ -166,17 +173,7 @@ def taken(core: int) -> Iterator[Taking]:
 
     """
     taking = Taking()
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.pulse"],
-            cwd=_ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-    finally:
-        os.sched_setaffinity(0, own)
+    process = start_on(core, "tests.bench.pulse", stdin=subprocess.PIPE)
     try:
         yield taking
         output, _ = process.communicate(timeout=_STOP_TIMEOUT)
@@ -193,19 +190,11 @@ def _work() -> dict[int, str]:
 
 
 def _beat_until_eof() -> list[Beat]:
-    ended = threading.Event()
-
-    def wait() -> None:
-        sys.stdin.buffer.read()
-        ended.set()
-
-    threading.Thread(target=wait, daemon=True).start()
     beats: list[Beat] = []
-    while not ended.is_set():
+    while not select.select([sys.stdin], [], [], _PERIOD)[0]:
         at, cpu = time.monotonic_ns(), time.thread_time_ns()
         _work()
         beats.append((at, time.thread_time_ns() - cpu))
-        time.sleep(_PERIOD)
     return beats
 
 

@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -28,7 +28,7 @@ from typing import Final
 from tests.bench.answers import PassedOn
 from tests.bench.http_load import HttpLoad
 from tests.bench.load import LoadError
-from tests.bench.pulse import Waits
+from tests.bench.pulse import FIGURES, Waits
 from tests.bench.report import Goal, Result, median_of
 from tests.bench.suites.base import Bench
 from tests.bench.suites.doors import CHAT
@@ -56,12 +56,6 @@ _CASES: Final = {
     "16": _Case(16, 60, 12, 3_000.0),
     "64": _Case(64, 60, 6, 10_000.0),
     "64-short": _Case(64, 20, 12, None),
-}
-_FIGURES: Final[Mapping[str, Callable[[Waits], float]]] = {
-    "p50": lambda waits: waits.percentile(0.5),
-    "p99": lambda waits: waits.percentile(0.99),
-    "calm.p50": lambda waits: waits.calm_percentile(0.5),
-    "calm.p99": lambda waits: waits.calm_percentile(0.99),
 }
 _TIMEOUT: Final = 60.0
 
@@ -99,7 +93,7 @@ def run(bench: Bench) -> list[Result]:
         for name in _CASES
         for found in [seen["direct", name]]
         for what in ("first", "word")
-        for kind, figure in _FIGURES.items()
+        for kind, figure in FIGURES.items()
     ]
     return straight + [
         result
@@ -123,7 +117,7 @@ def _added(
 ) -> list[Result]:
     results = []
     for what in ("first", "word"):
-        for kind, figure in _FIGURES.items():
+        for kind, figure in FIGURES.items():
             goal = None if bound is None or kind != "calm.p99" else Goal("at most", bound)
             added = [
                 figure(one[what]) - figure(other[what]) for one, other in zip(there, direct, strict=True)

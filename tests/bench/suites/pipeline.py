@@ -35,7 +35,7 @@ from tests.bench.answers import BurstAnswer, FirstWord
 from tests.bench.load import Load, LoadError
 from tests.bench.nodes import redis_settings
 from tests.bench.pacing import steady
-from tests.bench.pulse import Waits
+from tests.bench.pulse import FIGURES, Waits
 from tests.bench.questions import asked
 from tests.bench.report import Goal, Result, compared, median_of
 from tests.bench.server import Server
@@ -112,20 +112,13 @@ def _results(
     first: list[list[Waits]], tokens: list[float], paced: Mapping[str, list[dict[str, float]]]
 ) -> list[Result]:
     results: list[Result] = []
-    for calm in ("", "calm."):
-        for name, share in (("p50", 0.5), ("p99", 0.99)):
-            full, shadow, plain = (
-                [
-                    waits[side].calm_percentile(share) if calm else waits[side].percentile(share)
-                    for waits in first
-                ]
-                for side in range(3)
-            )
-            results += compared(f"pipeline.first.{calm}{name}", "us", full, plain, peer="plain")
-            goal = Goal("at most", 15_000) if calm and name == "p99" else None
-            for kind, ours, aim in (("first", full, goal), ("shadow", shadow, None)):
-                added = [there - here for there, here in zip(ours, plain, strict=True)]
-                results.append(median_of(f"pipeline.{kind}.added.{calm}{name}", "us", added, aim))
+    for name, figure in FIGURES.items():
+        full, shadow, plain = ([figure(waits[side]) for waits in first] for side in range(3))
+        results += compared(f"pipeline.first.{name}", "us", full, plain, peer="plain")
+        goal = Goal("at most", 15_000) if name == "calm.p99" else None
+        for kind, ours, aim in (("first", full, goal), ("shadow", shadow, None)):
+            added = [there - here for there, here in zip(ours, plain, strict=True)]
+            results.append(median_of(f"pipeline.{kind}.added.{name}", "us", added, aim))
     results.append(median_of("pipeline.token.added", "us CPU", tokens, Goal("at most", 20)))
     goals = {
         "streams": Goal("at least", _STREAMS[0]),

@@ -7,10 +7,9 @@ core, one event to each HTTP chunk.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 
+from tests.bench.machine import start_on
 from tests.bench.report import Goal, Result, median_of
 from tests.bench.suites.base import Bench
 
@@ -27,7 +26,7 @@ def run(bench: Bench) -> list[Result]:
     """See the module's text."""
     rounds = 2 if bench.is_quick else 5
     rates: dict[str, list[float]] = {"ours": [], "sdk": []}
-    upstream = _start(bench.launcher.cores.load, "tests.bench.sse", str(_EVENTS))
+    upstream = start_on(bench.launcher.cores.load, "tests.bench.sse", str(_EVENTS))
     try:
         assert upstream.stdout is not None
         port = upstream.stdout.readline().strip()
@@ -50,7 +49,7 @@ def run(bench: Bench) -> list[Result]:
 def _measure(bench: Bench, kind: str, port: str) -> float:
     """Return the events that a reader of that *kind* takes in a CPU second."""
     numbers = map(str, (_STREAMS, _EVENTS, _ROUNDS[kind]))
-    reader = _start(bench.launcher.cores.server, "tests.bench.reading", kind, port, *numbers)
+    reader = start_on(bench.launcher.cores.server, "tests.bench.reading", kind, port, *numbers)
     try:
         output, _ = reader.communicate(timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -61,13 +60,3 @@ def _measure(bench: Bench, kind: str, port: str) -> float:
         raise RuntimeError(f"the reader ({kind}) failed")
     seconds: list[float] = json.loads(output)
     return _STREAMS * _EVENTS * len(seconds) / sum(seconds)
-
-
-def _start(core: int, module: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start a Python process on *core*. A child is born on its parent's."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        return subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
-    finally:
-        os.sched_setaffinity(0, before)

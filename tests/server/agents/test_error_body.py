@@ -11,6 +11,7 @@ import pytest
 from tests.fakes.http_peer import Peer, PeerServer, counted
 from tests.server.agents.agent_contract import collect, turn
 from tests.server.agents.upstream_contract import KEY, fails
+from tests.server.realtime.serving import eventually
 from unbroken.server.agents.base import (
     AgentError,
     UpstreamRefusedKey,
@@ -132,20 +133,15 @@ async def test_the_status_says_which_error_it_is_whatever_its_body_is(
 
 
 async def test_a_turn_that_waits_to_try_again_as_the_client_is_closed_is_told_so() -> None:
-    tried = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(counted(b"", status=b"503 Not now", more=b"Retry-After-Ms: 100\r\n"))
-        tried.set()
-
+    script = answering(counted(b"", status=b"503 Not now", more=b"Retry-After-Ms: 500\r\n"))
     async with PeerServer(script, tls=None) as server:
-        agent = OpenAIAgent(Upstream(base_url=f"{server.url}/v1", api_key=KEY), model="m")
+        upstream = Upstream(base_url=f"{server.url}/v1", api_key=KEY, max_connections=1)
+        agent = OpenAIAgent(upstream, model="m")
         await agent.start()
         asked = asyncio.ensure_future(collect(agent, turn("hi")))
-        await tried.wait()
-        await asyncio.sleep(0)
+        await eventually(lambda: bool(server.peers) and not upstream._places.locked())
         await agent.stop()
 
         with pytest.raises(UpstreamUnavailable):
             await asked
+        assert len(server.peers) == 1

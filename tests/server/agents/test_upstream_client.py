@@ -65,10 +65,12 @@ async def post(
     )
 
 
-def said(request: httpx2.Request) -> tuple[object, ...]:
+def headers_of(request: httpx2.Request) -> dict[str, str]:
+    """Return all but the length, which depends on how a body is encoded."""
     headers = dict(request.headers.multi_items())
     assert len(headers) == len(request.headers.multi_items()), "nothing is said twice"
-    return request.method, str(request.url), headers, request.extensions
+    headers.pop("content-length", None)
+    return headers
 
 
 @pytest.fixture
@@ -115,16 +117,10 @@ async def test_requests_are_as_the_package_makes_them(sides: Any, options: dict[
     ours, theirs = (sent.requests for _, sent in sides)
     assert len(ours) == len(theirs) == 4
     for made, expected in zip(ours, theirs, strict=True):
-        assert said(made)[:2] == said(expected)[:2]
-        assert _without_length(made) == _without_length(expected)
+        assert (made.method, made.url) == (expected.method, expected.url)
+        assert headers_of(made) == headers_of(expected)
         assert made.extensions == expected.extensions
         assert int(made.headers.get("content-length", 0)) == len(made.content)
-
-
-def _without_length(request: httpx2.Request) -> dict[str, str]:
-    headers = said(request)[2]
-    assert isinstance(headers, dict)
-    return {name: value for name, value in headers.items() if name != "content-length"}
 
 
 async def test_attempts_are_numbered() -> None:
