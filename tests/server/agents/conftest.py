@@ -13,6 +13,6 @@ def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Have what is close to the loop tested on both that servers run on."""
-    if item.path.name == "test_http_transport.py":
+    if item.path.parent.name == "http_transport":
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
