@@ -39,8 +39,10 @@ _WHOLE: Final = tuple(
     for each in (
         "client/test_client.py",
         "client/test_documented.py",
+        "client/test_ends.py",
         "client/test_handover.py",
         "client/test_refusals.py",
+        "client/test_tools_and_stops.py",
         "conformance",
         "deploy",
         "page",
@@ -48,6 +50,7 @@ _WHOLE: Final = tuple(
         "server/archive/test_cluster.py",
         "server/archive/test_over_http.py",
         "server/agents/test_responses.py",
+        "server/agents/test_responses_in_background.py",
         "server/agents/test_upstream.py",
         "server/openapi/test_drawn.py",
         "server/openapi/test_serving.py",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.conftest import AT_ONCE
-from tests.client.test_client import read, until_said
+from tests.client.reading import read, until_said
 from tests.deploy.balanced import Nodes
 from tests.fakes.proxy import Proxy
 from tests.fakes.valkey import Server

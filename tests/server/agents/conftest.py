@@ -1,12 +1,14 @@
-"""Which loops the agents' tests run on."""
+"""Which loops the agents' tests run on, and the upstream that they ask."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 import uvloop
+
+from tests.fakes.upstream import FakeUpstream
 
 
 def pytest_asyncio_loop_factories(
@@ -16,3 +18,9 @@ def pytest_asyncio_loop_factories(
     if item.path.parent.name == "http_transport":
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FakeUpstream]:
+    async with FakeUpstream() as upstream:
+        yield upstream

@@ -30,12 +30,6 @@ class TestOpenAIAgentContract(UpstreamContract):
         return made(OpenAIAgent, **settings)
 
 
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeUpstream]:
-    async with FakeUpstream() as upstream:
-        yield upstream
-
-
 def agent_for(upstream: FakeUpstream, **settings: Any) -> OpenAIAgent:
     return made(
         OpenAIAgent,
