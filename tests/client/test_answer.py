@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unbroken.client.answer import Answer, Restarted
@@ -21,6 +21,8 @@ STEPS = st.lists(
 )
 
 
+@example([("say", "b", ""), ("say", "a", "1"), ("say", "b", "0"), ("take", "a", "")])
+@example([("say", "a", "1"), ("say", "b", "2"), ("take", "a", ""), ("say", "a", "3"), ("take", "a", "")])
 @given(STEPS)
 def test_its_reader_has_the_text(steps: list[tuple[str, str, str]]) -> None:
     answer, read, is_held = Answer(), "", False

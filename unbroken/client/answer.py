@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
+from itertools import takewhile
 from typing import Literal, TypeAlias
 
 from unbroken.client.wire import Usage
@@ -81,12 +82,21 @@ class Answer:
     # What is said.
 
     def say(self, item_id: str, delta: str) -> None:
-        """Add to a message of it. Messages stand in the order in which they began."""
+        """Add to a message of it. Messages stand in the order in which they began.
+
+        What comes to one behind which more was said already stands ahead of what was read: that is void.
+        """
         if item_id not in self._items:
             self._items[item_id] = StringIO()
+        elif delta and self._has_more_behind(item_id):
+            self._is_anew = True
         self._items[item_id].write(delta)
         self._unread.write(delta)
         self.size += len(delta)
+
+    def _has_more_behind(self, item_id: str) -> bool:
+        later = takewhile(lambda each: each != item_id, reversed(self._items))
+        return any(self._items[each].tell() for each in later)
 
     def settle(self, item_id: str, text: str) -> None:
         """Note that a message's whole text is *text*. If something else was said, that is void."""
